@@ -1,0 +1,140 @@
+//! Engines and sessions: a session is a token list that you may edit, then ask about.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{Result, Sampling, Text};
+
+/// A token id in some model's vocabulary.
+pub type Token = u32;
+
+/// Natural log-probabilities of the next token over the whole vocabulary.
+pub type Row = Vec<f32>;
+
+/// The two models of Weak-to-Strong Decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The small aligned model that opens the answer.
+    Draft,
+    /// The large model that scores the opening and finishes the answer.
+    Base,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Draft => "draft",
+            Self::Base => "base",
+        })
+    }
+}
+
+/// What an engine can do beyond generating.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Log-probabilities of given tokens ([`Session::score`]).
+    pub score: bool,
+    /// Whole rows of log-probabilities ([`Session::logits`]).
+    pub logits: bool,
+}
+
+/// What an engine says of itself.
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// The model's name, for people.
+    pub name: String,
+    /// Tokens the context holds, prompt and answer together.
+    pub max_len: usize,
+    /// Entries in the model's output row.
+    pub vocab: usize,
+    /// What the engine can do.
+    pub caps: Caps,
+    /// Tokens that end a text.
+    pub end_tokens: Vec<Token>,
+}
+
+/// One request to continue a session.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// At most this many tokens.
+    pub max_tokens: usize,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+}
+
+/// A sampled token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampled {
+    /// The token, in the engine's vocabulary.
+    pub token: Token,
+    /// Its natural log-probability under the plain softmax, whatever it was sampled with.
+    pub logprob: f64,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// An end-of-text token was sampled. It is neither yielded nor kept.
+    End,
+    /// `max_tokens` were written, or the context is full.
+    Length,
+}
+
+/// An item of a generation's stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// The next token, already at the end of the session's list.
+    Token(Sampled),
+    /// The last item of every stream.
+    End(Stop),
+}
+
+/// A model that can be asked.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Name, limits and abilities.
+    fn card(&self) -> &Card;
+
+    /// The model's tokenizer and chat template.
+    fn text(&self) -> &Text;
+
+    /// Open a session that holds `tokens`; nothing is computed before it is asked.
+    ///
+    /// # Errors
+    /// [`crate::Error::TokenRange`] for ids outside the vocabulary; [`crate::Error::Engine`] when no slot can be had.
+    async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>>;
+}
+
+/// A token list that you may edit.
+///
+/// The engine keeps whatever cache matches the list's beginning, so `append` and `truncate` are free and rollback
+/// needs no protocol: *edit, then ask* gives what *a fresh session, then ask* gives. Dropping a session, or a future or
+/// stream it returned, frees what it held in the engine.
+#[async_trait]
+pub trait Session: Send {
+    /// The list.
+    fn tokens(&self) -> &[Token];
+
+    /// Add tokens to the end.
+    fn append(&mut self, tokens: &[Token]);
+
+    /// Keep the first `len` tokens.
+    fn truncate(&mut self, len: usize);
+
+    /// Sample onto the end of the list. The stream ends with [`Step::End`] and may be dropped at any token: the list then
+    /// holds what was yielded.
+    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>>;
+
+    /// `ln p(tokens[i] | tokens[..i])` for every `i >= from`, under the plain softmax. `from` is at least 1.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFinite`] where the model computes NaN; [`crate::Error::Engine`] when the engine fails.
+    async fn score(&mut self, from: usize) -> Result<Vec<f64>>;
+
+    /// Rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs [`Caps::logits`].
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    async fn logits(&mut self, from: usize) -> Result<Vec<Row>>;
+}

@@ -1,0 +1,111 @@
+//! What can go wrong, in words a user can act on.
+
+use crate::{Role, Token};
+
+/// The result of anything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every failure names the thing at fault, the limit and the value, and a `hint:` where there is a next step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A strategy asks an engine for something it cannot give.
+    #[error("strategy `{strategy}` needs {need}, which engine `{engine}` cannot return")]
+    Unsupported {
+        /// The strategy that was asked for.
+        strategy: &'static str,
+        /// The engine's name.
+        engine: String,
+        /// What it lacks.
+        need: &'static str,
+    },
+    /// A strategy needs a model that was not given.
+    #[error("strategy `{strategy}` needs a {role} model\n  hint: name one with --{role}")]
+    MissingModel {
+        /// The strategy that was asked for.
+        strategy: &'static str,
+        /// The model it lacks.
+        role: Role,
+    },
+    /// No strategy has this name.
+    #[error("there is no strategy `{name}`\n  hint: known are {known}")]
+    UnknownStrategy {
+        /// The name given.
+        name: String,
+        /// The names in the table of recipes.
+        known: String,
+    },
+    /// A setting outside its limits.
+    #[error("`{name}` must be {limit}, given: {value}")]
+    Setting {
+        /// The setting, as the command line and the server spell it.
+        name: &'static str,
+        /// What is allowed.
+        limit: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// A prompt without a token.
+    #[error("the prompt is empty\n  hint: `{engine}` has no beginning-of-text token, so there is nothing to continue from")]
+    EmptyPrompt {
+        /// The engine that has nothing to start from.
+        engine: String,
+    },
+    /// A prompt that fills the context.
+    #[error("the prompt has {tokens} tokens, but the context of `{engine}` holds {limit} and at least one must be left for the answer")]
+    PromptTooLong {
+        /// The engine whose context is too short.
+        engine: String,
+        /// Tokens in the prompt.
+        tokens: usize,
+        /// Tokens the context holds.
+        limit: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {token} is outside the vocabulary of `{engine}`, which has {limit} entries")]
+    TokenRange {
+        /// The engine.
+        engine: String,
+        /// The id given.
+        token: Token,
+        /// Entries in the vocabulary.
+        limit: usize,
+    },
+    /// The model computed something that is not a probability.
+    #[error("engine `{engine}`: the logits at position {position} hold NaN or infinity\n  hint: the weights may be damaged, or overflow in this dtype; try --dtype f32")]
+    NotFinite {
+        /// The engine.
+        engine: String,
+        /// Position in the token list, 0-based.
+        position: usize,
+    },
+    /// A chat that no template can render.
+    #[error("{0}")]
+    Chat(String),
+    /// A template that does not parse, raises or runs for ever.
+    #[error("chat template `{name}`: {message}")]
+    Template {
+        /// The file or model the template came from.
+        name: String,
+        /// What went wrong, with the line where known.
+        message: String,
+    },
+    /// A tokenizer that does not parse, or fails on a text.
+    #[error("tokenizer `{name}`: {message}")]
+    Tokenizer {
+        /// The file or model the tokenizer came from.
+        name: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// An engine failed.
+    #[error("engine `{engine}`: {message}")]
+    Engine {
+        /// The engine's name or address.
+        engine: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,191 @@
+//! The switch rule: pure functions over the base's log-probabilities.
+//!
+//! With window `w` and threshold `g`, position `i` (0-based) passes when `i + 1 >= w` and the geometric mean of
+//! `p[i + 1 - w..=i]` is at least `g`; the first such position is where the base takes over (arXiv 2506.07434, and the
+//! authors' `get_accept_index`). Here it is computed as `mean(ln p) >= ln g`, which neither underflows nor loses ties.
+
+use crate::{Error, Result};
+
+/// Two logarithms nearer than this are taken for equal, so that a tie in the product form is one here too.
+const TIE: f64 = 1e-12;
+
+/// Window length and threshold of the switch, within their limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    window: usize,
+    threshold: f64,
+}
+
+impl Default for Rule {
+    /// The paper's window of 6 tokens and threshold of 0.8.
+    fn default() -> Self {
+        Self { window: 6, threshold: 0.8 }
+    }
+}
+
+impl Rule {
+    /// The longest window that is taken.
+    pub const MAX_WINDOW: usize = 4096;
+
+    /// A rule of `window` tokens and `threshold`, a probability.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a window of 0 or above [`Rule::MAX_WINDOW`], or a threshold outside 0..=1.
+    ///
+    /// ```
+    /// use wsd_core::Rule;
+    /// let rule = Rule::parse(2, 0.8)?;
+    /// let logprobs = [0.9_f64, 0.5, 0.9, 0.8].map(f64::ln);
+    /// assert_eq!(rule.accept_index(&logprobs), Some(3)); // sqrt(0.9 * 0.8) = 0.849
+    /// assert!(Rule::parse(0, 0.8).is_err());
+    /// # Ok::<(), wsd_core::Error>(())
+    /// ```
+    pub fn parse(window: usize, threshold: f64) -> Result<Self> {
+        if window == 0 || window > Self::MAX_WINDOW {
+            return Err(Error::Setting { name: "window", limit: "from 1 to 4096 tokens", value: window.to_string() });
+        }
+        if !(0.0..=1.0).contains(&threshold) {
+            return Err(Error::Setting { name: "threshold", limit: "from 0 to 1", value: threshold.to_string() });
+        }
+        Ok(Self { window, threshold })
+    }
+
+    /// Tokens in the window.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// The geometric mean that must be reached.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.threshold
+    }
+
+    /// Whether a mean log-probability reaches the threshold.
+    fn reached(&self, mean: f64) -> bool {
+        mean >= self.threshold.ln() - TIE
+    }
+
+    /// The first position at which the window passes, over natural log-probabilities; `None` where none does.
+    #[must_use]
+    pub fn accept_index(&self, logprobs: &[f64]) -> Option<usize> {
+        let mut window = Window::new(*self);
+        logprobs.iter().position(|&logprob| window.push(logprob).is_some_and(|seen| seen.passed))
+    }
+
+    /// The geometric mean of each full window, `None` before the first one.
+    #[must_use]
+    pub fn confidences(&self, logprobs: &[f64]) -> Vec<Option<f64>> {
+        let mut window = Window::new(*self);
+        logprobs.iter().map(|&logprob| window.push(logprob).map(|seen| seen.confidence)).collect()
+    }
+}
+
+/// What a full window says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// The geometric mean of the window's probabilities.
+    pub confidence: f64,
+    /// Whether it reaches the threshold.
+    pub passed: bool,
+}
+
+/// The rule applied token by token.
+#[derive(Clone, Debug)]
+pub struct Window {
+    rule: Rule,
+    recent: Vec<f64>,
+    next: usize,
+}
+
+impl Window {
+    /// An empty window.
+    #[must_use]
+    pub fn new(rule: Rule) -> Self {
+        Self { rule, recent: Vec::with_capacity(rule.window), next: 0 }
+    }
+
+    /// Take in one natural log-probability; `None` while the window is not full.
+    pub fn push(&mut self, logprob: f64) -> Option<Seen> {
+        if self.recent.len() < self.rule.window {
+            self.recent.push(logprob);
+        } else {
+            self.recent[self.next] = logprob;
+            self.next = (self.next + 1) % self.rule.window;
+        }
+        if self.recent.len() < self.rule.window {
+            return None;
+        }
+        // Summed afresh, oldest first: a running sum would drift, and could never leave minus infinity.
+        let (newer, older) = self.recent.split_at(self.next);
+        let mean = older.iter().chain(newer).sum::<f64>() / self.rule.window as f64;
+        Some(Seen { confidence: mean.exp(), passed: self.rule.reached(mean) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The authors' rule, in the product form.
+    fn reference(probabilities: &[f64], window: usize, threshold: f64) -> Option<usize> {
+        (0..probabilities.len()).find(|&i| {
+            i + 1 >= window
+                && probabilities[i + 1 - window..=i].iter().product::<f64>().powf(1.0 / window as f64) >= threshold
+        })
+    }
+
+    fn accept(probabilities: &[f64], window: usize, threshold: f64) -> Option<usize> {
+        let logprobs: Vec<_> = probabilities.iter().map(|p| p.ln()).collect();
+        Rule::parse(window, threshold).unwrap().accept_index(&logprobs)
+    }
+
+    #[test]
+    fn ties_reach_the_threshold() {
+        for p in [0.5, 0.8, 0.9, 0.3, 0.123_456_789] {
+            for w in 1..=12 {
+                assert_eq!(accept(&vec![p; 20], w, p), Some(w - 1), "p = {p}, window {w}");
+            }
+        }
+    }
+
+    #[test]
+    fn zero_one_and_subnormal() {
+        assert_eq!(accept(&[1.0; 6], 6, 1.0), Some(5));
+        assert_eq!(accept(&[1.0; 5], 6, 0.1), None);
+        assert_eq!(accept(&[0.0; 6], 6, 0.0), Some(5), "a threshold of 0 is always reached");
+        assert_eq!(accept(&[0.0, 1.0, 1.0, 1.0], 2, 0.9), Some(2));
+        assert_eq!(accept(&[f64::MIN_POSITIVE / 4.0, 1.0, 1.0], 2, 0.9), Some(2));
+        assert_eq!(accept(&[], 6, 0.0), None);
+        assert_eq!(accept(&[1e-200; 6], 6, 1e-200), Some(5), "where the product would underflow");
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let text = Rule::parse(6, 1.5).unwrap_err().to_string();
+        assert_eq!(text, "`threshold` must be from 0 to 1, given: 1.5");
+        assert!(Rule::parse(6, f64::NAN).is_err());
+        assert!(Rule::parse(0, 0.8).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn agrees_with_the_reference(
+            probabilities in prop::collection::vec(prop_oneof![0.0..=1.0, 0.7..=1.0, Just(0.0), Just(1.0), Just(0.8)], 0..60),
+            window in 1usize..12,
+            threshold in prop_oneof![Just(0.8), 0.0..=1.0],
+        ) {
+            let want = reference(&probabilities, window, threshold);
+            let got = accept(&probabilities, window, threshold);
+            if got != want {
+                // Both forms round: they may differ only where a window lies on the threshold itself.
+                let at = got.into_iter().chain(want).min().unwrap();
+                let mean = probabilities[at + 1 - window..=at].iter().map(|p| p.ln()).sum::<f64>() / window as f64;
+                prop_assert!((mean - threshold.ln()).abs() < 1e-11, "got {got:?}, want {want:?}, mean {mean}");
+            }
+        }
+    }
+}
