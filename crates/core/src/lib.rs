@@ -24,9 +24,10 @@ pub use engine::{Caps, Card, Engine, Plan, Role, Row, Sampled, Session, Step, St
 pub use error::{Error, Result};
 pub use handover::{Rule, Seen, Window};
 pub use sampling::{Sampling, log_softmax, logprob, pick};
-pub use stops::Stops;
+pub use stops::{Look, Stops};
 pub use strategy::{Job, Models, OnDraftEnd, Options, RECIPES, Recipe, Strategy, run};
 pub use text::{
-    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Template, Text, Tokenizer,
+    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template, Text, Tokenizer,
+    Vocabulary,
 };
 pub use trace::{Call, CallKind, Completion, Event, FinishReason, Handover, Timings, TokenRecord, Trace, Usage};

@@ -1,0 +1,280 @@
+//! Choosing the next token from a row of logits.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+use crate::{Error, Result, Role, Sampled, Token};
+
+/// How a token is chosen. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sampling {
+    /// 0 takes the likeliest token; otherwise logits are divided by it.
+    pub temperature: f32,
+    /// Keep the `top_k` likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of likeliest tokens whose probability reaches `top_p`; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least `min_p` times as likely as the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Logits of tokens already in the list are divided (positive) or multiplied (negative) by it; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Same seed, same text: the draw at a position depends on the seed and the position alone.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 42 }
+    }
+}
+
+impl Sampling {
+    /// Check every value against its limits.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first value outside them.
+    pub fn check(self) -> Result<Self> {
+        let limits = [
+            ("temperature", self.temperature, 0.0..=100.0, "from 0 to 100"),
+            ("top_p", self.top_p, f32::MIN_POSITIVE..=1.0, "above 0 and at most 1"),
+            ("min_p", self.min_p, 0.0..=1.0, "from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE..=100.0, "above 0 and at most 100"),
+        ];
+        for (name, value, range, limit) in limits {
+            if !range.contains(&value) {
+                return Err(Error::Setting { name, limit, value: value.to_string() });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The same settings with a stream of random numbers of the role's own.
+    #[must_use]
+    pub fn of(self, role: Role) -> Self {
+        let salt = match role {
+            Role::Base => 0,
+            Role::Draft => 0x9E37_79B9_7F4A_7C15,
+        };
+        Self { seed: self.seed ^ salt, ..self }
+    }
+
+    /// A uniform number in 0..1 for a position of the list. The generator is `ChaCha8`, the position its stream.
+    fn draw(&self, position: usize) -> f64 {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(position as u64);
+        (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// `ln sum exp` of a row and the index of its largest entry (the first among equals); `None` where the row holds NaN,
+/// plus infinity, or nothing but minus infinity.
+fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
+    let mut best = 0;
+    for (i, &x) in logits.iter().enumerate() {
+        if x.is_nan() {
+            return None;
+        }
+        if x > logits[best] {
+            best = i;
+        }
+    }
+    let max = *logits.get(best)?;
+    if !max.is_finite() {
+        return None;
+    }
+    // Eight sums side by side keep the processor's lanes full; their order is fixed, so the result is too.
+    let mut sums = [0f64; 8];
+    for chunk in logits.chunks(8) {
+        for (sum, &x) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from((x - max).exp());
+        }
+    }
+    Some((f64::from(max) + sums.iter().sum::<f64>().ln(), best))
+}
+
+/// The natural log-probability of one token under the plain softmax of a row; `None` where the row is not finite.
+#[must_use]
+pub fn logprob(logits: &[f32], token: Token) -> Option<f64> {
+    let (lse, _) = log_sum_exp(logits)?;
+    logits.get(token as usize).map(|&x| (f64::from(x) - lse).min(0.0))
+}
+
+/// A row's natural log-probabilities, in place; `None` where the row is not finite.
+#[must_use]
+pub fn log_softmax(logits: &mut [f32]) -> Option<()> {
+    let (lse, _) = log_sum_exp(logits)?;
+    logits.iter_mut().for_each(|x| *x = (f64::from(*x) - lse) as f32);
+    Some(())
+}
+
+/// Choose the token at `history.len()`, the position that `logits` predict. The row is used as scratch.
+///
+/// The log-probability returned is the plain softmax's, before any penalty, temperature or filter. `None` where the row
+/// is not finite.
+#[must_use]
+pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Option<Sampled> {
+    let (lse, mut best) = log_sum_exp(logits)?;
+    if sampling.repetition_penalty == 1.0 && sampling.temperature == 0.0 {
+        return Some(Sampled { token: best as Token, logprob: (f64::from(logits[best]) - lse).min(0.0) });
+    }
+    let mut penalised = Vec::new();
+    if sampling.repetition_penalty != 1.0 {
+        let mut seen = history.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for token in seen {
+            if let Some(x) = logits.get_mut(token as usize) {
+                penalised.push((token as usize, *x));
+                *x = if *x > 0.0 { *x / sampling.repetition_penalty } else { *x * sampling.repetition_penalty };
+            }
+        }
+        best = log_sum_exp(logits)?.1;
+    }
+    let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };
+    let plain = penalised.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
+    Some(Sampled { token: token as Token, logprob: (f64::from(plain) - lse).min(0.0) })
+}
+
+/// Draw among the tokens that pass the filters.
+fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> usize {
+    let weight = |id: usize| (f64::from(logits[id] - logits[best]) / f64::from(sampling.temperature)).exp();
+    let kept = candidates(logits, sampling, &weight);
+    let floor = f64::from(sampling.min_p);
+    let kept = &kept[..kept.partition_point(|&(_, w)| w >= floor).max(1)];
+    let mut left = sampling.draw(position) * kept.iter().map(|(_, w)| w).sum::<f64>();
+    for &(id, w) in kept {
+        left -= w;
+        if left < 0.0 {
+            return id;
+        }
+    }
+    kept.last().map_or(best, |&(id, _)| id)
+}
+
+/// The tokens that top-k and top-p leave, likeliest first, with weights relative to the likeliest.
+fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64) -> Vec<(usize, f64)> {
+    let mut all: Vec<_> = (0..logits.len()).map(|id| (id, weight(id))).collect();
+    let likelier = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let limit = if sampling.top_k == 0 { all.len() } else { sampling.top_k.min(all.len()) };
+    if limit < all.len() {
+        all.select_nth_unstable_by(limit - 1, likelier);
+        all.truncate(limit);
+    }
+    let mass = f64::from(sampling.top_p) * all.iter().map(|(_, w)| w).sum::<f64>();
+    // A whole vocabulary is seldom needed: sort a growing head of it until the head holds the mass.
+    let mut head = 256;
+    loop {
+        let head_len = head.min(all.len());
+        if head_len < all.len() {
+            all.select_nth_unstable_by(head_len - 1, likelier);
+        }
+        all[..head_len].sort_unstable_by(likelier);
+        let mut before = 0.0;
+        let kept = all[..head_len].iter().position(|(_, w)| {
+            let full = before >= mass;
+            before += w;
+            full
+        });
+        match kept {
+            Some(kept) if sampling.top_p < 1.0 => all.truncate(kept.max(1)),
+            _ if head_len < all.len() => {
+                head *= 8;
+                continue;
+            }
+            _ => {}
+        }
+        return all;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sampling(temperature: f32, seed: u64) -> Sampling {
+        Sampling { temperature, seed, ..Sampling::default() }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equals() {
+        let sampled = pick(&mut [0.0, 1.0, 1.0, -1.0], &[], &Sampling::default()).unwrap();
+        assert_eq!(sampled.token, 1);
+        let z: f64 = [0.0f64, 1.0, 1.0, -1.0].iter().map(|x| x.exp()).sum();
+        assert!((sampled.logprob - (1.0 - z.ln())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_no_choice() {
+        for row in [vec![f32::NAN, 0.0], vec![0.0, f32::INFINITY], vec![f32::NEG_INFINITY; 3], vec![]] {
+            assert_eq!(pick(&mut row.clone(), &[], &Sampling::default()), None, "{row:?}");
+            assert_eq!(logprob(&row, 0), None);
+        }
+        assert_eq!(logprob(&[f32::NEG_INFINITY, 0.0], 0), Some(f64::NEG_INFINITY));
+    }
+
+    #[test]
+    fn a_draw_depends_on_seed_and_position_alone() {
+        let row = [0.3, 0.1, 0.9, 0.2];
+        let at = |position: usize, seed| pick(&mut row.clone(), &vec![0; position], &sampling(1.0, seed)).unwrap().token;
+        let first: Vec<_> = (0..64).map(|position| at(position, 7)).collect();
+        assert_eq!(first, (0..64).map(|position| at(position, 7)).collect::<Vec<_>>());
+        assert_ne!(first, (0..64).map(|position| at(position, 8)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax() {
+        let row = [1.0f32, 0.0, -1.0, 2.0];
+        let mut counts = [0usize; 4];
+        for seed in 0..40_000 {
+            counts[pick(&mut row.clone(), &[], &sampling(0.7, seed)).unwrap().token as usize] += 1;
+        }
+        let weights = row.map(|x| f64::from(x / 0.7).exp());
+        for (count, weight) in counts.iter().zip(weights) {
+            let want = weight / weights.iter().sum::<f64>();
+            assert!((*count as f64 / 40_000.0 - want).abs() < 0.01, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_penalty_moves_the_choice_and_not_the_logprob() {
+        let row = [2.0, 1.9];
+        let plain = logprob(&row, 1).unwrap();
+        let penalty = Sampling { repetition_penalty: 1.5, ..Sampling::default() };
+        assert_eq!(pick(&mut row.clone(), &[0], &penalty), Some(Sampled { token: 1, logprob: plain }));
+        let again = pick(&mut row.clone(), &[0, 1], &penalty).unwrap();
+        assert_eq!((again.token, again.logprob), (0, logprob(&row, 0).unwrap()));
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let text = Sampling { top_p: 0.0, ..Sampling::default() }.check().unwrap_err().to_string();
+        assert_eq!(text, "`top_p` must be above 0 and at most 1, given: 0");
+    }
+
+    proptest! {
+        /// The filters against their definitions, spelled out over a full sort.
+        #[test]
+        fn filters_keep_what_they_say(
+            row in prop::collection::vec(-8f32..8.0, 1..600),
+            top_k in 0usize..40, top_p in 0.05f32..=1.0, min_p in 0f32..0.5, seed: u64,
+        ) {
+            let sampling = Sampling { temperature: 1.0, top_k, top_p, min_p, seed, ..Sampling::default() };
+            let mut order: Vec<usize> = (0..row.len()).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+            if top_k > 0 { order.truncate(top_k); }
+            let p: Vec<f64> = order.iter().map(|&i| f64::from(row[i]).exp()).collect();
+            let total: f64 = p.iter().sum();
+            let mut before = 0.0;
+            let allowed: Vec<usize> = order.iter().zip(&p).filter(|(_, w)| {
+                let keep = before < f64::from(top_p) * total * (1.0 + 1e-9) && **w >= f64::from(min_p) * p[0] * (1.0 - 1e-6);
+                before += **w;
+                keep
+            }).map(|(&i, _)| i).collect();
+            let got = pick(&mut row.clone(), &[], &sampling).unwrap();
+            prop_assert!(allowed.contains(&(got.token as usize)));
+            prop_assert_eq!(Some(got.logprob), logprob(&row, got.token));
+        }
+    }
+}

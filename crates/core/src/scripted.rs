@@ -1,0 +1,298 @@
+//! A tiny deterministic engine: everything above engines can be tried without weights.
+//!
+//! [`Scripted`] computes a row of logits from the tokens before it by a function of your own, over a vocabulary of [`Pieces`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use futures::StreamExt as _;
+//! use wsd_core::scripted::{Pieces, Scripted};
+//! use wsd_core::{Event, Job, Models, Options, Prompt, Recipe, Sampling, run};
+//!
+//! # futures::executor::block_on(async {
+//! let pieces = Arc::new(Pieces::letters("abc "));
+//! let models = Models {
+//!     draft: Some(Arc::new(Scripted::random("draft", pieces.clone(), 1))),
+//!     base: Some(Arc::new(Scripted::random("base", pieces, 2))),
+//! };
+//! let wsd = Recipe::find("wsd")?.build(&models, Options::default())?;
+//! let job = Job { prompt: Prompt::Raw("ab".into()), max_tokens: 20, sampling: Sampling::default(), stop: vec![] };
+//! let events: Vec<_> = run(wsd, job).collect().await;
+//! assert!(matches!(events.last(), Some(Ok(Event::Done(_)))));
+//! # Ok::<(), wsd_core::Error>(()) }).unwrap();
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+
+use crate::{
+    Caps, Card, Engine, Error, Plan, Result, Row, Sampled, Session, Step, Stop, Template, Text, Token, Tokenizer,
+    Vocabulary, log_softmax, logprob, pick,
+};
+
+/// The end-of-text token of every scripted vocabulary.
+pub const END: Token = 0;
+/// The beginning-of-text token of every scripted vocabulary.
+pub const BEGIN: Token = 1;
+
+/// A vocabulary of given pieces; a text is spelled by the longest piece at each place.
+#[derive(Debug)]
+pub struct Pieces {
+    vocabulary: Vocabulary,
+    longest: usize,
+}
+
+impl Pieces {
+    /// One token per piece, after the two special ones.
+    #[must_use]
+    pub fn new(pieces: impl IntoIterator<Item = String>) -> Self {
+        let special = ["</s>".to_owned(), "<s>".to_owned()];
+        let pieces: Vec<_> = special.into_iter().chain(pieces).map(Some).collect();
+        let longest = pieces.iter().skip(2).flatten().map(String::len).max().unwrap_or(0);
+        let special = (0..pieces.len()).map(|id| id < 2).collect();
+        Self { vocabulary: Vocabulary { pieces, special, decoder: "pieces".into() }, longest }
+    }
+
+    /// One token per character.
+    #[must_use]
+    pub fn letters(letters: &str) -> Self {
+        Self::new(letters.chars().map(String::from))
+    }
+}
+
+impl Tokenizer for Pieces {
+    fn encode(&self, text: &str) -> Result<Vec<Token>> {
+        let (mut tokens, mut rest) = (Vec::new(), text);
+        while !rest.is_empty() {
+            let fits = |piece: &&(usize, &String)| rest.starts_with(piece.1.as_str());
+            let pieces = self.vocabulary.pieces.iter().enumerate().skip(2);
+            let pieces: Vec<_> = pieces.filter_map(|(id, piece)| piece.as_ref().map(|piece| (id, piece))).collect();
+            let (id, piece) = pieces.iter().filter(fits).max_by_key(|(_, piece)| piece.len()).ok_or_else(|| {
+                Error::Tokenizer { name: "pieces".into(), message: format!("no piece spells the beginning of {rest:?}") }
+            })?;
+            tokens.push(*id as Token);
+            rest = &rest[piece.len()..];
+        }
+        Ok(tokens)
+    }
+
+    fn decode(&self, tokens: &[Token]) -> Result<String> {
+        let text = tokens.iter().filter(|&&token| !self.vocabulary.is_special(token));
+        Ok(text.filter_map(|&token| self.vocabulary.pieces.get(token as usize)?.as_deref()).collect())
+    }
+
+    fn settled(&self, text: &str) -> usize {
+        let mut end = 0;
+        for token in self.encode(text).unwrap_or_default() {
+            if end + self.longest > text.len() {
+                break;
+            }
+            end += self.vocabulary.pieces[token as usize].as_ref().map_or(0, String::len);
+        }
+        end
+    }
+
+    fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+}
+
+type Rows = dyn Fn(&[Token]) -> Row + Send + Sync;
+
+/// What an engine counts, shared with its sessions.
+#[derive(Debug, Default)]
+struct Counters {
+    sessions: AtomicUsize,
+    steps: AtomicUsize,
+}
+
+/// A model whose next row is a function of the tokens before it.
+pub struct Scripted {
+    card: Card,
+    text: Text,
+    rows: Arc<Rows>,
+    counters: Arc<Counters>,
+}
+
+impl Scripted {
+    /// A model that computes logits by `rows`. It can score and give rows; see [`Scripted::with_caps`].
+    #[must_use]
+    pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
+        let vocab = pieces.vocabulary.pieces.len();
+        let caps = Caps { score: true, logits: true };
+        let card = Card { name: name.into(), max_len: 4096, vocab, caps, end_tokens: vec![END] };
+        let text = Text::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
+        Self { card, text, rows: Arc::new(rows), counters: Arc::default() }
+    }
+
+    /// A model with random, rather peaked logits that depend on the last two tokens. It never ends a text.
+    #[must_use]
+    pub fn random(name: &str, pieces: Arc<Pieces>, seed: u64) -> Self {
+        let vocab = pieces.vocabulary.pieces.len();
+        Self::new(name, pieces, move |tokens| {
+            let last = tokens.iter().rev().take(2).fold(seed, |hash, &token| mix(hash ^ u64::from(token)));
+            let logit = |id: usize| (mix(last ^ mix(id as u64)) >> 40) as f32 / (1 << 24) as f32 * 12.0;
+            (0..vocab).map(|id| if id < 2 { f32::NEG_INFINITY } else { logit(id) }).collect()
+        })
+    }
+
+    /// The same model with other abilities.
+    #[must_use]
+    pub fn with_caps(mut self, caps: Caps) -> Self {
+        self.card.caps = caps;
+        self
+    }
+
+    /// The same model with a context of `max_len` tokens.
+    #[must_use]
+    pub fn with_context(mut self, max_len: usize) -> Self {
+        self.card.max_len = max_len;
+        self
+    }
+
+    /// Sessions that are open now.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.counters.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Tokens generated so far, over all sessions.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.counters.steps.load(Ordering::SeqCst)
+    }
+}
+
+/// A step of `SplitMix64`.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+#[async_trait]
+impl Engine for Scripted {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
+    fn text(&self) -> &Text {
+        &self.text
+    }
+
+    async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
+            return Err(Error::TokenRange { engine: self.card.name.clone(), token, limit: self.card.vocab });
+        }
+        self.counters.sessions.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Open {
+            tokens: tokens.to_vec(),
+            card: self.card.clone(),
+            rows: self.rows.clone(),
+            counters: self.counters.clone(),
+        }))
+    }
+}
+
+struct Open {
+    tokens: Vec<Token>,
+    card: Card,
+    rows: Arc<Rows>,
+    counters: Arc<Counters>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counters.sessions.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Open {
+    fn not_finite(&self, position: usize) -> Error {
+        Error::NotFinite { engine: self.card.name.clone(), position }
+    }
+
+    fn step(&mut self, plan: &Plan) -> Result<Option<Sampled>> {
+        let mut row = (self.rows)(&self.tokens);
+        let position = self.tokens.len();
+        let sampled = pick(&mut row, &self.tokens, &plan.sampling).ok_or_else(|| self.not_finite(position))?;
+        self.counters.steps.fetch_add(1, Ordering::SeqCst);
+        if self.card.end_tokens.contains(&sampled.token) {
+            return Ok(None);
+        }
+        self.tokens.push(sampled.token);
+        Ok(Some(sampled))
+    }
+}
+
+#[async_trait]
+impl Session for Open {
+    fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    fn append(&mut self, tokens: &[Token]) {
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.tokens.truncate(len);
+    }
+
+    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>> {
+        stream::unfold((self, plan.max_tokens, false), move |(session, left, ended)| async move {
+            if ended {
+                return None;
+            }
+            if left == 0 || session.tokens.len() >= session.card.max_len {
+                return Some((Ok(Step::End(Stop::Length)), (session, 0, true)));
+            }
+            yield_once().await;
+            Some(match session.step(plan) {
+                Ok(Some(sampled)) => (Ok(Step::Token(sampled)), (session, left - 1, false)),
+                Ok(None) => (Ok(Step::End(Stop::End)), (session, 0, true)),
+                Err(error) => (Err(error), (session, 0, true)),
+            })
+        })
+        .boxed()
+    }
+
+    async fn score(&mut self, from: usize) -> Result<Vec<f64>> {
+        yield_once().await;
+        (from..self.tokens.len())
+            .map(|i| {
+                let row = (self.rows)(&self.tokens[..i]);
+                logprob(&row, self.tokens[i]).ok_or_else(|| self.not_finite(i))
+            })
+            .collect()
+    }
+
+    async fn logits(&mut self, from: usize) -> Result<Vec<Row>> {
+        yield_once().await;
+        (from..=self.tokens.len())
+            .map(|i| {
+                let mut row = (self.rows)(&self.tokens[..i]);
+                log_softmax(&mut row).ok_or_else(|| self.not_finite(i))?;
+                Ok(row)
+            })
+            .collect()
+    }
+}
+
+/// Let others run, as an engine that computes elsewhere would.
+async fn yield_once() {
+    let mut yielded = false;
+    futures::future::poll_fn(|context| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}

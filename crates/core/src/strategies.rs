@@ -1,0 +1,45 @@
+//! One file per strategy.
+
+pub(crate) mod alone;
+pub(crate) mod wsd;
+
+use std::time::Instant;
+
+use futures::StreamExt as _;
+
+use crate::{
+    Answer, Call, CallKind, Engine, Error, FinishReason, Flow, Job, Plan, Rendered, Result, Role, Session, Step, Stop,
+};
+
+/// Render a prompt for an engine and see that it fits.
+fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
+    let rendered = engine.text().render(&job.prompt)?;
+    let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
+    if tokens >= limit {
+        return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
+    }
+    Ok(rendered)
+}
+
+/// Let one model write on until the answer ends.
+async fn to_the_end(session: &mut dyn Session, by: Role, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
+    let plan = Plan { max_tokens: answer.room(), sampling: job.sampling.of(by) };
+    let (started, mut written) = (Instant::now(), 0);
+    let mut steps = session.generate(&plan);
+    let mut reason = None;
+    while reason.is_none() {
+        match steps.next().await.transpose()? {
+            Some(Step::Token(sampled)) => {
+                written += 1;
+                if let Flow::Done(done) = answer.token(sampled.token, sampled.logprob, by, None).await? {
+                    reason = Some(done);
+                }
+            }
+            Some(Step::End(Stop::End)) => reason = Some(FinishReason::Stop),
+            Some(Step::End(Stop::Length)) | None => reason = Some(FinishReason::Length),
+        }
+    }
+    drop(steps);
+    answer.call(Call::since(started, by, CallKind::Generate, written)).await;
+    Ok(reason.unwrap_or(FinishReason::Length))
+}

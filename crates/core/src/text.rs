@@ -1,0 +1,154 @@
+//! Text in, tokens out: prompts, chat templates, tokenizers.
+
+mod chat;
+mod detokenizer;
+mod plain;
+mod seams;
+mod template;
+mod tokenizer;
+
+use std::sync::Arc;
+
+pub use chat::{ChatRole, Message};
+pub use detokenizer::Detokenizer;
+pub use plain::PLAIN_STOPS;
+pub use template::{ChatTemplate, Specials};
+pub use tokenizer::{HfTokenizer, Tokenizer, Vocabulary};
+
+use crate::{Error, Result, Token};
+
+/// What a user asks to be continued.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// A conversation. A last message of the assistant's is continued.
+    Chat(Vec<Message>),
+    /// A text used verbatim for both models.
+    Raw(String),
+    /// Tokens used verbatim.
+    Tokens(Vec<Token>),
+}
+
+/// How a model writes a conversation down.
+#[derive(Debug)]
+pub enum Template {
+    /// The paper's `[User]` / `[Assistant]` form for base models.
+    Plain,
+    /// A chat template.
+    Jinja(ChatTemplate),
+}
+
+/// A prompt as one model reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// The prompt's text; empty where tokens were given.
+    pub text: String,
+    /// The beginning-of-text token that stands before the tokens of `text`.
+    pub bos: Option<Token>,
+    /// The whole prompt.
+    pub tokens: Vec<Token>,
+    /// Whether white space around the answer is the form's and not the answer's.
+    pub strip: bool,
+}
+
+/// A model's tokenizer and the forms it reads prompts in.
+#[derive(Clone, Debug)]
+pub struct Text {
+    name: String,
+    tokenizer: Arc<dyn Tokenizer>,
+    template: Option<Arc<Template>>,
+    chat_bos: Option<Token>,
+    raw_bos: Option<Token>,
+}
+
+impl Text {
+    /// The text side of model `name`: its tokenizer, the template for chats, and the beginning-of-text tokens put before
+    /// a rendered chat and before a raw prompt where these do not begin with one.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        tokenizer: Arc<dyn Tokenizer>,
+        template: Option<Template>,
+        chat_bos: Option<Token>,
+        raw_bos: Option<Token>,
+    ) -> Self {
+        Self { name: name.into(), tokenizer, template: template.map(Arc::new), chat_bos, raw_bos }
+    }
+
+    /// The model's tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The same text side with another template for chats.
+    #[must_use]
+    pub fn with_template(mut self, template: Template) -> Self {
+        self.template = Some(Arc::new(template));
+        self
+    }
+
+    /// Render a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Chat`] for a chat without a message or a model without a template; [`Error::Template`] and
+    /// [`Error::Tokenizer`] when rendering fails; [`Error::EmptyPrompt`] when not one token comes of it.
+    pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
+        let rendered = match prompt {
+            Prompt::Tokens(tokens) => {
+                Rendered { text: String::new(), bos: None, tokens: tokens.clone(), strip: false }
+            }
+            Prompt::Raw(text) => self.encode_prompt(text.clone(), self.raw_bos, false)?,
+            Prompt::Chat(messages) => self.encode_prompt(self.render_chat(messages)?, self.chat_bos, true)?,
+        };
+        if rendered.tokens.is_empty() {
+            return Err(Error::EmptyPrompt { engine: self.name.clone() });
+        }
+        Ok(rendered)
+    }
+
+    /// The tokens of a rendered prompt with `answer` after it, all encoded at once.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn encode_after(&self, prompt: &Rendered, answer: &str) -> Result<Vec<Token>> {
+        let mut tokens: Vec<_> = prompt.bos.into_iter().collect();
+        tokens.extend(self.tokenizer.encode(&format!("{}{answer}", prompt.text))?);
+        Ok(tokens)
+    }
+
+    /// Stop strings that the form of the prompt calls for.
+    #[must_use]
+    pub fn default_stops(&self, prompt: &Prompt) -> &'static [&'static str] {
+        match (prompt, self.template.as_deref()) {
+            (Prompt::Chat(_), Some(Template::Plain)) => &PLAIN_STOPS,
+            _ => &[],
+        }
+    }
+
+    /// Turns tokens that follow `context` into text, one by one.
+    #[must_use]
+    pub fn detokenizer(&self, context: &[Token]) -> Detokenizer {
+        Detokenizer::new(self.tokenizer.clone(), context)
+    }
+
+    fn render_chat(&self, messages: &[Message]) -> Result<String> {
+        if messages.is_empty() {
+            return Err(Error::Chat("the conversation has no message".into()));
+        }
+        match self.template.as_deref() {
+            Some(Template::Plain) => plain::render(messages),
+            Some(Template::Jinja(template)) => template.render(messages),
+            None => Err(Error::Chat(format!(
+                "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw",
+                self.name
+            ))),
+        }
+    }
+
+    fn encode_prompt(&self, text: String, bos: Option<Token>, strip: bool) -> Result<Rendered> {
+        let tokens = self.tokenizer.encode(&text)?;
+        let bos = bos.filter(|bos| tokens.first() != Some(bos));
+        let tokens = bos.into_iter().chain(tokens).collect();
+        Ok(Rendered { text, bos, tokens, strip })
+    }
+}

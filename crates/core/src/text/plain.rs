@@ -1,0 +1,63 @@
+//! The paper's plain form, which any base model can continue: no chat template, no examples.
+
+use super::{ChatRole, Message};
+use crate::{Error, Result};
+
+/// The strings that end a base model's turn in the plain form.
+pub const PLAIN_STOPS: [&str; 9] = [
+    "\n\n[User]", "\n\n[System]", "\n\n[Assistant]", "\n[User]", "\n[System]", "\n[Assistant]", "[User]", "[System]",
+    "[Assistant]",
+];
+
+/// Write a conversation in the plain form, ready for the assistant to speak, or within its last message.
+pub(super) fn render(messages: &[Message]) -> Result<String> {
+    let mut text = String::new();
+    for message in messages {
+        let head = match message.role {
+            ChatRole::System => "System",
+            ChatRole::User => "User",
+            ChatRole::Assistant => "Assistant",
+        };
+        text.push_str(&format!("\n\n[{head}]\n{}", message.content.trim()));
+    }
+    match messages.last() {
+        Some(Message { role: ChatRole::Assistant, content }) => text.push_str(&content[content.trim_end().len()..]),
+        Some(Message { role: ChatRole::User, .. }) => text.push_str("\n\n[Assistant]\n"),
+        _ => return Err(Error::Chat("the last message must be the user's, or an assistant's to be continued".into())),
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(messages: &[(ChatRole, &str)]) -> Vec<Message> {
+        messages.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+    }
+
+    #[test]
+    fn turns_are_headed_and_stripped() {
+        let text = render(&chat(&[
+            (ChatRole::System, "Be kind."),
+            (ChatRole::User, " Hello \n"),
+            (ChatRole::Assistant, "Hi."),
+            (ChatRole::User, "Who are you?"),
+        ]));
+        assert_eq!(
+            text.unwrap(),
+            "\n\n[System]\nBe kind.\n\n[User]\nHello\n\n[Assistant]\nHi.\n\n[User]\nWho are you?\n\n[Assistant]\n"
+        );
+    }
+
+    #[test]
+    fn a_prefill_keeps_its_last_white_space() {
+        let text = render(&chat(&[(ChatRole::User, "Hello"), (ChatRole::Assistant, "\nSure, ")])).unwrap();
+        assert_eq!(text, "\n\n[User]\nHello\n\n[Assistant]\nSure, ");
+    }
+
+    #[test]
+    fn someone_must_be_answered() {
+        assert!(render(&chat(&[(ChatRole::System, "Be kind.")])).is_err());
+    }
+}
