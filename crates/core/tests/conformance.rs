@@ -1,0 +1,209 @@
+//! Every strategy of the table against every rule that binds all of them.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::executor::block_on;
+use wsd_core::scripted::{Pieces, Scripted};
+use wsd_core::{
+    Caps, ChatRole, Completion, Engine, Error, Event, FinishReason, Job, Message, Models, Options, Prompt, RECIPES,
+    Recipe, Role, Sampling, Token, Tokenizer as _, Trace, run,
+};
+
+const LETTERS: &str = "abcdefgh ";
+
+fn pair() -> (Models, Arc<Scripted>, Arc<Scripted>) {
+    let pieces = Arc::new(Pieces::letters(LETTERS));
+    let draft = Arc::new(Scripted::random("draft", pieces.clone(), 5));
+    let base = Arc::new(Scripted::random("base", pieces, 9));
+    (Models { draft: Some(draft.clone()), base: Some(base.clone()) }, draft, base)
+}
+
+fn job(max_tokens: usize) -> Job {
+    Job { prompt: Prompt::Raw("bad cab".into()), max_tokens, sampling: Sampling::default(), stop: vec![] }
+}
+
+fn build(recipe: &Recipe, models: &Models) -> Arc<dyn wsd_core::Strategy> {
+    recipe.build(models, Options::default()).unwrap()
+}
+
+fn complete(recipe: &Recipe, models: &Models, job: Job) -> Result<Completion, Error> {
+    let strategy = build(recipe, models);
+    block_on(async {
+        let mut trace = Trace::new();
+        let mut events = run(strategy, job);
+        let mut done = false;
+        while let Some(event) = events.next().await {
+            let event = event?;
+            assert!(!done, "{}: {event:?} after the end", recipe.name);
+            done = matches!(event, Event::Done(_));
+            trace.push(&event);
+        }
+        assert!(done, "{}: the stream ended without its last event", recipe.name);
+        Ok(trace.finish())
+    })
+}
+
+fn texts(models: &Models, job: &Job) -> Vec<String> {
+    RECIPES.iter().map(|recipe| complete(recipe, models, job.clone()).unwrap().text).collect()
+}
+
+#[test]
+fn names_are_unique_and_described() {
+    for (i, recipe) in RECIPES.iter().enumerate() {
+        assert!(RECIPES[..i].iter().all(|other| other.name != recipe.name));
+        assert!(!recipe.about.is_empty() && !recipe.needs.is_empty());
+        assert!(std::ptr::eq(Recipe::find(recipe.name).unwrap(), recipe));
+    }
+    let error = Recipe::find("wds").err().unwrap().to_string();
+    assert!(error.contains("`wds`") && error.contains("wsd, base, draft"), "{error}");
+}
+
+#[test]
+fn every_strategy_runs_to_its_limit_and_counts() {
+    for recipe in RECIPES {
+        for limit in [1, 2, 7, 40] {
+            let done = complete(recipe, &pair().0, job(limit)).unwrap();
+            assert_eq!(done.tokens.len(), limit, "{}", recipe.name);
+            assert_eq!(done.finish_reason, FinishReason::Length);
+            assert_eq!(done.usage.completion_tokens, limit);
+            assert_eq!(done.usage.draft_tokens + done.usage.base_tokens, limit);
+            assert_eq!(done.usage.prompt_tokens, "bad cab".len() + 1, "the beginning-of-text token, once");
+            assert_eq!(done.text, done.tokens.iter().map(|token| token.text.as_str()).collect::<String>());
+        }
+    }
+}
+
+#[test]
+fn same_seed_same_text() {
+    let (models, ..) = pair();
+    let sampled = |seed| Job { sampling: Sampling { temperature: 1.0, seed, ..Sampling::default() }, ..job(40) };
+    assert_eq!(texts(&models, &sampled(1)), texts(&models, &sampled(1)));
+    for (one, other) in texts(&models, &sampled(1)).iter().zip(texts(&models, &sampled(2))) {
+        assert_ne!(*one, other);
+    }
+}
+
+#[test]
+fn a_stop_string_cuts_and_never_leaks() {
+    let (models, ..) = pair();
+    for recipe in RECIPES {
+        let whole = complete(recipe, &models, job(60)).unwrap().text;
+        // Any piece of the answer, at and around chunk borders and the switch.
+        for at in 0..50 {
+            let stop = &whole[at..at + 3];
+            let done = complete(recipe, &models, Job { stop: vec![stop.into()], ..job(60) }).unwrap();
+            assert_eq!(done.text, whole[..whole.find(stop).unwrap()], "{} stopping at {stop:?}", recipe.name);
+            assert_eq!(done.finish_reason, FinishReason::Stop);
+            assert_eq!(done.text, done.tokens.iter().map(|token| token.text.as_str()).collect::<String>());
+            assert!(done.handover.is_none_or(|handover| handover.at < done.tokens.len()));
+        }
+    }
+}
+
+#[test]
+fn the_plain_form_stops_at_the_next_turn_and_user_stops_add_to_it() {
+    let spell = "abc\n\n[User]\nef";
+    let pieces = Arc::new(Pieces::letters("abcdefgh \n[]UserAitn"));
+    let ids = pieces.encode(spell).unwrap();
+    let prompt = 1 + "\n\n[User]\nab\n\n[Assistant]\n".len();
+    let vocab = pieces.vocabulary().pieces.len();
+    let speller = Arc::new(Scripted::new("speller", pieces, move |tokens: &[Token]| {
+        let mut row = vec![0.0; vocab];
+        row[ids[tokens.len().saturating_sub(prompt) % ids.len()] as usize] = 20.0;
+        row
+    }));
+    let models = Models { base: Some(speller.clone()), draft: Some(speller) };
+    let chat = Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]);
+    for (stop, text) in [(vec![], "abc"), (vec!["c".to_owned()], "ab"), (vec!["zzz".to_owned()], "abc")] {
+        for recipe in RECIPES {
+            let done = complete(recipe, &models, Job { prompt: chat.clone(), stop: stop.clone(), ..job(60) }).unwrap();
+            assert_eq!((done.text.as_str(), done.finish_reason), (text, FinishReason::Stop), "{}", recipe.name);
+        }
+    }
+    let raw = complete(&RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
+    assert_eq!(raw.finish_reason, FinishReason::Length, "a raw prompt has no turns to stop at");
+}
+
+#[test]
+fn dropping_the_stream_frees_every_session_at_any_point() {
+    for recipe in RECIPES {
+        for events_read in 0..40 {
+            let (models, draft, base) = pair();
+            let mut events = run(build(recipe, &models), job(60));
+            block_on(async {
+                for _ in 0..events_read {
+                    let _ = events.next().await;
+                }
+            });
+            drop(events);
+            assert_eq!((draft.sessions(), base.sessions()), (0, 0), "{} after {events_read} events", recipe.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_refused_when_it_is_built() {
+    let (models, ..) = pair();
+    for recipe in RECIPES {
+        for &(role, caps) in recipe.needs {
+            let mut fewer = models.clone();
+            match role {
+                Role::Base => fewer.base = None,
+                Role::Draft => fewer.draft = None,
+            }
+            let error = recipe.build(&fewer, Options::default()).err().unwrap().to_string();
+            assert!(error.contains(recipe.name) && error.contains(&format!("--{role}")), "{error}");
+            if caps != Caps::default() {
+                let pieces = Arc::new(Pieces::letters(LETTERS));
+                let dumb: Arc<dyn Engine> = Arc::new(Scripted::random("dumb", pieces, 1).with_caps(Caps::default()));
+                let mut models = models.clone();
+                match role {
+                    Role::Base => models.base = Some(dumb),
+                    Role::Draft => models.draft = Some(dumb),
+                }
+                let error = recipe.build(&models, Options::default()).err().unwrap().to_string();
+                assert!(error.contains("`dumb`") && error.contains(recipe.name), "{error}");
+            }
+        }
+        for options in [
+            Options { max_draft_tokens: 0, ..Options::default() },
+            Options { chunk_tokens: 0, ..Options::default() },
+        ] {
+            assert!(matches!(recipe.build(&models, options), Err(Error::Setting { .. })));
+        }
+    }
+}
+
+#[test]
+fn bad_jobs_are_one_clear_error() {
+    let (models, ..) = pair();
+    let pieces = Arc::new(Pieces::letters(LETTERS));
+    let short = |name| Arc::new(Scripted::random(name, pieces.clone(), 1).with_context(8));
+    let short = Models { base: Some(short("short")), draft: Some(short("short")) };
+    let nan = Arc::new(Scripted::new("nan", pieces.clone(), |_| vec![f32::NAN; 18]));
+    let nan = Models { base: Some(nan.clone()), draft: Some(nan) };
+    for recipe in RECIPES {
+        let fault = |models: &Models, job| complete(recipe, models, job).unwrap_err().to_string();
+        assert!(fault(&models, job(0)).contains("`max_tokens`"));
+        assert!(fault(&models, Job { prompt: Prompt::Tokens(vec![]), ..job(9) }).contains("prompt is empty"));
+        assert!(fault(&models, Job { prompt: Prompt::Tokens(vec![999]), ..job(9) }).contains("token id 999"));
+        assert!(fault(&models, Job { prompt: Prompt::Chat(vec![]), ..job(9) }).contains("no message"));
+        let hot = Sampling { temperature: -1.0, ..Sampling::default() };
+        assert!(fault(&models, Job { sampling: hot, ..job(9) }).contains("`temperature`"));
+        assert!(fault(&nan, job(9)).contains("NaN"));
+        let text = fault(&short, job(9));
+        assert!(text.contains("8 tokens") && text.contains("holds 8"), "{text}");
+    }
+}
+
+#[test]
+fn a_full_context_ends_the_answer() {
+    let pieces = Arc::new(Pieces::letters(LETTERS));
+    let engine = |seed| Arc::new(Scripted::random("short", pieces.clone(), seed).with_context(20));
+    let models = Models { base: Some(engine(1)), draft: Some(engine(2)) };
+    for recipe in RECIPES {
+        let done = complete(recipe, &models, job(60)).unwrap();
+        assert_eq!((done.tokens.len(), done.finish_reason), (12, FinishReason::Length), "{}", recipe.name);
+    }
+}

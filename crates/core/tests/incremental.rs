@@ -1,0 +1,185 @@
+//! The incremental decoding against the reference's three passes: draft everything, score everything, continue.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::executor::block_on;
+use proptest::prelude::*;
+use wsd_core::scripted::{Pieces, Scripted};
+use wsd_core::{
+    Completion, Engine, Event, FinishReason, Job, Models, OnDraftEnd, Options, Plan, Prompt, Recipe, Role, Row, Rule,
+    Sampling, Step, Stop, Token, Trace, run,
+};
+
+/// A model over letters whose next row depends on the last two characters, in whatever pieces they came, and which may end.
+fn model(name: &str, pieces: Vec<String>, seed: u64, sharpness: f32, ends: bool) -> Scripted {
+    let pieces = Arc::new(Pieces::new(pieces));
+    let vocab = pieces_len(&pieces);
+    Scripted::new(name, pieces, move |tokens: &[Token]| -> Row {
+        let state = tokens.iter().rev().take(2).fold(seed, |hash, &t| mix(hash ^ u64::from(t)));
+        (0..vocab)
+            .map(|id| match id {
+                0 if ends => -1.0 + (mix(state) % 5) as f32,
+                0 | 1 => f32::NEG_INFINITY,
+                _ => (mix(state ^ mix(id as u64)) >> 40) as f32 / (1 << 24) as f32 * sharpness,
+            })
+            .collect()
+    })
+}
+
+fn pieces_len(pieces: &Pieces) -> usize {
+    wsd_core::Tokenizer::vocabulary(pieces).pieces.len()
+}
+
+fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 31)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
+}
+
+async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Plan) -> (Vec<Token>, Stop) {
+    let mut session = engine.open(tokens).await.unwrap();
+    let (mut written, mut stop) = (vec![], Stop::Length);
+    let mut steps = session.generate(&plan);
+    while let Some(step) = steps.next().await {
+        match step.unwrap() {
+            Step::Token(sampled) => written.push(sampled.token),
+            Step::End(end) => stop = end,
+        }
+    }
+    (written, stop)
+}
+
+/// Three passes, written down from the paper.
+async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Token>, Option<usize>, FinishReason) {
+    let (draft, base) = (models.draft.as_ref().unwrap(), models.base.as_ref().unwrap());
+    let draft_prompt = draft.text().render(&job.prompt).unwrap();
+    let plan = Plan { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft) };
+    let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, plan).await;
+    let text = draft.text().tokenizer().decode(&drafted).unwrap();
+
+    let prompt = base.text().render(&job.prompt).unwrap();
+    let all = base.text().encode_after(&prompt, &text).unwrap();
+    let from = all.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
+    let logprobs = base.open(&all).await.unwrap().score(from).await.unwrap();
+    let at = options.rule.accept_index(&logprobs);
+    let kept = at.map_or(all.len() - from, |at| at + 1);
+
+    let mut answer = all[from..from + kept].to_vec();
+    if answer.len() >= job.max_tokens {
+        answer.truncate(job.max_tokens);
+        return (answer, at.filter(|&at| at < job.max_tokens), FinishReason::Length);
+    }
+    if at.is_none() && options.on_draft_end == OnDraftEnd::Stop {
+        let reason = if draft_stop == Stop::End { FinishReason::Stop } else { FinishReason::Length };
+        return (answer, None, reason);
+    }
+    let plan = Plan { max_tokens: job.max_tokens - answer.len(), sampling: job.sampling.of(Role::Base) };
+    let (rest, stop) = generate(base.as_ref(), &all[..from + kept], plan).await;
+    answer.extend(rest);
+    (answer, at, if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length })
+}
+
+async fn complete(models: &Models, job: &Job, options: Options) -> Completion {
+    let strategy = Recipe::find("wsd").unwrap().build(models, options).unwrap();
+    let mut trace = Trace::new();
+    let mut events = run(strategy, job.clone());
+    while let Some(event) = events.next().await {
+        trace.push(&event.unwrap());
+    }
+    trace.finish()
+}
+
+fn letters() -> Vec<String> {
+    "abcd \n".chars().map(String::from).collect()
+}
+
+/// Pieces of several letters: what one model spells in three tokens the other spells in one.
+fn syllables() -> Vec<String> {
+    ["d", "c", "b", "a", "\n", " ", "ab", "abc", " a", "cd", "dd", "\n\n", "ba", " bad"].map(String::from).to_vec()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+    #[test]
+    fn every_chunking_equals_the_three_passes(
+        seed: u64, sharpness in 2f32..14.0, temperature in prop_oneof![Just(0.0), 0.3f32..1.5], ends: bool, stop: bool,
+        window in 1usize..7, threshold in 0.3f64..0.9, max_draft_tokens in 1usize..60, max_tokens in 1usize..80,
+        chunk_tokens in 1usize..20, vocabularies in 0..3,
+    ) {
+        let (one, other) = match vocabularies {
+            0 => (letters(), letters()),
+            1 => (letters(), syllables()),
+            _ => (syllables(), letters()),
+        };
+        let models = Models {
+            draft: Some(Arc::new(model("draft", one, seed, sharpness, ends))),
+            base: Some(Arc::new(model("base", other, seed ^ 1, sharpness, ends))),
+        };
+        let options = Options {
+            rule: Rule::parse(window, threshold).unwrap(), max_draft_tokens, chunk_tokens,
+            on_draft_end: if stop { OnDraftEnd::Stop } else { OnDraftEnd::Continue },
+        };
+        let sampling = Sampling { temperature, seed, ..Sampling::default() };
+        let job = Job { prompt: Prompt::Raw("ab ca".into()), max_tokens, sampling, stop: vec![] };
+        let (want, at, reason) = block_on(three_passes(&models, &job, options));
+        let got = block_on(complete(&models, &job, options));
+        let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();
+        prop_assert_eq!(&ids, &want);
+        prop_assert_eq!(got.handover.map(|handover| handover.at), at);
+        if ids.len() < max_tokens {
+            prop_assert_eq!(got.finish_reason, reason);
+        }
+        let all = models.base.as_ref().unwrap().text().tokenizer().decode(&ids).unwrap();
+        prop_assert!(all.ends_with(got.text.as_str()), "{:?} {:?}", all, got.text);
+        for (i, token) in got.tokens.iter().enumerate() {
+            let drafted = got.handover.map_or(token.by == Role::Draft, |handover| i <= handover.at);
+            prop_assert_eq!(token.by, if drafted { Role::Draft } else { Role::Base });
+            prop_assert_eq!(token.confidence.is_some(), drafted && i + 1 >= window);
+        }
+    }
+}
+
+#[test]
+fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
+    // Every token but one is likely: the window passes at the twelfth.
+    let pieces = || Arc::new(Pieces::letters("xy"));
+    let draft = Arc::new(Scripted::new("draft", pieces(), |_| vec![-9.0, -9.0, 9.0, -9.0]));
+    let base = Arc::new(Scripted::new("base", pieces(), |tokens: &[Token]| {
+        let sure = tokens.len() > 2 + 6;
+        vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
+    }));
+    let models = Models { draft: Some(draft.clone()), base: Some(base.clone()) };
+    let job = Job { prompt: Prompt::Raw("x".into()), max_tokens: 40, sampling: Sampling::default(), stop: vec![] };
+    for chunk_tokens in [1, 4, 8, 16] {
+        let before = draft.steps();
+        let done = block_on(complete(&models, &job, Options { chunk_tokens, ..Options::default() }));
+        assert_eq!(done.handover.unwrap().at, 11, "chunk of {chunk_tokens}");
+        let steps = draft.steps() - before;
+        assert_eq!(steps, 12usize.div_ceil(chunk_tokens) * chunk_tokens, "draft steps for a chunk of {chunk_tokens}");
+        let drafted: usize = done.calls.iter().filter(|call| call.to == Role::Draft).map(|call| call.tokens).sum();
+        assert_eq!(drafted, steps, "and the trace says so");
+        assert_eq!((done.usage.draft_tokens, done.usage.base_tokens), (12, 28));
+    }
+}
+
+#[test]
+fn tokens_are_sent_as_soon_as_their_score_is_known() {
+    let pieces = Arc::new(Pieces::letters("ab"));
+    let draft = Arc::new(Scripted::random("draft", pieces.clone(), 3));
+    let base = Arc::new(Scripted::new("base", pieces, |_| vec![-9.0, -9.0, 0.0, 0.0]));
+    let models = Models { draft: Some(draft.clone()), base: Some(base) };
+    let job = Job { prompt: Prompt::Raw("a".into()), max_tokens: 64, sampling: Sampling::default(), stop: vec![] };
+    let strategy = Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: 4, ..Options::default() }).unwrap();
+    block_on(async {
+        let mut events = run(strategy, job);
+        let mut seen = 0;
+        while let Some(event) = events.next().await {
+            if let Event::Token(_) = event.unwrap() {
+                seen += 1;
+                // The stream's buffer is 16 events deep; the draft may be that far ahead, and never the whole 512.
+                assert!(draft.steps() <= seen + 32, "{} drafted when token {seen} arrived", draft.steps());
+            }
+        }
+        assert_eq!(seen, 64);
+    });
+}
