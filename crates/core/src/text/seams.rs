@@ -90,7 +90,9 @@ impl Seams {
     fn is_seam(&self, left: char, right: char, after: char) -> bool {
         let Self::Pairs { joined, known } = self else { return false };
         let composes = |c: char| !c.is_ascii() && is_nfc_quick(std::iter::once(c)) != IsNormalized::Yes;
-        if left.is_whitespace() || composes(left) || composes(right) || composes(after) {
+        // A literal U+2581 is a space to sentencepiece vocabularies and a character to others: no seam beside it.
+        let blank = |c: char| c.is_whitespace() || c == '\u{2581}';
+        if blank(left) || right == '\u{2581}' || composes(left) || composes(right) || composes(after) {
             return false;
         }
         if known.as_ref().is_some_and(|known| !known.contains(&left) || !known.contains(&right)) {
