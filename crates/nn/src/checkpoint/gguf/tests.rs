@@ -175,7 +175,7 @@ fn same(value: &Value, expected: &Value) -> bool {
     }
 }
 
-/// The first GGUF fixture of each tokenizer, of few bytes.
+/// GGUF fixtures of both kinds of tokenizer.
 fn small_files() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
     ["llama-f16.gguf", "mistral-f16.gguf", "phi3_longrope-f16.gguf", "gemma3_text-f16.gguf"]
@@ -185,17 +185,16 @@ fn small_files() -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
     #[test]
     fn no_change_of_a_whole_file_panics(file in any::<prop::sample::Index>(),
-                                        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+                                        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3)) {
         let mut files = small_files();
         if !files.is_empty() {
             let mut bytes = files.swap_remove(file.index(files.len()));
-            // Metadata is at the front, and most of it is tokens: half of the changes hit what comes before them.
-            let tokens = bytes.windows(21).position(|window| window == b"tokenizer.ggml.tokens").unwrap();
-            for (turn, (place, value)) in changes.into_iter().enumerate() {
-                let place = place.index(if turn % 2 == 0 { tokens } else { bytes.len().min(20_000) });
+            // Before the weights lies the metadata, most of it tokens: few changes, or none gets past the first lengths.
+            for (place, value) in changes {
+                let place = place.index(bytes.len().min(12_000));
                 bytes[place] = value;
             }
             if let Ok(checkpoint) = super::open(Path::new("m.gguf"), &bytes.into()) {
