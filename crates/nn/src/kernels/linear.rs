@@ -98,7 +98,11 @@ on_each_simd! {
 #[inline(always)]
 fn run_body<V: Lanes>(product: &Product<'_>, first: usize, end: usize, block: usize) {
     if !product.is_direct(product.x.len() / product.inputs) {
-        return WIDENED.with_borrow_mut(|scratch| widened::<V>(product, first, end, block, scratch));
+        // No closure: it would be compiled without the instruction set of this function.
+        let mut scratch = WIDENED.take();
+        widened::<V>(product, first, end, block, &mut scratch);
+        WIDENED.set(scratch);
+        return;
     }
     match product.weight.format {
         Format::F32 => direct::<V, F32<'_>>(product, first, end),
