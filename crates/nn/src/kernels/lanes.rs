@@ -208,10 +208,7 @@ mod x86 {
             let start = from.as_ptr();
             unsafe {
                 let [low, high] = [_mm_loadl_epi64(start.cast()), _mm_loadl_epi64(start.add(8).cast())];
-                Self(
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)),
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
-                )
+                Self(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)))
             }
         }
 

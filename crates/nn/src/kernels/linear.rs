@@ -221,7 +221,7 @@ fn tile<'a, V: Lanes, S: Source<'a>, const R: usize, const C: usize>(
             }
         }
     }
-    if tokens[0].len() % LANES != 0 {
+    if !tokens[0].len().is_multiple_of(LANES) {
         for c in 0..C {
             let x = V::load(&padded(tokens[c].as_chunks::<LANES>().1));
             for r in 0..R {
