@@ -1,5 +1,7 @@
 //! Weight rows as sixteen floats at a time.
 
+#![allow(unsafe_code)]
+
 use half::f16;
 
 use crate::kernels::lanes::{LANES, Lanes};
@@ -8,8 +10,13 @@ use crate::kernels::lanes::{LANES, Lanes};
 pub(super) trait Source<'a>: Copy {
     /// From the bytes of a row.
     fn new(row: &'a [u8]) -> Self;
+    /// Whether there are this many blocks of 16 values.
+    fn holds(&self, blocks: usize) -> bool;
     /// Values `16 * block` to `16 * block + 15`.
-    fn lanes<V: Lanes>(&self, block: usize) -> V;
+    ///
+    /// # Safety
+    /// The row holds more than `block` blocks: [`Source::holds`].
+    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V;
 }
 
 /// A row already widened, padded with zeros to whole blocks.
@@ -30,8 +37,14 @@ impl<'a> Source<'a> for Widened<'a> {
     }
 
     #[inline(always)]
-    fn lanes<V: Lanes>(&self, block: usize) -> V {
-        V::load(&self.0[block])
+    fn holds(&self, blocks: usize) -> bool {
+        self.0.len() >= blocks
+    }
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
+        // SAFETY: the caller's.
+        V::load(unsafe { self.0.get_unchecked(block) })
     }
 }
 
@@ -47,8 +60,14 @@ macro_rules! plain {
             }
 
             #[inline(always)]
-            fn lanes<V: Lanes>(&self, block: usize) -> V {
-                V::$load(&self.0[block])
+            fn holds(&self, blocks: usize) -> bool {
+                self.0.len() >= blocks
+            }
+
+            #[inline(always)]
+            unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
+                // SAFETY: the caller's.
+                V::$load(unsafe { self.0.get_unchecked(block) })
             }
         }
     };
@@ -69,8 +88,14 @@ impl<'a> Source<'a> for Q8<'a> {
     }
 
     #[inline(always)]
-    fn lanes<V: Lanes>(&self, block: usize) -> V {
-        let [low, high, values @ ..] = &self.0[block / 2];
+    fn holds(&self, blocks: usize) -> bool {
+        2 * self.0.len() >= blocks
+    }
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
+        // SAFETY: the caller's.
+        let [low, high, values @ ..] = unsafe { self.0.get_unchecked(block / 2) };
         // `to_f32` asks at each call what the processor can do.
         let scale = f16::from_le_bytes([*low, *high]).to_f32_const();
         V::load_i8(&values.as_chunks().0[block % 2]).mul(V::splat(scale))
