@@ -100,7 +100,7 @@ mod tests {
             let by_class = plan(&json!({"architectures": [arch.names[0]]})).unwrap();
             let by_type = plan(&json!({"architectures": null, "model_type": arch.names[1]})).unwrap();
             assert_eq!(by_class, by_type);
-            assert!(tensors(&by_class).len() >= 2 + 3 * 8);
+            assert!(tensors(&by_class).len() >= 2 + 3 * 6);
         }
     }
 

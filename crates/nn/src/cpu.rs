@@ -53,7 +53,8 @@ impl Cpu {
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let mut tensors: HashMap<String, Tensor> =
             required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let mut take = |name: &str| tensors.remove(name).expect("invariant: `require` returned all that were asked for");
+        let mut take =
+            |name: &str| tensors.remove(name).expect("invariant: `require` returned all that were asked for");
         let embedding = take("model.embed_tokens.weight");
         let head = if blueprint.tied { embedding.clone() } else { take("lm_head.weight") };
         let final_norm = layer::norm_weight(&take("model.norm.weight"), &blueprint);

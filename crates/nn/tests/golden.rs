@@ -1,6 +1,8 @@
 //! The engine against numbers that the reference implementation wrote (GOLDEN.json of each checkpoint; its fields are
 //! explained in it), and against itself: however a sequence is fed, the bits are the same.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;

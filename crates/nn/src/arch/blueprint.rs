@@ -178,7 +178,9 @@ impl Blueprint {
                 None => otherwise(index),
                 Some(Some("sliding_attention")) => true,
                 Some(Some("full_attention")) => false,
-                Some(_) => return Err(keys.fault("layer_types", "only `full_attention` and `sliding_attention` are known")),
+                Some(_) => {
+                    return Err(keys.fault("layer_types", "only `full_attention` and `sliding_attention` are known"));
+                }
             };
             layer.window = window.filter(|_| sliding);
         }
@@ -217,10 +219,10 @@ pub(super) fn window(keys: &Keys<'_>, default: usize) -> Result<Option<usize>> {
 
 fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
     let head_dim = keys.count_or("head_dim", MOST_HEADS, hidden / heads)?;
-    if !keys.has("head_dim") && hidden % heads != 0 {
+    if !keys.has("head_dim") && !hidden.is_multiple_of(heads) {
         return Err(keys.fault("num_attention_heads", &format!("it must divide `hidden_size` = {hidden}")));
     }
-    if head_dim == 0 || head_dim % 2 != 0 {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(keys.fault("head_dim", "rotary positions need an even width of a head"));
     }
     Ok(head_dim)
@@ -228,7 +230,7 @@ fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
 
 fn kv_heads(keys: &Keys<'_>, heads: usize) -> Result<usize> {
     let kv_heads = keys.count_or("num_key_value_heads", MOST_HEADS, heads)?;
-    if heads % kv_heads != 0 {
+    if !heads.is_multiple_of(kv_heads) {
         return Err(keys.fault("num_key_value_heads", &format!("it must divide `num_attention_heads` = {heads}")));
     }
     Ok(kv_heads)

@@ -29,7 +29,8 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
         final_softcap: gemma2::softcap(keys, "final_logit_softcapping", None)?,
         ..family
     };
-    let pattern_key = if keys.has("sliding_window_pattern") { "sliding_window_pattern" } else { "_sliding_window_pattern" };
+    let pattern_key =
+        if keys.has("sliding_window_pattern") { "sliding_window_pattern" } else { "_sliding_window_pattern" };
     let pattern = keys.count_or(pattern_key, 4096, 6)?;
     plan.set_windows(keys, blueprint::window(keys, 4096)?, |layer| (layer + 1) % pattern != 0)?;
     for layer in &mut plan.layers {

@@ -40,7 +40,8 @@ impl<'a> Keys<'a> {
     /// The error for this key and the value it has.
     pub(crate) fn fault(&self, key: &str, problem: &str) -> Error {
         let value = self.map.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
-        let value = if value.chars().count() > 120 { value.chars().take(120).collect::<String>() + "..." } else { value };
+        let value =
+            if value.chars().count() > 120 { value.chars().take(120).collect::<String>() + "..." } else { value };
         Error::Config { key: format!("{}{key}", self.path), value, problem: problem.to_owned() }
     }
 
@@ -93,7 +94,8 @@ impl<'a> Keys<'a> {
     pub(crate) fn factors(&self, key: &str, len: usize) -> Result<Vec<f32>> {
         let list = self.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let numbers: Vec<f32> = list.iter().filter_map(Value::as_f64).map(|number| number as f32).collect();
-        if list.len() == len && numbers.len() == len && numbers.iter().all(|number| number.is_finite() && *number > 0.0) {
+        if list.len() == len && numbers.len() == len && numbers.iter().all(|number| number.is_finite() && *number > 0.0)
+        {
             return Ok(numbers);
         }
         Err(self.fault(key, &format!("a list of {len} numbers above 0 is needed")))

@@ -77,8 +77,10 @@ impl RopePlan {
             None => old_part,
         };
         let dims = (head_dim as f64 * part) as usize;
-        if dims == 0 || dims % 2 != 0 || dims > head_dim {
-            return Err(keys.fault("partial_rotary_factor", &format!("{dims} of {head_dim} dimensions cannot be paired")));
+        if dims == 0 || !dims.is_multiple_of(2) || dims > head_dim {
+            return Err(
+                keys.fault("partial_rotary_factor", &format!("{dims} of {head_dim} dimensions cannot be paired"))
+            );
         }
         let scaling = match section {
             _ if keys.has("wsd_rope_factors") => {

@@ -28,8 +28,7 @@ impl Layer {
         let norms = plan.norms;
         let [pre_attention, post_attention, pre_mlp, post_mlp] =
             [norms.pre_attention, norms.post_attention, norms.pre_mlp, norms.post_mlp].map(|name| name.map(&mut norm));
-        let qk_norm =
-            (plan.qk_norm != QkNorm::None).then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(&mut norm));
+        let qk_norm = (plan.qk_norm != QkNorm::None).then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(&mut norm));
         let mut linear = |name: &str, bias: bool| Linear {
             weight: take(&format!("{name}.weight")),
             bias: bias.then(|| take(&format!("{name}.bias")).to_f32()),
@@ -50,20 +49,7 @@ impl Layer {
         };
         let output = linear("self_attn.o_proj", plan.output_bias);
         let down = linear("mlp.down_proj", plan.mlp_bias);
-        Self {
-            pre_attention,
-            post_attention,
-            pre_mlp,
-            post_mlp,
-            qk_norm,
-            query,
-            key,
-            value,
-            output,
-            gate,
-            up,
-            down,
-        }
+        Self { pre_attention, post_attention, pre_mlp, post_mlp, qk_norm, query, key, value, output, gate, up, down }
     }
 }
 

@@ -52,7 +52,8 @@ impl<'a> Step<'a> {
         spans: &'a [Span<'a>],
     ) -> Self {
         let places = spans.iter().enumerate();
-        let places = places.flat_map(|(index, span)| (0..span.tokens.len()).map(move |token| (index, span.start + token)));
+        let places =
+            places.flat_map(|(index, span)| (0..span.tokens.len()).map(move |token| (index, span.start + token)));
         let mut step = Self { plan, weights, scratch, slots, spans, places: places.collect() };
         step.embed();
         step.set_angles();

@@ -86,7 +86,7 @@ fn tanh(x: f32) -> f32 {
 /// `(1 + tanh(u)) / 2 = sigmoid(2u)`, with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_ROOT_2_BY_PI: f32 = 1.595_769_1;
+    const TWICE_ROOT_2_BY_PI: f32 = 1.595_769;
     x * sigmoid(TWICE_ROOT_2_BY_PI * (x + 0.044_715 * x * x * x))
 }
 

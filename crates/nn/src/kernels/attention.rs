@@ -116,7 +116,8 @@ mod tests {
         let wave = |len: usize, speed: f32| (0..len).map(|i| (i as f32 * speed).sin() * 2.0).collect::<Vec<_>>();
         for (head_dim, seen, softcap) in [(8, 1, None), (16, 33, Some(3.0)), (20, 70, None), (64, 5, None)] {
             let stride = 2 * head_dim + 3;
-            let (queries, keys, values) = (wave(3 * head_dim, 0.9), wave(seen * stride, 0.37), wave(seen * stride, 1.3));
+            let (queries, keys, values) =
+                (wave(3 * head_dim, 0.9), wave(seen * stride, 0.37), wave(seen * stride, 1.3));
             let attention = Attention {
                 queries: &queries,
                 keys: &keys,

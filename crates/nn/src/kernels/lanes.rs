@@ -155,6 +155,22 @@ mod x86 {
 
     use super::{LANES, Lanes};
 
+    /// A value at any address. Reading it is one instruction, where `read_unaligned` leaves a copy on the stack.
+    #[repr(C, packed)]
+    struct Unaligned<T>(T);
+
+    #[inline(always)]
+    unsafe fn read<T: Copy, F>(from: *const F) -> T {
+        // SAFETY: the caller points at a whole `T`.
+        unsafe { (*from.cast::<Unaligned<T>>()).0 }
+    }
+
+    #[inline(always)]
+    unsafe fn write<T, F>(to: *mut F, value: T) {
+        // SAFETY: the caller points at room for a whole `T`.
+        unsafe { (*to.cast::<Unaligned<T>>()).0 = value }
+    }
+
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2(__m256, __m256);
 
@@ -175,20 +191,20 @@ mod x86 {
 
         #[inline(always)]
         fn load(from: &[f32; LANES]) -> Self {
-            unsafe { Self(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+            unsafe { Self(read(from.as_ptr()), read(from.as_ptr().add(8))) }
         }
 
         #[inline(always)]
         fn load_f32_bytes(from: &[u8; 4 * LANES]) -> Self {
             let start = from.as_ptr().cast::<f32>();
-            unsafe { Self(_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))) }
+            unsafe { Self(read(start), read(start.add(8))) }
         }
 
         #[inline(always)]
         fn load_bf16(from: &[u8; 2 * LANES]) -> Self {
             let start = from.as_ptr().cast::<__m128i>();
             unsafe {
-                let [low, high] = [_mm_loadu_si128(start), _mm_loadu_si128(start.add(1))];
+                let [low, high] = [read::<__m128i, _>(start), read::<__m128i, _>(start.add(1))];
                 let [low, high] = [_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high)];
                 Self(
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
@@ -200,7 +216,9 @@ mod x86 {
         #[inline(always)]
         fn load_f16(from: &[u8; 2 * LANES]) -> Self {
             let start = from.as_ptr().cast::<__m128i>();
-            unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(start)), _mm256_cvtph_ps(_mm_loadu_si128(start.add(1)))) }
+            unsafe {
+                Self(_mm256_cvtph_ps(read::<__m128i, _>(start)), _mm256_cvtph_ps(read::<__m128i, _>(start.add(1))))
+            }
         }
 
         #[inline(always)]
@@ -208,10 +226,7 @@ mod x86 {
             let start = from.as_ptr();
             unsafe {
                 let [low, high] = [_mm_loadl_epi64(start.cast()), _mm_loadl_epi64(start.add(8).cast())];
-                Self(
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)),
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
-                )
+                Self(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)))
             }
         }
 
@@ -223,8 +238,8 @@ mod x86 {
         #[inline(always)]
         fn store(self, to: &mut [f32; LANES]) {
             unsafe {
-                _mm256_storeu_ps(to.as_mut_ptr(), self.0);
-                _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+                write(to.as_mut_ptr(), self.0);
+                write(to.as_mut_ptr().add(8), self.1);
             }
         }
 
@@ -253,30 +268,30 @@ mod x86 {
 
         #[inline(always)]
         fn load(from: &[f32; LANES]) -> Self {
-            unsafe { Self(_mm512_loadu_ps(from.as_ptr())) }
+            unsafe { Self(read(from.as_ptr())) }
         }
 
         #[inline(always)]
         fn load_f32_bytes(from: &[u8; 4 * LANES]) -> Self {
-            unsafe { Self(_mm512_loadu_ps(from.as_ptr().cast())) }
+            unsafe { Self(read(from.as_ptr())) }
         }
 
         #[inline(always)]
         fn load_bf16(from: &[u8; 2 * LANES]) -> Self {
             unsafe {
-                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+                let wide = _mm512_cvtepu16_epi32(read::<__m256i, _>(from.as_ptr()));
                 Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
             }
         }
 
         #[inline(always)]
         fn load_f16(from: &[u8; 2 * LANES]) -> Self {
-            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) }
+            unsafe { Self(_mm512_cvtph_ps(read::<__m256i, _>(from.as_ptr()))) }
         }
 
         #[inline(always)]
         fn load_i8(from: &[u8; LANES]) -> Self {
-            unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())))) }
+            unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(read::<__m128i, _>(from.as_ptr())))) }
         }
 
         #[inline(always)]
@@ -286,7 +301,7 @@ mod x86 {
 
         #[inline(always)]
         fn store(self, to: &mut [f32; LANES]) {
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+            unsafe { write(to.as_mut_ptr(), self.0) }
         }
 
         #[inline(always)]

@@ -98,7 +98,11 @@ on_each_simd! {
 #[inline(always)]
 fn run_body<V: Lanes>(product: &Product<'_>, first: usize, end: usize, block: usize) {
     if !product.is_direct(product.x.len() / product.inputs) {
-        return WIDENED.with_borrow_mut(|scratch| widened::<V>(product, first, end, block, scratch));
+        // No closure: it would be compiled without the instruction set of this function.
+        let mut scratch = WIDENED.take();
+        widened::<V>(product, first, end, block, &mut scratch);
+        WIDENED.set(scratch);
+        return;
     }
     match product.weight.format {
         Format::F32 => direct::<V, F32<'_>>(product, first, end),
@@ -199,29 +203,37 @@ fn block_tile<V: Lanes>(product: &Product<'_>, start: usize, count: usize, scrat
 
 /// The sums of `R` weight rows by `C` tokens. Each has lanes of its own, so its value does not depend on `R` or `C`.
 #[inline(always)]
+#[allow(unsafe_code)]
 fn tile<'a, V: Lanes, S: Source<'a>, const R: usize, const C: usize>(
     rows: [S; R],
     tokens: [&[f32]; C],
 ) -> [[f32; C]; R] {
     let mut sums = [[V::zero(); C]; R];
-    let blocks = tokens[0].len() / LANES;
+    let inputs = tokens[0].len();
+    let blocks = inputs / LANES;
+    assert!(rows.iter().all(|row| row.holds(inputs.div_ceil(LANES))) && tokens.iter().all(|x| x.len() == inputs));
+    let tokens = tokens.map(<[f32]>::as_chunks::<LANES>);
     for block in 0..blocks {
         let mut x = [V::zero(); C];
         for c in 0..C {
-            x[c] = V::load(&tokens[c].as_chunks::<LANES>().0[block]);
+            // SAFETY: every token has this many whole blocks, as was just checked.
+            x[c] = V::load(unsafe { tokens[c].0.get_unchecked(block) });
         }
         for r in 0..R {
-            let weights = rows[r].lanes::<V>(block);
+            // SAFETY: every row holds as many, as was just checked.
+            let weights = unsafe { rows[r].lanes::<V>(block) };
             for c in 0..C {
                 sums[r][c] = sums[r][c].mul_add(weights, x[c]);
             }
         }
     }
-    if tokens[0].len() % LANES != 0 {
+    if !inputs.is_multiple_of(LANES) {
         for c in 0..C {
-            let x = V::load(&padded(tokens[c].as_chunks::<LANES>().1));
+            let x = V::load(&padded(tokens[c].1));
             for r in 0..R {
-                sums[r][c] = sums[r][c].mul_add(rows[r].lanes::<V>(blocks), x);
+                // SAFETY: as above, with the block that is not whole.
+                let weights = unsafe { rows[r].lanes::<V>(blocks) };
+                sums[r][c] = sums[r][c].mul_add(weights, x);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Weight rows as sixteen floats at a time.
 
-use half::f16;
+#![allow(unsafe_code)]
 
 use crate::kernels::lanes::{LANES, Lanes};
 
@@ -8,8 +8,13 @@ use crate::kernels::lanes::{LANES, Lanes};
 pub(super) trait Source<'a>: Copy {
     /// From the bytes of a row.
     fn new(row: &'a [u8]) -> Self;
+    /// Whether there are this many blocks of 16 values.
+    fn holds(&self, blocks: usize) -> bool;
     /// Values `16 * block` to `16 * block + 15`.
-    fn lanes<V: Lanes>(&self, block: usize) -> V;
+    ///
+    /// # Safety
+    /// The row holds more than `block` blocks: [`Source::holds`].
+    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V;
 }
 
 /// A row already widened, padded with zeros to whole blocks.
@@ -30,8 +35,14 @@ impl<'a> Source<'a> for Widened<'a> {
     }
 
     #[inline(always)]
-    fn lanes<V: Lanes>(&self, block: usize) -> V {
-        V::load(&self.0[block])
+    fn holds(&self, blocks: usize) -> bool {
+        self.0.len() >= blocks
+    }
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
+        // SAFETY: the caller's.
+        V::load(unsafe { self.0.get_unchecked(block) })
     }
 }
 
@@ -47,8 +58,14 @@ macro_rules! plain {
             }
 
             #[inline(always)]
-            fn lanes<V: Lanes>(&self, block: usize) -> V {
-                V::$load(&self.0[block])
+            fn holds(&self, blocks: usize) -> bool {
+                self.0.len() >= blocks
+            }
+
+            #[inline(always)]
+            unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
+                // SAFETY: the caller's.
+                V::$load(unsafe { self.0.get_unchecked(block) })
             }
         }
     };
@@ -69,10 +86,41 @@ impl<'a> Source<'a> for Q8<'a> {
     }
 
     #[inline(always)]
-    fn lanes<V: Lanes>(&self, block: usize) -> V {
-        let [low, high, values @ ..] = &self.0[block / 2];
-        // `to_f32` asks at each call what the processor can do.
-        let scale = f16::from_le_bytes([*low, *high]).to_f32_const();
+    fn holds(&self, blocks: usize) -> bool {
+        2 * self.0.len() >= blocks
+    }
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
+        // SAFETY: the caller's.
+        let [low, high, values @ ..] = unsafe { self.0.get_unchecked(block / 2) };
+        let scale = widen(u16::from_le_bytes([*low, *high]));
         V::load_i8(&values.as_chunks().0[block % 2]).mul(V::splat(scale))
+    }
+}
+
+/// A half-precision number in single precision, without branches or questions to the processor: moved to its place,
+/// the exponent is 112 too small, which a multiplication mends, for subnormal numbers too. Infinities and NaN keep
+/// all bits of the exponent set.
+#[inline(always)]
+fn widen(half: u16) -> f32 {
+    const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+    let magnitude = u32::from(half & 0x7fff) << 13;
+    let finite = (f32::from_bits(magnitude) * TWO_TO_112).to_bits();
+    let bits = if half & 0x7c00 == 0x7c00 { magnitude | 0x7f80_0000 } else { finite };
+    f32::from_bits(bits | u32::from(half & 0x8000) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_as_the_library_does() {
+        for bits in 0..=u16::MAX {
+            let expected = half::f16::from_bits(bits).to_f32();
+            let widened = widen(bits);
+            assert!(widened.to_bits() == expected.to_bits() || widened.is_nan() && expected.is_nan(), "{bits:#x}");
+        }
     }
 }

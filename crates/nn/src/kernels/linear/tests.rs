@@ -44,7 +44,7 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
     let weight = matrix(format, rows, columns, seed);
     let x = noise(tokens * columns, seed + 1);
     let bias = noise(rows, seed + 2);
-    let bias = (seed % 2 == 0).then_some(bias.as_slice());
+    let bias = seed.is_multiple_of(2).then_some(bias.as_slice());
     let expected = naive(&x, &weight, bias);
     for simd in Simd::all() {
         let mut batched = vec![f32::NAN; tokens * rows];
