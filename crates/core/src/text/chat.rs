@@ -1,12 +1,14 @@
 //! A conversation.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChatRole {
-    /// Instructions that stand above the conversation.
+    /// Instructions to the model; newer clients call this role `developer`.
     #[serde(alias = "developer")]
     System,
     /// The person.
@@ -15,30 +17,51 @@ pub enum ChatRole {
     Assistant,
 }
 
-impl std::fmt::Display for ChatRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl ChatRole {
+    /// The name that chat templates and the wire formats use.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
-        })
+        }
     }
 }
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl fmt::Display for ChatRole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks.
     pub role: ChatRole,
-    /// What is said.
+    /// What is said, as text.
     pub content: String,
 }
 
 impl Message {
-    /// A message.
-    #[must_use]
+    /// A turn of `role` saying `content`.
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_read_and_write_their_wire_names() {
+        for role in [ChatRole::System, ChatRole::User, ChatRole::Assistant] {
+            let json = serde_json::to_string(&role).unwrap();
+            assert_eq!(json, format!("\"{role}\""));
+            assert_eq!(serde_json::from_str::<ChatRole>(&json).unwrap(), role);
+        }
+        assert_eq!(serde_json::from_str::<ChatRole>("\"developer\"").unwrap(), ChatRole::System);
+        assert!(serde_json::from_str::<ChatRole>("\"tool\"").is_err());
     }
 }

@@ -1,5 +1,232 @@
-//! stub
-use crate::Result; use super::Message;
-#[derive(Clone, Debug, Default)] pub struct Specials { pub bos: Option<String>, pub eos: Option<String>, pub pad: Option<String>, pub unk: Option<String> }
-#[derive(Debug)] pub struct ChatTemplate;
-impl ChatTemplate { pub fn parse(_: &str, _: &str, _: Specials) -> Result<Self> { Ok(Self) } pub fn render(&self, _: &[Message]) -> Result<String> { Ok(String::new()) } }
+//! Chat templates of Hugging Face: a conversation becomes the text that a model was tuned on.
+
+use std::thread;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value};
+
+use super::{ChatRole, Message};
+use crate::{Error, Result};
+
+mod clock;
+mod json;
+mod namespace;
+mod python;
+mod source;
+#[cfg(test)]
+mod tests;
+
+/// What one rendering may cost: a unit pays for an instruction or for 64 bytes made, so this also ends output at 64 MiB.
+const FUEL: u64 = 1 << 20;
+/// Macros and blocks inside one another; real templates stay below ten.
+const RECURSION_LIMIT: usize = 100;
+/// Marks where the final message ends, as transformers does it. The trailing space tells whether the template trims.
+const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+/// The largest source read; the templates of real models have up to 20 KiB.
+const MAX_SOURCE_BYTES: usize = 128 << 10;
+/// The engine compiles a chain of `a ~ b ~ c` in quadratic time; real templates have up to 50 in all.
+const MAX_CONCATENATIONS: usize = 1000;
+/// Address space of the thread that compiles or renders. The engine recurses over chains like `----1` or `a.b.c`, up to
+/// a level for each byte of source; a level takes 0.3 to 0.5 KiB.
+const STACK_BYTES: usize = MAX_SOURCE_BYTES << 10;
+const TEMPLATE: &str = "chat";
+
+/// Special tokens a template may name. One that is absent is undefined in the template, as in transformers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Specials {
+    /// `bos_token`: the beginning of a text.
+    pub bos: Option<String>,
+    /// `eos_token`: the end of a text or of a turn.
+    pub eos: Option<String>,
+    /// `pad_token`: fills up batches.
+    pub pad: Option<String>,
+    /// `unk_token`: stands for what the vocabulary lacks.
+    pub unk: Option<String>,
+}
+
+/// A chat template in Jinja, rendered as `apply_chat_template` of transformers renders it without tools.
+///
+/// A template is somebody else's program: it sees the conversation and the special tokens and nothing else, a budget of
+/// steps and bytes ends its loops, and depth is limited. As in jinja2, printing or comparing a list that holds another
+/// one twice, that a third one twice, and so on for thirty levels, is not limited.
+///
+/// ```
+/// use wsd_core::{ChatRole, ChatTemplate, Message, Specials};
+///
+/// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+/// let template = ChatTemplate::parse("demo", source, Specials::default())?;
+/// let mut chat = vec![Message { role: ChatRole::User, content: "Hi".into() }];
+/// assert_eq!(template.render(&chat)?, "<user>Hi</><assistant>");
+///
+/// // A final message of the assistant is continued.
+/// chat.push(Message { role: ChatRole::Assistant, content: "Hello, ".into() });
+/// assert_eq!(template.render(&chat)?, "<user>Hi</><assistant>Hello, ");
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    name: String,
+    environment: Environment<'static>,
+    reads_content: bool,
+}
+
+impl ChatTemplate {
+    /// Compiles `source`; `name`, a file or a model, is for error messages.
+    ///
+    /// # Errors
+    /// [`Error::Template`] with the line, if the source is no Jinja.
+    pub fn parse(name: &str, source: &str, specials: Specials) -> Result<Self> {
+        let mut template = Self {
+            name: name.to_owned(),
+            environment: environment(specials),
+            reads_content: source.contains("content"),
+        };
+        if source.len() > MAX_SOURCE_BYTES {
+            let length = source.len();
+            return Err(template.refusal(&format!("the source has {length} bytes, more than {MAX_SOURCE_BYTES}")));
+        }
+        let concatenations = source.matches('~').count();
+        if concatenations > MAX_CONCATENATIONS {
+            return Err(
+                template.refusal(&format!("the source has {concatenations} `~`, more than {MAX_CONCATENATIONS}"))
+            );
+        }
+        with_stack(name, move || {
+            let compiled = template.environment.add_template_owned(TEMPLATE, source::prepared(source));
+            compiled.map_err(|error| template.error(&error))?;
+            Ok(template)
+        })
+    }
+
+    /// Fixes the moment that `strftime_now` prints, in seconds since 1970 (UTC), so that runs can be repeated.
+    #[must_use]
+    pub fn with_date(mut self, unix_seconds: i64) -> Self {
+        self.environment.add_function("strftime_now", move |format: &str| strftime(format, unix_seconds));
+        self
+    }
+
+    /// The text of the conversation up to where the assistant speaks next.
+    ///
+    /// A generation prompt is added, unless the last message is the assistant's: then the text ends with that message,
+    /// to be continued (`continue_final_message` of transformers).
+    ///
+    /// # Errors
+    /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template refuses the
+    /// conversation, fails, exceeds its budget, or does not show the message to be continued.
+    pub fn render(&self, messages: &[Message]) -> Result<String> {
+        match messages.split_last() {
+            None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
+            Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last),
+            Some(_) => self.run(messages.iter().map(variables).collect(), true),
+        }
+    }
+
+    fn continue_message(&self, before: &[Message], last: &Message) -> Result<String> {
+        if !self.reads_content {
+            return Err(self.refusal("cannot continue the final message: the template does not read `content`"));
+        }
+        let marked = Message { role: last.role, content: format!("{}{END_MARK}", last.content) };
+        let messages = before.iter().chain([&marked]).map(variables).collect();
+        let mut text = self.run(messages, false)?;
+        let mark = text.rfind(END_MARK.trim_end()).filter(|_| text.contains(python::strip_both(&last.content)));
+        let Some(mark) = mark else {
+            return Err(self.refusal("cannot continue the final message: the template drops or changes a part of it"));
+        };
+        let kept = &text[..mark];
+        // Where the template keeps the mark's space it keeps the message's, too.
+        let end = if text[mark..].starts_with(END_MARK) { mark } else { python::strip_end(kept).len() };
+        text.truncate(end);
+        Ok(text)
+    }
+
+    fn run(&self, messages: Value, add_generation_prompt: bool) -> Result<String> {
+        let variables =
+            Value::from_pairs([("messages", messages), ("add_generation_prompt", Value::from(add_generation_prompt))]);
+        with_stack(&self.name, || {
+            let template = self.environment.get_template(TEMPLATE).map_err(|error| self.error(&error))?;
+            template.render(variables).map_err(|error| self.error(&error))
+        })
+    }
+
+    fn error(&self, error: &minijinja::Error) -> Error {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        let mut innermost = error;
+        while let Some(this) = cause {
+            if let Some(Raised(message)) = this.downcast_ref() {
+                return self.refusal(message);
+            }
+            if let Some(inner) = this.downcast_ref() {
+                innermost = inner;
+            }
+            cause = this.source();
+        }
+        let mut message = innermost.kind().to_string();
+        if innermost.kind() == ErrorKind::OutOfFuel {
+            message =
+                format!("it needs more than {FUEL} steps\n  hint: the template may loop, or the chat is too long");
+        } else if let Some(detail) = innermost.detail() {
+            message = format!("{message}: {detail}");
+        }
+        match innermost.line() {
+            Some(line) if innermost.kind() != ErrorKind::OutOfFuel => self.refusal(&format!("{message} (line {line})")),
+            _ => self.refusal(&message),
+        }
+    }
+
+    fn refusal(&self, message: &str) -> Error {
+        Error::Template { name: self.name.clone(), message: message.to_owned() }
+    }
+}
+
+/// What a template says when it refuses a conversation.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Raised(String);
+
+fn environment(specials: Specials) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default());
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_LIMIT);
+    environment.set_unknown_method_callback(python::call_method);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter(namespace::GUARD, namespace::stored);
+    environment.add_filter("trim", python::trim);
+    environment.add_test("sequence", python::is_sequence);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_function("raise_exception", |message: Value| -> Result<Value, minijinja::Error> {
+        let raised = Raised(message.to_string());
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(raised))
+    });
+    environment.add_function("strftime_now", |format: &str| strftime(format, clock::unix_seconds()));
+    let Specials { bos, eos, pad, unk } = specials;
+    for (name, token) in [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)] {
+        if let Some(token) = token {
+            environment.add_global(name, token);
+        }
+    }
+    for name in ["tools", "documents"] {
+        environment.add_global(name, ());
+    }
+    environment
+}
+
+fn strftime(format: &str, unix_seconds: i64) -> Result<String, minijinja::Error> {
+    clock::strftime(format, unix_seconds).map_err(|directive| {
+        minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know `{directive}`"))
+    })
+}
+
+fn variables(message: &Message) -> Value {
+    Value::from_pairs([("role", message.role.name()), ("content", message.content.as_str())])
+}
+
+/// Runs `work` with a stack on which neither the deepest source nor the deepest value overflows. A panic of the engine
+/// is an error of template `name`.
+fn with_stack<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)?;
+        let panicked = || Error::Template { name: name.to_owned(), message: "the template engine panicked".to_owned() };
+        worker.join().unwrap_or_else(|_| Err(panicked()))
+    })
+}

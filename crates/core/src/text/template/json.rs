@@ -1,0 +1,196 @@
+//! `tojson` as transformers defines it: Python's `json.dumps`, with nothing escaped for HTML.
+
+use std::fmt::Write;
+
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Error, ErrorKind, State, Value};
+
+/// A template can nest a list in itself in a loop; the limit keeps the stack.
+const MAX_DEPTH: usize = 64;
+
+/// The filter. Options: `ensure_ascii`, `indent`, `separators`, `sort_keys`.
+#[allow(clippy::needless_pass_by_value)] // the engine's calling convention
+pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
+    let mut writer = Writer::new(state, &options)?;
+    writer.value(value, 0)?;
+    Ok(Value::from(writer.text))
+}
+
+struct Writer<'a> {
+    state: &'a State<'a, 'a>,
+    text: String,
+    ensure_ascii: bool,
+    indent: Option<String>,
+    item_separator: String,
+    key_separator: String,
+    sort_keys: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(state: &'a State<'a, 'a>, options: &Kwargs) -> Result<Self, Error> {
+        let option = |name| options.get::<Option<Value>>(name).map(Option::unwrap_or_default);
+        let ensure_ascii = option("ensure_ascii")?.is_true();
+        let indent = option("indent")?;
+        let separators = option("separators")?;
+        let sort_keys = option("sort_keys")?.is_true();
+        options.assert_all_used()?;
+        let indent = match indent.kind() {
+            ValueKind::Undefined | ValueKind::None => None,
+            ValueKind::String => Some(indent.to_string()),
+            // More than this indents nothing real, and the text grows with it.
+            _ => Some(" ".repeat(i64::try_from(indent)?.clamp(0, 64) as usize)),
+        };
+        let (item_separator, key_separator) = match separators.kind() {
+            ValueKind::Undefined | ValueKind::None => {
+                (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned())
+            }
+            _ => (separators.get_item_by_index(0)?.to_string(), separators.get_item_by_index(1)?.to_string()),
+        };
+        Ok(Self { state, text: String::new(), ensure_ascii, indent, item_separator, key_separator, sort_keys })
+    }
+
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(refused(format!("a value nests deeper than {MAX_DEPTH}")));
+        }
+        // Paid for while writing: a list that holds another one twice, that a third one twice, doubles at each level.
+        self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 16)?;
+        match value.kind() {
+            ValueKind::None => self.text.push_str("null"),
+            ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.text.push_str(&value.to_string()),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items: Vec<Value> = value.try_iter()?.checked().collect::<Result<_, _>>()?;
+                self.container(['[', ']'], items.len(), depth, |writer, place| writer.value(&items[place], depth + 1))?;
+            }
+            ValueKind::Map => {
+                let mut keys: Vec<Value> = value.try_iter()?.checked().collect::<Result<_, _>>()?;
+                if self.sort_keys {
+                    keys.sort();
+                }
+                self.container(['{', '}'], keys.len(), depth, |writer, place| {
+                    let key = &keys[place];
+                    writer.key(key)?;
+                    let separator = writer.key_separator.clone();
+                    writer.text.push_str(&separator);
+                    writer.value(&value.get_item(key)?, depth + 1)
+                })?;
+            }
+            kind => return Err(refused(format!("{kind} is not JSON serializable"))),
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, key: &Value) -> Result<(), Error> {
+        match key.kind() {
+            ValueKind::String => self.string(key.as_str().unwrap_or_default()),
+            ValueKind::None | ValueKind::Bool | ValueKind::Number => {
+                self.text.push('"');
+                self.value(key, 0)?;
+                self.text.push('"');
+            }
+            kind => return Err(refused(format!("a key cannot be a {kind}"))),
+        }
+        Ok(())
+    }
+
+    fn container(
+        &mut self,
+        [open, close]: [char; 2],
+        length: usize,
+        depth: usize,
+        mut item: impl FnMut(&mut Self, usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.text.push(open);
+        for place in 0..length {
+            if place > 0 {
+                let separator = self.item_separator.clone();
+                self.text.push_str(&separator);
+            }
+            self.line(depth + 1);
+            item(self, place)?;
+        }
+        if length > 0 {
+            self.line(depth);
+        }
+        self.text.push(close);
+        Ok(())
+    }
+
+    fn line(&mut self, depth: usize) {
+        if let Some(indent) = &self.indent {
+            self.text.push('\n');
+            self.text.push_str(&indent.repeat(depth));
+        }
+    }
+
+    fn string(&mut self, string: &str) {
+        self.text.push('"');
+        for letter in string.chars() {
+            match letter {
+                '"' => self.text.push_str("\\\""),
+                '\\' => self.text.push_str("\\\\"),
+                '\n' => self.text.push_str("\\n"),
+                '\r' => self.text.push_str("\\r"),
+                '\t' => self.text.push_str("\\t"),
+                '\u{8}' => self.text.push_str("\\b"),
+                '\u{c}' => self.text.push_str("\\f"),
+                letter if letter < ' ' || (self.ensure_ascii && letter > '~') => {
+                    for unit in letter.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(self.text, "\\u{unit:04x}");
+                    }
+                }
+                letter => self.text.push(letter),
+            }
+        }
+        self.text.push('"');
+    }
+}
+
+fn refused(reason: String) -> Error {
+    Error::new(ErrorKind::BadSerialization, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::Environment;
+
+    fn render(source: &str) -> Result<String, minijinja::Error> {
+        let mut environment = Environment::new();
+        environment.add_filter("tojson", super::tojson);
+        environment.set_fuel(Some(100_000));
+        environment.render_str(source, ())
+    }
+
+    #[test]
+    fn text_is_that_of_json_dumps() {
+        // Expected strings are what transformers 5 prints for the same expression.
+        for (source, expected) in [
+            ("{{ [1, {'a': none, 'b': true}]|tojson }}", r#"[1, {"a": null, "b": true}]"#),
+            ("{{ [1, {'a': []}]|tojson(indent=2) }}", "[\n  1,\n  {\n    \"a\": []\n  }\n]"),
+            ("{{ \"é<b>&'\\n\"|tojson }}", "\"é<b>&'\\n\""),
+            ("{{ 'é😀'|tojson(ensure_ascii=true) }}", r#""\u00e9\ud83d\ude00""#),
+            ("{{ {'b': 1, 'a': 2}|tojson(separators=(',', ':'), sort_keys=true) }}", r#"{"a":2,"b":1}"#),
+            ("{{ {'b': {1: 2.0}, 'a': 2}|tojson }}", r#"{"b": {"1": 2.0}, "a": 2}"#),
+        ] {
+            assert_eq!(render(source).unwrap(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_an_error() {
+        for source in ["{{ missing|tojson }}", "{{ [1]|tojson(colour=1) }}", "{{ {(1, 2): 1}|tojson }}"] {
+            render(source).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn deep_and_doubling_values_end() {
+        let nested =
+            "{% set ns = namespace(x=[]) %}{% for i in range(N) %}{% set ns.x = X %}{% endfor %}{{ ns.x|tojson }}";
+        render(&nested.replace('N', "1000").replace('X', "[ns.x]")).unwrap_err();
+        render(&nested.replace('N', "60").replace('X', "[ns.x, ns.x]")).unwrap_err();
+        assert_eq!(render(&nested.replace('N', "3").replace('X', "[ns.x]")).unwrap(), "[[[[]]]]");
+    }
+}

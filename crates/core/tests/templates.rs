@@ -1,0 +1,117 @@
+//! Chat templates of published models, rendered as transformers renders them: `scripts/chat_goldens.py` wrote the texts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use wsd_core::{ChatTemplate, Error, Message, Specials};
+
+/// The goldens' frozen clock, 2026-07-26T12:00:00.
+const NOW: (&str, i64) = ("2026-07-26T12:00:00", 1_785_067_200);
+
+/// Templates that only render with tools: transformers fails as it iterates over `tools`, which is none. The engine
+/// iterates over none as over nothing, so the conversation is rendered with an empty list of tools.
+const ITERATE_OVER_NO_TOOLS: &[&str] = &[
+    "chat_templates/llama_cpp/CohereForAI-c4ai-command-r-plus-tool_use.jinja",
+    "chat_templates/llama_cpp/NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja",
+    "chat_templates/llama_cpp/NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja",
+];
+
+#[derive(Deserialize)]
+struct Goldens {
+    now: String,
+    conversations: BTreeMap<String, Conversation>,
+    templates: Vec<Golden>,
+}
+
+#[derive(Deserialize)]
+struct Conversation {
+    messages: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    source: String,
+    bos: Option<String>,
+    eos: Option<String>,
+    pad: Option<String>,
+    unk: Option<String>,
+    cases: BTreeMap<String, Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Case {
+    Text(String),
+    Error(String),
+}
+
+fn data() -> PathBuf {
+    std::env::var_os("WSD_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from)
+}
+
+/// A `.jinja` file, or the `chat_template` of a `tokenizer_config.json`.
+fn source(path: &str) -> Option<String> {
+    let text = fs_err::read_to_string(data().join(path)).ok()?;
+    if !path.ends_with(".json") {
+        return Some(text);
+    }
+    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    config["chat_template"].as_str().map(str::to_owned)
+}
+
+/// What is wrong with the rendering of one case, if anything.
+fn difference(golden: &Golden, case: &Case, rendered: wsd_core::Result<String>) -> Option<String> {
+    match (case, rendered) {
+        (Case::Text(expected), Ok(text)) if *expected == text => None,
+        (Case::Text(expected), Ok(text)) => Some(format!("expected {expected:?}\n     got {text:?}")),
+        (Case::Text(_), Err(error)) => Some(format!("failed: {error}")),
+        // What the template says itself must arrive; other errors are worded by the engine.
+        (Case::Error(reason), Err(Error::Template { message, .. })) => {
+            let raised = reason.strip_prefix("TemplateError: ");
+            raised.filter(|raised| **raised != message).map(|raised| format!("raises {raised:?}, got {message:?}"))
+        }
+        (Case::Error(_), Err(error)) => Some(format!("the wrong kind of error: {error}")),
+        (Case::Error(_), Ok(text)) if ITERATE_OVER_NO_TOOLS.contains(&golden.source.as_str()) => {
+            (!text.contains("France")).then(|| format!("the question is missing: {text:?}"))
+        }
+        (Case::Error(reason), Ok(text)) => Some(format!("transformers fails with {reason}, got {text:?}")),
+    }
+}
+
+#[test]
+fn templates_render_as_in_transformers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/chat_templates.json");
+    let Goldens { now, conversations, templates } =
+        serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(now, NOW.0);
+    let (mut equal, mut texts, mut skipped, mut wrong) = (0, 0, 0, Vec::new());
+    for golden in &templates {
+        let Some(source) = source(&golden.source) else {
+            skipped += 1;
+            continue;
+        };
+        let specials = Specials {
+            bos: golden.bos.clone(),
+            eos: golden.eos.clone(),
+            pad: golden.pad.clone(),
+            unk: golden.unk.clone(),
+        };
+        let template = ChatTemplate::parse(&golden.source, &source, specials).unwrap().with_date(NOW.1);
+        let mut differs = false;
+        for (name, case) in &golden.cases {
+            texts += usize::from(matches!(case, Case::Text(_)));
+            if let Some(reason) = difference(golden, case, template.render(&conversations[name].messages)) {
+                differs = true;
+                wrong.push(format!("{} case {name}: {reason}", golden.source));
+            }
+        }
+        equal += usize::from(!differs);
+    }
+    println!("{equal} of {} templates, {texts} texts; {skipped} skipped", templates.len());
+    if skipped > 0 {
+        println!("skipped: no such files in {}; WSD_DATA names the data folder", data().display());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
