@@ -1,0 +1,75 @@
+//! From what a user writes after `--base` or `--draft` to files on this machine.
+//!
+//! A model is named by a local folder, a local GGUF file, or a name on the Hugging Face hub: `org/name`,
+//! `org/name@revision`, `org/name:file.gguf`. What comes from the hub is kept in the cache that `huggingface_hub` and
+//! `transformers` share, in their layout, so that a model one of them has fetched is not fetched again.
+
+mod api;
+mod cache;
+mod download;
+mod error;
+mod http;
+mod name;
+mod options;
+mod progress;
+mod selection;
+
+use std::path::{Path, PathBuf};
+
+pub use error::HubError;
+pub use name::HubName;
+pub use options::{AccessToken, HubOptions};
+pub use progress::{Bars, Lines, Progress, stderr_progress};
+
+use cache::RepoCache;
+use http::Client;
+
+/// The folder or GGUF file that `name` stands for, downloaded where that is necessary.
+///
+/// An existing path wins over a hub name. Of a hub name the cache is asked first: a complete snapshot of the revision is
+/// used as it is, without a request, so a branch that has moved on the hub is followed only when the cached snapshot is
+/// removed or a newer revision is named.
+///
+/// The path is a folder with `config.json`, `tokenizer.json` and safetensors weights, or a `.gguf` file.
+///
+/// # Errors
+/// [`HubError`] says what was looked for, where, and what to do: the name is neither path nor hub name, the model is not
+/// cached and `options.offline` is set, the hub refuses it, the connection fails for good, a file arrives damaged, or the
+/// repository has no weights that can be read.
+pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
+    let path = Path::new(name);
+    if path.exists() {
+        return local(path);
+    }
+    let hub_name = HubName::parse(name)?;
+    let cache = RepoCache::new(&options.cache, &hub_name.repository);
+    let missing = match cache.commit(&hub_name.revision)? {
+        Some(commit) => {
+            let snapshot = cache.snapshot(&commit);
+            let missing = selection::missing(&snapshot, hub_name.file.as_deref())?;
+            if missing.is_empty() {
+                return Ok(hub_name.path_in(&snapshot));
+            }
+            missing
+        }
+        None => vec![format!("revision `{}`", hub_name.revision)],
+    };
+    if options.offline {
+        return Err(HubError::Offline { name: name.into(), missing: missing.join(", "), searched: cache.folder });
+    }
+    let client = Client::new(options, hub_name)?;
+    download::snapshot(&client, &cache, progress)
+}
+
+/// A path that exists: a folder as it is, a file only if it begins as GGUF does, whatever its extension.
+fn local(path: &Path) -> Result<PathBuf, HubError> {
+    use std::io::Read;
+    if path.is_file() {
+        let mut magic = Vec::new();
+        fs_err::File::open(path)?.take(4).read_to_end(&mut magic)?;
+        if magic != b"GGUF" {
+            return Err(HubError::NotAModel { path: path.into() });
+        }
+    }
+    Ok(path.into())
+}

@@ -1,0 +1,181 @@
+//! One repository's folder in the cache, laid out as `huggingface_hub` lays it out.
+//!
+//! ```text
+//! models--org--name/blobs/<etag>                      the bytes
+//! models--org--name/refs/<revision>                   the commit a branch or tag stood for when it was fetched
+//! models--org--name/snapshots/<commit>/<file>         a relative link to the blob
+//! .locks/models--org--name/<etag>.lock                held while the blob is written
+//! ```
+
+use std::fs::TryLockError;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::error::HubError;
+use super::name::check_inside;
+
+/// A repository's part of the cache.
+pub(super) struct RepoCache {
+    /// `models--org--name`.
+    pub(super) folder: PathBuf,
+    locks: PathBuf,
+}
+
+impl RepoCache {
+    pub(super) fn new(cache: &Path, repository: &str) -> Self {
+        let name = format!("models--{}", repository.replace('/', "--"));
+        Self { locks: cache.join(".locks").join(&name), folder: cache.join(name) }
+    }
+
+    /// The commit that `revision` stands for here, if it was ever fetched.
+    pub(super) fn commit(&self, revision: &str) -> Result<Option<String>, HubError> {
+        if is_commit(revision) {
+            return Ok(Some(revision.to_owned()));
+        }
+        match fs::read_to_string(self.reference(revision)) {
+            // A reference to no commit, as a full disk may leave it, is written anew.
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|commit| is_commit(commit))),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records what `revision` stands for. A commit stands for itself.
+    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if revision == commit || matches!(self.commit(revision), Ok(Some(old)) if old == commit) {
+            return Ok(());
+        }
+        replace(&self.reference(revision), |temporary| fs::write(temporary, commit))
+    }
+
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    fn reference(&self, revision: &str) -> PathBuf {
+        self.folder.join("refs").join(revision)
+    }
+
+    /// Keeps every other process, `huggingface_hub` included, from writing the blob until the returned file is dropped.
+    /// Calls `waiting` once if another process holds it.
+    pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<fs::File, HubError> {
+        fs::create_dir_all(&self.locks)?;
+        let path = self.locks.join(format!("{etag}.lock"));
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let locked = match file.file().try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                file.file().lock()
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        };
+        match locked {
+            // Some network file systems know no locks; there the digest alone guards the blob.
+            Err(error) if error.kind() != ErrorKind::Unsupported => Err(error.into()),
+            _ => Ok(file),
+        }
+    }
+
+    /// Makes `file` of the snapshot stand for the blob: a relative link, so that the cache can be moved, or a copy where
+    /// the file system or the rights allow no links.
+    pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
+        let up = "../".repeat(file.matches('/').count() + 2);
+        let target = PathBuf::from(format!("{up}blobs/{etag}"));
+        let blob = self.blob(etag);
+        replace(&self.snapshot(commit).join(file), |temporary| match symlink(&target, temporary) {
+            Ok(()) => Ok(()),
+            Err(_) => fs::copy(&blob, temporary).map(drop),
+        })
+    }
+}
+
+/// Writes a file under another name and renames it, so that nobody sees half of it.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), HubError> {
+    let folder = path.parent().expect("invariant: every path here lies below the cache folder");
+    fs::create_dir_all(folder)?;
+    let temporary = folder.join(format!(".{}.{:?}.tmp", std::process::id(), std::thread::current().id()));
+    let _ = fs::remove_file(&temporary);
+    write(&temporary)?;
+    Ok(fs::rename(&temporary, path)?)
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::windows::fs::symlink_file(target, link)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// Whether this is a full commit, which names its snapshot without a reference.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A header's entity tag as the name of a blob: without the weakness mark and the quotes, and safe as a file name.
+pub(super) fn etag_name(header: &str) -> Option<&str> {
+    let etag = header.trim();
+    let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
+    let plain = etag.len() <= 200 && !etag.contains(['/', '"', '<', '>', '|', '?', '*']) && check_inside(etag).is_ok();
+    plain.then_some(etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etags_become_file_names() {
+        assert_eq!(etag_name("\"ab-1\""), Some("ab-1"));
+        assert_eq!(etag_name("W/\"ab\""), Some("ab"));
+        assert_eq!(etag_name(" ab "), Some("ab"));
+        for hostile in ["\"../x\"", "\"/x\"", "\"\"", "", "a/b", ".."] {
+            assert_eq!(etag_name(hostile), None, "{hostile}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_read_back_and_a_broken_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(folder.path(), "org/name");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(cache.commit(commit).unwrap().as_deref(), Some(commit));
+        assert_eq!(cache.commit("refs/pr/1").unwrap(), None);
+        cache.set_commit("refs/pr/1", commit).unwrap();
+        assert_eq!(cache.commit("refs/pr/1").unwrap().as_deref(), Some(commit));
+        assert_eq!(fs::read_to_string(folder.path().join("models--org--name/refs/refs/pr/1")).unwrap(), commit);
+        assert_eq!(cache.commit("refs").unwrap(), None);
+        fs::write(folder.path().join("models--org--name/refs/bad"), "../../etc").unwrap();
+        assert_eq!(cache.commit("bad").unwrap(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_relative_at_any_depth() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(folder.path(), "org/name");
+        fs::create_dir_all(cache.folder.join("blobs")).unwrap();
+        fs::write(cache.blob("e"), "bytes").unwrap();
+        for file in ["a", "sub/folder/b"] {
+            cache.link("c", file, "e").unwrap();
+            cache.link("c", file, "e").unwrap();
+            let path = cache.snapshot("c").join(file);
+            assert!(fs::read_link(&path).unwrap().is_relative());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "bytes");
+        }
+    }
+}

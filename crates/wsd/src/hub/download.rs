@@ -1,0 +1,228 @@
+//! From the hub into the cache.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use sha2::{Digest, Sha256};
+
+use super::api::Blob;
+use super::cache::RepoCache;
+use super::error::HubError;
+use super::http::{Ask, Client, Failure, Reply, header};
+use super::progress::Progress;
+use super::selection::Listing;
+
+/// Bytes read at a time.
+const PIECE: usize = 1 << 18;
+
+/// Fetches what the client's model needs and the cache lacks, and records the revision when all of it is there.
+pub(super) fn snapshot(
+    client: &Client<'_>,
+    cache: &RepoCache,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, HubError> {
+    let revision = client.revision(progress)?;
+    let listing = Listing { repository: &client.name.repository, files: revision.files };
+    let gguf = client.name.file.as_deref();
+    if let Some(file) = gguf.filter(|file| !listing.files.contains(*file)) {
+        return Err(no_such_gguf(client, file, &listing));
+    }
+    let fetch = Fetch { client, cache, commit: &revision.commit };
+    for file in listing.first_files(gguf)? {
+        fetch.file(&file, progress)?;
+    }
+    let folder = cache.snapshot(&revision.commit);
+    for file in listing.shards(&folder, gguf)? {
+        fetch.file(&file, progress)?;
+    }
+    cache.set_commit(&client.name.revision, &revision.commit)?;
+    Ok(client.name.path_in(&folder))
+}
+
+fn no_such_gguf(client: &Client<'_>, file: &str, listing: &Listing<'_>) -> HubError {
+    let names = listing.gguf_names();
+    HubError::NotFound {
+        what: format!("file `{file}` of `{}` at revision `{}`", client.name.repository, client.name.revision),
+        endpoint: client.options.endpoint.clone(),
+        hint: if names.is_empty() {
+            "the repository holds no GGUF file; without `:file` its safetensors weights are used".into()
+        } else {
+            format!("its GGUF files are {}", names.join(", "))
+        },
+    }
+}
+
+/// The download of files of one commit.
+struct Fetch<'a> {
+    client: &'a Client<'a>,
+    cache: &'a RepoCache,
+    commit: &'a str,
+}
+
+impl Fetch<'_> {
+    /// Puts one file into the snapshot, unless it is there.
+    fn file(&self, file: &str, progress: &mut dyn Progress) -> Result<(), HubError> {
+        if self.cache.snapshot(self.commit).join(file).exists() {
+            return Ok(());
+        }
+        let url = self.client.file_url(self.commit, file);
+        let what = format!("file `{file}` of `{}` at commit {}", self.client.name.repository, self.commit);
+        let blob = self.client.blob(&url, &what, progress)?;
+        let _lock = self.cache.lock(&blob.etag, || {
+            progress.waiting(&format!("{file}: waiting for another process that downloads it"));
+        })?;
+        let path = self.cache.blob(&blob.etag);
+        if !path.exists() {
+            fs::create_dir_all(self.cache.folder.join("blobs"))?;
+            let partial = self.cache.blob(&format!("{}.incomplete", blob.etag));
+            let ask = Ask { url: &url, what: &what, head: false, offset: 0 };
+            let mut download = Download { client: self.client, ask, blob: &blob, file, path: &partial, most: 0 };
+            self.client.patiently(progress, |progress| download.attempt(progress))?;
+            fs::rename(&partial, &path)?;
+        }
+        self.cache.link(self.commit, file, &blob.etag)
+    }
+}
+
+/// The bytes of one file on their way into a partial file, over as many attempts as it takes.
+struct Download<'a> {
+    client: &'a Client<'a>,
+    ask: Ask<'a>,
+    blob: &'a Blob,
+    file: &'a str,
+    path: &'a Path,
+    /// The most bytes any attempt has had: one that gets no further than an earlier one is not progress, even where the
+    /// server cannot resume and each attempt begins anew.
+    most: u64,
+}
+
+impl Download<'_> {
+    fn attempt(&mut self, progress: &mut dyn Progress) -> Result<(), Failure> {
+        let mut partial = Partial::open(self.path, self.blob)?;
+        let resumed = partial.length > 0;
+        self.most = self.most.max(partial.length);
+        progress.start(self.file, self.blob.size);
+        progress.advance(partial.length);
+        if !resumed || self.blob.size != Some(partial.length) {
+            let received = self.receive(&mut partial, progress);
+            let progressed = partial.length > self.most;
+            self.most = self.most.max(partial.length);
+            received.map_err(|failure| match failure {
+                Failure::Passing { error, wait, .. } => Failure::Passing { error, wait, progressed },
+                lasting => lasting,
+            })?;
+        }
+        partial.file.sync_all()?;
+        self.check(partial, resumed)?;
+        progress.finish();
+        Ok(())
+    }
+
+    /// Asks for the bytes that `partial` lacks and appends them.
+    fn receive(&self, partial: &mut Partial, progress: &mut dyn Progress) -> Result<(), Failure> {
+        let reply = self.client.ask(Ask { offset: partial.length, ..self.ask }, |_, _| false)?;
+        if !continues(&reply, partial.length) {
+            partial.restart()?;
+            progress.start(self.file, self.blob.size);
+            let status = reply.status().as_u16();
+            if status != 200 {
+                let detail = " for a range that the file on the hub should have".into();
+                return Err(Failure::passing(HubError::Status { url: self.ask.url.into(), status, detail }));
+            }
+        }
+        let mut body = reply.into_body().into_reader();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = body.read(&mut piece).map_err(|source| {
+                Failure::passing(HubError::Connection { url: self.ask.url.into(), source: Box::new(source) })
+            })?;
+            partial.append(&piece[..read])?;
+            progress.advance(read as u64);
+            let expected = self.blob.size.unwrap_or(partial.length);
+            let ended = read == 0;
+            if partial.length > expected || (ended && partial.length < expected) {
+                let received = partial.length;
+                if received > expected {
+                    partial.restart()?;
+                }
+                return Err(Failure::passing(HubError::Length { url: self.ask.url.into(), expected, received }));
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares the digest with the announced one. A file pieced together from an earlier download gets a second chance.
+    fn check(&self, partial: Partial, resumed: bool) -> Result<(), Failure> {
+        let (Some(expected), Some(digest)) = (self.blob.sha256(), partial.digest) else { return Ok(()) };
+        let actual: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if actual.eq_ignore_ascii_case(expected) {
+            return Ok(());
+        }
+        fs::remove_file(self.path)?;
+        let error = HubError::Checksum { url: self.ask.url.into(), expected: expected.into(), actual };
+        Err(if resumed { Failure::passing(error) } else { Failure::Lasting(error) })
+    }
+}
+
+/// Whether the reply carries on at `offset`; a whole file does so at 0 only.
+fn continues(reply: &Reply, offset: u64) -> bool {
+    match reply.status().as_u16() {
+        206 => {
+            header(reply.headers(), "content-range").is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+        }
+        status => status == 200 && offset == 0,
+    }
+}
+
+/// A file that is not complete yet, and the digest of what it holds.
+struct Partial {
+    file: fs::File,
+    /// Kept only where there is a digest to compare with.
+    digest: Option<Sha256>,
+    length: u64,
+}
+
+impl Partial {
+    /// Opens what an earlier download has left, or an empty file.
+    fn open(path: &Path, blob: &Blob) -> std::io::Result<Self> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let digest = blob.sha256().map(|_| Sha256::new());
+        let length = file.metadata()?.len();
+        let mut partial = Self { file, digest, length };
+        if blob.size.is_some_and(|size| size < length) {
+            partial.restart()?;
+        }
+        if let Some(digest) = &mut partial.digest {
+            let mut piece = vec![0; PIECE];
+            loop {
+                let read = partial.file.read(&mut piece)?;
+                if read == 0 {
+                    break;
+                }
+                digest.update(&piece[..read]);
+            }
+        }
+        partial.file.seek(SeekFrom::End(0))?;
+        Ok(partial)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)?;
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.digest = self.digest.take().map(|_| Sha256::new());
+        self.length = 0;
+        Ok(())
+    }
+}

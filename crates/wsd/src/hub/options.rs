@@ -1,0 +1,133 @@
+//! Where the hub is, where its cache is, and how patient to be.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A secret that never shows itself in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken(String);
+
+impl AccessToken {
+    /// The token in `text`, without the white space around it; `None` if nothing is left.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let text = text.trim();
+        (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    pub(super) fn header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("AccessToken(hidden)")
+    }
+}
+
+/// How models on the hub are looked up.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// The folder that holds `models--org--name`.
+    pub cache: PathBuf,
+    /// The hub's address without a slash at its end.
+    pub endpoint: String,
+    /// Who asks; sent to `endpoint` and to no other host.
+    pub token: Option<AccessToken>,
+    /// Use the cache only and make no request.
+    pub offline: bool,
+    /// Failures in a row, without a byte gained, after which a request is given up; the first counts.
+    pub attempts: u32,
+    /// Wait after the first failure; it doubles with each further one.
+    pub first_wait: Duration,
+    /// Longest wait between two attempts. A server that asks for more is not waited for.
+    pub longest_wait: Duration,
+    /// Longest wait for a connection, and for each next piece of a reply.
+    pub timeout: Duration,
+}
+
+impl HubOptions {
+    /// The settings that `huggingface_hub` would use: `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), `HF_HOME`, `HF_TOKEN`,
+    /// `HF_TOKEN_PATH`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`, and the defaults beside them.
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let first =
+            |names: &[&str]| names.iter().find_map(|name| variable(name).filter(|value| !value.trim().is_empty()));
+        let home = first(&["HOME", "USERPROFILE"]).map(PathBuf::from).or_else(std::env::home_dir).unwrap_or_default();
+        let folder = |names: &[&str]| {
+            first(names).map(|value| match value.strip_prefix("~/") {
+                Some(rest) => home.join(rest),
+                None => PathBuf::from(value),
+            })
+        };
+        let hub_home = folder(&["HF_HOME"])
+            .unwrap_or_else(|| folder(&["XDG_CACHE_HOME"]).unwrap_or_else(|| home.join(".cache")).join("huggingface"));
+        let token_path = folder(&["HF_TOKEN_PATH"]).unwrap_or_else(|| hub_home.join("token"));
+        let token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(|| fs_err::read_to_string(token_path).ok());
+        let endpoint = first(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".into());
+        let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]).is_some_and(|value| is_true(&value));
+        Self {
+            cache: folder(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).unwrap_or_else(|| hub_home.join("hub")),
+            endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
+            token: token.as_deref().and_then(AccessToken::from_text),
+            offline,
+            attempts: 5,
+            first_wait: Duration::from_secs(1),
+            longest_wait: Duration::from_secs(300),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The words that `huggingface_hub` takes for yes.
+fn is_true(value: &str) -> bool {
+    ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_ascii_uppercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(variables: &[(&str, &str)]) -> HubOptions {
+        HubOptions::from_variables(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_cache_is_found_as_huggingface_hub_finds_it() {
+        let cache = |variables: &[(&str, &str)]| options(variables).cache;
+        assert_eq!(cache(&[("HOME", "/u")]), PathBuf::from("/u/.cache/huggingface/hub"));
+        assert_eq!(cache(&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x")]), PathBuf::from("/x/huggingface/hub"));
+        assert_eq!(cache(&[("HOME", "/u"), ("HF_HOME", "~/h")]), PathBuf::from("/u/h/hub"));
+        assert_eq!(cache(&[("HF_HOME", "/h"), ("HUGGINGFACE_HUB_CACHE", "/old")]), PathBuf::from("/old"));
+        assert_eq!(cache(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/c")]), PathBuf::from("/c"));
+    }
+
+    #[test]
+    fn the_token_comes_from_the_variable_or_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("token"), "hf_file\n").unwrap();
+        let home = folder.path().to_str().unwrap();
+        assert_eq!(options(&[("HF_HOME", home)]).token, AccessToken::from_text("hf_file"));
+        assert_eq!(options(&[("HF_HOME", home), ("HF_TOKEN", " hf_var ")]).token, AccessToken::from_text("hf_var"));
+        let path = folder.path().join("other");
+        fs_err::write(&path, "hf_other").unwrap();
+        let given = options(&[("HF_HOME", home), ("HF_TOKEN_PATH", path.to_str().unwrap())]);
+        assert_eq!(given.token, AccessToken::from_text("hf_other"));
+        assert!(!format!("{given:?}").contains("hf_other"));
+        assert_eq!(options(&[("HF_HOME", "/nowhere")]).token, None);
+    }
+
+    #[test]
+    fn endpoint_and_offline() {
+        let given = options(&[("HF_ENDPOINT", "https://mirror.example/"), ("HF_HUB_OFFLINE", "1")]);
+        assert_eq!((given.endpoint.as_str(), given.offline), ("https://mirror.example", true));
+        let given = options(&[("HF_HUB_OFFLINE", "0")]);
+        assert_eq!((given.endpoint.as_str(), given.offline), ("https://huggingface.co", false));
+    }
+}

@@ -1,0 +1,142 @@
+//! Showing how far a download is.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Someone who is told how a download goes, one file at a time.
+pub trait Progress {
+    /// A file begins, or begins anew after a broken connection; `total` is its size in bytes where the server tells it.
+    fn start(&mut self, file: &str, total: Option<u64>);
+    /// This many further bytes of the file are there; those of an earlier download come as one step.
+    fn advance(&mut self, bytes: u64);
+    /// The file is complete.
+    fn finish(&mut self);
+    /// Nothing comes for a while, and `reason` says why: another process has the file, or the hub is asked again.
+    fn waiting(&mut self, _reason: &str) {}
+}
+
+/// Bars on a terminal, lines otherwise; both on the error stream.
+pub fn stderr_progress() -> Box<dyn Progress> {
+    if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::new(std::io::stderr())) }
+}
+
+/// A bar for each file, drawn on the error stream if that is a terminal.
+#[derive(Default)]
+pub struct Bars {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress for Bars {
+    fn start(&mut self, file: &str, total: Option<u64>) {
+        let template = match total {
+            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{msg} {spinner} {bytes} {bytes_per_sec}",
+        };
+        let bar = self.bar.get_or_insert_with(ProgressBar::no_length);
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(file.to_owned());
+        bar.reset();
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+
+    fn waiting(&mut self, reason: &str) {
+        self.bar.get_or_insert_with(ProgressBar::no_length).println(reason);
+    }
+}
+
+/// A line for each tenth of a file, for logs.
+pub struct Lines<W: Write> {
+    output: W,
+    file: String,
+    total: Option<u64>,
+    bytes: u64,
+    tenths: u64,
+}
+
+impl<W: Write> Lines<W> {
+    /// Lines written to `output`; what cannot be written is lost.
+    pub fn new(output: W) -> Self {
+        Self { output, file: String::new(), total: None, bytes: 0, tenths: 0 }
+    }
+
+    fn line(&mut self, text: &str) {
+        let line = format!("{}: {text}", self.file);
+        self.waiting(&line);
+    }
+}
+
+impl<W: Write> Progress for Lines<W> {
+    fn start(&mut self, file: &str, total: Option<u64>) {
+        (self.file, self.total, self.bytes, self.tenths) = (file.to_owned(), total, 0, 0);
+        match total {
+            Some(total) => self.line(&format!("downloading {}", indicatif::HumanBytes(total))),
+            None => self.line("downloading"),
+        }
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        let Some(total) = self.total.filter(|total| *total > 0) else { return };
+        let tenths = (u128::from(self.bytes) * 10 / u128::from(total)) as u64;
+        if tenths > self.tenths && tenths < 10 {
+            self.tenths = tenths;
+            self.line(&format!("{} %", tenths * 10));
+        }
+    }
+
+    fn finish(&mut self) {
+        self.line("done");
+    }
+
+    fn waiting(&mut self, reason: &str) {
+        // A closed error stream is no reason to stop a download.
+        let _ = writeln!(self.output, "{reason}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_each_tenth() {
+        let mut text = Vec::new();
+        let mut lines = Lines::new(&mut text);
+        lines.start("a.bin", Some(1000));
+        for _ in 0..100 {
+            lines.advance(10);
+        }
+        lines.finish();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 11, "{text}");
+        assert_eq!((lines[1], lines[9], lines[10]), ("a.bin: 10 %", "a.bin: 90 %", "a.bin: done"));
+    }
+
+    #[test]
+    fn an_empty_file_and_an_unknown_size() {
+        let mut text = Vec::new();
+        let mut lines = Lines::new(&mut text);
+        for total in [Some(0), None] {
+            lines.start("a", total);
+            lines.advance(7);
+            lines.finish();
+        }
+        assert_eq!(String::from_utf8(text).unwrap(), "a: downloading 0 B\na: done\na: downloading\na: done\n");
+    }
+}
