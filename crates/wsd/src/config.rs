@@ -129,9 +129,16 @@ impl Partial {
         Ok(settings)
     }
 
-    /// These settings, and those of `lower` where they say nothing.
+    /// These settings, and those of `lower` where they say nothing. Between `raw` and what only a chat has, the upper word
+    /// holds.
     #[must_use]
-    pub fn or(self, lower: Self) -> Self {
+    pub fn or(self, mut lower: Self) -> Self {
+        let chat_only = self.prompt.system.is_some() || self.prompt.prefill.is_some();
+        if self.prompt.raw == Some(true) {
+            (lower.prompt.system, lower.prompt.prefill) = (None, None);
+        } else if chat_only {
+            lower.prompt.raw = None;
+        }
         Self {
             models: self.models.or(lower.models),
             decode: self.decode.or(lower.decode),
@@ -176,11 +183,7 @@ impl Partial {
                 seed: sampling.seed.unwrap_or(random.seed),
             }
             .check()?,
-            prompt: PromptSettings {
-                system: prompt.system,
-                prefill: prompt.prefill,
-                raw: prompt.raw.unwrap_or(false),
-            },
+            prompt: PromptSettings { system: prompt.system, prefill: prompt.prefill, raw: prompt.raw.unwrap_or(false) },
         };
         at_least_one("threads", settings.base.threads)?;
         settings.prompt.check()?;

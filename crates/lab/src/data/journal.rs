@@ -156,7 +156,12 @@ mod tests {
     fn rows_of_another_input_are_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         let (path, records) = (folder.path().join("out.jsonl"), records());
-        for content in ["{\"id\": 9, \"prompt\": \"p\", \"output\":\"\"}\n", "notes\n", "notes", "{\"id\": 0, \"prompt\": \"p\"}\n"] {
+        for content in [
+            "{\"id\": 9, \"prompt\": \"p\", \"output\":\"\"}\n",
+            "notes\n",
+            "notes",
+            "{\"id\": 0, \"prompt\": \"p\"}\n",
+        ] {
             fs_err::write(&path, content).unwrap();
             assert!(matches!(Journal::open(&path, &records), Err(JournalError::Foreign { line: 1, .. })), "{content}");
             assert_eq!(fs_err::read_to_string(&path).unwrap(), content);

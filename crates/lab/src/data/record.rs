@@ -115,9 +115,9 @@ fn ask(key: &'static str, value: Value) -> Result<Ask, RecordError> {
         .map_err(|error| fault(format!("must be a list of {{\"role\", \"content\"}}: {error}")))?;
     match messages.last() {
         None => Err(fault("has no message".into())),
-        Some(Message { role: ChatRole::System, .. }) => {
-            Err(fault("ends with a system message: the last must be the user's, or an assistant's to be continued".into()))
-        }
+        Some(Message { role: ChatRole::System, .. }) => Err(fault(
+            "ends with a system message: the last must be the user's, or an assistant's to be continued".into(),
+        )),
         Some(_) => Ok(Ask::Messages(messages)),
     }
 }
@@ -150,7 +150,10 @@ mod tests {
         for (line, want) in [
             ("[1]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
             (r#"{"question": "?", "id": 1}"#, "needs `prompt`, `messages` or `context`, has: question, id"),
-            (r#"{"prompt": "?", "context": []}"#, "has both `prompt` and `context`: keep the one that is to be answered"),
+            (
+                r#"{"prompt": "?", "context": []}"#,
+                "has both `prompt` and `context`: keep the one that is to be answered",
+            ),
             (r#"{"prompt": 3}"#, "`prompt` must be a string"),
             (r#"{"prompt": " "}"#, "`prompt` is empty"),
             (r#"{"messages": []}"#, "`messages` has no message"),

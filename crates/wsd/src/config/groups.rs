@@ -10,8 +10,8 @@ use wsd_core::{OnDraftEnd, RECIPES};
 /// Makes a group: every setting may be absent, and one source takes precedence over another setting by setting.
 macro_rules! group {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$meta])*
         #[derive(Args, Clone, Debug, Default, Deserialize)]
+        $(#[$meta])*
         #[serde(default, deny_unknown_fields)]
         pub struct $name { $($(#[$field_meta])* pub $field: Option<$type>,)* }
 
@@ -49,7 +49,7 @@ group! {
         /// Number format the weights are computed in, such as f32, bf16 or q8_0 [default: the checkpoint's]
         #[arg(long, value_name = "TYPE")]
         dtype: String,
-        /// Use what is on this machine only, download nothing [default: false]
+        /// Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does [default: false]
         #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
         offline: bool,
     }

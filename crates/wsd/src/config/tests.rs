@@ -22,13 +22,25 @@ fn file(text: &str) -> Result<Partial, String> {
 
 #[test]
 fn flags_stand_above_the_file_above_the_defaults() {
-    let file = file("[decode]\nwindow = 4\nthreshold = 0.5\nstop = [\"a\"]\n[sampling]\ntemperature = 1\n[prompt]\nraw = true").unwrap();
+    let file = file(
+        "[decode]\nwindow = 4\nthreshold = 0.5\nstop = [\"a\"]\n[sampling]\ntemperature = 1\n[prompt]\nraw = true",
+    )
+    .unwrap();
     let settings = flags("--window 3 --stop x --stop y --raw=false").or(file).resolve().unwrap();
     assert_eq!((settings.options.rule.window(), settings.options.rule.threshold()), (3, 0.5));
     assert_eq!(settings.stop, ["x", "y"]);
     assert_eq!((settings.sampling.temperature, settings.sampling.seed), (1.0, 42));
     assert!(!settings.prompt.raw);
     assert_eq!((settings.options.max_draft_tokens, settings.recipe.name), (512, "wsd"));
+}
+
+#[test]
+fn the_upper_word_holds_between_raw_and_a_chat() {
+    let file = |text| file(text).unwrap();
+    let settings = flags("--raw").or(file("[prompt]\nsystem = \"s\"")).resolve().unwrap();
+    assert_eq!((settings.prompt.raw, settings.prompt.system), (true, None));
+    let settings = flags("--system s").or(file("[prompt]\nraw = true")).resolve().unwrap();
+    assert_eq!((settings.prompt.raw, settings.prompt.system), (false, Some("s".into())));
 }
 
 #[test]

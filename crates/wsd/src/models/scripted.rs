@@ -1,0 +1,56 @@
+//! A scripted pair in the place of the built-in models: two tellers of one story, one of them unsure of its beginning.
+
+use std::sync::Arc;
+
+use wsd_core::scripted::{END, Pieces, Scripted};
+use wsd_core::{Engine, Role, Token};
+
+use super::ModelError;
+use crate::config::{ModelSettings, TemplateForm};
+use crate::hub::Progress;
+
+const STORY: &str =
+    "I am glad you asked. Once upon a time there was one small fox who lived near the old mill by itself.";
+
+pub(super) fn open(
+    role: Role,
+    model: &ModelSettings,
+    _max_sessions: usize,
+    progress: &mut dyn Progress,
+) -> Result<Arc<dyn Engine>, ModelError> {
+    if let Some(dtype) = &model.dtype
+        && dtype != "f32"
+    {
+        return Err(ModelError::Dtype { value: dtype.clone(), known: "f32".into() });
+    }
+    if let TemplateForm::File(path) = &model.template {
+        fs_err::read_to_string(path).map_err(|source| ModelError::Template { role, source })?;
+    }
+    if !model.name.starts_with("builtin:") {
+        let path = super::find(model, progress)?;
+        let source = format!("{}: only the built-in models can be loaded yet", path.display()).into();
+        return Err(ModelError::Load { role, name: model.name.clone(), source });
+    }
+    if !["builtin:base", "builtin:draft"].contains(&model.name.as_str()) {
+        return Err(ModelError::NotBuiltin { name: model.name.clone(), known: "builtin:base, builtin:draft".into() });
+    }
+    Ok(Arc::new(teller(&model.name)))
+}
+
+/// Which words are spoken, one token each after the printable characters; every word occurs once.
+fn teller(name: &str) -> Scripted {
+    let characters: Vec<_> = (' '..='~').chain(['\n']).map(String::from).collect();
+    let words = STORY.split(' ').enumerate().map(|(i, word)| if i == 0 { word.into() } else { format!(" {word}") });
+    let (first, count) = (characters.len() as Token + 2, STORY.split(' ').count() as Token);
+    let doubtful = if name == "builtin:base" { 7 } else { 0 };
+    Scripted::new(name, Arc::new(Pieces::new(characters.into_iter().chain(words))), move |tokens| {
+        let next = match tokens.last() {
+            Some(&last) if last + 1 == first + count => END,
+            Some(&last) if last >= first => last + 1,
+            _ => first,
+        };
+        let logit = if next >= first && next < first + doubtful { 4.5 } else { 9.0 };
+        (0..first + count).map(|token| if token == next { logit } else { 0.0 }).collect()
+    })
+    .with_context(512)
+}
