@@ -1,5 +1,7 @@
 //! The program as its users run it: flags in, streams and exit codes out.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

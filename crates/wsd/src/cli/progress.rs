@@ -21,7 +21,7 @@ impl Rows {
     /// `done` of `total` rows are there already.
     pub(crate) fn new(total: usize, done: usize, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} rows {per_sec} {eta}");
+            let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} rows, {eta} left");
             let bar = ProgressBar::new(total as u64).with_position(done as u64);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.reset_eta();
