@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use wsd_core::{Bridge, HfTokenizer, Prompt, Text, Token, Tokenizer};
+use wsd_core::{Bridge, HfTokenizer, Prompt, Text, Token};
 
 /// Tokenizers of every kind: byte-level, byte fallback, characters without fallback, several pre-tokenizers and normalisers.
 /// (`tokenizers/llama2` is left out: three of its merges are damaged, and the Python library refuses it too.)

@@ -79,7 +79,11 @@ impl Fetch<'_> {
             let ask = Ask { url: &url, what: &what, head: false, offset: 0 };
             let mut download = Download { client: self.client, ask, blob: &blob, file, path: &partial, most: 0 };
             self.client.patiently(progress, |progress| download.attempt(progress))?;
-            fs::rename(&partial, &path)?;
+            match fs::rename(&partial, &path) {
+                // Where there are no locks, another process may have come first.
+                Err(_) if path.exists() => {}
+                renamed => renamed?,
+            }
         }
         self.cache.link(self.commit, file, &blob.etag)
     }

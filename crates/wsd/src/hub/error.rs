@@ -95,7 +95,8 @@ pub enum HubError {
     },
     /// No connection, or one that breaks or stalls.
     #[error(
-        "{url} cannot be read: {source}\n  hint: check the network, HF_ENDPOINT and the proxy settings; a new start resumes"
+        "{url} cannot be read: {source}\n  hint: check the network, HF_ENDPOINT, the proxy settings and this system's \
+         certificates (SSL_CERT_FILE); a new start resumes"
     )]
     Connection {
         /// The address.

@@ -38,6 +38,10 @@ impl Failure {
     fn connection(url: &str, source: ureq::Error) -> Self {
         let error = |source| HubError::Connection { url: url.into(), source };
         match source {
+            // A certificate that is not trusted, or no TLS at all: neither changes by asking again.
+            ureq::Error::Io(ref cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+                Self::Lasting(error(Box::new(source)))
+            }
             ureq::Error::Io(_)
             | ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound

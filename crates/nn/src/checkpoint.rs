@@ -1,0 +1,139 @@
+//! Checkpoints: a Hugging Face folder of safetensors, the same embedded in the program, or a GGUF file.
+//!
+//! Whatever the container, what comes out has one form: a config with Hugging Face keys, tensors with Hugging Face names,
+//! a tokenizer. Weights are mapped, never copied. Nothing in these files is trusted.
+
+mod bytes;
+mod config;
+mod folder;
+mod gguf;
+mod safetensors;
+mod special;
+mod tokenizer;
+mod weights;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tokenizers::Tokenizer;
+
+use self::{bytes::Bytes, folder::Folder};
+pub use self::{
+    special::SpecialTokens,
+    weights::{Tensor, Weights},
+};
+use crate::{Error, Result};
+
+/// Everything a checkpoint says about a model.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// The folder's or file's name, without the path.
+    pub name: String,
+    /// The config with Hugging Face keys: those of the text model where there are several, and `rope_theta` and
+    /// `rope_scaling` however the file writes them. GGUF files add keys of their own:
+    ///
+    /// - `wsd_rope_interleaved` (true): RoPE turns adjacent pairs of q and k, not the halves of a head.
+    /// - `wsd_norm_offset_folded` (true): norm weights have Gemma's 1 in them already.
+    /// - `wsd_rope_factors` (numbers): divisors of the RoPE frequencies, half a head of them.
+    pub config: Map<String, Value>,
+    /// All tensors.
+    pub weights: Weights,
+    /// The tokenizer, without truncation and padding.
+    pub tokenizer: Tokenizer,
+    /// The Jinja source of the default chat template.
+    pub chat_template: Option<String>,
+    /// The tokens with a role, as text.
+    pub special: SpecialTokens,
+    /// Tokens that end an answer, ascending: all that config, generation config and tokenizer name, and well-known ones.
+    pub end_tokens: Vec<u32>,
+    /// `generation_config.json`, or empty.
+    pub generation_config: Map<String, Value>,
+    /// Whether a text begins with BOS, where the files say so outside of the tokenizer itself.
+    pub add_bos: Option<bool>,
+}
+
+impl Checkpoint {
+    /// Opens a folder with `config.json`, `tokenizer.json` and safetensors, or a GGUF file.
+    ///
+    /// # Errors
+    /// Files that are missing, refused, damaged or of a kind that is not implemented; the error names the file and the
+    /// key, tensor or part of it.
+    pub fn open(path: &Path) -> Result<Self> {
+        if fs_err::metadata(path)?.is_dir() {
+            return folder::open(Folder::Disk(path));
+        }
+        folder::refuse_pickle(path)?;
+        let bytes = Bytes::map(path)?;
+        if gguf::is_gguf(&bytes) {
+            return gguf::open(path, &bytes);
+        }
+        Err(Error::Unsupported {
+            file: path.display().to_string(),
+            what: "checkpoint file".into(),
+            found: path.extension().unwrap_or_default().to_string_lossy().into_owned(),
+            supported: "a GGUF file, or the folder that has config.json, tokenizer.json and *.safetensors".into(),
+        })
+    }
+
+    /// Opens a folder embedded in the program, as pairs of a file name and the bytes from `include_bytes!`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(name: &str, files: &[(&str, &'static [u8])]) -> Result<Self> {
+        folder::open(Folder::Embedded { name, files })
+    }
+}
+
+/// What a container gives, before the checks that hold for all.
+struct Parts {
+    file: String,
+    name: String,
+    config: Map<String, Value>,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    chat_template: Option<String>,
+    special: SpecialTokens,
+    end_tokens: Vec<u32>,
+    generation_config: Map<String, Value>,
+    add_bos: Option<bool>,
+}
+
+impl Parts {
+    fn check(self) -> Result<Checkpoint> {
+        let Self {
+            file,
+            name,
+            config,
+            weights,
+            tokenizer,
+            chat_template,
+            special,
+            end_tokens,
+            generation_config,
+            add_bos,
+        } = self;
+        // A layer has several tensors. A config that says otherwise would have its reader list names without end.
+        let (layers, tensors) = (config.get("num_hidden_layers").and_then(Value::as_u64), weights.names().count());
+        if layers.is_some_and(|layers| layers > tensors as u64) {
+            let reason =
+                format!("must be at most the {tensors} tensors there are, given: {}", layers.unwrap_or_default());
+            return Err(Error::malformed(&file, "key `num_hidden_layers`", reason));
+        }
+        let end_tokens = special::end_tokens(&tokenizer, &special, [&config, &generation_config], end_tokens);
+        Ok(Checkpoint {
+            name,
+            config,
+            weights,
+            tokenizer,
+            chat_template,
+            special,
+            end_tokens,
+            generation_config,
+            add_bos,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! A Hugging Face folder, on disk or embedded.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{
+    Checkpoint, Parts,
+    bytes::Bytes,
+    config::{normal_form, text_tensor_name},
+    safetensors,
+    special::SpecialTokens,
+    tokenizer,
+    weights::{Tensor, Weights},
+};
+use crate::{Error, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
+
+/// Where files come from.
+#[derive(Clone, Copy)]
+pub(super) enum Folder<'a> {
+    Disk(&'a Path),
+    Embedded { name: &'a str, files: &'a [(&'a str, &'static [u8])] },
+}
+
+pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
+    let config: Map<String, Value> = folder.json("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
+    let several_models = config.contains_key("text_config");
+    let config = normal_form(config);
+    let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
+    let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
+    let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
+    let mut tensors = folder.tensors()?;
+    if several_models {
+        let text = |tensor: Tensor| text_tensor_name(&tensor.name).map(|name| tensor.renamed(name));
+        tensors = tensors.into_iter().filter_map(text).collect();
+    }
+    Parts {
+        file: folder.place("config.json"),
+        name: folder.name(),
+        config,
+        weights: Weights::new(folder.place(""), tensors),
+        tokenizer: tokenizer::parse(&folder.place("tokenizer.json"), &tokenizer_json)?,
+        chat_template: folder.chat_template(&tokenizer_config)?,
+        special: SpecialTokens::from_files([&tokenizer_config, &special_tokens_map]),
+        end_tokens: Vec::new(),
+        generation_config: folder.json("generation_config.json")?.unwrap_or_default(),
+        add_bos: tokenizer_config.get("add_bos_token").and_then(Value::as_bool),
+    }
+    .check()
+}
+
+impl<'a> Folder<'a> {
+    /// The path of a file in messages, or with an empty name that of the folder.
+    fn place(self, file: &str) -> String {
+        match self {
+            Self::Disk(path) if file.is_empty() => path.display().to_string(),
+            Self::Disk(path) => path.join(file).display().to_string(),
+            Self::Embedded { name, .. } if file.is_empty() => name.into(),
+            Self::Embedded { name, .. } => format!("{name}/{file}"),
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Disk(path) => {
+                let whole = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+                whole.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+            }
+            Self::Embedded { name, .. } => name.into(),
+        }
+    }
+
+    fn embedded(files: &[(&str, &'static [u8])], file: &str) -> Option<&'static [u8]> {
+        files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
+    }
+
+    /// The bytes of a small file, `None` where there is no such file.
+    fn small(self, file: &str) -> Result<Option<Cow<'static, [u8]>>> {
+        match self {
+            Self::Embedded { files, .. } => Ok(Self::embedded(files, file).map(Cow::Borrowed)),
+            Self::Disk(path) => match fs_err::read(path.join(file)) {
+                Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    fn json<T: DeserializeOwned>(self, file: &str) -> Result<Option<T>> {
+        let Some(bytes) = self.small(file)? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|error| Error::malformed(&self.place(file), "JSON", error.to_string()))
+    }
+
+    fn map(self, file: &str) -> Result<Bytes> {
+        match self {
+            Self::Disk(path) => Bytes::map(&path.join(file)),
+            Self::Embedded { files, .. } => {
+                Self::embedded(files, file).map(Bytes::from).ok_or_else(|| self.missing(file))
+            }
+        }
+    }
+
+    /// Names of the files there are.
+    fn names(self) -> BTreeSet<String> {
+        match self {
+            Self::Disk(path) => fs_err::read_dir(path)
+                .map(|entries| {
+                    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+                })
+                .unwrap_or_default(),
+            Self::Embedded { files, .. } => files.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn missing(self, file: &str) -> Error {
+        let names = self.names();
+        let gguf = names.iter().find(|name| name.ends_with(".gguf"));
+        let hint = match (file, gguf) {
+            (_, Some(gguf)) => format!("name the file itself: {}", self.place(gguf)),
+            ("tokenizer.json", _) if names.contains("tokenizer.model") => {
+                "it has only the SentencePiece model; write the other with \
+                 transformers' AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder)"
+                    .into()
+            }
+            ("tokenizer.json", _) => "copy it from the repository the model came from".into(),
+            _ => "a checkpoint is a folder with config.json, tokenizer.json and safetensors, or a GGUF file".into(),
+        };
+        Error::MissingFile { file: self.place(""), missing: file.into(), hint }
+    }
+
+    fn chat_template(self, tokenizer_config: &Map<String, Value>) -> Result<Option<String>> {
+        if let Some(template) = self.small("chat_template.jinja")? {
+            let template = String::from_utf8(template.into_owned());
+            let place = self.place("chat_template.jinja");
+            return template.map(Some).map_err(|error| Error::malformed(&place, "text", error.to_string()));
+        }
+        let own: Map<String, Value> = self.json("chat_template.json")?.unwrap_or_default();
+        Ok(own.get("chat_template").or_else(|| tokenizer_config.get("chat_template")).and_then(default_template))
+    }
+
+    /// The tensors of the one file or of all shards.
+    fn tensors(self) -> Result<Vec<Tensor>> {
+        let names = self.names();
+        if names.contains(SINGLE) {
+            return self.shard(SINGLE);
+        }
+        match self.json::<Index>(INDEX)? {
+            Some(index) => self.shards(&names, &index.weight_map),
+            None => {
+                names.iter().try_for_each(|name| refuse_pickle(Path::new(&self.place(name))))?;
+                Err(self.missing(&format!("{SINGLE} (or {INDEX})")))
+            }
+        }
+    }
+
+    fn shard(self, file: &str) -> Result<Vec<Tensor>> {
+        safetensors::read(&self.place(file), &self.map(file)?)
+    }
+
+    fn shards(self, present: &BTreeSet<String>, weight_map: &BTreeMap<String, String>) -> Result<Vec<Tensor>> {
+        let fault = |at: &str, reason: String| Error::malformed(&self.place(INDEX), at, reason);
+        let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
+        if let Some(shard) = shards.iter().find(|shard| shard.contains(['/', '\\', ':']) || shard.starts_with('.')) {
+            return Err(fault("key `weight_map`", format!("a shard is a file of the same folder, given: {shard:?}")));
+        }
+        let missing: Vec<_> = shards.iter().copied().filter(|shard| !present.contains(*shard)).collect();
+        if !missing.is_empty() {
+            let hint = format!("{INDEX} lists {} shards; fetch those that are missing", shards.len());
+            return Err(Error::MissingFile { file: self.place(""), missing: missing.join(", "), hint });
+        }
+        let mut tensors = Vec::with_capacity(weight_map.len());
+        for shard in shards {
+            let listed = |tensor: &Tensor| weight_map.get(&tensor.name).is_some_and(|file| file == shard);
+            tensors.extend(self.shard(shard)?.into_iter().filter(listed));
+        }
+        let found: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let absent = weight_map.iter().filter(|(name, _)| !found.contains(name.as_str()));
+        let problems: Vec<_> = absent.map(|(name, shard)| format!("`{name}` is not in {shard}")).collect();
+        if problems.is_empty() { Ok(tensors) } else { Err(Error::Tensors { file: self.place(INDEX), problems }) }
+    }
+}
+
+/// `model.safetensors.index.json`.
+#[derive(serde::Deserialize)]
+struct Index {
+    /// The shard of each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The template, or of several with names the one called `default`.
+fn default_template(value: &Value) -> Option<String> {
+    let template = match value {
+        Value::Array(named) => named.iter().find(|entry| entry["name"] == "default")?.get("template")?,
+        template => template,
+    };
+    template.as_str().map(str::to_owned)
+}
+
+/// Weights in Python's pickle format are programs: loading them runs what a stranger wrote.
+pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if !PICKLES.contains(&extension.as_str()) {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        file: path.display().to_string(),
+        reason: "a pickle can run any code when it is loaded",
+        hint: "convert it to safetensors where you trust it: transformers' model.save_pretrained(folder)",
+    })
+}

@@ -1,0 +1,59 @@
+//! A GGUF file in the house's normal form: Hugging Face config keys and tensor names, and a tokenizer built from the
+//! vocabulary in the file.
+
+mod architecture;
+mod byte_level;
+mod config;
+mod container;
+mod metadata;
+mod sentence_piece;
+mod vocabulary;
+
+use std::path::Path;
+
+use self::{architecture::Architecture, metadata::Metadata};
+use super::{Checkpoint, Parts, bytes::Bytes, weights::Weights};
+use crate::{Error, Result};
+
+/// Whether a file says that it is one of these.
+pub(super) fn is_gguf(bytes: &[u8]) -> bool {
+    bytes.starts_with(container::MAGIC)
+}
+
+pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
+    let file = path.display().to_string();
+    let container = container::parse(&file, bytes)?;
+    let metadata = Metadata::new(&file, container.metadata);
+    if metadata.unsigned("split.count")?.is_some_and(|count| count > 1) {
+        return Err(Error::Refused {
+            file,
+            reason: "it is one of several parts",
+            hint: "join the parts with `llama-gguf-split --merge`",
+        });
+    }
+    let architecture = Architecture::of(&metadata)?;
+    let tensors = container.tensors.into_iter().map(|tensor| {
+        let name = architecture.tensor_name(&tensor.name);
+        tensor.renamed(name)
+    });
+    let weights = Weights::new(&file, tensors);
+    let config = config::config(&metadata, architecture, &weights)?;
+    let vocabulary = vocabulary::read(&metadata, architecture)?;
+    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    Parts {
+        file: file.clone(),
+        name,
+        config,
+        weights,
+        tokenizer: vocabulary.tokenizer,
+        chat_template: metadata.string("tokenizer.chat_template")?.map(str::to_owned),
+        special: vocabulary.special,
+        end_tokens: vocabulary.end_tokens,
+        add_bos: vocabulary.add_bos,
+        generation_config: serde_json::Map::new(),
+    }
+    .check()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The architectures that GGUF files name, and how each names its tensors.
+//!
+//! Names and conventions are those of llama.cpp's converter (`convert_hf_to_gguf.py`, `gguf-py/gguf/constants.py`).
+
+use super::metadata::Metadata;
+use crate::{Error, Result};
+
+/// One row of the table of architectures.
+pub(super) struct Architecture {
+    /// `general.architecture`, and the prefix of its keys.
+    pub(super) name: &'static str,
+    /// `model_type` in a Hugging Face config.
+    pub(super) model_type: &'static str,
+    /// The entry of `architectures` in a Hugging Face config.
+    pub(super) class: &'static str,
+    /// The rows of q and k are permuted, so that RoPE turns adjacent pairs instead of the two halves of a head.
+    pub(super) rope_interleaved: bool,
+    /// Hugging Face norms multiply by 1 + weight; the file's weights have the 1 in them.
+    pub(super) norm_offset_folded: bool,
+    /// `rope_theta` where the file has none.
+    pub(super) rope_theta: f64,
+    /// Parts of a layer that are not named as in [`LAYER`].
+    layer: &'static [(&'static str, &'static str)],
+}
+
+const PLAIN: Architecture = Architecture {
+    name: "",
+    model_type: "",
+    class: "",
+    rope_interleaved: false,
+    norm_offset_folded: false,
+    rope_theta: 10_000.0,
+    layer: &[],
+};
+
+const GEMMA: Architecture =
+    Architecture { norm_offset_folded: true, layer: &[("ffn_norm", "pre_feedforward_layernorm")], ..PLAIN };
+
+const ARCHITECTURES: &[Architecture] = &[
+    // Mistral, too, is written as `llama`: the same but for a sliding window, which the file does not mention.
+    Architecture { name: "llama", model_type: "llama", class: "LlamaForCausalLM", rope_interleaved: true, ..PLAIN },
+    Architecture { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", ..PLAIN },
+    Architecture { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", ..PLAIN },
+    Architecture { name: "gemma2", model_type: "gemma2", class: "Gemma2ForCausalLM", ..GEMMA },
+    Architecture {
+        name: "gemma3",
+        model_type: "gemma3_text",
+        class: "Gemma3ForCausalLM",
+        rope_theta: 1_000_000.0,
+        ..GEMMA
+    },
+    Architecture {
+        name: "phi3",
+        model_type: "phi3",
+        class: "Phi3ForCausalLM",
+        layer: &[("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")],
+        ..PLAIN
+    },
+    Architecture { name: "olmo2", model_type: "olmo2", class: "Olmo2ForCausalLM", ..PLAIN },
+];
+
+const OUTSIDE_LAYERS: &[(&str, &str)] = &[
+    ("token_embd.weight", "model.embed_tokens.weight"),
+    ("output_norm.weight", "model.norm.weight"),
+    ("output.weight", "lm_head.weight"),
+    ("output.bias", "lm_head.bias"),
+    ("rope_freqs.weight", "rope_freqs"),
+];
+
+const LAYER: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_output", "self_attn.o_proj"),
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+fn translate(tables: &[&[(&str, &'static str)]], name: &str) -> Option<&'static str> {
+    tables.iter().copied().flatten().find(|(gguf, _)| *gguf == name).map(|(_, hugging_face)| *hugging_face)
+}
+
+impl Architecture {
+    /// The architecture that a file names.
+    pub(super) fn of(metadata: &Metadata<'_>) -> Result<&'static Self> {
+        let key = "general.architecture";
+        let name = metadata.needed(key, metadata.string(key)?)?;
+        ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| Error::Unsupported {
+            file: metadata.file.into(),
+            what: "GGUF architecture".into(),
+            found: name.into(),
+            supported: ARCHITECTURES.iter().map(|architecture| architecture.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The Hugging Face name of a tensor; a name that is in no table stays as it is.
+    pub(super) fn tensor_name(&self, name: &str) -> String {
+        if let Some(translated) = translate(&[OUTSIDE_LAYERS], name) {
+            return translated.into();
+        }
+        let translated = name.strip_prefix("blk.").and_then(|rest| {
+            let (layer, rest) = rest.split_once('.')?;
+            let (part, kind) = rest.rsplit_once('.')?;
+            Some(format!("model.layers.{layer}.{}.{kind}", translate(&[self.layer, LAYER], part)?))
+        });
+        translated.unwrap_or_else(|| name.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_architecture() {
+        let named = |architecture: &str, name: &str| {
+            let row = ARCHITECTURES.iter().find(|row| row.name == architecture).unwrap();
+            row.tensor_name(name)
+        };
+        assert_eq!(named("llama", "blk.11.attn_q.weight"), "model.layers.11.self_attn.q_proj.weight");
+        assert_eq!(named("qwen2", "blk.0.attn_v.bias"), "model.layers.0.self_attn.v_proj.bias");
+        assert_eq!(named("llama", "blk.0.ffn_norm.weight"), "model.layers.0.post_attention_layernorm.weight");
+        assert_eq!(named("gemma2", "blk.0.ffn_norm.weight"), "model.layers.0.pre_feedforward_layernorm.weight");
+        assert_eq!(named("phi3", "blk.3.ffn_up.weight"), "model.layers.3.mlp.gate_up_proj.weight");
+        assert_eq!(named("olmo2", "output.weight"), "lm_head.weight");
+        assert_eq!(named("llama", "rope_freqs.weight"), "rope_freqs");
+        assert_eq!(named("llama", "blk.x"), "blk.x");
+    }
+}

@@ -1,0 +1,199 @@
+//! Byte-level BPE (`tokenizer.ggml.model` = `gpt2`): tokens and merges are in the file, how text is cut before merging
+//! is only named. The table has the cuts of the published `tokenizer.json` files behind those names.
+
+use serde_json::{Value, json};
+use tokenizers::models::bpe::BPE;
+
+use super::{metadata::Metadata, vocabulary::Entries};
+use crate::{Error, Result};
+
+/// How text is cut into pieces that no merge crosses.
+pub(super) struct Cut {
+    /// Values of `tokenizer.ggml.pre`.
+    names: &'static [&'static str],
+    /// Expressions applied one after another, each match a piece of its own.
+    splits: &'static [&'static str],
+    /// Then GPT-2's expression.
+    gpt2: bool,
+    /// Text is first put into Unicode normal form C.
+    nfc: bool,
+    /// A piece that is a token as a whole is not built from merges.
+    ignore_merges: bool,
+    /// A text begins with BOS where the file does not say.
+    pub(super) add_bos: bool,
+}
+
+const PLAIN: Cut = Cut { names: &[], splits: &[], gpt2: false, nfc: false, ignore_merges: false, add_bos: false };
+
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Letters with a case, in escapes: several of them do not survive Unicode normal forms.
+const DEEPSEEK_LETTERS: &str = concat!(
+    r"\s?[",
+    r"A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}\x{295}-\x{2AF}",
+    r"\x{370}-\x{373}\x{376}\x{377}\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A}\x{38C}\x{38E}-\x{3A1}",
+    r"\x{3A3}-\x{3F5}\x{3F7}-\x{481}\x{48A}-\x{52F}\x{531}-\x{556}\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}",
+    r"\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77}\x{1D79}-\x{1D9A}",
+    r"\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45}\x{1F48}-\x{1F4D}\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}",
+    r"\x{1F5D}\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC}",
+    r"\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4}\x{1FF6}-\x{1FFC}\x{2102}\x{2107}",
+    r"\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D}\x{2124}\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}",
+    r"\x{2139}\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}\x{2183}\x{2184}\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4}",
+    r"\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D}\x{A680}-\x{A69B}\x{A722}-\x{A76F}\x{A771}-\x{A787}",
+    r"\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}",
+    r"\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}",
+    r"\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}",
+    r"]+",
+);
+const DEEPSEEK_PUNCTUATION: &str = r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+";
+const DEEPSEEK_EAST_ASIAN: &str = r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
+const DEEPSEEK3_EAST_ASIAN: &str = r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+";
+const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+
+const CUTS: &[Cut] = &[
+    Cut { names: &["default", "gpt-2", "gpt2", "olmo", "mpt", "phi-2", "jais", "modern-bert"], gpt2: true, ..PLAIN },
+    Cut {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
+        splits: &[LLAMA3],
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    },
+    Cut { names: &["dbrx", "olmo2", "smaug-bpe", "chatglm-bpe", "glm4"], splits: &[LLAMA3], ..PLAIN },
+    Cut {
+        names: &["qwen2", "qwen3", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"],
+        splits: &[QWEN2],
+        nfc: true,
+        ..PLAIN
+    },
+    Cut {
+        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
+        splits: &[r"\p{N}"],
+        gpt2: true,
+        ..PLAIN
+    },
+    Cut { names: &["tekken"], splits: &[TEKKEN], ignore_merges: true, add_bos: true, ..PLAIN },
+    Cut { names: &["gpt-4o", "llama4"], splits: &[GPT4O], ..PLAIN },
+    Cut {
+        names: &["deepseek-llm"],
+        splits: &["[\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_PUNCTUATION, r"\s+$", DEEPSEEK_EAST_ASIAN, r"\p{N}+"],
+        ..PLAIN
+    },
+    Cut {
+        names: &["deepseek-coder"],
+        splits: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_EAST_ASIAN, r"\p{N}"],
+        ..PLAIN
+    },
+    Cut { names: &["deepseek-v3"], splits: &[r"\p{N}{1,3}", DEEPSEEK3_EAST_ASIAN, DEEPSEEK3], ..PLAIN },
+];
+
+impl Cut {
+    /// The cut that a file names; one that names none has GPT-2's.
+    pub(super) fn of(metadata: &Metadata<'_>) -> Result<&'static Self> {
+        let name = metadata.string("tokenizer.ggml.pre")?.unwrap_or("default");
+        CUTS.iter().find(|cut| cut.names.contains(&name)).ok_or_else(|| Error::Unsupported {
+            file: metadata.file.into(),
+            what: "pre-tokenizer (`tokenizer.ggml.pre`)".into(),
+            found: name.into(),
+            supported: CUTS.iter().flat_map(|cut| cut.names).copied().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    pub(super) fn normalizer(&self) -> Value {
+        if self.nfc { json!({"type": "NFC"}) } else { Value::Null }
+    }
+
+    pub(super) fn pre_tokenizer(&self) -> Value {
+        let split = |regex: &&str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        let bytes =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": self.gpt2});
+        let stages: Vec<_> = self.splits.iter().map(split).chain([bytes]).collect();
+        json!({"type": "Sequence", "pretokenizers": stages})
+    }
+
+    pub(super) fn decoder() -> Value {
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})
+    }
+
+    pub(super) fn model(&self, metadata: &Metadata<'_>, entries: &Entries<'_>) -> Result<BPE> {
+        let key = "tokenizer.ggml.merges";
+        let merges = metadata.needed(key, metadata.strings(key)?)?;
+        let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
+            Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+            None => {
+                Err(metadata.fault(key, format!("a merge is two tokens and a space between them, given: {merge:?}")))
+            }
+        });
+        BPE::builder()
+            .vocab_and_merges(entries.ids(), merges.collect::<Result<Vec<_>>>()?)
+            .ignore_merges(self.ignore_merges)
+            .build()
+            .map_err(|error| metadata.fault(key, error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{
+        PreTokenizerWrapper,
+        tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer},
+    };
+
+    use super::*;
+    use crate::checkpoint::{gguf::tests::TEXTS, tests::shared};
+
+    fn pieces(stage: &Value, text: &str) -> Vec<String> {
+        let pre_tokenizer: PreTokenizerWrapper = serde_json::from_value(stage.clone()).unwrap();
+        let mut pieces = PreTokenizedString::from(text);
+        pre_tokenizer.pre_tokenize(&mut pieces).unwrap();
+        pieces
+            .get_splits(OffsetReferential::Original, OffsetType::Byte)
+            .into_iter()
+            .map(|split| split.0.into())
+            .collect()
+    }
+
+    #[test]
+    fn every_cut_compiles_and_loses_nothing() {
+        for cut in CUTS {
+            let pieces = pieces(&cut.pre_tokenizer(), "It's 12345 x\r\n\n  y! 你好 🎉");
+            let bytes: usize = pieces.iter().map(|piece| piece.chars().count()).sum();
+            assert_eq!(bytes, "It's 12345 x\r\n\n  y! 你好 🎉".len(), "{:?}: {pieces:?}", cut.names);
+        }
+    }
+
+    #[test]
+    fn digits_are_cut_as_named() {
+        let digits = |name: &str| {
+            let cut = CUTS.iter().find(|cut| cut.names.contains(&name)).unwrap();
+            pieces(&cut.pre_tokenizer(), "12345").len()
+        };
+        assert_eq!(["gpt-2", "llama-bpe", "qwen2", "smollm", "deepseek-llm"].map(digits), [1, 2, 5, 5, 1]);
+    }
+
+    #[test]
+    fn no_name_is_in_two_rows() {
+        let mut names: Vec<_> = CUTS.iter().flat_map(|cut| cut.names).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn cuts_are_those_of_published_tokenizers() {
+        for (folder, name) in [("smollm2_135m", "smollm"), ("phi-2", "phi-2"), ("minimind_6400", "gpt-2")] {
+            let Some(folder) = shared(&format!("tokenizers/{folder}")) else { return };
+            let Ok(json) = fs_err::read(folder.join("tokenizer.json")) else { continue };
+            let published: Value = serde_json::from_slice(&json).unwrap();
+            let cut = CUTS.iter().find(|cut| cut.names.contains(&name)).unwrap();
+            for text in TEXTS {
+                let expected = pieces(&published["pre_tokenizer"], text);
+                assert_eq!(pieces(&cut.pre_tokenizer(), text), expected, "{name}: {text:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The config of a GGUF file in Hugging Face keys.
+//!
+//! Where the file's tensors differ from Hugging Face's, keys of our own say so: `wsd_rope_interleaved`,
+//! `wsd_norm_offset_folded`, and `wsd_rope_factors`, by which each RoPE frequency is divided (the llama3 scaling,
+//! computed by the converter).
+
+use serde_json::{Map, Value, json};
+
+use super::{architecture::Architecture, metadata::Metadata};
+use crate::{Error, Result, Weights};
+
+/// Gemma 3 has one layer of full attention in so many, and turns the others by this RoPE base.
+const GEMMA3_PATTERN: u64 = 6;
+const GEMMA3_LOCAL_THETA: f64 = 10_000.0;
+/// The layers of the two Gemma models (27B each) whose queries are scaled by hidden size / heads, not by head size:
+/// the file does not say, llama.cpp tells them by this count.
+const GEMMA_27B_LAYERS: [(&str, u64); 2] = [("gemma2", 46), ("gemma3", 62)];
+
+/// Counts from the file, and their Hugging Face names.
+const COUNTS: &[(&str, &str)] = &[
+    ("embedding_length", "hidden_size"),
+    ("block_count", "num_hidden_layers"),
+    ("attention.head_count", "num_attention_heads"),
+    ("feed_forward_length", "intermediate_size"),
+    ("context_length", "max_position_embeddings"),
+];
+
+const OPTIONAL_NUMBERS: &[(&str, &str)] =
+    &[("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping")];
+
+const TOKEN_IDS: &[(&str, &str)] = &[
+    ("tokenizer.ggml.bos_token_id", "bos_token_id"),
+    ("tokenizer.ggml.eos_token_id", "eos_token_id"),
+    ("tokenizer.ggml.padding_token_id", "pad_token_id"),
+];
+
+pub(super) fn config(
+    metadata: &Metadata<'_>,
+    architecture: &Architecture,
+    weights: &Weights,
+) -> Result<Map<String, Value>> {
+    let reader = Reader { metadata, architecture, weights };
+    reader.refuse_other_models()?;
+    let mut config = Map::new();
+    config.insert("model_type".into(), architecture.model_type.into());
+    config.insert("architectures".into(), json!([architecture.class]));
+    reader.sizes(&mut config)?;
+    reader.tensors(&mut config)?;
+    reader.rope(&mut config)?;
+    if architecture.norm_offset_folded {
+        reader.gemma(&mut config)?;
+    } else {
+        config.insert("hidden_act".into(), "silu".into());
+    }
+    for (key, name) in TOKEN_IDS {
+        if let Some(id) = metadata.unsigned(key)? {
+            config.insert((*name).into(), id.into());
+        }
+    }
+    Ok(config)
+}
+
+struct Reader<'a> {
+    metadata: &'a Metadata<'a>,
+    architecture: &'a Architecture,
+    weights: &'a Weights,
+}
+
+impl Reader<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture.name)
+    }
+
+    fn count(&self, name: &str) -> Result<Option<u64>> {
+        self.metadata.unsigned(&self.key(name))
+    }
+
+    fn needed_count(&self, name: &str) -> Result<u64> {
+        self.metadata.needed(&self.key(name), self.count(name)?)
+    }
+
+    /// A number in the file's 32 bits, in as few digits as tell it apart (0.00001, not 0.0000099999997).
+    fn number(&self, name: &str) -> Result<Option<f64>> {
+        let value = self.metadata.float(&self.key(name))?;
+        Ok(value.map(|value| (value as f32).to_string().parse().unwrap_or(value)))
+    }
+
+    /// Models that go by the name of a supported architecture and are something else.
+    fn refuse_other_models(&self) -> Result<()> {
+        let experts = self.count("expert_count")?.is_some_and(|count| count > 0);
+        let olmo3 = self.architecture.name == "olmo2" && self.sliding_window()?.is_some();
+        let found = match (experts, olmo3) {
+            (true, _) => format!("{} with experts", self.architecture.name),
+            (_, true) => "olmo2 with a sliding window (OLMo 3)".into(),
+            _ => return Ok(()),
+        };
+        let (what, supported) = ("GGUF architecture".into(), "dense models of the architectures named".into());
+        Err(Error::Unsupported { file: self.metadata.file.into(), what, found, supported })
+    }
+
+    fn sizes(&self, config: &mut Map<String, Value>) -> Result<()> {
+        for (key, name) in COUNTS {
+            config.insert((*name).into(), self.needed_count(key)?.into());
+        }
+        let heads = self.needed_count("attention.head_count")?;
+        let key_value_heads = self.count("attention.head_count_kv")?.unwrap_or(heads);
+        config.insert("num_key_value_heads".into(), key_value_heads.into());
+        config.insert("head_dim".into(), self.head_dim()?.into());
+        let epsilon = "attention.layer_norm_rms_epsilon";
+        let epsilon = self.metadata.needed(&self.key(epsilon), self.number(epsilon)?)?;
+        config.insert("rms_norm_eps".into(), epsilon.into());
+        if let Some(window) = self.sliding_window()? {
+            config.insert("sliding_window".into(), window.into());
+        }
+        for (key, name) in OPTIONAL_NUMBERS {
+            if let Some(value) = self.number(key)? {
+                config.insert((*name).into(), value.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens that a token sees; the file has 0 where it sees all.
+    fn sliding_window(&self) -> Result<Option<u64>> {
+        Ok(self.count("attention.sliding_window")?.filter(|window| *window > 0))
+    }
+
+    fn head_dim(&self) -> Result<u64> {
+        let heads = self.needed_count("attention.head_count")?;
+        let of_hidden = self.needed_count("embedding_length")?.checked_div(heads);
+        let head_dim = self.count("attention.key_length")?.or(of_hidden);
+        head_dim.ok_or_else(|| self.metadata.fault(&self.key("attention.head_count"), "must be at least 1, given: 0"))
+    }
+
+    /// What only the tensors tell.
+    fn tensors(&self, config: &mut Map<String, Value>) -> Result<()> {
+        let embedding = "model.embed_tokens.weight";
+        let rows = self.weights.get(embedding).map(|tensor| tensor.rows());
+        let rows =
+            rows.ok_or_else(|| Error::malformed(self.metadata.file, "tensor `token_embd.weight`", "it is missing"))?;
+        config.insert("vocab_size".into(), rows.into());
+        config.insert("tie_word_embeddings".into(), self.weights.get("lm_head.weight").is_none().into());
+        for (key, tensor) in [
+            ("attention_bias", "model.layers.0.self_attn.q_proj.bias"),
+            ("mlp_bias", "model.layers.0.mlp.up_proj.bias"),
+        ] {
+            config.insert(key.into(), self.weights.get(tensor).is_some().into());
+        }
+        Ok(())
+    }
+
+    fn rope(&self, config: &mut Map<String, Value>) -> Result<()> {
+        let theta = self.number("rope.freq_base")?.unwrap_or(self.architecture.rope_theta);
+        config.insert("rope_theta".into(), theta.into());
+        let scaling = self.rope_scaling()?;
+        if let Some(original) = scaling.get("original_max_position_embeddings") {
+            config.insert("original_max_position_embeddings".into(), original.clone());
+        }
+        config.insert("rope_scaling".into(), scaling);
+        let (turned, head_dim) = (self.turned_dimensions()?, self.head_dim()?);
+        if turned < head_dim {
+            config.insert("partial_rotary_factor".into(), (turned as f64 / head_dim as f64).into());
+        }
+        if self.architecture.rope_interleaved {
+            config.insert("wsd_rope_interleaved".into(), true.into());
+        }
+        if let Some(factors) = self.factors("rope_freqs")? {
+            config.insert("wsd_rope_factors".into(), factors.into());
+        }
+        Ok(())
+    }
+
+    /// Dimensions of a head that RoPE turns.
+    fn turned_dimensions(&self) -> Result<u64> {
+        let head_dim = self.head_dim()?;
+        Ok(self.count("rope.dimension_count")?.map_or(head_dim, |turned| turned.min(head_dim)))
+    }
+
+    /// A tensor with a factor for each pair of dimensions that RoPE turns.
+    fn factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.weights.get(name) else { return Ok(None) };
+        let expected = vec![(self.turned_dimensions()? / 2) as usize];
+        if tensor.shape != expected {
+            let reason = format!("has shape {:?}, expected {expected:?}", tensor.shape);
+            return Err(Error::malformed(self.metadata.file, format!("tensor `{name}`"), reason));
+        }
+        Ok(Some(tensor.to_f32()))
+    }
+
+    fn rope_scaling(&self) -> Result<Value> {
+        let original = self.count("rope.scaling.original_context_length")?;
+        let [long, short] = ["long", "short"].map(|kind| self.factors(&format!("rope_factors_{kind}.weight")));
+        if let (Some(long), Some(short)) = (long?, short?) {
+            let mut scaling = json!({"rope_type": "longrope", "short_factor": short, "long_factor": long});
+            if let Some(attention) = self.number("rope.scaling.attn_factor")? {
+                scaling["attention_factor"] = attention.into();
+            }
+            if let Some(original) = original {
+                scaling["original_max_position_embeddings"] = original.into();
+            }
+            return Ok(scaling);
+        }
+        let key = self.key("rope.scaling.type");
+        let kind = match self.metadata.string(&key)? {
+            None | Some("none") => return Ok(Value::Null),
+            Some(kind @ ("linear" | "yarn")) => kind,
+            Some(other) => {
+                return Err(self.metadata.fault(&key, format!("must be none, linear or yarn, given: {other:?}")));
+            }
+        };
+        let factor = "rope.scaling.factor";
+        let factor = self.metadata.needed(&self.key(factor), self.number(factor)?)?;
+        let mut scaling = json!({"rope_type": kind, "factor": factor});
+        if let Some(original) = original.filter(|_| kind == "yarn") {
+            scaling["original_max_position_embeddings"] = original.into();
+        }
+        Ok(scaling)
+    }
+
+    fn gemma(&self, config: &mut Map<String, Value>) -> Result<()> {
+        config.insert("wsd_norm_offset_folded".into(), true.into());
+        config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
+        let (head_dim, heads) = (self.head_dim()?, self.needed_count("attention.head_count")?);
+        let large = GEMMA_27B_LAYERS.contains(&(self.architecture.name, self.needed_count("block_count")?));
+        let scalar = match self.number("attention.scale")? {
+            Some(scale) => scale.powi(-2),
+            None if large => self.needed_count("embedding_length")? as f64 / heads as f64,
+            None => head_dim as f64,
+        };
+        config.insert("query_pre_attn_scalar".into(), scalar.into());
+        if self.architecture.name == "gemma3" {
+            let pattern = self.count("attention.sliding_window_pattern")?.unwrap_or(GEMMA3_PATTERN);
+            config.insert("sliding_window_pattern".into(), pattern.into());
+            let local = self.number("rope.freq_base_swa")?.unwrap_or(GEMMA3_LOCAL_THETA);
+            config.insert("rope_local_base_freq".into(), local.into());
+        }
+        Ok(())
+    }
+}

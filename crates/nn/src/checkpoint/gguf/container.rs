@@ -1,0 +1,308 @@
+//! The GGUF container (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), versions 2 and 3, little-endian.
+//!
+//! Such files come from strangers. Every count, length and offset is checked against the file before it is used, metadata
+//! is read in place, and nothing is allocated that the file does not fill: past readers of this format have overflowed,
+//! read beyond the file and allocated without bound.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Error, Format, Result,
+    checkpoint::{
+        bytes::Bytes,
+        weights::{Tensor, tensor_bytes},
+    },
+};
+
+/// The first four bytes of a file.
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+const DEFAULT_ALIGNMENT: u64 = 32;
+const MIN_ALIGNMENT: u64 = 8;
+const MAX_DIMENSIONS: u32 = 4;
+const MAX_NAME_BYTES: usize = 65_535;
+/// The fewest bytes of a metadata entry (key length, type, value) and of a tensor entry.
+const MIN_ENTRY_BYTES: [u64; 2] = [8 + 4 + 1, 8 + 4 + 8 + 4 + 8];
+
+/// A parsed file. `'a` is the life of its bytes, in which all strings and arrays stay.
+#[derive(Debug)]
+pub(crate) struct Container<'a> {
+    pub(crate) metadata: BTreeMap<&'a str, Value<'a>>,
+    pub(crate) tensors: Vec<Tensor>,
+}
+
+/// A value of the metadata.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    String(&'a str),
+    Array(Array<'a>),
+}
+
+/// Values of one type, checked to lie in the file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Array<'a> {
+    kind: Kind,
+    count: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Array<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The values; ends early only where a string is not UTF-8, which parsing has excluded.
+    pub(crate) fn values(self) -> impl Iterator<Item = Value<'a>> {
+        let mut cursor = Cursor { file: "", bytes: self.bytes, position: 0 };
+        (0..self.count).map_while(move |_| cursor.value(self.kind, "").ok())
+    }
+}
+
+/// The type of a value, in the order of its number in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    String,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+use Kind::{
+    Array as ArrayKind, Bool as BoolKind, F32, F64, I8, I16, I32, I64, String as StringKind, U8, U16, U32, U64,
+};
+const KINDS: [Kind; 13] = [U8, I8, U16, I16, U32, I32, F32, BoolKind, StringKind, ArrayKind, U64, I64, F64];
+
+/// Parses a file; `file` is its name for messages.
+pub(crate) fn parse<'a>(file: &str, bytes: &'a Bytes) -> Result<Container<'a>> {
+    let mut cursor = Cursor { file, bytes, position: 0 };
+    let (tensor_count, entry_count) = cursor.header()?;
+    let mut metadata = BTreeMap::new();
+    for _ in 0..entry_count {
+        let (key, value) = cursor.entry()?;
+        if metadata.insert(key, value).is_some() {
+            return Err(Error::malformed(file, format!("key `{key}`"), "it is there twice"));
+        }
+    }
+    let alignment = alignment(file, &metadata)?;
+    let places = cursor.places(tensor_count, alignment)?;
+    let data_start = (cursor.position as u64).checked_next_multiple_of(alignment);
+    let mut tensors = BTreeMap::new();
+    for place in places {
+        let name = place.name;
+        let at = || format!("tensor `{name}`");
+        let tensor = place.tensor(data_start, bytes).map_err(|reason| Error::malformed(file, at(), reason))?;
+        if tensors.insert(name, tensor).is_some() {
+            return Err(Error::malformed(file, at(), "it is there twice"));
+        }
+    }
+    Ok(Container { metadata, tensors: tensors.into_values().collect() })
+}
+
+fn alignment(file: &str, metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64> {
+    match metadata.get("general.alignment") {
+        None => Ok(DEFAULT_ALIGNMENT),
+        Some(Value::Unsigned(value)) if value.is_power_of_two() && *value >= MIN_ALIGNMENT => Ok(*value),
+        Some(other) => {
+            let reason = format!("must be a power of two of at least {MIN_ALIGNMENT}, given: {other:?}");
+            Err(Error::malformed(file, "key `general.alignment`", reason))
+        }
+    }
+}
+
+/// The entry of a tensor.
+struct Place<'a> {
+    name: &'a str,
+    format: Format,
+    shape: Vec<usize>,
+    /// From the start of the data.
+    offset: u64,
+}
+
+impl Place<'_> {
+    fn tensor(self, data_start: Option<u64>, bytes: &Bytes) -> Result<Tensor, String> {
+        let length = tensor_bytes(self.format, &self.shape)?;
+        let start = data_start.and_then(|start| start.checked_add(self.offset)).and_then(|start| start.try_into().ok());
+        let range = start.and_then(|start: usize| Some(start..start.checked_add(length)?));
+        let range = range.ok_or_else(|| format!("its offset {} is beyond all memory", self.offset))?;
+        Tensor::in_bytes(self.name, self.format, self.shape, bytes.clone(), range)
+    }
+}
+
+/// A place in the file; every read is checked.
+struct Cursor<'a, 'f> {
+    file: &'f str,
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Cursor<'a, '_> {
+    fn fault(&self, at: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::malformed(self.file, at, reason)
+    }
+
+    fn remaining(&self) -> u64 {
+        (self.bytes.len() - self.position) as u64
+    }
+
+    fn take(&mut self, count: u64, at: &str) -> Result<&'a [u8]> {
+        if count > self.remaining() {
+            let reason =
+                format!("needs {count} bytes at byte {}, the file has {} more", self.position, self.remaining());
+            return Err(self.fault(at, reason));
+        }
+        let end = self.position + count as usize;
+        let bytes = &self.bytes[self.position..end];
+        self.position = end;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self, at: &str) -> Result<[u8; N]> {
+        let bytes = self.take(N as u64, at)?;
+        bytes.try_into().map_err(|_| self.fault(at, "truncated"))
+    }
+
+    fn u32(&mut self, at: &str) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array(at)?))
+    }
+
+    fn u64(&mut self, at: &str) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array(at)?))
+    }
+
+    fn string(&mut self, at: &str) -> Result<&'a str> {
+        let length = self.u64(at)?;
+        let bytes = self.take(length, at)?;
+        std::str::from_utf8(bytes).map_err(|error| self.fault(at, format!("a string is not UTF-8: {error}")))
+    }
+
+    fn name(&mut self, at: &str) -> Result<&'a str> {
+        let name = self.string(at)?;
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            let reason = format!("a name has 1 to {MAX_NAME_BYTES} bytes, given: {}", name.len());
+            return Err(self.fault(at, reason));
+        }
+        Ok(name)
+    }
+
+    /// The counts of tensors and of metadata entries.
+    fn header(&mut self) -> Result<(u64, u64)> {
+        let magic: [u8; 4] = self.array("header")?;
+        if magic != *MAGIC {
+            return Err(self.fault("header", format!("a GGUF file begins with `GGUF`, this one with {magic:?}")));
+        }
+        let version = self.u32("header")?;
+        if !(2..=3).contains(&version) {
+            let found = if (2..=3).contains(&version.swap_bytes()) { "big-endian".into() } else { version.to_string() };
+            let (what, supported) = ("GGUF version".into(), "versions 2 and 3, little-endian".into());
+            return Err(Error::Unsupported { file: self.file.into(), what, found, supported });
+        }
+        let counts = [self.u64("tensor count")?, self.u64("metadata count")?];
+        let needed = counts[1].checked_mul(MIN_ENTRY_BYTES[0]);
+        let needed = needed.and_then(|bytes| counts[0].checked_mul(MIN_ENTRY_BYTES[1])?.checked_add(bytes));
+        if needed.is_none_or(|needed| needed > self.remaining()) {
+            let [tensors, entries] = counts;
+            let reason =
+                format!("{tensors} tensors and {entries} metadata entries do not fit in {} bytes", self.remaining());
+            return Err(self.fault("header", reason));
+        }
+        Ok((counts[0], counts[1]))
+    }
+
+    fn kind(&mut self, at: &str) -> Result<Kind> {
+        let number = self.u32(at)?;
+        KINDS.get(number as usize).copied().ok_or_else(|| self.fault(at, format!("there is no value type {number}")))
+    }
+
+    fn entry(&mut self) -> Result<(&'a str, Value<'a>)> {
+        let key = self.name("metadata key")?;
+        let at = format!("key `{key}`");
+        let kind = self.kind(&at)?;
+        Ok((key, self.value(kind, &at)?))
+    }
+
+    fn value(&mut self, kind: Kind, at: &str) -> Result<Value<'a>> {
+        Ok(match kind {
+            U8 => Value::Unsigned(u8::from_le_bytes(self.array(at)?).into()),
+            U16 => Value::Unsigned(u16::from_le_bytes(self.array(at)?).into()),
+            U32 => Value::Unsigned(self.u32(at)?.into()),
+            U64 => Value::Unsigned(self.u64(at)?),
+            I8 => Value::Signed(i8::from_le_bytes(self.array(at)?).into()),
+            I16 => Value::Signed(i16::from_le_bytes(self.array(at)?).into()),
+            I32 => Value::Signed(i32::from_le_bytes(self.array(at)?).into()),
+            I64 => Value::Signed(i64::from_le_bytes(self.array(at)?)),
+            F32 => Value::Float(f32::from_le_bytes(self.array(at)?).into()),
+            F64 => Value::Float(f64::from_le_bytes(self.array(at)?)),
+            BoolKind => match self.array(at)? {
+                [0] => Value::Bool(false),
+                [1] => Value::Bool(true),
+                [other] => return Err(self.fault(at, format!("a boolean is 0 or 1, given: {other}"))),
+            },
+            StringKind => Value::String(self.string(at)?),
+            ArrayKind => Value::Array(self.values(at)?),
+        })
+    }
+
+    fn values(&mut self, at: &str) -> Result<Array<'a>> {
+        let kind = self.kind(at)?;
+        if kind == ArrayKind {
+            return Err(self.fault(at, "an array of arrays, which no key of a language model has"));
+        }
+        let count = self.u64(at)?;
+        if count > self.remaining() {
+            let reason = format!("an array of {count} values does not fit in {} bytes", self.remaining());
+            return Err(self.fault(at, reason));
+        }
+        let start = self.position;
+        for _ in 0..count {
+            self.value(kind, at)?;
+        }
+        Ok(Array { kind, count: count as usize, bytes: &self.bytes[start..self.position] })
+    }
+
+    fn places(&mut self, count: u64, alignment: u64) -> Result<Vec<Place<'a>>> {
+        (0..count).map(|_| self.place(alignment)).collect()
+    }
+
+    fn place(&mut self, alignment: u64) -> Result<Place<'a>> {
+        let name = self.name("tensor name")?;
+        let at = format!("tensor `{name}`");
+        let dimensions = self.u32(&at)?;
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
+            return Err(self.fault(at, format!("has 1 to {MAX_DIMENSIONS} dimensions, given: {dimensions}")));
+        }
+        let mut shape = (0..dimensions)
+            .map(|_| match usize::try_from(self.u64(&at)?) {
+                Ok(dimension) if dimension > 0 => Ok(dimension),
+                _ => Err(self.fault(&at, "a dimension is 0 or beyond all memory")),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        shape.reverse(); // GGUF counts dimensions from the innermost.
+        let ggml_type = self.u32(&at)?;
+        let format = Format::from_ggml_type(ggml_type).ok_or_else(|| Error::Unsupported {
+            file: self.file.into(),
+            what: format!("type of tensor `{name}`:"),
+            found: format!("ggml type {ggml_type}"),
+            supported: Format::names(),
+        })?;
+        let offset = self.u64(&at)?;
+        if !offset.is_multiple_of(alignment) {
+            return Err(self.fault(at, format!("its offset {offset} is no multiple of the alignment {alignment}")));
+        }
+        Ok(Place { name, format, shape, offset })
+    }
+}
+
+#[cfg(test)]
+mod tests;

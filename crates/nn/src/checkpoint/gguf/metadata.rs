@@ -1,0 +1,128 @@
+//! Typed access to the metadata of a GGUF file; an error names the key, the type it should have and what it holds.
+
+use std::collections::BTreeMap;
+
+use super::container::{Array, Value};
+use crate::{Error, Result};
+
+/// The metadata, and the file for messages.
+pub(super) struct Metadata<'a> {
+    pub(super) file: &'a str,
+    entries: BTreeMap<&'a str, Value<'a>>,
+}
+
+impl<'a> Metadata<'a> {
+    pub(super) fn new(file: &'a str, entries: BTreeMap<&'a str, Value<'a>>) -> Self {
+        Self { file, entries }
+    }
+
+    pub(super) fn fault(&self, key: &str, reason: impl Into<String>) -> Error {
+        Error::malformed(self.file, format!("key `{key}`"), reason)
+    }
+
+    /// The value of a key that the file must have.
+    pub(super) fn needed<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.fault(key, "it is missing"))
+    }
+
+    fn get<T>(&self, key: &str, expected: &str, read: impl Fn(Value<'a>) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.entries.get(key) else { return Ok(None) };
+        match read(*value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.fault(key, format!("must be {expected}, given: {}", describe(*value)))),
+        }
+    }
+
+    pub(super) fn string(&self, key: &str) -> Result<Option<&'a str>> {
+        self.get(key, "a string", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.get(key, "a boolean", |value| match value {
+            Value::Bool(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// A count. An array, one value to a layer, is taken where all its values are the same.
+    pub(super) fn unsigned(&self, key: &str) -> Result<Option<u64>> {
+        self.get(key, "an unsigned integer", |value| match value {
+            Value::Array(array) => {
+                let mut values = array.values().map(unsigned);
+                let first = values.next()??;
+                values.all(|value| value == Some(first)).then_some(first)
+            }
+            value => unsigned(value),
+        })
+    }
+
+    pub(super) fn float(&self, key: &str) -> Result<Option<f64>> {
+        self.get(key, "a finite number", float)
+    }
+
+    fn array(&self, key: &str) -> Result<Option<Array<'a>>> {
+        self.get(key, "an array", |value| match value {
+            Value::Array(array) => Some(array),
+            _ => None,
+        })
+    }
+
+    /// An array of strings.
+    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
+        self.values(key, "strings", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    /// An array of numbers.
+    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        self.values(key, "finite numbers", float)
+    }
+
+    /// An array of unsigned integers.
+    pub(super) fn unsigneds(&self, key: &str) -> Result<Option<Vec<u64>>> {
+        self.values(key, "unsigned integers", unsigned)
+    }
+
+    fn values<T>(&self, key: &str, what: &str, read: impl Fn(Value<'a>) -> Option<T>) -> Result<Option<Vec<T>>> {
+        let Some(array) = self.array(key)? else { return Ok(None) };
+        let values = array.values().map(read).collect::<Option<Vec<_>>>();
+        let values = values.filter(|values| values.len() == array.len());
+        values.map(Some).ok_or_else(|| self.fault(key, format!("must be an array of {what}")))
+    }
+}
+
+fn unsigned(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Unsigned(value) => Some(value),
+        Value::Signed(value) => value.try_into().ok(),
+        _ => None,
+    }
+}
+
+fn float(value: Value<'_>) -> Option<f64> {
+    let value = match value {
+        Value::Float(value) => value,
+        Value::Unsigned(value) => value as f64,
+        Value::Signed(value) => value as f64,
+        _ => return None,
+    };
+    value.is_finite().then_some(value)
+}
+
+/// A value in a message: long ones are only counted.
+fn describe(value: Value<'_>) -> String {
+    match value {
+        Value::Array(array) => format!("an array of {} values", array.len()),
+        Value::String(text) if text.len() > 60 => format!("a string of {} bytes", text.len()),
+        Value::String(text) => format!("{text:?}"),
+        Value::Unsigned(value) => value.to_string(),
+        Value::Signed(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::Bool(value) => value.to_string(),
+    }
+}

@@ -1,0 +1,205 @@
+//! GGUF files against the Hugging Face folders they were made from.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::{Checkpoint, Format, Tensor};
+
+pub(super) const TEXTS: [&str; 16] = [
+    "Once upon a time, there was a little girl named Lily.",
+    "",
+    " leading space",
+    "   three spaces and trailing  ",
+    "It's we'll THEY'RE don't",
+    "1 12 123 1234567 3.14159",
+    "line one\r\nline two\r\n\r\n\tindented\n",
+    "fn main() {\n    println!(\"{}\", x + 1);\n}",
+    "你好，世界。こんにちは 안녕하세요",
+    "naïve café ﬁancé é e\u{301}",
+    "🎉👩‍👩‍👧 emoji 🇩🇪",
+    "<s>hello</s> world<s>",
+    "<|im_start|>user\nHi<|im_end|>\n",
+    "under\u{2581}score a\u{a0}b\u{200b}c",
+    "ÄÖÜ straße Ελληνικά русский العربية",
+    "\0\u{1}\u{7f} ~`!@#$%^&*()_+-=[]{}|;':\",./<>?",
+];
+
+/// A GGUF file, and the folder it was made from.
+struct Pair {
+    file: String,
+    gguf: Checkpoint,
+    folder: Checkpoint,
+    /// Keys that the file, for want of a key of its own, gives other values.
+    config_changes: Map<String, Value>,
+}
+
+impl Pair {
+    fn open(file: &Path, folder: &Path, config_changes: Map<String, Value>) -> Self {
+        let open = |path| Checkpoint::open(path).unwrap_or_else(|error| panic!("{error}"));
+        Self { file: file.display().to_string(), gguf: open(file), folder: open(folder), config_changes }
+    }
+}
+
+/// All pairs there are: the fixtures, and those of the shared weights that `WSD_GGUF` names a folder of.
+fn pairs() -> Vec<Pair> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let golden = fs_err::read(fixtures.join("gguf/GOLDEN.json")).unwrap_or_else(|_| br#"{"files": {}}"#.to_vec());
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    let fixture = |(file, entry): (&String, &Value)| {
+        let changes = entry["config_changes"].as_object().cloned().unwrap_or_default();
+        let folder = fixtures.join(entry["checkpoint"].as_str().unwrap());
+        Pair::open(&fixtures.join("gguf").join(file), &folder, changes)
+    };
+    let mut pairs: Vec<_> = golden["files"].as_object().unwrap().iter().map(fixture).collect();
+    if let (Some(data), Some(made)) = (std::env::var_os("WSD_DATA"), std::env::var_os("WSD_GGUF")) {
+        for (name, folder) in [("stories260k", "hf_stories260k"), ("babyllama", "hf_babyllama_tok105")] {
+            for format in ["f32", "q8_0"] {
+                let file = Path::new(&made).join(format!("{name}-{format}.gguf"));
+                pairs.push(Pair::open(&file, &Path::new(&data).join("weights").join(folder), Map::new()));
+            }
+        }
+    }
+    if pairs.is_empty() {
+        eprintln!("skipped: no GGUF fixtures");
+    }
+    pairs
+}
+
+/// The values of a tensor of a GGUF file as Hugging Face has them.
+fn values(checkpoint: &Checkpoint, tensor: &Tensor) -> Vec<f32> {
+    let mut values = tensor.to_f32();
+    let flag = |key: &str| checkpoint.config.get(key) == Some(&Value::Bool(true));
+    if flag("wsd_norm_offset_folded") && tensor.name.ends_with("norm.weight") {
+        values.iter_mut().for_each(|value| *value -= 1.0);
+    }
+    let heads = match &tensor.name {
+        name if name.contains("q_proj") => "num_attention_heads",
+        name if name.contains("k_proj") => "num_key_value_heads",
+        _ => return values,
+    };
+    if !flag("wsd_rope_interleaved") {
+        return values;
+    }
+    let heads = checkpoint.config[heads].as_u64().unwrap() as usize;
+    let width = if tensor.shape.len() == 1 { 1 } else { tensor.columns() };
+    let head_dim = values.len() / width / heads;
+    let mut out = Vec::with_capacity(values.len());
+    for head in 0..heads {
+        for row in 0..head_dim {
+            // Rows `i` and `i + head_dim / 2` of a head lie side by side in the file.
+            let (half, pair) = (row / (head_dim / 2), row % (head_dim / 2));
+            let from = (head * head_dim + 2 * pair + half) * width;
+            out.extend(&values[from..from + width]);
+        }
+    }
+    out
+}
+
+#[test]
+fn tensors_equal_those_of_the_folder() {
+    for Pair { file, gguf, folder, .. } in pairs() {
+        for original in folder.weights.iter() {
+            let Some(tensor) = gguf.weights.get(&original.name) else {
+                assert_eq!(original.name, "lm_head.weight", "{file}");
+                continue;
+            };
+            assert_eq!(tensor.shape, original.shape, "{file}: {tensor:?}");
+            let expected = original.to_f32();
+            let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            let tolerance = match tensor.format {
+                Format::F32 => 1e-6,
+                Format::F16 => 1e-3,
+                Format::BF16 | Format::Q8_0 => 1e-2,
+                _ => 0.2,
+            };
+            for (value, expected) in values(&gguf, tensor).iter().zip(&expected) {
+                let distance = (value - expected).abs();
+                assert!(distance <= tolerance * largest, "{file}: {tensor:?}: {value} for {expected}");
+            }
+        }
+        let own = |name: &str| folder.weights.get(name).is_none() && !name.starts_with("rope_f");
+        assert_eq!(gguf.weights.names().filter(|name| own(name)).collect::<Vec<_>>(), [""; 0], "{file}");
+    }
+}
+
+#[test]
+fn the_tokenizer_in_the_file_gives_the_same_ids() {
+    for Pair { file, gguf, folder, .. } in pairs() {
+        for text in TEXTS {
+            let ids = |checkpoint: &Checkpoint, special| {
+                checkpoint.tokenizer.encode(text, special).unwrap().get_ids().to_vec()
+            };
+            assert_eq!(ids(&gguf, false), ids(&folder, false), "{file}: {text:?}");
+            let decoded = |checkpoint: &Checkpoint| checkpoint.tokenizer.decode(&ids(&folder, false), false).unwrap();
+            assert_eq!(decoded(&gguf), decoded(&folder), "{file}: {text:?}");
+            if gguf.add_bos == Some(true) {
+                assert_eq!(ids(&gguf, true), ids(&folder, true), "{file}: {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_config_has_the_values_of_the_folder() {
+    for Pair { file, gguf, folder, config_changes } in pairs() {
+        // The llama3 scaling is in the file as the factors it comes to.
+        let factors = gguf.config.contains_key("wsd_rope_factors");
+        assert_eq!(factors, folder.config.get("rope_scaling").is_some_and(|scaling| scaling["rope_type"] == "llama3"));
+        // `eos_token_id` may be a list, of which a GGUF file has the first. Mistral goes as Llama.
+        let told_otherwise = |key: &str| {
+            ["eos_token_id", "model_type", "architectures"].contains(&key) || (factors && key == "rope_scaling")
+        };
+        let compared = gguf.config.iter().filter(|(key, _)| !told_otherwise(key));
+        for (key, value) in compared {
+            let Some(expected) = config_changes.get(key).or(folder.config.get(key)) else { continue };
+            assert!(same(value, expected), "{file}: {key}: {value} for {expected}");
+        }
+    }
+}
+
+/// Equal, numbers to the precision of the file; of an object, what both have.
+fn same(value: &Value, expected: &Value) -> bool {
+    match (value, expected) {
+        (Value::Number(value), Value::Number(expected)) => {
+            value.as_f64().unwrap() as f32 == expected.as_f64().unwrap() as f32
+        }
+        (Value::Array(value), Value::Array(expected)) => {
+            value.len() == expected.len() && value.iter().zip(expected).all(|(value, expected)| same(value, expected))
+        }
+        (Value::Object(value), Value::Object(expected)) => {
+            value.iter().all(|(key, value)| expected.get(key).is_none_or(|expected| same(value, expected)))
+        }
+        _ => value == expected,
+    }
+}
+
+/// GGUF fixtures of both kinds of tokenizer.
+fn small_files() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
+    ["llama-f16.gguf", "mistral-f16.gguf", "phi3_longrope-f16.gguf", "gemma3_text-f16.gguf"]
+        .iter()
+        .filter_map(|name| fs_err::read(folder.join(name)).ok())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn no_change_of_a_whole_file_panics(file in any::<prop::sample::Index>(),
+                                        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3)) {
+        let mut files = small_files();
+        if !files.is_empty() {
+            let mut bytes = files.swap_remove(file.index(files.len()));
+            // Before the weights lies the metadata, most of it tokens: few changes, or none gets past the first lengths.
+            for (place, value) in changes {
+                let place = place.index(bytes.len().min(12_000));
+                bytes[place] = value;
+            }
+            if let Ok(checkpoint) = super::open(Path::new("m.gguf"), &bytes.into()) {
+                let _ = checkpoint.tokenizer.encode(TEXTS[7], true);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Safetensors: a JSON header with names, shapes and ranges, then the bytes.
+
+use safetensors::{Dtype, tensor::Metadata};
+
+use super::{bytes::Bytes, weights::Tensor};
+use crate::{Error, Format, Result};
+
+/// The largest header read, as the reference implementation has it.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+
+/// All tensors of one file, in the order of their bytes.
+pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
+    let malformed = |reason: String| Error::malformed(file, "header", reason);
+    let (length, rest) = bytes
+        .split_first_chunk::<8>()
+        .ok_or_else(|| malformed(format!("a safetensors file has at least 8 bytes, this one has {}", bytes.len())))?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > MAX_HEADER_BYTES {
+        return Err(malformed(format!("its length is at most {MAX_HEADER_BYTES} bytes, given: {length}")));
+    }
+    let (header, data) = rest.split_at_checked(length).ok_or_else(|| {
+        malformed(format!("it has {length} bytes, but the file ends after {} of them: truncated?", rest.len()))
+    })?;
+    // `Metadata` checks shapes against ranges, and that the ranges follow one another from 0.
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| malformed(error.to_string()))?;
+    if metadata.data_len() != data.len() {
+        let (needed, found) = (metadata.data_len(), data.len());
+        return Err(malformed(format!("the tensors take {needed} bytes, the file has {found} for them: truncated?")));
+    }
+    let start = bytes.len() - data.len();
+    let tensor = |name: String| {
+        let info = metadata.info(&name).ok_or_else(|| malformed(format!("no tensor `{name}`")))?;
+        let format = format_of(info.dtype).ok_or_else(|| Error::Unsupported {
+            file: file.into(),
+            what: format!("dtype of tensor `{name}`:"),
+            found: format!("{:?}", info.dtype),
+            supported: "F32, F16, BF16".into(),
+        })?;
+        let range = start + info.data_offsets.0..start + info.data_offsets.1;
+        Tensor::in_bytes(&name, format, info.shape.clone(), bytes.clone(), range)
+            .map_err(|reason| Error::malformed(file, format!("tensor `{name}`"), reason))
+    };
+    metadata.offset_keys().into_iter().map(tensor).collect()
+}
+
+fn format_of(dtype: Dtype) -> Option<Format> {
+    match dtype {
+        Dtype::F32 => Some(Format::F32),
+        Dtype::F16 => Some(Format::F16),
+        Dtype::BF16 => Some(Format::BF16),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    }
+
+    fn small() -> Vec<u8> {
+        let header = r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},
+            "b":{"dtype":"BF16","shape":[3],"data_offsets":[16,22]},"__metadata__":{"format":"pt"}}"#;
+        file(header, 22)
+    }
+
+    fn message(bytes: Vec<u8>) -> String {
+        read("model.safetensors", &bytes.into()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn tensors_keep_their_place() {
+        let tensors = read("x", &small().into()).unwrap();
+        assert_eq!(format!("{tensors:?}"), "[a F32 [2, 2], b BF16 [3]]");
+        assert_eq!(tensors[1].bytes().len(), 6);
+    }
+
+    #[test]
+    fn faults_are_named() {
+        let mut short = small();
+        short.pop();
+        assert!(message(short).contains("take 22 bytes, the file has 21"));
+        assert!(message(vec![1, 2]).contains("at least 8 bytes"));
+        assert!(message(vec![0xff; 16]).contains("at most 100000000"));
+        assert!(message(file("{}", 3)).contains("take 0 bytes, the file has 3"));
+        let integers = file(r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, 8);
+        let expected =
+            "model.safetensors: dtype of tensor `ids`: `I64` is not supported\n  hint: supported are F32, F16, BF16";
+        assert_eq!(message(integers), expected);
+    }
+
+    #[test]
+    fn ranges_beyond_all_memory_are_errors() {
+        let end = u64::MAX / 8;
+        let header = format!(r#"{{"a":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{end}]}}}}"#, end / 4);
+        assert!(read("x", &file(&header, 0).into()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_bytes_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+                                     cut in any::<prop::sample::Index>()) {
+            let mut bytes = small();
+            for (place, value) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+            let length = bytes.len();
+            let _ = read("x", &bytes.clone().into());
+            bytes.truncate(cut.index(length));
+            prop_assert!(read("x", &bytes.into()).is_err());
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The tokens with a role.
+
+use serde_json::{Map, Value};
+use tokenizers::Tokenizer;
+
+/// Tokens with a role, as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a text.
+    pub bos: Option<String>,
+    /// Ends a text.
+    pub eos: Option<String>,
+    /// Fills a batch.
+    pub pad: Option<String>,
+    /// Stands for what the vocabulary cannot say.
+    pub unk: Option<String>,
+}
+
+impl SpecialTokens {
+    /// From `tokenizer_config.json`, and `special_tokens_map.json` for the roles that the former does not mention.
+    pub(super) fn from_files(files: [&Map<String, Value>; 2]) -> Self {
+        let token = |role: &str| {
+            let value = files.iter().find_map(|file| file.get(role))?;
+            let text = value.get("content").unwrap_or(value);
+            text.as_str().map(str::to_owned)
+        };
+        Self { bos: token("bos_token"), eos: token("eos_token"), pad: token("pad_token"), unk: token("unk_token") }
+    }
+}
+
+/// Tokens that end an answer in the published models, whether or not their config says so.
+const WELL_KNOWN_ENDS: [&str; 6] =
+    ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|eom_id|>", "<|endoftext|>"];
+
+/// All ids that end an answer, ascending: those given, those in `eos_token_id` of the configs, EOS, and the well-known
+/// ones where they are special tokens of the vocabulary.
+pub(super) fn end_tokens(
+    tokenizer: &Tokenizer,
+    special: &SpecialTokens,
+    configs: [&Map<String, Value>; 2],
+    mut ids: Vec<u32>,
+) -> Vec<u32> {
+    let declared = configs.into_iter().filter_map(|config| config.get("eos_token_id"));
+    let declared = declared.flat_map(|ids| ids.as_array().map_or(std::slice::from_ref(ids), Vec::as_slice));
+    ids.extend(declared.filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+    ids.extend(special.eos.as_ref().and_then(|eos| tokenizer.token_to_id(eos)));
+    let added = tokenizer.get_added_vocabulary();
+    let well_known = WELL_KNOWN_ENDS.into_iter().filter(|token| added.is_special_token(token));
+    ids.extend(well_known.filter_map(|token| tokenizer.token_to_id(token)));
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}

@@ -1,0 +1,226 @@
+//! Tensors by name.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug, Formatter},
+    ops::Range,
+};
+
+use super::bytes::Bytes;
+use crate::{Error, Format, Result};
+
+/// All tensors of a checkpoint, under their Hugging Face names.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    /// The file or folder, for messages.
+    file: String,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Weights {
+    /// A set of tensors; `file` is where they come from, for messages. Of two with the same name the later one stays.
+    pub fn new(file: impl Into<String>, tensors: impl IntoIterator<Item = Tensor>) -> Self {
+        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Self { file: file.into(), tensors }
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// All names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// All tensors, in alphabetical order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
+        self.tensors.values()
+    }
+
+    /// Bytes that all tensors take together.
+    pub fn total_bytes(&self) -> usize {
+        self.iter().map(|tensor| tensor.bytes().len()).sum()
+    }
+
+    /// Takes tensors by name and shape, in the order given.
+    ///
+    /// # Errors
+    /// One error names all tensors that are missing or have another shape.
+    pub fn require(&self, wanted: &[(String, Vec<usize>)]) -> Result<Vec<Tensor>> {
+        let mut problems = Vec::new();
+        let mut found = Vec::with_capacity(wanted.len());
+        for (name, shape) in wanted {
+            match self.get(name) {
+                Some(tensor) if tensor.shape == *shape => found.push(tensor.clone()),
+                Some(tensor) => problems.push(format!("`{name}` has shape {:?}, expected {shape:?}", tensor.shape)),
+                None => problems.push(format!("`{name}` is missing, expected with shape {shape:?}")),
+            }
+        }
+        if problems.is_empty() { Ok(found) } else { Err(Error::Tensors { file: self.file.clone(), problems }) }
+    }
+}
+
+/// A tensor whose bytes lie in a file or in static memory. Cloning it copies no weights.
+#[derive(Clone)]
+pub struct Tensor {
+    /// Its Hugging Face name, as `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// How its values are stored.
+    pub format: Format,
+    /// Its dimensions, outermost first as in torch: a linear layer has `[outputs, inputs]`.
+    pub shape: Vec<usize>,
+    bytes: Bytes,
+    range: Range<usize>,
+}
+
+impl Tensor {
+    /// A tensor of its own bytes.
+    ///
+    /// # Errors
+    /// The bytes are more or fewer than the shape needs, or a row is no whole number of blocks.
+    pub fn new(name: impl Into<String>, format: Format, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
+        let range = 0..bytes.len();
+        let name = name.into();
+        Self::in_bytes(&name, format, shape, bytes.into(), range)
+            .map_err(|reason| Error::Tensors { file: "memory".into(), problems: vec![format!("`{name}` {reason}")] })
+    }
+
+    /// A tensor at a place in a file; the error is the reason without the name.
+    pub(crate) fn in_bytes(
+        name: &str,
+        format: Format,
+        shape: Vec<usize>,
+        bytes: Bytes,
+        range: Range<usize>,
+    ) -> Result<Self, String> {
+        let needed = tensor_bytes(format, &shape)?;
+        if bytes.get(range.clone()).is_none_or(|bytes| bytes.len() != needed) {
+            let length = bytes.len();
+            return Err(format!("needs {needed} bytes, its place is {range:?} in a file of {length} bytes"));
+        }
+        Ok(Self { name: name.into(), format, shape, bytes, range })
+    }
+
+    /// The same tensor under another name.
+    pub(crate) fn renamed(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Its bytes, row after row.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+
+    /// The product of all dimensions but the last; 1 for a vector.
+    pub fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+
+    /// The last dimension; 1 for a scalar.
+    pub fn columns(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    fn bytes_per_row(&self) -> usize {
+        self.columns() / self.format.block_values() * self.format.block_bytes()
+    }
+
+    /// The bytes of one row.
+    pub fn row_bytes(&self, row: usize) -> &[u8] {
+        let length = self.bytes_per_row();
+        &self.bytes()[row * length..(row + 1) * length]
+    }
+
+    /// Reads one row into `out`, which has as many values as the tensor has columns.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        self.format.dequantize(self.row_bytes(row), out);
+    }
+
+    /// All values, row after row.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.rows() * self.columns()];
+        self.format.dequantize(self.bytes(), &mut values);
+        values
+    }
+
+    /// Rows `start..start + count` as a matrix of their own, without a copy: the parts of a fused projection.
+    ///
+    /// # Panics
+    /// Where there are no such rows, as slicing does.
+    pub fn narrow_rows(&self, start: usize, count: usize) -> Self {
+        assert!(start.checked_add(count).is_some_and(|end| end <= self.rows()), "rows of `{}`", self.name);
+        let length = self.bytes_per_row();
+        let first = self.range.start + start * length;
+        let range = first..first + count * length;
+        Self { shape: vec![count, self.columns()], range, ..self.clone() }
+    }
+}
+
+/// The bytes that a tensor takes.
+pub(super) fn tensor_bytes(format: Format, shape: &[usize]) -> Result<usize, String> {
+    let columns = shape.last().copied().unwrap_or(1);
+    let row = format.bytes_for(columns).ok_or_else(|| {
+        format!(
+            "has rows of {columns} values, which is no whole number of {format} blocks of {}",
+            format.block_values()
+        )
+    })?;
+    let outer = &shape[..shape.len().saturating_sub(1)];
+    outer
+        .iter()
+        .try_fold(row, |bytes, dimension| bytes.checked_mul(*dimension))
+        .ok_or_else(|| format!("has shape {shape:?}, more values than memory can hold"))
+}
+
+impl Debug for Tensor {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {:?}", self.name, self.format, self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix() -> Tensor {
+        let bytes = Format::F32.quantize(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        Tensor::new("m", Format::F32, vec![3, 2], bytes).unwrap()
+    }
+
+    #[test]
+    fn rows_are_read_and_narrowed_without_a_copy() {
+        let tensor = matrix();
+        let mut row = [0.0; 2];
+        tensor.dequantize_row(1, &mut row);
+        assert_eq!(row, [3.0, 4.0]);
+        let narrow = tensor.narrow_rows(1, 2);
+        assert_eq!((narrow.shape.as_slice(), narrow.to_f32()), ([2, 2].as_slice(), vec![3.0, 4.0, 5.0, 6.0]));
+        assert_eq!(narrow.bytes().as_ptr(), tensor.row_bytes(1).as_ptr());
+    }
+
+    #[test]
+    fn a_vector_is_one_row() {
+        let tensor = Tensor::new("v", Format::F16, vec![4], vec![0; 8]).unwrap();
+        assert_eq!((tensor.rows(), tensor.columns()), (1, 4));
+    }
+
+    #[test]
+    fn one_error_names_all_that_is_amiss() {
+        let weights = Weights::new("folder", [matrix()]);
+        let wanted = [("m".into(), vec![2, 3]), ("n".into(), vec![1]), ("o".into(), vec![2])];
+        let error = weights.require(&wanted).unwrap_err().to_string();
+        let expected = "folder: the weights do not fit the model:\n  `m` has shape [3, 2], expected [2, 3]\n  \
+                        `n` is missing, expected with shape [1]\n  `o` is missing, expected with shape [2]";
+        assert_eq!(error, expected);
+        assert_eq!(weights.require(&[("m".into(), vec![3, 2])]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        assert!(Tensor::new("t", Format::F32, vec![2, 2], vec![0; 15]).is_err());
+        assert!(Tensor::new("t", Format::Q8_0, vec![2, 16], vec![0; 34]).is_err());
+        assert!(Tensor::new("t", Format::F32, vec![usize::MAX, usize::MAX], vec![]).is_err());
+    }
+}

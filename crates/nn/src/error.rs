@@ -1,0 +1,110 @@
+//! What can go wrong, in words a user can act on.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::Format;
+
+/// The result of anything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every failure names the file and the thing in it that is at fault, and a `hint:` where there is a next step.
+///
+/// `file` is a path, or the name of an embedded checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint lacks a file.
+    #[error("{file}: missing {missing}\n  hint: {hint}")]
+    MissingFile {
+        /// The folder looked in.
+        file: String,
+        /// What is not there.
+        missing: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A file that is left alone on purpose.
+    #[error("{file}: refused: {reason}\n  hint: {hint}")]
+    Refused {
+        /// The file.
+        file: String,
+        /// Why it is not read.
+        reason: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A file that does not keep to its format.
+    #[error("{file}: {at}: {reason}")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// The key, tensor or part of the file at fault.
+        at: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something valid that this crate does not implement.
+    #[error("{file}: {what} `{found}` is not supported\n  hint: supported are {supported}")]
+    Unsupported {
+        /// The file.
+        file: String,
+        /// The kind of thing: an architecture, a tensor type.
+        what: String,
+        /// What the file asks for.
+        found: String,
+        /// What could be read instead.
+        supported: String,
+    },
+    /// Tensors that a model needs and the checkpoint does not have in that shape.
+    #[error("{file}: the weights do not fit the model:{}", Lines(problems))]
+    Tensors {
+        /// The file or folder.
+        file: String,
+        /// One line for each tensor at fault.
+        problems: Vec<String>,
+    },
+    /// A tokenizer that does not parse.
+    #[error("{file}: tokenizer: {reason}")]
+    Tokenizer {
+        /// The file.
+        file: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Values that cannot be written in a format.
+    #[error("{values} values cannot be written as {format}: {reason}")]
+    Quantize {
+        /// The format asked for.
+        format: Format,
+        /// How many values were given.
+        values: usize,
+        /// What stands in the way.
+        reason: String,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Error {
+    /// A part `at` of `file` breaks the rules of its format.
+    pub(crate) fn malformed(file: &str, at: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Malformed { file: file.into(), at: at.into(), reason: reason.into() }
+    }
+}
+
+/// Lines of a list, as many as a terminal holds.
+struct Lines<'a>(&'a [String]);
+
+impl Display for Lines<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 24;
+        for line in self.0.iter().take(SHOWN) {
+            write!(f, "\n  {line}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}

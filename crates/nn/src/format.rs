@@ -1,0 +1,225 @@
+//! How the values of a tensor are stored: plain floats, or blocks of small integers that share a scale.
+//!
+//! The block layouts are those of ggml (<https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>).
+
+mod k_blocks;
+mod quantize;
+mod small_blocks;
+
+use std::fmt::{self, Display, Formatter};
+
+use half::{f16, slice::HalfFloatSliceExt};
+
+/// The storage format of a tensor, spelled as ggml and safetensors spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the documentation")]
+#[allow(non_camel_case_types, reason = "the names are those that files and users write")]
+pub enum Format {
+    F32,
+    F16,
+    BF16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+/// One row of the table of formats.
+struct Layout {
+    format: Format,
+    name: &'static str,
+    /// The number of this type in a GGUF file.
+    ggml_type: u32,
+    block_values: usize,
+    block_bytes: usize,
+    /// Reads whole blocks into whole blocks of values.
+    dequantize: fn(&[u8], &mut [f32]),
+}
+
+macro_rules! layouts {
+    ($($format:ident $ggml_type:literal: $values:literal in $bytes:literal, $dequantize:path;)*) => {
+        &[$(Layout {
+            format: Format::$format,
+            name: stringify!($format),
+            ggml_type: $ggml_type,
+            block_values: $values,
+            block_bytes: $bytes,
+            dequantize: $dequantize,
+        }),*]
+    };
+}
+
+/// In the order of [`Format`].
+const LAYOUTS: &[Layout] = layouts! {
+    F32   0:   1 in   4, read_f32;
+    F16   1:   1 in   2, read_f16;
+    BF16 30:   1 in   2, read_bf16;
+    Q8_0  8:  32 in  34, small_blocks::q8_0;
+    Q4_0  2:  32 in  18, small_blocks::q4_0;
+    Q4_1  3:  32 in  20, small_blocks::q4_1;
+    Q5_0  6:  32 in  22, small_blocks::q5_0;
+    Q5_1  7:  32 in  24, small_blocks::q5_1;
+    Q2_K 10: 256 in  84, k_blocks::q2_k;
+    Q3_K 11: 256 in 110, k_blocks::q3_k;
+    Q4_K 12: 256 in 144, k_blocks::q4_k;
+    Q5_K 13: 256 in 176, k_blocks::q5_k;
+    Q6_K 14: 256 in 210, k_blocks::q6_k;
+};
+
+impl Format {
+    /// Every format there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        LAYOUTS.iter().map(|layout| layout.format)
+    }
+
+    /// The format of this name (`"Q4_K"`, in either case).
+    pub fn parse(name: &str) -> Option<Self> {
+        LAYOUTS.iter().find(|layout| layout.name.eq_ignore_ascii_case(name)).map(|layout| layout.format)
+    }
+
+    /// The format of a tensor type in a GGUF file.
+    pub(crate) fn from_ggml_type(ggml_type: u32) -> Option<Self> {
+        LAYOUTS.iter().find(|layout| layout.ggml_type == ggml_type).map(|layout| layout.format)
+    }
+
+    /// All names, for messages.
+    pub(crate) fn names() -> String {
+        LAYOUTS.iter().map(|layout| layout.name).collect::<Vec<_>>().join(", ")
+    }
+
+    fn layout(self) -> &'static Layout {
+        &LAYOUTS[self as usize]
+    }
+
+    /// The name, as files spell it.
+    pub fn name(self) -> &'static str {
+        self.layout().name
+    }
+
+    /// Values in a block. A row of a tensor is a whole number of blocks.
+    pub fn block_values(self) -> usize {
+        self.layout().block_values
+    }
+
+    /// Bytes in a block.
+    pub fn block_bytes(self) -> usize {
+        self.layout().block_bytes
+    }
+
+    /// Bytes that `values` values take, or `None` where they are no whole number of blocks (or too many to count).
+    pub fn bytes_for(self, values: usize) -> Option<usize> {
+        let Layout { block_values, block_bytes, .. } = *self.layout();
+        values.is_multiple_of(block_values).then(|| (values / block_values).checked_mul(block_bytes))?
+    }
+
+    /// Reads whole blocks into `out`; values beyond the shorter of the two are left alone.
+    pub fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
+        debug_assert_eq!(self.bytes_for(out.len()), Some(bytes.len()), "{self}");
+        (self.layout().dequantize)(bytes, out);
+    }
+
+    /// Writes values, to the nearest. Offered for F32, F16, BF16, Q8_0 and Q4_0.
+    ///
+    /// # Errors
+    /// Another format, or values that are no whole number of blocks.
+    pub fn quantize(self, values: &[f32]) -> crate::Result<Vec<u8>> {
+        quantize::quantize(self, values)
+    }
+}
+
+impl Display for Format {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn read_f32(bytes: &[u8], out: &mut [f32]) {
+    for (bytes, out) in bytes.as_chunks::<4>().0.iter().zip(out) {
+        *out = f32::from_le_bytes(*bytes);
+    }
+}
+
+fn read_bf16(bytes: &[u8], out: &mut [f32]) {
+    for (bytes, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
+        *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+    }
+}
+
+fn read_f16(bytes: &[u8], out: &mut [f32]) {
+    // `half` converts slices with the processor's own instruction where there is one, but wants them aligned.
+    let mut halves = [f16::ZERO; 64];
+    for (bytes, out) in bytes.chunks(128).zip(out.chunks_mut(64)) {
+        for (bytes, half) in bytes.as_chunks::<2>().0.iter().zip(&mut halves) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        halves[..out.len()].convert_to_f32_slice(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum() {
+        for (row, layout) in LAYOUTS.iter().enumerate() {
+            assert_eq!(layout.format as usize, row);
+            assert_eq!(Format::parse(&layout.name.to_lowercase()), Some(layout.format));
+            assert_eq!(Format::from_ggml_type(layout.ggml_type), Some(layout.format));
+        }
+    }
+
+    #[test]
+    fn bytes_are_counted_in_whole_blocks() {
+        assert_eq!(Format::Q4_K.bytes_for(512), Some(288));
+        assert_eq!(Format::Q4_K.bytes_for(100), None);
+        assert_eq!(Format::F32.bytes_for(usize::MAX), None);
+    }
+
+    #[test]
+    fn halves_are_read_at_any_length() {
+        for length in [1, 63, 64, 65, 200] {
+            let values: Vec<f32> = (0..length).map(|i| i as f32 * 0.5 - 7.0).collect();
+            for format in [Format::F16, Format::BF16, Format::F32] {
+                let mut out = vec![0.0; length];
+                format.dequantize(&format.quantize(&values).unwrap(), &mut out);
+                assert_eq!(out, values, "{format}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_read_as_the_reference_reads_them() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/quant_blocks.json");
+        let Ok(golden) = fs_err::read(path) else {
+            eprintln!("skipped: no {path}");
+            return;
+        };
+        let golden: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&golden).unwrap();
+        for (name, case) in &golden {
+            let format = Format::parse(name).unwrap();
+            let numbers = ["type_id", "block_values", "block_bytes"].map(|key| case[key].as_u64().unwrap() as usize);
+            let layout = format.layout();
+            assert_eq!(numbers, [layout.ggml_type as usize, layout.block_values, layout.block_bytes], "{name}");
+            let hex = case["hex"].as_str().unwrap();
+            let bytes: Vec<u8> =
+                (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+            let values = case["values"].as_array().unwrap();
+            let mut out = vec![0.0; values.len()];
+            format.dequantize(&bytes, &mut out);
+            for (place, (value, expected)) in out.iter().zip(values).enumerate() {
+                let expected = expected.as_f64().unwrap() as f32;
+                assert!(
+                    (value - expected).abs() <= 1e-5 * (1.0 + expected.abs()),
+                    "{name} {place}: {value} for {expected}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Writing values in a format, rounding as ggml's reference does.
+
+use half::{bf16, f16};
+
+use super::Format;
+use crate::{Error, Result};
+
+pub(super) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>> {
+    let refuse = |reason: String| Error::Quantize { format, values: values.len(), reason };
+    let size = format
+        .bytes_for(values.len())
+        .ok_or_else(|| refuse(format!("a block has {} values", format.block_values())))?;
+    let mut bytes = Vec::with_capacity(size);
+    match format {
+        Format::F32 => values.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
+        Format::F16 => values.iter().for_each(|value| bytes.extend(f16::from_f32(*value).to_le_bytes())),
+        Format::BF16 => values.iter().for_each(|value| bytes.extend(bf16::from_f32(*value).to_le_bytes())),
+        Format::Q8_0 => values.as_chunks::<32>().0.iter().for_each(|block| write_q8_0(block, &mut bytes)),
+        Format::Q4_0 => values.as_chunks::<32>().0.iter().for_each(|block| write_q4_0(block, &mut bytes)),
+        _ => return Err(refuse("only F32, F16, BF16, Q8_0 and Q4_0 can be written".into())),
+    }
+    Ok(bytes)
+}
+
+fn reciprocal(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { scale.recip() }
+}
+
+fn write_q8_0(block: &[f32; 32], bytes: &mut Vec<u8>) {
+    let scale = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs())) / 127.0;
+    let inverse = reciprocal(scale);
+    bytes.extend(f16::from_f32(scale).to_le_bytes());
+    bytes.extend(block.iter().map(|value| (value * inverse).round() as i8 as u8));
+}
+
+fn write_q4_0(block: &[f32; 32], bytes: &mut Vec<u8>) {
+    // The value farthest from zero becomes -8, the one end of the range that has no counterpart.
+    let farthest = block.iter().fold(0.0f32, |far, value| if value.abs() > far.abs() { *value } else { far });
+    let scale = farthest / -8.0;
+    let inverse = reciprocal(scale);
+    let quant = |value: f32| ((value * inverse + 8.5) as u8).min(15);
+    bytes.extend(f16::from_f32(scale).to_le_bytes());
+    bytes.extend((0..16).map(|place| quant(block[place]) | (quant(block[place + 16]) << 4)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_to_the_nearest() {
+        let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.0) / 9.0).collect();
+        for (format, tolerance) in
+            [(Format::F32, 0.0), (Format::BF16, 0.02), (Format::Q8_0, 0.02), (Format::Q4_0, 0.45)]
+        {
+            let mut out = vec![0.0; 64];
+            format.dequantize(&quantize(format, &values).unwrap(), &mut out);
+            for (value, out) in values.iter().zip(&out) {
+                assert!((value - out).abs() <= tolerance, "{format}: {value} became {out}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_of_zeros_stays_zero() {
+        let mut out = vec![1.0; 32];
+        Format::Q8_0.dequantize(&quantize(Format::Q8_0, &[0.0; 32]).unwrap(), &mut out);
+        assert_eq!(out, [0.0; 32]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_says_why() {
+        let error = quantize(Format::Q8_0, &[0.0; 33]).unwrap_err().to_string();
+        assert_eq!(error, "33 values cannot be written as Q8_0: a block has 32 values");
+        assert!(quantize(Format::Q4_K, &[0.0; 256]).unwrap_err().to_string().contains("only F32"));
+    }
+}
