@@ -22,7 +22,7 @@ pub use self::{
     special::SpecialTokens,
     weights::{Tensor, Weights},
 };
-use crate::{Error, Result};
+use crate::{Error, Format, Result};
 
 /// Everything a checkpoint says about a model.
 #[derive(Clone, Debug)]
@@ -82,6 +82,16 @@ impl Checkpoint {
     /// As [`Checkpoint::open`].
     pub fn from_bytes(name: &str, files: &[(&str, &'static [u8])]) -> Result<Self> {
         folder::open(Folder::Embedded { name, files })
+    }
+
+    /// The same checkpoint with its matrices written in another format, in memory of their own. Vectors stay, and so do
+    /// matrices whose rows are no whole number of the format's blocks.
+    ///
+    /// # Errors
+    /// [`Error::Quantize`] for a format that can be read but not written.
+    pub fn with_matrices_in(mut self, format: Format) -> Result<Self> {
+        self.weights = self.weights.with_matrices_in(format)?;
+        Ok(self)
     }
 }
 

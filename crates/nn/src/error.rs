@@ -81,6 +81,57 @@ pub enum Error {
         /// What stands in the way.
         reason: String,
     },
+    /// An architecture that is none of [`crate::arch::ARCHS`].
+    #[error("architecture `{found}` is not supported\n  hint: supported are {known}")]
+    UnknownArchitecture {
+        /// What the configuration names.
+        found: String,
+        /// What it could have named.
+        known: String,
+    },
+    /// A value in a configuration that no model can be made of, or one that is not implemented.
+    #[error("config: `{key}` is {value}: {problem}")]
+    Config {
+        /// The key, with the section it is in.
+        key: String,
+        /// Its value as JSON.
+        value: String,
+        /// What was needed instead.
+        problem: String,
+    },
+    /// A span that cannot be run.
+    #[error("slot {slot}: {problem}")]
+    Span {
+        /// The slot.
+        slot: u64,
+        /// What is wrong, with the limit and the value.
+        problem: String,
+    },
+    /// Hidden states that are no whole number of rows.
+    #[error("{floats} floats are no whole number of rows of {width}")]
+    Rows {
+        /// How many were given.
+        floats: usize,
+        /// Floats of a row.
+        width: usize,
+    },
+    /// A format that is not one of [`Format::all`].
+    #[error("there is no weight format `{name}`\n  hint: known are {}", Format::names())]
+    UnknownFormat {
+        /// The name given.
+        name: String,
+    },
+    /// The threads to compute with could not be started.
+    #[error("{} threads could not be started: {reason}", threads.map_or_else(|| "all cores'".to_owned(), |n| n.to_string()))]
+    Threads {
+        /// How many were asked for.
+        threads: Option<usize>,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// The tokenizer or the chat template is at fault.
+    #[error(transparent)]
+    Text(#[from] wsd_core::Error),
     /// A file could not be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),

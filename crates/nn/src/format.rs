@@ -7,6 +7,7 @@ mod quantize;
 mod small_blocks;
 
 use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
 
 use half::{f16, slice::HalfFloatSliceExt};
 
@@ -130,6 +131,14 @@ impl Format {
     /// Another format, or values that are no whole number of blocks.
     pub fn quantize(self, values: &[f32]) -> crate::Result<Vec<u8>> {
         quantize::quantize(self, values)
+    }
+}
+
+impl FromStr for Format {
+    type Err = crate::Error;
+
+    fn from_str(name: &str) -> crate::Result<Self> {
+        Self::parse(name).ok_or_else(|| crate::Error::UnknownFormat { name: name.to_owned() })
     }
 }
 

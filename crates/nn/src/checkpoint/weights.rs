@@ -44,6 +44,24 @@ impl Weights {
         self.iter().map(|tensor| tensor.bytes().len()).sum()
     }
 
+    /// See [`crate::Checkpoint::with_matrices_in`].
+    pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
+        let convert = |tensor: Tensor| {
+            if tensor.shape.len() < 2 || tensor.format == format || tensor.columns() % format.block_values() != 0 {
+                return Ok(tensor);
+            }
+            let mut bytes = Vec::with_capacity(format.bytes_for(tensor.rows() * tensor.columns()).unwrap_or(0));
+            let mut row = vec![0.0; tensor.columns()];
+            for i in 0..tensor.rows() {
+                tensor.dequantize_row(i, &mut row);
+                bytes.extend(format.quantize(&row)?);
+            }
+            Tensor::new(tensor.name, format, tensor.shape, bytes)
+        };
+        let tensors = self.tensors.into_values().map(convert).collect::<Result<Vec<_>>>()?;
+        Ok(Self::new(self.file, tensors))
+    }
+
     /// Takes tensors by name and shape, in the order given.
     ///
     /// # Errors

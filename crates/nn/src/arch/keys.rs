@@ -1,0 +1,107 @@
+//! Typed reading of a configuration: a wrong value is an error that names the key and the value.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// A configuration, or a section of one. A key whose value is `null` counts as absent.
+pub(crate) struct Keys<'a> {
+    map: &'a Map<String, Value>,
+    path: String,
+}
+
+impl<'a> Keys<'a> {
+    pub(crate) fn new(map: &'a Map<String, Value>) -> Self {
+        Self { map, path: String::new() }
+    }
+
+    /// A copy with numbers where keys are absent.
+    pub(crate) fn completed(&self, defaults: &[(&str, usize)]) -> Map<String, Value> {
+        let mut completed = self.map.clone();
+        for (key, default) in defaults.iter().filter(|(key, _)| !self.has(key)) {
+            completed.insert((*key).to_owned(), (*default).into());
+        }
+        completed
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The value as written, `null` included.
+    pub(crate) fn raw(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key)
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The error for this key and the value it has.
+    pub(crate) fn fault(&self, key: &str, problem: &str) -> Error {
+        let value = self.map.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
+        let value = if value.chars().count() > 120 { value.chars().take(120).collect::<String>() + "..." } else { value };
+        Error::Config { key: format!("{}{key}", self.path), value, problem: problem.to_owned() }
+    }
+
+    /// A whole number from 1 to `most`.
+    pub(crate) fn count(&self, key: &str, most: usize) -> Result<usize> {
+        let count = self.get(key).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
+        count
+            .filter(|count| (1..=most).contains(count))
+            .ok_or_else(|| self.fault(key, &format!("a whole number from 1 to {most} is needed")))
+    }
+
+    /// As [`Keys::count`], with a default where the key is absent.
+    pub(crate) fn count_or(&self, key: &str, most: usize, default: usize) -> Result<usize> {
+        if self.has(key) { self.count(key, most) } else { Ok(default) }
+    }
+
+    /// A whole number, 0 allowed.
+    pub(crate) fn whole_or(&self, key: &str, default: usize) -> Result<usize> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let whole = value.as_u64().and_then(|whole| usize::try_from(whole).ok());
+        whole.ok_or_else(|| self.fault(key, "a whole number is needed"))
+    }
+
+    /// A finite number above 0.
+    pub(crate) fn positive(&self, key: &str) -> Result<f64> {
+        let number = self.get(key).and_then(Value::as_f64).filter(|number| number.is_finite() && *number > 0.0);
+        number.ok_or_else(|| self.fault(key, "a number above 0 is needed"))
+    }
+
+    /// As [`Keys::positive`], with a default where the key is absent.
+    pub(crate) fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
+        if self.has(key) { self.positive(key) } else { Ok(default) }
+    }
+
+    pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.fault(key, "true or false is needed")),
+        }
+    }
+
+    pub(crate) fn text_or(&self, key: &str, default: &'a str) -> Result<&'a str> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_str().ok_or_else(|| self.fault(key, "a text is needed")),
+        }
+    }
+
+    /// A list of `len` finite numbers above 0.
+    pub(crate) fn factors(&self, key: &str, len: usize) -> Result<Vec<f32>> {
+        let list = self.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let numbers: Vec<f32> = list.iter().filter_map(Value::as_f64).map(|number| number as f32).collect();
+        if list.len() == len && numbers.len() == len && numbers.iter().all(|number| number.is_finite() && *number > 0.0) {
+            return Ok(numbers);
+        }
+        Err(self.fault(key, &format!("a list of {len} numbers above 0 is needed")))
+    }
+
+    pub(crate) fn section(&self, key: &str) -> Result<Option<Keys<'a>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let map = value.as_object().ok_or_else(|| self.fault(key, "a section is needed"))?;
+        Ok(Some(Keys { map, path: format!("{}{key}.", self.path) }))
+    }
+}

@@ -1,0 +1,173 @@
+//! Rotary positions: Su et al. 2021 (arXiv 2104.09864), and the ways checkpoints stretch them.
+
+use std::f64::consts::PI;
+
+use super::keys::Keys;
+use crate::error::Result;
+
+/// One rotary embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopePlan {
+    /// Leading dimensions of a head that rotate; even.
+    pub dims: usize,
+    /// Base of the frequencies: pair `i` turns by `theta^(-2i/dims)` per position.
+    pub theta: f64,
+    /// How the frequencies are stretched.
+    pub scaling: Scaling,
+    /// Pairs are neighbours `(2i, 2i+1)` rather than `(i, i + dims/2)`.
+    pub interleaved: bool,
+}
+
+/// How frequencies are stretched beyond the length a model was first trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scaling {
+    /// Not at all.
+    None,
+    /// All divided by a factor.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Turns within the original length below which a frequency is low.
+        low: f64,
+        /// Turns within the original length above which a frequency is high.
+        high: f64,
+        /// The length of first training.
+        original: f64,
+    },
+    /// Each divided by a number that the file gives.
+    Divided {
+        /// One divisor per pair.
+        divisors: Vec<f32>,
+    },
+    /// LongRoPE (arXiv 2402.13753): a divisor per pair, one list for sequences up to the original length and one for
+    /// longer ones.
+    Long {
+        /// Divisors for sequences of at most `original` tokens.
+        short: Vec<f32>,
+        /// Divisors for longer sequences.
+        long: Vec<f32>,
+        /// The length of first training.
+        original: usize,
+        /// Factor on cosine and sine.
+        attention: f32,
+    },
+}
+
+impl RopePlan {
+    /// From `rope_parameters` (transformers 5, possibly one section per kind of layer), else from `rope_theta` and
+    /// `rope_scaling`.
+    pub(super) fn parse(keys: &Keys<'_>, head_dim: usize, kind: &str, default_theta: f64) -> Result<Self> {
+        let parameters = match keys.section("rope_parameters")? {
+            Some(nested) if nested.has(kind) => nested.section(kind)?,
+            flat => flat,
+        };
+        let old_theta = keys.positive_or("rope_theta", default_theta)?;
+        let (theta, section) = match parameters {
+            Some(section) => (section.positive_or("rope_theta", old_theta)?, Some(section)),
+            None => (old_theta, keys.section("rope_scaling")?),
+        };
+        let old_part = keys.positive_or("partial_rotary_factor", 1.0)?;
+        let part = match &section {
+            Some(section) => section.positive_or("partial_rotary_factor", old_part)?,
+            None => old_part,
+        };
+        let dims = (head_dim as f64 * part) as usize;
+        if dims == 0 || dims % 2 != 0 || dims > head_dim {
+            return Err(keys.fault("partial_rotary_factor", &format!("{dims} of {head_dim} dimensions cannot be paired")));
+        }
+        let scaling = match section {
+            _ if keys.has("wsd_rope_factors") => {
+                Scaling::Divided { divisors: keys.factors("wsd_rope_factors", dims / 2)? }
+            }
+            Some(section) => Scaling::parse(keys, &section, dims)?,
+            None => Scaling::None,
+        };
+        Ok(Self { dims, theta, scaling, interleaved: keys.flag_or("wsd_rope_interleaved", false)? })
+    }
+
+    /// A plain rotation of whole heads.
+    pub(super) fn plain(&self, theta: f64) -> Self {
+        Self { theta, scaling: Scaling::None, ..self.clone() }
+    }
+
+    pub(super) fn is_long(&self, len: usize) -> bool {
+        matches!(&self.scaling, Scaling::Long { original, .. } if len > *original)
+    }
+
+    /// Angle per position of each pair, in radians (`dims / 2` of them), for a short or a long sequence.
+    #[must_use]
+    pub fn frequencies(&self, long: bool) -> Vec<f32> {
+        (0..self.dims / 2)
+            .map(|pair| {
+                let plain = self.theta.powf(-((2 * pair) as f64) / self.dims as f64);
+                self.scaling.stretch(plain, pair, long) as f32
+            })
+            .collect()
+    }
+
+    /// Factor on cosine and sine.
+    #[must_use]
+    pub fn attention_factor(&self) -> f32 {
+        if let Scaling::Long { attention, .. } = &self.scaling { *attention } else { 1.0 }
+    }
+}
+
+impl Scaling {
+    fn parse(keys: &Keys<'_>, section: &Keys<'_>, dims: usize) -> Result<Self> {
+        let kind_key = if section.has("rope_type") { "rope_type" } else { "type" };
+        match section.text_or(kind_key, "default")? {
+            "default" => Ok(Self::None),
+            "linear" => Ok(Self::Linear { factor: section.positive("factor")? }),
+            "llama3" => Self::llama3(section),
+            "longrope" | "su" => Self::long(keys, section, dims),
+            _ => Err(section.fault(kind_key, "one of `default`, `linear`, `llama3`, `longrope` is needed")),
+        }
+    }
+
+    fn llama3(section: &Keys<'_>) -> Result<Self> {
+        let low = section.positive("low_freq_factor")?;
+        let high = section.positive("high_freq_factor")?;
+        if high <= low {
+            return Err(section.fault("high_freq_factor", &format!("it must exceed `low_freq_factor` = {low}")));
+        }
+        let original = section.positive("original_max_position_embeddings")?;
+        Ok(Self::Llama3 { factor: section.positive("factor")?, low, high, original })
+    }
+
+    /// The attention factor is `sqrt(1 + ln(s) / ln(original))`, where `s` is how many times longer the model now is.
+    fn long(keys: &Keys<'_>, section: &Keys<'_>, dims: usize) -> Result<Self> {
+        let max_len = keys.positive("max_position_embeddings")?;
+        let key = "original_max_position_embeddings";
+        let original = [keys, section].into_iter().find(|keys| keys.has(key)).unwrap_or(section).count(key, 1 << 28)?;
+        let factor = max_len / original as f64;
+        let formula = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).max(2.0).ln()).sqrt() };
+        Ok(Self::Long {
+            short: section.factors("short_factor", dims / 2)?,
+            long: section.factors("long_factor", dims / 2)?,
+            original,
+            attention: section.positive_or("attention_factor", formula)? as f32,
+        })
+    }
+
+    fn stretch(&self, frequency: f64, pair: usize, is_long: bool) -> f64 {
+        match self {
+            Self::None => frequency,
+            Self::Linear { factor } => frequency / factor,
+            Self::Llama3 { factor, low, high, original } => {
+                let turns = original * frequency / (2.0 * PI);
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                kept * frequency + (1.0 - kept) * frequency / factor
+            }
+            Self::Divided { divisors } => frequency / f64::from(divisors[pair]),
+            Self::Long { short, long, .. } => {
+                let divisors = if is_long { long } else { short };
+                frequency / f64::from(divisors[pair])
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One ragged step: all tokens through a layer at once, attention by sequence.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::Weights;
+use super::layer::Layer;
+use crate::arch::{Blueprint, QkNorm};
+use crate::cache::{LayerCache, Slot};
+use crate::executor::Span;
+use crate::kernels::{self, Attention, Rotation, Simd};
+
+/// Floats below which an elementwise pass stays on one thread.
+const ELEMENTS_PER_TASK: usize = 1 << 15;
+
+/// Buffers kept from step to step. Each is `(tokens, width)` of the step at hand.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// The residual stream.
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    attended: Vec<f32>,
+    output: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// Per rotary embedding: cosines and sines, `(tokens, dims / 2)` each.
+    angles: Vec<[Vec<f32>; 2]>,
+}
+
+/// A step under way.
+pub(super) struct Step<'a> {
+    plan: &'a Blueprint,
+    weights: &'a Weights,
+    scratch: &'a mut Scratch,
+    slots: &'a mut HashMap<u64, Slot>,
+    spans: &'a [Span<'a>],
+    /// Of each token: its span, and its position.
+    places: Vec<(usize, usize)>,
+}
+
+impl<'a> Step<'a> {
+    /// Embeds the tokens. The spans are valid and not empty, and their slots exist.
+    pub(super) fn new(
+        plan: &'a Blueprint,
+        weights: &'a Weights,
+        scratch: &'a mut Scratch,
+        slots: &'a mut HashMap<u64, Slot>,
+        spans: &'a [Span<'a>],
+    ) -> Self {
+        let places = spans.iter().enumerate();
+        let places = places.flat_map(|(index, span)| (0..span.tokens.len()).map(move |token| (index, span.start + token)));
+        let mut step = Self { plan, weights, scratch, slots, spans, places: places.collect() };
+        step.embed();
+        step.set_angles();
+        for span in spans {
+            step.slot_of(span).tokens.extend_from_slice(span.tokens);
+        }
+        step
+    }
+
+    fn slot_of(&mut self, span: &Span<'_>) -> &mut Slot {
+        self.slots.get_mut(&span.slot).expect("invariant: `cross_border` made the slot")
+    }
+
+    fn embed(&mut self) {
+        let width = self.plan.hidden;
+        self.scratch.x.resize(self.places.len() * width, 0.0);
+        let tokens = self.spans.iter().flat_map(|span| span.tokens);
+        for (row, token) in self.scratch.x.chunks_exact_mut(width).zip(tokens) {
+            self.weights.embedding.dequantize_row(*token as usize, row);
+            if self.plan.embedding_scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= self.plan.embedding_scale);
+            }
+        }
+    }
+
+    fn set_angles(&mut self) {
+        self.scratch.angles.resize_with(self.plan.ropes.len(), Default::default);
+        for (rope, [cos, sin]) in self.plan.ropes.iter().zip(&mut self.scratch.angles) {
+            let frequencies = [false, true].map(|long| rope.frequencies(long));
+            let factor = rope.attention_factor();
+            cos.clear();
+            sin.clear();
+            for (span, position) in &self.places {
+                let long = self.slots.get(&self.spans[*span].slot).is_some_and(|slot| slot.long);
+                for frequency in &frequencies[usize::from(long)] {
+                    // The product in single precision, as the reference implementations have it.
+                    let angle = f64::from(*position as f32 * frequency);
+                    cos.push(angle.cos() as f32 * factor);
+                    sin.push(angle.sin() as f32 * factor);
+                }
+            }
+        }
+    }
+
+    /// The whole of one layer.
+    pub(super) fn layer(&mut self, index: usize) {
+        let layer = &self.weights.layers[index];
+        self.project_heads(layer);
+        self.rotate(index);
+        self.append(index);
+        self.attend(index);
+        let simd = self.weights.simd;
+        layer.output.apply(simd, &self.scratch.attended, &mut self.scratch.output);
+        self.residual(layer.post_attention.as_deref());
+        self.feed_forward(layer);
+        self.residual(layer.post_mlp.as_deref());
+    }
+
+    /// Queries, keys and values of all tokens.
+    fn project_heads(&mut self, layer: &Layer) {
+        let (simd, plan) = (self.weights.simd, self.plan);
+        let Scratch { x, normed, query, key, value, .. } = &mut *self.scratch;
+        let input = pre_norm(simd, plan, layer.pre_attention.as_deref(), x, normed);
+        layer.query.apply(simd, input, query);
+        layer.key.apply(simd, input, key);
+        layer.value.apply(simd, input, value);
+        if let (Some([of_query, of_key]), QkNorm::PerHead | QkNorm::Full) = (&layer.qk_norm, plan.qk_norm) {
+            norm(simd, query, of_query, plan.norms.eps);
+            norm(simd, key, of_key, plan.norms.eps);
+        }
+    }
+
+    fn rotate(&mut self, index: usize) {
+        let plan = self.plan;
+        let rope = plan.layers[index].rope;
+        let (pairs, interleaved) = (plan.ropes[rope].dims / 2, plan.ropes[rope].interleaved);
+        let Scratch { query, key, angles, .. } = &mut *self.scratch;
+        let [cos, sin] = &angles[rope];
+        for (heads, width) in [(query, plan.query_width()), (key, plan.kv_width())] {
+            let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
+            for (heads, (cos, sin)) in heads.chunks_exact_mut(width).zip(angles) {
+                kernels::rotate(heads, plan.head_dim, Rotation { cos, sin, interleaved });
+            }
+        }
+    }
+
+    fn append(&mut self, index: usize) {
+        let width = self.plan.kv_width();
+        let mut first = 0;
+        for span in self.spans {
+            let range = first * width..(first + span.tokens.len()) * width;
+            let slot = self.slots.get_mut(&span.slot).expect("invariant: `cross_border` made the slot");
+            slot.layers[index].keys.extend_from_slice(&self.scratch.key[range.clone()]);
+            slot.layers[index].values.extend_from_slice(&self.scratch.value[range]);
+            first += span.tokens.len();
+        }
+    }
+
+    /// A task is one token in one key and value head.
+    fn attend(&mut self, index: usize) {
+        let plan = self.plan;
+        let simd = self.weights.simd;
+        let window = plan.layers[index].window.unwrap_or(usize::MAX);
+        let caches: Vec<&LayerCache> = self.spans.iter().map(|span| &self.slots[&span.slot].layers[index]).collect();
+        let width = plan.query_width() / plan.kv_heads;
+        let places = &self.places;
+        let Scratch { query, attended, .. } = &mut *self.scratch;
+        attended.resize(query.len(), 0.0);
+        let task = |scores: &mut Vec<f32>, (task, out): (usize, &mut [f32])| {
+            let (span, position) = places[task / plan.kv_heads];
+            let seen = window.min(position + 1);
+            let start = (position + 1 - seen) * plan.kv_width() + task % plan.kv_heads * plan.head_dim;
+            let attention = Attention {
+                queries: &query[task * width..][..width],
+                keys: &caches[span].keys[start..],
+                values: &caches[span].values[start..],
+                stride: plan.kv_width(),
+                seen,
+                head_dim: plan.head_dim,
+                scale: plan.attention_scale,
+                softcap: plan.attention_softcap,
+            };
+            kernels::attend(simd, attention, scores, out);
+        };
+        let positions: usize = places.iter().map(|(_, position)| window.min(position + 1)).sum();
+        if positions * plan.query_width() < ELEMENTS_PER_TASK {
+            let mut scores = Vec::new();
+            attended.chunks_exact_mut(width).enumerate().for_each(|item| task(&mut scores, item));
+        } else {
+            attended.par_chunks_exact_mut(width).enumerate().for_each_init(Vec::new, task);
+        }
+    }
+
+    /// From the residual stream into `output`.
+    fn feed_forward(&mut self, layer: &Layer) {
+        let (simd, plan) = (self.weights.simd, self.plan);
+        let Scratch { x, normed, output, gate, up, .. } = &mut *self.scratch;
+        let input = pre_norm(simd, plan, layer.pre_mlp.as_deref(), x, normed);
+        layer.gate.apply(simd, input, gate);
+        layer.up.apply(simd, input, up);
+        gate.par_chunks_mut(ELEMENTS_PER_TASK).zip(up.par_chunks(ELEMENTS_PER_TASK)).for_each(|(gate, up)| {
+            kernels::gate(simd, gate, up, plan.activation);
+        });
+        layer.down.apply(simd, gate, output);
+    }
+
+    /// Adds `output`, normed where the layer has a norm there, to the residual stream.
+    fn residual(&mut self, post_norm: Option<&[f32]>) {
+        let Scratch { x, output, .. } = &mut *self.scratch;
+        if let Some(weight) = post_norm {
+            norm(self.weights.simd, output, weight, self.plan.norms.eps);
+        }
+        kernels::add(self.weights.simd, x, output);
+    }
+
+    /// The wanted rows after the final norm.
+    pub(super) fn finish(self) -> Vec<f32> {
+        let width = self.plan.hidden;
+        let mut wanted = Vec::with_capacity(self.spans.iter().map(|span| span.rows.len()).sum::<usize>() * width);
+        let mut first = 0;
+        for span in self.spans {
+            let rows = (first + span.rows.start) * width..(first + span.rows.end) * width;
+            wanted.extend_from_slice(&self.scratch.x[rows]);
+            first += span.tokens.len();
+        }
+        norm(self.weights.simd, &mut wanted, &self.weights.final_norm, self.plan.norms.eps);
+        wanted
+    }
+}
+
+/// `x` normed into `normed`, or `x` itself where there is no norm.
+fn pre_norm<'a>(
+    simd: Simd,
+    plan: &Blueprint,
+    weight: Option<&[f32]>,
+    x: &'a [f32],
+    normed: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    let Some(weight) = weight else { return x };
+    normed.clear();
+    normed.extend_from_slice(x);
+    norm(simd, normed, weight, plan.norms.eps);
+    normed
+}
+
+fn norm(simd: Simd, x: &mut [f32], weight: &[f32], eps: f32) {
+    let rows = (ELEMENTS_PER_TASK / weight.len()).max(1);
+    x.par_chunks_mut(rows * weight.len()).for_each(|x| kernels::rms_norm(simd, x, weight, eps));
+}

@@ -1,0 +1,290 @@
+//! An engine in this process, and its sessions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use wsd_core::{
+    Caps, Card, ChatTemplate, Engine, Error, HfTokenizer, Plan, Row, Session, Specials, Step, Stop, Template, Text, Token,
+};
+
+use super::scheduler::{Message, Scheduler};
+use super::work::Work;
+use crate::checkpoint::Checkpoint;
+use crate::cpu::Cpu;
+use crate::executor::Executor;
+use crate::format::Format;
+
+/// Tokens that the engine may be ahead of a reader.
+const READ_AHEAD: usize = 64;
+
+/// How a model writes conversations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The checkpoint's own chat template, where it has one.
+    Own,
+    /// The paper's plain form.
+    Plain,
+    /// A template of the user's.
+    Source {
+        /// Where it came from, for messages.
+        name: String,
+        /// The Jinja source.
+        text: String,
+    },
+}
+
+/// How to load a checkpoint.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The model's name, for people.
+    pub name: String,
+    /// Threads to compute with; all cores where not given.
+    pub threads: Option<usize>,
+    /// Convert matrices to this format at load; they stay mapped in the file's own where not given.
+    pub dtype: Option<Format>,
+    /// How the model writes conversations.
+    pub template: TemplateChoice,
+    /// A shorter context than the model's.
+    pub max_len: Option<usize>,
+    /// Sessions open at once; more wait.
+    pub max_sessions: usize,
+}
+
+impl LoadOptions {
+    /// The defaults for a model of this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            threads: None,
+            dtype: None,
+            template: TemplateChoice::Own,
+            max_len: None,
+            max_sessions: 64,
+        }
+    }
+}
+
+/// What the engine is doing.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Slots that hold a cache.
+    pub(super) slots: AtomicUsize,
+    /// Questions being answered.
+    pub(super) working: AtomicUsize,
+    /// Turns run so far.
+    pub(super) steps: AtomicUsize,
+}
+
+impl Status {
+    /// Slots that hold a cache.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.load(Ordering::SeqCst)
+    }
+
+    /// Questions being answered.
+    #[must_use]
+    pub fn working(&self) -> usize {
+        self.working.load(Ordering::SeqCst)
+    }
+
+    /// Turns run so far.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps.load(Ordering::SeqCst)
+    }
+}
+
+/// A checkpoint, loaded and run by a thread of its own.
+pub struct Local {
+    card: Card,
+    text: Text,
+    inbox: Sender<Message>,
+    permits: Arc<Semaphore>,
+    next_slot: AtomicU64,
+    status: Arc<Status>,
+}
+
+impl Local {
+    /// Load a checkpoint onto the CPU.
+    ///
+    /// # Errors
+    /// [`crate::Error`] names every tensor, key or limit at fault.
+    pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
+        let checkpoint = match options.dtype {
+            Some(format) => checkpoint.with_matrices_in(format)?,
+            None => checkpoint,
+        };
+        let executor = Cpu::load(&checkpoint)?;
+        let blueprint = executor.blueprint();
+        let card = Card {
+            name: options.name.clone(),
+            max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
+            vocab: blueprint.vocab,
+            caps: Caps { score: true, logits: true },
+            end_tokens: checkpoint.end_tokens.clone(),
+        };
+        let text = text(checkpoint, options)?;
+        let (inbox, receiver) = channel();
+        let status = Arc::new(Status::default());
+        let scheduler = Scheduler::new(executor, card.clone(), receiver, status.clone());
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads.unwrap_or(0))
+            .thread_name(|i| format!("wsd-engine-{i}"))
+            .build()
+            .map_err(|error| crate::Error::Threads { threads: options.threads, reason: error.to_string() })?;
+        // The loop lives on a thread of the pool, so that handing work to the others costs no hop.
+        std::thread::spawn(move || pool.install(|| scheduler.run()));
+        let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
+        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), status })
+    }
+
+    /// What the engine is doing.
+    #[must_use]
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+}
+
+/// The text side of a checkpoint.
+fn text(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Text> {
+    let name = &options.name;
+    let tokenizer = HfTokenizer::new(name, checkpoint.tokenizer);
+    let special = checkpoint.special;
+    let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
+    let raw_bos = match checkpoint.add_bos {
+        Some(true) => bos,
+        Some(false) => None,
+        None => tokenizer.leading_token(),
+    };
+    let specials = Specials { bos: special.bos, eos: special.eos, pad: special.pad, unk: special.unk };
+    let jinja = |name: &str, source: &str| ChatTemplate::parse(name, source, specials).map(Template::Jinja);
+    let template = match &options.template {
+        TemplateChoice::Plain => Some(Template::Plain),
+        TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
+        TemplateChoice::Own => checkpoint.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
+    };
+    Ok(Text::new(name, Arc::new(tokenizer), template, bos, raw_bos))
+}
+
+#[async_trait]
+impl Engine for Local {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
+    fn text(&self) -> &Text {
+        &self.text
+    }
+
+    async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
+            return Err(Error::TokenRange { engine: self.card.name.clone(), token, limit: self.card.vocab });
+        }
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| stopped(&self.card))?;
+        Ok(Box::new(Open {
+            slot: self.next_slot.fetch_add(1, Ordering::Relaxed),
+            tokens: tokens.to_vec(),
+            card: self.card.clone(),
+            inbox: self.inbox.clone(),
+            _permit: permit,
+        }))
+    }
+}
+
+/// The device thread is gone, which only a fault of its own can bring about.
+fn stopped(card: &Card) -> Error {
+    Error::Engine { engine: card.name.clone(), message: "the engine's thread has ended".into() }
+}
+
+struct Open {
+    slot: u64,
+    tokens: Vec<Token>,
+    card: Card,
+    inbox: Sender<Message>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let _ = self.inbox.send(Message::Close(self.slot));
+    }
+}
+
+impl Open {
+    /// Ask about the list from position `from` on, which must follow at least one token.
+    async fn ask<T>(
+        &self,
+        from: usize,
+        work: fn(u64, Vec<Token>, usize, oneshot::Sender<wsd_core::Result<T>>) -> Work,
+    ) -> wsd_core::Result<T> {
+        if from == 0 || from > self.tokens.len() {
+            let message = format!("asked from position {from} of {} tokens; the first has nothing before it", self.tokens.len());
+            return Err(Error::Engine { engine: self.card.name.clone(), message });
+        }
+        let (reply, answer) = oneshot::channel();
+        let work = work(self.slot, self.tokens.clone(), from, reply);
+        self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))?;
+        answer.await.map_err(|_| stopped(&self.card))?
+    }
+}
+
+#[async_trait]
+impl Session for Open {
+    fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    fn append(&mut self, tokens: &[Token]) {
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.tokens.truncate(len);
+    }
+
+    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, wsd_core::Result<Step>> {
+        let (reply, steps) = mpsc::channel(READ_AHEAD);
+        let asked = if self.tokens.is_empty() {
+            Err(Error::EmptyPrompt { engine: self.card.name.clone() })
+        } else {
+            let work = Work::generate(self.slot, self.tokens.clone(), plan.clone(), self.card.max_len, reply);
+            self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))
+        };
+        let asked = stream::iter(asked.err().map(Err));
+        let state = (self, steps, plan.max_tokens, false);
+        let steps = stream::unfold(state, |(session, mut steps, left, ended)| async move {
+            if ended {
+                return None;
+            }
+            let full = left == 0 || session.tokens.len() >= session.card.max_len;
+            let step = match steps.recv().await {
+                Some(step) => step,
+                None if full => Ok(Step::End(Stop::Length)),
+                None => Err(stopped(&session.card)),
+            };
+            let mut left = left;
+            if let Ok(Step::Token(sampled)) = &step {
+                session.tokens.push(sampled.token);
+                left -= 1;
+            }
+            let ended = !matches!(step, Ok(Step::Token(_)));
+            Some((step, (session, steps, left, ended)))
+        });
+        asked.chain(steps).boxed()
+    }
+
+    async fn score(&mut self, from: usize) -> wsd_core::Result<Vec<f64>> {
+        self.ask(from, Work::score).await
+    }
+
+    async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {
+        self.ask(from, Work::logits).await
+    }
+}

@@ -1,0 +1,194 @@
+//! The device thread: each turn it takes what all sessions wait for (prompt pieces, drafts to score, next tokens) and runs it as
+//! one ragged batch.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use rayon::prelude::*;
+use wsd_core::{Card, Error, Token};
+
+use super::local::Status;
+use super::work::{Outcome, Work};
+use crate::executor::{Executor, Span};
+
+/// Tokens run in one turn: enough to keep the matrix products efficient, few enough that a token being generated beside a long
+/// prompt does not wait long.
+const STEP_TOKENS: usize = 256;
+/// Rows projected to the vocabulary at once, which bounds the memory of a long scoring.
+const PROJECT_ROWS: usize = 32;
+/// How long to wait for a slow reader before looking again.
+const BLOCKED_WAIT: Duration = Duration::from_millis(1);
+
+/// From sessions to the device thread.
+pub(super) enum Message {
+    Ask(Work),
+    Close(u64),
+}
+
+/// The state of the device thread.
+pub(super) struct Scheduler<E> {
+    executor: E,
+    card: Card,
+    inbox: Receiver<Message>,
+    status: Arc<Status>,
+    /// What is asked, in order of arrival.
+    works: Vec<Work>,
+    /// The tokens whose keys and values each slot holds.
+    cached: HashMap<u64, Vec<Token>>,
+}
+
+impl<E: Executor + Sync> Scheduler<E> {
+    pub(super) fn new(executor: E, card: Card, inbox: Receiver<Message>, status: Arc<Status>) -> Self {
+        Self { executor, card, inbox, status, works: Vec::new(), cached: HashMap::new() }
+    }
+
+    /// Run until every session and the engine are gone.
+    pub(super) fn run(mut self) {
+        while self.receive() {
+            self.works.retain(|work| !work.is_abandoned());
+            self.step();
+            self.status.working.store(self.works.len(), Ordering::SeqCst);
+            self.status.slots.store(self.executor.slots(), Ordering::SeqCst);
+        }
+    }
+
+    /// Take in messages, waiting for one where there is nothing to run; `false` when no more can come.
+    fn receive(&mut self) -> bool {
+        loop {
+            let next = if self.works.is_empty() {
+                self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else if self.works.iter().all(Work::is_blocked) {
+                self.inbox.recv_timeout(BLOCKED_WAIT)
+            } else {
+                self.inbox.try_recv().map_err(|error| match error {
+                    TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                })
+            };
+            match next {
+                Ok(Message::Ask(work)) => self.admit(work),
+                Ok(Message::Close(slot)) => {
+                    self.works.retain(|work| work.slot != slot);
+                    self.cached.remove(&slot);
+                    self.executor.release(slot);
+                }
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return !self.works.is_empty(),
+            }
+            self.status.working.store(self.works.len(), Ordering::SeqCst);
+            self.status.slots.store(self.executor.slots(), Ordering::SeqCst);
+        }
+    }
+
+    /// Check a question and keep what the cache already knows of its list.
+    fn admit(&mut self, work: Work) {
+        // A session asks one thing at a time: what it asked before has been dropped.
+        self.works.retain(|other| other.slot != work.slot);
+        if let Some(&token) = work.tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
+            let engine = self.card.name.clone();
+            return work.fail(Error::TokenRange { engine, token, limit: self.card.vocab });
+        }
+        if work.tokens.len() > self.card.max_len {
+            let (engine, tokens) = (self.card.name.clone(), work.tokens.len());
+            return work.fail(Error::PromptTooLong { engine, tokens, limit: self.card.max_len });
+        }
+        let Some(work) = work.finish_if_done() else { return };
+        let cached = self.cached.entry(work.slot).or_default();
+        let same = cached.iter().zip(&work.tokens).take_while(|(a, b)| a == b).count();
+        cached.truncate(same.min(work.next_row()));
+        self.executor.truncate(work.slot, cached.len());
+        self.works.push(work);
+    }
+
+    /// What each work runs this turn, as ranges of positions: those that are one token short first, then long ones, which
+    /// share what is left.
+    fn plan(&self) -> Vec<(usize, Range<usize>)> {
+        let pending = |work: &Work| self.cached[&work.slot].len()..work.end();
+        let ready = self.works.iter().enumerate().filter(|(_, work)| !work.is_blocked());
+        let (mut plan, long): (Vec<_>, Vec<_>) =
+            ready.map(|(i, work)| (i, pending(work))).partition(|(_, span)| span.len() == 1);
+        plan.truncate(STEP_TOKENS);
+        let mut left = STEP_TOKENS - plan.len();
+        for (n, (i, span)) in long.iter().enumerate() {
+            let share = left.div_ceil(long.len() - n);
+            let take = span.len().min(share);
+            if take > 0 {
+                plan.push((*i, span.start..span.start + take));
+                left -= take;
+            }
+        }
+        plan
+    }
+
+    /// Run one turn.
+    fn step(&mut self) {
+        let plan = self.plan();
+        if plan.is_empty() {
+            return;
+        }
+        let spans: Vec<_> = plan
+            .iter()
+            .map(|(i, span)| {
+                let work = &self.works[*i];
+                let rows = work.rows(span.clone());
+                let rows = rows.start - span.start..rows.end - span.start;
+                Span { slot: work.slot, start: span.start, tokens: &work.tokens[span.clone()], rows }
+            })
+            .collect();
+        // Which work each row belongs to, and how many of its rows come before.
+        let owners: Vec<(usize, usize)> =
+            plan.iter().zip(&spans).flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead))).collect();
+        let outcomes = self.executor.forward(&spans).and_then(|hidden| self.outcomes(&hidden, &owners));
+        self.status.steps.fetch_add(1, Ordering::SeqCst);
+        for (i, span) in &plan {
+            let work = &self.works[*i];
+            if let Some(cached) = self.cached.get_mut(&work.slot) {
+                cached.extend(&work.tokens[span.clone()]);
+            }
+        }
+        match outcomes {
+            Ok(outcomes) => self.apply(outcomes, &owners),
+            Err(error) => self.fail_all(&plan, &error.to_string()),
+        }
+    }
+
+    /// Project hidden rows to the vocabulary, block by block, and see what each leads to.
+    fn outcomes(&mut self, hidden: &[f32], owners: &[(usize, usize)]) -> crate::Result<Vec<Outcome>> {
+        let width = hidden.len() / owners.len().max(1);
+        let mut outcomes = Vec::with_capacity(owners.len());
+        let mut logits = Vec::new();
+        for (hidden, owners) in hidden.chunks((PROJECT_ROWS * width).max(1)).zip(owners.chunks(PROJECT_ROWS)) {
+            self.executor.project(hidden, &mut logits)?;
+            let rows = logits.par_chunks_mut(self.card.vocab).zip(owners);
+            let works = &self.works;
+            outcomes.par_extend(rows.map(|(row, &(i, ahead))| works[i].outcome(ahead, row)));
+        }
+        Ok(outcomes)
+    }
+
+    /// Hand out the outcomes; a work that ends early ignores its later rows.
+    fn apply(&mut self, outcomes: Vec<Outcome>, owners: &[(usize, usize)]) {
+        let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
+        for (outcome, &(i, _)) in outcomes.into_iter().zip(owners) {
+            works[i] = works[i].take().and_then(|work| work.apply(outcome, &self.card.name, &self.card.end_tokens));
+        }
+        self.works = works.into_iter().flatten().collect();
+    }
+
+    /// The executor failed: nothing is known of the caches it touched.
+    fn fail_all(&mut self, plan: &[(usize, Range<usize>)], message: &str) {
+        let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
+        for (i, _) in plan {
+            if let Some(work) = works[*i].take() {
+                self.executor.release(work.slot);
+                self.cached.remove(&work.slot);
+                work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
+            }
+        }
+        self.works = works.into_iter().flatten().collect();
+    }
+}

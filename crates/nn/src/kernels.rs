@@ -1,0 +1,23 @@
+//! The arithmetic of a transformer on a CPU.
+//!
+//! Every kernel is one generic body, compiled for each instruction set in [`Simd`] and chosen when the program runs.
+//! Sums are formed over 16 lanes, folded in one fixed order, whatever the number of tokens in a step, the tile or the
+//! thread: **a token's result has the same bits alone or in a batch**. Results differ in the last bits only between
+//! instruction sets.
+
+mod activation;
+mod attention;
+mod lanes;
+mod linear;
+mod norm;
+mod rope;
+
+pub use activation::{add, gate, softcap};
+pub use attention::{Attention, attend};
+pub use lanes::Simd;
+pub use linear::linear;
+pub use norm::rms_norm;
+pub use rope::{Rotation, rotate};
+
+/// Multiplications below which threads cost more than they save.
+const THREADING_WORK: usize = 1 << 16;

@@ -1,0 +1,157 @@
+//! Elementwise functions, without calls, so that loops over them vectorise.
+
+use super::lanes::{Lanes, on_each_simd};
+use crate::arch::Activation;
+
+on_each_simd! {
+    /// `gated[i] = activation(gated[i]) * up[i]`.
+    pub fn gate(gated: &mut [f32], up: &[f32], activation: Activation) = gate_body
+}
+
+on_each_simd! {
+    /// `cap * tanh(x / cap)`, in place.
+    pub fn softcap(x: &mut [f32], cap: f32) = softcap_body
+}
+
+on_each_simd! {
+    /// `x[i] += y[i]`.
+    pub fn add(x: &mut [f32], y: &[f32]) = add_body
+}
+
+#[inline(always)]
+fn gate_body<V: Lanes>(gated: &mut [f32], up: &[f32], activation: Activation) {
+    match activation {
+        Activation::Silu => map(gated, up, |x| x * sigmoid(x)),
+        Activation::GeluTanh => map(gated, up, gelu_tanh),
+        Activation::Gelu => map(gated, up, gelu),
+    }
+}
+
+#[inline(always)]
+fn map(gated: &mut [f32], up: &[f32], function: impl Fn(f32) -> f32) {
+    for (gated, up) in gated.iter_mut().zip(up) {
+        *gated = function(*gated) * up;
+    }
+}
+
+#[inline(always)]
+pub(super) fn softcap_body<V: Lanes>(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * tanh(*x / cap);
+    }
+}
+
+#[inline(always)]
+fn add_body<V: Lanes>(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// `e^x` to about 1e-7 of itself: `2^n * e^r` with `|r| <= ln(2) / 2`, `e^r` by its Taylor series. Arguments beyond
+/// +-87 are taken as +-87; NaN gives NaN.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    /// Adding this leaves a whole number in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts, the first short enough that its product with `n` is exact.
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    // Not `clamp`: it would keep a branch in the way of vectorising.
+    let x = if x > 87.0 { 87.0 } else { x };
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN_2[0] - n * LN_2[1];
+    let series = 1.0 / 5040.0;
+    let series = series * r + 1.0 / 720.0;
+    let series = series * r + 1.0 / 120.0;
+    let series = series * r + 1.0 / 24.0;
+    let series = series * r + 1.0 / 6.0;
+    let series = series * r + 0.5;
+    let series = series * r * r + r + 1.0;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    series * f32::from_bits(exponent)
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
+/// `(1 + tanh(u)) / 2 = sigmoid(2u)`, with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    const TWICE_ROOT_2_BY_PI: f32 = 1.595_769_1;
+    x * sigmoid(TWICE_ROOT_2_BY_PI * (x + 0.044_715 * x * x * x))
+}
+
+/// `x * (1 + erf(x / sqrt(2))) / 2`, the error function by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let series = 1.061_405_4 * t - 1.453_152;
+    let series = series * t + 1.421_413_8;
+    let series = series * t - 0.284_496_72;
+    let series = (series * t + 0.254_829_6) * t;
+    let tail = 0.5 * series * exp(-z * z);
+    x * if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Simd;
+    use super::*;
+
+    fn near(value: f32, expected: f64, tolerance: f64) {
+        assert!((f64::from(value) - expected).abs() <= tolerance * (1.0 + expected.abs()), "{value} {expected}");
+    }
+
+    #[test]
+    fn exp_is_exact_to_single_precision() {
+        for step in -8700..=8700 {
+            let x = step as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            assert!((f64::from(exp(x)) - expected).abs() <= 3e-7 * expected, "{x}: {} {expected}", exp(x));
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NEG_INFINITY) < 1e-37 && exp(f32::INFINITY).is_finite() && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn activations_meet_their_formulas() {
+        for simd in Simd::all() {
+            for step in -400..=400 {
+                let x = step as f32 / 20.0;
+                let wide = f64::from(x);
+                let value = |activation| {
+                    let mut gated = [x; 19];
+                    gate(simd, &mut gated, &[2.0; 19], activation);
+                    assert!(gated.iter().all(|value| *value == gated[0]));
+                    gated[18] / 2.0
+                };
+                near(value(Activation::Silu), wide / (1.0 + (-wide).exp()), 1e-6);
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
+                near(value(Activation::GeluTanh), 0.5 * wide * (1.0 + u.tanh()), 1e-6);
+                near(value(Activation::Gelu), wide * normal_cdf(wide), 2e-6);
+                let mut capped = [x; 3];
+                softcap(simd, &mut capped, 5.0);
+                near(capped[2], 5.0 * (wide / 5.0).tanh(), 1e-6);
+            }
+        }
+    }
+
+    /// By the trapezoid rule.
+    fn normal_cdf(x: f64) -> f64 {
+        let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let steps = 2000;
+        let width = x / f64::from(steps);
+        let inner: f64 = (1..steps).map(|step| density(f64::from(step) * width)).sum();
+        0.5 + width * (inner + (density(0.0) + density(x)) / 2.0)
+    }
+}

@@ -1,0 +1,357 @@
+//! Sixteen floats at a time, on whatever the processor has.
+
+use half::f16;
+
+/// Lanes of every sum.
+pub(crate) const LANES: usize = 16;
+
+/// An instruction set this processor is known to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simd(pub(crate) Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Simd {
+    /// The best there is.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::all().pop().unwrap_or(Self(Kind::Portable))
+    }
+
+    /// All that this processor can run, the best last.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self(Kind::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+            all.push(Self(Kind::Avx2));
+            if is_x86_feature_detected!("avx512f") {
+                all.push(Self(Kind::Avx512));
+            }
+        }
+        all
+    }
+}
+
+/// Sixteen floats. Implementations other than [`Portable`] may only be used under the target features they need,
+/// which [`on_each_simd`] sees to.
+pub(crate) trait Lanes: Copy {
+    /// There are registers for sums of four rows by four tokens.
+    const WIDE: bool;
+
+    fn zero() -> Self;
+    fn splat(value: f32) -> Self;
+    fn load(from: &[f32; LANES]) -> Self;
+    fn load_f32_bytes(from: &[u8; 4 * LANES]) -> Self;
+    fn load_bf16(from: &[u8; 2 * LANES]) -> Self;
+    fn load_f16(from: &[u8; 2 * LANES]) -> Self;
+    fn load_i8(from: &[u8; LANES]) -> Self;
+    fn store(self, to: &mut [f32; LANES]);
+    fn mul(self, other: Self) -> Self;
+    /// `self + a * b`.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+
+    /// The sum of all lanes, halves folded onto each other.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] += lanes[lane + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+}
+
+/// Sixteen floats as the compiler sees fit; on AArch64 that is NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; LANES]);
+
+impl Lanes for Portable {
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self([0.0; LANES])
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        Self(*from)
+    }
+
+    #[inline(always)]
+    fn load_f32_bytes(from: &[u8; 4 * LANES]) -> Self {
+        each(from.as_chunks().0, f32::from_le_bytes)
+    }
+
+    #[inline(always)]
+    fn load_bf16(from: &[u8; 2 * LANES]) -> Self {
+        each(from.as_chunks().0, |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16))
+    }
+
+    #[inline(always)]
+    fn load_f16(from: &[u8; 2 * LANES]) -> Self {
+        each(from.as_chunks().0, |bytes| f16::from_le_bytes(bytes).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_i8(from: &[u8; LANES]) -> Self {
+        each(from.as_chunks().0, |[byte]: [u8; 1]| f32::from(byte.cast_signed()))
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+
+    #[inline(always)]
+    fn mul(mut self, other: Self) -> Self {
+        for (a, b) in self.0.iter_mut().zip(other.0) {
+            *a *= b;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn mul_add(mut self, a: Self, b: Self) -> Self {
+        for ((sum, a), b) in self.0.iter_mut().zip(a.0).zip(b.0) {
+            // Without the instruction, a fused multiplication is a slow call.
+            *sum = if cfg!(target_arch = "aarch64") { a.mul_add(b, *sum) } else { *sum + a * b };
+        }
+        self
+    }
+}
+
+#[inline(always)]
+fn each<const BYTES: usize>(from: &[[u8; BYTES]], read: impl Fn([u8; BYTES]) -> f32) -> Portable {
+    let mut lanes = [0.0; LANES];
+    for (lane, bytes) in lanes.iter_mut().zip(from) {
+        *lane = read(*bytes);
+    }
+    Portable(lanes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, Lanes};
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    // SAFETY (all blocks below): the trait restricts use to code running under AVX2, FMA and F16C; pointers come from
+    // references to arrays of the size read or written, and the accesses need no alignment.
+    impl Lanes for Avx2 {
+        const WIDE: bool = false;
+
+        #[inline(always)]
+        fn zero() -> Self {
+            Self::splat(0.0)
+        }
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; LANES]) -> Self {
+            unsafe { Self(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+        }
+
+        #[inline(always)]
+        fn load_f32_bytes(from: &[u8; 4 * LANES]) -> Self {
+            let start = from.as_ptr().cast::<f32>();
+            unsafe { Self(_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))) }
+        }
+
+        #[inline(always)]
+        fn load_bf16(from: &[u8; 2 * LANES]) -> Self {
+            let start = from.as_ptr().cast::<__m128i>();
+            unsafe {
+                let [low, high] = [_mm_loadu_si128(start), _mm_loadu_si128(start.add(1))];
+                let [low, high] = [_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high)];
+                Self(
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+                )
+            }
+        }
+
+        #[inline(always)]
+        fn load_f16(from: &[u8; 2 * LANES]) -> Self {
+            let start = from.as_ptr().cast::<__m128i>();
+            unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(start)), _mm256_cvtph_ps(_mm_loadu_si128(start.add(1)))) }
+        }
+
+        #[inline(always)]
+        fn load_i8(from: &[u8; LANES]) -> Self {
+            let start = from.as_ptr();
+            unsafe {
+                let [low, high] = [_mm_loadl_epi64(start.cast()), _mm_loadl_epi64(start.add(8).cast())];
+                Self(
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)),
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+                )
+            }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; LANES]) {
+            unsafe {
+                _mm256_storeu_ps(to.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY (all blocks below): as above, under AVX-512F.
+    impl Lanes for Avx512 {
+        const WIDE: bool = true;
+
+        #[inline(always)]
+        fn zero() -> Self {
+            Self::splat(0.0)
+        }
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { Self(_mm512_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; LANES]) -> Self {
+            unsafe { Self(_mm512_loadu_ps(from.as_ptr())) }
+        }
+
+        #[inline(always)]
+        fn load_f32_bytes(from: &[u8; 4 * LANES]) -> Self {
+            unsafe { Self(_mm512_loadu_ps(from.as_ptr().cast())) }
+        }
+
+        #[inline(always)]
+        fn load_bf16(from: &[u8; 2 * LANES]) -> Self {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+            }
+        }
+
+        #[inline(always)]
+        fn load_f16(from: &[u8; 2 * LANES]) -> Self {
+            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) }
+        }
+
+        #[inline(always)]
+        fn load_i8(from: &[u8; LANES]) -> Self {
+            unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())))) }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; LANES]) {
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+/// Defines a function that runs a generic `#[inline(always)]` body under the instruction set it is given first.
+macro_rules! on_each_simd {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
+        $(#[$attribute])*
+        #[allow(unsafe_code)]
+        $visibility fn $name(simd: $crate::kernels::Simd, $($argument: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($argument: $type),*) {
+                    $body::<$crate::kernels::lanes::Avx2>($($argument),*)
+                }
+                #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+                fn avx512($($argument: $type),*) {
+                    $body::<$crate::kernels::lanes::Avx512>($($argument),*)
+                }
+                match simd.0 {
+                    $crate::kernels::lanes::Kind::Portable => {}
+                    // SAFETY: a `Simd` of this kind exists only where the processor was found to have the features.
+                    $crate::kernels::lanes::Kind::Avx2 => return unsafe { avx2($($argument),*) },
+                    // SAFETY: as above.
+                    $crate::kernels::lanes::Kind::Avx512 => return unsafe { avx512($($argument),*) },
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = simd;
+            $body::<$crate::kernels::lanes::Portable>($($argument),*)
+        }
+    };
+}
+pub(crate) use on_each_simd;
+
+/// `sum(a[i] * b[i])` over 16 lanes; the tail, padded with zeros, is added last. Equal lengths.
+#[inline(always)]
+pub(crate) fn dot<V: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+    let (a_blocks, a_tail) = a.as_chunks::<LANES>();
+    let (b_blocks, b_tail) = b.as_chunks::<LANES>();
+    let mut sum = V::zero();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        sum = sum.mul_add(V::load(a), V::load(b));
+    }
+    if !a_tail.is_empty() {
+        sum = sum.mul_add(V::load(&padded(a_tail)), V::load(&padded(b_tail)));
+    }
+    sum.sum()
+}
+
+/// Fewer than sixteen floats, then zeros.
+#[inline(always)]
+pub(crate) fn padded(tail: &[f32]) -> [f32; LANES] {
+    let mut block = [0.0; LANES];
+    for (to, from) in block.iter_mut().zip(tail) {
+        *to = *from;
+    }
+    block
+}

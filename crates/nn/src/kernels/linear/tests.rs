@@ -1,0 +1,108 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Values that look random, from -1 to 1.
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A matrix in any format: written where this crate writes it, else bytes that look random with tame scales.
+fn matrix(format: Format, rows: usize, columns: usize, seed: u64) -> Tensor {
+    let bytes = format.quantize(&noise(rows * columns, seed)).unwrap_or_else(|_| {
+        let len = rows * format.bytes_for(columns).unwrap();
+        let mut bytes: Vec<u8> = noise(len, seed).iter().map(|value| (value * 127.0) as i8 as u8).collect();
+        // High bytes of half-precision scales lie below 0x38, that is 0.5, wherever a block keeps them.
+        bytes.iter_mut().for_each(|byte| *byte &= 0x37);
+        bytes
+    });
+    Tensor::new("w", format, vec![rows, columns], bytes).unwrap()
+}
+
+fn naive(x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Vec<(f64, f64)> {
+    let (values, columns) = (weight.to_f32(), weight.columns());
+    let mut out = Vec::new();
+    for x in x.chunks(columns) {
+        for (row, weights) in values.chunks(columns).enumerate() {
+            let terms = x.iter().zip(weights).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let bias = bias.map_or(0.0, |bias| f64::from(bias[row]));
+            out.push((terms.clone().sum::<f64>() + bias, terms.map(f64::abs).sum::<f64>() + bias.abs()));
+        }
+    }
+    out
+}
+
+fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) {
+    let columns = columns.next_multiple_of(format.block_values());
+    let weight = matrix(format, rows, columns, seed);
+    let x = noise(tokens * columns, seed + 1);
+    let bias = noise(rows, seed + 2);
+    let bias = (seed % 2 == 0).then_some(bias.as_slice());
+    let expected = naive(&x, &weight, bias);
+    for simd in Simd::all() {
+        let mut batched = vec![f32::NAN; tokens * rows];
+        linear(simd, &x, &weight, bias, &mut batched);
+        for (value, (sum, size)) in batched.iter().zip(&expected) {
+            let error = (f64::from(*value) - sum).abs();
+            assert!(error <= 1e-6 * size + 1e-12, "{format} {simd:?} {rows}x{columns}: {value} {sum}");
+        }
+        for (x, batched) in x.chunks(columns).zip(batched.chunks(rows)) {
+            let mut alone = vec![f32::NAN; rows];
+            linear(simd, x, &weight, bias, &mut alone);
+            assert_eq!(alone, batched, "{format} {simd:?}: a token alone differs from the same in a batch");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn meets_the_formula_alone_and_batched(
+        kind in 0..Format::all().count(), rows in 1..40usize, columns in 1..300usize, tokens in 1..24usize, seed in 0..1000u64,
+    ) {
+        let format = Format::all().nth(kind).unwrap();
+        check(format, rows, columns, tokens, seed);
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for format in [Format::F32, Format::BF16, Format::F16, Format::Q8_0, Format::Q6_K] {
+        check(format, 523, 512, 11, 7);
+        check(format, 523, 512, 3, 8);
+    }
+}
+
+#[test]
+fn extreme_values_stay_where_they_belong() {
+    let values = [f32::MAX, f32::MIN_POSITIVE, -0.0, 1e-40, f32::INFINITY, f32::NAN];
+    for (row, value) in values.into_iter().enumerate() {
+        for format in [Format::F32, Format::BF16, Format::F16] {
+            let mut weights = vec![0.5; values.len() * 32];
+            weights[row * 32 + 3] = value;
+            let weight = Tensor::new("w", format, vec![values.len(), 32], format.quantize(&weights).unwrap()).unwrap();
+            for simd in Simd::all() {
+                let mut out = vec![0.0; 2 * values.len()];
+                linear(simd, &[0.25; 64], &weight, None, &mut out);
+                let expected = weight.to_f32()[row * 32 + 3] * 0.25 + 31.0 * 0.125;
+                for (index, out) in out.iter().enumerate() {
+                    let expected = if index % values.len() == row { expected } else { 4.0 };
+                    let same = *out == expected || out.is_nan() && expected.is_nan();
+                    assert!(same || (out / expected - 1.0).abs() < 1e-6, "{format} {simd:?} {value}: {out} {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_tokens_is_no_work() {
+    linear(Simd::detect(), &[], &matrix(Format::F32, 4, 16, 1), None, &mut []);
+}

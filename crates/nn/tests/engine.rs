@@ -1,0 +1,266 @@
+//! The embedded engine through its public interface: edits, batches, cancellation, faults.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use proptest::prelude::*;
+use wsd_core::{Engine, Plan, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn load(path: &Path) -> Local {
+    let options = LoadOptions { template: TemplateChoice::Plain, threads: Some(2), ..LoadOptions::new("tiny") };
+    Local::load(Checkpoint::open(path).unwrap(), &options).unwrap()
+}
+
+fn llama() -> Local {
+    load(&fixture("llama"))
+}
+
+fn plan(max_tokens: usize, temperature: f32, seed: u64) -> Plan {
+    Plan { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() } }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(future)
+}
+
+async fn generate(session: &mut dyn Session, plan: &Plan) -> (Vec<Sampled>, Option<Stop>) {
+    let (mut written, mut stop) = (vec![], None);
+    let mut steps = session.generate(plan);
+    while let Some(step) = steps.next().await {
+        match step.unwrap() {
+            Step::Token(sampled) => written.push(sampled),
+            Step::End(end) => stop = Some(end),
+        }
+    }
+    (written, stop)
+}
+
+/// Poll until the engine has done what it was told; a turn of these models takes far less than a millisecond.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{what} never came");
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Append(Vec<Token>),
+    Truncate(usize),
+    Score(usize),
+    Logits(usize),
+    Generate(usize, f32),
+    /// Read this many tokens of a longer generation, then drop it.
+    Abandon(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        prop::collection::vec(0u32..300, 1..20).prop_map(Act::Append),
+        (1usize..40).prop_map(Act::Truncate),
+        (1usize..40).prop_map(Act::Score),
+        (1usize..40).prop_map(Act::Logits),
+        (1usize..12, prop_oneof![Just(0.0), Just(0.9)]).prop_map(|(n, t)| Act::Generate(n, t)),
+        (0usize..4).prop_map(Act::Abandon),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Edit, then ask, gives to the bit what a fresh session gives; sliding windows and rope scaling included.
+    #[test]
+    fn edits_equal_fresh_sessions(acts in prop::collection::vec(act(), 1..14), name in prop_oneof![Just("llama"), Just("gemma2"), Just("phi3_longrope")]) {
+        let engine = load(&fixture(name));
+        wait(async {
+            let mut session = engine.open(&[5, 6, 7]).await.unwrap();
+            for act in acts {
+                let fresh = engine.open(session.tokens()).await;
+                let mut fresh = fresh.unwrap();
+                let len = session.tokens().len();
+                match act {
+                    Act::Append(tokens) if len + tokens.len() < 100 => session.append(&tokens),
+                    Act::Append(_) => {}
+                    Act::Truncate(to) => session.truncate(to.min(len).max(1)),
+                    Act::Score(from) => prop_assert_eq!(session.score(from.min(len)).await.unwrap(), fresh.score(from.min(len)).await.unwrap()),
+                    Act::Logits(from) => prop_assert_eq!(session.logits(from.min(len)).await.unwrap(), fresh.logits(from.min(len)).await.unwrap()),
+                    Act::Generate(n, temperature) => {
+                        let plan = plan(n, temperature, 3);
+                        prop_assert_eq!(generate(session.as_mut(), &plan).await, generate(fresh.as_mut(), &plan).await);
+                        prop_assert_eq!(session.tokens(), fresh.tokens());
+                    }
+                    Act::Abandon(n) => {
+                        let plan = plan(30, 0.0, 0);
+                        let read: Vec<_> = session.generate(&plan).take(n).collect().await;
+                        prop_assert!(session.tokens().len() <= len + read.len());
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn sixteen_at_once_equal_each_alone_sampled_or_not() {
+    let engine = llama();
+    wait(async {
+        let prompt = |i: u32| -> Vec<Token> { (0..3 + i * 5).map(|k| (k * 37 + i) % 297).collect() };
+        let one = async |i: u32| {
+            let mut session = engine.open(&prompt(i)).await.unwrap();
+            let scores = session.score(1).await.unwrap();
+            (scores, generate(session.as_mut(), &plan(24, if i % 2 == 0 { 0.0 } else { 1.0 }, u64::from(i))).await)
+        };
+        let mut alone = vec![];
+        for i in 0..16 {
+            alone.push(one(i).await);
+        }
+        let before = engine.status().steps();
+        let together = futures::future::join_all((0..16).map(one)).await;
+        assert_eq!(alone, together);
+        let steps = engine.status().steps() - before;
+        assert!(steps < 16 * 24 / 2, "{steps} turns for sixteen answers of 24 tokens: they did not share turns");
+    });
+}
+
+#[test]
+fn what_is_dropped_is_freed_within_a_step() {
+    let engine = llama();
+    wait(async {
+        let status = engine.status();
+        let mut one = engine.open(&[1, 2, 3]).await.unwrap();
+        let mut other = engine.open(&[4, 5, 6]).await.unwrap();
+        let (long, plan) = (plan(100, 0.0, 0), plan(100, 1.0, 1));
+        let (mut first, mut second) = (one.generate(&long), other.generate(&plan));
+        first.next().await;
+        second.next().await;
+        eventually("both at work", || status.working() == 2 && status.slots() == 2).await;
+        drop(first);
+        // The other goes on; the dropped one is out of the batch with the next turn.
+        let steps = status.steps();
+        eventually("the next turn", || status.steps() > steps + 1 || status.working() < 2).await;
+        assert!(status.working() <= 1, "a dropped generation was still in the batch a turn later");
+        drop(second);
+        drop((one, other));
+        eventually("empty slots", || status.slots() == 0 && status.working() == 0).await;
+    });
+}
+
+#[test]
+fn sessions_beyond_the_limit_wait_their_turn() {
+    let options = LoadOptions { max_sessions: 2, template: TemplateChoice::Plain, ..LoadOptions::new("tiny") };
+    let engine = Local::load(Checkpoint::open(&fixture("llama")).unwrap(), &options).unwrap();
+    wait(async {
+        let (one, _two) = (engine.open(&[1]).await.unwrap(), engine.open(&[1]).await.unwrap());
+        let third = engine.open(&[1]);
+        futures::pin_mut!(third);
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut third).await.is_err());
+        drop(one);
+        assert!(tokio::time::timeout(Duration::from_secs(20), third).await.is_ok());
+    });
+}
+
+#[test]
+fn a_long_prompt_does_not_stall_its_neighbour() {
+    let engine = llama();
+    let longest = engine.card().max_len - 1;
+    wait(async {
+        let status = engine.status();
+        let mut writer = engine.open(&[1, 2, 3]).await.unwrap();
+        let mut readers = vec![];
+        for i in 0..12u32 {
+            readers.push(engine.open(&(0..longest as u32).map(|k| (k * 31 + i) % 297).collect::<Vec<_>>()).await.unwrap());
+        }
+        let plan = plan(60, 0.0, 0);
+        let mut steps = writer.generate(&plan);
+        steps.next().await;
+        let before = status.steps();
+        let prefill = futures::future::join_all(readers.iter_mut().map(|reader| reader.score(longest - 1)));
+        let write = async {
+            let mut tokens = 0;
+            while let Some(Ok(Step::Token(_))) = steps.next().await {
+                tokens += 1;
+            }
+            tokens
+        };
+        let (_, tokens) = futures::join!(prefill, write);
+        let turns = status.steps() - before;
+        // Had the prompts been run whole, the writer would have waited for thousands of positions in one turn.
+        assert!(tokens >= 1 && turns >= 12 * longest / 256, "{turns} turns for {} prompt tokens", 12 * longest);
+    });
+}
+
+#[test]
+fn a_slow_reader_holds_up_nobody() {
+    let engine = llama();
+    wait(async {
+        let mut slow = engine.open(&[1, 2, 3]).await.unwrap();
+        let mut quick = engine.open(&[4, 5, 6]).await.unwrap();
+        let (endless, short) = (plan(120, 1.0, 4), plan(40, 1.0, 5));
+        let mut unread = slow.generate(&endless);
+        unread.next().await;
+        let (written, _) = generate(quick.as_mut(), &short).await;
+        assert!(!written.is_empty());
+        let mut rest = 0;
+        let mut last = None;
+        while let Some(step) = unread.next().await {
+            match step.unwrap() {
+                Step::Token(_) => rest += 1,
+                Step::End(end) => last = Some(end),
+            }
+        }
+        assert!(last == Some(Stop::End) || rest == 119, "the slow reader still gets everything: {rest}, {last:?}");
+    });
+}
+
+#[test]
+fn faults_are_errors_that_name_them() {
+    let engine = llama();
+    wait(async {
+        let text = engine.open(&[1, 4000]).await.err().unwrap().to_string();
+        assert!(text.contains("token id 4000") && text.contains("300"), "{text}");
+        let mut session = engine.open(&[1, 2]).await.unwrap();
+        session.append(&[4000]);
+        assert!(session.score(1).await.unwrap_err().to_string().contains("token id 4000"));
+        session.truncate(2);
+        assert!(session.score(0).await.unwrap_err().to_string().contains("nothing before it"));
+        assert_eq!(session.score(2).await.unwrap(), Vec::<f64>::new());
+        session.append(&vec![7; engine.card().max_len]);
+        assert!(session.score(1).await.unwrap_err().to_string().contains("context"));
+        let mut empty = engine.open(&[]).await.unwrap();
+        let step = empty.generate(&plan(3, 0.0, 0)).next().await.unwrap();
+        assert!(step.unwrap_err().to_string().contains("empty"));
+    });
+}
+
+#[test]
+fn nan_in_the_weights_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"] {
+        fs_err::copy(fixture("llama").join(file), folder.path().join(file)).unwrap();
+    }
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = fs_err::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end - 64..].fill(0xFF);
+    fs_err::write(&path, bytes).unwrap();
+    let engine = load(folder.path());
+    wait(async {
+        let mut session = engine.open(&[1, 2, 3]).await.unwrap();
+        let error = session.score(1).await.unwrap_err().to_string();
+        assert!(error.contains("NaN or infinity") && error.contains("position"), "{error}");
+    });
+}
+
+#[test]
+fn engines_are_shared_between_threads() {
+    fn check<T: Send + Sync + 'static>(_: &T) {}
+    check(&Arc::new(llama()));
+}
