@@ -1,15 +1,15 @@
 //! From the names in the settings to engines that answer.
 
-// Until the embedded engine is there, its place is taken by a scripted pair.
+// Until the built-in pair is trained, a scripted pair takes its place.
 #[path = "models/scripted.rs"]
-mod local;
+mod builtin;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use wsd_core::{Engine, Models, Recipe, Role};
+use wsd_nn::{Checkpoint, Format, LoadOptions, Local, TemplateChoice};
 
-use crate::config::{ModelSettings, Settings};
+use crate::config::{ModelSettings, Settings, TemplateForm};
 use crate::hub::{HubError, HubOptions, Progress};
 
 /// A model that cannot be had.
@@ -50,7 +50,7 @@ pub enum ModelError {
         /// The name given.
         name: String,
         /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: wsd_nn::Error,
     },
 }
 
@@ -71,7 +71,7 @@ pub fn load(
 ) -> Result<Models, ModelError> {
     let mut models = Models::default();
     for &role in roles {
-        let engine: Arc<dyn Engine> = local::open(role, settings.model(role), max_sessions, progress)?;
+        let engine = open(role, settings.model(role), max_sessions, progress)?;
         match role {
             Role::Base => models.base = Some(engine),
             Role::Draft => models.draft = Some(engine),
@@ -80,9 +80,54 @@ pub fn load(
     Ok(models)
 }
 
-/// The folder or file that a model's name stands for.
-fn find(model: &ModelSettings, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
-    let mut options = HubOptions::from_env();
-    options.offline |= model.offline;
-    crate::hub::resolve(&model.name, &options, progress)
+fn open(
+    role: Role,
+    model: &ModelSettings,
+    max_sessions: usize,
+    progress: &mut dyn Progress,
+) -> Result<Arc<dyn Engine>, ModelError> {
+    // Before anything is downloaded.
+    let options = LoadOptions {
+        threads: model.threads,
+        dtype: model.dtype.as_deref().map(format).transpose()?,
+        template: template(role, &model.template)?,
+        max_sessions,
+        ..LoadOptions::new(&model.name)
+    };
+    if model.name.starts_with("builtin:") {
+        return builtin::open(role, &options);
+    }
+    let mut hub = HubOptions::from_env();
+    hub.offline |= model.offline;
+    let path = crate::hub::resolve(&model.name, &hub, progress)?;
+    load_checkpoint(role, Checkpoint::open(&path), &options)
+}
+
+fn load_checkpoint(
+    role: Role,
+    checkpoint: wsd_nn::Result<Checkpoint>,
+    options: &LoadOptions,
+) -> Result<Arc<dyn Engine>, ModelError> {
+    match checkpoint.and_then(|checkpoint| Local::load(checkpoint, options)) {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source }),
+    }
+}
+
+fn format(name: &str) -> Result<Format, ModelError> {
+    Format::parse(name).ok_or_else(|| ModelError::Dtype {
+        value: name.into(),
+        known: Format::all().map(|format| format.name().to_ascii_lowercase()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn template(role: Role, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {
+    Ok(match form {
+        TemplateForm::Own => TemplateChoice::Own,
+        TemplateForm::Plain => TemplateChoice::Plain,
+        TemplateForm::File(path) => TemplateChoice::Source {
+            name: path.display().to_string(),
+            text: fs_err::read_to_string(path).map_err(|source| ModelError::Template { role, source })?,
+        },
+    })
 }

@@ -377,3 +377,35 @@ fn completions_are_scripts() {
         }
     }
 }
+
+/// Two small models with different vocabularies, where the data folder is at hand.
+fn real_pair() -> Option<[String; 2]> {
+    let folder = std::env::var("WSD_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").to_owned());
+    let pair = ["hf_babyllama_tok105", "hf_stories260k"].map(|name| format!("{folder}/weights/{name}"));
+    let there = pair.iter().all(|path| Path::new(path).is_dir());
+    if !there {
+        eprintln!("skipped: {} is not there", pair[0]);
+    }
+    there.then_some(pair)
+}
+
+#[test]
+fn real_models_tell_a_story_together() {
+    let Some([base, draft]) = real_pair() else { return };
+    let wsd = Wsd::new();
+    let args = ["generate", "--base", &base, "--draft", &draft, "--raw", "-n", "80", "--json", "Once upon a time"];
+    let story = wsd.json(&args);
+    assert_eq!(story["text"], ", there was a little girl named Lily. She loved to play outside in the sunshine.");
+    assert_eq!(story["handover"]["at"], 5);
+    let sampled = |seed| wsd.json(&[&args[..], &["--temperature", "1", "--seed", seed]].concat())["text"].clone();
+    assert_eq!(sampled("1"), sampled("1"));
+    assert_ne!(sampled("1"), sampled("2"));
+
+    let run = wsd.run(&["generate", "--base", &base, "--draft", &draft, "Hello"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.contains("has no chat template\n  hint:"), "{}", run.err);
+    let plain =
+        ["generate", "--base", &base, "--draft", &draft, "--draft-template", "plain", "-n", "5", "--json", "Hi"];
+    assert_eq!(wsd.json(&plain)["usage"]["completion_tokens"], 5);
+}

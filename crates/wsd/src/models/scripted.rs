@@ -4,37 +4,19 @@ use std::sync::Arc;
 
 use wsd_core::scripted::{END, Pieces, Scripted};
 use wsd_core::{Engine, Role, Token};
+use wsd_nn::LoadOptions;
 
 use super::ModelError;
-use crate::config::{ModelSettings, TemplateForm};
-use crate::hub::Progress;
 
 const STORY: &str =
     "I am glad you asked. Once upon a time there was one small fox who lived near the old mill by itself.";
 
-pub(super) fn open(
-    role: Role,
-    model: &ModelSettings,
-    _max_sessions: usize,
-    progress: &mut dyn Progress,
-) -> Result<Arc<dyn Engine>, ModelError> {
-    if let Some(dtype) = &model.dtype
-        && dtype != "f32"
-    {
-        return Err(ModelError::Dtype { value: dtype.clone(), known: "f32".into() });
+/// The scripted model that the options name.
+pub(super) fn open(_role: Role, options: &LoadOptions) -> Result<Arc<dyn Engine>, ModelError> {
+    match options.name.as_str() {
+        name @ ("builtin:base" | "builtin:draft") => Ok(Arc::new(teller(name))),
+        name => Err(ModelError::NotBuiltin { name: name.into(), known: "builtin:base, builtin:draft".into() }),
     }
-    if let TemplateForm::File(path) = &model.template {
-        fs_err::read_to_string(path).map_err(|source| ModelError::Template { role, source })?;
-    }
-    if !model.name.starts_with("builtin:") {
-        let path = super::find(model, progress)?;
-        let source = format!("{}: only the built-in models can be loaded yet", path.display()).into();
-        return Err(ModelError::Load { role, name: model.name.clone(), source });
-    }
-    if !["builtin:base", "builtin:draft"].contains(&model.name.as_str()) {
-        return Err(ModelError::NotBuiltin { name: model.name.clone(), known: "builtin:base, builtin:draft".into() });
-    }
-    Ok(Arc::new(teller(&model.name)))
 }
 
 /// Which words are spoken, one token each after the printable characters; every word occurs once.
