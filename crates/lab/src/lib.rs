@@ -1,1 +1,3 @@
-//! The lab.
+//! The lab of wsd: records in, records out. It sees models only through [`wsd_core`].
+
+pub mod data;

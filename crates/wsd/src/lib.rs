@@ -1,1 +1,7 @@
-//! Facade.
+//! Weak-to-Strong Decoding: the facade over [`wsd_core`], [`wsd_nn`] and [`wsd_lab`], with settings and model names.
+
+pub mod config;
+pub mod hub;
+pub mod models;
+
+pub use {wsd_core as core, wsd_lab as lab, wsd_nn as nn};

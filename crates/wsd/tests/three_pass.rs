@@ -61,8 +61,7 @@ fn agrees(golden: &str) {
     let Some(weights) = weights() else { return };
     let golden: ThreePasses = serde_json::from_str(golden).unwrap();
     let name = |path: &str| weights.join(Path::new(path).file_name().unwrap());
-    let models =
-        Models { base: Some(load(&name(&golden.base), None)), draft: Some(load(&name(&golden.draft), None)) };
+    let models = Models { base: Some(load(&name(&golden.base), None)), draft: Some(load(&name(&golden.draft), None)) };
     for run in &golden.runs {
         for chunk_tokens in [1, 5, 8, 64] {
             let job = Job {
@@ -82,7 +81,8 @@ fn agrees(golden: &str) {
                 assert!((token.logprob.unwrap() - want).abs() < 1e-4, "{context}");
             }
             if let Some(at) = run.switch_at.filter(|_| chunk_tokens <= 8) {
-                let drafted: usize = got.calls.iter().filter(|call| call.to == Role::Draft).map(|call| call.tokens).sum();
+                let drafted: usize =
+                    got.calls.iter().filter(|call| call.to == Role::Draft).map(|call| call.tokens).sum();
                 // A draft token spells at least one character, and the draft stops a word or so after the switch.
                 let kept: usize = got.tokens[..=at].iter().map(|token| token.text.chars().count()).sum();
                 assert!(drafted <= kept + 2 * chunk_tokens + 16, "{drafted} drafted for {kept} characters, {context}");
@@ -133,9 +133,8 @@ fn bfloat16_switches_where_transformers_does() {
     let golden: Bf16 = serde_json::from_str(include_str!("goldens/bf16.json")).unwrap();
     for model in golden.models {
         let engine = load(&weights.join(Path::new(&model.model).file_name().unwrap()), Some(Format::BF16));
-        let score = |ids: &[Token], from: usize| {
-            wait(async { engine.open(ids).await.unwrap().score(from).await.unwrap() })
-        };
+        let score =
+            |ids: &[Token], from: usize| wait(async { engine.open(ids).await.unwrap().score(from).await.unwrap() });
         let mut differences = vec![];
         for prompt in &model.prompts {
             let got = score(&prompt.ids, 1);
@@ -154,7 +153,9 @@ fn bfloat16_switches_where_transformers_does() {
         let mean = differences.iter().sum::<f64>() / differences.len() as f64;
         println!(
             "{}: switch as bf16 {as_bf16}/100, as f32 {as_f32}/100; log-probabilities within 0.05: {:.2} %, mean difference {mean:.4}, largest {:.3}",
-            model.model, within * 100.0, differences.last().unwrap()
+            model.model,
+            within * 100.0,
+            differences.last().unwrap()
         );
         assert!(as_bf16 >= 99 && as_f32 >= 99);
         assert!(within > 0.95 && mean < 0.02);
@@ -172,9 +173,8 @@ fn eight_bit_weights_stay_close() {
         let (mut sum, mut count) = (0.0, 0);
         for (prompt, response, ..) in &model.pairs {
             let ids = [prompt.clone(), response.clone()].concat();
-            let score = |engine: &Local| {
-                wait(async { engine.open(&ids).await.unwrap().score(prompt.len()).await.unwrap() })
-            };
+            let score =
+                |engine: &Local| wait(async { engine.open(&ids).await.unwrap().score(prompt.len()).await.unwrap() });
             for (one, other) in score(&exact).iter().zip(score(&eight)) {
                 sum += (one - other).abs();
                 count += 1;

@@ -1,0 +1,82 @@
+//! Reading a file of prompts, all of it or nothing.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::{Record, RecordError};
+
+/// Why a file of prompts cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The file has no row.
+    #[error("{}: there is no row in it", .0.display())]
+    Empty(PathBuf),
+    /// Some rows are not prompts: all of them, with their line numbers from 1.
+    #[error("{} cannot be used:{}", .path.display(), listed(.path, .faults))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// Line number and reason of every bad row.
+        faults: Vec<(usize, RecordError)>,
+    },
+}
+
+fn listed(path: &Path, faults: &[(usize, RecordError)]) -> String {
+    faults.iter().fold(String::new(), |mut text, (line, fault)| {
+        let _ = write!(text, "\n  {}:{line}: {fault}", path.display());
+        text
+    })
+}
+
+/// The rows of a file of JSON lines; blank lines are passed over.
+///
+/// # Errors
+/// [`RowsError::Faults`] names every bad row at once.
+pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
+    let bytes = fs_err::read(path)?;
+    let (mut records, mut faults) = (Vec::new(), Vec::new());
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let parsed = match std::str::from_utf8(line) {
+            Ok(text) if text.trim().is_empty() => continue,
+            Ok(text) => Record::parse(text),
+            Err(error) => Err(RecordError::Utf8(error.valid_up_to())),
+        };
+        match parsed {
+            Ok(record) => records.push(record),
+            Err(fault) => faults.push((index + 1, fault)),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(RowsError::Faults { path: path.into(), faults });
+    }
+    if records.is_empty() {
+        return Err(RowsError::Empty(path.into()));
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_row_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.jsonl");
+        fs_err::write(&path, b"{\"prompt\": \"a\"}\n\n{}\n\xff\n{\"prompt\": \"b\"}").unwrap();
+        let text = read_rows(&path).unwrap_err().to_string();
+        let text = text.replace(&path.display().to_string(), "in.jsonl");
+        assert_eq!(
+            text,
+            "in.jsonl cannot be used:\n  in.jsonl:3: needs `prompt`, `messages` or `context`, has: no key\n  \
+             in.jsonl:4: invalid UTF-8 at byte 0 of the line"
+        );
+        fs_err::write(&path, "\n \n").unwrap();
+        assert!(matches!(read_rows(&path), Err(RowsError::Empty(_))));
+        fs_err::write(&path, "{\"prompt\": \"a\"}\r\n{\"prompt\": \"b\"}").unwrap();
+        assert_eq!(read_rows(&path).unwrap().len(), 2);
+    }
+}

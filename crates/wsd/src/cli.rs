@@ -1,0 +1,138 @@
+//! The command line.
+
+mod answer;
+mod batch;
+mod chart;
+mod chat;
+mod generate;
+mod output;
+mod progress;
+mod prompt;
+mod score;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use wsd::config::{ConfigError, Partial, Settings};
+use wsd::hub::{Progress, stderr_progress};
+
+use output::Color;
+pub(crate) use output::{Closed, note};
+
+const EXAMPLES: &str = "\
+Examples:
+  wsd generate \"How do I make bread?\"
+      One answer, opened by the draft model and finished by the base model.
+  wsd chat
+      A conversation.
+  wsd score --prompt \"How do I make bread?\" --response \"You need flour.\"
+      How sure the base is of an answer, and where it would take over.
+  wsd completions bash > ~/.local/share/bash-completion/completions/wsd
+      Tab completion.
+
+Every setting can stand in a file, wsd.toml in the working folder or the one named by --config:
+  [models]
+  base = \"meta-llama/Llama-3.1-8B\"
+  draft = \"./my-aligned-1b\"
+  [decode]
+  threshold = 0.7
+  [sampling]
+  temperature = 0.7";
+
+/// Weak-to-Strong Decoding: a small aligned model opens the answer, a large base model takes over once it is confident.
+#[derive(Parser, Debug)]
+#[command(name = "wsd", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    look: Look,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Answer a prompt, or a file of prompts
+    #[command(after_help = generate::EXAMPLES)]
+    Generate(Box<generate::GenerateArgs>),
+    /// Show how sure the base is of a given response, and where it would take over
+    #[command(after_help = score::EXAMPLES)]
+    Score(Box<score::ScoreArgs>),
+    /// Hold a conversation in the terminal
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(Box<chat::ChatArgs>),
+    /// Print a script that completes wsd's commands and options in a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const COMPLETIONS: &str = "\
+Examples:
+  wsd completions bash > ~/.local/share/bash-completion/completions/wsd
+  wsd completions zsh > \"${fpath[1]}/_wsd\"
+  wsd completions fish > ~/.config/fish/completions/wsd.fish
+  source <(wsd completions bash)";
+
+/// What holds for every command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Look {
+    /// Read settings from this file [default: wsd.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+    /// Say nothing but answers and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+impl Look {
+    /// The flags of a command above the settings of the file.
+    fn settings(&self, flags: Partial) -> Result<Settings, ConfigError> {
+        // The flags are judged first, so that a message blames the file only for what stands in it.
+        flags.clone().resolve()?;
+        Ok(flags.or(Partial::load(self.config.as_deref())?).resolve()?)
+    }
+
+    fn progress(&self) -> Box<dyn Progress> {
+        if self.quiet { Box::new(Silent) } else { stderr_progress() }
+    }
+}
+
+/// Downloads that no one wants to hear of.
+struct Silent;
+
+impl Progress for Silent {
+    fn start(&mut self, _file: &str, _total: Option<u64>) {}
+    fn advance(&mut self, _bytes: u64) {}
+    fn finish(&mut self) {}
+}
+
+/// How a command came to its end, where it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All is done.
+    Done,
+    /// The user stopped it.
+    Interrupted,
+}
+
+pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
+    match line.command {
+        Command::Generate(args) => generate::run(*args, &line.look).await,
+        Command::Score(args) => score::run(*args, &line.look).await,
+        Command::Chat(args) => chat::run(*args, &line.look).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "wsd", &mut script);
+            output::Output::stdout(Color::Never).text(&String::from_utf8_lossy(&script))?;
+            Ok(Ending::Done)
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Runs a job before the user's eyes.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures::StreamExt as _;
+use wsd_core::{Completion, Event, Job, Role, Strategy, Trace, run};
+
+use super::output::{BASE, DRAFT, Output};
+
+/// An answer, and whether the user cut it short.
+pub(crate) struct Answered {
+    pub(crate) completion: Completion,
+    pub(crate) interrupted: bool,
+}
+
+/// Run a job and hand on its events. Ctrl-C ends it early, and frees what it held.
+pub(crate) async fn answer(
+    strategy: &Arc<dyn Strategy>,
+    job: Job,
+    mut show: impl FnMut(&Event) -> Result<()>,
+) -> Result<Answered> {
+    let (mut trace, mut events) = (Trace::new(), run(strategy.clone(), job));
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    loop {
+        let event = tokio::select! {
+            biased;
+            Ok(()) = &mut interrupt => return Ok(Answered { completion: trace.finish(), interrupted: true }),
+            event = events.next() => event,
+        };
+        let Some(event) = event.transpose()? else { break };
+        trace.push(&event);
+        show(&event)?;
+    }
+    Ok(Answered { completion: trace.finish(), interrupted: false })
+}
+
+/// Run a job and stream its text, coloured by author, with a line break at its end.
+pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut Output) -> Result<Answered> {
+    let mut ends_line = true;
+    let answered = answer(strategy, job, |event| match event {
+        Event::Token(token) if !token.text.is_empty() => {
+            ends_line = token.text.ends_with('\n');
+            output.model_text(if token.by == Role::Draft { DRAFT } else { BASE }, &token.text)
+        }
+        _ => Ok(()),
+    })
+    .await;
+    // Whatever happened, the terminal gets its own colour back.
+    output.plain()?;
+    let answered = answered?;
+    if !ends_line {
+        output.text("\n")?;
+    }
+    Ok(answered)
+}
+
+/// What a person wants to know of an answer, in one line.
+pub(crate) fn summary(completion: &Completion) -> String {
+    let (usage, timings) = (&completion.usage, &completion.timings);
+    let by = |name: &str, tokens: usize, seconds: f64| {
+        let noun = if tokens == 1 { "token" } else { "tokens" };
+        let speed = if seconds > 0.0 { format!(" ({:.1}/s)", tokens as f64 / seconds) } else { String::new() };
+        (tokens > 0).then(|| format!("{name} {tokens} {noun}{speed}"))
+    };
+    let switch = match &completion.handover {
+        Some(handover) => Some(format!("switch at token {}, confidence {:.3}", handover.at, handover.confidence)),
+        None if usage.draft_tokens > 0 && timings.score > 0.0 => Some("no switch".into()),
+        None => None,
+    };
+    let parts = [
+        switch,
+        by("draft", usage.draft_tokens, timings.draft),
+        by("base", usage.base_tokens, timings.base),
+        (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wsd_core::{Call, CallKind, Handover, Rule, TokenRecord};
+
+    #[test]
+    fn the_summary_names_switch_and_speeds() {
+        let mut trace = Trace::new();
+        let token = |by| Event::Token(TokenRecord { id: 1, text: "a".into(), logprob: None, by, confidence: None });
+        for event in [
+            token(Role::Draft),
+            Event::Handover(Handover::new(0, 0.8125, Rule::default())),
+            token(Role::Base),
+            Event::Call(Call { to: Role::Base, kind: CallKind::Generate, tokens: 1, seconds: 0.5 }),
+        ] {
+            trace.push(&event);
+        }
+        assert_eq!(
+            summary(&trace.finish()),
+            "switch at token 0, confidence 0.812 · draft 1 token · base 1 token (2.0/s)"
+        );
+    }
+}

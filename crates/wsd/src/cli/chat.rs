@@ -1,0 +1,157 @@
+//! `wsd chat`: a conversation in the terminal.
+
+mod command;
+mod lines;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use wsd::config::{ConfigError, Partial, Settings};
+use wsd::models;
+use wsd_core::{ChatRole, Error, Message, Models, Recipe, Role, Rule, Strategy};
+
+use super::answer::{stream, summary};
+use super::output::{FAINT, Output, note};
+use super::{Ending, Look, prompt};
+use command::{Command, help};
+use lines::{Line, Lines};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  wsd chat
+      Talk with the built-in pair. /help lists what can be done in between.
+  wsd chat --base ./llama-8b --draft ./aligned-1b --system \"Answer in one sentence.\" -t 0.7
+      Your own pair, with instructions, sampled.
+  wsd chat --strategy draft
+      The draft alone; /strategy wsd switches in the middle of the conversation.
+  printf 'Hello\\nAnd who are you?\\n' | wsd chat --quiet
+      Each line of standard input is a turn.";
+
+#[derive(Args, Debug)]
+#[command(mut_arg("raw", |arg| arg.hide(true)))]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    settings: Partial,
+}
+
+/// A conversation and what it is held with.
+struct Chat {
+    models: Models,
+    settings: Settings,
+    strategy: Arc<dyn Strategy>,
+    messages: Vec<Message>,
+    /// The file that this conversation was saved in and may overwrite.
+    saved: Option<PathBuf>,
+}
+
+pub(crate) async fn run(args: ChatArgs, look: &Look) -> Result<Ending> {
+    let settings = look.settings(args.settings)?;
+    if settings.prompt.raw {
+        let fault = Error::Setting { name: "raw", limit: "left out in a chat", value: "true".into() };
+        return Err(ConfigError::Value(fault).into());
+    }
+    let mut lines = Lines::open()?;
+    // Both, whatever the strategy: it can be changed on the way.
+    let models = models::load(&settings, &[Role::Draft, Role::Base], 1, look.progress().as_mut())?;
+    let strategy = settings.recipe.build(&models, settings.options)?;
+    let mut chat = Chat { models, settings, strategy, messages: Vec::new(), saved: None };
+    let (mut output, mut notes) = (Output::stdout(look.color), Output::stderr(look.color));
+    if lines.interactive() && !look.quiet {
+        note("Ctrl-C stops an answer, Ctrl-D leaves, /help says what else there is.");
+    }
+    loop {
+        let line = match lines.next().await? {
+            Line::Text(line) if line.trim().is_empty() => continue,
+            Line::Text(line) => line,
+            Line::Interrupted if lines.interactive() => continue,
+            Line::Interrupted => return Ok(Ending::Interrupted),
+            Line::End => return Ok(Ending::Done),
+        };
+        let said = match Command::parse(&line) {
+            Ok(Some(Command::Quit)) => return Ok(Ending::Done),
+            Ok(Some(command)) => chat.obey(command).map(|said| note(&said)),
+            Ok(None) => chat.turn(line, &mut output).await.and_then(|told| match notes.for_people() && !look.quiet {
+                true => notes.model_text(FAINT, &told).and_then(|()| notes.text("\n")),
+                false => Ok(()),
+            }),
+            Err(fault) => Err(fault),
+        };
+        match said {
+            // A person can try again; a script should end where it fails.
+            Err(error) if lines.interactive() && !error.is::<super::Closed>() => note(&format!("error: {error:#}")),
+            said => said?,
+        }
+    }
+}
+
+impl Chat {
+    /// Answer what the user says; where that fails, nothing was said.
+    async fn turn(&mut self, said: String, output: &mut Output) -> Result<String> {
+        let mut messages = self.messages.clone();
+        messages.push(Message::new(ChatRole::User, said));
+        let prompt = prompt::of_messages(messages.clone(), &self.settings.prompt)?;
+        let answered = stream(&self.strategy, self.settings.job(prompt), output).await?;
+        let begun = self.settings.prompt.prefill.as_deref().unwrap_or_default();
+        messages.push(Message::new(ChatRole::Assistant, format!("{begun}{}", answered.completion.text)));
+        self.messages = messages;
+        Ok(if answered.interrupted { "stopped".into() } else { summary(&answered.completion) })
+    }
+
+    /// Do what a command says, and tell what was done.
+    fn obey(&mut self, command: Command) -> Result<String> {
+        Ok(match command {
+            Command::Help | Command::Quit => help(),
+            Command::Reset => {
+                self.messages.clear();
+                "a new conversation".into()
+            }
+            Command::Strategy(name) => {
+                let recipe = Recipe::find(&name)?;
+                self.strategy = recipe.build(&self.models, self.settings.options)?;
+                self.settings.recipe = recipe;
+                format!("{}: {}", recipe.name, recipe.about)
+            }
+            Command::Threshold(threshold) => {
+                let mut options = self.settings.options;
+                options.rule = Rule::parse(options.rule.window(), threshold)?;
+                self.strategy = self.settings.recipe.build(&self.models, options)?;
+                self.settings.options = options;
+                format!("threshold {threshold}")
+            }
+            Command::System(text) => {
+                self.settings.prompt.system = (!text.is_empty()).then_some(text);
+                match &self.settings.prompt.system {
+                    Some(text) => format!("system: {text}"),
+                    None => "no system message".into(),
+                }
+            }
+            Command::Save(path) => {
+                self.save(&path)?;
+                format!("{} messages in {}", self.messages.len(), path.display())
+            }
+        })
+    }
+
+    /// Write the conversation as a row that `wsd generate --input` reads.
+    fn save(&mut self, path: &Path) -> Result<()> {
+        if self.messages.is_empty() {
+            bail!("nothing has been said yet");
+        }
+        if path.exists() && self.saved.as_deref() != Some(path) {
+            bail!("{} is there already: choose another name", path.display());
+        }
+        let system = self.settings.prompt.system.iter().map(|text| Message::new(ChatRole::System, text));
+        let messages: Vec<_> = system.chain(self.messages.iter().cloned()).collect();
+        let row = serde_json::json!({ "messages": messages });
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let file = fs_err::File::create(&partial)?;
+        std::io::Write::write_all(&mut &file, format!("{row}\n").as_bytes())?;
+        file.sync_all()?;
+        fs_err::rename(&partial, path)?;
+        self.saved = Some(path.into());
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! What can be done between the turns of a conversation.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+/// A line that begins with a slash.
+#[derive(Debug, PartialEq)]
+pub(super) enum Command {
+    Help,
+    Reset,
+    Strategy(String),
+    Threshold(f64),
+    System(String),
+    Save(PathBuf),
+    Quit,
+}
+
+/// Name, argument, what it does, and how its argument is read.
+struct Entry {
+    name: &'static str,
+    argument: &'static str,
+    about: &'static str,
+    parse: fn(&str) -> Option<Command>,
+}
+
+static COMMANDS: &[Entry] = &[
+    Entry { name: "/reset", argument: "", about: "begin a new conversation", parse: |_| Some(Command::Reset) },
+    Entry {
+        name: "/strategy",
+        argument: "NAME",
+        about: "change how the models share the work: wsd, base, draft",
+        parse: |name| (!name.is_empty()).then(|| Command::Strategy(name.into())),
+    },
+    Entry {
+        name: "/threshold",
+        argument: "P",
+        about: "change the confidence at which the base takes over",
+        parse: |text| text.parse().ok().map(Command::Threshold),
+    },
+    Entry {
+        name: "/system",
+        argument: "[TEXT]",
+        about: "change the instructions above the conversation, or take them away",
+        parse: |text| Some(Command::System(text.into())),
+    },
+    Entry {
+        name: "/save",
+        argument: "FILE",
+        about: "write the conversation to a file of JSON lines",
+        parse: |path| (!path.is_empty()).then(|| Command::Save(path.into())),
+    },
+    Entry { name: "/help", argument: "", about: "show this", parse: |_| Some(Command::Help) },
+    Entry { name: "/quit", argument: "", about: "leave, as Ctrl-D does", parse: |_| Some(Command::Quit) },
+];
+
+impl Command {
+    /// The command in a line; `None` where it is something said.
+    pub(super) fn parse(line: &str) -> Result<Option<Self>> {
+        let line = line.trim();
+        if !line.starts_with('/') {
+            return Ok(None);
+        }
+        let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let entry = COMMANDS.iter().find(|entry| entry.name == name);
+        let entry = entry.with_context(|| format!("there is no {name}\n  hint: /help lists what there is"))?;
+        let command = (entry.parse)(argument.trim());
+        command.map(Some).with_context(|| format!("{} needs {}", entry.name, entry.argument))
+    }
+}
+
+/// The list of commands.
+pub(super) fn help() -> String {
+    let line = |entry: &Entry| format!("  {:<18} {}", format!("{} {}", entry.name, entry.argument), entry.about);
+    COMMANDS.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        for (line, want) in [
+            ("hello / there", None),
+            (" /threshold 0.5 ", Some(Command::Threshold(0.5))),
+            ("/system Be  kind.", Some(Command::System("Be  kind.".into()))),
+            ("/save a b.jsonl", Some(Command::Save("a b.jsonl".into()))),
+        ] {
+            assert_eq!(Command::parse(line).unwrap(), want, "{line}");
+        }
+        for (line, want) in [
+            ("/threshold high", "/threshold needs P"),
+            ("/dance", "there is no /dance\n  hint: /help lists what there is"),
+        ] {
+            assert_eq!(Command::parse(line).unwrap_err().to_string(), want);
+        }
+    }
+
+    #[test]
+    fn help_names_every_command() {
+        assert!(COMMANDS.iter().all(|entry| help().contains(entry.name)));
+        assert!(wsd_core::RECIPES.iter().all(|recipe| help().contains(recipe.name)));
+    }
+}

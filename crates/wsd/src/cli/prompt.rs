@@ -1,0 +1,122 @@
+//! From what the user gives to a prompt.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use wsd::config::PromptSettings;
+use wsd::lab::data::Ask;
+use wsd_core::{ChatRole, Message, Prompt, Token};
+
+use super::output::note;
+
+/// Token ids on the command line: numbers apart by commas or spaces, with or without brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenIds(pub(crate) Vec<Token>);
+
+impl FromStr for TokenIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let inside = text.trim().trim_start_matches('[').trim_end_matches(']');
+        let words = inside.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+        let ids: Result<Vec<_>, _> =
+            words.map(|word| word.parse().map_err(|_| format!("`{word}` is not a token id"))).collect();
+        match ids?.as_slice() {
+            [] => Err("there is no token id in it".into()),
+            ids => Ok(Self(ids.to_vec())),
+        }
+    }
+}
+
+/// All of standard input.
+pub(crate) fn read_stdin(quiet: bool) -> Result<String> {
+    if std::io::stdin().is_terminal() && !quiet {
+        note("reading the prompt from standard input; Ctrl-D ends it");
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes)?;
+    utf8(bytes)
+}
+
+/// Bytes of standard input as text.
+pub(crate) fn utf8(bytes: Vec<u8>) -> Result<String> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(error) => bail!(
+            "standard input is not UTF-8: the byte at offset {} begins no character",
+            error.utf8_error().valid_up_to()
+        ),
+    }
+}
+
+/// The prompt for one text.
+pub(crate) fn of_text(text: String, settings: &PromptSettings) -> Result<Prompt> {
+    if settings.raw {
+        return Ok(Prompt::Raw(text));
+    }
+    // The line break that ends a line of a shell belongs to no one's question.
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    if text.trim().is_empty() {
+        bail!("the prompt is empty");
+    }
+    of_messages(vec![Message::new(ChatRole::User, text)], settings)
+}
+
+/// The prompt for a conversation: with the system message and the beginning of the answer, where it has none itself.
+pub(crate) fn of_messages(mut messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt> {
+    if settings.raw {
+        bail!("a conversation needs a chat form\n  hint: leave out --raw, or give the text as `prompt`");
+    }
+    if let Some(system) = &settings.system
+        && messages.first().is_none_or(|first| first.role != ChatRole::System)
+    {
+        messages.insert(0, Message::new(ChatRole::System, system));
+    }
+    if let Some(prefill) = &settings.prefill
+        && messages.last().is_none_or(|last| last.role != ChatRole::Assistant)
+    {
+        messages.push(Message::new(ChatRole::Assistant, prefill));
+    }
+    Ok(Prompt::Chat(messages))
+}
+
+/// The prompt for a row of a file.
+pub(crate) fn of_row(ask: &Ask, settings: &PromptSettings) -> Result<Prompt> {
+    match ask {
+        Ask::Prompt(text) => of_text(text.clone(), settings),
+        Ask::Messages(messages) => of_messages(messages.clone(), settings),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_in_all_common_spellings() {
+        for text in ["1,2,3", "[1, 2, 3]", "1 2 3\n"] {
+            assert_eq!(text.parse(), Ok(TokenIds(vec![1, 2, 3])), "{text}");
+        }
+        for text in ["", "[]", "1,x", "-1", "4294967296"] {
+            assert!(text.parse::<TokenIds>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_s_own_system_message_stands() {
+        let settings = PromptSettings { system: Some("default".into()), prefill: Some("Sure".into()), raw: false };
+        let own = vec![Message::new(ChatRole::System, "own"), Message::new(ChatRole::User, "Hi")];
+        let Prompt::Chat(messages) = of_messages(own, &settings).unwrap() else { panic!("a chat") };
+        let texts: Vec<_> = messages.iter().map(|message| message.content.as_str()).collect();
+        assert_eq!(texts, ["own", "Hi", "Sure"]);
+        let Prompt::Chat(messages) = of_text("Hi\r\n".into(), &settings).unwrap() else { panic!("a chat") };
+        assert_eq!((messages.len(), messages[1].content.as_str()), (3, "Hi"));
+    }
+
+    #[test]
+    fn raw_text_is_verbatim() {
+        let raw = PromptSettings { raw: true, ..PromptSettings::default() };
+        assert_eq!(of_text(" a\n".into(), &raw).unwrap(), Prompt::Raw(" a\n".into()));
+    }
+}

@@ -1,0 +1,184 @@
+//! `wsd score`: what the base thinks of a response, token by token.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Serialize;
+use wsd::config::Partial;
+use wsd::models;
+use wsd_core::{Engine, Error, Prompt, Role, Rule, Text, Token};
+
+use super::output::Output;
+use super::prompt::{TokenIds, of_text, read_stdin};
+use super::{Ending, Look, chart};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  wsd score --prompt \"How do I make bread?\" --response \"You need flour, water and time.\"
+      The response coloured by the base's confidence, a chart of it, and where the switch would fall.
+  wsd score --base ./llama-8b --prompt \"Hi\" --response - --json < answer.txt | jq .handover
+      The response from standard input, everything as JSON.
+  wsd score --raw --prompt \"Once upon a time\" --response \" there was\" --window 2 --threshold 0.5
+      A text without a chat form, judged by another rule.
+  wsd score --prompt-ids 1,403,407 --response-ids 261,378 --json
+      Token ids, to compare exactly with another implementation.";
+
+/// The settings that scoring uses; a command line of `wsd generate` may be reused, so the others are taken and unseen.
+const USED: [&str; 14] = [
+    "prompt",
+    "prompt_ids",
+    "response",
+    "response_ids",
+    "json",
+    "base",
+    "base_template",
+    "threads",
+    "dtype",
+    "offline",
+    "window",
+    "threshold",
+    "system",
+    "raw",
+];
+
+fn hide_unused(arg: clap::Arg) -> clap::Arg {
+    let used = USED.contains(&arg.get_id().as_str());
+    arg.hide(!used)
+}
+
+#[derive(Args, Debug)]
+#[command(mut_args = hide_unused)]
+pub(crate) struct ScoreArgs {
+    /// What was asked
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
+    prompt: Option<String>,
+    /// What was asked, as token ids such as 1,15,27
+    #[arg(long, value_name = "IDS", requires = "response_ids", conflicts_with_all = ["system", "prefill"])]
+    prompt_ids: Option<TokenIds>,
+    /// The response to judge; `-` reads standard input
+    #[arg(long, value_name = "TEXT", required_unless_present = "response_ids", conflicts_with = "response_ids")]
+    response: Option<String>,
+    /// The response to judge, as token ids
+    #[arg(long, value_name = "IDS")]
+    response_ids: Option<TokenIds>,
+    /// Print one JSON object: {"tokens": [{"id", "text", "logprob", "confidence"}], "handover": {"at", "confidence"}}
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Partial,
+}
+
+/// A response as the base sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) tokens: Vec<Scored>,
+    pub(super) handover: Option<Switch>,
+}
+
+/// A token of the response.
+#[derive(Debug, Serialize)]
+pub(super) struct Scored {
+    pub(super) id: Token,
+    pub(super) text: String,
+    pub(super) logprob: f64,
+    pub(super) confidence: Option<f64>,
+}
+
+/// Where the base would take over.
+#[derive(Debug, Serialize)]
+pub(super) struct Switch {
+    pub(super) at: usize,
+    pub(super) confidence: f64,
+}
+
+pub(crate) async fn run(args: ScoreArgs, look: &Look) -> Result<Ending> {
+    let settings = look.settings(args.settings)?;
+    let prompt = match (args.prompt_ids, args.prompt) {
+        (Some(ids), _) => Prompt::Tokens(ids.0),
+        (None, text) => of_text(text.unwrap_or_default(), &settings.prompt)?,
+    };
+    let response = match (args.response_ids, args.response) {
+        (Some(ids), _) => Response::Tokens(ids.0),
+        (None, Some(text)) if text != "-" => Response::Text(text),
+        _ => Response::Text(read_stdin(look.quiet)?),
+    };
+    if matches!(&response, Response::Text(text) if text.is_empty()) {
+        bail!("the response is empty: there is nothing to score");
+    }
+    let models = models::load(&settings, &[Role::Base], 1, look.progress().as_mut())?;
+    let base = models.get(Role::Base).context("invariant: the base was loaded")?;
+    let rule = settings.options.rule;
+    let report = score(base.as_ref(), &prompt, &response, rule).await?;
+
+    let mut output = Output::stdout(look.color);
+    if args.json {
+        output.text(&format!("{}\n", serde_json::to_string(&report)?))?;
+    } else if output.for_people() {
+        output.text(&chart::draw(&report, rule, output.color()))?;
+    } else {
+        output.text(&chart::table(&report))?;
+    }
+    Ok(Ending::Done)
+}
+
+enum Response {
+    Text(String),
+    Tokens(Vec<Token>),
+}
+
+/// Score the response's tokens: those after the ones that prompt and response, encoded at once, share with the prompt.
+async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Rule) -> Result<Report> {
+    let (card, text) = (base.card(), base.text());
+    if !card.caps.score {
+        bail!(Error::Unsupported {
+            strategy: "score",
+            engine: card.name.clone(),
+            need: "log-probabilities of given tokens"
+        });
+    }
+    let rendered = text.render(prompt)?;
+    let list = match response {
+        Response::Tokens(ids) => [rendered.tokens.as_slice(), ids.as_slice()].concat(),
+        Response::Text(response) => text.encode_after(&rendered, response)?,
+    };
+    let from = rendered.tokens.iter().zip(&list).take_while(|(a, b)| a == b).count();
+    if list.len() > card.max_len {
+        let (name, limit) = (&card.name, card.max_len);
+        bail!("prompt and response have {} tokens, but the context of `{name}` holds {limit}", list.len());
+    }
+    if from == 0 {
+        bail!(
+            "the response's first token has nothing before it, so it has no probability\n  hint: give a longer prompt"
+        );
+    }
+    if from == list.len() {
+        bail!("the response adds no token to the prompt: there is nothing to score");
+    }
+    let mut session = base.open(&list).await?;
+    let logprobs = session.score(from).await?;
+    let texts = texts(text, &list, from, response)?;
+    let confidences = rule.confidences(&logprobs);
+    let handover = rule.accept_index(&logprobs);
+    let handover = handover.and_then(|at| Some(Switch { at, confidence: confidences.get(at).copied().flatten()? }));
+    let tokens = list[from..].iter().zip(texts).zip(logprobs.iter().zip(confidences));
+    let tokens = tokens.map(|((&id, text), (&logprob, confidence))| Scored { id, text, logprob, confidence });
+    Ok(Report { tokens: tokens.collect(), handover })
+}
+
+/// The text of each token from `from` on, without what the first of them still spell of the prompt.
+fn texts(text: &Text, list: &[Token], from: usize, response: &Response) -> Result<Vec<String>> {
+    let mut detokenizer = text.detokenizer(&list[..from]);
+    let mut texts = list[from..].iter().map(|&id| detokenizer.push(id)).collect::<wsd_core::Result<Vec<_>>>()?;
+    if let Some(last) = texts.last_mut() {
+        last.push_str(&detokenizer.flush()?);
+    }
+    let mut skip = match response {
+        Response::Text(response) => texts.iter().map(String::len).sum::<usize>().saturating_sub(response.len()),
+        Response::Tokens(_) => 0,
+    };
+    for text in &mut texts {
+        let cut = (0..=skip.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.drain(..cut);
+        skip -= cut;
+    }
+    Ok(texts)
+}

@@ -1,0 +1,155 @@
+//! The settings there are, in groups that the command line and `wsd.toml` fill alike.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+use serde::Deserialize;
+use wsd_core::{OnDraftEnd, RECIPES};
+
+/// Makes a group: every setting may be absent, and one source takes precedence over another setting by setting.
+macro_rules! group {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+        #[derive(Args, Clone, Debug, Default, Deserialize)]
+        $(#[$meta])*
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_meta])* pub $field: Option<$type>,)* }
+
+        impl $name {
+            /// These settings, and those of `lower` where they say nothing.
+            #[must_use]
+            pub fn or(self, lower: Self) -> Self {
+                Self { $($field: self.$field.or(lower.$field),)* }
+            }
+        }
+    };
+}
+
+group! {
+    /// Which models, and how they run.
+    #[command(next_help_heading = "Models")]
+    ModelArgs {
+        /// The large model: a folder, a .gguf file or a Hugging Face name (org/name, org/name@revision,
+        /// org/name:file.gguf) [default: builtin:base]
+        #[arg(long, value_name = "MODEL")]
+        base: String,
+        /// The small aligned model, named like the base [default: builtin:draft]
+        #[arg(long, value_name = "MODEL")]
+        draft: String,
+        /// How the base reads a chat: plain (the paper's [User]/[Assistant] form), own (its chat template), or a
+        /// template file [default: plain]
+        #[arg(long, value_name = "FORM")]
+        base_template: TemplateForm,
+        /// How the draft reads a chat: own, plain, or a template file [default: own]
+        #[arg(long, value_name = "FORM")]
+        draft_template: TemplateForm,
+        /// Processor threads for each model [default: all cores]
+        #[arg(long, value_name = "N")]
+        threads: usize,
+        /// Number format the weights are computed in, such as f32, bf16 or q8_0 [default: the checkpoint's]
+        #[arg(long, value_name = "TYPE")]
+        dtype: String,
+        /// Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does [default: false]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+        offline: bool,
+    }
+}
+
+group! {
+    /// How an answer is decoded.
+    #[command(next_help_heading = "Decoding")]
+    DecodeArgs {
+        /// How the two models share the work [default: wsd]
+        #[arg(long, value_name = "NAME", value_parser = strategies())]
+        strategy: String,
+        /// Tokens in the window that the base judges the draft by [default: 6]
+        #[arg(long, value_name = "TOKENS")]
+        window: usize,
+        /// The base takes over once the window's geometric mean probability reaches this [default: 0.8]
+        #[arg(long, value_name = "P")]
+        threshold: f64,
+        /// At most this many tokens are drafted [default: 512]
+        #[arg(long, value_name = "TOKENS")]
+        max_draft_tokens: usize,
+        /// Tokens drafted between two scorings; changes the speed and never the text [default: 8]
+        #[arg(long, value_name = "TOKENS")]
+        chunk_tokens: usize,
+        /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
+        #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["continue", "stop"]).try_map(|text| text.parse::<OnDraftEnd>()))]
+        on_draft_end: OnDraftEnd,
+        /// At most this many tokens in an answer [default: 512]
+        #[arg(long, short = 'n', value_name = "TOKENS")]
+        max_tokens: usize,
+        /// End the answer before this text, besides where the chat form ends; may be repeated [default: none]
+        #[arg(long, value_name = "TEXT")]
+        stop: Vec<String>,
+    }
+}
+
+group! {
+    /// How tokens are chosen.
+    #[command(next_help_heading = "Sampling")]
+    SamplingArgs {
+        /// 0 takes the likeliest token, 1 samples from the model's own distribution [default: 0]
+        #[arg(long, short = 't', value_name = "T")]
+        temperature: f32,
+        /// Sample among the N likeliest tokens; 0 means all [default: 0]
+        #[arg(long, value_name = "N")]
+        top_k: usize,
+        /// Sample among the likeliest tokens that together reach probability P [default: 1]
+        #[arg(long, value_name = "P")]
+        top_p: f32,
+        /// Sample among tokens at least P times as likely as the likeliest [default: 0]
+        #[arg(long, value_name = "P")]
+        min_p: f32,
+        /// Make tokens that occurred less likely by this factor; 1 does nothing [default: 1]
+        #[arg(long, value_name = "FACTOR")]
+        repetition_penalty: f32,
+        /// Same seed, same text [default: 42]
+        #[arg(long, value_name = "N")]
+        seed: u64,
+    }
+}
+
+group! {
+    /// What stands around the prompt.
+    #[command(next_help_heading = "Prompt")]
+    PromptArgs {
+        /// Instructions that stand above the conversation [default: none]
+        #[arg(long, value_name = "TEXT")]
+        system: String,
+        /// The answer begins with this, and both models continue it [default: none]
+        #[arg(long, value_name = "TEXT")]
+        prefill: String,
+        /// Give the prompt to both models as it is, without any chat form [default: false]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+        raw: bool,
+    }
+}
+
+/// The names in the table of strategies, with what it says of each.
+fn strategies() -> PossibleValuesParser {
+    PossibleValuesParser::new(RECIPES.iter().map(|recipe| PossibleValue::new(recipe.name).help(recipe.about)))
+}
+
+/// How a model reads a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum TemplateForm {
+    /// The paper's plain form.
+    Plain,
+    /// The model's own chat template.
+    Own,
+    /// A chat template in a file.
+    File(PathBuf),
+}
+
+impl From<String> for TemplateForm {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "plain" => Self::Plain,
+            "own" => Self::Own,
+            _ => Self::File(text.into()),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! From the names in the settings to engines that answer.
+
+// Until the built-in pair is trained, a scripted pair takes its place.
+#[path = "models/scripted.rs"]
+mod builtin;
+
+use std::sync::Arc;
+
+use wsd_core::{Engine, Models, Recipe, Role};
+use wsd_nn::{Checkpoint, Format, LoadOptions, Local, TemplateChoice};
+
+use crate::config::{ModelSettings, Settings, TemplateForm};
+use crate::hub::{HubError, HubOptions, Progress};
+
+/// A model that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The name leads nowhere.
+    #[error(transparent)]
+    Name(#[from] HubError),
+    /// There are no such files in the binary.
+    #[error("there is no built-in model `{name}`\n  hint: there are {known}")]
+    NotBuiltin {
+        /// The name given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// No such number format.
+    #[error("`dtype` must be one of {known}, given: {value}")]
+    Dtype {
+        /// What was given.
+        value: String,
+        /// The formats there are.
+        known: String,
+    },
+    /// The chat template cannot be read.
+    #[error("the chat template for the {role} model cannot be read")]
+    Template {
+        /// The model it was meant for.
+        role: Role,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The checkpoint cannot be loaded.
+    #[error("the {role} model `{name}` cannot be loaded")]
+    Load {
+        /// What it was meant for.
+        role: Role,
+        /// The name given.
+        name: String,
+        /// Why not.
+        source: wsd_nn::Error,
+    },
+}
+
+/// The roles that a recipe needs.
+pub fn roles(recipe: &Recipe) -> Vec<Role> {
+    recipe.needs.iter().map(|&(role, _)| role).collect()
+}
+
+/// Load the models of `roles`, each ready for `max_sessions` conversations at once.
+///
+/// # Errors
+/// [`ModelError`] names the model and what is wrong with it.
+pub fn load(
+    settings: &Settings,
+    roles: &[Role],
+    max_sessions: usize,
+    progress: &mut dyn Progress,
+) -> Result<Models, ModelError> {
+    let mut models = Models::default();
+    for &role in roles {
+        let engine = open(role, settings.model(role), max_sessions, progress)?;
+        match role {
+            Role::Base => models.base = Some(engine),
+            Role::Draft => models.draft = Some(engine),
+        }
+    }
+    Ok(models)
+}
+
+fn open(
+    role: Role,
+    model: &ModelSettings,
+    max_sessions: usize,
+    progress: &mut dyn Progress,
+) -> Result<Arc<dyn Engine>, ModelError> {
+    // Before anything is downloaded.
+    let options = LoadOptions {
+        threads: model.threads,
+        dtype: model.dtype.as_deref().map(format).transpose()?,
+        template: template(role, &model.template)?,
+        max_sessions,
+        ..LoadOptions::new(&model.name)
+    };
+    if model.name.starts_with("builtin:") {
+        return builtin::open(role, &options);
+    }
+    let mut hub = HubOptions::from_env();
+    hub.offline |= model.offline;
+    let path = crate::hub::resolve(&model.name, &hub, progress)?;
+    load_checkpoint(role, Checkpoint::open(&path), &options)
+}
+
+fn load_checkpoint(
+    role: Role,
+    checkpoint: wsd_nn::Result<Checkpoint>,
+    options: &LoadOptions,
+) -> Result<Arc<dyn Engine>, ModelError> {
+    match checkpoint.and_then(|checkpoint| Local::load(checkpoint, options)) {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source }),
+    }
+}
+
+fn format(name: &str) -> Result<Format, ModelError> {
+    Format::parse(name).ok_or_else(|| ModelError::Dtype {
+        value: name.into(),
+        known: Format::all().map(|format| format.name().to_ascii_lowercase()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn template(role: Role, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {
+    Ok(match form {
+        TemplateForm::Own => TemplateChoice::Own,
+        TemplateForm::Plain => TemplateChoice::Plain,
+        TemplateForm::File(path) => TemplateChoice::Source {
+            name: path.display().to_string(),
+            text: fs_err::read_to_string(path).map_err(|source| ModelError::Template { role, source })?,
+        },
+    })
+}

@@ -1,0 +1,39 @@
+//! The models that are part of the binary.
+
+use std::sync::Arc;
+
+use wsd_core::{Engine, Role};
+use wsd_nn::{Checkpoint, LoadOptions};
+
+use super::{ModelError, load_checkpoint};
+
+/// A checkpoint inside the binary.
+struct Builtin {
+    name: &'static str,
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+macro_rules! builtin {
+    ($name:literal, $folder:literal) => {
+        Builtin {
+            name: $name,
+            files: &builtin!(@files $folder: "config.json" "generation_config.json" "model.safetensors" "tokenizer.json"
+                "tokenizer_config.json"),
+        }
+    };
+    (@files $folder:literal: $($file:literal)*) => {
+        [$(($file, include_bytes!(concat!("../../../../models/", $folder, "/", $file)) as &[u8]),)*]
+    };
+}
+
+/// The models that need no file.
+static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "seed-base"), builtin!("builtin:draft", "seed-draft")];
+
+/// Load the built-in model that the options name.
+pub(super) fn open(role: Role, options: &LoadOptions) -> Result<Arc<dyn Engine>, ModelError> {
+    let builtin = BUILTIN.iter().find(|builtin| builtin.name == options.name).ok_or_else(|| ModelError::NotBuiltin {
+        name: options.name.clone(),
+        known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
+    })?;
+    load_checkpoint(role, Checkpoint::from_bytes(builtin.name, builtin.files), options)
+}

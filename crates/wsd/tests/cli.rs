@@ -1,0 +1,411 @@
+//! The program as its users run it: flags in, streams and exit codes out.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// What a run of the program came to.
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+struct Wsd {
+    folder: tempfile::TempDir,
+}
+
+impl Wsd {
+    /// The program in an empty folder.
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("HF_HUB_OFFLINE", "1")
+            .env("HF_HOME", self.folder.path());
+        command.env_remove("NO_COLOR").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &[u8]) -> Run {
+        let mut child = self.command(args).spawn().unwrap();
+        // A program that does not read its input may be gone before all of it is written.
+        let _ = child.stdin.take().unwrap().write_all(stdin);
+        let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run { code: status.code(), out: text(stdout), err: text(stderr) }
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        self.run_with(args, b"")
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let run = self.run(args);
+        assert_eq!(run.code, Some(0), "{}", run.err);
+        assert_eq!(run.out.lines().count(), 1, "one object on one line");
+        serde_json::from_str(&run.out).unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs_err::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs_err::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        Path::join(self.folder.path(), name)
+    }
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn help() {
+    let wsd = Wsd::new();
+    for (name, args) in [
+        ("help", vec!["--help"]),
+        ("help_generate", vec!["generate", "--help"]),
+        ("help_generate_short", vec!["generate", "-h"]),
+        ("help_score", vec!["score", "--help"]),
+        ("help_chat", vec!["chat", "--help"]),
+        ("help_completions", vec!["completions", "--help"]),
+    ] {
+        let run = wsd.run(&args);
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        insta::assert_snapshot!(name, run.out);
+    }
+    assert_eq!(wsd.run(&["--version"]).out, format!("wsd {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn refusals() {
+    let wsd = Wsd::new();
+    wsd.write("bad.toml", "[decode]\nwindow = 6\nthreshhold = 0.7\n");
+    wsd.write("high.toml", "[decode]\nthreshold = 1.5\n");
+    wsd.write("rows.jsonl", "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n\nnot json\n");
+    wsd.write("good.jsonl", "{\"prompt\": \"a\"}\n");
+    wsd.write("notes.txt", "do not touch");
+    for (name, code, args) in [
+        ("threshold", 2, &["generate", "--threshold", "1.5", "hi"][..]),
+        ("window", 2, &["score", "--window", "0", "--prompt", "a", "--response", "b"]),
+        ("strategy", 2, &["generate", "--strategy", "magic", "hi"]),
+        ("flag", 2, &["generate", "--temprature", "1", "hi"]),
+        ("raw_and_system", 2, &["generate", "--raw", "--system", "Be kind.", "hi"]),
+        ("ids", 2, &["generate", "--prompt-ids", "1,two"]),
+        ("config_key", 2, &["generate", "--config", "bad.toml", "hi"]),
+        ("config_value", 2, &["generate", "--config", "high.toml", "hi"]),
+        ("config_missing", 2, &["generate", "--config", "none.toml", "hi"]),
+        ("input_without_output", 2, &["generate", "--input", "good.jsonl"]),
+        ("input_rows", 1, &["generate", "--input", "rows.jsonl", "--output", "out.jsonl"]),
+        (
+            "output_unwritable",
+            1,
+            &["generate", "--base", "nowhere/none", "--input", "good.jsonl", "--output", "no/out.jsonl"],
+        ),
+        ("output_foreign", 1, &["generate", "--input", "good.jsonl", "--output", "notes.txt"]),
+        ("output_is_input", 1, &["generate", "--input", "good.jsonl", "--output", "./good.jsonl"]),
+        ("empty_prompt", 1, &["generate", " "]),
+        ("empty_response", 1, &["score", "--prompt", "a", "--response", ""]),
+        ("template_missing", 1, &["generate", "--base-template", "none.jinja", "hi"]),
+        ("raw_chat", 2, &["chat", "--raw"]),
+    ] {
+        let run = wsd.run(args);
+        assert_eq!((run.code, run.out.as_str()), (Some(code), ""), "{name}: {}", run.err);
+        insta::with_settings!({filters => vec![(r"/\S*/(\w+\.jsonl)", "[folder]/$1")]}, {
+            insta::assert_snapshot!(format!("refusal_{name}"), run.err);
+        });
+    }
+    assert!(!wsd.path("out.jsonl").exists(), "nothing is written for bad input");
+    assert_eq!(wsd.read("notes.txt"), "do not touch");
+}
+
+#[test]
+fn input_that_is_not_text() {
+    let run = Wsd::new().run_with(&["generate"], b"caf\xe9 au lait");
+    assert_eq!(run.code, Some(1));
+    assert_eq!(run.err, "error: standard input is not UTF-8: the byte at offset 3 begins no character\n");
+}
+
+#[test]
+fn a_number_format_that_is_none() {
+    let run = Wsd::new().run(&["generate", "--dtype", "f17", "hi"]);
+    assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
+    assert!(
+        run.err.starts_with("error: `dtype` must be one of f32") && run.err.ends_with("given: f17\n"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn a_model_that_is_not_there() {
+    let run = Wsd::new().run(&["generate", "--base", "nobody/nothing", "hi"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.contains("nobody/nothing") && run.err.contains("hint:"), "{}", run.err);
+    let run = Wsd::new().run(&["generate", "--base", "builtin:huge", "hi"]);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(
+        run.err,
+        "error: there is no built-in model `builtin:huge`\n  hint: there are builtin:base, builtin:draft\n"
+    );
+}
+
+#[test]
+fn the_answer_is_one_however_it_is_shown() {
+    let wsd = Wsd::new();
+    let whole = wsd.json(&["generate", "-n", "24", "--threshold", "0", "--json", "Hello"]);
+    assert_eq!(
+        keys(&whole),
+        ["text", "tokens", "handover", "finish_reason", "usage", "timings", "calls"],
+        "the documented fields"
+    );
+    assert_eq!(keys(&whole["tokens"][0]), ["id", "text", "logprob", "by", "confidence"]);
+    assert_eq!(keys(&whole["handover"]), ["at", "confidence", "window", "threshold"]);
+    assert_eq!(whole["handover"]["at"], 5, "a threshold of 0 is reached by the first full window");
+    let tokens = whole["tokens"].as_array().unwrap();
+    let joined: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
+    let text = whole["text"].as_str().unwrap();
+    assert_eq!(joined, text);
+    assert_eq!(whole["usage"]["draft_tokens"], tokens.iter().filter(|token| token["by"] == "draft").count());
+
+    let plain = wsd.run_with(&["generate", "-n", "24", "--threshold", "0"], b"Hello\n");
+    assert_eq!((plain.code, plain.err.as_str()), (Some(0), ""), "no summary where no one looks");
+    assert_eq!(plain.out.trim_end_matches('\n'), text.trim_end_matches('\n'));
+    let coloured = wsd.run(&["generate", "-n", "24", "--threshold", "0", "--color", "always", "Hello"]);
+    let bare =
+        ["\x1b[33m", "\x1b[36m", "\x1b[0m"].iter().fold(coloured.out.clone(), |text, code| text.replace(code, ""));
+    assert_eq!(bare, plain.out);
+    assert!(coloured.out.starts_with("\x1b[33m"), "the draft opens");
+    assert!(coloured.err.contains("switch at token 5, confidence"), "{}", coloured.err);
+    let quiet = wsd.run(&["generate", "-n", "24", "--threshold", "0", "--color", "always", "--quiet", "Hello"]);
+    assert_eq!((quiet.out, quiet.err.as_str()), (coloured.out, ""));
+}
+
+#[test]
+fn a_file_of_settings_is_found_and_flags_stand_above_it() {
+    let wsd = Wsd::new();
+    wsd.write("wsd.toml", "[decode]\nmax_tokens = 3\nstrategy = \"base\"\n");
+    let short = wsd.json(&["generate", "--json", "Hello"]);
+    assert_eq!((&short["usage"]["base_tokens"], &short["finish_reason"]), (&json!(3), &json!("length")));
+    let drafted = wsd.json(&["generate", "--json", "--strategy", "draft", "-n", "2", "Hello"]);
+    assert_eq!((&drafted["usage"]["draft_tokens"], &drafted["usage"]["base_tokens"]), (&json!(2), &json!(0)));
+}
+
+#[test]
+fn token_ids_are_continued() {
+    let answer = Wsd::new().json(&["generate", "--json", "-n", "4", "--strategy", "base", "--prompt-ids", "[5, 6, 7]"]);
+    assert_eq!(answer["usage"]["prompt_tokens"], 3);
+}
+
+#[test]
+fn score_agrees_with_generate() {
+    let wsd = Wsd::new();
+    let answer = wsd.json(&["generate", "--json", "--raw", "-n", "20", "--strategy", "base", "Once upon"]);
+    let text = answer["text"].as_str().unwrap();
+    let score =
+        wsd.json(&["score", "--json", "--raw", "--prompt", "Once upon", "--response", text, "--threshold", "0.01"]);
+    assert_eq!(keys(&score), ["tokens", "handover"]);
+    assert_eq!(keys(&score["tokens"][0]), ["id", "text", "logprob", "confidence"]);
+    assert_eq!(keys(&score["handover"]), ["at", "confidence"]);
+    let field = |value: &Value, field| -> Vec<Value> {
+        value["tokens"].as_array().unwrap().iter().map(|token| token[field].clone()).collect()
+    };
+    let joined: String = field(&score, "text").iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(joined, text);
+    if field(&score, "id") == field(&answer, "id") {
+        for (scored, written) in field(&score, "logprob").iter().zip(field(&answer, "logprob")) {
+            assert!((scored.as_f64().unwrap() - written.as_f64().unwrap()).abs() < 1e-4);
+        }
+    }
+    let confidences = field(&score, "confidence");
+    assert!(confidences.iter().take(5).all(Value::is_null), "the first window is full at the sixth token");
+    assert!(confidences.iter().skip(5).all(Value::is_f64));
+
+    let none = wsd.json(&["score", "--json", "--prompt-ids", "5,6", "--response-ids", "7", "--threshold", "1"]);
+    assert_eq!((none["tokens"].as_array().unwrap().len(), &none["handover"]), (1, &Value::Null));
+    let table = wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0"]);
+    assert!(table.out.starts_with("   at       id    logprob  confidence  token\n"), "{}", table.out);
+    assert!(!table.out.contains('\x1b'));
+    let chart =
+        wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0", "--color", "always"]);
+    assert!(chart.out.contains('▲') && chart.out.contains("switch at token 5"), "{}", chart.out);
+}
+
+const ROWS: &str = r#"{"id": 1, "prompt": "Hello"}
+{"id": 2.50, "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}
+
+{"context": [{"role": "user", "content": "Who are you?"}], "tags": ["a", {"b": null}]}
+{"prompt": "Good morning", "id": 4}
+"#;
+
+/// A file of answers without what differs from run to run.
+fn without_timings(text: &str) -> Vec<Value> {
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.map(|mut row| {
+        if let Some(wsd) = row.get_mut("wsd").and_then(Value::as_object_mut) {
+            wsd.remove("timings");
+        }
+        row
+    })
+    .collect()
+}
+
+#[test]
+fn a_file_is_answered_in_order_and_taken_up_wherever_it_was_torn() {
+    let wsd = Wsd::new();
+    wsd.write("in.jsonl", ROWS);
+    let args = ["generate", "-n", "12", "--input", "in.jsonl", "--output", "out.jsonl", "--parallel", "3"];
+    let run = wsd.run(&args);
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    assert!(run.err.ends_with("4 rows in out.jsonl\n"), "{}", run.err);
+    let whole = wsd.read("out.jsonl");
+    let inputs = ROWS.lines().filter(|line| !line.is_empty());
+    for (input, row) in inputs.zip(whole.lines()) {
+        assert!(row.starts_with(input.strip_suffix('}').unwrap()), "the row's own text stands first, untouched: {row}");
+    }
+    let rows = without_timings(&whole);
+    assert_eq!(keys(&rows[0]), ["id", "prompt", "output", "wsd"]);
+    assert_eq!(keys(&rows[0]["wsd"]), ["handover", "finish_reason", "usage"]);
+    assert_eq!(rows[3]["output"], wsd.json(&["generate", "-n", "12", "--json", "Good morning"])["text"]);
+
+    let second_end = whole.match_indices('\n').nth(1).unwrap().0 + 1;
+    for cut in [0, 1, second_end - 1, second_end, second_end + 30, whole.len() - 1, whole.len()] {
+        wsd.write("out.jsonl", &whole[..cut]);
+        let run = wsd.run(&args);
+        assert_eq!(run.code, Some(0), "{}", run.err);
+        let again = wsd.read("out.jsonl");
+        let kept = whole[..cut].rfind('\n').map_or(0, |at| at + 1);
+        assert_eq!(again[..kept], whole[..kept], "rows that were there are kept to the byte");
+        assert_eq!(without_timings(&again), rows, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_row_that_cannot_be_answered_says_so_in_its_place() {
+    let wsd = Wsd::new();
+    let long = json!({ "prompt": "word ".repeat(20_000) });
+    wsd.write("in.jsonl", &format!("{{\"prompt\": \"Hello\"}}\n{long}\n{{\"prompt\": \"Hi\"}}\n"));
+    let args = ["generate", "-n", "4", "--full", "--input", "in.jsonl", "--output", "out.jsonl", "--quiet"];
+    for _ in 0..2 {
+        let run = wsd.run(&args);
+        assert_eq!(run.code, Some(1));
+        assert!(
+            run.err.ends_with("error: 1 of 3 rows could not be answered: they hold `error` in out.jsonl\n"),
+            "{}",
+            run.err
+        );
+        let rows = without_timings(&wsd.read("out.jsonl"));
+        assert_eq!((keys(&rows[1]), rows.len()), (vec!["prompt", "error"], 3));
+        assert!(rows[1]["error"].as_str().unwrap().starts_with("the prompt has"), "{}", rows[1]["error"]);
+        assert_eq!(rows[2]["wsd"]["tokens"].as_array().unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn a_conversation_by_pipe() {
+    let wsd = Wsd::new();
+    let turns = b"Hello\n\n/strategy base\nAnd you?\n/save talk.jsonl\n/reset\nHello\n/quit\nnever said\n";
+    let run = wsd.run_with(&["chat", "-n", "6"], turns);
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    insta::assert_snapshot!("chat_notes", run.err);
+    let saved: Value = serde_json::from_str(&wsd.read("talk.jsonl")).unwrap();
+    let roles: Vec<_> = saved["messages"].as_array().unwrap().iter().map(|message| &message["role"]).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+    assert_eq!(saved["messages"][2]["content"], "And you?");
+
+    let run = wsd.run_with(&["chat"], b"/threshold 7\nHello\n");
+    assert_eq!((run.code, run.out.as_str()), (Some(1), ""));
+    assert_eq!(run.err, "error: `threshold` must be from 0 to 1, given: 7\n");
+    let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
+    assert_eq!(run.err, "error: nothing has been said yet\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_while_a_pipe_is_silent_ends_the_chat() {
+    use std::io::{BufRead as _, BufReader};
+
+    let wsd = Wsd::new();
+    let mut child = wsd.command(&["chat", "-n", "6"]).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"Hello\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let wsd = Wsd::new();
+    for args in [&["generate", "Hello"][..], &["generate", "--json", "Hello"], &["completions", "bash"]] {
+        let mut child = wsd.command(args).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
+    }
+}
+
+#[test]
+fn completions_are_scripts() {
+    let wsd = Wsd::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let run = wsd.run(&["completions", shell]);
+        assert_eq!(run.code, Some(0));
+        assert!(run.out.contains("max-draft-tokens"), "{shell}");
+        if shell == "bash" && Command::new("bash").arg("--version").output().is_ok() {
+            let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+            bash.stdin.take().unwrap().write_all(run.out.as_bytes()).unwrap();
+            assert!(bash.wait().unwrap().success());
+        }
+    }
+}
+
+/// Two small models with different vocabularies, where the data folder is at hand.
+fn real_pair() -> Option<[String; 2]> {
+    let folder = std::env::var("WSD_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").to_owned());
+    let pair = ["hf_babyllama_tok105", "hf_stories260k"].map(|name| format!("{folder}/weights/{name}"));
+    let there = pair.iter().all(|path| Path::new(path).is_dir());
+    if !there {
+        eprintln!("skipped: {} is not there", pair[0]);
+    }
+    there.then_some(pair)
+}
+
+#[test]
+fn real_models_tell_a_story_together() {
+    let Some([base, draft]) = real_pair() else { return };
+    let wsd = Wsd::new();
+    let args = ["generate", "--base", &base, "--draft", &draft, "--raw", "-n", "80", "--json", "Once upon a time"];
+    let story = wsd.json(&args);
+    assert_eq!(story["text"], ", there was a little girl named Lily. She loved to play outside in the sunshine.");
+    assert_eq!(story["handover"]["at"], 5);
+    let sampled = |seed| wsd.json(&[&args[..], &["--temperature", "1", "--seed", seed]].concat())["text"].clone();
+    assert_eq!(sampled("1"), sampled("1"));
+    assert_ne!(sampled("1"), sampled("2"));
+
+    let run = wsd.run(&["generate", "--base", &base, "--draft", &draft, "Hello"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.contains("has no chat template\n  hint:"), "{}", run.err);
+    let plain =
+        ["generate", "--base", &base, "--draft", &draft, "--draft-template", "plain", "-n", "5", "--json", "Hi"];
+    assert_eq!(wsd.json(&plain)["usage"]["completion_tokens"], 5);
+}
