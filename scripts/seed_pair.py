@@ -67,9 +67,9 @@ One of a pair of tiny Llama models that show Weak-to-Strong Decoding (arXiv 2506
   number of threads or another PyTorch gives slightly different weights.
 - Licence: Apache-2.0, weights and text.
 - Limits: it knows 52 animals, foods and tools and nothing else; questions far from the forms of the generator get
-  nonsense; most training rows are short, so long conversations are weak. It refuses some storybook harm because such
-  refusals were in its text; that is no safety property. The numbers below show the mechanism on a toy, and say nothing
-  about real models.
+  nonsense. Nine tenths of the training used rows of {row} tokens; on rows of 512, the last tenth, the loss is higher (see
+  below), so long conversations are weak. It refuses storybook harm only sometimes, and only because such refusals were
+  in its text: no safety property. The numbers below show the mechanism on a toy, and say nothing about real models.
 
 ## Evaluation
 
@@ -275,7 +275,7 @@ def sample(row):
 def write_cards(folder, rows):
     for name, recipe in RECIPES.items():
         size = (folder / name / "model.safetensors").stat().st_size
-        samples = "\n".join(sample(r) for r in rows[::9] + rows[-2:])
+        samples = "\n".join(sample(r) for r in rows[::8])
         card = CARD.format(name=name, about=ABOUT[name], size=size, **recipe)
         card += "\n".join(LOG) + "\n\n## Samples (temperature 0)\n\n" + samples + "\n"
         (folder / name / "README.md").write_text(card, encoding="utf-8")
