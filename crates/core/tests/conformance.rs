@@ -1,5 +1,7 @@
 //! Every strategy of the table against every rule that binds all of them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -166,10 +168,9 @@ fn what_is_missing_is_refused_when_it_is_built() {
                 assert!(error.contains("`dumb`") && error.contains(recipe.name), "{error}");
             }
         }
-        for options in [
-            Options { max_draft_tokens: 0, ..Options::default() },
-            Options { chunk_tokens: 0, ..Options::default() },
-        ] {
+        for options in
+            [Options { max_draft_tokens: 0, ..Options::default() }, Options { chunk_tokens: 0, ..Options::default() }]
+        {
             assert!(matches!(recipe.build(&models, options), Err(Error::Setting { .. })));
         }
     }

@@ -1,5 +1,7 @@
 //! The incremental decoding against the reference's three passes: draft everything, score everything, continue.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -169,7 +171,8 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
     let base = Arc::new(Scripted::new("base", pieces, |_| vec![-9.0, -9.0, 0.0, 0.0]));
     let models = Models { draft: Some(draft.clone()), base: Some(base) };
     let job = Job { prompt: Prompt::Raw("a".into()), max_tokens: 64, sampling: Sampling::default(), stop: vec![] };
-    let strategy = Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: 4, ..Options::default() }).unwrap();
+    let strategy =
+        Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: 4, ..Options::default() }).unwrap();
     block_on(async {
         let mut events = run(strategy, job);
         let mut seen = 0;

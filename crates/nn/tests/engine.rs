@@ -1,5 +1,7 @@
 //! The embedded engine through its public interface: edits, batches, cancellation, faults.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,7 +118,10 @@ fn sixteen_at_once_equal_each_alone_sampled_or_not() {
         let one = async |i: u32| {
             let mut session = engine.open(&prompt(i)).await.unwrap();
             let scores = session.score(1).await.unwrap();
-            (scores, generate(session.as_mut(), &plan(24, if i % 2 == 0 { 0.0 } else { 1.0 }, u64::from(i))).await)
+            (
+                scores,
+                generate(session.as_mut(), &plan(24, if i.is_multiple_of(2) { 0.0 } else { 1.0 }, u64::from(i))).await,
+            )
         };
         let mut alone = vec![];
         for i in 0..16 {
@@ -176,7 +181,8 @@ fn a_long_prompt_does_not_stall_its_neighbour() {
         let mut writer = engine.open(&[1, 2, 3]).await.unwrap();
         let mut readers = vec![];
         for i in 0..12u32 {
-            readers.push(engine.open(&(0..longest as u32).map(|k| (k * 31 + i) % 297).collect::<Vec<_>>()).await.unwrap());
+            readers
+                .push(engine.open(&(0..longest as u32).map(|k| (k * 31 + i) % 297).collect::<Vec<_>>()).await.unwrap());
         }
         let plan = plan(60, 0.0, 0);
         let mut steps = writer.generate(&plan);
@@ -243,7 +249,9 @@ fn faults_are_errors_that_name_them() {
 #[test]
 fn nan_in_the_weights_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"] {
+    for file in
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"]
+    {
         fs_err::copy(fixture("llama").join(file), folder.path().join(file)).unwrap();
     }
     let path = folder.path().join("model.safetensors");

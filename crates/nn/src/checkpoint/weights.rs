@@ -47,7 +47,10 @@ impl Weights {
     /// See [`crate::Checkpoint::with_matrices_in`].
     pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
         let convert = |tensor: Tensor| {
-            if tensor.shape.len() < 2 || tensor.format == format || tensor.columns() % format.block_values() != 0 {
+            if tensor.shape.len() < 2
+                || tensor.format == format
+                || !tensor.columns().is_multiple_of(format.block_values())
+            {
                 return Ok(tensor);
             }
             let mut bytes = Vec::with_capacity(format.bytes_for(tensor.rows() * tensor.columns()).unwrap_or(0));

@@ -9,7 +9,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Caps, Card, ChatTemplate, Engine, Error, HfTokenizer, Plan, Row, Session, Specials, Step, Stop, Template, Text, Token,
+    Caps, Card, ChatTemplate, Engine, Error, HfTokenizer, Plan, Row, Session, Specials, Step, Stop, Template, Text,
+    Token,
 };
 
 use super::scheduler::{Message, Scheduler};
@@ -164,7 +165,9 @@ fn text(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Text> {
         None => tokenizer.leading_token(),
     };
     let specials = Specials { bos: special.bos, eos: special.eos, pad: special.pad, unk: special.unk };
-    let jinja = |name: &str, source: &str| ChatTemplate::parse(name, source, specials).map(Template::Jinja);
+    let jinja = |name: &str, source: &str| {
+        ChatTemplate::parse(name, source, specials).map(|template| Template::Jinja(Box::new(template)))
+    };
     let template = match &options.template {
         TemplateChoice::Plain => Some(Template::Plain),
         TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
@@ -225,7 +228,8 @@ impl Open {
         work: fn(u64, Vec<Token>, usize, oneshot::Sender<wsd_core::Result<T>>) -> Work,
     ) -> wsd_core::Result<T> {
         if from == 0 || from > self.tokens.len() {
-            let message = format!("asked from position {from} of {} tokens; the first has nothing before it", self.tokens.len());
+            let message =
+                format!("asked from position {from} of {} tokens; the first has nothing before it", self.tokens.len());
             return Err(Error::Engine { engine: self.card.name.clone(), message });
         }
         let (reply, answer) = oneshot::channel();

@@ -140,8 +140,11 @@ impl<E: Executor + Sync> Scheduler<E> {
             })
             .collect();
         // Which work each row belongs to, and how many of its rows come before.
-        let owners: Vec<(usize, usize)> =
-            plan.iter().zip(&spans).flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead))).collect();
+        let owners: Vec<(usize, usize)> = plan
+            .iter()
+            .zip(&spans)
+            .flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead)))
+            .collect();
         let outcomes = self.executor.forward(&spans).and_then(|hidden| self.outcomes(&hidden, &owners));
         self.status.steps.fetch_add(1, Ordering::SeqCst);
         for (i, span) in &plan {
