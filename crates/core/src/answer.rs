@@ -69,7 +69,7 @@ impl Answer {
     ///
     /// # Errors
     /// Those of the tokenizer.
-    pub async fn token(&mut self, id: Token, logprob: f64, by: Role, confidence: Option<f64>) -> Result<Flow> {
+    pub async fn token(&mut self, id: Token, logprob: Option<f64>, by: Role, confidence: Option<f64>) -> Result<Flow> {
         let mut text = match &mut self.detokenizer {
             Some(detokenizer) => detokenizer.push(id)?,
             None => String::new(),
@@ -80,7 +80,7 @@ impl Answer {
 
         self.written += 1;
         self.held_text.push_str(&text);
-        self.held.push_back(Event::Token(TokenRecord { id, text, logprob: Some(logprob), by, confidence }));
+        self.held.push_back(Event::Token(TokenRecord { id, text, logprob, by, confidence }));
         match self.stops.look(&self.held_text) {
             Look::Cut(at) => {
                 self.let_out(at, true).await;
@@ -120,10 +120,16 @@ impl Answer {
                 None => self.held_text.clear(),
             }
         }
-        match self.stops.last_look(&self.held_text) {
-            Some(at) => self.let_out(at, true).await,
-            None => self.let_out(usize::MAX, false).await,
-        }
+        let reason = match self.stops.last_look(&self.held_text) {
+            Some(at) => {
+                self.let_out(at, true).await;
+                FinishReason::Stop
+            }
+            None => {
+                self.let_out(usize::MAX, false).await;
+                reason
+            }
+        };
         self.send(Event::Done(reason)).await;
         Ok(())
     }
