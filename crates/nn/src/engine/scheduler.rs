@@ -18,6 +18,8 @@ use crate::executor::{Executor, Span};
 /// Tokens run in one turn: enough to keep the matrix products efficient, few enough that a token being generated beside a long
 /// prompt does not wait long.
 const STEP_TOKENS: usize = 256;
+/// Of these, at least so many for long prompts, however many tokens are being generated.
+const PROMPT_TOKENS: usize = 32;
 /// Rows projected to the vocabulary at once, which bounds the memory of a long scoring.
 const PROJECT_ROWS: usize = 32;
 /// How long to wait for a slow reader before looking again.
@@ -104,15 +106,14 @@ impl<E: Executor + Sync> Scheduler<E> {
         self.works.push(work);
     }
 
-    /// What each work runs this turn, as ranges of positions: those that are one token short first, then long ones, which
-    /// share what is left.
+    /// What each work runs this turn, as ranges of positions: all that are one token short, then long ones, which share what
+    /// is left. Nobody waits for others to finish.
     fn plan(&self) -> Vec<(usize, Range<usize>)> {
         let pending = |work: &Work| self.cached[&work.slot].len()..work.end();
         let ready = self.works.iter().enumerate().filter(|(_, work)| !work.is_blocked());
         let (mut plan, long): (Vec<_>, Vec<_>) =
             ready.map(|(i, work)| (i, pending(work))).partition(|(_, span)| span.len() == 1);
-        plan.truncate(STEP_TOKENS);
-        let mut left = STEP_TOKENS - plan.len();
+        let mut left = STEP_TOKENS.saturating_sub(plan.len()).max(PROMPT_TOKENS);
         for (n, (i, span)) in long.iter().enumerate() {
             let share = left.div_ceil(long.len() - n);
             let take = span.len().min(share);
