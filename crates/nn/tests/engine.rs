@@ -204,22 +204,6 @@ fn a_long_prompt_does_not_stall_its_neighbour() {
 }
 
 #[test]
-fn nobody_waits_for_others_to_finish_however_many_there_are() {
-    let options = LoadOptions { max_sessions: 300, template: TemplateChoice::Plain, ..LoadOptions::new("tiny") };
-    let engine = Local::load(Checkpoint::open(&fixture("llama")).unwrap(), &options).unwrap();
-    wait(async {
-        let one = async |i: u32| {
-            let mut session = engine.open(&[1, i % 297]).await.unwrap();
-            generate(session.as_mut(), &plan(120, 1.0, u64::from(i))).await.0.len()
-        };
-        let written = futures::future::join_all((0..300).map(one)).await;
-        let (turns, longest) = (engine.status().steps(), written.iter().max().unwrap());
-        // While the last ask, the first may be as far ahead of their reader as they can be: 64 tokens.
-        assert!(turns < longest + 64 + 20, "{turns} turns for 300 answers of at most {longest} tokens");
-    });
-}
-
-#[test]
 fn a_slow_reader_holds_up_nobody() {
     let engine = llama();
     wait(async {

@@ -196,3 +196,35 @@ impl<E: Executor + Sync> Scheduler<E> {
         self.works = works.into_iter().flatten().collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::{mpsc, oneshot};
+    use wsd_core::{Caps, Plan, Sampling};
+
+    use super::*;
+    use crate::{Checkpoint, cpu::Cpu};
+
+    #[test]
+    fn nobody_waits_for_others_to_finish_however_many_there_are() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
+        let card = Card { name: "tiny".into(), max_len: 256, vocab: 300, caps: Caps::default(), end_tokens: vec![] };
+        let (_inbox, receiver) = std::sync::mpsc::channel();
+        let mut scheduler = Scheduler::new(executor, card, receiver, Arc::default());
+        let (reply, _steps) = mpsc::channel(1);
+        let plan = Plan { max_tokens: 9, sampling: Sampling::default() };
+        let writers = 2 * STEP_TOKENS as u64;
+        for slot in 0..writers {
+            scheduler.admit(Work::generate(slot, vec![1], plan.clone(), 256, reply.clone()));
+        }
+        let (reply, _scores) = oneshot::channel();
+        scheduler.admit(Work::score(writers, vec![1; 200], 1, reply));
+        let tokens: Vec<_> = scheduler.plan().into_iter().map(|(i, span)| (i, span.len())).collect();
+        let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
+        expected.push((writers as usize, PROMPT_TOKENS));
+        assert_eq!(tokens, expected);
+    }
+}
