@@ -2,6 +2,7 @@
 
 mod groups;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,6 +13,8 @@ pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, TemplateForm};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "wsd.toml";
+/// Threads that a model may start.
+const THREADS: RangeInclusive<usize> = 1..=512;
 
 /// What one source says; anything may be absent.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -185,7 +188,9 @@ impl Partial {
             .check()?,
             prompt: PromptSettings { system: prompt.system, prefill: prompt.prefill, raw: prompt.raw.unwrap_or(false) },
         };
-        at_least_one("threads", settings.base.threads)?;
+        if let Some(threads) = models.threads.filter(|threads| !THREADS.contains(threads)) {
+            return Err(Error::Setting { name: "threads", limit: "from 1 to 512", value: threads.to_string() });
+        }
         settings.prompt.check()?;
         Ok(settings)
     }

@@ -363,6 +363,33 @@ fn a_reader_that_leaves_is_no_error() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_of_answers_ends_when_its_reader_leaves() {
+    use std::io::{BufRead as _, BufReader};
+
+    let wsd = Wsd::new();
+    wsd.write("in.jsonl", &"{\"prompt\": \"Hello\"}\n".repeat(40));
+    let args = ["generate", "-n", "4", "--parallel", "1", "--quiet", "--input", "in.jsonl", "--output"];
+    let first_row = |reader: &mut dyn std::io::Read| {
+        let mut line = String::new();
+        BufReader::new(reader).read_line(&mut line).unwrap();
+        assert!(line.starts_with("{\"prompt\": \"Hello\", \"output\":"), "{line}");
+    };
+    let ends_quietly = |child: std::process::Child| {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    };
+    let mut child = wsd.command(&[&args[..], &["/dev/stdout"]].concat()).spawn().unwrap();
+    first_row(&mut child.stdout.take().unwrap());
+    ends_quietly(child);
+
+    assert!(Command::new("mkfifo").arg(wsd.path("fifo")).status().unwrap().success());
+    let child = wsd.command(&[&args[..], &["fifo"]].concat()).spawn().unwrap();
+    first_row(&mut fs_err::File::open(wsd.path("fifo")).unwrap());
+    ends_quietly(child);
+}
+
 #[test]
 fn completions_are_scripts() {
     let wsd = Wsd::new();

@@ -46,14 +46,18 @@ struct Tail {
 }
 
 impl Journal {
-    /// Open or make the file and find out how many records are answered in it. A torn last line is cut off.
+    /// Open or make the file and find out how many records are answered in it. A torn last line is cut off. What is no
+    /// regular file, such as a pipe, is only written to, from the first record on.
     ///
     /// # Errors
     /// [`JournalError`]; the file is left as it was.
     pub fn open(path: &Path, records: &[Record]) -> Result<Self, JournalError> {
-        let file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut journal = Self { file, done: 0, failed: 0 };
-        if !journal.file.metadata()?.is_file() {
+        // A pipe is only written to: with an end of its own to read from, it would never learn that the reader has gone.
+        let is_stream = fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let mut options = fs_err::OpenOptions::new();
+        options.read(!is_stream).write(true).create(!is_stream).truncate(false);
+        let mut journal = Self { file: options.open(path)?, done: 0, failed: 0 };
+        if is_stream {
             return Ok(journal);
         }
         match journal.file.file().try_lock() {

@@ -1,6 +1,7 @@
 //! A file of prompts to a file of answers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use wsd::lab::data::{Journal, Record, read_rows};
 use wsd_core::{Call, Completion, FinishReason, Handover, Job, Strategy, Timings, TokenRecord, Trace, Usage};
 
 use super::generate::{BatchArgs, strategy};
-use super::output::note;
+use super::output::{Closed, note};
 use super::progress::Rows;
 use super::prompt::of_row;
 use super::{Ending, Look};
@@ -75,7 +76,10 @@ pub(super) async fn run(
                 note(&format!("stopped at row {} of {}; the same command goes on from there", journal.done(), records.len()));
                 return Ok(Ending::Interrupted);
             }
-            result = work => result.with_context(|| format!("{}", output.display()))?,
+            result = work => result.map_err(|error| match error.downcast_ref::<io::Error>() {
+                Some(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Closed.into(),
+                _ => error.context(output.display().to_string()),
+            })?,
         }
         rows.stop();
     }
