@@ -1,6 +1,7 @@
 //! Settings: the defaults, above them `wsd.toml`, above that the command line; checked once, here.
 
 mod groups;
+mod record;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -132,6 +133,19 @@ impl Partial {
         Ok(settings)
     }
 
+    /// The settings here that do not hold under `upper`, because `raw` and what only a chat has exclude each other.
+    #[must_use]
+    pub fn silenced_by(&self, upper: &Self) -> Vec<&'static str> {
+        let (here, above) = (&self.prompt, &upper.prompt);
+        let (raw, chat) = (above.raw == Some(true), above.system.is_some() || above.prefill.is_some());
+        let silenced = [
+            ("system", raw && here.system.is_some()),
+            ("prefill", raw && here.prefill.is_some()),
+            ("raw", !raw && chat && here.raw == Some(true)),
+        ];
+        silenced.into_iter().filter(|&(_, silenced)| silenced).map(|(key, _)| key).collect()
+    }
+
     /// These settings, and those of `lower` where they say nothing. Between `raw` and what only a chat has, the upper word
     /// holds.
     #[must_use]
@@ -176,7 +190,12 @@ impl Partial {
             }
             .check()?,
             max_tokens: at_least_one("max_tokens", decode.max_tokens)?.unwrap_or(512),
-            stop: decode.stop.unwrap_or_default(),
+            stop: match decode.stop.unwrap_or_default() {
+                stop if stop.iter().any(String::is_empty) => {
+                    return Err(Error::Setting { name: "stop", limit: "at least one character", value: "none".into() });
+                }
+                stop => stop,
+            },
             sampling: Sampling {
                 temperature: sampling.temperature.unwrap_or(random.temperature),
                 top_k: sampling.top_k.unwrap_or(random.top_k),

@@ -99,7 +99,7 @@ pub(crate) async fn run(args: ScoreArgs, look: &Look) -> Result<Ending> {
     let response = match (args.response_ids, args.response) {
         (Some(ids), _) => Response::Tokens(ids.0),
         (None, Some(text)) if text != "-" => Response::Text(text),
-        _ => Response::Text(read_stdin(look.quiet)?),
+        _ => Response::Text(read_stdin("the response", look.quiet)?),
     };
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         bail!("the response is empty: there is nothing to score");

@@ -102,7 +102,15 @@ fn faults_name_file_line_and_key() {
 
 #[test]
 fn values_outside_their_limits_are_refused() {
-    for line in ["--window 0", "--threshold nan", "--max-tokens 0", "--threads 0", "--threads 513", "--top-p 0", "--chunk-tokens 0"] {
+    for line in [
+        "--window 0",
+        "--threshold nan",
+        "--max-tokens 0",
+        "--threads 0",
+        "--threads 513",
+        "--top-p 0",
+        "--chunk-tokens 0",
+    ] {
         assert!(flags(line).resolve().is_err(), "{line}");
     }
 }
