@@ -64,6 +64,20 @@ pub enum Error {
         /// Tokens the context holds.
         limit: usize,
     },
+    /// A text that is too long to be worth counting its tokens.
+    #[error(
+        "the prompt has {bytes} bytes, but the context of `{engine}` holds {tokens} tokens, which spell {limit} bytes at most"
+    )]
+    TextTooLong {
+        /// The engine whose context is too short.
+        engine: String,
+        /// Bytes in the text.
+        bytes: usize,
+        /// Tokens the context holds.
+        tokens: usize,
+        /// Bytes that could fit.
+        limit: usize,
+    },
     /// A token id outside the vocabulary.
     #[error("token id {token} is outside the vocabulary of `{engine}`, which has {limit} entries")]
     TokenRange {

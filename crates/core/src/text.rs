@@ -60,7 +60,19 @@ pub struct Text {
     template: Option<Arc<Template>>,
     chat_bos: Option<Token>,
     raw_bos: Option<Token>,
+    limit: Option<Limit>,
 }
+
+/// The longest text that can fit into a context.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    tokens: usize,
+    bytes: usize,
+}
+
+/// Bytes that are always worth encoding: unknown characters and white space may become fewer tokens than the longest piece
+/// of the vocabulary would make one believe.
+const ALWAYS_ENCODED_BYTES: usize = 1 << 16;
 
 impl Text {
     /// The text side of model `name`: its tokenizer, the template for chats, and the beginning-of-text tokens put before
@@ -73,7 +85,7 @@ impl Text {
         chat_bos: Option<Token>,
         raw_bos: Option<Token>,
     ) -> Self {
-        Self { name: name.into(), tokenizer, template: template.map(Arc::new), chat_bos, raw_bos }
+        Self { name: name.into(), tokenizer, template: template.map(Arc::new), chat_bos, raw_bos, limit: None }
     }
 
     /// The model's tokenizer.
@@ -89,11 +101,22 @@ impl Text {
         self
     }
 
+    /// The same text side, which refuses texts that have more bytes than a context of `max_len` tokens can spell, before they
+    /// are encoded: encoding takes a hundred times their memory.
+    #[must_use]
+    pub fn with_limit(mut self, max_len: usize) -> Self {
+        let longest = self.tokenizer.vocabulary().pieces.iter().flatten().map(String::len).max().unwrap_or(1);
+        let bytes = max_len.saturating_mul(longest).max(ALWAYS_ENCODED_BYTES);
+        self.limit = Some(Limit { tokens: max_len, bytes });
+        self
+    }
+
     /// Render a prompt.
     ///
     /// # Errors
     /// [`Error::Chat`] for a chat without a message or a model without a template; [`Error::Template`] and
-    /// [`Error::Tokenizer`] when rendering fails; [`Error::EmptyPrompt`] when not one token comes of it.
+    /// [`Error::Tokenizer`] when rendering fails; [`Error::EmptyPrompt`] when not one token comes of it;
+    /// [`Error::TextTooLong`] above the limit.
     pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
         let rendered = match prompt {
             Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
@@ -114,10 +137,10 @@ impl Text {
     /// The tokens of a rendered prompt with `answer` after it, all encoded at once.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`].
+    /// [`Error::Tokenizer`], [`Error::TextTooLong`].
     pub fn encode_after(&self, prompt: &Rendered, answer: &str) -> Result<Vec<Token>> {
         let mut tokens: Vec<_> = prompt.bos.into_iter().collect();
-        tokens.extend(self.tokenizer.encode(&format!("{}{answer}", prompt.text))?);
+        tokens.extend(self.encode(&format!("{}{answer}", prompt.text))?);
         Ok(tokens)
     }
 
@@ -150,8 +173,17 @@ impl Text {
         }
     }
 
+    fn encode(&self, text: &str) -> Result<Vec<Token>> {
+        match self.limit {
+            Some(Limit { tokens, bytes: limit }) if text.len() > limit => {
+                Err(Error::TextTooLong { engine: self.name.clone(), bytes: text.len(), tokens, limit })
+            }
+            _ => self.tokenizer.encode(text),
+        }
+    }
+
     fn encode_prompt(&self, text: String, bos: Option<Token>) -> Result<Rendered> {
-        let tokens = self.tokenizer.encode(&text)?;
+        let tokens = self.encode(&text)?;
         let bos = bos.filter(|bos| tokens.first() != Some(bos));
         let tokens = bos.into_iter().chain(tokens).collect();
         Ok(Rendered { text, bos, tokens, ..Rendered::default() })

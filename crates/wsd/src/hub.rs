@@ -30,7 +30,8 @@ use http::Client;
 /// used as it is, without a request, so a branch that has moved on the hub is followed only when the cached snapshot is
 /// removed or a newer revision is named.
 ///
-/// The path is a folder with `config.json`, `tokenizer.json` and safetensors weights, or a `.gguf` file.
+/// From the hub comes a folder with `config.json`, `tokenizer.json` and safetensors weights, or a `.gguf` file. What is in a
+/// path that exists is for the reader of checkpoints to judge.
 ///
 /// # Errors
 /// [`HubError`] says what was looked for, where, and what to do: the name is neither path nor hub name, the model is not
@@ -39,7 +40,10 @@ use http::Client;
 pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
     let path = Path::new(name);
     if path.exists() {
-        return local(path);
+        return Ok(path.into());
+    }
+    if ["./", "../", "/", "~"].iter().any(|start| name.starts_with(start)) {
+        return Err(HubError::NoPath { path: path.into() });
     }
     let hub_name = HubName::parse(name)?;
     let cache = RepoCache::new(&options.cache, &hub_name.repository);
@@ -59,17 +63,4 @@ pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) ->
     }
     let client = Client::new(options, hub_name)?;
     download::snapshot(&client, &cache, progress)
-}
-
-/// A path that exists: a folder as it is, a file only if it begins as GGUF does, whatever its extension.
-fn local(path: &Path) -> Result<PathBuf, HubError> {
-    use std::io::Read;
-    if path.is_file() {
-        let mut magic = Vec::new();
-        fs_err::File::open(path)?.take(4).read_to_end(&mut magic)?;
-        if magic != b"GGUF" {
-            return Err(HubError::NotAModel { path: path.into() });
-        }
-    }
-    Ok(path.into())
 }

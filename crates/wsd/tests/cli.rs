@@ -99,6 +99,7 @@ fn refusals() {
     wsd.write("rows.jsonl", "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n\nnot json\n");
     wsd.write("good.jsonl", "{\"prompt\": \"a\"}\n");
     wsd.write("notes.txt", "do not touch");
+    wsd.write("pytorch_model.bin", "PK");
     for (name, code, args) in [
         ("threshold", 2, &["generate", "--threshold", "1.5", "hi"][..]),
         ("window", 2, &["score", "--window", "0", "--prompt", "a", "--response", "b"]),
@@ -109,6 +110,14 @@ fn refusals() {
         ("config_key", 2, &["generate", "--config", "bad.toml", "hi"]),
         ("config_value", 2, &["generate", "--config", "high.toml", "hi"]),
         ("config_missing", 2, &["generate", "--config", "none.toml", "hi"]),
+        ("output_without_input", 2, &["generate", "--output", "out.jsonl", "hi"]),
+        ("threshold_below", 2, &["generate", "--threshold", "-1", "hi"]),
+        ("threads", 2, &["generate", "--threads", "100000", "hi"]),
+        ("stop", 2, &["generate", "--stop", "", "hi"]),
+        ("dtype_read_only", 2, &["generate", "--dtype", "q4_k", "hi"]),
+        ("score_strategy", 2, &["score", "--strategy", "base", "--prompt", "a", "--response", "b"]),
+        ("path_missing", 1, &["generate", "--base", "./nonexist", "hi"]),
+        ("pickle", 1, &["generate", "--base", "pytorch_model.bin", "hi"]),
         ("input_without_output", 2, &["generate", "--input", "good.jsonl"]),
         ("input_rows", 1, &["generate", "--input", "rows.jsonl", "--output", "out.jsonl"]),
         (
@@ -235,6 +244,9 @@ fn score_agrees_with_generate() {
     assert!(confidences.iter().take(5).all(Value::is_null), "the first window is full at the sixth token");
     assert!(confidences.iter().skip(5).all(Value::is_f64));
 
+    let after_ids = wsd.json(&["score", "--json", "--prompt-ids", "1,3,5,6", "--response", "abc"]);
+    let joined: String = field(&after_ids, "text").iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(joined, "abc");
     let none = wsd.json(&["score", "--json", "--prompt-ids", "5,6", "--response-ids", "7", "--threshold", "1"]);
     assert_eq!((none["tokens"].as_array().unwrap().len(), &none["handover"]), (1, &Value::Null));
     let table = wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0"]);
@@ -279,7 +291,8 @@ fn a_file_is_answered_in_order_and_taken_up_wherever_it_was_torn() {
     }
     let rows = without_timings(&whole);
     assert_eq!(keys(&rows[0]), ["id", "prompt", "output", "wsd"]);
-    assert_eq!(keys(&rows[0]["wsd"]), ["handover", "finish_reason", "usage"]);
+    assert_eq!(keys(&rows[0]["wsd"]), ["handover", "finish_reason", "usage", "settings"]);
+    assert_eq!(rows[0]["wsd"]["settings"]["threshold"], 0.8);
     assert_eq!(rows[3]["output"], wsd.json(&["generate", "-n", "12", "--json", "Good morning"])["text"]);
 
     let second_end = whole.match_indices('\n').nth(1).unwrap().0 + 1;
@@ -292,6 +305,71 @@ fn a_file_is_answered_in_order_and_taken_up_wherever_it_was_torn() {
         assert_eq!(again[..kept], whole[..kept], "rows that were there are kept to the byte");
         assert_eq!(without_timings(&again), rows, "cut at {cut}");
     }
+}
+
+#[test]
+fn rows_of_other_settings_are_not_gone_on_from() {
+    let wsd = Wsd::new();
+    wsd.write("in.jsonl", "{\"prompt\": \"Hello\"}\n{\"prompt\": \"Hi\"}\n");
+    let args = ["generate", "-n", "4", "-t", "0.7", "--input", "in.jsonl", "--output", "out.jsonl", "--quiet"];
+    assert_eq!(wsd.run(&args).code, Some(0));
+    let (whole, other) = (wsd.read("out.jsonl"), ["--window", "3", "--chunk-tokens", "2", "--threads", "1"]);
+    let run = wsd.run(&[&args[..], &other].concat());
+    assert_eq!(
+        (run.code, run.err.as_str()),
+        (
+            Some(1),
+            "error: out.jsonl:1: this row was answered with other settings: `window` 6, now 3\n  hint: name another \
+             output, or take the same settings\n"
+        )
+    );
+    assert_eq!(wsd.read("out.jsonl"), whole);
+    assert_eq!(wsd.run(&[&args[..], &other[2..]].concat()).code, Some(0), "what changes the speed may change");
+}
+
+#[test]
+fn rows_come_from_standard_input_too() {
+    let wsd = Wsd::new();
+    let rows = "\u{FEFF}{\"prompt\": \"Hello\"}\n{\"prompt\": \"Hi\"}\n";
+    let args = ["generate", "-n", "4", "--output", "out.jsonl", "--input", "-"];
+    let run = wsd.run_with(&args, rows.as_bytes());
+    assert_eq!((run.code, wsd.read("out.jsonl").lines().count()), (Some(0), 2), "{}", run.err);
+    let run = wsd.run_with(&args, b"{}");
+    assert!(run.err.contains("standard input:1: needs `prompt`"), "{}", run.err);
+}
+
+#[test]
+fn what_is_left_out_is_told() {
+    let wsd = Wsd::new();
+    wsd.write("wsd.toml", "[prompt]\nprefill = \"Sure\"\n");
+    let run = wsd.run(&["generate", "-n", "2", "--raw", "Hello"]);
+    assert_eq!(run.err, "note: `prefill` of wsd.toml left out: `raw` and what only a chat has exclude each other\n");
+    assert_eq!(wsd.run(&["generate", "-n", "2", "--raw", "--quiet", "Hello"]).err, "");
+}
+
+#[test]
+fn a_text_far_beyond_the_context_is_refused_before_it_is_encoded() {
+    let run = Wsd::new().run_with(&["generate"], "word ".repeat(4 << 20).as_bytes());
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.starts_with("error: the prompt has 209") && run.err.contains("bytes at most"), "{}", run.err);
+}
+
+#[test]
+fn a_tokenizer_that_makes_its_library_panic_is_one_error() {
+    let wsd = Wsd::new();
+    for file in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-base")).unwrap() {
+        let file = file.unwrap();
+        fs_err::copy(file.path(), wsd.path(file.file_name().to_str().unwrap())).unwrap();
+    }
+    let mut bytes = fs_err::read(wsd.path("tokenizer.json")).unwrap();
+    let decoder = bytes.windows(9).position(|window| window == b"\"decoder\"").unwrap();
+    let key = decoder + bytes[decoder..].windows(10).position(|window| window == b"add_prefix").unwrap();
+    bytes[key + 9] = 0xE9;
+    fs_err::write(wsd.path("tokenizer.json"), bytes).unwrap();
+    let run = wsd.run(&["generate", "--base", ".", "--strategy", "base", "-n", "2", "hi"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.starts_with("error: the base model `.` cannot be loaded") && run.err.contains("gave up on it"));
+    assert!(!run.err.contains("panicked"), "{}", run.err);
 }
 
 #[test]
@@ -332,6 +410,40 @@ fn a_conversation_by_pipe() {
     assert_eq!(run.err, "error: `threshold` must be from 0 to 1, given: 7\n");
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
     assert_eq!(run.err, "error: nothing has been said yet\n");
+    let run = wsd.run_with(&["chat", "-n", "2", "--quiet"], b"/threshold 0.5\nHello\n/exit\nnever said\n");
+    assert_eq!((run.code, run.out.lines().count(), run.err.as_str()), (Some(0), 1, ""));
+}
+
+#[test]
+fn a_conversation_outlives_the_context() {
+    let wsd = Wsd::new();
+    let run = wsd.run_with(
+        &["chat", "-n", "30"],
+        ["What colour is a fox?\n".repeat(60), "/save talk.jsonl\n".into()].concat().as_bytes(),
+    );
+    assert_eq!((run.code, run.out.lines().count() >= 60), (Some(0), true), "{}", run.err);
+    assert!(run.err.starts_with("the context is full: the oldest "), "{}", run.err);
+    assert!(run.err.ends_with("\n120 messages in talk.jsonl\n"), "nothing that was said is lost: {}", run.err);
+}
+
+/// A terminal is had by way of util-linux's `script`.
+#[cfg(target_os = "linux")]
+#[test]
+fn bytes_that_are_no_text_do_not_end_a_conversation() {
+    let wsd = Wsd::new();
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("{} chat -n 4 --color never", env!("CARGO_BIN_EXE_wsd")), "/dev/null"]);
+    script.current_dir(wsd.folder.path()).env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut child) = script.spawn() else { return eprintln!("skipped: there is no `script`") };
+    let mut stdin = child.stdin.take().unwrap();
+    for typed in [&b"caf\xff\r"[..], b"/help\r", b"/quit\r"] {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        stdin.write_all(typed).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("not UTF-8, so the line is left out") && shown.contains("/strategy NAME"), "{shown}");
+    assert_eq!(output.status.code(), Some(0), "{shown}");
 }
 
 #[cfg(unix)]

@@ -546,9 +546,11 @@ fn a_silent_server_is_given_up() {
 fn a_hub_that_does_not_listen_is_given_up() {
     let world = World::new(whole(), usual, usual);
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let options = HubOptions { endpoint: format!("http://{address}"), ..world.options() };
-    let message = resolve("org/name", &options, &mut Tally::default()).unwrap_err().to_string();
+    let options = HubOptions { endpoint: format!("http://{address}"), attempts: 5, ..world.options() };
+    let mut tally = Tally::default();
+    let message = resolve("org/name", &options, &mut tally).unwrap_err().to_string();
     assert!(message.contains("cannot be read") && message.contains("hint: check the network"), "{message}");
+    assert_eq!(tally.waited.len(), 1, "a refusal is not waited for as a silence is: {:?}", tally.waited);
 }
 
 #[test]
@@ -607,8 +609,9 @@ fn what_exists_wins_and_what_is_no_name_says_so() {
     assert_eq!(world.resolve(folder.to_str().unwrap()).unwrap(), folder);
     let file = folder.join("weights.bin");
     fs::write(&file, "PK").unwrap();
-    assert!(world.error(file.to_str().unwrap()).contains("not in GGUF format"));
-    let message = world.error("./no/such/model");
+    assert_eq!(world.resolve(file.to_str().unwrap()).unwrap(), file);
+    assert_eq!(world.error("./no/such/model"), "./no/such/model: there is no such file or folder");
+    let message = world.error("no/such/model");
     assert!(
         message.contains("no file or folder has this path") && message.contains("not a hub name because"),
         "{message}"

@@ -1,6 +1,10 @@
 //! Safetensors: a JSON header with names, shapes and ranges, then the bytes.
 
-use safetensors::{Dtype, tensor::Metadata};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+use serde_json::{Map, Value};
 
 use super::{bytes::Bytes, weights::Tensor};
 use crate::{Error, Format, Result};
@@ -22,25 +26,47 @@ pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
         malformed(format!("it has {length} bytes, but the file ends after {} of them: truncated?", rest.len()))
     })?;
     // `Metadata` checks shapes against ranges, and that the ranges follow one another from 0.
-    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| malformed(error.to_string()))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| match faults(header).as_slice() {
+        [] => malformed(error.to_string()),
+        faults => Error::Tensors { file: file.into(), problems: faults.to_vec() },
+    })?;
     if metadata.data_len() != data.len() {
         let (needed, found) = (metadata.data_len(), data.len());
         return Err(malformed(format!("the tensors take {needed} bytes, the file has {found} for them: truncated?")));
     }
     let start = bytes.len() - data.len();
-    let tensor = |name: String| {
+    let (mut tensors, mut problems) = (Vec::new(), Vec::new());
+    for name in metadata.offset_keys() {
         let info = metadata.info(&name).ok_or_else(|| malformed(format!("no tensor `{name}`")))?;
-        let format = format_of(info.dtype).ok_or_else(|| Error::Unsupported {
-            file: file.into(),
-            what: format!("dtype of tensor `{name}`:"),
-            found: format!("{:?}", info.dtype),
-            supported: "F32, F16, BF16".into(),
-        })?;
+        let Some(format) = format_of(info.dtype) else {
+            problems.push(format!("`{name}` has dtype {:?}, supported are F32, F16, BF16", info.dtype));
+            continue;
+        };
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
-        Tensor::in_bytes(&name, format, info.shape.clone(), bytes.clone(), range)
-            .map_err(|reason| Error::malformed(file, format!("tensor `{name}`"), reason))
+        match Tensor::in_bytes(&name, format, info.shape.clone(), bytes.clone(), range) {
+            Ok(tensor) => tensors.push(tensor),
+            Err(reason) => problems.push(format!("`{name}` {reason}")),
+        }
+    }
+    if problems.is_empty() { Ok(tensors) } else { Err(Error::Tensors { file: file.into(), problems }) }
+}
+
+/// The tensors in a header that are no tensors, or do not fill their place.
+fn faults(header: &[u8]) -> Vec<String> {
+    let entries: Map<String, Value> = serde_json::from_slice(header).unwrap_or_default();
+    let fault = |(name, entry): (String, Value)| match serde_json::from_value::<TensorInfo>(entry) {
+        Err(error) => Some(format!("`{name}` is no tensor: {error}")),
+        Ok(info) => {
+            let (start, end) = info.data_offsets;
+            let values = info.shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
+            let needed = values.and_then(|values| values.checked_mul(info.dtype.bitsize()));
+            (needed != end.checked_sub(start).and_then(|bytes| bytes.checked_mul(8))).then(|| {
+                let (dtype, shape) = (info.dtype, info.shape);
+                format!("`{name}`, {dtype:?} of shape {shape:?}, does not fill its place from byte {start} to {end}")
+            })
+        }
     };
-    metadata.offset_keys().into_iter().map(tensor).collect()
+    entries.into_iter().filter(|(name, _)| name != "__metadata__").filter_map(fault).collect()
 }
 
 fn format_of(dtype: Dtype) -> Option<Format> {
@@ -90,10 +116,15 @@ mod tests {
         assert!(message(vec![1, 2]).contains("at least 8 bytes"));
         assert!(message(vec![0xff; 16]).contains("at most 100000000"));
         assert!(message(file("{}", 3)).contains("take 0 bytes, the file has 3"));
-        let integers = file(r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, 8);
-        let expected =
-            "model.safetensors: dtype of tensor `ids`: `I64` is not supported\n  hint: supported are F32, F16, BF16";
-        assert_eq!(message(integers), expected);
+        let strange = r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},
+            "flags":{"dtype":"BOOL","shape":[2],"data_offsets":[8,10]}}"#;
+        let expected = "model.safetensors: the weights do not fit the model:\n  \
+            `ids` has dtype I64, supported are F32, F16, BF16\n  `flags` has dtype BOOL, supported are F32, F16, BF16";
+        assert_eq!(message(file(strange, 10)), expected);
+        let wrong = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"F99","shape":[],"data_offsets":[4,8]}}"#;
+        let told = message(file(wrong, 8));
+        assert!(told.contains("`a`, F32 of shape [2], does not fill its place from byte 0 to 4"), "{told}");
+        assert!(told.contains("`b` is no tensor: unknown variant `F99`"), "{told}");
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Local {
             caps: Caps { score: true, logits: true },
             end_tokens: checkpoint.end_tokens.clone(),
         };
-        let text = text(checkpoint, options)?;
+        let text = text(checkpoint, options)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let status = Arc::new(Status::default());
         let scheduler = Scheduler::new(executor, card.clone(), receiver, status.clone());

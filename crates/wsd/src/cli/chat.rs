@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{ConfigError, Partial, Settings};
 use wsd::models;
-use wsd_core::{ChatRole, Error, Message, Models, Recipe, Role, Rule, Strategy};
+use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Role, Rule, Strategy};
 
 use super::answer::{stream, summary};
 use super::output::{FAINT, Output, note};
@@ -42,6 +42,8 @@ struct Chat {
     settings: Settings,
     strategy: Arc<dyn Strategy>,
     messages: Vec<Message>,
+    /// How many of the messages, the oldest, no longer fit into the context.
+    left_out: usize,
     /// The file that this conversation was saved in and may overwrite.
     saved: Option<PathBuf>,
 }
@@ -56,7 +58,7 @@ pub(crate) async fn run(args: ChatArgs, look: &Look) -> Result<Ending> {
     // Both, whatever the strategy: it can be changed on the way.
     let models = models::load(&settings, &[Role::Draft, Role::Base], 1, look.progress().as_mut())?;
     let strategy = settings.recipe.build(&models, settings.options)?;
-    let mut chat = Chat { models, settings, strategy, messages: Vec::new(), saved: None };
+    let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
     let (mut output, mut notes) = (Output::stdout(look.color), Output::stderr(look.color));
     if lines.interactive() && !look.quiet {
         note("Ctrl-C stops an answer, Ctrl-D leaves, /help says what else there is.");
@@ -75,10 +77,19 @@ pub(crate) async fn run(args: ChatArgs, look: &Look) -> Result<Ending> {
         };
         let said = match Command::parse(&line) {
             Ok(Some(Command::Quit)) => return Ok(Ending::Done),
-            Ok(Some(command)) => chat.obey(command).map(|said| note(&said)),
-            Ok(None) => chat.turn(line, &mut output).await.and_then(|told| match notes.for_people() && !look.quiet {
-                true => notes.model_text(FAINT, &told).and_then(|()| notes.text("\n")),
-                false => Ok(()),
+            Ok(Some(command)) => {
+                let asked = command == Command::Help;
+                chat.obey(command).map(|said| {
+                    if asked || !look.quiet {
+                        note(&said)
+                    }
+                })
+            }
+            Ok(None) => chat.turn(line, &mut output, look.quiet).await.and_then(|told| {
+                match notes.for_people() && !look.quiet {
+                    true => notes.model_text(FAINT, &told).and_then(|()| notes.text("\n")),
+                    false => Ok(()),
+                }
             }),
             Err(fault) => Err(fault),
         };
@@ -92,15 +103,49 @@ pub(crate) async fn run(args: ChatArgs, look: &Look) -> Result<Ending> {
 
 impl Chat {
     /// Answer what the user says; where that fails, nothing was said.
-    async fn turn(&mut self, said: String, output: &mut Output) -> Result<String> {
+    async fn turn(&mut self, said: String, output: &mut Output, quiet: bool) -> Result<String> {
         let mut messages = self.messages.clone();
         messages.push(Message::new(ChatRole::User, said));
-        let prompt = prompt::of_messages(messages.clone(), &self.settings.prompt)?;
+        let (prompt, left_out) = self.fitting(&messages)?;
+        if left_out > self.left_out && !quiet {
+            note(&format!("the context is full: the oldest {left_out} messages are left out from now on"));
+        }
+        self.left_out = left_out;
         let answered = stream(&self.strategy, self.settings.job(prompt), output).await?;
         let begun = self.settings.prompt.prefill.as_deref().unwrap_or_default();
         messages.push(Message::new(ChatRole::Assistant, format!("{begun}{}", answered.completion.text)));
         self.messages = messages;
         Ok(if answered.interrupted { "stopped".into() } else { summary(&answered.completion) })
+    }
+
+    /// The prompt of the conversation, without as many of the oldest messages as must go for an answer to have room, and
+    /// their number. The last message stays: where it alone is too long, that is an error when it is to be answered.
+    fn fitting(&self, messages: &[Message]) -> Result<(Prompt, usize)> {
+        let mut left_out = self.left_out;
+        loop {
+            let prompt = prompt::of_messages(messages[left_out..].to_vec(), &self.settings.prompt)?;
+            // A question and its answer go together.
+            if left_out + 2 >= messages.len() || self.has_room(&prompt, left_out > self.left_out)? {
+                return Ok((prompt, left_out));
+            }
+            left_out += 2;
+        }
+    }
+
+    /// Whether each model's context holds the prompt and an answer, of a quarter of the context at most. Where messages must
+    /// go, enough do for `half` of the context to be free: then it is not at once the same again.
+    fn has_room(&self, prompt: &Prompt, half: bool) -> Result<bool> {
+        for role in models::roles(self.settings.recipe) {
+            let Some(model) = self.models.get(role) else { continue };
+            let max_len = model.card().max_len;
+            let answer = if half { max_len / 2 } else { self.settings.max_tokens.min(max_len / 4) };
+            match model.text().render(prompt) {
+                Ok(rendered) if rendered.tokens.len() + answer <= max_len => {}
+                Ok(_) | Err(Error::TextTooLong { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Do what a command says, and tell what was done.
@@ -109,6 +154,7 @@ impl Chat {
             Command::Help | Command::Quit => help(),
             Command::Reset => {
                 self.messages.clear();
+                self.left_out = 0;
                 "a new conversation".into()
             }
             Command::Strategy(name) => {

@@ -22,8 +22,9 @@ Examples:
   wsd score --prompt-ids 1,403,407 --response-ids 261,378 --json
       Token ids, to compare exactly with another implementation.";
 
-/// The settings that scoring uses; a command line of `wsd generate` may be reused, so the others are taken and unseen.
-const USED: [&str; 14] = [
+/// The settings that scoring uses. Those that only change what is written are refused on the command line; a `wsd.toml` is
+/// for all commands, so there they may stand.
+const USED: [&str; 15] = [
     "prompt",
     "prompt_ids",
     "response",
@@ -37,22 +38,26 @@ const USED: [&str; 14] = [
     "window",
     "threshold",
     "system",
+    "prefill",
     "raw",
 ];
 
-fn hide_unused(arg: clap::Arg) -> clap::Arg {
-    let used = USED.contains(&arg.get_id().as_str());
-    arg.hide(!used)
+fn refuse_unused(arg: clap::Arg) -> clap::Arg {
+    if USED.contains(&arg.get_id().as_str()) {
+        return arg;
+    }
+    let refuse = |_: &str| Err::<String, _>("`wsd score` writes nothing, so it has no use for this");
+    arg.hide(true).value_parser(refuse)
 }
 
 #[derive(Args, Debug)]
-#[command(mut_args = hide_unused)]
+#[command(mut_args = refuse_unused)]
 pub(crate) struct ScoreArgs {
     /// What was asked
     #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
     prompt: Option<String>,
-    /// What was asked, as token ids such as 1,15,27
-    #[arg(long, value_name = "IDS", requires = "response_ids", conflicts_with_all = ["system", "prefill"])]
+    /// What was asked, as token ids such as 1,15,27; a --response is then encoded on its own
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["system", "prefill"])]
     prompt_ids: Option<TokenIds>,
     /// The response to judge; `-` reads standard input
     #[arg(long, value_name = "TEXT", required_unless_present = "response_ids", conflicts_with = "response_ids")]
@@ -125,7 +130,8 @@ enum Response {
     Tokens(Vec<Token>),
 }
 
-/// Score the response's tokens: those after the ones that prompt and response, encoded at once, share with the prompt.
+/// Score the response's tokens: those after the ones that prompt and response, encoded at once, share with the prompt. After
+/// token ids the response is encoded on its own.
 async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Rule) -> Result<Report> {
     let (card, text) = (base.card(), base.text());
     if !card.caps.score {
@@ -138,6 +144,9 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
     let rendered = text.render(prompt)?;
     let list = match response {
         Response::Tokens(ids) => [rendered.tokens.as_slice(), ids.as_slice()].concat(),
+        Response::Text(response) if matches!(prompt, Prompt::Tokens(_)) => {
+            [rendered.tokens.as_slice(), &text.tokenizer().encode(response)?].concat()
+        }
         Response::Text(response) => text.encode_after(&rendered, response)?,
     };
     let from = rendered.tokens.iter().zip(&list).take_while(|(a, b)| a == b).count();

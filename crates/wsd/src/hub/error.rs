@@ -16,12 +16,10 @@ pub enum HubError {
         /// The rule it breaks.
         reason: String,
     },
-    /// A local file that is not GGUF.
-    #[error(
-        "`{path}` is a file, but not in GGUF format\n  hint: for safetensors weights name the folder with config.json"
-    )]
-    NotAModel {
-        /// The file.
+    /// What can only be a path is none.
+    #[error("{}: there is no such file or folder", .path.display())]
+    NoPath {
+        /// The path.
         path: PathBuf,
     },
     /// Not completely in the cache, and no request is allowed.
@@ -130,4 +128,13 @@ pub enum HubError {
     /// A file or folder of the cache cannot be read or written.
     #[error(transparent)]
     File(#[from] std::io::Error),
+}
+
+impl HubError {
+    /// Whether the other machine was reached and has nobody who answers there.
+    pub(super) fn is_refused(&self) -> bool {
+        let Self::Connection { source, .. } = self else { return false };
+        let cause = source.downcast_ref::<ureq::Error>();
+        matches!(cause, Some(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
 }

@@ -13,6 +13,8 @@ use super::progress::Progress;
 
 /// Redirects followed before they are taken for a loop.
 const REDIRECT_LIMIT: usize = 10;
+/// Attempts where nobody listens: once more, for a server that is starting.
+const REFUSED_ATTEMPTS: u32 = 2;
 
 pub(super) type Reply = Response<ureq::Body>;
 
@@ -111,7 +113,8 @@ impl<'a> Client<'a> {
                     failures = if progressed { 1 } else { failures + 1 };
                     let doubled = self.options.first_wait.saturating_mul(1 << (failures - 1).min(16));
                     let pause = wait.unwrap_or(doubled.min(self.options.longest_wait));
-                    if failures >= self.options.attempts || pause > self.options.longest_wait {
+                    let patience = if error.is_refused() { REFUSED_ATTEMPTS } else { u32::MAX };
+                    if failures >= self.options.attempts.min(patience) || pause > self.options.longest_wait {
                         return Err(error);
                     }
                     let reason = error.to_string();

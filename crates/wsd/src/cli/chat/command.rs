@@ -51,6 +51,7 @@ static COMMANDS: &[Entry] = &[
         parse: |path| (!path.is_empty()).then(|| Command::Save(path.into())),
     },
     Entry { name: "/help", argument: "", about: "show this", parse: |_| Some(Command::Help) },
+    Entry { name: "/exit", argument: "", about: "leave", parse: |_| Some(Command::Quit) },
     Entry { name: "/quit", argument: "", about: "leave, as Ctrl-D does", parse: |_| Some(Command::Quit) },
 ];
 
