@@ -240,8 +240,17 @@ fn score_agrees_with_generate() {
     let table = wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0"]);
     assert!(table.out.starts_with("   at       id    logprob  confidence  token\n"), "{}", table.out);
     assert!(!table.out.contains('\x1b'));
-    let chart =
-        wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0", "--color", "always"]);
+    let chart = wsd.run(&[
+        "score",
+        "--prompt",
+        "Hi",
+        "--response",
+        "I'm happy to help.",
+        "--threshold",
+        "0",
+        "--color",
+        "always",
+    ]);
     assert!(chart.out.contains('▲') && chart.out.contains("switch at token 5"), "{}", chart.out);
 }
 
