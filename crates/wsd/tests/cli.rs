@@ -254,6 +254,15 @@ fn score_agrees_with_generate() {
     assert!(chart.out.contains('▲') && chart.out.contains("switch at token 5"), "{}", chart.out);
 }
 
+#[test]
+fn a_response_from_a_file_is_scored_without_its_last_line_break() {
+    let wsd = Wsd::new();
+    let given = wsd.run(&["score", "--prompt", "Hi", "--response", "I'm happy to help.", "--json"]);
+    let piped = wsd.run_with(&["score", "--prompt", "Hi", "--response", "-", "--json"], b"I'm happy to help.\r\n");
+    assert!(!given.out.is_empty());
+    assert_eq!(piped.out, given.out);
+}
+
 const ROWS: &str = r#"{"id": 1, "prompt": "Hello"}
 {"id": 2.50, "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}
 
