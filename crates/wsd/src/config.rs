@@ -40,7 +40,7 @@ pub struct ModelSettings {
     pub template: TemplateForm,
     /// Processor threads; all cores where absent.
     pub threads: Option<usize>,
-    /// The format weights are computed in; the checkpoint's where absent.
+    /// The format weights are converted to; the checkpoint's where absent.
     pub dtype: Option<String>,
     /// Whether nothing may be downloaded; where false, the environment may still forbid it.
     pub offline: bool,
