@@ -45,13 +45,17 @@ pub enum Error {
         value: String,
     },
     /// A prompt without a token.
-    #[error("the prompt is empty\n  hint: `{engine}` has no beginning-of-text token, so there is nothing to continue from")]
+    #[error(
+        "the prompt is empty\n  hint: `{engine}` has no beginning-of-text token, so there is nothing to continue from"
+    )]
     EmptyPrompt {
         /// The engine that has nothing to start from.
         engine: String,
     },
     /// A prompt that fills the context.
-    #[error("the prompt has {tokens} tokens, but the context of `{engine}` holds {limit} and at least one must be left for the answer")]
+    #[error(
+        "the prompt has {tokens} tokens, but the context of `{engine}` holds {limit} and at least one must be left for the answer"
+    )]
     PromptTooLong {
         /// The engine whose context is too short.
         engine: String,
@@ -71,7 +75,9 @@ pub enum Error {
         limit: usize,
     },
     /// The model computed something that is not a probability.
-    #[error("engine `{engine}`: the logits at position {position} hold NaN or infinity\n  hint: the weights may be damaged, or overflow in this dtype; try --dtype f32")]
+    #[error(
+        "engine `{engine}`: the logits at position {position} hold NaN or infinity\n  hint: the weights may be damaged, or overflow in this dtype; try --dtype f32"
+    )]
     NotFinite {
         /// The engine.
         engine: String,

@@ -27,7 +27,7 @@ pub use sampling::{Sampling, log_softmax, logprob, pick};
 pub use stops::{Look, Stops};
 pub use strategy::{Job, Models, OnDraftEnd, Options, RECIPES, Recipe, Strategy, run};
 pub use text::{
-    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template, Text, Tokenizer,
-    Vocabulary,
+    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template, Text,
+    Tokenizer, Vocabulary,
 };
 pub use trace::{Call, CallKind, Completion, Event, FinishReason, Handover, Timings, TokenRecord, Trace, Usage};

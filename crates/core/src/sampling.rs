@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn a_draw_depends_on_seed_and_position_alone() {
         let row = [0.3, 0.1, 0.9, 0.2];
-        let at = |position: usize, seed| pick(&mut row.clone(), &vec![0; position], &sampling(1.0, seed)).unwrap().token;
+        let at =
+            |position: usize, seed| pick(&mut row.clone(), &vec![0; position], &sampling(1.0, seed)).unwrap().token;
         let first: Vec<_> = (0..64).map(|position| at(position, 7)).collect();
         assert_eq!(first, (0..64).map(|position| at(position, 7)).collect::<Vec<_>>());
         assert_ne!(first, (0..64).map(|position| at(position, 8)).collect::<Vec<_>>());

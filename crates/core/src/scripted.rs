@@ -70,9 +70,11 @@ impl Tokenizer for Pieces {
             let fits = |piece: &&(usize, &String)| rest.starts_with(piece.1.as_str());
             let pieces = self.vocabulary.pieces.iter().enumerate().skip(2);
             let pieces: Vec<_> = pieces.filter_map(|(id, piece)| piece.as_ref().map(|piece| (id, piece))).collect();
-            let (id, piece) = pieces.iter().filter(fits).max_by_key(|(_, piece)| piece.len()).ok_or_else(|| {
-                Error::Tokenizer { name: "pieces".into(), message: format!("no piece spells the beginning of {rest:?}") }
-            })?;
+            let (id, piece) =
+                pieces.iter().filter(fits).max_by_key(|(_, piece)| piece.len()).ok_or_else(|| Error::Tokenizer {
+                    name: "pieces".into(),
+                    message: format!("no piece spells the beginning of {rest:?}"),
+                })?;
             tokens.push(*id as Token);
             rest = &rest[piece.len()..];
         }

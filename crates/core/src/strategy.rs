@@ -172,9 +172,10 @@ impl Recipe {
         for &(role, need) in self.needs {
             let engine = models.get(role).ok_or(Error::MissingModel { strategy: self.name, role })?;
             let caps = engine.card().caps;
-            for (wanted, has, what) in
-                [(need.score, caps.score, "log-probabilities of given tokens"), (need.logits, caps.logits, "whole rows of logits")]
-            {
+            for (wanted, has, what) in [
+                (need.score, caps.score, "log-probabilities of given tokens"),
+                (need.logits, caps.logits, "whole rows of logits"),
+            ] {
                 if wanted && !has {
                     let engine = engine.card().name.clone();
                     return Err(Error::Unsupported { strategy: self.name, engine, need: what });

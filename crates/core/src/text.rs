@@ -94,9 +94,7 @@ impl Text {
     /// [`Error::Tokenizer`] when rendering fails; [`Error::EmptyPrompt`] when not one token comes of it.
     pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
         let rendered = match prompt {
-            Prompt::Tokens(tokens) => {
-                Rendered { text: String::new(), bos: None, tokens: tokens.clone(), strip: false }
-            }
+            Prompt::Tokens(tokens) => Rendered { text: String::new(), bos: None, tokens: tokens.clone(), strip: false },
             Prompt::Raw(text) => self.encode_prompt(text.clone(), self.raw_bos, false)?,
             Prompt::Chat(messages) => self.encode_prompt(self.render_chat(messages)?, self.chat_bos, true)?,
         };

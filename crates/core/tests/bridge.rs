@@ -39,7 +39,8 @@ const TEXTS: &[&str] = &[
     "http://example.org/a_b-c?d=e&f=%20g#h 10,000.50 -7 1e-9 0x1F 2024-02-29T12:34:56Z",
 ];
 
-const PROMPTS: &[&str] = &["Once upon a time", "\n\n[User]\nHello there\n\n[Assistant]\n", "x = ", "你", "a\u{301}", "12"];
+const PROMPTS: &[&str] =
+    &["Once upon a time", "\n\n[User]\nHello there\n\n[Assistant]\n", "x = ", "你", "a\u{301}", "12"];
 
 fn data() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
@@ -125,7 +126,9 @@ fn the_prompts_last_token_may_join_with_the_draft() {
     let mut moved = 0;
     for (_, base) in &all {
         for (_, draft) in all.iter().filter(|(_, draft)| !Bridge::passes_ids(draft, base)) {
-            for (prompt, text) in [("Once upon a ti", "me there was"), ("12", "34 apples"), ("x =", "= y or\n"), ("\n", "\n\nHi. ok")] {
+            for (prompt, text) in
+                [("Once upon a ti", "me there was"), ("12", "34 apples"), ("x =", "= y or\n"), ("\n", "\n\nHi. ok")]
+            {
                 let prompt_tokens = base.render(&Prompt::Raw(prompt.into())).unwrap().tokens;
                 let ids = draft.tokenizer().encode(text).unwrap();
                 let (got, want, _) = cross(draft, base, prompt, &ids, &[1]);

@@ -169,7 +169,8 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
     let base = Arc::new(Scripted::new("base", pieces, |_| vec![-9.0, -9.0, 0.0, 0.0]));
     let models = Models { draft: Some(draft.clone()), base: Some(base) };
     let job = Job { prompt: Prompt::Raw("a".into()), max_tokens: 64, sampling: Sampling::default(), stop: vec![] };
-    let strategy = Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: 4, ..Options::default() }).unwrap();
+    let strategy =
+        Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: 4, ..Options::default() }).unwrap();
     block_on(async {
         let mut events = run(strategy, job);
         let mut seen = 0;

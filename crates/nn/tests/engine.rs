@@ -176,7 +176,8 @@ fn a_long_prompt_does_not_stall_its_neighbour() {
         let mut writer = engine.open(&[1, 2, 3]).await.unwrap();
         let mut readers = vec![];
         for i in 0..12u32 {
-            readers.push(engine.open(&(0..longest as u32).map(|k| (k * 31 + i) % 297).collect::<Vec<_>>()).await.unwrap());
+            readers
+                .push(engine.open(&(0..longest as u32).map(|k| (k * 31 + i) % 297).collect::<Vec<_>>()).await.unwrap());
         }
         let plan = plan(60, 0.0, 0);
         let mut steps = writer.generate(&plan);
@@ -243,7 +244,9 @@ fn faults_are_errors_that_name_them() {
 #[test]
 fn nan_in_the_weights_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"] {
+    for file in
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"]
+    {
         fs_err::copy(fixture("llama").join(file), folder.path().join(file)).unwrap();
     }
     let path = folder.path().join("model.safetensors");

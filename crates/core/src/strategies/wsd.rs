@@ -60,7 +60,8 @@ impl Strategy for Wsd {
             };
             let (chunk, stop) = write_chunk(draft.as_mut(), &plan, answer).await?;
             drafted += chunk.len();
-            let draft_done = stop == Stop::End || chunk.len() < plan.max_tokens || drafted == self.options.max_draft_tokens;
+            let draft_done =
+                stop == Stop::End || chunk.len() < plan.max_tokens || drafted == self.options.max_draft_tokens;
 
             let edit = bridge.push(&chunk, draft_done)?;
             if kept == 0 && !edit.append.is_empty() {

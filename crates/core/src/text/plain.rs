@@ -5,7 +5,14 @@ use crate::{Error, Result};
 
 /// The strings that end a base model's turn in the plain form.
 pub const PLAIN_STOPS: [&str; 9] = [
-    "\n\n[User]", "\n\n[System]", "\n\n[Assistant]", "\n[User]", "\n[System]", "\n[Assistant]", "[User]", "[System]",
+    "\n\n[User]",
+    "\n\n[System]",
+    "\n\n[Assistant]",
+    "\n[User]",
+    "\n[System]",
+    "\n[Assistant]",
+    "[User]",
+    "[System]",
     "[Assistant]",
 ];
 

@@ -24,11 +24,9 @@ impl Vocabulary {
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         self.decoder == other.decoder
-            && self
-                .pieces
-                .iter()
-                .enumerate()
-                .all(|(id, piece)| piece.is_none() || self.is_special(id as Token) || other.pieces.get(id) == Some(piece))
+            && self.pieces.iter().enumerate().all(|(id, piece)| {
+                piece.is_none() || self.is_special(id as Token) || other.pieces.get(id) == Some(piece)
+            })
     }
 
     /// Whether `token` is a control token.

@@ -30,8 +30,8 @@ pub(super) enum Message {
 }
 
 /// The state of the device thread.
-pub(super) struct Scheduler<E> {
-    executor: E,
+pub(super) struct Scheduler {
+    executor: Box<dyn Executor + Sync>,
     card: Card,
     inbox: Receiver<Message>,
     status: Arc<Status>,
@@ -41,8 +41,13 @@ pub(super) struct Scheduler<E> {
     cached: HashMap<u64, Vec<Token>>,
 }
 
-impl<E: Executor + Sync> Scheduler<E> {
-    pub(super) fn new(executor: E, card: Card, inbox: Receiver<Message>, status: Arc<Status>) -> Self {
+impl Scheduler {
+    pub(super) fn new(
+        executor: Box<dyn Executor + Sync>,
+        card: Card,
+        inbox: Receiver<Message>,
+        status: Arc<Status>,
+    ) -> Self {
         Self { executor, card, inbox, status, works: Vec::new(), cached: HashMap::new() }
     }
 
@@ -140,8 +145,11 @@ impl<E: Executor + Sync> Scheduler<E> {
             })
             .collect();
         // Which work each row belongs to, and how many of its rows come before.
-        let owners: Vec<(usize, usize)> =
-            plan.iter().zip(&spans).flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead))).collect();
+        let owners: Vec<(usize, usize)> = plan
+            .iter()
+            .zip(&spans)
+            .flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead)))
+            .collect();
         let outcomes = self.executor.forward(&spans).and_then(|hidden| self.outcomes(&hidden, &owners));
         self.status.steps.fetch_add(1, Ordering::SeqCst);
         for (i, span) in &plan {
