@@ -107,25 +107,13 @@ impl Answer {
         self.send(Event::Call(call)).await;
     }
 
-    /// End the answer: what was held goes out, up to a stop string.
-    pub(crate) async fn finish(mut self, reason: FinishReason) -> Result<()> {
-        if let Some(rest) = self.detokenizer.as_mut().map(Detokenizer::flush).transpose()? {
-            self.held_text.push_str(&rest);
-            let last = self.held.iter_mut().rev().find_map(|event| match event {
-                Event::Token(token) => Some(token),
-                _ => None,
-            });
-            match last {
-                Some(token) => token.text.push_str(&rest),
-                None => self.held_text.clear(),
-            }
-        }
+    /// End the answer: what was held goes out, up to a stop string. A character that is still incomplete is not text.
+    pub(crate) async fn finish(mut self, reason: FinishReason) {
         match self.stops.last_look(&self.held_text) {
             Some(at) => self.let_out(at, true).await,
             None => self.let_out(usize::MAX, false).await,
         }
         self.send(Event::Done(reason)).await;
-        Ok(())
     }
 
     /// Send held events whose text ends within the first `at` bytes of the held text; with `cut`, shorten the one that
@@ -133,11 +121,13 @@ impl Answer {
     async fn let_out(&mut self, at: usize, cut: bool) {
         let mut end = 0;
         while let Some(event) = self.held.front() {
-            let len = if let Event::Token(token) = event { token.text.len() } else { 0 };
-            if end + len > at || (cut && end >= at) {
-                break;
+            if let Event::Token(token) = event {
+                let len = token.text.len();
+                if end + len > at || (cut && end >= at) {
+                    break;
+                }
+                end += len;
             }
-            end += len;
             if let Some(event) = self.held.pop_front() {
                 self.send(event).await;
             }

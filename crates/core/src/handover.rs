@@ -146,7 +146,7 @@ mod tests {
     fn ties_reach_the_threshold() {
         for p in [0.5, 0.8, 0.9, 0.3, 0.123_456_789] {
             for w in 1..=12 {
-                assert_eq!(accept(&vec![p; 20], w, p), Some(w - 1), "p = {p}, window {w}");
+                assert_eq!(accept(&[p; 20], w, p), Some(w - 1), "p = {p}, window {w}");
             }
         }
     }

@@ -4,9 +4,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use futures::channel::mpsc;
 use futures::stream::{self, BoxStream};
+use futures::{SinkExt as _, StreamExt as _};
 
 use crate::strategies::{alone, wsd};
 use crate::{Answer, Caps, Engine, Error, Event, FinishReason, Prompt, Result, Role, Rule, Sampling, Stops};
@@ -201,13 +201,9 @@ pub fn run(strategy: Arc<dyn Strategy>, job: Job) -> BoxStream<'static, Result<E
             }
             strategy.decode(&job, &mut answer).await
         };
-        let result = match result.await {
+        match result.await {
             Ok(reason) => answer.finish(reason).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            use futures::SinkExt as _;
-            let _ = sender.send(Err(error)).await;
+            Err(error) => drop(sender.send(Err(error)).await),
         }
     };
     stream::select(events, stream::once(work).filter_map(async |()| None)).boxed()

@@ -34,7 +34,7 @@ pub enum Template {
     /// The paper's `[User]` / `[Assistant]` form for base models.
     Plain,
     /// A chat template.
-    Jinja(ChatTemplate),
+    Jinja(Box<ChatTemplate>),
 }
 
 /// A prompt as one model reads it.

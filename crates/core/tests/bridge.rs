@@ -1,5 +1,7 @@
 //! The draft crosses as text: however it arrives, the base's ids are those of encoding prompt and draft at once.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Every strategy of the table against every rule that binds all of them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use futures::StreamExt as _;

@@ -1,7 +1,5 @@
 //! From the names in the settings to engines that answer.
 
-// Until the built-in pair is trained, a scripted pair takes its place.
-#[path = "models/scripted.rs"]
 mod builtin;
 
 use std::sync::Arc;

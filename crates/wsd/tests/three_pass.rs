@@ -1,6 +1,8 @@
 //! WSD over real weights against an independent script that does the paper's three passes with transformers
 //! (`scripts/three_pass.py`, `scripts/bf16_goldens.py`).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -115,8 +117,11 @@ struct Bf16 {
 struct Bf16Model {
     model: String,
     prompts: Vec<Bf16Prompt>,
-    pairs: Vec<(Vec<Token>, Vec<Token>, Vec<f64>, Option<usize>, Option<usize>, f64)>,
+    pairs: Vec<Pair>,
 }
+
+/// Prompt, response, log-probabilities in bfloat16, the switch in bfloat16 and in float32, and the margin of the latter.
+type Pair = (Vec<Token>, Vec<Token>, Vec<f64>, Option<usize>, Option<usize>, f64);
 
 #[derive(serde::Deserialize)]
 struct Bf16Prompt {

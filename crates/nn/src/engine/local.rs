@@ -164,7 +164,9 @@ fn text(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Text> {
         None => tokenizer.leading_token(),
     };
     let specials = Specials { bos: special.bos, eos: special.eos, pad: special.pad, unk: special.unk };
-    let jinja = |name: &str, source: &str| ChatTemplate::parse(name, source, specials).map(Template::Jinja);
+    let jinja = |name: &str, source: &str| {
+        ChatTemplate::parse(name, source, specials).map(|template| Template::Jinja(Box::new(template)))
+    };
     let template = match &options.template {
         TemplateChoice::Plain => Some(Template::Plain),
         TemplateChoice::Source { name, text } => Some(jinja(name, text)?),

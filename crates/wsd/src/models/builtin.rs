@@ -31,9 +31,10 @@ static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "seed-base"), builtin!("
 
 /// Load the built-in model that the options name.
 pub(super) fn open(role: Role, options: &LoadOptions) -> Result<Arc<dyn Engine>, ModelError> {
-    let builtin = BUILTIN.iter().find(|builtin| builtin.name == options.name).ok_or_else(|| ModelError::NotBuiltin {
-        name: options.name.clone(),
-        known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
-    })?;
+    let builtin =
+        BUILTIN.iter().find(|builtin| builtin.name == options.name).ok_or_else(|| ModelError::NotBuiltin {
+            name: options.name.clone(),
+            known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
+        })?;
     load_checkpoint(role, Checkpoint::from_bytes(builtin.name, builtin.files), options)
 }
