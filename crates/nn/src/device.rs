@@ -12,7 +12,8 @@ use crate::format::Format;
 use crate::tensors::Tensors;
 
 /// What a model runs on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum Device {
     /// A GPU where this program is built for one and there is one; else this crate's kernels on the CPU.
     #[default]
@@ -86,6 +87,14 @@ impl FromStr for Device {
                 Self::Cuda(number.ok_or_else(|| Error::UnknownDevice { name: name.to_owned() })?)
             }
         })
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        name.parse()
     }
 }
 

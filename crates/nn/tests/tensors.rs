@@ -248,7 +248,7 @@ fn every_tensor_has_its_gradient() {
         }
 
         let step = 2e-3 / square;
-        let mut move_by = |step: f64| {
+        let move_by = |step: f64| {
             for name in &names {
                 let gradient = gradients.get(&variables[name]).unwrap();
                 let moved = (variables[name].as_tensor() + gradient.affine(step, 0.0).unwrap()).unwrap();
