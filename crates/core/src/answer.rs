@@ -69,7 +69,7 @@ impl Answer {
     ///
     /// # Errors
     /// Those of the tokenizer.
-    pub async fn token(&mut self, id: Token, logprob: f64, by: Role, confidence: Option<f64>) -> Result<Flow> {
+    pub async fn token(&mut self, id: Token, logprob: Option<f64>, by: Role, confidence: Option<f64>) -> Result<Flow> {
         let mut text = match &mut self.detokenizer {
             Some(detokenizer) => detokenizer.push(id)?,
             None => String::new(),
@@ -80,7 +80,7 @@ impl Answer {
 
         self.written += 1;
         self.held_text.push_str(&text);
-        self.held.push_back(Event::Token(TokenRecord { id, text, logprob: Some(logprob), by, confidence }));
+        self.held.push_back(Event::Token(TokenRecord { id, text, logprob, by, confidence }));
         match self.stops.look(&self.held_text) {
             Look::Cut(at) => {
                 self.let_out(at, true).await;
@@ -109,10 +109,9 @@ impl Answer {
 
     /// End the answer: what was held goes out, up to a stop string. A character that is still incomplete is not text.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
-        match self.stops.last_look(&self.held_text) {
-            Some(at) => self.let_out(at, true).await,
-            None => self.let_out(usize::MAX, false).await,
-        }
+        let cut = self.stops.last_look(&self.held_text);
+        self.let_out(cut.unwrap_or(usize::MAX), cut.is_some()).await;
+        let reason = if cut.is_some() { FinishReason::Stop } else { reason };
         self.send(Event::Done(reason)).await;
     }
 

@@ -30,7 +30,7 @@ pub struct Bridge<'a> {
 #[derive(Debug)]
 enum Way {
     /// Ids pass; white space at the end waits until something follows it.
-    Ids { waiting: Vec<Token> },
+    Ids { waiting: Vec<Token>, begun: bool },
     /// Text passes: all drafted so far, and how many bytes of prompt and draft the list spells.
     Text { detokenizer: Detokenizer, drafted: String, spelled: usize },
 }
@@ -40,7 +40,7 @@ impl<'a> Bridge<'a> {
     #[must_use]
     pub fn new(draft: &'a Text, base: &'a Text, draft_prompt: &Rendered, prompt: &'a Rendered) -> Self {
         let way = if Self::passes_ids(draft, base) {
-            Way::Ids { waiting: Vec::new() }
+            Way::Ids { waiting: Vec::new(), begun: false }
         } else {
             Way::Text { detokenizer: draft.detokenizer(&draft_prompt.tokens), drafted: String::new(), spelled: 0 }
         };
@@ -74,25 +74,18 @@ impl<'a> Bridge<'a> {
     /// [`crate::Error::Tokenizer`].
     pub fn push(&mut self, drafted: &[Token], done: bool) -> Result<Edit> {
         let edit = match &mut self.way {
-            Way::Ids { waiting } => {
+            Way::Ids { waiting, begun } => {
                 let vocabulary = self.draft.tokenizer().vocabulary();
-                waiting.extend(drafted.iter().filter(|&&token| !vocabulary.is_special(token)));
-                let blank = |tokens: &[Token]| self.draft.tokenizer().decode(tokens).map(|text| text.trim().is_empty());
+                waiting.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
                 let mut ready = waiting.len();
-                if self.prompt.strip {
-                    while ready > 0 && blank(&waiting[ready - 1..ready])? {
-                        ready -= 1;
-                    }
-                    if self.list.len() == self.prompt.tokens.len() {
-                        let mut leading = 0;
-                        while leading < ready && blank(&waiting[leading..=leading])? {
-                            leading += 1;
-                        }
-                        waiting.drain(..leading);
-                        ready -= leading;
-                    }
+                while self.prompt.strip_end && ready > 0 && is_blank(self.draft, waiting[ready - 1])? {
+                    ready -= 1;
                 }
-                Edit { keep: self.list.len(), append: waiting.drain(..ready).collect() }
+                let ready: Vec<_> = waiting.drain(..ready).collect();
+                match self.prompt.strip_start && !std::mem::replace(begun, *begun || !ready.is_empty()) {
+                    true => first_ids(self.base, self.prompt, &ready)?,
+                    false => Edit { keep: self.list.len(), append: ready },
+                }
             }
             Way::Text { detokenizer, drafted: text, spelled } => {
                 for &token in drafted {
@@ -102,11 +95,8 @@ impl<'a> Bridge<'a> {
                     // Half a character is not text: the base writes its own.
                     text.push_str(detokenizer.flush()?.trim_end_matches('\u{FFFD}'));
                 }
-                let answer = match (self.prompt.strip, done) {
-                    (true, true) => text.trim(),
-                    (true, false) => text.trim_start(),
-                    (false, _) => text,
-                };
+                let answer = if self.prompt.strip_start { text.trim_start() } else { text };
+                let answer = if self.prompt.strip_end && done { answer.trim_end() } else { answer };
                 let whole = format!("{}{answer}", self.prompt.text);
                 let upto = if done { whole.len() } else { self.base.tokenizer().settled(&whole) };
                 if answer.is_empty() || upto <= self.prompt.text.len().max(*spelled) {
@@ -131,4 +121,28 @@ impl<'a> Bridge<'a> {
         self.list.extend(&edit.append);
         Ok(edit)
     }
+}
+
+fn is_blank(text: &Text, token: Token) -> Result<bool> {
+    Ok(text.tokenizer().decode(&[token])?.trim().is_empty())
+}
+
+/// The first ids after a prompt, less the white space before the answer; it may be a part of a token, which is then spelled
+/// anew.
+fn first_ids(base: &Text, prompt: &Rendered, ids: &[Token]) -> Result<Edit> {
+    let (mut ids, keep) = (ids, prompt.tokens.len());
+    while let [first, rest @ ..] = ids {
+        if is_blank(base, *first)? {
+            ids = rest;
+            continue;
+        }
+        let text = base.detokenizer(&prompt.tokens).push(*first)?;
+        if !text.starts_with(char::is_whitespace) {
+            break;
+        }
+        let want = base.encode_after(prompt, text.trim_start())?;
+        let keep = prompt.tokens.iter().zip(&want).take_while(|(a, b)| a == b).count();
+        return Ok(Edit { keep, append: [&want[keep..], rest].concat() });
+    }
+    Ok(Edit { keep, append: ids.to_vec() })
 }

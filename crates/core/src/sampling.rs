@@ -139,20 +139,20 @@ pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Optio
 /// Draw among the tokens that pass the filters.
 fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> usize {
     let weight = |id: usize| (f64::from(logits[id] - logits[best]) / f64::from(sampling.temperature)).exp();
-    let kept = candidates(logits, sampling, &weight);
-    let floor = f64::from(sampling.min_p);
-    let kept = &kept[..kept.partition_point(|&(_, w)| w >= floor).max(1)];
+    let mut kept = candidates(logits, sampling, &weight);
+    kept.retain(|&(_, w)| w >= f64::from(sampling.min_p));
     let mut left = sampling.draw(position) * kept.iter().map(|(_, w)| w).sum::<f64>();
-    for &(id, w) in kept {
+    for (id, w) in kept {
         left -= w;
         if left < 0.0 {
             return id;
         }
     }
-    kept.last().map_or(best, |&(id, _)| id)
+    // Only rounding leads here; the last token may be one that cannot be.
+    best
 }
 
-/// The tokens that top-k and top-p leave, likeliest first, with weights relative to the likeliest.
+/// The tokens that top-k and top-p leave, with weights relative to the likeliest.
 fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64) -> Vec<(usize, f64)> {
     let mut all: Vec<_> = (0..logits.len()).map(|id| (id, weight(id))).collect();
     let likelier = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -160,6 +160,10 @@ fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64
     if limit < all.len() {
         all.select_nth_unstable_by(limit - 1, likelier);
         all.truncate(limit);
+    }
+    if sampling.top_p >= 1.0 {
+        all.sort_unstable_by_key(|&(id, _)| id);
+        return all;
     }
     let mass = f64::from(sampling.top_p) * all.iter().map(|(_, w)| w).sum::<f64>();
     // A whole vocabulary is seldom needed: sort a growing head of it until the head holds the mass.
@@ -177,14 +181,12 @@ fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64
             full
         });
         match kept {
-            Some(kept) if sampling.top_p < 1.0 => all.truncate(kept.max(1)),
-            _ if head_len < all.len() => {
-                head *= 8;
-                continue;
+            None if head_len < all.len() => head *= 8,
+            kept => {
+                all.truncate(kept.unwrap_or(all.len()).max(1));
+                return all;
             }
-            _ => {}
         }
-        return all;
     }
 }
 

@@ -155,6 +155,14 @@ impl Scripted {
         self
     }
 
+    /// The same model without a beginning-of-text token.
+    #[must_use]
+    pub fn without_bos(mut self) -> Self {
+        let tokenizer = self.text.tokenizer().clone();
+        self.text = Text::new(&self.card.name, tokenizer, Some(Template::Plain), None, None);
+        self
+    }
+
     /// Sessions that are open now.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -265,6 +273,10 @@ impl Session for Open {
 
     async fn score(&mut self, from: usize) -> Result<Vec<f64>> {
         yield_once().await;
+        if from == 0 {
+            let message = "asked for the score of the first token, which has nothing before it".into();
+            return Err(Error::Engine { engine: self.card.name.clone(), message });
+        }
         (from..self.tokens.len())
             .map(|i| {
                 let row = (self.rows)(&self.tokens[..i]);

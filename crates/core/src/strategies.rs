@@ -31,7 +31,7 @@ async fn to_the_end(session: &mut dyn Session, by: Role, job: &Job, answer: &mut
         match steps.next().await.transpose()? {
             Some(Step::Token(sampled)) => {
                 written += 1;
-                if let Flow::Done(done) = answer.token(sampled.token, sampled.logprob, by, None).await? {
+                if let Flow::Done(done) = answer.token(sampled.token, Some(sampled.logprob), by, None).await? {
                     reason = Some(done);
                 }
             }

@@ -38,7 +38,7 @@ pub enum Template {
 }
 
 /// A prompt as one model reads it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rendered {
     /// The prompt's text; empty where tokens were given.
     pub text: String,
@@ -46,8 +46,10 @@ pub struct Rendered {
     pub bos: Option<Token>,
     /// The whole prompt.
     pub tokens: Vec<Token>,
-    /// Whether white space around the answer is the form's and not the answer's.
-    pub strip: bool,
+    /// Whether white space before the answer is the form's and not the answer's.
+    pub strip_start: bool,
+    /// Whether white space after the answer is the form's and not the answer's.
+    pub strip_end: bool,
 }
 
 /// A model's tokenizer and the forms it reads prompts in.
@@ -94,9 +96,14 @@ impl Text {
     /// [`Error::Tokenizer`] when rendering fails; [`Error::EmptyPrompt`] when not one token comes of it.
     pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
         let rendered = match prompt {
-            Prompt::Tokens(tokens) => Rendered { text: String::new(), bos: None, tokens: tokens.clone(), strip: false },
-            Prompt::Raw(text) => self.encode_prompt(text.clone(), self.raw_bos, false)?,
-            Prompt::Chat(messages) => self.encode_prompt(self.render_chat(messages)?, self.chat_bos, true)?,
+            Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
+            Prompt::Raw(text) => self.encode_prompt(text.clone(), self.raw_bos)?,
+            Prompt::Chat(messages) => Rendered {
+                // White space after an answer that has begun parts its words.
+                strip_start: !messages.last().is_some_and(Message::begins_answer),
+                strip_end: true,
+                ..self.encode_prompt(self.render_chat(messages)?, self.chat_bos)?
+            },
         };
         if rendered.tokens.is_empty() {
             return Err(Error::EmptyPrompt { engine: self.name.clone() });
@@ -143,10 +150,10 @@ impl Text {
         }
     }
 
-    fn encode_prompt(&self, text: String, bos: Option<Token>, strip: bool) -> Result<Rendered> {
+    fn encode_prompt(&self, text: String, bos: Option<Token>) -> Result<Rendered> {
         let tokens = self.tokenizer.encode(&text)?;
         let bos = bos.filter(|bos| tokens.first() != Some(bos));
         let tokens = bos.into_iter().chain(tokens).collect();
-        Ok(Rendered { text, bos, tokens, strip })
+        Ok(Rendered { text, bos, tokens, ..Rendered::default() })
     }
 }

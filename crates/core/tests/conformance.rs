@@ -208,3 +208,91 @@ fn a_full_context_ends_the_answer() {
         assert_eq!((done.tokens.len(), done.finish_reason), (12, FinishReason::Length), "{}", recipe.name);
     }
 }
+
+/// A model that spells `spell` after a prompt of `prompt` tokens, then ends.
+fn speller(name: &str, pieces: &Arc<Pieces>, spell: &str, prompt: usize) -> Arc<Scripted> {
+    let (ids, vocab) = (pieces.encode(spell).unwrap(), pieces.vocabulary().pieces.len());
+    Arc::new(Scripted::new(name, pieces.clone(), move |tokens: &[Token]| {
+        let mut row = vec![0.0; vocab];
+        let at = tokens.len().checked_sub(prompt).and_then(|at| ids.get(at));
+        row[at.map_or(0, |&id| id as usize)] = 20.0;
+        row
+    }))
+}
+
+#[test]
+fn white_space_after_a_prefill_is_the_answers_and_after_the_form_it_is_not() {
+    let letters = "abcdefgh \n[]UserAitn,";
+    let draft_pieces = Arc::new(Pieces::letters(letters));
+    let same = draft_pieces.clone();
+    // The same letters under other ids: the draft crosses as text.
+    let other = Arc::new(Pieces::new(letters.chars().rev().map(String::from)));
+    let user = Message::new(ChatRole::User, "ab");
+    let form = 1 + "\n\n[User]\nab\n\n[Assistant]\n".len();
+    for base_pieces in [same, other] {
+        for (prefill, want) in [(None, "bed"), (Some(""), "bed"), (Some("ah,"), " bed")] {
+            let prompt = form + prefill.map_or(0, str::len);
+            let messages = [user.clone()].into_iter();
+            let messages = messages.chain(prefill.map(|text| Message::new(ChatRole::Assistant, text))).collect();
+            let models = Models {
+                draft: Some(speller("draft", &draft_pieces, " bed \n", prompt)),
+                base: Some(speller("base", &base_pieces, "", usize::MAX)),
+            };
+            let done = complete(&RECIPES[0], &models, Job { prompt: Prompt::Chat(messages), ..job(60) }).unwrap();
+            assert_eq!(done.text, want, "after {prefill:?}");
+        }
+    }
+}
+
+#[test]
+fn white_space_at_the_start_of_a_drafted_token_is_the_forms() {
+    let pieces = ["a", "b", " b", "d", "\n", "[", "]", "U", "s", "e", "r", "A", "i", "t", "n"].map(String::from);
+    let pieces = Arc::new(Pieces::new(pieces));
+    let form = 1 + "\n\n[User]\nab\n\n[Assistant]\n".len();
+    let draft = speller("draft", &pieces, " bad", form);
+    let models = Models { draft: Some(draft), base: Some(speller("base", &pieces, "", usize::MAX)) };
+    let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]);
+    let done = complete(&RECIPES[0], &models, Job { prompt, ..job(60) }).unwrap();
+    let ids: Vec<_> = done.tokens.iter().map(|token| token.id).collect();
+    assert_eq!((done.text.as_str(), ids), ("bad", pieces.encode("bad").unwrap()));
+}
+
+#[test]
+fn a_prompt_of_one_token_may_join_with_the_draft() {
+    let letters = Arc::new(Pieces::letters("abcd"));
+    let joined = Arc::new(Pieces::new(["ab", "a", "b", "c", "d"].map(String::from)));
+    let (draft, base) = (speller("draft", &letters, "bcd", 1), speller("base", &joined, "", usize::MAX));
+    let (draft, base) = (Arc::into_inner(draft).unwrap(), Arc::into_inner(base).unwrap());
+    let models = Models { draft: Some(Arc::new(draft.without_bos())), base: Some(Arc::new(base.without_bos())) };
+    let done = complete(&RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
+    assert_eq!(done.text, "bcd");
+    let scored: Vec<_> = done.tokens.iter().map(|token| (token.id, token.logprob.is_some())).collect();
+    let ids = joined.encode("abcd").unwrap();
+    assert_eq!(scored, [(ids[0], false), (ids[1], true), (ids[2], true)], "nothing stands before the first");
+}
+
+#[test]
+fn absurd_lengths_are_no_panic() {
+    let options = Options { max_draft_tokens: usize::MAX, chunk_tokens: usize::MAX, ..Options::default() };
+    let pieces = Arc::new(Pieces::letters("ab"));
+    let models = Models {
+        draft: Some(speller("draft", &pieces, "ab", 2)),
+        base: Some(speller("base", &pieces, "", usize::MAX)),
+    };
+    let strategy = RECIPES[0].build(&models, options).unwrap();
+    let job = Job { prompt: Prompt::Raw("a".into()), ..job(usize::MAX) };
+    let events: Vec<_> = block_on(run(strategy, job).collect());
+    assert!(matches!(events.last(), Some(Ok(Event::Done(FinishReason::Stop)))));
+}
+
+#[test]
+fn a_stop_string_found_at_the_limit_is_the_reason() {
+    let pieces = Arc::new(Pieces::letters("abcd"));
+    let base: Arc<dyn Engine> = speller("base", &pieces, "abcd", 2);
+    let models = Models { draft: None, base: Some(base) };
+    // "abcx" may still be complete when the limit comes, "c" is.
+    let stop = vec!["abcx".to_owned(), "c".to_owned()];
+    let recipe = Recipe::find("base").unwrap();
+    let done = complete(recipe, &models, Job { prompt: Prompt::Raw("a".into()), stop, ..job(3) }).unwrap();
+    assert_eq!((done.text.as_str(), done.finish_reason), ("ab", FinishReason::Stop));
+}

@@ -30,8 +30,7 @@ use crate::{Error, Format, Result};
 pub struct Checkpoint {
     /// The folder's or file's name, without the path.
     pub name: String,
-    /// The config with Hugging Face keys: those of the text model where there are several, and `rope_theta` and
-    /// `rope_scaling` however the file writes them. GGUF files add keys of their own:
+    /// The config with Hugging Face keys, those of the text model where there are several. GGUF files add keys of their own:
     ///
     /// - `wsd_rope_interleaved` (true): RoPE turns adjacent pairs of q and k, not the halves of a head.
     /// - `wsd_norm_offset_folded` (true): norm weights have Gemma's 1 in them already.

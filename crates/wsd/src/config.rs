@@ -43,7 +43,7 @@ pub struct ModelSettings {
     pub threads: Option<usize>,
     /// What it runs on.
     pub device: Device,
-    /// The format weights are computed in; the checkpoint's where absent.
+    /// The format weights are converted to; the checkpoint's where absent.
     pub dtype: Option<String>,
     /// Whether nothing may be downloaded; where false, the environment may still forbid it.
     pub offline: bool,

@@ -72,11 +72,9 @@ impl Strategy for Wsd {
             let context_full = edit.append.len() > room;
             base.append(&edit.append[..edit.append.len().min(room)]);
 
-            let started = Instant::now();
-            let scores = base.score(edit.keep).await?;
-            answer.call(Call::since(started, Role::Base, CallKind::Score, scores.len())).await;
+            let scores = score(base.as_mut(), edit.keep, answer).await?;
             for (i, logprob) in scores.into_iter().enumerate() {
-                let seen = window.push(logprob);
+                let seen = logprob.and_then(|logprob| window.push(logprob));
                 let token = base.tokens()[edit.keep + i];
                 let flow = answer.token(token, logprob, Role::Draft, seen.map(|seen| seen.confidence)).await?;
                 kept += 1;
@@ -107,10 +105,21 @@ impl Strategy for Wsd {
     }
 }
 
+/// Let the base score its list from `keep` on. A token that has nothing before it has no score.
+async fn score(base: &mut dyn Session, keep: usize, answer: &mut Answer) -> Result<Vec<Option<f64>>> {
+    if keep == base.tokens().len() {
+        return Ok(Vec::new());
+    }
+    let started = Instant::now();
+    let scores = base.score(keep.max(1)).await?;
+    answer.call(Call::since(started, Role::Base, CallKind::Score, scores.len())).await;
+    Ok((keep..1).map(|_| None).chain(scores.into_iter().map(Some)).collect())
+}
+
 /// Let the draft write the next chunk.
 async fn write_chunk(draft: &mut dyn Session, plan: &Plan, answer: &mut Answer) -> Result<(Vec<Token>, Stop)> {
     let started = Instant::now();
-    let mut chunk = Vec::with_capacity(plan.max_tokens);
+    let mut chunk = Vec::new();
     let mut stop = Stop::Length;
     let mut steps = draft.generate(plan);
     while let Some(step) = steps.next().await {

@@ -48,6 +48,11 @@ impl Message {
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
     }
+
+    /// Whether this is the beginning of an answer, to be continued where it stands last.
+    pub(super) fn begins_answer(&self) -> bool {
+        self.role == ChatRole::Assistant && !self.content.trim().is_empty()
+    }
 }
 
 #[cfg(test)]

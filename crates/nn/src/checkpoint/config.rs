@@ -1,36 +1,13 @@
-//! One form for the configs that different releases of transformers write.
+//! One form for the configs of text models and of models that a text model is a part of.
 
 use serde_json::{Map, Value};
 
-/// Puts a config into the form that the engine reads: the keys of the text model at the top, `rope_theta` and
-/// `rope_scaling` beside them.
+/// Puts a config into the form that the engine reads: the keys of the text model at the top.
 pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = config.remove("text_config") {
         config.extend(text);
     }
-    if let Some(Value::Object(parameters)) = config.remove("rope_parameters") {
-        spread_rope(&mut config, parameters);
-    }
     config
-}
-
-/// transformers 5 has one object with everything about RoPE, or one for each kind of attention.
-fn spread_rope(config: &mut Map<String, Value>, mut parameters: Map<String, Value>) {
-    if let Some(Value::Object(local)) = parameters.remove("sliding_attention")
-        && let Some(theta) = local.get("rope_theta")
-    {
-        config.entry("rope_local_base_freq").or_insert_with(|| theta.clone());
-    }
-    if let Some(Value::Object(full)) = parameters.remove("full_attention") {
-        parameters = full;
-    }
-    for key in ["rope_theta", "partial_rotary_factor"] {
-        if let Some(value) = parameters.remove(key) {
-            config.entry(key).or_insert(value);
-        }
-    }
-    let plain = parameters.get("rope_type").and_then(Value::as_str).is_none_or(|kind| kind == "default");
-    config.entry("rope_scaling").or_insert(if plain { Value::Null } else { parameters.into() });
 }
 
 /// The text model's own name of a tensor in a checkpoint of several models, `None` for those of the other models.
@@ -63,18 +40,5 @@ mod tests {
         assert_eq!(text_tensor_name("language_model.model.norm.weight").as_deref(), Some("model.norm.weight"));
         assert_eq!(text_tensor_name("model.language_model.norm.weight").as_deref(), Some("model.norm.weight"));
         assert_eq!(text_tensor_name("vision_tower.x"), None);
-    }
-
-    #[test]
-    fn rope_is_read_from_where_transformers_5_keeps_it() {
-        let flat = normal(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}));
-        assert_eq!(flat, json!({"rope_theta": 5.0, "rope_scaling": null}));
-        let scaled = normal(json!({"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5.0}}));
-        assert_eq!(scaled, json!({"rope_theta": 5.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}));
-        let two = json!({"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 1.0},
-            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5.0}}});
-        let expected = json!({"rope_local_base_freq": 1.0, "rope_theta": 5.0,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
-        assert_eq!(normal(two), expected);
     }
 }

@@ -18,6 +18,8 @@ use crate::executor::{Executor, Span};
 /// Tokens run in one turn: enough to keep the matrix products efficient, few enough that a token being generated beside a long
 /// prompt does not wait long.
 const STEP_TOKENS: usize = 256;
+/// Of these, at least so many for long prompts, however many tokens are being generated.
+const PROMPT_TOKENS: usize = 32;
 /// Rows projected to the vocabulary at once, which bounds the memory of a long scoring.
 const PROJECT_ROWS: usize = 32;
 /// How long to wait for a slow reader before looking again.
@@ -109,15 +111,14 @@ impl Scheduler {
         self.works.push(work);
     }
 
-    /// What each work runs this turn, as ranges of positions: those that are one token short first, then long ones, which
-    /// share what is left.
+    /// What each work runs this turn, as ranges of positions: all that are one token short, then long ones, which share what
+    /// is left. Nobody waits for others to finish.
     fn plan(&self) -> Vec<(usize, Range<usize>)> {
         let pending = |work: &Work| self.cached[&work.slot].len()..work.end();
         let ready = self.works.iter().enumerate().filter(|(_, work)| !work.is_blocked());
         let (mut plan, long): (Vec<_>, Vec<_>) =
             ready.map(|(i, work)| (i, pending(work))).partition(|(_, span)| span.len() == 1);
-        plan.truncate(STEP_TOKENS);
-        let mut left = STEP_TOKENS - plan.len();
+        let mut left = STEP_TOKENS.saturating_sub(plan.len()).max(PROMPT_TOKENS);
         for (n, (i, span)) in long.iter().enumerate() {
             let share = left.div_ceil(long.len() - n);
             let take = span.len().min(share);
@@ -198,5 +199,37 @@ impl Scheduler {
             }
         }
         self.works = works.into_iter().flatten().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::{mpsc, oneshot};
+    use wsd_core::{Caps, Plan, Sampling};
+
+    use super::*;
+    use crate::{Checkpoint, cpu::Cpu};
+
+    #[test]
+    fn nobody_waits_for_others_to_finish_however_many_there_are() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
+        let card = Card { name: "tiny".into(), max_len: 256, vocab: 300, caps: Caps::default(), end_tokens: vec![] };
+        let (_inbox, receiver) = std::sync::mpsc::channel();
+        let mut scheduler = Scheduler::new(executor, card, receiver, Arc::default());
+        let (reply, _steps) = mpsc::channel(1);
+        let plan = Plan { max_tokens: 9, sampling: Sampling::default() };
+        let writers = 2 * STEP_TOKENS as u64;
+        for slot in 0..writers {
+            scheduler.admit(Work::generate(slot, vec![1], plan.clone(), 256, reply.clone()));
+        }
+        let (reply, _scores) = oneshot::channel();
+        scheduler.admit(Work::score(writers, vec![1; 200], 1, reply));
+        let tokens: Vec<_> = scheduler.plan().into_iter().map(|(i, span)| (i, span.len())).collect();
+        let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
+        expected.push((writers as usize, PROMPT_TOKENS));
+        assert_eq!(tokens, expected);
     }
 }

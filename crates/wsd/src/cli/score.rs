@@ -8,7 +8,7 @@ use wsd::models;
 use wsd_core::{Engine, Error, Prompt, Role, Rule, Text, Token};
 
 use super::output::Output;
-use super::prompt::{TokenIds, of_text, read_stdin};
+use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
 use super::{Ending, Look, chart};
 
 pub(super) const EXAMPLES: &str = "\
@@ -100,7 +100,8 @@ pub(crate) async fn run(args: ScoreArgs, look: &Look) -> Result<Ending> {
     let response = match (args.response_ids, args.response) {
         (Some(ids), _) => Response::Tokens(ids.0),
         (None, Some(text)) if text != "-" => Response::Text(text),
-        _ => Response::Text(read_stdin(look.quiet)?),
+        _ if settings.prompt.raw => Response::Text(read_stdin(look.quiet)?),
+        _ => Response::Text(without_line_end(&read_stdin(look.quiet)?).to_owned()),
     };
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         bail!("the response is empty: there is nothing to score");

@@ -51,7 +51,7 @@ group! {
         /// GPU where there is one [default: auto]
         #[arg(long, value_name = "DEVICE")]
         device: Device,
-        /// Number format the weights are computed in, such as f32, bf16 or q8_0 [default: the checkpoint's]
+        /// Number format the weights are converted to, such as f32, bf16 or q8_0 [default: the checkpoint's]
         #[arg(long, value_name = "TYPE")]
         dtype: String,
         /// Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does [default: false]
