@@ -218,7 +218,7 @@ mod tests {
         let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
         let card = Card { name: "tiny".into(), max_len: 256, vocab: 300, caps: Caps::default(), end_tokens: vec![] };
         let (_inbox, receiver) = std::sync::mpsc::channel();
-        let mut scheduler = Scheduler::new(executor, card, receiver, Arc::default());
+        let mut scheduler = Scheduler::new(Box::new(executor), card, receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
         let plan = Plan { max_tokens: 9, sampling: Sampling::default() };
         let writers = 2 * STEP_TOKENS as u64;
