@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 use wsd_core::{Error, Job, Options, Prompt, Recipe, Role, Rule, Sampling};
+use wsd_nn::Device;
 
 pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, TemplateForm};
 
@@ -40,6 +41,8 @@ pub struct ModelSettings {
     pub template: TemplateForm,
     /// Processor threads; all cores where absent.
     pub threads: Option<usize>,
+    /// What it runs on.
+    pub device: Device,
     /// The format weights are converted to; the checkpoint's where absent.
     pub dtype: Option<String>,
     /// Whether nothing may be downloaded; where false, the environment may still forbid it.
@@ -201,6 +204,7 @@ impl ModelArgs {
             name: name.clone().unwrap_or_else(|| format!("builtin:{role}")),
             template: template.clone().unwrap_or(default),
             threads: self.threads,
+            device: self.device.unwrap_or_default(),
             dtype: self.dtype.clone(),
             offline: self.offline.unwrap_or(false),
         }

@@ -23,7 +23,7 @@ Examples:
       Token ids, to compare exactly with another implementation.";
 
 /// The settings that scoring uses; a command line of `wsd generate` may be reused, so the others are taken and unseen.
-const USED: [&str; 14] = [
+const USED: [&str; 15] = [
     "prompt",
     "prompt_ids",
     "response",
@@ -32,6 +32,7 @@ const USED: [&str; 14] = [
     "base",
     "base_template",
     "threads",
+    "device",
     "dtype",
     "offline",
     "window",
