@@ -6,4 +6,4 @@ mod rows;
 
 pub use journal::{Journal, JournalError};
 pub use record::{Ask, Record, RecordError};
-pub use rows::{RowsError, read_rows};
+pub use rows::{RowsError, parse_rows, read_rows};

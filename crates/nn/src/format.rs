@@ -79,6 +79,9 @@ impl Format {
         LAYOUTS.iter().map(|layout| layout.format)
     }
 
+    /// The formats that [`Format::quantize`] writes.
+    pub const WRITABLE: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0];
+
     /// The format of this name (`"Q4_K"`, in either case).
     pub fn parse(name: &str) -> Option<Self> {
         LAYOUTS.iter().find(|layout| layout.name.eq_ignore_ascii_case(name)).map(|layout| layout.format)
@@ -125,7 +128,7 @@ impl Format {
         (self.layout().dequantize)(bytes, out);
     }
 
-    /// Writes values, to the nearest. Offered for F32, F16, BF16, Q8_0 and Q4_0.
+    /// Writes values, to the nearest. Offered for [`Format::WRITABLE`].
     ///
     /// # Errors
     /// Another format, or values that are no whole number of blocks.

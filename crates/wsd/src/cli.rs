@@ -10,12 +10,12 @@ mod progress;
 mod prompt;
 mod score;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use wsd::config::{ConfigError, Partial, Settings};
+use wsd::config::{ConfigError, DEFAULT_FILE, Partial, Settings};
 use wsd::hub::{Progress, stderr_progress};
 
 use output::Color;
@@ -97,7 +97,14 @@ impl Look {
     fn settings(&self, flags: Partial) -> Result<Settings, ConfigError> {
         // The flags are judged first, so that a message blames the file only for what stands in it.
         flags.clone().resolve()?;
-        Ok(flags.or(Partial::load(self.config.as_deref())?).resolve()?)
+        let file = Partial::load(self.config.as_deref())?;
+        let silenced = file.silenced_by(&flags);
+        if !silenced.is_empty() && !self.quiet {
+            let path = self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE)).display();
+            let keys = silenced.join("` and `");
+            note(&format!("note: `{keys}` of {path} left out: `raw` and what only a chat has exclude each other"));
+        }
+        Ok(flags.or(file).resolve()?)
     }
 
     fn progress(&self) -> Box<dyn Progress> {

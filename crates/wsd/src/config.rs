@@ -1,7 +1,9 @@
 //! Settings: the defaults, above them `wsd.toml`, above that the command line; checked once, here.
 
 mod groups;
+mod record;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,6 +15,8 @@ pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, TemplateForm};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "wsd.toml";
+/// Threads that a model may start.
+const THREADS: RangeInclusive<usize> = 1..=512;
 
 /// What one source says; anything may be absent.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -132,6 +136,19 @@ impl Partial {
         Ok(settings)
     }
 
+    /// The settings here that do not hold under `upper`, because `raw` and what only a chat has exclude each other.
+    #[must_use]
+    pub fn silenced_by(&self, upper: &Self) -> Vec<&'static str> {
+        let (here, above) = (&self.prompt, &upper.prompt);
+        let (raw, chat) = (above.raw == Some(true), above.system.is_some() || above.prefill.is_some());
+        let silenced = [
+            ("system", raw && here.system.is_some()),
+            ("prefill", raw && here.prefill.is_some()),
+            ("raw", !raw && chat && here.raw == Some(true)),
+        ];
+        silenced.into_iter().filter(|&(_, silenced)| silenced).map(|(key, _)| key).collect()
+    }
+
     /// These settings, and those of `lower` where they say nothing. Between `raw` and what only a chat has, the upper word
     /// holds.
     #[must_use]
@@ -176,7 +193,12 @@ impl Partial {
             }
             .check()?,
             max_tokens: at_least_one("max_tokens", decode.max_tokens)?.unwrap_or(512),
-            stop: decode.stop.unwrap_or_default(),
+            stop: match decode.stop.unwrap_or_default() {
+                stop if stop.iter().any(String::is_empty) => {
+                    return Err(Error::Setting { name: "stop", limit: "at least one character", value: "none".into() });
+                }
+                stop => stop,
+            },
             sampling: Sampling {
                 temperature: sampling.temperature.unwrap_or(random.temperature),
                 top_k: sampling.top_k.unwrap_or(random.top_k),
@@ -188,7 +210,9 @@ impl Partial {
             .check()?,
             prompt: PromptSettings { system: prompt.system, prefill: prompt.prefill, raw: prompt.raw.unwrap_or(false) },
         };
-        at_least_one("threads", settings.base.threads)?;
+        if let Some(threads) = models.threads.filter(|threads| !THREADS.contains(threads)) {
+            return Err(Error::Setting { name: "threads", limit: "from 1 to 512", value: threads.to_string() });
+        }
         settings.prompt.check()?;
         Ok(settings)
     }

@@ -19,6 +19,13 @@ mod code {
 }
 
 fn main() -> ExitCode {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What is guarded against becomes an error, which is told as such.
+        if !wsd::core::is_guarded() {
+            tell(panic);
+        }
+    }));
     let line = CommandLine::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

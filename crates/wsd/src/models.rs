@@ -94,19 +94,30 @@ fn open(
         ..LoadOptions::new(&model.name)
     };
     if model.name.starts_with("builtin:") {
-        return builtin::open(role, &options);
+        return builtin::open(role, &options, progress);
     }
     let mut hub = HubOptions::from_env();
     hub.offline |= model.offline;
     let path = crate::hub::resolve(&model.name, &hub, progress)?;
-    load_checkpoint(role, Checkpoint::open(&path), &options)
+    load_checkpoint(role, Checkpoint::open(&path), &options, progress)
 }
 
 fn load_checkpoint(
     role: Role,
     checkpoint: wsd_nn::Result<Checkpoint>,
     options: &LoadOptions,
+    progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {
+    let checkpoint = checkpoint.inspect(|checkpoint| {
+        let unfit = options.dtype.map(|format| (format, checkpoint.weights.unfit_for(format)));
+        if let Some((format, (unfit @ 1.., matrices))) = unfit {
+            let values = format.block_values();
+            progress.note(&format!(
+                "{unfit} of {matrices} matrices of the {role} model stay as they are: their rows are no whole number of \
+                 {format} blocks of {values} values"
+            ));
+        }
+    });
     match checkpoint.and_then(|checkpoint| Local::load(checkpoint, options)) {
         Ok(engine) => Ok(Arc::new(engine)),
         Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source }),
@@ -114,9 +125,9 @@ fn load_checkpoint(
 }
 
 fn format(name: &str) -> Result<Format, ModelError> {
-    Format::parse(name).ok_or_else(|| ModelError::Dtype {
+    Format::parse(name).filter(|format| Format::WRITABLE.contains(format)).ok_or_else(|| ModelError::Dtype {
         value: name.into(),
-        known: Format::all().map(|format| format.name().to_ascii_lowercase()).collect::<Vec<_>>().join(", "),
+        known: Format::WRITABLE.map(|format| format.name().to_ascii_lowercase()).join(", "),
     })
 }
 

@@ -297,7 +297,7 @@ fn a_file_is_answered_in_order_and_taken_up_wherever_it_was_torn() {
     }
     let rows = without_timings(&whole);
     assert_eq!(keys(&rows[0]), ["id", "prompt", "output", "wsd"]);
-    assert_eq!(keys(&rows[0]["wsd"]), ["handover", "finish_reason", "usage"]);
+    assert_eq!(keys(&rows[0]["wsd"]), ["handover", "finish_reason", "usage", "settings"]);
     assert_eq!(rows[3]["output"], wsd.json(&["generate", "-n", "12", "--json", "Good morning"])["text"]);
 
     let second_end = whole.match_indices('\n').nth(1).unwrap().0 + 1;
@@ -379,6 +379,33 @@ fn a_reader_that_leaves_is_no_error() {
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_of_answers_ends_when_its_reader_leaves() {
+    use std::io::{BufRead as _, BufReader};
+
+    let wsd = Wsd::new();
+    wsd.write("in.jsonl", &"{\"prompt\": \"Hello\"}\n".repeat(40));
+    let args = ["generate", "-n", "4", "--parallel", "1", "--quiet", "--input", "in.jsonl", "--output"];
+    let first_row = |reader: &mut dyn std::io::Read| {
+        let mut line = String::new();
+        BufReader::new(reader).read_line(&mut line).unwrap();
+        assert!(line.starts_with("{\"prompt\": \"Hello\", \"output\":"), "{line}");
+    };
+    let ends_quietly = |child: std::process::Child| {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    };
+    let mut child = wsd.command(&[&args[..], &["/dev/stdout"]].concat()).spawn().unwrap();
+    first_row(&mut child.stdout.take().unwrap());
+    ends_quietly(child);
+
+    assert!(Command::new("mkfifo").arg(wsd.path("fifo")).status().unwrap().success());
+    let child = wsd.command(&[&args[..], &["fifo"]].concat()).spawn().unwrap();
+    first_row(&mut fs_err::File::open(wsd.path("fifo")).unwrap());
+    ends_quietly(child);
 }
 
 #[test]

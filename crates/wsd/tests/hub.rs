@@ -266,7 +266,7 @@ impl Progress for Tally {
     fn finish(&mut self) {
         self.finished += 1;
     }
-    fn waiting(&mut self, reason: &str) {
+    fn note(&mut self, reason: &str) {
         self.waited.push(reason.into());
     }
 }

@@ -1,6 +1,5 @@
 //! Tokenizers: what every model's must do, and Hugging Face's.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use tokenizers::models::ModelWrapper;
@@ -89,7 +88,7 @@ impl HfTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn parse(name: &str, json: &[u8]) -> Result<Self> {
-        let inner = guard(name, || tokenizers::Tokenizer::from_bytes(json))?;
+        let inner = call(name, || tokenizers::Tokenizer::from_bytes(json))?;
         Ok(Self::new(name, inner))
     }
 
@@ -102,8 +101,8 @@ impl HfTokenizer {
     /// The one token that the tokenizer itself puts before a text, where it does.
     #[must_use]
     pub fn leading_token(&self) -> Option<Token> {
-        let with = guard(&self.name, || self.inner.encode("a", true)).ok()?;
-        let without = guard(&self.name, || self.inner.encode("a", false)).ok()?;
+        let with = call(&self.name, || self.inner.encode("a", true)).ok()?;
+        let without = call(&self.name, || self.inner.encode("a", false)).ok()?;
         match with.get_ids() {
             [first, rest @ ..] if rest.starts_with(without.get_ids()) => Some(*first),
             _ => None,
@@ -113,11 +112,11 @@ impl HfTokenizer {
 
 impl Tokenizer for HfTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<Token>> {
-        guard(&self.name, || self.inner.encode_fast(text, false)).map(|encoding| encoding.get_ids().to_vec())
+        call(&self.name, || self.inner.encode_fast(text, false)).map(|encoding| encoding.get_ids().to_vec())
     }
 
     fn decode(&self, tokens: &[Token]) -> Result<String> {
-        guard(&self.name, || self.inner.decode(tokens, true))
+        call(&self.name, || self.inner.decode(tokens, true))
     }
 
     fn settled(&self, text: &str) -> usize {
@@ -130,11 +129,11 @@ impl Tokenizer for HfTokenizer {
 }
 
 /// Run a call into the tokenizers library, which answers some crafted files with a panic.
-fn guard<T>(name: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+fn call<T>(name: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     let fault = |message: String| Error::Tokenizer { name: name.to_owned(), message };
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match crate::guard(call) {
         Ok(result) => result.map_err(|error| fault(error.to_string())),
-        Err(_) => Err(fault("the tokenizers library panicked: the file is damaged or hostile".into())),
+        Err(panic) => Err(fault(format!("the library gave up on it, so the file is damaged or hostile: {panic}"))),
     }
 }
 

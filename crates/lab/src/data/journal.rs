@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::Record;
 
@@ -12,6 +13,7 @@ use super::Record;
 #[derive(Debug)]
 pub struct Journal {
     file: File,
+    settings: Map<String, Value>,
     done: usize,
     failed: usize,
 }
@@ -36,6 +38,32 @@ pub enum JournalError {
         /// Line number, from 1.
         line: usize,
     },
+    /// A row in the file was answered with other settings.
+    #[error(
+        "{}:{line}: this row was answered with other settings: {differences}\n  hint: name another output, or take the same settings",
+        .path.display()
+    )]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// Each setting that differs, with both values.
+        differences: String,
+    },
+    /// The file goes on after the last answer.
+    #[error(
+        "{}:{line}: the input has {records} rows, and something stands after their answers\n  hint: name another output, or remove this one to start anew",
+        .path.display()
+    )]
+    Beyond {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// Rows of the input.
+        records: usize,
+    },
 }
 
 /// What tells a complete row from a foreign one.
@@ -43,17 +71,38 @@ pub enum JournalError {
 struct Tail {
     output: Option<String>,
     error: Option<String>,
+    wsd: Option<Made>,
+}
+
+/// How an answer was made.
+#[derive(Deserialize)]
+struct Made {
+    settings: Option<Map<String, Value>>,
+}
+
+/// What differs between two sets of settings.
+fn differences(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
+    let keys = before.keys().chain(now.keys().filter(|key| !before.contains_key(*key)));
+    let told = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
+    let differing = keys.filter(|key| before.get(*key) != now.get(*key));
+    let lines = differing.map(|key| format!("`{key}` {}, now {}", told(before.get(key)), told(now.get(key))));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 impl Journal {
-    /// Open or make the file and find out how many records are answered in it. A torn last line is cut off.
+    /// Open or make the file and find out how many records are answered in it. A torn last line is cut off. What is no
+    /// regular file, such as a pipe, is only written to, from the first record on. Rows that say they were answered with
+    /// other `settings` (under `wsd`, `settings`) are not gone on from.
     ///
     /// # Errors
     /// [`JournalError`]; the file is left as it was.
-    pub fn open(path: &Path, records: &[Record]) -> Result<Self, JournalError> {
-        let file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut journal = Self { file, done: 0, failed: 0 };
-        if !journal.file.metadata()?.is_file() {
+    pub fn open(path: &Path, records: &[Record], settings: Map<String, Value>) -> Result<Self, JournalError> {
+        // A pipe is only written to: with an end of its own to read from, it would never learn that the reader has gone.
+        let is_stream = fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let mut options = fs_err::OpenOptions::new();
+        options.read(!is_stream).write(true).create(!is_stream).truncate(false);
+        let mut journal = Self { file: options.open(path)?, settings, done: 0, failed: 0 };
+        if is_stream {
             return Ok(journal);
         }
         match journal.file.file().try_lock() {
@@ -74,18 +123,41 @@ impl Journal {
         loop {
             row.clear();
             let len = reader.read_until(b'\n', &mut row)?;
-            let foreign = || JournalError::Foreign { path: path.into(), line: self.done + 1 };
-            let opening = records.get(self.done).map_or(String::new(), |record| format!("{}, \"", record.opening()));
-            let same = row.iter().zip(opening.as_bytes()).all(|(a, b)| a == b);
-            match serde_json::from_slice::<Tail>(&row).ok().filter(|_| row.ends_with(b"\n")) {
-                None if same && !row.ends_with(b"\n") && (row.is_empty() || !opening.is_empty()) => return Ok(end),
-                Some(Tail { output: Some(_), error: None }) if same && !opening.is_empty() => {}
-                Some(Tail { output: None, error: Some(_) }) if same && !opening.is_empty() => self.failed += 1,
-                _ => return Err(foreign()),
+            let (line, path) = (self.done + 1, PathBuf::from(path));
+            let is_whole = row.ends_with(b"\n");
+            // A file system that lost its power may leave zeros where the end of the file was to be.
+            let written = row.iter().rposition(|&byte| byte != 0 || is_whole).map_or(&[][..], |last| &row[..=last]);
+            let Some(record) = records.get(self.done) else {
+                let beyond = JournalError::Beyond { path, line, records: records.len() };
+                return if written.is_empty() { Ok(end) } else { Err(beyond) };
+            };
+            let opening = format!("{}, \"", record.opening());
+            if !written.iter().zip(opening.as_bytes()).all(|(a, b)| a == b) {
+                return Err(JournalError::Foreign { path, line });
+            }
+            if !is_whole {
+                return Ok(end);
+            }
+            match serde_json::from_slice(&row) {
+                Ok(Tail { output: Some(_), error: None, wsd }) => {
+                    let before = wsd.and_then(|made| made.settings).filter(|before| *before != self.settings);
+                    if let Some(before) = before {
+                        let differences = differences(&before, &self.settings);
+                        return Err(JournalError::Settings { path, line, differences });
+                    }
+                }
+                Ok(Tail { output: None, error: Some(_), .. }) => self.failed += 1,
+                _ => return Err(JournalError::Foreign { path, line }),
             }
             self.done += 1;
             end += len as u64;
         }
+    }
+
+    /// What the answers are made with.
+    #[must_use]
+    pub fn settings(&self) -> &Map<String, Value> {
+        &self.settings
     }
 
     /// Records that have a row, from the first on.
@@ -141,7 +213,7 @@ mod tests {
         let whole: String = (0..4).map(|i| answer(i) + "\n").collect();
         for cut in 0..=whole.len() {
             fs_err::write(&path, &whole.as_bytes()[..cut]).unwrap();
-            let mut journal = Journal::open(&path, &records).unwrap();
+            let mut journal = Journal::open(&path, &records, Map::new()).unwrap();
             assert_eq!(journal.done(), whole.as_bytes()[..cut].iter().filter(|&&byte| byte == b'\n').count());
             for i in journal.done()..4 {
                 journal.append(&answer(i), i == 1).unwrap();
@@ -163,16 +235,56 @@ mod tests {
             "{\"id\": 0, \"prompt\": \"p\"}\n",
         ] {
             fs_err::write(&path, content).unwrap();
-            assert!(matches!(Journal::open(&path, &records), Err(JournalError::Foreign { line: 1, .. })), "{content}");
+            assert!(
+                matches!(Journal::open(&path, &records, Map::new()), Err(JournalError::Foreign { line: 1, .. })),
+                "{content}"
+            );
             assert_eq!(fs_err::read_to_string(&path).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_a_torn_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, records) = (folder.path().join("out.jsonl"), records());
+        let row = |i: usize| records[i].with(&json!({"output": ""})).unwrap() + "\n";
+        let whole: String = (0..4).map(row).collect();
+        for (content, kept) in [
+            (format!("{whole}\0\0"), whole.len()),
+            (row(0) + "\0\0\0", row(0).len()),
+            (row(0) + &row(1)[..20] + "\0", row(0).len()),
+        ] {
+            fs_err::write(&path, &content).unwrap();
+            Journal::open(&path, &records, Map::new()).unwrap();
+            assert_eq!(fs_err::read_to_string(&path).unwrap(), whole[..kept], "{content:?}");
+        }
+        fs_err::write(&path, whole + "more").unwrap();
+        let error = Journal::open(&path, &records, Map::new()).unwrap_err().to_string();
+        assert!(error.contains("out.jsonl:5: the input has 4 rows, and something stands after"), "{error}");
+    }
+
+    #[test]
+    fn answers_of_other_settings_are_not_mixed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, records) = (folder.path().join("out.jsonl"), records());
+        let settings = |value: Value| value.as_object().unwrap().clone();
+        let before = settings(json!({"threshold": 0.8, "stop": ["a"], "seed": 1}));
+        let row = records[0].with(&json!({"output": "", "wsd": {"settings": before}})).unwrap() + "\n";
+        fs_err::write(&path, &row).unwrap();
+        assert_eq!(Journal::open(&path, &records, before).unwrap().done(), 1);
+        let now = settings(json!({"threshold": 0.5, "seed": 1, "prefill": "Sure"}));
+        let error = Journal::open(&path, &records, now).unwrap_err().to_string();
+        let want = ":1: this row was answered with other settings: `threshold` 0.8, now 0.5; `stop` [\"a\"], now unset; \
+                    `prefill` unset, now \"Sure\"\n  hint: name another output";
+        assert!(error.contains(want), "{error}");
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), row);
     }
 
     #[test]
     fn one_writer_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
-        let _first = Journal::open(&path, &records()).unwrap();
-        assert!(matches!(Journal::open(&path, &records()), Err(JournalError::Busy(_))));
+        let _first = Journal::open(&path, &records(), Map::new()).unwrap();
+        assert!(matches!(Journal::open(&path, &records(), Map::new()), Err(JournalError::Busy(_))));
     }
 }

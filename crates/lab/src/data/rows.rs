@@ -36,7 +36,16 @@ fn listed(path: &Path, faults: &[(usize, RecordError)]) -> String {
 /// # Errors
 /// [`RowsError::Faults`] names every bad row at once.
 pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
-    let bytes = fs_err::read(path)?;
+    parse_rows(path, &fs_err::read(path)?)
+}
+
+/// The rows in the bytes of a file; `path` is for messages.
+///
+/// # Errors
+/// As [`read_rows`].
+pub fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Record>, RowsError> {
+    // Some editors begin a file with this mark.
+    let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(bytes);
     let (mut records, mut faults) = (Vec::new(), Vec::new());
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let parsed = match std::str::from_utf8(line) {
@@ -78,5 +87,7 @@ mod tests {
         assert!(matches!(read_rows(&path), Err(RowsError::Empty(_))));
         fs_err::write(&path, "{\"prompt\": \"a\"}\r\n{\"prompt\": \"b\"}").unwrap();
         assert_eq!(read_rows(&path).unwrap().len(), 2);
+        let marked = parse_rows(&path, "\u{FEFF}{\"prompt\": \"a\"}\n".as_bytes()).unwrap();
+        assert_eq!(marked[0].opening(), "{\"prompt\": \"a\"");
     }
 }

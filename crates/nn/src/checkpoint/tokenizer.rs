@@ -1,7 +1,5 @@
 //! Reading a tokenizer from a stranger's file.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use tokenizers::Tokenizer;
 
 use crate::{Error, Result};
@@ -18,11 +16,8 @@ pub(super) fn parse(file: &str, json: &[u8]) -> Result<Tokenizer> {
 pub(super) fn guarded(file: &str, read: impl FnOnce() -> Result<Tokenizer>) -> Result<Tokenizer> {
     let fault = |reason: String| Error::Tokenizer { file: file.into(), reason };
     // A tokenizer that was being built when the panic came is dropped with it: nothing half-done can be seen.
-    let mut tokenizer = catch_unwind(AssertUnwindSafe(read)).map_err(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        fault(format!("the tokenizer library gave up on it: {message}"))
-    })??;
+    let mut tokenizer =
+        wsd_core::guard(read).map_err(|panic| fault(format!("the tokenizer library gave up on it: {panic}")))??;
     tokenizer.with_truncation(None).map_err(|error| fault(error.to_string()))?.with_padding(None);
     Ok(tokenizer)
 }

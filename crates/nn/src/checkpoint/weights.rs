@@ -44,11 +44,17 @@ impl Weights {
         self.iter().map(|tensor| tensor.bytes().len()).sum()
     }
 
+    /// How many matrices cannot be written in `format` because their rows are no whole number of its blocks, and how many
+    /// matrices there are.
+    pub fn unfit_for(&self, format: Format) -> (usize, usize) {
+        let matrices = || self.iter().filter(|tensor| tensor.is_matrix());
+        (matrices().filter(|tensor| !tensor.fits(format)).count(), matrices().count())
+    }
+
     /// See [`crate::Checkpoint::with_matrices_in`].
     pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
         let convert = |tensor: Tensor| {
-            let fits = tensor.columns().is_multiple_of(format.block_values());
-            if tensor.shape.len() < 2 || !fits { Ok(tensor) } else { tensor.in_format(format) }
+            if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
         };
         let tensors = self.tensors.into_values().map(convert).collect::<Result<Vec<_>>>()?;
         Ok(Self::new(self.file, tensors))
@@ -150,6 +156,14 @@ impl Tensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
+    fn is_matrix(&self) -> bool {
+        self.shape.len() >= 2
+    }
+
+    fn fits(&self, format: Format) -> bool {
+        self.columns().is_multiple_of(format.block_values())
+    }
+
     fn bytes_per_row(&self) -> usize {
         self.columns() / self.format.block_values() * self.format.block_bytes()
     }
@@ -242,6 +256,15 @@ mod tests {
                         `n` is missing, expected with shape [1]\n  `o` is missing, expected with shape [2]";
         assert_eq!(error, expected);
         assert_eq!(weights.require(&[("m".into(), vec![3, 2])]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn matrices_that_cannot_be_written_are_counted() {
+        let vector = Tensor::new("v", Format::F32, vec![3], vec![0; 12]).unwrap();
+        let wide = Tensor::new("w", Format::F32, vec![1, 64], vec![0; 256]).unwrap();
+        let weights = Weights::new("folder", [matrix(), vector, wide]);
+        assert_eq!((weights.unfit_for(Format::Q8_0), weights.unfit_for(Format::F16)), ((1, 2), (0, 2)));
+        assert_eq!(weights.with_matrices_in(Format::Q8_0).unwrap().unfit_for(Format::Q8_0), (1, 2));
     }
 
     #[test]

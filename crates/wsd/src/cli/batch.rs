@@ -1,20 +1,22 @@
 //! A file of prompts to a file of answers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use wsd::config::Settings;
-use wsd::lab::data::{Journal, Record, read_rows};
+use wsd::lab::data::{Journal, Record, parse_rows, read_rows};
 use wsd_core::{Call, Completion, FinishReason, Handover, Job, Strategy, Timings, TokenRecord, Trace, Usage};
 
 use super::generate::{BatchArgs, strategy};
-use super::output::note;
+use super::output::{Closed, note};
 use super::progress::Rows;
-use super::prompt::of_row;
+use super::prompt::{of_row, read_stdin_bytes};
 use super::{Ending, Look};
 
 /// What is added to a row that was answered.
@@ -31,6 +33,7 @@ struct Details<'a> {
     finish_reason: FinishReason,
     usage: Usage,
     timings: Timings,
+    settings: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<&'a [TokenRecord]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,13 +59,13 @@ pub(super) async fn run(
     {
         bail!("input and output are the same file: {}", input.display());
     }
-    let records = read_rows(input)?;
+    let records = read_records(input, look.quiet)?;
     let prompts = records.iter().map(|record| of_row(record.ask(), &settings.prompt));
     let jobs = prompts.enumerate().map(|(row, prompt)| {
         Ok(settings.job(prompt.with_context(|| format!("{}: row {}", input.display(), row + 1))?))
     });
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
-    let mut journal = Journal::open(output, &records)?;
+    let mut journal = Journal::open(output, &records, settings.record())?;
 
     if journal.done() < records.len() {
         let strategy = strategy(settings, usize::from(args.parallel), look)?;
@@ -75,7 +78,10 @@ pub(super) async fn run(
                 note(&format!("stopped at row {} of {}; the same command goes on from there", journal.done(), records.len()));
                 return Ok(Ending::Interrupted);
             }
-            result = work => result.with_context(|| format!("{}", output.display()))?,
+            result = work => result.map_err(|error| match error.downcast_ref::<io::Error>() {
+                Some(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Closed.into(),
+                _ => error.context(output.display().to_string()),
+            })?,
         }
         rows.stop();
     }
@@ -88,6 +94,14 @@ pub(super) async fn run(
         bail!("{failed} of {done} rows could not be answered: they hold `error` in {}", output.display());
     }
     Ok(Ending::Done)
+}
+
+/// The rows of a file, or those of standard input for `-`.
+fn read_records(input: &Path, quiet: bool) -> Result<Vec<Record>> {
+    Ok(match input.as_os_str() == "-" {
+        true => parse_rows(Path::new("standard input"), &read_stdin_bytes("the rows", quiet)?)?,
+        false => read_rows(input)?,
+    })
 }
 
 /// Some rows at a time, written in their order however they finish.
@@ -111,7 +125,10 @@ async fn answer_all(
         while let Some(result) = waiting.remove(&journal.done()) {
             let row = journal.done();
             match result {
-                Ok(completion) => journal.append(&records[row].with(&answered(&completion, args.full))?, false)?,
+                Ok(completion) => {
+                    let answered = answered(&completion, args.full, journal.settings());
+                    journal.append(&records[row].with(&answered)?, false)?;
+                }
                 Err(error) => {
                     rows.note(&format!("row {}: {error}", row + 1));
                     journal.append(&records[row].with(&Failure { error: error.to_string() })?, true)?;
@@ -131,7 +148,7 @@ async fn complete(strategy: &Arc<dyn Strategy>, job: Job) -> wsd_core::Result<Co
     Ok(trace.finish())
 }
 
-fn answered(completion: &Completion, full: bool) -> Answer<'_> {
+fn answered<'a>(completion: &'a Completion, full: bool, settings: &'a Map<String, Value>) -> Answer<'a> {
     Answer {
         output: &completion.text,
         wsd: Details {
@@ -139,6 +156,7 @@ fn answered(completion: &Completion, full: bool) -> Answer<'_> {
             finish_reason: completion.finish_reason,
             usage: completion.usage,
             timings: completion.timings,
+            settings,
             tokens: full.then_some(&completion.tokens),
             calls: full.then_some(&completion.calls),
         },

@@ -65,6 +65,10 @@ pub(crate) async fn run(args: ChatArgs, look: &Look) -> Result<Ending> {
         let line = match lines.next().await? {
             Line::Text(line) if line.trim().is_empty() => continue,
             Line::Text(line) => line,
+            Line::NoText => {
+                note("error: what was typed is not UTF-8, so the line is left out");
+                continue;
+            }
             Line::Interrupted if lines.interactive() => continue,
             Line::Interrupted => return Ok(Ending::Interrupted),
             Line::End => return Ok(Ending::Done),

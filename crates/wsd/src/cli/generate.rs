@@ -51,17 +51,17 @@ pub(crate) struct GenerateArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Files")]
 pub(crate) struct BatchArgs {
-    /// JSON lines to answer: rows with "prompt", "messages" or "context"; other keys are carried over
+    /// JSON lines to answer, `-` for standard input: rows with "prompt", "messages" or "context"; other keys are carried over
     #[arg(long, value_name = "FILE", requires = "output")]
     pub(super) input: Option<PathBuf>,
     /// Where the rows go, in order, with "output" and "wsd" (or "error") added; rows already there are kept
-    #[arg(long, value_name = "FILE", requires = "input")]
+    #[arg(long, value_name = "FILE", requires = "input", conflicts_with_all = ["prompt", "prompt_ids", "json"])]
     pub(super) output: Option<PathBuf>,
     /// Rows answered at a time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), requires = "input")]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), requires = "input", allow_negative_numbers = true, conflicts_with_all = ["prompt", "prompt_ids", "json"])]
     pub(super) parallel: u16,
     /// Write every token and engine call of each row too
-    #[arg(long, requires = "input")]
+    #[arg(long, requires = "input", conflicts_with_all = ["prompt", "prompt_ids", "json"])]
     pub(super) full: bool,
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: GenerateArgs, look: &Look) -> Result<Ending> {
     let prompt = match (args.prompt_ids, args.prompt) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
         (None, Some(text)) if text != "-" => of_text(text, &settings.prompt)?,
-        _ => of_text(read_stdin(look.quiet)?, &settings.prompt)?,
+        _ => of_text(read_stdin("the prompt", look.quiet)?, &settings.prompt)?,
     };
     let strategy = strategy(&settings, 1, look)?;
     let mut output = Output::stdout(look.color);

@@ -10,6 +10,9 @@ use wsd_core::{ChatRole, Message, Prompt, Token};
 
 use super::output::note;
 
+/// Bytes that are read from standard input; any context is shorter.
+const STDIN_LIMIT: u64 = 64 << 20;
+
 /// Token ids on the command line: numbers apart by commas or spaces, with or without brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenIds(pub(crate) Vec<Token>);
@@ -30,13 +33,21 @@ impl FromStr for TokenIds {
 }
 
 /// All of standard input.
-pub(crate) fn read_stdin(quiet: bool) -> Result<String> {
+pub(crate) fn read_stdin(what: &str, quiet: bool) -> Result<String> {
+    utf8(read_stdin_bytes(what, quiet)?)
+}
+
+/// All bytes of standard input, up to a limit.
+pub(crate) fn read_stdin_bytes(what: &str, quiet: bool) -> Result<Vec<u8>> {
     if std::io::stdin().is_terminal() && !quiet {
-        note("reading the prompt from standard input; Ctrl-D ends it");
+        note(&format!("reading {what} from standard input; Ctrl-D ends it"));
     }
     let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes)?;
-    utf8(bytes)
+    std::io::stdin().take(STDIN_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > STDIN_LIMIT {
+        bail!("standard input is too long: it has more than {STDIN_LIMIT} bytes, the limit for {what}");
+    }
+    Ok(bytes)
 }
 
 /// Bytes of standard input as text.

@@ -100,8 +100,8 @@ pub(crate) async fn run(args: ScoreArgs, look: &Look) -> Result<Ending> {
     let response = match (args.response_ids, args.response) {
         (Some(ids), _) => Response::Tokens(ids.0),
         (None, Some(text)) if text != "-" => Response::Text(text),
-        _ if settings.prompt.raw => Response::Text(read_stdin(look.quiet)?),
-        _ => Response::Text(without_line_end(&read_stdin(look.quiet)?).to_owned()),
+        _ if settings.prompt.raw => Response::Text(read_stdin("the response", look.quiet)?),
+        _ => Response::Text(without_line_end(&read_stdin("the response", look.quiet)?).to_owned()),
     };
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         bail!("the response is empty: there is nothing to score");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use wsd_core::{OnDraftEnd, RECIPES};
 use wsd_nn::Device;
 
@@ -45,7 +45,7 @@ group! {
         #[arg(long, value_name = "FORM")]
         draft_template: TemplateForm,
         /// Processor threads for each model [default: all cores]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         threads: usize,
         /// What the models run on: cpu, candle, cuda, cuda:N or metal, as far as this program was built for it; auto is a
         /// GPU where there is one [default: auto]
@@ -68,22 +68,22 @@ group! {
         #[arg(long, value_name = "NAME", value_parser = strategies())]
         strategy: String,
         /// Tokens in the window that the base judges the draft by [default: 6]
-        #[arg(long, value_name = "TOKENS")]
+        #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         window: usize,
         /// The base takes over once the window's geometric mean probability reaches this [default: 0.8]
-        #[arg(long, value_name = "P")]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
         threshold: f64,
         /// At most this many tokens are drafted [default: 512]
-        #[arg(long, value_name = "TOKENS")]
+        #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         max_draft_tokens: usize,
         /// Tokens drafted between two scorings; changes the speed and never the text [default: 8]
-        #[arg(long, value_name = "TOKENS")]
+        #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         chunk_tokens: usize,
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
         #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["continue", "stop"]).try_map(|text| text.parse::<OnDraftEnd>()))]
         on_draft_end: OnDraftEnd,
         /// At most this many tokens in an answer [default: 512]
-        #[arg(long, short = 'n', value_name = "TOKENS")]
+        #[arg(long, short = 'n', value_name = "TOKENS", allow_negative_numbers = true)]
         max_tokens: usize,
         /// End the answer before this text, besides where the chat form ends; may be repeated [default: none]
         #[arg(long, value_name = "TEXT")]
@@ -96,22 +96,22 @@ group! {
     #[command(next_help_heading = "Sampling")]
     SamplingArgs {
         /// 0 takes the likeliest token, 1 samples from the model's own distribution [default: 0]
-        #[arg(long, short = 't', value_name = "T")]
+        #[arg(long, short = 't', value_name = "T", allow_negative_numbers = true)]
         temperature: f32,
         /// Sample among the N likeliest tokens; 0 means all [default: 0]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         top_k: usize,
         /// Sample among the likeliest tokens that together reach probability P [default: 1]
-        #[arg(long, value_name = "P")]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
         top_p: f32,
         /// Sample among tokens at least P times as likely as the likeliest [default: 0]
-        #[arg(long, value_name = "P")]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
         min_p: f32,
         /// Make tokens that occurred less likely by this factor; 1 does nothing [default: 1]
-        #[arg(long, value_name = "FACTOR")]
+        #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
         repetition_penalty: f32,
         /// Same seed, same text [default: 42]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         seed: u64,
     }
 }
@@ -123,7 +123,7 @@ group! {
         /// Instructions that stand above the conversation [default: none]
         #[arg(long, value_name = "TEXT")]
         system: String,
-        /// The answer begins with this, and both models continue it [default: none]
+        /// The answer begins with this, and both models continue it; the output does not repeat it [default: none]
         #[arg(long, value_name = "TEXT")]
         prefill: String,
         /// Give the prompt to both models as it is, without any chat form [default: false]
@@ -138,8 +138,8 @@ fn strategies() -> PossibleValuesParser {
 }
 
 /// How a model reads a chat.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "String", into = "String")]
 pub enum TemplateForm {
     /// The paper's plain form.
     Plain,
@@ -147,6 +147,16 @@ pub enum TemplateForm {
     Own,
     /// A chat template in a file.
     File(PathBuf),
+}
+
+impl From<TemplateForm> for String {
+    fn from(form: TemplateForm) -> Self {
+        match form {
+            TemplateForm::Plain => "plain".into(),
+            TemplateForm::Own => "own".into(),
+            TemplateForm::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
 }
 
 impl From<String> for TemplateForm {

@@ -91,6 +91,7 @@ fn faults_name_file_line_and_key() {
         ("[decoding]\nwindow = 6", "wsd.toml:1: unknown field `decoding`, expected one of `models`"),
         ("[decode]\nwindow = \"6\"", "wsd.toml:2: invalid type: string \"6\", expected usize"),
         ("[decode", "wsd.toml:1: "),
+        ("[models]\nthreads = 100000", "wsd.toml: `threads` must be from 1 to 512, given: 100000"),
         ("[decode]\nthreshold = 1.5", "wsd.toml: `threshold` must be from 0 to 1, given: 1.5"),
         ("[decode]\nstrategy = \"magic\"", "wsd.toml: there is no strategy `magic`"),
         ("[prompt]\nraw = true\nsystem = \"x\"", "wsd.toml: `system` must be left out with `raw`, given: both"),
@@ -102,7 +103,15 @@ fn faults_name_file_line_and_key() {
 
 #[test]
 fn values_outside_their_limits_are_refused() {
-    for line in ["--window 0", "--threshold nan", "--max-tokens 0", "--threads 0", "--top-p 0", "--chunk-tokens 0"] {
+    for line in [
+        "--window 0",
+        "--threshold nan",
+        "--max-tokens 0",
+        "--threads 0",
+        "--threads 513",
+        "--top-p 0",
+        "--chunk-tokens 0",
+    ] {
         assert!(flags(line).resolve().is_err(), "{line}");
     }
 }

@@ -70,7 +70,7 @@ impl Fetch<'_> {
         let what = format!("file `{file}` of `{}` at commit {}", self.client.name.repository, self.commit);
         let blob = self.client.blob(&url, &what, progress)?;
         let _lock = self.cache.lock(&blob.etag, || {
-            progress.waiting(&format!("{file}: waiting for another process that downloads it"));
+            progress.note(&format!("{file}: waiting for another process that downloads it"));
         })?;
         let path = self.cache.blob(&blob.etag);
         if !path.exists() {

@@ -116,7 +116,7 @@ impl<'a> Client<'a> {
                     }
                     let reason = error.to_string();
                     let reason = reason.lines().next().unwrap_or_default();
-                    progress.waiting(&format!("{reason}; trying again in {:.1} s", pause.as_secs_f32()));
+                    progress.note(&format!("{reason}; trying again in {:.1} s", pause.as_secs_f32()));
                     std::thread::sleep(pause);
                 }
             }

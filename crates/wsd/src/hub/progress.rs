@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Someone who is told how a download goes, one file at a time.
+/// Someone who is told how the making ready of a model goes, its downloads one file at a time.
 pub trait Progress {
     /// A file begins, or begins anew after a broken connection; `total` is its size in bytes where the server tells it.
     fn start(&mut self, file: &str, total: Option<u64>);
@@ -12,8 +12,8 @@ pub trait Progress {
     fn advance(&mut self, bytes: u64);
     /// The file is complete.
     fn finish(&mut self);
-    /// Nothing comes for a while, and `reason` says why: another process has the file, or the hub is asked again.
-    fn waiting(&mut self, _reason: &str) {}
+    /// What a person should know: why nothing comes for a while, or what is not as it was asked for.
+    fn note(&mut self, _text: &str) {}
 }
 
 /// Bars on a terminal, lines otherwise; both on the error stream.
@@ -54,8 +54,11 @@ impl Progress for Bars {
         }
     }
 
-    fn waiting(&mut self, reason: &str) {
-        self.bar.get_or_insert_with(ProgressBar::no_length).println(reason);
+    fn note(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => drop(writeln!(std::io::stderr(), "{text}")),
+        }
     }
 }
 
@@ -76,7 +79,7 @@ impl<W: Write> Lines<W> {
 
     fn line(&mut self, text: &str) {
         let line = format!("{}: {text}", self.file);
-        self.waiting(&line);
+        self.note(&line);
     }
 }
 
@@ -103,9 +106,9 @@ impl<W: Write> Progress for Lines<W> {
         self.line("done");
     }
 
-    fn waiting(&mut self, reason: &str) {
+    fn note(&mut self, text: &str) {
         // A closed error stream is no reason to stop a download.
-        let _ = writeln!(self.output, "{reason}");
+        let _ = writeln!(self.output, "{text}");
     }
 }
 

@@ -6,6 +6,7 @@ use wsd_core::{Engine, Role};
 use wsd_nn::{Checkpoint, LoadOptions};
 
 use super::{ModelError, load_checkpoint};
+use crate::hub::Progress;
 
 /// A checkpoint inside the binary.
 struct Builtin {
@@ -30,11 +31,15 @@ macro_rules! builtin {
 static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "seed-base"), builtin!("builtin:draft", "seed-draft")];
 
 /// Load the built-in model that the options name.
-pub(super) fn open(role: Role, options: &LoadOptions) -> Result<Arc<dyn Engine>, ModelError> {
+pub(super) fn open(
+    role: Role,
+    options: &LoadOptions,
+    progress: &mut dyn Progress,
+) -> Result<Arc<dyn Engine>, ModelError> {
     let builtin =
         BUILTIN.iter().find(|builtin| builtin.name == options.name).ok_or_else(|| ModelError::NotBuiltin {
             name: options.name.clone(),
             known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
         })?;
-    load_checkpoint(role, Checkpoint::from_bytes(builtin.name, builtin.files), options)
+    load_checkpoint(role, Checkpoint::from_bytes(builtin.name, builtin.files), options, progress)
 }

@@ -1,6 +1,6 @@
 //! Where the user's turns come from: a line editor on a terminal, plain lines otherwise.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 
 use anyhow::Result;
 use rustyline::DefaultEditor;
@@ -13,6 +13,8 @@ use super::prompt::utf8;
 pub(super) enum Line {
     Text(String),
     Interrupted,
+    /// Bytes that are not UTF-8 were typed; the line is lost.
+    NoText,
     End,
 }
 
@@ -45,6 +47,7 @@ impl Lines {
                 }
                 Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => Ok(Line::NoText),
                 Err(error) => Err(error.into()),
             },
             Self::Pipe(pipe) => {
