@@ -76,7 +76,7 @@ impl<'a> Bridge<'a> {
         let edit = match &mut self.way {
             Way::Ids { waiting, begun } => {
                 let vocabulary = self.draft.tokenizer().vocabulary();
-                waiting.extend(drafted.iter().filter(|&&token| !vocabulary.is_special(token)));
+                waiting.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
                 let mut ready = waiting.len();
                 while self.prompt.strip_end && ready > 0 && is_blank(self.draft, waiting[ready - 1])? {
                     ready -= 1;

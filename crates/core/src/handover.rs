@@ -106,6 +106,12 @@ impl Window {
         Self { rule, recent: Vec::with_capacity(rule.window), next: 0 }
     }
 
+    /// The rule it applies.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
     /// Take in one natural log-probability; `None` while the window is not full.
     pub fn push(&mut self, logprob: f64) -> Option<Seen> {
         if self.recent.len() < self.rule.window {

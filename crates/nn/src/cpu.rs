@@ -4,13 +4,13 @@ mod layer;
 mod linear;
 mod step;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::arch::{self, Blueprint};
 use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
-use crate::executor::{Executor, Span};
+use crate::executor::{self, Executor, Span};
 use crate::kernels::{self, Simd};
 use layer::Layer;
 use step::{Scratch, Step};
@@ -65,29 +65,6 @@ impl Cpu {
         Ok(Self { blueprint, weights, slots: HashMap::new(), scratch: Scratch::default() })
     }
 
-    fn check(&self, spans: &[Span<'_>]) -> Result<()> {
-        let mut seen = HashSet::new();
-        for span in spans {
-            let (cached, end) = (self.cached(span.slot), span.start.saturating_add(span.tokens.len()));
-            let unknown = span.tokens.iter().find(|token| **token as usize >= self.blueprint.vocab);
-            let problem = if !seen.insert(span.slot) {
-                "it is in the step twice".to_owned()
-            } else if span.start != cached {
-                format!("it starts at position {} where {cached} are cached", span.start)
-            } else if end > self.blueprint.max_len {
-                format!("{end} positions exceed the model's limit of {}", self.blueprint.max_len)
-            } else if let Some(token) = unknown {
-                format!("token {token} is none of the model's {}", self.blueprint.vocab)
-            } else if span.rows.start > span.rows.end || span.rows.end > span.tokens.len() {
-                format!("rows {:?} are not within its {} tokens", span.rows, span.tokens.len())
-            } else {
-                continue;
-            };
-            return Err(Error::Span { slot: span.slot, problem });
-        }
-        Ok(())
-    }
-
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
     fn cross_border(&mut self, span: &Span<'_>) {
         let layers = self.blueprint.layers.len();
@@ -118,7 +95,7 @@ impl Executor for Cpu {
     }
 
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
-        self.check(spans)?;
+        executor::check(&self.blueprint, spans, |slot| self.cached(slot))?;
         for span in spans.iter().filter(|span| !span.tokens.is_empty()) {
             self.cross_border(span);
         }

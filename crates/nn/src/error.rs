@@ -121,6 +121,42 @@ pub enum Error {
         /// The name given.
         name: String,
     },
+    /// A device of another name than [`crate::Device`] has.
+    #[error("there is no device `{name}`\n  hint: known are auto, cpu, candle, cuda, cuda:N, metal")]
+    UnknownDevice {
+        /// The name given.
+        name: String,
+    },
+    /// A device that this program was built without.
+    #[error(
+        "this program was built without the device `{device}`\n  hint: cargo build --release -p wsd --features {feature}"
+    )]
+    DeviceNotBuilt {
+        /// The device asked for.
+        device: crate::Device,
+        /// The cargo feature that it needs.
+        feature: &'static str,
+    },
+    /// A device that is not there or cannot be used.
+    #[error("the device `{device}` cannot be used: {reason}\n  hint: --device cpu needs no other device")]
+    DeviceMissing {
+        /// The device asked for.
+        device: crate::Device,
+        /// What its driver says.
+        reason: String,
+    },
+    /// A format that the tensors of a device are not computed in.
+    #[error(
+        "a candle device does not compute in {format}\n  hint: it does in F32, F16 and BF16; --device cpu does in {format}"
+    )]
+    ComputeFormat {
+        /// The format asked for.
+        format: Format,
+    },
+    /// A device failed, for want of memory perhaps.
+    #[cfg(feature = "candle")]
+    #[error("the device failed: {0}")]
+    Candle(#[from] candle_core::Error),
     /// The threads to compute with could not be started.
     #[error("{} threads could not be started: {reason}", threads.map_or_else(|| "all cores'".to_owned(), |n| n.to_string()))]
     Threads {

@@ -1,9 +1,10 @@
 //! What runs a model: token ids in, hidden states and logits out.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::arch::Blueprint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Positions of one sequence to run in a step.
 #[derive(Clone, Debug)]
@@ -21,8 +22,8 @@ pub struct Span<'a> {
 /// A model on some device, with a cache of keys and values per slot.
 ///
 /// A hidden state depends on the tokens of its sequence up to it and on nothing else: not on how they were divided into
-/// spans, nor on what else is in a step. Bits are equal, not merely close. The one exception is named in
-/// [`Blueprint::is_long`].
+/// spans, nor on what else is in a step. On [`crate::Cpu`] bits are equal, not merely close; other devices choose the order of
+/// their sums by the shapes at hand. The one exception is named in [`Blueprint::is_long`].
 pub trait Executor: Send {
     /// The model.
     fn blueprint(&self) -> &Blueprint;
@@ -53,4 +54,28 @@ pub trait Executor: Send {
 
     /// Slots that hold a cache.
     fn slots(&self) -> usize;
+}
+
+/// What [`Executor::forward`] demands of spans, given the cached length of each slot.
+pub(crate) fn check(plan: &Blueprint, spans: &[Span<'_>], cached: impl Fn(u64) -> usize) -> Result<()> {
+    let mut seen = HashSet::new();
+    for span in spans {
+        let (cached, end) = (cached(span.slot), span.start.saturating_add(span.tokens.len()));
+        let unknown = span.tokens.iter().find(|token| **token as usize >= plan.vocab);
+        let problem = if !seen.insert(span.slot) {
+            "it is in the step twice".to_owned()
+        } else if span.start != cached {
+            format!("it starts at position {} where {cached} are cached", span.start)
+        } else if end > plan.max_len {
+            format!("{end} positions exceed the model's limit of {}", plan.max_len)
+        } else if let Some(token) = unknown {
+            format!("token {token} is none of the model's {}", plan.vocab)
+        } else if span.rows.start > span.rows.end || span.rows.end > span.tokens.len() {
+            format!("rows {:?} are not within its {} tokens", span.rows, span.tokens.len())
+        } else {
+            continue;
+        };
+        return Err(Error::Span { slot: span.slot, problem });
+    }
+    Ok(())
 }

@@ -1,19 +1,25 @@
 //! The embedded engine of `wsd`: checkpoints, architectures as data, CPU kernels, and one thread that runs all sessions as one ragged batch.
 //!
 //! [`Checkpoint::open`] reads a Hugging Face folder or a GGUF file; [`Local::load`] makes it a [`wsd_core::Engine`].
+//! With the feature `candle` there is a second executor, on tensors, for GPUs and BLAS; the features `cuda`, `metal`,
+//! `accelerate` and `mkl` are its backends.
 
 pub mod arch;
 mod cache;
 mod checkpoint;
 mod cpu;
+mod device;
 mod engine;
 mod error;
 mod executor;
 mod format;
 pub mod kernels;
+#[cfg(feature = "candle")]
+pub mod tensors;
 
 pub use checkpoint::{Checkpoint, SpecialTokens, Tensor, Weights};
 pub use cpu::Cpu;
+pub use device::Device;
 pub use engine::{LoadOptions, Local, Status, TemplateChoice};
 pub use error::{Error, Result};
 pub use executor::{Executor, Span};

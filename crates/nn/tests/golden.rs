@@ -1,156 +1,13 @@
-//! The engine against numbers that the reference implementation wrote (GOLDEN.json of each checkpoint; its fields are
-//! explained in it), and against itself: however a sequence is fed, the bits are the same.
+//! The engine against numbers that the reference implementation wrote, and against itself: however a sequence is fed, the
+//! bits are the same.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::{Path, PathBuf};
+mod cases;
 
-use serde_json::Value;
+use cases::{cases, is_stretched, longest, meet, project, rows, steady_cases};
 use wsd_nn::kernels::Simd;
-use wsd_nn::{Checkpoint, Cpu, Executor, Span};
-
-/// How near the reference is to be met. In float32 the reference itself is this uncertain.
-const LOGPROB_TOLERANCE: f64 = 1e-4;
-const LOGIT_TOLERANCE: f64 = 1e-3;
-
-/// A checkpoint file or folder and the reference's numbers for it.
-struct Case {
-    name: String,
-    checkpoint: Checkpoint,
-    sequences: Vec<Value>,
-}
-
-/// Where checkpoints are looked for: beside this file and in the shared data.
-fn roots() -> [PathBuf; 2] {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let shared = std::env::var_os("WSD_DATA").map_or_else(|| manifest.join("../../../shared/data"), PathBuf::from);
-    [manifest.join("tests/fixtures"), shared.join("weights")]
-}
-
-/// All that lies in a folder, sorted.
-fn listing(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs_err::read_dir(folder) else {
-        println!("skipped: there is no {}", folder.display());
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
-}
-
-/// Every folder with a GOLDEN.json, once for each spelling of its configuration, and every GGUF file.
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for root in roots() {
-        for folder in listing(&root).iter().filter(|folder| folder.join("config.json").exists()) {
-            let golden = json(&folder.join("GOLDEN.json"));
-            for file in ["config.json", "config_transformers5.json"].iter().filter(|file| folder.join(file).exists()) {
-                let name = format!("{}/{file}", folder.display());
-                cases.push(Case { name, checkpoint: open_with(folder, file), sequences: sequences(&golden) });
-            }
-        }
-        cases.extend(gguf_cases(&root));
-    }
-    cases
-}
-
-/// The files of `gguf/`, whose GOLDEN.json refers to that of the folder with the same weights where it has no numbers.
-fn gguf_cases(root: &Path) -> Vec<Case> {
-    let folder = root.join("gguf");
-    if !folder.exists() {
-        return Vec::new();
-    }
-    let golden = json(&folder.join("GOLDEN.json"));
-    let case = |(file, entry): (&String, &Value)| {
-        let source = json(&root.join(entry["checkpoint"].as_str().unwrap()).join("GOLDEN.json"));
-        let sequences = if entry.get("sequences").is_some() { sequences(entry) } else { sequences(&source) };
-        Case { name: file.clone(), checkpoint: Checkpoint::open(&folder.join(file)).unwrap(), sequences }
-    };
-    golden["files"].as_object().unwrap().iter().map(case).collect()
-}
-
-/// The folder with `file` in the place of its config.json.
-fn open_with(folder: &Path, file: &str) -> Checkpoint {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in fs_err::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
-        fs_err::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
-    let config = fs_err::read(folder.join(file)).unwrap();
-    fs_err::remove_file(copy.path().join("config.json")).unwrap();
-    fs_err::write(copy.path().join("config.json"), config).unwrap();
-    Checkpoint::open(copy.path()).unwrap()
-}
-
-/// Real models have prompts where random ones have sequences.
-fn sequences(golden: &Value) -> Vec<Value> {
-    golden.get("sequences").or_else(|| golden.get("prompts")).unwrap().as_array().unwrap().clone()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
-}
-
-/// Logits of every position of `tokens`, appended to a slot.
-fn rows(cpu: &mut Cpu, slot: u64, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let start = cpu.cached(slot);
-    let hidden = cpu.forward(&[Span { slot, start, tokens, rows: 0..tokens.len() }]).unwrap();
-    project(cpu, &hidden)
-}
-
-fn project(cpu: &mut Cpu, hidden: &[f32]) -> Vec<Vec<f32>> {
-    let mut logits = Vec::new();
-    cpu.project(hidden, &mut logits).unwrap();
-    logits.chunks(cpu.blueprint().vocab).map(<[f32]>::to_vec).collect()
-}
-
-fn log_sum_exp(row: &[f32]) -> f64 {
-    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    f64::from(most) + row.iter().map(|logit| f64::from(logit - most).exp()).sum::<f64>().ln()
-}
-
-fn argmax(row: &[f32]) -> u32 {
-    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32
-}
-
-/// Compares with the reference; returns the largest error of a log-probability.
-fn meet(name: &str, cpu: &mut Cpu, sequences: &[Value]) -> f64 {
-    let mut worst = 0.0f64;
-    for (slot, sequence) in sequences.iter().enumerate() {
-        let slot = slot as u64;
-        let tokens = ids(&sequence["ids"]);
-        let rows = rows(cpu, slot, &tokens);
-        for (index, expected) in sequence["logprobs"].as_array().unwrap().iter().enumerate().skip(1) {
-            let row = &rows[index - 1];
-            let error = f64::from(row[tokens[index] as usize]) - log_sum_exp(row) - expected.as_f64().unwrap();
-            assert!(error.abs() <= LOGPROB_TOLERANCE, "{name}: log-probability {index} is off by {error}");
-            worst = worst.max(error.abs());
-        }
-        let last = rows.last().unwrap();
-        for pair in sequence["last_top20"].as_array().unwrap() {
-            let error = f64::from(last[pair[0].as_u64().unwrap() as usize]) - pair[1].as_f64().unwrap();
-            assert!(error.abs() <= LOGIT_TOLERANCE, "{name}: logit of {} is off by {error}", pair[0]);
-        }
-        let error = log_sum_exp(last) - sequence["last_logsumexp"].as_f64().unwrap();
-        assert!(error.abs() <= LOGIT_TOLERANCE, "{name}: logsumexp is off by {error}");
-        greedy(name, cpu, slot, last, &ids(&sequence["greedy_ids"]));
-        cpu.release(slot);
-    }
-    worst
-}
-
-fn greedy(name: &str, cpu: &mut Cpu, slot: u64, last: &[f32], expected: &[u32]) {
-    let mut row = last.to_vec();
-    let mut found = Vec::new();
-    for _ in expected {
-        found.push(argmax(&row));
-        row = rows(cpu, slot, &found[found.len() - 1..]).remove(0);
-    }
-    assert_eq!(found, expected, "{name}: greedy tokens");
-}
+use wsd_nn::{Cpu, Executor, Span};
 
 #[test]
 fn the_reference_is_met() {
@@ -167,21 +24,6 @@ fn every_instruction_set_meets_the_reference() {
             meet(&case.name, &mut Cpu::load_for(&case.checkpoint, simd).unwrap(), &case.sequences);
         }
     }
-}
-
-/// The longest sequence of a case with its greedy continuation.
-fn longest(case: &Case) -> Vec<u32> {
-    let full = |sequence: &Value| [ids(&sequence["ids"]), ids(&sequence["greedy_ids"])].concat();
-    case.sequences.iter().map(full).max_by_key(Vec::len).unwrap()
-}
-
-/// Without LongRoPE's change of all positions at some length, which has a test of its own.
-fn steady_cases() -> impl Iterator<Item = Case> {
-    cases().into_iter().filter(|case| !is_stretched(case))
-}
-
-fn is_stretched(case: &Case) -> bool {
-    case.checkpoint.config.get("rope_scaling").is_some_and(|scaling| scaling["short_factor"].is_array())
 }
 
 #[test]

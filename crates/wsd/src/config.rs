@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 use wsd_core::{Error, Job, Options, Prompt, Recipe, Role, Rule, Sampling};
+use wsd_nn::Device;
 
 pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, TemplateForm};
 
@@ -44,7 +45,9 @@ pub struct ModelSettings {
     pub template: TemplateForm,
     /// Processor threads; all cores where absent.
     pub threads: Option<usize>,
-    /// The format weights are computed in; the checkpoint's where absent.
+    /// What it runs on.
+    pub device: Device,
+    /// The format weights are converted to; the checkpoint's where absent.
     pub dtype: Option<String>,
     /// Whether nothing may be downloaded; where false, the environment may still forbid it.
     pub offline: bool,
@@ -225,6 +228,7 @@ impl ModelArgs {
             name: name.clone().unwrap_or_else(|| format!("builtin:{role}")),
             template: template.clone().unwrap_or(default),
             threads: self.threads,
+            device: self.device.unwrap_or_default(),
             dtype: self.dtype.clone(),
             offline: self.offline.unwrap_or(false),
         }

@@ -87,6 +87,7 @@ fn open(
     // Before anything is downloaded.
     let options = LoadOptions {
         threads: model.threads,
+        device: model.device,
         dtype: model.dtype.as_deref().map(format).transpose()?,
         template: template(role, &model.template)?,
         max_sessions,

@@ -252,9 +252,27 @@ fn score_agrees_with_generate() {
     let table = wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0"]);
     assert!(table.out.starts_with("   at       id    logprob  confidence  token\n"), "{}", table.out);
     assert!(!table.out.contains('\x1b'));
-    let chart =
-        wsd.run(&["score", "--prompt", "Hi", "--response", "Hello there", "--threshold", "0", "--color", "always"]);
+    let chart = wsd.run(&[
+        "score",
+        "--prompt",
+        "Hi",
+        "--response",
+        "I'm happy to help.",
+        "--threshold",
+        "0",
+        "--color",
+        "always",
+    ]);
     assert!(chart.out.contains('▲') && chart.out.contains("switch at token 5"), "{}", chart.out);
+}
+
+#[test]
+fn a_response_from_a_file_is_scored_without_its_last_line_break() {
+    let wsd = Wsd::new();
+    let given = wsd.run(&["score", "--prompt", "Hi", "--response", "I'm happy to help.", "--json"]);
+    let piped = wsd.run_with(&["score", "--prompt", "Hi", "--response", "-", "--json"], b"I'm happy to help.\r\n");
+    assert!(!given.out.is_empty());
+    assert_eq!(piped.out, given.out);
 }
 
 const ROWS: &str = r#"{"id": 1, "prompt": "Hello"}

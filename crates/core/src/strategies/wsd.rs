@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use super::{render, to_the_end};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan,
+    Answer, Bridge, Call, CallKind, Edit, Engine, Error, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan,
     Prompt, Result, Role, Session, Step, Stop, Strategy, Token, Window,
 };
 
@@ -46,13 +46,14 @@ impl Strategy for Wsd {
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
-        let mut base = self.base.open(&prompt.tokens).await?;
+        let base = self.base.open(&prompt.tokens).await?;
         let mut draft = self.draft.open(&draft_prompt.tokens).await?;
         let mut bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
         answer.begin(base_text, &prompt.tokens, 0);
 
-        let mut window = Window::new(self.options.rule);
-        let (mut drafted, mut kept) = (0, 0);
+        let mut reader =
+            Reader { base, max_len: self.base.card().max_len, window: Window::new(self.options.rule), kept: 0 };
+        let mut drafted = 0;
         loop {
             let plan = Plan {
                 max_tokens: self.options.chunk_tokens.min(self.options.max_draft_tokens - drafted),
@@ -64,56 +65,78 @@ impl Strategy for Wsd {
                 stop == Stop::End || chunk.len() < plan.max_tokens || drafted == self.options.max_draft_tokens;
 
             let edit = bridge.push(&chunk, draft_done)?;
-            if kept == 0 && !edit.append.is_empty() {
+            if reader.kept == 0 && !edit.append.is_empty() {
                 answer.begin(base_text, &prompt.tokens[..edit.keep], bridge.overlap(edit.keep)?);
             }
-            base.truncate(edit.keep);
-            let room = self.base.card().max_len - edit.keep;
-            let context_full = edit.append.len() > room;
-            base.append(&edit.append[..edit.append.len().min(room)]);
-
-            let scores = score(base.as_mut(), edit.keep, answer).await?;
-            for (i, logprob) in scores.into_iter().enumerate() {
-                let seen = logprob.and_then(|logprob| window.push(logprob));
-                let token = base.tokens()[edit.keep + i];
-                let flow = answer.token(token, logprob, Role::Draft, seen.map(|seen| seen.confidence)).await?;
-                kept += 1;
-                if let Some(seen) = seen.filter(|seen| seen.passed) {
-                    answer.handover(Handover::new(kept - 1, seen.confidence, self.options.rule)).await;
-                    if let Flow::Done(reason) = flow {
-                        return Ok(reason);
-                    }
-                    base.truncate(edit.keep + i + 1);
-                    drop(draft);
-                    return to_the_end(base.as_mut(), Role::Base, job, answer).await;
+            match reader.read(edit, answer).await? {
+                Verdict::Unsure if !draft_done => {}
+                Verdict::Unsure if self.options.on_draft_end == OnDraftEnd::Stop => {
+                    return Ok(if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length });
                 }
-                if let Flow::Done(reason) = flow {
-                    return Ok(reason);
-                }
-            }
-            if context_full {
-                return Ok(FinishReason::Length);
-            }
-            if draft_done {
-                return match self.options.on_draft_end {
-                    OnDraftEnd::Stop if stop == Stop::End => Ok(FinishReason::Stop),
-                    OnDraftEnd::Stop => Ok(FinishReason::Length),
-                    OnDraftEnd::Continue => to_the_end(base.as_mut(), Role::Base, job, answer).await,
-                };
+                Verdict::Unsure | Verdict::Sure => break,
+                Verdict::Done(reason) => return Ok(reason),
             }
         }
+        drop(draft);
+        to_the_end(reader.base.as_mut(), Role::Base, job, answer).await
     }
 }
 
-/// Let the base score its list from `keep` on. A token that has nothing before it has no score.
-async fn score(base: &mut dyn Session, keep: usize, answer: &mut Answer) -> Result<Vec<Option<f64>>> {
-    if keep == base.tokens().len() {
-        return Ok(Vec::new());
+/// What the base makes of a chunk.
+enum Verdict {
+    /// The window has not passed.
+    Unsure,
+    /// The window passed: the list ends with the token at which it did.
+    Sure,
+    /// The answer is complete.
+    Done(FinishReason),
+}
+
+/// The base reading what the draft writes.
+struct Reader {
+    base: Box<dyn Session>,
+    max_len: usize,
+    window: Window,
+    /// Tokens of the answer so far.
+    kept: usize,
+}
+
+impl Reader {
+    /// Take an edit over into the base's list, score what is new, and write it into the answer up to the switch.
+    async fn read(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
+        self.base.truncate(edit.keep);
+        let room = self.max_len - edit.keep;
+        self.base.append(&edit.append[..edit.append.len().min(room)]);
+        for (i, logprob) in self.score(edit.keep, answer).await?.into_iter().enumerate() {
+            let seen = logprob.and_then(|logprob| self.window.push(logprob));
+            let token = self.base.tokens()[edit.keep + i];
+            let flow = answer.token(token, logprob, Role::Draft, seen.map(|seen| seen.confidence)).await?;
+            self.kept += 1;
+            let passed = seen.filter(|seen| seen.passed);
+            if let Some(seen) = passed {
+                answer.handover(Handover::new(self.kept - 1, seen.confidence, self.window.rule())).await;
+            }
+            if let Flow::Done(reason) = flow {
+                return Ok(Verdict::Done(reason));
+            }
+            if passed.is_some() {
+                self.base.truncate(edit.keep + i + 1);
+                return Ok(Verdict::Sure);
+            }
+        }
+        Ok(if edit.append.len() > room { Verdict::Done(FinishReason::Length) } else { Verdict::Unsure })
     }
-    let started = Instant::now();
-    let scores = base.score(keep.max(1)).await?;
-    answer.call(Call::since(started, Role::Base, CallKind::Score, scores.len())).await;
-    Ok((keep..1).map(|_| None).chain(scores.into_iter().map(Some)).collect())
+
+    /// Score the list from `keep` on. A token that has nothing before it has no score.
+    async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<Option<f64>>> {
+        if keep == self.base.tokens().len() {
+            return Ok(Vec::new());
+        }
+        let started = Instant::now();
+        let scores = self.base.score(keep.max(1)).await?;
+        answer.call(Call::since(started, Role::Base, CallKind::Score, scores.len())).await;
+        Ok((keep..1).map(|_| None).chain(scores.into_iter().map(Some)).collect())
+    }
 }
 
 /// Let the draft write the next chunk.

@@ -28,6 +28,12 @@ impl Vocabulary {
             })
     }
 
+    /// Whether `token` stands for text: not a control token, nor an id that only pads the output row.
+    #[must_use]
+    pub fn is_text(&self, token: Token) -> bool {
+        !self.is_special(token) && self.pieces.get(token as usize).is_some_and(Option::is_some)
+    }
+
     /// Whether `token` is a control token.
     #[must_use]
     pub fn is_special(&self, token: Token) -> bool {

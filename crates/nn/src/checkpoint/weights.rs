@@ -54,16 +54,7 @@ impl Weights {
     /// See [`crate::Checkpoint::with_matrices_in`].
     pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
         let convert = |tensor: Tensor| {
-            if !tensor.is_matrix() || tensor.format == format || !tensor.fits(format) {
-                return Ok(tensor);
-            }
-            let mut bytes = Vec::with_capacity(format.bytes_for(tensor.rows() * tensor.columns()).unwrap_or(0));
-            let mut row = vec![0.0; tensor.columns()];
-            for i in 0..tensor.rows() {
-                tensor.dequantize_row(i, &mut row);
-                bytes.extend(format.quantize(&row)?);
-            }
-            Tensor::new(tensor.name, format, tensor.shape, bytes)
+            if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
         };
         let tensors = self.tensors.into_values().map(convert).collect::<Result<Vec<_>>>()?;
         Ok(Self::new(self.file, tensors))
@@ -131,6 +122,23 @@ impl Tensor {
     /// The same tensor under another name.
     pub(crate) fn renamed(self, name: String) -> Self {
         Self { name, ..self }
+    }
+
+    /// The same values written in another format, in memory of their own; as it is where it has that format.
+    ///
+    /// # Errors
+    /// [`Error::Quantize`] for a format that can be read but not written, or rows that are no whole number of its blocks.
+    pub fn in_format(self, format: Format) -> Result<Self> {
+        if self.format == format {
+            return Ok(self);
+        }
+        let mut bytes = Vec::with_capacity(format.bytes_for(self.rows() * self.columns()).unwrap_or(0));
+        let mut row = vec![0.0; self.columns()];
+        for i in 0..self.rows() {
+            self.dequantize_row(i, &mut row);
+            bytes.extend(format.quantize(&row)?);
+        }
+        Self::new(self.name, format, self.shape, bytes)
     }
 
     /// Its bytes, row after row.

@@ -16,8 +16,7 @@ use wsd_core::{
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::checkpoint::Checkpoint;
-use crate::cpu::Cpu;
-use crate::executor::Executor;
+use crate::device::Device;
 use crate::format::Format;
 
 /// Tokens that the engine may be ahead of a reader.
@@ -46,7 +45,10 @@ pub struct LoadOptions {
     pub name: String,
     /// Threads to compute with; all cores where not given.
     pub threads: Option<usize>,
-    /// Convert matrices to this format at load; they stay mapped in the file's own where not given.
+    /// What to compute on.
+    pub device: Device,
+    /// Compute with matrices in this format. Where not given, a CPU maps them in the file's own, and a candle device
+    /// chooses F32, F16 or BF16 by itself and the file.
     pub dtype: Option<Format>,
     /// How the model writes conversations.
     pub template: TemplateChoice,
@@ -63,6 +65,7 @@ impl LoadOptions {
         Self {
             name: name.into(),
             threads: None,
+            device: Device::default(),
             dtype: None,
             template: TemplateChoice::Own,
             max_len: None,
@@ -113,16 +116,12 @@ pub struct Local {
 }
 
 impl Local {
-    /// Load a checkpoint onto the CPU.
+    /// Load a checkpoint onto a device.
     ///
     /// # Errors
     /// [`crate::Error`] names every tensor, key or limit at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
-        let checkpoint = match options.dtype {
-            Some(format) => checkpoint.with_matrices_in(format)?,
-            None => checkpoint,
-        };
-        let executor = Cpu::load(&checkpoint)?;
+        let executor = options.device.load(&checkpoint, options.dtype)?;
         let blueprint = executor.blueprint();
         let card = Card {
             name: options.name.clone(),

@@ -32,8 +32,8 @@ pub(super) enum Message {
 }
 
 /// The state of the device thread.
-pub(super) struct Scheduler<E> {
-    executor: E,
+pub(super) struct Scheduler {
+    executor: Box<dyn Executor + Sync>,
     card: Card,
     inbox: Receiver<Message>,
     status: Arc<Status>,
@@ -43,8 +43,13 @@ pub(super) struct Scheduler<E> {
     cached: HashMap<u64, Vec<Token>>,
 }
 
-impl<E: Executor + Sync> Scheduler<E> {
-    pub(super) fn new(executor: E, card: Card, inbox: Receiver<Message>, status: Arc<Status>) -> Self {
+impl Scheduler {
+    pub(super) fn new(
+        executor: Box<dyn Executor + Sync>,
+        card: Card,
+        inbox: Receiver<Message>,
+        status: Arc<Status>,
+    ) -> Self {
         Self { executor, card, inbox, status, works: Vec::new(), cached: HashMap::new() }
     }
 
@@ -213,7 +218,7 @@ mod tests {
         let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
         let card = Card { name: "tiny".into(), max_len: 256, vocab: 300, caps: Caps::default(), end_tokens: vec![] };
         let (_inbox, receiver) = std::sync::mpsc::channel();
-        let mut scheduler = Scheduler::new(executor, card, receiver, Arc::default());
+        let mut scheduler = Scheduler::new(Box::new(executor), card, receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
         let plan = Plan { max_tokens: 9, sampling: Sampling::default() };
         let writers = 2 * STEP_TOKENS as u64;

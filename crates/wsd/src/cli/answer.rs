@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use wsd_core::{Completion, Event, Job, Role, Strategy, Trace, run};
 
 use super::output::{BASE, DRAFT, Output};
@@ -21,7 +21,7 @@ pub(crate) async fn answer(
     mut show: impl FnMut(&Event) -> Result<()>,
 ) -> Result<Answered> {
     let (mut trace, mut events) = (Trace::new(), run(strategy.clone(), job));
-    let interrupt = tokio::signal::ctrl_c();
+    let interrupt = tokio::signal::ctrl_c().fuse();
     tokio::pin!(interrupt);
     loop {
         let event = tokio::select! {

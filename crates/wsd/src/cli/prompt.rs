@@ -66,12 +66,16 @@ pub(crate) fn of_text(text: String, settings: &PromptSettings) -> Result<Prompt>
     if settings.raw {
         return Ok(Prompt::Raw(text));
     }
-    // The line break that ends a line of a shell belongs to no one's question.
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    let text = without_line_end(&text);
     if text.trim().is_empty() {
         bail!("the prompt is empty");
     }
     of_messages(vec![Message::new(ChatRole::User, text)], settings)
+}
+
+/// A text less the line break that ends a line of a shell: it belongs to no one's words.
+pub(crate) fn without_line_end(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
 }
 
 /// The prompt for a conversation: with the system message and the beginning of the answer, where it has none itself.

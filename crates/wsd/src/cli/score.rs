@@ -8,7 +8,7 @@ use wsd::models;
 use wsd_core::{Engine, Error, Prompt, Role, Rule, Text, Token};
 
 use super::output::Output;
-use super::prompt::{TokenIds, of_text, read_stdin};
+use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
 use super::{Ending, Look, chart};
 
 pub(super) const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ Examples:
 
 /// The settings that scoring uses. Those that only change what is written are refused on the command line; a `wsd.toml` is
 /// for all commands, so there they may stand.
-const USED: [&str; 15] = [
+const USED: [&str; 16] = [
     "prompt",
     "prompt_ids",
     "response",
@@ -33,6 +33,7 @@ const USED: [&str; 15] = [
     "base",
     "base_template",
     "threads",
+    "device",
     "dtype",
     "offline",
     "window",
@@ -104,7 +105,8 @@ pub(crate) async fn run(args: ScoreArgs, look: &Look) -> Result<Ending> {
     let response = match (args.response_ids, args.response) {
         (Some(ids), _) => Response::Tokens(ids.0),
         (None, Some(text)) if text != "-" => Response::Text(text),
-        _ => Response::Text(read_stdin("the response", look.quiet)?),
+        _ if settings.prompt.raw => Response::Text(read_stdin("the response", look.quiet)?),
+        _ => Response::Text(without_line_end(&read_stdin("the response", look.quiet)?).to_owned()),
     };
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         bail!("the response is empty: there is nothing to score");

@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
 use serde::{Deserialize, Serialize};
 use wsd_core::{OnDraftEnd, RECIPES};
+use wsd_nn::Device;
 
 /// Makes a group: every setting may be absent, and one source takes precedence over another setting by setting.
 macro_rules! group {
@@ -46,7 +47,11 @@ group! {
         /// Processor threads for each model [default: all cores]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         threads: usize,
-        /// Number format the weights are computed in, such as f32, bf16 or q8_0 [default: the checkpoint's]
+        /// What the models run on: cpu, candle, cuda, cuda:N or metal, as far as this program was built for it; auto is a
+        /// GPU where there is one [default: auto]
+        #[arg(long, value_name = "DEVICE")]
+        device: Device,
+        /// Number format the weights are converted to, such as f32, bf16 or q8_0 [default: the checkpoint's]
         #[arg(long, value_name = "TYPE")]
         dtype: String,
         /// Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does [default: false]

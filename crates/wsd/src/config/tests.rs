@@ -52,6 +52,7 @@ fn the_whole_file_is_understood() {
         base_template = "own"
         draft_template = "form.jinja"
         threads = 2
+        device = "cuda:1"
         dtype = "bf16"
         offline = true
         [decode]
