@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// A text that is too long to be worth counting its tokens.
     #[error(
-        "the prompt has {bytes} bytes, but the context of `{engine}` holds {tokens} tokens, which spell {limit} bytes at most"
+        "the prompt has {bytes} bytes, but at most {limit} are worth encoding for the context of `{engine}`, which holds {tokens} tokens"
     )]
     TextTooLong {
         /// The engine whose context is too short.
@@ -75,7 +75,7 @@ pub enum Error {
         bytes: usize,
         /// Tokens the context holds.
         tokens: usize,
-        /// Bytes that could fit.
+        /// Bytes that could fit, and some more.
         limit: usize,
     },
     /// A token id outside the vocabulary.

@@ -369,7 +369,11 @@ fn what_is_left_out_is_told() {
 fn a_text_far_beyond_the_context_is_refused_before_it_is_encoded() {
     let run = Wsd::new().run_with(&["generate"], "word ".repeat(4 << 20).as_bytes());
     assert_eq!(run.code, Some(1));
-    assert!(run.err.starts_with("error: the prompt has 209") && run.err.contains("bytes at most"), "{}", run.err);
+    assert!(
+        run.err.starts_with("error: the prompt has 209") && run.err.contains("which holds 512 tokens"),
+        "{}",
+        run.err
+    );
 }
 
 #[test]
@@ -558,6 +562,13 @@ fn real_models_tell_a_story_together() {
     let sampled = |seed| wsd.json(&[&args[..], &["--temperature", "1", "--seed", seed]].concat())["text"].clone();
     assert_eq!(sampled("1"), sampled("1"));
     assert_ne!(sampled("1"), sampled("2"));
+
+    let run = wsd.run(&[&args[..], &["--dtype", "q8_0"]].concat());
+    assert!(
+        run.err.contains("matrices of the draft model stay as they are") && !run.err.contains("base"),
+        "{}",
+        run.err
+    );
 
     let run = wsd.run(&["generate", "--base", &base, "--draft", &draft, "Hello"]);
     assert_eq!(run.code, Some(1));
