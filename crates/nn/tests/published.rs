@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use wsd_nn::arch::{Blueprint, blueprint};
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write the value in place")]
 fn of(config: Value) -> Blueprint {
     blueprint(config.as_object().unwrap()).unwrap()
 }
