@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures::SinkExt as _;
 use futures::channel::mpsc;
 
-use crate::{Call, Detokenizer, Event, FinishReason, Handover, Look, Result, Role, Stops, Text, Token, TokenRecord};
+use crate::{Call, Detokenizer, Event, FinishReason, Handover, Look, Result, Role, Sampled, Stops, Text, Token, TokenRecord};
 
 /// Whether to go on after a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,8 @@ impl Answer {
     ///
     /// # Errors
     /// Those of the tokenizer.
-    pub async fn token(&mut self, id: Token, logprob: f64, by: Role, confidence: Option<f64>) -> Result<Flow> {
+    pub async fn token(&mut self, sampled: Sampled, by: Role, confidence: Option<f64>) -> Result<Flow> {
+        let Sampled { token: id, logprob, top } = sampled;
         let mut text = match &mut self.detokenizer {
             Some(detokenizer) => detokenizer.push(id)?,
             None => String::new(),
@@ -80,7 +81,7 @@ impl Answer {
 
         self.written += 1;
         self.held_text.push_str(&text);
-        self.held.push_back(Event::Token(TokenRecord { id, text, logprob: Some(logprob), by, confidence }));
+        self.held.push_back(Event::Token(TokenRecord { id, text, logprob: Some(logprob), by, confidence, top }));
         match self.stops.look(&self.held_text) {
             Look::Cut(at) => {
                 self.let_out(at, true).await;

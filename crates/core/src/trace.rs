@@ -19,6 +19,9 @@ pub struct TokenRecord {
     pub by: Role,
     /// The geometric mean of the base's probabilities over the window that ends here, while the switch was undecided.
     pub confidence: Option<f64>,
+    /// The likeliest tokens here with their log-probabilities, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top: Vec<(Token, f64)>,
 }
 
 /// The switch from draft to base.

@@ -57,6 +57,7 @@ impl Strategy for Wsd {
             let plan = Plan {
                 max_tokens: self.options.chunk_tokens.min(self.options.max_draft_tokens - drafted),
                 sampling: job.sampling.of(Role::Draft),
+                top_logprobs: 0,
             };
             let (chunk, stop) = write_chunk(draft.as_mut(), &plan, answer).await?;
             drafted += chunk.len();
@@ -73,12 +74,11 @@ impl Strategy for Wsd {
             base.append(&edit.append[..edit.append.len().min(room)]);
 
             let started = Instant::now();
-            let scores = base.score(edit.keep).await?;
+            let scores = base.score_top(edit.keep, job.top_logprobs).await?;
             answer.call(Call::since(started, Role::Base, CallKind::Score, scores.len())).await;
-            for (i, logprob) in scores.into_iter().enumerate() {
-                let seen = window.push(logprob);
-                let token = base.tokens()[edit.keep + i];
-                let flow = answer.token(token, logprob, Role::Draft, seen.map(|seen| seen.confidence)).await?;
+            for (i, scored) in scores.into_iter().enumerate() {
+                let seen = window.push(scored.logprob);
+                let flow = answer.token(scored, Role::Draft, seen.map(|seen| seen.confidence)).await?;
                 kept += 1;
                 if let Some(seen) = seen.filter(|seen| seen.passed) {
                     answer.handover(Handover::new(kept - 1, seen.confidence, self.options.rule)).await;
