@@ -38,7 +38,7 @@ pub(super) async fn chat(
         return Ok(streamed(&app, ask, logprobs, begun(items).await?));
     }
     let answers = decoding::whole(items, ask.n).await?;
-    let mut count = Count::new(1);
+    let mut count = Count::default();
     let choices = answers.iter().enumerate().map(|(index, answer)| {
         count.prompt(0, answer.usage.prompt_tokens);
         count.completion += answer.usage.completion_tokens;

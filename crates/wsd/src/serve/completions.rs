@@ -113,7 +113,7 @@ impl TextAsk {
 
     /// The reply to a request that wants prompts scored and nothing written.
     fn only_echoed(&self, app: &App, echoes: &[Echo]) -> Json<Value> {
-        let mut count = Count::new(echoes.len());
+        let mut count = Count::default();
         let choices = (0..echoes.len() * self.ask.n).map(|index| {
             let echo = &echoes[index / self.ask.n];
             count.prompt(index / self.ask.n, echo.scored.len() + usize::from(echo.first.is_some()));
@@ -126,7 +126,7 @@ impl TextAsk {
     }
 
     fn whole(&self, app: &App, answers: &[Completion], echoes: &[Echo]) -> Json<Value> {
-        let mut count = Count::new(self.prompts.len());
+        let mut count = Count::default();
         let choices = answers.iter().enumerate().map(|(index, answer)| {
             let echo = &echoes[index / self.ask.n];
             count.prompt(index / self.ask.n, answer.usage.prompt_tokens);

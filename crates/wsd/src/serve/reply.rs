@@ -125,21 +125,18 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Counts for `prompts` prompts.
-    pub(super) fn new(prompts: usize) -> Self {
-        Self { prompts: vec![0; prompts], completion: 0 }
-    }
-
     /// Take in an event of the answer to prompt `prompt`; a prompt with many answers counts once.
     pub(super) fn see(&mut self, prompt: usize, event: &Event) {
         match event {
-            Event::Prompt { tokens } => self.prompts[prompt] = *tokens,
+            Event::Prompt { tokens } => self.prompt(prompt, *tokens),
             Event::Token(_) => self.completion += 1,
             _ => {}
         }
     }
 
+    /// Take in the length of prompt `prompt`.
     pub(super) fn prompt(&mut self, prompt: usize, tokens: usize) {
+        self.prompts.resize(self.prompts.len().max(prompt + 1), 0);
         self.prompts[prompt] = tokens;
     }
 
@@ -151,7 +148,7 @@ impl Count {
     }
 }
 
-/// The author of most recent tokens, counted.
+/// How far an answer has come.
 #[derive(Clone, Default)]
 pub(super) struct Progress {
     pub(super) draft: usize,
