@@ -33,7 +33,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use wsd_core::Models;
+use wsd_core::{Bridge, Models};
 
 use crate::config::{ServeSettings, Settings};
 use admission::{Admission, Admitted};
@@ -45,6 +45,8 @@ use metrics::Metrics;
 /// The server's state.
 pub struct App {
     models: Models,
+    /// Whether token ids mean the same to both models.
+    one_vocabulary: bool,
     settings: Settings,
     serve: ServeSettings,
     /// The seed of requests that bring none; drawn for each where absent.
@@ -63,9 +65,12 @@ impl App {
     #[must_use]
     pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
         let serve = settings.serve.clone();
+        let texts = models.draft.as_ref().zip(models.base.as_ref());
+        let one_vocabulary = texts.is_none_or(|(draft, base)| Bridge::passes_ids(draft.text(), base.text()));
         let admission = Admission::new(serve.max_concurrent, serve.max_queue);
         Self {
             models,
+            one_vocabulary,
             settings,
             serve,
             seed,

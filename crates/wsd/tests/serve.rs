@@ -179,6 +179,7 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/completions", json!({"prompt": vec!["a"; 129]}), 400, "prompt"),
         ("/v1/completions", json!({"prompt": vec!["a"; 100], "n": 2}), 400, "n"),
         ("/v1/completions", json!({"prompt": [99_999_999]}), 400, ""),
+        ("/v1/completions", json!({"prompt": [7, 8, 9], "model": "base", "n": 17}), 400, "n"),
         ("/v1/completions", json!({"prompt": long(600)}), 400, ""),
         ("/v1/completions", json!({"prompt": long(600), "stream": true}), 400, ""),
         ("/detokenize", json!({"tokens": [99_999_999]}), 400, ""),

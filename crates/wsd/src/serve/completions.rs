@@ -83,6 +83,7 @@ impl TextAsk {
             let message = format!("must hold from 1 to {MAX_ANSWERS} prompts, given: {}", prompts.len());
             return Err(ApiError::parameter("prompt", message));
         }
+        let prompts = prompts.into_iter().map(|prompt| crossing(app, &ask, prompt)).collect::<Result<Vec<_>, _>>()?;
         let echo = fields.take("echo")?.unwrap_or(false);
         let logprobs = fields.number("logprobs", 0, MAX_TOP)?;
         let max_tokens = fields.number("max_tokens", usize::from(!echo), MAX_TOKENS)?;
@@ -209,6 +210,25 @@ impl TextAsk {
             Some(choice)
         })
     }
+}
+
+/// A prompt of ids as two models of different vocabularies can read it: the text that the speaker spells with these ids. Whether
+/// a beginning-of-text token stands before them is the models' business then.
+fn crossing(app: &App, ask: &Ask, prompt: Prompt) -> Result<Prompt, ApiError> {
+    let Prompt::Tokens(ids) = &prompt else { return Ok(prompt) };
+    if ask.is_alone() || app.one_vocabulary {
+        return Ok(prompt);
+    }
+    let engine = ask.speaker();
+    let (vocab, text) = (engine.card().vocab, engine.text());
+    if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocab) {
+        return Err(Error::TokenRange { engine: engine.card().name.clone(), token, limit: vocab }.into());
+    }
+    let raw = Prompt::Raw(text.tokenizer().decode(ids)?);
+    let rendered = text.render(&raw)?;
+    let without_bos = |tokens: &[Token]| tokens.iter().copied().skip_while(|&token| Some(token) == rendered.bos).collect::<Vec<_>>();
+    // Where no text has these ids, the strategy refuses them in its own words.
+    Ok(if without_bos(&rendered.tokens) == without_bos(ids) { raw } else { prompt })
 }
 
 /// A prompt's text and, where asked for, the log-probability of each of its tokens after the first.

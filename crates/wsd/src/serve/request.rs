@@ -47,6 +47,8 @@ const NEUTRAL: &[(&str, &[&str])] = &[
 pub(super) struct Ask {
     /// The strategy's name, which is the model's.
     pub(super) model: &'static str,
+    /// Whether one model answers by itself.
+    is_alone: bool,
     pub(super) strategy: Arc<dyn Strategy>,
     /// The job, but for its prompt and the seeds of further answers.
     job: Job,
@@ -108,7 +110,7 @@ impl Ask {
         let strategy = recipe.build(&app.models, options)?;
         let prompt = Prompt::Tokens(Vec::new());
         let job = Job { prompt, max_tokens: defaults.max_tokens, sampling, stop, top_logprobs: 0 };
-        Ok(Self { model: recipe.name, strategy, job, n, stream, include_usage, details })
+        Ok(Self { model: recipe.name, is_alone: recipe.needs.len() == 1, strategy, job, n, stream, include_usage, details })
     }
 
     /// Set what the two protocols spell differently.
@@ -136,6 +138,10 @@ impl Ask {
     /// The model whose tokens the answers are made of.
     pub(super) fn speaker(&self) -> &Arc<dyn Engine> {
         self.strategy.speaker()
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone
     }
 
     pub(super) fn max_tokens(&self) -> usize {
