@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod bench;
 mod chart;
 mod chat;
 mod generate;
@@ -65,6 +66,9 @@ enum Command {
     /// Answer clients of OpenAI's protocol, and show who wrote what on a page
     #[command(after_help = serve::EXAMPLES)]
     Serve(Box<serve::ServeCommand>),
+    /// Measure a running server
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
@@ -135,6 +139,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Score(args) => score::run(*args, &line.look).await,
         Command::Chat(args) => chat::run(*args, &line.look).await,
         Command::Serve(args) => serve::run(*args, &line.look).await,
+        Command::Bench(bench) => bench::run(bench, &line.look).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "wsd", &mut script);

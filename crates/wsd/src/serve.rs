@@ -120,6 +120,7 @@ pub fn app(app: Arc<App>) -> Router {
         .route("/v1/models/{model}", get(listing::model))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
+        .route("/tokenizer_info", get(tokenize::info))
         .route("/ready", get(listing::ready))
         .route("/metrics", get(listing::metrics))
         .route("/openapi.json", get(openapi::document))

@@ -59,7 +59,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         return next.run(request).await;
     }
     // A browser asks its user for the key where a page is refused; programs know what to do.
-    let is_api = request.uri().path().starts_with("/v1/") || request.uri().path().ends_with("tokenize");
+    let is_api = request.uri().path().starts_with("/v1/") || request.uri().path().contains("tokenize");
     ApiError::no_key(if is_api { "Bearer" } else { "Basic realm=\"wsd\"" }).into_response()
 }
 

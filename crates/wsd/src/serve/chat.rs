@@ -149,6 +149,9 @@ fn message(value: Value, index: usize) -> Result<Message, ApiError> {
     // What answers carry along when they are sent back, and what lm-evaluation-harness adds.
     fields.unsupported(&[
         ("type", &["\"text\"", "\"message\""]),
+        ("name", &["\"\""]),
+        ("audio", &[]),
+        ("function_call", &[]),
         ("tool_calls", &["[]"]),
         ("annotations", &["[]"]),
         ("refusal", &["\"\""]),

@@ -55,7 +55,8 @@ pub(super) async fn completions(
     body: Body,
 ) -> Result<Response, ApiError> {
     let asked = TextAsk::parse(&app, read(&app, &headers, body).await?)?;
-    let jobs = asked.ask.jobs(&asked.prompts)?;
+    let crossed = asked.prompts.iter().map(|prompt| crossing(&app, &asked.ask, prompt)).collect::<Result<Vec<_>, _>>()?;
+    let jobs = asked.ask.jobs(&crossed)?;
     let admitted = app.admit()?;
     let echoes = asked.echoes(&app, &admitted).await?;
     if asked.ask.max_tokens() == 0 {
@@ -83,7 +84,6 @@ impl TextAsk {
             let message = format!("must hold from 1 to {MAX_ANSWERS} prompts, given: {}", prompts.len());
             return Err(ApiError::parameter("prompt", message));
         }
-        let prompts = prompts.into_iter().map(|prompt| crossing(app, &ask, prompt)).collect::<Result<Vec<_>, _>>()?;
         let echo = fields.take("echo")?.unwrap_or(false);
         let logprobs = fields.number("logprobs", 0, MAX_TOP)?;
         let max_tokens = fields.number("max_tokens", usize::from(!echo), MAX_TOKENS)?;
@@ -214,10 +214,10 @@ impl TextAsk {
 
 /// A prompt of ids as two models of different vocabularies can read it: the text that the speaker spells with these ids. Whether
 /// a beginning-of-text token stands before them is the models' business then.
-fn crossing(app: &App, ask: &Ask, prompt: Prompt) -> Result<Prompt, ApiError> {
-    let Prompt::Tokens(ids) = &prompt else { return Ok(prompt) };
+fn crossing(app: &App, ask: &Ask, prompt: &Prompt) -> Result<Prompt, ApiError> {
+    let Prompt::Tokens(ids) = prompt else { return Ok(prompt.clone()) };
     if ask.is_alone() || app.one_vocabulary {
-        return Ok(prompt);
+        return Ok(prompt.clone());
     }
     let engine = ask.speaker();
     let (vocab, text) = (engine.card().vocab, engine.text());
@@ -226,9 +226,12 @@ fn crossing(app: &App, ask: &Ask, prompt: Prompt) -> Result<Prompt, ApiError> {
     }
     let raw = Prompt::Raw(text.tokenizer().decode(ids)?);
     let rendered = text.render(&raw)?;
-    let without_bos = |tokens: &[Token]| tokens.iter().copied().skip_while(|&token| Some(token) == rendered.bos).collect::<Vec<_>>();
+    let without_bos = |tokens: &[Token]| {
+        let tokens = tokens.iter().copied().skip_while(|&token| Some(token) == rendered.bos);
+        tokens.collect::<Vec<_>>()
+    };
     // Where no text has these ids, the strategy refuses them in its own words.
-    Ok(if without_bos(&rendered.tokens) == without_bos(ids) { raw } else { prompt })
+    Ok(if without_bos(&rendered.tokens) == without_bos(ids) { raw } else { prompt.clone() })
 }
 
 /// A prompt's text and, where asked for, the log-probability of each of its tokens after the first.

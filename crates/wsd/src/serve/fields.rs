@@ -74,7 +74,7 @@ impl Fields {
 
     /// See that nothing is left.
     pub(super) fn finish(self) -> Result<(), ApiError> {
-        match self.left.iter().find(|(_, value)| !value.is_null()).map(|(field, _)| self.name(field)) {
+        match self.left.keys().next().map(|field| self.name(field)) {
             Some(name) => Err(ApiError::unknown(name, "is not a parameter of this server")),
             None => Ok(()),
         }

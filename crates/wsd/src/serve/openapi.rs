@@ -39,7 +39,7 @@ fn paths() -> Value {
     let post = |about: &str, schema: &str, streams: bool| {
         let mut content = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Reply"}}});
         if streams {
-            content["text/event-stream"] = json!({"schema": {"type": "string"}});
+            content["text/event-stream"] = json!({"schema": {"type": "object"}});
         }
         let mut responses = json!({"200": {"description": about, "content": content}});
         for (status, about) in [
@@ -66,6 +66,7 @@ fn paths() -> Value {
         "/v1/models/{model}": model,
         "/tokenize": post("Text or a conversation to token ids", "TokenizeRequest", false),
         "/detokenize": post("Token ids to text", "DetokenizeRequest", false),
+        "/tokenizer_info": get("The special tokens behind /tokenize", "application/json"),
         "/health": get("Whether the process lives", "application/json"),
         "/ready": get("Whether requests are taken", "application/json"),
         "/metrics": get("Prometheus metrics", "text/plain"),

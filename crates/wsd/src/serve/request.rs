@@ -28,6 +28,7 @@ pub(super) const MAX_TOKENS: usize = 1 << 20;
 
 /// Parameters of OpenAI's that are taken where they ask for nothing, with the values that do.
 const NEUTRAL: &[(&str, &[&str])] = &[
+    ("audio", &[]),
     ("best_of", &["1"]),
     ("frequency_penalty", &["0"]),
     ("presence_penalty", &["0"]),
@@ -36,11 +37,17 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("tools", &["[]"]),
     ("tool_choice", &["\"none\"", "\"auto\""]),
     ("parallel_tool_calls", &["true", "false"]),
+    ("function_call", &["\"none\"", "\"auto\""]),
     ("functions", &["[]"]),
+    ("metadata", &["{}"]),
     ("modalities", &["[\"text\"]"]),
+    ("prediction", &[]),
+    ("reasoning_effort", &[]),
     ("service_tier", &["\"auto\"", "\"default\""]),
     ("store", &["false"]),
     ("suffix", &["\"\""]),
+    ("verbosity", &[]),
+    ("web_search_options", &[]),
 ];
 
 /// How a request wants to be answered.

@@ -1,4 +1,4 @@
-//! `POST /tokenize` and `/detokenize`, in vLLM's form.
+//! `POST /tokenize` and `/detokenize`, and `GET /tokenizer_info`, in vLLM's form.
 
 use std::sync::Arc;
 
@@ -43,6 +43,18 @@ pub(super) async fn tokenize(
         reply["token_strs"] = tokens.iter().map(|&token| super::reply::spell(engine.as_ref(), token)).collect();
     }
     Ok(Json(reply))
+}
+
+/// What lm-evaluation-harness wants to know of the tokenizer behind `/tokenize`.
+pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    let engine = speaker(&app, &mut Fields::new(json!({}), "")?)?;
+    let name = |token: Token| super::reply::spell(engine.as_ref(), token);
+    let bos = engine.text().render(&Prompt::Raw("a".into()))?.bos;
+    let eos = engine.card().end_tokens.first();
+    Ok(Json(json!({
+        "tokenizer_class": "wsd", "bos_token": bos.map(name), "eos_token": eos.map(|&token| name(token)),
+        "pad_token": null, "chat_template": null, "model_max_length": engine.card().max_len,
+    })))
 }
 
 pub(super) async fn detokenize(

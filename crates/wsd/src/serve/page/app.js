@@ -32,7 +32,7 @@ function draw() {
   $("window-value").textContent = window;
   $("threshold-value").textContent = threshold.toFixed(2);
   const svg = $("curve"), tokens = shown ? shown.tokens : [];
-  const left = 34, right = 590, top = 14, bottom = 226;
+  const left = 36, right = 590, top = 14, bottom = 226;
   const x = (i) => left + (right - left) * (tokens.length < 2 ? 0.5 : i / (tokens.length - 1));
   const y = (p) => bottom - (bottom - top) * p;
   svg.replaceChildren();
@@ -54,11 +54,11 @@ function draw() {
   const was = shown && shown.handover ? shown.handover.at : -1;
   if (was >= 0) {
     svg.append(element("line", { class: "was", x1: x(was), x2: x(was), y1: top, y2: bottom }));
-    svg.append(element("text", { x: Math.min(x(was) + 4, right - 70), y: bottom - 6 }, `switched: ${was}`));
+    svg.append(element("text", { x: Math.min(x(was) + 4, right - 90), y: bottom - 6 }, `switched: ${was}`));
   }
   if (would >= 0) {
     svg.append(element("line", { class: "would", x1: x(would), x2: x(would), y1: top, y2: bottom }));
-    svg.append(element("text", { x: Math.min(x(would) + 4, right - 70), y: top + 10 }, `would: ${would}`));
+    svg.append(element("text", { x: Math.min(x(would) + 4, right - 90), y: top + 10 }, `would: ${would}`));
   }
   if (shown) for (const [i, span] of shown.spans.entries()) span.classList.toggle("here", i === would);
   $("verdict").textContent = !tokens.length ? "No answer yet."
