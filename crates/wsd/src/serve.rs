@@ -92,6 +92,11 @@ impl App {
         self.admission.admit().inspect_err(|_| self.metrics.add(&metrics::REJECTED, &[], 1))
     }
 
+    /// Send a request away for which there is no room, before its body is read.
+    fn expect_room(&self) -> Result<(), ApiError> {
+        if self.admission.is_full() { self.admit().map(drop) } else { Ok(()) }
+    }
+
     /// A name for a reply, unlike any other.
     fn next_id(&self, prefix: &str) -> String {
         format!("{prefix}-{:016x}", self.random_seed())

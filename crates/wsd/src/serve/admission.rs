@@ -52,6 +52,11 @@ impl Admission {
         place.map(|place| Admitted { _place: place }).map_err(|_| ApiError::busy(self.max_concurrent, self.max_queue))
     }
 
+    /// Whether a request would be sent away now: known before its body is read, so that refusals cost little.
+    pub(super) fn is_full(&self) -> bool {
+        self.requests.available_permits() == 0
+    }
+
     /// Wait for a slot, in order of arrival.
     pub(super) async fn slot(&self) -> Result<Slot, ApiError> {
         self.waiting.fetch_add(1, Ordering::SeqCst);

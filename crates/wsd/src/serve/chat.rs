@@ -31,6 +31,7 @@ pub(super) async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    app.expect_room()?;
     let ChatAsk { ask, prompt, logprobs } = ChatAsk::parse(&app, read(&app, &headers, body).await?)?;
     let jobs = ask.jobs(&[prompt])?;
     let items = decoding::run(&app, &ask.strategy, jobs, app.admit()?);

@@ -54,6 +54,7 @@ pub(super) async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    app.expect_room()?;
     let asked = TextAsk::parse(&app, read(&app, &headers, body).await?)?;
     let crossed = asked.prompts.iter().map(|prompt| crossing(&app, &asked.ask, prompt)).collect::<Result<Vec<_>, _>>()?;
     let jobs = asked.ask.jobs(&crossed)?;

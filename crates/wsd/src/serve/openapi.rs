@@ -108,7 +108,7 @@ fn common() -> Value {
         "model": model(),
         "temperature": number("number", 0.0, 100.0),
         "top_p": {"type": ["number", "null"], "minimum": 0.001, "maximum": 1},
-        "top_k": whole(0, MAX_TOKENS),
+        "top_k": {"type": ["integer", "null"], "minimum": -1, "maximum": MAX_TOKENS},
         "min_p": number("number", 0.0, 1.0),
         "repetition_penalty": {"type": ["number", "null"], "minimum": 0.001, "maximum": 100},
         "seed": {"type": ["integer", "null"], "minimum": i64::MIN, "maximum": i64::MAX},
