@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures::SinkExt as _;
 use futures::channel::mpsc;
 
-use crate::{Call, Detokenizer, Event, FinishReason, Handover, Look, Result, Role, Stops, Text, Token, TokenRecord};
+use crate::{Call, Detokenizer, Event, FinishReason, Handover, Look, Result, Stops, Text, Token, TokenRecord};
 
 /// Whether to go on after a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +65,13 @@ impl Answer {
         self.skip = skip;
     }
 
-    /// Write one token.
+    /// Write one token; its text is filled in here.
     ///
     /// # Errors
     /// Those of the tokenizer.
-    pub async fn token(&mut self, id: Token, logprob: Option<f64>, by: Role, confidence: Option<f64>) -> Result<Flow> {
+    pub async fn token(&mut self, mut record: TokenRecord) -> Result<Flow> {
         let mut text = match &mut self.detokenizer {
-            Some(detokenizer) => detokenizer.push(id)?,
+            Some(detokenizer) => detokenizer.push(record.id)?,
             None => String::new(),
         };
         let skipped = text.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|&end| end <= self.skip).last();
@@ -80,7 +80,8 @@ impl Answer {
 
         self.written += 1;
         self.held_text.push_str(&text);
-        self.held.push_back(Event::Token(TokenRecord { id, text, logprob, by, confidence }));
+        record.text = text;
+        self.held.push_back(Event::Token(record));
         match self.stops.look(&self.held_text) {
             Look::Cut(at) => {
                 self.let_out(at, true).await;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::{Result, Sampling, Text};
+use crate::{Result, Sampling, Text, likeliest};
 
 /// A token id in some model's vocabulary.
 pub type Token = u32;
@@ -61,15 +61,30 @@ pub struct Plan {
     pub max_tokens: usize,
     /// How each token is chosen.
     pub sampling: Sampling,
+    /// How many of the likeliest tokens to name at each position.
+    pub top_logprobs: usize,
 }
 
-/// A sampled token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A token that was sampled, or given and scored.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// The token, in the engine's vocabulary.
     pub token: Token,
     /// Its natural log-probability under the plain softmax, whatever it was sampled with.
     pub logprob: f64,
+    /// The likeliest tokens at its position, likeliest first, as many as were asked for.
+    pub top: Vec<(Token, f64)>,
+}
+
+/// What an engine is doing at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Sessions that hold a cache.
+    pub slots: usize,
+    /// Questions being answered.
+    pub working: usize,
+    /// Turns run so far.
+    pub steps: usize,
 }
 
 /// Why a generation ended.
@@ -82,7 +97,7 @@ pub enum Stop {
 }
 
 /// An item of a generation's stream.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// The next token, already at the end of the session's list.
     Token(Sampled),
@@ -98,6 +113,11 @@ pub trait Engine: Send + Sync {
 
     /// The model's tokenizer and chat template.
     fn text(&self) -> &Text;
+
+    /// What it is doing now; nothing where it does not tell.
+    fn activity(&self) -> Activity {
+        Activity::default()
+    }
 
     /// Open a session that holds `tokens`; nothing is computed before it is asked.
     ///
@@ -131,6 +151,19 @@ pub trait Session: Send {
     /// # Errors
     /// [`crate::Error::NotFinite`] where the model computes NaN; [`crate::Error::Engine`] when the engine fails.
     async fn score(&mut self, from: usize) -> Result<Vec<f64>>;
+
+    /// As [`Session::score`], and the `top` likeliest tokens at each position. Above 0 needs [`Caps::logits`], unless the engine
+    /// has its own way.
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    async fn score_top(&mut self, from: usize, top: usize) -> Result<Vec<Sampled>> {
+        let logprobs = self.score(from).await?;
+        let rows = if top > 0 { self.logits(from).await? } else { Vec::new() };
+        let tops = rows.iter().map(|row| likeliest(row, top).unwrap_or_default()).chain(std::iter::repeat(Vec::new()));
+        let scored = self.tokens().iter().skip(from).zip(logprobs).zip(tops);
+        Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob, top }).collect())
+    }
 
     /// Rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs [`Caps::logits`].
     ///

@@ -21,11 +21,11 @@ mod trace;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Caps, Card, Engine, Plan, Role, Row, Sampled, Session, Step, Stop, Token};
+pub use engine::{Activity, Caps, Card, Engine, Plan, Role, Row, Sampled, Session, Step, Stop, Token};
 pub use error::{Error, Result};
 pub use guard::{guard, is_guarded};
 pub use handover::{Rule, Seen, Window};
-pub use sampling::{Sampling, log_softmax, logprob, pick};
+pub use sampling::{Sampling, likeliest, log_softmax, logprob, pick};
 pub use stops::{Look, Stops};
 pub use strategy::{Job, Models, OnDraftEnd, Options, RECIPES, Recipe, Strategy, run};
 pub use text::{

@@ -100,6 +100,24 @@ pub fn logprob(logits: &[f32], token: Token) -> Option<f64> {
     logits.get(token as usize).map(|&x| (f64::from(x) - lse).min(0.0))
 }
 
+/// The `count` likeliest tokens of a row with their natural log-probabilities, likeliest first and the lower id first among equals;
+/// `None` where the row is not finite.
+#[must_use]
+pub fn likeliest(logits: &[f32], count: usize) -> Option<Vec<(Token, f64)>> {
+    if count == 0 {
+        return Some(Vec::new());
+    }
+    let (lse, _) = log_sum_exp(logits)?;
+    let mut ids: Vec<_> = (0..logits.len()).collect();
+    let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    if count < ids.len() {
+        ids.select_nth_unstable_by(count - 1, likelier);
+        ids.truncate(count);
+    }
+    ids.sort_unstable_by(likelier);
+    Some(ids.into_iter().map(|id| (id as Token, (f64::from(logits[id]) - lse).min(0.0))).collect())
+}
+
 /// A row's natural log-probabilities, in place; `None` where the row is not finite.
 #[must_use]
 pub fn log_softmax(logits: &mut [f32]) -> Option<()> {
@@ -116,7 +134,11 @@ pub fn log_softmax(logits: &mut [f32]) -> Option<()> {
 pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Option<Sampled> {
     let (lse, mut best) = log_sum_exp(logits)?;
     if sampling.repetition_penalty == 1.0 && sampling.temperature == 0.0 {
-        return Some(Sampled { token: best as Token, logprob: (f64::from(logits[best]) - lse).min(0.0) });
+        return Some(Sampled {
+            token: best as Token,
+            logprob: (f64::from(logits[best]) - lse).min(0.0),
+            top: Vec::new(),
+        });
     }
     let mut penalised = Vec::new();
     if sampling.repetition_penalty != 1.0 {
@@ -133,7 +155,7 @@ pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Optio
     }
     let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };
     let plain = penalised.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
-    Some(Sampled { token: token as Token, logprob: (f64::from(plain) - lse).min(0.0) })
+    Some(Sampled { token: token as Token, logprob: (f64::from(plain) - lse).min(0.0), top: Vec::new() })
 }
 
 /// Draw among the tokens that pass the filters.
@@ -200,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn the_likeliest_come_in_order() {
+        let row = [0.0, 2.0, 1.0, 2.0];
+        let top = likeliest(&row, 3).unwrap();
+        assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
+        assert!(top.iter().all(|&(id, p)| logprob(&row, id) == Some(p)));
+        assert_eq!((likeliest(&row, 9).unwrap().len(), likeliest(&row, 0).unwrap().len()), (4, 0));
+        assert_eq!(likeliest(&[f32::NAN], 1), None);
+    }
+
+    #[test]
     fn greedy_takes_the_first_of_equals() {
         let sampled = pick(&mut [0.0, 1.0, 1.0, -1.0], &[], &Sampling::default()).unwrap();
         assert_eq!(sampled.token, 1);
@@ -245,7 +277,7 @@ mod tests {
         let row = [2.0, 1.9];
         let plain = logprob(&row, 1).unwrap();
         let penalty = Sampling { repetition_penalty: 1.5, ..Sampling::default() };
-        assert_eq!(pick(&mut row.clone(), &[0], &penalty), Some(Sampled { token: 1, logprob: plain }));
+        assert_eq!(pick(&mut row.clone(), &[0], &penalty), Some(Sampled { token: 1, logprob: plain, top: vec![] }));
         let again = pick(&mut row.clone(), &[0, 1], &penalty).unwrap();
         assert_eq!((again.token, again.logprob), (0, logprob(&row, 0).unwrap()));
     }

@@ -15,7 +15,7 @@
 //!     base: Some(Arc::new(Scripted::random("base", pieces, 2))),
 //! };
 //! let wsd = Recipe::find("wsd")?.build(&models, Options::default())?;
-//! let job = Job { prompt: Prompt::Raw("ab".into()), max_tokens: 20, sampling: Sampling::default(), stop: vec![] };
+//! let job = Job { prompt: Prompt::Raw("ab".into()), max_tokens: 20, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
 //! let events: Vec<_> = run(wsd, job).collect().await;
 //! assert!(matches!(events.last(), Some(Ok(Event::Done(_)))));
 //! # Ok::<(), wsd_core::Error>(()) }).unwrap();
@@ -29,8 +29,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Caps, Card, Engine, Error, Plan, Result, Row, Sampled, Session, Step, Stop, Template, Text, Token, Tokenizer,
-    Vocabulary, log_softmax, logprob, pick,
+    Activity, Caps, Card, Engine, Error, Plan, Result, Row, Sampled, Session, Step, Stop, Template, Text, Token,
+    Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -194,6 +194,10 @@ impl Engine for Scripted {
         &self.text
     }
 
+    fn activity(&self) -> Activity {
+        Activity { slots: self.sessions(), working: 0, steps: self.steps() }
+    }
+
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
             return Err(Error::TokenRange { engine: self.card.name.clone(), token, limit: self.card.vocab });
@@ -229,13 +233,14 @@ impl Open {
     fn step(&mut self, plan: &Plan) -> Result<Option<Sampled>> {
         let mut row = (self.rows)(&self.tokens);
         let position = self.tokens.len();
+        let top = likeliest(&row, plan.top_logprobs).ok_or_else(|| self.not_finite(position))?;
         let sampled = pick(&mut row, &self.tokens, &plan.sampling).ok_or_else(|| self.not_finite(position))?;
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
         if self.card.end_tokens.contains(&sampled.token) {
             return Ok(None);
         }
         self.tokens.push(sampled.token);
-        Ok(Some(sampled))
+        Ok(Some(Sampled { top, ..sampled }))
     }
 }
 

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 
 use crate::{
     Answer, Call, CallKind, Engine, Error, FinishReason, Flow, Job, Plan, Rendered, Result, Role, Session, Step, Stop,
+    TokenRecord,
 };
 
 /// Render a prompt for an engine and see that it fits.
@@ -23,7 +24,7 @@ fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
 
 /// Let one model write on until the answer ends.
 async fn to_the_end(session: &mut dyn Session, by: Role, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-    let plan = Plan { max_tokens: answer.room(), sampling: job.sampling.of(by) };
+    let plan = Plan { max_tokens: answer.room(), sampling: job.sampling.of(by), top_logprobs: job.top_logprobs };
     let (started, mut written) = (Instant::now(), 0);
     let mut steps = session.generate(&plan);
     let mut reason = None;
@@ -31,7 +32,7 @@ async fn to_the_end(session: &mut dyn Session, by: Role, job: &Job, answer: &mut
         match steps.next().await.transpose()? {
             Some(Step::Token(sampled)) => {
                 written += 1;
-                if let Flow::Done(done) = answer.token(sampled.token, Some(sampled.logprob), by, None).await? {
+                if let Flow::Done(done) = answer.token(TokenRecord::new(sampled, by)).await? {
                     reason = Some(done);
                 }
             }

@@ -102,6 +102,8 @@ pub struct Job {
     pub sampling: Sampling,
     /// Strings that end the answer, besides those the prompt's form calls for.
     pub stop: Vec<String>,
+    /// How many of the likeliest tokens to name at each position of the answer.
+    pub top_logprobs: usize,
 }
 
 /// A way to answer with the models at hand.

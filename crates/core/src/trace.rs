@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Role, Rule, Token};
+use crate::{Role, Rule, Sampled, Token};
 
 /// A token of the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,24 @@ pub struct TokenRecord {
     pub by: Role,
     /// The geometric mean of the base's probabilities over the window that ends here, while the switch was undecided.
     pub confidence: Option<f64>,
+    /// The likeliest tokens here with their log-probabilities, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top: Vec<(Token, f64)>,
+}
+
+impl TokenRecord {
+    /// A token that was sampled or scored; its text and confidence are not known yet.
+    #[must_use]
+    pub fn new(sampled: Sampled, by: Role) -> Self {
+        let Sampled { token, logprob, top } = sampled;
+        Self { logprob: Some(logprob), top, ..Self::unscored(token, by) }
+    }
+
+    /// A token that nothing is known of but its author.
+    #[must_use]
+    pub fn unscored(id: Token, by: Role) -> Self {
+        Self { id, text: String::new(), logprob: None, by, confidence: None, top: Vec::new() }
+    }
 }
 
 /// The switch from draft to base.

@@ -22,7 +22,13 @@ fn pair() -> (Models, Arc<Scripted>, Arc<Scripted>) {
 }
 
 fn job(max_tokens: usize) -> Job {
-    Job { prompt: Prompt::Raw("bad cab".into()), max_tokens, sampling: Sampling::default(), stop: vec![] }
+    Job {
+        prompt: Prompt::Raw("bad cab".into()),
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: vec![],
+        top_logprobs: 0,
+    }
 }
 
 fn build(recipe: &Recipe, models: &Models) -> Arc<dyn wsd_core::Strategy> {

@@ -55,7 +55,7 @@ async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Plan) -> (Vec<Tok
 async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Token>, Option<usize>, FinishReason) {
     let (draft, base) = (models.draft.as_ref().unwrap(), models.base.as_ref().unwrap());
     let draft_prompt = draft.text().render(&job.prompt).unwrap();
-    let plan = Plan { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft) };
+    let plan = Plan { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
     let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, plan).await;
     let text = draft.text().tokenizer().decode(&drafted).unwrap();
 
@@ -75,7 +75,8 @@ async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Toke
         let reason = if draft_stop == Stop::End { FinishReason::Stop } else { FinishReason::Length };
         return (answer, None, reason);
     }
-    let plan = Plan { max_tokens: job.max_tokens - answer.len(), sampling: job.sampling.of(Role::Base) };
+    let plan =
+        Plan { max_tokens: job.max_tokens - answer.len(), sampling: job.sampling.of(Role::Base), top_logprobs: 0 };
     let (rest, stop) = generate(base.as_ref(), &all[..from + kept], plan).await;
     answer.extend(rest);
     (answer, at, if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length })
@@ -122,7 +123,7 @@ proptest! {
             on_draft_end: if stop { OnDraftEnd::Stop } else { OnDraftEnd::Continue },
         };
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let job = Job { prompt: Prompt::Raw("ab ca".into()), max_tokens, sampling, stop: vec![] };
+        let job = Job { prompt: Prompt::Raw("ab ca".into()), max_tokens, sampling, stop: vec![], top_logprobs: 0 };
         let (want, at, reason) = block_on(three_passes(&models, &job, options));
         let got = block_on(complete(&models, &job, options));
         let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();
@@ -151,7 +152,13 @@ fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
         vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
     }));
     let models = Models { draft: Some(draft.clone()), base: Some(base.clone()) };
-    let job = Job { prompt: Prompt::Raw("x".into()), max_tokens: 40, sampling: Sampling::default(), stop: vec![] };
+    let job = Job {
+        prompt: Prompt::Raw("x".into()),
+        max_tokens: 40,
+        sampling: Sampling::default(),
+        stop: vec![],
+        top_logprobs: 0,
+    };
     for chunk_tokens in [1, 4, 8, 16] {
         let before = draft.steps();
         let done = block_on(complete(&models, &job, Options { chunk_tokens, ..Options::default() }));
@@ -170,7 +177,13 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
     let draft = Arc::new(Scripted::random("draft", pieces.clone(), 3));
     let base = Arc::new(Scripted::new("base", pieces, |_| vec![-9.0, -9.0, 0.0, 0.0]));
     let models = Models { draft: Some(draft.clone()), base: Some(base) };
-    let job = Job { prompt: Prompt::Raw("a".into()), max_tokens: 64, sampling: Sampling::default(), stop: vec![] };
+    let job = Job {
+        prompt: Prompt::Raw("a".into()),
+        max_tokens: 64,
+        sampling: Sampling::default(),
+        stop: vec![],
+        top_logprobs: 0,
+    };
     let strategy =
         Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: 4, ..Options::default() }).unwrap();
     block_on(async {

@@ -33,7 +33,7 @@ fn endless() -> Local {
 }
 
 fn plan(max_tokens: usize, temperature: f32, seed: u64) -> Plan {
-    Plan { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() } }
+    Plan { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() }, top_logprobs: 0 }
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {

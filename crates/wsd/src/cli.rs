@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod bench;
 mod chart;
 mod chat;
 mod generate;
@@ -9,6 +10,7 @@ mod output;
 mod progress;
 mod prompt;
 mod score;
+mod serve;
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,8 @@ Examples:
       A conversation.
   wsd score --prompt \"How do I make bread?\" --response \"You need flour.\"
       How sure the base is of an answer, and where it would take over.
+  wsd serve
+      The same for programs and browsers, on http://127.0.0.1:8080.
   wsd completions bash > ~/.local/share/bash-completion/completions/wsd
       Tab completion.
 
@@ -59,6 +63,12 @@ enum Command {
     /// Show how sure the base is of a given response, and where it would take over
     #[command(after_help = score::EXAMPLES)]
     Score(Box<score::ScoreArgs>),
+    /// Answer clients of OpenAI's protocol, and show who wrote what on a page
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(Box<serve::ServeCommand>),
+    /// Measure a running server
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
@@ -135,6 +145,8 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Generate(args) => generate::run(*args, &line.look).await,
         Command::Score(args) => score::run(*args, &line.look).await,
         Command::Chat(args) => chat::run(*args, &line.look).await,
+        Command::Serve(args) => serve::run(*args, &line.look).await,
+        Command::Bench(bench) => bench::run(bench, &line.look).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "wsd", &mut script);

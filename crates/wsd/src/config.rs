@@ -2,6 +2,7 @@
 
 mod groups;
 mod record;
+mod serve;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use serde::Deserialize;
 use wsd_core::{Error, Job, Options, Prompt, Recipe, Role, Rule, Sampling};
 use wsd_nn::Device;
 
-pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, TemplateForm};
+pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, ServeArgs, TemplateForm};
+pub use serve::{KeySource, ServeSettings};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "wsd.toml";
@@ -34,6 +36,9 @@ pub struct Partial {
     /// `[prompt]`.
     #[command(flatten)]
     pub prompt: PromptArgs,
+    /// `[serve]`; its flags belong to one command.
+    #[arg(skip)]
+    pub serve: ServeArgs,
 }
 
 /// Where a model is and how it runs.
@@ -83,6 +88,8 @@ pub struct Settings {
     pub sampling: Sampling,
     /// What stands around a prompt.
     pub prompt: PromptSettings,
+    /// The server.
+    pub serve: ServeSettings,
 }
 
 /// Settings that cannot be used.
@@ -164,6 +171,7 @@ impl Partial {
             decode: self.decode.or(lower.decode),
             sampling: self.sampling.or(lower.sampling),
             prompt: self.prompt.or(lower.prompt),
+            serve: self.serve.or(lower.serve),
         }
     }
 
@@ -172,7 +180,7 @@ impl Partial {
     /// # Errors
     /// [`Error::Setting`] or [`Error::UnknownStrategy`] for the first value outside its limits.
     pub fn resolve(self) -> Result<Settings, Error> {
-        let Self { models, decode, sampling, prompt } = self;
+        let Self { models, decode, sampling, prompt, serve } = self;
         let (rule, options, random) = (Rule::default(), Options::default(), Sampling::default());
         let at_least_one = |name, value: Option<usize>| match value {
             Some(0) => Err(Error::Setting { name, limit: "at least 1", value: "0".into() }),
@@ -209,6 +217,7 @@ impl Partial {
             }
             .check()?,
             prompt: PromptSettings { system: prompt.system, prefill: prompt.prefill, raw: prompt.raw.unwrap_or(false) },
+            serve: ServeSettings::parse(serve)?,
         };
         if let Some(threads) = models.threads.filter(|threads| !THREADS.contains(threads)) {
             return Err(Error::Setting { name: "threads", limit: "from 1 to 512", value: threads.to_string() });
@@ -258,7 +267,7 @@ impl Settings {
     /// The request to continue `prompt` under these settings.
     #[must_use]
     pub fn job(&self, prompt: Prompt) -> Job {
-        Job { prompt, max_tokens: self.max_tokens, sampling: self.sampling, stop: self.stop.clone() }
+        Job { prompt, max_tokens: self.max_tokens, sampling: self.sampling, stop: self.stop.clone(), top_logprobs: 0 }
     }
 }
 

@@ -71,6 +71,7 @@ fn agrees(golden: &str) {
                 max_tokens: golden.max_tokens,
                 sampling: Sampling::default(),
                 stop: vec![],
+                top_logprobs: 0,
             };
             let got = wait(complete(&models, job, Options { chunk_tokens, ..Options::default() }));
             let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();

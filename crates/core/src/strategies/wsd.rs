@@ -15,7 +15,7 @@ use super::{render, to_the_end};
 use crate::strategy::Parts;
 use crate::{
     Answer, Bridge, Call, CallKind, Edit, Engine, Error, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan,
-    Prompt, Result, Role, Session, Step, Stop, Strategy, Token, Window,
+    Prompt, Result, Role, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
 };
 
 struct Wsd {
@@ -51,13 +51,19 @@ impl Strategy for Wsd {
         let mut bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
         answer.begin(base_text, &prompt.tokens, 0);
 
-        let mut reader =
-            Reader { base, max_len: self.base.card().max_len, window: Window::new(self.options.rule), kept: 0 };
+        let mut reader = Reader {
+            base,
+            max_len: self.base.card().max_len,
+            top_logprobs: job.top_logprobs,
+            window: Window::new(self.options.rule),
+            kept: 0,
+        };
         let mut drafted = 0;
         loop {
             let plan = Plan {
                 max_tokens: self.options.chunk_tokens.min(self.options.max_draft_tokens - drafted),
                 sampling: job.sampling.of(Role::Draft),
+                top_logprobs: 0,
             };
             let (chunk, stop) = write_chunk(draft.as_mut(), &plan, answer).await?;
             drafted += chunk.len();
@@ -96,6 +102,7 @@ enum Verdict {
 struct Reader {
     base: Box<dyn Session>,
     max_len: usize,
+    top_logprobs: usize,
     window: Window,
     /// Tokens of the answer so far.
     kept: usize,
@@ -107,10 +114,9 @@ impl Reader {
         self.base.truncate(edit.keep);
         let room = self.max_len - edit.keep;
         self.base.append(&edit.append[..edit.append.len().min(room)]);
-        for (i, logprob) in self.score(edit.keep, answer).await?.into_iter().enumerate() {
-            let seen = logprob.and_then(|logprob| self.window.push(logprob));
-            let token = self.base.tokens()[edit.keep + i];
-            let flow = answer.token(token, logprob, Role::Draft, seen.map(|seen| seen.confidence)).await?;
+        for (i, record) in self.score(edit.keep, answer).await?.into_iter().enumerate() {
+            let seen = record.logprob.and_then(|logprob| self.window.push(logprob));
+            let flow = answer.token(TokenRecord { confidence: seen.map(|seen| seen.confidence), ..record }).await?;
             self.kept += 1;
             let passed = seen.filter(|seen| seen.passed);
             if let Some(seen) = passed {
@@ -128,14 +134,16 @@ impl Reader {
     }
 
     /// Score the list from `keep` on. A token that has nothing before it has no score.
-    async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<Option<f64>>> {
+    async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
         if keep == self.base.tokens().len() {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let scores = self.base.score(keep.max(1)).await?;
-        answer.call(Call::since(started, Role::Base, CallKind::Score, scores.len())).await;
-        Ok((keep..1).map(|_| None).chain(scores.into_iter().map(Some)).collect())
+        let from = keep.max(1);
+        let scored = self.base.score_top(from, self.top_logprobs).await?;
+        answer.call(Call::since(started, Role::Base, CallKind::Score, scored.len())).await;
+        let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Role::Draft));
+        Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Role::Draft))).collect())
     }
 }
 

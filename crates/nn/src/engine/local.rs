@@ -9,8 +9,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Caps, Card, ChatTemplate, Engine, Error, HfTokenizer, Plan, Row, Session, Specials, Step, Stop, Template, Text,
-    Token,
+    Activity, Caps, Card, ChatTemplate, Engine, Error, HfTokenizer, Plan, Row, Sampled, Session, Specials, Step, Stop,
+    Template, Text, Token,
 };
 
 use super::scheduler::{Message, Scheduler};
@@ -185,6 +185,10 @@ impl Engine for Local {
         &self.text
     }
 
+    fn activity(&self) -> Activity {
+        Activity { slots: self.status.slots(), working: self.status.working(), steps: self.status.steps() }
+    }
+
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
             return Err(Error::TokenRange { engine: self.card.name.clone(), token, limit: self.card.vocab });
@@ -224,7 +228,7 @@ impl Open {
     async fn ask<T>(
         &self,
         from: usize,
-        work: fn(u64, Vec<Token>, usize, oneshot::Sender<wsd_core::Result<T>>) -> Work,
+        work: impl FnOnce(u64, Vec<Token>, usize, oneshot::Sender<wsd_core::Result<T>>) -> Work,
     ) -> wsd_core::Result<T> {
         if from == 0 || from > self.tokens.len() {
             let message =
@@ -284,7 +288,11 @@ impl Session for Open {
     }
 
     async fn score(&mut self, from: usize) -> wsd_core::Result<Vec<f64>> {
-        self.ask(from, Work::score).await
+        Ok(self.score_top(from, 0).await?.into_iter().map(|scored| scored.logprob).collect())
+    }
+
+    async fn score_top(&mut self, from: usize, top: usize) -> wsd_core::Result<Vec<Sampled>> {
+        self.ask(from, |slot, tokens, from, reply| Work::score(slot, tokens, from, top, reply)).await
     }
 
     async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tokio::sync::{mpsc, oneshot};
-use wsd_core::{Error, Plan, Result, Row, Step, Stop, Token, log_softmax, logprob, pick};
+use wsd_core::{Error, Plan, Result, Row, Sampled, Step, Stop, Token, likeliest, log_softmax, logprob, pick};
 
 /// A question about a token list, on its way through the batch.
 pub(super) struct Work {
@@ -17,22 +17,28 @@ pub(super) struct Work {
 }
 
 enum Ask {
-    Score { scores: Vec<f64>, reply: oneshot::Sender<Result<Vec<f64>>> },
+    Score { top: usize, scores: Vec<Sampled>, reply: oneshot::Sender<Result<Vec<Sampled>>> },
     Logits { rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<Row>>> },
     Generate { plan: Plan, left: usize, reply: mpsc::Sender<Result<Step>> },
 }
 
 /// What a row of logits leads to; computed for many rows at once, then applied in order.
 pub(super) enum Outcome {
-    Score(f64),
+    Score(Sampled),
     Row(Row),
-    Token(wsd_core::Sampled),
+    Token(Sampled),
     NotFinite,
 }
 
 impl Work {
-    pub(super) fn score(slot: u64, tokens: Vec<Token>, from: usize, reply: oneshot::Sender<Result<Vec<f64>>>) -> Self {
-        Self { slot, tokens, next_row: from - 1, ask: Ask::Score { scores: Vec::new(), reply } }
+    pub(super) fn score(
+        slot: u64,
+        tokens: Vec<Token>,
+        from: usize,
+        top: usize,
+        reply: oneshot::Sender<Result<Vec<Sampled>>>,
+    ) -> Self {
+        Self { slot, tokens, next_row: from - 1, ask: Ask::Score { top, scores: Vec::new(), reply } }
     }
 
     pub(super) fn logits(slot: u64, tokens: Vec<Token>, from: usize, reply: oneshot::Sender<Result<Vec<Row>>>) -> Self {
@@ -86,9 +92,17 @@ impl Work {
     /// What the row at `next_row + ahead` leads to. The row is used as scratch.
     pub(super) fn outcome(&self, ahead: usize, logits: &mut [f32]) -> Outcome {
         let outcome = match &self.ask {
-            Ask::Score { .. } => logprob(logits, self.tokens[self.next_row + ahead + 1]).map(Outcome::Score),
+            Ask::Score { top, .. } => {
+                let token = self.tokens[self.next_row + ahead + 1];
+                let scored = logprob(logits, token).zip(likeliest(logits, *top));
+                scored.map(|(logprob, top)| Outcome::Score(Sampled { token, logprob, top }))
+            }
             Ask::Logits { .. } => log_softmax(logits).map(|()| Outcome::Row(logits.to_vec())),
-            Ask::Generate { plan, .. } => pick(logits, &self.tokens, &plan.sampling).map(Outcome::Token),
+            Ask::Generate { plan, .. } => {
+                let top = likeliest(logits, plan.top_logprobs);
+                let sampled = pick(logits, &self.tokens, &plan.sampling);
+                sampled.zip(top).map(|(sampled, top)| Outcome::Token(Sampled { top, ..sampled }))
+            }
         };
         outcome.unwrap_or(Outcome::NotFinite)
     }
@@ -127,7 +141,7 @@ impl Work {
             return Some(self);
         }
         match self.ask {
-            Ask::Score { scores, reply } => drop(reply.send(Ok(scores))),
+            Ask::Score { scores, reply, .. } => drop(reply.send(Ok(scores))),
             Ask::Logits { rows, reply } => drop(reply.send(Ok(rows))),
             // The reader may be far behind and the channel full: then this last item is left out, and the channel's end
             // says the same.

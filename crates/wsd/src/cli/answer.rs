@@ -86,7 +86,9 @@ mod tests {
     #[test]
     fn the_summary_names_switch_and_speeds() {
         let mut trace = Trace::new();
-        let token = |by| Event::Token(TokenRecord { id: 1, text: "a".into(), logprob: None, by, confidence: None });
+        let token = |by| {
+            Event::Token(TokenRecord { id: 1, text: "a".into(), logprob: None, by, confidence: None, top: vec![] })
+        };
         for event in [
             token(Role::Draft),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),

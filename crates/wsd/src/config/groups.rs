@@ -1,5 +1,6 @@
 //! The settings there are, in groups that the command line and `wsd.toml` fill alike.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -129,6 +130,49 @@ group! {
         /// Give the prompt to both models as it is, without any chat form [default: false]
         #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
         raw: bool,
+    }
+}
+
+group! {
+    /// How the server is reached and how much it takes on.
+    #[command(next_help_heading = "Server")]
+    ServeArgs {
+        /// Address to listen on [default: 127.0.0.1]
+        #[arg(long, value_name = "ADDRESS")]
+        host: IpAddr,
+        /// Port to listen on; 0 takes a free one [default: 8080]
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+        /// The key that clients must send; better given by the environment or a file, where others cannot see it
+        #[arg(long, value_name = "KEY", env = "WSD_API_KEY", hide_env_values = true)]
+        api_key: String,
+        /// A file of keys that clients may send, one to a line
+        #[arg(long, value_name = "FILE")]
+        api_key_file: PathBuf,
+        /// Listen beyond this machine although there is no key [default: false]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+        insecure: bool,
+        /// Answers written at a time [default: 16]
+        #[arg(long, value_name = "N")]
+        max_concurrent: usize,
+        /// Requests that may wait beside them; more are sent away. Few, so that who waits does not wait long [default: 8]
+        #[arg(long, value_name = "N")]
+        max_queue: usize,
+        /// Seconds after which an answer is cut off [default: 600]
+        #[arg(long, value_name = "SECONDS")]
+        request_timeout_seconds: u64,
+        /// Seconds that running answers are given when the server is stopped [default: 90]
+        #[arg(long, value_name = "SECONDS")]
+        drain_timeout_seconds: u64,
+        /// Seconds that a client may take to send its headers, and then its body [default: 15]
+        #[arg(long, value_name = "SECONDS")]
+        header_timeout_seconds: u64,
+        /// Seconds of silence after which a stream says that it lives [default: 5]
+        #[arg(long, value_name = "SECONDS")]
+        keep_alive_seconds: u64,
+        /// Let pages of this origin call the server, such as https://chat.example; may be repeated [default: none]
+        #[arg(long, value_name = "ORIGIN")]
+        cors: Vec<String>,
     }
 }
 

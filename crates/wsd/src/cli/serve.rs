@@ -1,0 +1,93 @@
+//! `wsd serve`: answers over HTTP.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::net::TcpListener;
+use wsd::config::{ConfigError, KeySource, Partial, ServeArgs};
+use wsd::models;
+use wsd::serve::{App, Keys, serve};
+use wsd_core::{Error, Role};
+
+use super::output::note;
+use super::{Ending, Look};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  wsd serve
+      The built-in pair on http://127.0.0.1:8080; open it in a browser to see who writes what.
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+      -d '{\"model\": \"wsd\", \"messages\": [{\"role\": \"user\", \"content\": \"What colour is a fox?\"}]}'
+      Any client of OpenAI's protocol will do. The models are the strategies: wsd, base, draft.
+  wsd serve --base ./llama-8b --draft ./aligned-1b --max-concurrent 32 -n 1024
+      Your own pair; at most 32 answers at a time and 1024 tokens in each, unless a request says otherwise.
+  WSD_API_KEY=$(cat key) wsd serve --host 0.0.0.0 --port 80
+      For other machines. Without a key the server listens to this machine only, unless --insecure.";
+
+#[derive(Args, Debug)]
+#[command(mut_arg("raw", |arg| arg.hide(true)))]
+pub(crate) struct ServeCommand {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(flatten)]
+    settings: Partial,
+}
+
+pub(crate) async fn run(mut args: ServeCommand, look: &Look) -> Result<Ending> {
+    args.settings.serve = args.serve;
+    let partial = args.settings.clone().or(Partial::load(look.config.as_deref())?);
+    let seed = partial.sampling.seed;
+    let settings = look.settings(args.settings)?;
+    let refuse = |name, limit, value: String| Err(ConfigError::Value(Error::Setting { name, limit, value }).into());
+    if settings.prompt.raw {
+        return refuse("raw", "left out: /v1/completions is for raw text", "true".into());
+    }
+    let (keys, address) = (keys(&settings.serve.keys)?, settings.serve.address);
+    if keys.is_empty() && !address.ip().is_loopback() && !settings.serve.insecure {
+        let limit = "a loopback address where there is no API key\n  hint: set WSD_API_KEY or --api-key-file, or say --insecure";
+        return refuse("host", limit, address.ip().to_string());
+    }
+    // Before the models, which take long.
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    // A request that is scored and then continued holds one session at a time.
+    let sessions = settings.serve.max_concurrent;
+    let models = models::load(&settings, &[Role::Draft, Role::Base], sessions, look.progress().as_mut())?;
+    let app = Arc::new(App::new(models, settings, seed, keys));
+    if !look.quiet {
+        note(&format!("listening on http://{address}"));
+    }
+    serve(app, listener, stopped(look.quiet)).await?;
+    Ok(Ending::Done)
+}
+
+fn keys(source: &KeySource) -> Result<Keys> {
+    let file = source.file.as_ref().map(fs_err::read_to_string).transpose()?;
+    let keys = Keys::new(source.key.iter().map(String::as_str).chain(file.iter().flat_map(|text| text.lines())));
+    if keys.is_empty() && (source.key.is_some() || source.file.is_some()) {
+        bail!("the API key is empty\n  hint: an empty key would leave the server open");
+    }
+    Ok(keys)
+}
+
+/// Until the server is told to stop.
+async fn stopped(quiet: bool) {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<Option<()>>();
+    tokio::select! {
+        _ = interrupt => {}
+        _ = terminate => {}
+    }
+    if !quiet {
+        note("stopping: running answers are written to their end");
+    }
+}

@@ -1,0 +1,142 @@
+//! What a client is told when a request cannot be answered: OpenAI's error object.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use wsd_core::Error;
+
+/// A refusal or a failure, in words for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    /// The parameter at fault.
+    param: Option<String>,
+    code: Option<&'static str>,
+    /// Seconds after which another attempt may succeed.
+    retry_after: Option<u32>,
+    /// How a client may say who it is.
+    challenge: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, kind, message, param: None, code: None, retry_after: None, challenge: None }
+    }
+
+    /// A request that cannot be understood.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// A parameter with a value that is not taken.
+    pub(super) fn parameter(name: impl Into<String>, message: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { code: Some("invalid_value"), ..Self::invalid(format!("`{name}` {}", message.into())) }.about(name)
+    }
+
+    /// A parameter that this server does not know, or knows and cannot obey.
+    pub(super) fn unknown(name: impl Into<String>, message: &str) -> Self {
+        let name = name.into();
+        Self { code: Some("unknown_parameter"), ..Self::invalid(format!("`{name}` {message}")) }.about(name)
+    }
+
+    pub(super) fn unknown_model(name: &str, known: &str) -> Self {
+        let message = format!("there is no model `{name}`; there are {known}");
+        let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
+        Self { code: Some("model_not_found"), ..error }.about("model")
+    }
+
+    pub(super) fn no_key(challenge: &'static str) -> Self {
+        let error = Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "this server wants a valid API key");
+        Self { code: Some("invalid_api_key"), challenge: Some(challenge), ..error }
+    }
+
+    pub(super) fn not_found(path: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("there is nothing at {path}"))
+    }
+
+    pub(super) fn method(method: &str, path: &str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", format!("{path} does not take {method}"))
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let message = format!("the request's body may have at most {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
+    }
+
+    pub(super) fn slow_body(seconds: u64) -> Self {
+        let message = format!("the request's body did not arrive within {seconds} s");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
+    }
+
+    pub(super) fn media_type() -> Self {
+        let message = "the body must be JSON, sent as Content-Type: application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
+    }
+
+    pub(super) fn busy(running: usize, queued: usize) -> Self {
+        let message = format!("the server is full: {running} answers at a time and {queued} requests waiting");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
+    }
+
+    pub(super) fn closing() -> Self {
+        let error =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", "the server is shutting down");
+        Self { retry_after: Some(5), ..error }
+    }
+
+    pub(super) fn late(seconds: u64) -> Self {
+        let message = format!("the answer was not complete within the server's limit of {seconds} s");
+        Self { code: Some("timeout"), ..Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message) }
+    }
+
+    /// A fault of the server's own, which its log describes.
+    pub(super) fn internal() -> Self {
+        let message = "the server failed to answer; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    fn about(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The object that clients read.
+    pub(super) fn body(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, given: {value}")),
+            Error::PromptTooLong { .. } => {
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(error.to_string()) }
+            }
+            Error::NotFinite { .. } | Error::Engine { .. } | Error::Io(_) => {
+                eprintln!("error: {error}");
+                Self::internal()
+            }
+            _ => Self::invalid(error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        response
+    }
+}

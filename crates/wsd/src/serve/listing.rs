@@ -1,0 +1,68 @@
+//! What there is: `GET /v1/models`, and whether the server lives, is ready and what it has done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use wsd_core::{RECIPES, Recipe, Role};
+
+use super::App;
+use super::error::ApiError;
+
+fn entry(app: &App, recipe: &Recipe) -> Value {
+    let models = recipe.needs.iter().filter_map(|&(role, _)| app.models.get(role).map(|engine| (role, engine.card())));
+    let max_len = models.clone().map(|(_, card)| card.max_len).min();
+    let names = models.map(|(role, card)| (role.to_string(), json!(card.name))).collect::<serde_json::Map<_, _>>();
+    json!({
+        "id": recipe.name, "object": "model", "created": app.started, "owned_by": "wsd",
+        "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names},
+    })
+}
+
+pub(super) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    let entries: Vec<_> = RECIPES.iter().map(|recipe| entry(&app, recipe)).collect();
+    Json(json!({"object": "list", "data": entries}))
+}
+
+pub(super) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let recipe = super::request::recipe(&app, Some(name), None)?;
+    Ok(Json(entry(&app, recipe)))
+}
+
+/// The process lives.
+pub(super) async fn health() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// New requests are taken.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    if app.closing.load(Ordering::SeqCst) {
+        return ApiError::closing().into_response();
+    }
+    (StatusCode::OK, Json(json!({"status": "ready"}))).into_response()
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let admission = &app.admission;
+    let mut gauges = vec![
+        ("vllm:num_requests_running", "Answers being written.", String::new(), admission.running()),
+        ("vllm:num_requests_waiting", "Answers that wait for a slot.", String::new(), admission.waiting()),
+        ("wsd_slots", "Answers that can be written at a time.", String::new(), admission.max_concurrent()),
+    ];
+    let engines = [Role::Draft, Role::Base].map(|role| (role, app.models.get(role).map(|engine| engine.activity())));
+    for (name, help, value) in [
+        ("wsd_engine_slots", "Sessions that hold a cache.", (|a| a.slots) as fn(wsd_core::Activity) -> usize),
+        ("wsd_engine_working", "Questions being answered.", |a| a.working),
+        ("wsd_engine_steps", "Batches run so far.", |a| a.steps),
+    ] {
+        for (role, activity) in &engines {
+            gauges.extend(activity.map(|activity| (name, help, format!("role=\"{role}\""), value(activity))));
+        }
+    }
+    let text = app.metrics.render(&gauges);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}

@@ -1,0 +1,157 @@
+//! Counters and histograms in Prometheus' text form; vLLM's names where it has the same quantity.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+/// A quantity that is counted or measured.
+pub(super) struct Metric {
+    name: &'static str,
+    help: &'static str,
+    /// Upper bounds of the histogram's buckets; a counter has none.
+    bounds: &'static [f64],
+}
+
+const SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const TOKENS: &[f64] = &[0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const SHARES: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $id:ident = $name:literal $bounds:expr;)*) => {
+        $(pub(super) static $id: Metric = Metric { name: $name, help: concat!($($help),+).trim_ascii_start(), bounds: $bounds };)*
+        static ALL: &[&Metric] = &[$(&$id),*];
+    };
+}
+
+metrics! {
+    /// HTTP requests by route and status.
+    HTTP = "wsd_http_requests_total" &[];
+    /// Answers that came to their end.
+    FINISHED = "vllm:request_success_total" &[];
+    /// Answers whose reader left, or that failed.
+    BROKEN = "wsd_requests_broken_total" &[];
+    /// Requests sent away because the queue was full.
+    REJECTED = "wsd_requests_rejected_total" &[];
+    /// Tokens in prompts.
+    PROMPT_TOKENS = "vllm:prompt_tokens_total" &[];
+    /// Tokens in answers.
+    GENERATION_TOKENS = "vllm:generation_tokens_total" &[];
+    /// Tokens in answers by author.
+    AUTHOR_TOKENS = "wsd_tokens_total" &[];
+    /// Answers of two models by what ended the draft: the window passed, or not.
+    SWITCHES = "wsd_switches_total" &[];
+    /// Token at which the base took over.
+    SWITCH_POSITION = "wsd_switch_position" TOKENS;
+    /// The window's geometric mean at the switch.
+    SWITCH_CONFIDENCE = "wsd_switch_confidence" SHARES;
+    /// The window's geometric mean at each drafted token.
+    WINDOW_CONFIDENCE = "wsd_window_confidence" SHARES;
+    /// From the request to its slot.
+    QUEUE_TIME = "vllm:request_queue_time_seconds" SECONDS;
+    /// From the request to the first token.
+    FIRST_TOKEN = "vllm:time_to_first_token_seconds" SECONDS;
+    /// Between two tokens.
+    TOKEN_TIME = "vllm:inter_token_latency_seconds" SECONDS;
+    /// From the request to its end.
+    REQUEST_TIME = "vllm:e2e_request_latency_seconds" SECONDS;
+}
+
+#[derive(Default)]
+struct Series {
+    /// How many values fell into each bucket, and above all of them.
+    buckets: Vec<u64>,
+    sum: f64,
+}
+
+/// All series so far, by metric and labels.
+#[derive(Default)]
+pub(super) struct Metrics(Mutex<BTreeMap<(&'static str, String), Series>>);
+
+impl Metrics {
+    fn change(&self, metric: &Metric, labels: String, change: impl FnOnce(&mut Series)) {
+        let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(series.entry((metric.name, labels)).or_default());
+    }
+
+    /// Count up.
+    pub(super) fn add(&self, metric: &Metric, labels: &[(&str, &str)], count: usize) {
+        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        self.change(metric, labels.join(","), |series| series.sum += count as f64);
+    }
+
+    /// Take in a measured value.
+    pub(super) fn observe(&self, metric: &Metric, value: f64) {
+        self.change(metric, String::new(), |series| {
+            series.buckets.resize(metric.bounds.len() + 1, 0);
+            series.buckets[metric.bounds.partition_point(|&bound| bound < value)] += 1;
+            series.sum += value;
+        });
+    }
+
+    /// Everything, with `gauges` of the moment: name, help, labels, value.
+    pub(super) fn render(&self, gauges: &[(&str, &str, String, usize)]) -> String {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        for metric in ALL {
+            let kind = if metric.bounds.is_empty() { "counter" } else { "histogram" };
+            let _ = writeln!(text, "# HELP {} {}\n# TYPE {0} {kind}", metric.name, metric.help);
+            for ((_, labels), series) in all.iter().filter(|((name, _), _)| *name == metric.name) {
+                series.render(metric, labels, &mut text);
+            }
+        }
+        let mut last = "";
+        for (name, help, labels, value) in gauges {
+            if *name != last {
+                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+            }
+            let _ = writeln!(text, "{name}{{{labels}}} {value}");
+            last = name;
+        }
+        text
+    }
+}
+
+impl Series {
+    fn render(&self, metric: &Metric, labels: &str, text: &mut String) {
+        let name = metric.name;
+        if metric.bounds.is_empty() {
+            let _ = writeln!(text, "{name}{{{labels}}} {}", self.sum);
+            return;
+        }
+        let mut count = 0;
+        for (bound, more) in metric.bounds.iter().map(f64::to_string).chain(["+Inf".into()]).zip(&self.buckets) {
+            count += more;
+            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(text, "{name}_sum {}\n{name}_count {count}", self.sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_add_up() {
+        let metrics = Metrics::default();
+        metrics.add(&AUTHOR_TOKENS, &[("by", "draft")], 2);
+        metrics.add(&AUTHOR_TOKENS, &[("by", "draft")], 3);
+        for value in [0.8, 0.81, 1.0] {
+            metrics.observe(&SWITCH_CONFIDENCE, value);
+        }
+        let text = metrics.render(&[("wsd_slots", "Slots.", "role=\"base\"".into(), 4)]);
+        for line in [
+            "# TYPE wsd_tokens_total counter",
+            "wsd_tokens_total{by=\"draft\"} 5",
+            "wsd_switch_confidence_bucket{le=\"0.8\"} 1",
+            "wsd_switch_confidence_bucket{le=\"0.9\"} 2",
+            "wsd_switch_confidence_bucket{le=\"+Inf\"} 3",
+            "wsd_switch_confidence_count 3",
+            "wsd_slots{role=\"base\"} 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `GET /openapi.json`: what can be asked, with the limits that hold.
+
+use axum::Json;
+use serde_json::{Value, json};
+use wsd_core::{RECIPES, Rule};
+
+use super::request::{MAX_ANSWERS, MAX_MESSAGES, MAX_N, MAX_STOPS, MAX_TOKENS, MAX_TOP};
+
+pub(super) async fn document() -> Json<Value> {
+    Json(json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "wsd",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Weak-to-Strong Decoding behind OpenAI's protocol. Each strategy is a model.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{}, {"key": []}],
+        "paths": paths(),
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                "Error": error(), "Reply": {"type": "object"}, "ChatRequest": chat(), "CompletionRequest": completion(),
+                "Message": message(), "Wsd": wsd(), "TokenizeRequest": tokenize(),
+                "DetokenizeRequest": object(json!({"model": model(), "tokens": ids(0)}), &["tokens"]),
+            },
+        },
+    }))
+}
+
+fn paths() -> Value {
+    let fault = |about: &str| json!({"description": about, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}});
+    let get = |about: &str, media: &str| {
+        let reply = json!({"description": about, "content": {media: {"schema": {}}}});
+        json!({"get": {"summary": about, "responses": {"200": reply, "401": fault("No valid key."), "503": fault("Shutting down.")}}})
+    };
+    let post = |about: &str, schema: &str, streams: bool| {
+        let mut content = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Reply"}}});
+        if streams {
+            content["text/event-stream"] = json!({"schema": {"type": "object"}});
+        }
+        let mut responses = json!({"200": {"description": about, "content": content}});
+        for (status, about) in [
+            ("400", "A parameter is unknown, unsupported or outside its limits; the error names it."),
+            ("401", "No valid key."),
+            ("404", "No such model."),
+            ("408", "The body was too slow."),
+            ("413", "The body is too large."),
+            ("415", "The body is not JSON."),
+            ("429", "The queue is full; Retry-After says when to come back."),
+            ("500", "The server failed."),
+            ("503", "Shutting down."),
+            ("504", "The answer took too long."),
+        ] {
+            responses[status] = fault(about);
+        }
+        let schema = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
+        let body = json!({"required": true, "content": {"application/json": schema}});
+        json!({"post": {"summary": about, "requestBody": body, "responses": responses}})
+    };
+    let mut model = get("One model", "application/json");
+    model["get"]["parameters"] =
+        json!([{"name": "model", "in": "path", "required": true, "schema": {"type": "string", "enum": names()}}]);
+    model["get"]["responses"]["404"] = fault("No such model.");
+    json!({
+        "/v1/chat/completions": post("Answer a conversation", "ChatRequest", true),
+        "/v1/completions": post("Continue texts or token ids", "CompletionRequest", true),
+        "/v1/models": get("The models: one for each strategy", "application/json"),
+        "/v1/models/{model}": model,
+        "/tokenize": post("Text or a conversation to token ids", "TokenizeRequest", false),
+        "/detokenize": post("Token ids to text", "DetokenizeRequest", false),
+        "/tokenizer_info": get("The special tokens behind /tokenize", "application/json"),
+        "/health": get("Whether the process lives", "application/json"),
+        "/ready": get("Whether requests are taken", "application/json"),
+        "/metrics": get("Prometheus metrics", "text/plain"),
+        "/openapi.json": get("This document", "application/json"),
+        "/": get("The page", "text/html"),
+    })
+}
+
+fn names() -> Vec<&'static str> {
+    RECIPES.iter().map(|recipe| recipe.name).collect()
+}
+
+fn model() -> Value {
+    json!({"type": ["string", "null"], "enum": names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()})
+}
+
+fn object(properties: Value, required: &[&str]) -> Value {
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+fn number(kind: &str, least: f64, most: f64) -> Value {
+    json!({"type": [kind, "null"], "minimum": least, "maximum": most})
+}
+
+fn whole(least: usize, most: usize) -> Value {
+    json!({"type": ["integer", "null"], "minimum": least, "maximum": most})
+}
+
+fn ids(least: usize) -> Value {
+    json!({"type": "array", "minItems": least, "items": {"type": "integer", "minimum": 0, "maximum": u32::MAX}})
+}
+
+/// What both protocols take.
+fn common() -> Value {
+    let flag = json!({"type": ["boolean", "null"]});
+    let (stops, bytes) = MAX_STOPS;
+    let stop = json!({"type": "string", "maxLength": bytes / 4});
+    json!({
+        "model": model(),
+        "temperature": number("number", 0.0, 100.0),
+        "top_p": {"type": ["number", "null"], "minimum": 0.001, "maximum": 1},
+        "top_k": {"type": ["integer", "null"], "minimum": -1, "maximum": MAX_TOKENS},
+        "min_p": number("number", 0.0, 1.0),
+        "repetition_penalty": {"type": ["number", "null"], "minimum": 0.001, "maximum": 100},
+        "seed": {"type": ["integer", "null"], "minimum": i64::MIN, "maximum": i64::MAX},
+        "stop": {"anyOf": [stop, {"type": "array", "maxItems": stops, "items": stop}, {"type": "null"}]},
+        "n": whole(1, MAX_N),
+        "max_tokens": whole(1, MAX_TOKENS),
+        "stream": flag,
+        "user": {"type": ["string", "null"]},
+        "wsd": {"$ref": "#/components/schemas/Wsd"},
+    })
+}
+
+fn chat() -> Value {
+    let mut fields = common();
+    let more = json!({
+        "messages": {
+            "type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": {"$ref": "#/components/schemas/Message"},
+        },
+        "max_completion_tokens": whole(1, MAX_TOKENS),
+        "logprobs": {"type": ["boolean", "null"]},
+        "top_logprobs": whole(0, MAX_TOP),
+        "stream_options": stream_options(),
+        "continue_final_message": {"type": ["boolean", "null"]},
+        "add_generation_prompt": {"type": ["boolean", "null"]},
+    });
+    extend(&mut fields, more);
+    object(fields, &["messages"])
+}
+
+fn completion() -> Value {
+    let mut fields = common();
+    let texts = json!({"type": "array", "minItems": 1, "maxItems": MAX_ANSWERS, "items": {"type": "string"}});
+    let lists = json!({"type": "array", "minItems": 1, "maxItems": MAX_ANSWERS, "items": ids(1)});
+    let more = json!({
+        "prompt": {"anyOf": [{"type": "string"}, ids(1), texts, lists]},
+        "echo": {"type": ["boolean", "null"]},
+        "logprobs": whole(0, MAX_TOP),
+        "stream_options": stream_options(),
+    });
+    extend(&mut fields, more);
+    object(fields, &["prompt"])
+}
+
+fn stream_options() -> Value {
+    let mut options = object(json!({"include_usage": {"type": ["boolean", "null"]}}), &[]);
+    options["type"] = json!(["object", "null"]);
+    options
+}
+
+fn message() -> Value {
+    let part = object(json!({"type": {"const": "text"}, "text": {"type": "string"}}), &["type", "text"]);
+    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}]});
+    let role = json!({"enum": ["system", "developer", "user", "assistant"]});
+    object(json!({"role": role, "content": content}), &["role", "content"])
+}
+
+fn wsd() -> Value {
+    let fields = json!({
+        "strategy": {"enum": names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()},
+        "window": whole(1, Rule::MAX_WINDOW),
+        "threshold": number("number", 0.0, 1.0),
+        "max_draft_tokens": whole(1, MAX_TOKENS),
+        "chunk_tokens": whole(1, MAX_TOKENS),
+        "on_draft_end": {"enum": ["continue", "stop", null]},
+        "tokens": {"type": ["boolean", "null"], "description": "Author and confidence of each token."},
+    });
+    let mut schema = object(fields, &[]);
+    schema["type"] = json!(["object", "null"]);
+    schema
+}
+
+fn tokenize() -> Value {
+    let flag = json!({"type": ["boolean", "null"]});
+    let messages = chat()["properties"]["messages"].clone();
+    let common = json!({"model": model(), "add_special_tokens": flag, "return_token_strs": flag});
+    let form = |name: &str, schema: Value| {
+        let mut fields = common.clone();
+        fields[name] = schema;
+        object(fields, &[name])
+    };
+    json!({"anyOf": [form("prompt", json!({"type": "string"})), form("messages", messages)]})
+}
+
+fn error() -> Value {
+    let text = json!({"type": ["string", "null"]});
+    let fields = json!({"message": {"type": "string"}, "type": {"type": "string"}, "param": text, "code": text});
+    object(json!({"error": object(fields, &["message", "type", "param", "code"])}), &["error"])
+}
+
+fn extend(fields: &mut Value, more: Value) {
+    if let (Value::Object(fields), Value::Object(more)) = (fields, more) {
+        fields.extend(more);
+    }
+}

@@ -1,0 +1,240 @@
+//! What chat and text completions have in common: how to decode, checked against every limit before any work.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wsd_core::{Engine, Job, Prompt, RECIPES, Recipe, Rule, Strategy};
+
+use super::App;
+use super::error::ApiError;
+use super::fields::Fields;
+
+/// Bytes in a request's body.
+pub(super) const MAX_BODY: usize = 2 << 20;
+/// Answers to one prompt.
+pub(super) const MAX_N: usize = 16;
+/// Answers in one request.
+pub(super) const MAX_ANSWERS: usize = 128;
+/// Stop strings, and bytes in each.
+pub(super) const MAX_STOPS: (usize, usize) = (16, 256);
+/// Alternatives named at each token.
+pub(super) const MAX_TOP: usize = 20;
+/// Messages in a conversation.
+pub(super) const MAX_MESSAGES: usize = 1024;
+/// Tokens asked for; the context may end an answer sooner.
+pub(super) const MAX_TOKENS: usize = 1 << 20;
+
+/// Parameters of OpenAI's that are taken where they ask for nothing, with the values that do.
+const NEUTRAL: &[(&str, &[&str])] = &[
+    ("audio", &[]),
+    ("best_of", &["1"]),
+    ("frequency_penalty", &["0"]),
+    ("presence_penalty", &["0"]),
+    ("logit_bias", &["{}"]),
+    ("response_format", &["{\"type\":\"text\"}"]),
+    ("tools", &["[]"]),
+    ("tool_choice", &["\"none\"", "\"auto\""]),
+    ("parallel_tool_calls", &["true", "false"]),
+    ("function_call", &["\"none\"", "\"auto\""]),
+    ("functions", &["[]"]),
+    ("metadata", &["{}"]),
+    ("modalities", &["[\"text\"]"]),
+    ("prediction", &[]),
+    ("reasoning_effort", &[]),
+    ("service_tier", &["\"auto\"", "\"default\""]),
+    ("store", &["false"]),
+    ("suffix", &["\"\""]),
+    ("verbosity", &[]),
+    ("web_search_options", &[]),
+];
+
+/// How a request wants to be answered.
+pub(super) struct Ask {
+    /// The strategy's name, which is the model's.
+    pub(super) model: &'static str,
+    /// Whether one model answers by itself.
+    is_alone: bool,
+    pub(super) strategy: Arc<dyn Strategy>,
+    /// The job, but for its prompt and the seeds of further answers.
+    job: Job,
+    /// Answers to each prompt.
+    pub(super) n: usize,
+    pub(super) stream: bool,
+    /// Whether a stream ends with a count of tokens.
+    pub(super) include_usage: bool,
+    /// Whether each token comes with author and confidence.
+    pub(super) details: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Ask {
+    /// Take the common parameters.
+    pub(super) fn parse(app: &App, fields: &mut Fields) -> Result<Self, ApiError> {
+        let defaults = &app.settings;
+        let mut wsd = Fields::new(fields.take("wsd")?.unwrap_or_else(|| json!({})), "wsd")?;
+        let recipe = recipe(app, fields.take("model")?, wsd.take("strategy")?)?;
+        let mut options = defaults.options;
+        options.rule = Rule::parse(
+            wsd.take("window")?.unwrap_or(options.rule.window()),
+            wsd.take("threshold")?.unwrap_or(options.rule.threshold()),
+        )?;
+        let draft = wsd.number("max_draft_tokens", 1, MAX_TOKENS)?;
+        options.max_draft_tokens = draft.unwrap_or(options.max_draft_tokens);
+        options.chunk_tokens = wsd.number("chunk_tokens", 1, MAX_TOKENS)?.unwrap_or(options.chunk_tokens);
+        options.on_draft_end = wsd.take("on_draft_end")?.unwrap_or(options.on_draft_end);
+        let details = wsd.take("tokens")?.unwrap_or(false);
+        wsd.finish()?;
+
+        let mut sampling = defaults.sampling;
+        sampling.temperature = fields.take("temperature")?.unwrap_or(sampling.temperature);
+        sampling.top_p = fields.take("top_p")?.unwrap_or(sampling.top_p);
+        sampling.top_k = top_k(fields)?.unwrap_or(sampling.top_k);
+        sampling.min_p = fields.take("min_p")?.unwrap_or(sampling.min_p);
+        let penalty = fields.take("repetition_penalty")?;
+        sampling.repetition_penalty = penalty.unwrap_or(sampling.repetition_penalty);
+        sampling.seed = match fields.take::<i64>("seed")? {
+            Some(seed) => seed.cast_unsigned(),
+            None => app.seed.unwrap_or_else(|| app.random_seed()),
+        };
+        let sampling = sampling.check()?;
+
+        let mut stop = defaults.stop.clone();
+        stop.extend(stops(fields)?);
+        let n = fields.number("n", 1, MAX_N)?.unwrap_or(1);
+        let stream = fields.take("stream")?.unwrap_or(false);
+        let include_usage = include_usage(fields, stream)?;
+        // Says who asks; there is nothing that could be done with it.
+        fields.take::<String>("user")?;
+        fields.unsupported(NEUTRAL)?;
+        let strategy = recipe.build(&app.models, options)?;
+        let prompt = Prompt::Tokens(Vec::new());
+        let job = Job { prompt, max_tokens: defaults.max_tokens, sampling, stop, top_logprobs: 0 };
+        Ok(Self {
+            model: recipe.name,
+            is_alone: recipe.needs.len() == 1,
+            strategy,
+            job,
+            n,
+            stream,
+            include_usage,
+            details,
+        })
+    }
+
+    /// Set what the two protocols spell differently.
+    pub(super) fn limits(&mut self, max_tokens: Option<usize>, top_logprobs: usize) {
+        self.job.max_tokens = max_tokens.unwrap_or(self.job.max_tokens);
+        self.job.top_logprobs = top_logprobs;
+    }
+
+    /// The jobs of these prompts: `n` for each, with seeds that follow each other.
+    pub(super) fn jobs(&self, prompts: &[Prompt]) -> Result<Vec<Job>, ApiError> {
+        if prompts.len() * self.n > MAX_ANSWERS {
+            let message = format!("and `prompt` ask for {} answers; at most {MAX_ANSWERS}", prompts.len() * self.n);
+            return Err(ApiError::parameter("n", message));
+        }
+        let jobs = prompts.iter().flat_map(|prompt| {
+            (0..self.n as u64).map(move |i| {
+                let mut job = Job { prompt: prompt.clone(), ..self.job.clone() };
+                job.sampling.seed = job.sampling.seed.wrapping_add(i);
+                job
+            })
+        });
+        Ok(jobs.collect())
+    }
+
+    /// The model whose tokens the answers are made of.
+    pub(super) fn speaker(&self) -> &Arc<dyn Engine> {
+        self.strategy.speaker()
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    pub(super) fn max_tokens(&self) -> usize {
+        self.job.max_tokens
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.job.sampling.seed
+    }
+}
+
+/// The strategy of a request: `wsd.strategy`, or the one that the model's name names, or the server's own.
+pub(super) fn recipe(app: &App, model: Option<String>, strategy: Option<String>) -> Result<&'static Recipe, ApiError> {
+    let names = || RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
+    let model = match model {
+        Some(name) => Recipe::find(&name).map_err(|_| ApiError::unknown_model(&name, &names()))?,
+        None => app.settings.recipe,
+    };
+    match strategy {
+        Some(name) => Recipe::find(&name)
+            .map_err(|_| ApiError::parameter("wsd.strategy", format!("must be one of {}, given: {name}", names()))),
+        None => Ok(model),
+    }
+}
+
+/// `top_k`; vLLM's clients write -1 for all.
+fn top_k(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    match fields.take::<i64>("top_k")? {
+        Some(-1) => Ok(Some(0)),
+        Some(value) => usize::try_from(value)
+            .map(Some)
+            .map_err(|_| ApiError::parameter("top_k", "must be at least 0, or -1 for all")),
+        None => Ok(None),
+    }
+}
+
+fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let stops = match fields.take("stop")? {
+        None => Vec::new(),
+        Some(OneOrMany::One(stop)) => vec![stop],
+        Some(OneOrMany::Many(stops)) => stops,
+    };
+    let (most, bytes) = MAX_STOPS;
+    if stops.len() > most || stops.iter().any(|stop| stop.len() > bytes) {
+        return Err(ApiError::parameter("stop", format!("may hold at most {most} strings of at most {bytes} bytes")));
+    }
+    Ok(stops)
+}
+
+fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
+    let Some(options) = fields.take::<Value>("stream_options")? else { return Ok(false) };
+    if !stream {
+        return Err(ApiError::parameter("stream_options", "needs `stream`"));
+    }
+    let mut options = Fields::new(options, "stream_options")?;
+    let include = options.take("include_usage")?.unwrap_or(false);
+    // Padding against listeners on the wire.
+    options.unsupported(&[("include_obfuscation", &["false"])])?;
+    options.finish()?;
+    Ok(include)
+}
+
+/// The body's fields, once all of it is here.
+pub(super) async fn read(app: &App, headers: &HeaderMap, body: axum::body::Body) -> Result<Fields, ApiError> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(ApiError::media_type());
+    }
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > MAX_BODY) {
+        return Err(ApiError::body_too_large(MAX_BODY));
+    }
+    let patience = app.serve.header_timeout;
+    let body = match tokio::time::timeout(patience, axum::body::to_bytes(body, MAX_BODY)).await {
+        Err(_) => return Err(ApiError::slow_body(patience.as_secs())),
+        Ok(Err(_)) => return Err(ApiError::body_too_large(MAX_BODY)),
+        Ok(Ok(body)) => body,
+    };
+    Fields::parse(&body)
+}

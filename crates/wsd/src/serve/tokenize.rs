@@ -1,0 +1,74 @@
+//! `POST /tokenize` and `/detokenize`, and `GET /tokenizer_info`, in vLLM's form.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+use wsd_core::{Engine, Error, Models, Prompt, Role, Token};
+
+use super::App;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::request::{read, recipe};
+
+/// The model whose tokens the answers of a strategy are made of.
+fn speaker(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {
+    let recipe = recipe(app, fields.take("model")?, None)?;
+    let Models { base, draft } = &app.models;
+    let engine = if recipe.needs.iter().any(|&(role, _)| role == Role::Base) { base } else { draft };
+    engine.clone().ok_or_else(ApiError::internal)
+}
+
+pub(super) async fn tokenize(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let mut fields = read(&app, &headers, body).await?;
+    let engine = speaker(&app, &mut fields)?;
+    let special = fields.take("add_special_tokens")?.unwrap_or(true);
+    let pieces = fields.take("return_token_strs")?.unwrap_or(false);
+    let text = fields.take::<String>("prompt")?;
+    let tokens = match text {
+        Some(text) if special => engine.text().render(&Prompt::Raw(text))?.tokens,
+        Some(text) => engine.text().tokenizer().encode(&text)?,
+        None => engine.text().render(&super::chat::prompt(&app, &mut fields)?)?.tokens,
+    };
+    fields.finish()?;
+    let mut reply = json!({"count": tokens.len(), "max_model_len": engine.card().max_len, "tokens": tokens});
+    if pieces {
+        reply["token_strs"] = tokens.iter().map(|&token| super::reply::spell(engine.as_ref(), token)).collect();
+    }
+    Ok(Json(reply))
+}
+
+/// What lm-evaluation-harness wants to know of the tokenizer behind `/tokenize`.
+pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    let engine = speaker(&app, &mut Fields::new(json!({}), "")?)?;
+    let name = |token: Token| super::reply::spell(engine.as_ref(), token);
+    let bos = engine.text().render(&Prompt::Raw("a".into()))?.bos;
+    let eos = engine.card().end_tokens.first();
+    Ok(Json(json!({
+        "tokenizer_class": "wsd", "bos_token": bos.map(name), "eos_token": eos.map(|&token| name(token)),
+        "pad_token": null, "chat_template": null, "model_max_length": engine.card().max_len,
+    })))
+}
+
+pub(super) async fn detokenize(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let mut fields = read(&app, &headers, body).await?;
+    let engine = speaker(&app, &mut fields)?;
+    let tokens: Vec<Token> = fields.need("tokens")?;
+    fields.finish()?;
+    let limit = engine.card().vocab;
+    if let Some(&token) = tokens.iter().find(|&&token| token as usize >= limit) {
+        return Err(Error::TokenRange { engine: engine.card().name.clone(), token, limit }.into());
+    }
+    Ok(Json(json!({"prompt": engine.text().tokenizer().decode(&tokens)?})))
+}

@@ -1,0 +1,398 @@
+//! The server as its clients meet it: router and sockets, streams and refusals.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use support::{Server, ask, chat, events, long, settings};
+use wsd::serve::Keys;
+
+fn error(body: &Value) -> (&str, &str) {
+    (body["error"]["message"].as_str().unwrap(), body["error"]["param"].as_str().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn an_answer_says_who_wrote_what() {
+    let server = Server::builtin();
+    let (status, reply) = server.post("/v1/chat/completions", &chat(json!({"wsd": {"tokens": true}}))).await;
+    assert_eq!((status, &reply["object"]), (StatusCode::OK, &json!("chat.completion")), "{reply}");
+    let (choice, usage) = (&reply["choices"][0], &reply["usage"]);
+    let tokens = choice["wsd"]["tokens"].as_array().unwrap();
+    let text: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert_eq!(choice["message"]["content"], json!(text));
+    assert_eq!(usage["completion_tokens"], json!(tokens.len()));
+    let at = choice["wsd"]["handover"]["at"].as_u64().unwrap() as usize;
+    assert!(tokens[..=at].iter().all(|token| token["by"] == "draft"));
+    assert!(tokens[at + 1..].iter().all(|token| token["by"] == "base"));
+    assert_eq!(choice["wsd"]["by"], json!({"draft": at + 1, "base": tokens.len() - at - 1}));
+}
+
+#[tokio::test]
+async fn a_stream_is_the_answer_in_pieces() {
+    let server = Server::builtin();
+    let (_, whole) = server.post("/v1/chat/completions", &chat(json!({}))).await;
+    let asked = json!({"stream": true, "stream_options": {"include_usage": true}, "wsd": {"tokens": true}});
+    let body = server.text("/v1/chat/completions", &chat(asked)).await;
+    let (chunks, done) = events(&body);
+    assert!(done, "the last line is [DONE]");
+    let choices: Vec<_> = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()).collect();
+    assert_eq!(choices[0]["delta"]["role"], "assistant");
+    let text: String = choices.iter().filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+    assert_eq!(json!(text), whole["choices"][0]["message"]["content"]);
+    assert_eq!(
+        choices.iter().filter(|choice| choice["wsd"]["handover"]["at"].is_u64()).count(),
+        2,
+        "at the switch, and last"
+    );
+    assert_eq!(choices.last().unwrap()["finish_reason"], whole["choices"][0]["finish_reason"]);
+    let last = chunks.last().unwrap();
+    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]));
+    assert!(chunks.iter().all(|chunk| chunk["id"] == last["id"] && chunk["object"] == "chat.completion.chunk"));
+}
+
+#[tokio::test]
+async fn logprobs_are_the_same_however_they_are_asked_for() {
+    let server = Server::builtin();
+    let asked = json!({"logprobs": true, "top_logprobs": 3});
+    let (_, whole) = server.post("/v1/chat/completions", &chat(asked.clone())).await;
+    let content = whole["choices"][0]["logprobs"]["content"].as_array().unwrap().clone();
+    assert!(content.iter().all(|token| token["top_logprobs"].as_array().unwrap().len() == 3));
+    // The base is sure of what it writes itself: its token is the likeliest.
+    let last = content.last().unwrap();
+    assert_eq!(
+        (&last["token"], &last["logprob"]),
+        (&last["top_logprobs"][0]["token"], &last["top_logprobs"][0]["logprob"])
+    );
+    let mut asked = chat(asked);
+    asked["stream"] = json!(true);
+    let (chunks, _) = events(&server.text("/v1/chat/completions", &asked).await);
+    let lists = chunks.iter().filter_map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array());
+    assert_eq!(lists.flatten().cloned().collect::<Vec<_>>(), content);
+}
+
+#[tokio::test]
+async fn echoed_prompts_are_scored_by_the_base() {
+    let server = Server::builtin();
+    let ids: Vec<u32> = serde_json::from_value(
+        server.post("/tokenize", &json!({"prompt": "A fox is red.", "model": "base"})).await.1["tokens"].clone(),
+    )
+    .unwrap();
+    let asked = |prompt: Value, max_tokens: usize| json!({"prompt": prompt, "echo": true, "logprobs": 1, "max_tokens": max_tokens});
+    let (status, by_text) = server.post("/v1/completions", &asked(json!("A fox is red."), 0)).await;
+    assert_eq!(status, StatusCode::OK, "{by_text}");
+    let (_, by_ids) = server.post("/v1/completions", &asked(json!(ids), 0)).await;
+    let (_, more) = server.post("/v1/completions", &asked(json!([ids, ids]), 2)).await;
+    let logprobs = &by_text["choices"][0]["logprobs"];
+    let values = logprobs["token_logprobs"].as_array().unwrap();
+    assert_eq!((values.len(), &values[0]), (ids.len(), &Value::Null));
+    assert_eq!(logprobs, &by_ids["choices"][0]["logprobs"]);
+    assert_eq!(logprobs["text_offset"].as_array().unwrap().len(), ids.len());
+    for choice in more["choices"].as_array().unwrap() {
+        let longer = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        assert_eq!((&longer[..ids.len()], longer.len()), (&values[..], ids.len() + 2));
+        assert!(choice["text"].as_str().unwrap().starts_with("A fox is red."));
+    }
+    // lm-evaluation-harness looks for the likeliest token by its name.
+    let tops = logprobs["top_logprobs"].as_array().unwrap();
+    for (token, top) in logprobs["tokens"].as_array().unwrap().iter().zip(tops).skip(1) {
+        assert!(top.get(token.as_str().unwrap()).is_some(), "{token} {top}");
+    }
+}
+
+#[tokio::test]
+async fn n_answers_have_seeds_that_follow_each_other() {
+    let server = Server::builtin();
+    let random = |seed: u64, n: usize| chat(json!({"temperature": 1.0, "seed": seed, "n": n, "max_tokens": 12}));
+    let (_, three) = server.post("/v1/chat/completions", &random(5, 3)).await;
+    for (i, choice) in three["choices"].as_array().unwrap().iter().enumerate() {
+        let (_, one) = server.post("/v1/chat/completions", &random(5 + i as u64, 1)).await;
+        assert_eq!((&choice["message"], &choice["index"]), (&one["choices"][0]["message"], &json!(i)));
+        assert_eq!(choice["wsd"]["seed"], json!(5 + i));
+    }
+    let mut streamed = random(5, 3);
+    streamed["stream"] = json!(true);
+    let (chunks, _) = events(&server.text("/v1/chat/completions", &streamed).await);
+    for (i, choice) in three["choices"].as_array().unwrap().iter().enumerate() {
+        let mine =
+            chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()).filter(|c| c["index"] == json!(i));
+        let text: String = mine.filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+        assert_eq!(json!(text), choice["message"]["content"]);
+    }
+}
+
+#[tokio::test]
+async fn prefill_parts_and_strategies() {
+    let server = Server::builtin();
+    let user = json!({"role": "user", "content": [{"type": "text", "text": "What colour "}, {"type": "text", "text": "is a fox?"}]});
+    let (_, parts) = server.post("/v1/chat/completions", &json!({"model": "draft", "messages": [user]})).await;
+    let (_, plain) = server.post("/v1/chat/completions", &chat(json!({"wsd": {"strategy": "draft"}}))).await;
+    assert_eq!(parts["choices"][0]["message"], plain["choices"][0]["message"]);
+    assert_eq!((&parts["model"], &plain["model"]), (&json!("draft"), &json!("draft")));
+    let begun = json!({"role": "assistant", "content": "A fox"});
+    let (status, prefilled) = server
+        .post(
+            "/v1/chat/completions",
+            &json!({"messages": [user, begun], "continue_final_message": true, "stop": ["."]}),
+        )
+        .await;
+    assert_eq!(status, StatusCode::OK, "{prefilled}");
+    assert!(!prefilled["choices"][0]["message"]["content"].as_str().unwrap().contains('.'));
+    assert_eq!(prefilled["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn what_cannot_be_obeyed_is_named() {
+    let server = Server::builtin();
+    let messages = |extra: Value| chat(extra);
+    let text = |extra: Value| ask(json!({"prompt": "A fox"}), extra);
+    for (path, body, status, param) in [
+        ("/v1/chat/completions", messages(json!({"temprature": 1})), 400, "temprature"),
+        ("/v1/chat/completions", messages(json!({"frequency_penalty": 0.5})), 400, "frequency_penalty"),
+        ("/v1/chat/completions", messages(json!({"logit_bias": {"5": 1}})), 400, "logit_bias"),
+        ("/v1/chat/completions", messages(json!({"response_format": {"type": "json_object"}})), 400, "response_format"),
+        ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools"),
+        ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),
+        ("/v1/chat/completions", messages(json!({"temperature": "hot"})), 400, "temperature"),
+        ("/v1/chat/completions", messages(json!({"top_p": 0})), 400, "top_p"),
+        ("/v1/chat/completions", messages(json!({"n": 17})), 400, "n"),
+        ("/v1/chat/completions", messages(json!({"n": 0})), 400, "n"),
+        ("/v1/chat/completions", messages(json!({"max_tokens": 0})), 400, "max_tokens"),
+        ("/v1/chat/completions", messages(json!({"max_completion_tokens": -1})), 400, "max_completion_tokens"),
+        ("/v1/chat/completions", messages(json!({"top_logprobs": 2})), 400, "top_logprobs"),
+        ("/v1/chat/completions", messages(json!({"logprobs": true, "top_logprobs": 21})), 400, "top_logprobs"),
+        ("/v1/chat/completions", messages(json!({"stop": vec!["a"; 17]})), 400, "stop"),
+        ("/v1/chat/completions", messages(json!({"stop": "a".repeat(257)})), 400, "stop"),
+        ("/v1/chat/completions", messages(json!({"stream_options": {"include_usage": true}})), 400, "stream_options"),
+        ("/v1/chat/completions", messages(json!({"wsd": {"windw": 3}})), 400, "wsd.windw"),
+        ("/v1/chat/completions", messages(json!({"wsd": {"threshold": 1.5}})), 400, "threshold"),
+        ("/v1/chat/completions", messages(json!({"wsd": {"strategy": "magic"}})), 400, "wsd.strategy"),
+        ("/v1/chat/completions", messages(json!({"wsd": 1})), 400, "wsd"),
+        ("/v1/chat/completions", messages(json!({"model": "gpt-4"})), 404, "model"),
+        ("/v1/chat/completions", messages(json!({"continue_final_message": true})), 400, "continue_final_message"),
+        ("/v1/chat/completions", json!({"messages": []}), 400, "messages"),
+        ("/v1/chat/completions", json!({}), 400, "messages"),
+        ("/v1/chat/completions", json!({"messages": [{"role": "tool", "content": "x"}]}), 400, "messages[0].role"),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user"}]}), 400, "messages[0].content"),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+            400,
+            "messages[0].content[0].type",
+        ),
+        ("/v1/completions", text(json!({"best_of": 2})), 400, "best_of"),
+        ("/v1/completions", text(json!({"max_tokens": 0})), 400, "max_tokens"),
+        ("/v1/completions", text(json!({"logprobs": true})), 400, "logprobs"),
+        ("/v1/completions", json!({"prompt": []}), 400, "prompt"),
+        ("/v1/completions", json!({"prompt": vec!["a"; 129]}), 400, "prompt"),
+        ("/v1/completions", json!({"prompt": vec!["a"; 100], "n": 2}), 400, "n"),
+        ("/v1/completions", json!({"prompt": [99_999_999]}), 400, ""),
+        ("/v1/completions", json!({"prompt": [7, 8, 9], "model": "base", "n": 17}), 400, "n"),
+        ("/v1/completions", json!({"prompt": long(600)}), 400, ""),
+        ("/v1/completions", json!({"prompt": long(600), "stream": true}), 400, ""),
+        ("/detokenize", json!({"tokens": [99_999_999]}), 400, ""),
+        ("/tokenize", json!({"prompt": "a", "moddel": "x"}), 400, "moddel"),
+    ] {
+        let (got, reply) = server.post(path, &body).await;
+        assert_eq!((got.as_u16(), error(&reply).1), (status, param), "{body}\n{reply}");
+        let named = param.is_empty() || error(&reply).0.contains(param.rsplit('.').next().unwrap());
+        assert!(named || status == 404, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_asks_for_nothing_is_taken() {
+    let server = Server::builtin();
+    let extra = json!({
+        "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "tools": null, "response_format": {"type": "text"},
+        "user": "someone", "top_k": -1, "store": false, "max_tokens": 2, "stop": null, "seed": -3,
+    });
+    let (status, reply) = server.post("/v1/chat/completions", &chat(extra)).await;
+    assert_eq!((status, &reply["choices"][0]["wsd"]["seed"]), (StatusCode::OK, &json!(-3)), "{reply}");
+}
+
+#[tokio::test]
+async fn bodies_have_a_form_and_a_size() {
+    let server = Server::builtin();
+    let path = "/v1/chat/completions";
+    for (media, body, status) in [
+        ("text/plain", "{}".to_owned(), 415),
+        ("application/json", "{".to_owned(), 400),
+        ("application/json", "[]".to_owned(), 400),
+        ("application/json; charset=utf-8", "[".repeat(10_000), 400),
+        ("application/json", " ".repeat((2 << 20) + 1), 413),
+    ] {
+        let (got, reply) = server.send("POST", path, &[("content-type", media)], body).await;
+        assert_eq!(got.as_u16(), status, "{reply}");
+        assert!(reply["error"]["message"].is_string());
+    }
+    assert_eq!(server.send("GET", path, &[], String::new()).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(server.send("GET", "/nowhere", &[], String::new()).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn every_route_but_health_wants_the_key() {
+    let server = Server::new(settings(json!({})), Keys::new(["open sesame"]));
+    let open = Server::builtin();
+    let (_, document) = open.send("GET", "/openapi.json", &[], String::new()).await;
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 9);
+    let own = ["/app.js", "/style.css", "/nowhere"];
+    for path in paths.keys().map(String::as_str).chain(own) {
+        let method = if document["paths"][path]["post"].is_object() { "POST" } else { "GET" };
+        let at = path.replace("{model}", "wsd");
+        let want = |keyless: StatusCode| if path == "/health" { StatusCode::OK } else { keyless };
+        for header in [None, Some("Bearer wrong"), Some("open sesame")] {
+            let headers: Vec<_> = header.iter().map(|&value| ("authorization", value)).collect();
+            let (status, _) = server.send(method, &at, &headers, "{}".into()).await;
+            assert_eq!(status, want(StatusCode::UNAUTHORIZED), "{path} {header:?}");
+        }
+        let (status, _) = server.send(method, &at, &[("authorization", "Bearer open sesame")], "{}".into()).await;
+        assert_ne!(status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn sixteen_at_once_are_as_alone() {
+    let server = Server::builtin();
+    let questions = ["What colour is a fox?", "Where does a duck live?", "What does a cow eat?", "Is a bear big?"];
+    let asked = |i: usize| {
+        let strategy = ["wsd", "base", "draft", "wsd"][i / 4];
+        json!({"model": strategy, "messages": [{"role": "user", "content": questions[i % 4]}], "logprobs": true})
+    };
+    let mut alone = Vec::new();
+    for i in 0..16 {
+        alone.push(server.post("/v1/chat/completions", &asked(i)).await.1["choices"][0].clone());
+    }
+    let together = futures::future::join_all((0..16).map(|i| {
+        let (server, asked) = (&server, asked(i));
+        async move { server.post("/v1/chat/completions", &asked).await.1["choices"][0].clone() }
+    }))
+    .await;
+    for (alone, together) in alone.iter().zip(&together) {
+        assert_eq!((&alone["message"], &alone["logprobs"]), (&together["message"], &together["logprobs"]));
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_place_is_sent_away_at_once() {
+    let server = Server::slow(json!({"max_concurrent": 1, "max_queue": 1}));
+    let address = server.listen().await;
+    let endless = json!({"prompt": "ab", "max_tokens": 100_000, "stream": true});
+    let first = support::open(address, "/v1/completions", &endless).await;
+    let second = support::open(address, "/v1/completions", &endless).await;
+    server.until(|metrics| metrics.contains("vllm:num_requests_waiting{} 1")).await;
+    let started = Instant::now();
+    let response = server.raw("POST", "/v1/completions", &[], endless.to_string()).await;
+    assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
+    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "1"));
+    // Who was first leaves: the slot goes to the second.
+    drop(first);
+    server.until(|metrics| metrics.contains("vllm:num_requests_waiting{} 0")).await;
+    drop(second);
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn a_dropped_connection_frees_its_slot_and_disturbs_no_neighbour() {
+    let server = Server::slow(json!({}));
+    let address = server.listen().await;
+    let endless = |stream: bool| json!({"prompt": "ab", "max_tokens": 100_000, "stream": stream});
+    let mut neighbour = support::open(address, "/v1/completions", &endless(true)).await;
+    for stream in [true, false] {
+        let gone = support::open(address, "/v1/completions", &endless(stream)).await;
+        server.until(|metrics| metrics.contains("vllm:num_requests_running{} 2")).await;
+        let started = Instant::now();
+        drop(gone);
+        server.until(|metrics| metrics.contains("vllm:num_requests_running{} 1")).await;
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    assert!(support::read_some(&mut neighbour).await.contains("data: "), "the neighbour still hears");
+    drop(neighbour);
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn an_answer_has_a_deadline() {
+    let server = Server::slow(json!({"request_timeout_seconds": 1}));
+    let endless = json!({"prompt": "ab", "max_tokens": 100_000});
+    let (status, reply) = server.post("/v1/completions", &endless).await;
+    assert_eq!((status.as_u16(), &reply["error"]["code"]), (504, &json!("timeout")));
+    let body = server.text("/v1/completions", &ask(endless, json!({"stream": true}))).await;
+    let (chunks, done) = events(&body);
+    assert_eq!((&chunks.last().unwrap()["error"]["code"], done), (&json!("timeout"), false));
+    server.idle().await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_says_that_it_lives() {
+    let server = Server::silent(json!({"keep_alive_seconds": 1, "request_timeout_seconds": 4}));
+    let address = server.listen().await;
+    let mut stream = support::open(address, "/v1/completions", &json!({"prompt": "ab", "stream": true})).await;
+    let mut heard = String::new();
+    while heard.matches(": keep-alive").count() < 2 {
+        heard.push_str(&support::read_some(&mut stream).await);
+    }
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    assert!(heard.to_ascii_lowercase().contains("transfer-encoding: chunked"), "{heard}");
+}
+
+#[tokio::test]
+async fn slow_clients_are_let_go() {
+    let server = Server::with(json!({"header_timeout_seconds": 1}));
+    let address = server.listen().await;
+    let half_header = "POST /v1/completions HTTP/1.1\r\nHost: x\r\n";
+    let half_body = format!("{half_header}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{");
+    for text in ["", half_header, &half_body] {
+        let started = Instant::now();
+        let mut stream = support::connect(address, text).await;
+        support::read_to_end(&mut stream).await;
+        assert!(started.elapsed() < Duration::from_secs(4), "{text}");
+    }
+    let huge = format!("{half_header}X: {}\r\n\r\n", "a".repeat(100_000));
+    let mut stream = support::connect(address, &huge).await;
+    assert!(support::read_to_end(&mut stream).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn a_stopped_server_finishes_what_it_began() {
+    let server = Server::with(json!({}));
+    let (address, stop) = server.listen_until_stopped().await;
+    let asked = json!({"model": "base", "prompt": "A fox", "max_tokens": 60, "stream": true});
+    let mut running = support::open(address, "/v1/completions", &asked).await;
+    let first = support::read_some(&mut running).await;
+    let ended = stop();
+    let rest = first + &support::read_to_end(&mut running).await;
+    assert!(rest.contains("[DONE]"), "{rest}");
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
+    let (ready, _) = server.send("GET", "/ready", &[], String::new()).await;
+    let (late, _) = server.post("/v1/completions", &json!({"prompt": "A fox"})).await;
+    assert_eq!((ready.as_u16(), late.as_u16()), (503, 503));
+}
+
+#[tokio::test]
+async fn the_page_asks_nobody_else() {
+    let server = Server::builtin();
+    for (path, media) in [("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")] {
+        let response = server.raw("GET", path, &[], String::new()).await;
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert!(header("content-type").starts_with(media));
+        assert!(header("content-security-policy").starts_with("default-src 'none'"));
+        let text = support::body(response).await;
+        assert!(!text.contains("https://") && !text.replace("http://www.w3.org/2000/svg", "").contains("http://"));
+    }
+}
+
+#[tokio::test]
+async fn only_named_origins_may_call() {
+    let origin = [("origin", "https://chat.example")];
+    for (named, want) in [(json!([]), None), (json!(["https://chat.example"]), Some("https://chat.example"))] {
+        let server = Server::with(json!({"cors": named}));
+        let response = server.raw("GET", "/v1/models", &origin, String::new()).await;
+        let allowed = response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+        assert_eq!(allowed, want);
+    }
+}

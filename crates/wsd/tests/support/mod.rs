@@ -1,0 +1,229 @@
+//! Servers to test, and clients that misbehave.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tower::ServiceExt as _;
+use wsd::config::{Partial, Settings};
+use wsd::hub::Progress;
+use wsd::models;
+use wsd::serve::{App, Keys, app, serve};
+use wsd_core::scripted::{Pieces, Scripted};
+use wsd_core::{Models, Role};
+
+struct Silent;
+
+impl Progress for Silent {
+    fn start(&mut self, _file: &str, _total: Option<u64>) {}
+    fn advance(&mut self, _bytes: u64) {}
+    fn finish(&mut self) {}
+}
+
+/// The defaults with this `[serve]` section.
+pub(crate) fn settings(serve: Value) -> Settings {
+    let serve = serde_json::from_value(serve).unwrap();
+    Partial { serve, ..Partial::default() }.resolve().unwrap()
+}
+
+/// The built-in pair, loaded once.
+fn builtin() -> Models {
+    static MODELS: OnceLock<Models> = OnceLock::new();
+    let load = || models::load(&settings(json!({})), &[Role::Draft, Role::Base], 64, &mut Silent).unwrap();
+    MODELS.get_or_init(load).clone()
+}
+
+/// A scripted pair that takes `pause` for each token and never ends a text.
+fn scripted(pause: Duration) -> Models {
+    let pieces = Arc::new(Pieces::letters("ab"));
+    let model = |name| {
+        let rows = move |tokens: &[u32]| {
+            std::thread::sleep(pause);
+            vec![f32::NEG_INFINITY, f32::NEG_INFINITY, tokens.len() as f32 % 2.0, 0.5]
+        };
+        Arc::new(Scripted::new(name, pieces.clone(), rows).with_context(1 << 20))
+    };
+    Models { base: Some(model("base")), draft: Some(model("draft")) }
+}
+
+pub(crate) struct Server {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Server {
+    pub(crate) fn new(settings: Settings, keys: Keys) -> Self {
+        Self::of(builtin(), settings, keys)
+    }
+
+    fn of(models: Models, settings: Settings, keys: Keys) -> Self {
+        let state = Arc::new(App::new(models, settings, None, keys));
+        Self { router: app(state.clone()), app: state }
+    }
+
+    pub(crate) fn builtin() -> Self {
+        Self::with(json!({}))
+    }
+
+    pub(crate) fn with(serve: Value) -> Self {
+        Self::new(settings(serve), Keys::default())
+    }
+
+    /// Answers that never end.
+    pub(crate) fn slow(serve: Value) -> Self {
+        Self::of(scripted(Duration::from_millis(1)), settings(serve), Keys::default())
+    }
+
+    /// A base that does not answer: its one session is held by someone else.
+    pub(crate) fn silent(serve: Value) -> Self {
+        let models = models::load(&settings(json!({})), &[Role::Draft, Role::Base], 1, &mut Silent).unwrap();
+        let base = models.base.clone().unwrap();
+        let held = futures::executor::block_on(base.open(&[5])).unwrap();
+        std::mem::forget(held);
+        Self::of(models, settings(serve), Keys::default())
+    }
+
+    pub(crate) async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> (StatusCode, Value) {
+        let response = self.raw(method, path, headers, body).await;
+        let status = response.status();
+        (status, serde_json::from_str(&self::body(response).await).unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send("POST", path, &[], body.to_string()).await
+    }
+
+    pub(crate) async fn text(&self, path: &str, body: &Value) -> String {
+        self::body(self.raw("POST", path, &[], body.to_string()).await).await
+    }
+
+    /// Listen on a free port for as long as the test runs.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let (address, stop) = self.listen_until_stopped().await;
+        std::mem::forget(stop);
+        address
+    }
+
+    /// Listen until the function is called; what it returns ends when the server has ended.
+    pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let app = self.app.clone();
+        let ended = tokio::spawn(async move {
+            let stopped: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async { drop(stopped.await) });
+            serve(app, listener, stopped).await.unwrap();
+        });
+        (address, move || {
+            stop.send(()).unwrap();
+            ended
+        })
+    }
+
+    /// Wait until the metrics say so.
+    pub(crate) async fn until(&self, says: impl Fn(&str) -> bool) {
+        let mut text = String::new();
+        for _ in 0..500 {
+            text = body(self.raw("GET", "/metrics", &[], String::new()).await).await;
+            if says(&text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the metrics never said so:\n{text}");
+    }
+
+    /// Wait until nothing runs, in server and engines.
+    pub(crate) async fn idle(&self) {
+        let lines = [
+            "vllm:num_requests_running{} 0",
+            "wsd_engine_slots{role=\"base\"} 0",
+            "wsd_engine_slots{role=\"draft\"} 0",
+        ];
+        self.until(|text| lines.iter().all(|line| text.contains(line))).await;
+    }
+}
+
+pub(crate) async fn body(response: Response<Body>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+/// A request with more in it.
+pub(crate) fn ask(mut request: Value, extra: Value) -> Value {
+    for (name, value) in extra.as_object().unwrap() {
+        request[name] = value.clone();
+    }
+    request
+}
+
+pub(crate) fn chat(extra: Value) -> Value {
+    ask(json!({"messages": [{"role": "user", "content": "What colour is a fox?"}]}), extra)
+}
+
+/// A text of at least so many tokens.
+pub(crate) fn long(tokens: usize) -> String {
+    "fox ".repeat(tokens)
+}
+
+/// The events of a stream, and whether it came to its end.
+pub(crate) fn events(body: &str) -> (Vec<Value>, bool) {
+    let lines = body.split("\n\n").filter_map(|block| block.strip_prefix("data: "));
+    let done = body.ends_with("data: [DONE]\n\n");
+    (lines.filter(|line| *line != "[DONE]").map(|line| serde_json::from_str(line).unwrap()).collect(), done)
+}
+
+/// A connection that has said this.
+pub(crate) async fn connect(address: SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// A request on its way.
+pub(crate) async fn open(address: SocketAddr, path: &str, body: &Value) -> TcpStream {
+    let body = body.to_string();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}",
+        body.len()
+    );
+    connect(address, &format!("{head}\r\n\r\n{body}")).await
+}
+
+pub(crate) async fn read_some(stream: &mut TcpStream) -> String {
+    let mut buffer = vec![0; 1 << 16];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.unwrap().unwrap();
+    assert!(read > 0, "the connection was closed");
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
+}
+
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut bytes)).await.unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
