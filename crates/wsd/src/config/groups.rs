@@ -38,7 +38,7 @@ group! {
         /// The small aligned model, named like the base [default: builtin:draft]
         #[arg(long, value_name = "MODEL")]
         draft: String,
-        /// How the base reads a chat: plain (the paper's [User]/[Assistant] form), own (its chat template), or a
+        /// How the base reads a chat: plain (the paper's form for bases), own (its chat template), or a
         /// template file [default: plain]
         #[arg(long, value_name = "FORM")]
         base_template: TemplateForm,
