@@ -123,7 +123,7 @@ impl TextAsk {
             let logprobs = self.logprobs.map(|top| self.listed(echo, &[], top));
             json!({"index": index, "text": echo.text, "logprobs": logprobs, "finish_reason": "length"})
         });
-        let mut reply = Envelope::new(app, "cmpl", "text_completion", self.ask.model).json(choices.collect());
+        let mut reply = Envelope::new(app, "cmpl", "text_completion", self.ask.model).json(choices.collect::<Vec<_>>());
         reply["usage"] = count.json();
         Json(reply)
     }

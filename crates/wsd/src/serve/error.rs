@@ -116,7 +116,7 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match &error {
             Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, given: {value}")),
-            Error::PromptTooLong { .. } => {
+            Error::PromptTooLong { .. } | Error::TextTooLong { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(error.to_string()) }
             }
             Error::NotFinite { .. } | Error::Engine { .. } | Error::Io(_) => {

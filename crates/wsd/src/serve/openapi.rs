@@ -86,7 +86,8 @@ fn model() -> Value {
     json!({"type": ["string", "null"], "enum": names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()})
 }
 
-fn object(properties: Value, required: &[&str]) -> Value {
+fn object(properties: impl Into<Value>, required: &[&str]) -> Value {
+    let properties = properties.into();
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 

@@ -29,7 +29,8 @@ impl Envelope {
         Self { id: app.next_id(prefix), object, created: super::unix_time(), model }
     }
 
-    pub(super) fn json(&self, choices: Vec<Value>) -> Value {
+    pub(super) fn json(&self, choices: impl Into<Value>) -> Value {
+        let choices = choices.into();
         json!({
             "id": self.id, "object": self.object, "created": self.created, "model": self.model,
             "system_fingerprint": concat!("wsd-", env!("CARGO_PKG_VERSION")), "choices": choices,

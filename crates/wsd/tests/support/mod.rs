@@ -175,6 +175,7 @@ pub(crate) async fn body(response: Response<Body>) -> String {
 }
 
 /// A request with more in it.
+#[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
 pub(crate) fn ask(mut request: Value, extra: Value) -> Value {
     for (name, value) in extra.as_object().unwrap() {
         request[name] = value.clone();
