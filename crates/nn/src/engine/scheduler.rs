@@ -220,13 +220,13 @@ mod tests {
         let (_inbox, receiver) = std::sync::mpsc::channel();
         let mut scheduler = Scheduler::new(Box::new(executor), card, receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
-        let plan = Plan { max_tokens: 9, sampling: Sampling::default() };
+        let plan = Plan { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
             scheduler.admit(Work::generate(slot, vec![1], plan.clone(), 256, reply.clone()));
         }
         let (reply, _scores) = oneshot::channel();
-        scheduler.admit(Work::score(writers, vec![1; 200], 1, reply));
+        scheduler.admit(Work::score(writers, vec![1; 200], 1, 0, reply));
         let tokens: Vec<_> = scheduler.plan().into_iter().map(|(i, span)| (i, span.len())).collect();
         let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
         expected.push((writers as usize, PROMPT_TOKENS));

@@ -170,7 +170,7 @@ group! {
         /// Seconds of silence after which a stream says that it lives [default: 5]
         #[arg(long, value_name = "SECONDS")]
         keep_alive_seconds: u64,
-        /// Let pages of this origin call the server, such as https://chat.example; may be repeated [default: none]
+        /// Let pages of this origin call the server, such as `https://chat.example`; may be repeated [default: none]
         #[arg(long, value_name = "ORIGIN")]
         cors: Vec<String>,
     }
