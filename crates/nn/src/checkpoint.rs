@@ -92,55 +92,20 @@ impl Checkpoint {
         self.weights = self.weights.with_matrices_in(format)?;
         Ok(self)
     }
-}
 
-/// What a container gives, before the checks that hold for all.
-struct Parts {
-    file: String,
-    name: String,
-    config: Map<String, Value>,
-    weights: Weights,
-    tokenizer: Tokenizer,
-    chat_template: Option<String>,
-    special: SpecialTokens,
-    end_tokens: Vec<u32>,
-    generation_config: Map<String, Value>,
-    add_bos: Option<bool>,
-}
-
-impl Parts {
-    fn check(self) -> Result<Checkpoint> {
-        let Self {
-            file,
-            name,
-            config,
-            weights,
-            tokenizer,
-            chat_template,
-            special,
-            end_tokens,
-            generation_config,
-            add_bos,
-        } = self;
+    /// What holds for all containers: sizes that the tensors bear out, and every token that ends a text. `file` is where the
+    /// config came from, for messages.
+    fn checked(mut self, file: &str) -> Result<Self> {
         // A layer has several tensors. A config that says otherwise would have its reader list names without end.
-        let (layers, tensors) = (config.get("num_hidden_layers").and_then(Value::as_u64), weights.names().count());
-        if layers.is_some_and(|layers| layers > tensors as u64) {
-            let reason =
-                format!("must be at most the {tensors} tensors there are, given: {}", layers.unwrap_or_default());
-            return Err(Error::malformed(&file, "key `num_hidden_layers`", reason));
+        let (layers, tensors) =
+            (self.config.get("num_hidden_layers").and_then(Value::as_u64), self.weights.names().count());
+        if let Some(layers) = layers.filter(|&layers| layers > tensors as u64) {
+            let reason = format!("must be at most the {tensors} tensors there are, given: {layers}");
+            return Err(Error::malformed(file, "key `num_hidden_layers`", reason));
         }
-        let end_tokens = special::end_tokens(&tokenizer, &special, [&config, &generation_config], end_tokens);
-        Ok(Checkpoint {
-            name,
-            config,
-            weights,
-            tokenizer,
-            chat_template,
-            special,
-            end_tokens,
-            generation_config,
-            add_bos,
-        })
+        let configs = [&self.config, &self.generation_config];
+        self.end_tokens = special::end_tokens(&self.tokenizer, &self.special, configs, self.end_tokens);
+        Ok(self)
     }
 }
 

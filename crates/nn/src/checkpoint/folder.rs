@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    Checkpoint, Parts,
+    Checkpoint,
     bytes::Bytes,
     config::{normal_form, text_tensor_name},
     safetensors,
@@ -43,8 +43,7 @@ pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
         let text = |tensor: Tensor| text_tensor_name(&tensor.name).map(|name| tensor.renamed(name));
         tensors = tensors.into_iter().filter_map(text).collect();
     }
-    Parts {
-        file: folder.place("config.json"),
+    Checkpoint {
         name: folder.name(),
         config,
         weights: Weights::new(folder.place(""), tensors),
@@ -55,7 +54,7 @@ pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
         generation_config: folder.json("generation_config.json")?.unwrap_or_default(),
         add_bos: tokenizer_config.get("add_bos_token").and_then(Value::as_bool),
     }
-    .check()
+    .checked(&folder.place("config.json"))
 }
 
 impl<'a> Folder<'a> {

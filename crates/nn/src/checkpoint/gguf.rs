@@ -12,7 +12,7 @@ mod vocabulary;
 use std::path::Path;
 
 use self::{architecture::Architecture, metadata::Metadata};
-use super::{Checkpoint, Parts, bytes::Bytes, weights::Weights};
+use super::{Checkpoint, bytes::Bytes, weights::Weights};
 use crate::{Error, Result};
 
 /// Whether a file says that it is one of these.
@@ -40,8 +40,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let config = config::config(&metadata, architecture, &weights)?;
     let vocabulary = vocabulary::read(&metadata, architecture)?;
     let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Parts {
-        file: file.clone(),
+    Checkpoint {
         name,
         config,
         weights,
@@ -52,7 +51,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
         add_bos: vocabulary.add_bos,
         generation_config: serde_json::Map::new(),
     }
-    .check()
+    .checked(&file)
 }
 
 #[cfg(test)]
