@@ -1,4 +1,5 @@
-//! The executor on a CPU. Matrices stay mapped in the format of their file; what a step computes is float32.
+//! The executor on a CPU. Matrices are rearranged for the processor where that is faster, else they stay mapped in the
+//! format of their file; what a step computes is float32.
 
 mod layer;
 mod linear;
@@ -11,8 +12,10 @@ use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
+use crate::format::Format;
 use crate::kernels::{self, Simd};
 use layer::Layer;
+use linear::{Activations, Linear, Stored};
 use step::{Scratch, Step};
 
 /// Tokens run at once when a slot has to be run anew.
@@ -24,6 +27,8 @@ pub struct Cpu {
     weights: Weights,
     slots: HashMap<u64, Slot>,
     scratch: Scratch,
+    /// Of the head's input.
+    rounded: Activations,
 }
 
 /// What a step reads and never changes.
@@ -32,7 +37,25 @@ struct Weights {
     embedding: Tensor,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
-    head: Tensor,
+    head: Linear,
+}
+
+/// How a model is put on the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// The instruction set.
+    pub simd: Simd,
+    /// Write matrices in this format first, those that fit.
+    pub dtype: Option<Format>,
+    /// Multiply with matrices as they are stored, by floats that nothing rounds: slow, and what fast products are
+    /// measured by. Else activations are rounded to what quantised and bfloat16 matrices are multiplied with.
+    pub exact: bool,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        Self { simd: Simd::detect(), dtype: None, exact: false }
+    }
 }
 
 impl Cpu {
@@ -41,28 +64,42 @@ impl Cpu {
     /// # Errors
     /// A configuration that cannot be run, or [`Error::Tensors`] naming all that are missing or misshapen.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
-        Self::load_for(checkpoint, Simd::detect())
+        Self::load_with(checkpoint, CpuOptions::default())
     }
 
-    /// As [`Cpu::load`], on a given instruction set.
+    /// As [`Cpu::load`], with a choice. A matrix at a time is converted and rearranged, and its file's memory given back.
     ///
     /// # Errors
-    /// As [`Cpu::load`].
-    pub fn load_for(checkpoint: &Checkpoint, simd: Simd) -> Result<Self> {
+    /// As [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; or there is no memory.
+    pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
         let blueprint = arch::blueprint(&checkpoint.config)?;
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let mut tensors: HashMap<String, Tensor> =
             required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let mut take =
             |name: &str| tensors.remove(name).expect("invariant: `require` returned all that were asked for");
+        let make = |Stored { weight, bias }| {
+            let weight = match dtype.filter(|format| weight.fits(*format)) {
+                Some(format) => weight.in_format(format)?,
+                None => weight,
+            };
+            Linear::new(Stored { weight, bias }, simd, exact)
+        };
         let embedding = take("model.embed_tokens.weight");
         let head = if blueprint.tied { embedding.clone() } else { take("lm_head.weight") };
+        let head = make(Stored { weight: head, bias: None })?;
         let final_norm = layer::norm_weight(&take("model.norm.weight"), &blueprint);
         let layers = (0..blueprint.layers.len())
-            .map(|index| Layer::new(&blueprint, |name| take(&format!("model.layers.{index}.{name}"))))
-            .collect();
+            .map(|index| Layer::new(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
+            .collect::<Result<_>>()?;
         let weights = Weights { simd, embedding, layers, final_norm, head };
-        Ok(Self { blueprint, weights, slots: HashMap::new(), scratch: Scratch::default() })
+        Ok(Self {
+            blueprint,
+            weights,
+            slots: HashMap::new(),
+            scratch: Scratch::default(),
+            rounded: Activations::default(),
+        })
     }
 
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
@@ -104,13 +141,11 @@ impl Executor for Cpu {
     }
 
     fn project(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let (width, vocab) = (self.blueprint.hidden, self.blueprint.vocab);
+        let width = self.blueprint.hidden;
         if !hidden.len().is_multiple_of(width) {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
-        out.clear();
-        out.resize(hidden.len() / width * vocab, 0.0);
-        kernels::linear(self.weights.simd, hidden, &self.weights.head, None, out);
+        linear::apply(self.weights.simd, hidden, &mut self.rounded, [(&self.weights.head, out)]);
         if let Some(cap) = self.blueprint.final_softcap {
             kernels::softcap(self.weights.simd, out, cap);
         }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use crate::checkpoint::Checkpoint;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, CpuOptions};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::format::Format;
@@ -48,10 +48,7 @@ impl Device {
         if let Some((feature, false)) = self.feature() {
             return Err(Error::DeviceNotBuilt { device: self, feature });
         }
-        Ok(Box::new(match dtype {
-            Some(format) => Cpu::load(&checkpoint.clone().with_matrices_in(format)?)?,
-            None => Cpu::load(checkpoint)?,
-        }))
+        Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, ..CpuOptions::default() })?))
     }
 
     /// The device as candle knows it; `None` where this crate's kernels are to run, or the program was built without it.

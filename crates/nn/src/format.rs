@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use half::{f16, slice::HalfFloatSliceExt};
 
+pub(crate) use k_blocks::scale_and_minimum;
+
 /// The storage format of a tensor, spelled as ggml and safetensors spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the documentation")]

@@ -7,17 +7,22 @@
 
 mod activation;
 mod attention;
+mod ints;
 mod lanes;
 mod linear;
 mod norm;
+mod packed;
 mod rope;
+mod rounded;
 
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
 pub use lanes::Simd;
 pub use linear::linear;
 pub use norm::rms_norm;
+pub use packed::{Packed, Product, Rounded, multiply};
 pub use rope::{Rotation, rotate};
+pub use rounded::{Int8, Rounding, to_bf16};
 
 /// Multiplications below which threads cost more than they save.
 const THREADING_WORK: usize = 1 << 16;

@@ -18,7 +18,7 @@ pub mod kernels;
 pub mod tensors;
 
 pub use checkpoint::{Checkpoint, SpecialTokens, Tensor, Weights};
-pub use cpu::Cpu;
+pub use cpu::{Cpu, CpuOptions};
 pub use device::Device;
 pub use engine::{LoadOptions, Local, Status, TemplateChoice};
 pub use error::{Error, Result};

@@ -1,8 +1,14 @@
 //! The bytes of a file, shared and never copied.
 
-use std::{ops::Deref, path::Path, sync::Arc};
+use std::{
+    ops::{Deref, Range},
+    path::Path,
+    sync::Arc,
+};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::Result;
 
@@ -25,6 +31,19 @@ impl Bytes {
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(file.file())? };
         Ok(Self(Arc::new(Source::Map(map))))
+    }
+
+    /// Let go of the whole pages of a mapped file in `range`.
+    pub(crate) fn leave_memory(&self, range: Range<usize>) {
+        const PAGE: usize = 4096;
+        let (first, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        #[cfg(unix)]
+        if let (Source::Map(map), true) = (&*self.0, first < end) {
+            // SAFETY: nothing was written into a map that can only be read, so what is read again is the same. It is
+            // advice: where the system does not take it, the pages stay.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
+        }
     }
 }
 

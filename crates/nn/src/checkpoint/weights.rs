@@ -146,6 +146,11 @@ impl Tensor {
         &self.bytes[self.range.clone()]
     }
 
+    /// Give the memory of its pages back to the system, which reads them from the file again where they are asked for.
+    pub(crate) fn leave_memory(&self) {
+        self.bytes.leave_memory(self.range.clone());
+    }
+
     /// The product of all dimensions but the last; 1 for a vector.
     pub fn rows(&self) -> usize {
         self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
@@ -160,7 +165,8 @@ impl Tensor {
         self.shape.len() >= 2
     }
 
-    fn fits(&self, format: Format) -> bool {
+    /// Whether its rows are a whole number of the format's blocks.
+    pub(crate) fn fits(&self, format: Format) -> bool {
         self.columns().is_multiple_of(format.block_values())
     }
 

@@ -1,27 +1,115 @@
-//! A linear layer of the model.
+//! Linear layers of the model.
 
 use crate::checkpoint::Tensor;
-use crate::kernels::{self, Simd};
+use crate::error::Result;
+use crate::kernels::{self, Int8, Packed, Product, Rounded, Rounding, Simd};
 
-/// A mapped matrix and its bias.
-pub(super) struct Linear {
+/// A matrix in its file, and its bias.
+pub(super) struct Stored {
     pub(super) weight: Tensor,
     pub(super) bias: Option<Vec<f32>>,
 }
 
-impl Linear {
-    /// Outputs `start..start + count` as a layer of their own.
+impl Stored {
+    /// Outputs `start..start + count` by themselves.
     pub(super) fn part(&self, start: usize, count: usize) -> Self {
         Self {
             weight: self.weight.narrow_rows(start, count),
             bias: self.bias.as_ref().map(|bias| bias[start..start + count].to_vec()),
         }
     }
+}
 
-    /// `(tokens, inputs)` to `(tokens, outputs)`, in place of what `out` held.
-    pub(super) fn apply(&self, simd: Simd, x: &[f32], out: &mut Vec<f32>) {
+/// A matrix as it is multiplied with, and its bias.
+pub(super) struct Linear {
+    weight: Weight,
+    bias: Option<Vec<f32>>,
+}
+
+/// Where the numbers of a matrix are.
+enum Weight {
+    /// In their file, as they are.
+    Mapped(Tensor),
+    /// In tiles.
+    Packed(Packed),
+}
+
+/// The input of a product, rounded: scratch.
+#[derive(Default)]
+pub(super) struct Activations {
+    int8: Int8,
+    bf16: Vec<u8>,
+}
+
+impl Linear {
+    /// `exact` matrices are multiplied as they are stored, with floats that nothing rounds.
+    pub(super) fn new(Stored { weight, bias }: Stored, simd: Simd, exact: bool) -> Result<Self> {
+        let packed = if exact { None } else { Packed::new(&weight, simd)? };
+        let weight = match packed {
+            Some(packed) => {
+                weight.leave_memory();
+                Weight::Packed(packed)
+            }
+            None => Weight::Mapped(weight),
+        };
+        Ok(Self { weight, bias })
+    }
+
+    fn outputs(&self) -> usize {
+        match &self.weight {
+            Weight::Mapped(weight) => weight.rows(),
+            Weight::Packed(weight) => weight.outputs(),
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        match &self.weight {
+            Weight::Mapped(weight) => weight.columns(),
+            Weight::Packed(weight) => weight.inputs(),
+        }
+    }
+}
+
+/// Layers that share their input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of what the outputs held.
+pub(super) fn apply<const N: usize>(
+    simd: Simd,
+    x: &[f32],
+    scratch: &mut Activations,
+    mut layers: [(&Linear, &mut Vec<f32>); N],
+) {
+    for (layer, out) in &mut layers {
         // Every element is written, so what a longer step left behind need not be cleared.
-        out.resize(x.len() / self.weight.columns() * self.weight.rows(), 0.0);
-        kernels::linear(simd, x, &self.weight, self.bias.as_deref(), out);
+        out.resize(x.len() / layer.inputs() * layer.outputs(), 0.0);
+        if let Weight::Mapped(weight) = &layer.weight {
+            kernels::linear(simd, x, weight, layer.bias.as_deref(), out);
+        }
+    }
+    for rounding in [Rounding::Int8, Rounding::Bf16] {
+        let mut products = Vec::with_capacity(N);
+        for (layer, out) in &mut layers {
+            if let Weight::Packed(weight) = &layer.weight
+                && weight.rounding() == rounding
+            {
+                products.push(Product { weight, bias: layer.bias.as_deref(), out });
+            }
+        }
+        if !products.is_empty() {
+            kernels::multiply(simd, scratch.round(simd, x, rounding), &mut products);
+        }
+    }
+}
+
+impl Activations {
+    fn round(&mut self, simd: Simd, x: &[f32], rounding: Rounding) -> Rounded<'_> {
+        match rounding {
+            Rounding::Int8 => {
+                self.int8.set(simd, x);
+                Rounded::Int8(&self.int8)
+            }
+            Rounding::Bf16 => {
+                kernels::to_bf16(x, &mut self.bf16);
+                Rounded::Bf16(&self.bf16)
+            }
+        }
     }
 }

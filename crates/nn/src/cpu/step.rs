@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::Weights;
 use super::layer::Layer;
+use super::linear::{self, Activations};
 use crate::arch::{Blueprint, QkNorm};
 use crate::cache::{LayerCache, Slot};
 use crate::executor::Span;
@@ -27,6 +28,7 @@ pub(super) struct Scratch {
     output: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    activations: Activations,
     /// Per rotary embedding: cosines and sines, `(tokens, dims / 2)` each.
     angles: Vec<[Vec<f32>; 2]>,
 }
@@ -105,8 +107,8 @@ impl<'a> Step<'a> {
         self.rotate(index);
         self.append(index);
         self.attend(index);
-        let simd = self.weights.simd;
-        layer.output.apply(simd, &self.scratch.attended, &mut self.scratch.output);
+        let Scratch { attended, output, activations, .. } = &mut *self.scratch;
+        linear::apply(self.weights.simd, attended, activations, [(&layer.output, output)]);
         self.residual(layer.post_attention.as_deref());
         self.feed_forward(layer);
         self.residual(layer.post_mlp.as_deref());
@@ -115,11 +117,10 @@ impl<'a> Step<'a> {
     /// Queries, keys and values of all tokens.
     fn project_heads(&mut self, layer: &Layer) {
         let (simd, plan) = (self.weights.simd, self.plan);
-        let Scratch { x, normed, query, key, value, .. } = &mut *self.scratch;
+        let Scratch { x, normed, query, key, value, activations, .. } = &mut *self.scratch;
         let input = pre_norm(simd, plan, layer.pre_attention.as_deref(), x, normed);
-        layer.query.apply(simd, input, query);
-        layer.key.apply(simd, input, key);
-        layer.value.apply(simd, input, value);
+        let layers = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, value)];
+        linear::apply(simd, input, activations, layers);
         if let (Some([of_query, of_key]), QkNorm::PerHead | QkNorm::Full) = (&layer.qk_norm, plan.qk_norm) {
             norm(simd, query, of_query, plan.norms.eps);
             norm(simd, key, of_key, plan.norms.eps);
@@ -190,14 +191,13 @@ impl<'a> Step<'a> {
     /// From the residual stream into `output`.
     fn feed_forward(&mut self, layer: &Layer) {
         let (simd, plan) = (self.weights.simd, self.plan);
-        let Scratch { x, normed, output, gate, up, .. } = &mut *self.scratch;
+        let Scratch { x, normed, output, gate, up, activations, .. } = &mut *self.scratch;
         let input = pre_norm(simd, plan, layer.pre_mlp.as_deref(), x, normed);
-        layer.gate.apply(simd, input, gate);
-        layer.up.apply(simd, input, up);
+        linear::apply(simd, input, activations, [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
         gate.par_chunks_mut(ELEMENTS_PER_TASK).zip(up.par_chunks(ELEMENTS_PER_TASK)).for_each(|(gate, up)| {
             kernels::gate(simd, gate, up, plan.activation);
         });
-        layer.down.apply(simd, gate, output);
+        linear::apply(simd, gate, activations, [(&layer.down, output)]);
     }
 
     /// Adds `output`, normed where the layer has a norm there, to the residual stream.

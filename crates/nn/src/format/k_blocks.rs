@@ -45,14 +45,13 @@ fn two_bits(group: usize) -> (usize, usize) {
 }
 
 /// The six-bit scale and minimum of group `group` of eight, packed in twelve bytes.
-fn scale_and_minimum(packed: &[u8], group: usize) -> (f32, f32) {
-    let (scale, minimum) = if group < 4 {
-        (packed[group] & 63, packed[group + 4] & 63)
+pub(crate) fn scale_and_minimum(packed: &[u8], group: usize) -> [u8; 2] {
+    if group < 4 {
+        [packed[group] & 63, packed[group + 4] & 63]
     } else {
         let both = packed[group + 4];
-        ((both & 15) | ((packed[group - 4] >> 6) << 4), (both >> 4) | ((packed[group] >> 6) << 4))
-    };
-    (f32::from(scale), f32::from(minimum))
+        [(both & 15) | ((packed[group - 4] >> 6) << 4), (both >> 4) | ((packed[group] >> 6) << 4)]
+    }
 }
 
 /// Groups of 32: scale, minimum, `scales[12]`, `quants[128]` of four bits, two groups to 32 bytes.
@@ -64,7 +63,7 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
             let quants = &quants[pair * 32..pair * 32 + 32];
             let (low, high) = out.split_at_mut(32);
             for (half, out) in [low, high].into_iter().enumerate() {
-                let (group_scale, group_minimum) = scale_and_minimum(scales, 2 * pair + half);
+                let [group_scale, group_minimum] = scale_and_minimum(scales, 2 * pair + half).map(f32::from);
                 let (group_scale, group_minimum) = (scale * group_scale, minimum * group_minimum);
                 for (quant, out) in quants.iter().zip(out) {
                     *out = group_scale * f32::from((quant >> (4 * half)) & 15) - group_minimum;
@@ -80,7 +79,7 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
         let (scale, minimum) = (half([block[0], block[1]]), half([block[2], block[3]]));
         let (scales, fifth, quants) = (&block[4..16], &block[16..48], &block[48..]);
         for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (group_scale, group_minimum) = scale_and_minimum(scales, group);
+            let [group_scale, group_minimum] = scale_and_minimum(scales, group).map(f32::from);
             let (group_scale, group_minimum) = (scale * group_scale, minimum * group_minimum);
             let quants = &quants[group / 2 * 32..group / 2 * 32 + 32];
             for ((quant, fifth), out) in quants.iter().zip(fifth).zip(out) {

@@ -14,8 +14,12 @@ pub(crate) enum Kind {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// With the instructions for bytes (VNNI).
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// And those for bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
 }
 
 impl Simd {
@@ -32,8 +36,12 @@ impl Simd {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             all.push(Self(Kind::Avx2));
-            if is_x86_feature_detected!("avx512f") {
+            let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            if avx512 && is_x86_feature_detected!("avx512vnni") {
                 all.push(Self(Kind::Avx512));
+                if is_x86_feature_detected!("avx512bf16") {
+                    all.push(Self(Kind::Avx512Bf16));
+                }
             }
         }
         all
@@ -172,7 +180,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(pub(crate) __m256, pub(crate) __m256);
 
     // SAFETY (all blocks below): the trait restricts use to code running under AVX2, FMA and F16C; pointers come from
     // references to arrays of the size read or written, and the accesses need no alignment.
@@ -250,10 +258,10 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512<const BF16: bool>(pub(crate) __m512);
 
     // SAFETY (all blocks below): as above, under AVX-512F.
-    impl Lanes for Avx512 {
+    impl<const BF16: bool> Lanes for Avx512<BF16> {
         const WIDE: bool = true;
 
         #[inline(always)]
@@ -326,9 +334,13 @@ macro_rules! on_each_simd {
                 fn avx2($($argument: $type),*) {
                     $body::<$crate::kernels::lanes::Avx2>($($argument),*)
                 }
-                #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
                 fn avx512($($argument: $type),*) {
-                    $body::<$crate::kernels::lanes::Avx512>($($argument),*)
+                    $body::<$crate::kernels::lanes::Avx512<false>>($($argument),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512bf16,avx2,fma,f16c")]
+                fn avx512_bf16($($argument: $type),*) {
+                    $body::<$crate::kernels::lanes::Avx512<true>>($($argument),*)
                 }
                 match simd.0 {
                     $crate::kernels::lanes::Kind::Portable => {}
@@ -336,6 +348,8 @@ macro_rules! on_each_simd {
                     $crate::kernels::lanes::Kind::Avx2 => return unsafe { avx2($($argument),*) },
                     // SAFETY: as above.
                     $crate::kernels::lanes::Kind::Avx512 => return unsafe { avx512($($argument),*) },
+                    // SAFETY: as above.
+                    $crate::kernels::lanes::Kind::Avx512Bf16 => return unsafe { avx512_bf16($($argument),*) },
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]

@@ -247,4 +247,6 @@ fn tile<'a, V: Lanes, S: Source<'a>, const R: usize, const C: usize>(
 }
 
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;

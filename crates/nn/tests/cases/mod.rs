@@ -110,6 +110,12 @@ fn log_sum_exp(row: &[f32]) -> f64 {
     f64::from(most) + row.iter().map(|logit| f64::from(logit - most).exp()).sum::<f64>().ln()
 }
 
+/// Of each token but the first.
+pub(crate) fn log_probabilities(model: &mut dyn Executor, tokens: &[u32]) -> Vec<f64> {
+    let rows = rows(model, 0, tokens);
+    rows.iter().zip(&tokens[1..]).map(|(row, token)| f64::from(row[*token as usize]) - log_sum_exp(row)).collect()
+}
+
 fn argmax(row: &[f32]) -> u32 {
     (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32
 }

@@ -1,0 +1,168 @@
+use half::bf16;
+use proptest::prelude::*;
+
+use super::super::linear::testing::{matrix, noise};
+use super::super::{linear, to_bf16};
+use super::*;
+use crate::format::Format;
+
+/// The formats that are packed.
+const FORMATS: [Format; 4] = [Format::Q8_0, Format::Q4_0, Format::Q4_K, Format::BF16];
+
+/// `x` after the rounding that the format's products take.
+fn as_rounded(format: Format, x: &[f32]) -> Vec<f32> {
+    if format == Format::BF16 {
+        return x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+    }
+    let mut int8 = Int8::default();
+    int8.set(Simd::detect(), x);
+    let values = int8.values.iter().map(|value| f32::from(value.cast_signed()));
+    values.enumerate().map(|(i, value)| value * int8.scales[i / GROUP]).collect()
+}
+
+/// The product, or `None` where this processor has no tiles of the format.
+fn product(simd: Simd, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Option<Vec<f32>> {
+    let packed = Packed::new(weight, simd).unwrap()?;
+    let mut out = vec![f32::NAN; x.len() / weight.columns() * weight.rows()];
+    let (mut int8, mut halves) = (Int8::default(), Vec::new());
+    let rounded = match packed.rounding() {
+        Rounding::Int8 => {
+            int8.set(simd, x);
+            Rounded::Int8(&int8)
+        }
+        Rounding::Bf16 => {
+            to_bf16(x, &mut halves);
+            Rounded::Bf16(&halves)
+        }
+    };
+    multiply(simd, rounded, &mut [Product { weight: &packed, bias, out: &mut out }]);
+    Some(out)
+}
+
+/// Against the plain path on the same rounded activations, alone and in a batch, on every instruction set.
+fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) {
+    let columns = columns.next_multiple_of(format.block_values().max(4));
+    let weight = matrix(format, rows, columns, seed);
+    let x: Vec<f32> =
+        noise(tokens * columns, seed + 1).iter().enumerate().map(|(i, x)| x * (1 + i / 40 % 9) as f32).collect();
+    let bias = noise(rows, seed + 2);
+    let bias = seed.is_multiple_of(2).then_some(bias.as_slice());
+    let (rounded, sizes) = (as_rounded(format, &x), magnitudes(&x, &weight));
+    for simd in Simd::all() {
+        let Some(batched) = product(simd, &x, &weight, bias) else { continue };
+        let mut expected = vec![0.0; batched.len()];
+        linear(simd, &rounded, &weight, bias, &mut expected);
+        for (index, (value, expected)) in batched.iter().zip(&expected).enumerate() {
+            let error = f64::from(value - expected).abs();
+            assert!(error <= 2e-6 * (sizes[index] + 1.0), "{format} {simd:?} {rows}x{columns}: {value}, {expected}");
+        }
+        for (x, batched) in x.chunks(columns).zip(batched.chunks(rows)) {
+            let alone = product(simd, x, &weight, bias).unwrap();
+            assert_eq!(alone, batched, "{format} {simd:?}: a token alone differs from the same in a batch");
+        }
+    }
+}
+
+/// Sums of the sizes of all terms, `(tokens, rows)`.
+fn magnitudes(x: &[f32], weight: &Tensor) -> Vec<f64> {
+    let (values, columns) = (weight.to_f32(), weight.columns());
+    let term = |(x, w): (&f32, &f32)| f64::from(x * w).abs();
+    let sum = |x: &[f32], row: &[f32]| x.iter().zip(row).map(term).sum();
+    x.chunks(columns).flat_map(|x| values.chunks(columns).map(move |row| sum(x, row)).collect::<Vec<_>>()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(80))]
+    #[test]
+    fn meets_the_plain_path_alone_and_batched(
+        kind in 0..FORMATS.len(), rows in 1..50usize, columns in 1..700usize, tokens in 1..20usize, seed in 0..1000u64,
+    ) {
+        check(FORMATS[kind], rows, columns, tokens, seed);
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for format in FORMATS {
+        check(format, 531, 768, 13, 7);
+    }
+}
+
+#[test]
+fn the_largest_numbers_do_not_overflow() {
+    // Bytes of -128, which no quantiser writes, and four-bit numbers of 15, against activations of the largest size.
+    for (format, block) in [
+        (Format::Q8_0, [[0, 0x3c].to_vec(), vec![0x80; 32]].concat()),
+        (Format::Q4_0, [[0, 0x3c].to_vec(), vec![0xff; 16]].concat()),
+        (Format::Q4_K, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 140]].concat()),
+    ] {
+        let columns = 2 * format.block_values();
+        let weight = Tensor::new("w", format, vec![1, columns], [block.clone(), block].concat()).unwrap();
+        for sign in [1.0, -1.0] {
+            let x = vec![sign * 127.0; columns];
+            let expected: f32 = weight.to_f32().iter().map(|w| w * sign * 127.0).sum();
+            for simd in Simd::all() {
+                let out = product(simd, &x, &weight, None).unwrap();
+                assert!((out[0] - expected).abs() <= 1e-5 * expected.abs(), "{format} {simd:?}: {out:?}, {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so_and_touches_no_other_token() {
+    for format in FORMATS {
+        let weight = matrix(format, 5, 256, 3);
+        for simd in Simd::all() {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = noise(3 * 256, 1);
+                let Some(good) = product(simd, &x, &weight, None) else { continue };
+                x[256 + 40] = bad;
+                let out = product(simd, &x, &weight, None).unwrap();
+                assert!(
+                    out[5..10].iter().all(|value| !value.is_finite()),
+                    "{format} {simd:?} {bad}: {:?}",
+                    &out[5..10]
+                );
+                assert_eq!((&out[..5], &out[10..]), (&good[..5], &good[10..]));
+            }
+        }
+    }
+}
+
+#[test]
+fn tiny_and_huge_activations_keep_their_size() {
+    for format in FORMATS {
+        let weight = matrix(format, 3, 256, 4);
+        for size in [1e-36f32, 1e-20, 1e20] {
+            let x: Vec<f32> = noise(256, 2).iter().map(|x| x * size).collect();
+            for simd in Simd::all() {
+                let Some(out) = product(simd, &x, &weight, None) else { continue };
+                let unit = product(simd, &noise(256, 2), &weight, None).unwrap();
+                for (out, unit) in out.iter().zip(unit) {
+                    assert!(
+                        (out / size - unit).abs() <= 2e-2 * (1.0 + unit.abs()) || size < 1e-30,
+                        "{format} {size}: {out} {unit}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matrices_that_share_their_input_are_multiplied_in_one_go() {
+    let simd = Simd::detect();
+    let x = noise(3 * 64, 9);
+    let weights = [17, 200, 4].map(|rows| matrix(Format::Q8_0, rows, 64, rows as u64));
+    let packed = weights.each_ref().map(|weight| Packed::new(weight, simd).unwrap().unwrap());
+    let mut outs = weights.each_ref().map(|weight| vec![f32::NAN; 3 * weight.rows()]);
+    let mut int8 = Int8::default();
+    int8.set(simd, &x);
+    let mut products: Vec<_> =
+        packed.iter().zip(&mut outs).map(|(weight, out)| Product { weight, bias: None, out }).collect();
+    multiply(simd, Rounded::Int8(&int8), &mut products);
+    for (weight, out) in weights.iter().zip(outs) {
+        assert_eq!(product(simd, &x, weight, None).unwrap(), out);
+    }
+}
