@@ -83,6 +83,21 @@ impl Checkpoint {
         folder::open(Folder::Embedded { name, files })
     }
 
+    /// A checkpoint of a config, tensors and a tokenizer, and nothing else.
+    pub(crate) fn bare(name: &str, config: Map<String, Value>, tensors: Vec<Tensor>, tokenizer: Tokenizer) -> Self {
+        Self {
+            name: name.into(),
+            config,
+            weights: Weights::new("memory", tensors),
+            tokenizer,
+            chat_template: None,
+            special: SpecialTokens::default(),
+            end_tokens: Vec::new(),
+            generation_config: Map::new(),
+            add_bos: None,
+        }
+    }
+
     /// The same checkpoint with its matrices written in another format, in memory of their own. Vectors stay, and so do
     /// matrices whose rows are no whole number of the format's blocks.
     ///

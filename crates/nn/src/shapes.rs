@@ -1,0 +1,172 @@
+//! Models of random weights in the shapes of real ones, made in memory: to measure what does not depend on what a model
+//! knows.
+//!
+//! The next token of such a model is a function of the last one, which it is sure of: its layers cost what those of a
+//! real model cost and change the residual stream little, and its output matrix points from each token to its successor.
+//! Two models agree on the successors of as many tokens as is asked, so that a draft can be made as good as one likes.
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer;
+use tokenizers::models::bpe::BPE;
+
+use crate::arch;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::error::Result;
+use crate::format::Format;
+
+/// Sizes of a Llama model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The name it is asked for by.
+    pub name: &'static str,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    ffn: usize,
+    vocab: usize,
+}
+
+/// All shapes there are.
+pub static SHAPES: &[Shape] = &[
+    Shape { name: "tiny", hidden: 256, layers: 6, heads: 8, kv_heads: 4, ffn: 704, vocab: 2048 },
+    Shape { name: "150m", hidden: 768, layers: 12, heads: 12, kv_heads: 4, ffn: 3072, vocab: 32000 },
+    Shape { name: "1b", hidden: 2048, layers: 16, heads: 32, kv_heads: 8, ffn: 8192, vocab: 32000 },
+    Shape { name: "3b", hidden: 3072, layers: 28, heads: 24, kv_heads: 8, ffn: 8192, vocab: 32000 },
+    Shape { name: "8b", hidden: 4096, layers: 32, heads: 32, kv_heads: 8, ffn: 14336, vocab: 32000 },
+];
+
+/// Standard deviation of weights.
+const SPREAD: f32 = 0.02;
+/// Of those that write to the residual stream: small beside embeddings of size 1, which so keep its direction.
+const FAINT: f32 = 5e-4;
+/// About the logit of a token's successor, where others have less than 1.
+const SURE: f32 = 14.0;
+/// Positions.
+const CONTEXT: usize = 8192;
+
+/// What a model of random weights is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// Of the weights, and of which token follows which.
+    pub seed: u64,
+    /// The share of tokens, from 0 to 1, that are followed by the same one as in a model of 1 with this seed.
+    pub agreement: f64,
+}
+
+impl Shape {
+    /// The shape of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        SHAPES.iter().find(|shape| shape.name == name)
+    }
+
+    /// A model of this shape with its matrices in `format`. It has no tokenizer.
+    ///
+    /// # Errors
+    /// [`crate::Error::Quantize`] for a format that cannot be written.
+    pub fn model(&self, format: Format, recipe: Recipe) -> Result<Checkpoint> {
+        let config = self.config();
+        let blueprint = arch::blueprint(&config)?;
+        let before = recipe.predecessors(self.vocab);
+        let embedding = |token: usize, size: f32| noise(recipe.seed, token, self.hidden, size);
+        let mut tensors = Vec::new();
+        for (index, (name, shape)) in arch::tensors(&blueprint).into_iter().enumerate() {
+            let [rows, columns] = shape[..] else {
+                let ones = Format::F32.quantize(&vec![1.0; shape[0]])?;
+                tensors.push(Tensor::new(name, Format::F32, shape, ones)?);
+                continue;
+            };
+            let is_faint = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+            let row = |row: usize| match name.as_str() {
+                "model.embed_tokens.weight" => embedding(row, 1.0),
+                "lm_head.weight" => embedding(before[row], SURE / self.hidden as f32),
+                _ => noise(recipe.seed + 1 + index as u64, row, columns, if is_faint { FAINT } else { SPREAD }),
+            };
+            let rows = (0..rows).into_par_iter().map(|index| format.quantize(&row(index)));
+            let bytes = rows.collect::<Result<Vec<_>>>()?.concat();
+            tensors.push(Tensor::new(name, format, shape, bytes)?);
+        }
+        Ok(Checkpoint::bare(self.name, config, tensors, Tokenizer::new(BPE::default())))
+    }
+
+    /// Its `config.json`.
+    #[must_use]
+    pub fn config(&self) -> Map<String, Value> {
+        let config = json!({
+            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers, "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads,
+            "intermediate_size": self.ffn, "vocab_size": self.vocab, "max_position_embeddings": CONTEXT,
+            "tie_word_embeddings": false, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        });
+        config.as_object().cloned().unwrap_or_default()
+    }
+}
+
+impl Recipe {
+    /// Which token stands before each. All tokens lie on one cycle.
+    fn predecessors(&self, vocab: usize) -> Vec<usize> {
+        let next = |token: usize| (token * 20261 + 7919) % vocab;
+        let mut before = vec![0; vocab];
+        (0..vocab).for_each(|token| before[next(token)] = token);
+        let differs =
+            |token: &usize| (mix(self.seed ^ *token as u64) >> 11) as f64 >= self.agreement * (1u64 << 53) as f64;
+        // Where this model differs, tokens change successors among themselves.
+        let differing: Vec<usize> = (0..vocab).filter(differs).collect();
+        for (index, token) in differing.iter().enumerate() {
+            before[next(*token)] = differing[(index + 1) % differing.len()];
+        }
+        before
+    }
+}
+
+/// A row of numbers that look drawn from a normal distribution with standard deviation `size`.
+fn noise(seed: u64, row: usize, columns: usize, size: f32) -> Vec<f32> {
+    let start = mix(mix(seed) ^ row as u64);
+    let number = |column: usize| {
+        // Four numbers of 16 bits: their sum is near enough to a normal one, of variance a third of their range's square.
+        let bits = mix(start.wrapping_add(column as u64));
+        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
+        (sum as f32 / 65536.0 - 2.0) * 3.0f32.sqrt() * size
+    };
+    (0..columns).map(number).collect()
+}
+
+/// splitmix64's mixing function (Steele, Lea and Flood 2014).
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cpu, Executor as _, Span};
+
+    #[test]
+    fn models_agree_as_often_as_they_are_asked_to() {
+        let shape = Shape { name: "test", hidden: 128, layers: 2, heads: 4, kv_heads: 2, ffn: 96, vocab: 2000 };
+        let recipe = |agreement| Recipe { seed: 3, agreement };
+        let (whole, same) = (recipe(1.0).predecessors(shape.vocab), recipe(0.8).predecessors(shape.vocab));
+        let share = whole.iter().zip(&same).filter(|(a, b)| a == b).count() as f64 / shape.vocab as f64;
+        assert!((share - 0.8).abs() < 0.05, "{share}");
+        for before in [&whole, &same] {
+            let mut cpu =
+                Cpu::load(&shape.model(Format::Q8_0, recipe(if before == &whole { 1.0 } else { 0.8 })).unwrap())
+                    .unwrap();
+            let tokens = [5, 700, 1999, 42];
+            let hidden = cpu.forward(&[Span { slot: 0, start: 0, tokens: &tokens, rows: 0..tokens.len() }]).unwrap();
+            let mut logits = Vec::new();
+            cpu.project(&hidden, &mut logits).unwrap();
+            for (row, token) in logits.chunks(shape.vocab).zip(tokens) {
+                let likeliest = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+                assert_eq!(before[likeliest], token as usize);
+                let total: f32 = row.iter().map(|logit| (logit - row[likeliest]).exp()).sum();
+                assert!(total < 1.2, "the model is not sure: {}", 1.0 / total);
+            }
+        }
+    }
+}
