@@ -14,6 +14,7 @@ mod error;
 mod executor;
 mod format;
 pub mod kernels;
+pub mod measure;
 pub mod shapes;
 #[cfg(feature = "candle")]
 pub mod tensors;
