@@ -80,7 +80,7 @@ const HOW_DO_I: [&[&str]; 2] = [
         "Help me to {job}.",
         "Please teach me to {job}.",
         "Could you show me how to {job}?",
-        "What do I need to do to {job}?",
+        "What must I do to {job}?",
     ],
     &[
         "I want to {job}. What should I do?",
