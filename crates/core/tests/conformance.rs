@@ -8,8 +8,8 @@ use futures::StreamExt as _;
 use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Caps, ChatRole, Completion, Engine, Error, Event, FinishReason, Habits, Job, Message, Models, Options, Prompt, RECIPES,
-    Recipe, Role, Sampling, Token, Tokenizer as _, Trace, run,
+    Caps, ChatRole, Completion, Engine, Error, Event, FinishReason, Habits, Job, Message, Models, Options, Prompt,
+    RECIPES, Recipe, Role, Sampling, Token, Tokenizer as _, Trace, run,
 };
 
 const LETTERS: &str = "abcdefgh ";

@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    CallKind, Completion, Engine, Event, FinishReason, Habits, Job, Models, OnDraftEnd, Options, Plan, Prompt, Recipe, Role, Row, Rule,
-    Sampling, Step, Stop, Token, Trace, run,
+    CallKind, Completion, Engine, Event, FinishReason, Habits, Job, Models, OnDraftEnd, Options, Plan, Prompt, Recipe,
+    Role, Row, Rule, Sampling, Step, Stop, Token, Trace, run,
 };
 
 /// A model over letters whose next row depends on the last two characters, in whatever pieces they came, and which may end.

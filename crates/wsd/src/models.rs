@@ -52,7 +52,7 @@ pub enum ModelError {
         /// The name given.
         name: String,
         /// Why not.
-        source: wsd_nn::Error,
+        source: Box<wsd_nn::Error>,
     },
 }
 
@@ -145,7 +145,7 @@ fn load_checkpoint(
     });
     match checkpoint.and_then(|checkpoint| Local::load(checkpoint, options)) {
         Ok(engine) => Ok(Arc::new(engine)),
-        Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source }),
+        Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source: Box::new(source) }),
     }
 }
 

@@ -100,7 +100,7 @@ pub enum RemoteError {
         /// The model.
         role: Role,
         /// Why not.
-        source: wsd_nn::Error,
+        source: Box<wsd_nn::Error>,
     },
     /// The hub's cache cannot be read.
     #[error(transparent)]

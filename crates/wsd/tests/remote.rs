@@ -15,7 +15,9 @@ use stand_in::{Fault, Kind, StandIn};
 use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
-use wsd_core::{CallKind, Completion, Engine, Event, Job, Models, Plan, Prompt, Role, Sampling, Step, Token, Trace, run};
+use wsd_core::{
+    CallKind, Completion, Engine, Event, Job, Models, Plan, Prompt, Role, Sampling, Step, Token, Trace, run,
+};
 
 #[derive(Default)]
 struct Notes(Vec<String>);
@@ -29,22 +31,28 @@ impl Progress for Notes {
     }
 }
 
-fn settings(models: Value, mut remote: Value) -> Settings {
-    let mut remote = json!({
+/// Settings with these models and these remote settings, over the built-in pair's tokenizers and short limits.
+#[expect(clippy::needless_pass_by_value, reason = "callers build them in place")]
+fn settings(models: Value, remote: Value) -> Settings {
+    let mut all = json!({
         "base_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-base"),
         "draft_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-draft"),
         "connect_timeout_seconds": 2, "first_byte_timeout_seconds": 20, "idle_timeout_seconds": 20,
         "total_timeout_seconds": 60,
-    }).as_object().unwrap().clone().into_iter().chain(remote.as_object_mut().unwrap().clone()).collect::<serde_json::Map<_, _>>();
-    remote.retain(|_, value| !value.is_null());
-    let partial: Partial = serde_json::from_value(json!({"models": models, "remote": remote})).unwrap();
+    });
+    for (name, value) in remote.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    let partial: Partial = serde_json::from_value(json!({"models": models, "remote": all})).unwrap();
     partial.resolve().unwrap()
 }
 
 /// The embedded pair.
 fn embedded() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
-    let load = || models::load(&settings(json!({}), json!({})), &[Role::Draft, Role::Base], 64, &mut Notes::default()).unwrap();
+    let load = || {
+        models::load(&settings(json!({}), json!({})), &[Role::Draft, Role::Base], 64, &mut Notes::default()).unwrap()
+    };
     MODELS.get_or_init(load).clone()
 }
 
@@ -98,7 +106,10 @@ async fn every_pair_of_engines_writes_what_the_embedded_pair_writes() {
     let want = complete(&embedded(), "wsd", job(60)).await.unwrap();
     assert!(want.handover.is_some());
     let drafts = [Kind::Vllm, Kind::SgLang, Kind::LlamaServer, ECHOES];
-    for (draft, base) in drafts.into_iter().flat_map(|draft| [Kind::Vllm, Kind::SgLang, Kind::LlamaServer, ECHOES].map(|base| (draft, base))) {
+    for (draft, base) in drafts
+        .into_iter()
+        .flat_map(|draft| [Kind::Vllm, Kind::SgLang, Kind::LlamaServer, ECHOES].map(|base| (draft, base)))
+    {
         let (models, draft_server, base_server) = pair(draft, base, json!({"teacher_forcing": true})).await;
         let got = soon(complete(&models, "wsd", job(60))).await.unwrap();
         assert_eq!((ids(&got), got.text.as_str()), (ids(&want), want.text.as_str()), "{draft:?} and {base:?}");
@@ -171,18 +182,34 @@ const FAULTS: &[(Fault, Ending, Ending)] = &[
     (Fault::ResetAtOnce, Says("the connection broke"), Says("the connection broke")),
     (Fault::ResetInHead, Says("the connection broke"), Says("the connection broke")),
     (Fault::ResetInBody, Unharmed, Says("the connection broke")),
-    (Fault::Slow, Says("the first byte of the reply did not come within 0.4 s"), Says("the first byte of the reply did not come within 0.4 s")),
+    (
+        Fault::Slow,
+        Says("the first byte of the reply did not come within 0.4 s"),
+        Says("the first byte of the reply did not come within 0.4 s"),
+    ),
     (Fault::Truncated, Says("it is not JSON"), Says("it is not JSON")),
     (Fault::WrongShape, Says("its reply cannot be used"), Says("there is no list `prompt_logprobs` in it")),
     (Fault::Nan, Says("it is not JSON"), Says("it is not JSON")),
     (Fault::Null, Says("is `null`"), Says("is `null`")),
     (Fault::WrongLength, Unharmed, Says("scores for")),
-    (Fault::Refusal, Says("status 422, Failed to deserialize the JSON body"), Says("status 422, Failed to deserialize the JSON body")),
-    (Fault::Failure, Says("status 500, EngineCore encountered an issue"), Says("status 500, EngineCore encountered an issue")),
+    (
+        Fault::Refusal,
+        Says("status 422, Failed to deserialize the JSON body"),
+        Says("status 422, Failed to deserialize the JSON body"),
+    ),
+    (
+        Fault::Failure,
+        Says("status 500, EngineCore encountered an issue"),
+        Says("status 500, EngineCore encountered an issue"),
+    ),
     (Fault::Busy { retry_after: "0" }, Says("status 429, too many"), Says("status 429, too many")),
     (Fault::Busy { retry_after: "3600" }, Says("it asks to wait 3600 s"), Says("it asks to wait 3600 s")),
     (Fault::Busy { retry_after: "Thu, 01 Jan 1970 00:00:00 GMT" }, Says("status 429"), Says("status 429")),
-    (Fault::Stall, Says("the next part of the reply did not come within 0.4 s"), Says("the next part of the reply did not come within 0.4 s")),
+    (
+        Fault::Stall,
+        Says("the next part of the reply did not come within 0.4 s"),
+        Says("the next part of the reply did not come within 0.4 s"),
+    ),
     (Fault::CutUtf8, Says("it is not JSON"), Says("it is not JSON")),
     (Fault::WrongIds, Says("token 999999, which is outside the vocabulary"), Says("is of other tokens")),
     (Fault::Clock, Unharmed, Unharmed),
@@ -252,7 +279,13 @@ async fn another_replica_goes_on_with_the_same_ids() {
     let switch = want.handover.unwrap().at;
     // The first server dies as soon as it has answered so many questions: before the switch, or while it writes after it.
     for answers in 0..4 {
-        let mut one = StandIn::start_at("127.0.0.1:0".parse().unwrap(), Kind::Vllm, engines.base.clone().unwrap(), Duration::from_millis(5)).await;
+        let mut one = StandIn::start_at(
+            "127.0.0.1:0".parse().unwrap(),
+            Kind::Vllm,
+            engines.base.clone().unwrap(),
+            Duration::from_millis(5),
+        )
+        .await;
         let two = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
         let settings = settings(json!({"base": format!("{}, {}", one.url(), two.url())}), json!({}));
         let (models, notes) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
@@ -280,7 +313,9 @@ async fn another_replica_goes_on_with_the_same_ids() {
 async fn a_reader_that_leaves_ends_the_work_on_the_servers() {
     let engines = embedded();
     for kind in [Kind::Vllm, Kind::SgLang, Kind::LlamaServer] {
-        let start = |engine: Arc<dyn Engine>| StandIn::start_at("127.0.0.1:0".parse().unwrap(), kind, engine, Duration::from_millis(20));
+        let start = |engine: Arc<dyn Engine>| {
+            StandIn::start_at("127.0.0.1:0".parse().unwrap(), kind, engine, Duration::from_millis(20))
+        };
         let (draft, base) = (start(engines.draft.clone().unwrap()).await, start(engines.base.clone().unwrap()).await);
         let settings = settings(json!({"draft": draft.url(), "base": base.url()}), json!({"teacher_forcing": true}));
         let (models, _) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
@@ -308,7 +343,8 @@ async fn scoring_calls_are_few_and_the_trace_shows_them() {
     let (models, _draft, _base) = pair(Kind::Vllm, Kind::Vllm, json!({})).await;
     let recipe = wsd_core::Recipe::find("wsd").unwrap();
     // Of a rule that never passes, the draft writes as much as it may.
-    let options = wsd_core::Options { rule: wsd_core::Rule::parse(6, 1.0).unwrap(), max_draft_tokens: 41, ..Default::default() };
+    let options =
+        wsd_core::Options { rule: wsd_core::Rule::parse(6, 1.0).unwrap(), max_draft_tokens: 41, ..Default::default() };
     let mut events = run(recipe.build(&models, options).unwrap(), job(60));
     let mut trace = Trace::new();
     while let Some(event) = events.next().await {
@@ -327,7 +363,9 @@ async fn without_files_the_servers_tokenizer_is_asked() {
         StandIn::start(Kind::Vllm, engines.base.unwrap()).await,
     );
     let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/seed_draft.jinja")});
-    let (models, notes) = load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Role::Draft, Role::Base]).unwrap();
+    let (models, notes) =
+        load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Role::Draft, Role::Base])
+            .unwrap();
     assert!(notes.iter().all(|note| note.contains("the server's own tokenizer")), "{notes:?}");
     let got = soon(complete(&models, "wsd", job(40))).await.unwrap();
     assert_eq!(got.text, want.text);
@@ -360,7 +398,8 @@ async fn what_cannot_work_is_refused_at_the_start() {
     assert!(text.contains("tokenizer.json"), "{text}");
 
     let server = StandIn::start(Kind::Vllm, base).await;
-    let try_base = |base: String, remote: Value| load(&settings(json!({"base": base}), remote), &[Role::Base]).err().unwrap();
+    let try_base =
+        |base: String, remote: Value| load(&settings(json!({"base": base}), remote), &[Role::Base]).err().unwrap();
     let text = try_base(format!("vllm+http://{}/other", server.address), none());
     assert!(text.contains("no model `other`") && text.contains("builtin:base"), "{text}");
     let text = try_base(server.url(), json!({"base_key_env": "WSD_NO_SUCH_KEY"}));
@@ -375,7 +414,8 @@ async fn a_plain_address_is_looked_at() {
     let engines = embedded();
     for (kind, name) in [(Kind::Vllm, "vLLM"), (Kind::SgLang, "SGLang"), (ECHOES, "OpenAI-like service")] {
         let server = StandIn::start(kind, engines.base.clone().unwrap()).await;
-        let (_, notes) = load(&settings(json!({"base": format!("http://{}", server.address)}), json!({})), &[Role::Base]).unwrap();
+        let (_, notes) =
+            load(&settings(json!({"base": format!("http://{}", server.address)}), json!({})), &[Role::Base]).unwrap();
         assert!(notes[0].contains(name) && notes[0].contains("builtin:base"), "{notes:?}");
     }
     let gone = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;

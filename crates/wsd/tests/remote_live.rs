@@ -16,15 +16,30 @@ use wsd_core::{
     CallKind, Completion, Job, Models, Options, Plan, Prompt, Recipe, Role, Rule, Sampling, Step, Token, Trace, run,
 };
 
-/// Small enough for two random models to meet: their tokens have probabilities of about a thousandth.
-const THRESHOLD: f64 = 0.0007;
+/// Two random models agree on little: the first of these at which half the prompts switch.
+const THRESHOLDS: [f64; 6] = [0.01, 0.003, 0.001, 0.0007, 0.0003, 0.0001];
 
 const PROMPTS: [&str; 20] = [
-    "What is free software?", "Who may change the document?", "How do I copy a program?", "Why is there a license?",
-    "Tell me about patents.", "Give me a list of rights.", "What does the user get?", "May I sell it?",
-    "Is there a warranty?", "Name three freedoms.", "What is a derived work?", "How is source code given?",
-    "Where is the copyright notice?", "Who wrote this?", "Explain the terms to a child.", "What about fonts?",
-    "Can a company use it?", "What happens at the end?", "Is it allowed to link?", "Ünïcödé: 語言模型?",
+    "What is free software?",
+    "Who may change the document?",
+    "How do I copy a program?",
+    "Why is there a license?",
+    "Tell me about patents.",
+    "Give me a list of rights.",
+    "What does the user get?",
+    "May I sell it?",
+    "Is there a warranty?",
+    "Name three freedoms.",
+    "What is a derived work?",
+    "How is source code given?",
+    "Where is the copyright notice?",
+    "Who wrote this?",
+    "Explain the terms to a child.",
+    "What about fonts?",
+    "Can a company use it?",
+    "What happens at the end?",
+    "Is it allowed to link?",
+    "Ünïcödé: 語言模型?",
 ];
 
 struct Stderr;
@@ -43,7 +58,9 @@ fn live(name: &str) -> Option<(String, PathBuf)> {
     match (std::env::var(name), std::env::var("WSD_LIVE_MODELS")) {
         (Ok(address), Ok(models)) => Some((address, models.into())),
         _ => {
-            eprintln!("skipped: {name} and WSD_LIVE_MODELS are not set; see scripts/live_vllm.sh and scripts/live_llama_server.sh");
+            eprintln!(
+                "skipped: {name} and WSD_LIVE_MODELS are not set; see scripts/live_vllm.sh and scripts/live_llama_server.sh"
+            );
             None
         }
     }
@@ -64,8 +81,8 @@ fn load(models: &Path, base: Option<&str>, draft: Option<&str>) -> Models {
     tokio::task::block_in_place(|| models::load(&settings, &[Role::Draft, Role::Base], 8, &mut Stderr)).unwrap()
 }
 
-async fn complete(models: &Models, prompt: &str) -> Completion {
-    let options = Options { rule: Rule::parse(6, THRESHOLD).unwrap(), ..Options::default() };
+async fn complete(models: &Models, prompt: &str, threshold: f64) -> Completion {
+    let options = Options { rule: Rule::parse(6, threshold).unwrap(), ..Options::default() };
     let prompt = Prompt::Chat(vec![wsd_core::Message::new(wsd_core::ChatRole::User, prompt)]);
     let job = Job { prompt, max_tokens: 100, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
     let mut events = run(Recipe::find("wsd").unwrap().build(models, options).unwrap(), job);
@@ -76,29 +93,43 @@ async fn complete(models: &Models, prompt: &str) -> Completion {
     trace.finish()
 }
 
+/// The embedded pair's answers at the first threshold that makes half of them switch.
+async fn embedded_answers(embedded: &Models) -> (f64, Vec<Completion>) {
+    for threshold in THRESHOLDS {
+        let mut answers = Vec::new();
+        for prompt in PROMPTS {
+            answers.push(complete(embedded, prompt, threshold).await);
+        }
+        if answers.iter().filter(|answer| answer.handover.is_some()).count() >= PROMPTS.len() / 2 {
+            return (threshold, answers);
+        }
+    }
+    panic!("these models never agree");
+}
+
 /// Every prompt answered by both pairs: the same switch, the same tokens.
 async fn same_answers(what: &str, models: &Models, embedded: &Models) {
+    let (threshold, wanted) = embedded_answers(embedded).await;
     let (mut switches, mut worst, mut calls) = (Vec::new(), 0f64, Vec::new());
-    for prompt in PROMPTS {
-        let (want, got) = (complete(embedded, prompt).await, complete(models, prompt).await);
+    for (prompt, want) in PROMPTS.into_iter().zip(&wanted) {
+        let got = complete(models, prompt, threshold).await;
         let ids = |completion: &Completion| completion.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
         let at = |completion: &Completion| completion.handover.map(|handover| handover.at);
-        assert_eq!((at(&got), ids(&got), &got.text), (at(&want), ids(&want), &want.text), "{what}: {prompt}");
-        for (got, want) in got.tokens.iter().zip(&want.tokens) {
-            if let (Some(got), Some(want)) = (got.logprob, want.logprob) {
-                worst = worst.max((got - want).abs());
-            }
-        }
+        assert_eq!((at(&got), ids(&got), &got.text), (at(want), ids(want), &want.text), "{what}: {prompt}");
+        let both = got.tokens.iter().zip(&want.tokens).filter_map(|(got, want)| got.logprob.zip(want.logprob));
+        worst = both.map(|(got, want)| (got - want).abs()).fold(worst, f64::max);
         let scored = got.calls.iter().filter(|call| call.kind == CallKind::Score).count();
         if models.base.as_ref().unwrap().card().habits.rereads && at(&got).is_some_and(|at| at <= 40) {
             assert!(scored <= 3, "{scored} scoring calls for a switch at {:?}", at(&got));
         }
         calls.push(scored);
-        switches.push(at(&got));
+        switches.push(at(&got).map_or("-".to_owned(), |at| at.to_string()));
     }
-    let found = switches.iter().flatten().count();
-    eprintln!("{what}: {} prompts equal to the embedded engines; switches {switches:?}; scoring calls {calls:?}; largest difference of a log-probability {worst:.1e}", PROMPTS.len());
-    assert!(found >= 10, "only {found} of them switch");
+    eprintln!(
+        "{what}: {} prompts, switch and tokens equal to the embedded engines'\n  threshold {threshold}, switches at {}\n  scoring calls {calls:?}; largest difference of a log-probability {worst:.1e}",
+        PROMPTS.len(),
+        switches.join(" ")
+    );
     assert!(worst < 1e-3);
 }
 
@@ -131,7 +162,9 @@ async fn vllm_scores_as_transformers_and_answers_as_the_embedded_engine() {
     let (remote, embedded) = (load(&folder, Some(&vllm), None), load(&folder, None, None));
     for name in ["a", "b"] {
         let (worst, greedy) = against_transformers(&remote, &reference(&folder), name, 1).await;
-        eprintln!("vLLM, sequence {name}: largest difference from transformers {worst:.1e}; {greedy} greedy tokens equal");
+        eprintln!(
+            "vLLM, sequence {name}: largest difference from transformers {worst:.1e}; {greedy} greedy tokens equal"
+        );
         assert!(worst < 1e-4);
     }
     same_answers("base on vLLM, draft embedded", &remote, &embedded).await;
@@ -143,7 +176,10 @@ async fn vllm_stops_when_nobody_listens() {
     let host = vllm.split("://").nth(1).unwrap().split('/').next().unwrap().to_owned();
     let running = async || {
         let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
-        stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         let line = text.lines().find(|line| line.starts_with("vllm:num_requests_running")).unwrap();
@@ -151,7 +187,8 @@ async fn vllm_stops_when_nobody_listens() {
     };
     let base = load(&folder, Some(&vllm), None).base.unwrap();
     let mut session = base.open(&[0, 832, 438]).await.unwrap();
-    let plan = Plan { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };
+    let plan =
+        Plan { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };
     let mut steps = session.generate(&plan);
     for _ in 0..3 {
         steps.next().await.unwrap().unwrap();
@@ -182,7 +219,9 @@ async fn llama_server_scores_by_teacher_forcing() {
     let (remote, embedded) = (load(&folder, Some(&base), None), load(&folder, None, None));
     for (name, from) in [("a", 1), ("b", 200)] {
         let (worst, greedy) = against_transformers(&remote, &reference(&folder), name, from).await;
-        eprintln!("llama-server, sequence {name} from {from} on: largest difference from transformers {worst:.1e}; {greedy} greedy tokens equal");
+        eprintln!(
+            "llama-server, sequence {name} from {from} on: largest difference from transformers {worst:.1e}; {greedy} greedy tokens equal"
+        );
         assert!(worst < 1e-4);
     }
     same_answers("base on llama-server by teacher forcing, draft embedded", &remote, &embedded).await;

@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use wsd_core::{
-    Activity, Caps, Card, Engine, Error, Habits, Plan, Row, Sampled, Session, Step, Stop, Text, Token,
-};
+use wsd_core::{Activity, Caps, Card, Engine, Error, Habits, Plan, Row, Sampled, Session, Step, Stop, Text, Token};
 
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;

@@ -52,7 +52,10 @@ impl FromStr for Address {
             Some((name, url)) if url.starts_with("http") && !name.contains('/') => {
                 let known = || DIALECTS.iter().map(|dialect| dialect.scheme()).collect::<Vec<_>>().join(", ");
                 let dialect = DIALECTS.iter().find(|dialect| dialect.scheme() == name);
-                (Some(*dialect.ok_or_else(|| fault(format!("there is no engine `{name}`; known are {}", known())))?), url)
+                (
+                    Some(*dialect.ok_or_else(|| fault(format!("there is no engine `{name}`; known are {}", known())))?),
+                    url,
+                )
             }
             _ => (None, text),
         };
@@ -71,7 +74,8 @@ impl FromStr for Address {
         }
         // Before `/v1/` stands where a proxy keeps the service, after it the model.
         let path = uri.path().trim_end_matches('/');
-        let (before, model) = match path.split_once("/v1/").or_else(|| path.strip_suffix("/v1").map(|path| (path, ""))) {
+        let (before, model) = match path.split_once("/v1/").or_else(|| path.strip_suffix("/v1").map(|path| (path, "")))
+        {
             Some(parts) => parts,
             None => ("", path.trim_start_matches('/')),
         };
@@ -101,9 +105,15 @@ mod tests {
     #[test]
     fn engine_host_and_model() {
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(parts("vllm+http://gpu:8000/meta-llama/Llama-3.1-70B"), (Some("vllm"), "http://gpu:8000".into(), some("meta-llama/Llama-3.1-70B")));
+        assert_eq!(
+            parts("vllm+http://gpu:8000/meta-llama/Llama-3.1-70B"),
+            (Some("vllm"), "http://gpu:8000".into(), some("meta-llama/Llama-3.1-70B"))
+        );
         assert_eq!(parts("llama-server+http://[::1]:80"), (Some("llama-server"), "http://[::1]:80".into(), None));
-        assert_eq!(parts("openai+https://api.example/proxy/v1/small"), (Some("openai"), "https://api.example/proxy".into(), some("small")));
+        assert_eq!(
+            parts("openai+https://api.example/proxy/v1/small"),
+            (Some("openai"), "https://api.example/proxy".into(), some("small"))
+        );
         assert_eq!(parts("https://api.example/v1/"), (None, "https://api.example".into(), None));
         assert_eq!(Address::parse_list("http://a/m, sglang+http://b/m,").unwrap().len(), 2);
     }

@@ -47,6 +47,16 @@ pub(super) struct ScoreAsk<'a> {
     pub(super) way: Way,
 }
 
+impl ScoreAsk<'_> {
+    /// The same, looked up among as many of the likeliest as there are tokens.
+    pub(super) fn widened(self, vocab: Option<usize>) -> Self {
+        match (self.way, vocab) {
+            (Way::Forced { harmless, .. }, Some(width)) => Self { way: Way::Forced { width, harmless }, ..self },
+            _ => self,
+        }
+    }
+}
+
 /// A list to continue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WriteAsk<'a> {

@@ -114,7 +114,10 @@ mod tests {
             Fault::Status { said, .. } => said,
             other => panic!("{other}"),
         };
-        assert_eq!(said(r#"{"error": {"message": "Token id 1024 is out of vocabulary", "code": 400}}"#), "Token id 1024 is out of vocabulary");
+        assert_eq!(
+            said(r#"{"error": {"message": "Token id 1024 is out of vocabulary", "code": 400}}"#),
+            "Token id 1024 is out of vocabulary"
+        );
         assert_eq!(said(r#"{"error": "Unauthorized"}"#), "Unauthorized");
         assert_eq!(said(r#"{"object": "error", "message": "1 validation error:\n more"}"#), "1 validation error:");
         assert_eq!(said(r#"{"detail": "Not Found"}"#), "Not Found");
@@ -124,7 +127,9 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
-        for (status, passing) in [(400, false), (401, false), (404, false), (422, false), (429, true), (500, true), (503, true)] {
+        for (status, passing) in
+            [(400, false), (401, false), (404, false), (422, false), (429, true), (500, true), (503, true)]
+        {
             assert_eq!(Fault::status(status, b"", None).is_passing(), passing, "{status}");
         }
         let late = Fault::Late { awaited: "the first byte", limit: Duration::from_secs(1) };

@@ -60,7 +60,8 @@ impl Http {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(limits.connect));
         // The system's certificates, so that those a company has added count too.
-        let tls = rustls::ClientConfig::with_platform_verifier().map_err(|error| RemoteError::Tls(error.to_string()))?;
+        let tls =
+            rustls::ClientConfig::with_platform_verifier().map_err(|error| RemoteError::Tls(error.to_string()))?;
         let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -86,7 +87,13 @@ impl Http {
         Ok(Events { body, parser: EventParser::default(), ready: VecDeque::new(), done: false })
     }
 
-    async fn send(&self, method: Method, target: &Target, path: &str, body: Bytes) -> Result<Response<Incoming>, Fault> {
+    async fn send(
+        &self,
+        method: Method,
+        target: &Target,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Fault> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", target.root))
@@ -98,7 +105,9 @@ impl Http {
         let limit = self.limits.connect + self.limits.first_byte;
         let reply = match timeout(limit, self.client.request(request)).await {
             Ok(reply) => reply.map_err(|error| broken(&error))?,
-            Err(_) => return Err(Fault::Late { awaited: "the first byte of the reply", limit: self.limits.first_byte }),
+            Err(_) => {
+                return Err(Fault::Late { awaited: "the first byte of the reply", limit: self.limits.first_byte });
+            }
         };
         if reply.status() == StatusCode::OK {
             return Ok(reply);
@@ -129,8 +138,8 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 
 /// A reply that engines mean as JSON. One that says that something went wrong is a refusal, whatever its status.
 fn parse(bytes: &[u8]) -> Result<Value, Fault> {
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Fault::Unreadable(format!("it is not JSON ({error})")))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| Fault::Unreadable(format!("it is not JSON ({error})")))?;
     let failed = value.get("error").is_some_and(|error| !error.is_null()) || value["object"] == "error";
     match failed {
         true => {

@@ -34,7 +34,8 @@ impl Remote {
         let shared = self.shared.clone();
         let mut asking = Asking::new(shared.clone(), "scoring");
         let way = shared.way.filter(|_| from > 0 && from <= self.tokens.len());
-        let way = way.ok_or_else(|| asking.misread(&self.dialogue, format!("nothing can be scored from position {from} on")))?;
+        let way = way
+            .ok_or_else(|| asking.misread(&self.dialogue, format!("nothing can be scored from position {from} on")))?;
         if !matches!(way, Way::Forced { .. }) {
             let ask = ScoreAsk { model: &shared.model, list: &self.tokens, from, top, way };
             return score(&shared, &mut asking, &mut self.dialogue, ask).await;
@@ -94,7 +95,15 @@ impl Session for Remote {
 
     fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>> {
         let asking = Asking::new(self.shared.clone(), "continuing");
-        let writing = Writing { session: self, plan, asking, left: plan.max_tokens, ready: VecDeque::new(), source: None, ended: None };
+        let writing = Writing {
+            session: self,
+            plan,
+            asking,
+            left: plan.max_tokens,
+            ready: VecDeque::new(),
+            source: None,
+            ended: None,
+        };
         stream::unfold(Some(writing), |writing| async {
             let mut writing = writing?;
             let step = writing.next().await;
@@ -207,7 +216,8 @@ impl Writing<'_> {
         }
         let outside = tokens.iter().find(|sampled| sampled.token as usize >= shared.card.vocab);
         if let Some(Sampled { token, .. }) = outside {
-            let why = format!("it wrote token {token}, which is outside the vocabulary of {} entries", shared.card.vocab);
+            let why =
+                format!("it wrote token {token}, which is outside the vocabulary of {} entries", shared.card.vocab);
             return Err(self.asking.misread(&self.session.dialogue, why));
         }
         if !tokens.is_empty() {
@@ -236,6 +246,7 @@ impl Writing<'_> {
 
 /// The settings at a position of the list: a server's random numbers begin anew with each request, so each has a seed of its own.
 fn at(sampling: Sampling, position: usize) -> Sampling {
-    let mixed = (sampling.seed ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed =
+        (sampling.seed ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     Sampling { seed: mixed ^ (mixed >> 31), ..sampling }
 }

@@ -68,7 +68,8 @@ impl ServerTokenizer {
         let call = || -> Result<Value, String> {
             let mut reply = request.send(post.body.to_string()).map_err(|error| error.to_string())?;
             let status = reply.status();
-            let body = reply.body_mut().with_config().limit(MAX_REPLY_BYTES).read_to_vec().map_err(|e| e.to_string())?;
+            let body =
+                reply.body_mut().with_config().limit(MAX_REPLY_BYTES).read_to_vec().map_err(|e| e.to_string())?;
             if !status.is_success() {
                 return Err(super::fault::Fault::status(status.as_u16(), &body, None).to_string());
             }

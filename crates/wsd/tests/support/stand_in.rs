@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a stand-in fails by panicking")]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ struct State {
     /// The ids of dialogues that were seen.
     dialogues: Mutex<Vec<String>>,
     connections: AtomicUsize,
+    forgetful: AtomicBool,
     /// Answers under way.
     working: AtomicUsize,
     /// Answers whose reader left before their end.
@@ -108,6 +109,12 @@ impl StandIn {
                 while connections.try_join_next().is_some() {}
             }
         }));
+    }
+
+    /// Keep nothing of what is asked, for a server that runs long.
+    pub(crate) fn without_records(self) -> Self {
+        self.state.forgetful.store(true, Ordering::SeqCst);
+        self
     }
 
     /// The server is gone, with all its connections.
@@ -216,7 +223,8 @@ impl Connection {
             }
         };
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
         while bytes.len() < end + length {
             match self.stream.read(&mut buffer).await {
                 Ok(read @ 1..) => bytes.extend_from_slice(&buffer[..read]),
@@ -243,11 +251,12 @@ impl Connection {
     }
 
     async fn answer(&mut self, request: Request) -> Option<()> {
-        if let Some(id) = request.head.lines().find_map(|line| line.strip_prefix("x-session-id: ")) {
-            self.state.dialogues.lock().unwrap().push(id.to_owned());
-        }
         let fault = self.fault(&request.path);
-        self.state.posted.lock().unwrap().push((request.path.clone(), request.body.clone()));
+        if !self.state.forgetful.load(Ordering::SeqCst) {
+            let id = request.head.lines().find_map(|line| line.strip_prefix("x-session-id: "));
+            self.state.dialogues.lock().unwrap().extend(id.map(str::to_owned));
+            self.state.posted.lock().unwrap().push((request.path.clone(), request.body.clone()));
+        }
         match fault {
             Some(Fault::ResetAtOnce) => return None,
             Some(Fault::ResetInHead) => {
@@ -297,7 +306,10 @@ impl Connection {
     }
 
     async fn send(&mut self, status: u16, headers: &str, body: Vec<u8>) -> Option<()> {
-        let head = format!("HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
         self.stream.write_all(&[head.as_bytes(), &body].concat()).await.ok()
     }
 
@@ -306,7 +318,8 @@ impl Connection {
         let state = self.state.clone();
         let mut under = Under { state: &state, ended: false };
         let date = if fault == Some(Fault::Clock) { "Date: Fri, 31 Dec 9999 23:59:59 GMT\r\n" } else { "" };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{date}Transfer-Encoding: chunked\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{date}Transfer-Encoding: chunked\r\n\r\n");
         self.stream.write_all(head.as_bytes()).await.ok()?;
         let ask = Ask::of(self.kind, &request.body);
         let mut session = self.engine.open(&ask.list).await.unwrap();
@@ -397,7 +410,13 @@ fn between(text: &str, mark: &str, by: &str) -> String {
 
 /// Other ids, or other numbers of them, than were asked for.
 fn spoil_ids(mut reply: Value, other: bool) -> Value {
-    for path in ["/choices/0/token_ids", "/choices/0/prompt_logprobs", "/output_ids", "/tokens", "/meta_info/input_token_logprobs"] {
+    for path in [
+        "/choices/0/token_ids",
+        "/choices/0/prompt_logprobs",
+        "/output_ids",
+        "/tokens",
+        "/meta_info/input_token_logprobs",
+    ] {
         let Some(Value::Array(list)) = reply.pointer_mut(path) else { continue };
         for entry in list.iter_mut().filter(|_| other) {
             *entry = match entry {
@@ -437,7 +456,10 @@ impl Ask {
         };
         let top = ["logprobs", "n_probs", "top_logprobs_num"].iter().find_map(|name| body[name].as_u64()).unwrap_or(0);
         Self {
-            list: body[list].as_array().map(|ids| ids.iter().map(|id| id.as_u64().unwrap() as Token).collect()).unwrap_or_default(),
+            list: body[list]
+                .as_array()
+                .map(|ids| ids.iter().map(|id| id.as_u64().unwrap() as Token).collect())
+                .unwrap_or_default(),
             max_tokens: number(limit) as usize,
             sampling,
             top: top as usize,
@@ -476,7 +498,9 @@ fn event(kind: Kind, ask: &Ask, so_far: &[Sampled], new: Option<&Sampled>, stop:
     let names: Vec<_> = new.iter().map(|sampled| format!("token_id:{}", sampled.token)).collect();
     let tops: Vec<_> = new
         .iter()
-        .map(|sampled| sampled.top.iter().map(|(id, p)| (format!("token_id:{id}"), json!(p))).collect::<serde_json::Map<_, _>>())
+        .map(|sampled| {
+            sampled.top.iter().map(|(id, p)| (format!("token_id:{id}"), json!(p))).collect::<serde_json::Map<_, _>>()
+        })
         .collect();
     let logprobs = json!({
         "tokens": names, "token_logprobs": new.iter().map(|sampled| sampled.logprob).collect::<Vec<_>>(), "top_logprobs": tops,
@@ -502,10 +526,15 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
     match (request.path.as_str(), kind) {
         ("/v1/models", _) => {
             let meta = json!({"n_ctx": card.max_len, "n_vocab": card.vocab});
-            (200, json!({"object": "list", "data": [{"id": card.name, "owned_by": owner, "max_model_len": card.max_len, "meta": meta}]}))
+            (
+                200,
+                json!({"object": "list", "data": [{"id": card.name, "owned_by": owner, "max_model_len": card.max_len, "meta": meta}]}),
+            )
         }
         (_, Kind::ChatOnly) => missing(),
-        ("/props", Kind::LlamaServer) => (200, json!({"default_generation_settings": {"n_ctx": card.max_len}, "eos_token": "</s>"})),
+        ("/props", Kind::LlamaServer) => {
+            (200, json!({"default_generation_settings": {"n_ctx": card.max_len}, "eos_token": "</s>"}))
+        }
         ("/tokenize", Kind::Vllm | Kind::SgLang | Kind::LlamaServer) => {
             let text = body["prompt"].as_str().or(body["content"].as_str()).unwrap();
             match tokenizer.encode(text) {
@@ -522,9 +551,12 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
             let scored = score(engine.as_ref(), &Ask::of(kind, body).list, 1, top).await;
             let row = |scored: &Sampled| {
                 let entries = scored.top.iter().copied().chain([(scored.token, scored.logprob)]);
-                entries.map(|(id, p)| (id.to_string(), json!({"logprob": p, "rank": 1}))).collect::<serde_json::Map<_, _>>()
+                entries
+                    .map(|(id, p)| (id.to_string(), json!({"logprob": p, "rank": 1})))
+                    .collect::<serde_json::Map<_, _>>()
             };
-            let rows: Vec<_> = std::iter::once(Value::Null).chain(scored.iter().map(|scored| Value::Object(row(scored)))).collect();
+            let rows: Vec<_> =
+                std::iter::once(Value::Null).chain(scored.iter().map(|scored| Value::Object(row(scored)))).collect();
             (200, json!({"choices": [{"index": 0, "text": "…", "finish_reason": "length", "prompt_logprobs": rows}]}))
         }
         ("/generate", Kind::SgLang) => {
@@ -532,7 +564,10 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
             let scored = score(engine.as_ref(), &ask.list, from + 1, 0).await;
             let rows = scored.iter().map(|scored| json!([scored.logprob, scored.token, null]));
             let rows: Vec<_> = std::iter::once(json!([null, ask.list[from], null])).chain(rows).collect();
-            (200, json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}))
+            (
+                200,
+                json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}),
+            )
         }
         ("/completion", Kind::LlamaServer) => (200, completion(engine.as_ref(), pause, body).await),
         ("/v1/completions", Kind::OpenAi { echoes }) => (200, text_completion(engine.as_ref(), body, echoes).await),
@@ -571,7 +606,10 @@ async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value
         return json!({"content": ".", "stop_type": "limit", "completion_probabilities": [{"id": 1, "top_logprobs": top}]});
     }
     let (written, stop) = write(engine, &ask, pause).await;
-    let rows: Vec<_> = written.iter().map(|sampled| json!({"id": sampled.token, "logprob": sampled.logprob, "top_logprobs": []})).collect();
+    let rows: Vec<_> = written
+        .iter()
+        .map(|sampled| json!({"id": sampled.token, "logprob": sampled.logprob, "top_logprobs": []}))
+        .collect();
     json!({
         "content": "…", "tokens": written.iter().map(|sampled| sampled.token).collect::<Vec<_>>(),
         "stop_type": if stop == Stop::End { "eos" } else { "limit" }, "completion_probabilities": rows,

@@ -44,7 +44,9 @@ impl Dialect for LlamaServer {
     }
 
     fn score(&self, ask: &ScoreAsk<'_>) -> Post {
-        let Way::Forced { width, harmless } = ask.way else { return self.score(&ScoreAsk { way: self.ways()[0], ..*ask }) };
+        let Way::Forced { width, harmless } = ask.way else {
+            return self.score(&ScoreAsk { way: self.ways()[0], ..*ask });
+        };
         let body = json!({
             "prompt": ask.list[..ask.from], "n_predict": 1, "n_probs": width.max(ask.top), "temperature": 0,
             "logit_bias": [[harmless, FORCED]], "cache_prompt": true,
@@ -74,7 +76,7 @@ impl Dialect for LlamaServer {
         let body = json!({
             "prompt": ask.list, "n_predict": ask.max_tokens, "cache_prompt": true, "return_tokens": true,
             "n_probs": ask.top.max(1), "temperature": sampling.temperature, "top_k": sampling.top_k,
-            "top_p": sampling.top_p, "min_p": sampling.min_p, "typical_p": 1.0, "repeat_last_n": -1,
+            "top_p": sampling.top_p, "min_p": sampling.min_p, "typical_p": 1.0, "repeat_last_n": ask.list.len() + ask.max_tokens,
             "repeat_penalty": sampling.repetition_penalty, "seed": seed(sampling) & u64::from(u32::MAX >> 1),
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
         });
@@ -91,7 +93,11 @@ impl Dialect for LlamaServer {
             let own = row.map_or(Ok(f64::NAN), |row| logprob(&row["logprob"], &format!("token {id}")))?;
             let others = row.and_then(|row| row["top_logprobs"].as_array()).into_iter().flatten();
             let others = others.map(|row| Ok((token(&row["id"])?, logprob(&row["logprob"], "a likely token")?)));
-            tokens.push(Sampled { token: id, logprob: own, top: likeliest(others.collect::<Result<_, Misread>>()?, ask.top) });
+            tokens.push(Sampled {
+                token: id,
+                logprob: own,
+                top: likeliest(others.collect::<Result<_, Misread>>()?, ask.top),
+            });
         }
         let stop = match event["stop_type"].as_str() {
             Some("eos") => Stop::End,

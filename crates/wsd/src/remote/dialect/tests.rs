@@ -59,7 +59,10 @@ fn vllm_scores_named_rows_from_its_cache() {
     let post = Vllm.score(&ask);
     let sampling = &post.body["sampling_params"];
     assert_eq!(post.path, "/inference/v1/generate");
-    assert_eq!((&sampling["prompt_logprob_start"], &sampling["prompt_logprob_token_ids"]), (&json!(6), &json!([[916], [17]])));
+    assert_eq!(
+        (&sampling["prompt_logprob_start"], &sampling["prompt_logprob_token_ids"]),
+        (&json!(6), &json!([[916], [17]]))
+    );
     assert!(sampling["prompt_logprobs"].is_null(), "together with reading the cache it kills the server");
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }            \n";
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
@@ -76,10 +79,12 @@ fn vllm_scores_named_rows_from_its_cache() {
 
 #[test]
 fn vllm_writes_a_stream() {
-    let chunk = |token: Token, logprob: f64, stop: Value, why: Value| json!({"object": "text_completion", "choices": [{
+    let chunk = |token: Token, logprob: f64, stop: Value, why: Value| {
+        json!({"object": "text_completion", "choices": [{
         "index": 0, "text": "x", "finish_reason": stop, "stop_reason": why, "prompt_token_ids": null, "token_ids": [token],
         "logprobs": {"text_offset": [0], "token_logprobs": [logprob], "tokens": [format!("token_id:{token}")],
-            "top_logprobs": [{format!("token_id:{token}"): logprob}]}}]});
+            "top_logprobs": [{format!("token_id:{token}"): logprob}]}}]})
+    };
     let ask = write_ask(&[691]);
     let piece = Vllm.piece(&ask, &chunk(845, -3.3883, Value::Null, Value::Null), 0).unwrap();
     assert_eq!((ids(&piece.tokens), piece.tokens[0].logprob, piece.stop), (vec![845], -3.3883, None));
@@ -106,7 +111,13 @@ fn sglang_scores_from_a_position_on() {
     let ask = score_ask(5, 0, Way::Prompt);
     let post = SgLang.score(&ask);
     assert_eq!((post.path, &post.body["logprob_start_len"]), ("/generate", &json!(4)));
-    let rows = json!([[null, 928, null], [-9.3884, 292, null], [-5.1964, 268, null], [-6.5557, 916, null], [-7.6013, 17, null]]);
+    let rows = json!([
+        [null, 928, null],
+        [-9.3884, 292, null],
+        [-5.1964, 268, null],
+        [-6.5557, 916, null],
+        [-7.6013, 17, null]
+    ]);
     let reply = json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "cached_tokens": 4}});
     assert!(near(&SgLang.scores(&ask, &reply).unwrap().unwrap(), &SCORES[4..]));
     assert!(SgLang.scores(&score_ask(4, 0, Way::Prompt), &reply).is_err(), "one row too few");
@@ -140,9 +151,14 @@ fn llama_server_is_forced_to_tell() {
     let way = Way::Forced { width: 2, harmless: 17 };
     let ask = ScoreAsk { list: &LIST[..5], ..score_ask(4, 0, way) };
     let body = LlamaServer.score(&ask).body;
-    assert_eq!((&body["prompt"], &body["n_probs"], &body["logit_bias"]), (&json!(LIST[..4]), &json!(2), &json!([[17, 1000.0]])));
-    let reply = |id: Token| json!({"content": ".", "stop_type": "limit", "completion_probabilities": [
-        {"id": 17, "token": ".", "bytes": [46], "logprob": -9.0, "top_logprobs": [{"id": 5, "token": "x", "logprob": -1.0}, {"id": id, "token": "y", "logprob": -7.1340}]}]});
+    assert_eq!(
+        (&body["prompt"], &body["n_probs"], &body["logit_bias"]),
+        (&json!(LIST[..4]), &json!(2), &json!([[17, 1000.0]]))
+    );
+    let reply = |id: Token| {
+        json!({"content": ".", "stop_type": "limit", "completion_probabilities": [
+        {"id": 17, "token": ".", "bytes": [46], "logprob": -9.0, "top_logprobs": [{"id": 5, "token": "x", "logprob": -1.0}, {"id": id, "token": "y", "logprob": -7.1340}]}]})
+    };
     assert!(near(&LlamaServer.scores(&ask, &reply(928)).unwrap().unwrap(), &SCORES[3..4]));
     assert_eq!(LlamaServer.scores(&ask, &reply(929)), Ok(None), "not among the likeliest");
     assert!(LlamaServer.scores(&ask, &json!({"content": "."})).is_err(), "a sampled half character hides them all");
@@ -164,7 +180,8 @@ fn llama_server_hides_the_rows_of_half_characters() {
 #[test]
 fn an_echo_is_believed_only_where_it_is_one() {
     let ask = score_ask(1, 0, Way::Prompt);
-    let values: Vec<_> = std::iter::once(Value::Null).chain(SCORES.iter().map(|score| json!(score))).chain([json!(-3.3)]).collect();
+    let values: Vec<_> =
+        std::iter::once(Value::Null).chain(SCORES.iter().map(|score| json!(score))).chain([json!(-3.3)]).collect();
     let names: Vec<_> = LIST.iter().chain(&[845]).map(|id| format!("token_id:{id}")).collect();
     let reply = |values: Value, names: Value| json!({"choices": [{"text": "x", "logprobs": {"token_logprobs": values, "tokens": names}}]});
     assert!(near(&OpenAi.scores(&ask, &reply(json!(values), json!(names))).unwrap().unwrap(), &SCORES));
@@ -184,14 +201,40 @@ fn an_echo_is_believed_only_where_it_is_one() {
 /// Replies of any shape, with the words that the dialects look for.
 fn any_json() -> impl Strategy<Value = Value> {
     let word = prop_oneof![
-        Just("choices"), Just("prompt_logprobs"), Just("logprobs"), Just("token_ids"), Just("tokens"), Just("token_logprobs"),
-        Just("top_logprobs"), Just("meta_info"), Just("input_token_logprobs"), Just("output_token_logprobs"), Just("output_ids"),
-        Just("finish_reason"), Just("completion_probabilities"), Just("stop_type"), Just("text"), Just("id"), Just("logprob"),
-        Just("prompt_token_id_logprobs"), Just("832"), Just("completion_tokens"), Just("type"), Just("matched"), Just("usage"),
+        Just("choices"),
+        Just("prompt_logprobs"),
+        Just("logprobs"),
+        Just("token_ids"),
+        Just("tokens"),
+        Just("token_logprobs"),
+        Just("top_logprobs"),
+        Just("meta_info"),
+        Just("input_token_logprobs"),
+        Just("output_token_logprobs"),
+        Just("output_ids"),
+        Just("finish_reason"),
+        Just("completion_probabilities"),
+        Just("stop_type"),
+        Just("text"),
+        Just("id"),
+        Just("logprob"),
+        Just("prompt_token_id_logprobs"),
+        Just("832"),
+        Just("completion_tokens"),
+        Just("type"),
+        Just("matched"),
+        Just("usage"),
     ];
     let leaf = prop_oneof![
-        Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), (-9.0..1.0).prop_map(Value::from),
-        Just(json!("stop")), Just(json!("length")), Just(json!("token_id:5")), Just(json!("k05VTVBZAQD/")), "\\PC{0,6}".prop_map(Value::from),
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-9.0..1.0).prop_map(Value::from),
+        Just(json!("stop")),
+        Just(json!("length")),
+        Just(json!("token_id:5")),
+        Just(json!("k05VTVBZAQD/")),
+        "\\PC{0,6}".prop_map(Value::from),
     ];
     leaf.prop_recursive(5, 64, 6, move |inner| {
         prop_oneof![

@@ -163,7 +163,11 @@ fn npy_f32(bytes: &[u8]) -> Option<Vec<f32>> {
 pub(super) fn completion_piece(ask: &WriteAsk<'_>, event: &Value) -> Result<Piece, Misread> {
     let Some(choice) = event["choices"].get(0) else {
         // The last event counts tokens and holds none.
-        return if event["usage"].is_object() { Ok(Piece::default()) } else { Err("there is no list `choices` in it".into()) };
+        return if event["usage"].is_object() {
+            Ok(Piece::default())
+        } else {
+            Err("there is no list `choices` in it".into())
+        };
     };
     if let Some(prompt) = choice["prompt_token_ids"].as_array()
         && !prompt.iter().map(Value::as_u64).eq(ask.list.iter().map(|&token| Some(u64::from(token))))
