@@ -9,6 +9,7 @@ mod folder;
 mod gguf;
 mod safetensors;
 mod special;
+mod text;
 mod tokenizer;
 mod weights;
 
@@ -20,6 +21,7 @@ use tokenizers::Tokenizer;
 use self::{bytes::Bytes, folder::Folder};
 pub use self::{
     special::SpecialTokens,
+    text::TemplateChoice,
     weights::{Tensor, Weights},
 };
 use crate::{Error, Format, Result};
@@ -75,6 +77,17 @@ impl Checkpoint {
         })
     }
 
+    /// Opens the text side alone: a folder without its weights, which need not be there, or a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_text(path: &Path) -> Result<Self> {
+        match fs_err::metadata(path)?.is_dir() {
+            true => folder::open_text(Folder::Disk(path)),
+            false => Self::open(path),
+        }
+    }
+
     /// Opens a folder embedded in the program, as pairs of a file name and the bytes from `include_bytes!`.
     ///
     /// # Errors
@@ -118,9 +131,14 @@ impl Checkpoint {
             let reason = format!("must be at most the {tensors} tensors there are, given: {layers}");
             return Err(Error::malformed(file, "key `num_hidden_layers`", reason));
         }
-        let configs = [&self.config, &self.generation_config];
-        self.end_tokens = special::end_tokens(&self.tokenizer, &self.special, configs, self.end_tokens);
+        self.end_tokens = self.all_end_tokens();
         Ok(self)
+    }
+
+    /// Every token that ends a text.
+    fn all_end_tokens(&self) -> Vec<u32> {
+        let configs = [&self.config, &self.generation_config];
+        special::end_tokens(&self.tokenizer, &self.special, configs, self.end_tokens.clone())
     }
 }
 

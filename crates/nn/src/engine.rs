@@ -4,4 +4,4 @@ mod local;
 mod scheduler;
 mod work;
 
-pub use local::{LoadOptions, Local, Status, TemplateChoice};
+pub use local::{LoadOptions, Local, Status};

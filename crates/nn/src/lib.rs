@@ -19,10 +19,10 @@ pub mod shapes;
 #[cfg(feature = "candle")]
 pub mod tensors;
 
-pub use checkpoint::{Checkpoint, SpecialTokens, Tensor, Weights};
+pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::{Cpu, CpuOptions};
 pub use device::Device;
-pub use engine::{LoadOptions, Local, Status, TemplateChoice};
+pub use engine::{LoadOptions, Local, Status};
 pub use error::{Error, Result};
 pub use executor::{Executor, Span};
 pub use format::Format;

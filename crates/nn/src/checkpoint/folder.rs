@@ -34,18 +34,28 @@ pub(super) enum Folder<'a> {
 pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
     let config: Map<String, Value> = folder.json("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
     let several_models = config.contains_key("text_config");
-    let config = normal_form(config);
-    let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
-    let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
-    let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
     let mut tensors = folder.tensors()?;
     if several_models {
         let text = |tensor: Tensor| text_tensor_name(&tensor.name).map(|name| tensor.renamed(name));
         tensors = tensors.into_iter().filter_map(text).collect();
     }
-    Checkpoint {
+    read(folder, config, tensors)?.checked(&folder.place("config.json"))
+}
+
+/// The folder without its weights; a tokenizer is all it must have.
+pub(super) fn open_text(folder: Folder<'_>) -> Result<Checkpoint> {
+    let checkpoint = read(folder, folder.json("config.json")?.unwrap_or_default(), Vec::new())?;
+    Ok(Checkpoint { end_tokens: checkpoint.all_end_tokens(), ..checkpoint })
+}
+
+/// The small files, joined with the tensors.
+fn read(folder: Folder<'_>, config: Map<String, Value>, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+    let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
+    let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
+    let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
+    Ok(Checkpoint {
         name: folder.name(),
-        config,
+        config: normal_form(config),
         weights: Weights::new(folder.place(""), tensors),
         tokenizer: tokenizer::parse(&folder.place("tokenizer.json"), &tokenizer_json)?,
         chat_template: folder.chat_template(&tokenizer_config)?,
@@ -53,8 +63,7 @@ pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
         end_tokens: Vec::new(),
         generation_config: folder.json("generation_config.json")?.unwrap_or_default(),
         add_bos: tokenizer_config.get("add_bos_token").and_then(Value::as_bool),
-    }
-    .checked(&folder.place("config.json"))
+    })
 }
 
 impl<'a> Folder<'a> {
