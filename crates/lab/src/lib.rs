@@ -2,4 +2,5 @@
 
 pub mod data;
 pub mod plot;
+pub mod stats;
 pub mod world;
