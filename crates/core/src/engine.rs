@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::{Result, Sampling, Text, likeliest};
+use crate::{Error, Result, Sampling, Text, likeliest};
 
 /// A token id in some model's vocabulary.
 pub type Token = u32;
@@ -183,6 +183,15 @@ pub trait Session: Send {
         let tops = rows.iter().map(|row| likeliest(row, top).unwrap_or_default()).chain(std::iter::repeat(Vec::new()));
         let scored = self.tokens().iter().skip(from).zip(logprobs).zip(tops);
         Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob, top }).collect())
+    }
+
+    /// What [`Session::generate`] would write first at each position `from..=len`, given the list before that position: a token
+    /// each, or [`Step::End`]. Needs [`Caps::logits`].
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    async fn choices(&mut self, _from: usize, _plan: &Plan) -> Result<Vec<Step>> {
+        Err(Error::Engine { engine: "the engine".into(), message: "it does not say what it would choose".into() })
     }
 
     /// Rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs [`Caps::logits`].

@@ -298,6 +298,18 @@ impl Session for Open {
             .collect()
     }
 
+    async fn choices(&mut self, from: usize, plan: &Plan) -> Result<Vec<Step>> {
+        yield_once().await;
+        let list = std::mem::take(&mut self.tokens);
+        let choice = |len: usize| {
+            self.tokens = list[..len].to_vec();
+            Ok(self.step(plan)?.map_or(Step::End(Stop::End), Step::Token))
+        };
+        let choices = (from..=list.len()).map(choice).collect();
+        self.tokens = list;
+        choices
+    }
+
     async fn logits(&mut self, from: usize) -> Result<Vec<Row>> {
         yield_once().await;
         (from..=self.tokens.len())

@@ -2,6 +2,7 @@
 
 pub(crate) mod alone;
 pub(crate) mod nudging;
+pub(crate) mod speculative;
 pub(crate) mod wsd;
 
 use std::time::Instant;

@@ -8,8 +8,8 @@ use futures::channel::mpsc;
 use futures::stream::{self, BoxStream};
 use futures::{SinkExt as _, StreamExt as _};
 
-use crate::strategies::{alone, nudging, wsd};
-use crate::{Answer, Caps, Engine, Error, Event, FinishReason, Prompt, Result, Role, Rule, Sampling, Stops};
+use crate::strategies::{alone, nudging, speculative, wsd};
+use crate::{Answer, Bridge, Caps, Engine, Error, Event, FinishReason, Prompt, Result, Role, Rule, Sampling, Stops};
 
 /// The models at hand.
 #[derive(Clone, Default)]
@@ -67,6 +67,8 @@ pub struct Options {
     pub chunk_tokens: usize,
     /// What follows a draft that never convinced the base.
     pub on_draft_end: OnDraftEnd,
+    /// Once the base writes, let the draft write ahead of it where their vocabularies are one: faster, token for token the same.
+    pub speculate: bool,
     /// The base writes where its likeliest token has at least this probability (nudging).
     pub nudge_threshold: f64,
 }
@@ -79,6 +81,7 @@ impl Default for Options {
             max_draft_tokens: 512,
             chunk_tokens: 8,
             on_draft_end: OnDraftEnd::Continue,
+            speculate: true,
             nudge_threshold: 0.4,
         }
     }
@@ -141,6 +144,8 @@ pub struct Recipe {
     pub needs: &'static [(Role, Caps)],
     /// The options that its text depends on, by the names that command line and server have for them.
     pub uses: &'static [&'static str],
+    /// The models must have one vocabulary.
+    pub one_vocabulary: bool,
     /// Makes the strategy of models that satisfy `needs`.
     make: fn(Parts) -> Arc<dyn Strategy>,
 }
@@ -153,6 +158,7 @@ pub(crate) struct Parts {
 
 const PLAIN: Caps = Caps { score: false, logits: false };
 const SCORE: Caps = Caps { score: true, logits: false };
+const ROWS: Caps = Caps { score: false, logits: true };
 
 /// Every strategy. Command line, server, help and conformance tests derive from this table.
 pub static RECIPES: &[Recipe] = &[
@@ -161,14 +167,23 @@ pub static RECIPES: &[Recipe] = &[
         about: "the draft opens the answer, the base takes over once it is confident",
         needs: &[(Role::Draft, PLAIN), (Role::Base, SCORE)],
         uses: &["window", "threshold", "max_draft_tokens", "on_draft_end"],
+        one_vocabulary: false,
         make: wsd::make,
     },
-    Recipe { name: "base", about: "the base model alone", needs: &[(Role::Base, PLAIN)], uses: &[], make: alone::base },
+    Recipe {
+        name: "base",
+        about: "the base model alone",
+        needs: &[(Role::Base, PLAIN)],
+        uses: &[],
+        one_vocabulary: false,
+        make: alone::base,
+    },
     Recipe {
         name: "draft",
         about: "the draft model alone",
         needs: &[(Role::Draft, PLAIN)],
         uses: &[],
+        one_vocabulary: false,
         make: alone::draft,
     },
     Recipe {
@@ -176,7 +191,16 @@ pub static RECIPES: &[Recipe] = &[
         about: "the draft writes the next words wherever the base is unsure (arXiv 2410.09300)",
         needs: &[(Role::Draft, PLAIN), (Role::Base, SCORE)],
         uses: &["nudge_threshold"],
+        one_vocabulary: false,
         make: nudging::make,
+    },
+    Recipe {
+        name: "speculative",
+        about: "the base model alone, token for token, with the draft writing ahead of it",
+        needs: &[(Role::Draft, PLAIN), (Role::Base, ROWS)],
+        uses: &[],
+        one_vocabulary: true,
+        make: speculative::make,
     },
 ];
 
@@ -212,6 +236,13 @@ impl Recipe {
                 }
             }
             engines.push(engine.clone());
+        }
+        if let [draft, base] = &engines[..]
+            && self.one_vocabulary
+            && !Bridge::passes_ids(draft.text(), base.text())
+        {
+            let engine = draft.card().name.clone();
+            return Err(Error::Unsupported { strategy: self.name, engine, need: "the base's vocabulary" });
         }
         Ok((self.make)(Parts { engines, options }))
     }

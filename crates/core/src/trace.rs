@@ -78,6 +78,8 @@ pub enum CallKind {
     Generate,
     /// Score tokens.
     Score,
+    /// Say what it would choose where tokens were proposed.
+    Check,
 }
 
 /// One request to an engine.
@@ -91,13 +93,16 @@ pub struct Call {
     pub tokens: usize,
     /// How long it took.
     pub seconds: f64,
+    /// How many of the proposed tokens were what the base chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<usize>,
 }
 
 impl Call {
     /// A call that began at `since` and ends now.
     #[must_use]
     pub fn since(since: Instant, to: Role, kind: CallKind, tokens: usize) -> Self {
-        Self { to, kind, tokens, seconds: since.elapsed().as_secs_f64() }
+        Self { to, kind, tokens, seconds: since.elapsed().as_secs_f64(), accepted: None }
     }
 }
 
@@ -130,6 +135,17 @@ pub struct Usage {
     pub draft_tokens: usize,
     /// Tokens of the answer that the base wrote.
     pub base_tokens: usize,
+    /// Tokens that the draft proposed to a base that wrote.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub proposed_tokens: usize,
+    /// How many of them the base chose.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted_tokens: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Where the time went, in seconds.
@@ -216,8 +232,12 @@ impl Trace {
                 *match (call.to, call.kind) {
                     (Role::Draft, _) => &mut answer.timings.draft,
                     (Role::Base, CallKind::Score) => &mut answer.timings.score,
-                    (Role::Base, CallKind::Generate) => &mut answer.timings.base,
+                    (Role::Base, CallKind::Generate | CallKind::Check) => &mut answer.timings.base,
                 } += call.seconds;
+                if let Some(accepted) = call.accepted {
+                    answer.usage.proposed_tokens += call.tokens - 1;
+                    answer.usage.accepted_tokens += accepted;
+                }
                 answer.calls.push(*call);
             }
             Event::Done(reason) => {

@@ -164,7 +164,8 @@ fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
     };
     for chunk_tokens in [1, 4, 8, 16] {
         let before = draft.steps();
-        let done = block_on(complete(&models, &job, Options { chunk_tokens, ..Options::default() }));
+        let options = Options { chunk_tokens, speculate: false, ..Options::default() };
+        let done = block_on(complete(&models, &job, options));
         assert_eq!(done.handover.unwrap().at, 11, "chunk of {chunk_tokens}");
         let steps = draft.steps() - before;
         assert_eq!(steps, 12usize.div_ceil(chunk_tokens) * chunk_tokens, "draft steps for a chunk of {chunk_tokens}");
@@ -193,7 +194,8 @@ fn a_base_that_reads_everything_anew_is_asked_seldom_and_a_chunk_in_vain_is_all_
             stop: vec![],
             top_logprobs: 0,
         };
-        let done = block_on(complete(&models, &job, Options::default()));
+        let options = Options { speculate: false, ..Options::default() };
+        let done = block_on(complete(&models, &job, options));
         assert_eq!(done.handover.unwrap().at, 40);
         let calls = |kind, to| {
             let calls = done.calls.iter().filter(move |call| (call.kind, call.to) == (kind, to));

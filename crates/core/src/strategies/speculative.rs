@@ -16,11 +16,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 
-use super::{for_one_vocabulary, render, to_the_end, write_chunk};
+use super::{render, to_the_end, write_chunk};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Job, Plan, Result, Role, Sampling, Session,
-    Step, Stop, Strategy, Token, TokenRecord,
+    Answer, Bridge, Call, CallKind, Engine, FinishReason, Flow, Job, Plan, Result, Role, Sampling, Session, Step, Stop,
+    Strategy, Token, TokenRecord,
 };
 
 /// The most tokens proposed at once.
@@ -48,13 +48,6 @@ impl Strategy for Speculative {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        if !can_speculate(self.draft.as_ref(), self.base.as_ref()) {
-            return Err(Error::Unsupported {
-                strategy: "speculative",
-                engine: self.draft.card().name.clone(),
-                need: "the base's vocabulary",
-            });
-        }
         let prompt = render(self.base.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.base.text(), &prompt.tokens, 0);

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
+use super::speculative::{Pair, can_speculate, speculate};
 use super::{for_one_vocabulary, render, to_the_end};
 use crate::strategy::Parts;
 use crate::{
@@ -97,6 +98,11 @@ impl Strategy for Wsd {
             }
         }
         writer.report(answer).await;
+        if self.options.speculate && can_speculate(self.draft.as_ref(), self.base.as_ref()) {
+            let prompts = [draft_prompt.tokens.len(), prompt.tokens.len()];
+            let pair = Pair { draft: writer.draft, prompts, draft_limit: self.draft.card().max_len };
+            return speculate(reader.base.as_mut(), pair, reader.max_len, job, answer).await;
+        }
         drop(writer);
         to_the_end(reader.base.as_mut(), Role::Base, job, answer).await
     }

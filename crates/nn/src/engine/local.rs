@@ -260,6 +260,11 @@ impl Session for Open {
         self.ask(from, |slot, tokens, from, reply| Work::score(slot, tokens, from, top, reply)).await
     }
 
+    async fn choices(&mut self, from: usize, plan: &Plan) -> wsd_core::Result<Vec<Step>> {
+        let plan = plan.clone();
+        self.ask(from, |slot, tokens, from, reply| Work::choices(slot, tokens, from, plan, reply)).await
+    }
+
     async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {
         self.ask(from, Work::logits).await
     }

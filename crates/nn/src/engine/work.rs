@@ -19,6 +19,7 @@ pub(super) struct Work {
 enum Ask {
     Score { top: usize, scores: Vec<Sampled>, reply: oneshot::Sender<Result<Vec<Sampled>>> },
     Logits { rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<Row>>> },
+    Choices { plan: Plan, choices: Vec<Step>, reply: oneshot::Sender<Result<Vec<Step>>> },
     Generate { plan: Plan, left: usize, reply: mpsc::Sender<Result<Step>> },
 }
 
@@ -45,6 +46,16 @@ impl Work {
         Self { slot, tokens, next_row: from - 1, ask: Ask::Logits { rows: Vec::new(), reply } }
     }
 
+    pub(super) fn choices(
+        slot: u64,
+        tokens: Vec<Token>,
+        from: usize,
+        plan: Plan,
+        reply: oneshot::Sender<Result<Vec<Step>>>,
+    ) -> Self {
+        Self { slot, tokens, next_row: from - 1, ask: Ask::Choices { plan, choices: Vec::new(), reply } }
+    }
+
     pub(super) fn generate(
         slot: u64,
         tokens: Vec<Token>,
@@ -61,6 +72,7 @@ impl Work {
         match &self.ask {
             Ask::Score { reply, .. } => reply.is_closed(),
             Ask::Logits { reply, .. } => reply.is_closed(),
+            Ask::Choices { reply, .. } => reply.is_closed(),
             Ask::Generate { reply, .. } => reply.is_closed(),
         }
     }
@@ -80,7 +92,7 @@ impl Work {
         match &self.ask {
             // The last token need not be run to be scored.
             Ask::Score { .. } => self.tokens.len() - 1,
-            Ask::Logits { .. } | Ask::Generate { .. } => self.tokens.len(),
+            Ask::Logits { .. } | Ask::Choices { .. } | Ask::Generate { .. } => self.tokens.len(),
         }
     }
 
@@ -98,9 +110,9 @@ impl Work {
                 scored.map(|(logprob, top)| Outcome::Score(Sampled { token, logprob, top }))
             }
             Ask::Logits { .. } => log_softmax(logits).map(|()| Outcome::Row(logits.to_vec())),
-            Ask::Generate { plan, .. } => {
+            Ask::Choices { plan, .. } | Ask::Generate { plan, .. } => {
                 let top = likeliest(logits, plan.top_logprobs);
-                let sampled = pick(logits, &self.tokens, &plan.sampling);
+                let sampled = pick(logits, &self.tokens[..=self.next_row + ahead], &plan.sampling);
                 sampled.zip(top).map(|(sampled, top)| Outcome::Token(Sampled { top, ..sampled }))
             }
         };
@@ -113,6 +125,10 @@ impl Work {
         match (&mut self.ask, outcome) {
             (Ask::Score { scores, .. }, Outcome::Score(score)) => scores.push(score),
             (Ask::Logits { rows, .. }, Outcome::Row(row)) => rows.push(row),
+            (Ask::Choices { choices, .. }, Outcome::Token(sampled)) => {
+                let is_end = end_tokens.contains(&sampled.token);
+                choices.push(if is_end { Step::End(Stop::End) } else { Step::Token(sampled) });
+            }
             (Ask::Generate { left, reply, .. }, Outcome::Token(sampled)) => {
                 if end_tokens.contains(&sampled.token) {
                     let _ = reply.try_send(Ok(Step::End(Stop::End)));
@@ -143,6 +159,7 @@ impl Work {
         match self.ask {
             Ask::Score { scores, reply, .. } => drop(reply.send(Ok(scores))),
             Ask::Logits { rows, reply } => drop(reply.send(Ok(rows))),
+            Ask::Choices { choices, reply, .. } => drop(reply.send(Ok(choices))),
             // The reader may be far behind and the channel full: then this last item is left out, and the channel's end
             // says the same.
             Ask::Generate { reply, .. } => drop(reply.try_send(Ok(Step::End(Stop::Length)))),
@@ -155,6 +172,7 @@ impl Work {
         match self.ask {
             Ask::Score { reply, .. } => drop(reply.send(Err(error))),
             Ask::Logits { reply, .. } => drop(reply.send(Err(error))),
+            Ask::Choices { reply, .. } => drop(reply.send(Err(error))),
             Ask::Generate { reply, .. } => drop(reply.try_send(Err(error))),
         }
     }

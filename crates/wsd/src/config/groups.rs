@@ -124,6 +124,9 @@ group! {
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
         #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["continue", "stop"]).try_map(|text| text.parse::<OnDraftEnd>()))]
         on_draft_end: OnDraftEnd,
+        /// Once the base writes, let the draft write ahead of it: changes the speed and never the text; needs one vocabulary [default: true]
+        #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+        speculate: bool,
         /// In nudging, the base writes where its likeliest token has at least this probability [default: 0.4]
         #[arg(long, value_name = "P", allow_negative_numbers = true)]
         nudge_threshold: f64,

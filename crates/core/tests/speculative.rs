@@ -1,0 +1,104 @@
+//! Speculation changes no token.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::executor::block_on;
+use proptest::prelude::*;
+use wsd_core::scripted::{Pieces, Scripted};
+use wsd_core::{
+    CallKind, Completion, FinishReason, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Token, Trace, run,
+};
+
+const LETTERS: &str = "abcdefg ";
+
+/// A model whose next row depends on the last two tokens. The states that `seed` and a share of 1 - `agreement` mark as
+/// its own lead to rows of its own; in the others all models of all seeds agree.
+fn model(seed: u64, agreement: f64, sharpness: f32, ends: bool) -> Scripted {
+    let pieces = Arc::new(Pieces::letters(LETTERS));
+    let vocab = wsd_core::Tokenizer::vocabulary(&*pieces).pieces.len();
+    Scripted::new("model", pieces, move |tokens: &[Token]| {
+        let shared = tokens.iter().rev().take(2).fold(7, |hash, &token| mix(hash ^ u64::from(token)));
+        let is_own = (mix(shared ^ seed) >> 11) as f64 >= agreement * (1u64 << 53) as f64;
+        let state = if is_own { mix(shared ^ seed) } else { shared };
+        let logit = |id: usize| match id {
+            0 if ends => (state % 4) as f32 - 1.0,
+            0 | 1 => f32::NEG_INFINITY,
+            _ => (mix(state ^ mix(id as u64)) >> 40) as f32 / (1 << 24) as f32 * sharpness,
+        };
+        (0..vocab).map(logit).collect()
+    })
+}
+
+fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 31)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
+}
+
+fn complete(strategy: &str, models: &Models, job: &Job, options: Options) -> Completion {
+    let strategy = Recipe::find(strategy).unwrap().build(models, options).unwrap();
+    block_on(async {
+        let (mut trace, mut events) = (Trace::new(), run(strategy, job.clone()));
+        while let Some(event) = events.next().await {
+            trace.push(&event.unwrap());
+        }
+        trace.finish()
+    })
+}
+
+fn same(one: &Completion, other: &Completion) {
+    assert_eq!(one.tokens, other.tokens);
+    assert_eq!((&one.text, one.finish_reason, one.handover), (&other.text, other.finish_reason, other.handover));
+}
+
+fn models(seed: u64, agreement: f64, sharpness: f32, ends: bool, contexts: [usize; 2]) -> Models {
+    let [draft, base] = [seed, seed ^ 1].map(|seed| model(seed, agreement, sharpness, ends));
+    let [draft_len, base_len] = contexts;
+    Models { draft: Some(Arc::new(draft.with_context(draft_len))), base: Some(Arc::new(base.with_context(base_len))) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #[test]
+    fn every_token_is_the_one_without_it(
+        seed: u64, agreement in 0f64..1.0, sharpness in 1f32..14.0, ends: bool, contexts in prop::array::uniform2(12usize..200),
+        max_tokens in 1usize..150, top_logprobs in 0usize..3, threshold in 0.05f64..0.9,
+        temperature in prop::sample::select(vec![0f32, 0.7, 1.3]), top_k in 0usize..5, repetition_penalty in prop::sample::select(vec![1f32, 1.2]),
+        stop in prop::collection::vec("[a-g ]{2,3}", 0..2),
+    ) {
+        let models = models(seed, agreement, sharpness, ends, contexts);
+        let sampling = Sampling { temperature, top_k, repetition_penalty, seed, ..Sampling::default() };
+        let job = Job { prompt: Prompt::Raw("bad cab".into()), max_tokens, sampling, stop, top_logprobs };
+        let options = Options { rule: Rule::parse(6, threshold).unwrap(), ..Options::default() };
+        let without = Options { speculate: false, ..options };
+        same(&complete("speculative", &models, &job, options), &complete("base", &models, &job, options));
+        same(&complete("wsd", &models, &job, options), &complete("wsd", &models, &job, without));
+    }
+}
+
+#[test]
+fn models_that_agree_need_few_rounds() {
+    let models = models(3, 1.0, 12.0, false, [4096; 2]);
+    let prompt = Prompt::Raw("bad cab".into());
+    let job = Job { prompt, max_tokens: 200, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
+    let done = complete("speculative", &models, &job, Options::default());
+    assert_eq!((done.usage.base_tokens, done.finish_reason), (200, FinishReason::Length));
+    let checks = done.calls.iter().filter(|call| call.kind == CallKind::Check);
+    assert!(checks.clone().all(|call| call.to == Role::Base && call.accepted == Some(call.tokens - 1)));
+    assert_eq!(done.usage.accepted_tokens, done.usage.proposed_tokens);
+}
+
+#[test]
+fn vocabularies_that_differ_are_refused_and_left_alone_by_wsd() {
+    let models = Models {
+        draft: Some(Arc::new(model(1, 1.0, 9.0, false))),
+        base: Some(Arc::new(Scripted::random("base", Arc::new(Pieces::letters("abcdefgh ")), 4))),
+    };
+    let error = Recipe::find("speculative").unwrap().build(&models, Options::default()).err().unwrap().to_string();
+    assert!(error.contains("speculative") && error.contains("vocabulary"), "{error}");
+    let prompt = Prompt::Raw("bad cab".into());
+    let job = Job { prompt, max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
+    assert_eq!(complete("wsd", &models, &job, Options::default()).usage.proposed_tokens, 0);
+}
