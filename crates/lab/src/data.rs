@@ -5,6 +5,7 @@ mod journal;
 mod record;
 mod rows;
 
+pub(crate) use answers::in_order;
 pub use answers::{Answering, complete};
 pub use journal::{Journal, JournalError};
 pub use record::{Ask, Record, RecordError};
