@@ -2,3 +2,4 @@
 
 pub mod data;
 pub mod plot;
+pub mod world;

@@ -6,6 +6,7 @@ mod bench;
 mod chart;
 mod chat;
 mod generate;
+mod lab;
 mod output;
 mod progress;
 mod prompt;
@@ -76,6 +77,9 @@ enum Command {
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
+    /// The closed world that the built-in pair comes from, and what is measured in it
+    #[command(subcommand)]
+    Lab(lab::Lab),
     /// Print a script that completes wsd's commands and options in a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -151,6 +155,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Chat(args) => chat::run(*args, &line.look).await,
         Command::Serve(args) => serve::run(*args, &line.look).await,
         Command::Train(args) => train::run(args, &line.look).await,
+        Command::Lab(lab) => lab::run(lab, &line.look).await,
         Command::Bench(bench) => bench::run(bench, &line.look).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

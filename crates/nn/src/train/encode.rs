@@ -46,8 +46,7 @@ impl Encoder {
     pub fn document(&self, text: &str) -> Result<Sequence> {
         let mut tokens = self.text.render(&Prompt::Raw(text.to_owned()))?.tokens;
         tokens.extend(self.end);
-        let learned = vec![1..tokens.len()];
-        self.checked(Sequence { tokens, learned })
+        self.checked(Sequence::learned_from(1, tokens))
     }
 
     /// A conversation, all of it to be learnt.
@@ -59,8 +58,7 @@ impl Encoder {
         if self.text.is_plain() {
             tokens.extend(self.end);
         }
-        let learned = vec![1..tokens.len()];
-        self.checked(Sequence { tokens, learned })
+        self.checked(Sequence::learned_from(1, tokens))
     }
 
     /// A text of which what follows the prompt is to be learnt, its end too.
@@ -75,8 +73,7 @@ impl Encoder {
         let mut tokens = self.text.encode_after(&rendered, completion)?;
         let start = common(&rendered.tokens, &tokens);
         tokens.extend(self.end);
-        let learned = vec![start.max(1)..tokens.len()];
-        self.checked(Sequence { tokens, learned })
+        self.checked(Sequence::learned_from(start, tokens))
     }
 
     /// A conversation, of which the assistant's messages from the one at `from` on are to be learnt, each with the token
@@ -112,11 +109,11 @@ impl Encoder {
             return Err(refused("the assistant says nothing: there is nothing to learn"));
         }
         // The plain form has no token that ends an answer.
-        if let (true, Some(end), Some(last)) = (self.text.is_plain(), self.end, sequence.learned.last_mut()) {
-            if last.end == sequence.tokens.len() {
-                sequence.tokens.push(end);
-                last.end += 1;
-            }
+        if let (true, Some(end), Some(last)) = (self.text.is_plain(), self.end, sequence.learned.last_mut())
+            && last.end == sequence.tokens.len()
+        {
+            sequence.tokens.push(end);
+            last.end += 1;
         }
         self.checked(sequence)
     }
@@ -162,5 +159,5 @@ fn common(a: &[u32], b: &[u32]) -> usize {
 pub fn wrapped(documents: &[Sequence], len: usize) -> Vec<Sequence> {
     let tokens: Vec<u32> = documents.iter().flat_map(|document| document.tokens.iter().copied()).collect();
     let rows = tokens.chunks(len.max(2)).filter(|row| row.len() > 1);
-    rows.map(|row| Sequence { tokens: row.to_vec(), learned: vec![1..row.len()] }).collect()
+    rows.map(|row| Sequence::learned_from(1, row.to_vec())).collect()
 }

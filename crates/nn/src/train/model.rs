@@ -15,6 +15,13 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// Tokens of which all from `start` on, but never the first, are to be predicted.
+    #[must_use]
+    pub fn learned_from(start: usize, tokens: Vec<u32>) -> Self {
+        let learned = std::iter::once(start.max(1)..tokens.len()).filter(|range| !range.is_empty()).collect();
+        Self { tokens, learned }
+    }
+
     /// Tokens to be predicted.
     #[must_use]
     pub fn targets(&self) -> usize {

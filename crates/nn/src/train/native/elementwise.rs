@@ -12,7 +12,7 @@ on_each_simd! {
 
 on_each_simd! {
     /// The gradients of [`norm`], given that of its output.
-    pub(super) fn norm_backward(gradients: NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
+    pub(super) fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
 }
 
 on_each_simd! {
@@ -78,7 +78,7 @@ fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, 
 /// With `s = 1 / sqrt(mean(x^2) + eps)` and `g` the output's gradient times the weight:
 /// `dx = s * g - x * s^3 * mean(g * x)`.
 #[inline(always)]
-fn norm_backward_body<V: Lanes>(gradients: NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+fn norm_backward_body<V: Lanes>(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) {
     let width = weight.len();
     let rows = gradients.output.chunks_exact(width).zip(gradients.x.chunks_exact_mut(width));
     for ((output, x_gradient), x) in rows.zip(x.chunks_exact(width)) {
@@ -156,7 +156,7 @@ fn silu(x: f32) -> [f32; 2] {
 /// `x * sigmoid(2u)` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`, and its slope.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> [f32; 2] {
-    const TWICE_ROOT_2_BY_PI: f32 = 1.595_769_1;
+    const TWICE_ROOT_2_BY_PI: f32 = 1.595_769;
     let sigmoid = sigmoid(TWICE_ROOT_2_BY_PI * (x + 0.044_715 * x * x * x));
     let inner = TWICE_ROOT_2_BY_PI * (1.0 + 3.0 * 0.044_715 * x * x);
     [x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner]

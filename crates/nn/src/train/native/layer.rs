@@ -307,8 +307,8 @@ impl LayerRun<'_> {
             return;
         };
         let norms = &self.model.plan.norms;
-        let gradients = NormGradients { output, x: slopes, weight: &mut gradient[place.clone()] };
-        norm_backward(self.model.simd, gradients, x, &self.weights[place.clone()], norms.offset, norms.eps);
+        let mut gradients = NormGradients { output, x: slopes, weight: &mut gradient[place.clone()] };
+        norm_backward(self.model.simd, &mut gradients, x, &self.weights[place.clone()], norms.offset, norms.eps);
     }
 
     /// The part of a row that holds queries, and that which holds keys.
@@ -341,9 +341,9 @@ impl LayerRun<'_> {
                 let output = sized(room, row.len());
                 output.copy_from_slice(row);
                 row.fill(0.0);
-                let gradients = NormGradients { output, x: row, weight: &mut gradient[place.clone()] };
+                let mut gradients = NormGradients { output, x: row, weight: &mut gradient[place.clone()] };
                 let weight = &self.weights[place.clone()];
-                norm_backward(self.model.simd, gradients, &raw[part], weight, norms.offset, norms.eps);
+                norm_backward(self.model.simd, &mut gradients, &raw[part], weight, norms.offset, norms.eps);
             }
         }
     }

@@ -186,9 +186,9 @@ impl Head {
         multiply(1.0, logits, head, 0.0, output, hidden);
         let slopes = sized(&mut self.slopes, rows * hidden);
         slopes.fill(0.0);
-        let gradients = NormGradients { output, x: slopes, weight: &mut gradient[model.final_norm.clone()] };
+        let mut gradients = NormGradients { output, x: slopes, weight: &mut gradient[model.final_norm.clone()] };
         let weight = &weights[model.final_norm.clone()];
-        norm_backward(model.simd, gradients, &self.states, weight, plan.norms.offset, plan.norms.eps);
+        norm_backward(model.simd, &mut gradients, &self.states, weight, plan.norms.offset, plan.norms.eps);
     }
 }
 
