@@ -50,8 +50,8 @@ impl Curves {
         };
         Self {
             curves: vec![
-                curve("the base's own samples", |row| &row.own),
-                curve("the pilot's answers", |row| &row.pilot),
+                curve("own samples", |row| &row.own),
+                curve("the pilot's", |row| &row.pilot),
                 curve("aligned answers", |row| &row.reference),
             ],
         }
@@ -62,9 +62,10 @@ impl Curves {
     pub fn figure(&self) -> Page {
         let series = self.curves.iter().zip([0, 1, 2]).map(|(curve, color)| {
             let points = || curve.mean.iter().enumerate().map(|(at, &mean)| (at as f64, mean));
+            // A log-probability is at most 0, whatever its error.
             let band = points()
                 .zip(&curve.standard_error)
-                .map(|((at, mean), error)| (at, mean - 1.96 * error, mean + 1.96 * error));
+                .map(|((at, mean), error)| (at, mean - 1.96 * error, (mean + 1.96 * error).min(0.0)));
             Series { band: band.collect(), color: Some(color), ..Series::new(&curve.name, points()) }
         });
         let lines = Lines {
