@@ -141,11 +141,7 @@ async fn answer_all(
 }
 
 async fn complete(strategy: &Arc<dyn Strategy>, job: Job) -> wsd_core::Result<Completion> {
-    let (mut trace, mut events) = (Trace::new(), wsd_core::run(strategy.clone(), job));
-    while let Some(event) = events.next().await.transpose()? {
-        trace.push(&event);
-    }
-    Ok(trace.finish())
+    Trace::collect(wsd_core::run(strategy.clone(), job)).await
 }
 
 fn answered<'a>(completion: &'a Completion, full: bool, settings: &'a Map<String, Value>) -> Answer<'a> {
