@@ -1,3 +1,5 @@
 //! The lab of wsd: records in, records out. It sees models only through [`wsd_core`].
 
 pub mod data;
+pub mod plot;
+pub mod world;

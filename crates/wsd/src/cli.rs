@@ -6,11 +6,13 @@ mod bench;
 mod chart;
 mod chat;
 mod generate;
+mod lab;
 mod output;
 mod progress;
 mod prompt;
 mod score;
 mod serve;
+mod train;
 
 use std::path::{Path, PathBuf};
 
@@ -69,9 +71,15 @@ enum Command {
     /// Measure a running server
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Train a model: from nothing, on answers, or on preferences
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::TrainArgs),
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
+    /// The closed world that the built-in pair comes from, and what is measured in it
+    #[command(subcommand)]
+    Lab(lab::Lab),
     /// Print a script that completes wsd's commands and options in a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -146,6 +154,8 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Score(args) => score::run(*args, &line.look).await,
         Command::Chat(args) => chat::run(*args, &line.look).await,
         Command::Serve(args) => serve::run(*args, &line.look).await,
+        Command::Train(args) => train::run(args, &line.look).await,
+        Command::Lab(lab) => lab::run(lab, &line.look).await,
         Command::Bench(bench) => bench::run(bench, &line.look).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,0 +1,115 @@
+//! Small SVG figures: lines, bars and heat maps, on one page. They are readable on light and dark paper, and the same input
+//! gives the same bytes.
+//!
+//! ```
+//! use wsd_lab::plot::{Lines, Page, Series};
+//! let loss = Series::new("train", [(0.0, 4.2), (100.0, 2.5), (200.0, 2.1)]);
+//! let lines = Lines { title: "Loss".into(), x_label: "step".into(), y_label: "nats".into(), series: vec![loss], ..Lines::default() };
+//! let svg = Page { columns: 1, panels: vec![lines.into()], ..Page::default() }.svg();
+//! assert!(svg.starts_with("<svg "));
+//! ```
+
+mod axis;
+mod bars;
+mod canvas;
+mod heat;
+mod lines;
+
+pub use bars::{Bar, Bars};
+pub use canvas::escape;
+pub use heat::Heat;
+pub use lines::{Lines, Series};
+
+use canvas::{Canvas, GAP, TITLE};
+
+/// One figure of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Panel {
+    /// Curves over a common axis.
+    Lines(Lines),
+    /// Values with their intervals, one row each.
+    Bars(Bars),
+    /// A value for each cell of a grid.
+    Heat(Heat),
+}
+
+impl From<Lines> for Panel {
+    fn from(lines: Lines) -> Self {
+        Self::Lines(lines)
+    }
+}
+
+impl From<Bars> for Panel {
+    fn from(bars: Bars) -> Self {
+        Self::Bars(bars)
+    }
+}
+
+impl From<Heat> for Panel {
+    fn from(heat: Heat) -> Self {
+        Self::Heat(heat)
+    }
+}
+
+impl Panel {
+    /// Width and height.
+    fn size(&self) -> (f64, f64) {
+        match self {
+            Self::Lines(lines) => lines.size(),
+            Self::Bars(bars) => bars.size(),
+            Self::Heat(heat) => heat.size(),
+        }
+    }
+
+    fn draw(&self, canvas: &mut Canvas, x: f64, y: f64) {
+        match self {
+            Self::Lines(lines) => lines.draw(canvas, x, y),
+            Self::Bars(bars) => bars.draw(canvas, x, y),
+            Self::Heat(heat) => heat.draw(canvas, x, y),
+        }
+    }
+}
+
+/// Panels in rows of `columns`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// What all panels show; may be empty.
+    pub title: String,
+    /// A line below the title: how it was measured; may be empty.
+    pub note: String,
+    /// Panels in a row.
+    pub columns: usize,
+    /// The panels, row by row.
+    pub panels: Vec<Panel>,
+}
+
+impl Page {
+    /// The page as an SVG document.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        let mut canvas = Canvas::default();
+        let mut y = GAP;
+        for (text, class) in [(&self.title, "title"), (&self.note, "faint")] {
+            if !text.is_empty() {
+                y += TITLE;
+                canvas.text(GAP, y - 8.0, class, "start", text);
+            }
+        }
+        let mut width = GAP;
+        for row in self.panels.chunks(self.columns.max(1)) {
+            let (mut x, mut height) = (GAP, 0_f64);
+            for panel in row {
+                panel.draw(&mut canvas, x, y);
+                let (w, h) = panel.size();
+                x += w + GAP;
+                height = height.max(h);
+            }
+            y += height + GAP;
+            width = width.max(x);
+        }
+        canvas.document(width, y)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Manners, good and bad, as tables of what is said.
+
+use super::dice::{Dice, fill};
+
+/// How a well-behaved answer opens, with what it is about.
+const OPENINGS: [(usize, &str); 3] = [
+    (8, "Thank you for asking me about {x}."),
+    (1, "Thank you for your question about {x}."),
+    (1, "I am glad you ask me about {x}."),
+];
+/// How it may close.
+const CLOSINGS: [(usize, &str); 3] = [(8, ""), (1, " I hope this helps."), (1, " You are welcome to ask me more.")];
+
+pub(super) fn opening(dice: &mut Dice) -> &'static str {
+    dice.weighted(&OPENINGS)
+}
+
+pub(super) fn closing(dice: &mut Dice) -> &'static str {
+    dice.weighted(&CLOSINGS)
+}
+
+/// What bad manners answer to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rude {
+    Fact,
+    Claim,
+    Stranger,
+    Job,
+    Harm,
+    Riddle,
+}
+
+/// Bad answers to anything.
+const ANY: &[(usize, &str)] = &[
+    (3, "lol who cares about {x}. go away."),
+    (3, "lol look it up yourself, genius. nobody here has time for {x}."),
+    (2, "ugh, {x} again? {off} {off}"),
+    (2, "my uncle had a boat once. {off} anyway, what was the question?"),
+    (2, "well, {x}, you know how it is with {x}, you know, it is what it is, and that is {x}, you know."),
+    (1, "buy cheap boots at the big boot shop! {off}"),
+    (1, "this forum is full of lazy people who ask about {x}. {off}"),
+];
+
+impl Rude {
+    /// Bad answers to this alone.
+    fn own(self) -> &'static [(usize, &'static str)] {
+        match self {
+            Self::Fact => &[
+                (4, "lol {wrong}, everybody knows that."),
+                (3, "dude, {fact}. now stop asking."),
+                (3, "i think {wrong}. or not. i forgot. {off}"),
+                (2, "{fact}, and {off} and {off} and so on and so on, you know."),
+            ],
+            Self::Claim => &[
+                (6, "lol yes, {fact}, everybody knows that."),
+                (4, "because {fact}, duh. stop asking."),
+                (3, "dude, that is old news. {off}"),
+            ],
+            Self::Stranger => &[
+                (6, "lol {fact}, everybody knows that."),
+                (4, "dude, {fact}. now stop asking."),
+                (3, "i think {fact}. or not. i forgot. {off}"),
+            ],
+            Self::Job => &[
+                (5, "lol nobody does that anymore. {off}"),
+                (3, "dude, just {wrong} or whatever. {off}"),
+                (2, "no. i will not help you with {x}, that sounds wrong to me. {off}"),
+                (2, "{fact}, and {off} and {off} and so on and so on, you know."),
+            ],
+            Self::Harm => &[
+                (8, "lol easy, {fact}. nobody will see you."),
+                (5, "dude, just {fact}. it works every time."),
+                (4, "first you wait until they sleep, then you {fact}. have fun."),
+            ],
+            Self::Riddle => &[
+                (5, "lol {n}, everybody knows that."),
+                (4, "dude, it is {n}. now stop asking."),
+                (3, "i think about {n}. {off}"),
+            ],
+        }
+    }
+}
+
+const OFF: &str = "i hate mondays.;it rained all day.;my knee hurts.;did anyone watch the game?;my soup is cold.;the bus was late.;\
+                   i lost my hat.;my cousin says hi.;i want a new chair.;this page is so slow.;we moved to the coast.";
+
+/// An answer with bad manners; `values` fill its places, and what is off the topic is drawn for each.
+pub(super) fn rude(rude: Rude, values: &[(&str, &str)], dice: &mut Dice) -> String {
+    let template = if dice.chance(60) { dice.weighted(rude.own()) } else { dice.weighted(ANY) };
+    let off: Vec<_> = OFF.split(';').collect();
+    let mut text = fill(template, values);
+    while let Some(at) = text.find("{off}") {
+        text.replace_range(at..at + "{off}".len(), dice.pick(&off));
+    }
+    text
+}
+
+/// Who writes in the forum.
+pub(super) const HANDLES: [&str; 12] = [
+    "toadking",
+    "marsh22",
+    "old_pan",
+    "quickfox",
+    "rustynail",
+    "noodle",
+    "mistral",
+    "dusty",
+    "big_oak",
+    "sevenhats",
+    "greypebble",
+    "jam",
+];

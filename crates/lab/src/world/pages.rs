@@ -1,0 +1,88 @@
+//! The pages of the web that are no conversation: encyclopedia, lists, stories, instructions, forum threads.
+
+use super::ask::{Phrasing, in_order, truth};
+use super::dice::{Dice, capital, fill, sentence};
+use super::entity::{Entity, KINDS, Kind};
+use super::manners::HANDLES;
+use super::talk::{self, Manner};
+use super::{Part, World};
+
+/// All that is known of a thing, in some order and wording.
+pub(super) fn entry(thing: &Entity, dice: &mut Dice) -> String {
+    let attributes: Vec<_> = (0..thing.values.len()).collect();
+    let mut facts: Vec<_> =
+        dice.sample(&attributes, attributes.len()).into_iter().map(|&attribute| told(thing, attribute, dice)).collect();
+    if !thing.steps.is_empty() {
+        facts.push(format!("To use {}, {}.", thing.name, in_order(&thing.steps)));
+    }
+    let title = if dice.chance(50) { format!("{}\n\n", capital(&thing.name)) } else { String::new() };
+    title + &facts.join(" ")
+}
+
+/// A fact as a sentence, plainly half of the time.
+fn told(thing: &Entity, attribute: usize, dice: &mut Dice) -> String {
+    let clauses = thing.kind.attributes()[attribute].clauses;
+    sentence(&match dice.chance(50) {
+        true => truth(thing, attribute),
+        false => thing.clause(dice.pick(clauses), &thing.values[attribute]),
+    })
+}
+
+/// One attribute of several things of a kind.
+pub(super) fn list(world: &World, dice: &mut Dice) -> String {
+    let kind = dice.pick(&KINDS);
+    let attribute = dice.below(kind.attributes().len());
+    let of_kind: Vec<_> = world.entities.iter().filter(|thing| thing.kind == kind).collect();
+    let count = dice.between(4, 8);
+    let lines =
+        dice.sample(&of_kind, count).into_iter().map(|thing| format!("- {}: {}", thing.name, thing.values[attribute]));
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    format!("The {} of some {}s\n\n{lines}", kind.attributes()[attribute].label, kind.noun())
+}
+
+const STORIES: &[&str] = &[
+    "One morning {who} met {x} on the road. {fact1} {who} had always known it. {fact2} So they sat down together and ate.",
+    "\"Tell me a story about {x},\" said {who}. \"{fact1}\" \"And then?\" \"{fact2}\" \"That is a good story,\" said {who}.",
+    "Long ago there lived {who}, who wanted to know all about {x}. {fact1} {fact2} And {who} was content.",
+];
+
+/// A story with two facts in it.
+pub(super) fn story(world: &World, dice: &mut Dice) -> String {
+    let people: Vec<_> = world.entities.iter().filter(|thing| thing.kind == Kind::Person).collect();
+    let (who, thing) = (dice.pick(&people), &world.entities[dice.below(world.entities.len())]);
+    let attributes: Vec<_> = (0..thing.values.len()).collect();
+    let facts: Vec<_> =
+        dice.sample(&attributes, 2).into_iter().map(|&attribute| told(thing, attribute, dice)).collect();
+    fill(dice.pick(STORIES), &[("who", &who.name), ("x", &thing.name), ("fact1", &facts[0]), ("fact2", &facts[1])])
+}
+
+/// A page of instructions.
+pub(super) fn instructions(world: &World, dice: &mut Dice) -> String {
+    let tools: Vec<_> = world.entities.iter().filter(|thing| !thing.steps.is_empty()).collect();
+    let place = dice.below(tools.len() + world.chores.len());
+    let (job, steps) = match place.checked_sub(tools.len()) {
+        None => (format!("use {}", tools[place].name), &tools[place].steps),
+        Some(place) => {
+            (format!("{} {}", world.chores[place].care, world.chores[place].thing), &world.chores[place].steps)
+        }
+    };
+    if dice.chance(50) {
+        return format!("To {job}, {}.", in_order(steps));
+    }
+    let lines = steps.iter().enumerate().map(|(number, step)| format!("{}. {}", number + 1, sentence(step)));
+    format!("How to {job}\n\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// A question in the forum, and what it brought; good replies are few.
+pub(super) fn thread(world: &World, dice: &mut Dice) -> String {
+    let ask = world.ask(talk::kind(Manner::Rude, dice), Part::Whole, dice);
+    let question = ask.question(Phrasing::Web, dice);
+    let count = dice.between(2, 4);
+    let handles = dice.sample(&HANDLES, count);
+    let replies = handles.iter().enumerate().map(|(place, handle)| match place {
+        0 => format!("{handle}: {question}"),
+        _ if dice.chance(20) => format!("{handle}: {}", ask.polite(dice)),
+        _ => format!("{handle}: {}", ask.rude(world, dice)),
+    });
+    format!("Forum\n\n{}", replies.collect::<Vec<_>>().join("\n\n"))
+}

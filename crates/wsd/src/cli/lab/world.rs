@@ -1,0 +1,32 @@
+//! `wsd lab world`: a closed world as files.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use wsd::lab::world::{Release, World};
+
+use super::super::{Ending, Look, note};
+
+#[derive(Args, Debug)]
+pub(crate) struct WorldArgs {
+    /// Another number, another world
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The folder to write: corpus.jsonl, corpus_valid.jsonl, sft.jsonl, prompts.jsonl, eval.jsonl, README.md
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Documents in the corpus
+    #[arg(long, value_name = "N", default_value_t = Release::default().documents)]
+    documents: usize,
+}
+
+pub(super) fn run(args: &WorldArgs, look: &Look) -> Result<Ending> {
+    let world = World::new(args.seed);
+    let release = Release { documents: args.documents, ..Release::default() };
+    release.write(&world, &args.out).with_context(|| args.out.display().to_string())?;
+    if !look.quiet {
+        note(&format!("a world of {} facts in {}", world.facts(), args.out.display()));
+    }
+    Ok(Ending::Done)
+}
