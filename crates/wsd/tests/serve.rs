@@ -159,7 +159,7 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"temperature": "hot"})), 400, "temperature"),
         // In single precision this would be 100.
-        ("/v1/chat/completions", messages(json!({"temperature": 100.000_000_000_000_01})), 400, "temperature"),
+        ("/v1/chat/completions", messages(json!({"temperature": 100.000_001})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"min_p": -1e-60})), 400, "min_p"),
         ("/v1/chat/completions", messages(json!({"top_p": 0})), 400, "top_p"),
         ("/v1/chat/completions", messages(json!({"n": 17})), 400, "n"),
