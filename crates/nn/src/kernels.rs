@@ -21,4 +21,4 @@ pub use norm::rms_norm;
 pub use rope::{Rotation, rotate};
 
 /// Multiplications below which threads cost more than they save.
-const THREADING_WORK: usize = 1 << 16;
+const THREADING_WORK: usize = 1 << 18;

@@ -123,9 +123,5 @@ pub(crate) async fn in_order<Row: Serialize>(
 /// # Errors
 /// Those of the strategy.
 pub async fn complete(strategy: &Arc<dyn Strategy>, job: Job) -> Result<Completion> {
-    let (mut trace, mut events) = (Trace::new(), run(strategy.clone(), job));
-    while let Some(event) = events.next().await.transpose()? {
-        trace.push(&event);
-    }
-    Ok(trace.finish())
+    Trace::collect(run(strategy.clone(), job)).await
 }
