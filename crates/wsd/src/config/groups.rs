@@ -118,7 +118,8 @@ group! {
         /// At most this many tokens are drafted [default: 512]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         max_draft_tokens: usize,
-        /// Tokens drafted between two scorings; changes the speed and never the text [default: 8]
+        /// Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart
+        /// [default: 8]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         chunk_tokens: usize,
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
