@@ -39,6 +39,15 @@ pub struct Caps {
     pub logits: bool,
 }
 
+/// How an engine is best asked. It changes the cost of an answer and no token of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// It computes elsewhere, so it and another engine can work at the same time.
+    pub elsewhere: bool,
+    /// Each [`Session::score`] computes the list from its beginning: few calls for many tokens cost less than many for few.
+    pub rereads: bool,
+}
+
 /// What an engine says of itself.
 #[derive(Clone, Debug)]
 pub struct Card {
@@ -50,6 +59,8 @@ pub struct Card {
     pub vocab: usize,
     /// What the engine can do.
     pub caps: Caps,
+    /// How it is best asked.
+    pub habits: Habits,
     /// Tokens that end a text.
     pub end_tokens: Vec<Token>,
 }
@@ -70,7 +81,8 @@ pub struct Plan {
 pub struct Sampled {
     /// The token, in the engine's vocabulary.
     pub token: Token,
-    /// Its natural log-probability under the plain softmax, whatever it was sampled with.
+    /// Its natural log-probability under the plain softmax, whatever it was sampled with; NaN where an engine does not tell
+    /// that of a token it sampled.
     pub logprob: f64,
     /// The likeliest tokens at its position, likeliest first, as many as were asked for.
     pub top: Vec<(Token, f64)>,
@@ -141,6 +153,14 @@ pub trait Session: Send {
 
     /// Keep the first `len` tokens.
     fn truncate(&mut self, len: usize);
+
+    /// Compute what is to be known of the list before it is asked about, where the engine keeps such things: a hint.
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    async fn warm(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Sample onto the end of the list. The stream ends with [`Step::End`] and may be dropped at any token: the list then
     /// holds what was yielded.

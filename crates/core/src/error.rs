@@ -125,6 +125,20 @@ pub enum Error {
         /// What went wrong.
         message: String,
     },
+    /// An engine on another machine failed.
+    #[error("engine `{engine}` at {url}, {phase}: {fault}")]
+    Remote {
+        /// The engine's name.
+        engine: String,
+        /// The server that was asked last.
+        url: String,
+        /// What it was asked for.
+        phase: &'static str,
+        /// The status of its reply, where that was the fault.
+        status: Option<u16>,
+        /// What went wrong.
+        fault: String,
+    },
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),

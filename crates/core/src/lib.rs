@@ -21,7 +21,7 @@ mod trace;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Engine, Plan, Role, Row, Sampled, Session, Step, Stop, Token};
+pub use engine::{Activity, Caps, Card, Engine, Habits, Plan, Role, Row, Sampled, Session, Step, Stop, Token};
 pub use error::{Error, Result};
 pub use guard::{guard, is_guarded};
 pub use handover::{Rule, Seen, Window};

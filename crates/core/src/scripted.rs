@@ -29,8 +29,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Activity, Caps, Card, Engine, Error, Plan, Result, Row, Sampled, Session, Step, Stop, Template, Text, Token,
-    Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
+    Activity, Caps, Card, Engine, Error, Habits, Plan, Result, Row, Sampled, Session, Step, Stop, Template, Text,
+    Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -125,7 +125,8 @@ impl Scripted {
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
         let caps = Caps { score: true, logits: true };
-        let card = Card { name: name.into(), max_len: 4096, vocab, caps, end_tokens: vec![END] };
+        let card =
+            Card { name: name.into(), max_len: 4096, vocab, caps, habits: Habits::default(), end_tokens: vec![END] };
         let text = Text::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
         Self { card, text, rows: Arc::new(rows), counters: Arc::default() }
     }
@@ -145,6 +146,13 @@ impl Scripted {
     #[must_use]
     pub fn with_caps(mut self, caps: Caps) -> Self {
         self.card.caps = caps;
+        self
+    }
+
+    /// The same model with other habits.
+    #[must_use]
+    pub fn with_habits(mut self, habits: Habits) -> Self {
+        self.card.habits = habits;
         self
     }
 

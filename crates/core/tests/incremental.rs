@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Completion, Engine, Event, FinishReason, Job, Models, OnDraftEnd, Options, Plan, Prompt, Recipe, Role, Row, Rule,
-    Sampling, Step, Stop, Token, Trace, run,
+    CallKind, Completion, Engine, Event, FinishReason, Habits, Job, Models, OnDraftEnd, Options, Plan, Prompt, Recipe,
+    Role, Row, Rule, Sampling, Step, Stop, Token, Trace, run,
 };
 
 /// A model over letters whose next row depends on the last two characters, in whatever pieces they came, and which may end.
@@ -102,7 +102,7 @@ proptest! {
     fn every_chunking_equals_the_three_passes(
         seed: u64, sharpness in 2f32..14.0, temperature in prop_oneof![Just(0.0), 0.3f32..1.5], ends: bool, stop: bool,
         window in 1usize..7, threshold in 0.3f64..0.9, max_draft_tokens in 1usize..60, max_tokens in 1usize..80,
-        chunk_tokens in 1usize..20, vocabularies in 0..3,
+        chunk_tokens in 1usize..20, vocabularies in 0..3, elsewhere: bool, rereads: bool,
     ) {
         let (one, other) = match vocabularies {
             0 => (letters(), letters()),
@@ -111,7 +111,9 @@ proptest! {
         };
         let models = Models {
             draft: Some(Arc::new(model("draft", one, seed, sharpness, ends))),
-            base: Some(Arc::new(model("base", other, seed ^ 1, sharpness, ends))),
+            base: Some(Arc::new(
+                model("base", other, seed ^ 1, sharpness, ends).with_habits(Habits { elsewhere, rereads }),
+            )),
         };
         let options = Options {
             rule: Rule::parse(window, threshold).unwrap(), max_draft_tokens, chunk_tokens,
@@ -164,6 +166,41 @@ fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
         let drafted: usize = done.calls.iter().filter(|call| call.to == Role::Draft).map(|call| call.tokens).sum();
         assert_eq!(drafted, steps, "and the trace says so");
         assert_eq!((done.usage.draft_tokens, done.usage.base_tokens), (12, 28));
+    }
+}
+
+#[test]
+fn a_base_that_reads_everything_anew_is_asked_seldom_and_a_chunk_in_vain_is_all_it_may_cost() {
+    // The window passes at the forty-first token.
+    let pieces = || Arc::new(Pieces::letters("xy"));
+    for elsewhere in [false, true] {
+        let draft = Arc::new(Scripted::new("draft", pieces(), |_| vec![-9.0, -9.0, 9.0, -9.0]));
+        let base = Scripted::new("base", pieces(), |tokens: &[Token]| {
+            let sure = tokens.len() > 2 + 35;
+            vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
+        });
+        let base = Arc::new(base.with_habits(Habits { elsewhere, rereads: true }));
+        let models = Models { draft: Some(draft.clone()), base: Some(base) };
+        let job = Job {
+            prompt: Prompt::Raw("x".into()),
+            max_tokens: 60,
+            sampling: Sampling::default(),
+            stop: vec![],
+            top_logprobs: 0,
+        };
+        let done = block_on(complete(&models, &job, Options::default()));
+        assert_eq!(done.handover.unwrap().at, 40);
+        let calls = |kind, to| {
+            let calls = done.calls.iter().filter(move |call| (call.kind, call.to) == (kind, to));
+            calls.map(|call| call.tokens).collect::<Vec<_>>()
+        };
+        assert_eq!(calls(CallKind::Score, Role::Base), [8, 16, 32]);
+        let drafted = calls(CallKind::Generate, Role::Draft);
+        assert_eq!(drafted[..3], [8, 16, 32]);
+        assert_eq!(drafted.len(), if elsewhere { 4 } else { 3 }, "one chunk is begun in vain, and the trace says so");
+        assert_eq!(drafted.iter().sum::<usize>(), draft.steps());
+        assert!(draft.steps() < 56 + 64, "it was given up when the base had made up its mind");
+        assert_eq!(draft.sessions(), 0);
     }
 }
 

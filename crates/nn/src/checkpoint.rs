@@ -9,6 +9,7 @@ mod folder;
 mod gguf;
 mod safetensors;
 mod special;
+mod text;
 mod tokenizer;
 mod weights;
 
@@ -20,6 +21,7 @@ use tokenizers::Tokenizer;
 use self::{bytes::Bytes, folder::Folder};
 pub use self::{
     special::SpecialTokens,
+    text::TemplateChoice,
     weights::{Tensor, Weights},
 };
 use crate::{Error, Format, Result};
@@ -73,6 +75,17 @@ impl Checkpoint {
             found: path.extension().unwrap_or_default().to_string_lossy().into_owned(),
             supported: "a GGUF file, or the folder that has config.json, tokenizer.json and *.safetensors".into(),
         })
+    }
+
+    /// Opens the text side alone: a folder without its weights, which need not be there, or a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_text(path: &Path) -> Result<Self> {
+        match fs_err::metadata(path)?.is_dir() {
+            true => folder::open_text(Folder::Disk(path)),
+            false => Self::open(path),
+        }
     }
 
     /// Opens a folder embedded in the program, as pairs of a file name and the bytes from `include_bytes!`.

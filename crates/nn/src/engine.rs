@@ -4,5 +4,4 @@ mod local;
 mod scheduler;
 mod work;
 
-pub(crate) use local::text;
-pub use local::{LoadOptions, Local, Status, TemplateChoice};
+pub use local::{LoadOptions, Local, Status};

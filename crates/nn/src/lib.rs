@@ -18,10 +18,10 @@ pub mod kernels;
 pub mod tensors;
 pub mod train;
 
-pub use checkpoint::{Checkpoint, SpecialTokens, Tensor, Weights};
+pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::Cpu;
 pub use device::Device;
-pub use engine::{LoadOptions, Local, Status, TemplateChoice};
+pub use engine::{LoadOptions, Local, Status};
 pub use error::{Error, Result};
 pub use executor::{Executor, Span};
 pub use format::Format;

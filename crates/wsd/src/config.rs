@@ -2,6 +2,7 @@
 
 mod groups;
 mod record;
+mod remote;
 mod serve;
 
 use std::ops::RangeInclusive;
@@ -12,7 +13,8 @@ use serde::Deserialize;
 use wsd_core::{Error, Job, Options, Prompt, Recipe, Role, Rule, Sampling};
 use wsd_nn::Device;
 
-pub use groups::{DecodeArgs, ModelArgs, PromptArgs, SamplingArgs, ServeArgs, TemplateForm};
+pub use groups::{DecodeArgs, ModelArgs, PromptArgs, RemoteArgs, SamplingArgs, ServeArgs, TemplateForm};
+pub use remote::RemoteSettings;
 pub use serve::{KeySource, ServeSettings};
 
 /// The file that is read when none is named.
@@ -27,6 +29,9 @@ pub struct Partial {
     /// `[models]`.
     #[command(flatten)]
     pub models: ModelArgs,
+    /// `[remote]`.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// `[decode]`.
     #[command(flatten)]
     pub decode: DecodeArgs,
@@ -76,6 +81,8 @@ pub struct Settings {
     pub base: ModelSettings,
     /// The small aligned model.
     pub draft: ModelSettings,
+    /// Models on other machines.
+    pub remote: RemoteSettings,
     /// The strategy.
     pub recipe: &'static Recipe,
     /// How it works.
@@ -168,6 +175,7 @@ impl Partial {
         }
         Self {
             models: self.models.or(lower.models),
+            remote: self.remote.or(lower.remote),
             decode: self.decode.or(lower.decode),
             sampling: self.sampling.or(lower.sampling),
             prompt: self.prompt.or(lower.prompt),
@@ -180,7 +188,7 @@ impl Partial {
     /// # Errors
     /// [`Error::Setting`] or [`Error::UnknownStrategy`] for the first value outside its limits.
     pub fn resolve(self) -> Result<Settings, Error> {
-        let Self { models, decode, sampling, prompt, serve } = self;
+        let Self { models, remote, decode, sampling, prompt, serve } = self;
         let (rule, options, random) = (Rule::default(), Options::default(), Sampling::default());
         let at_least_one = |name, value: Option<usize>| match value {
             Some(0) => Err(Error::Setting { name, limit: "at least 1", value: "0".into() }),
@@ -189,6 +197,7 @@ impl Partial {
         let settings = Settings {
             base: models.of(Role::Base),
             draft: models.of(Role::Draft),
+            remote: RemoteSettings::parse(remote)?,
             recipe: Recipe::find(decode.strategy.as_deref().unwrap_or("wsd"))?,
             options: Options {
                 rule: Rule::parse(

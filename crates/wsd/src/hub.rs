@@ -24,6 +24,8 @@ pub use progress::{Bars, Lines, Progress, stderr_progress};
 use cache::RepoCache;
 use http::Client;
 
+const TOKENIZER: &str = "tokenizer.json";
+
 /// The folder or GGUF file that `name` stands for, downloaded where that is necessary.
 ///
 /// An existing path wins over a hub name. Of a hub name the cache is asked first: a complete snapshot of the revision is
@@ -63,4 +65,20 @@ pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) ->
     }
     let client = Client::new(options, hub_name)?;
     download::snapshot(&client, &cache, progress)
+}
+
+/// The folder on this machine that has the tokenizer of the model `name`: a path, or a snapshot in the cache. Nothing is
+/// downloaded.
+///
+/// # Errors
+/// [`HubError`] for a cache that cannot be read.
+pub fn text_files(name: &str, options: &HubOptions) -> Result<Option<PathBuf>, HubError> {
+    let path = Path::new(name);
+    if path.is_file() || path.join(TOKENIZER).is_file() {
+        return Ok(Some(path.into()));
+    }
+    let Ok(hub_name) = HubName::parse(name) else { return Ok(None) };
+    let cache = RepoCache::new(&options.cache, &hub_name.repository);
+    let snapshot = cache.commit(&hub_name.revision)?.map(|commit| cache.snapshot(&commit));
+    Ok(snapshot.filter(|snapshot| snapshot.join(TOKENIZER).is_file()))
 }

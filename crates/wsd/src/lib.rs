@@ -4,6 +4,7 @@ pub mod config;
 pub mod hub;
 pub mod models;
 pub mod process;
+pub mod remote;
 pub mod serve;
 
 pub use {wsd_core as core, wsd_lab as lab, wsd_nn as nn};

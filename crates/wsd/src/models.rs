@@ -9,6 +9,7 @@ use wsd_nn::{Checkpoint, Format, LoadOptions, Local, TemplateChoice};
 
 use crate::config::{ModelSettings, Settings, TemplateForm};
 use crate::hub::{HubError, HubOptions, Progress};
+use crate::remote::{self, Address, Remote, RemoteError, RemoteOptions};
 
 /// A model that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum ModelError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A model on another machine cannot be used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The checkpoint cannot be loaded.
     #[error("the {role} model `{name}` cannot be loaded")]
     Load {
@@ -48,7 +52,7 @@ pub enum ModelError {
         /// The name given.
         name: String,
         /// Why not.
-        source: wsd_nn::Error,
+        source: Box<wsd_nn::Error>,
     },
 }
 
@@ -69,13 +73,34 @@ pub fn load(
 ) -> Result<Models, ModelError> {
     let mut models = Models::default();
     for &role in roles {
-        let engine = open(role, settings.model(role), max_sessions, progress)?;
+        let engine = match Address::is_one(&settings.model(role).name) {
+            true => Arc::new(open_remote(role, settings, progress)?),
+            false => open(role, settings.model(role), max_sessions, progress)?,
+        };
         match role {
             Role::Base => models.base = Some(engine),
             Role::Draft => models.draft = Some(engine),
         }
     }
     Ok(models)
+}
+
+fn open_remote(role: Role, settings: &Settings, progress: &mut dyn Progress) -> Result<Remote, ModelError> {
+    let (model, remote) = (settings.model(role), &settings.remote);
+    let [tokenizer, key_env] = remote.of(role).clone();
+    let options = RemoteOptions {
+        role,
+        addresses: Address::parse_list(&model.name)?,
+        tokenizer,
+        hub: HubOptions::from_env(),
+        key_env,
+        template: template(role, &model.template)?,
+        limits: remote.limits,
+        attempts: remote.attempts,
+        teacher_forcing: remote.teacher_forcing,
+        must_score: settings.recipe.needs.iter().any(|&(needed, caps)| needed == role && caps.score),
+    };
+    Ok(remote::open(&options, progress)?)
 }
 
 fn open(
@@ -120,7 +145,7 @@ fn load_checkpoint(
     });
     match checkpoint.and_then(|checkpoint| Local::load(checkpoint, options)) {
         Ok(engine) => Ok(Arc::new(engine)),
-        Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source }),
+        Err(source) => Err(ModelError::Load { role, name: options.name.clone(), source: Box::new(source) }),
     }
 }
 

@@ -131,6 +131,8 @@ fn refusals() {
         ("empty_response", 1, &["score", "--prompt", "a", "--response", ""]),
         ("template_missing", 1, &["generate", "--base-template", "none.jinja", "hi"]),
         ("raw_chat", 2, &["chat", "--raw"]),
+        ("remote_engine", 1, &["generate", "--base", "tgi+http://host/m", "hi"]),
+        ("remote_nobody", 1, &["generate", "--base", "vllm+http://127.0.0.1:1/m", "hi"]),
     ] {
         let run = wsd.run(args);
         assert_eq!((run.code, run.out.as_str()), (Some(code), ""), "{name}: {}", run.err);

@@ -4,17 +4,22 @@
 //! the draft is written and scored in chunks and ends at the switch; for every chunk length the tokens are the same, because a
 //! position's score depends on nothing that follows it. A token is sent on as soon as its score is known: everything up to
 //! the switch is kept. The base's cache holds the scored tokens, so it continues without a second prefill.
+//!
+//! Where one of the two computes elsewhere, the draft writes the next chunk while the base reads this one, and both prompts are
+//! prefilled at the same time. Where a scoring call reads the list anew, each chunk is twice as long as the one before.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::future::{Either, select, try_join};
 
-use super::{for_one_vocabulary, render, to_the_end, write_chunk};
+use super::{for_one_vocabulary, render, to_the_end};
 use crate::strategy::Parts;
 use crate::{
     Answer, Bridge, Call, CallKind, Edit, Engine, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan, Result,
-    Role, Session, Stop, Strategy, TokenRecord, Window,
+    Role, Sampling, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
 };
 
 struct Wsd {
@@ -42,10 +47,9 @@ impl Strategy for Wsd {
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
         let base = self.base.open(&prompt.tokens).await?;
-        let mut draft = self.draft.open(&draft_prompt.tokens).await?;
-        let mut bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
+        let draft = self.draft.open(&draft_prompt.tokens).await?;
         answer.begin(base_text, &prompt.tokens, 0);
-
+        let bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
         let mut reader = Reader {
             base,
             max_len: self.base.card().max_len,
@@ -53,33 +57,129 @@ impl Strategy for Wsd {
             window: Window::new(self.options.rule),
             kept: 0,
         };
-        let mut drafted = 0;
-        loop {
-            let plan = Plan {
-                max_tokens: self.options.chunk_tokens.min(self.options.max_draft_tokens - drafted),
-                sampling: job.sampling.of(Role::Draft),
-                top_logprobs: 0,
-            };
-            let (chunk, stop) = write_chunk(draft.as_mut(), &plan, answer).await?;
-            drafted += chunk.len();
-            let draft_done =
-                stop == Stop::End || chunk.len() < plan.max_tokens || drafted == self.options.max_draft_tokens;
-
-            let edit = bridge.push(&chunk, draft_done)?;
-            if reader.kept == 0 && !edit.append.is_empty() {
-                answer.begin(base_text, &prompt.tokens[..edit.keep], bridge.overlap(edit.keep)?);
+        let writer = self.writer(draft, job);
+        match self.opening(writer, &mut reader, bridge, answer).await? {
+            (Verdict::Unsure, stop) if self.options.on_draft_end == OnDraftEnd::Stop => {
+                Ok(if stop == Some(Stop::End) { FinishReason::Stop } else { FinishReason::Length })
             }
-            match reader.read(edit, answer).await? {
-                Verdict::Unsure if !draft_done => {}
-                Verdict::Unsure if self.options.on_draft_end == OnDraftEnd::Stop => {
-                    return Ok(if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length });
-                }
-                Verdict::Unsure | Verdict::Sure => break,
-                Verdict::Done(reason) => return Ok(reason),
-            }
+            (Verdict::Unsure | Verdict::Sure, _) => to_the_end(reader.base.as_mut(), Role::Base, job, answer).await,
+            (Verdict::Done(reason), _) => Ok(reason),
         }
-        drop(draft);
-        to_the_end(reader.base.as_mut(), Role::Base, job, answer).await
+    }
+}
+
+impl Wsd {
+    fn writer(&self, draft: Box<dyn Session>, job: &Job) -> Writer {
+        Writer {
+            draft,
+            sampling: job.sampling.of(Role::Draft),
+            length: self.options.chunk_tokens,
+            growth: if self.base.card().habits.rereads { 2 } else { 1 },
+            left: self.options.max_draft_tokens,
+            call: None,
+        }
+    }
+
+    /// Let the draft write and the base read until it is sure, or nothing more is drafted.
+    async fn opening(
+        &self,
+        mut writer: Writer,
+        reader: &mut Reader,
+        mut bridge: Bridge<'_>,
+        answer: &mut Answer,
+    ) -> Result<(Verdict, Option<Stop>)> {
+        let side_by_side = self.draft.card().habits.elsewhere || self.base.card().habits.elsewhere;
+        let prompt = reader.base.tokens().to_vec();
+        let mut chunk = match side_by_side {
+            true => try_join(writer.write(), reader.base.warm()).await?.0,
+            false => writer.write().await?,
+        };
+        loop {
+            writer.report(answer).await;
+            let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
+            if reader.kept == 0 && !edit.append.is_empty() {
+                answer.begin(self.base.text(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
+            }
+            let (verdict, next) = match (chunk.stop, side_by_side) {
+                (None, true) => read_while_writing(reader.read(edit, answer), writer.write()).await?,
+                _ => (reader.read(edit, answer).await?, None),
+            };
+            if !matches!((&verdict, chunk.stop), (Verdict::Unsure, None)) {
+                writer.report(answer).await;
+                return Ok((verdict, chunk.stop));
+            }
+            chunk = match next {
+                Some(chunk) => chunk?,
+                None => writer.write().await?,
+            };
+        }
+    }
+}
+
+/// What the draft wrote in one go.
+struct Chunk {
+    tokens: Vec<Token>,
+    /// Why nothing follows it, where nothing does.
+    stop: Option<Stop>,
+}
+
+/// The draft, writing in chunks.
+struct Writer {
+    draft: Box<dyn Session>,
+    sampling: Sampling,
+    /// Tokens in the next chunk...
+    length: usize,
+    /// ...and by what that grows.
+    growth: usize,
+    /// Tokens that may still be drafted.
+    left: usize,
+    /// The call under way or just over, not yet reported.
+    call: Option<Call>,
+}
+
+impl Writer {
+    /// Write the next chunk.
+    async fn write(&mut self) -> Result<Chunk> {
+        let plan = Plan { max_tokens: self.length.min(self.left), sampling: self.sampling, top_logprobs: 0 };
+        self.length = self.length.saturating_mul(self.growth);
+        let started = Instant::now();
+        let called = |tokens| Call::since(started, Role::Draft, CallKind::Generate, tokens);
+        let call = self.call.insert(called(0));
+        let (mut tokens, mut stop) = (Vec::new(), Stop::Length);
+        let mut steps = self.draft.generate(&plan);
+        while let Some(step) = steps.next().await {
+            match step? {
+                Step::Token(sampled) => tokens.push(sampled.token),
+                Step::End(end) => stop = end,
+            }
+            *call = called(tokens.len());
+        }
+        drop(steps);
+        self.left -= tokens.len();
+        let last = stop == Stop::End || tokens.len() < plan.max_tokens || self.left == 0;
+        Ok(Chunk { tokens, stop: last.then_some(stop) })
+    }
+
+    /// Record the last call, whether it came to its end or not.
+    async fn report(&mut self, answer: &mut Answer) {
+        if let Some(call) = self.call.take() {
+            answer.call(call).await;
+        }
+    }
+}
+
+/// Let the base read one chunk while the draft writes the next, which is given up where the verdict needs no more.
+async fn read_while_writing(
+    reading: impl Future<Output = Result<Verdict>>,
+    writing: impl Future<Output = Result<Chunk>>,
+) -> Result<(Verdict, Option<Result<Chunk>>)> {
+    futures::pin_mut!(reading, writing);
+    match select(reading, writing).await {
+        Either::Left((verdict, writing)) => match verdict? {
+            Verdict::Unsure => Ok((Verdict::Unsure, Some(writing.await))),
+            verdict => Ok((verdict, None)),
+        },
+        Either::Right((chunk, reading)) => Ok((reading.await?, Some(chunk))),
     }
 }
 

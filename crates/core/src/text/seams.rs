@@ -144,7 +144,7 @@ fn leaves_characters_alone(normalizer: &serde_json::Value) -> bool {
 }
 
 /// The end of the last word that has two more words after it.
-fn last_words(text: &str) -> usize {
+pub(super) fn last_words(text: &str) -> usize {
     let mut ends = text.char_indices().zip(text.chars().skip(1)).filter_map(|((at, left), right)| {
         (!left.is_whitespace() && right.is_whitespace()).then_some(at + left.len_utf8())
     });

@@ -56,8 +56,11 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
     fn decode(&self, tokens: &[Token]) -> Result<String>;
 
     /// A number of bytes `n` such that the tokens of `text[..n]` begin the tokens of `text` whatever follows it. The longer,
-    /// the sooner a token drafted by another model can be scored.
-    fn settled(&self, text: &str) -> usize;
+    /// the sooner a token drafted by another model can be scored. By default two words from the end, where nothing is known of how
+    /// the model joins characters.
+    fn settled(&self, text: &str) -> usize {
+        super::seams::last_words(text)
+    }
 
     /// What the ids mean.
     fn vocabulary(&self) -> &Vocabulary;

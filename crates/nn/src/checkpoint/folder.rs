@@ -44,6 +44,11 @@ pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
     checkpoint.checked(&folder.place("config.json"))
 }
 
+/// The folder without its weights; a tokenizer is all it must have.
+pub(super) fn open_text(folder: Folder<'_>) -> Result<Checkpoint> {
+    untrained(folder, normal_form(folder.json("config.json")?.unwrap_or_default()))
+}
+
 /// A model of this configuration that has no weights yet, with the tokenizer of a folder.
 pub(super) fn untrained(folder: Folder<'_>, config: Map<String, Value>) -> Result<Checkpoint> {
     Ok(assemble(folder, config, Weights::default())?.with_end_tokens())

@@ -8,35 +8,16 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use wsd_core::{
-    Activity, Caps, Card, ChatTemplate, Engine, Error, HfTokenizer, Plan, Row, Sampled, Session, Specials, Step, Stop,
-    Template, Text, Token,
-};
+use wsd_core::{Activity, Caps, Card, Engine, Error, Habits, Plan, Row, Sampled, Session, Step, Stop, Text, Token};
 
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
 
 /// Tokens that the engine may be ahead of a reader.
 const READ_AHEAD: usize = 64;
-
-/// How a model writes conversations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplateChoice {
-    /// The checkpoint's own chat template, where it has one.
-    Own,
-    /// The paper's plain form.
-    Plain,
-    /// A template of the user's.
-    Source {
-        /// Where it came from, for messages.
-        name: String,
-        /// The Jinja source.
-        text: String,
-    },
-}
 
 /// How to load a checkpoint.
 #[derive(Clone, Debug)]
@@ -128,9 +109,10 @@ impl Local {
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
             vocab: blueprint.vocab,
             caps: Caps { score: true, logits: true },
+            habits: Habits::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
-        let text = text(checkpoint, &options.name, &options.template)?.with_limit(card.max_len);
+        let text = checkpoint.into_text(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let status = Arc::new(Status::default());
         let scheduler = Scheduler::new(executor, card.clone(), receiver, status.clone());
@@ -150,28 +132,6 @@ impl Local {
     pub fn status(&self) -> &Arc<Status> {
         &self.status
     }
-}
-
-/// The text side of a checkpoint.
-pub(crate) fn text(checkpoint: Checkpoint, name: &str, template: &TemplateChoice) -> crate::Result<Text> {
-    let tokenizer = HfTokenizer::new(name, checkpoint.tokenizer);
-    let special = checkpoint.special;
-    let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
-    let raw_bos = match checkpoint.add_bos {
-        Some(true) => bos,
-        Some(false) => None,
-        None => tokenizer.leading_token(),
-    };
-    let specials = Specials { bos: special.bos, eos: special.eos, pad: special.pad, unk: special.unk };
-    let jinja = |name: &str, source: &str| {
-        ChatTemplate::parse(name, source, specials).map(|template| Template::Jinja(Box::new(template)))
-    };
-    let template = match template {
-        TemplateChoice::Plain => Some(Template::Plain),
-        TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
-        TemplateChoice::Own => checkpoint.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
-    };
-    Ok(Text::new(name, Arc::new(tokenizer), template, bos, raw_bos))
 }
 
 #[async_trait]
@@ -253,6 +213,12 @@ impl Session for Open {
 
     fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
+    }
+
+    async fn warm(&mut self) -> wsd_core::Result<()> {
+        // To score the last token is to run all before it.
+        let last = self.tokens.len().saturating_sub(1);
+        if last == 0 { Ok(()) } else { self.score(last).await.map(drop) }
     }
 
     fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, wsd_core::Result<Step>> {

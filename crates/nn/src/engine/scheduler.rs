@@ -207,7 +207,7 @@ mod tests {
     use std::path::Path;
 
     use tokio::sync::{mpsc, oneshot};
-    use wsd_core::{Caps, Plan, Sampling};
+    use wsd_core::{Caps, Habits, Plan, Sampling};
 
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
@@ -216,7 +216,14 @@ mod tests {
     fn nobody_waits_for_others_to_finish_however_many_there_are() {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
         let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
-        let card = Card { name: "tiny".into(), max_len: 256, vocab: 300, caps: Caps::default(), end_tokens: vec![] };
+        let card = Card {
+            name: "tiny".into(),
+            max_len: 256,
+            vocab: 300,
+            caps: Caps::default(),
+            habits: Habits::default(),
+            end_tokens: vec![],
+        };
         let (_inbox, receiver) = std::sync::mpsc::channel();
         let mut scheduler = Scheduler::new(Box::new(executor), card, receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);

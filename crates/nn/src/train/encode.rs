@@ -3,8 +3,7 @@
 use wsd_core::{ChatRole, Message, Prompt, Rendered, Text};
 
 use super::model::Sequence;
-use crate::checkpoint::Checkpoint;
-use crate::engine::{self, TemplateChoice};
+use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::error::{Error, Result};
 
 /// Writes examples as a model is to read them.
@@ -33,7 +32,7 @@ impl Encoder {
         Ok(Self {
             end: end.or(checkpoint.end_tokens.first().copied()),
             end_tokens: checkpoint.end_tokens.clone(),
-            text: engine::text(checkpoint.clone(), &checkpoint.name, template)?,
+            text: checkpoint.clone().into_text(&checkpoint.name, template)?,
             vocab,
             max_len,
         })

@@ -24,7 +24,7 @@ Examples:
 
 /// The settings that scoring uses. Those that only change what is written are refused on the command line; a `wsd.toml` is
 /// for all commands, so there they may stand.
-const USED: [&str; 16] = [
+const USED: [&str; 24] = [
     "prompt",
     "prompt_ids",
     "response",
@@ -36,6 +36,14 @@ const USED: [&str; 16] = [
     "device",
     "dtype",
     "offline",
+    "base_tokenizer",
+    "base_key_env",
+    "teacher_forcing",
+    "connect_timeout_seconds",
+    "first_byte_timeout_seconds",
+    "idle_timeout_seconds",
+    "total_timeout_seconds",
+    "attempts",
     "window",
     "threshold",
     "system",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use wsd_core::{OnDraftEnd, RECIPES};
 use wsd_nn::Device;
 
@@ -31,12 +31,15 @@ group! {
     /// Which models, and how they run.
     #[command(next_help_heading = "Models")]
     ModelArgs {
-        /// The large model: a folder, a .gguf file or a Hugging Face name (org/name, org/name@revision,
-        /// org/name:file.gguf) [default: builtin:base]
+        /// The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision,
+        /// org/name:file.gguf), or an address such as vllm+http://host:8000/name (or sglang+, llama-server+, openai+, with http or
+        /// https), several of one model parted by commas [default: builtin:base]
         #[arg(long, value_name = "MODEL")]
+        #[serde(deserialize_with = "one_or_several")]
         base: String,
         /// The small aligned model, named like the base [default: builtin:draft]
         #[arg(long, value_name = "MODEL")]
+        #[serde(deserialize_with = "one_or_several")]
         draft: String,
         /// How the base reads a chat: plain (the paper's form for bases), own (its chat template), or a
         /// template file [default: plain]
@@ -62,6 +65,44 @@ group! {
 }
 
 group! {
+    /// How models on other machines are reached and read.
+    #[command(next_help_heading = "Remote models")]
+    RemoteArgs {
+        /// The tokenizer of a remote base: a folder, or a name in Hugging Face's cache [default: the model's own name, else the
+        /// server's tokenizer]
+        #[arg(long, value_name = "MODEL")]
+        base_tokenizer: String,
+        /// The tokenizer of a remote draft
+        #[arg(long, value_name = "MODEL")]
+        draft_tokenizer: String,
+        /// The environment variable that holds the key for a remote base [default: none]
+        #[arg(long, value_name = "NAME")]
+        base_key_env: String,
+        /// The environment variable that holds the key for a remote draft [default: none]
+        #[arg(long, value_name = "NAME")]
+        draft_key_env: String,
+        /// Let a base that cannot score a prompt (llama-server) be asked one token per call: exact, and slow [default: false]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+        teacher_forcing: bool,
+        /// Seconds to connect [default: 5]
+        #[arg(long, value_name = "SECONDS")]
+        connect_timeout_seconds: f64,
+        /// Seconds until a reply begins, which for a scored prompt is all its computation [default: 120]
+        #[arg(long, value_name = "SECONDS")]
+        first_byte_timeout_seconds: f64,
+        /// Seconds between two parts of a reply [default: 30]
+        #[arg(long, value_name = "SECONDS")]
+        idle_timeout_seconds: f64,
+        /// Seconds for one question to a model with all its attempts [default: 600]
+        #[arg(long, value_name = "SECONDS")]
+        total_timeout_seconds: f64,
+        /// Failures in a row after which a question is given up [default: 4]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        attempts: u32,
+    }
+}
+
+group! {
     /// How an answer is decoded.
     #[command(next_help_heading = "Decoding")]
     DecodeArgs {
@@ -77,7 +118,8 @@ group! {
         /// At most this many tokens are drafted [default: 512]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         max_draft_tokens: usize,
-        /// Tokens drafted between two scorings; changes the speed and never the text [default: 8]
+        /// Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart
+        /// [default: 8]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         chunk_tokens: usize,
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
@@ -182,6 +224,20 @@ group! {
         #[arg(long, value_name = "ORIGIN")]
         cors: Vec<String>,
     }
+}
+
+/// A model's name, or a list of addresses.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(Some(match Names::deserialize(deserializer)? {
+        Names::One(name) => name,
+        Names::Several(names) => names.join(","),
+    }))
 }
 
 /// The names in the table of strategies, with what it says of each.

@@ -47,7 +47,7 @@ pub struct ServeSettings {
 
 impl ServeSettings {
     /// Most answers at a time, and most requests that wait.
-    pub const MAX_REQUESTS: usize = 1024;
+    pub const MAX_REQUESTS: usize = 16_384;
     /// The longest time that can be set: a day.
     pub const MAX_SECONDS: u64 = 86_400;
 
@@ -57,7 +57,7 @@ impl ServeSettings {
             value if (least..=Self::MAX_REQUESTS).contains(&value) => Ok(value),
             value => Err(Error::Setting {
                 name,
-                limit: "at least 1 (a queue: 0) and at most 1024",
+                limit: "at least 1 (a queue: 0) and at most 16384",
                 value: value.to_string(),
             }),
         };

@@ -114,6 +114,13 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
+    /// An engine on another machine failed; the log says where it is and what it said.
+    fn upstream(engine: &str, phase: &str) -> Self {
+        let message =
+            format!("the engine `{engine}` behind this server failed while {phase}; the server's log says why");
+        Self { code: Some("engine_failed"), ..Self::new(StatusCode::BAD_GATEWAY, "server_error", message) }
+    }
+
     fn about(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
@@ -131,6 +138,10 @@ impl From<Error> for ApiError {
             Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, given: {value}")),
             Error::PromptTooLong { .. } | Error::TextTooLong { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(error.to_string()) }
+            }
+            Error::Remote { engine, phase, .. } => {
+                eprintln!("error: {error}");
+                Self::upstream(engine, phase)
             }
             Error::NotFinite { .. } | Error::Engine { .. } | Error::Io(_) => {
                 eprintln!("error: {error}");

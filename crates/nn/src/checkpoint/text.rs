@@ -1,0 +1,51 @@
+//! The text side of a checkpoint: its tokenizer, and how it reads prompts.
+
+use std::sync::Arc;
+
+use wsd_core::{ChatTemplate, HfTokenizer, Specials, Template, Text};
+
+use super::Checkpoint;
+use crate::Result;
+
+/// How a model writes conversations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The checkpoint's own chat template, where it has one.
+    Own,
+    /// The paper's plain form.
+    Plain,
+    /// A template of the user's.
+    Source {
+        /// Where it came from, for messages.
+        name: String,
+        /// The Jinja source.
+        text: String,
+    },
+}
+
+impl Checkpoint {
+    /// The text side of the model, called `name`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Text`] for a chat template that does not parse.
+    pub fn into_text(self, name: &str, template: &TemplateChoice) -> Result<Text> {
+        let tokenizer = HfTokenizer::new(name, self.tokenizer);
+        let special = self.special;
+        let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
+        let raw_bos = match self.add_bos {
+            Some(true) => bos,
+            Some(false) => None,
+            None => tokenizer.leading_token(),
+        };
+        let specials = Specials { bos: special.bos, eos: special.eos, pad: special.pad, unk: special.unk };
+        let jinja = |name: &str, source: &str| {
+            ChatTemplate::parse(name, source, specials).map(|template| Template::Jinja(Box::new(template)))
+        };
+        let template = match template {
+            TemplateChoice::Plain => Some(Template::Plain),
+            TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
+            TemplateChoice::Own => self.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
+        };
+        Ok(Text::new(name, Arc::new(tokenizer), template, bos, raw_bos))
+    }
+}

@@ -1,0 +1,137 @@
+//! Where a remote model is: `vllm+http://host:8000/model`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use axum::http::Uri;
+use axum::http::uri::Scheme;
+
+use super::RemoteError;
+use super::dialect::{DIALECTS, Dialect};
+
+/// One server's address, as the user wrote it and in its parts.
+#[derive(Clone, Debug)]
+pub struct Address {
+    text: String,
+    /// The engine's own way to talk; to be found out where absent.
+    pub(super) dialect: Option<&'static dyn Dialect>,
+    /// Scheme and host, and the path before `/v1/` where the address has one.
+    pub(super) root: String,
+    /// The model's name there; the only one there is where absent.
+    pub(super) model: Option<String>,
+}
+
+impl Address {
+    /// Whether a model's name is an address, or several.
+    #[must_use]
+    pub fn is_one(name: &str) -> bool {
+        name.contains("http://") || name.contains("https://")
+    }
+
+    /// The addresses of a list parted by commas: replicas of one model.
+    ///
+    /// # Errors
+    /// [`RemoteError::Address`].
+    pub fn parse_list(list: &str) -> Result<Vec<Self>, RemoteError> {
+        list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::parse).collect()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Address {
+    type Err = RemoteError;
+
+    fn from_str(text: &str) -> Result<Self, RemoteError> {
+        let fault = |why: String| RemoteError::Address { address: without_password(text), why };
+        let (dialect, url) = match text.split_once('+') {
+            Some((name, url)) if url.starts_with("http") && !name.contains('/') => {
+                let known = || DIALECTS.iter().map(|dialect| dialect.scheme()).collect::<Vec<_>>().join(", ");
+                let dialect = DIALECTS.iter().find(|dialect| dialect.scheme() == name);
+                (
+                    Some(*dialect.ok_or_else(|| fault(format!("there is no engine `{name}`; known are {}", known())))?),
+                    url,
+                )
+            }
+            _ => (None, text),
+        };
+        let uri: Uri = url.parse().map_err(|error| fault(format!("{error}")))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return Err(fault("it must be http:// or https:// and a host".into()));
+        };
+        if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS {
+            return Err(fault(format!("`{scheme}` is neither http nor https")));
+        }
+        if authority.as_str().contains('@') {
+            return Err(fault("a key does not belong here; name the environment variable that holds it".into()));
+        }
+        if uri.query().is_some() {
+            return Err(fault("it has a query".into()));
+        }
+        // Before `/v1/` stands where a proxy keeps the service, after it the model.
+        let path = uri.path().trim_end_matches('/');
+        let (before, model) = match path.split_once("/v1/").or_else(|| path.strip_suffix("/v1").map(|path| (path, "")))
+        {
+            Some(parts) => parts,
+            None => ("", path.trim_start_matches('/')),
+        };
+        let model = (!model.is_empty()).then(|| model.to_owned());
+        Ok(Self { text: text.to_owned(), dialect, root: format!("{scheme}://{authority}{before}"), model })
+    }
+}
+
+/// An address as it may be shown.
+fn without_password(text: &str) -> String {
+    match (text.find("://"), text.find('@')) {
+        (Some(start), Some(end)) if start + 3 < end => format!("{}…{}", &text[..start + 3], &text[end..]),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts(text: &str) -> (Option<&'static str>, String, Option<String>) {
+        let address: Address = text.parse().unwrap();
+        (address.dialect.map(Dialect::scheme), address.root, address.model)
+    }
+
+    #[test]
+    fn engine_host_and_model() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            parts("vllm+http://gpu:8000/meta-llama/Llama-3.1-70B"),
+            (Some("vllm"), "http://gpu:8000".into(), some("meta-llama/Llama-3.1-70B"))
+        );
+        assert_eq!(parts("llama-server+http://[::1]:80"), (Some("llama-server"), "http://[::1]:80".into(), None));
+        assert_eq!(
+            parts("openai+https://api.example/proxy/v1/small"),
+            (Some("openai"), "https://api.example/proxy".into(), some("small"))
+        );
+        assert_eq!(parts("https://api.example/v1/"), (None, "https://api.example".into(), None));
+        assert_eq!(Address::parse_list("http://a/m, sglang+http://b/m,").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_passwords_are_not() {
+        let wrong = |text: &str| text.parse::<Address>().unwrap_err().to_string();
+        assert!(wrong("tgi+http://a").contains("known are vllm, sglang, llama-server, openai"));
+        let text = wrong("vllm+http://me:secret@host/m");
+        assert!(text.contains("environment") && !text.contains("secret"), "{text}");
+        assert!(wrong("vllm+http://").contains("vllm+http://"));
+        assert!(wrong("http://a/m?key=1").contains("query"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_or_an_error(text in "(vllm\\+)?(http://)?[\\PC]{0,40}") {
+            let _ = text.parse::<Address>();
+        }
+    }
+}

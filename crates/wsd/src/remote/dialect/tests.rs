@@ -1,0 +1,268 @@
+//! What the dialects make of replies as real servers gave them (vLLM 0.32, SGLang 0.5.23, llama-server of November 2026).
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use wsd_core::{Sampling, Stop};
+
+use super::llama_server::LlamaServer;
+use super::openai::OpenAi;
+use super::sglang::SgLang;
+use super::vllm::Vllm;
+use super::*;
+
+const LIST: [Token; 9] = [0, 832, 438, 333, 928, 292, 268, 916, 17];
+/// The scores of `LIST` by transformers, and what the model writes after it.
+const SCORES: [f64; 8] = [-10.7923, -8.7356, -5.4413, -7.1340, -9.3884, -5.1964, -6.5557, -7.6013];
+const GREEDY: [Token; 5] = [845, 691, 122, 172, 652];
+
+fn score_ask(from: usize, top: usize, way: Way) -> ScoreAsk<'static> {
+    ScoreAsk { model: "base", list: &LIST, from, top, way }
+}
+
+fn write_ask(end_tokens: &'static [Token]) -> WriteAsk<'static> {
+    WriteAsk { model: "base", list: &LIST, max_tokens: 5, sampling: Sampling::default(), top: 0, end_tokens }
+}
+
+fn near(scores: &[Sampled], want: &[f64]) -> bool {
+    scores.len() == want.len() && scores.iter().zip(want).all(|(a, b)| (a.logprob - b).abs() < 1e-4)
+}
+
+fn ids(tokens: &[Sampled]) -> Vec<Token> {
+    tokens.iter().map(|sampled| sampled.token).collect()
+}
+
+/// `choices[0]` of a scored prompt, as vLLM has it.
+fn vllm_scored() -> Value {
+    let row = |(token, score): (&Token, &f64)| json!({token.to_string(): {"logprob": score, "rank": 1, "decoded_token": "x"}});
+    let rows: Vec<_> = std::iter::once(Value::Null).chain(LIST[1..].iter().zip(&SCORES).map(row)).collect();
+    json!({"choices": [{"index": 0, "text": " design", "finish_reason": "length", "stop_reason": null, "token_ids": [845],
+        "prompt_logprobs": rows, "prompt_token_ids": LIST}], "usage": {"prompt_tokens": 9}})
+}
+
+#[test]
+fn vllm_scores_a_prompt() {
+    let ask = score_ask(3, 0, Way::Prompt);
+    let post = Vllm.score(&ask);
+    assert_eq!(post.path, "/v1/completions");
+    assert_eq!((&post.body["prompt"], &post.body["prompt_logprobs"]), (&json!(LIST), &json!(0)));
+    assert!(near(&Vllm.scores(&ask, &vllm_scored()).unwrap().unwrap(), &SCORES[2..]));
+    // The prompt's token comes first, then the likeliest, which may be it.
+    let mut reply = vllm_scored();
+    reply["choices"][0]["prompt_logprobs"][8] = json!({"17": {"logprob": -7.6, "rank": 339}, "5": {"logprob": -1.5, "rank": 1}, "9": {"logprob": -2.0, "rank": 2}});
+    let scored = Vllm.scores(&score_ask(8, 2, Way::Prompt), &reply).unwrap().unwrap();
+    assert_eq!((scored[0].logprob, &scored[0].top), (-7.6, &vec![(5, -1.5), (9, -2.0)]));
+}
+
+#[test]
+fn vllm_scores_named_rows_from_its_cache() {
+    let ask = score_ask(7, 0, Way::Rows);
+    let post = Vllm.score(&ask);
+    let sampling = &post.body["sampling_params"];
+    assert_eq!(post.path, "/inference/v1/generate");
+    assert_eq!(
+        (&sampling["prompt_logprob_start"], &sampling["prompt_logprob_token_ids"]),
+        (&json!(6), &json!([[916], [17]]))
+    );
+    assert!(sampling["prompt_logprobs"].is_null(), "together with reading the cache it kills the server");
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }            \n";
+    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+    npy.extend((header.len() as u16).to_le_bytes());
+    npy.extend(header.bytes());
+    npy.extend([-6.5557f32, -7.6013].into_iter().flat_map(f32::to_le_bytes));
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &npy);
+    assert!(near(&Vllm.scores(&ask, &json!({"prompt_token_id_logprobs": text})).unwrap().unwrap(), &SCORES[6..]));
+    assert_eq!(Vllm.scores(&ask, &json!({"prompt_token_id_logprobs": null})), Ok(None), "the cache reaches too far");
+    npy.pop();
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &npy);
+    assert!(Vllm.scores(&ask, &json!({"prompt_token_id_logprobs": text})).is_err());
+}
+
+#[test]
+fn vllm_writes_a_stream() {
+    let chunk = |token: Token, logprob: f64, stop: Value, why: Value| {
+        json!({"object": "text_completion", "choices": [{
+        "index": 0, "text": "x", "finish_reason": stop, "stop_reason": why, "prompt_token_ids": null, "token_ids": [token],
+        "logprobs": {"text_offset": [0], "token_logprobs": [logprob], "tokens": [format!("token_id:{token}")],
+            "top_logprobs": [{format!("token_id:{token}"): logprob}]}}]})
+    };
+    let ask = write_ask(&[691]);
+    let piece = Vllm.piece(&ask, &chunk(845, -3.3883, Value::Null, Value::Null), 0).unwrap();
+    assert_eq!((ids(&piece.tokens), piece.tokens[0].logprob, piece.stop), (vec![845], -3.3883, None));
+    // The end-of-text token, and one that was asked to end it, are in the reply and not in the text.
+    for (token, why) in [(1, Value::Null), (691, json!(691))] {
+        let piece = Vllm.piece(&ask, &chunk(token, -2.6, json!("stop"), why), 1).unwrap();
+        assert_eq!((piece.tokens.len(), piece.stop), (0, Some(Stop::End)));
+    }
+    let last = Vllm.piece(&ask, &chunk(652, -2.6, json!("length"), Value::Null), 4).unwrap();
+    assert_eq!((ids(&last.tokens), last.stop), (vec![652], Some(Stop::Length)));
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": 9}});
+    assert_eq!(Vllm.piece(&ask, &usage, 5), Ok(Piece::default()));
+    let mut other = chunk(845, -3.3, Value::Null, Value::Null);
+    other["choices"][0]["prompt_token_ids"] = json!([0, 1]);
+    assert!(Vllm.piece(&ask, &other, 0).unwrap_err().contains("another prompt"));
+    assert!(Vllm.piece(&ask, &chunk(5, -1.0, json!("abort"), Value::Null), 0).unwrap_err().contains("abort"));
+    let sampling = Sampling { seed: u64::MAX, ..Sampling::default() };
+    let body = Vllm.write(&WriteAsk { sampling, ..ask }).body;
+    assert_eq!((&body["top_k"], &body["temperature"], &body["seed"]), (&json!(-1), &json!(0.0), &json!(u64::MAX >> 1)));
+}
+
+#[test]
+fn sglang_scores_from_a_position_on() {
+    let ask = score_ask(5, 0, Way::Prompt);
+    let post = SgLang.score(&ask);
+    assert_eq!((post.path, &post.body["logprob_start_len"]), ("/generate", &json!(4)));
+    let rows = json!([
+        [null, 928, null],
+        [-9.3884, 292, null],
+        [-5.1964, 268, null],
+        [-6.5557, 916, null],
+        [-7.6013, 17, null]
+    ]);
+    let reply = json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "cached_tokens": 4}});
+    assert!(near(&SgLang.scores(&ask, &reply).unwrap().unwrap(), &SCORES[4..]));
+    assert!(SgLang.scores(&score_ask(4, 0, Way::Prompt), &reply).is_err(), "one row too few");
+}
+
+#[test]
+fn sglang_streams_all_there_is_each_time_or_what_is_new() {
+    let event = |from: usize, to: usize, reason: Value| {
+        let rows: Vec<_> = GREEDY[from..to].iter().map(|id| json!([-3.0, id, null])).collect();
+        json!({"text": "x", "output_ids": GREEDY[from..to], "meta_info": {
+            "finish_reason": reason, "completion_tokens": to, "output_token_logprobs": rows}})
+    };
+    let ask = write_ask(&[1]);
+    let mut seen = Vec::new();
+    for to in 1..=5 {
+        let reason = if to == 5 { json!({"type": "length", "length": 5}) } else { Value::Null };
+        let cumulative = SgLang.piece(&ask, &event(0, to, reason.clone()), seen.len()).unwrap();
+        let incremental = SgLang.piece(&ask, &event(seen.len(), to, reason), seen.len()).unwrap();
+        assert_eq!(cumulative, incremental);
+        seen.extend(ids(&cumulative.tokens));
+        assert_eq!(cumulative.stop, (to == 5).then_some(Stop::Length));
+    }
+    assert_eq!(seen, GREEDY);
+    let ended = SgLang.piece(&ask, &event(0, 3, json!({"type": "stop", "matched": 122})), 2).unwrap();
+    assert_eq!((ended.tokens.len(), ended.stop), (0, Some(Stop::End)));
+    assert!(SgLang.piece(&ask, &event(0, 3, json!({"type": "abort", "message": "gone"})), 2).is_err());
+}
+
+#[test]
+fn llama_server_is_forced_to_tell() {
+    let way = Way::Forced { width: 2, harmless: 17 };
+    let ask = ScoreAsk { list: &LIST[..5], ..score_ask(4, 0, way) };
+    let body = LlamaServer.score(&ask).body;
+    assert_eq!(
+        (&body["prompt"], &body["n_probs"], &body["logit_bias"]),
+        (&json!(LIST[..4]), &json!(2), &json!([[17, 1000.0]]))
+    );
+    let reply = |id: Token| {
+        json!({"content": ".", "stop_type": "limit", "completion_probabilities": [
+        {"id": 17, "token": ".", "bytes": [46], "logprob": -9.0, "top_logprobs": [{"id": 5, "token": "x", "logprob": -1.0}, {"id": id, "token": "y", "logprob": -7.1340}]}]})
+    };
+    assert!(near(&LlamaServer.scores(&ask, &reply(928)).unwrap().unwrap(), &SCORES[3..4]));
+    assert_eq!(LlamaServer.scores(&ask, &reply(929)), Ok(None), "not among the likeliest");
+    assert!(LlamaServer.scores(&ask, &json!({"content": "."})).is_err(), "a sampled half character hides them all");
+}
+
+#[test]
+fn llama_server_hides_the_rows_of_half_characters() {
+    let row = |id: Token, logprob: f64| json!({"id": id, "token": "x", "bytes": [1], "logprob": logprob, "top_logprobs": [{"id": id, "logprob": logprob}]});
+    let reply = json!({"content": " design object\u{FFFD}\u{FFFD}PL", "tokens": GREEDY, "stop_type": "limit", "tokens_predicted": 5,
+        "completion_probabilities": [row(845, -3.4), row(691, -2.6), row(122, -3.6), row(652, -3.6)]});
+    let piece = LlamaServer.piece(&write_ask(&[1]), &reply, 0).unwrap();
+    assert_eq!((ids(&piece.tokens), piece.stop), (GREEDY.to_vec(), Some(Stop::Length)));
+    let known: Vec<_> = piece.tokens.iter().map(|sampled| !sampled.logprob.is_nan()).collect();
+    assert_eq!(known, [true, true, true, false, true]);
+    let ended = json!({"content": "", "tokens": [845, 1], "stop_type": "eos"});
+    assert_eq!(ids(&LlamaServer.piece(&write_ask(&[1]), &ended, 0).unwrap().tokens), [845]);
+}
+
+#[test]
+fn an_echo_is_believed_only_where_it_is_one() {
+    let ask = score_ask(1, 0, Way::Prompt);
+    let values: Vec<_> =
+        std::iter::once(Value::Null).chain(SCORES.iter().map(|score| json!(score))).chain([json!(-3.3)]).collect();
+    let names: Vec<_> = LIST.iter().chain(&[845]).map(|id| format!("token_id:{id}")).collect();
+    let reply = |values: Value, names: Value| json!({"choices": [{"text": "x", "logprobs": {"token_logprobs": values, "tokens": names}}]});
+    assert!(near(&OpenAi.scores(&ask, &reply(json!(values), json!(names))).unwrap().unwrap(), &SCORES));
+    assert!(near(&OpenAi.scores(&ask, &reply(json!(values), json!(["<s>", " The"]))).unwrap().unwrap(), &SCORES));
+    // llama-server answers so: the new token alone.
+    let ignored = json!({"choices": [{"text": " design", "logprobs": {"content": [{"id": 845, "logprob": -3.3}]}}]});
+    assert!(OpenAi.scores(&ask, &ignored).is_err());
+    assert!(OpenAi.scores(&ask, &reply(json!([-3.3]), json!(["x"]))).unwrap_err().contains("echo"));
+    let mut others = names.clone();
+    others[3] = "token_id:4".into();
+    assert!(OpenAi.scores(&ask, &reply(json!(values), json!(others))).is_err());
+    let written = json!({"choices": [{"text": " design", "finish_reason": "length", "logprobs": null}]});
+    let piece = OpenAi.piece(&write_ask(&[]), &written, 0).unwrap();
+    assert_eq!((piece.text.as_deref(), piece.stop), (Some(" design"), Some(Stop::Length)));
+}
+
+/// Replies of any shape, with the words that the dialects look for.
+fn any_json() -> impl Strategy<Value = Value> {
+    let word = prop_oneof![
+        Just("choices"),
+        Just("prompt_logprobs"),
+        Just("logprobs"),
+        Just("token_ids"),
+        Just("tokens"),
+        Just("token_logprobs"),
+        Just("top_logprobs"),
+        Just("meta_info"),
+        Just("input_token_logprobs"),
+        Just("output_token_logprobs"),
+        Just("output_ids"),
+        Just("finish_reason"),
+        Just("completion_probabilities"),
+        Just("stop_type"),
+        Just("text"),
+        Just("id"),
+        Just("logprob"),
+        Just("prompt_token_id_logprobs"),
+        Just("832"),
+        Just("completion_tokens"),
+        Just("type"),
+        Just("matched"),
+        Just("usage"),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-9.0..1.0).prop_map(Value::from),
+        Just(json!("stop")),
+        Just(json!("length")),
+        Just(json!("token_id:5")),
+        Just(json!("k05VTVBZAQD/")),
+        "\\PC{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 64, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((word.clone(), inner), 0..6)
+                .prop_map(|entries| entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Value>()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    /// Whatever a server says, the answer is a value or an error, with as many scores as were asked for.
+    #[test]
+    fn no_reply_is_a_surprise(reply in any_json(), from in 1usize..9, top in 0usize..3, seen in 0usize..4) {
+        for dialect in DIALECTS {
+            for way in [Way::Prompt, Way::Rows, Way::Forced { width: 4, harmless: 17 }] {
+                let forced = matches!(way, Way::Forced { .. });
+                let list = if forced { &LIST[..=from.min(8)] } else { &LIST[..] };
+                let ask = ScoreAsk { list, ..score_ask(from.min(8), top, way) };
+                let _ = dialect.score(&ask);
+                if let Ok(Some(scores)) = dialect.scores(&ask, &reply) {
+                    prop_assert!(scores.len() == list.len() - ask.from || dialect.scheme() == "llama-server");
+                    prop_assert!(scores.iter().all(|scored| scored.logprob <= 0.0));
+                }
+            }
+            let _ = dialect.piece(&write_ask(&[1]), &reply, seen);
+            let _ = (tokens(&reply), text(&reply));
+        }
+    }
+}

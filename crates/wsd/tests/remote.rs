@@ -1,0 +1,427 @@
+//! Remote engines against servers that stand in for them, in good health and in bad.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/stand_in.rs"]
+mod stand_in;
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use stand_in::{Fault, Kind, StandIn};
+use wsd::config::{Partial, Settings};
+use wsd::hub::Progress;
+use wsd::models;
+use wsd_core::{
+    CallKind, Completion, Engine, Event, Job, Models, Plan, Prompt, Role, Sampling, Step, Token, Trace, run,
+};
+
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Progress for Notes {
+    fn start(&mut self, _file: &str, _total: Option<u64>) {}
+    fn advance(&mut self, _bytes: u64) {}
+    fn finish(&mut self) {}
+    fn note(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+}
+
+/// Settings with these models and these remote settings, over the built-in pair's tokenizers and short limits.
+#[expect(clippy::needless_pass_by_value, reason = "callers build them in place")]
+fn settings(models: Value, remote: Value) -> Settings {
+    let mut all = json!({
+        "base_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-base"),
+        "draft_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-draft"),
+        "connect_timeout_seconds": 2, "first_byte_timeout_seconds": 20, "idle_timeout_seconds": 20,
+        "total_timeout_seconds": 60,
+    });
+    for (name, value) in remote.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    let partial: Partial = serde_json::from_value(json!({"models": models, "remote": all})).unwrap();
+    partial.resolve().unwrap()
+}
+
+/// The embedded pair.
+fn embedded() -> Models {
+    static MODELS: OnceLock<Models> = OnceLock::new();
+    let load = || {
+        models::load(&settings(json!({}), json!({})), &[Role::Draft, Role::Base], 64, &mut Notes::default()).unwrap()
+    };
+    MODELS.get_or_init(load).clone()
+}
+
+fn load(settings: &Settings, roles: &[Role]) -> Result<(Models, Vec<String>), String> {
+    let mut notes = Notes::default();
+    let loaded = tokio::task::block_in_place(|| models::load(settings, roles, 64, &mut notes));
+    loaded.map(|models| (models, notes.0)).map_err(|error| error.to_string())
+}
+
+/// The embedded pair behind two servers.
+async fn pair(draft: Kind, base: Kind, remote: Value) -> (Models, StandIn, StandIn) {
+    let engines = embedded();
+    let draft = StandIn::start(draft, engines.draft.unwrap()).await;
+    let base = StandIn::start(base, engines.base.unwrap()).await;
+    let settings = settings(json!({"draft": draft.url(), "base": base.url()}), remote);
+    let (models, _) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
+    (models, draft, base)
+}
+
+fn job(max_tokens: usize) -> Job {
+    let prompt = Prompt::Chat(vec![wsd_core::Message::new(wsd_core::ChatRole::User, "What colour is a fox?")]);
+    Job { prompt, max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 }
+}
+
+async fn complete(models: &Models, strategy: &str, job: Job) -> Result<Completion, String> {
+    let recipe = wsd_core::Recipe::find(strategy).unwrap();
+    let mut events = run(recipe.build(models, wsd_core::Options::default()).unwrap(), job);
+    let (mut trace, mut done) = (Trace::new(), false);
+    while let Some(event) = events.next().await {
+        let event = event.map_err(|error| error.to_string())?;
+        done = matches!(event, Event::Done(_));
+        trace.push(&event);
+    }
+    assert!(done, "a stream ends with its last event, or with an error");
+    Ok(trace.finish())
+}
+
+/// Nothing here takes long: what does, hangs.
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("it hangs")
+}
+
+fn ids(completion: &Completion) -> Vec<Token> {
+    completion.tokens.iter().map(|token| token.id).collect()
+}
+
+const ECHOES: Kind = Kind::OpenAi { echoes: true };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pair_of_engines_writes_what_the_embedded_pair_writes() {
+    let want = complete(&embedded(), "wsd", job(60)).await.unwrap();
+    assert!(want.handover.is_some());
+    let drafts = [Kind::Vllm, Kind::SgLang, Kind::LlamaServer, ECHOES];
+    for (draft, base) in drafts
+        .into_iter()
+        .flat_map(|draft| [Kind::Vllm, Kind::SgLang, Kind::LlamaServer, ECHOES].map(|base| (draft, base)))
+    {
+        let (models, draft_server, base_server) = pair(draft, base, json!({"teacher_forcing": true})).await;
+        let got = soon(complete(&models, "wsd", job(60))).await.unwrap();
+        assert_eq!((ids(&got), got.text.as_str()), (ids(&want), want.text.as_str()), "{draft:?} and {base:?}");
+        assert_eq!(got.handover.map(|handover| handover.at), want.handover.map(|handover| handover.at));
+        for (got, want) in got.tokens.iter().zip(&want.tokens).filter(|(got, _)| got.by == Role::Draft) {
+            assert!((got.logprob.unwrap() - want.logprob.unwrap()).abs() < 1e-9, "{draft:?} and {base:?}");
+        }
+        for (_, body) in draft_server.posted().into_iter().chain(base_server.posted()) {
+            let parameters = if body["sampling_params"].is_object() { &body["sampling_params"] } else { &body };
+            let reads = parameters["skip_reading_prefix_cache"] == false;
+            assert!(!reads || parameters["prompt_logprobs"].is_null(), "this request kills a server: {body}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_the_two_may_be_embedded() {
+    let (engines, want) = (embedded(), complete(&embedded(), "wsd", job(40)).await.unwrap());
+    let (remote, _draft, _base) = pair(Kind::LlamaServer, Kind::Vllm, json!({})).await;
+    for models in [
+        Models { draft: engines.draft.clone(), base: remote.base.clone() },
+        Models { draft: remote.draft.clone(), base: engines.base.clone() },
+    ] {
+        assert_eq!(ids(&complete(&models, "wsd", job(40)).await.unwrap()), ids(&want));
+    }
+    for strategy in ["base", "draft"] {
+        let (want, got) = (complete(&engines, strategy, job(40)).await, complete(&remote, strategy, job(40)).await);
+        assert_eq!(ids(&got.unwrap()), ids(&want.unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_free_and_a_question_can_be_asked_again() {
+    let (models, _draft, _base) = pair(Kind::Vllm, Kind::SgLang, json!({})).await;
+    let base = models.base.unwrap();
+    let list = base.text().tokenizer().encode("A fox is red and a duck lives on the river.").unwrap();
+    let mut session = base.open(&list[..4]).await.unwrap();
+    session.append(&list[4..]);
+    let first = session.score(2).await.unwrap();
+    session.truncate(5);
+    let plan = Plan { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2 };
+    let mut steps = session.generate(&plan);
+    let Step::Token(sampled) = steps.next().await.unwrap().unwrap() else { panic!("a token") };
+    assert!(sampled.logprob <= 0.0);
+    drop(steps);
+    assert_eq!((session.tokens().len(), session.tokens()[5]), (6, sampled.token), "the list holds what was yielded");
+    session.truncate(4);
+    session.append(&list[4..]);
+    assert_eq!(session.score(2).await.unwrap(), first);
+    assert_eq!(base.open(&list).await.unwrap().score(2).await.unwrap(), first);
+    assert!(session.score(0).await.is_err() && session.logits(1).await.is_err());
+    let outside = base.open(&[3, 70_000]).await.err().unwrap().to_string();
+    assert!(outside.contains("70000"), "{outside}");
+    drop(session);
+    assert_eq!(base.activity().slots, 0);
+}
+
+/// What becomes of an answer with a fault in each of the model's replies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    /// An error that says this.
+    Says(&'static str),
+    /// The answer, as if nothing had happened.
+    Unharmed,
+}
+use Ending::{Says, Unharmed};
+
+/// Each kind of fault, and how it ends where the draft's replies have it, and where the base's have it.
+const FAULTS: &[(Fault, Ending, Ending)] = &[
+    (Fault::ResetAtOnce, Says("the connection broke"), Says("the connection broke")),
+    (Fault::ResetInHead, Says("the connection broke"), Says("the connection broke")),
+    (Fault::ResetInBody, Unharmed, Says("the connection broke")),
+    (
+        Fault::Slow,
+        Says("the first byte of the reply did not come within 0.4 s"),
+        Says("the first byte of the reply did not come within 0.4 s"),
+    ),
+    (Fault::Truncated, Says("it is not JSON"), Says("it is not JSON")),
+    (Fault::WrongShape, Says("its reply cannot be used"), Says("there is no list `prompt_logprobs` in it")),
+    (Fault::Nan, Says("it is not JSON"), Says("it is not JSON")),
+    (Fault::Null, Says("is `null`"), Says("is `null`")),
+    (Fault::WrongLength, Unharmed, Says("scores for")),
+    (
+        Fault::Refusal,
+        Says("status 422, Failed to deserialize the JSON body"),
+        Says("status 422, Failed to deserialize the JSON body"),
+    ),
+    (
+        Fault::Failure,
+        Says("status 500, EngineCore encountered an issue"),
+        Says("status 500, EngineCore encountered an issue"),
+    ),
+    (Fault::Busy { retry_after: "0" }, Says("status 429, too many"), Says("status 429, too many")),
+    (Fault::Busy { retry_after: "3600" }, Says("it asks to wait 3600 s"), Says("it asks to wait 3600 s")),
+    (Fault::Busy { retry_after: "Thu, 01 Jan 1970 00:00:00 GMT" }, Says("status 429"), Says("status 429")),
+    (
+        Fault::Stall,
+        Says("the next part of the reply did not come within 0.4 s"),
+        Says("the next part of the reply did not come within 0.4 s"),
+    ),
+    (Fault::CutUtf8, Says("it is not JSON"), Says("it is not JSON")),
+    (Fault::WrongIds, Says("token 999999, which is outside the vocabulary"), Says("is of other tokens")),
+    (Fault::Clock, Unharmed, Unharmed),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_ends_in_a_clear_error_or_does_no_harm() {
+    let limits = json!({"first_byte_timeout_seconds": 0.4, "connect_timeout_seconds": 0.1, "idle_timeout_seconds": 0.4,
+        "total_timeout_seconds": 5, "attempts": 2});
+    let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
+    let (models, draft, base) = pair(Kind::Vllm, Kind::Vllm, limits).await;
+    let mut surprises = Vec::new();
+    for &(fault, of_draft, of_base) in FAULTS {
+        for (server, ending, phase) in [(&draft, of_draft, "continuing"), (&base, of_base, "scoring")] {
+            server.fail(fault, usize::MAX);
+            let got = soon(complete(&models, "wsd", job(40))).await;
+            server.heal();
+            let url = format!("http://{}", server.address);
+            let expected = match (ending, &got) {
+                (Unharmed, Ok(got)) => ids(got) == ids(&want),
+                // Engine, address and phase are named.
+                (Says(what), Err(error)) => [what, url.as_str(), phase].iter().all(|part| error.contains(part)),
+                _ => false,
+            };
+            if !expected {
+                surprises.push(format!("{fault:?} while {phase}: {ending:?}, but {:?}", got.map(|got| got.text)));
+            }
+            let idle = [&models.draft, &models.base].map(|engine| engine.as_ref().unwrap().activity());
+            assert!(idle.iter().all(|activity| (activity.slots, activity.working) == (0, 0)), "{fault:?}: {idle:?}");
+        }
+    }
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_waited_for() {
+    let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
+    let (models, draft, base) = pair(Kind::Vllm, Kind::SgLang, json!({})).await;
+    for fault in [Fault::ResetAtOnce, Fault::ResetInBody, Fault::Failure, Fault::Busy { retry_after: "0" }] {
+        draft.fail(fault, 1);
+        base.fail(fault, 1);
+        assert_eq!(ids(&soon(complete(&models, "wsd", job(40))).await.unwrap()), ids(&want), "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_again_is_found_again() {
+    let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
+    let (models, _draft, mut base) = pair(Kind::Vllm, Kind::Vllm, json!({"attempts": 3})).await;
+    base.stop();
+    let gone = soon(complete(&models, "wsd", job(40))).await.unwrap_err();
+    assert!(gone.contains("no connection") && gone.contains("scoring"), "{gone}");
+    let (answered, ()) = soon(async {
+        tokio::join!(complete(&models, "wsd", job(40)), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            base.restart().await;
+        })
+    })
+    .await;
+    assert_eq!(ids(&answered.unwrap()), ids(&want));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_replica_goes_on_with_the_same_ids() {
+    let engines = embedded();
+    let want = complete(&engines, "wsd", job(60)).await.unwrap();
+    let switch = want.handover.unwrap().at;
+    // The first server dies as soon as it has answered so many questions: before the switch, or while it writes after it.
+    for answers in 0..4 {
+        let mut one = StandIn::start_at(
+            "127.0.0.1:0".parse().unwrap(),
+            Kind::Vllm,
+            engines.base.clone().unwrap(),
+            Duration::from_millis(5),
+        )
+        .await;
+        let two = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
+        let settings = settings(json!({"base": format!("{}, {}", one.url(), two.url())}), json!({}));
+        let (models, notes) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
+        assert_eq!(notes.len(), 2, "each says what it can do: {notes:?}");
+        let before = one.posted().len();
+        let work = complete(&models, "wsd", job(60));
+        let (got, ()) = soon(async {
+            tokio::join!(work, async {
+                while one.posted().len() < before + answers {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                one.stop();
+            })
+        })
+        .await;
+        let got = got.unwrap();
+        assert_eq!((ids(&got), got.handover.unwrap().at), (ids(&want), switch), "it died after {answers} answers");
+        let dialogues = one.dialogues().into_iter().chain(two.dialogues()).collect::<std::collections::HashSet<_>>();
+        assert_eq!(dialogues.len(), 1, "one dialogue, one id");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_ends_the_work_on_the_servers() {
+    let engines = embedded();
+    for kind in [Kind::Vllm, Kind::SgLang, Kind::LlamaServer] {
+        let start = |engine: Arc<dyn Engine>| {
+            StandIn::start_at("127.0.0.1:0".parse().unwrap(), kind, engine, Duration::from_millis(20))
+        };
+        let (draft, base) = (start(engines.draft.clone().unwrap()).await, start(engines.base.clone().unwrap()).await);
+        let settings = settings(json!({"draft": draft.url(), "base": base.url()}), json!({"teacher_forcing": true}));
+        let (models, _) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
+        for strategy in ["base", "wsd"] {
+            let before = draft.aborted() + base.aborted();
+            let recipe = wsd_core::Recipe::find(strategy).unwrap();
+            let mut events = run(recipe.build(&models, wsd_core::Options::default()).unwrap(), job(400));
+            while !matches!(events.next().await.unwrap().unwrap(), Event::Prompt { .. }) {}
+            let _ = tokio::time::timeout(Duration::from_millis(60), events.next()).await;
+            drop(events);
+            soon(async {
+                while draft.working() + base.working() > 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
+            assert!(draft.aborted() + base.aborted() > before, "{kind:?}: the server noticed");
+            assert_eq!(models.base.as_ref().unwrap().activity().slots, 0);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scoring_calls_are_few_and_the_trace_shows_them() {
+    let (models, _draft, _base) = pair(Kind::Vllm, Kind::Vllm, json!({})).await;
+    let recipe = wsd_core::Recipe::find("wsd").unwrap();
+    // Of a rule that never passes, the draft writes as much as it may.
+    let options =
+        wsd_core::Options { rule: wsd_core::Rule::parse(6, 1.0).unwrap(), max_draft_tokens: 41, ..Default::default() };
+    let mut events = run(recipe.build(&models, options).unwrap(), job(60));
+    let mut trace = Trace::new();
+    while let Some(event) = events.next().await {
+        trace.push(&event.unwrap());
+    }
+    let scored = trace.finish().calls.iter().filter(|call| call.kind == CallKind::Score).count();
+    assert!((1..=3).contains(&scored), "{scored}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_files_the_servers_tokenizer_is_asked() {
+    let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
+    let engines = embedded();
+    let (draft, base) = (
+        StandIn::start(Kind::LlamaServer, engines.draft.unwrap()).await,
+        StandIn::start(Kind::Vllm, engines.base.unwrap()).await,
+    );
+    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/seed_draft.jinja")});
+    let (models, notes) =
+        load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Role::Draft, Role::Base])
+            .unwrap();
+    assert!(notes.iter().all(|note| note.contains("the server's own tokenizer")), "{notes:?}");
+    let got = soon(complete(&models, "wsd", job(40))).await.unwrap();
+    assert_eq!(got.text, want.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_refused_at_the_start() {
+    let (base, draft) = (embedded().base.unwrap(), embedded().draft.unwrap());
+    let refused = async |kind, engine: &Arc<dyn Engine>, role: Role, remote: Value| {
+        let server = StandIn::start(kind, engine.clone()).await;
+        let refused = load(&settings(json!({role.to_string(): server.url()}), remote), &[role]).err().unwrap();
+        assert!(refused.contains(&server.address.to_string()) && refused.contains(&role.to_string()), "{refused}");
+        refused
+    };
+    let none = || json!({});
+    let text = refused(Kind::ChatOnly, &base, Role::Base, none()).await;
+    assert!(text.contains("a service that only chats"), "{text}");
+    let text = refused(Kind::ChatOnly, &draft, Role::Draft, none()).await;
+    assert!(text.contains("a service that only chats"), "{text}");
+    let text = refused(Kind::OpenAi { echoes: false }, &base, Role::Base, none()).await;
+    assert!(text.contains("does not echo the prompt"), "{text}");
+    let text = refused(Kind::LlamaServer, &base, Role::Base, none()).await;
+    assert!(text.contains("--teacher-forcing"), "{text}");
+    let text = refused(Kind::SgLang, &base, Role::Base, json!({"base_tokenizer": null})).await;
+    assert!(text.contains("--base-tokenizer"), "{text}");
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/../nn/tests/fixtures/llama");
+    let text = refused(Kind::Vllm, &base, Role::Base, json!({"base_tokenizer": other})).await;
+    assert!(text.contains("here and") && text.contains("there"), "{text}");
+    let text = refused(Kind::Vllm, &base, Role::Base, json!({"base_tokenizer": "/nowhere"})).await;
+    assert!(text.contains("tokenizer.json"), "{text}");
+
+    let server = StandIn::start(Kind::Vllm, base).await;
+    let try_base =
+        |base: String, remote: Value| load(&settings(json!({"base": base}), remote), &[Role::Base]).err().unwrap();
+    let text = try_base(format!("vllm+http://{}/other", server.address), none());
+    assert!(text.contains("no model `other`") && text.contains("builtin:base"), "{text}");
+    let text = try_base(server.url(), json!({"base_key_env": "WSD_NO_SUCH_KEY"}));
+    assert!(text.contains("WSD_NO_SUCH_KEY") && text.contains("is not set"), "{text}");
+    drop(server);
+    let text = try_base("vllm+http://127.0.0.1:1/x".into(), none());
+    assert!(text.contains("no connection") && text.contains("hint:"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_address_is_looked_at() {
+    let engines = embedded();
+    for (kind, name) in [(Kind::Vllm, "vLLM"), (Kind::SgLang, "SGLang"), (ECHOES, "OpenAI-like service")] {
+        let server = StandIn::start(kind, engines.base.clone().unwrap()).await;
+        let (_, notes) =
+            load(&settings(json!({"base": format!("http://{}", server.address)}), json!({})), &[Role::Base]).unwrap();
+        assert!(notes[0].contains(name) && notes[0].contains("builtin:base"), "{notes:?}");
+    }
+    let gone = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
+    let there = StandIn::start(Kind::Vllm, engines.base.unwrap()).await;
+    let list = format!("{},{}", gone.url(), there.url());
+    drop(gone);
+    let (_, notes) = load(&settings(json!({"base": list}), json!({})), &[Role::Base]).unwrap();
+    assert!(notes[0].contains("its replicas go on without it"), "{notes:?}");
+}
