@@ -33,7 +33,7 @@ ABOUT = {
     "gradient's values at the places of `at`, and the weights there after a step: the gradient clipped to "
     f"{CLIP}, AdamW with {STEP}, no decay of vectors",
     "sft": f"TRL's SFTTrainer on prompt and completion, all rows in one batch, {RUN}: loss before each step",
-    "dpo": "TRL's DPOTrainer likewise, per loss setting: what it logs before each step",
+    "dpo": "TRL's DPOTrainer likewise, per beta: what it logs before each step",
     "at": "the first value, and those at 1/3, 2/3 and the end of each tensor",
 }
 
@@ -109,7 +109,7 @@ def main():
     keys = ["loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"]
     answers = [{"prompt": prompt, "completion": chosen} for prompt, chosen, _ in PAIRS]
     pairs = [{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in PAIRS]
-    settings = [dict(beta=0.1, label_smoothing=0.0), dict(beta=0.5, label_smoothing=0.1)]
+    settings = [dict(beta=0.1), dict(beta=0.5)]
     dpo = [{**each, "steps": run("dpo", {**each, "precompute_ref_log_probs": True}, pairs, keys)} for each in settings]
     golden = {
         "about": ABOUT,

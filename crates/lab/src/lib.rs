@@ -1,5 +1,6 @@
 //! The lab of wsd: records in, records out. It sees models only through [`wsd_core`].
 
 pub mod data;
+pub mod events;
 pub mod plot;
 pub mod world;
