@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod eval;
+pub mod events;
 pub mod plot;
 pub mod report;
 pub mod stats;

@@ -24,7 +24,7 @@ mod vocabulary;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
@@ -38,6 +38,7 @@ pub use native::{Native, NativeOptions};
 pub use objective::{Learns, OBJECTIVES, Objective, Totals};
 pub use optimizer::Learner;
 pub use order::Order;
+pub use reference::forget_reference;
 pub use schedule::{Decay, Schedule};
 pub use settings::{Lora, Preference, Steps};
 pub use start::{INITIALIZER_RANGE, random};
@@ -122,7 +123,7 @@ pub fn run(
         let last = step == schedule.total_steps;
         if step.is_multiple_of(task.steps.logging_steps.max(1)) || last {
             let mut row = Map::new();
-            row.insert("step".into(), json!(step));
+            stamp(&mut row, step);
             row.insert("epoch".into(), json!((step * per_step) as f64 / task.examples.len() as f64));
             row.append(&mut std::mem::take(&mut means).values(""));
             row.extend(
@@ -136,8 +137,9 @@ pub fn run(
         let mut ends = last;
         if !task.evaluation.is_empty() && (due(task.steps.eval_steps) || last) {
             let means = task.evaluate(trainee, tuning.weights(&state.learner.weights))?;
-            let mut row = means.values("eval_");
-            row.insert("step".into(), json!(step));
+            let mut row = Map::new();
+            stamp(&mut row, step);
+            row.append(&mut means.values("eval_"));
             metrics.add(&row)?;
             watch.progress(&row, schedule.total_steps, pace.left(step, schedule.total_steps));
             let loss = means.get("loss").unwrap_or(f64::INFINITY);
@@ -208,6 +210,13 @@ impl Task<'_> {
         }
         Ok(means)
     }
+}
+
+/// Which step a row is of, and when it was written, in seconds since 1970.
+fn stamp(row: &mut Map<String, Value>, step: usize) {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    row.insert("step".into(), json!(step));
+    row.insert("time".into(), json!(time.as_secs_f64()));
 }
 
 /// How fast a run is.

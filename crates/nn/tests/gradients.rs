@@ -7,7 +7,9 @@ mod cases;
 
 use cases::{cases, ids};
 use wsd_nn::arch;
-use wsd_nn::train::{Example, Graded, Layout, Native, NativeOptions, Objective, Preference, Sequence, Totals, Trainee};
+use wsd_nn::train::{
+    Example, Graded, Layout, Lora, Native, NativeOptions, Objective, Preference, Sequence, Totals, Trainee, Tuning,
+};
 
 fn example(tokens: &[u32]) -> Example {
     let middle = tokens.len() / 2;
@@ -68,5 +70,45 @@ fn gradients_are_differences_of_the_loss() {
             }
         }
         println!("{}: within {worst:.1e}", case.name);
+    }
+}
+
+/// After a first step: before it one half of each adapter is zero, and with it the gradient of the other.
+#[test]
+fn every_adapter_has_a_gradient() {
+    for case in cases().into_iter().filter(|case| case.name.contains("fixtures") && case.name.contains("config")) {
+        let plan = arch::blueprint(&case.checkpoint.config).unwrap();
+        let layout = Layout::new(&plan);
+        let weights = layout.read(&case.checkpoint).unwrap();
+        let names =
+            ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
+        let lora = Lora { r: 2, lora_alpha: 4.0, target_modules: names.map(str::to_owned).to_vec() };
+        let (mut tuning, mut learnt, learning) = Tuning::new(&layout, weights.clone(), Some(&lora), 1).unwrap();
+        assert!(tuning.weights(&learnt) == weights, "{}: adapters change the model before training", case.name);
+        learnt.iter_mut().enumerate().for_each(|(index, value)| *value += (index as f32 * 0.7).sin() * 0.05);
+
+        let examples: Vec<_> = case.sequences.iter().map(|sequence| example(&ids(&sequence["ids"]))).collect();
+        let examples: Vec<_> = examples.into_iter().filter(|example| example.tokens() > 3).collect();
+        let changes = |name: &str| tuning.changes(name);
+        let options = NativeOptions { threads: 2, max_len: 512, recompute: false, trained: &changes };
+        let mut model = Native::new(&plan, &options).unwrap();
+        let mut whole = vec![0.0; layout.len()];
+        pass(&mut model, tuning.weights(&learnt), &examples, Some(&mut whole));
+        let gradient = tuning.gradient(&learnt, &whole).into_owned();
+        for place in learning.places() {
+            let part = &gradient[place.range.clone()];
+            let square = part.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+            assert!(square > 0.0, "{}: {} has no gradient", case.name, place.name);
+            let nudge = 2e-3 / square.sqrt();
+            let mut loss = |sign: f64| {
+                let mut moved = learnt.clone();
+                let values = moved[place.range.clone()].iter_mut().zip(part);
+                values.for_each(|(value, slope)| *value += (sign * nudge * f64::from(*slope)) as f32);
+                pass(&mut model, tuning.weights(&moved), &examples, None)
+            };
+            let slope = (loss(1.0) - loss(-1.0)) / (2.0 * nudge) / square;
+            let noise = 3e-6 / (nudge * square);
+            assert!((slope - 1.0).abs() < 0.02 + noise, "{}: {}: {slope}", case.name, place.name);
+        }
     }
 }

@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use wsd_core::{
     Completion, Engine, FinishReason, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Token, Trace, run,
 };

@@ -41,6 +41,17 @@ impl Task<'_> {
     }
 }
 
+/// Remove what was computed in a folder whose run has not begun: its data may have changed.
+///
+/// # Errors
+/// Those of the file system.
+pub fn forget_reference(run: &Path) -> Result<()> {
+    match fs_err::remove_file(run.join(FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// For each text of each example.
 fn compute(trainee: &mut dyn Trainee, weights: &[f32], examples: &[&Example], batch_size: usize) -> Result<Vec<f64>> {
     let grade = |_: &Example, logprobs: &[&[f32]]| {

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 const FILE: &str = "state.safetensors";
 const PREFIX: &str = "checkpoint-";
+/// The key of the file's metadata that holds [`Progress`].
+const PROGRESS: &str = "progress";
 
 /// What a run that goes on needs to know, besides its settings.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,11 +27,18 @@ pub struct State {
     pub stopping: Stopping,
 }
 
+/// What of a [`State`] is not a tensor.
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    step: usize,
+    stopping: Stopping,
+}
+
 /// Whether the loss on the evaluation set still falls.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stopping {
-    /// The lowest loss.
-    pub best: Option<f64>,
+    /// The lowest loss; in single precision, which JSON gives back to the bit.
+    pub best: Option<f32>,
     /// Evaluations since then.
     pub since: usize,
 }
@@ -37,6 +46,7 @@ pub struct Stopping {
 impl Stopping {
     /// Take in a loss; whether the run is to end.
     pub fn see(&mut self, loss: f64, patience: usize) -> bool {
+        let loss = loss as f32;
         if self.best.is_none_or(|best| loss < best) {
             *self = Self { best: Some(loss), since: 0 };
         } else {
@@ -59,11 +69,10 @@ impl State {
                 view.map(|view| (name, view)).map_err(|error| damaged(folder, &error))
             });
             let tensors = tensors.into_iter().collect::<Result<Vec<_>>>()?;
-            let about = [
-                ("step", self.step.to_string()),
-                ("stopping", serde_json::to_string(&self.stopping).unwrap_or_default()),
-            ];
-            let about: HashMap<_, _> = about.map(|(key, value)| (key.to_owned(), value)).into();
+            let about = Progress { step: self.step, stopping: self.stopping.clone() };
+            let about = serde_json::to_string(&about).map_err(|error| damaged(folder, &error))?;
+            // One entry: several would be written in any order.
+            let about = HashMap::from([(PROGRESS.to_owned(), about)]);
             let bytes = safetensors::serialize(tensors, Some(about)).map_err(|error| damaged(folder, &error))?;
             Ok(fs_err::write(folder.join(FILE), bytes)?)
         })?;
@@ -83,8 +92,9 @@ impl State {
         let bytes = fs_err::read(folder.join(FILE))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&folder, &error))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&folder, &error))?;
-        let about = header.metadata().clone().unwrap_or_default();
-        let about = |key: &str| about.get(key).map(String::as_str).unwrap_or_default();
+        let about = header.metadata().as_ref().and_then(|about| about.get(PROGRESS));
+        let about = about.ok_or_else(|| damaged(&folder, &"it does not say its step"))?;
+        let about: Progress = serde_json::from_str(about).map_err(|error| damaged(&folder, &error))?;
         let Learner { weights, means, squares, .. } = &mut self.learner;
         for (name, values) in [("weights", weights), ("means", means), ("squares", squares)] {
             let tensor = tensors.tensor(name).map_err(|error| damaged(&folder, &error))?;
@@ -95,8 +105,7 @@ impl State {
                 *value = f32::from_le_bytes(*bytes);
             }
         }
-        self.step = about("step").parse().map_err(|_| damaged(&folder, &"it does not say its step"))?;
-        self.stopping = serde_json::from_str(about("stopping")).map_err(|error| damaged(&folder, &error))?;
+        (self.step, self.stopping) = (about.step, about.stopping);
         Ok(true)
     }
 }

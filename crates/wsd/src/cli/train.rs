@@ -1,5 +1,6 @@
 //! `wsd train`: models from nothing, from answers, from preferences.
 
+mod curves;
 mod examples;
 mod run_file;
 mod tokenizer;
@@ -101,7 +102,14 @@ impl Source {
         }
         let name = model.from.as_deref().unwrap_or_default();
         let folder = hub::resolve(name, &HubOptions::from_env(), look.progress().as_mut())?;
-        Ok(Self { checkpoint: Checkpoint::open(&folder)?, folder, trained: true })
+        let checkpoint = Checkpoint::open(&folder)?;
+        if let Some(key) = checkpoint.config.keys().find(|key| key.starts_with("wsd_")) {
+            bail!(
+                "{name}: a GGUF file of this architecture holds its weights in another order (`{key}`)\n  hint: train the \
+                 Hugging Face folder it was made from"
+            );
+        }
+        Ok(Self { checkpoint, folder, trained: true })
     }
 
     fn weights(&self, layout: &Layout, seed: u64) -> Result<Vec<f32>> {
@@ -162,6 +170,7 @@ fn work(
         watch.note(&format!("going on after step {}", state.step));
     }
     let finished = train::run(&mut task, &mut trainee, &mut tuning, &mut state, &mut watch)?;
+    curves::draw(&file.output, &format!("{} {}", objective.name, file.output.display()))?;
     if finished == Finished::Stopped {
         watch.note(&format!("stopped after step {}; --resume goes on", state.step));
         return Ok(Ending::Interrupted);
@@ -173,23 +182,23 @@ fn work(
     Ok(Ending::Done)
 }
 
-/// Make the run's folder, or see that it is the same run that is to go on.
+/// Make the run's folder, or see that it is the same run that is to go on. A run has begun with its first checkpoint.
 fn open_folder(folder: &Path, resolved: &str, resume: bool) -> Result<()> {
     fs_err::create_dir_all(folder)?;
     let path = folder.join("config.toml");
-    match fs_err::read_to_string(&path) {
-        Ok(before) if resume && before == resolved => Ok(()),
-        Ok(_) if resume => {
-            bail!("{}: the run has begun with other settings\n  hint: compare it with yours", path.display())
-        }
-        Ok(_) => bail!(
+    if train::saved(folder)?.is_empty() && !folder.join("model").exists() {
+        train::forget_reference(folder)?;
+        return Ok(train::write_whole(&path, resolved.as_bytes())?);
+    }
+    match fs_err::read_to_string(&path)? {
+        _ if !resume => bail!(
             "there is a run in {} already\n  hint: --resume goes on with it; or name another `output`",
             folder.display()
         ),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(train::write_whole(&path, resolved.as_bytes())?)
+        before if before != resolved => {
+            bail!("{}: the run has begun with other settings\n  hint: compare it with yours", path.display())
         }
-        Err(error) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -229,7 +238,7 @@ impl Watch for Teller {
             return;
         }
         let step = row.get("step").and_then(Value::as_u64).unwrap_or_default();
-        let shown = row.iter().filter(|(key, _)| !matches!(key.as_str(), "step" | "epoch"));
+        let shown = row.iter().filter(|(key, _)| !matches!(key.as_str(), "step" | "epoch" | "time"));
         let shown: String = shown.map(|(key, value)| format!("  {key} {}", short(value))).collect();
         note(&format!("step {step} of {total_steps}{shown}  {} left", duration(left)));
     }
