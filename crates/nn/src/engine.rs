@@ -4,4 +4,5 @@ mod local;
 mod scheduler;
 mod work;
 
+pub(crate) use local::text;
 pub use local::{LoadOptions, Local, Status, TemplateChoice};

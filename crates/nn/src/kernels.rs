@@ -7,11 +7,12 @@
 
 mod activation;
 mod attention;
-mod lanes;
+pub(crate) mod lanes;
 mod linear;
 mod norm;
 mod rope;
 
+pub(crate) use activation::exp;
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
 pub use lanes::Simd;

@@ -16,6 +16,7 @@ mod format;
 pub mod kernels;
 #[cfg(feature = "candle")]
 pub mod tensors;
+pub mod train;
 
 pub use checkpoint::{Checkpoint, SpecialTokens, Tensor, Weights};
 pub use cpu::Cpu;

@@ -35,26 +35,36 @@ pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
     let config: Map<String, Value> = folder.json("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
     let several_models = config.contains_key("text_config");
     let config = normal_form(config);
-    let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
-    let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
-    let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
     let mut tensors = folder.tensors()?;
     if several_models {
         let text = |tensor: Tensor| text_tensor_name(&tensor.name).map(|name| tensor.renamed(name));
         tensors = tensors.into_iter().filter_map(text).collect();
     }
-    Checkpoint {
+    let checkpoint = assemble(folder, config, Weights::new(folder.place(""), tensors))?;
+    checkpoint.checked(&folder.place("config.json"))
+}
+
+/// A model of this configuration that has no weights yet, with the tokenizer of a folder.
+pub(super) fn untrained(folder: Folder<'_>, config: Map<String, Value>) -> Result<Checkpoint> {
+    Ok(assemble(folder, config, Weights::default())?.with_end_tokens())
+}
+
+/// The small files around a configuration and weights.
+fn assemble(folder: Folder<'_>, config: Map<String, Value>, weights: Weights) -> Result<Checkpoint> {
+    let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
+    let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
+    let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
+    Ok(Checkpoint {
         name: folder.name(),
         config,
-        weights: Weights::new(folder.place(""), tensors),
+        weights,
         tokenizer: tokenizer::parse(&folder.place("tokenizer.json"), &tokenizer_json)?,
         chat_template: folder.chat_template(&tokenizer_config)?,
         special: SpecialTokens::from_files([&tokenizer_config, &special_tokens_map]),
         end_tokens: Vec::new(),
         generation_config: folder.json("generation_config.json")?.unwrap_or_default(),
         add_bos: tokenizer_config.get("add_bos_token").and_then(Value::as_bool),
-    }
-    .checked(&folder.place("config.json"))
+    })
 }
 
 impl<'a> Folder<'a> {

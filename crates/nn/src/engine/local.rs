@@ -130,7 +130,7 @@ impl Local {
             caps: Caps { score: true, logits: true },
             end_tokens: checkpoint.end_tokens.clone(),
         };
-        let text = text(checkpoint, options)?.with_limit(card.max_len);
+        let text = text(checkpoint, &options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let status = Arc::new(Status::default());
         let scheduler = Scheduler::new(executor, card.clone(), receiver, status.clone());
@@ -153,8 +153,7 @@ impl Local {
 }
 
 /// The text side of a checkpoint.
-fn text(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Text> {
-    let name = &options.name;
+pub(crate) fn text(checkpoint: Checkpoint, name: &str, template: &TemplateChoice) -> crate::Result<Text> {
     let tokenizer = HfTokenizer::new(name, checkpoint.tokenizer);
     let special = checkpoint.special;
     let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
@@ -167,7 +166,7 @@ fn text(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Text> {
     let jinja = |name: &str, source: &str| {
         ChatTemplate::parse(name, source, specials).map(|template| Template::Jinja(Box::new(template)))
     };
-    let template = match &options.template {
+    let template = match template {
         TemplateChoice::Plain => Some(Template::Plain),
         TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
         TemplateChoice::Own => checkpoint.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
