@@ -15,11 +15,11 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
-use super::{render, to_the_end};
+use super::{for_one_vocabulary, render, to_the_end};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Edit, Engine, Error, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan,
-    Prompt, Result, Role, Sampling, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
+    Answer, Bridge, Call, CallKind, Edit, Engine, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan, Result,
+    Role, Sampling, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
 };
 
 struct Wsd {
@@ -42,11 +42,7 @@ impl Strategy for Wsd {
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let (draft_text, base_text) = (self.draft.text(), self.base.text());
-        if matches!(job.prompt, Prompt::Tokens(_)) && !Bridge::passes_ids(draft_text, base_text) {
-            return Err(Error::Chat(
-                "a prompt of token ids needs models of one vocabulary\n  hint: give the prompt as text".into(),
-            ));
-        }
+        for_one_vocabulary(&job.prompt, draft_text, base_text)?;
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
