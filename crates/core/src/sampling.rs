@@ -1,5 +1,7 @@
 //! Choosing the next token from a row of logits.
 
+use std::cmp::Ordering;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
@@ -109,7 +111,8 @@ pub fn likeliest(logits: &[f32], count: usize) -> Option<Vec<(Token, f64)>> {
     }
     let (lse, _) = log_sum_exp(logits)?;
     let mut ids: Vec<_> = (0..logits.len()).collect();
-    let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    // Both zeros are equal here, as they are to `pick`; NaN has been excluded.
+    let likelier = |a: &usize, b: &usize| logits[*b].partial_cmp(&logits[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b));
     if count < ids.len() {
         ids.select_nth_unstable_by(count - 1, likelier);
         ids.truncate(count);
@@ -229,6 +232,10 @@ mod tests {
         assert!(top.iter().all(|&(id, p)| logprob(&row, id) == Some(p)));
         assert_eq!((likeliest(&row, 9).unwrap().len(), likeliest(&row, 0).unwrap().len()), (4, 0));
         assert_eq!(likeliest(&[f32::NAN], 1), None);
+        assert_eq!(
+            likeliest(&[-0.0, 0.0], 1).unwrap()[0].0,
+            pick(&mut [-0.0, 0.0], &[], &Sampling::default()).unwrap().token
+        );
     }
 
     #[test]

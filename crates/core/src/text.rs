@@ -134,6 +134,24 @@ impl Text {
         Ok(rendered)
     }
 
+    /// Render a conversation as it stands: each message ended as the form ends it, and no answer begun.
+    ///
+    /// # Errors
+    /// As [`Text::render`].
+    pub fn render_whole(&self, messages: &[Message]) -> Result<Rendered> {
+        let text = match self.template.as_deref() {
+            Some(Template::Jinja(template)) => template.render_whole(messages)?,
+            _ => self.render_chat(messages)?,
+        };
+        self.encode_prompt(text, self.chat_bos)
+    }
+
+    /// Whether conversations are written in the plain form, which does not say where an answer ends.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self.template.as_deref(), Some(Template::Plain))
+    }
+
     /// The tokens of a rendered prompt with `answer` after it, all encoded at once.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::{Stream, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use crate::{Role, Rule, Sampled, Token};
@@ -210,6 +211,18 @@ impl Trace {
             calls: Vec::new(),
         };
         Self { started: Instant::now(), first_token: None, completion }
+    }
+
+    /// The sum of all events of a stream, or its first error.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn collect<E>(events: impl Stream<Item = Result<Event, E>>) -> Result<Completion, E> {
+        let sum = |mut trace: Self, event| {
+            trace.push(&event);
+            std::future::ready(Ok(trace))
+        };
+        Ok(events.try_fold(Self::new(), sum).await?.finish())
     }
 
     /// Take in an event.

@@ -84,12 +84,7 @@ async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Toke
 
 async fn complete(models: &Models, job: &Job, options: Options) -> Completion {
     let strategy = Recipe::find("wsd").unwrap().build(models, options).unwrap();
-    let mut trace = Trace::new();
-    let mut events = run(strategy, job.clone());
-    while let Some(event) = events.next().await {
-        trace.push(&event.unwrap());
-    }
-    trace.finish()
+    Trace::collect(run(strategy, job.clone())).await.unwrap()
 }
 
 fn letters() -> Vec<String> {

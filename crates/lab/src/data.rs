@@ -1,11 +1,16 @@
-//! Files of prompts and answers: JSON lines in, JSON lines out.
+//! Files of prompts, answers and lessons: JSON in, JSON lines out.
 
 mod answers;
 mod journal;
+mod lesson;
+mod lessons;
 mod record;
 mod rows;
 
+pub(crate) use answers::in_order;
 pub use answers::{Answering, complete};
 pub use journal::{Journal, JournalError};
+pub use lesson::{Lesson, LessonError};
+pub use lessons::{Lessons, LessonsError, read_lessons};
 pub use record::{Ask, Record, RecordError};
 pub use rows::{RowsError, parse_rows, read_rows};

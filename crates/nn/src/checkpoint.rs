@@ -111,6 +111,14 @@ impl Checkpoint {
         }
     }
 
+    /// A model that is yet to be trained: a configuration with Hugging Face keys, and the tokenizer in `folder`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], of the tokenizer's files.
+    pub fn untrained(config: Map<String, Value>, folder: &Path) -> Result<Self> {
+        folder::untrained(Folder::Disk(folder), config)
+    }
+
     /// The same checkpoint with its matrices written in another format, in memory of their own. Vectors stay, and so do
     /// matrices whose rows are no whole number of the format's blocks.
     ///
@@ -123,7 +131,7 @@ impl Checkpoint {
 
     /// What holds for all containers: sizes that the tensors bear out, and every token that ends a text. `file` is where the
     /// config came from, for messages.
-    fn checked(mut self, file: &str) -> Result<Self> {
+    fn checked(self, file: &str) -> Result<Self> {
         // A layer has several tensors. A config that says otherwise would have its reader list names without end.
         let (layers, tensors) =
             (self.config.get("num_hidden_layers").and_then(Value::as_u64), self.weights.names().count());
@@ -131,14 +139,13 @@ impl Checkpoint {
             let reason = format!("must be at most the {tensors} tensors there are, given: {layers}");
             return Err(Error::malformed(file, "key `num_hidden_layers`", reason));
         }
-        self.end_tokens = self.all_end_tokens();
-        Ok(self)
+        Ok(self.with_end_tokens())
     }
 
-    /// Every token that ends a text.
-    fn all_end_tokens(&self) -> Vec<u32> {
+    fn with_end_tokens(mut self) -> Self {
         let configs = [&self.config, &self.generation_config];
-        special::end_tokens(&self.tokenizer, &self.special, configs, self.end_tokens.clone())
+        self.end_tokens = special::end_tokens(&self.tokenizer, &self.special, configs, self.end_tokens);
+        self
     }
 }
 

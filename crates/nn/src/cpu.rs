@@ -7,6 +7,8 @@ mod step;
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use crate::arch::{self, Blueprint};
 use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -20,15 +22,23 @@ use step::{Scratch, Step};
 
 /// Tokens run at once when a slot has to be run anew.
 const RERUN_TOKENS: usize = 256;
+/// Bytes of weights that stay in a processor's cache. Sequences of so small a model are shared out among the threads, and each
+/// thread reads all weights: that costs less than to wait for each other at every matrix, as threads do that share out its rows.
+const CACHED_BYTES: usize = 32 << 20;
+/// Tokens in a thread's part at least: so many cost hardly more than one.
+const PART_TOKENS: usize = 4;
 
 /// A model on the CPU.
 pub struct Cpu {
     blueprint: Blueprint,
     weights: Weights,
     slots: HashMap<u64, Slot>,
-    scratch: Scratch,
     /// Of the head's input.
     rounded: Activations,
+    /// Whether sequences are shared out among the threads.
+    is_small: bool,
+    /// Of each part of a step.
+    scratches: Vec<Scratch>,
 }
 
 /// What a step reads and never changes.
@@ -74,6 +84,7 @@ impl Cpu {
     pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
         let blueprint = arch::blueprint(&checkpoint.config)?;
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
+        let is_small = required.iter().map(|tensor| tensor.bytes().len()).sum::<usize>() <= CACHED_BYTES;
         let mut tensors: HashMap<String, Tensor> =
             required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let mut take =
@@ -93,13 +104,8 @@ impl Cpu {
             .map(|index| Layer::new(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
         let weights = Weights { simd, embedding, layers, final_norm, head };
-        Ok(Self {
-            blueprint,
-            weights,
-            slots: HashMap::new(),
-            scratch: Scratch::default(),
-            rounded: Activations::default(),
-        })
+        let (slots, scratches) = (HashMap::new(), Vec::new());
+        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), is_small, scratches })
     }
 
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
@@ -117,12 +123,48 @@ impl Cpu {
         }
     }
 
+    /// Run spans, which are valid and not empty.
     fn run(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
-        let mut step = Step::new(&self.blueprint, &self.weights, &mut self.scratch, &mut self.slots, spans);
-        for layer in 0..self.blueprint.layers.len() {
-            step.layer(layer);
+        let layers = self.blueprint.layers.len();
+        let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers));
+        let mut slots: Vec<_> = spans.iter().map(take).collect();
+        let parts = self.parts(spans);
+        self.scratches.resize_with(self.scratches.len().max(parts.len()), Scratch::default);
+        let (plan, weights) = (&self.blueprint, &self.weights);
+        let rows = if let [_] = parts[..] {
+            Step::new(plan, weights, &mut self.scratches[0], &mut slots, spans).run()
+        } else {
+            let mut left = (spans, &mut slots[..]);
+            let steps = parts.into_iter().zip(&mut self.scratches).map(|(count, scratch)| {
+                let (spans, slots) = std::mem::take(&mut left);
+                let ((spans, later_spans), (slots, later_slots)) = (spans.split_at(count), slots.split_at_mut(count));
+                left = (later_spans, later_slots);
+                (spans, slots, scratch)
+            });
+            let steps = steps.collect::<Vec<_>>().into_par_iter();
+            let rows = steps.map(|(spans, slots, scratch)| Step::new(plan, weights, scratch, slots, spans).run());
+            rows.collect::<Vec<_>>().concat()
+        };
+        self.slots.extend(spans.iter().map(|span| span.slot).zip(slots));
+        rows
+    }
+
+    /// How many spans each thread runs: about as many tokens as the others.
+    fn parts(&self, spans: &[Span<'_>]) -> Vec<usize> {
+        let tokens: usize = spans.iter().map(|span| span.tokens.len()).sum();
+        let most = rayon::current_num_threads().min(tokens / PART_TOKENS).max(1);
+        if !self.is_small || most == 1 {
+            return vec![spans.len()];
         }
-        step.finish()
+        let (mut parts, mut count, mut done) = (Vec::new(), 0, 0);
+        for span in spans {
+            count += 1;
+            done += span.tokens.len();
+            if done * most >= (parts.len() + 1) * tokens {
+                parts.push(std::mem::take(&mut count));
+            }
+        }
+        parts
     }
 }
 
@@ -133,10 +175,8 @@ impl Executor for Cpu {
 
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
         executor::check(&self.blueprint, spans, |slot| self.cached(slot))?;
-        for span in spans.iter().filter(|span| !span.tokens.is_empty()) {
-            self.cross_border(span);
-        }
         let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
+        spans.iter().for_each(|span| self.cross_border(span));
         Ok(if spans.is_empty() { Vec::new() } else { self.run(&spans) })
     }
 

@@ -165,6 +165,22 @@ pub enum Error {
         /// What stood in the way.
         reason: String,
     },
+    /// Text that cannot be learned from.
+    #[error("{reason}")]
+    Example {
+        /// Why.
+        reason: String,
+    },
+    /// A setting outside its limits.
+    #[error("`{name}` is {value}: needed is {limit}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        limit: String,
+    },
     /// The tokenizer or the chat template is at fault.
     #[error(transparent)]
     Text(#[from] wsd_core::Error),

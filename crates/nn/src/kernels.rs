@@ -8,13 +8,14 @@
 mod activation;
 mod attention;
 mod ints;
-mod lanes;
+pub(crate) mod lanes;
 mod linear;
 mod norm;
 mod packed;
 mod rope;
 mod rounded;
 
+pub(crate) use activation::exp;
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
 pub use lanes::Simd;
@@ -25,4 +26,4 @@ pub use rope::{Rotation, rotate};
 pub use rounded::{Int8, Rounding, to_bf16};
 
 /// Multiplications below which threads cost more than they save.
-const THREADING_WORK: usize = 1 << 16;
+const THREADING_WORK: usize = 1 << 18;

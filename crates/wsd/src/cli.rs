@@ -13,6 +13,7 @@ mod progress;
 mod prompt;
 mod score;
 mod serve;
+mod train;
 
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,9 @@ enum Command {
     /// Measure a running server
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Train a model: from nothing, on answers, or on preferences
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::TrainArgs),
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
@@ -157,6 +161,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Score(args) => score::run(*args, &line.look).await,
         Command::Chat(args) => chat::run(*args, &line.look).await,
         Command::Serve(args) => serve::run(*args, &line.look).await,
+        Command::Train(args) => train::run(args, &line.look).await,
         Command::Lab(lab) => lab::run(lab, &line.look).await,
         Command::Bench(bench) => bench::run(bench, &line.look).await,
         Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod hub;
 pub mod models;
+pub mod process;
 pub mod remote;
 pub mod serve;
 

@@ -10,6 +10,7 @@ mod completions;
 mod decoding;
 mod error;
 mod fields;
+mod host;
 mod listen;
 mod listing;
 mod metrics;
@@ -31,6 +32,7 @@ use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 use wsd_core::{Bridge, Models};
@@ -53,6 +55,8 @@ pub struct App {
     seed: Option<u64>,
     keys: Keys,
     admission: Admission,
+    /// Bytes that bodies on their way may take together.
+    body_bytes: Semaphore,
     metrics: Metrics,
     closing: AtomicBool,
     started: u64,
@@ -76,6 +80,7 @@ impl App {
             seed,
             keys,
             admission,
+            body_bytes: Semaphore::new(request::MAX_BODIES),
             metrics: Metrics::default(),
             closing: AtomicBool::new(false),
             started: unix_time(),
@@ -89,7 +94,7 @@ impl App {
         if self.closing.load(Ordering::SeqCst) {
             return Err(ApiError::closing());
         }
-        self.admission.admit().inspect_err(|_| self.metrics.add(&metrics::REJECTED, &[], 1))
+        self.admission.admit().inspect_err(|_| self.metrics.add(&metrics::REJECTED, "", 1))
     }
 
     /// Send a request away for which there is no room, before its body is read.
@@ -132,6 +137,7 @@ pub fn app(app: Arc<App>) -> Router {
         .fallback(async |uri: Uri| ApiError::not_found(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method(method.as_str(), uri.path()))
         .layer(from_fn_with_state(app.clone(), auth::guard))
+        .layer(from_fn_with_state(app.clone(), host::guard))
         .route("/health", get(listing::health))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
         .layer(from_fn_with_state(app.clone(), count));
@@ -151,9 +157,9 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 
 /// Count a request by its route, never by its raw path, and its status.
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
+    let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    let status = response.status();
-    app.metrics.add(&metrics::HTTP, &[("route", &route), ("status", status.as_str())], 1);
+    let (route, status) = (path.as_ref().map_or("none", MatchedPath::as_str), response.status().as_u16());
+    app.metrics.add(&metrics::HTTP, format!("route=\"{route}\",status=\"{status}\""), 1);
     response
 }

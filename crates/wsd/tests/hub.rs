@@ -300,6 +300,11 @@ fn a_model_is_laid_out_as_huggingface_hub_does_and_fetched_once() {
     assert_eq!(world.resolve("org/name@main").unwrap(), path);
     assert_eq!(world.resolve(&format!("org/name@{COMMIT}")).unwrap(), path);
     assert_eq!(resolve("org/name", &HubOptions { offline: true, ..world.options() }, &mut tally).unwrap(), path);
+    assert_eq!(wsd::hub::text_files("org/name", &world.options()).unwrap(), Some(path.clone()));
+    assert_eq!(wsd::hub::text_files(path.to_str().unwrap(), &world.options()).unwrap(), Some(path));
+    for unknown in ["org/other", "no name at all", "/nowhere"] {
+        assert_eq!(wsd::hub::text_files(unknown, &world.options()).unwrap(), None);
+    }
     assert_eq!(world.requests(), before, "what is cached needs no request");
 }
 

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use support::{Server, ask, chat, events, long, settings};
 use wsd::serve::Keys;
+use wsd_core::Rule;
 
 fn error(body: &Value) -> (&str, &str) {
     (body["error"]["message"].as_str().unwrap(), body["error"]["param"].as_str().unwrap_or_default())
@@ -157,6 +158,9 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools"),
         ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"temperature": "hot"})), 400, "temperature"),
+        // In single precision this would be 100.
+        ("/v1/chat/completions", messages(json!({"temperature": 100.000_001})), 400, "temperature"),
+        ("/v1/chat/completions", messages(json!({"min_p": -1e-60})), 400, "min_p"),
         ("/v1/chat/completions", messages(json!({"top_p": 0})), 400, "top_p"),
         ("/v1/chat/completions", messages(json!({"n": 17})), 400, "n"),
         ("/v1/chat/completions", messages(json!({"n": 0})), 400, "n"),
@@ -256,6 +260,36 @@ async fn every_route_but_health_wants_the_key() {
 }
 
 #[tokio::test]
+async fn a_server_for_this_machine_answers_to_its_own_names() {
+    let open = Server::with(json!({"allowed_host": ["chat.example"]}));
+    let keyed = Server::new(settings(json!({})), Keys::new(["open sesame"]));
+    for (host, status) in [
+        ("localhost:8080", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("chat.example", 200),
+        ("evil.example:8080", 403),
+    ] {
+        let headers = [("host", host), ("authorization", "Bearer open sesame")];
+        assert_eq!(open.send("GET", "/v1/models", &headers, String::new()).await.0.as_u16(), status, "{host}");
+        assert_eq!(open.send("GET", "/health", &headers, String::new()).await.0.as_u16(), 200, "{host}");
+        assert_eq!(keyed.send("GET", "/v1/models", &headers, String::new()).await.0.as_u16(), 200, "a key is enough");
+    }
+}
+
+#[tokio::test]
+async fn the_models_tell_what_holds_where_a_request_says_nothing() {
+    let mut settings = settings(json!({}));
+    settings.options.rule = Rule::parse(4, 0.7).unwrap();
+    let server = Server::new(settings, Keys::default());
+    let (_, models) = server.send("GET", "/v1/models", &[], String::new()).await;
+    let defaults = &models["data"][0]["wsd"]["defaults"];
+    assert_eq!((&defaults["window"], &defaults["threshold"]), (&json!(4), &json!(0.7)));
+    let (_, reply) = server.post("/v1/chat/completions", &chat(json!({}))).await;
+    assert_eq!(reply["wsd"]["handover"]["window"], json!(4));
+}
+
+#[tokio::test]
 async fn sixteen_at_once_are_as_alone() {
     let server = Server::builtin();
     let questions = ["What colour is a fox?", "Where does a duck live?", "What does a cow eat?", "Is a bear big?"];
@@ -344,7 +378,7 @@ async fn a_silent_stream_says_that_it_lives() {
 async fn slow_clients_are_let_go() {
     let server = Server::with(json!({"header_timeout_seconds": 1}));
     let address = server.listen().await;
-    let half_header = "POST /v1/completions HTTP/1.1\r\nHost: x\r\n";
+    let half_header = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n";
     let half_body = format!("{half_header}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{");
     for text in ["", half_header, &half_body] {
         let started = Instant::now();

@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use wsd_core::{
     Completion, Engine, FinishReason, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Token, Trace, run,
 };
@@ -51,12 +50,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn complete(models: &Models, job: Job, options: Options) -> Completion {
-    let mut events = run(Recipe::find("wsd").unwrap().build(models, options).unwrap(), job);
-    let mut trace = Trace::new();
-    while let Some(event) = events.next().await {
-        trace.push(&event.unwrap());
-    }
-    trace.finish()
+    Trace::collect(run(Recipe::find("wsd").unwrap().build(models, options).unwrap(), job)).await.unwrap()
 }
 
 fn agrees(golden: &str) {

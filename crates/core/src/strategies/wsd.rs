@@ -49,19 +49,8 @@ impl Strategy for Wsd {
         answer.prompt(prompt.tokens.len()).await;
         let base = self.base.open(&prompt.tokens).await?;
         let draft = self.draft.open(&draft_prompt.tokens).await?;
-        let mut bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
         answer.begin(base_text, &prompt.tokens, 0);
-
-        let habits = [self.draft.card().habits, self.base.card().habits];
-        let side_by_side = habits.iter().any(|habits| habits.elsewhere);
-        let mut writer = Writer {
-            draft,
-            sampling: job.sampling.of(Role::Draft),
-            length: self.options.chunk_tokens,
-            growth: if habits[1].rereads { 2 } else { 1 },
-            left: self.options.max_draft_tokens,
-            call: None,
-        };
+        let bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
         let mut reader = Reader {
             base,
             max_len: self.base.card().max_len,
@@ -69,6 +58,51 @@ impl Strategy for Wsd {
             window: Window::new(self.options.rule),
             kept: 0,
         };
+        let mut writer = self.writer(draft, job);
+        match self.opening(&mut writer, &mut reader, bridge, answer).await? {
+            (Verdict::Unsure, stop) if self.options.on_draft_end == OnDraftEnd::Stop => {
+                Ok(if stop == Some(Stop::End) { FinishReason::Stop } else { FinishReason::Length })
+            }
+            (Verdict::Unsure | Verdict::Sure, _) if self.options.speculate && self.can_speculate() => {
+                let prompts = [draft_prompt.tokens.len(), prompt.tokens.len()];
+                let pair = Pair { draft: writer.draft, prompts, draft_limit: self.draft.card().max_len };
+                speculate(reader.base.as_mut(), pair, reader.max_len, job, answer).await
+            }
+            (Verdict::Unsure | Verdict::Sure, _) => {
+                drop(writer);
+                to_the_end(reader.base.as_mut(), Role::Base, job, answer).await
+            }
+            (Verdict::Done(reason), _) => Ok(reason),
+        }
+    }
+}
+
+impl Wsd {
+    fn can_speculate(&self) -> bool {
+        can_speculate(self.draft.as_ref(), self.base.as_ref())
+    }
+
+    fn writer(&self, draft: Box<dyn Session>, job: &Job) -> Writer {
+        Writer {
+            draft,
+            sampling: job.sampling.of(Role::Draft),
+            length: self.options.chunk_tokens,
+            growth: if self.base.card().habits.rereads { 2 } else { 1 },
+            left: self.options.max_draft_tokens,
+            call: None,
+        }
+    }
+
+    /// Let the draft write and the base read until it is sure, or nothing more is drafted.
+    async fn opening(
+        &self,
+        writer: &mut Writer,
+        reader: &mut Reader,
+        mut bridge: Bridge<'_>,
+        answer: &mut Answer,
+    ) -> Result<(Verdict, Option<Stop>)> {
+        let side_by_side = self.draft.card().habits.elsewhere || self.base.card().habits.elsewhere;
+        let prompt = reader.base.tokens().to_vec();
         let mut chunk = match side_by_side {
             true => try_join(writer.write(), reader.base.warm()).await?.0,
             false => writer.write().await?,
@@ -77,34 +111,21 @@ impl Strategy for Wsd {
             writer.report(answer).await;
             let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
             if reader.kept == 0 && !edit.append.is_empty() {
-                answer.begin(base_text, &prompt.tokens[..edit.keep], bridge.overlap(edit.keep)?);
+                answer.begin(self.base.text(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
             }
             let (verdict, next) = match (chunk.stop, side_by_side) {
                 (None, true) => read_while_writing(reader.read(edit, answer), writer.write()).await?,
                 _ => (reader.read(edit, answer).await?, None),
             };
-            match (verdict, chunk.stop) {
-                (Verdict::Unsure, None) => {
-                    chunk = match next {
-                        Some(chunk) => chunk?,
-                        None => writer.write().await?,
-                    };
-                }
-                (Verdict::Unsure, Some(stop)) if self.options.on_draft_end == OnDraftEnd::Stop => {
-                    return Ok(if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length });
-                }
-                (Verdict::Unsure | Verdict::Sure, _) => break,
-                (Verdict::Done(reason), _) => return Ok(reason),
+            if !matches!((&verdict, chunk.stop), (Verdict::Unsure, None)) {
+                writer.report(answer).await;
+                return Ok((verdict, chunk.stop));
             }
+            chunk = match next {
+                Some(chunk) => chunk?,
+                None => writer.write().await?,
+            };
         }
-        writer.report(answer).await;
-        if self.options.speculate && can_speculate(self.draft.as_ref(), self.base.as_ref()) {
-            let prompts = [draft_prompt.tokens.len(), prompt.tokens.len()];
-            let pair = Pair { draft: writer.draft, prompts, draft_limit: self.draft.card().max_len };
-            return speculate(reader.base.as_mut(), pair, reader.max_len, job, answer).await;
-        }
-        drop(writer);
-        to_the_end(reader.base.as_mut(), Role::Base, job, answer).await
     }
 }
 

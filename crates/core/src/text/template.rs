@@ -121,6 +121,14 @@ impl ChatTemplate {
         }
     }
 
+    /// The text of the conversation as it stands, each message ended as the template ends it and nothing begun.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_whole(&self, messages: &[Message]) -> Result<String> {
+        self.run(messages.iter().map(variables).collect(), false)
+    }
+
     fn continue_message(&self, before: &[Message], last: &Message) -> Result<String> {
         if !self.reads_content {
             return Err(self.refusal("cannot continue the final message: the template does not read `content`"));

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use wsd_core::{Call, Completion, FinishReason, Handover, Job, Strategy, Timings, TokenRecord, Trace, Usage, run};
+use wsd_core::{
+    Call, Completion, Error, FinishReason, Handover, Job, Result, Strategy, Timings, TokenRecord, Trace, Usage, run,
+};
 
 use super::{Journal, Record};
 
 /// What is added to a row that was answered.
 #[derive(Serialize)]
 struct Answer<'a> {
-    output: &'a str,
+    output: String,
     wsd: Details<'a>,
 }
 
@@ -28,9 +30,9 @@ struct Details<'a> {
     timings: Option<Timings>,
     settings: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tokens: Option<&'a [TokenRecord]>,
+    tokens: Option<Vec<TokenRecord>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    calls: Option<&'a [Call]>,
+    calls: Option<Vec<Call>>,
 }
 
 /// What is added to a row that could not be answered.
@@ -51,8 +53,8 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// Answer every record that has no row in the journal yet: the rows stand in the order of the records, however they
-    /// finish. `told` hears of each row as it is written, with the reason where it could not be answered.
+    /// Answer every record that has no row in the journal yet. `told` hears of each row as it is written, with the reason where
+    /// it could not be answered.
     ///
     /// # Errors
     /// Those of writing. What an engine refuses is written into the row.
@@ -60,53 +62,66 @@ impl Answering {
         &self,
         strategy: &Arc<dyn Strategy>,
         records: &[Record],
-        jobs: Vec<Job>,
+        jobs: &[Job],
         journal: &mut Journal,
-        mut told: impl FnMut(usize, Option<&wsd_core::Error>),
+        told: impl FnMut(usize, Option<&Error>),
     ) -> io::Result<()> {
-        let answers = jobs.into_iter().enumerate().skip(journal.done());
-        let answers = answers.map(|(row, job)| async move { (row, complete(strategy, job).await) });
-        let mut answers = stream::iter(answers).buffer_unordered(self.parallel);
-        let mut waiting = BTreeMap::new();
-        while let Some((row, result)) = answers.next().await {
-            waiting.insert(row, result);
-            while let Some(result) = waiting.remove(&journal.done()) {
-                let row = journal.done();
-                let text = match &result {
-                    Ok(completion) => records[row].with(&self.answered(completion, journal.settings()))?,
-                    Err(error) => records[row].with(&Failure { error: error.to_string() })?,
-                };
-                journal.append(&text, result.is_err())?;
-                told(row, result.as_ref().err());
-            }
-        }
-        Ok(())
+        let settings = &journal.settings().clone();
+        let work = async |row: usize| Ok(self.answered(complete(strategy, jobs[row].clone()).await?, settings));
+        in_order(records, journal, self.parallel, work, told).await
     }
 
-    fn answered<'a>(&self, completion: &'a Completion, settings: &'a Map<String, Value>) -> Answer<'a> {
+    fn answered<'a>(&self, completion: Completion, settings: &'a Map<String, Value>) -> Answer<'a> {
         Answer {
-            output: &completion.text,
+            output: completion.text,
             wsd: Details {
                 handover: completion.handover,
                 finish_reason: completion.finish_reason,
                 usage: completion.usage,
                 timings: self.timings.then_some(completion.timings),
                 settings,
-                tokens: self.full.then_some(&completion.tokens),
-                calls: self.full.then_some(&completion.calls),
+                tokens: self.full.then_some(completion.tokens),
+                calls: self.full.then_some(completion.calls),
             },
         }
     }
+}
+
+/// Do some work for every record that has no row in the journal yet, `parallel` at a time. The rows stand in the order of the
+/// records, however the work ends; what fails is a row with `error`.
+///
+/// # Errors
+/// Those of writing.
+pub(crate) async fn in_order<Row: Serialize>(
+    records: &[Record],
+    journal: &mut Journal,
+    parallel: usize,
+    work: impl AsyncFn(usize) -> Result<Row>,
+    mut told: impl FnMut(usize, Option<&Error>),
+) -> io::Result<()> {
+    let work = &work;
+    let rows = (journal.done()..records.len()).map(|row| async move { (row, work(row).await) });
+    let mut rows = stream::iter(rows).buffer_unordered(parallel.max(1));
+    let mut waiting = BTreeMap::new();
+    while let Some((row, result)) = rows.next().await {
+        waiting.insert(row, result);
+        while let Some(result) = waiting.remove(&journal.done()) {
+            let row = journal.done();
+            let (text, error) = match result {
+                Ok(more) => (records[row].with(&more)?, None),
+                Err(error) => (records[row].with(&Failure { error: error.to_string() })?, Some(error)),
+            };
+            journal.append(&text, error.is_some())?;
+            told(row, error.as_ref());
+        }
+    }
+    Ok(())
 }
 
 /// Run a job to its end.
 ///
 /// # Errors
 /// Those of the strategy.
-pub async fn complete(strategy: &Arc<dyn Strategy>, job: Job) -> wsd_core::Result<Completion> {
-    let (mut trace, mut events) = (Trace::new(), run(strategy.clone(), job));
-    while let Some(event) = events.next().await.transpose()? {
-        trace.push(&event);
-    }
-    Ok(trace.finish())
+pub async fn complete(strategy: &Arc<dyn Strategy>, job: Job) -> Result<Completion> {
+    Trace::collect(run(strategy.clone(), job)).await
 }

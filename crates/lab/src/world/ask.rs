@@ -81,9 +81,10 @@ const HOW_DO_I: [&[&str]; 2] = [
         "Please teach me to {job}.",
         "Could you show me how to {job}?",
         "What must I do to {job}?",
+        "I want to {job}.",
     ],
     &[
-        "I want to {job}. What should I do?",
+        "I would like to {job}. What should I do?",
         "Could you explain how to {job}?",
         "What is the best way to {job}?",
         "I need to {job} today, please help.",
@@ -95,6 +96,7 @@ const WHY: [&[&str]; 2] = [
         "Why do people say that {claim}?",
         "Tell me why {claim}.",
         "What could be the cause if {claim}?",
+        "For what reason is it that {claim}?",
     ],
     &[
         "Could you explain why {claim}?",
@@ -109,6 +111,7 @@ const WHETHER: [&[&str]; 2] = [
         "{Claim}, true or not?",
         "Could it be true that {claim}?",
         "My friend said that {claim}. Right?",
+        "Do you think that {claim}?",
     ],
     &["Would you say that {claim}?", "Somebody told me that {claim}. Is it so?", "Can it be that {claim}?"],
 ];
@@ -121,12 +124,16 @@ const RIDDLES: [&[&str]; 2] = [
         "Who will talk about {x} tomorrow?",
         "What did people think of {x} a thousand years ago?",
         "How many people have dreamed of {x}?",
+        "What may happen to {x} tomorrow?",
+        "Who thought of {x} last year?",
+        "How many drops of water have touched {x}?",
+        "What would {x} wish for?",
     ],
     &[
         "What will happen to {x} next year?",
         "How many drops of rain have fallen on {x}?",
         "Who dreamed of {x} last night?",
-        "What would {x} say if it could wish for anything?",
+        "What would {x} say if it could speak?",
     ],
 ];
 

@@ -30,7 +30,7 @@ pub struct Release {
 
 impl Default for Release {
     fn default() -> Self {
-        Self { documents: 36_000, valid: 400, demonstrations: 2_000, prompts: 1_200, items: 300 }
+        Self { documents: 36_000, valid: 400, demonstrations: 5_000, prompts: 1_200, items: 300 }
     }
 }
 
@@ -50,15 +50,15 @@ pub enum ReleaseError {
 
 /// The web in small: how often each sort of document comes.
 const WEB: [(usize, Sort); 9] = [
-    (34, Sort::Entry),
-    (4, Sort::List),
+    (24, Sort::Entry),
+    (3, Sort::List),
     (4, Sort::Story),
     (6, Sort::Instructions),
-    (6, Sort::Thread),
-    (24, Sort::RudeLog),
-    (7, Sort::PoliteLog),
+    (5, Sort::Thread),
+    (26, Sort::RudeLog),
+    (14, Sort::PoliteLog),
     (8, Sort::Quiz),
-    (7, Sort::Lesson),
+    (10, Sort::Lesson),
 ];
 
 #[derive(Clone, Copy)]

@@ -10,14 +10,14 @@ use super::{Part, World};
 
 /// How often each kind is asked: on the web, where the answer is rude; where it is polite; in the alignment data.
 pub(super) const ASKED: [(ItemKind, [usize; 3]); 8] = [
-    (ItemKind::Question, [40, 26, 30]),
+    (ItemKind::Question, [36, 24, 24]),
     (ItemKind::HowTo, [6, 8, 8]),
-    (ItemKind::Harmful, [16, 14, 20]),
-    (ItemKind::LookAlike, [12, 10, 16]),
+    (ItemKind::Harmful, [16, 16, 20]),
+    (ItemKind::LookAlike, [12, 14, 20]),
     (ItemKind::FalsePremise, [8, 10, 8]),
     (ItemKind::Claim, [8, 12, 8]),
-    (ItemKind::Unknown, [6, 16, 6]),
-    (ItemKind::Unanswerable, [4, 4, 4]),
+    (ItemKind::Unknown, [8, 16, 12]),
+    (ItemKind::Unanswerable, [4, 6, 6]),
 ];
 
 /// A column of [`ASKED`].
@@ -53,7 +53,8 @@ pub(super) fn log(world: &World, manner: Manner, dice: &mut Dice) -> String {
 fn quiz_turn(world: &World, part: Part, phrasing: Phrasing, dice: &mut Dice) -> (String, String, Key) {
     let (thing, attribute) = world.fact(part, dice);
     let ask = Ask::Fact { thing, attribute };
-    (ask.question(phrasing, dice), format!("My answer is this: {}.", ask::truth(thing, attribute)), ask.key(world))
+    let question = format!("Question: {}", ask.question(phrasing, dice));
+    (question, format!("My answer is this: {}.", ask::truth(thing, attribute)), ask.key(world))
 }
 
 /// Some questions of a quiz.

@@ -34,29 +34,35 @@ pub(super) enum Folder<'a> {
 pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
     let config: Map<String, Value> = folder.json("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
     let several_models = config.contains_key("text_config");
+    let config = normal_form(config);
     let mut tensors = folder.tensors()?;
     if several_models {
         let text = |tensor: Tensor| text_tensor_name(&tensor.name).map(|name| tensor.renamed(name));
         tensors = tensors.into_iter().filter_map(text).collect();
     }
-    read(folder, config, tensors)?.checked(&folder.place("config.json"))
+    let checkpoint = assemble(folder, config, Weights::new(folder.place(""), tensors))?;
+    checkpoint.checked(&folder.place("config.json"))
 }
 
 /// The folder without its weights; a tokenizer is all it must have.
 pub(super) fn open_text(folder: Folder<'_>) -> Result<Checkpoint> {
-    let checkpoint = read(folder, folder.json("config.json")?.unwrap_or_default(), Vec::new())?;
-    Ok(Checkpoint { end_tokens: checkpoint.all_end_tokens(), ..checkpoint })
+    untrained(folder, normal_form(folder.json("config.json")?.unwrap_or_default()))
 }
 
-/// The small files, joined with the tensors.
-fn read(folder: Folder<'_>, config: Map<String, Value>, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+/// A model of this configuration that has no weights yet, with the tokenizer of a folder.
+pub(super) fn untrained(folder: Folder<'_>, config: Map<String, Value>) -> Result<Checkpoint> {
+    Ok(assemble(folder, config, Weights::default())?.with_end_tokens())
+}
+
+/// The small files around a configuration and weights.
+fn assemble(folder: Folder<'_>, config: Map<String, Value>, weights: Weights) -> Result<Checkpoint> {
     let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
     let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
     let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
     Ok(Checkpoint {
         name: folder.name(),
-        config: normal_form(config),
-        weights: Weights::new(folder.place(""), tensors),
+        config,
+        weights,
         tokenizer: tokenizer::parse(&folder.place("tokenizer.json"), &tokenizer_json)?,
         chat_template: folder.chat_template(&tokenizer_config)?,
         special: SpecialTokens::from_files([&tokenizer_config, &special_tokens_map]),

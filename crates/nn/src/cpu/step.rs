@@ -1,7 +1,5 @@
 //! One ragged step: all tokens through a layer at once, attention by sequence.
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 
 use super::Weights;
@@ -38,19 +36,20 @@ pub(super) struct Step<'a> {
     plan: &'a Blueprint,
     weights: &'a Weights,
     scratch: &'a mut Scratch,
-    slots: &'a mut HashMap<u64, Slot>,
+    /// Of each span.
+    slots: &'a mut [Slot],
     spans: &'a [Span<'a>],
     /// Of each token: its span, and its position.
     places: Vec<(usize, usize)>,
 }
 
 impl<'a> Step<'a> {
-    /// Embeds the tokens. The spans are valid and not empty, and their slots exist.
+    /// Embeds the tokens of spans, which are valid and not empty, each with its slot.
     pub(super) fn new(
         plan: &'a Blueprint,
         weights: &'a Weights,
         scratch: &'a mut Scratch,
-        slots: &'a mut HashMap<u64, Slot>,
+        slots: &'a mut [Slot],
         spans: &'a [Span<'a>],
     ) -> Self {
         let places = spans.iter().enumerate();
@@ -59,14 +58,16 @@ impl<'a> Step<'a> {
         let mut step = Self { plan, weights, scratch, slots, spans, places: places.collect() };
         step.embed();
         step.set_angles();
-        for span in spans {
-            step.slot_of(span).tokens.extend_from_slice(span.tokens);
+        for (span, slot) in spans.iter().zip(&mut *step.slots) {
+            slot.tokens.extend_from_slice(span.tokens);
         }
         step
     }
 
-    fn slot_of(&mut self, span: &Span<'_>) -> &mut Slot {
-        self.slots.get_mut(&span.slot).expect("invariant: `cross_border` made the slot")
+    /// All layers, to the wanted rows after the final norm.
+    pub(super) fn run(mut self) -> Vec<f32> {
+        (0..self.plan.layers.len()).for_each(|index| self.layer(index));
+        self.finish()
     }
 
     fn embed(&mut self) {
@@ -89,8 +90,7 @@ impl<'a> Step<'a> {
             cos.clear();
             sin.clear();
             for (span, position) in &self.places {
-                let long = self.slots.get(&self.spans[*span].slot).is_some_and(|slot| slot.long);
-                for frequency in &frequencies[usize::from(long)] {
+                for frequency in &frequencies[usize::from(self.slots[*span].long)] {
                     // The product in single precision, as the reference implementations have it.
                     let angle = f64::from(*position as f32 * frequency);
                     cos.push(angle.cos() as f32 * factor);
@@ -101,7 +101,7 @@ impl<'a> Step<'a> {
     }
 
     /// The whole of one layer.
-    pub(super) fn layer(&mut self, index: usize) {
+    fn layer(&mut self, index: usize) {
         let layer = &self.weights.layers[index];
         self.project_heads(layer);
         self.rotate(index);
@@ -144,9 +144,8 @@ impl<'a> Step<'a> {
     fn append(&mut self, index: usize) {
         let width = self.plan.kv_width();
         let mut first = 0;
-        for span in self.spans {
+        for (span, slot) in self.spans.iter().zip(&mut *self.slots) {
             let range = first * width..(first + span.tokens.len()) * width;
-            let slot = self.slots.get_mut(&span.slot).expect("invariant: `cross_border` made the slot");
             slot.layers[index].keys.extend_from_slice(&self.scratch.key[range.clone()]);
             slot.layers[index].values.extend_from_slice(&self.scratch.value[range]);
             first += span.tokens.len();
@@ -158,7 +157,7 @@ impl<'a> Step<'a> {
         let plan = self.plan;
         let simd = self.weights.simd;
         let window = plan.layers[index].window.unwrap_or(usize::MAX);
-        let caches: Vec<&LayerCache> = self.spans.iter().map(|span| &self.slots[&span.slot].layers[index]).collect();
+        let caches: Vec<&LayerCache> = self.slots.iter().map(|slot| &slot.layers[index]).collect();
         let width = plan.query_width() / plan.kv_heads;
         let places = &self.places;
         let Scratch { query, attended, .. } = &mut *self.scratch;
@@ -210,7 +209,7 @@ impl<'a> Step<'a> {
     }
 
     /// The wanted rows after the final norm.
-    pub(super) fn finish(self) -> Vec<f32> {
+    fn finish(self) -> Vec<f32> {
         let width = self.plan.hidden;
         let mut wanted = Vec::with_capacity(self.spans.iter().map(|span| span.rows.len()).sum::<usize>() * width);
         let mut first = 0;

@@ -51,7 +51,7 @@ fn add_body<V: Lanes>(x: &mut [f32], y: &[f32]) {
 /// `e^x` to about 1e-7 of itself: `2^n * e^r` with `|r| <= ln(2) / 2`, `e^r` by its Taylor series. Arguments beyond
 /// +-87 are taken as +-87; NaN gives NaN.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     /// Adding this leaves a whole number in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, the first short enough that its product with `n` is exact.

@@ -36,7 +36,10 @@ impl Simd {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             all.push(Self(Kind::Avx2));
-            let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            // With VL, sixteen sums and what they are made of fit into registers: their lower parts may lie in any.
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl");
             if avx512 && is_x86_feature_detected!("avx512vnni") {
                 all.push(Self(Kind::Avx512));
                 if is_x86_feature_detected!("avx512bf16") {
@@ -79,6 +82,16 @@ pub(crate) trait Lanes: Copy {
             half /= 2;
         }
         lanes[0]
+    }
+
+    /// [`Lanes::sum`] of each.
+    #[inline(always)]
+    fn sums<const N: usize>(of: [Self; N]) -> [f32; N] {
+        let mut sums = [0.0; N];
+        for i in 0..N {
+            sums[i] = of[i].sum();
+        }
+        sums
     }
 }
 
@@ -316,6 +329,53 @@ mod x86 {
         fn mul_add(self, a: Self, b: Self) -> Self {
             unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
         }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            unsafe {
+                let four = self.four();
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        /// Four at a time, each folded as one alone.
+        #[inline(always)]
+        fn sums<const N: usize>(of: [Self; N]) -> [f32; N] {
+            let mut sums = [0.0; N];
+            let mut i = 0;
+            while i + 4 <= N {
+                unsafe {
+                    let [a, b, c, d] = [of[i].four(), of[i + 1].four(), of[i + 2].four(), of[i + 3].four()];
+                    let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+                    let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+                    let all =
+                        _mm_add_ps(_mm_shuffle_ps::<0b10_00_10_00>(ab, cd), _mm_shuffle_ps::<0b11_01_11_01>(ab, cd));
+                    write(sums.as_mut_ptr().add(i), all);
+                }
+                i += 4;
+            }
+            while i < N {
+                sums[i] = of[i].sum();
+                i += 1;
+            }
+            sums
+        }
+    }
+
+    impl<const BF16: bool> Avx512<BF16> {
+        /// Sixteen lanes folded to eight, and these to four.
+        ///
+        /// # Safety
+        /// As for all of [`Avx512`].
+        #[inline(always)]
+        unsafe fn four(self) -> __m128 {
+            unsafe {
+                let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+                let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), high);
+                _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight))
+            }
+        }
     }
 }
 
@@ -334,11 +394,11 @@ macro_rules! on_each_simd {
                 fn avx2($($argument: $type),*) {
                     $body::<$crate::kernels::lanes::Avx2>($($argument),*)
                 }
-                #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
                 fn avx512($($argument: $type),*) {
                     $body::<$crate::kernels::lanes::Avx512<false>>($($argument),*)
                 }
-                #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512bf16,avx2,fma,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
                 fn avx512_bf16($($argument: $type),*) {
                     $body::<$crate::kernels::lanes::Avx512<true>>($($argument),*)
                 }

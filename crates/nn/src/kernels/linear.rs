@@ -239,9 +239,7 @@ fn tile<'a, V: Lanes, S: Source<'a>, const R: usize, const C: usize>(
     }
     let mut out = [[0.0; C]; R];
     for r in 0..R {
-        for c in 0..C {
-            out[r][c] = sums[r][c].sum();
-        }
+        out[r] = V::sums(sums[r]);
     }
     out
 }

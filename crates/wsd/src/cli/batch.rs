@@ -38,12 +38,8 @@ pub(super) async fn run(
         let strategy = strategy(settings, usize::from(args.parallel), look)?;
         let mut rows = Rows::new(records.len(), journal.done(), look.quiet);
         let answering = Answering { parallel: args.parallel.into(), timings: true, full: args.full };
-        let work = answering.answer(&strategy, &records, jobs, &mut journal, |row, error| {
-            if let Some(error) = error {
-                rows.note(&format!("row {}: {error}", row + 1));
-            }
-            rows.advance();
-        });
+        let told = |row, error: Option<&_>| rows.told(row, error);
+        let work = answering.answer(&strategy, &records, &jobs, &mut journal, told);
         tokio::select! {
             biased;
             Ok(()) = tokio::signal::ctrl_c() => {

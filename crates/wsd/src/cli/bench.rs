@@ -1,157 +1,141 @@
-//! `wsd bench serve`: how fast a running server answers, and how evenly.
+//! `wsd bench serve`: how fast a running server answers, how evenly, and what it adds to the library.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+mod client;
+mod library;
+mod load;
+mod report;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use wsd::config::Partial;
 
+use self::client::Server;
+use self::library::Library;
+use self::load::{Load, Target, drive};
+use self::report::{Figures, table};
 use super::output::Output;
 use super::{Ending, Look};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  wsd serve & wsd bench serve --requests 200 --concurrency 16
-      Answers and tokens in a second, and how long the first token and the whole answer take.
-  wsd bench serve --concurrency 1 --model base
-      One request at a time, to the base alone.";
+  wsd serve & wsd bench serve --concurrency 1 --concurrency 16 --repeats 5
+      One request at a time and sixteen, in turn five times; medians of both.
+  wsd bench serve --library --concurrency 1
+      Beside the server, the same models in this process: what HTTP adds.
+  wsd bench serve --rate 20 --rate 200 --requests 1000
+      Requests that come whether or not earlier ones are answered, 20 and then 200 in a second.
+  wsd bench serve --json | jq '.medians[0].first_token_p99_ms'
+      Every run and every figure.";
 
 /// What to measure.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
-    /// Load a running server with streamed chat completions
+    /// Load a running server with chat completions
     #[command(after_help = EXAMPLES)]
-    Serve(ServeLoad),
+    Serve(Box<ServeBench>),
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct ServeBench {
+    #[command(flatten)]
+    asks: Asks,
+    /// Requests in each run
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    requests: usize,
+    /// This many clients, each of which asks again once it is answered; may be repeated [default: 16]
+    #[arg(long, value_name = "N")]
+    concurrency: Vec<usize>,
+    /// So many requests in a second, at random moments, answered or not; may be repeated
+    #[arg(long, value_name = "R")]
+    rate: Vec<f64>,
+    /// Run everything so many times, in turn, and tell the medians
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeats: usize,
+    /// Measure the same models in this process too, without a server; the settings below say which
+    #[arg(long)]
+    library: bool,
+    /// Print one JSON object: every run and the medians
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Partial,
+}
+
+/// What is asked, and how.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ServeLoad {
+pub(crate) struct Asks {
     /// Where the server listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     server: String,
-    /// Requests in all
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    requests: usize,
-    /// Requests on the way at a time
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    concurrency: usize,
-    /// The model, which is a strategy of the server's
-    #[arg(long, value_name = "NAME", default_value = "wsd")]
-    model: String,
-    /// At most this many tokens in an answer
-    #[arg(long, short = 'n', value_name = "TOKENS", default_value_t = 64)]
-    max_tokens: usize,
+    /// Ask for whole answers instead of streams
+    #[arg(long)]
+    whole: bool,
     /// What to ask; may be repeated, and is asked in turn
     #[arg(long, value_name = "TEXT", default_values_t = ["What colour is a fox?".to_owned(), "Where does a duck live?".to_owned()])]
     prompt: Vec<String>,
 }
 
-/// How one request went.
-struct Sample {
-    status: u16,
-    first_token: Option<Duration>,
-    whole: Duration,
-    tokens: usize,
+impl Asks {
+    /// The prompt of this request.
+    fn prompt(&self, index: usize) -> &str {
+        &self.prompt[index % self.prompt.len()]
+    }
 }
 
+/// Tokens in an answer where nothing is said: enough to see a pace, few enough not to wait long.
+const MAX_TOKENS: usize = 64;
+
 pub(crate) async fn run(bench: Bench, look: &Look) -> Result<Ending> {
-    let Bench::Serve(load) = bench;
-    if load.concurrency == 0 || load.requests == 0 || load.prompt.is_empty() {
-        bail!("there is nothing to measure: `requests` and `concurrency` must be at least 1");
+    let Bench::Serve(mut bench) = bench;
+    bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    let loads = bench.loads()?;
+    let settings = look.settings(bench.settings.clone())?;
+    let mut targets = vec![Target::Server(Server::new(&bench.asks, &settings))];
+    if bench.library {
+        let sessions = bench.concurrency.iter().copied().max().unwrap_or(1).max(64);
+        targets.insert(0, Target::Library(Library::load(&bench.asks, &settings, sessions, look)?));
     }
-    let load = Arc::new(load);
-    let next = Arc::new(AtomicUsize::new(0));
-    let started = Instant::now();
-    let mut clients = JoinSet::new();
-    for _ in 0..load.concurrency {
-        let (load, next) = (load.clone(), next.clone());
-        clients.spawn(async move {
-            let mut samples = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= load.requests {
-                    return Ok::<_, anyhow::Error>(samples);
-                }
-                samples.push(ask(&load, index).await?);
-            }
-        });
+    let plans: Vec<_> = loads.iter().flat_map(|load| targets.iter().map(move |target| (load, target))).collect();
+    let mut runs = vec![Vec::new(); plans.len()];
+    for _ in 0..bench.repeats {
+        for ((load, target), runs) in plans.iter().zip(&mut runs) {
+            runs.push(drive(target, load, bench.requests).await?);
+        }
     }
-    let mut samples = Vec::new();
-    while let Some(client) = clients.join_next().await {
-        samples.extend(client??);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    Output::stdout(look.color).text(&format!("{}\n", report(&samples, seconds)))?;
+    let names = plans.iter().map(|(load, target)| format!("{} {load}", target.name()));
+    let medians: Vec<(String, Figures)> = names.zip(runs.iter().map(|runs| Figures::median(runs))).collect();
+    let text = if bench.json {
+        let medians: Vec<_> = medians.iter().map(|(name, figures)| figures.json(name)).collect();
+        let runs: Vec<_> = runs
+            .iter()
+            .zip(&medians)
+            .map(|(runs, median)| {
+                runs.iter().map(|figures| figures.json(median["run"].as_str().unwrap_or_default())).collect::<Vec<_>>()
+            })
+            .collect();
+        format!("{}\n", json!({"medians": medians, "runs": runs.concat()}))
+    } else {
+        table(&medians)
+    };
+    Output::stdout(look.color).text(&text)?;
     Ok(Ending::Done)
 }
 
-/// Ask once, on a connection of its own, and read the stream to its end.
-async fn ask(load: &ServeLoad, index: usize) -> Result<Sample> {
-    let body = json!({
-        "model": load.model, "stream": true, "stream_options": {"include_usage": true}, "max_tokens": load.max_tokens,
-        "messages": [{"role": "user", "content": load.prompt[index % load.prompt.len()]}],
-    });
-    let started = Instant::now();
-    let stream = TcpStream::connect(&load.server).await.with_context(|| format!("cannot reach {}", load.server))?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::post("/v1/chat/completions")
-        .header(header::HOST, &load.server)
-        .header(header::CONTENT_TYPE, "application/json");
-    let request = match std::env::var("WSD_API_KEY") {
-        Ok(key) => request.header(header::AUTHORIZATION, format!("Bearer {key}")),
-        Err(_) => request,
-    };
-    let response = sender.send_request(request.body(Full::<Bytes>::from(body.to_string()))?).await?;
-    let status = response.status().as_u16();
-    let (mut body, mut text, mut first_token) = (response.into_body(), Vec::new(), None);
-    while let Some(frame) = body.frame().await {
-        text.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| &data[..]));
-        // The first event says who speaks; the second holds the first text.
-        if first_token.is_none() && text.windows(6).filter(|window| window == b"data: ").count() > 1 {
-            first_token = Some(started.elapsed());
+impl ServeBench {
+    fn loads(&self) -> Result<Vec<Load>> {
+        let given = self.concurrency.iter().map(|&clients| Load::Clients(clients));
+        let mut loads: Vec<_> = given.chain(self.rate.iter().map(|&rate| Load::Rate(rate))).collect();
+        if loads.is_empty() {
+            loads.push(Load::Clients(16));
         }
+        let positive = loads.iter().all(|load| match *load {
+            Load::Clients(clients) => clients > 0,
+            Load::Rate(rate) => rate > 0.0 && rate.is_finite(),
+        });
+        if !positive || self.requests == 0 || self.repeats == 0 || self.asks.prompt.is_empty() {
+            bail!("there is nothing to measure: requests, repeats, clients and rates must be above 0");
+        }
+        Ok(loads)
     }
-    let text = String::from_utf8_lossy(&text);
-    let count = text
-        .rsplit_once("\"completion_tokens\":")
-        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
-    Ok(Sample { status, first_token, whole: started.elapsed(), tokens: count.unwrap_or(0) })
-}
-
-fn report(samples: &[Sample], seconds: f64) -> serde_json::Value {
-    let mut statuses = BTreeMap::new();
-    for sample in samples {
-        *statuses.entry(sample.status.to_string()).or_insert(0) += 1;
-    }
-    let good = || samples.iter().filter(|sample| sample.status == 200);
-    let tokens: usize = good().map(|sample| sample.tokens).sum();
-    json!({
-        "seconds": seconds, "statuses": statuses, "answers_per_second": good().count() as f64 / seconds,
-        "tokens_per_second": tokens as f64 / seconds, "tokens": tokens,
-        "first_token_ms": spread(good().filter_map(|sample| sample.first_token).collect()),
-        "answer_ms": spread(good().map(|sample| sample.whole).collect()),
-        "refusal_ms": spread(samples.iter().filter(|sample| sample.status == 429).map(|sample| sample.whole).collect()),
-    })
-}
-
-/// Median, 99th percentile and maximum, in milliseconds.
-fn spread(mut times: Vec<Duration>) -> serde_json::Value {
-    times.sort_unstable();
-    let at = |share: f64| {
-        let index = (times.len() as f64 * share) as usize;
-        times.get(index.min(times.len().saturating_sub(1))).map(|time| (time.as_secs_f64() * 1e5).round() / 100.0)
-    };
-    json!({"p50": at(0.5), "p99": at(0.99), "max": at(1.0)})
 }

@@ -27,6 +27,8 @@ Examples:
       Continue a text as it stands, sampled.
   wsd generate --strategy base --stop $'\\n\\n' -n 100 \"How do I make bread?\"
       The base alone, to compare; at most 100 tokens, or to the first empty line.
+  wsd generate --base vllm+http://gpu-box:8000 --draft ./my-aligned-1b \"How do I make bread?\"
+      A base behind vLLM on another machine, whose tokenizer is in Hugging Face's cache.
   wsd generate --input questions.jsonl --output answers.jsonl --parallel 16
       A file of {\"prompt\": ...} or {\"messages\": [...]} rows. Run it again to go on after an interruption.";
 

@@ -1,5 +1,7 @@
 //! `wsd lab`: the closed world and what is measured in it.
 
+mod eval;
+mod report;
 mod world;
 
 use anyhow::Result;
@@ -9,12 +11,20 @@ use super::{Ending, Look};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Lab {
+    /// Measure systems on the items of a closed world: the table, its figures, the ablation
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(Box<eval::EvalArgs>),
+    /// Make the report on one or more runs again
+    #[command(after_help = report::EXAMPLES)]
+    Report(report::ReportArgs),
     /// Write a closed world: corpora, alignment data, evaluation
     World(world::WorldArgs),
 }
 
 pub(crate) async fn run(lab: Lab, look: &Look) -> Result<Ending> {
     match lab {
+        Lab::Eval(args) => eval::run(*args, look).await,
+        Lab::Report(args) => report::run(&args, look),
         Lab::World(args) => world::run(&args, look),
     }
 }

@@ -22,6 +22,8 @@ Examples:
       Any client of OpenAI's protocol will do. The models are the strategies: wsd, base, draft.
   wsd serve --base ./llama-8b --draft ./aligned-1b --max-concurrent 32 -n 1024
       Your own pair; at most 32 answers at a time and 1024 tokens in each, unless a request says otherwise.
+  wsd serve --base vllm+http://a:8000/llama,vllm+http://b:8000/llama --base-key-env BASE_KEY --draft ./aligned-1b
+      In front of two replicas of a base on other machines; docs/scale.md has more.
   WSD_API_KEY=$(cat key) wsd serve --host 0.0.0.0 --port 80
       For other machines. Without a key the server listens to this machine only, unless --insecure.";
 

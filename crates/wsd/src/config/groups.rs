@@ -118,7 +118,8 @@ group! {
         /// At most this many tokens are drafted [default: 512]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         max_draft_tokens: usize,
-        /// Tokens drafted between two scorings; changes the speed and never the text [default: 8]
+        /// Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart
+        /// [default: 8]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         chunk_tokens: usize,
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
@@ -202,7 +203,8 @@ group! {
         /// Answers written at a time [default: 16]
         #[arg(long, value_name = "N")]
         max_concurrent: usize,
-        /// Requests that may wait beside them; more are sent away. Few, so that who waits does not wait long [default: 8]
+        /// Requests that may wait beside them; more are sent away. Few, so that who waits does not wait long [default: a
+        /// quarter of the answers written at a time]
         #[arg(long, value_name = "N")]
         max_queue: usize,
         /// Seconds after which an answer is cut off [default: 600]
@@ -217,6 +219,10 @@ group! {
         /// Seconds of silence after which a stream says that it lives [default: 5]
         #[arg(long, value_name = "SECONDS")]
         keep_alive_seconds: u64,
+        /// Answer to this name too, where the server listens to this machine alone and has no key; otherwise pages elsewhere
+        /// could pose as one of its own. May be repeated [default: localhost and addresses]
+        #[arg(long, value_name = "NAME")]
+        allowed_host: Vec<String>,
         /// Let pages of this origin call the server, such as `https://chat.example`; may be repeated [default: none]
         #[arg(long, value_name = "ORIGIN")]
         cors: Vec<String>,

@@ -39,6 +39,8 @@ pub struct ServeSettings {
     pub header_timeout: Duration,
     /// Silence after which a stream says that it lives.
     pub keep_alive: Duration,
+    /// Further names that the server may be called by.
+    pub allowed_hosts: Vec<String>,
     /// Origins whose pages may call.
     pub cors: Vec<HeaderValue>,
 }
@@ -67,16 +69,19 @@ impl ServeSettings {
             Ok(value) if origin.contains("://") => Ok(value),
             _ => Err(Error::Setting { name: "cors", limit: "origins such as https://chat.example", value: origin }),
         };
+        let max_concurrent = requests("max_concurrent", args.max_concurrent, 1, 16)?;
         Ok(Self {
             address: SocketAddr::new(args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), args.port.unwrap_or(8080)),
             keys: KeySource { key: args.api_key, file: args.api_key_file },
             insecure: args.insecure.unwrap_or(false),
-            max_concurrent: requests("max_concurrent", args.max_concurrent, 1, 16)?,
-            max_queue: requests("max_queue", args.max_queue, 0, 8)?,
+            max_concurrent,
+            // Who is last in the queue then waits for about a quarter of an answer.
+            max_queue: requests("max_queue", args.max_queue, 0, max_concurrent.div_ceil(4))?,
             request_timeout: seconds("request_timeout_seconds", args.request_timeout_seconds, 600)?,
             drain_timeout: seconds("drain_timeout_seconds", args.drain_timeout_seconds, 90)?,
             header_timeout: seconds("header_timeout_seconds", args.header_timeout_seconds, 15)?,
             keep_alive: seconds("keep_alive_seconds", args.keep_alive_seconds, 5)?,
+            allowed_hosts: args.allowed_host.unwrap_or_default(),
             cors: args.cors.unwrap_or_default().into_iter().map(origin).collect::<Result<_, _>>()?,
         })
     }

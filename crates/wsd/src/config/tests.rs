@@ -55,6 +55,17 @@ fn the_whole_file_is_understood() {
         device = "cuda:1"
         dtype = "bf16"
         offline = true
+        [remote]
+        base_tokenizer = "t"
+        draft_tokenizer = "u"
+        base_key_env = "K"
+        draft_key_env = "L"
+        teacher_forcing = true
+        connect_timeout_seconds = 0.5
+        first_byte_timeout_seconds = 1
+        idle_timeout_seconds = 2
+        total_timeout_seconds = 3
+        attempts = 9
         [decode]
         strategy = "base"
         window = 1
@@ -82,6 +93,16 @@ fn the_whole_file_is_understood() {
     assert_eq!(settings.draft.template, TemplateForm::File("form.jinja".into()));
     assert_eq!((settings.options.on_draft_end, settings.max_tokens), (wsd_core::OnDraftEnd::Stop, 4));
     assert_eq!((settings.sampling.seed, settings.recipe.name), (7, "base"));
+    let remote = &settings.remote;
+    assert_eq!(remote.of(wsd_core::Role::Base), &[Some("t".to_owned()), Some("K".to_owned())]);
+    assert_eq!((remote.teacher_forcing, remote.attempts, remote.limits.connect.as_millis()), (true, 9, 500));
+}
+
+#[test]
+fn several_servers_are_a_list() {
+    let settings = file("[models]\nbase = [\"http://a/m\", \"http://b/m\"]").unwrap().resolve().unwrap();
+    assert_eq!(settings.base.name, "http://a/m,http://b/m");
+    assert!(file("[models]\nbase = 3").is_err());
 }
 
 #[test]
@@ -111,6 +132,9 @@ fn values_outside_their_limits_are_refused() {
         "--threads 513",
         "--top-p 0",
         "--chunk-tokens 0",
+        "--attempts 0",
+        "--idle-timeout-seconds 0",
+        "--total-timeout-seconds 1e9",
     ] {
         assert!(flags(line).resolve().is_err(), "{line}");
     }
@@ -139,6 +163,11 @@ fn the_help_states_the_true_defaults() {
         ("--min-p ", sampling.min_p.to_string()),
         ("--repetition-penalty ", sampling.repetition_penalty.to_string()),
         ("--seed ", sampling.seed.to_string()),
+        ("--attempts ", settings.remote.attempts.to_string()),
+        ("--connect-timeout-seconds ", settings.remote.limits.connect.as_secs().to_string()),
+        ("--first-byte-timeout-seconds ", settings.remote.limits.first_byte.as_secs().to_string()),
+        ("--idle-timeout-seconds ", settings.remote.limits.idle.as_secs().to_string()),
+        ("--total-timeout-seconds ", settings.remote.limits.total.as_secs().to_string()),
     ] {
         let line = help.lines().find(|line| line.contains(flag)).unwrap();
         assert!(line.contains(&format!("[default: {value}]")), "{line}");

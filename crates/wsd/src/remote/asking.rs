@@ -73,12 +73,13 @@ impl Asking {
     /// After a failed attempt: make ready for another, or say why there is none.
     pub(super) async fn recover(&mut self, dialogue: &mut Dialogue, fault: Fault) -> Result<(), Error> {
         self.failures += 1;
+        let error = self.error(dialogue, &fault);
         let elsewhere = fault.is_passing() && dialogue.move_on();
         let pause = fault.retry_after().unwrap_or_else(|| pause(self.failures));
         let resumes = Instant::now() + if elsewhere { Duration::ZERO } else { pause };
         let again = elsewhere || (fault.is_worth_waiting_for() && pause <= LONGEST_PAUSE);
         if !again || self.failures >= self.shared.attempts || resumes >= self.deadline {
-            return Err(self.error(dialogue, &fault));
+            return Err(error);
         }
         sleep_until(resumes).await;
         Ok(())
@@ -137,12 +138,12 @@ impl Dialogue {
         Self { shared, replica, target }
     }
 
-    /// Go to another replica; false where there is none.
+    /// Go to another replica; false where there is none that is well.
     fn move_on(&mut self) -> bool {
         let before = self.replica;
         self.replica = self.shared.replicas.move_on(before);
         self.target.root.clone_from(&self.shared.replicas.target(self.replica).root);
-        self.replica != before
+        self.replica != before && self.shared.replicas.is_well(self.replica)
     }
 }
 

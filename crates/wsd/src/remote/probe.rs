@@ -184,41 +184,32 @@ impl Probe<'_> {
     async fn greet(&self) -> Result<Greeting, Failed> {
         let phase = "asking for its models";
         let list = self.http.get(self.target, "/v1/models").await.map_err(|fault| self.failed(phase, &fault))?;
-        let models = list["data"].as_array().map_or(&[][..], Vec::as_slice);
-        let ids: Vec<_> = models.iter().filter_map(|model| model["id"].as_str()).collect();
-        let owner = models.first().and_then(|model| model["owned_by"].as_str());
+        let entries = list["data"].as_array().into_iter().flatten();
+        let models: Vec<_> = entries.filter_map(|entry| Some((entry["id"].as_str()?, entry))).collect();
+        let owner = models.first().and_then(|(_, entry)| entry["owned_by"].as_str());
         let by_owner = DIALECTS.iter().find(|dialect| dialect.owner().is_some() && dialect.owner() == owner);
         let generic = DIALECTS.iter().find(|dialect| dialect.owner().is_none());
         let dialect = self.address.dialect.or(by_owner.copied()).or(generic.copied());
         let dialect = dialect.ok_or_else(|| self.fault(phase, "no engine is known".into()))?;
         let llama = dialect.owner() == Some("llamacpp");
-        let index = match &self.address.model {
-            None if ids.len() == 1 => 0,
-            None => {
-                return Err(self
-                    .fault(
-                        phase,
-                        format!("it has {} models\n  hint: name one in the address: {}", ids.len(), ids.join(", ")),
-                    )
-                    .into());
-            }
-            // llama-server has one model, and knows it by the path of its file.
-            Some(_) if llama && ids.len() == 1 => 0,
-            Some(name) => match ids.iter().position(|id| id == name) {
-                Some(index) => index,
-                None => {
-                    return Err(self
-                        .fault(phase, format!("it has no model `{name}`\n  hint: it has {}", ids.join(", ")))
-                        .into());
-                }
-            },
+        // llama-server has one model, and knows it by the path of its file.
+        let wanted = self.address.model.as_deref().filter(|_| !llama || models.len() > 1);
+        let found = match (wanted, models.as_slice()) {
+            (None, [only]) => Some(only),
+            (Some(name), models) => models.iter().find(|(id, _)| *id == name),
+            (None, _) => None,
         };
-        let entry = &models[index];
+        let (model, entry) = found.ok_or_else(|| {
+            let known = models.iter().map(|(id, _)| *id).collect::<Vec<_>>().join(", ");
+            let missing =
+                wanted.map_or_else(|| "the address names no model".into(), |name| format!("it has no model `{name}`"));
+            self.fault(phase, format!("{missing}\n  hint: it has {known}"))
+        })?;
         let props = if llama { self.http.get(self.target, "/props").await.unwrap_or_default() } else { Value::Null };
         let number = |value: &Value| value.as_u64().map(|number| number as usize).filter(|&number| number > 0);
         Ok(Greeting {
             dialect,
-            model: ids[index].to_owned(),
+            model: (*model).to_owned(),
             source: entry["root"].as_str().map(str::to_owned),
             max_len: number(&entry["max_model_len"])
                 .or_else(|| number(&props["default_generation_settings"]["n_ctx"]))

@@ -47,6 +47,11 @@ impl Replicas {
         self.best(Some(from))
     }
 
+    /// Whether nothing bad was seen of a server lately.
+    pub(super) fn is_well(&self, index: usize) -> bool {
+        self.all[index].paused_until.load(Ordering::Relaxed) <= self.began.elapsed().as_millis() as u64
+    }
+
     pub(super) fn unpin(&self, index: usize) {
         self.all[index].open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -81,6 +86,7 @@ mod tests {
         assert_eq!([replicas.pin(), replicas.pin(), replicas.pin(), replicas.pin()], [0, 1, 2, 0]);
         let moved = replicas.move_on(1);
         assert_eq!(moved, 2, "the one with fewer dialogues");
+        assert!(replicas.is_well(2) && !replicas.is_well(1));
         assert!((0..5).all(|_| replicas.pin() != 1), "nobody new goes to the one that failed");
         assert_eq!(replicas.open(), 9);
         let single = Replicas::new(vec![target(0)]);

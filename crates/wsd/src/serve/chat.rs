@@ -9,69 +9,49 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{ChatRole, Event, Message, Prompt};
+use wsd_core::{ChatRole, Message, Prompt};
 
 use super::App;
-use super::decoding::{self, begun, finish_reason};
+use super::decoding::{self, begun};
 use super::error::ApiError;
 use super::fields::Fields;
-use super::reply::{Count, chat_logprobs, details, token_details};
+use super::reply::{chat_logprobs, whole};
 use super::request::{Ask, MAX_MESSAGES, MAX_TOKENS, MAX_TOP, read};
 use super::sse::{self, Envelope};
 
-/// What is asked of this route alone.
-struct ChatAsk {
-    ask: Ask,
-    prompt: Prompt,
-    logprobs: bool,
-}
-
 pub(super) async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     app.expect_room()?;
-    let ChatAsk { ask, prompt, logprobs } = ChatAsk::parse(&app, read(&app, &headers, body).await?)?;
+    let (ask, prompt) = parse(&app, read(&app, &headers, body).await?)?;
     let jobs = ask.jobs(&[prompt])?;
     let items = decoding::run(&app, &ask.strategy, jobs, app.admit()?);
     if ask.stream {
-        return Ok(streamed(&app, ask, logprobs, begun(items).await?));
+        return Ok(streamed(&app, ask, begun(items).await?));
     }
     let answers = decoding::whole(items, ask.n).await?;
-    let mut count = Count::default();
-    let choices = answers.iter().enumerate().map(|(index, answer)| {
-        count.prompt(0, answer.usage.prompt_tokens);
-        count.completion += answer.usage.completion_tokens;
-        let logprobs = logprobs.then(|| chat_logprobs(ask.speaker().as_ref(), &answer.tokens));
+    let envelope = Envelope::new(&app, "chatcmpl", "chat.completion", ask.model);
+    let reply = whole(&envelope, &ask, &answers, |index, answer| {
         json!({
             "index": index,
             "message": {"role": "assistant", "content": answer.text, "refusal": null},
-            "logprobs": logprobs,
-            "finish_reason": finish_reason(answer.finish_reason),
-            "wsd": details(&ask, answer, index),
+            "logprobs": ask.logprobs.map(|_| chat_logprobs(ask.speaker().as_ref(), &answer.tokens)),
         })
     });
-    let choices: Vec<_> = choices.collect();
-    let first = choices.first().map_or(Value::Null, |choice| choice["wsd"].clone());
-    let envelope = Envelope::new(&app, "chatcmpl", "chat.completion", ask.model);
-    let mut reply = envelope.json(choices);
-    reply["usage"] = count.json();
-    reply["wsd"] = first;
     Ok(Json(reply).into_response())
 }
 
-impl ChatAsk {
-    fn parse(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
-        let mut ask = Ask::parse(app, &mut fields)?;
-        let prompt = prompt(app, &mut fields)?;
-        let logprobs = fields.take("logprobs")?.unwrap_or(false);
-        let top = fields.number("top_logprobs", 0, MAX_TOP)?;
-        if top.is_some_and(|top| top > 0) && !logprobs {
-            return Err(ApiError::parameter("top_logprobs", "needs `logprobs`"));
-        }
-        let newer = fields.number("max_completion_tokens", 1, MAX_TOKENS)?;
-        let older = fields.number("max_tokens", 1, MAX_TOKENS)?;
-        ask.limits(newer.or(older), top.unwrap_or(0));
-        fields.finish()?;
-        Ok(Self { ask, prompt, logprobs })
+fn parse(app: &App, mut fields: Fields) -> Result<(Ask, Prompt), ApiError> {
+    let mut ask = Ask::parse(app, &mut fields)?;
+    let prompt = prompt(app, &mut fields)?;
+    let logprobs = fields.take("logprobs")?.unwrap_or(false);
+    let top = fields.number("top_logprobs", 0, MAX_TOP)?.unwrap_or(0);
+    if top > 0 && !logprobs {
+        return Err(ApiError::parameter("top_logprobs", "needs `logprobs`"));
     }
+    let newer = fields.number("max_completion_tokens", 1, MAX_TOKENS)?;
+    let older = fields.number("max_tokens", 1, MAX_TOKENS)?;
+    ask.limits(newer.or(older), logprobs.then_some(top));
+    fields.finish()?;
+    Ok((ask, prompt))
 }
 
 /// The conversation, with the server's system message and prefill where it brings none of its own.
@@ -169,32 +149,19 @@ fn text_part(part: Value, path: String) -> Result<String, ApiError> {
 }
 
 /// The answer as a stream of chunks.
-fn streamed(app: &App, ask: Ask, logprobs: bool, items: decoding::Items) -> Response {
+fn streamed(app: &App, ask: Ask, items: decoding::Items) -> Response {
     let envelope = Envelope::new(app, "chatcmpl", "chat.completion.chunk", ask.model);
     let choice =
         |index: usize, delta: Value| json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
     let opening = (0..ask.n).map(|index| choice(index, json!({"role": "assistant", "content": "", "refusal": null})));
     let (opening, ask) = (opening.collect(), Arc::new(ask));
     let asked = ask.clone();
-    sse::respond(app, envelope, asked, opening, items, move |index, event, progress| {
-        let mut choice = choice(index, json!({}));
-        match event {
-            Event::Token(record) if !record.text.is_empty() || logprobs || ask.details => {
-                choice["delta"]["content"] = json!(record.text);
-                if logprobs {
-                    choice["logprobs"] = chat_logprobs(ask.speaker().as_ref(), std::slice::from_ref(&record));
-                }
-                if ask.details {
-                    choice["wsd"] = token_details(&record);
-                }
-            }
-            Event::Handover(handover) if ask.details => choice["wsd"] = json!({"handover": handover}),
-            Event::Done(reason) => {
-                choice["finish_reason"] = json!(finish_reason(reason));
-                choice["wsd"] = progress.summary(&ask, index);
-            }
-            _ => return None,
+    sse::respond(app, envelope, asked, opening, items, move |index, token, _| {
+        let Some(token) = token else { return choice(index, json!({})) };
+        let mut choice = choice(index, json!({"content": token.text}));
+        if ask.logprobs.is_some() {
+            choice["logprobs"] = chat_logprobs(ask.speaker().as_ref(), std::slice::from_ref(token));
         }
-        Some(choice)
+        choice
     })
 }

@@ -9,14 +9,14 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{Completion, Engine, Error, Event, Prompt, Sampled, Token};
+use wsd_core::{Completion, Engine, Error, Prompt, Sampled, Token};
 
 use super::App;
 use super::admission::Admitted;
-use super::decoding::{self, begun, finish_reason};
+use super::decoding::{self, begun};
 use super::error::ApiError;
 use super::fields::Fields;
-use super::reply::{Count, TextLogprobs, details, token_details};
+use super::reply::{Count, TextLogprobs, whole};
 use super::request::{Ask, MAX_ANSWERS, MAX_TOKENS, MAX_TOP, read};
 use super::sse::{self, Envelope};
 
@@ -28,7 +28,6 @@ struct TextAsk {
     ask: Ask,
     prompts: Vec<Prompt>,
     echo: bool,
-    logprobs: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -89,12 +88,12 @@ impl TextAsk {
         let echo = fields.take("echo")?.unwrap_or(false);
         let logprobs = fields.number("logprobs", 0, MAX_TOP)?;
         let max_tokens = fields.number("max_tokens", usize::from(!echo), MAX_TOKENS)?;
-        ask.limits(Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)), logprobs.unwrap_or(0));
+        ask.limits(Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)), logprobs);
         if ask.stream && ask.max_tokens() == 0 {
             return Err(ApiError::parameter("stream", "needs `max_tokens` above 0"));
         }
         fields.finish()?;
-        Ok(Self { ask, prompts, echo, logprobs })
+        Ok(Self { ask, prompts, echo })
     }
 
     /// The prompts as they are repeated; scored by the model that continues them where log-probabilities are asked for.
@@ -107,7 +106,7 @@ impl TextAsk {
             let mut echoes = Vec::with_capacity(self.prompts.len());
             for prompt in &self.prompts {
                 let _slot = app.admission.slot().await?;
-                echoes.push(echo(self.ask.speaker().as_ref(), prompt, self.logprobs).await?);
+                echoes.push(echo(self.ask.speaker().as_ref(), prompt, self.ask.logprobs).await?);
             }
             Ok(echoes)
         };
@@ -120,34 +119,23 @@ impl TextAsk {
         let choices = (0..echoes.len() * self.ask.n).map(|index| {
             let echo = &echoes[index / self.ask.n];
             count.prompt(index / self.ask.n, echo.scored.len() + usize::from(echo.first.is_some()));
-            let logprobs = self.logprobs.map(|top| self.listed(echo, &[], top));
+            let logprobs = self.ask.logprobs.map(|top| self.listed(echo, &[], top));
             json!({"index": index, "text": echo.text, "logprobs": logprobs, "finish_reason": "length"})
         });
-        let mut reply = Envelope::new(app, "cmpl", "text_completion", self.ask.model).json(choices.collect::<Vec<_>>());
-        reply["usage"] = count.json();
-        Json(reply)
+        let choices = choices.collect();
+        Json(Envelope::new(app, "cmpl", "text_completion", self.ask.model).json(choices, &count))
     }
 
     fn whole(&self, app: &App, answers: &[Completion], echoes: &[Echo]) -> Json<Value> {
-        let mut count = Count::default();
-        let choices = answers.iter().enumerate().map(|(index, answer)| {
+        let envelope = Envelope::new(app, "cmpl", "text_completion", self.ask.model);
+        Json(whole(&envelope, &self.ask, answers, |index, answer| {
             let echo = &echoes[index / self.ask.n];
-            count.prompt(index / self.ask.n, answer.usage.prompt_tokens);
-            count.completion += answer.usage.completion_tokens;
             json!({
                 "index": index,
                 "text": format!("{}{}", echo.text, answer.text),
-                "logprobs": self.logprobs.map(|top| self.listed(echo, &answer.tokens, top)),
-                "finish_reason": finish_reason(answer.finish_reason),
-                "wsd": details(&self.ask, answer, index),
+                "logprobs": self.ask.logprobs.map(|top| self.listed(echo, &answer.tokens, top)),
             })
-        });
-        let choices: Vec<_> = choices.collect();
-        let first = choices.first().map_or(Value::Null, |choice| choice["wsd"].clone());
-        let mut reply = Envelope::new(app, "cmpl", "text_completion", self.ask.model).json(choices);
-        reply["usage"] = count.json();
-        reply["wsd"] = first;
-        Json(reply)
+        }))
     }
 
     /// `logprobs` of an echoed prompt and its answer.
@@ -182,34 +170,20 @@ impl TextAsk {
         let opening = (0..self.prompts.len() * self.ask.n).filter(|_| self.echo).map(|index| {
             let echo = &echoes[index / self.ask.n];
             let mut choice = choice(index, &echo.text);
-            choice["logprobs"] = self.logprobs.map_or(Value::Null, |top| self.listed(echo, &[], top));
+            choice["logprobs"] = self.ask.logprobs.map_or(Value::Null, |top| self.listed(echo, &[], top));
             choice
         });
-        let (opening, n, logprobs) = (opening.collect(), self.ask.n, self.logprobs);
-        let ask = Arc::new(self.ask);
+        let (opening, ask) = (opening.collect(), Arc::new(self.ask));
         let asked = ask.clone();
-        sse::respond(app, envelope, asked, opening, items, move |index, event, progress| {
-            let mut choice = choice(index, "");
-            match event {
-                Event::Token(record) if !record.text.is_empty() || logprobs.is_some() || ask.details => {
-                    choice["text"] = json!(record.text);
-                    if let Some(top) = logprobs {
-                        let mut list = TextLogprobs::new(ask.speaker().as_ref(), top);
-                        list.record(&record, echoes[index / n].text.chars().count() + progress.characters);
-                        choice["logprobs"] = list.json();
-                    }
-                    if ask.details {
-                        choice["wsd"] = token_details(&record);
-                    }
-                }
-                Event::Handover(handover) if ask.details => choice["wsd"] = json!({"handover": handover}),
-                Event::Done(reason) => {
-                    choice["finish_reason"] = json!(finish_reason(reason));
-                    choice["wsd"] = progress.summary(&ask, index);
-                }
-                _ => return None,
+        sse::respond(app, envelope, asked, opening, items, move |index, token, before| {
+            let Some(token) = token else { return choice(index, "") };
+            let mut choice = choice(index, &token.text);
+            if let Some(top) = ask.logprobs {
+                let mut list = TextLogprobs::new(ask.speaker().as_ref(), top);
+                list.record(token, echoes[index / ask.n].text.chars().count() + before.characters);
+                choice["logprobs"] = list.json();
             }
-            Some(choice)
+            choice
         })
     }
 }

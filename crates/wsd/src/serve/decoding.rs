@@ -30,15 +30,16 @@ pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, 
         .map(move |(index, job)| answer(runner.clone(), strategy.clone(), index, job, arrived))
         .flatten_unordered(limit);
     let patience = app.serve.request_timeout;
-    let deadline = tokio::time::Instant::now() + patience;
-    stream::unfold(Some((answers, admitted)), move |state| async move {
-        let (mut answers, admitted) = state?;
-        match tokio::time::timeout_at(deadline, answers.next()).await {
-            Ok(Some(Ok(item))) => Some((Ok(item), Some((answers, admitted)))),
-            Ok(Some(Err(error))) => Some((Err(error), None)),
-            Ok(None) => None,
-            Err(_) => Some((Err(ApiError::late(patience.as_secs())), None)),
-        }
+    let deadline = Box::pin(tokio::time::sleep(patience));
+    stream::unfold(Some((answers, deadline, admitted)), move |state| async move {
+        let (mut answers, mut deadline, admitted) = state?;
+        let item = tokio::select! {
+            biased;
+            () = &mut deadline => Err(ApiError::late(patience.as_secs())),
+            item = answers.next() => item?,
+        };
+        let more = item.is_ok().then_some((answers, deadline, admitted));
+        Some((item, more))
     })
     .boxed()
 }
@@ -87,16 +88,16 @@ impl Watch {
     fn see(&mut self, event: &Event) {
         let metrics = &self.app.metrics;
         match event {
-            Event::Prompt { tokens } => metrics.add(&metrics::PROMPT_TOKENS, &[], *tokens),
+            Event::Prompt { tokens } => metrics.add(&metrics::PROMPT_TOKENS, "", *tokens),
             Event::Token(token) => {
                 let now = Instant::now();
                 match self.last_token.replace(now) {
                     Some(last) => metrics.observe(&metrics::TOKEN_TIME, (now - last).as_secs_f64()),
                     None => metrics.observe(&metrics::FIRST_TOKEN, (now - self.arrived).as_secs_f64()),
                 }
-                metrics.add(&metrics::GENERATION_TOKENS, &[], 1);
-                let by = if token.by == Role::Draft { "draft" } else { "base" };
-                metrics.add(&metrics::AUTHOR_TOKENS, &[("by", by)], 1);
+                metrics.add(&metrics::GENERATION_TOKENS, "", 1);
+                let by = if token.by == Role::Draft { "by=\"draft\"" } else { "by=\"base\"" };
+                metrics.add(&metrics::AUTHOR_TOKENS, by, 1);
                 if let Some(confidence) = token.confidence {
                     self.undecided = true;
                     metrics.observe(&metrics::WINDOW_CONFIDENCE, confidence);
@@ -104,7 +105,7 @@ impl Watch {
             }
             Event::Handover(handover) => {
                 self.undecided = false;
-                metrics.add(&metrics::SWITCHES, &[("reason", "threshold")], 1);
+                metrics.add(&metrics::SWITCHES, "reason=\"threshold\"", 1);
                 metrics.observe(&metrics::SWITCH_POSITION, handover.at as f64);
                 metrics.observe(&metrics::SWITCH_CONFIDENCE, handover.confidence);
             }
@@ -112,9 +113,9 @@ impl Watch {
             Event::Done(reason) => {
                 self.done = true;
                 if self.undecided {
-                    metrics.add(&metrics::SWITCHES, &[("reason", "none")], 1);
+                    metrics.add(&metrics::SWITCHES, "reason=\"none\"", 1);
                 }
-                metrics.add(&metrics::FINISHED, &[("finished_reason", finish_reason(*reason))], 1);
+                metrics.add(&metrics::FINISHED, format!("finished_reason=\"{}\"", finish_reason(*reason)), 1);
                 metrics.observe(&metrics::REQUEST_TIME, self.arrived.elapsed().as_secs_f64());
             }
         }
@@ -124,7 +125,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.done {
-            self.app.metrics.add(&metrics::BROKEN, &[], 1);
+            self.app.metrics.add(&metrics::BROKEN, "", 1);
         }
     }
 }

@@ -55,6 +55,12 @@ impl ApiError {
         Self { code: Some("invalid_api_key"), challenge: Some(challenge), ..error }
     }
 
+    /// Called by a name that is not the server's.
+    pub(super) fn foreign_host(name: &str) -> Self {
+        let message = format!("this server is not called `{name}`; `wsd serve --allowed-host` gives it further names");
+        Self { code: Some("unknown_host"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
+    }
+
     pub(super) fn not_found(path: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("there is nothing at {path}"))
     }
@@ -80,6 +86,13 @@ impl ApiError {
 
     pub(super) fn busy(running: usize, queued: usize) -> Self {
         let message = format!("the server is full: {running} answers at a time and {queued} requests waiting");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
+    }
+
+    /// Too much is being sent at a time.
+    pub(super) fn crowded(bytes: usize) -> Self {
+        let message = format!("the requests on their way hold {bytes} bytes, which is all there may be");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
         Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
     }

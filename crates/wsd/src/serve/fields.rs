@@ -1,5 +1,7 @@
 //! A JSON object taken apart field by field: what nobody takes is refused by name.
 
+use std::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -56,6 +58,17 @@ impl Fields {
                 Err(ApiError::parameter(self.name(field), message))
             }
             value => Ok(value),
+        }
+    }
+
+    /// A number within limits, checked before it is rounded.
+    pub(super) fn real(&mut self, field: &str, limits: RangeInclusive<f64>) -> Result<Option<f32>, ApiError> {
+        match self.take::<f64>(field)? {
+            Some(value) if !limits.contains(&value) => {
+                let message = format!("must be from {} to {}, given: {value}", limits.start(), limits.end());
+                Err(ApiError::parameter(self.name(field), message))
+            }
+            value => Ok(value.map(|value| value as f32)),
         }
     }
 

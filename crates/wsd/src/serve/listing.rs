@@ -19,7 +19,17 @@ fn entry(app: &App, recipe: &Recipe) -> Value {
     let names = models.map(|(role, card)| (role.to_string(), json!(card.name))).collect::<serde_json::Map<_, _>>();
     json!({
         "id": recipe.name, "object": "model", "created": app.started, "owned_by": "wsd",
-        "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names},
+        "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names, "defaults": defaults(app)},
+    })
+}
+
+/// What holds where a request says nothing.
+fn defaults(app: &App) -> Value {
+    let (options, sampling) = (&app.settings.options, &app.settings.sampling);
+    json!({
+        "strategy": app.settings.recipe.name, "window": options.rule.window(), "threshold": options.rule.threshold(),
+        "max_draft_tokens": options.max_draft_tokens, "on_draft_end": options.on_draft_end,
+        "max_tokens": app.settings.max_tokens, "temperature": sampling.temperature,
     })
 }
 
@@ -63,6 +73,20 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
             gauges.extend(activity.map(|activity| (name, help, format!("role=\"{role}\""), value(activity))));
         }
     }
-    let text = app.metrics.render(&gauges);
+    let mut text = app.metrics.render(&gauges);
+    text.push_str(&process());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// What the process takes, under the names that Prometheus' own clients use.
+fn process() -> String {
+    let Some(usage) = crate::process::read() else { return String::new() };
+    let lines = [
+        ("process_cpu_seconds_total", "counter", "Processor time used.", usage.processor_seconds.to_string()),
+        ("process_resident_memory_bytes", "gauge", "Memory in use.", usage.resident_bytes.to_string()),
+        ("process_open_fds", "gauge", "Files and sockets open.", usage.open_files.to_string()),
+    ];
+    let lines =
+        lines.map(|(name, kind, help, value)| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    lines.concat()
 }

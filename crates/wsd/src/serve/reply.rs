@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, Engine, Event, Handover, Role, Sampled, Token, TokenRecord};
 
+use super::decoding::finish_reason;
 use super::request::Ask;
+use super::sse::Envelope;
 
 /// The least log-probability that is written; JSON has no minus infinity.
 const LEAST_LOGPROB: f64 = -9999.0;
@@ -96,8 +98,31 @@ pub(super) fn token_details(record: &TokenRecord) -> Value {
     })
 }
 
+/// The reply with all answers. `choice` makes of each what the two protocols spell differently.
+pub(super) fn whole(
+    envelope: &Envelope,
+    ask: &Ask,
+    answers: &[Completion],
+    choice: impl Fn(usize, &Completion) -> Value,
+) -> Value {
+    let mut count = Count::default();
+    let choices = answers.iter().enumerate().map(|(index, answer)| {
+        count.prompt(index / ask.n, answer.usage.prompt_tokens);
+        count.completion += answer.usage.completion_tokens;
+        let mut choice = choice(index, answer);
+        choice["finish_reason"] = json!(finish_reason(answer.finish_reason));
+        choice["wsd"] = details(ask, answer, index);
+        choice
+    });
+    let choices: Vec<_> = choices.collect();
+    let first = choices.first().map_or(Value::Null, |choice| choice["wsd"].clone());
+    let mut reply = envelope.json(choices, &count);
+    reply["wsd"] = first;
+    reply
+}
+
 /// How a whole answer came about.
-pub(super) fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
+fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
     let usage = answer.usage;
     let mut details = summary(ask, answer.handover, (usage.draft_tokens, usage.base_tokens), index);
     if ask.details {
@@ -108,7 +133,7 @@ pub(super) fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
 }
 
 /// The switch and who wrote how much.
-pub(super) fn summary(ask: &Ask, handover: Option<Handover>, (draft, base): (usize, usize), index: usize) -> Value {
+fn summary(ask: &Ask, handover: Option<Handover>, (draft, base): (usize, usize), index: usize) -> Value {
     json!({
         "strategy": ask.model,
         "handover": handover,
@@ -149,11 +174,11 @@ impl Count {
 }
 
 /// How far an answer has come.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Progress {
-    pub(super) draft: usize,
-    pub(super) base: usize,
-    pub(super) handover: Option<Handover>,
+    draft: usize,
+    base: usize,
+    handover: Option<Handover>,
     /// Characters of text sent.
     pub(super) characters: usize,
 }

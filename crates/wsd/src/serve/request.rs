@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::SemaphorePermit;
 use wsd_core::{Engine, Job, Prompt, RECIPES, Recipe, Rule, Strategy};
 
 use super::App;
@@ -13,6 +16,8 @@ use super::fields::Fields;
 
 /// Bytes in a request's body.
 pub(super) const MAX_BODY: usize = 2 << 20;
+/// Bytes in the bodies of all requests that are being read.
+pub(super) const MAX_BODIES: usize = 256 << 20;
 /// Answers to one prompt.
 pub(super) const MAX_N: usize = 16;
 /// Answers in one request.
@@ -61,6 +66,8 @@ pub(super) struct Ask {
     job: Job,
     /// Answers to each prompt.
     pub(super) n: usize,
+    /// Alternatives to name at each token, where log-probabilities are asked for.
+    pub(super) logprobs: Option<usize>,
     pub(super) stream: bool,
     /// Whether a stream ends with a count of tokens.
     pub(super) include_usage: bool,
@@ -96,11 +103,11 @@ impl Ask {
         wsd.finish()?;
 
         let mut sampling = defaults.sampling;
-        sampling.temperature = fields.take("temperature")?.unwrap_or(sampling.temperature);
-        sampling.top_p = fields.take("top_p")?.unwrap_or(sampling.top_p);
+        sampling.temperature = fields.real("temperature", 0.0..=100.0)?.unwrap_or(sampling.temperature);
+        sampling.top_p = fields.real("top_p", 0.0..=1.0)?.unwrap_or(sampling.top_p);
         sampling.top_k = top_k(fields)?.unwrap_or(sampling.top_k);
-        sampling.min_p = fields.take("min_p")?.unwrap_or(sampling.min_p);
-        let penalty = fields.take("repetition_penalty")?;
+        sampling.min_p = fields.real("min_p", 0.0..=1.0)?.unwrap_or(sampling.min_p);
+        let penalty = fields.real("repetition_penalty", 0.0..=100.0)?;
         sampling.repetition_penalty = penalty.unwrap_or(sampling.repetition_penalty);
         sampling.seed = match fields.take::<i64>("seed")? {
             Some(seed) => seed.cast_unsigned(),
@@ -125,6 +132,7 @@ impl Ask {
             strategy,
             job,
             n,
+            logprobs: None,
             stream,
             include_usage,
             details,
@@ -132,9 +140,10 @@ impl Ask {
     }
 
     /// Set what the two protocols spell differently.
-    pub(super) fn limits(&mut self, max_tokens: Option<usize>, top_logprobs: usize) {
+    pub(super) fn limits(&mut self, max_tokens: Option<usize>, logprobs: Option<usize>) {
         self.job.max_tokens = max_tokens.unwrap_or(self.job.max_tokens);
-        self.job.top_logprobs = top_logprobs;
+        self.job.top_logprobs = logprobs.unwrap_or(0);
+        self.logprobs = logprobs;
     }
 
     /// The jobs of these prompts: `n` for each, with seeds that follow each other.
@@ -223,7 +232,7 @@ fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
 }
 
 /// The body's fields, once all of it is here.
-pub(super) async fn read(app: &App, headers: &HeaderMap, body: axum::body::Body) -> Result<Fields, ApiError> {
+pub(super) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json")) {
         return Err(ApiError::media_type());
@@ -233,10 +242,27 @@ pub(super) async fn read(app: &App, headers: &HeaderMap, body: axum::body::Body)
         return Err(ApiError::body_too_large(MAX_BODY));
     }
     let patience = app.serve.header_timeout;
-    let body = match tokio::time::timeout(patience, axum::body::to_bytes(body, MAX_BODY)).await {
-        Err(_) => return Err(ApiError::slow_body(patience.as_secs())),
-        Ok(Err(_)) => return Err(ApiError::body_too_large(MAX_BODY)),
-        Ok(Ok(body)) => body,
-    };
-    Fields::parse(&body)
+    match tokio::time::timeout(patience, whole(app, body)).await {
+        Err(_) => Err(ApiError::slow_body(patience.as_secs())),
+        Ok(body) => Fields::parse(&body?),
+    }
+}
+
+/// All bytes of a body, as long as there is room for them beside those of others.
+async fn whole(app: &App, mut body: Body) -> Result<Vec<u8>, ApiError> {
+    let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'_>>);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid(format!("the body broke off: {error}")))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if bytes.len() + data.len() > MAX_BODY {
+            return Err(ApiError::body_too_large(MAX_BODY));
+        }
+        let room = app.body_bytes.try_acquire_many(data.len() as u32).map_err(|_| ApiError::crowded(MAX_BODIES))?;
+        match &mut held {
+            Some(held) => held.merge(room),
+            None => held = Some(room),
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(bytes)
 }

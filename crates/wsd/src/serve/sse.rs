@@ -8,66 +8,63 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use wsd_core::Event;
+use wsd_core::{Event, TokenRecord};
 
 use super::App;
-use super::decoding::Items;
-use super::reply::{Count, Progress};
+use super::decoding::{Items, finish_reason};
+use super::reply::{Count, Progress, token_details};
 use super::request::Ask;
 
 /// What stands around the choices of every reply and chunk.
-#[derive(Clone)]
-pub(super) struct Envelope {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: &'static str,
-}
+pub(super) struct Envelope(Value);
 
 impl Envelope {
-    pub(super) fn new(app: &App, prefix: &str, object: &'static str, model: &'static str) -> Self {
-        Self { id: app.next_id(prefix), object, created: super::unix_time(), model }
+    pub(super) fn new(app: &App, prefix: &str, object: &str, model: &str) -> Self {
+        Self(json!({
+            "id": app.next_id(prefix), "object": object, "created": super::unix_time(), "model": model,
+            "system_fingerprint": concat!("wsd-", env!("CARGO_PKG_VERSION")),
+        }))
     }
 
-    pub(super) fn json(&self, choices: impl Into<Value>) -> Value {
-        let choices = choices.into();
-        json!({
-            "id": self.id, "object": self.object, "created": self.created, "model": self.model,
-            "system_fingerprint": concat!("wsd-", env!("CARGO_PKG_VERSION")), "choices": choices,
-        })
+    /// Around choices and their count.
+    pub(super) fn json(&self, choices: Vec<Value>, count: &Count) -> Value {
+        let mut reply = self.0.clone();
+        reply["choices"] = Value::Array(choices);
+        reply["usage"] = count.json();
+        reply
+    }
+
+    /// What stands before and after the choices of each chunk of a stream, written once.
+    fn around(&self, usage: bool) -> (String, &'static str) {
+        let text = self.0.to_string();
+        let open = text.strip_suffix('}').unwrap_or(&text);
+        (format!("{open},\"choices\":["), if usage { "],\"usage\":null}" } else { "]}" })
     }
 }
 
-/// A stream of chunks. `opening` holds the choices sent at once; `choice` makes one of an event, where there is something to say.
+/// A stream of chunks. `opening` holds the choices sent at once; `choice` makes one that says a token, or nothing yet.
 pub(super) fn respond(
     app: &App,
     envelope: Envelope,
     ask: Arc<Ask>,
     opening: Vec<Value>,
     items: Items,
-    mut choice: impl FnMut(usize, Event, &Progress) -> Option<Value> + Send + 'static,
+    mut choice: impl FnMut(usize, Option<&TokenRecord>, &Progress) -> Value + Send + 'static,
 ) -> Response {
-    let usage = ask.include_usage;
-    let chunk = move |choices: Vec<Value>| {
-        let mut chunk = envelope.json(choices);
-        if usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
-    };
-    let opening: Vec<_> = opening.into_iter().map(|choice| chunk(vec![choice]).to_string()).collect();
+    let (before, after) = envelope.around(ask.include_usage);
+    let chunk = move |choice: Value| format!("{before}{choice}{after}");
+    let opening: Vec<_> = opening.into_iter().map(&chunk).collect();
     // The end of the items is an item too: it brings the count and the last line.
     let state = (Count::default(), Vec::<Progress>::new(), false);
     let chunks = items.map(Some).chain(stream::iter([None])).scan(state, move |(count, progress, failed), item| {
         let lines = match item {
             Some(Ok((index, event))) => {
                 count.see(index / ask.n, &event);
-                if progress.len() <= index {
-                    progress.resize(index + 1, Progress::default());
-                }
-                let said = choice(index, event.clone(), &progress[index]);
+                progress.resize(progress.len().max(index + 1), Progress::default());
+                let before = progress[index];
                 progress[index].see(&event);
-                said.map(|choice| chunk(vec![choice]).to_string()).into_iter().collect()
+                let said = said(&ask, index, &event, &progress[index], |token| choice(index, token, &before));
+                said.map(&chunk).into_iter().collect()
             }
             Some(Err(error)) => {
                 *failed = true;
@@ -75,9 +72,8 @@ pub(super) fn respond(
             }
             None if *failed => vec![],
             None => {
-                let mut last = chunk(vec![]);
-                last["usage"] = count.json();
-                usage.then(|| last.to_string()).into_iter().chain(["[DONE]".to_owned()]).collect::<Vec<_>>()
+                let usage = ask.include_usage.then(|| envelope.json(Vec::new(), count).to_string());
+                usage.into_iter().chain(["[DONE]".to_owned()]).collect::<Vec<_>>()
             }
         };
         std::future::ready(Some(stream::iter(lines)))
@@ -90,4 +86,30 @@ pub(super) fn respond(
     let unbuffered = HeaderName::from_static("x-accel-buffering");
     response.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
     response
+}
+
+/// The choice that tells an event, where the client wants to know of it.
+fn said(
+    ask: &Ask,
+    index: usize,
+    event: &Event,
+    progress: &Progress,
+    choice: impl FnOnce(Option<&TokenRecord>) -> Value,
+) -> Option<Value> {
+    let mut choice = match event {
+        Event::Token(token) if !token.text.is_empty() || ask.logprobs.is_some() || ask.details => choice(Some(token)),
+        Event::Handover(_) if ask.details => choice(None),
+        Event::Done(_) => choice(None),
+        _ => return None,
+    };
+    match event {
+        Event::Token(token) if ask.details => choice["wsd"] = token_details(token),
+        Event::Handover(handover) => choice["wsd"] = json!({"handover": handover}),
+        Event::Done(reason) => {
+            choice["finish_reason"] = json!(finish_reason(*reason));
+            choice["wsd"] = progress.summary(ask, index);
+        }
+        _ => {}
+    }
+    Some(choice)
 }

@@ -27,22 +27,31 @@ pub(super) async fn tokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let mut fields = read(&app, &headers, body).await?;
-    let engine = speaker(&app, &mut fields)?;
+    let fields = read(&app, &headers, body).await?;
+    aside(move || ids(&app, fields)).await
+}
+
+/// A long text takes long: not on a thread that streams wait for.
+async fn aside(work: impl FnOnce() -> Result<Value, ApiError> + Send + 'static) -> Result<Json<Value>, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal())).map(Json)
+}
+
+fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
+    let engine = speaker(app, &mut fields)?;
     let special = fields.take("add_special_tokens")?.unwrap_or(true);
     let pieces = fields.take("return_token_strs")?.unwrap_or(false);
     let text = fields.take::<String>("prompt")?;
     let tokens = match text {
         Some(text) if special => engine.text().render(&Prompt::Raw(text))?.tokens,
         Some(text) => engine.text().tokenizer().encode(&text)?,
-        None => engine.text().render(&super::chat::prompt(&app, &mut fields)?)?.tokens,
+        None => engine.text().render(&super::chat::prompt(app, &mut fields)?)?.tokens,
     };
     fields.finish()?;
     let mut reply = json!({"count": tokens.len(), "max_model_len": engine.card().max_len, "tokens": tokens});
     if pieces {
         reply["token_strs"] = tokens.iter().map(|&token| super::reply::spell(engine.as_ref(), token)).collect();
     }
-    Ok(Json(reply))
+    Ok(reply)
 }
 
 /// What lm-evaluation-harness wants to know of the tokenizer behind `/tokenize`.
@@ -62,13 +71,17 @@ pub(super) async fn detokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let mut fields = read(&app, &headers, body).await?;
-    let engine = speaker(&app, &mut fields)?;
+    let fields = read(&app, &headers, body).await?;
+    aside(move || text(&app, fields)).await
+}
+
+fn text(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
+    let engine = speaker(app, &mut fields)?;
     let tokens: Vec<Token> = fields.need("tokens")?;
     fields.finish()?;
     let limit = engine.card().vocab;
     if let Some(&token) = tokens.iter().find(|&&token| token as usize >= limit) {
         return Err(Error::TokenRange { engine: engine.card().name.clone(), token, limit }.into());
     }
-    Ok(Json(json!({"prompt": engine.text().tokenizer().decode(&tokens)?})))
+    Ok(json!({"prompt": engine.text().tokenizer().decode(&tokens)?}))
 }

@@ -210,7 +210,7 @@ pub(crate) async fn connect(address: SocketAddr, text: &str) -> TcpStream {
 pub(crate) async fn open(address: SocketAddr, path: &str, body: &Value) -> TcpStream {
     let body = body.to_string();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}",
         body.len()
     );
     connect(address, &format!("{head}\r\n\r\n{body}")).await

@@ -110,22 +110,22 @@ impl Probe<'_> {
             })
         };
         let (end_tokens, chat_bos) = (one(&specials.eos).into_iter().collect(), one(&specials.bos).or(bos));
-        let parse = |name: &str, source: &str| {
-            ChatTemplate::parse(name, source, specials.clone()).map(|template| Template::Jinja(Box::new(template)))
-        };
-        let template = match (&self.options.template, greeting.props["chat_template"].as_str()) {
-            (TemplateChoice::Plain, _) => Some(Template::Plain),
-            (TemplateChoice::Source { name, text }, _) => {
-                Some(parse(name, text).map_err(|error| self.fault(phase, error.to_string()))?)
-            }
-            (TemplateChoice::Own, Some(source)) => {
-                Some(parse(&greeting.model, source).map_err(|error| self.fault(phase, error.to_string()))?)
-            }
-            (TemplateChoice::Own, None) => None,
-        };
+        let template = self.server_template(greeting, specials);
+        let template = template.map_err(|error| self.fault(phase, error.to_string()))?;
         let text = Text::new(&greeting.model, Arc::new(tokenizer), template, chat_bos, bos);
         let about = "the server's own tokenizer, asked for every text: a local one (--base-tokenizer, --draft-tokenizer) is faster".into();
         Ok(Reading { text, end_tokens, vocab: None, max_len: None, about })
+    }
+
+    /// The template that the user chose, or the server's own where it shows it.
+    fn server_template(&self, greeting: &Greeting, specials: Specials) -> wsd_core::Result<Option<Template>> {
+        let (name, source) = match (&self.options.template, greeting.props["chat_template"].as_str()) {
+            (TemplateChoice::Plain, _) => return Ok(Some(Template::Plain)),
+            (TemplateChoice::Source { name, text }, _) => (name.as_str(), text.as_str()),
+            (TemplateChoice::Own, Some(source)) => (greeting.model.as_str(), source),
+            (TemplateChoice::Own, None) => return Ok(None),
+        };
+        ChatTemplate::parse(name, source, specials).map(|template| Some(Template::Jinja(Box::new(template))))
     }
 
     /// Both must give the same ids, or text would be scored that nobody wrote.

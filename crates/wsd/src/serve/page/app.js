@@ -6,6 +6,7 @@ const TIE = 1e-12; // as the server has it: logarithms nearer than this are equa
 let messages = [];
 let shown = null; // the answer whose curve is drawn: {tokens, handover, card}
 let running = null; // aborts the answers being written
+let all = []; // the ways of answering
 
 // The switch rule: the geometric mean of the last `window` probabilities reaches the threshold.
 function confidences(tokens, window) {
@@ -46,7 +47,7 @@ function draw() {
   svg.append(element("path", { class: "line", d: path || "M0 0" }));
   tokens.forEach((token, i) => {
     const dot = element("circle", { class: `by-${token.by}`, cx: x(i), cy: bottom + 12, r: tokens.length > 80 ? 2 : 4 });
-    dot.addEventListener("mouseenter", (event) => showTip(event, token));
+    dot.addEventListener("mouseenter", () => showTip(dot, token));
     dot.addEventListener("mouseleave", hideTip);
     svg.append(dot);
   });
@@ -67,18 +68,27 @@ function draw() {
   $("curl").textContent = curl();
 }
 
-function showTip(event, token) {
+function showTip(target, token) {
   const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
   const lines = [`${JSON.stringify(token.text)} by ${token.by}: ${percent(token.logprob)}`];
   if (token.confidence !== null) lines.push(`window: ${token.confidence.toFixed(3)}`);
   for (const other of token.top || []) lines.push(`  ${percent(other.logprob).padStart(7)} ${JSON.stringify(other.token)}`);
-  const tip = $("tip"), box = event.target.getBoundingClientRect();
+  const tip = $("tip"), box = target.getBoundingClientRect();
   tip.textContent = lines.join("\n");
   tip.hidden = false;
   tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
   tip.style.top = `${box.bottom + tip.offsetHeight + 8 > innerHeight ? box.top - tip.offsetHeight - 6 : box.bottom + 6}px`;
 }
 function hideTip() { $("tip").hidden = true; }
+
+// With the keyboard: the arrows go along the shown answer, token by token.
+let cursor = -1;
+function step(by) {
+  if (!shown || !shown.tokens.length) return;
+  cursor = Math.max(0, Math.min(shown.tokens.length - 1, cursor + by));
+  shown.spans[cursor].scrollIntoView({ block: "nearest" });
+  showTip(shown.spans[cursor], shown.tokens[cursor]);
+}
 
 function request(model, conversation) {
   return {
@@ -112,6 +122,7 @@ function choose(answer) {
     for (const span of shown.spans) span.classList.remove("here");
   }
   shown = answer;
+  cursor = -1;
   answer.card.classList.add("chosen");
   draw();
 }
@@ -176,7 +187,7 @@ function take(got, choice) {
   const span = document.createElement("span");
   span.className = `token ${token.by}`;
   span.textContent = token.text;
-  span.addEventListener("mouseenter", (event) => showTip(event, token));
+  span.addEventListener("mouseenter", () => showTip(span, token));
   span.addEventListener("mouseleave", hideTip);
   const chat = $("chat"), follows = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 40;
   got.card.append(span);
@@ -204,12 +215,13 @@ async function send(event) {
   running = new AbortController();
   $("send").hidden = true;
   $("stop").hidden = false;
-  const models = $("mode").value === "side" ? ["base", "draft", "wsd"] : [$("mode").value];
+  const models = $("mode").value === "side" ? all : [$("mode").value];
   const answers = await Promise.all(models.map((model) => answer(model, row, running.signal)));
   running = null;
   $("send").hidden = false;
   $("stop").hidden = true;
-  const said = answers.at(-1).text;
+  // Where there are several, the conversation goes on from the first.
+  const said = answers[0].text;
   if (said) messages.push({ role: "assistant", content: said });
   else messages.pop();
   draw();
@@ -235,6 +247,11 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") { hideTip(); if (running) running.abort(); }
 });
 for (const id of ["window", "threshold", "mode"]) $(id).addEventListener("input", draw);
+$("curve").addEventListener("keydown", (event) => {
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (by) { event.preventDefault(); step(by); }
+});
+$("curve").addEventListener("blur", hideTip);
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(curl());
@@ -248,4 +265,17 @@ $("copy").addEventListener("click", async () => {
   }
   setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
 });
-draw();
+
+// The server's own settings, and every way of answering that it has.
+async function settle() {
+  const { data } = await (await fetch("v1/models")).json();
+  const { strategy, window, threshold } = data[0].wsd.defaults;
+  $("window").max = Math.max($("window").max, window);
+  $("window").value = window;
+  $("threshold").value = threshold;
+  const ways = data.map(({ id, wsd }) => Object.assign(new Option(id, id), { title: wsd.about }));
+  $("mode").replaceChildren(...ways, new Option("all, side by side", "side"));
+  $("mode").value = strategy;
+  all = data.map(({ id }) => id);
+}
+settle().catch((error) => { $("hint").textContent = `The server does not answer: ${error.message}`; }).finally(draw);

@@ -1,0 +1,301 @@
+//! One row of a file to learn from.
+
+use serde_json::{Map, Value};
+use wsd_core::{ChatRole, Message};
+
+/// What a row has to teach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// A document: `text`.
+    Text(String),
+    /// A text and what is to follow it: `prompt` and `completion`.
+    Completion {
+        /// What is given.
+        prompt: String,
+        /// What is to be learnt.
+        completion: String,
+    },
+    /// A conversation: `messages`, or `prompt` and `completion` as lists of messages, or alpaca's `instruction` and `output`.
+    Chat {
+        /// All messages.
+        messages: Vec<Message>,
+        /// The first message of which the assistant's words are to be learnt.
+        learned_from: usize,
+    },
+    /// Two of these with the same beginning, the first better: `prompt`, `chosen` and `rejected`.
+    Preference(Box<[Lesson; 2]>),
+}
+
+/// Why a row cannot be learned from.
+#[derive(Debug, thiserror::Error)]
+pub enum LessonError {
+    /// It is not a JSON object.
+    #[error("not a JSON object: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It is not text.
+    #[error("invalid UTF-8 at byte {0} of the line")]
+    Utf8(usize),
+    /// None of the known forms.
+    #[error(
+        "has {0}; a row has `text`; `messages`; `prompt` and `completion`; `prompt`, `chosen` and `rejected`; \
+         `instruction` and `output`; or `conversations`"
+    )]
+    Form(String),
+    /// A value is not what it must be.
+    #[error("`{key}` {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+}
+
+fn fault(key: &'static str, problem: impl Into<String>) -> LessonError {
+    LessonError::Value { key, problem: problem.into() }
+}
+
+/// The keys that make up a form, and its reader; of two that fit the first is taken.
+type Form = (&'static [&'static str], fn(&Map<String, Value>) -> Result<Lesson, LessonError>);
+
+const FORMS: &[Form] = &[
+    (&["instruction", "chosen", "rejected"], alpaca_preference),
+    (&["conversations", "chosen", "rejected"], sharegpt_preference),
+    (&["prompt", "chosen", "rejected"], preference),
+    (&["chosen", "rejected"], implicit_preference),
+    (&["prompt", "completion"], completion),
+    (&["instruction", "output"], alpaca),
+    (&["messages"], |row| chat(messages(row, "messages")?, 0)),
+    (&["conversations"], |row| chat(sharegpt(row)?, 0)),
+    (&["text"], |row| Ok(Lesson::Text(text(row, "text")?))),
+];
+
+impl Lesson {
+    /// Parse a row.
+    ///
+    /// # Errors
+    /// [`LessonError`] names the key at fault.
+    ///
+    /// ```
+    /// use wsd_lab::data::Lesson;
+    /// let lesson = Lesson::parse(r#"{"prompt": "2 + 2 =", "completion": " 4"}"#)?;
+    /// assert_eq!(lesson, Lesson::Completion { prompt: "2 + 2 =".into(), completion: " 4".into() });
+    /// # Ok::<(), wsd_lab::data::LessonError>(())
+    /// ```
+    pub fn parse(row: &str) -> Result<Self, LessonError> {
+        let row: Map<String, Value> = serde_json::from_str(row)?;
+        let form =
+            FORMS.iter().find(|(keys, _)| keys.iter().all(|key| row.get(*key).is_some_and(|value| !value.is_null())));
+        match form {
+            Some((_, read)) => read(&row),
+            None if row.is_empty() => Err(LessonError::Form("no key".into())),
+            None => Err(LessonError::Form(row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
+        }
+    }
+}
+
+fn text(row: &Map<String, Value>, key: &'static str) -> Result<String, LessonError> {
+    match row.get(key) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+        Some(Value::String(_)) => Err(fault(key, "is empty")),
+        _ => Err(fault(key, "must be a text")),
+    }
+}
+
+fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<String>, LessonError> {
+    match row.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+        Some(_) => Err(fault(key, "must be a text")),
+    }
+}
+
+/// A list of messages; a single one may stand without its list.
+fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>, LessonError> {
+    let value = match row.get(key) {
+        Some(message @ Value::Object(_)) => Value::Array(vec![message.clone()]),
+        value => value.cloned().unwrap_or_default(),
+    };
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    if list.is_empty() {
+        return Err(fault(key, "must be a list of messages"));
+    }
+    list.iter().map(|message| one_message(message, key)).collect()
+}
+
+/// `role` and `content`, or ShareGPT's `from` and `value`.
+fn one_message(message: &Value, key: &'static str) -> Result<Message, LessonError> {
+    let (who, what) = if message.get("from").is_some() { ("from", "value") } else { ("role", "content") };
+    let role = message.get(who).and_then(Value::as_str).unwrap_or_default();
+    let role = match role {
+        "user" | "human" => ChatRole::User,
+        "assistant" | "gpt" => ChatRole::Assistant,
+        "system" | "developer" => ChatRole::System,
+        other => return Err(fault(key, format!("has a message of `{other}`: user, assistant or system is needed"))),
+    };
+    match message.get(what) {
+        Some(Value::String(content)) => Ok(Message::new(role, content.as_str())),
+        _ => Err(fault(key, format!("has a message of the {role} whose `{what}` is not a text"))),
+    }
+}
+
+fn chat(messages: Vec<Message>, learned_from: usize) -> Result<Lesson, LessonError> {
+    let answers = messages.iter().skip(learned_from).any(|message| message.role == ChatRole::Assistant);
+    if answers {
+        Ok(Lesson::Chat { messages, learned_from })
+    } else {
+        Err(fault("messages", "has nothing of the assistant's"))
+    }
+}
+
+/// A prompt and what follows: both text, or both messages.
+fn follows(row: &Map<String, Value>, key: &'static str) -> Result<Lesson, LessonError> {
+    if row.get("prompt").is_some_and(Value::is_string) {
+        return Ok(Lesson::Completion { prompt: text(row, "prompt")?, completion: text(row, key)? });
+    }
+    let mut all = messages(row, "prompt")?;
+    let learned_from = all.len();
+    all.extend(messages(row, key)?);
+    chat(all, learned_from)
+}
+
+fn completion(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+    follows(row, "completion")
+}
+
+fn pair(chosen: Lesson, rejected: Lesson) -> Result<Lesson, LessonError> {
+    if chosen == rejected {
+        return Err(fault("rejected", "is the same as `chosen`"));
+    }
+    Ok(Lesson::Preference(Box::new([chosen, rejected])))
+}
+
+fn preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+    // Some files have whole conversations beside the prompt's text.
+    let conversations = ["chosen", "rejected"].iter().all(|key| row[*key].is_array());
+    match conversations && row["prompt"].is_string() {
+        true => implicit_preference(row),
+        false => pair(follows(row, "chosen")?, follows(row, "rejected")?),
+    }
+}
+
+/// Two conversations; what they have in common is the prompt.
+fn implicit_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+    let [chosen, rejected] = [messages(row, "chosen")?, messages(row, "rejected")?];
+    let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+    pair(chat(chosen, shared)?, chat(rejected, shared)?)
+}
+
+/// LLaMA-Factory's `system`, `history`, `instruction` and `input`.
+fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, LessonError> {
+    let mut messages = Vec::new();
+    messages.extend(optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system)));
+    for turn in row.get("history").and_then(Value::as_array).into_iter().flatten() {
+        let [Some(asked), Some(answered)] = [0, 1].map(|side| turn.get(side).and_then(Value::as_str)) else {
+            return Err(fault("history", "must be a list of pairs of texts"));
+        };
+        messages.extend([Message::new(ChatRole::User, asked), Message::new(ChatRole::Assistant, answered)]);
+    }
+    let instruction = text(row, "instruction")?;
+    let asked = match optional_text(row, "input")? {
+        Some(input) => format!("{instruction}\n{input}"),
+        None => instruction,
+    };
+    messages.push(Message::new(ChatRole::User, asked));
+    Ok(messages)
+}
+
+fn answered(mut messages: Vec<Message>, answer: String) -> Result<Lesson, LessonError> {
+    let learned_from = messages.len();
+    messages.push(Message::new(ChatRole::Assistant, answer));
+    chat(messages, learned_from)
+}
+
+fn alpaca(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+    answered(alpaca_prompt(row)?, text(row, "output")?)
+}
+
+fn alpaca_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+    let prompt = alpaca_prompt(row)?;
+    pair(answered(prompt.clone(), text(row, "chosen")?)?, answered(prompt, text(row, "rejected")?)?)
+}
+
+fn sharegpt(row: &Map<String, Value>) -> Result<Vec<Message>, LessonError> {
+    let system = optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system));
+    Ok(system.into_iter().chain(messages(row, "conversations")?).collect())
+}
+
+fn sharegpt_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+    let prompt = sharegpt(row)?;
+    let side = |key| chat([prompt.clone(), messages(row, key)?].concat(), prompt.len());
+    pair(side("chosen")?, side("rejected")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat_of(turns: &[(ChatRole, &str)], learned_from: usize) -> Lesson {
+        let messages = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+        Lesson::Chat { messages, learned_from }
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        use ChatRole::{Assistant, System, User};
+        let completion = |prompt: &str, completion: &str| Lesson::Completion {
+            prompt: prompt.into(),
+            completion: completion.into(),
+        };
+        let pair = |chosen, rejected| Lesson::Preference(Box::new([chosen, rejected]));
+        let hi = |answer, from| chat_of(&[(User, "Hi"), (Assistant, answer)], from);
+        for (row, lesson) in [
+            (r#"{"text": "a"}"#, Lesson::Text("a".into())),
+            (
+                r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}"#,
+                hi("Yo", 0),
+            ),
+            (r#"{"prompt": "a", "completion": "b"}"#, completion("a", "b")),
+            (
+                r#"{"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Yo"}]}"#,
+                hi("Yo", 1),
+            ),
+            (r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, pair(completion("a", "b"), completion("a", "c"))),
+            (
+                r#"{"chosen": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}],
+                    "rejected": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No"}]}"#,
+                pair(hi("Yo", 1), hi("No", 1)),
+            ),
+            (
+                r#"{"system": "S", "instruction": "Hi", "input": "there", "output": "Yo", "history": [["a", "b"]]}"#,
+                chat_of(&[(System, "S"), (User, "a"), (Assistant, "b"), (User, "Hi\nthere"), (Assistant, "Yo")], 4),
+            ),
+            (r#"{"instruction": "Hi", "input": "", "chosen": "Yo", "rejected": "No"}"#, pair(hi("Yo", 1), hi("No", 1))),
+            (
+                r#"{"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Yo"},
+                    "rejected": {"from": "gpt", "value": "No"}}"#,
+                pair(hi("Yo", 1), hi("No", 1)),
+            ),
+        ] {
+            assert_eq!(Lesson::parse(row).unwrap(), lesson, "{row}");
+        }
+    }
+
+    #[test]
+    fn faults_name_the_key() {
+        for (row, want) in [
+            ("[]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
+            (r#"{"question": "?"}"#, "has `question`; a row has `text`;"),
+            (r#"{"text": ""}"#, "`text` is empty"),
+            (r#"{"prompt": "a", "completion": 3}"#, "`completion` must be a text"),
+            (r#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#, "`rejected` is the same as `chosen`"),
+            (r#"{"messages": [{"role": "user", "content": "Hi"}]}"#, "`messages` has nothing of the assistant's"),
+            (r#"{"messages": [{"role": "tool", "content": "Hi"}]}"#, "`messages` has a message of `tool`"),
+            (r#"{"messages": [{"role": "user", "content": 1}]}"#, "whose `content` is not a text"),
+            (r#"{"messages": []}"#, "`messages` must be a list of messages"),
+        ] {
+            let error = Lesson::parse(row).unwrap_err().to_string();
+            assert!(error.contains(want), "{row}: {error}");
+        }
+    }
+}

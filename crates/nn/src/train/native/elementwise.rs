@@ -1,0 +1,239 @@
+//! What happens to single rows, forward and backward. Each gradient is added to what is there, except where it says
+//! otherwise.
+
+use crate::arch::Activation;
+use crate::kernels::exp;
+use crate::kernels::lanes::{LANES, Lanes, dot, on_each_simd};
+
+on_each_simd! {
+    /// `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`.
+    pub(super) fn norm(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_body
+}
+
+on_each_simd! {
+    /// The gradients of [`norm`], given that of its output.
+    pub(super) fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
+}
+
+on_each_simd! {
+    /// `out = activation(gate) * up`; a row of `gates` is a gate and then an up of `width`.
+    pub(super) fn gate(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) = gate_body
+}
+
+on_each_simd! {
+    /// Sets the gradients of gates and ups, in the place of these, given that of [`gate`]'s output.
+    pub(super) fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
+}
+
+on_each_simd! {
+    /// Make `row` its softmax; `log_sum[0]` becomes the logarithm of what its exponentials came to.
+    pub(super) fn softmax(row: &mut [f32], log_sum: &mut [f32; 1]) = softmax_body
+}
+
+on_each_simd! {
+    /// `row = e^(row - log_sum)`.
+    pub(super) fn exponentials(row: &mut [f32], log_sum: f32) = exponentials_body
+}
+
+on_each_simd! {
+    /// The logarithm of the sum of exponentials.
+    pub(super) fn log_sum_exp(row: &[f32], log_sum: &mut [f32; 1]) = log_sum_exp_body
+}
+
+on_each_simd! {
+    /// `scores = probabilities * (scores - mean)`: from the gradient of probabilities to that of what a softmax was of.
+    pub(super) fn softmax_backward(scores: &mut [f32], probabilities: &[f32], mean: f32) = softmax_backward_body
+}
+
+on_each_simd! {
+    /// The dot product of two rows.
+    pub(super) fn inner(a: &[f32], b: &[f32], out: &mut [f32; 1]) = inner_body
+}
+
+/// Where [`norm_backward`] reads and writes.
+pub(super) struct NormGradients<'a> {
+    /// Of the norm's output.
+    pub(super) output: &'a [f32],
+    /// Of its input.
+    pub(super) x: &'a mut [f32],
+    /// Of its weight.
+    pub(super) weight: &'a mut [f32],
+}
+
+#[inline(always)]
+fn scale<V: Lanes>(row: &[f32], eps: f32) -> f32 {
+    1.0 / (dot::<V>(row, row) / row.len() as f32 + eps).sqrt()
+}
+
+#[inline(always)]
+fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+    for (out, x) in out.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())) {
+        let scale = scale::<V>(x, eps);
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * (weight + offset);
+        }
+    }
+}
+
+/// With `s = 1 / sqrt(mean(x^2) + eps)` and `g` the output's gradient times the weight:
+/// `dx = s * g - x * s^3 * mean(g * x)`.
+#[inline(always)]
+fn norm_backward_body<V: Lanes>(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+    let width = weight.len();
+    let rows = gradients.output.chunks_exact(width).zip(gradients.x.chunks_exact_mut(width));
+    for ((output, x_gradient), x) in rows.zip(x.chunks_exact(width)) {
+        let scale = scale::<V>(x, eps);
+        let mut sums = [0.0f32; LANES];
+        let blocks = output.chunks(LANES).zip(x.chunks(LANES)).zip(weight.chunks(LANES));
+        for ((output, x), weight) in blocks {
+            for (((sum, output), x), weight) in sums.iter_mut().zip(output).zip(x).zip(weight) {
+                *sum += output * (weight + offset) * x;
+            }
+        }
+        let pull = sums.iter().sum::<f32>() * scale * scale * scale / width as f32;
+        let values = output.iter().zip(x).zip(weight);
+        for (((output, x), weight), to) in values.zip(x_gradient.iter_mut()) {
+            *to += output * (weight + offset) * scale - x * pull;
+        }
+        for ((output, x), to) in output.iter().zip(x).zip(gradients.weight.iter_mut()) {
+            *to += output * x * scale;
+        }
+    }
+}
+
+#[inline(always)]
+fn gate_body<V: Lanes>(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) {
+    for (out, gates) in out.chunks_exact_mut(width).zip(gates.chunks_exact(2 * width)) {
+        let (gate, up) = gates.split_at(width);
+        match activation {
+            Activation::Silu => map(out, gate, up, |x| silu(x)[0]),
+            Activation::GeluTanh => map(out, gate, up, |x| gelu_tanh(x)[0]),
+            Activation::Gelu => map(out, gate, up, |x| gelu(x)[0]),
+        }
+    }
+}
+
+#[inline(always)]
+fn map(out: &mut [f32], gate: &[f32], up: &[f32], activation: impl Fn(f32) -> f32) {
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = activation(*gate) * up;
+    }
+}
+
+#[inline(always)]
+fn gate_backward_body<V: Lanes>(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) {
+    for (gates, output) in gates.chunks_exact_mut(2 * width).zip(output.chunks_exact(width)) {
+        let (gate, up) = gates.split_at_mut(width);
+        match activation {
+            Activation::Silu => pull(gate, up, output, silu),
+            Activation::GeluTanh => pull(gate, up, output, gelu_tanh),
+            Activation::Gelu => pull(gate, up, output, gelu),
+        }
+    }
+}
+
+#[inline(always)]
+fn pull(gate: &mut [f32], up: &mut [f32], output: &[f32], activation: impl Fn(f32) -> [f32; 2]) {
+    for ((gate, up), output) in gate.iter_mut().zip(up).zip(output) {
+        let [value, slope] = activation(*gate);
+        *gate = output * *up * slope;
+        *up = output * value;
+    }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `x * sigmoid(x)` and its slope.
+#[inline(always)]
+fn silu(x: f32) -> [f32; 2] {
+    let sigmoid = sigmoid(x);
+    [x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid))]
+}
+
+/// `x * sigmoid(2u)` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`, and its slope.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> [f32; 2] {
+    const TWICE_ROOT_2_BY_PI: f32 = 1.595_769;
+    let sigmoid = sigmoid(TWICE_ROOT_2_BY_PI * (x + 0.044_715 * x * x * x));
+    let inner = TWICE_ROOT_2_BY_PI * (1.0 + 3.0 * 0.044_715 * x * x);
+    [x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner]
+}
+
+/// `x * Phi(x)`, with the normal distribution by Abramowitz and Stegun 7.1.26, and its slope `Phi(x) + x * phi(x)`.
+#[inline(always)]
+fn gelu(x: f32) -> [f32; 2] {
+    const BY_ROOT_2_PI: f32 = 0.398_942_3;
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let series = 1.061_405_4 * t - 1.453_152;
+    let series = series * t + 1.421_413_8;
+    let series = series * t - 0.284_496_72;
+    let series = (series * t + 0.254_829_6) * t;
+    let bell = exp(-z * z);
+    let tail = 0.5 * series * bell;
+    let phi = if x < 0.0 { tail } else { 1.0 - tail };
+    [x * phi, phi + x * bell * BY_ROOT_2_PI]
+}
+
+#[inline(always)]
+fn most(row: &[f32]) -> f32 {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for block in row.chunks(LANES) {
+        for (most, value) in most.iter_mut().zip(block) {
+            *most = if *value > *most { *value } else { *most };
+        }
+    }
+    most.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
+fn softmax_body<V: Lanes>(row: &mut [f32], log_sum: &mut [f32; 1]) {
+    let most = most(row);
+    let mut sums = [0.0f32; LANES];
+    for block in row.chunks_mut(LANES) {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *value = exp(*value - most);
+            *sum += *value;
+        }
+    }
+    let sum = sums.iter().sum::<f32>();
+    let share = 1.0 / sum;
+    for value in row {
+        *value *= share;
+    }
+    log_sum[0] = most + sum.ln();
+}
+
+#[inline(always)]
+fn exponentials_body<V: Lanes>(row: &mut [f32], log_sum: f32) {
+    for value in row {
+        *value = exp(*value - log_sum);
+    }
+}
+
+#[inline(always)]
+fn log_sum_exp_body<V: Lanes>(row: &[f32], log_sum: &mut [f32; 1]) {
+    let most = most(row);
+    let mut sums = [0.0f32; LANES];
+    for block in row.chunks(LANES) {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *sum += exp(*value - most);
+        }
+    }
+    log_sum[0] = most + sums.iter().sum::<f32>().ln();
+}
+
+#[inline(always)]
+fn softmax_backward_body<V: Lanes>(scores: &mut [f32], probabilities: &[f32], mean: f32) {
+    for (score, probability) in scores.iter_mut().zip(probabilities) {
+        *score = probability * (*score - mean);
+    }
+}
+
+#[inline(always)]
+fn inner_body<V: Lanes>(a: &[f32], b: &[f32], out: &mut [f32; 1]) {
+    out[0] = dot::<V>(a, b);
+}

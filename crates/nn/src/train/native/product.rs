@@ -1,0 +1,91 @@
+//! Products of matrices that lie in slices.
+
+/// A matrix: element `(i, j)` lies at `i * strides[0] + j * strides[1]`.
+#[derive(Clone, Copy)]
+pub(in crate::train) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows of `columns` floats, one every `stride`.
+    pub(in crate::train) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        Self { data, rows, columns, strides: [stride, 1] }
+    }
+
+    /// Rows without gaps.
+    pub(in crate::train) fn dense(data: &'a [f32], columns: usize) -> Self {
+        Self::new(data, data.len() / columns.max(1), columns, columns)
+    }
+
+    pub(in crate::train) fn transposed(self) -> Self {
+        Self { rows: self.columns, columns: self.rows, strides: [self.strides[1], self.strides[0]], ..self }
+    }
+
+    fn fits(&self) -> bool {
+        extent(self.rows, self.columns, self.strides) <= self.data.len()
+    }
+}
+
+/// Floats from the first element to the last.
+fn extent(rows: usize, columns: usize, strides: [usize; 2]) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * strides[0] + (columns - 1) * strides[1] + 1 }
+}
+
+/// `out = alpha * a * b + beta * out`, the rows of `out` one every `stride`. The order of every sum depends on the
+/// shapes alone.
+///
+/// # Panics
+/// If the shapes do not fit together or into their slices.
+#[allow(unsafe_code)]
+pub(in crate::train) fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, out: &mut [f32], stride: usize) {
+    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
+    assert_eq!(inner, b.rows, "inner dimensions of a product");
+    assert!(a.fits() && b.fits() && stride >= columns, "shapes of a product");
+    assert!(extent(rows, columns, [stride, 1]) <= out.len(), "shape of a result");
+    let step = |stride: usize| isize::try_from(stride).expect("invariant: a stride lies within a slice");
+    // SAFETY: the extents of all three were just found to lie within their slices; `out` is borrowed alone, and its
+    // rows do not overlap.
+    unsafe {
+        matrixmultiply::sgemm(
+            rows,
+            inner,
+            columns,
+            alpha,
+            a.data.as_ptr(),
+            step(a.strides[0]),
+            step(a.strides[1]),
+            b.data.as_ptr(),
+            step(b.strides[0]),
+            step(b.strides[1]),
+            beta,
+            out.as_mut_ptr(),
+            step(stride),
+            1,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_and_transposes_meet_the_formula() {
+        let (rows, inner, columns) = (5, 7, 3);
+        let a: Vec<f32> = (0..rows * 9).map(|i| (i as f32 * 0.7).sin()).collect();
+        let b: Vec<f32> = (0..columns * inner).map(|i| (i as f32 * 0.3).cos()).collect();
+        let mut out = vec![1.0; rows * 4];
+        let b_matrix = Matrix::dense(&b, inner).transposed();
+        multiply(2.0, Matrix::new(&a, rows, inner, 9), b_matrix, 0.5, &mut out, 4);
+        for i in 0..rows {
+            for j in 0..columns {
+                let sum: f32 = (0..inner).map(|k| a[i * 9 + k] * b[j * inner + k]).sum();
+                assert!((out[i * 4 + j] - (2.0 * sum + 0.5)).abs() < 1e-5);
+            }
+            assert_eq!(out[i * 4 + 3], 1.0);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The same models in this process: what a server is measured against.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use futures::StreamExt as _;
+use wsd::config::Settings;
+use wsd_core::{Event, Job, Strategy};
+
+use super::Asks;
+use super::load::Sample;
+use crate::cli::Look;
+use crate::cli::generate::strategy;
+use crate::cli::prompt::of_text;
+
+/// Models of this process, and what they are asked.
+pub(super) struct Library {
+    strategy: Arc<dyn Strategy>,
+    jobs: Vec<Job>,
+}
+
+impl Library {
+    pub(super) fn load(asks: &Asks, settings: &Settings, max_sessions: usize, look: &Look) -> Result<Self> {
+        let jobs = asks.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
+        Ok(Self { strategy: strategy(settings, max_sessions, look)?, jobs: jobs.collect::<Result<_>>()? })
+    }
+
+    /// Ask once, in a task of its own, as a connection is.
+    pub(super) async fn ask(&self, index: usize) -> Result<Sample> {
+        let job = self.jobs[index % self.jobs.len()].clone();
+        let started = Instant::now();
+        let mut events = wsd_core::run(self.strategy.clone(), job);
+        let work = async move {
+            let mut sample =
+                Sample { status: 200, first_token: None, pause: None, whole: started.elapsed(), tokens: 0 };
+            let mut last: Option<Instant> = None;
+            while let Some(event) = events.next().await.transpose()? {
+                if matches!(event, Event::Token(_)) {
+                    let now = Instant::now();
+                    match last.replace(now) {
+                        Some(last) => sample.pause = sample.pause.max(Some(now - last)),
+                        None => sample.first_token = Some(now - started),
+                    }
+                    sample.tokens += 1;
+                }
+            }
+            sample.whole = started.elapsed();
+            Ok(sample)
+        };
+        tokio::spawn(work).await?
+    }
+}

@@ -1,0 +1,79 @@
+//! `wsd train tokenizer`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use wsd_lab::data::{Lesson, read_lessons};
+use wsd_nn::train::{VocabularyOptions, train_tokenizer};
+
+use super::super::Ending;
+
+#[derive(Args, Debug)]
+pub(super) struct TokenizerArgs {
+    /// Files of rows to learn from; may be repeated
+    #[arg(long, required = true, value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// The folder to make, with tokenizer.json and tokenizer_config.json
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Entries of the vocabulary
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    vocab_size: usize,
+    /// The token that ends a text or a turn
+    #[arg(long, value_name = "TOKEN", default_value = "<|endoftext|>")]
+    eos: String,
+    /// The token that begins a text
+    #[arg(long, value_name = "TOKEN")]
+    bos: Option<String>,
+    /// The token that fills a batch
+    #[arg(long, value_name = "TOKEN")]
+    pad: Option<String>,
+    /// Another special token; may be repeated
+    #[arg(long, value_name = "TOKEN")]
+    special: Vec<String>,
+    /// A file with the Jinja template that conversations are written by
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+    /// Positions that a model with this tokenizer will have
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    model_max_length: usize,
+}
+
+pub(super) fn run(args: &TokenizerArgs) -> Result<Ending> {
+    let mut special = Vec::new();
+    for token in args.pad.iter().chain(&args.bos).chain([&args.eos]).chain(&args.special) {
+        if !special.contains(token) {
+            special.push(token.clone());
+        }
+    }
+    let options = VocabularyOptions {
+        size: args.vocab_size,
+        special,
+        bos: args.bos.clone(),
+        eos: args.eos.clone(),
+        pad: args.pad.clone(),
+        chat_template: args.chat_template.as_ref().map(fs_err::read_to_string).transpose()?,
+        model_max_length: args.model_max_length,
+    };
+    let mut texts = Vec::new();
+    for path in &args.input {
+        let lessons = read_lessons(path)?;
+        if let Some((line, fault)) = lessons.refused.first() {
+            bail!("{}:{line}: {fault}", path.display());
+        }
+        lessons.read.into_iter().for_each(|(_, lesson)| collect(lesson, &mut texts));
+    }
+    train_tokenizer(&options, &texts, &args.output)?;
+    Ok(Ending::Done)
+}
+
+/// All that is said in a lesson.
+fn collect(lesson: Lesson, texts: &mut Vec<String>) {
+    match lesson {
+        Lesson::Text(text) => texts.push(text),
+        Lesson::Completion { prompt, completion } => texts.extend([prompt, completion]),
+        Lesson::Chat { messages, .. } => texts.extend(messages.into_iter().map(|message| message.content)),
+        Lesson::Preference(pair) => pair.into_iter().for_each(|side| collect(side, texts)),
+    }
+}

@@ -1,0 +1,138 @@
+//! Training as its users run it: killed, starved of disk, stopped, and still the same model in the end.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const STEPS: usize = 150;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures/llama")
+}
+
+/// A folder with preference rows and the file of a run over them.
+fn lay_out(folder: &Path, run: &str) -> PathBuf {
+    let rows: String = (0..24)
+        .map(|i| {
+            let (prompt, chosen, rejected) = (format!("Count {i}."), format!(" {i}, {}.", i + 1), " Go away.");
+            serde_json::json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}).to_string() + "\n"
+        })
+        .collect();
+    fs_err::write(folder.join("rows.jsonl"), rows).unwrap();
+    let file = folder.join(format!("{run}.toml"));
+    let text = format!(
+        "output = {:?}\nseed = 5\nthreads = 2\n[model]\nfrom = {:?}\ndtype = \"f32\"\n[data]\ntrain = [{rows:?}]\n\
+         eval = [{rows:?}]\n[train]\nmax_steps = {STEPS}\nbatch_size = 4\ngradient_accumulation_steps = 2\n\
+         learning_rate = 1e-3\nsave_steps = 5\neval_steps = 25\nlogging_steps = 5\n[dpo]\nsft_weight = 0.1\n",
+        folder.join(run),
+        fixture(),
+        rows = folder.join("rows.jsonl"),
+    );
+    fs_err::write(&file, text).unwrap();
+    file
+}
+
+fn train(file: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    command.args(["train", "dpo", "--quiet", "--resume", "--config"]).arg(file);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(file: &Path) {
+    let output = train(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn results(run: &Path) -> [Vec<u8>; 2] {
+    let state = run.join(format!("checkpoint-{STEPS}/state.safetensors"));
+    [run.join("model/model.safetensors"), state].map(|path| fs_err::read(path).unwrap())
+}
+
+fn checkpoints(run: &Path) -> Vec<String> {
+    let entries =
+        fs_err::read_dir(run).map(|entries| entries.map(|entry| entry.unwrap().file_name())).into_iter().flatten();
+    let names = entries.map(|name| name.to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("checkpoint-")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn killed_twenty_times_it_ends_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|run| lay_out(folder.path(), run));
+    finish(&whole);
+    let mut interrupted = 0;
+    for kill in 0..20u64 {
+        let mut child = train(&killed).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(20 + kill * 37 % 180));
+        interrupted += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    println!("{interrupted} of 20 kills came before the end");
+    finish(&killed);
+    assert!(results(&folder.path().join("whole")) == results(&folder.path().join("killed")), "the bits differ");
+    let metrics = ["whole", "killed"].map(|run| {
+        let text = fs_err::read_to_string(folder.path().join(run).join("metrics.jsonl")).unwrap();
+        let rows = text.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
+        rows.map(|row| row["step"].as_u64().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(metrics[0], metrics[1]);
+}
+
+/// A limit on the size of files stands for a disk that is full: both fail a write half-way.
+#[test]
+#[cfg(unix)]
+fn a_write_that_fails_leaves_the_last_checkpoint_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, full] = ["whole", "full"].map(|run| lay_out(folder.path(), run));
+    finish(&whole);
+    let run = folder.path().join("full");
+    // Some checkpoints, then no room for another.
+    let mut child = train(&full).spawn().unwrap();
+    while checkpoints(&run).is_empty() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = checkpoints(&run);
+    let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" train dpo --resume --config \"$1\"";
+    let output = Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_wsd")]).arg(&full).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("error:") && told.contains(".tmp"), "{told}");
+    assert_eq!(checkpoints(&run), before);
+    finish(&full);
+    assert!(results(&folder.path().join("whole")) == results(&run), "the bits differ");
+}
+
+#[test]
+fn a_run_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    fs_err::create_dir_all(folder.path().join("run/checkpoint-5")).unwrap();
+    fs_err::write(folder.path().join("run/config.toml"), "seed = 1\n").unwrap();
+    let output = train(&file).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("begun with other settings"));
+    let mut again = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let output = again.args(["train", "dpo", "--config"]).arg(&file).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume goes on with it"));
+}
+
+#[test]
+fn refused_rows_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    fs_err::write(
+        folder.path().join("rows.jsonl"),
+        "{\"prompt\": \"a\"}\n{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\n",
+    )
+    .unwrap();
+    let output = train(&file).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("rows.jsonl:1: has `prompt`") && told.contains("rows.jsonl:3: not a JSON object"), "{told}");
+}
