@@ -8,7 +8,7 @@ use futures::channel::mpsc;
 use futures::stream::{self, BoxStream};
 use futures::{SinkExt as _, StreamExt as _};
 
-use crate::strategies::{alone, wsd};
+use crate::strategies::{alone, nudging, wsd};
 use crate::{Answer, Caps, Engine, Error, Event, FinishReason, Prompt, Result, Role, Rule, Sampling, Stops};
 
 /// The models at hand.
@@ -67,12 +67,20 @@ pub struct Options {
     pub chunk_tokens: usize,
     /// What follows a draft that never convinced the base.
     pub on_draft_end: OnDraftEnd,
+    /// The base writes where its likeliest token has at least this probability (nudging).
+    pub nudge_threshold: f64,
 }
 
 impl Default for Options {
-    /// The paper's values; the chunk length changes no token, only the cost.
+    /// The papers' values; the chunk length changes no token, only the cost.
     fn default() -> Self {
-        Self { rule: Rule::default(), max_draft_tokens: 512, chunk_tokens: 8, on_draft_end: OnDraftEnd::Continue }
+        Self {
+            rule: Rule::default(),
+            max_draft_tokens: 512,
+            chunk_tokens: 8,
+            on_draft_end: OnDraftEnd::Continue,
+            nudge_threshold: 0.4,
+        }
     }
 }
 
@@ -86,6 +94,10 @@ impl Options {
             if value == 0 {
                 return Err(Error::Setting { name, limit: "at least 1", value: value.to_string() });
             }
+        }
+        if !(0.0..=1.0).contains(&self.nudge_threshold) {
+            let value = self.nudge_threshold.to_string();
+            return Err(Error::Setting { name: "nudge_threshold", limit: "from 0 to 1", value });
         }
         Ok(self)
     }
@@ -127,6 +139,8 @@ pub struct Recipe {
     pub about: &'static str,
     /// The models it needs, and what each must be able to do.
     pub needs: &'static [(Role, Caps)],
+    /// The options that its text depends on, by the names that command line and server have for them.
+    pub uses: &'static [&'static str],
     /// Makes the strategy of models that satisfy `needs`.
     make: fn(Parts) -> Arc<dyn Strategy>,
 }
@@ -146,10 +160,24 @@ pub static RECIPES: &[Recipe] = &[
         name: "wsd",
         about: "the draft opens the answer, the base takes over once it is confident",
         needs: &[(Role::Draft, PLAIN), (Role::Base, SCORE)],
+        uses: &["window", "threshold", "max_draft_tokens", "on_draft_end"],
         make: wsd::make,
     },
-    Recipe { name: "base", about: "the base model alone", needs: &[(Role::Base, PLAIN)], make: alone::base },
-    Recipe { name: "draft", about: "the draft model alone", needs: &[(Role::Draft, PLAIN)], make: alone::draft },
+    Recipe { name: "base", about: "the base model alone", needs: &[(Role::Base, PLAIN)], uses: &[], make: alone::base },
+    Recipe {
+        name: "draft",
+        about: "the draft model alone",
+        needs: &[(Role::Draft, PLAIN)],
+        uses: &[],
+        make: alone::draft,
+    },
+    Recipe {
+        name: "nudging",
+        about: "the draft writes the next words wherever the base is unsure (arXiv 2410.09300)",
+        needs: &[(Role::Draft, PLAIN), (Role::Base, SCORE)],
+        uses: &["nudge_threshold"],
+        make: nudging::make,
+    },
 ];
 
 impl Recipe {

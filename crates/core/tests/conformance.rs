@@ -174,9 +174,11 @@ fn what_is_missing_is_refused_when_it_is_built() {
                 assert!(error.contains("`dumb`") && error.contains(recipe.name), "{error}");
             }
         }
-        for options in
-            [Options { max_draft_tokens: 0, ..Options::default() }, Options { chunk_tokens: 0, ..Options::default() }]
-        {
+        for options in [
+            Options { max_draft_tokens: 0, ..Options::default() },
+            Options { chunk_tokens: 0, ..Options::default() },
+            Options { nudge_threshold: 1.5, ..Options::default() },
+        ] {
             assert!(matches!(recipe.build(&models, options), Err(Error::Setting { .. })));
         }
     }

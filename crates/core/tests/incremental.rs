@@ -121,6 +121,7 @@ proptest! {
         let options = Options {
             rule: Rule::parse(window, threshold).unwrap(), max_draft_tokens, chunk_tokens,
             on_draft_end: if stop { OnDraftEnd::Stop } else { OnDraftEnd::Continue },
+            ..Options::default()
         };
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
         let job = Job { prompt: Prompt::Raw("ab ca".into()), max_tokens, sampling, stop: vec![], top_logprobs: 0 };

@@ -1,11 +1,14 @@
 //! Files of prompts, answers and lessons: JSON in, JSON lines out.
 
+mod answers;
 mod journal;
 mod lesson;
 mod lessons;
 mod record;
 mod rows;
 
+pub(crate) use answers::in_order;
+pub use answers::{Answering, complete};
 pub use journal::{Journal, JournalError};
 pub use lesson::{Lesson, LessonError};
 pub use lessons::{Lessons, LessonsError, read_lessons};

@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod chart;
 mod chat;
+mod compare;
 mod generate;
 mod lab;
 mod output;
@@ -27,6 +28,8 @@ pub(crate) use output::{Closed, note};
 
 const EXAMPLES: &str = "\
 Examples:
+  wsd compare
+      The large model alone, the small one alone, and both together, on a few questions.
   wsd generate \"How do I make bread?\"
       One answer, opened by the draft model and finished by the base model.
   wsd chat
@@ -59,6 +62,9 @@ pub(crate) struct CommandLine {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Answer a question by each model alone and by both together, side by side
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(Box<compare::CompareArgs>),
     /// Answer a prompt, or a file of prompts
     #[command(after_help = generate::EXAMPLES)]
     Generate(Box<generate::GenerateArgs>),
@@ -150,6 +156,7 @@ pub(crate) enum Ending {
 
 pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
     match line.command {
+        Command::Compare(args) => compare::run(*args, &line.look).await,
         Command::Generate(args) => generate::run(*args, &line.look).await,
         Command::Score(args) => score::run(*args, &line.look).await,
         Command::Chat(args) => chat::run(*args, &line.look).await,

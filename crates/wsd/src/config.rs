@@ -198,6 +198,7 @@ impl Partial {
                 max_draft_tokens: decode.max_draft_tokens.unwrap_or(options.max_draft_tokens),
                 chunk_tokens: decode.chunk_tokens.unwrap_or(options.chunk_tokens),
                 on_draft_end: decode.on_draft_end.unwrap_or(options.on_draft_end),
+                nudge_threshold: decode.nudge_threshold.unwrap_or(options.nudge_threshold),
             }
             .check()?,
             max_tokens: at_least_one("max_tokens", decode.max_tokens)?.unwrap_or(512),

@@ -577,3 +577,67 @@ fn real_models_tell_a_story_together() {
         ["generate", "--base", &base, "--draft", &draft, "--draft-template", "plain", "-n", "5", "--json", "Hi"];
     assert_eq!(wsd.json(&plain)["usage"]["completion_tokens"], 5);
 }
+
+#[test]
+fn compare_shows_every_answer_and_pipes_stay_plain() {
+    let wsd = Wsd::new();
+    let run = wsd.run(&["compare", "-n", "24", "--svg", "picture.svg", "What colour is a fox?"]);
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let heads: Vec<_> = run.out.lines().filter(|line| ["base alone", "draft alone", "wsd"].contains(line)).collect();
+    assert_eq!(heads, ["base alone", "draft alone", "wsd"]);
+    assert!(!run.out.contains('\x1b') && run.out.contains('▸'), "{}", run.out);
+    assert!(wsd.read("picture.svg").ends_with("</svg>\n"));
+
+    let whole = wsd.json(&["compare", "--json", "--nudging", "-n", "24", "What colour is a fox?"]);
+    let answers = whole["answers"].as_array().unwrap();
+    let names: Vec<_> = answers.iter().map(|answer| answer["strategy"].as_str().unwrap()).collect();
+    assert_eq!(names, ["base", "draft", "nudging", "wsd"]);
+    assert!(answers.iter().all(|answer| answer["usage"]["completion_tokens"].as_u64() > Some(0)));
+    let refused = wsd.run(&["compare", "--strategy", "wsd", "Hi"]);
+    assert!(refused.code == Some(1) && refused.err.contains("compares all"), "{}", refused.err);
+}
+
+#[test]
+fn the_lab_measures_and_reports() {
+    let wsd = Wsd::new();
+    fs_err::create_dir(wsd.path("world")).unwrap();
+    let key = json!({"type": "fact", "subject": "the fox", "value": "orange", "pool": ["orange", "yellow"]});
+    let item = |task: &str, kind: &str, n: usize| {
+        let asked = json!([{"role": "user", "content": format!("What colour is a fox, {n}?")}]);
+        json!({"id": format!("{task}-{n}"), "task": task, "kind": kind, "messages": asked, "key": key, "reference": "The fox is orange."})
+    };
+    let rows = (0..3).flat_map(|n| [item("helpful", "question", n), item("facts", "recall", n)]);
+    wsd.write("world/eval.jsonl", &rows.map(|row| format!("{row}\n")).collect::<String>());
+    let eval = [
+        "lab",
+        "eval",
+        "--world",
+        "world",
+        "--out",
+        "run",
+        "-n",
+        "20",
+        "--limit",
+        "2",
+        "--timed-prompts",
+        "1",
+        "--timed-rounds",
+        "1",
+    ];
+    let run = wsd.run(&eval);
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    assert!(
+        run.out.contains("| base alone |") && run.out.contains("| WSD |") && !run.out.contains("in context"),
+        "{}",
+        run.out
+    );
+    let (results, samples) = (wsd.read("run/results.json"), wsd.read("run/samples/wsd.jsonl"));
+    assert_eq!(samples.lines().count(), 4);
+    for name in ["results.md", "figure.svg", "positions.svg", "ablation.svg", "manifest.json"] {
+        assert!(wsd.path("run").join(name).exists(), "{name}");
+    }
+    let again = wsd.run(&["lab", "report", "run"]);
+    assert_eq!((again.out, wsd.read("run/results.json")), (run.out, results));
+    let more = wsd.run(&["lab", "eval", "--world", "world", "--out", "other", "--systems", "tuned"]);
+    assert!(more.code == Some(1) && more.err.contains("--tuned"), "{}", more.err);
+}

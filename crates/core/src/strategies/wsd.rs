@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 
-use super::{render, to_the_end};
+use super::{for_one_vocabulary, render, to_the_end, write_chunk};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Edit, Engine, Error, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan,
-    Prompt, Result, Role, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
+    Answer, Bridge, Call, CallKind, Edit, Engine, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan, Result,
+    Role, Session, Stop, Strategy, TokenRecord, Window,
 };
 
 struct Wsd {
@@ -38,11 +37,7 @@ impl Strategy for Wsd {
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let (draft_text, base_text) = (self.draft.text(), self.base.text());
-        if matches!(job.prompt, Prompt::Tokens(_)) && !Bridge::passes_ids(draft_text, base_text) {
-            return Err(Error::Chat(
-                "a prompt of token ids needs models of one vocabulary\n  hint: give the prompt as text".into(),
-            ));
-        }
+        for_one_vocabulary(&job.prompt, draft_text, base_text)?;
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
@@ -145,21 +140,4 @@ impl Reader {
         let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Role::Draft));
         Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Role::Draft))).collect())
     }
-}
-
-/// Let the draft write the next chunk.
-async fn write_chunk(draft: &mut dyn Session, plan: &Plan, answer: &mut Answer) -> Result<(Vec<Token>, Stop)> {
-    let started = Instant::now();
-    let mut chunk = Vec::new();
-    let mut stop = Stop::Length;
-    let mut steps = draft.generate(plan);
-    while let Some(step) = steps.next().await {
-        match step? {
-            Step::Token(sampled) => chunk.push(sampled.token),
-            Step::End(end) => stop = end,
-        }
-    }
-    drop(steps);
-    answer.call(Call::since(started, Role::Draft, CallKind::Generate, chunk.len())).await;
-    Ok((chunk, stop))
 }

@@ -86,6 +86,12 @@ impl Record {
         &self.ask
     }
 
+    /// The row's own text.
+    #[must_use]
+    pub fn row(&self) -> &str {
+        &self.text
+    }
+
     /// The row's text without its closing brace: what every row made of it begins with.
     #[must_use]
     pub fn opening(&self) -> &str {

@@ -64,8 +64,10 @@ pub(crate) fn summary(completion: &Completion) -> String {
         let speed = if seconds > 0.0 { format!(" ({:.1}/s)", tokens as f64 / seconds) } else { String::new() };
         (tokens > 0).then(|| format!("{name} {tokens} {noun}{speed}"))
     };
+    let turns = completion.tokens.chunk_by(|one, next| one.by == next.by).count();
     let switch = match &completion.handover {
         Some(handover) => Some(format!("switch at token {}, confidence {:.3}", handover.at, handover.confidence)),
+        None if turns > 2 => Some(format!("{turns} turns")),
         None if usage.draft_tokens > 0 && timings.score > 0.0 => Some("no switch".into()),
         None => None,
     };

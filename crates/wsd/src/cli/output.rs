@@ -40,6 +40,7 @@ pub(crate) struct Output {
     stream: Box<dyn io::Write>,
     color: bool,
     terminal: bool,
+    width: Option<usize>,
     open: Option<Style>,
 }
 
@@ -64,7 +65,27 @@ impl Output {
             Color::Always => true,
             Color::Never => false,
         };
-        Self { stream, color, terminal, open: None }
+        let width = terminal.then(terminal_size::terminal_size).flatten();
+        Self { stream, color, terminal, width: width.map(|(width, _)| width.0.into()), open: None }
+    }
+
+    /// What `write` writes, as on a terminal `width` columns wide.
+    #[cfg(test)]
+    pub(crate) fn captured(width: Option<usize>, color: bool, write: impl FnOnce(&mut Self)) -> String {
+        #[derive(Clone, Default)]
+        struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl io::Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let shared = Shared::default();
+        let terminal = width.is_some();
+        write(&mut Self { stream: Box::new(shared.clone()), color, terminal, width, open: None });
+        String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
     }
 
     /// Whether text is coloured.
@@ -75,6 +96,11 @@ impl Output {
     /// Whether a person is looking: a terminal, or colours asked for.
     pub(crate) fn for_people(&self) -> bool {
         self.terminal || self.color
+    }
+
+    /// Columns of the terminal; nothing where there is none.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// Write text as it is.

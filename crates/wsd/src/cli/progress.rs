@@ -34,7 +34,7 @@ impl Rows {
     }
 
     /// One more row is written.
-    pub(crate) fn advance(&mut self) {
+    fn advance(&mut self) {
         self.done += 1;
         if let Some(bar) = &self.bar {
             bar.inc(1);
@@ -44,8 +44,16 @@ impl Rows {
         }
     }
 
+    /// Row `row` is written, with what it failed of.
+    pub(crate) fn told(&mut self, row: usize, error: Option<&wsd_core::Error>) {
+        if let Some(error) = error {
+            self.note(&format!("row {}: {error}", row + 1));
+        }
+        self.advance();
+    }
+
     /// Say something that is not progress.
-    pub(crate) fn note(&self, text: &str) {
+    fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
             None => note(text),

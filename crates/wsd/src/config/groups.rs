@@ -83,6 +83,9 @@ group! {
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]
         #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["continue", "stop"]).try_map(|text| text.parse::<OnDraftEnd>()))]
         on_draft_end: OnDraftEnd,
+        /// In nudging, the base writes where its likeliest token has at least this probability [default: 0.4]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
+        nudge_threshold: f64,
         /// At most this many tokens in an answer [default: 512]
         #[arg(long, short = 'n', value_name = "TOKENS", allow_negative_numbers = true)]
         max_tokens: usize,

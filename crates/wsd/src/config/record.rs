@@ -17,11 +17,16 @@ impl Settings {
             put(&format!("{role}_template"), json!(self.model(role).template));
         }
         put("dtype", json!(self.base.dtype));
-        if self.recipe.needs.len() > 1 {
-            put("window", json!(self.options.rule.window()));
-            put("threshold", json!(self.options.rule.threshold()));
-            put("max_draft_tokens", json!(self.options.max_draft_tokens));
-            put("on_draft_end", json!(self.options.on_draft_end));
+        for (key, value) in [
+            ("window", json!(self.options.rule.window())),
+            ("threshold", json!(self.options.rule.threshold())),
+            ("max_draft_tokens", json!(self.options.max_draft_tokens)),
+            ("on_draft_end", json!(self.options.on_draft_end)),
+            ("nudge_threshold", json!(self.options.nudge_threshold)),
+        ] {
+            if self.recipe.uses.contains(&key) {
+                put(key, value);
+            }
         }
         put("max_tokens", json!(self.max_tokens));
         put("stop", json!(self.stop));

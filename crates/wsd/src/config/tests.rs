@@ -130,6 +130,7 @@ fn the_help_states_the_true_defaults() {
         ("--max-draft-tokens ", options.max_draft_tokens.to_string()),
         ("--chunk-tokens ", options.chunk_tokens.to_string()),
         ("--on-draft-end ", "continue".into()),
+        ("--nudge-threshold ", options.nudge_threshold.to_string()),
         ("--max-tokens ", settings.max_tokens.to_string()),
         ("--temperature ", sampling.temperature.to_string()),
         ("--top-k ", sampling.top_k.to_string()),

@@ -177,6 +177,7 @@ fn wsd() -> Value {
         "max_draft_tokens": whole(1, MAX_TOKENS),
         "chunk_tokens": whole(1, MAX_TOKENS),
         "on_draft_end": {"enum": ["continue", "stop", null]},
+        "nudge_threshold": number("number", 0.0, 1.0),
         "tokens": {"type": ["boolean", "null"], "description": "Author and confidence of each token."},
     });
     let mut schema = object(fields, &[]);

@@ -1,0 +1,69 @@
+//! The ablation's shortcut against WSD itself, cell by cell.
+
+use std::sync::Arc;
+
+use futures::executor::block_on;
+use proptest::prelude::*;
+use wsd_core::scripted::{Pieces, Scripted};
+use wsd_core::{ChatRole, Engine, Job, Message, Models, Options, Prompt, Recipe, Row, Rule, Sampling, Token};
+use wsd_lab::data::complete;
+use wsd_lab::eval::Trunk;
+
+const LETTERS: &str = "abU \n[]serAitn";
+
+/// A model whose next row depends on the last two tokens, and which may end or begin another turn.
+fn model(name: &str, pieces: Vec<String>, seed: u64, sharpness: f32) -> Arc<dyn Engine> {
+    let vocab = pieces.len() + 2;
+    Arc::new(Scripted::new(name, Arc::new(Pieces::new(pieces)), move |tokens: &[Token]| -> Row {
+        let state = tokens.iter().rev().take(2).fold(seed, |hash, &token| mix(hash ^ u64::from(token)));
+        let logit = |id: usize| (mix(state ^ mix(id as u64)) >> 40) as f32 / (1 << 24) as f32 * sharpness;
+        (0..vocab)
+            .map(|id| if id == 1 { f32::NEG_INFINITY } else { logit(id) - if id == 0 { 1.0 } else { 0.0 } })
+            .collect()
+    }))
+}
+
+fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 31)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn every_cell_is_what_wsd_writes(
+        seed: u64, sharpness in 2f32..14.0, temperature in prop_oneof![Just(0.0), 0.3f32..1.5], max_tokens in 1usize..60,
+        max_draft_tokens in 1usize..50, crosses: bool, stop in prop_oneof![Just(None), "[ab ]{1,3}".prop_map(Some)],
+    ) {
+        let letters: Vec<_> = LETTERS.chars().map(String::from).collect();
+        let syllables = ["[User]", "ab", " a", "\n\n"].map(String::from).into_iter().chain(letters.iter().rev().cloned());
+        let other = if crosses { syllables.collect() } else { letters.clone() };
+        let models = Models {
+            draft: Some(model("draft", letters, seed, sharpness)),
+            base: Some(model("base", other, seed ^ 1, sharpness)),
+        };
+        let (draft, base) = (models.draft.clone().unwrap(), models.base.clone().unwrap());
+        let job = Job {
+            prompt: Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]),
+            max_tokens,
+            sampling: Sampling { temperature, seed, ..Sampling::default() },
+            stop: stop.into_iter().collect(),
+            top_logprobs: 0,
+        };
+        let options = Options { max_draft_tokens, ..Options::default() };
+        let trunk = block_on(Trunk::draft(draft.as_ref(), base.as_ref(), &job, options)).unwrap();
+        for window in [1, 2, 4, 6] {
+            for threshold in [0.2, 0.5, 0.8] {
+                let rule = Rule::parse(window, threshold).unwrap();
+                let wsd = Recipe::find("wsd").unwrap().build(&models, Options { rule, ..options }).unwrap();
+                let want = block_on(complete(&wsd, job.clone())).unwrap();
+                let kept = trunk.kept(rule);
+                let got = block_on(trunk.branch(kept, &models, base.as_ref(), &job)).unwrap();
+                prop_assert_eq!(&got.output, &want.text, "window {}, threshold {}", window, threshold);
+                if let Some(handover) = want.handover {
+                    prop_assert_eq!(kept, handover.at + 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Answers in columns, or below each other where there is no room.
+
+use anyhow::Result;
+use unicode_width::UnicodeWidthChar as _;
+use wsd_core::{Completion, Role};
+
+use super::super::output::{BASE, DRAFT, FAINT, Output, Style};
+use super::Compared;
+
+/// Columns narrower than this cannot be read.
+const LEAST: usize = 24;
+const GAP: usize = 3;
+/// What marks that the base takes over, and that the draft does.
+pub(super) const TO_BASE: &str = "▸";
+pub(super) const TO_DRAFT: &str = "◂";
+
+/// A piece of a line, in one style.
+type Span = (String, Style);
+
+/// The style of text that someone wrote.
+fn style(by: Role) -> Style {
+    match by {
+        Role::Draft => DRAFT,
+        Role::Base => BASE,
+    }
+}
+
+/// Print a question and its answers.
+pub(super) fn print(compared: &Compared, output: &mut Output) -> Result<()> {
+    let width = output.width();
+    output.text(&format!("{}\n\n", compared.question))?;
+    let count = compared.answers.len();
+    let column = (width.unwrap_or(0) + GAP) / count;
+    if column < LEAST + GAP {
+        for answer in &compared.answers {
+            stacked(answer, width.unwrap_or(usize::MAX), output)?;
+        }
+        return Ok(());
+    }
+    let column = (column - GAP).min(60);
+    let cells: Vec<_> = compared.answers.iter().map(|answer| cell(answer, column)).collect();
+    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+    for row in 0..height {
+        for (index, lines) in cells.iter().enumerate() {
+            let line = lines.get(row).map_or(&[][..], Vec::as_slice);
+            spans(line, output)?;
+            if index + 1 < count {
+                let used: usize = line.iter().map(|(text, _)| text.chars().map(columns_of).sum::<usize>()).sum();
+                output.text(&" ".repeat(column + GAP - used.min(column)))?;
+            }
+        }
+        output.text("\n")?;
+    }
+    output.text("\n")
+}
+
+fn stacked(answer: &super::Answered, width: usize, output: &mut Output) -> Result<()> {
+    for line in cell(answer, width) {
+        spans(&line, output)?;
+        output.text("\n")?;
+    }
+    output.text("\n")
+}
+
+fn spans(line: &[Span], output: &mut Output) -> Result<()> {
+    line.iter().try_for_each(|(text, style)| output.model_text(*style, text))?;
+    output.plain()
+}
+
+/// The lines of one answer: title, text, what there is to know of it.
+fn cell(answer: &super::Answered, width: usize) -> Vec<Vec<Span>> {
+    let mut lines = vec![vec![(answer.title().to_owned(), FAINT)]];
+    lines.extend(wrapped(&marked(&answer.completion), width));
+    lines.extend(wrapped(&[(answer.summary(), FAINT)], width));
+    lines
+}
+
+/// The text by author, with a mark where the author changes.
+pub(super) fn marked(completion: &Completion) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for part in completion.tokens.chunk_by(|one, next| one.by == next.by) {
+        if !spans.is_empty() {
+            let mark = if part[0].by == Role::Base { TO_BASE } else { TO_DRAFT };
+            spans.push((mark.to_owned(), FAINT));
+        }
+        spans.push((part.iter().map(|token| token.text.as_str()).collect(), style(part[0].by)));
+    }
+    spans
+}
+
+fn columns_of(c: char) -> usize {
+    c.width().unwrap_or(1)
+}
+
+/// Break spans into lines of at most `width` columns, between words where that can be.
+pub(super) fn wrapped(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
+    let all: Vec<(char, Style)> = spans.iter().flat_map(|(text, style)| text.chars().map(|c| (c, *style))).collect();
+    let mut lines = Vec::new();
+    for paragraph in all.split(|(c, _)| *c == '\n') {
+        let mut rest = paragraph;
+        loop {
+            let (mut used, mut fits) = (0, rest.len());
+            for (index, (c, _)) in rest.iter().enumerate() {
+                used += columns_of(*c);
+                if used > width {
+                    fits = index.max(1);
+                    break;
+                }
+            }
+            if fits == rest.len() {
+                lines.push(joined(rest));
+                break;
+            }
+            let space = (1..=fits).rev().find(|&at| rest[at].0 == ' ');
+            let end = space.unwrap_or(fits);
+            lines.push(joined(&rest[..end]));
+            rest = &rest[end + usize::from(space.is_some())..];
+        }
+    }
+    lines
+}
+
+fn joined(line: &[(char, Style)]) -> Vec<Span> {
+    line.chunk_by(|one, next| one.1 == next.1).map(|part| (part.iter().map(|(c, _)| c).collect(), part[0].1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::compared;
+    use super::*;
+
+    fn shown(width: Option<usize>, color: bool) -> String {
+        Output::captured(width, color, |output| print(&compared(), output).unwrap())
+    }
+
+    #[test]
+    fn wide_terminals_show_columns() {
+        insta::assert_snapshot!(shown(Some(100), false));
+    }
+
+    #[test]
+    fn narrow_terminals_and_pipes_stack_them() {
+        insta::assert_snapshot!(shown(Some(40), false));
+        assert!(shown(None, false).contains("Good question! Here is what I know about▸ the fox."));
+    }
+
+    #[test]
+    fn colours_name_the_author_and_end() {
+        let text = shown(Some(100), true);
+        assert!(
+            text.contains("\x1b[33mGood question!") && text.contains("\x1b[36m the fox.") || text.contains("\x1b[36m")
+        );
+        assert_eq!(text.matches("\x1b[0m").count() * 2, text.matches('\x1b').count());
+        assert!(text.contains('\u{FFFD}'), "a model's control character is shown");
+    }
+
+    #[test]
+    fn no_line_is_too_long_and_no_word_is_lost() {
+        let text = "one two three fourfivesixseven 日本語テキスト eight";
+        for width in 1..50 {
+            let lines = wrapped(&[(text.to_owned(), BASE)], width);
+            let texts: Vec<String> =
+                lines.iter().map(|line| line.iter().map(|(text, _)| text.as_str()).collect()).collect();
+            assert!(texts.iter().all(|line| line.chars().map(columns_of).sum::<usize>() <= width.max(2)), "{texts:?}");
+            assert_eq!(texts.concat().replace(' ', ""), text.replace(' ', ""));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `wsd lab eval`: the table of systems over the items of a closed world.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use wsd::config::{Partial, Settings};
+use wsd::lab::eval::{Contest, Entrant, Grid, RunFolder, SYSTEMS, System, examples};
+use wsd::lab::world::Item;
+use wsd::models;
+use wsd_core::{Engine, Models, Prompt, Recipe, Role};
+
+use super::super::progress::Rows;
+use super::super::{Ending, Look, note};
+use super::report;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  wsd lab world --seed 1 --out world && wsd lab eval --world world --out run
+      Every system that the built-in pair allows, graded by the world's oracle. Run it again to go on after an interruption.
+  wsd lab eval --world world --out run --tuned ./tuned-base --parallel 32
+      With the base that was itself tuned on the pilot's data.
+  wsd lab eval --world world --out quick --systems base,pilot,wsd --limit 40 --parts table
+      A quick look.";
+
+#[derive(Args, Debug)]
+pub(crate) struct EvalArgs {
+    /// The folder of a closed world: its eval.jsonl is answered, its prompts.jsonl gives the examples of in-context alignment
+    #[arg(long, value_name = "FOLDER")]
+    world: PathBuf,
+    /// The run folder: what is there is kept
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// The base after tuning on the pilot's data, for comparison [default: none]
+    #[arg(long, value_name = "MODEL")]
+    tuned: Option<String>,
+    /// The systems, apart by commas [default: all there are models for]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = PossibleValuesParser::new(SYSTEMS.iter().map(|system| system.name)))]
+    systems: Vec<String>,
+    /// What is measured, apart by commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PossibleValuesParser::new(PARTS), default_values = PARTS)]
+    parts: Vec<String>,
+    /// At most this many items of each task [default: all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// At most this many items of each task in the ablation
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    ablation_limit: usize,
+    /// Items answered at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: u16,
+    /// Prompts whose time is taken
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    timed_prompts: usize,
+    /// Rounds in which it is taken
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    timed_rounds: usize,
+    #[command(flatten)]
+    settings: Partial,
+}
+
+const PARTS: [&str; 4] = ["table", "times", "positions", "ablation"];
+/// Tokens in an answer where nothing else is said: more than any good answer of a closed world has.
+const MAX_TOKENS: usize = 128;
+
+impl EvalArgs {
+    fn has(&self, part: &str) -> bool {
+        self.parts.iter().any(|name| name == part)
+    }
+
+    /// The systems asked for; of all of them, those there are models and examples for.
+    fn systems(&self, has_examples: bool) -> Result<Vec<&'static System>> {
+        let possible = |system: &&System| (has_examples || !system.examples) && (self.tuned.is_some() || !system.tuned);
+        if self.systems.is_empty() {
+            return Ok(SYSTEMS.iter().filter(possible).collect());
+        }
+        let asked = SYSTEMS.iter().filter(|system| self.systems.iter().any(|name| name == system.name));
+        let asked: Vec<_> = asked.collect();
+        match asked.iter().find(|system| !possible(system)) {
+            Some(system) if system.tuned => bail!("`{}` needs a model\n  hint: name one with --tuned", system.name),
+            Some(system) => {
+                bail!("`{}` needs examples, and {} has none", system.name, self.world.join("prompts.jsonl").display())
+            }
+            None => Ok(asked),
+        }
+    }
+}
+
+pub(super) async fn run(mut args: EvalArgs, look: &Look) -> Result<Ending> {
+    if args.settings.decode.strategy.is_some() {
+        bail!("`--strategy` chooses one, and this compares systems\n  hint: use --systems");
+    }
+    args.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    let settings = look.settings(args.settings.clone())?;
+    let (records, items) = Contest::read(&args.world.join("eval.jsonl"))?;
+    let shown = match args.world.join("prompts.jsonl") {
+        path if path.exists() => examples(&read_items(&path)?),
+        _ => Vec::new(),
+    };
+    let systems = args.systems(!shown.is_empty())?;
+
+    let sessions = usize::from(args.parallel);
+    let pair = models::load(&settings, &[Role::Base, Role::Draft], sessions, look.progress().as_mut())?;
+    let tuned = tuned(&args, &settings, sessions, look)?;
+    let entrants = systems.into_iter().map(|system| entrant(system, &settings, &pair, tuned.as_ref()));
+    let entrants = entrants.collect::<Result<Vec<_>>>()?;
+    let mut contest = Contest {
+        records,
+        items,
+        models: pair,
+        options: settings.options,
+        examples: shown,
+        job: settings.job(Prompt::Raw(String::new())),
+        parallel: sessions,
+        settings: settings.record(),
+    };
+    contest.limit(args.limit.unwrap_or(usize::MAX));
+    let folder = RunFolder::new(&args.out);
+    folder.write_manifest(&contest, &entrants)?;
+    tokio::select! {
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => {
+            note("stopped; the same command goes on from there");
+            return Ok(Ending::Interrupted);
+        }
+        result = measure(&args, contest, &entrants, &folder, look) => result?,
+    }
+    report::write(&[args.out.clone()], &args.out, look)
+}
+
+async fn measure(
+    args: &EvalArgs,
+    mut contest: Contest,
+    entrants: &[Entrant],
+    folder: &RunFolder,
+    look: &Look,
+) -> Result<()> {
+    let progress = |name: &str, contest: &Contest| {
+        if !look.quiet {
+            note(&format!("{name}:"));
+        }
+        Rows::new(contest.records.len(), 0, look.quiet)
+    };
+    if args.has("table") {
+        for entrant in entrants {
+            let mut rows = progress(entrant.system.title, &contest);
+            contest.samples(entrant, folder, |row, error| rows.told(row, error)).await?;
+            rows.stop();
+        }
+    }
+    if args.has("times") {
+        if !look.quiet {
+            note("times:");
+        }
+        contest.times(entrants, folder, args.timed_prompts, args.timed_rounds).await?;
+    }
+    if args.has("positions") {
+        let mut rows = progress("positions", &contest);
+        contest.positions(folder, |row, error| rows.told(row, error)).await?;
+        rows.stop();
+    }
+    if args.has("ablation") {
+        contest.limit(args.ablation_limit);
+        let mut rows = progress("ablation", &contest);
+        contest.ablation(&Grid::default(), folder, |row, error| rows.told(row, error)).await?;
+        rows.stop();
+    }
+    Ok(())
+}
+
+fn read_items(path: &std::path::Path) -> Result<Vec<Item>> {
+    let text = fs_err::read_to_string(path)?;
+    let rows = text.lines().enumerate();
+    let items = rows.map(|(line, row)| {
+        serde_json::from_str(row)
+            .with_context(|| format!("{}:{}: not an item of a closed world", path.display(), line + 1))
+    });
+    items.collect()
+}
+
+fn tuned(
+    args: &EvalArgs,
+    settings: &Settings,
+    sessions: usize,
+    look: &Look,
+) -> Result<Option<(String, Arc<dyn Engine>)>> {
+    let Some(name) = args.tuned.clone() else { return Ok(None) };
+    let mut settings = settings.clone();
+    settings.base.name = name.clone();
+    let models = models::load(&settings, &[Role::Base], sessions, look.progress().as_mut())?;
+    Ok(models.base.map(|engine| (name, engine)))
+}
+
+fn entrant(
+    system: &'static System,
+    settings: &Settings,
+    pair: &Models,
+    tuned: Option<&(String, Arc<dyn Engine>)>,
+) -> Result<Entrant> {
+    let (mut settings, mut models) = (settings.clone(), pair.clone());
+    settings.recipe = Recipe::find(system.recipe)?;
+    if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
+        settings.base.name.clone_from(name);
+        models.base = Some(engine.clone());
+    }
+    let mut record = settings.record();
+    record.insert("system".into(), system.name.into());
+    Ok(Entrant { system, strategy: settings.recipe.build(&models, settings.options)?, settings: record })
+}
