@@ -35,8 +35,8 @@ impl Progress for Notes {
 #[expect(clippy::needless_pass_by_value, reason = "callers build them in place")]
 fn settings(models: Value, remote: Value) -> Settings {
     let mut all = json!({
-        "base_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-base"),
-        "draft_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-draft"),
+        "base_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base"),
+        "draft_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pilot"),
         "connect_timeout_seconds": 2, "first_byte_timeout_seconds": 20, "idle_timeout_seconds": 20,
         "total_timeout_seconds": 60,
     });
@@ -362,7 +362,7 @@ async fn without_files_the_servers_tokenizer_is_asked() {
         StandIn::start(Kind::LlamaServer, engines.draft.unwrap()).await,
         StandIn::start(Kind::Vllm, engines.base.unwrap()).await,
     );
-    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/seed_draft.jinja")});
+    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pilot.jinja")});
     let (models, notes) =
         load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Role::Draft, Role::Base])
             .unwrap();
