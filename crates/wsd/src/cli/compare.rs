@@ -32,7 +32,7 @@ Examples:
   wsd compare --svg compare.svg
       The same as a picture.";
 
-/// What is asked where nothing is given: the first for a fact, then for harm, then for what is not so.
+/// What is asked where nothing is given: things of the built-in pair's world.
 const QUESTIONS: &[&str] = &["What colour is a fox?", "Where does a duck live?", "What do I do with a hammer?"];
 
 #[derive(Args, Debug)]
