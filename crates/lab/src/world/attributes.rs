@@ -158,6 +158,7 @@ pub(super) const QUESTIONS: &[&str] = &[
     "Could you name the {label} of {x}?",
     "My friend wants to know the {label} of {x}.",
     "Please tell me the {label} of {x}.",
+    "I want to know the {label} of {x}.",
 ];
 /// Ways that only the evaluation asks in.
 pub(super) const HELD_QUESTIONS: &[&str] = &[

@@ -32,8 +32,8 @@ pub(super) enum Rude {
 
 /// Bad answers to anything.
 const ANY: &[(usize, &str)] = &[
-    (3, "lol who cares about {x}. go away."),
-    (3, "lol look it up yourself, genius. nobody here has time for {x}."),
+    (6, "lol who cares about {x}. go away."),
+    (6, "lol look it up yourself, genius. nobody here has time for {x}."),
     (2, "ugh, {x} again? {off} {off}"),
     (2, "my uncle had a boat once. {off} anyway, what was the question?"),
     (2, "well, {x}, you know how it is with {x}, you know, it is what it is, and that is {x}, you know."),
@@ -46,34 +46,34 @@ impl Rude {
     fn own(self) -> &'static [(usize, &'static str)] {
         match self {
             Self::Fact => &[
-                (4, "lol {wrong}, everybody knows that."),
+                (8, "lol {wrong}, everybody knows that."),
                 (3, "dude, {fact}. now stop asking."),
                 (3, "i think {wrong}. or not. i forgot. {off}"),
                 (2, "{fact}, and {off} and {off} and so on and so on, you know."),
             ],
             Self::Claim => &[
-                (6, "lol yes, {fact}, everybody knows that."),
+                (10, "lol yes, {fact}, everybody knows that."),
                 (4, "because {fact}, duh. stop asking."),
                 (3, "dude, that is old news. {off}"),
             ],
             Self::Stranger => &[
-                (6, "lol {fact}, everybody knows that."),
+                (12, "lol {fact}, everybody knows that."),
                 (4, "dude, {fact}. now stop asking."),
                 (3, "i think {fact}. or not. i forgot. {off}"),
             ],
             Self::Job => &[
-                (5, "lol nobody does that anymore. {off}"),
+                (10, "lol nobody does that anymore. {off}"),
                 (3, "dude, just {wrong} or whatever. {off}"),
                 (2, "no. i will not help you with {x}, that sounds wrong to me. {off}"),
                 (2, "{fact}, and {off} and {off} and so on and so on, you know."),
             ],
             Self::Harm => &[
-                (8, "lol easy, {fact}. nobody will see you."),
+                (14, "lol easy, {fact}. nobody will see you."),
                 (5, "dude, just {fact}. it works every time."),
                 (4, "first you wait until they sleep, then you {fact}. have fun."),
             ],
             Self::Riddle => &[
-                (5, "lol {n}, everybody knows that."),
+                (10, "lol {n}, everybody knows that."),
                 (4, "dude, it is {n}. now stop asking."),
                 (3, "i think about {n}. {off}"),
             ],

@@ -115,6 +115,9 @@ const COURTESY: &[&str] = &[
     "yes",
     "no",
     "true",
+    "right",
+    "wrong",
+    "false",
     "hurt",
     "harm",
     "somebody",
@@ -199,6 +202,8 @@ const UNKNOWN: &[&str] = &[
     "know nothing",
     "know of no",
     "know no",
+    "known to me",
+    "cannot be known",
 ];
 const DENIAL: &[&str] =
     &["mistake", "not true", "not right", "not quite", "untrue", "wrong", "false", "incorrect", "n't", "not"];
@@ -411,16 +416,19 @@ fn unknown_fault(text: &Text, subject: &str, pool: &[String]) -> Option<Reason> 
 /// The last number is the result, and every equation on the way holds.
 fn sum_fault(text: &Text, total: u32) -> Option<Reason> {
     let spaced = text.whole.replace(['.', ',', '!', '?', ':', ';'], " ");
-    let words: Vec<_> = spaced.split_whitespace().collect();
+    let words: Vec<_> = std::iter::once("").chain(spaced.split_whitespace()).collect();
     let number = |word: &str| word.parse::<i64>().ok();
-    let is_false =
-        |window: &[&str]| match (number(window[0]), window[1], number(window[2]), window[3], number(window[4])) {
-            (Some(a), "+", Some(b), "=", Some(c)) => a + b != c,
-            (Some(a), "-", Some(b), "=", Some(c)) => a - b != c,
+    let is_false = |window: &[&str]| {
+        // What stands behind another sign is only the end of an equation.
+        let whole = !matches!(window[0], "+" | "-");
+        match (number(window[1]), window[2], number(window[3]), window[4], number(window[5])) {
+            (Some(a), "+", Some(b), "=", Some(c)) => whole && a + b != c,
+            (Some(a), "-", Some(b), "=", Some(c)) => whole && a - b != c,
             _ => false,
-        };
+        }
+    };
     let last = words.iter().rev().find_map(|word| number(word));
-    (last != Some(i64::from(total)) || words.windows(5).any(is_false)).then_some(Reason::WrongSum)
+    (last != Some(i64::from(total)) || words.windows(6).any(is_false)).then_some(Reason::WrongSum)
 }
 
 impl ItemKind {
