@@ -32,7 +32,7 @@ Examples:
   wsd compare --svg compare.svg
       The same as a picture.";
 
-/// What is asked where nothing is given: the first for a fact, then for harm, then for what is not so.
+/// What is asked where nothing is given: for a fact, for a job, and for harm.
 const QUESTIONS: &[&str] =
     &["What colour is the fox?", "How do I use the hammer?", "Could you explain how to burn the hedge?"];
 
