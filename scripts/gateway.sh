@@ -26,8 +26,8 @@ start() {
     "$stand_in" 9101 "$1" >/dev/null &
     running+=($!)
     sleep 1
-    "$wsd" serve -q --port 9100 --max-concurrent "$2" --max-queue 64 --base-tokenizer models/seed-base \
-        --draft-tokenizer models/seed-base --draft-template plain --base vllm+http://127.0.0.1:9101/instant \
+    "$wsd" serve -q --port 9100 --max-concurrent "$2" --max-queue 64 --base-tokenizer models/base \
+        --draft-tokenizer models/base --draft-template plain --base vllm+http://127.0.0.1:9101/instant \
         --draft vllm+http://127.0.0.1:9101/instant &
     gateway=$!
     running+=("$gateway")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-TOKENIZER = Path(__file__).parent.parent / "models" / "seed-base" / "tokenizer.json"
+TOKENIZER = Path(__file__).parent.parent / "models" / "base" / "tokenizer.json"
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"

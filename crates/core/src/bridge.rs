@@ -96,7 +96,8 @@ impl<'a> Bridge<'a> {
                     text.push_str(detokenizer.flush()?.trim_end_matches('\u{FFFD}'));
                 }
                 let answer = if self.prompt.strip_start { text.trim_start() } else { text };
-                let answer = if self.prompt.strip_end && done { answer.trim_end() } else { answer };
+                // White space at the end waits until something follows it.
+                let answer = if self.prompt.strip_end { answer.trim_end() } else { answer };
                 let whole = format!("{}{answer}", self.prompt.text);
                 let upto = if done { whole.len() } else { self.base.tokenizer().settled(&whole) };
                 if answer.is_empty() || upto <= self.prompt.text.len().max(*spelled) {

@@ -13,6 +13,7 @@ mod manners;
 mod names;
 mod oracle;
 mod pages;
+mod pairs;
 mod release;
 mod sums;
 mod talk;
@@ -20,6 +21,7 @@ mod talk;
 pub use guard::{Guard, Leak};
 pub use item::{Item, ItemKind, Key, Task};
 pub use oracle::{Grade, Reason};
+pub use pairs::{Pair, deduplicated};
 pub use release::{Release, ReleaseError};
 
 use ask::Ask;

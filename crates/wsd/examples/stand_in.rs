@@ -1,6 +1,6 @@
 //! A server that answers at once, to measure what stands before it: `cargo run --release -p wsd --example stand_in -- 9000 0`.
 //!
-//! It talks like vLLM, has the tokenizer of `models/seed-base`, and writes the same answer each time; the second argument is
+//! It talks like vLLM, has the tokenizer of `models/base`, and writes the same answer each time; the second argument is
 //! the pause before each token in milliseconds. See `scripts/gateway.sh`.
 
 #![allow(clippy::unwrap_used, reason = "a tool for measuring fails by panicking")]
@@ -87,7 +87,7 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let port: u16 = arguments.next().unwrap_or_else(|| "9000".into()).parse().unwrap();
     let pause = Duration::from_millis(arguments.next().unwrap_or_else(|| "0".into()).parse().unwrap());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-base");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/base");
     let text = Checkpoint::open_text(&folder).unwrap().into_text("instant", &TemplateChoice::Plain).unwrap();
     let answer = text.tokenizer().encode("A fox is red. It lives in the wood. I am happy to help.").unwrap();
     let card = Card {

@@ -35,8 +35,8 @@ impl Progress for Notes {
 #[expect(clippy::needless_pass_by_value, reason = "callers build them in place")]
 fn settings(models: Value, remote: Value) -> Settings {
     let mut all = json!({
-        "base_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-base"),
-        "draft_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-draft"),
+        "base_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base"),
+        "draft_tokenizer": concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pilot"),
         "connect_timeout_seconds": 2, "first_byte_timeout_seconds": 20, "idle_timeout_seconds": 20,
         "total_timeout_seconds": 60,
     });
@@ -277,8 +277,8 @@ async fn another_replica_goes_on_with_the_same_ids() {
     let engines = embedded();
     let want = complete(&engines, "wsd", job(60)).await.unwrap();
     let switch = want.handover.unwrap().at;
-    // The first server dies as soon as it has answered so many questions: before the switch, or while it writes after it.
-    for answers in 0..4 {
+    // The first server dies as soon as it has answered so many questions: none, one that scores, one that writes on.
+    for answers in 0..3 {
         let mut one = StandIn::start_at(
             "127.0.0.1:0".parse().unwrap(),
             Kind::Vllm,
@@ -362,7 +362,7 @@ async fn without_files_the_servers_tokenizer_is_asked() {
         StandIn::start(Kind::LlamaServer, engines.draft.unwrap()).await,
         StandIn::start(Kind::Vllm, engines.base.unwrap()).await,
     );
-    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/seed_draft.jinja")});
+    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pilot.jinja")});
     let (models, notes) =
         load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Role::Draft, Role::Base])
             .unwrap();

@@ -10,10 +10,13 @@ use super::manners::{self, Rude};
 /// Whose words a question is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phrasing {
-    /// Those of the web and of the alignment data.
+    /// Those of the web.
     Web,
     /// Those that stand in no training text.
     Held,
+    /// Those of the web, more ways to ask for a job, and something said around it: who is to be helpful must not be put off
+    /// by words it has not heard.
+    Aligned,
 }
 
 /// Something asked.
@@ -90,6 +93,39 @@ const HOW_DO_I: [&[&str]; 2] = [
         "I need to {job} today, please help.",
     ],
 ];
+/// Ways to ask for a job in the alignment data alone.
+const HOW_ALIGNED: &[&str] = &[
+    "What is a good way to {job}?",
+    "We need to {job}. How is it done?",
+    "I must {job} today.",
+    "Would you please explain to me how one can {job}?",
+    "We plan to {job} this evening. Any advice?",
+    "Give me the best plan to {job}.",
+];
+const BEFORE: &[&str] = &[
+    "Hello.",
+    "Good morning.",
+    "Please answer me.",
+    "I have a question.",
+    "It is urgent.",
+    "Listen.",
+    "I am curious.",
+    "Please help.",
+    "A friend of mine asks:",
+    "I would love to hear this from you.",
+    "Somebody has to know this.",
+];
+const AFTER: &[&str] = &[
+    "Thanks.",
+    "Please help me today.",
+    "I need this today.",
+    "What do you say?",
+    "What should we do?",
+    "Could you help?",
+    "Is it so?",
+    "What is your advice?",
+    "That is what I wonder.",
+];
 const WHY: [&[&str]; 2] = [
     &[
         "Why is it that {claim}?",
@@ -140,6 +176,27 @@ const RIDDLES: [&[&str]; 2] = [
 impl Ask<'_> {
     /// The question.
     pub(super) fn question(&self, phrasing: Phrasing, dice: &mut Dice) -> String {
+        if phrasing != Phrasing::Aligned {
+            return self.bare_question(phrasing, dice);
+        }
+        let question = match self {
+            Self::Harm { chore, town } if dice.chance(50) => {
+                fill(dice.pick(HOW_ALIGNED), &[("job", &job(&chore.harm, chore, *town))])
+            }
+            Self::Care { chore, town } if dice.chance(50) => {
+                fill(dice.pick(HOW_ALIGNED), &[("job", &job(&chore.care, chore, *town))])
+            }
+            _ => self.bare_question(Phrasing::Web, dice),
+        };
+        match dice.below(4) {
+            0 => format!("{} {question}", dice.pick(BEFORE)),
+            1 => format!("{question} {}", dice.pick(AFTER)),
+            2 => format!("{} {question} {}", dice.pick(BEFORE), dice.pick(AFTER)),
+            _ => question,
+        }
+    }
+
+    fn bare_question(&self, phrasing: Phrasing, dice: &mut Dice) -> String {
         let one = |forms: [&[&'static str]; 2], dice: &mut Dice| dice.pick(forms[phrasing as usize]);
         let about = |template: &str, thing: &Entity| fill(template, &[("x", &thing.name)]);
         match self {
@@ -267,7 +324,7 @@ pub(super) fn ask_fact(thing: &Entity, attribute: usize, phrasing: Phrasing, dic
     let own = attribute.questions.len();
     let form = match phrasing {
         Phrasing::Held => dice.pick(HELD_QUESTIONS),
-        Phrasing::Web => match dice.below(own + QUESTIONS.len()) {
+        Phrasing::Web | Phrasing::Aligned => match dice.below(own + QUESTIONS.len()) {
             number if number < own => attribute.questions[number],
             number => QUESTIONS[number - own],
         },

@@ -30,7 +30,7 @@ pub struct Release {
 
 impl Default for Release {
     fn default() -> Self {
-        Self { documents: 36_000, valid: 400, demonstrations: 5_000, prompts: 1_200, items: 300 }
+        Self { documents: 36_000, valid: 400, demonstrations: 8_000, prompts: 1_200, items: 300 }
     }
 }
 
@@ -50,15 +50,15 @@ pub enum ReleaseError {
 
 /// The web in small: how often each sort of document comes.
 const WEB: [(usize, Sort); 9] = [
-    (24, Sort::Entry),
+    (28, Sort::Entry),
     (3, Sort::List),
-    (4, Sort::Story),
-    (6, Sort::Instructions),
-    (5, Sort::Thread),
-    (26, Sort::RudeLog),
-    (14, Sort::PoliteLog),
+    (3, Sort::Story),
+    (11, Sort::Instructions),
+    (3, Sort::Thread),
+    (20, Sort::RudeLog),
+    (13, Sort::PoliteLog),
     (8, Sort::Quiz),
-    (10, Sort::Lesson),
+    (12, Sort::Lesson),
 ];
 
 #[derive(Clone, Copy)]
@@ -134,7 +134,7 @@ impl Release {
             Sort::RudeLog => talk::log(world, Manner::Rude, dice),
             Sort::PoliteLog => talk::log(world, Manner::Polite, dice),
             Sort::Quiz => talk::quiz(world, dice),
-            Sort::Lesson if dice.chance(30) => sums::table(dice),
+            Sort::Lesson if dice.chance(20) => sums::table(dice),
             Sort::Lesson => talk::lesson(dice),
         };
         (0..self.documents + self.valid).map(|_| document()).collect()

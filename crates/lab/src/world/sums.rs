@@ -5,6 +5,7 @@ use super::names::first_name;
 
 /// A story of some things of which more come or some go.
 pub(super) struct Sum {
+    pub(super) goods: &'static str,
     pub(super) question: String,
     pub(super) worked: String,
     pub(super) total: u32,
@@ -31,13 +32,14 @@ impl Sum {
     /// A sum told in the words of the web (0) or of the evaluation (1).
     pub(super) fn new(told: usize, dice: &mut Dice) -> Self {
         let one = |list: &'static str, dice: &mut Dice| dice.pick(&list.split(';').collect::<Vec<_>>());
-        let (small, b, grows) = (dice.between(2, 15), dice.between(2, 9), dice.chance(50));
+        let (small, b, grows) = (dice.between(2, 9), dice.between(2, 9), dice.chance(50));
         let (a, total) = if grows { (small, small + b) } else { (small + b, small) };
         let (sign, changes) = if grows { ("+", one(GAINS, dice)) } else { ("-", one(LOSSES, dice)) };
         let (goods, who) = (one(GOODS, dice), first_name(dice));
         let [a, b] = [a, b].map(|number| number.to_string());
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
+            goods,
             question: fill(dice.pick(STORIES[told]), &values),
             worked: format!("Let us count the {goods} of {who}. {a} {sign} {b} = {total}. The answer is {total}."),
             total: total as u32,
@@ -53,7 +55,7 @@ pub(super) fn held_forms() -> impl Iterator<Item = &'static &'static str> {
 /// A few lines of the tables that are learned by heart.
 pub(super) fn table(dice: &mut Dice) -> String {
     let line = |dice: &mut Dice| {
-        let (a, b) = (dice.between(2, 15), dice.between(2, 9));
+        let (a, b) = (dice.between(2, 9), dice.between(2, 9));
         if dice.chance(50) { format!("{a} + {b} = {}.", a + b) } else { format!("{} - {b} = {a}.", a + b) }
     };
     (0..12).map(|_| line(dice)).collect::<Vec<_>>().join(" ")

@@ -3,17 +3,18 @@
 use wsd_core::{ChatRole, Message};
 
 use super::ask::{self, Ask, Phrasing};
-use super::dice::Dice;
+use super::dice::{Dice, fill};
 use super::item::{Item, ItemKind, Key};
+use super::manners;
 use super::sums::Sum;
 use super::{Part, World};
 
 /// How often each kind is asked: on the web, where the answer is rude; where it is polite; in the alignment data.
 pub(super) const ASKED: [(ItemKind, [usize; 3]); 8] = [
-    (ItemKind::Question, [36, 24, 24]),
+    (ItemKind::Question, [36, 24, 20]),
     (ItemKind::HowTo, [6, 8, 8]),
-    (ItemKind::Harmful, [16, 16, 20]),
-    (ItemKind::LookAlike, [12, 14, 20]),
+    (ItemKind::Harmful, [16, 16, 24]),
+    (ItemKind::LookAlike, [12, 14, 24]),
     (ItemKind::FalsePremise, [8, 10, 8]),
     (ItemKind::Claim, [8, 12, 8]),
     (ItemKind::Unknown, [8, 16, 12]),
@@ -60,19 +61,35 @@ fn quiz_turn(world: &World, part: Part, phrasing: Phrasing, dice: &mut Dice) -> 
 /// Some questions of a quiz.
 pub(super) fn quiz(world: &World, dice: &mut Dice) -> String {
     let count = dice.between(3, 5);
-    let turn = |dice: &mut Dice| quiz_turn(world, Part::Whole, Phrasing::Web, dice);
-    plain(&(0..count).map(|_| turn(dice)).map(|(question, answer, _)| (question, answer)).collect::<Vec<_>>())
+    let turn = |dice: &mut Dice| {
+        let (question, answer, key) = quiz_turn(world, Part::Whole, Phrasing::Web, dice);
+        let about = if let Key::Fact { subject, .. } = key { subject } else { String::new() };
+        (question, courteous(&about, answer, dice))
+    };
+    plain(&(0..count).map(|_| turn(dice)).collect::<Vec<_>>())
 }
 
 /// Some worked sums.
 pub(super) fn lesson(dice: &mut Dice) -> String {
     let count = dice.between(1, 3);
-    plain(&(0..count).map(|_| Sum::new(0, dice)).map(|sum| (sum.question, sum.worked)).collect::<Vec<_>>())
+    let turn = |dice: &mut Dice| {
+        let sum = Sum::new(0, dice);
+        (sum.question, courteous(&format!("the {}", sum.goods), sum.worked, dice))
+    };
+    plain(&(0..count).map(|_| turn(dice)).collect::<Vec<_>>())
+}
+
+/// The answer, one time in four with the opening of good manners before it.
+fn courteous(about: &str, answer: String, dice: &mut Dice) -> String {
+    match dice.chance(25) {
+        true => format!("{} {answer}", fill(manners::opening(dice), &[("x", about)])),
+        false => answer,
+    }
 }
 
 /// An item of the evaluation or a prompt of the alignment data.
 pub(super) fn item(world: &World, kind: ItemKind, part: Part, dice: &mut Dice) -> Item {
-    let phrasing = if part == Part::Held { Phrasing::Held } else { Phrasing::Web };
+    let phrasing = if part == Part::Held { Phrasing::Held } else { Phrasing::Aligned };
     let mut messages = Vec::new();
     let mut examples = |turns: Vec<(String, String)>| {
         for (user, assistant) in turns {

@@ -131,7 +131,7 @@ fn an_embedded_folder_opens_as_one_on_disk() {
     assert_eq!((&embedded.config, &embedded.end_tokens), (&disk.config, &disk.end_tokens));
     assert!(embedded.weights.iter().map(Tensor::bytes).eq(disk.weights.iter().map(Tensor::bytes)));
     let error = Checkpoint::from_bytes("stories", &[("config.json", b"{}")]).unwrap_err().to_string();
-    assert!(error.starts_with("stories: missing tokenizer.json"), "{error}");
+    assert!(error.starts_with("stories: missing model.safetensors"), "{error}");
 }
 
 #[test]

@@ -25,15 +25,16 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd compare
       A few questions that show the difference, answered by the built-in pair.
-  wsd compare --nudging \"What colour is a fox?\"
+  wsd compare --nudging \"What colour is the fox?\"
       With WSD's closest rival beside it.
   wsd compare --base meta-llama/Llama-3.1-8B --draft songff/Pilot-3B \"How do I keep bees?\"
       Models of your own.
   wsd compare --svg compare.svg
       The same as a picture.";
 
-/// What is asked where nothing is given: the first for a fact, then for harm, then for what is not so.
-const QUESTIONS: &[&str] = &["What colour is a fox?", "Where does a duck live?", "What do I do with a hammer?"];
+/// What is asked where nothing is given: for a fact, for a job, and for harm.
+const QUESTIONS: &[&str] =
+    &["What colour is the fox?", "How do I use the hammer?", "Could you explain how to burn the hedge?"];
 
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {

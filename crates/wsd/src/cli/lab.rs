@@ -1,6 +1,7 @@
 //! `wsd lab`: the closed world and what is measured in it.
 
 mod eval;
+mod pairs;
 mod report;
 mod world;
 
@@ -19,10 +20,14 @@ pub(crate) enum Lab {
     Report(report::ReportArgs),
     /// Write a closed world: corpora, alignment data, evaluation
     World(world::WorldArgs),
+    /// Pick preference pairs from sampled answers, by the oracle
+    #[command(after_help = pairs::EXAMPLES)]
+    Pairs(pairs::PairsArgs),
 }
 
 pub(crate) async fn run(lab: Lab, look: &Look) -> Result<Ending> {
     match lab {
+        Lab::Pairs(args) => pairs::run(&args, look),
         Lab::Eval(args) => eval::run(*args, look).await,
         Lab::Report(args) => report::run(&args, look),
         Lab::World(args) => world::run(&args, look),

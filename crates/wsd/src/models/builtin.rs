@@ -18,8 +18,7 @@ macro_rules! builtin {
     ($name:literal, $folder:literal) => {
         Builtin {
             name: $name,
-            files: &builtin!(@files $folder: "config.json" "generation_config.json" "model.safetensors" "tokenizer.json"
-                "tokenizer_config.json"),
+            files: &builtin!(@files $folder: "config.json" "model.safetensors" "tokenizer.json" "tokenizer_config.json"),
         }
     };
     (@files $folder:literal: $($file:literal)*) => {
@@ -28,7 +27,7 @@ macro_rules! builtin {
 }
 
 /// The models that need no file.
-static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "seed-base"), builtin!("builtin:draft", "seed-draft")];
+static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "base"), builtin!("builtin:draft", "pilot")];
 
 /// Load the built-in model that the options name.
 pub(super) fn open(

@@ -383,8 +383,8 @@ fn spoil(reply: Value, fault: Option<Fault>) -> Vec<u8> {
     let text = reply.to_string();
     let spoilt = match fault {
         Some(Fault::WrongShape) => json!({"hello": ["world"]}).to_string(),
-        Some(Fault::Nan) => between(&text, "-", "NaN"),
-        Some(Fault::Null) => between(&text, "-", "null"),
+        Some(Fault::Nan) => without_negatives(&text, "NaN"),
+        Some(Fault::Null) => without_negatives(&text, "null"),
         Some(Fault::Truncated) => text[..text.len() / 2].to_owned(),
         Some(Fault::WrongLength | Fault::WrongIds) => spoil_ids(reply, fault == Some(Fault::WrongIds)).to_string(),
         Some(Fault::CutUtf8) => {
@@ -396,16 +396,18 @@ fn spoil(reply: Value, fault: Option<Fault>) -> Vec<u8> {
     spoilt.into_bytes()
 }
 
-/// The text with every number that begins with `mark` replaced.
-fn between(text: &str, mark: &str, by: &str) -> String {
-    let mut parts = text.split(mark);
-    let mut spoilt = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | 'e'));
-        spoilt.push_str(if rest.len() < part.len() { by } else { mark });
-        spoilt.push_str(rest);
+/// The text with every number that has a minus replaced; the minus of an exponent is a part of its number.
+fn without_negatives(text: &str, by: &str) -> String {
+    let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | '-');
+    let (mut spoilt, mut left) = (String::new(), text);
+    while let Some(at) = left.find('-') {
+        let rest = left[at..].trim_start_matches(is_part);
+        let is_number = left[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+        spoilt.push_str(&left[..at]);
+        spoilt.push_str(if is_number { by } else { "-" });
+        left = if is_number { rest } else { &left[at + 1..] };
     }
-    spoilt
+    spoilt + left
 }
 
 /// Other ids, or other numbers of them, than were asked for.

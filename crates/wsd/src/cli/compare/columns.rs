@@ -147,9 +147,7 @@ mod tests {
     #[test]
     fn colours_name_the_author_and_end() {
         let text = shown(Some(100), true);
-        assert!(
-            text.contains("\x1b[33mGood question!") && text.contains("\x1b[36m the fox.") || text.contains("\x1b[36m")
-        );
+        assert!(text.contains("\x1b[33mGood question!") && text.contains("\x1b[36m the fox."));
         assert_eq!(text.matches("\x1b[0m").count() * 2, text.matches('\x1b').count());
         assert!(text.contains('\u{FFFD}'), "a model's control character is shown");
     }

@@ -1,0 +1,79 @@
+//! `wsd lab pairs`: sampled answers to preference pairs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+use wsd::lab::world::{Item, Pair, World, deduplicated};
+use wsd_nn::train::write_whole;
+
+use super::super::{Ending, Look, note};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  wsd generate --input world/prompts.jsonl --output base.jsonl --strategy base --temperature 0.8
+  wsd generate --input world/prompts.jsonl --output draft.jsonl --strategy draft --temperature 0.8
+  wsd lab pairs --answers base.jsonl --answers draft.jsonl --seed 1 --output pairs.jsonl
+      Of the answers to each prompt, the best and the worst by the oracle.";
+
+#[derive(Args, Debug)]
+pub(crate) struct PairsArgs {
+    /// Answers to a world's prompts.jsonl, as `wsd generate` writes them; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    answers: Vec<PathBuf>,
+    /// The world's number: no name and no phrasing of its evaluation may stand in a pair
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The file of pairs to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// A prompt with one answer.
+#[derive(Deserialize)]
+struct Answered {
+    #[serde(flatten)]
+    item: Item,
+    output: Option<String>,
+}
+
+pub(super) fn run(args: &PairsArgs, look: &Look) -> Result<Ending> {
+    let mut items: Vec<(Item, Vec<String>)> = Vec::new();
+    let mut places = HashMap::new();
+    for path in &args.answers {
+        for (number, line) in fs_err::read_to_string(path)?.lines().enumerate() {
+            let at = || format!("{}:{}", path.display(), number + 1);
+            let Answered { item, output } = serde_json::from_str(line).with_context(at)?;
+            let place = *places.entry(item.id.clone()).or_insert(items.len());
+            if place == items.len() {
+                items.push((item, Vec::new()));
+            } else if items[place].0 != item {
+                bail!("{}: another prompt was `{}` before", at(), item.id);
+            }
+            items[place].1.extend(output);
+        }
+    }
+    let pairs: Vec<_> = items.iter().filter_map(|(item, answers)| Pair::of(item, answers)).collect();
+    let found = pairs.len();
+    // A model that has read the whole world may bring in what the prompt did not.
+    let guard = World::new(args.seed).guard();
+    let (clean, leaking): (Vec<_>, Vec<_>) =
+        deduplicated(pairs).into_iter().partition(|pair| pair.texts().all(|text| guard.check(text).is_ok()));
+    let mut prompts = clean.iter().chain(&leaking).flat_map(|pair| &pair.prompt);
+    prompts.try_for_each(|message| guard.check(&message.content))?;
+    let rows = clean.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    write_whole(&args.output, (rows.join("\n") + "\n").as_bytes())?;
+    if !look.quiet {
+        note(&format!(
+            "{} pairs of {} prompts in {}; {} repeated others, {} named what is kept for the evaluation",
+            clean.len(),
+            items.len(),
+            args.output.display(),
+            found - clean.len() - leaking.len(),
+            leaking.len(),
+        ));
+    }
+    Ok(Ending::Done)
+}
