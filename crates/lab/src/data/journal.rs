@@ -1,13 +1,19 @@
 //! A file of answers that grows row by row and is taken up again after an interruption.
 
+use std::fs::TryLockError;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err::File;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Record;
+
+/// How often a lock is tried for, and how long is waited between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// The answers to some records, in their order.
 #[derive(Debug)]
@@ -80,6 +86,19 @@ struct Made {
     settings: Option<Map<String, Value>>,
 }
 
+/// Whether another process keeps the lock that this one now tries to have. A child that is just being started holds its parent's
+/// files for a moment, so that a lock may outlive its owner by that. A file system without locks has none elsewhere.
+fn is_locked_elsewhere(file: &std::fs::File) -> bool {
+    let is_taken = |_| {
+        let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        if taken {
+            std::thread::sleep(LOCK_WAIT);
+        }
+        taken
+    };
+    (0..LOCK_TRIES).all(is_taken)
+}
+
 /// What differs between two sets of settings.
 fn differences(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
     let keys = before.keys().chain(now.keys().filter(|key| !before.contains_key(*key)));
@@ -105,11 +124,8 @@ impl Journal {
         if is_stream {
             return Ok(journal);
         }
-        match journal.file.file().try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(JournalError::Busy(path.into())),
-            // A file system without locks.
-            Err(std::fs::TryLockError::Error(_)) => {}
+        if is_locked_elsewhere(journal.file.file()) {
+            return Err(JournalError::Busy(path.into()));
         }
         let end = journal.take_up(path, records)?;
         journal.file.set_len(end)?;
