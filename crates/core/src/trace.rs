@@ -136,12 +136,6 @@ pub struct Usage {
     pub draft_tokens: usize,
     /// Tokens of the answer that the base wrote.
     pub base_tokens: usize,
-    /// Tokens that the draft proposed to a base that wrote.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub proposed_tokens: usize,
-    /// How many of them the base chose.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub accepted_tokens: usize,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -162,6 +156,12 @@ pub struct Timings {
     pub score: f64,
     /// The base writing.
     pub base: f64,
+    /// Tokens that the draft proposed to a base that wrote: how many changes with the times measured, as these do.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub proposed_tokens: usize,
+    /// How many of them the base chose.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted_tokens: usize,
 }
 
 /// A whole answer: the `--json` object of the command line.
@@ -248,8 +248,8 @@ impl Trace {
                     (Role::Base, CallKind::Generate | CallKind::Check) => &mut answer.timings.base,
                 } += call.seconds;
                 if let Some(accepted) = call.accepted {
-                    answer.usage.proposed_tokens += call.tokens - 1;
-                    answer.usage.accepted_tokens += accepted;
+                    answer.timings.proposed_tokens += call.tokens - 1;
+                    answer.timings.accepted_tokens += accepted;
                 }
                 answer.calls.push(*call);
             }

@@ -87,7 +87,7 @@ fn models_that_agree_need_few_rounds() {
     assert_eq!((done.usage.base_tokens, done.finish_reason), (200, FinishReason::Length));
     let checks = done.calls.iter().filter(|call| call.kind == CallKind::Check);
     assert!(checks.clone().all(|call| call.to == Role::Base && call.accepted == Some(call.tokens - 1)));
-    assert_eq!(done.usage.accepted_tokens, done.usage.proposed_tokens);
+    assert_eq!(done.timings.accepted_tokens, done.timings.proposed_tokens);
 }
 
 #[test]
@@ -100,5 +100,5 @@ fn vocabularies_that_differ_are_refused_and_left_alone_by_wsd() {
     assert!(error.contains("speculative") && error.contains("vocabulary"), "{error}");
     let prompt = Prompt::Raw("bad cab".into());
     let job = Job { prompt, max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
-    assert_eq!(complete("wsd", &models, &job, Options::default()).usage.proposed_tokens, 0);
+    assert_eq!(complete("wsd", &models, &job, Options::default()).timings.proposed_tokens, 0);
 }

@@ -16,7 +16,7 @@ pub(crate) trait Ints: Lanes {
     /// [`QUADS`] bytes.
     type Quads: Copy;
 
-    fn sums(value: i32) -> Self::Sums;
+    fn start(value: i32) -> Self::Sums;
     fn quads(from: &[u8; QUADS]) -> Self::Quads;
     /// The low four bits of each byte.
     fn low(quads: Self::Quads) -> Self::Quads;
@@ -38,7 +38,7 @@ impl Ints for Portable {
     type Quads = [u8; QUADS];
 
     #[inline(always)]
-    fn sums(value: i32) -> Self::Sums {
+    fn start(value: i32) -> Self::Sums {
         [value; LANES]
     }
 
@@ -116,7 +116,7 @@ mod x86 {
         type Quads = [__m256i; 2];
 
         #[inline(always)]
-        fn sums(value: i32) -> Self::Sums {
+        fn start(value: i32) -> Self::Sums {
             unsafe { [_mm256_set1_epi32(value); 2] }
         }
 
@@ -198,7 +198,7 @@ mod x86 {
         type Quads = __m512i;
 
         #[inline(always)]
-        fn sums(value: i32) -> Self::Sums {
+        fn start(value: i32) -> Self::Sums {
             unsafe { _mm512_set1_epi32(value) }
         }
 
@@ -232,7 +232,8 @@ mod x86 {
             unsafe {
                 let x = _mm512_set1_epi32(i32::from_le_bytes(x));
                 if BF16 {
-                    return Self(_mm512_dpbf16_ps(self.0, transmute(weights), transmute(x)));
+                    let [weights, x] = [weights, x].map(|pairs| transmute::<__m512i, __m512bh>(pairs));
+                    return Self(_mm512_dpbf16_ps(self.0, weights, x));
                 }
                 let first = |pair| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
                 let second = |pair| _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(!0xffff)));

@@ -95,7 +95,7 @@ mod tests {
             token(Role::Draft),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),
             token(Role::Base),
-            Event::Call(Call { to: Role::Base, kind: CallKind::Generate, tokens: 1, seconds: 0.5 }),
+            Event::Call(Call { to: Role::Base, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
         ] {
             trace.push(&event);
         }

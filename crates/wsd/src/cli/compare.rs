@@ -180,7 +180,13 @@ mod tests {
                 }
                 trace.push(&Event::Token(TokenRecord { text: text.into(), ..TokenRecord::unscored(1, by) }));
             }
-            trace.push(&Event::Call(Call { to: Role::Base, kind: CallKind::Generate, tokens: 1, seconds: 0.5 }));
+            trace.push(&Event::Call(Call {
+                to: Role::Base,
+                kind: CallKind::Generate,
+                tokens: 1,
+                seconds: 0.5,
+                accepted: None,
+            }));
             Answered { strategy, completion: trace.finish() }
         });
         Compared { question: "What colour is a fox?".into(), answers: answers.into() }

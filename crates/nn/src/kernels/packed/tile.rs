@@ -48,7 +48,7 @@ pub(super) fn q8_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
             *weights = V::quads(numbers);
         }
         for (sum, x) in sums.iter_mut().zip(&x) {
-            let mut products = V::sums(-V::OFFSET * x.sums[group]);
+            let mut products = V::start(-V::OFFSET * x.sums[group]);
             for (weights, x) in weights.iter().zip(x.quads(group)) {
                 products = V::dot_offset(products, *weights, *x);
             }
@@ -115,7 +115,7 @@ fn nibbles<V: Ints>(numbers: &[u8; GROUP / 2 * LANES]) -> [V::Quads; GROUP / 4] 
 
 #[inline(always)]
 fn small<V: Ints>(start: i32, weights: &[V::Quads; GROUP / 4], x: &[[u8; 4]]) -> V::Sums {
-    let mut products = V::sums(start);
+    let mut products = V::start(start);
     for (weights, x) in weights.iter().zip(x) {
         products = V::dot_small(products, *weights, *x);
     }

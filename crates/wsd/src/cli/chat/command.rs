@@ -29,7 +29,7 @@ static COMMANDS: &[Entry] = &[
     Entry {
         name: "/strategy",
         argument: "NAME",
-        about: "change how the models share the work: wsd, base, draft, nudging",
+        about: "change how the models share the work: wsd, base, draft, nudging, speculative",
         parse: |name| (!name.is_empty()).then(|| Command::Strategy(name.into())),
     },
     Entry {
