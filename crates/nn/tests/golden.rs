@@ -5,9 +5,15 @@
 
 mod cases;
 
-use cases::{Case, cases, is_stretched, log_probabilities, longest, meet, project, rows, steady_cases};
+use cases::{Case, cases, is_stretched, log_sum_exp, longest, meet, project, rows, steady_cases};
 use wsd_nn::kernels::Simd;
 use wsd_nn::{Cpu, CpuOptions, Executor, Format, Span};
+
+/// Of each token but the first.
+fn log_probabilities(model: &mut dyn Executor, tokens: &[u32]) -> Vec<f64> {
+    let rows = rows(model, 0, tokens);
+    rows.iter().zip(&tokens[1..]).map(|(row, token)| f64::from(row[*token as usize]) - log_sum_exp(row)).collect()
+}
 
 /// The path that rounds no activation, on an instruction set.
 fn exact(case: &Case, simd: Simd) -> Cpu {

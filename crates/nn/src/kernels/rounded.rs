@@ -20,7 +20,7 @@ const GROUPS_PER_TASK: usize = 1 << 11;
 /// Groups in which no number is larger are taken for zero: the scale's inverse must be finite.
 const SMALLEST: f32 = 1e-30;
 
-/// Rows of activations in whole numbers: every [`GROUP`] of a row shares a scale, as ggml's Q8_0 has it.
+/// Rows of activations in whole numbers: every 32 of a row share a scale, as ggml's Q8_0 has it.
 #[derive(Debug, Default)]
 pub struct Int8 {
     /// The numbers, `(tokens, inputs)`.
@@ -32,7 +32,7 @@ pub struct Int8 {
 }
 
 impl Int8 {
-    /// Round rows of `inputs` floats, a multiple of [`GROUP`], in place of what was there. A group with a number that
+    /// Round rows of `inputs` floats, a multiple of 32, in place of what was there. A group with a number that
     /// is not finite has a scale that is not either.
     pub fn set(&mut self, simd: Simd, x: &[f32]) {
         let groups = x.len() / GROUP;

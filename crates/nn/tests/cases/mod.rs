@@ -105,15 +105,9 @@ pub(crate) fn project(model: &mut dyn Executor, hidden: &[f32]) -> Vec<Vec<f32>>
     logits.chunks(model.blueprint().vocab).map(<[f32]>::to_vec).collect()
 }
 
-fn log_sum_exp(row: &[f32]) -> f64 {
+pub(crate) fn log_sum_exp(row: &[f32]) -> f64 {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     f64::from(most) + row.iter().map(|logit| f64::from(logit - most).exp()).sum::<f64>().ln()
-}
-
-/// Of each token but the first.
-pub(crate) fn log_probabilities(model: &mut dyn Executor, tokens: &[u32]) -> Vec<f64> {
-    let rows = rows(model, 0, tokens);
-    rows.iter().zip(&tokens[1..]).map(|(row, token)| f64::from(row[*token as usize]) - log_sum_exp(row)).collect()
 }
 
 fn argmax(row: &[f32]) -> u32 {
