@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use wsd_core::{
-    Bridge, Engine, Job, Models, Options, Plan, Prompt, Recipe, Rendered, Result, Role, Rule, Step, Stops, Token,
+    Bridge, Engine, Event, Job, Look, Models, Options, Plan, Prompt, Recipe, Rendered, Result, Role, Rule, Step, Stops,
+    Token, run,
 };
 
 use super::positions::Made;
 use super::{Contest, EvalError, RunFolder};
-use crate::data::{complete, in_order};
+use crate::data::in_order;
 
 /// The windows and thresholds that are tried.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,24 +108,25 @@ impl Trunk {
     /// Those of the engines.
     pub async fn branch(&self, kept: usize, models: &Models, base: &dyn Engine, job: &Job) -> Result<Branch> {
         let stops = base.text().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
-        let stops: Vec<_> = stops.chain(job.stop.clone()).collect();
+        let stops = Stops::new(stops.chain(job.stop.clone()));
         let opening = &self.drafted[..kept.min(job.max_tokens)];
         let mut output = self.spell(base, opening)?;
-        let cut = |text: &str| Stops::new(stops.clone()).last_look(text);
-        if cut(&output).is_none() && opening.len() < job.max_tokens {
-            let list = [&self.prompt.tokens[..self.keep], opening].concat();
-            if list.len() < base.card().max_len {
-                let rest = Job {
-                    prompt: Prompt::Tokens(list),
-                    max_tokens: job.max_tokens - opening.len(),
-                    stop: stops.clone(),
-                    ..job.clone()
-                };
-                let alone = Recipe::find("base")?.build(models, Options::default())?;
-                output.push_str(&complete(&alone, rest).await?.text);
+        let list = [&self.prompt.tokens[..self.keep], opening].concat();
+        let room = job.max_tokens - opening.len();
+        if room > 0 && list.len() < base.card().max_len && stops.last_look(&output).is_none() {
+            // The stop strings are looked for here, since one may begin in the opening.
+            let rest = Job { prompt: Prompt::Tokens(list), max_tokens: room, stop: Vec::new(), ..job.clone() };
+            let mut events = run(Recipe::find("base")?.build(models, Options::default())?, rest);
+            while let Some(event) = events.next().await {
+                if let Event::Token(token) = event? {
+                    output.push_str(&token.text);
+                    if matches!(stops.look(&output), Look::Cut(_)) {
+                        break;
+                    }
+                }
             }
         }
-        if let Some(at) = cut(&output) {
+        if let Some(at) = stops.last_look(&output) {
             output.truncate(at);
         }
         Ok(Branch { kept, output })
