@@ -40,13 +40,13 @@ start() {
 ulimit -n "$(ulimit -H -n)"
 start 0 64
 for model in base wsd; do
-    "$wsd" bench serve --server 127.0.0.1:9100 --requests 50 --concurrency 1 --model "$model" -n 32 >/dev/null
+    "$wsd" bench serve --server 127.0.0.1:9100 --requests 50 --concurrency 1 --strategy "$model" -n 32 >/dev/null
     echo "one at a time, 32 tokens, strategy $model:"
-    "$wsd" bench serve --server 127.0.0.1:9100 --requests 1000 --concurrency 1 --model "$model" -n 32
+    "$wsd" bench serve --server 127.0.0.1:9100 --requests 1000 --concurrency 1 --strategy "$model" -n 32
 done
 stop
 
 start 400 "$streams"
 echo "$streams streams at a time, 32 tokens each, 400 ms a token:"
-"$wsd" bench serve --server 127.0.0.1:9100 --requests "$streams" --concurrency "$streams" --model wsd -n 32
+"$wsd" bench serve --server 127.0.0.1:9100 --requests "$streams" --concurrency "$streams" --strategy wsd -n 32
 grep VmHWM "/proc/$gateway/status"
