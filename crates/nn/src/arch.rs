@@ -58,6 +58,11 @@ pub fn blueprint(config: &Map<String, Value>) -> Result<Blueprint> {
     })
 }
 
+/// The `model_type` of a configuration, also where only `architectures` says it.
+pub(crate) fn model_type(config: &Map<String, Value>) -> Result<&'static str> {
+    Ok(find(config)?.names[1])
+}
+
 /// By `architectures`; by `model_type` where that names none we know, as in a text model taken out of a larger one.
 fn find(config: &Map<String, Value>) -> Result<&'static Arch> {
     let listed = config.get("architectures").and_then(Value::as_array).into_iter().flatten();

@@ -5,6 +5,7 @@
 mod k_blocks;
 mod quantize;
 mod small_blocks;
+mod write_q4_k;
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -82,7 +83,7 @@ impl Format {
     }
 
     /// The formats that [`Format::quantize`] writes.
-    pub const WRITABLE: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0];
+    pub const WRITABLE: [Self; 6] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4_K];
 
     /// The format of this name (`"Q4_K"`, in either case).
     pub fn parse(name: &str) -> Option<Self> {
@@ -92,6 +93,11 @@ impl Format {
     /// The format of a tensor type in a GGUF file.
     pub(crate) fn from_ggml_type(ggml_type: u32) -> Option<Self> {
         LAYOUTS.iter().find(|layout| layout.ggml_type == ggml_type).map(|layout| layout.format)
+    }
+
+    /// Its number as a tensor type in a GGUF file.
+    pub(crate) fn ggml_type(self) -> u32 {
+        self.layout().ggml_type
     }
 
     /// All names, for messages.

@@ -30,6 +30,7 @@ use serde_json::{Map, Value, json};
 
 pub use encode::{Encoder, wrapped};
 pub use export::save_folder;
+pub(crate) use files::write_whole_with;
 pub use files::{write_folder, write_whole};
 pub use layout::{Layout, Place};
 pub use metrics::{FILE as METRICS_FILE, Means, Metrics};

@@ -5,9 +5,12 @@ mod architecture;
 mod byte_level;
 mod config;
 mod container;
+mod export;
 mod metadata;
 mod sentence_piece;
 mod vocabulary;
+mod vocabulary_entries;
+mod writer;
 
 use std::path::Path;
 

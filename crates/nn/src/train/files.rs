@@ -10,12 +10,17 @@ use crate::error::Result;
 /// # Errors
 /// Those of the file system, a full disk among them: what had the name before is then untouched.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole_with(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// As [`write_whole`], of what `fill` writes.
+pub(crate) fn write_whole_with(path: &Path, fill: impl FnOnce(&mut fs_err::File) -> Result<()>) -> Result<()> {
     let temporary = temporary(path);
-    let written = (|| {
+    let written: Result<()> = (|| {
         let mut file = fs_err::File::create(&temporary)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.sync_all()?;
-        fs_err::rename(&temporary, path)
+        Ok(fs_err::rename(&temporary, path)?)
     })();
     if written.is_err() {
         let _ = fs_err::remove_file(&temporary);

@@ -2,6 +2,7 @@
 
 mod curves;
 mod examples;
+mod export;
 mod run_file;
 mod tokenizer;
 
@@ -29,7 +30,9 @@ Examples:
   wsd train pretrain --config base.toml
   wsd train sft --config sft.toml
   wsd train dpo --config dpo.toml --resume
-      Go on after the last checkpoint.";
+      Go on after the last checkpoint.
+  wsd train export --model pilot/model --output pilot.gguf --dtype q8_0
+      For llama.cpp, and for `--draft pilot.gguf`.";
 
 /// What to train.
 #[derive(Args, Debug)]
@@ -48,6 +51,8 @@ enum What {
     Dpo(RunArgs),
     /// Learn a vocabulary: byte-level BPE
     Tokenizer(tokenizer::TokenizerArgs),
+    /// Write a model as a GGUF file
+    Export(export::ExportArgs),
 }
 
 /// A run, described by the file that `--config` names.
@@ -64,6 +69,7 @@ pub(crate) async fn run(args: TrainArgs, look: &Look) -> Result<Ending> {
         What::Sft(args) => ("sft", args),
         What::Dpo(args) => ("dpo", args),
         What::Tokenizer(args) => return tokenizer::run(&args),
+        What::Export(args) => return export::run(&args, look),
     };
     let objective = Objective::find(name).context("invariant: every objective is in the table")?;
     let path = look.config.as_deref().context("a run needs its file: --config run.toml")?;

@@ -83,6 +83,9 @@ const LAYER: &[(&str, &str)] = &[
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
+/// The model type that is written as another's.
+const WRITTEN_AS: [(&str, &str); 1] = [("mistral", "llama")];
+
 fn translate(tables: &[&[(&str, &'static str)]], name: &str) -> Option<&'static str> {
     tables.iter().copied().flatten().find(|(gguf, _)| *gguf == name).map(|(_, hugging_face)| *hugging_face)
 }
@@ -98,6 +101,32 @@ impl Architecture {
             found: name.into(),
             supported: ARCHITECTURES.iter().map(|architecture| architecture.name).collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// How a model of this Hugging Face type is written.
+    pub(super) fn written_as(model_type: &str) -> &'static Self {
+        let written = WRITTEN_AS.iter().find(|(from, _)| *from == model_type).map_or(model_type, |(_, to)| *to);
+        let row = ARCHITECTURES.iter().find(|architecture| architecture.model_type == written);
+        row.expect("invariant: every architecture that can be run is in the table")
+    }
+
+    /// The file's name for a tensor of this Hugging Face name; a name that is in no table stays as it is. Where a layer has
+    /// norms after its parts too (`post_norms`), a norm is called by its place in the file, and by its use otherwise.
+    pub(super) fn written_name(&self, name: &str, post_norms: bool) -> String {
+        let back = |tables: &[&[(&'static str, &'static str)]], name: &str| {
+            let rows = tables.iter().copied().flatten();
+            let mut found = rows.filter(|(_, hugging_face)| *hugging_face == name).map(|(gguf, _)| *gguf);
+            if post_norms { found.next() } else { found.next_back() }
+        };
+        if let Some(written) = back(&[OUTSIDE_LAYERS], name) {
+            return written.into();
+        }
+        let written = name.strip_prefix("model.layers.").and_then(|rest| {
+            let (layer, rest) = rest.split_once('.')?;
+            let (part, kind) = rest.rsplit_once('.')?;
+            Some(format!("blk.{layer}.{}.{kind}", back(&[self.layer, LAYER], part)?))
+        });
+        written.unwrap_or_else(|| name.into())
     }
 
     /// The Hugging Face name of a tensor; a name that is in no table stays as it is.

@@ -54,7 +54,7 @@ const DEEPSEEK3_EAST_ASIAN: &str = r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
 const CUTS: &[Cut] = &[
-    Cut { names: &["default", "gpt-2", "gpt2", "olmo", "mpt", "phi-2", "jais", "modern-bert"], gpt2: true, ..PLAIN },
+    Cut { names: &["gpt-2", "default", "gpt2", "olmo", "mpt", "phi-2", "jais", "modern-bert"], gpt2: true, ..PLAIN },
     Cut {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
         splits: &[LLAMA3],
@@ -100,6 +100,37 @@ impl Cut {
             found: name.into(),
             supported: CUTS.iter().flat_map(|cut| cut.names).copied().collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The cut of a `tokenizer.json`, by what its stages do.
+    pub(super) fn in_tokenizer(tokenizer: &Value) -> Option<&'static Self> {
+        let stages = match &tokenizer["pre_tokenizer"] {
+            Value::Object(stage) if stage["type"] == "Sequence" => stage["pretokenizers"].as_array()?.clone(),
+            stage => vec![stage.clone()],
+        };
+        let (bytes, before) = stages.split_last()?;
+        let split = |stage: &Value| match stage["type"].as_str()? {
+            "Split" if stage["behavior"] == "Isolated" => stage["pattern"]["Regex"].as_str().map(str::to_owned),
+            "Digits" if stage["individual_digits"] == true => Some(r"\p{N}".to_owned()),
+            _ => None,
+        };
+        let splits: Vec<_> = before.iter().map(split).collect::<Option<_>>()?;
+        let nfc = match tokenizer["normalizer"]["type"].as_str() {
+            None => false,
+            Some("NFC") => true,
+            Some(_) => return None,
+        };
+        // Without splits there is GPT-2's expression, which the stage has unless it says otherwise.
+        let gpt2 = bytes["use_regex"] != false;
+        let ignore_merges = tokenizer["model"]["ignore_merges"] == true;
+        let same =
+            |cut: &&Self| (cut.gpt2, cut.nfc, cut.ignore_merges) == (gpt2, nfc, ignore_merges) && cut.splits == splits;
+        CUTS.iter().find(same).filter(|_| bytes["type"] == "ByteLevel" && bytes["add_prefix_space"] != true)
+    }
+
+    /// The name that is written.
+    pub(super) fn name(&self) -> &'static str {
+        self.names[0]
     }
 
     pub(super) fn normalizer(&self) -> Value {

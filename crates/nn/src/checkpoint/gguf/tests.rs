@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::container;
 use crate::{Checkpoint, Format, Tensor};
 
 pub(super) const TEXTS: [&str; 16] = [
@@ -42,7 +43,37 @@ impl Pair {
     }
 }
 
-/// All pairs there are: the fixtures, and those of the shared weights that `WSD_GGUF` names a folder of.
+/// Every checkpoint fixture as we write it, and the folder; `config_changes` are what the converter's file of it changes.
+fn exported() -> Vec<Pair> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let names = [
+        "llama",
+        "llama_sharded_bf16",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma2",
+        "gemma3_text",
+        "gemma3_pattern6",
+        "phi3",
+        "phi3_longrope",
+        "olmo2",
+    ];
+    let there = names.into_iter().map(|name| fixtures.join(name)).filter(|folder| folder.exists());
+    let formats = [Format::F32, Format::F16, Format::BF16, Format::Q8_0];
+    let pair = |(folder, format): (std::path::PathBuf, Format)| {
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        Checkpoint::open(&folder).unwrap().save_gguf(file.path(), format).unwrap();
+        let changes = match folder.ends_with("mistral") {
+            true => json!({"sliding_window": null}),
+            false => json!({}),
+        };
+        Pair::open(file.path(), &folder, changes.as_object().cloned().unwrap())
+    };
+    there.flat_map(|folder| formats.map(|format| (folder.clone(), format))).map(pair).collect()
+}
+
+/// All pairs there are: our own files, the fixtures, and those of the shared weights that `WSD_GGUF` names a folder of.
 fn pairs() -> Vec<Pair> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let golden = fs_err::read(fixtures.join("gguf/GOLDEN.json")).unwrap_or_else(|_| br#"{"files": {}}"#.to_vec());
@@ -52,7 +83,7 @@ fn pairs() -> Vec<Pair> {
         let folder = fixtures.join(entry["checkpoint"].as_str().unwrap());
         Pair::open(&fixtures.join("gguf").join(file), &folder, changes)
     };
-    let mut pairs: Vec<_> = golden["files"].as_object().unwrap().iter().map(fixture).collect();
+    let mut pairs: Vec<_> = golden["files"].as_object().unwrap().iter().map(fixture).chain(exported()).collect();
     if let (Some(data), Some(made)) = (std::env::var_os("WSD_DATA"), std::env::var_os("WSD_GGUF")) {
         for (name, folder) in [("stories260k", "hf_stories260k"), ("babyllama", "hf_babyllama_tok105")] {
             for format in ["f32", "q8_0"] {
@@ -172,6 +203,39 @@ fn same(value: &Value, expected: &Value) -> bool {
             value.iter().all(|(key, value)| expected.get(key).is_none_or(|expected| same(value, expected)))
         }
         _ => value == expected,
+    }
+}
+
+/// What llama.cpp's converter writes of a checkpoint, we write the same, but for what it takes from elsewhere.
+#[test]
+fn the_metadata_is_that_of_the_converter() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for name in ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_longrope", "olmo2"] {
+        let Ok(theirs) = fs_err::read(fixtures.join(format!("gguf/{name}-f16.gguf"))) else { continue };
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        Checkpoint::open(&fixtures.join(name)).unwrap().save_gguf(file.path(), Format::F16).unwrap();
+        let [theirs, ours] = [theirs, fs_err::read(file.path()).unwrap()].map(super::Bytes::from);
+        let [theirs, ours] = [&theirs, &ours].map(|bytes| container::parse(name, bytes).unwrap());
+        for (key, value) in &theirs.metadata {
+            // A name is a name, and what is left out says only that nothing is unusual.
+            if !["general.name", "attention.sliding_window", "original_context_length"]
+                .iter()
+                .any(|end| key.ends_with(end))
+            {
+                assert_eq!(ours.metadata.get(key).map(described), Some(described(value)), "{name}: {key}");
+            }
+        }
+        let tensors = |container: &container::Container<'_>| {
+            container.tensors.iter().map(|tensor| format!("{tensor:?}")).collect::<Vec<_>>()
+        };
+        assert_eq!(tensors(&ours), tensors(&theirs), "{name}");
+    }
+}
+
+fn described(value: &container::Value<'_>) -> String {
+    match value {
+        container::Value::Array(array) => format!("{:?}", array.values().collect::<Vec<_>>()),
+        value => format!("{value:?}"),
     }
 }
 

@@ -1,0 +1,135 @@
+//! A tokenizer as the metadata that [`super::vocabulary`] reads.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::byte_level::Cut;
+use super::writer::Entry;
+use crate::checkpoint::Checkpoint;
+use crate::{Error, Result};
+
+/// `tokenizer.ggml.token_type` of what is written.
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
+
+/// All keys of the tokenizer, for a model of `rows` rows in the embedding.
+pub(super) fn vocabulary_entries(checkpoint: &Checkpoint, rows: usize) -> Result<Vec<(String, Entry)>> {
+    let fault = |reason: String| Error::Tokenizer { file: checkpoint.name.clone(), reason };
+    let tokenizer = serde_json::to_value(&checkpoint.tokenizer).map_err(|error| fault(error.to_string()))?;
+    let model = &tokenizer["model"];
+    if model["type"] != "BPE" {
+        return Err(fault(format!("a GGUF file holds BPE tokenizers, this is {}", model["type"])));
+    }
+    let merges = merges(model);
+    let pieces = model["byte_fallback"] == true || tokenizer["pre_tokenizer"].is_null();
+    let mut tokens = Tokens::of(&tokenizer, rows);
+    let mut entries = Vec::new();
+    let mut add = |key: &str, value: Entry| entries.push((format!("tokenizer.{key}"), value));
+    if pieces {
+        tokens.mark_pieces(model["unk_token"].as_str());
+        add("ggml.model", Entry::Text("llama".into()));
+        add("ggml.pre", Entry::Text("default".into()));
+        add("ggml.scores", Entry::Array(tokens.scores(&merges)));
+        add("ggml.add_space_prefix", Entry::Bool(tokenizer["normalizer"].to_string().contains("Prepend")));
+    } else {
+        let cut = Cut::in_tokenizer(&tokenizer).ok_or_else(|| {
+            fault(format!("no name in a GGUF file stands for its pre-tokenizer {}", tokenizer["pre_tokenizer"]))
+        })?;
+        add("ggml.model", Entry::Text("gpt2".into()));
+        add("ggml.pre", Entry::Text(cut.name().into()));
+        let merges = merges.iter().map(|[left, right]| Entry::Text(format!("{left} {right}")));
+        add("ggml.merges", Entry::Array(merges.collect()));
+    }
+    add("ggml.tokens", Entry::Array(tokens.texts.into_iter().map(Entry::Text).collect()));
+    add("ggml.token_type", Entry::Array(tokens.kinds.into_iter().map(Entry::Signed).collect()));
+    let special = &checkpoint.special;
+    let id = |token: &Option<String>| token.as_ref().and_then(|token| checkpoint.tokenizer.token_to_id(token));
+    let eos = id(&special.eos).or(checkpoint.end_tokens.first().copied());
+    let eot = checkpoint.end_tokens.iter().copied().find(|&end| Some(end) != eos);
+    let named = checkpoint.config.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    let bos = id(&special.bos).or(named);
+    let first =
+        checkpoint.tokenizer.encode("a", true).map_err(|error| fault(error.to_string()))?.get_ids().first().copied();
+    add("ggml.add_bos_token", Entry::Bool(first.is_some() && first == bos));
+    add("ggml.add_eos_token", Entry::Bool(false));
+    for (key, id) in
+        [("bos", bos), ("eos", eos), ("eot", eot), ("padding", id(&special.pad)), ("unknown", id(&special.unk))]
+    {
+        if let Some(id) = id {
+            add(&format!("ggml.{key}_token_id"), Entry::Unsigned(id));
+        }
+    }
+    if let Some(template) = &checkpoint.chat_template {
+        add("chat_template", Entry::Text(template.clone()));
+    }
+    Ok(entries)
+}
+
+/// The merges of a BPE model, which `tokenizer.json` has as pairs or as two words.
+fn merges(model: &Value) -> Vec<[String; 2]> {
+    let pair = |merge: &Value| match merge {
+        Value::Array(pair) => Some([pair.first()?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned()]),
+        merge => merge.as_str()?.split_once(' ').map(|(left, right)| [left.to_owned(), right.to_owned()]),
+    };
+    model["merges"].as_array().into_iter().flatten().filter_map(pair).collect()
+}
+
+/// Tokens in the order of their ids, and what each is.
+struct Tokens {
+    texts: Vec<String>,
+    kinds: Vec<i32>,
+}
+
+impl Tokens {
+    fn of(tokenizer: &Value, rows: usize) -> Self {
+        let added = tokenizer["added_tokens"].as_array().into_iter().flatten().filter_map(|token| {
+            let kind = if token["special"] == true { CONTROL } else { USER_DEFINED };
+            Some((token["content"].as_str()?, token["id"].as_u64()?, kind))
+        });
+        let known = tokenizer["model"]["vocab"].as_object().into_iter().flatten();
+        let known = known.filter_map(|(text, id)| Some((text.as_str(), id.as_u64()?, NORMAL)));
+        let all: Vec<_> = known.chain(added).collect();
+        let count = all.iter().map(|(_, id, _)| *id as usize + 1).max().unwrap_or(0).max(rows);
+        let mut tokens =
+            Self { texts: (0..count).map(|id| format!("[PAD{id}]")).collect(), kinds: vec![UNUSED; count] };
+        for (text, id, kind) in all {
+            tokens.texts[id as usize] = text.to_owned();
+            tokens.kinds[id as usize] = kind;
+        }
+        tokens
+    }
+
+    /// The kinds that SentencePiece has beside the others.
+    fn mark_pieces(&mut self, unknown: Option<&str>) {
+        for (text, kind) in self.texts.iter().zip(&mut self.kinds) {
+            if Some(text.as_str()) == unknown {
+                *kind = UNKNOWN;
+            } else if text.len() == 6 && text.starts_with("<0x") && text.ends_with('>') {
+                *kind = BYTE;
+            }
+        }
+    }
+
+    /// Scores by which pieces are built in the order of the merges; what is not built comes after all that is.
+    fn scores(&self, merges: &[[String; 2]]) -> Vec<Entry> {
+        let mut ranks = HashMap::new();
+        for (rank, [left, right]) in merges.iter().enumerate() {
+            ranks.entry(format!("{left}{right}")).or_insert(rank);
+        }
+        let mut last = merges.len();
+        let mut score = |(text, &kind): (&String, &i32)| match (kind, ranks.get(text)) {
+            (NORMAL, Some(&rank)) => -(rank as f32),
+            (NORMAL, None) => {
+                last += 1;
+                -(last as f32)
+            }
+            _ => 0.0,
+        };
+        self.texts.iter().zip(&self.kinds).map(|token| Entry::Float(score(token))).collect()
+    }
+}
