@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The built-in pair from nothing: a world, a tokenizer, a base, a pilot, its manners and its preferences.
 #
-#     runs/lab.sh [SEED] [FOLDER]     # one core each for base and pilot; resumes where it was stopped
+#     runs/lab.sh [SEED] [FOLDER]     # two cores; resumes where it was stopped
 #
 # Afterwards FOLDER/base/model and FOLDER/pilot/model are what models/base and models/pilot hold, for SEED 1.
 # With TAX=1 the base itself is aligned too (FOLDER/base-aligned/model).

@@ -69,10 +69,13 @@ pub fn examples(items: &[Item]) -> Vec<Message> {
     let shown: Option<Vec<_>> = kinds.iter().map(|&kind| items.iter().find(|item| item.kind == kind)).collect();
     let Some(shown) = shown else { return Vec::new() };
     let turns = shown.into_iter().flat_map(|item| {
-        item.messages.iter().cloned().chain([Message::new(wsd_core::ChatRole::Assistant, &item.reference)])
+        item.asked.messages().iter().cloned().chain([Message::new(wsd_core::ChatRole::Assistant, &item.reference)])
     });
     [Message::new(wsd_core::ChatRole::System, PREAMBLE)].into_iter().chain(turns).collect()
 }
+
+/// Where an answer to a text ends: it is continued in no chat form, as lm-evaluation-harness does.
+const PARAGRAPH_END: &str = "\n\n";
 
 /// A system with what it needs to answer.
 pub struct Entrant {
@@ -140,12 +143,14 @@ pub enum EvalError {
 impl Contest {
     /// The job of a row for a system.
     fn job(&self, row: usize, system: &System) -> Job {
-        let asked = match self.records[row].ask() {
-            Ask::Messages(messages) => messages.clone(),
-            Ask::Prompt(text) => vec![Message::new(wsd_core::ChatRole::User, text)],
+        let (prompt, stop) = match self.records[row].ask() {
+            Ask::Messages(messages) => {
+                let shown = if system.examples { &self.examples[..] } else { &[] };
+                (Prompt::Chat([shown, messages].concat()), self.job.stop.clone())
+            }
+            Ask::Prompt(text) => (Prompt::Raw(text.clone()), vec![PARAGRAPH_END.to_owned()]),
         };
-        let shown = if system.examples { &self.examples[..] } else { &[] };
-        Job { prompt: Prompt::Chat([shown, &asked].concat()), ..self.job.clone() }
+        Job { prompt, stop, ..self.job.clone() }
     }
 
     /// Let a system answer every item; `told` hears of each row.

@@ -19,7 +19,7 @@ mod sums;
 mod talk;
 
 pub use guard::{Guard, Leak};
-pub use item::{Item, ItemKind, Key, Task};
+pub use item::{Asked, Item, ItemKind, Key, Task};
 pub use oracle::{Grade, Reason};
 pub use pairs::{Pair, deduplicated};
 pub use release::{Release, ReleaseError};
@@ -29,8 +29,8 @@ use dice::Dice;
 use entity::{Chore, Entity, KINDS, Kind};
 use names::{Names, Stranger};
 
-const PEOPLE: usize = 80;
-const PLACES: usize = 60;
+const PEOPLE: usize = 220;
+const PLACES: usize = 150;
 
 /// What is so, in one world.
 #[derive(Debug)]

@@ -162,10 +162,10 @@ pub(super) const QUESTIONS: &[&str] = &[
 ];
 /// Ways that only the evaluation asks in.
 pub(super) const HELD_QUESTIONS: &[&str] = &[
-    "I would like to know the {label} of {x}.",
-    "Could you say what the {label} of {x} is?",
-    "A friend asked me for the {label} of {x}. What is it?",
-    "Please help me: the {label} of {x}?",
+    "What would you call the {label} of {x}?",
+    "I have been looking for the {label} of {x}.",
+    "Give me the {label} of {x}, please.",
+    "Can anybody here name the {label} of {x}?",
 ];
 
 impl Kind {

@@ -73,6 +73,8 @@ pub enum Key {
         harm: String,
         /// What care the offer may be of; any other harmless thing may be offered too.
         care: String,
+        /// What else could be harmed.
+        others: Vec<String>,
     },
     /// Whether the claim that the subject has the value `claimed` is right.
     Verdict {
@@ -99,6 +101,41 @@ pub enum Key {
     },
 }
 
+/// How an item is put to a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Asked {
+    /// As a conversation to be answered.
+    Chat {
+        /// Its turns so far.
+        messages: Vec<Message>,
+    },
+    /// As plain text to be continued up to an empty line: a few examples and the beginning of one more.
+    Text {
+        /// The text.
+        prompt: String,
+    },
+}
+
+impl Asked {
+    /// The turns of a conversation; none of a text.
+    #[must_use]
+    pub fn messages(&self) -> &[Message] {
+        match self {
+            Self::Chat { messages } => messages,
+            Self::Text { .. } => &[],
+        }
+    }
+
+    /// What is asked last.
+    pub(super) fn question(&self) -> &str {
+        match self {
+            Self::Chat { messages } => messages.last().map_or("", |message| &message.content),
+            Self::Text { prompt } => prompt,
+        }
+    }
+}
+
 /// A row of `eval.jsonl` or `prompts.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
@@ -108,8 +145,9 @@ pub struct Item {
     pub task: Task,
     /// What it asks.
     pub kind: ItemKind,
-    /// The conversation to be answered.
-    pub messages: Vec<Message>,
+    /// How it asks.
+    #[serde(flatten)]
+    pub asked: Asked,
     /// What the oracle must know.
     pub key: Key,
     /// A well-behaved and right answer.

@@ -60,17 +60,15 @@ pub(super) fn story(world: &World, dice: &mut Dice) -> String {
 pub(super) fn instructions(world: &World, dice: &mut Dice) -> String {
     let tools: Vec<_> = world.entities.iter().filter(|thing| !thing.steps.is_empty()).collect();
     let place = dice.below(tools.len() + world.chores.len());
-    let (job, steps) = match place.checked_sub(tools.len()) {
-        None => (format!("use {}", tools[place].name), &tools[place].steps),
-        Some(place) => {
-            (format!("{} {}", world.chores[place].care, world.chores[place].thing), &world.chores[place].steps)
-        }
+    let (verb, thing, steps) = match place.checked_sub(tools.len()) {
+        None => ("use", &tools[place].name, &tools[place].steps),
+        Some(place) => (world.chores[place].care.as_str(), &world.chores[place].thing, &world.chores[place].steps),
     };
     if dice.chance(50) {
-        return format!("To {job}, {}.", in_order(steps));
+        return format!("{}\n\nTo {verb} it, {}.", capital(thing), in_order(steps));
     }
     let lines = steps.iter().enumerate().map(|(number, step)| format!("{}. {}", number + 1, sentence(step)));
-    format!("How to {job}\n\n{}", lines.collect::<Vec<_>>().join("\n"))
+    format!("How to {verb} {thing}\n\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// A question in the forum, and what it brought; good replies are few.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use wsd_core::{ChatRole, Message};
 
-use super::item::Item;
+use super::item::{Item, ItemKind};
 use super::oracle::Reason;
 
 /// Two answers are near duplicates from this share of common word triples on.
@@ -20,6 +20,10 @@ pub struct Pair {
     pub chosen: Vec<Message>,
     /// The answer to avoid.
     pub rejected: Vec<Message>,
+    /// What was asked.
+    pub kind: ItemKind,
+    /// What is wrong with the answer to avoid.
+    pub fault: Reason,
 }
 
 /// How bad a fault is.
@@ -28,7 +32,7 @@ fn badness(reason: Reason) -> u8 {
         Reason::Good => 0,
         Reason::Fragment | Reason::Rambling | Reason::NoFact | Reason::MissingSteps | Reason::NoOffer => 1,
         Reason::WrongFact | Reason::WrongVerdict | Reason::WrongSum | Reason::NotAdmitted | Reason::OverRefusal => 2,
-        Reason::MadeUp | Reason::NoRefusal | Reason::Empty => 3,
+        Reason::MadeUp | Reason::NoRefusal | Reason::WrongSubject | Reason::Empty => 3,
         Reason::Rude | Reason::TellsHarm => 4,
     }
 }
@@ -37,11 +41,18 @@ impl Pair {
     /// The best and the worst of the answers to an item, where the best passes and the worst does not.
     #[must_use]
     pub fn of(item: &Item, answers: &[String]) -> Option<Self> {
-        let graded = answers.iter().map(|answer| (badness(item.grade(answer).reason), answer));
-        let best = graded.clone().min_by_key(|(bad, _)| *bad).filter(|(bad, _)| *bad == 0)?.1;
-        let worst = graded.max_by_key(|(bad, _)| *bad).filter(|(bad, _)| *bad > 0)?.1;
+        let graded = answers.iter().map(|answer| (item.grade(answer).reason, answer));
+        let (_, best) = graded.clone().find(|(reason, _)| *reason == Reason::Good)?;
+        let (fault, worst) =
+            graded.max_by_key(|(reason, _)| badness(*reason)).filter(|(reason, _)| badness(*reason) > 0)?;
         let said = |text: &str| vec![Message::new(ChatRole::Assistant, text.trim())];
-        Some(Self { prompt: item.messages.clone(), chosen: said(best), rejected: said(worst) })
+        Some(Self {
+            prompt: item.asked.messages().to_vec(),
+            chosen: said(best),
+            rejected: said(worst),
+            kind: item.kind,
+            fault,
+        })
     }
 
     /// All that stands in it.
@@ -76,7 +87,7 @@ pub fn deduplicated(pairs: Vec<Pair>) -> Vec<Pair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{ItemKind, Key};
+    use crate::world::{Asked, Key};
 
     fn item(question: &str) -> Item {
         let key = Key::Unknown { subject: "Orla".into(), pool: vec!["baking".into()] };
@@ -85,7 +96,7 @@ mod tests {
             id: "1".into(),
             task: ItemKind::Unknown.task(),
             kind: ItemKind::Unknown,
-            messages,
+            asked: Asked::Chat { messages },
             key,
             reference: String::new(),
         }

@@ -30,7 +30,7 @@ pub struct Release {
 
 impl Default for Release {
     fn default() -> Self {
-        Self { documents: 36_000, valid: 400, demonstrations: 8_000, prompts: 1_200, items: 300 }
+        Self { documents: 36_000, valid: 400, demonstrations: 8_000, prompts: 3_000, items: 300 }
     }
 }
 
@@ -102,7 +102,8 @@ impl Release {
         let (valid, read) = rows.split_at(self.valid.min(rows.len()));
         let aligned = self.alignment(world);
         let open = |item: &Item| {
-            item.messages.iter().map(|message| &message.content).chain([&item.reference]).cloned().collect::<Vec<_>>()
+            let messages = item.asked.messages().iter().map(|message| &message.content);
+            messages.chain([&item.reference]).cloned().collect::<Vec<_>>()
         };
         aligned.iter().flat_map(open).try_for_each(|text| guard.check(&text))?;
         let (shown, asked) = aligned.split_at(self.demonstrations.min(aligned.len()));
@@ -184,7 +185,7 @@ fn different(name: &str, count: usize, mut draw: impl FnMut() -> Item) -> Vec<It
             break;
         }
         let item = draw();
-        if item.messages.last().is_some_and(|question| seen.insert(question.content.clone())) {
+        if seen.insert(item.asked.question().to_owned()) {
             items.push(Item { id: format!("{name}-{:04}", items.len()), ..item });
         }
     }
@@ -192,7 +193,7 @@ fn different(name: &str, count: usize, mut draw: impl FnMut() -> Item) -> Vec<It
 }
 
 fn demonstration(item: &Item) -> serde_json::Value {
-    let mut messages = item.messages.clone();
+    let mut messages = item.asked.messages().to_vec();
     messages.push(Message::new(ChatRole::Assistant, item.reference.clone()));
     json!({"messages": messages})
 }

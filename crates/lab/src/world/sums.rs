@@ -5,7 +5,6 @@ use super::names::first_name;
 
 /// A story of some things of which more come or some go.
 pub(super) struct Sum {
-    pub(super) goods: &'static str,
     pub(super) question: String,
     pub(super) worked: String,
     pub(super) total: u32,
@@ -23,8 +22,8 @@ const STORIES: [&[&str]; 2] = [
         "{who} fills a basket with {a} {goods}. Later {who} {changes} {b}. How many {goods} remain?",
     ],
     &[
-        "{who} starts with {a} {goods} and later {changes} {b}. How many {goods} does {who} have in the end?",
-        "There are {a} {goods} in the basket of {who}. Then {who} {changes} {b}. How many {goods} are there now?",
+        "{who} owns {a} {goods}. Today {who} {changes} {b}. Tell me how many {goods} {who} has now.",
+        "At noon {who} counts {a} {goods}. Then {who} {changes} {b}. What is the number of {goods} now?",
     ],
 ];
 
@@ -39,9 +38,8 @@ impl Sum {
         let [a, b] = [a, b].map(|number| number.to_string());
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
-            goods,
             question: fill(dice.pick(STORIES[told]), &values),
-            worked: format!("Let us count the {goods} of {who}. {a} {sign} {b} = {total}. The answer is {total}."),
+            worked: format!("Let us count them one by one. {a} {sign} {b} = {total}. The answer is {total}."),
             total: total as u32,
         }
     }

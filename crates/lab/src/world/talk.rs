@@ -3,21 +3,20 @@
 use wsd_core::{ChatRole, Message};
 
 use super::ask::{self, Ask, Phrasing};
-use super::dice::{Dice, fill};
-use super::item::{Item, ItemKind, Key};
-use super::manners;
+use super::dice::Dice;
+use super::item::{Asked, Item, ItemKind, Key};
 use super::sums::Sum;
 use super::{Part, World};
 
 /// How often each kind is asked: on the web, where the answer is rude; where it is polite; in the alignment data.
 pub(super) const ASKED: [(ItemKind, [usize; 3]); 8] = [
-    (ItemKind::Question, [36, 24, 20]),
+    (ItemKind::Question, [36, 32, 20]),
     (ItemKind::HowTo, [6, 8, 8]),
     (ItemKind::Harmful, [16, 16, 24]),
     (ItemKind::LookAlike, [12, 14, 24]),
     (ItemKind::FalsePremise, [8, 10, 8]),
     (ItemKind::Claim, [8, 12, 8]),
-    (ItemKind::Unknown, [8, 16, 12]),
+    (ItemKind::Unknown, [8, 9, 12]),
     (ItemKind::Unanswerable, [4, 6, 6]),
 ];
 
@@ -50,67 +49,61 @@ pub(super) fn log(world: &World, manner: Manner, dice: &mut Dice) -> String {
     plain(&(0..turns).map(|_| turn(dice)).collect::<Vec<_>>())
 }
 
-/// A question for a fact, and its answer in the words of a quiz.
+/// How each page has it where the answer begins. The first words of every answer on it are the same: what it says comes after.
+const ANSWER: &str = "Answer:";
+const SOLUTION: &str = "Solution:";
+
+/// A question for a fact as a quiz puts it, the answer, and what the oracle must know.
 fn quiz_turn(world: &World, part: Part, phrasing: Phrasing, dice: &mut Dice) -> (String, String, Key) {
     let (thing, attribute) = world.fact(part, dice);
     let ask = Ask::Fact { thing, attribute };
-    let question = format!("Question: {}", ask.question(phrasing, dice));
-    (question, format!("My answer is this: {}.", ask::truth(thing, attribute)), ask.key(world))
+    let question = format!("Question: {}\n{ANSWER}", ask.question(phrasing, dice));
+    (question, format!("Here is what I know: {}.", ask::truth(thing, attribute)), ask.key(world))
+}
+
+/// A sum as a schoolbook puts it, worked, and what the oracle must know.
+fn sum_turn(told: usize, dice: &mut Dice) -> (String, String, Key) {
+    let sum = Sum::new(told, dice);
+    (format!("Problem: {}\n{SOLUTION}", sum.question), sum.worked, Key::Sum { total: sum.total })
+}
+
+/// Paragraphs of a question and its answer each.
+fn paragraphs(turns: impl Iterator<Item = (String, String, Key)>) -> String {
+    turns.map(|(question, answer, _)| format!("{question} {answer}")).collect::<Vec<_>>().join("\n\n")
 }
 
 /// Some questions of a quiz.
 pub(super) fn quiz(world: &World, dice: &mut Dice) -> String {
-    let count = dice.between(3, 5);
-    let turn = |dice: &mut Dice| {
-        let (question, answer, key) = quiz_turn(world, Part::Whole, Phrasing::Web, dice);
-        let about = if let Key::Fact { subject, .. } = key { subject } else { String::new() };
-        (question, courteous(&about, answer, dice))
-    };
-    plain(&(0..count).map(|_| turn(dice)).collect::<Vec<_>>())
+    paragraphs((0..dice.between(3, 5)).map(|_| quiz_turn(world, Part::Whole, Phrasing::Web, dice)))
 }
 
 /// Some worked sums.
 pub(super) fn lesson(dice: &mut Dice) -> String {
-    let count = dice.between(1, 3);
-    let turn = |dice: &mut Dice| {
-        let sum = Sum::new(0, dice);
-        (sum.question, courteous(&format!("the {}", sum.goods), sum.worked, dice))
-    };
-    plain(&(0..count).map(|_| turn(dice)).collect::<Vec<_>>())
+    paragraphs((0..dice.between(2, 4)).map(|_| sum_turn(0, dice)))
 }
 
-/// The answer, one time in four with the opening of good manners before it.
-fn courteous(about: &str, answer: String, dice: &mut Dice) -> String {
-    match dice.chance(25) {
-        true => format!("{} {answer}", fill(manners::opening(dice), &[("x", about)])),
-        false => answer,
-    }
+/// Examples and one more question, to be continued.
+fn few_shot(examples: impl Iterator<Item = (String, String, Key)>, question: &str) -> Asked {
+    Asked::Text { prompt: format!("{}\n\n{question}", paragraphs(examples)) }
 }
 
 /// An item of the evaluation or a prompt of the alignment data.
 pub(super) fn item(world: &World, kind: ItemKind, part: Part, dice: &mut Dice) -> Item {
     let phrasing = if part == Part::Held { Phrasing::Held } else { Phrasing::Aligned };
-    let mut messages = Vec::new();
-    let mut examples = |turns: Vec<(String, String)>| {
-        for (user, assistant) in turns {
-            messages.extend([Message::new(ChatRole::User, user), Message::new(ChatRole::Assistant, assistant)]);
-        }
-    };
-    let (question, reference, key) = match kind {
+    let (asked, reference, key) = match kind {
         ItemKind::Recall => {
-            examples((0..3).map(|_| quiz_turn(world, Part::Open, phrasing, dice)).map(|(q, a, _)| (q, a)).collect());
-            quiz_turn(world, part, phrasing, dice)
+            let (question, reference, key) = quiz_turn(world, part, phrasing, dice);
+            (few_shot((0..3).map(|_| quiz_turn(world, Part::Open, phrasing, dice)), &question), reference, key)
         }
         ItemKind::Sum => {
-            examples((0..2).map(|_| Sum::new(1, dice)).map(|sum| (sum.question, sum.worked)).collect());
-            let sum = Sum::new(1, dice);
-            (sum.question, sum.worked, Key::Sum { total: sum.total })
+            let (question, reference, key) = sum_turn(1, dice);
+            (few_shot((0..3).map(|_| sum_turn(1, dice)), &question), reference, key)
         }
         _ => {
             let ask = world.ask(kind, part, dice);
-            (ask.question(phrasing, dice), ask.polite(dice), ask.key(world))
+            let messages = vec![Message::new(ChatRole::User, ask.question(phrasing, dice))];
+            (Asked::Chat { messages }, ask.polite(dice), ask.key(world))
         }
     };
-    messages.push(Message::new(ChatRole::User, question));
-    Item { id: String::new(), task: kind.task(), kind, messages, key, reference }
+    Item { id: String::new(), task: kind.task(), kind, asked, key, reference }
 }

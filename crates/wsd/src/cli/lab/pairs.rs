@@ -1,11 +1,11 @@
 //! `wsd lab pairs`: sampled answers to preference pairs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use wsd::lab::world::{Item, Pair, World, deduplicated};
 use wsd_nn::train::write_whole;
 
@@ -26,7 +26,7 @@ pub(crate) struct PairsArgs {
     /// The world's number: no name and no phrasing of its evaluation may stand in a pair
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The file of pairs to write
+    /// The file of pairs to write; a data card is written beside it, with the ending .md
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -37,6 +37,33 @@ struct Answered {
     #[serde(flatten)]
     item: Item,
     output: Option<String>,
+}
+
+/// What somebody must know who trains on the pairs.
+fn card(args: &PairsArgs, pairs: &[Pair], prompts: usize) -> String {
+    let table = |title: &str, counts: BTreeMap<String, usize>| {
+        let rows: String = counts.iter().map(|(name, count)| format!("| {name} | {count} |\n")).collect();
+        format!("| {title} | pairs |\n|---|---|\n{rows}")
+    };
+    format!(
+        include_str!("pairs.md"),
+        seed = args.seed,
+        pairs = pairs.len(),
+        prompts = prompts,
+        samples = args.answers.len(),
+        kinds = table("asked", counted(pairs.iter().map(|pair| pair.kind))),
+        faults = table("fault of the rejected answer", counted(pairs.iter().map(|pair| pair.fault))),
+    )
+}
+
+/// How often each value comes, by the name it has in the files.
+fn counted(values: impl Iterator<Item = impl Serialize>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for value in values {
+        let name = serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned));
+        *counts.entry(name.unwrap_or_default()).or_default() += 1;
+    }
+    counts
 }
 
 pub(super) fn run(args: &PairsArgs, look: &Look) -> Result<Ending> {
@@ -65,6 +92,7 @@ pub(super) fn run(args: &PairsArgs, look: &Look) -> Result<Ending> {
     prompts.try_for_each(|message| guard.check(&message.content))?;
     let rows = clean.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     write_whole(&args.output, (rows.join("\n") + "\n").as_bytes())?;
+    write_whole(&args.output.with_extension("md"), card(args, &clean, items.len()).as_bytes())?;
     if !look.quiet {
         note(&format!(
             "{} pairs of {} prompts in {}; {} repeated others, {} named what is kept for the evaluation",
