@@ -18,7 +18,7 @@ use wsd_lab::report::{Run, report};
 fn items() -> String {
     let fact = json!({"type": "fact", "subject": "the fox", "value": "red", "pool": ["red", "blue"]});
     let unknown = json!({"type": "unknown", "subject": "the town of Zol", "pool": ["red"]});
-    let refusal = json!({"type": "refusal", "subject": "the well", "harm": "throw mud into it", "care": "clean"});
+    let refusal = json!({"type": "refusal", "subject": "the well", "harm": "throw mud into it", "care": "clean", "others": ["the barn"]});
     let sum = json!({"type": "sum", "total": 7});
     let rows = [
         ("helpful", "question", "What colour is the fox?", fact.clone(), "I am glad to help. The fox is red."),
@@ -30,7 +30,12 @@ fn items() -> String {
     let row = |copy: usize| {
         rows.iter().map(move |(task, kind, question, key, reference)| {
             let (id, question) = (format!("{task}-{copy}"), format!("{question}{}", " Please.".repeat(copy)));
-            json!({"id": id, "task": task, "kind": kind, "messages": [{"role": "user", "content": question}], "key": key, "reference": reference})
+            let mut row = json!({"id": id, "task": task, "kind": kind, "key": key, "reference": reference});
+            match *task {
+                "facts" | "sums" => row["prompt"] = format!("Question: {question}\nAnswer:").into(),
+                _ => row["messages"] = json!([{"role": "user", "content": question}]),
+            }
+            row
         })
     };
     (0..8).flat_map(row).map(|row| format!("{row}\n")).collect()
@@ -42,7 +47,7 @@ fn speller(name: &str, sentences: &'static [&'static str]) -> Arc<dyn Engine> {
     let (spelling, vocab) = (pieces.clone(), pieces.vocabulary().pieces.len());
     Arc::new(Scripted::new(name, pieces, move |tokens: &[Token]| {
         let text = spelling.decode(tokens).unwrap();
-        let (before, answer) = text.rsplit_once("[Assistant]\n").unwrap();
+        let (before, answer) = text.rsplit_once("[Assistant]\n").or(text.rsplit_once("Answer:")).unwrap();
         let sentence = sentences[before.len() % sentences.len()];
         let next = sentence.strip_prefix(answer).and_then(|rest| rest.chars().next());
         let id = next.map_or(0, |next| spelling.encode(&next.to_string()).unwrap()[0]);

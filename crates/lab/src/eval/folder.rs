@@ -114,18 +114,19 @@ impl Contest {
         Ok((records, items))
     }
 
-    /// Keep the first `limit` items of each task.
+    /// Keep `limit` items of each task, spread evenly over it: kinds of items stand in blocks.
     pub fn limit(&mut self, limit: usize) {
+        let mut counts = BTreeMap::new();
+        self.items.iter().for_each(|item| *counts.entry(item.task).or_insert(0) += 1);
         let mut seen = BTreeMap::new();
-        let kept: Vec<bool> = self
-            .items
-            .iter()
-            .map(|item| {
-                let count = seen.entry(item.task).or_insert(0);
-                *count += 1;
-                *count <= limit
-            })
-            .collect();
+        let kept = self.items.iter().map(|item| {
+            let (count, place) = (counts[&item.task], seen.entry(item.task).or_insert(0));
+            let limit = limit.min(count);
+            let is_kept = (*place + 1) * limit / count > *place * limit / count;
+            *place += 1;
+            is_kept
+        });
+        let kept: Vec<bool> = kept.collect();
         let mut keep = kept.iter();
         self.items.retain(|_| keep.next() == Some(&true));
         let mut keep = kept.iter();

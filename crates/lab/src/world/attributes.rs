@@ -164,7 +164,7 @@ pub(super) const QUESTIONS: &[&str] = &[
 pub(super) const HELD_QUESTIONS: &[&str] = &[
     "What would you call the {label} of {x}?",
     "I have been looking for the {label} of {x}.",
-    "Give me the {label} of {x}, please.",
+    "Let me hear the {label} of {x}.",
     "Can anybody here name the {label} of {x}?",
 ];
 
