@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use wsd_core::Sampling;
 
@@ -132,38 +133,45 @@ fn agree(ours: &Value, theirs: &Value, place: &str) {
     }
 }
 
-/// What transformers computes: two sequences with their scores and what is written after them.
-struct Reference([(Vec<Token>, Vec<Option<f64>>, Vec<Token>); 2]);
+/// A sequence as transformers has it: its scores, and what is written after it.
+#[derive(Deserialize)]
+struct Sequence {
+    ids: Vec<Token>,
+    logprobs: Vec<Option<f64>>,
+    greedy: Vec<Token>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    a: Sequence,
+    b: Sequence,
+}
 
 impl Reference {
     fn open(folder: &Path) -> Self {
-        let value: Value = serde_json::from_slice(&fs_err::read(folder.join("hf_reference.json")).unwrap()).unwrap();
-        let part = |name: &str, key: &str| value[name][key].clone();
-        Self(["a", "b"].map(|name| {
-            let scores = serde_json::from_value(part(name, "logprobs")).unwrap();
-            let list = |key: &str| serde_json::from_value(part(name, key)).unwrap();
-            (list("ids"), scores, list("greedy"))
-        }))
+        serde_json::from_slice(&fs_err::read(folder.join("hf_reference.json")).unwrap()).unwrap()
+    }
+
+    fn find(&self, fits: impl Fn(&Sequence) -> bool) -> Option<&Sequence> {
+        [&self.a, &self.b].into_iter().find(|sequence| fits(sequence))
     }
 
     /// The scores of a list that one of the sequences begins with.
     fn scores(&self, list: &[Token]) -> Option<Vec<f64>> {
-        let (_, scores, _) = self.0.iter().find(|(ids, ..)| ids.starts_with(list))?;
-        Some(scores[..list.len()].iter().map(|score| score.unwrap_or(f64::NAN)).collect())
+        let sequence = self.find(|sequence| sequence.ids.starts_with(list))?;
+        Some(sequence.logprobs[..list.len()].iter().map(|score| score.unwrap_or(f64::NAN)).collect())
     }
 
     /// What is written after a list.
     fn greedy(&self, list: &[Token]) -> Option<&[Token]> {
-        self.0.iter().find(|(ids, ..)| ids == list).map(|(.., greedy)| greedy.as_slice())
+        self.find(|sequence| sequence.ids == list).map(|sequence| sequence.greedy.as_slice())
     }
 
     /// A list with the token after it.
     fn next(&self, list: &[Token]) -> Option<Vec<Token>> {
-        let of = |(ids, _, greedy): &(Vec<Token>, _, Vec<Token>)| {
-            let whole = [ids.as_slice(), greedy].concat();
-            whole.starts_with(list).then(|| whole[..=list.len()].to_vec())
-        };
-        self.0.iter().find_map(of)
+        let whole = |sequence: &Sequence| [sequence.ids.as_slice(), &sequence.greedy].concat();
+        let sequence = self.find(|sequence| whole(sequence).starts_with(list))?;
+        Some(whole(sequence)[..=list.len()].to_vec())
     }
 }
 
@@ -262,7 +270,7 @@ fn tokenize(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> 
     if capture.status != 200 {
         return false;
     }
-    let sequence = &reference.0[0].0[1..];
+    let sequence = &reference.a.ids[1..];
     let asked = match (capture.path.as_str(), ["prompt", "content"].iter().find_map(|name| capture.body[name].as_str()))
     {
         ("/tokenize", Some(text)) => {
