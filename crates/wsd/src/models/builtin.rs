@@ -22,7 +22,7 @@ macro_rules! builtin {
         }
     };
     (@files $folder:literal: $($file:literal)*) => {
-        [$(($file, include_bytes!(concat!("../../../../models/", $folder, "/", $file)) as &[u8]),)*]
+        [$(($file, include_bytes!(concat!("../../models/", $folder, "/", $file)) as &[u8]),)*]
     };
 }
 
