@@ -36,25 +36,36 @@ fn for_one_vocabulary(prompt: &Prompt, draft: &Text, base: &Text) -> Result<()> 
 
 /// Let one model write on until the answer ends.
 async fn to_the_end(session: &mut dyn Session, by: Role, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-    let plan = Plan { max_tokens: answer.room(), sampling: job.sampling.of(by), top_logprobs: job.top_logprobs };
-    let (started, mut written) = (Instant::now(), 0);
+    let (_, done) = write_on(session, answer.room(), by, job, answer).await?;
+    Ok(done.unwrap_or(FinishReason::Length))
+}
+
+/// Let one model write at most `count` tokens of the answer: how many it wrote, and why the answer ended where it did.
+async fn write_on(
+    session: &mut dyn Session,
+    count: usize,
+    by: Role,
+    job: &Job,
+    answer: &mut Answer,
+) -> Result<(usize, Option<FinishReason>)> {
+    let plan = Plan { max_tokens: count, sampling: job.sampling.of(by), top_logprobs: job.top_logprobs };
+    let (started, mut written, mut done) = (Instant::now(), 0, None);
     let mut steps = session.generate(&plan);
-    let mut reason = None;
-    while reason.is_none() {
+    while done.is_none() {
         match steps.next().await.transpose()? {
             Some(Step::Token(sampled)) => {
                 written += 1;
-                if let Flow::Done(done) = answer.token(TokenRecord::new(sampled, by)).await? {
-                    reason = Some(done);
+                if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, by)).await? {
+                    done = Some(reason);
                 }
             }
-            Some(Step::End(Stop::End)) => reason = Some(FinishReason::Stop),
-            Some(Step::End(Stop::Length)) | None => reason = Some(FinishReason::Length),
+            Some(Step::End(Stop::End)) => done = Some(FinishReason::Stop),
+            Some(Step::End(Stop::Length)) | None => break,
         }
     }
     drop(steps);
     answer.call(Call::since(started, by, CallKind::Generate, written)).await;
-    Ok(reason.unwrap_or(FinishReason::Length))
+    Ok((written, done))
 }
 
 /// Let the draft write the next chunk.

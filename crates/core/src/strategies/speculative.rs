@@ -14,12 +14,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 
-use super::{render, to_the_end, write_chunk};
+use super::{render, to_the_end, write_chunk, write_on};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, FinishReason, Flow, Job, Plan, Result, Role, Sampling, Session, Step, Stop,
+    Answer, Bridge, Call, CallKind, Engine, FinishReason, Flow, Job, Plan, Result, Role, Sampling, Session, Step,
     Strategy, Token, TokenRecord,
 };
 
@@ -113,24 +112,8 @@ async fn alone(
     answer: &mut Answer,
 ) -> Result<Option<FinishReason>> {
     let started = Instant::now();
-    let plan = Plan { max_tokens: count, sampling: job.sampling.of(Role::Base), top_logprobs: job.top_logprobs };
-    let (mut written, mut done) = (0, None);
-    let mut steps = base.generate(&plan);
-    while done.is_none() {
-        match steps.next().await.transpose()? {
-            Some(Step::Token(sampled)) => {
-                written += 1;
-                if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, Role::Base)).await? {
-                    done = Some(reason);
-                }
-            }
-            Some(Step::End(Stop::End)) => done = Some(FinishReason::Stop),
-            Some(Step::End(Stop::Length)) | None => break,
-        }
-    }
-    drop(steps);
+    let (written, done) = write_on(base, count, Role::Base, job, answer).await?;
     pace.alone(written, started.elapsed().as_secs_f64());
-    answer.call(Call::since(started, Role::Base, CallKind::Generate, written)).await;
     Ok(done)
 }
 
