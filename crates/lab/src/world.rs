@@ -26,11 +26,11 @@ pub use release::{Release, ReleaseError};
 
 use ask::Ask;
 use dice::Dice;
-use entity::{Chore, Entity, KINDS, Kind};
+use entity::{Chore, Entity, Kind};
 use names::{Names, Stranger};
 
-const PEOPLE: usize = 220;
-const PLACES: usize = 150;
+const PEOPLE: usize = 160;
+const PLACES: usize = 120;
 
 /// What is so, in one world.
 #[derive(Debug)]
@@ -122,10 +122,10 @@ impl World {
         self.entities.iter().filter(|thing| thing.kind == kind && part.has(thing.is_held)).collect()
     }
 
-    /// A thing and one of its attributes; every kind of thing as often as the others.
+    /// A thing and one of its attributes; every thing as often as the others.
     fn fact(&self, part: Part, dice: &mut Dice) -> (&Entity, usize) {
-        let of_kind = self.things(part, dice.pick(&KINDS));
-        let thing: &Entity = dice.pick(&of_kind);
+        let things: Vec<_> = self.entities.iter().filter(|thing| part.has(thing.is_held)).collect();
+        let thing: &Entity = dice.pick(&things);
         (thing, dice.below(thing.values.len()))
     }
 

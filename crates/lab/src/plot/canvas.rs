@@ -17,7 +17,7 @@ text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fil
 .title{font-weight:600;font-size:13px}.faint{fill:#6b7280;font-size:11px}.cell{font-size:10.5px}.pale{fill:#fff}.ink{fill:#1f2937}\
 .paper{fill:#fff;stroke:#d7dbe0}.grid{stroke:#e5e7eb}.frame{stroke:#9ca3af}.rule{stroke:#6b7280;stroke-dasharray:4 3}\
 .mark{fill:none;stroke:#111827;stroke-width:2}.whisker{stroke:#1f2937;stroke-width:1.4}\
-.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.band{fill-opacity:.16;stroke:none}\
+.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.dot{stroke-width:6;stroke-linecap:round}.band{fill-opacity:.16;stroke:none}\
 .c0{stroke:#0f766e;fill:#0f766e}.c1{stroke:#c2410c;fill:#c2410c}.c2{stroke:#2563a8;fill:#2563a8}.c3{stroke:#8a4fb5;fill:#8a4fb5}\
 .c4{stroke:#8a6d1d;fill:#8a6d1d}.c5{stroke:#b83268;fill:#b83268}.c6{stroke:#5b6573;fill:#5b6573}.line{fill:none}.band{stroke:none}\
 @media(prefers-color-scheme:dark){text{fill:#e5e7eb}.faint{fill:#9ca3af}.paper{fill:#14181d;stroke:#2d343c}.grid{stroke:#2a3037}\

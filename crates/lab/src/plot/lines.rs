@@ -107,7 +107,10 @@ impl Series {
         let points = thinned(&self.points);
         for piece in points.split(|(x, y)| !(x + y).is_finite()).filter(|piece| !piece.is_empty()) {
             let places: Vec<_> = piece.iter().map(|(x, y)| (across.place(*x), up.place(*y))).collect();
-            canvas.path(&places, &format!("line c{color}"));
+            match places[..] {
+                [point] => canvas.line(point, point, &format!("dot c{color}")),
+                _ => canvas.path(&places, &format!("line c{color}")),
+            }
         }
     }
 }

@@ -168,6 +168,12 @@ const RIDDLES: [&[&str]; 2] = [
         "Who thought of {x} last year?",
         "How many drops of water have touched {x}?",
         "What would {x} wish for?",
+        "Where will {x} be in a thousand years?",
+        "How many eyes have seen {x}?",
+        "What does {x} think of the moon?",
+        "Who will remember {x}?",
+        "How many stars shine on {x}?",
+        "What is the first thing that {x} ever saw?",
     ],
     &[
         "What will become of {x} in ten years?",

@@ -159,6 +159,12 @@ pub(super) const QUESTIONS: &[&str] = &[
     "My friend wants to know the {label} of {x}.",
     "Please tell me the {label} of {x}.",
     "I want to know the {label} of {x}.",
+    "What would you say is the {label} of {x}?",
+    "Does anyone know the {label} of {x}?",
+    "I forgot the {label} of {x}.",
+    "Somebody should tell me the {label} of {x}.",
+    "Is there anyone who can tell me the {label} of {x}?",
+    "I have read about the {label} of {x}. What was it?",
 ];
 /// Ways that only the evaluation asks in.
 pub(super) const HELD_QUESTIONS: &[&str] = &[

@@ -20,6 +20,10 @@ const STORIES: [&[&str]; 2] = [
         "{who} has {a} {goods} and {changes} {b}. How many {goods} are there in the end?",
         "In the morning {who} has {a} {goods}. At night {who} {changes} {b}. How many {goods} is that?",
         "{who} fills a basket with {a} {goods}. Later {who} {changes} {b}. How many {goods} remain?",
+        "{who} takes {a} {goods} to the market and {changes} {b} there. How many {goods} does {who} bring home?",
+        "On Monday {who} has {a} {goods}. On Tuesday {who} {changes} {b}. How many {goods} does that make?",
+        "{a} {goods} lie on the table of {who}. Then {who} {changes} {b}. How many {goods} are on it now?",
+        "{who} keeps {a} {goods} in a box. This week {who} {changes} {b}. What does the box hold now?",
     ],
     &[
         "{who} owns {a} {goods}. Today {who} {changes} {b}. Tell me how many {goods} {who} has now.",
@@ -39,7 +43,9 @@ impl Sum {
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
             question: fill(dice.pick(STORIES[told]), &values),
-            worked: format!("Let us count them one by one. {a} {sign} {b} = {total}. The answer is {total}."),
+            worked: format!(
+                "Let us count them one by one, the {goods} of {who}. {a} {sign} {b} = {total}. The answer is {total}."
+            ),
             total: total as u32,
         }
     }

@@ -16,7 +16,7 @@ pub(super) const ASKED: [(ItemKind, [usize; 3]); 8] = [
     (ItemKind::LookAlike, [12, 14, 24]),
     (ItemKind::FalsePremise, [8, 10, 8]),
     (ItemKind::Claim, [8, 12, 8]),
-    (ItemKind::Unknown, [8, 9, 12]),
+    (ItemKind::Unknown, [8, 7, 12]),
     (ItemKind::Unanswerable, [4, 6, 6]),
 ];
 

@@ -17,55 +17,75 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
+type Entries = Vec<(String, Entry)>;
+
 /// All keys of the tokenizer, for a model of `rows` rows in the embedding.
-pub(super) fn vocabulary_entries(checkpoint: &Checkpoint, rows: usize) -> Result<Vec<(String, Entry)>> {
+pub(super) fn vocabulary_entries(checkpoint: &Checkpoint, rows: usize) -> Result<Entries> {
     let fault = |reason: String| Error::Tokenizer { file: checkpoint.name.clone(), reason };
     let tokenizer = serde_json::to_value(&checkpoint.tokenizer).map_err(|error| fault(error.to_string()))?;
     let model = &tokenizer["model"];
     if model["type"] != "BPE" {
         return Err(fault(format!("a GGUF file holds BPE tokenizers, this is {}", model["type"])));
     }
-    let merges = merges(model);
-    let pieces = model["byte_fallback"] == true || tokenizer["pre_tokenizer"].is_null();
     let mut tokens = Tokens::of(&tokenizer, rows);
-    let mut entries = Vec::new();
-    let mut add = |key: &str, value: Entry| entries.push((format!("tokenizer.{key}"), value));
-    if pieces {
+    let mut entries = if model["byte_fallback"] == true || tokenizer["pre_tokenizer"].is_null() {
         tokens.mark_pieces(model["unk_token"].as_str());
-        add("ggml.model", Entry::Text("llama".into()));
-        add("ggml.pre", Entry::Text("default".into()));
-        add("ggml.scores", Entry::Array(tokens.scores(&merges)));
-        add("ggml.add_space_prefix", Entry::Bool(tokenizer["normalizer"].to_string().contains("Prepend")));
+        sentence_piece(&tokenizer, &tokens)
     } else {
-        let cut = Cut::in_tokenizer(&tokenizer).ok_or_else(|| {
+        byte_level(&tokenizer).ok_or_else(|| {
             fault(format!("no name in a GGUF file stands for its pre-tokenizer {}", tokenizer["pre_tokenizer"]))
-        })?;
-        add("ggml.model", Entry::Text("gpt2".into()));
-        add("ggml.pre", Entry::Text(cut.name().into()));
-        let merges = merges.iter().map(|[left, right]| Entry::Text(format!("{left} {right}")));
-        add("ggml.merges", Entry::Array(merges.collect()));
+        })?
+    };
+    entries.push(key("tokens", Entry::Array(tokens.texts.into_iter().map(Entry::Text).collect())));
+    entries.push(key("token_type", Entry::Array(tokens.kinds.into_iter().map(Entry::Signed).collect())));
+    entries.append(&mut special(checkpoint).map_err(|error| fault(error.to_string()))?);
+    if let Some(template) = &checkpoint.chat_template {
+        entries.push(("tokenizer.chat_template".into(), Entry::Text(template.clone())));
     }
-    add("ggml.tokens", Entry::Array(tokens.texts.into_iter().map(Entry::Text).collect()));
-    add("ggml.token_type", Entry::Array(tokens.kinds.into_iter().map(Entry::Signed).collect()));
-    let special = &checkpoint.special;
-    let id = |token: &Option<String>| token.as_ref().and_then(|token| checkpoint.tokenizer.token_to_id(token));
-    let eos = id(&special.eos).or(checkpoint.end_tokens.first().copied());
-    let eot = checkpoint.end_tokens.iter().copied().find(|&end| Some(end) != eos);
+    Ok(entries)
+}
+
+fn key(name: &str, value: Entry) -> (String, Entry) {
+    (format!("tokenizer.ggml.{name}"), value)
+}
+
+fn sentence_piece(tokenizer: &Value, tokens: &Tokens) -> Entries {
+    vec![
+        key("model", Entry::Text("llama".into())),
+        key("pre", Entry::Text("default".into())),
+        key("scores", Entry::Array(tokens.scores(&merges(&tokenizer["model"])))),
+        key("add_space_prefix", Entry::Bool(tokenizer["normalizer"].to_string().contains("Prepend"))),
+    ]
+}
+
+/// `None` where nothing in a file says how the text is cut.
+fn byte_level(tokenizer: &Value) -> Option<Entries> {
+    let cut = Cut::in_tokenizer(tokenizer)?;
+    let merges = merges(&tokenizer["model"]).into_iter().map(|pair| Entry::Text(pair.join(" ")));
+    Some(vec![
+        key("model", Entry::Text("gpt2".into())),
+        key("pre", Entry::Text(cut.name().into())),
+        key("merges", Entry::Array(merges.collect())),
+    ])
+}
+
+/// The tokens with a role, and what is added to a text.
+fn special(checkpoint: &Checkpoint) -> tokenizers::Result<Entries> {
+    let (tokenizer, special) = (&checkpoint.tokenizer, &checkpoint.special);
+    let id = |token: &Option<String>| token.as_ref().and_then(|token| tokenizer.token_to_id(token));
     let named = checkpoint.config.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
     let bos = id(&special.bos).or(named);
-    let first =
-        checkpoint.tokenizer.encode("a", true).map_err(|error| fault(error.to_string()))?.get_ids().first().copied();
-    add("ggml.add_bos_token", Entry::Bool(first.is_some() && first == bos));
-    add("ggml.add_eos_token", Entry::Bool(false));
-    for (key, id) in
+    let eos = id(&special.eos).or(checkpoint.end_tokens.first().copied());
+    let eot = checkpoint.end_tokens.iter().copied().find(|&end| Some(end) != eos);
+    let first = tokenizer.encode("a", true)?.get_ids().first().copied();
+    let mut entries = vec![
+        key("add_bos_token", Entry::Bool(first.is_some() && first == bos)),
+        key("add_eos_token", Entry::Bool(false)),
+    ];
+    for (role, id) in
         [("bos", bos), ("eos", eos), ("eot", eot), ("padding", id(&special.pad)), ("unknown", id(&special.unk))]
     {
-        if let Some(id) = id {
-            add(&format!("ggml.{key}_token_id"), Entry::Unsigned(id));
-        }
-    }
-    if let Some(template) = &checkpoint.chat_template {
-        add("chat_template", Entry::Text(template.clone()));
+        entries.extend(id.map(|id| key(&format!("{role}_token_id"), Entry::Unsigned(id))));
     }
     Ok(entries)
 }
