@@ -1,6 +1,5 @@
 //! What a chat template gets, and what it cannot do.
 
-
 use super::*;
 
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] \
