@@ -10,7 +10,11 @@ import json
 import time
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, DynamicCache
+
+
+VERSIONS = f"torch {torch.__version__}, transformers {transformers.__version__}"
 
 
 def load(folder):
@@ -39,7 +43,7 @@ def engine(model, context, tokens):
         figures[f"score {count}@{context}"] = seconds(
             lambda: model(some(context, count, vocab), past_key_values=cache)
         )
-        cache.crop(context)
+        cache.crop(-count)
 
     def decode():
         token = torch.tensor([[1]])
@@ -47,7 +51,7 @@ def engine(model, context, tokens):
             token = model(token, past_key_values=cache).logits[:, -1:].argmax(-1)
 
     figures[f"decode@{context}"] = seconds(decode) / tokens
-    return {"figures": [{"name": name, "seconds": value} for name, value in figures.items()]}
+    return {"versions": VERSIONS, "figures": [{"name": name, "seconds": value} for name, value in figures.items()]}
 
 
 def write(model, tokens, count):
@@ -94,7 +98,7 @@ def main():
         started = time.perf_counter()
         switch, tokens = three_passes(base, draft, prompt, args)
         taken = time.perf_counter() - started
-    print(json.dumps({"seconds": taken, "switch": switch, "tokens": tokens}))
+    print(json.dumps({"seconds": taken, "switch": switch, "tokens": tokens, "versions": VERSIONS}))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ use crate::arch;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
 use crate::executor::{Executor, Span};
+use crate::kernels;
 
 /// The slot that is measured in.
 const SLOT: u64 = u64::MAX;
@@ -71,18 +72,21 @@ pub fn step_bytes(checkpoint: &Checkpoint) -> Result<usize> {
 
 /// Bytes per second that all threads together read of `bytes` of memory, the best of several times: what decoding is
 /// limited by.
-#[must_use]
-pub fn read_bandwidth(bytes: usize) -> f64 {
-    let words = vec![1u64; bytes / 8];
+///
+/// # Errors
+/// When there is no such memory.
+pub fn read_bandwidth(bytes: usize) -> Result<f64> {
+    let mut memory = kernels::memory(bytes)?;
+    memory.fill(1);
+    let words = memory.as_chunks::<8>().0;
+    let part = words.len().div_ceil(8 * rayon::current_num_threads()).max(1);
     let read = || {
         let started = Instant::now();
-        let part = words.len().div_ceil(8 * rayon::current_num_threads());
-        let sum: u64 =
-            words.par_chunks(part.max(1)).map(|part| part.iter().fold(0u64, |sum, word| sum.wrapping_add(*word))).sum();
-        black_box(sum);
-        (8 * words.len()) as f64 / started.elapsed().as_secs_f64()
+        let bits_of = |part: &[[u8; 8]]| part.iter().fold(0, |bits, word| bits ^ u64::from_le_bytes(*word));
+        black_box(words.par_chunks(part).map(bits_of).reduce(|| 0, |one, other| one ^ other));
+        memory.len() as f64 / started.elapsed().as_secs_f64()
     };
-    (0..5).map(|_| read()).fold(0.0, f64::max)
+    Ok((0..5).map(|_| read()).fold(0.0, f64::max))
 }
 
 /// Fill the cache up to `count` tokens, as far as they are not there.

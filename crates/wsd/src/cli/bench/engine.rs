@@ -199,7 +199,7 @@ fn report(bench: &EngineBench) -> Result<Value> {
         }
         // Before memory is filled to see how fast it is.
         peak = peak.or_else(process::peak_bytes);
-        let bandwidth = measure::read_bandwidth(BANDWIDTH_BYTES);
+        let bandwidth = measure::read_bandwidth(BANDWIDTH_BYTES)?;
         let decoded = questions.iter().zip(&times).find(|(question, _)| matches!(question, Question::Decode { .. }));
         if let Some(seconds) = decoded.and_then(|(_, times)| times.last()) {
             shares.push(subject.step_bytes as f64 / bandwidth / seconds);
