@@ -188,7 +188,7 @@ const FAULTS: &[(Fault, Ending, Ending)] = &[
         Says("the first byte of the reply did not come within 0.4 s"),
     ),
     (Fault::Truncated, Says("it is not JSON"), Says("it is not JSON")),
-    (Fault::WrongShape, Says("its reply cannot be used"), Says("there is no list `prompt_logprobs` in it")),
+    (Fault::WrongShape, Says("its reply cannot be used"), Says("its reply cannot be used: there is no list")),
     (Fault::Nan, Says("it is not JSON"), Says("it is not JSON")),
     (Fault::Null, Says("is `null`"), Says("is `null`")),
     (Fault::WrongLength, Unharmed, Says("scores for")),
@@ -211,19 +211,40 @@ const FAULTS: &[(Fault, Ending, Ending)] = &[
         Says("the next part of the reply did not come within 0.4 s"),
     ),
     (Fault::CutUtf8, Says("it is not JSON"), Says("it is not JSON")),
-    (Fault::WrongIds, Says("token 999999, which is outside the vocabulary"), Says("is of other tokens")),
+    (Fault::WrongIds, Says("token 999999, which is outside the vocabulary"), Says("its reply cannot be used: ")),
     (Fault::Clock, Unharmed, Unharmed),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_fault_ends_in_a_clear_error_or_does_no_harm() {
-    let limits = json!({"first_byte_timeout_seconds": 0.4, "connect_timeout_seconds": 0.1, "idle_timeout_seconds": 0.4,
-        "total_timeout_seconds": 5, "attempts": 2});
+/// Where an engine's manners make the end another one: by kind of engine, by what its model does, and by fault.
+const APART: &[(Kind, Role, Fault, Ending)] = &[
+    // What has come of a stream is kept; a reply in one piece has no part that could be.
+    (Kind::LlamaServer, Role::Draft, Fault::ResetInBody, Says("the connection broke")),
+    (ECHOES, Role::Draft, Fault::ResetInBody, Says("the connection broke")),
+    // Tokens are counted beside the list of them.
+    (Kind::SgLang, Role::Draft, Fault::WrongLength, Says("and counts")),
+    (Kind::LlamaServer, Role::Draft, Fault::WrongLength, Says("and counts")),
+    // A token is looked up in a list of any length.
+    (Kind::LlamaServer, Role::Base, Fault::WrongLength, Says("there is no score in it")),
+    (ECHOES, Role::Base, Fault::WrongLength, Says("does not echo the prompt")),
+    // Text has neither numbers nor ids.
+    (ECHOES, Role::Draft, Fault::Nan, Unharmed),
+    (ECHOES, Role::Draft, Fault::Null, Unharmed),
+    (ECHOES, Role::Draft, Fault::WrongIds, Unharmed),
+];
+
+/// Every fault with every engine's manners: each model's replies have it in turn.
+async fn every_fault_ends(kind: Kind) {
+    let remote = json!({"first_byte_timeout_seconds": 0.4, "connect_timeout_seconds": 0.1, "idle_timeout_seconds": 0.4,
+        "total_timeout_seconds": 5, "attempts": 2, "teacher_forcing": true});
     let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
-    let (models, draft, base) = pair(Kind::Vllm, Kind::Vllm, limits).await;
+    let (models, draft, base) = pair(kind, kind, remote).await;
     let mut surprises = Vec::new();
     for &(fault, of_draft, of_base) in FAULTS {
-        for (server, ending, phase) in [(&draft, of_draft, "continuing"), (&base, of_base, "scoring")] {
+        for (role, server, usual, phase) in
+            [(Role::Draft, &draft, of_draft, "continuing"), (Role::Base, &base, of_base, "scoring")]
+        {
+            let apart = APART.iter().find(|apart| (apart.0, apart.1, apart.2) == (kind, role, fault));
+            let ending = apart.map_or(usual, |apart| apart.3);
             server.fail(fault, usize::MAX);
             let got = soon(complete(&models, "wsd", job(40))).await;
             server.heal();
@@ -241,7 +262,27 @@ async fn every_fault_ends_in_a_clear_error_or_does_no_harm() {
             assert!(idle.iter().all(|activity| (activity.slots, activity.working) == (0, 0)), "{fault:?}: {idle:?}");
         }
     }
-    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+    assert!(surprises.is_empty(), "{kind:?}:\n{}", surprises.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_vllm_ends_in_a_clear_error_or_does_no_harm() {
+    every_fault_ends(Kind::Vllm).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_sglang_ends_in_a_clear_error_or_does_no_harm() {
+    every_fault_ends(Kind::SgLang).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_llama_server_ends_in_a_clear_error_or_does_no_harm() {
+    every_fault_ends(Kind::LlamaServer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_another_service_ends_in_a_clear_error_or_does_no_harm() {
+    every_fault_ends(ECHOES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,6 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use support::{Server, ask, chat, events, long, settings};
@@ -158,8 +156,9 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools"),
         ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"temperature": "hot"})), 400, "temperature"),
-        // In single precision this would be 100.
+        // In single precision this would be 100, and in double precision if its text were read carelessly.
         ("/v1/chat/completions", messages(json!({"temperature": 100.000_001})), 400, "temperature"),
+        ("/v1/chat/completions", messages(json!({"temperature": 100.000_000_000_000_01})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"min_p": -1e-60})), 400, "min_p"),
         ("/v1/chat/completions", messages(json!({"top_p": 0})), 400, "top_p"),
         ("/v1/chat/completions", messages(json!({"n": 17})), 400, "n"),
@@ -170,6 +169,8 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/chat/completions", messages(json!({"logprobs": true, "top_logprobs": 21})), 400, "top_logprobs"),
         ("/v1/chat/completions", messages(json!({"stop": vec!["a"; 17]})), 400, "stop"),
         ("/v1/chat/completions", messages(json!({"stop": "a".repeat(257)})), 400, "stop"),
+        ("/v1/chat/completions", messages(json!({"stop": ""})), 400, "stop"),
+        ("/v1/completions", text(json!({"stop": ["a", ""]})), 400, "stop"),
         ("/v1/chat/completions", messages(json!({"stream_options": {"include_usage": true}})), 400, "stream_options"),
         ("/v1/chat/completions", messages(json!({"wsd": {"windw": 3}})), 400, "wsd.windw"),
         ("/v1/chat/completions", messages(json!({"wsd": {"threshold": 1.5}})), 400, "threshold"),
@@ -319,10 +320,14 @@ async fn what_has_no_place_is_sent_away_at_once() {
     let first = support::open(address, "/v1/completions", &endless).await;
     let second = support::open(address, "/v1/completions", &endless).await;
     server.until(|metrics| metrics.contains("vllm:num_requests_waiting{} 1")).await;
-    let started = Instant::now();
     let response = server.raw("POST", "/v1/completions", &[], endless.to_string()).await;
-    assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "1"));
+    // It was not waited for anybody.
+    server
+        .until(|metrics| {
+            ["running{} 1", "waiting{} 1"].iter().all(|tail| metrics.contains(&format!("vllm:num_requests_{tail}")))
+        })
+        .await;
     // Who was first leaves: the slot goes to the second.
     drop(first);
     server.until(|metrics| metrics.contains("vllm:num_requests_waiting{} 0")).await;
@@ -339,10 +344,8 @@ async fn a_dropped_connection_frees_its_slot_and_disturbs_no_neighbour() {
     for stream in [true, false] {
         let gone = support::open(address, "/v1/completions", &endless(stream)).await;
         server.until(|metrics| metrics.contains("vllm:num_requests_running{} 2")).await;
-        let started = Instant::now();
         drop(gone);
         server.until(|metrics| metrics.contains("vllm:num_requests_running{} 1")).await;
-        assert!(started.elapsed() < Duration::from_secs(1));
     }
     assert!(support::read_some(&mut neighbour).await.contains("data: "), "the neighbour still hears");
     drop(neighbour);
@@ -381,10 +384,8 @@ async fn slow_clients_are_let_go() {
     let half_header = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n";
     let half_body = format!("{half_header}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{");
     for text in ["", half_header, &half_body] {
-        let started = Instant::now();
         let mut stream = support::connect(address, text).await;
         support::read_to_end(&mut stream).await;
-        assert!(started.elapsed() < Duration::from_secs(4), "{text}");
     }
     let huge = format!("{half_header}X: {}\r\n\r\n", "a".repeat(100_000));
     let mut stream = support::connect(address, &huge).await;
@@ -401,7 +402,7 @@ async fn a_stopped_server_finishes_what_it_began() {
     let ended = stop();
     let rest = first + &support::read_to_end(&mut running).await;
     assert!(rest.contains("[DONE]"), "{rest}");
-    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
+    tokio::time::timeout(support::PATIENCE, ended).await.unwrap().unwrap();
     let (ready, _) = server.send("GET", "/ready", &[], String::new()).await;
     let (late, _) = server.post("/v1/completions", &json!({"prompt": "A fox"})).await;
     assert_eq!((ready.as_u16(), late.as_u16()), (503, 503));

@@ -162,4 +162,6 @@ pub(super) fn seed(sampling: &Sampling) -> u64 {
 }
 
 #[cfg(test)]
+mod captures;
+#[cfg(test)]
 mod tests;

@@ -107,7 +107,7 @@ fn ids(least: usize) -> Value {
 fn common() -> Value {
     let flag = json!({"type": ["boolean", "null"]});
     let (stops, bytes) = MAX_STOPS;
-    let stop = json!({"type": "string", "maxLength": bytes / 4});
+    let stop = json!({"type": "string", "minLength": 1, "maxLength": bytes / 4});
     json!({
         "model": model(),
         "temperature": number("number", 0.0, 100.0),

@@ -211,6 +211,9 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         Some(OneOrMany::One(stop)) => vec![stop],
         Some(OneOrMany::Many(stops)) => stops,
     };
+    if stops.iter().any(String::is_empty) {
+        return Err(ApiError::parameter("stop", "must not hold an empty string: every text ends with one"));
+    }
     let (most, bytes) = MAX_STOPS;
     if stops.len() > most || stops.iter().any(|stop| stop.len() > bytes) {
         return Err(ApiError::parameter("stop", format!("may hold at most {most} strings of at most {bytes} bytes")));

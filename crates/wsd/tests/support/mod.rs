@@ -21,6 +21,9 @@ use wsd::serve::{App, Keys, app, serve};
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{Models, Role};
 
+/// Nothing here takes long: what does, hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
 struct Silent;
 
 impl Progress for Silent {
@@ -148,15 +151,14 @@ impl Server {
 
     /// Wait until the metrics say so.
     pub(crate) async fn until(&self, says: impl Fn(&str) -> bool) {
-        let mut text = String::new();
-        for _ in 0..500 {
-            text = body(self.raw("GET", "/metrics", &[], String::new()).await).await;
-            if says(&text) {
-                return;
+        let waiting = async {
+            while !says(&body(self.raw("GET", "/metrics", &[], String::new()).await).await) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("never so:\n{}", body(self.raw("GET", "/metrics", &[], String::new()).await).await);
         }
-        panic!("the metrics never said so:\n{text}");
     }
 
     /// Wait until nothing runs, in server and engines.
@@ -218,13 +220,13 @@ pub(crate) async fn open(address: SocketAddr, path: &str, body: &Value) -> TcpSt
 
 pub(crate) async fn read_some(stream: &mut TcpStream) -> String {
     let mut buffer = vec![0; 1 << 16];
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.unwrap().unwrap();
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
     assert!(read > 0, "the connection was closed");
     String::from_utf8_lossy(&buffer[..read]).into_owned()
 }
 
 pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut bytes)).await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }

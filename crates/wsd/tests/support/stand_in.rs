@@ -415,21 +415,25 @@ fn spoil_ids(mut reply: Value, other: bool) -> Value {
     for path in [
         "/choices/0/token_ids",
         "/choices/0/prompt_logprobs",
+        if other { "/choices/0/logprobs/tokens" } else { "/choices/0/logprobs/token_logprobs" },
         "/output_ids",
         "/tokens",
         "/meta_info/input_token_logprobs",
+        "/completion_probabilities/0/top_logprobs",
     ] {
         let Some(Value::Array(list)) = reply.pointer_mut(path) else { continue };
         for entry in list.iter_mut().filter(|_| other) {
             *entry = match entry {
                 Value::Number(_) => json!(999_999),
+                Value::String(_) => json!("token_id:999999"),
+                Value::Object(row) if row.contains_key("id") => json!({"id": 999_999, "logprob": -1.0}),
                 Value::Object(_) => json!({"999999": {"logprob": -1.0}}),
                 Value::Array(_) => json!([-1.0, 999_999, null]),
                 _ => continue,
             };
         }
-        if !other {
-            list.pop();
+        if !other && !list.is_empty() {
+            list.remove(0);
         }
     }
     reply
@@ -614,7 +618,8 @@ async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value
         .collect();
     json!({
         "content": "…", "tokens": written.iter().map(|sampled| sampled.token).collect::<Vec<_>>(),
-        "stop_type": if stop == Stop::End { "eos" } else { "limit" }, "completion_probabilities": rows,
+        "tokens_predicted": written.len(), "stop_type": if stop == Stop::End { "eos" } else { "limit" },
+        "completion_probabilities": rows,
     })
 }
 
@@ -623,11 +628,14 @@ async fn text_completion(engine: &dyn Engine, body: &Value, echoes: bool) -> Val
     let (written, stop) = write(engine, &ask, Duration::ZERO).await;
     let ids: Vec<_> = written.iter().map(|sampled| sampled.token).collect();
     let mut values: Vec<_> = written.iter().map(|sampled| json!(sampled.logprob)).collect();
+    let mut names: Vec<_> = ids.iter().map(|id| format!("token_id:{id}")).collect();
     if echoes && body["echo"] == true {
         let scored = score(engine, &ask.list, 1, 0).await;
         values.splice(0..0, std::iter::once(Value::Null).chain(scored.iter().map(|scored| json!(scored.logprob))));
+        names.splice(0..0, ask.list.iter().map(|id| format!("token_id:{id}")));
     }
     let text = engine.text().tokenizer().decode(&ids).unwrap();
-    let logprobs = if body["logprobs"].is_u64() { json!({"token_logprobs": values}) } else { Value::Null };
+    let logprobs =
+        if body["logprobs"].is_u64() { json!({"token_logprobs": values, "tokens": names}) } else { Value::Null };
     json!({"choices": [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason(Some(stop))}]})
 }

@@ -104,6 +104,11 @@ impl Dialect for LlamaServer {
             Some("limit") => Stop::Length,
             _ => return Err(format!("it was ended by the server: {}", event["stop_type"])),
         };
+        let counted = event["tokens_predicted"].as_u64().map_or(tokens.len(), |counted| counted as usize);
+        // The token that ends the text may be counted and left out.
+        if tokens.len() != counted && (stop, tokens.len() + 1) != (Stop::End, counted) {
+            return Err(format!("it holds {} tokens, and counts {counted}", tokens.len()));
+        }
         if stop == Stop::End && tokens.last().is_some_and(|last| ask.end_tokens.contains(&last.token)) {
             tokens.pop();
         }

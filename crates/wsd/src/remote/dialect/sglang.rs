@@ -87,9 +87,8 @@ impl Dialect for SgLang {
 
     fn piece(&self, ask: &WriteAsk<'_>, event: &Value, seen: usize) -> Result<Piece, Misread> {
         let (ids, meta) = (array(&event["output_ids"], "output_ids")?, &event["meta_info"]);
-        let total = meta["completion_tokens"].as_u64().map_or(ids.len(), |total| total as usize);
-        // Where the event holds all tokens so far, those seen are passed over; where it holds the new ones, none are.
-        let known = if ids.len() >= total { seen.min(ids.len()) } else { 0 };
+        let reason = &meta["finish_reason"];
+        let known = known(ids.len(), seen, meta["completion_tokens"].as_u64(), reason["matched"].is_u64())?;
         let logprobs = meta["output_token_logprobs"].as_array().map_or(&[][..], Vec::as_slice);
         let behind = ids.len().saturating_sub(logprobs.len());
         let one = |i: usize| {
@@ -100,7 +99,6 @@ impl Dialect for SgLang {
             Ok(Sampled { token, logprob: own, top: tops(others, ask.top)? })
         };
         let mut tokens = (known..ids.len()).map(one).collect::<Result<Vec<_>, Misread>>()?;
-        let reason = &meta["finish_reason"];
         let stop = match reason["type"].as_str() {
             None => None,
             Some("stop") => Some(Stop::End),
@@ -122,6 +120,18 @@ impl Dialect for SgLang {
     fn detokenize(&self, model: &str, tokens: &[Token]) -> Option<Post> {
         let body = json!({"model": model, "tokens": tokens, "skip_special_tokens": true});
         Some(Post { path: "/detokenize", body })
+    }
+}
+
+/// How many of an event's tokens were seen before: all that were, where it holds the whole answer so far; none, where it holds
+/// only what is new. The count beside them tells which. A token that ends the text may be counted and left out.
+fn known(held: usize, seen: usize, counted: Option<u64>, ends: bool) -> Result<usize, Misread> {
+    let counted = counted.map_or(held, |counted| counted as usize);
+    let are = |tokens: usize| tokens == counted || (ends && tokens + 1 == counted);
+    match (held >= seen && are(held), are(seen + held)) {
+        (true, _) => Ok(seen),
+        (_, true) => Ok(0),
+        _ => Err(format!("it holds {held} tokens after {seen}, and counts {counted}")),
     }
 }
 

@@ -27,7 +27,7 @@ fn near(scores: &[Sampled], want: &[f64]) -> bool {
     scores.len() == want.len() && scores.iter().zip(want).all(|(a, b)| (a.logprob - b).abs() < 1e-4)
 }
 
-fn ids(tokens: &[Sampled]) -> Vec<Token> {
+pub(super) fn ids(tokens: &[Sampled]) -> Vec<Token> {
     tokens.iter().map(|sampled| sampled.token).collect()
 }
 
@@ -144,6 +144,12 @@ fn sglang_streams_all_there_is_each_time_or_what_is_new() {
     let ended = SgLang.piece(&ask, &event(0, 3, json!({"type": "stop", "matched": 122})), 2).unwrap();
     assert_eq!((ended.tokens.len(), ended.stop), (0, Some(Stop::End)));
     assert!(SgLang.piece(&ask, &event(0, 3, json!({"type": "abort", "message": "gone"})), 2).is_err());
+    // Neither all tokens so far nor the new ones, by their count, unless the one that ends the text is left out.
+    let mut short = event(0, 3, json!({"type": "length", "length": 4}));
+    short["meta_info"]["completion_tokens"] = json!(4);
+    assert!(SgLang.piece(&ask, &short, 2).unwrap_err().contains("counts 4"));
+    short["meta_info"]["finish_reason"] = json!({"type": "stop", "matched": 1});
+    assert_eq!(ids(&SgLang.piece(&ask, &short, 2).unwrap().tokens), GREEDY[2..3]);
 }
 
 #[test]

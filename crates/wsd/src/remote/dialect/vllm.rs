@@ -205,7 +205,8 @@ fn sampled(choice: &Value, top: usize) -> Result<Vec<Sampled>, Misread> {
             Some(values) => logprob(&values[i], &format!("token {token}"))?,
             None => f64::NAN,
         };
-        let others = logprobs["top_logprobs"][i].as_object().map_or_else(|| Ok(Vec::new()), named_tops)?;
+        let others = logprobs["top_logprobs"][i].as_object().filter(|_| top > 0);
+        let others = others.map_or_else(|| Ok(Vec::new()), named_tops)?;
         Ok(Sampled { token, logprob: own, top: likeliest(others, top) })
     };
     ids.into_iter().enumerate().map(one).collect()
