@@ -51,8 +51,7 @@ fn number(value: f32) -> f32 {
 fn fit(values: &[f32; GROUP]) -> Fit {
     let least = values.iter().copied().fold(0.0, f32::min);
     let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // Not so for NaN either.
-    if !(most > least) {
+    if most <= least || most.is_nan() {
         return Fit { scale: 0.0, minimum: -least };
     }
     let size = (values.iter().map(|value| value * value).sum::<f32>() / GROUP as f32).sqrt();
@@ -84,7 +83,7 @@ fn least_squares(values: &[f32; GROUP], weights: &[f32; GROUP], numbers: &[f32; 
         xl += weight * value * number;
     }
     let determinant = w * ll - l * l;
-    if !(determinant > 0.0) {
+    if determinant <= 0.0 || determinant.is_nan() {
         return None;
     }
     let (scale, minimum) = ((w * xl - x * l) / determinant, (l * xl - ll * x) / determinant);
