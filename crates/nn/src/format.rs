@@ -4,8 +4,8 @@
 
 mod k_blocks;
 mod quantize;
+mod quantize_k;
 mod small_blocks;
-mod write_q4_k;
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
