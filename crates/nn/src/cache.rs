@@ -10,28 +10,49 @@ pub(crate) struct Slot {
     pub(crate) layers: Vec<LayerCache>,
 }
 
-/// Rotated keys, and values, of one layer: `(positions, kv_heads, head_dim)` each. Memory grows as positions come.
-#[derive(Clone, Debug, Default)]
+/// The cache of one layer, head by head: what attention reads of a head lies together.
+#[derive(Clone, Debug)]
 pub(crate) struct LayerCache {
+    pub(crate) heads: Vec<HeadCache>,
+}
+
+/// Rotated keys, and values, of one head: `(positions, head_dim)` each. Memory grows as positions come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeadCache {
     pub(crate) keys: Vec<f32>,
     pub(crate) values: Vec<f32>,
 }
 
+impl LayerCache {
+    /// Add positions: `(positions, heads, head_dim)`.
+    pub(crate) fn append(&mut self, keys: &[f32], values: &[f32], head_dim: usize) {
+        let heads = self.heads.len();
+        let rows = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim));
+        for (index, (key, value)) in rows.enumerate() {
+            let head = &mut self.heads[index % heads];
+            head.keys.extend_from_slice(key);
+            head.values.extend_from_slice(value);
+        }
+    }
+}
+
 impl Slot {
-    pub(crate) fn new(layers: usize) -> Self {
-        Self { tokens: Vec::new(), long: false, layers: vec![LayerCache::default(); layers] }
+    /// Nothing yet, for a model of so many layers, each with so many heads of keys and values.
+    pub(crate) fn new(layers: usize, heads: usize) -> Self {
+        let layer = LayerCache { heads: vec![HeadCache::default(); heads] };
+        Self { tokens: Vec::new(), long: false, layers: vec![layer; layers] }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Keep the first `len` positions, of `kv_width` floats each.
-    pub(crate) fn truncate(&mut self, len: usize, kv_width: usize) {
+    /// Keep the first `len` positions, whose heads have `head_dim` floats.
+    pub(crate) fn truncate(&mut self, len: usize, head_dim: usize) {
         self.tokens.truncate(len);
-        for layer in &mut self.layers {
-            layer.keys.truncate(len.saturating_mul(kv_width));
-            layer.values.truncate(len.saturating_mul(kv_width));
+        for head in self.layers.iter_mut().flat_map(|layer| &mut layer.heads) {
+            head.keys.truncate(len.saturating_mul(head_dim));
+            head.values.truncate(len.saturating_mul(head_dim));
         }
     }
 }

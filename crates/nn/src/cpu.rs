@@ -110,14 +110,14 @@ impl Cpu {
 
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
     fn cross_border(&mut self, span: &Span<'_>) {
-        let layers = self.blueprint.layers.len();
-        let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers));
+        let (layers, heads) = (self.blueprint.layers.len(), self.blueprint.kv_heads);
+        let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers, heads));
         let long = self.blueprint.is_long(span.start + span.tokens.len());
         if std::mem::replace(&mut slot.long, long) == long || slot.len() == 0 {
             return;
         }
         let tokens = slot.tokens.clone();
-        slot.truncate(0, self.blueprint.kv_width());
+        slot.truncate(0, self.blueprint.head_dim);
         for (index, tokens) in tokens.chunks(RERUN_TOKENS).enumerate() {
             self.run(&[Span { slot: span.slot, start: index * RERUN_TOKENS, tokens, rows: 0..0 }]);
         }
@@ -125,8 +125,8 @@ impl Cpu {
 
     /// Run spans, which are valid and not empty.
     fn run(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
-        let layers = self.blueprint.layers.len();
-        let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers));
+        let (layers, heads) = (self.blueprint.layers.len(), self.blueprint.kv_heads);
+        let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers, heads));
         let mut slots: Vec<_> = spans.iter().map(take).collect();
         let parts = self.parts(spans);
         self.scratches.resize_with(self.scratches.len().max(parts.len()), Scratch::default);
@@ -194,7 +194,7 @@ impl Executor for Cpu {
 
     fn truncate(&mut self, slot: u64, len: usize) {
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.truncate(len, self.blueprint.kv_width());
+            slot.truncate(len, self.blueprint.head_dim);
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod k_blocks;
 mod quantize;
+mod quantize_k;
 mod small_blocks;
 
 use std::fmt::{self, Display, Formatter};
@@ -82,7 +83,7 @@ impl Format {
     }
 
     /// The formats that [`Format::quantize`] writes.
-    pub const WRITABLE: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0];
+    pub const WRITABLE: [Self; 6] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4_K];
 
     /// The format of this name (`"Q4_K"`, in either case).
     pub fn parse(name: &str) -> Option<Self> {

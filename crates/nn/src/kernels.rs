@@ -21,6 +21,7 @@ pub use attention::{Attention, attend};
 pub use lanes::Simd;
 pub use linear::linear;
 pub use norm::rms_norm;
+pub(crate) use packed::memory;
 pub use packed::{Packed, Product, Rounded, multiply};
 pub use rope::{Rotation, rotate};
 pub use rounded::{Int8, Rounding, to_bf16};

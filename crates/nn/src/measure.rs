@@ -1,12 +1,16 @@
-//! How long an executor takes for what engines ask of it. Each function is one sample; medians are the caller's.
+//! How long an executor takes for what engines ask of it. Each function is one sample; medians are the caller's. The tokens
+//! that stand before those measured stay in the cache from one sample to the next.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
+use crate::arch;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
 use crate::executor::{Executor, Span};
+use crate::kernels;
 
 /// The slot that is measured in.
 const SLOT: u64 = u64::MAX;
@@ -28,7 +32,7 @@ pub fn decode(executor: &mut dyn Executor, context: usize, count: usize) -> Resu
         token = likeliest.unwrap_or(0) as u32;
     }
     let seconds = started.elapsed().as_secs_f64();
-    executor.release(SLOT);
+    executor.truncate(SLOT, context);
     Ok(seconds / count as f64)
 }
 
@@ -38,8 +42,8 @@ pub fn decode(executor: &mut dyn Executor, context: usize, count: usize) -> Resu
 /// As [`decode`].
 pub fn score(executor: &mut dyn Executor, context: usize, count: usize) -> Result<f64> {
     feed(executor, context)?;
-    let seconds = step(executor, context, count, 0)?;
-    executor.release(SLOT);
+    let seconds = step(executor, Step { slot: SLOT, start: context, count, first_row: 0 })?;
+    executor.truncate(SLOT, context);
     Ok(seconds)
 }
 
@@ -48,29 +52,47 @@ pub fn score(executor: &mut dyn Executor, context: usize, count: usize) -> Resul
 /// # Errors
 /// As [`decode`].
 pub fn prefill(executor: &mut dyn Executor, count: usize) -> Result<f64> {
-    let seconds = step(executor, 0, count, count - 1)?;
-    executor.release(SLOT);
+    let slot = SLOT - 1;
+    let seconds = step(executor, Step { slot, start: 0, count, first_row: count.saturating_sub(1) })?;
+    executor.release(slot);
     Ok(seconds)
+}
+
+/// Bytes that a step reads of a model at least: all matrices but that of the embeddings, of which it takes a row, or all
+/// where these make the logits too.
+///
+/// # Errors
+/// A configuration that cannot be run, or tensors that are missing.
+pub fn step_bytes(checkpoint: &Checkpoint) -> Result<usize> {
+    let blueprint = arch::blueprint(&checkpoint.config)?;
+    let tensors = checkpoint.weights.require(&arch::tensors(&blueprint))?;
+    let is_read = |tensor: &&Tensor| blueprint.tied || tensor.name != "model.embed_tokens.weight";
+    Ok(tensors.iter().filter(is_read).map(|tensor| tensor.bytes().len()).sum())
 }
 
 /// Bytes per second that all threads together read of `bytes` of memory, the best of several times: what decoding is
 /// limited by.
-#[must_use]
-pub fn read_bandwidth(bytes: usize) -> f64 {
-    let words = vec![1u64; bytes / 8];
+///
+/// # Errors
+/// When there is no such memory.
+pub fn read_bandwidth(bytes: usize) -> Result<f64> {
+    let mut memory = kernels::memory(bytes)?;
+    memory.fill(1);
+    let words = memory.as_chunks::<8>().0;
+    let part = words.len().div_ceil(8 * rayon::current_num_threads()).max(1);
     let read = || {
         let started = Instant::now();
-        let part = words.len().div_ceil(8 * rayon::current_num_threads());
-        let sum: u64 =
-            words.par_chunks(part.max(1)).map(|part| part.iter().fold(0u64, |sum, word| sum.wrapping_add(*word))).sum();
-        black_box(sum);
-        (8 * words.len()) as f64 / started.elapsed().as_secs_f64()
+        let bits_of = |part: &[[u8; 8]]| part.iter().fold(0, |bits, word| bits ^ u64::from_le_bytes(*word));
+        black_box(words.par_chunks(part).map(bits_of).reduce(|| 0, |one, other| one ^ other));
+        memory.len() as f64 / started.elapsed().as_secs_f64()
     };
-    (0..5).map(|_| read()).fold(0.0, f64::max)
+    Ok((0..5).map(|_| read()).fold(0.0, f64::max))
 }
 
+/// Fill the cache up to `count` tokens, as far as they are not there.
 fn feed(executor: &mut dyn Executor, count: usize) -> Result<()> {
-    for start in (0..count).step_by(FEED_TOKENS) {
+    executor.truncate(SLOT, count);
+    for start in (executor.cached(SLOT)..count).step_by(FEED_TOKENS) {
         let tokens = some(executor, start, FEED_TOKENS.min(count - start));
         executor.forward(&[Span { slot: SLOT, start, tokens: &tokens, rows: 0..0 }])?;
     }
@@ -82,11 +104,20 @@ fn some(executor: &dyn Executor, start: usize, count: usize) -> Vec<u32> {
     (start..start + count).map(|index| (index * 7919 % executor.blueprint().vocab) as u32).collect()
 }
 
-fn step(executor: &mut dyn Executor, start: usize, count: usize, first_row: usize) -> Result<f64> {
+/// Tokens to run at once.
+struct Step {
+    slot: u64,
+    start: usize,
+    count: usize,
+    /// Logits are wanted from this one on.
+    first_row: usize,
+}
+
+fn step(executor: &mut dyn Executor, Step { slot, start, count, first_row }: Step) -> Result<f64> {
     let tokens = some(executor, start, count);
     let mut logits = Vec::new();
     let started = Instant::now();
-    let hidden = executor.forward(&[Span { slot: SLOT, start, tokens: &tokens, rows: first_row..count }])?;
+    let hidden = executor.forward(&[Span { slot, start, tokens: &tokens, rows: first_row..count }])?;
     executor.project(&hidden, &mut logits)?;
     black_box(&logits);
     Ok(started.elapsed().as_secs_f64())

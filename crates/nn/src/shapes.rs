@@ -8,11 +8,11 @@
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
-use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::arch;
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Format;
 
 /// Sizes of a Llama model.
@@ -62,10 +62,16 @@ impl Shape {
         SHAPES.iter().find(|shape| shape.name == name)
     }
 
-    /// A model of this shape with its matrices in `format`. It has no tokenizer.
+    /// Tokens there are.
+    #[must_use]
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// A model of this shape with its matrices in `format`. Its tokens beyond single bytes are words that name their number.
     ///
     /// # Errors
-    /// [`crate::Error::Quantize`] for a format that cannot be written.
+    /// [`Error::Quantize`] for a format that cannot be written.
     pub fn model(&self, format: Format, recipe: Recipe) -> Result<Checkpoint> {
         let config = self.config();
         let blueprint = arch::blueprint(&config)?;
@@ -88,7 +94,23 @@ impl Shape {
             let bytes = rows.collect::<Result<Vec<_>>>()?.concat();
             tensors.push(Tensor::new(name, format, shape, bytes)?);
         }
-        Ok(Checkpoint::bare(self.name, config, tensors, Tokenizer::new(BPE::default())))
+        Ok(Checkpoint::bare(self.name, config, tensors, self.tokenizer()?))
+    }
+
+    /// Byte-level BPE whose one merge is there because some programs want one.
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        let mut bytes: Vec<_> = ByteLevel::alphabet().into_iter().map(String::from).collect();
+        bytes.sort_unstable();
+        let words = (bytes.len() + 1..self.vocab).map(|id| format!("\u{120}{id}"));
+        let pieces = bytes.iter().cloned().chain(["ab".to_owned()]).chain(words).take(self.vocab);
+        let vocab: Map<String, Value> = pieces.enumerate().map(|(id, piece)| (piece, id.into())).collect();
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let tokenizer = json!({
+            "version": "1.0", "added_tokens": [], "pre_tokenizer": bytes, "decoder": bytes,
+            "model": {"type": "BPE", "vocab": vocab, "merges": [["a", "b"]]},
+        });
+        let fault = |error: tokenizers::Error| Error::Tokenizer { file: self.name.into(), reason: error.to_string() };
+        Tokenizer::from_bytes(tokenizer.to_string()).map_err(fault)
     }
 
     /// Its `config.json`.

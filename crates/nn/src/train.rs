@@ -29,7 +29,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 pub use encode::{Encoder, wrapped};
-pub use export::save_folder;
+pub use export::{save_checkpoint, save_folder};
 pub use files::{write_folder, write_whole};
 pub use layout::{Layout, Place};
 pub use metrics::{FILE as METRICS_FILE, Means, Metrics};

@@ -74,7 +74,7 @@ enum Command {
     /// Answer clients of OpenAI's protocol, and show who wrote what on a page
     #[command(after_help = serve::EXAMPLES)]
     Serve(Box<serve::ServeCommand>),
-    /// Measure a running server
+    /// Measure the engine, the strategies, or a running server
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Train a model: from nothing, on answers, or on preferences

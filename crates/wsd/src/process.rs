@@ -29,6 +29,21 @@ pub fn read() -> Option<Usage> {
     })
 }
 
+/// The most memory that was ever held, or since [`forget_peak`].
+#[must_use]
+pub fn peak_bytes() -> Option<u64> {
+    let status = fs_err::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// Let [`peak_bytes`] count from now on, where the system allows it.
+pub fn forget_peak() {
+    // 5 is for the peak: proc(5), clear_refs.
+    let _ = fs_err::write("/proc/self/clear_refs", "5");
+}
+
 /// Fields 14 and 15 of proc(5)'s `stat`. The name before them may hold anything, so count from its closing bracket.
 fn processor_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
@@ -52,5 +67,6 @@ mod tests {
     fn this_process_is_there() {
         let usage = read().unwrap();
         assert!(usage.resident_bytes > 1 << 20 && usage.open_files > 2 && usage.processor_seconds >= 0.0);
+        assert!(peak_bytes().unwrap() >= usage.resident_bytes / 2);
     }
 }

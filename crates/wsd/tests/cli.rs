@@ -114,7 +114,7 @@ fn refusals() {
         ("threshold_below", 2, &["generate", "--threshold", "-1", "hi"]),
         ("threads", 2, &["generate", "--threads", "100000", "hi"]),
         ("stop", 2, &["generate", "--stop", "", "hi"]),
-        ("dtype_read_only", 2, &["generate", "--dtype", "q4_k", "hi"]),
+        ("dtype_read_only", 2, &["generate", "--dtype", "q6_k", "hi"]),
         ("score_strategy", 2, &["score", "--strategy", "base", "--prompt", "a", "--response", "b"]),
         ("path_missing", 1, &["generate", "--base", "./nonexist", "hi"]),
         ("pickle", 1, &["generate", "--base", "pytorch_model.bin", "hi"]),
@@ -642,4 +642,27 @@ fn the_lab_measures_and_reports() {
     assert_eq!((again.out, wsd.read("run/results.json")), (run.out, results));
     let more = wsd.run(&["lab", "eval", "--world", "world", "--out", "other", "--systems", "tuned"]);
     assert!(more.code == Some(1) && more.err.contains("--tuned"), "{}", more.err);
+}
+
+#[test]
+fn the_engine_and_a_random_pair_are_measured() {
+    let wsd = Wsd::new();
+    let saved = wsd.run(&["bench", "engine", "tiny", "--dtype", "bf16", "--save", "model"]);
+    assert_eq!(saved.code, Some(0), "{}", saved.err);
+    for model in ["tiny", "model"] {
+        let args = ["bench", "engine", model, "--repeats", "1", "--tokens", "2", "--context", "8", "--json"];
+        let report = wsd.json(&args);
+        let figures = report["figures"].as_array().unwrap();
+        assert_eq!(figures.len(), 7);
+        assert!(figures.iter().all(|figure| figure["seconds"].as_f64().unwrap() > 0.0), "{report}");
+        assert_eq!(report["format"], if model == "tiny" { "Q8_0" } else { "BF16" });
+    }
+    let pair = ["bench", "wsd", "--base", "tiny", "--draft", "tiny", "--agreement", "0.7", "-n", "40"];
+    let report = wsd.json(&[&pair[..], &["--max-draft-tokens", "64", "--repeats", "1", "--json"]].concat());
+    let systems = report["systems"].as_array().unwrap();
+    assert_eq!(systems.len(), 5);
+    assert!(systems.iter().all(|system| system["tokens"] == 40), "{report}");
+    assert!(systems.iter().all(|system| system["same_tokens_as"]["same"] != false), "{report}");
+    let refused = wsd.run(&["bench", "engine", "2b"]);
+    assert!(refused.err.contains("the shapes are tiny, 150m, 1b, 3b, 8b"), "{}", refused.err);
 }

@@ -6,6 +6,8 @@ use std::{
     ops::Range,
 };
 
+use rayon::prelude::*;
+
 use super::bytes::Bytes;
 use crate::{Error, Format, Result};
 
@@ -132,13 +134,13 @@ impl Tensor {
         if self.format == format {
             return Ok(self);
         }
-        let mut bytes = Vec::with_capacity(format.bytes_for(self.rows() * self.columns()).unwrap_or(0));
-        let mut row = vec![0.0; self.columns()];
-        for i in 0..self.rows() {
-            self.dequantize_row(i, &mut row);
-            bytes.extend(format.quantize(&row)?);
-        }
-        Self::new(self.name, format, self.shape, bytes)
+        let written = |row: usize| {
+            let mut values = vec![0.0; self.columns()];
+            self.dequantize_row(row, &mut values);
+            format.quantize(&values)
+        };
+        let rows = (0..self.rows()).into_par_iter().map(written).collect::<Result<Vec<_>>>()?;
+        Self::new(self.name, format, self.shape, rows.concat())
     }
 
     /// Its bytes, row after row.

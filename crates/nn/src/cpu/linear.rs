@@ -107,7 +107,7 @@ impl Activations {
                 Rounded::Int8(&self.int8)
             }
             Rounding::Bf16 => {
-                kernels::to_bf16(x, &mut self.bf16);
+                kernels::to_bf16(simd, x, &mut self.bf16);
                 Rounded::Bf16(&self.bf16)
             }
         }

@@ -146,8 +146,8 @@ impl<'a> Step<'a> {
         let mut first = 0;
         for (span, slot) in self.spans.iter().zip(&mut *self.slots) {
             let range = first * width..(first + span.tokens.len()) * width;
-            slot.layers[index].keys.extend_from_slice(&self.scratch.key[range.clone()]);
-            slot.layers[index].values.extend_from_slice(&self.scratch.value[range]);
+            let (keys, values) = (&self.scratch.key[range.clone()], &self.scratch.value[range]);
+            slot.layers[index].append(keys, values, self.plan.head_dim);
             first += span.tokens.len();
         }
     }
@@ -165,12 +165,12 @@ impl<'a> Step<'a> {
         let task = |scores: &mut Vec<f32>, (task, out): (usize, &mut [f32])| {
             let (span, position) = places[task / plan.kv_heads];
             let seen = window.min(position + 1);
-            let start = (position + 1 - seen) * plan.kv_width() + task % plan.kv_heads * plan.head_dim;
+            let head = &caches[span].heads[task % plan.kv_heads];
+            let start = (position + 1 - seen) * plan.head_dim;
             let attention = Attention {
                 queries: &query[task * width..][..width],
-                keys: &caches[span].keys[start..],
-                values: &caches[span].values[start..],
-                stride: plan.kv_width(),
+                keys: &head.keys[start..],
+                values: &head.values[start..],
                 seen,
                 head_dim: plan.head_dim,
                 scale: plan.attention_scale,

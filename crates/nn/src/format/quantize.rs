@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Format;
+use super::{Format, quantize_k};
 use crate::{Error, Result};
 
 pub(super) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>> {
@@ -17,7 +17,8 @@ pub(super) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>> {
         Format::BF16 => values.iter().for_each(|value| bytes.extend(bf16::from_f32(*value).to_le_bytes())),
         Format::Q8_0 => values.as_chunks::<32>().0.iter().for_each(|block| write_q8_0(block, &mut bytes)),
         Format::Q4_0 => values.as_chunks::<32>().0.iter().for_each(|block| write_q4_0(block, &mut bytes)),
-        _ => return Err(refuse("only F32, F16, BF16, Q8_0 and Q4_0 can be written".into())),
+        Format::Q4_K => values.as_chunks().0.iter().for_each(|block| quantize_k::write_q4_k(block, &mut bytes)),
+        _ => return Err(refuse(format!("only {} can be written", Format::WRITABLE.map(Format::name).join(", ")))),
     }
     Ok(bytes)
 }
@@ -72,6 +73,6 @@ mod tests {
     fn what_cannot_be_written_says_why() {
         let error = quantize(Format::Q8_0, &[0.0; 33]).unwrap_err().to_string();
         assert_eq!(error, "33 values cannot be written as Q8_0: a block has 32 values");
-        assert!(quantize(Format::Q4_K, &[0.0; 256]).unwrap_err().to_string().contains("only F32"));
+        assert!(quantize(Format::Q6_K, &[0.0; 256]).unwrap_err().to_string().contains("only F32"));
     }
 }

@@ -1,19 +1,17 @@
 //! Softmax attention of one token over a cache, queries in groups that share a key and value head.
 
 use super::activation::{exp, softcap_body};
-use super::lanes::{LANES, Lanes, dot, on_each_simd};
+use super::lanes::{LANES, Lanes, on_each_simd, padded};
 
 /// One token's attention in one key and value head.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// The queries that share the head: `(group, head_dim)`.
     pub queries: &'a [f32],
-    /// Keys of the positions the token sees, oldest first: position `j` of this head at `keys[j * stride..][..head_dim]`.
+    /// Keys of the positions the token sees, oldest first: `(seen, head_dim)`, and what follows them.
     pub keys: &'a [f32],
     /// Values, laid out as the keys.
     pub values: &'a [f32],
-    /// Floats from a position to the next.
-    pub stride: usize,
     /// Positions seen, the token's own included.
     pub seen: usize,
     /// Width of a head.
@@ -32,14 +30,16 @@ on_each_simd! {
 
 #[inline(always)]
 fn body<V: Lanes>(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let Attention { queries, keys, values, stride, seen, head_dim, scale, softcap } = attention;
+    let Attention { queries, seen, head_dim, softcap, .. } = attention;
     let group = queries.len() / head_dim;
     scores.clear();
     scores.resize(group * seen, 0.0);
-    for position in 0..seen {
-        let key = &keys[position * stride..][..head_dim];
-        for (member, query) in queries.chunks_exact(head_dim).enumerate() {
-            scores[member * seen + position] = dot::<V>(query, key) * scale;
+    let mut member = 0;
+    while member < group {
+        member += match group - member {
+            4.. if V::WIDE => score::<V, 4, 4>(&attention, member, scores),
+            2.. => score::<V, 2, 2>(&attention, member, scores),
+            _ => score::<V, 1, 4>(&attention, member, scores),
         }
     }
     for scores in scores.chunks_exact_mut(seen) {
@@ -48,18 +48,86 @@ fn body<V: Lanes>(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f3
         }
         softmax::<V>(scores);
     }
-    out.fill(0.0);
-    for position in 0..seen {
-        let value = &values[position * stride..][..head_dim];
-        for (member, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            accumulate::<V>(out, scores[member * seen + position], value);
+    let mut member = 0;
+    while member < group {
+        member += match group - member {
+            4.. if V::WIDE => weigh::<V, 4, 4>(&attention, member, scores, out),
+            2.. => weigh::<V, 2, 2>(&attention, member, scores, out),
+            _ => weigh::<V, 1, 4>(&attention, member, scores, out),
         }
+    }
+}
+
+/// The scores of `M` queries, `P` positions at a time; returns `M`.
+#[inline(always)]
+fn score<V: Lanes, const M: usize, const P: usize>(
+    attention: &Attention<'_>,
+    member: usize,
+    scores: &mut [f32],
+) -> usize {
+    let Attention { keys, seen, head_dim, scale, .. } = *attention;
+    let queries = &attention.queries[member * head_dim..][..M * head_dim];
+    let mut position = 0;
+    while position < seen {
+        let count = if position + P <= seen { P } else { 1 };
+        let keys = &keys[position * head_dim..][..count * head_dim];
+        let mut products = [[0.0; P]; M];
+        if count == P {
+            products = dots::<V, M, P>(queries, keys, head_dim);
+        } else {
+            let alone = dots::<V, M, 1>(queries, keys, head_dim);
+            for (products, [alone]) in products.iter_mut().zip(alone) {
+                products[0] = alone;
+            }
+        }
+        for (m, products) in products.iter().enumerate() {
+            let scores = &mut scores[(member + m) * seen + position..][..count];
+            for (score, product) in scores.iter_mut().zip(products) {
+                *score = product * scale;
+            }
+        }
+        position += count;
+    }
+    M
+}
+
+/// The products of `M` queries and `P` keys, each in sixteen lanes of its own.
+#[inline(always)]
+fn dots<V: Lanes, const M: usize, const P: usize>(queries: &[f32], keys: &[f32], head_dim: usize) -> [[f32; P]; M] {
+    let mut sums = [[V::zero(); P]; M];
+    let mut first = 0;
+    while first < head_dim {
+        let mut of_keys = [V::zero(); P];
+        for (p, of_key) in of_keys.iter_mut().enumerate() {
+            *of_key = lanes(&keys[p * head_dim..][first..head_dim]);
+        }
+        for (m, sums) in sums.iter_mut().enumerate() {
+            let query = lanes::<V>(&queries[m * head_dim..][first..head_dim]);
+            for (sum, key) in sums.iter_mut().zip(of_keys) {
+                *sum = sum.mul_add(query, key);
+            }
+        }
+        first += LANES;
+    }
+    let mut out = [[0.0; P]; M];
+    for (out, sums) in out.iter_mut().zip(sums) {
+        *out = V::sums(sums);
+    }
+    out
+}
+
+/// The first sixteen floats, or all there are and zeros.
+#[inline(always)]
+fn lanes<V: Lanes>(from: &[f32]) -> V {
+    match from.first_chunk() {
+        Some(whole) => V::load(whole),
+        None => V::load(&padded(from)),
     }
 }
 
 #[inline(always)]
 fn softmax<V: Lanes>(scores: &mut [f32]) {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let most = largest(scores);
     for score in scores.iter_mut() {
         *score = exp(*score - most);
     }
@@ -74,17 +142,71 @@ fn softmax<V: Lanes>(scores: &mut [f32]) {
     }
 }
 
-/// `out += weight * value`.
 #[inline(always)]
-fn accumulate<V: Lanes>(out: &mut [f32], weight: f32, value: &[f32]) {
-    let (out_blocks, out_tail) = out.as_chunks_mut::<LANES>();
-    let (value_blocks, value_tail) = value.as_chunks::<LANES>();
-    for (out, value) in out_blocks.iter_mut().zip(value_blocks) {
-        V::load(out).mul_add(V::splat(weight), V::load(value)).store(out);
+fn largest(scores: &[f32]) -> f32 {
+    let (blocks, tail) = scores.as_chunks::<LANES>();
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for block in blocks {
+        for (most, score) in most.iter_mut().zip(block) {
+            // Not `max`: it says more of NaN than one instruction does.
+            *most = if *score > *most { *score } else { *most };
+        }
     }
-    for (out, value) in out_tail.iter_mut().zip(value_tail) {
-        *out += weight * value;
+    most.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The sums of all values for `M` queries, `B` times sixteen of their numbers at a time; returns `M`.
+#[inline(always)]
+fn weigh<V: Lanes, const M: usize, const B: usize>(
+    attention: &Attention<'_>,
+    member: usize,
+    scores: &[f32],
+    out: &mut [f32],
+) -> usize {
+    let Attention { head_dim, seen, .. } = *attention;
+    let scores = &scores[member * seen..][..M * seen];
+    let out = &mut out[member * head_dim..][..M * head_dim];
+    let mut first = 0;
+    while first < head_dim {
+        first += match head_dim - first {
+            left if left >= B * LANES => sums_of_values::<V, M, B>(attention, first, scores, out),
+            _ => sums_of_values::<V, M, 1>(attention, first, scores, out),
+        }
     }
+    M
+}
+
+/// Numbers `first..` of the outputs of `M` queries; returns how many.
+#[inline(always)]
+fn sums_of_values<V: Lanes, const M: usize, const B: usize>(
+    attention: &Attention<'_>,
+    first: usize,
+    scores: &[f32],
+    out: &mut [f32],
+) -> usize {
+    let Attention { values, head_dim, seen, .. } = *attention;
+    let end = head_dim.min(first + B * LANES);
+    let mut sums = [[V::zero(); B]; M];
+    for (position, value) in values.chunks_exact(head_dim).take(seen).enumerate() {
+        let mut blocks = [V::zero(); B];
+        for (block, start) in blocks.iter_mut().zip((first..end).step_by(LANES)) {
+            *block = lanes(&value[start..end]);
+        }
+        for (m, sums) in sums.iter_mut().enumerate() {
+            let weight = V::splat(scores[m * seen + position]);
+            for (sum, block) in sums.iter_mut().zip(blocks) {
+                *sum = sum.mul_add(weight, block);
+            }
+        }
+    }
+    for (out, sums) in out.chunks_exact_mut(head_dim).zip(sums) {
+        for (out, sum) in out[first..end].chunks_mut(LANES).zip(sums) {
+            let mut whole = [0.0; LANES];
+            sum.store(&mut whole);
+            out.copy_from_slice(&whole[..out.len()]);
+        }
+    }
+    end - first
 }
 
 #[cfg(test)]
@@ -95,48 +217,67 @@ mod tests {
     fn naive(attention: &Attention<'_>, query: &[f32]) -> Vec<f64> {
         let scores: Vec<f64> = (0..attention.seen)
             .map(|j| {
-                let key = &attention.keys[j * attention.stride..];
+                let key = &attention.keys[j * attention.head_dim..];
                 let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
                 let score = dot * f64::from(attention.scale);
                 attention.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
             })
             .collect();
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let scores: Vec<f64> = scores.iter().map(|score| score - most).collect();
         let total: f64 = scores.iter().map(|score| score.exp()).sum();
         let mut out = vec![0.0; attention.head_dim];
         for (j, score) in scores.iter().enumerate() {
             for (d, out) in out.iter_mut().enumerate() {
-                *out += score.exp() / total * f64::from(attention.values[j * attention.stride + d]);
+                *out += score.exp() / total * f64::from(attention.values[j * attention.head_dim + d]);
             }
         }
         out
     }
 
+    /// Numbers without a pattern, of a size.
+    fn noise(len: usize, seed: usize, size: f32) -> Vec<f32> {
+        (0..len).map(|i| (((i + 31 * seed) as f32 * 12.9898).sin() * 43758.547).fract() * size).collect()
+    }
+
     #[test]
     fn meets_the_formula_on_every_instruction_set() {
-        let wave = |len: usize, speed: f32| (0..len).map(|i| (i as f32 * speed).sin() * 2.0).collect::<Vec<_>>();
-        for (head_dim, seen, softcap) in [(8, 1, None), (16, 33, Some(3.0)), (20, 70, None), (64, 5, None)] {
-            let stride = 2 * head_dim + 3;
-            let (queries, keys, values) =
-                (wave(3 * head_dim, 0.9), wave(seen * stride, 0.37), wave(seen * stride, 1.3));
-            let attention = Attention {
-                queries: &queries,
-                keys: &keys,
-                values: &values,
-                stride,
-                seen,
-                head_dim,
-                scale: 0.3,
-                softcap,
-            };
-            for simd in Simd::all() {
-                let mut out = vec![f32::NAN; 3 * head_dim];
-                attend(simd, attention, &mut vec![5.0; 3], &mut out);
-                for (query, out) in queries.chunks(head_dim).zip(out.chunks(head_dim)) {
-                    for (value, expected) in out.iter().zip(naive(&attention, query)) {
-                        assert!((f64::from(*value) - expected).abs() < 2e-5, "{simd:?}: {value} {expected}");
+        for (head_dim, seen) in [(8, 1), (16, 33), (20, 70), (64, 5), (64, 130), (80, 9), (128, 18), (83, 17)] {
+            for (group, softcap, size) in [(1, None, 2.0), (2, Some(3.0), 2.0), (3, None, 1e-20), (7, None, 20.0)] {
+                let queries = noise(group * head_dim, 1, size);
+                let (keys, values) = (noise((seen + 1) * head_dim, 2, size), noise((seen + 1) * head_dim, 3, size));
+                let (keys, values) = (keys.as_slice(), values.as_slice());
+                let scale = 1.0 / (head_dim as f32).sqrt();
+                let attention = Attention { queries: &queries, keys, values, seen, head_dim, scale, softcap };
+                for simd in Simd::all() {
+                    let mut out = vec![f32::NAN; group * head_dim];
+                    attend(simd, attention, &mut vec![5.0; 3], &mut out);
+                    for (query, out) in queries.chunks(head_dim).zip(out.chunks(head_dim)) {
+                        for (value, expected) in out.iter().zip(naive(&attention, query)) {
+                            let error = (f64::from(*value) - expected).abs();
+                            assert!(error <= 5e-4 * f64::from(size), "{simd:?} {head_dim} {seen}: {value} {expected}");
+                        }
                     }
+                    let mut alone = vec![f32::NAN; head_dim];
+                    let last = &queries[(group - 1) * head_dim..];
+                    attend(simd, Attention { queries: last, ..attention }, &mut Vec::new(), &mut alone);
+                    assert_eq!(alone, out[(group - 1) * head_dim..], "a query alone differs from one in a group");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for simd in Simd::all() {
+            let (queries, mut keys, values) = (noise(64, 1, 1.0), noise(40 * 64, 2, 1.0), noise(40 * 64, 3, 1.0));
+            keys[37 * 64 + 5] = f32::NAN;
+            let (keys, values) = (keys.as_slice(), values.as_slice());
+            let attention =
+                Attention { queries: &queries, keys, values, seen: 40, head_dim: 64, scale: 1.0, softcap: None };
+            let mut out = vec![0.0; 64];
+            attend(simd, attention, &mut Vec::new(), &mut out);
+            assert!(out.iter().all(|value| value.is_nan()), "{simd:?}");
         }
     }
 }

@@ -22,7 +22,11 @@ pub(crate) trait Ints: Lanes {
     fn low(quads: Self::Quads) -> Self::Quads;
     /// The high four bits of each byte.
     fn high(quads: Self::Quads) -> Self::Quads;
-    /// Adds to each row's sum its four bytes, of at most 15, times the four signed bytes of `x`.
+    /// Each pair of bytes moved `places` bits up, or down where negative, and of each byte what `mask` leaves.
+    fn moved(quads: Self::Quads, places: i32, mask: u8) -> Self::Quads;
+    /// The bits of both.
+    fn or(quads: Self::Quads, others: Self::Quads) -> Self::Quads;
+    /// Adds to each row's sum its four bytes, of at most 63, times the four signed bytes of `x`.
     fn dot_small(sums: Self::Sums, weights: Self::Quads, x: [u8; 4]) -> Self::Sums;
     /// The same for bytes from 1 to 255, which stand for 128 less, plus [`Ints::OFFSET`] times the bytes of `x`.
     fn dot_offset(sums: Self::Sums, weights: Self::Quads, x: [u8; 4]) -> Self::Sums;
@@ -55,6 +59,24 @@ impl Ints for Portable {
     #[inline(always)]
     fn high(quads: Self::Quads) -> Self::Quads {
         quads.map(|byte| byte >> 4)
+    }
+
+    #[inline(always)]
+    fn moved(mut quads: Self::Quads, places: i32, mask: u8) -> Self::Quads {
+        for pair in quads.as_chunks_mut::<2>().0 {
+            let bits = u16::from_le_bytes(*pair);
+            let moved = if places < 0 { bits >> -places } else { bits << places };
+            *pair = (moved & u16::from_le_bytes([mask; 2])).to_le_bytes();
+        }
+        quads
+    }
+
+    #[inline(always)]
+    fn or(mut quads: Self::Quads, others: Self::Quads) -> Self::Quads {
+        for (byte, other) in quads.iter_mut().zip(others) {
+            *byte |= other;
+        }
+        quads
     }
 
     #[inline(always)]
@@ -137,6 +159,20 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn moved(quads: Self::Quads, places: i32, mask: u8) -> Self::Quads {
+            quads.map(|half| unsafe {
+                let count = _mm_cvtsi32_si128(places.abs());
+                let moved = if places < 0 { _mm256_srl_epi16(half, count) } else { _mm256_sll_epi16(half, count) };
+                _mm256_and_si256(moved, _mm256_set1_epi8(mask.cast_signed()))
+            })
+        }
+
+        #[inline(always)]
+        fn or(quads: Self::Quads, others: Self::Quads) -> Self::Quads {
+            unsafe { [_mm256_or_si256(quads[0], others[0]), _mm256_or_si256(quads[1], others[1])] }
+        }
+
+        #[inline(always)]
         fn dot_small(mut sums: Self::Sums, weights: Self::Quads, x: [u8; 4]) -> Self::Sums {
             for (sum, weights) in sums.iter_mut().zip(weights) {
                 unsafe {
@@ -215,6 +251,20 @@ mod x86 {
         #[inline(always)]
         fn high(quads: Self::Quads) -> Self::Quads {
             unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(quads), _mm512_set1_epi8(15)) }
+        }
+
+        #[inline(always)]
+        fn moved(quads: Self::Quads, places: i32, mask: u8) -> Self::Quads {
+            unsafe {
+                let count = _mm_cvtsi32_si128(places.abs());
+                let moved = if places < 0 { _mm512_srl_epi16(quads, count) } else { _mm512_sll_epi16(quads, count) };
+                _mm512_and_si512(moved, _mm512_set1_epi8(mask.cast_signed()))
+            }
+        }
+
+        #[inline(always)]
+        fn or(quads: Self::Quads, others: Self::Quads) -> Self::Quads {
+            unsafe { _mm512_or_si512(quads, others) }
         }
 
         #[inline(always)]

@@ -67,12 +67,7 @@ impl Packed {
             return Ok(None);
         };
         let tile_bytes = layout.tile_bytes(inputs);
-        let mut bytes = MmapMut::map_anon((outputs.div_ceil(LANES) * tile_bytes).max(1))?;
-        #[cfg(target_os = "linux")]
-        if bytes.len() >= LARGE {
-            // Advice: where the system has no large pages, small ones do.
-            let _ = bytes.advise(memmap2::Advice::HugePage);
-        }
+        let mut bytes = memory(outputs.div_ceil(LANES) * tile_bytes)?;
         bytes.par_chunks_exact_mut(tile_bytes).enumerate().for_each(|(tile, bytes)| {
             for (lane, row) in (tile * LANES..outputs).take(LANES).enumerate() {
                 layout.pack(weight.row_bytes(row), lane, bytes);
@@ -106,6 +101,17 @@ impl Packed {
     fn tile(&self, index: usize) -> &[u8] {
         &self.bytes[index * self.tile_bytes..][..self.tile_bytes]
     }
+}
+
+/// Zeros, in large pages where they pay.
+pub(crate) fn memory(bytes: usize) -> std::io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(bytes.max(1))?;
+    #[cfg(target_os = "linux")]
+    if bytes >= LARGE {
+        // Advice: where the system has no large pages, small ones do.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+    }
+    Ok(memory)
 }
 
 impl Debug for Packed {
@@ -215,6 +221,8 @@ fn some_tokens<V: Ints, const C: usize>(task: &Task<'_>, tile: usize, token: usi
                 Layout::Q8_0 => tile::q8_0(bytes, rows),
                 Layout::Q4_0 => tile::q4_0(bytes, rows),
                 Layout::Q4_K => tile::q4_k(bytes, rows),
+                Layout::Q5_K => tile::q5_k(bytes, rows),
+                Layout::Q6_K => tile::q6_k(bytes, rows),
                 Layout::BF16 => unreachable!("invariant: `Rounded::tokens` was asked for this layout"),
             }
         }

@@ -1,9 +1,9 @@
-//! A trained model as a Hugging Face folder.
+//! A model as a Hugging Face folder.
 
 use std::path::Path;
 
-use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Map, Value, json};
 
 use super::files::write_folder;
@@ -35,28 +35,47 @@ pub fn save_folder(
     weights: &[f32],
     format: Format,
 ) -> Result<()> {
-    let (dtype, name) = match format {
-        Format::F32 => (Dtype::F32, "float32"),
-        Format::F16 => (Dtype::F16, "float16"),
-        Format::BF16 => (Dtype::BF16, "bfloat16"),
-        _ => return Err(Error::Setting { name: "dtype", value: format.to_string(), limit: "F32, F16 or BF16".into() }),
-    };
     let tensors = layout
         .places()
         .iter()
         .map(|place| Ok((place.name.as_str(), place.shape.clone(), format.quantize(&weights[place.range.clone()])?)));
     let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    let tensors = tensors.iter().map(|(name, shape, bytes)| (*name, format, shape.clone(), bytes.as_slice()));
+    write(to, checkpoint, source, format, tensors)
+}
+
+/// Write a checkpoint whose weights are F32, F16 or BF16 as it is.
+///
+/// # Errors
+/// As [`save_folder`].
+pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    let format =
+        checkpoint.weights.iter().find(|tensor| tensor.shape.len() > 1).map_or(Format::F32, |first| first.format);
+    let tensors = checkpoint.weights.iter();
+    let tensors = tensors.map(|tensor| (tensor.name.as_str(), tensor.format, tensor.shape.clone(), tensor.bytes()));
+    write(to, checkpoint, None, format, tensors)
+}
+
+/// Names, formats, shapes and bytes of tensors into a folder, whose configuration says `format`.
+fn write<'a>(
+    to: &Path,
+    checkpoint: &Checkpoint,
+    source: Option<&Path>,
+    format: Format,
+    tensors: impl Iterator<Item = (&'a str, Format, Vec<usize>, &'a [u8])>,
+) -> Result<()> {
+    let fault = |error: SafeTensorError| Error::malformed("model.safetensors", "weights", error.to_string());
+    let views = tensors.map(|(name, format, shape, bytes)| {
+        let (dtype, _) = dtype(format)?;
+        Ok((name, TensorView::new(dtype, shape, bytes).map_err(fault)?))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let (_, dtype_name) = dtype(format)?;
     write_folder(to, |folder| {
-        let fault =
-            |error: safetensors::SafeTensorError| Error::malformed("model.safetensors", "weights", error.to_string());
-        let views =
-            tensors.iter().map(|(name, shape, bytes)| Ok((*name, TensorView::new(dtype, shape.clone(), bytes)?)));
-        let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(fault)?;
         let about = [("format".to_owned(), "pt".to_owned())].into();
-        let bytes = safetensors::serialize(views, Some(about)).map_err(fault)?;
-        fs_err::write(folder.join("model.safetensors"), bytes)?;
+        safetensors::serialize_to_file(views, Some(about), &folder.join("model.safetensors")).map_err(fault)?;
         let mut config = checkpoint.config.clone();
-        config.insert("torch_dtype".into(), name.into());
+        config.insert("torch_dtype".into(), dtype_name.into());
         config.shift_remove("dtype");
         write_json(&folder.join("config.json"), &config)?;
         match source.filter(|source| source.is_dir()) {
@@ -64,6 +83,16 @@ pub fn save_folder(
             None => write_small_files(checkpoint, folder),
         }
     })
+}
+
+/// What safetensors and configurations call a format.
+fn dtype(format: Format) -> Result<(Dtype, &'static str)> {
+    match format {
+        Format::F32 => Ok((Dtype::F32, "float32")),
+        Format::F16 => Ok((Dtype::F16, "float16")),
+        Format::BF16 => Ok((Dtype::BF16, "bfloat16")),
+        _ => Err(Error::Setting { name: "dtype", value: format.to_string(), limit: "F32, F16 or BF16".into() }),
+    }
 }
 
 fn copy_small_files(source: &Path, folder: &Path) -> Result<()> {

@@ -19,10 +19,23 @@ pub(in crate::kernels) fn noise(len: usize, seed: u64) -> Vec<f32> {
 pub(in crate::kernels) fn matrix(format: Format, rows: usize, columns: usize, seed: u64) -> Tensor {
     let bytes = format.quantize(&noise(rows * columns, seed)).unwrap_or_else(|_| {
         let len = rows * format.bytes_for(columns).unwrap();
-        let mut bytes: Vec<u8> = noise(len, seed).iter().map(|value| (value * 127.0) as i8 as u8).collect();
-        // High bytes of half-precision scales lie below 0x38, that is 0.5, wherever a block keeps them.
-        bytes.iter_mut().for_each(|byte| *byte &= 0x37);
+        let mut bytes: Vec<u8> = noise(len, seed).iter().map(|value| (value * 128.0) as i8 as u8).collect();
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
+            // High bytes of half-precision scales lie below 0x38, that is 0.5.
+            block[halves(format)].chunks_exact_mut(2).for_each(|half| half[1] &= 0x37);
+        }
         bytes
     });
     Tensor::new("w", format, vec![rows, columns], bytes).unwrap()
+}
+
+/// Where a block has its half-precision scales.
+fn halves(format: Format) -> std::ops::Range<usize> {
+    match format {
+        Format::Q2_K => 80..84,
+        Format::Q3_K => 108..110,
+        Format::Q6_K => 208..210,
+        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => 0..4,
+        _ => 0..2,
+    }
 }

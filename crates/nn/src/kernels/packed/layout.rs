@@ -12,10 +12,15 @@ use super::GROUP;
 
 /// Vectors of four inputs in a group.
 const QUADS_PER_GROUP: usize = GROUP / 4;
-/// Inputs of a block of [`Layout::Q4_K`].
+/// Inputs of a block of [`Layout::Q4_K`], [`Layout::Q5_K`] and [`Layout::Q6_K`].
 pub(super) const BLOCK: usize = 256;
-/// Bytes of the scales of a block: a scale and a minimum in half precision per row, then of each group six bits of both.
+/// Bytes of the scales of a block of the first two: a scale and a minimum in half precision per row, then of each group six bits of both.
 pub(super) const BLOCK_HEAD: usize = 2 * 2 * LANES + BLOCK / GROUP * 2 * LANES;
+/// Of the third: a scale in half precision per row, filled up to 64 bytes, then of each half of a group eight bits.
+pub(super) const BLOCK_HEAD_6: usize = QUADS + BLOCK / GROUP * 2 * LANES;
+/// Bytes of a group's numbers in a tile, of five bits and of six: the low four as in [`Layout::Q4_K`], then the high ones.
+pub(super) const GROUP_5: usize = (QUADS_PER_GROUP / 2 + 1) * QUADS;
+pub(super) const GROUP_6: usize = (QUADS_PER_GROUP / 2 + 2) * QUADS;
 
 /// A format of tiles, named as what it is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub(super) enum Layout {
     Q8_0,
     Q4_0,
     Q4_K,
+    Q5_K,
+    Q6_K,
     BF16,
 }
 
@@ -34,6 +41,8 @@ impl Layout {
             Format::Q8_0 => Some(Self::Q8_0),
             Format::Q4_0 => Some(Self::Q4_0),
             Format::Q4_K => Some(Self::Q4_K),
+            Format::Q5_K => Some(Self::Q5_K),
+            Format::Q6_K => Some(Self::Q6_K),
             #[cfg(target_arch = "x86_64")]
             Format::BF16 if simd.0 == Kind::Avx512Bf16 => Some(Self::BF16),
             _ => None,
@@ -55,6 +64,8 @@ impl Layout {
             Self::Q8_0 => scales_bytes(groups) + groups * QUADS_PER_GROUP * QUADS,
             Self::Q4_0 => scales_bytes(groups) + groups * QUADS_PER_GROUP / 2 * QUADS,
             Self::Q4_K => inputs / BLOCK * BLOCK_HEAD + groups * QUADS_PER_GROUP / 2 * QUADS,
+            Self::Q5_K => inputs / BLOCK * BLOCK_HEAD + groups * GROUP_5,
+            Self::Q6_K => inputs / BLOCK * BLOCK_HEAD_6 + groups * GROUP_6,
             Self::BF16 => inputs / 2 * QUADS,
         }
     }
@@ -65,6 +76,8 @@ impl Layout {
             Self::Q8_0 => q8_0(row, lane, tile),
             Self::Q4_0 => q4_0(row, lane, tile),
             Self::Q4_K => q4_k(row, lane, tile),
+            Self::Q5_K => q5_k(row, lane, tile),
+            Self::Q6_K => q6_k(row, lane, tile),
             Self::BF16 => {
                 for (pair, quad) in row.as_chunks::<4>().0.iter().zip(tile.as_chunks_mut::<QUADS>().0) {
                     quad.as_chunks_mut().0[lane] = *pair;
@@ -124,25 +137,73 @@ fn q4_k(row: &[u8], lane: usize, tile: &mut [u8]) {
     let (heads, numbers) = tile.split_at_mut(blocks.len() * BLOCK_HEAD);
     let numbers = numbers.as_chunks_mut::<{ BLOCK / 2 * LANES }>().0;
     for ((block, head), numbers) in blocks.iter().zip(heads.as_chunks_mut::<BLOCK_HEAD>().0).zip(numbers) {
-        let (halves_of_row, rest) = block.split_at(4);
-        let (packed, values) = rest.split_at(12);
-        let (scales, groups) = head.split_at_mut(4 * LANES);
-        scales[2 * lane..][..2].copy_from_slice(&halves_of_row[..2]);
-        scales[2 * (LANES + lane)..][..2].copy_from_slice(&halves_of_row[2..]);
-        for (group, (head, numbers)) in groups
-            .as_chunks_mut::<{ 2 * LANES }>()
-            .0
-            .iter_mut()
-            .zip(numbers.as_chunks_mut::<{ GROUP / 2 * LANES }>().0)
-            .enumerate()
-        {
-            let [scale, minimum] = crate::format::scale_and_minimum(packed, group);
-            head[lane] = scale;
-            head[LANES + lane] = minimum;
-            // Two groups share 32 bytes, one in the low bits and one in the high ones.
-            let bytes = &values[group / 2 * GROUP..][..GROUP];
-            let shifted: [u8; GROUP] = std::array::from_fn(|i| bytes[i] >> (4 * (group % 2)));
-            halves(&shifted[..16], &shifted[16..], 0, lane, numbers);
+        scales_and_minima(block, lane, head);
+        for (group, numbers) in numbers.as_chunks_mut::<{ GROUP / 2 * LANES }>().0.iter_mut().enumerate() {
+            let values = nibbles_of(&block[16..], group);
+            halves(&values[..16], &values[16..], 0, lane, numbers);
+        }
+    }
+}
+
+fn q5_k(row: &[u8], lane: usize, tile: &mut [u8]) {
+    let blocks = row.as_chunks::<176>().0;
+    let (heads, numbers) = tile.split_at_mut(blocks.len() * BLOCK_HEAD);
+    let numbers = numbers.as_chunks_mut::<{ BLOCK / GROUP * GROUP_5 }>().0;
+    for ((block, head), numbers) in blocks.iter().zip(heads.as_chunks_mut::<BLOCK_HEAD>().0).zip(numbers) {
+        scales_and_minima(block, lane, head);
+        let fifth = &block[16..48];
+        for (group, numbers) in numbers.as_chunks_mut::<GROUP_5>().0.iter_mut().enumerate() {
+            let low = nibbles_of(&block[48..], group);
+            let values = std::array::from_fn(|i| low[i] | (((fifth[i] >> group) & 1) << 4));
+            low_and_high::<1>(values, lane, numbers);
+        }
+    }
+}
+
+fn q6_k(row: &[u8], lane: usize, tile: &mut [u8]) {
+    let blocks = row.as_chunks::<210>().0;
+    let (heads, numbers) = tile.split_at_mut(blocks.len() * BLOCK_HEAD_6);
+    let numbers = numbers.as_chunks_mut::<{ BLOCK / GROUP * GROUP_6 }>().0;
+    for ((block, head), numbers) in blocks.iter().zip(heads.as_chunks_mut::<BLOCK_HEAD_6>().0).zip(numbers) {
+        let (low, high) = (&block[..128], &block[128..192]);
+        head[2 * lane..][..2].copy_from_slice(&block[208..]);
+        for (half, scale) in block[192..208].iter().enumerate() {
+            head[QUADS + half * LANES + lane] = *scale;
+        }
+        for (group, numbers) in numbers.as_chunks_mut::<GROUP_6>().0.iter_mut().enumerate() {
+            // 128 values take 64 bytes of the low bits and 32 of the high ones, in four runs of 32.
+            let (section, run) = (group / 4, group % 4);
+            let low = &low[section * 64 + run % 2 * 32..][..GROUP];
+            let high = &high[section * 32..][..GROUP];
+            let bits = |i: usize| ((low[i] >> (run / 2 * 4)) & 15) | (((high[i] >> (run * 2)) & 3) << 4);
+            low_and_high::<2>(std::array::from_fn(bits), lane, numbers);
+        }
+    }
+}
+
+/// The scales of a block that has minima.
+fn scales_and_minima(block: &[u8], lane: usize, head: &mut [u8; BLOCK_HEAD]) {
+    let (scales, groups) = head.split_at_mut(4 * LANES);
+    scales[2 * lane..][..2].copy_from_slice(&block[..2]);
+    scales[2 * (LANES + lane)..][..2].copy_from_slice(&block[2..4]);
+    for (group, head) in groups.as_chunks_mut::<{ 2 * LANES }>().0.iter_mut().enumerate() {
+        [head[lane], head[LANES + lane]] = crate::format::scale_and_minimum(&block[4..16], group);
+    }
+}
+
+/// The low bits of a group: two groups share 32 bytes, one in the low bits and one in the high ones.
+fn nibbles_of(values: &[u8], group: usize) -> [u8; GROUP] {
+    let bytes = &values[group / 2 * GROUP..][..GROUP];
+    std::array::from_fn(|i| (bytes[i] >> (4 * (group % 2))) & 15)
+}
+
+/// Numbers of `4 + HIGH` bits. Of the high ones those of `8 / HIGH` quads share a byte, the first lowest.
+fn low_and_high<const HIGH: usize>(values: [u8; GROUP], lane: usize, numbers: &mut [u8]) {
+    let (low, high) = numbers.split_at_mut(QUADS_PER_GROUP / 2 * QUADS);
+    halves(&values[..16], &values[16..], 0, lane, low);
+    for (values, high) in values.chunks_exact(32 / HIGH).zip(high.as_chunks_mut::<QUADS>().0) {
+        for (index, value) in values.iter().enumerate() {
+            high[4 * lane + index % 4] |= (value >> 4) << (index / 4 * HIGH);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::format::Format;
 
 /// The formats that are packed.
-const FORMATS: [Format; 4] = [Format::Q8_0, Format::Q4_0, Format::Q4_K, Format::BF16];
+const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::Q4_K, Format::Q5_K, Format::Q6_K, Format::BF16];
 
 /// `x` after the rounding that the format's products take.
 fn as_rounded(format: Format, x: &[f32]) -> Vec<f32> {
@@ -31,7 +31,7 @@ fn product(simd: Simd, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Opti
             Rounded::Int8(&int8)
         }
         Rounding::Bf16 => {
-            to_bf16(x, &mut halves);
+            to_bf16(simd, x, &mut halves);
             Rounded::Bf16(&halves)
         }
     };
@@ -90,11 +90,14 @@ fn threads_change_nothing() {
 
 #[test]
 fn the_largest_numbers_do_not_overflow() {
-    // Bytes of -128, which no quantiser writes, and four-bit numbers of 15, against activations of the largest size.
+    // Bytes of -128, which no quantiser writes, and numbers of four to six bits at their ends, against activations of the largest size.
     for (format, block) in [
         (Format::Q8_0, [[0, 0x3c].to_vec(), vec![0x80; 32]].concat()),
         (Format::Q4_0, [[0, 0x3c].to_vec(), vec![0xff; 16]].concat()),
         (Format::Q4_K, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 140]].concat()),
+        (Format::Q5_K, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 172]].concat()),
+        (Format::Q6_K, [vec![0xff; 192], vec![0x7f; 16], [0, 0x3c].to_vec()].concat()),
+        (Format::Q6_K, [vec![0; 192], vec![0x80; 16], [0, 0x3c].to_vec()].concat()),
     ] {
         let columns = 2 * format.block_values();
         let weight = Tensor::new("w", format, vec![1, columns], [block.clone(), block].concat()).unwrap();

@@ -1,7 +1,7 @@
 //! Sums of a tile's sixteen rows for a few tokens.
 
 use super::GROUP;
-use super::layout::{BLOCK, BLOCK_HEAD, scales_bytes};
+use super::layout::{BLOCK, BLOCK_HEAD, BLOCK_HEAD_6, GROUP_5, GROUP_6, scales_bytes};
 use crate::kernels::ints::{Ints, QUADS};
 use crate::kernels::lanes::LANES;
 use crate::kernels::rounded::Int8;
@@ -11,7 +11,7 @@ use crate::kernels::rounded::Int8;
 pub(super) struct Int8Row<'a> {
     values: &'a [[u8; GROUP]],
     scales: &'a [f32],
-    sums: &'a [i32],
+    sums: &'a [[i32; 2]],
 }
 
 /// A token's activations in bfloat16, four at a time.
@@ -32,6 +32,11 @@ impl<'a> Int8Row<'a> {
     fn quads(&self, group: usize) -> &[[u8; 4]] {
         self.values[group].as_chunks().0
     }
+
+    #[inline(always)]
+    fn sum(&self, group: usize) -> i32 {
+        self.sums[group][0] + self.sums[group][1]
+    }
 }
 
 /// `sum over groups of (weight scale * x scale * sum of products)`.
@@ -48,7 +53,7 @@ pub(super) fn q8_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
             *weights = V::quads(numbers);
         }
         for (sum, x) in sums.iter_mut().zip(&x) {
-            let mut products = V::start(-V::OFFSET * x.sums[group]);
+            let mut products = V::start(-V::OFFSET * x.sum(group));
             for (weights, x) in weights.iter().zip(x.quads(group)) {
                 products = V::dot_offset(products, *weights, *x);
             }
@@ -66,9 +71,9 @@ pub(super) fn q4_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
     let mut sums = [V::zero(); C];
     for (group, (scale, numbers)) in scales.iter().zip(numbers).enumerate() {
         let scale = V::load_f16(scale);
-        let weights = nibbles::<V>(numbers);
+        let weights = weights::<V>(numbers);
         for (sum, x) in sums.iter_mut().zip(&x) {
-            let products = small::<V>(-8 * x.sums[group], &weights, x.quads(group));
+            let products = small::<V>(-8 * x.sum(group), &weights, x.quads(group));
             *sum = sum.mul_add(V::floats(products), scale.mul(V::splat(x.scales[group])));
         }
     }
@@ -78,9 +83,21 @@ pub(super) fn q4_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
 /// `sum over groups of (x scale * (weight scale * sum of products - weight minimum * sum of x))`.
 #[inline(always)]
 pub(super) fn q4_k<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
+    with_minima::<V, C, { GROUP / 2 * LANES }>(tile, x)
+}
+
+/// As [`q4_k`], of numbers of five bits.
+#[inline(always)]
+pub(super) fn q5_k<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
+    with_minima::<V, C, GROUP_5>(tile, x)
+}
+
+/// The numbers of a group take `BYTES`.
+#[inline(always)]
+fn with_minima<V: Ints, const C: usize, const BYTES: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
     let blocks = x[0].scales.len() * GROUP / BLOCK;
     let (heads, numbers) = tile.split_at(blocks * BLOCK_HEAD);
-    let numbers = numbers.as_chunks::<{ GROUP / 2 * LANES }>().0;
+    let numbers = numbers.as_chunks::<BYTES>().0;
     let mut sums = [V::zero(); C];
     for (block, head) in heads.as_chunks::<BLOCK_HEAD>().0.iter().enumerate() {
         let (halves, heads) = head.as_chunks::<{ 2 * LANES }>().0.split_at(2);
@@ -90,21 +107,63 @@ pub(super) fn q4_k<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
             let head = head.as_chunks::<LANES>().0;
             let scale = V::load_u8(&head[0]).mul(block_scale);
             let minimum = V::load_u8(&head[1]).mul(block_minimum);
-            let weights = nibbles::<V>(&numbers[group]);
+            let weights = weights::<V>(&numbers[group]);
             for (sum, x) in sums.iter_mut().zip(&x) {
                 let products = small::<V>(0, &weights, x.quads(group));
                 let x_scale = x.scales[group];
                 *sum = sum.mul_add(V::floats(products), scale.mul(V::splat(x_scale)));
-                *sum = sum.mul_add(minimum, V::splat(-x_scale * x.sums[group] as f32));
+                *sum = sum.mul_add(minimum, V::splat(-x_scale * x.sum(group) as f32));
             }
         }
     }
     sums
 }
 
+/// `sum over halves of groups of (weight scale * x scale * sum of products)`, of numbers of six bits whose zero is 32.
 #[inline(always)]
-fn nibbles<V: Ints>(numbers: &[u8; GROUP / 2 * LANES]) -> [V::Quads; GROUP / 4] {
+pub(super) fn q6_k<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
+    let blocks = x[0].scales.len() * GROUP / BLOCK;
+    let (heads, numbers) = tile.split_at(blocks * BLOCK_HEAD_6);
+    let numbers = numbers.as_chunks::<GROUP_6>().0;
+    let mut sums = [V::zero(); C];
+    for (block, head) in heads.as_chunks::<BLOCK_HEAD_6>().0.iter().enumerate() {
+        let head = head.as_chunks::<{ 2 * LANES }>().0;
+        let block_scale = V::load_f16(&head[0]);
+        for (index, head) in head[QUADS / LANES / 2..].iter().enumerate() {
+            let group = block * (BLOCK / GROUP) + index;
+            let head = head.as_chunks::<LANES>().0;
+            let scales = [V::load_i8(&head[0]).mul(block_scale), V::load_i8(&head[1]).mul(block_scale)];
+            let weights = weights::<V>(&numbers[group]);
+            for (sum, x) in sums.iter_mut().zip(&x) {
+                let (x_scale, quads) = (V::splat(x.scales[group]), x.quads(group));
+                for half in 0..2 {
+                    let products = small::<V>(-32 * x.sums[group][half], &weights[4 * half..][..4], &quads[4 * half..]);
+                    *sum = sum.mul_add(V::floats(products), scales[half].mul(x_scale));
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// The numbers of a group: four bits, and above them one or two where there are bytes for them.
+#[inline(always)]
+fn weights<V: Ints>(numbers: &[u8]) -> [V::Quads; GROUP / 4] {
     let numbers = numbers.as_chunks::<QUADS>().0;
+    let mut weights = nibbles::<V>(&numbers[..GROUP / 8]);
+    let high = &numbers[GROUP / 8..];
+    for (index, weights) in weights.iter_mut().enumerate() {
+        if let [high] = high {
+            *weights = V::or(*weights, V::moved(V::quads(high), 4 - index as i32, 0x10));
+        } else if let [_, _] = high {
+            *weights = V::or(*weights, V::moved(V::quads(&high[index / 4]), 4 - 2 * (index as i32 % 4), 0x30));
+        }
+    }
+    weights
+}
+
+#[inline(always)]
+fn nibbles<V: Ints>(numbers: &[[u8; QUADS]]) -> [V::Quads; GROUP / 4] {
     let mut weights = [V::quads(&numbers[0]); GROUP / 4];
     for (pair, numbers) in weights.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
         let both = V::quads(numbers);
@@ -114,7 +173,7 @@ fn nibbles<V: Ints>(numbers: &[u8; GROUP / 2 * LANES]) -> [V::Quads; GROUP / 4] 
 }
 
 #[inline(always)]
-fn small<V: Ints>(start: i32, weights: &[V::Quads; GROUP / 4], x: &[[u8; 4]]) -> V::Sums {
+fn small<V: Ints>(start: i32, weights: &[V::Quads], x: &[[u8; 4]]) -> V::Sums {
     let mut products = V::start(start);
     for (weights, x) in weights.iter().zip(x) {
         products = V::dot_small(products, *weights, *x);

@@ -1,12 +1,12 @@
 //! Figures of a run, and their medians over runs.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::load::Sample;
+use crate::cli::bench::table::{aligned, median};
 
 /// Shares of the requests that were at most so slow.
 const SHARES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
@@ -50,11 +50,7 @@ impl Figures {
         for (name, value) in runs.iter().flat_map(|run| &run.0) {
             values.entry(name.clone()).or_default().push(*value);
         }
-        let middle = |mut values: Vec<f64>| {
-            values.sort_unstable_by(f64::total_cmp);
-            f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
-        };
-        Self(values.into_iter().map(|(name, values)| (name, middle(values))).collect())
+        Self(values.into_iter().map(|(name, values)| (name, median(values))).collect())
     }
 
     fn set(&mut self, name: &str, value: f64) {
@@ -122,16 +118,7 @@ pub(super) fn table(rows: &[(String, Figures)]) -> String {
             (all - good - refused).to_string(),
         ]
     });
-    let lines: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(lines).collect();
-    let widths: Vec<_> = (0..head.len()).map(|i| lines.iter().map(|line| line[i].len()).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for line in &lines {
-        for (i, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-            // Writing to a string cannot fail.
-            let _ = if i == 0 { write!(text, "{cell:width$}") } else { write!(text, "  {cell:>width$}") };
-        }
-        text.push('\n');
-    }
+    let mut text = aligned(std::iter::once(head.map(str::to_owned)).chain(lines));
     text.push_str("times: median / 99th percentile, ms\n");
     text
 }

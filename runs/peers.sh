@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# The engine beside llama.cpp and transformers, on the same weights, and WSD beside the paper's three passes: the tables of
+# docs/performance.md.
+#
+#     runs/peers.sh [FOLDER]     # default: target/peers
+#
+# In FOLDER it builds llama.cpp from the source package of llama-cpp-python (20 minutes on one core), makes a Python environment, and
+# writes random models of the shapes 1b and 150m in all formats (7 GB). All of that is used again. Then it measures ROUNDS times (3),
+# the programs in turn, adds what it saw to FOLDER/results.jsonl, and writes the medians of all that is there into the tables. Needs uv
+# and a C++ compiler.
+#
+#     PYTHON   a Python with torch, transformers, gguf, numpy and sentencepiece, instead of one made here
+#     THREADS  for all (the number of cores)
+#     ROUNDS   how often everything is measured (3)
+#     PARTS    which parts: engine, torch, pair (all)
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "${1:-$root/target/peers}"
+folder=$(cd "${1:-$root/target/peers}" && pwd)
+wsd=${WSD:-$root/target/release/wsd}
+threads=${THREADS:-$(nproc)}
+python=${PYTHON:-$folder/tools/bin/python}
+source=$folder/llama_cpp_python-0.3.36/vendor/llama.cpp
+llama=$folder/build/bin
+models=$folder/models
+results=$folder/results.jsonl
+
+[ -x "$wsd" ] || cargo build --release --locked --manifest-path "$root/Cargo.toml"
+if ! [ -x "$folder/tools/bin/cmake" ]; then
+    uv venv "$folder/tools"
+    uv pip install --python "$folder/tools/bin/python" pip cmake ninja torch transformers gguf sentencepiece protobuf numpy
+fi
+if ! [ -d "$source" ]; then
+    "$folder/tools/bin/python" -m pip download --no-deps --no-binary llama-cpp-python --dest "$folder" llama-cpp-python==0.3.36
+    tar -xzf "$folder/llama_cpp_python-0.3.36.tar.gz" -C "$folder"
+fi
+if ! [ -x "$llama/llama-bench" ] || ! [ -x "$llama/llama-quantize" ]; then
+    PATH=$folder/tools/bin:$PATH cmake -G Ninja -S "$source" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release \
+        -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+        -DLLAMA_OPENSSL=OFF -DBUILD_SHARED_LIBS=OFF
+    PATH=$folder/tools/bin:$PATH nice ninja -C "$folder/build" -j "${JOBS:-1}" llama-bench llama-quantize
+fi
+
+# A random model as a Hugging Face folder. The draft chooses as the base does 8 times out of 10.
+random() { [ -d "$models/$1" ] || "$wsd" bench engine "$2" --dtype bf16 --agreement "$3" --save "$models/$1"; }
+
+# A random model as GGUF, all matrices in one format but for q4_k_m.
+gguf() {
+    local whole=$models/$1.bf16.gguf file=$models/$1.$2.gguf pure=--pure
+    [ -f "$whole" ] || "$python" "$root/scripts/make_gguf.py" --llama-cpp "$source" --model "$models/$1" --out "$whole" \
+        --type bf16 --pre gpt-2
+    [ "$2" = q4_k_m ] && pure=
+    [ -f "$file" ] || "$llama/llama-quantize" $pure "$whole" "$file" "$2" > "$folder/quantize.log" 2>&1
+}
+
+mkdir -p "$models"
+random 1b 1b 1
+random 150m 150m 1
+random 150m-draft 150m 0.8
+for format in q8_0 q4_0 q4_k q4_k_m bf16; do gguf 1b "$format"; done
+gguf 150m q8_0
+
+# A JSON object of each line, with what it belongs to.
+record() { "$python" -c 'import json, sys
+for line in sys.stdin:
+    if line.startswith("{"):
+        print(json.dumps({"program": sys.argv[1], "file": sys.argv[2], **json.loads(line)}))' "$@" >> "$results"; }
+
+engine() {
+    for file in 1b.q8_0 1b.q4_0 1b.q4_k 1b.q4_k_m 1b.bf16 150m.q8_0; do
+        "$wsd" bench engine "$models/$file.gguf" --threads "$threads" --repeats 1 --json | record wsd "$file"
+        for what in "-p 128,512 -n 0" "-p 2,4,8,16 -n 32 -d 128"; do
+            # shellcheck disable=SC2086
+            "$llama/llama-bench" -m "$models/$file.gguf" -t "$threads" $what -r 1 -o jsonl 2> "$folder/llama.log" | record llama.cpp "$file"
+        done
+    done
+}
+peer() { env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE "$python" "$root/scripts/peers_torch.py" --threads "$threads" "$@"; }
+torch() { peer --model "$models/1b" | record transformers 1b.bf16; }
+pair() {
+    local pair=(--threads "$threads" --dtype q8_0 --window 10)
+    "$wsd" bench wsd --base 1b --draft 150m "${pair[@]}" -n 256 --repeats 1 --json | record wsd pair
+    "$wsd" bench wsd --threads "$threads" --repeats 3 --json | record wsd builtin
+    peer --base "$models/1b" --draft "$models/150m-draft" --window 10 --tokens 256 | record transformers pair
+}
+for _ in $(seq "${ROUNDS:-3}"); do
+    for part in ${PARTS:-engine torch pair}; do "$part"; done
+done
+"$python" "$root/scripts/peers_table.py" "$results" "$root/docs/performance.md"
