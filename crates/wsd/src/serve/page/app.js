@@ -2,11 +2,11 @@
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const TIE = 1e-12; // as the server has it: logarithms nearer than this are equal
+const SIDES = ["wsd", "base", "draft"]; // shown side by side; the conversation goes on from the first
 
 let messages = [];
 let shown = null; // the answer whose curve is drawn: {tokens, handover, card}
 let running = null; // aborts the answers being written
-let all = []; // the ways of answering
 
 // The switch rule: the geometric mean of the last `window` probabilities reaches the threshold.
 function confidences(tokens, window) {
@@ -215,12 +215,11 @@ async function send(event) {
   running = new AbortController();
   $("send").hidden = true;
   $("stop").hidden = false;
-  const models = $("mode").value === "side" ? all : [$("mode").value];
+  const models = $("mode").value === "side" ? SIDES : [$("mode").value];
   const answers = await Promise.all(models.map((model) => answer(model, row, running.signal)));
   running = null;
   $("send").hidden = false;
   $("stop").hidden = true;
-  // Where there are several, the conversation goes on from the first.
   const said = answers[0].text;
   if (said) messages.push({ role: "assistant", content: said });
   else messages.pop();
@@ -274,8 +273,7 @@ async function settle() {
   $("window").value = window;
   $("threshold").value = threshold;
   const ways = data.map(({ id, wsd }) => Object.assign(new Option(id, id), { title: wsd.about }));
-  $("mode").replaceChildren(...ways, new Option("all, side by side", "side"));
+  $("mode").replaceChildren(...ways, new Option(`${SIDES.join(", ")} side by side`, "side"));
   $("mode").value = strategy;
-  all = data.map(({ id }) => id);
 }
 settle().catch((error) => { $("hint").textContent = `The server does not answer: ${error.message}`; }).finally(draw);
