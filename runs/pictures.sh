@@ -3,4 +3,4 @@
 set -eu
 wsd=${WSD:-target/release/wsd}
 "$wsd" compare --quiet --svg docs/compare.svg > /dev/null
-python3 scripts/handover_svg.py "$wsd" "${1:-What colour is the fox?}" docs/handover.svg
+python3 scripts/handover_svg.py "$wsd" "${1:-How would you block the chimney?}" docs/handover.svg
