@@ -18,7 +18,7 @@ pub(super) const BLOCK: usize = 256;
 pub(super) const BLOCK_HEAD: usize = 2 * 2 * LANES + BLOCK / GROUP * 2 * LANES;
 /// Of the third: a scale in half precision per row, filled up to 64 bytes, then of each half of a group eight bits.
 pub(super) const BLOCK_HEAD_6: usize = QUADS + BLOCK / GROUP * 2 * LANES;
-/// Bytes of a group's numbers in a tile, of five bits and of six: the low four as in [`Layout::Q4_K`], then the high ones.
+/// Bytes of a group's numbers in a tile, of five bits and of six: the high bits, then the low four as in [`Layout::Q4_K`].
 pub(super) const GROUP_5: usize = (QUADS_PER_GROUP / 2 + 1) * QUADS;
 pub(super) const GROUP_6: usize = (QUADS_PER_GROUP / 2 + 2) * QUADS;
 
@@ -199,7 +199,7 @@ fn nibbles_of(values: &[u8], group: usize) -> [u8; GROUP] {
 
 /// Numbers of `4 + HIGH` bits. Of the high ones those of `8 / HIGH` quads share a byte, the first lowest.
 fn low_and_high<const HIGH: usize>(values: [u8; GROUP], lane: usize, numbers: &mut [u8]) {
-    let (low, high) = numbers.split_at_mut(QUADS_PER_GROUP / 2 * QUADS);
+    let (high, low) = numbers.split_at_mut(HIGH * QUADS);
     halves(&values[..16], &values[16..], 0, lane, low);
     for (values, high) in values.chunks_exact(32 / HIGH).zip(high.as_chunks_mut::<QUADS>().0) {
         for (index, value) in values.iter().enumerate() {
