@@ -148,11 +148,18 @@ pub trait Session: Send {
     /// The list.
     fn tokens(&self) -> &[Token];
 
+    /// The list, to be changed at its end.
+    fn tokens_mut(&mut self) -> &mut Vec<Token>;
+
     /// Add tokens to the end.
-    fn append(&mut self, tokens: &[Token]);
+    fn append(&mut self, tokens: &[Token]) {
+        self.tokens_mut().extend_from_slice(tokens);
+    }
 
     /// Keep the first `len` tokens.
-    fn truncate(&mut self, len: usize);
+    fn truncate(&mut self, len: usize) {
+        self.tokens_mut().truncate(len);
+    }
 
     /// Compute what is to be known of the list before it is asked about, where the engine keeps such things: a hint.
     ///

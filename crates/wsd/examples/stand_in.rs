@@ -60,12 +60,8 @@ impl Session for Open {
         &self.tokens
     }
 
-    fn append(&mut self, tokens: &[Token]) {
-        self.tokens.extend_from_slice(tokens);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
+    fn tokens_mut(&mut self) -> &mut Vec<Token> {
+        &mut self.tokens
     }
 
     fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>> {

@@ -77,12 +77,8 @@ impl Session for Remote {
         &self.tokens
     }
 
-    fn append(&mut self, tokens: &[Token]) {
-        self.tokens.extend_from_slice(tokens);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
+    fn tokens_mut(&mut self) -> &mut Vec<Token> {
+        &mut self.tokens
     }
 
     async fn warm(&mut self) -> Result<()> {
