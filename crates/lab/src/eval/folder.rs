@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Contest, Entrant, EvalError};
 use crate::data::{Record, read_rows};
+use crate::files::write_whole;
 use crate::world::{Item, Task};
 
 /// Where everything of a run stands.
@@ -76,10 +77,7 @@ impl RunFolder {
     /// Those of the file system.
     pub fn write(&self, name: &str, text: &str) -> Result<(), EvalError> {
         fs_err::create_dir_all(&self.path)?;
-        let (path, new) = (self.file(name), self.file(&format!("{name}.new")));
-        fs_err::write(&new, text)?;
-        fs_err::File::open(&new)?.sync_all()?;
-        Ok(fs_err::rename(new, path)?)
+        Ok(write_whole(&self.file(name), text.as_bytes())?)
     }
 
     /// The rows of a file of JSON lines; none where there is no such file.

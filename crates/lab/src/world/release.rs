@@ -1,7 +1,6 @@
 //! A world as files: what is read, what aligns, what measures.
 
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,6 +11,7 @@ use super::dice::Dice;
 use super::item::{Item, ItemKind};
 use super::talk::{self, Manner};
 use super::{Leak, Part, World, pages, sums};
+use crate::files::write_whole;
 
 /// How much of each is written.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ impl Release {
         rows_to(&folder.join("sft.jsonl"), &shown.iter().map(demonstration).collect::<Vec<_>>())?;
         rows_to(&folder.join("prompts.jsonl"), asked)?;
         rows_to(&folder.join("eval.jsonl"), &self.evaluation(world))?;
-        whole(&folder.join("README.md"), self.card(world).as_bytes())?;
+        write_whole(&folder.join("README.md"), self.card(world).as_bytes())?;
         Ok(())
     }
 
@@ -204,14 +204,5 @@ fn rows_to(path: &Path, rows: &[impl Serialize]) -> Result<(), ReleaseError> {
         serde_json::to_writer(&mut text, row)?;
         text.push(b'\n');
     }
-    Ok(whole(path, &text)?)
-}
-
-/// Write a file that is there whole or not at all.
-fn whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs_err::File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs_err::rename(new, path)
+    Ok(write_whole(path, &text)?)
 }

@@ -11,6 +11,7 @@ use clap::Args;
 use wsd::config::{ConfigError, Partial, Settings};
 use wsd::models;
 use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Role, Rule, Strategy};
+use wsd_nn::train::write_whole;
 
 use super::answer::{stream, summary};
 use super::output::{FAINT, Output, note};
@@ -195,12 +196,7 @@ impl Chat {
         let system = self.settings.prompt.system.iter().map(|text| Message::new(ChatRole::System, text));
         let messages: Vec<_> = system.chain(self.messages.iter().cloned()).collect();
         let row = serde_json::json!({ "messages": messages });
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let file = fs_err::File::create(&partial)?;
-        std::io::Write::write_all(&mut &file, format!("{row}\n").as_bytes())?;
-        file.sync_all()?;
-        fs_err::rename(&partial, path)?;
+        write_whole(path, format!("{row}\n").as_bytes())?;
         self.saved = Some(path.into());
         Ok(())
     }

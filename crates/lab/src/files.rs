@@ -1,0 +1,15 @@
+//! Files that are whole or not there.
+
+use std::io;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Write a file under another name, see it onto the disk, and give it its name.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = fs_err::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs_err::rename(new, path)
+}
