@@ -50,8 +50,8 @@ impl FromStr for Address {
         let fault = |why: String| RemoteError::Address { address: without_password(text), why };
         let (dialect, url) = match text.split_once('+') {
             Some((name, url)) if url.starts_with("http") && !name.contains('/') => {
-                let known = || DIALECTS.iter().map(|dialect| dialect.scheme()).collect::<Vec<_>>().join(", ");
-                let dialect = DIALECTS.iter().find(|dialect| dialect.scheme() == name);
+                let known = || DIALECTS.iter().map(|dialect| dialect.facts().scheme).collect::<Vec<_>>().join(", ");
+                let dialect = DIALECTS.iter().find(|dialect| dialect.facts().scheme == name);
                 (
                     Some(*dialect.ok_or_else(|| fault(format!("there is no engine `{name}`; known are {}", known())))?),
                     url,
@@ -99,7 +99,7 @@ mod tests {
 
     fn parts(text: &str) -> (Option<&'static str>, String, Option<String>) {
         let address: Address = text.parse().unwrap();
-        (address.dialect.map(Dialect::scheme), address.root, address.model)
+        (address.dialect.map(|dialect| dialect.facts().scheme), address.root, address.model)
     }
 
     #[test]

@@ -81,33 +81,33 @@ pub(super) struct Piece {
 /// A reply that does not say what was asked.
 pub(super) type Misread = String;
 
+/// What is so of an engine whatever it is asked.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// Its name in addresses.
+    pub(super) scheme: &'static str,
+    /// Its name for people.
+    pub(super) name: &'static str,
+    /// What its list of models says of their owner.
+    pub(super) owner: Option<&'static str>,
+    /// The ways in which it might score, the best first; each is tried before it is used.
+    pub(super) ways: &'static [Way],
+    /// To score a whole prompt it computes the list from its beginning.
+    pub(super) rereads: bool,
+    /// Continuations come as a stream; else as one reply.
+    pub(super) streams: bool,
+    /// At most this many tokens are asked for in one continuation; the next goes on from there.
+    pub(super) slice: usize,
+}
+
 /// One engine's way to talk.
 pub(super) trait Dialect: Debug + Send + Sync {
-    /// Its name in addresses.
-    fn scheme(&self) -> &'static str;
-
-    /// Its name for people.
-    fn name(&self) -> &'static str;
-
-    /// What the engine's list of models says of its owner.
-    fn owner(&self) -> Option<&'static str>;
-
-    /// The ways in which it might score, the best first; each is tried before it is used.
-    fn ways(&self) -> &'static [Way];
-
-    /// Whether a scoring call in this way computes the list from its beginning.
-    fn rereads(&self, way: Way) -> bool;
+    fn facts(&self) -> &'static Facts;
 
     fn score(&self, ask: &ScoreAsk<'_>) -> Post;
 
     /// The scores; `None` where this way does not give them this time.
     fn scores(&self, ask: &ScoreAsk<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread>;
-
-    /// Whether continuations come as a stream; else as one reply.
-    fn streams(&self) -> bool;
-
-    /// At most this many tokens are asked for in one continuation; the next goes on from there.
-    fn slice(&self) -> usize;
 
     fn write(&self, ask: &WriteAsk<'_>) -> Post;
 

@@ -117,7 +117,7 @@ impl Probe<'_> {
             return Err(self.fault("trying to score", reason).into());
         }
         let scores = match way {
-            Some(Way::Prompt) if dialect.rereads(Way::Prompt) => "it scores, reading everything anew at each call",
+            Some(Way::Prompt) if dialect.facts().rereads => "it scores, reading everything anew at each call",
             Some(Way::Prompt | Way::Rows) => "it scores from its cache",
             Some(Way::Forced { .. }) => "it scores one token per call, exactly, by teacher forcing",
             None => "it does not score",
@@ -130,7 +130,7 @@ impl Probe<'_> {
             "{} at {}: {}, model `{model}`, {context}; {scores}; {}",
             self.options.role,
             self.target.root,
-            dialect.name(),
+            dialect.facts().name,
             reading.about
         );
         let card = Card {
@@ -138,7 +138,7 @@ impl Probe<'_> {
             max_len: max_len.unwrap_or(UNKNOWN_MAX_LEN),
             vocab,
             caps: Caps { score: way.is_some(), logits: false },
-            habits: Habits { elsewhere: true, rereads: way.is_some_and(|way| dialect.rereads(way)) },
+            habits: Habits { elsewhere: true, rereads: dialect.facts().rereads && way == Some(Way::Prompt) },
             end_tokens: reading.end_tokens,
         };
         Ok(Found { card, text: reading.text, model, dialect, way, notes: vec![note] })
@@ -146,8 +146,8 @@ impl Probe<'_> {
 
     /// Replicas are one model.
     fn compare(&self, first: &Found, other: &Found) -> Result<(), RemoteError> {
-        let unlike = if first.dialect.scheme() != other.dialect.scheme() {
-            Some(("engine", first.dialect.name().to_owned(), other.dialect.name().to_owned()))
+        let unlike = if first.dialect.facts().scheme != other.dialect.facts().scheme {
+            Some(("engine", first.dialect.facts().name.to_owned(), other.dialect.facts().name.to_owned()))
         } else if first.model != other.model {
             Some(("model", first.model.clone(), other.model.clone()))
         } else if first.way != other.way {
@@ -187,11 +187,12 @@ impl Probe<'_> {
         let entries = list["data"].as_array().into_iter().flatten();
         let models: Vec<_> = entries.filter_map(|entry| Some((entry["id"].as_str()?, entry))).collect();
         let owner = models.first().and_then(|(_, entry)| entry["owned_by"].as_str());
-        let by_owner = DIALECTS.iter().find(|dialect| dialect.owner().is_some() && dialect.owner() == owner);
-        let generic = DIALECTS.iter().find(|dialect| dialect.owner().is_none());
+        let by_owner =
+            DIALECTS.iter().find(|dialect| dialect.facts().owner.is_some() && dialect.facts().owner == owner);
+        let generic = DIALECTS.iter().find(|dialect| dialect.facts().owner.is_none());
         let dialect = self.address.dialect.or(by_owner.copied()).or(generic.copied());
         let dialect = dialect.ok_or_else(|| self.fault(phase, "no engine is known".into()))?;
-        let llama = dialect.owner() == Some("llamacpp");
+        let llama = dialect.facts().owner == Some("llamacpp");
         // llama-server has one model, and knows it by the path of its file.
         let wanted = self.address.model.as_deref().filter(|_| !llama || models.len() > 1);
         let found = match (wanted, models.as_slice()) {

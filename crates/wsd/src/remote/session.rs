@@ -173,7 +173,7 @@ impl Writing<'_> {
     async fn event(&mut self) -> Result<Piece, Fault> {
         let shared = self.session.shared.clone();
         let length = self.session.tokens.len();
-        let wanted = self.left.min(shared.card.max_len - length).min(shared.dialect.slice());
+        let wanted = self.left.min(shared.card.max_len - length).min(shared.dialect.facts().slice);
         let (sent, tokens) = self.source.as_ref().map_or((length, wanted), |source| source.sent);
         let ask = WriteAsk {
             model: &shared.model,
@@ -187,7 +187,7 @@ impl Writing<'_> {
             Some(Source { events: Some(events), seen, .. }) => (self.asking.in_time(events.next()).await?, *seen),
             _ => {
                 let post = shared.dialect.write(&ask);
-                let (event, events) = if shared.dialect.streams() {
+                let (event, events) = if shared.dialect.facts().streams {
                     let mut events = self.asking.stream(&self.session.dialogue, &post).await?;
                     (self.asking.in_time(events.next()).await?, Some(events))
                 } else {

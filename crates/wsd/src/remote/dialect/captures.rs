@@ -178,7 +178,7 @@ impl Reference {
 /// The scoring that was asked for, where one was.
 fn scoring(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Option<(Vec<Token>, usize, usize, Way)> {
     let list = capture.list()?;
-    match (dialect.scheme(), capture.path.as_str()) {
+    match (dialect.facts().scheme, capture.path.as_str()) {
         ("vllm", "/v1/completions") if capture.body["stream"] != true => {
             Some((list, 1, capture.number(&["prompt_logprobs"])?, Way::Prompt))
         }
@@ -205,7 +205,7 @@ fn scoring(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> O
 fn score(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Option<bool> {
     let (list, from, top, way) = scoring(dialect, capture, reference)?;
     let ask = ScoreAsk { model: capture.model(), list: &list, from, top, way };
-    if dialect.scheme() != "openai" {
+    if dialect.facts().scheme != "openai" {
         capture.agrees(&dialect.score(&ask));
     }
     if capture.status != 200 {
@@ -215,7 +215,7 @@ fn score(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Opt
     assert_eq!(ids(&scores), list[from..], "{}", capture.name);
     assert!(scores.iter().all(|scored| scored.top.len() == top), "{}", capture.name);
     // llama-server was recorded with its default cache, of 16 bits.
-    let tolerance = if dialect.scheme() == "llama-server" { 2e-3 } else { 1e-4 };
+    let tolerance = if dialect.facts().scheme == "llama-server" { 2e-3 } else { 1e-4 };
     for (i, want) in reference.scores(&list).into_iter().flatten().enumerate().skip(from) {
         let got = scores[i - from].logprob;
         assert!((got - want).abs() < tolerance, "{}: {got} and not {want} at {i}", capture.name);
@@ -255,7 +255,7 @@ fn write(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> boo
 /// Whether a request continues, on the route that we use and with what we ask for.
 fn writes(dialect: &dyn Dialect, capture: &Capture) -> bool {
     let is_null = |names: &[&str]| names.iter().all(|name| capture.body[name].is_null());
-    match (dialect.scheme(), capture.path.as_str()) {
+    match (dialect.facts().scheme, capture.path.as_str()) {
         ("vllm", "/v1/completions") => capture.body["return_token_ids"] == true,
         ("sglang", "/generate") => capture.body["sampling_params"]["max_new_tokens"] != 0,
         // We send no stop strings, which would end it in a way of their own.
@@ -338,6 +338,6 @@ fn every_recorded_reply_is_read() {
             ];
             counts.iter_mut().zip(is).for_each(|(count, is)| *count += usize::from(is));
         }
-        assert_eq!(counts, want, "{name}, read as {}", dialect.name());
+        assert_eq!(counts, want, "{name}, read as {}", dialect.facts().name);
     }
 }

@@ -10,7 +10,7 @@
 use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
-use super::{Dialect, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
+use super::{Dialect, Facts, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
 
 /// Tokens in one reply.
 const SLICE: usize = 16;
@@ -19,33 +19,27 @@ const FORCED: f64 = 1000.0;
 /// How many of the likeliest are asked for at first.
 const WIDTH: usize = 64;
 
+const FACTS: Facts = Facts {
+    scheme: "llama-server",
+    name: "llama-server",
+    owner: Some("llamacpp"),
+    ways: &[Way::Forced { width: WIDTH, harmless: 0 }],
+    rereads: false,
+    streams: false,
+    slice: SLICE,
+};
+
 #[derive(Debug)]
 pub(super) struct LlamaServer;
 
 impl Dialect for LlamaServer {
-    fn scheme(&self) -> &'static str {
-        "llama-server"
-    }
-
-    fn name(&self) -> &'static str {
-        "llama-server"
-    }
-
-    fn owner(&self) -> Option<&'static str> {
-        Some("llamacpp")
-    }
-
-    fn ways(&self) -> &'static [Way] {
-        &[Way::Forced { width: WIDTH, harmless: 0 }]
-    }
-
-    fn rereads(&self, _way: Way) -> bool {
-        false
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn score(&self, ask: &ScoreAsk<'_>) -> Post {
         let Way::Forced { width, harmless } = ask.way else {
-            return self.score(&ScoreAsk { way: self.ways()[0], ..*ask });
+            return self.score(&ScoreAsk { way: FACTS.ways[0], ..*ask });
         };
         let body = json!({
             "prompt": ask.list[..ask.from], "n_predict": 1, "n_probs": width.max(ask.top), "temperature": 0,
@@ -61,14 +55,6 @@ impl Dialect for LlamaServer {
         let rows = rows.iter().map(row).collect::<Result<Vec<_>, Misread>>()?;
         let own = rows.iter().find(|(id, _)| *id == wanted).map(|&(_, logprob)| logprob);
         Ok(own.map(|logprob| vec![Sampled { token: wanted, logprob, top: likeliest(rows, ask.top) }]))
-    }
-
-    fn streams(&self) -> bool {
-        false
-    }
-
-    fn slice(&self) -> usize {
-        SLICE
     }
 
     fn write(&self, ask: &WriteAsk<'_>) -> Post {

@@ -7,33 +7,27 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::vllm::completion_piece;
-use super::{Dialect, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, logprob, seed};
+use super::{Dialect, Facts, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, logprob, seed};
 
 /// Tokens in one reply where it is not known how long a reply may be.
 const SLICE: usize = 64;
+
+const FACTS: Facts = Facts {
+    scheme: "openai",
+    name: "OpenAI-like service",
+    owner: None,
+    ways: &[Way::Prompt],
+    rereads: true,
+    streams: false,
+    slice: SLICE,
+};
 
 #[derive(Debug)]
 pub(super) struct OpenAi;
 
 impl Dialect for OpenAi {
-    fn scheme(&self) -> &'static str {
-        "openai"
-    }
-
-    fn name(&self) -> &'static str {
-        "OpenAI-like service"
-    }
-
-    fn owner(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn ways(&self) -> &'static [Way] {
-        &[Way::Prompt]
-    }
-
-    fn rereads(&self, _way: Way) -> bool {
-        true
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn score(&self, ask: &ScoreAsk<'_>) -> Post {
@@ -68,14 +62,6 @@ impl Dialect for OpenAi {
             Ok(Sampled { token, logprob, top: Vec::new() })
         };
         scored.map(one).collect::<Result<_, _>>().map(Some)
-    }
-
-    fn streams(&self) -> bool {
-        false
-    }
-
-    fn slice(&self) -> usize {
-        SLICE
     }
 
     fn write(&self, ask: &WriteAsk<'_>) -> Post {

@@ -6,33 +6,27 @@
 use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
-use super::{Dialect, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
+use super::{Dialect, Facts, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
 
 /// A cumulative stream costs the square of its length, so long answers are asked for in parts.
 const SLICE: usize = 256;
+
+const FACTS: Facts = Facts {
+    scheme: "sglang",
+    name: "SGLang",
+    owner: Some("sglang"),
+    ways: &[Way::Prompt],
+    rereads: false,
+    streams: true,
+    slice: SLICE,
+};
 
 #[derive(Debug)]
 pub(super) struct SgLang;
 
 impl Dialect for SgLang {
-    fn scheme(&self) -> &'static str {
-        "sglang"
-    }
-
-    fn name(&self) -> &'static str {
-        "SGLang"
-    }
-
-    fn owner(&self) -> Option<&'static str> {
-        Some("sglang")
-    }
-
-    fn ways(&self) -> &'static [Way] {
-        &[Way::Prompt]
-    }
-
-    fn rereads(&self, _way: Way) -> bool {
-        false
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn score(&self, ask: &ScoreAsk<'_>) -> Post {
@@ -60,14 +54,6 @@ impl Dialect for SgLang {
             Ok(Sampled { token: id, logprob: own, top: others })
         };
         tokens.iter().enumerate().map(row).collect::<Result<_, _>>().map(Some)
-    }
-
-    fn streams(&self) -> bool {
-        true
-    }
-
-    fn slice(&self) -> usize {
-        SLICE
     }
 
     fn write(&self, ask: &WriteAsk<'_>) -> Post {

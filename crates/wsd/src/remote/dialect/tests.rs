@@ -263,7 +263,7 @@ proptest! {
                 let ask = ScoreAsk { list, ..score_ask(from.min(8), top, way) };
                 let _ = dialect.score(&ask);
                 if let Ok(Some(scores)) = dialect.scores(&ask, &reply) {
-                    prop_assert!(scores.len() == list.len() - ask.from || dialect.scheme() == "llama-server");
+                    prop_assert!(scores.len() == list.len() - ask.from || dialect.facts().scheme == "llama-server");
                     prop_assert!(scores.iter().all(|scored| scored.logprob <= 0.0));
                 }
             }

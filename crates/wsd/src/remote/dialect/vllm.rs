@@ -12,30 +12,24 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
-use super::{Dialect, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
+use super::{Dialect, Facts, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
+
+const FACTS: Facts = Facts {
+    scheme: "vllm",
+    name: "vLLM",
+    owner: Some("vllm"),
+    ways: &[Way::Prompt, Way::Rows],
+    rereads: true,
+    streams: true,
+    slice: usize::MAX,
+};
 
 #[derive(Debug)]
 pub(super) struct Vllm;
 
 impl Dialect for Vllm {
-    fn scheme(&self) -> &'static str {
-        "vllm"
-    }
-
-    fn name(&self) -> &'static str {
-        "vLLM"
-    }
-
-    fn owner(&self) -> Option<&'static str> {
-        Some("vllm")
-    }
-
-    fn ways(&self) -> &'static [Way] {
-        &[Way::Prompt, Way::Rows]
-    }
-
-    fn rereads(&self, way: Way) -> bool {
-        way == Way::Prompt
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn score(&self, ask: &ScoreAsk<'_>) -> Post {
@@ -69,14 +63,6 @@ impl Dialect for Vllm {
         }
         let scored = ask.list.iter().zip(rows).enumerate().skip(ask.from);
         scored.map(|(i, (&token, row))| prompt_row(row, token, ask.top, i)).collect::<Result<_, _>>().map(Some)
-    }
-
-    fn streams(&self) -> bool {
-        true
-    }
-
-    fn slice(&self) -> usize {
-        usize::MAX
     }
 
     fn write(&self, ask: &WriteAsk<'_>) -> Post {

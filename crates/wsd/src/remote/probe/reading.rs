@@ -85,7 +85,7 @@ impl Probe<'_> {
     async fn server_reading(&self, greeting: &Greeting) -> Result<Reading, Failed> {
         let phase = "looking for its tokenizer";
         let hint = "hint: name a folder or a model in the hub's cache with --base-tokenizer or --draft-tokenizer";
-        if greeting.dialect.owner() == Some("sglang") {
+        if greeting.dialect.facts().owner == Some("sglang") {
             let why = format!("SGLang ends at an id outside the vocabulary, whose size it does not tell\n  {hint}");
             return Err(self.fault(phase, why).into());
         }

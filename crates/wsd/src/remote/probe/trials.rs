@@ -64,7 +64,7 @@ impl Probe<'_> {
             pieces.push(piece);
             Ok(())
         };
-        if dialect.streams() {
+        if dialect.facts().streams {
             let mut events = self.http.stream(self.target, post.path, &post.body).await?;
             while let Some(event) = events.next().await? {
                 read(&event)?;
@@ -90,7 +90,7 @@ impl Probe<'_> {
         let list: Vec<_> = sample.iter().copied().chain(written.iter().map(|sampled| sampled.token)).collect();
         let known = written.last().map(|sampled| sampled.logprob).filter(|logprob| !logprob.is_nan());
         let (mut best, mut expected, mut reason) = (None, Vec::from_iter(known), String::new());
-        for &way in greeting.dialect.ways() {
+        for &way in greeting.dialect.facts().ways {
             let proven = match self.allowed(way, greeting, reading) {
                 Ok(way) => self.prove(greeting, &list, way, &expected).await.map(|scores| (way, scores)),
                 Err(why) => Err(Fault::Unreadable(why)),
@@ -111,7 +111,7 @@ impl Probe<'_> {
     fn allowed(&self, way: Way, greeting: &Greeting, reading: &Reading) -> Result<Way, String> {
         let Way::Forced { width, .. } = way else { return Ok(way) };
         if !self.options.teacher_forcing {
-            let name = greeting.dialect.name();
+            let name = greeting.dialect.facts().name;
             return Err(format!(
                 "{name} returns no scores of a prompt\n  hint: --teacher-forcing asks it for one token at a time: exact, and as slow as writing"
             ));
