@@ -20,26 +20,13 @@ folder=$(cd "${1:-$root/target/peers}" && pwd)
 wsd=${WSD:-$root/target/release/wsd}
 threads=${THREADS:-$(nproc)}
 python=${PYTHON:-$folder/tools/bin/python}
-source=$folder/llama_cpp_python-0.3.36/vendor/llama.cpp
+source=$folder/source
 llama=$folder/build/bin
 models=$folder/models
 results=$folder/results.jsonl
 
 [ -x "$wsd" ] || cargo build --release --locked --manifest-path "$root/Cargo.toml"
-if ! [ -x "$folder/tools/bin/cmake" ]; then
-    uv venv "$folder/tools"
-    uv pip install --python "$folder/tools/bin/python" pip cmake ninja torch transformers gguf sentencepiece protobuf numpy
-fi
-if ! [ -d "$source" ]; then
-    "$folder/tools/bin/python" -m pip download --no-deps --no-binary llama-cpp-python --dest "$folder" llama-cpp-python==0.3.36
-    tar -xzf "$folder/llama_cpp_python-0.3.36.tar.gz" -C "$folder"
-fi
-if ! [ -x "$llama/llama-bench" ] || ! [ -x "$llama/llama-quantize" ]; then
-    PATH=$folder/tools/bin:$PATH cmake -G Ninja -S "$source" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release \
-        -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-        -DLLAMA_OPENSSL=OFF -DBUILD_SHARED_LIBS=OFF
-    PATH=$folder/tools/bin:$PATH nice ninja -C "$folder/build" -j "${JOBS:-1}" llama-bench llama-quantize
-fi
+"$root/scripts/llama_cpp.sh" "$folder" llama-bench llama-quantize
 
 # A random model as a Hugging Face folder. The draft chooses as the base does 8 times out of 10.
 random() { [ -d "$models/$1" ] || "$wsd" bench engine "$2" --dtype bf16 --agreement "$3" --save "$models/$1"; }

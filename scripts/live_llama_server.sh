@@ -15,7 +15,7 @@ else
 fi
 models=${2:-$folder/models}
 python=$folder/tools/bin/python
-source=$folder/llama_cpp_python-0.3.36/vendor/llama.cpp
+source=$folder/source
 binary=$folder/build/bin/llama-server
 servers=()
 
@@ -27,20 +27,7 @@ stop() {
 }
 trap stop EXIT
 
-if ! [ -x "$python" ]; then
-    uv venv "$folder/tools"
-    uv pip install --python "$python" pip cmake ninja torch transformers gguf sentencepiece protobuf numpy
-fi
-if ! [ -d "$source" ]; then
-    "$python" -m pip download --no-deps --no-binary llama-cpp-python --dest "$folder" llama-cpp-python==0.3.36
-    tar -xzf "$folder/llama_cpp_python-0.3.36.tar.gz" -C "$folder"
-fi
-if ! [ -x "$binary" ]; then
-    PATH=$folder/tools/bin:$PATH cmake -G Ninja -S "$source" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release \
-        -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-        -DLLAMA_OPENSSL=OFF -DBUILD_SHARED_LIBS=OFF
-    PATH=$folder/tools/bin:$PATH nice ninja -C "$folder/build" -j "${JOBS:-1}" llama-server
-fi
+"$here/scripts/llama_cpp.sh" "$folder" llama-server
 [ -f "$models/hf_reference.json" ] || "$python" "$here/scripts/tiny_pair.py" "$models"
 for role in base draft; do
     [ -f "$folder/$role.gguf" ] || "$python" "$here/scripts/make_gguf.py" --llama-cpp "$source" --model "$models/tiny_$role" \
