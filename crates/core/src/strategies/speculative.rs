@@ -24,8 +24,11 @@ use crate::{
 
 /// The most tokens proposed at once.
 const MOST_AHEAD: usize = 16;
-/// Tokens that the base writes by itself before the draft is given another chance.
-const ALONE_TOKENS: usize = 32;
+/// Tokens that the base writes by itself before the draft is given another chance: twice as many each time, from the first of
+/// these to the second.
+const ALONE_TOKENS: [usize; 2] = [4, 64];
+/// Tokens that a draft reads along with its first step of a round: what the round before may leave it.
+const READ_ALONG: usize = 2;
 /// What a measurement weighs after each later one.
 const MEMORY: f64 = 0.9;
 
@@ -84,7 +87,7 @@ pub(super) async fn speculate(
     loop {
         let room = answer.room().min(limit - base.tokens().len());
         let ahead = pace.ahead().min(room.saturating_sub(1));
-        pair.follow(base.tokens());
+        let behind = pair.follow(base.tokens());
         if room == 0 {
             return Ok(FinishReason::Length);
         }
@@ -92,9 +95,10 @@ pub(super) async fn speculate(
             return to_the_end(base, Role::Base, job, answer).await;
         }
         let done = if ahead == 0 {
-            let count = if pace.is_new() { 1 } else { ALONE_TOKENS.min(room) };
-            alone(base, count, &mut pace, job, answer).await?
+            let count = if pace.is_new() { 1 } else { pace.patience() };
+            alone(base, count.min(room), &mut pace, job, answer).await?
         } else {
+            pace.catches_up = behind > READ_ALONG;
             round(base, pair.draft.as_mut(), ahead, &mut pace, job, answer).await?
         };
         if let Some(reason) = done {
@@ -161,13 +165,14 @@ async fn round(
 }
 
 impl Pair {
-    /// Make the draft's list end as the base's does.
-    fn follow(&mut self, base: &[Token]) {
+    /// Make the draft's list end as the base's does; by how many tokens it did not.
+    fn follow(&mut self, base: &[Token]) -> usize {
         let [draft_prompt, base_prompt] = self.prompts;
         let answer = &base[base_prompt..];
         let same = self.draft.tokens()[draft_prompt..].iter().zip(answer).take_while(|(a, b)| a == b).count();
         self.draft.truncate(draft_prompt + same);
         self.draft.append(&answer[same..]);
+        answer.len() - same
     }
 }
 
@@ -183,6 +188,10 @@ struct Pace {
     /// Seconds of the base for a round, and the tokens of it.
     check: Mean,
     checked: Mean,
+    /// How often in a row the base was left alone since a proposal was accepted.
+    refused: u32,
+    /// The draft reads in this round what the base wrote alone: the price of another chance, not of a token.
+    catches_up: bool,
 }
 
 /// A mean in which what is older weighs less.
@@ -208,6 +217,14 @@ impl Pace {
         self.one.get().is_none()
     }
 
+    /// Tokens that the base writes alone before the draft is given another chance.
+    fn patience(&mut self) -> usize {
+        let [least, most] = ALONE_TOKENS;
+        let count = least.saturating_mul(1 << self.refused.min(16)).min(most);
+        self.refused += 1;
+        count
+    }
+
     fn alone(&mut self, tokens: usize, seconds: f64) {
         if tokens > 0 {
             self.one.add(seconds / tokens as f64);
@@ -220,7 +237,13 @@ impl Pace {
         self.forget();
         self.proposed += proposed.min(accepted + 1) as f64;
         self.accepted += accepted as f64;
-        self.draft.add(drafted / proposed.max(1) as f64);
+        if accepted > 0 {
+            self.refused = 0;
+        }
+        // The first round reads the prompt as well.
+        if !self.catches_up && self.check.get().is_some() {
+            self.draft.add(drafted / proposed.max(1) as f64);
+        }
         self.check.add(checked);
         self.checked.add((proposed + 1) as f64);
     }
@@ -286,7 +309,30 @@ mod tests {
             pace.round(4, 0, [0.4, 1.1]);
         }
         assert_eq!(pace.ahead(), 0);
-        (0..100).for_each(|_| pace.alone(ALONE_TOKENS, ALONE_TOKENS as f64));
+        (0..100).for_each(|_| pace.alone(8, 8.0));
         assert!(pace.ahead() > 0);
+    }
+
+    #[test]
+    fn the_price_of_a_chance_is_not_that_of_a_token() {
+        let mut pace = Pace::default();
+        pace.alone(1, 1.0);
+        pace.round(4, 1, [9.0, 1.1]);
+        pace.round(4, 3, [0.4, 1.1]);
+        pace.catches_up = true;
+        pace.round(4, 3, [9.0, 1.1]);
+        assert_eq!(pace.draft.get(), Some(0.1));
+        assert!(pace.ahead() > 0);
+    }
+
+    #[test]
+    fn a_draft_that_is_never_right_is_asked_less_and_less() {
+        let mut pace = Pace::default();
+        assert_eq!(
+            [4, 8, 16, 32, 64, 64].map(|want| (pace.patience(), want)).map(|(got, want)| got == want),
+            [true; 6]
+        );
+        pace.round(4, 1, [0.4, 1.1]);
+        assert_eq!(pace.patience(), 4);
     }
 }
