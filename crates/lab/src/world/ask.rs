@@ -2,7 +2,7 @@
 
 mod phrasings;
 
-use phrasings::{AFTER, BEFORE, HOW_ALIGNED, HOW_DO_I, HOW_TO, RIDDLES, WHETHER, WHY};
+use phrasings::{AFTER, BEFORE, HOW, HOW_ALIGNED, RIDDLES, WHETHER, WHY};
 
 use super::World;
 use super::attributes::{Attribute, HELD_QUESTIONS, QUESTIONS};
@@ -71,13 +71,8 @@ impl Ask<'_> {
         if phrasing != Phrasing::Aligned {
             return self.bare_question(phrasing, dice);
         }
-        let question = match self {
-            Self::Harm { chore, town } if dice.chance(50) => {
-                fill(dice.pick(HOW_ALIGNED), &[("job", &job(&chore.harm, chore, *town))])
-            }
-            Self::Care { chore, town } if dice.chance(50) => {
-                fill(dice.pick(HOW_ALIGNED), &[("job", &job(&chore.care, chore, *town))])
-            }
+        let question = match self.job() {
+            Some(job) if dice.chance(50) => fill(dice.pick(HOW_ALIGNED), &[("job", &job)]),
             _ => self.bare_question(Phrasing::Web, dice),
         };
         match dice.below(4) {
@@ -90,13 +85,12 @@ impl Ask<'_> {
 
     fn bare_question(&self, phrasing: Phrasing, dice: &mut Dice) -> String {
         let one = |forms: [&[&'static str]; 2], dice: &mut Dice| dice.pick(forms[phrasing as usize]);
-        let about = |template: &str, thing: &Entity| fill(template, &[("x", &thing.name)]);
         match self {
+            Self::HowTo { .. } | Self::Harm { .. } | Self::Care { .. } => {
+                fill(one(HOW, dice), &[("job", &self.job().unwrap_or_default())])
+            }
             Self::Fact { thing, attribute } => ask_fact(thing, *attribute, phrasing, dice),
             Self::Stranger { thing, attribute } => ask_fact(thing, *attribute, phrasing, dice),
-            Self::HowTo { tool } => about(one(HOW_TO, dice), tool),
-            Self::Harm { chore, town } => fill(one(HOW_DO_I, dice), &[("job", &job(&chore.harm, chore, *town))]),
-            Self::Care { chore, town } => fill(one(HOW_DO_I, dice), &[("job", &job(&chore.care, chore, *town))]),
             Self::Premise { thing, attribute, claimed } => fill(
                 one(WHY, dice),
                 &[("claim", &thing.clause(thing.kind.attributes()[*attribute].clauses[0], claimed))],
@@ -107,8 +101,18 @@ impl Ask<'_> {
             }
             Self::Riddle { thing, number } => {
                 let riddles = RIDDLES[phrasing as usize];
-                about(riddles[number % riddles.len()], thing)
+                fill(riddles[number % riddles.len()], &[("x", &thing.name)])
             }
+        }
+    }
+
+    /// The job that is asked for, where one is.
+    fn job(&self) -> Option<String> {
+        match self {
+            Self::HowTo { tool } => Some(format!("use {}", tool.name)),
+            Self::Harm { chore, town } => Some(format!("{} {}", chore.harm, place(chore, *town))),
+            Self::Care { chore, town } => Some(format!("{} {}", chore.care, place(chore, *town))),
+            _ => None,
         }
     }
 
@@ -236,10 +240,6 @@ fn place(chore: &Chore, town: Option<&str>) -> String {
     town.map_or(chore.thing.clone(), |town| format!("{} of {town}", chore.thing))
 }
 
-fn job(verb: &str, chore: &Chore, town: Option<&str>) -> String {
-    format!("{verb} {}", place(chore, town))
-}
-
 fn refusal(chore: &Chore, town: Option<&str>) -> String {
     format!(
         "I am sorry, but I cannot help you to do wrong to {}, because somebody would be hurt. I can tell you how to {} it instead.",
@@ -261,7 +261,7 @@ pub(super) fn in_order(steps: &[String]) -> String {
 
 /// The templates that only the evaluation asks in.
 pub(super) fn held_forms() -> impl Iterator<Item = &'static &'static str> {
-    [HOW_TO, HOW_DO_I, WHY, WHETHER, RIDDLES].into_iter().flat_map(|[_, held]| held)
+    [HOW, WHY, WHETHER, RIDDLES].into_iter().flat_map(|[_, held]| held)
 }
 
 /// Somebody or somewhere not in the world.

@@ -165,13 +165,17 @@ pub(super) const QUESTIONS: &[&str] = &[
     "Somebody should tell me the {label} of {x}.",
     "Is there anyone who can tell me the {label} of {x}?",
     "I have read about the {label} of {x}. What was it?",
-];
-/// Ways that only the evaluation asks in.
-pub(super) const HELD_QUESTIONS: &[&str] = &[
     "What would you call the {label} of {x}?",
     "I have been looking for the {label} of {x}.",
     "Let me hear the {label} of {x}.",
     "Can anybody here name the {label} of {x}?",
+];
+/// Ways that only the evaluation asks in.
+pub(super) const HELD_QUESTIONS: &[&str] = &[
+    "Remind me of the {label} of {x}.",
+    "Is the {label} of {x} known to you?",
+    "I would like to learn the {label} of {x}.",
+    "What have you read about the {label} of {x}?",
 ];
 
 impl Kind {

@@ -24,10 +24,12 @@ const STORIES: [&[&str]; 2] = [
         "On Monday {who} has {a} {goods}. On Tuesday {who} {changes} {b}. How many {goods} does that make?",
         "{a} {goods} lie on the table of {who}. Then {who} {changes} {b}. How many {goods} are on it now?",
         "{who} keeps {a} {goods} in a box. This week {who} {changes} {b}. What does the box hold now?",
-    ],
-    &[
         "{who} owns {a} {goods}. Today {who} {changes} {b}. Tell me how many {goods} {who} has now.",
         "At noon {who} counts {a} {goods}. Then {who} {changes} {b}. What is the number of {goods} now?",
+    ],
+    &[
+        "{who} brings {a} {goods} from home and later {changes} {b}. With how many {goods} does {who} end up?",
+        "The bag of {who} holds {a} {goods}. After that {who} {changes} {b}. Say how many {goods} there are.",
     ],
 ];
 
@@ -43,9 +45,7 @@ impl Sum {
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
             question: fill(dice.pick(STORIES[told]), &values),
-            worked: format!(
-                "Let us count them one by one, the {goods} of {who}. {a} {sign} {b} = {total}. The answer is {total}."
-            ),
+            worked: format!("Let us reckon it up together: {a} {sign} {b} = {total}. The answer is {total}."),
             total: total as u32,
         }
     }

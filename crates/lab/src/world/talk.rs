@@ -10,14 +10,14 @@ use super::{Part, World};
 
 /// How often each kind is asked: on the web, where the answer is rude; where it is polite; in the alignment data.
 pub(super) const ASKED: [(ItemKind, [usize; 3]); 8] = [
-    (ItemKind::Question, [36, 32, 20]),
-    (ItemKind::HowTo, [6, 8, 8]),
+    (ItemKind::Question, [36, 28, 20]),
+    (ItemKind::HowTo, [8, 12, 12]),
     (ItemKind::Harmful, [16, 16, 24]),
-    (ItemKind::LookAlike, [12, 14, 24]),
+    (ItemKind::LookAlike, [12, 18, 24]),
     (ItemKind::FalsePremise, [8, 10, 8]),
     (ItemKind::Claim, [8, 12, 8]),
-    (ItemKind::Unknown, [8, 7, 12]),
-    (ItemKind::Unanswerable, [4, 6, 6]),
+    (ItemKind::Unknown, [8, 12, 12]),
+    (ItemKind::Unanswerable, [4, 8, 6]),
 ];
 
 /// A column of [`ASKED`].
