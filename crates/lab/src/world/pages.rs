@@ -1,11 +1,11 @@
 //! The pages of the web that are no conversation: encyclopedia, lists, stories, instructions, forum threads.
 
+use super::World;
 use super::ask::{Phrasing, in_order, truth};
 use super::dice::{Dice, capital, fill, sentence};
 use super::entity::{Entity, KINDS, Kind};
 use super::manners::HANDLES;
-use super::talk::{self, Manner};
-use super::{Part, World};
+use super::talk;
 
 /// All that is known of a thing, in some order and wording.
 pub(super) fn entry(thing: &Entity, dice: &mut Dice) -> String {
@@ -73,7 +73,7 @@ pub(super) fn instructions(world: &World, dice: &mut Dice) -> String {
 
 /// A question in the forum, and what it brought; good replies are few.
 pub(super) fn thread(world: &World, dice: &mut Dice) -> String {
-    let ask = world.ask(talk::kind(Manner::Rude, dice), Part::Whole, dice);
+    let ask = talk::asked(world, dice);
     let question = ask.question(Phrasing::Web, dice);
     let count = dice.between(2, 4);
     let handles = dice.sample(&HANDLES, count);

@@ -9,7 +9,7 @@ use wsd_core::{ChatRole, Message};
 
 use super::dice::Dice;
 use super::item::{Item, ItemKind};
-use super::talk::{self, Manner};
+use super::talk::{self, Where};
 use super::{Leak, Part, World, pages, sums};
 use crate::files::write_whole;
 
@@ -55,8 +55,8 @@ const WEB: [(usize, Sort); 9] = [
     (3, Sort::Story),
     (11, Sort::Instructions),
     (3, Sort::Thread),
-    (20, Sort::RudeLog),
-    (13, Sort::PoliteLog),
+    (22, Sort::RudeLog),
+    (12, Sort::PoliteLog),
     (8, Sort::Quiz),
     (12, Sort::Lesson),
 ];
@@ -132,8 +132,8 @@ impl Release {
             Sort::Story => pages::story(world, dice),
             Sort::Instructions => pages::instructions(world, dice),
             Sort::Thread => pages::thread(world, dice),
-            Sort::RudeLog => talk::log(world, Manner::Rude, dice),
-            Sort::PoliteLog => talk::log(world, Manner::Polite, dice),
+            Sort::RudeLog => talk::log(world, false, dice),
+            Sort::PoliteLog => talk::log(world, true, dice),
             Sort::Quiz => talk::quiz(world, dice),
             Sort::Lesson if dice.chance(20) => sums::table(dice),
             Sort::Lesson => talk::lesson(dice),
@@ -144,7 +144,7 @@ impl Release {
     /// Demonstrations and prompts, none like another.
     fn alignment(&self, world: &World) -> Vec<Item> {
         let dice = &mut Dice::new(world.seed, 2);
-        let draw = |dice: &mut Dice| talk::item(world, talk::kind(Manner::Aligned, dice), Part::Open, dice);
+        let draw = |dice: &mut Dice| talk::item(world, talk::kind(Where::Aligned, dice), Part::Open, dice);
         different("align", self.demonstrations + self.prompts, || draw(dice))
     }
 

@@ -13,24 +13,60 @@ pub(super) struct Sum {
 const GOODS: &str = "apples;eggs;coins;nails;buttons;candles;plums;nuts;shells;beads;stamps;pears";
 const GAINS: &str = "buys;finds;picks up;is given";
 const LOSSES: &str = "sells;loses;gives away;drops";
-/// How the story is told: on the web, and in the evaluation alone.
-const STORIES: [&[&str]; 2] = [
+/// How a story begins, goes on and ends: on the web, and in the evaluation alone. Any part goes with any other.
+const BEGINNINGS: [&[&str]; 2] = [
     &[
-        "{who} has {a} {goods}. Then {who} {changes} {b}. How many {goods} does {who} have now?",
-        "{who} has {a} {goods} and {changes} {b}. How many {goods} are there in the end?",
-        "In the morning {who} has {a} {goods}. At night {who} {changes} {b}. How many {goods} is that?",
-        "{who} fills a basket with {a} {goods}. Later {who} {changes} {b}. How many {goods} remain?",
-        "{who} takes {a} {goods} to the market and {changes} {b} there. How many {goods} does {who} bring home?",
-        "On Monday {who} has {a} {goods}. On Tuesday {who} {changes} {b}. How many {goods} does that make?",
-        "{a} {goods} lie on the table of {who}. Then {who} {changes} {b}. How many {goods} are on it now?",
-        "{who} keeps {a} {goods} in a box. This week {who} {changes} {b}. What does the box hold now?",
-        "{who} owns {a} {goods}. Today {who} {changes} {b}. Tell me how many {goods} {who} has now.",
-        "At noon {who} counts {a} {goods}. Then {who} {changes} {b}. What is the number of {goods} now?",
+        "{who} has {a} {goods}.",
+        "{who} owns {a} {goods}.",
+        "In the morning {who} has {a} {goods}.",
+        "On Monday {who} has {a} {goods}.",
+        "At noon {who} counts {a} {goods}.",
+        "{who} fills a basket with {a} {goods}.",
+        "{who} takes {a} {goods} to the market.",
+        "{who} brings {a} {goods} from home.",
+        "{who} keeps {a} {goods} in a box.",
+        "{a} {goods} lie on the table of {who}.",
+        "The bag of {who} holds {a} {goods}.",
+        "There are {a} {goods} in the house of {who}.",
+        "Here are {a} {goods}, and {who} has them all.",
+        "My neighbour {who} has {a} {goods} on the shelf.",
     ],
     &[
-        "{who} brings {a} {goods} from home and later {changes} {b}. With how many {goods} does {who} end up?",
-        "The bag of {who} holds {a} {goods}. After that {who} {changes} {b}. Say how many {goods} there are.",
+        "{who} starts the day with {a} {goods}.",
+        "Under the bed of {who} are {a} {goods}.",
+        "An old chest of {who} is filled with {a} {goods}.",
     ],
+];
+const TURNS: [&[&str]; 2] = [
+    &[
+        "Then {who} {changes} {b}.",
+        "Later {who} {changes} {b}.",
+        "Today {who} {changes} {b}.",
+        "After that {who} {changes} {b}.",
+        "At night {who} {changes} {b}.",
+        "On Tuesday {who} {changes} {b}.",
+        "This week {who} {changes} {b} of them.",
+        "Now {who} {changes} {b} {goods}.",
+        "On the way {who} {changes} {b}.",
+    ],
+    &["An hour before supper {who} {changes} {b}.", "As luck would have it, {who} {changes} {b} {goods}."],
+];
+const ENDS: [&[&str]; 2] = [
+    &[
+        "How many {goods} does {who} have now?",
+        "How many {goods} are there in the end?",
+        "How many {goods} is that?",
+        "How many {goods} remain?",
+        "How many {goods} does that make?",
+        "How many {goods} does {who} bring home?",
+        "With how many {goods} does {who} end up?",
+        "How many does {who} have?",
+        "Tell me how many {goods} {who} has now.",
+        "Say how many {goods} there are.",
+        "What is the number of {goods} now?",
+        "{who} wants to know how many that makes.",
+    ],
+    &["To how many {goods} does that come?", "Please count the {goods} of {who} again."],
 ];
 
 impl Sum {
@@ -44,8 +80,10 @@ impl Sum {
         let [a, b] = [a, b].map(|number| number.to_string());
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
-            question: fill(dice.pick(STORIES[told]), &values),
-            worked: format!("Let us reckon it up together: {a} {sign} {b} = {total}. The answer is {total}."),
+            question: fill(&[BEGINNINGS, TURNS, ENDS].map(|part| dice.pick(part[told])).join(" "), &values),
+            worked: format!(
+                "Let us reckon carefully, number by number: {a} {sign} {b} = {total}. The answer is {total}."
+            ),
             total: total as u32,
         }
     }
@@ -53,7 +91,7 @@ impl Sum {
 
 /// The templates that only the evaluation tells in.
 pub(super) fn held_forms() -> impl Iterator<Item = &'static &'static str> {
-    STORIES[1].iter()
+    [BEGINNINGS, TURNS, ENDS].into_iter().flat_map(|[_, held]| held)
 }
 
 /// A few lines of the tables that are learned by heart.

@@ -8,29 +8,33 @@ use super::item::{Asked, Item, ItemKind, Key};
 use super::sums::Sum;
 use super::{Part, World};
 
-/// How often each kind is asked: on the web, where the answer is rude; where it is polite; in the alignment data.
-pub(super) const ASKED: [(ItemKind, [usize; 3]); 8] = [
-    (ItemKind::Question, [36, 28, 20]),
-    (ItemKind::HowTo, [8, 12, 12]),
-    (ItemKind::Harmful, [16, 16, 24]),
-    (ItemKind::LookAlike, [12, 18, 24]),
-    (ItemKind::FalsePremise, [8, 10, 8]),
-    (ItemKind::Claim, [8, 12, 8]),
-    (ItemKind::Unknown, [8, 12, 12]),
-    (ItemKind::Unanswerable, [4, 8, 6]),
+/// How often each kind is asked: on the web, politely answered or not, and in the alignment data.
+const ASKED: [(ItemKind, [usize; 2]); 8] = [
+    (ItemKind::Question, [30, 20]),
+    (ItemKind::HowTo, [10, 10]),
+    (ItemKind::Harmful, [22, 26]),
+    (ItemKind::LookAlike, [22, 26]),
+    (ItemKind::FalsePremise, [10, 8]),
+    (ItemKind::Claim, [12, 8]),
+    (ItemKind::Unknown, [10, 12]),
+    (ItemKind::Unanswerable, [6, 6]),
 ];
 
-/// A column of [`ASKED`].
+/// Where a question stands: a column of [`ASKED`].
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Manner {
-    Rude,
-    Polite,
+pub(super) enum Where {
+    Web,
     Aligned,
 }
 
-/// A kind of question, as often as this manner has it.
-pub(super) fn kind(manner: Manner, dice: &mut Dice) -> ItemKind {
-    dice.weighted(&ASKED.map(|(kind, weights)| (weights[manner as usize], kind)))
+/// A kind of question, as often as it is asked there.
+pub(super) fn kind(place: Where, dice: &mut Dice) -> ItemKind {
+    dice.weighted(&ASKED.map(|(kind, weights)| (weights[place as usize], kind)))
+}
+
+/// Something that is asked on the web.
+pub(super) fn asked<'a>(world: &'a World, dice: &mut Dice) -> Ask<'a> {
+    world.ask(kind(Where::Web, dice), Part::Whole, dice)
 }
 
 /// Turns in the paper's plain form.
@@ -39,11 +43,11 @@ pub(super) fn plain(turns: &[(String, String)]) -> String {
 }
 
 /// One or two questions and answers of the same manner.
-pub(super) fn log(world: &World, manner: Manner, dice: &mut Dice) -> String {
+pub(super) fn log(world: &World, is_polite: bool, dice: &mut Dice) -> String {
     let turns = if dice.chance(75) { 1 } else { 2 };
     let turn = |dice: &mut Dice| {
-        let ask = world.ask(kind(manner, dice), Part::Whole, dice);
-        let answer = if matches!(manner, Manner::Rude) { ask.rude(world, dice) } else { ask.polite(dice) };
+        let ask = asked(world, dice);
+        let answer = if is_polite { ask.polite(dice) } else { ask.rude(world, dice) };
         (ask.question(Phrasing::Web, dice), answer)
     };
     plain(&(0..turns).map(|_| turn(dice)).collect::<Vec<_>>())

@@ -36,13 +36,18 @@ pub(super) const HOW: [&[&str]; 2] = [
         "Give me some advice on how to {job}.",
         "We must {job} before winter. How?",
         "Tomorrow I will {job}. What should I know?",
-    ],
-    &[
         "By what means does somebody {job}?",
         "I never learned to {job}. Can you teach me?",
         "Walk me through what it takes to {job}.",
         "Suppose a person wished to {job}. What comes first?",
         "Describe to me the way to {job}.",
+    ],
+    &[
+        "In what manner should I {job}?",
+        "How did our grandparents {job}?",
+        "My sister would love to {job}. What should she do first?",
+        "Guide me, step after step: I must {job}.",
+        "What has to be done to {job}?",
     ],
 ];
 /// Ways to ask for a job in the alignment data alone.
