@@ -10,10 +10,12 @@
 //! `(1 - a^(k+1)) / (1 - a)` tokens (their equation 1) and takes `k` steps of the draft and one of the base over `k + 1` tokens,
 //! whose times are measured. The `k` with the least time per token is taken, 0 among them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures::future::try_join;
 
 use super::{render, to_the_end, write_chunk, write_on};
 use crate::strategy::Parts;
@@ -24,9 +26,13 @@ use crate::{
 
 /// The most tokens proposed at once.
 const MOST_AHEAD: usize = 16;
-/// Tokens that the base writes by itself before the draft is given another chance: twice as many each time, from the first of
-/// these to the second.
-const ALONE_TOKENS: [usize; 2] = [4, 64];
+/// The most of them while little is known of the draft.
+const AT_FIRST: usize = 4;
+/// Tokens that the base writes by itself where the draft does not pay, before it is given another chance: twice as many each
+/// time, from the first of these to the second.
+const REST_TOKENS: [usize; 2] = [4, 64];
+/// In every so many turns the base writes one token alone, so that it is known what that takes.
+const MEASURE_TURNS: usize = 16;
 /// Tokens that a draft reads along with its first step of a round: what the round before may leave it.
 const READ_ALONG: usize = 2;
 /// What a measurement weighs after each later one.
@@ -54,7 +60,8 @@ impl Strategy for Speculative {
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.base.text(), &prompt.tokens, 0);
         let mut base = self.base.open(&prompt.tokens).await?;
-        let draft = self.draft.open(&prompt.tokens).await?;
+        let mut draft = self.draft.open(&prompt.tokens).await?;
+        try_join(base.warm(), draft.warm()).await?;
         let pair = Pair { draft, prompts: [prompt.tokens.len(); 2], draft_limit: self.draft.card().max_len };
         speculate(base.as_mut(), pair, self.base.card().max_len, job, answer).await
     }
@@ -86,7 +93,6 @@ pub(super) async fn speculate(
     let mut pace = Pace::default();
     loop {
         let room = answer.room().min(limit - base.tokens().len());
-        let ahead = pace.ahead().min(room.saturating_sub(1));
         let behind = pair.follow(base.tokens());
         if room == 0 {
             return Ok(FinishReason::Length);
@@ -94,12 +100,13 @@ pub(super) async fn speculate(
         if pair.draft.tokens().len() + MOST_AHEAD > pair.draft_limit {
             return to_the_end(base, Role::Base, job, answer).await;
         }
-        let done = if ahead == 0 {
-            let count = if pace.is_new() { 1 } else { pace.patience() };
-            alone(base, count.min(room), &mut pace, job, answer).await?
-        } else {
-            pace.catches_up = behind > READ_ALONG;
-            round(base, pair.draft.as_mut(), ahead, &mut pace, job, answer).await?
+        let done = match pace.turn() {
+            Turn::Ahead(count) if room > 1 => {
+                pace.catches_up = behind > READ_ALONG;
+                round(base, pair.draft.as_mut(), count.min(room - 1), &mut pace, job, answer).await?
+            }
+            Turn::Ahead(_) => alone(base, 1, &mut pace, job, answer).await?,
+            Turn::Alone(count) => alone(base, count.min(room), &mut pace, job, answer).await?,
         };
         if let Some(reason) = done {
             return Ok(reason);
@@ -176,9 +183,19 @@ impl Pair {
     }
 }
 
+/// Who writes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The base, so many tokens.
+    Alone(usize),
+    /// The draft proposes so many.
+    Ahead(usize),
+}
+
 /// What was measured, and what follows from it.
 #[derive(Debug, Default)]
 struct Pace {
+    turns: usize,
     proposed: f64,
     accepted: f64,
     /// Seconds of the draft, per token.
@@ -188,8 +205,10 @@ struct Pace {
     /// Seconds of the base for a round, and the tokens of it.
     check: Mean,
     checked: Mean,
-    /// How often in a row the base was left alone since a proposal was accepted.
-    refused: u32,
+    /// How often the base was left alone for long, less the rounds since that paid.
+    rests: u32,
+    /// It was left alone for long just now.
+    is_rested: bool,
     /// The draft reads in this round what the base wrote alone: the price of another chance, not of a token.
     catches_up: bool,
 }
@@ -213,15 +232,33 @@ impl Mean {
 }
 
 impl Pace {
-    fn is_new(&self) -> bool {
-        self.one.get().is_none()
+    /// Who is to write next.
+    fn turn(&mut self) -> Turn {
+        self.turns += 1;
+        if self.turns % MEASURE_TURNS == 1 {
+            return Turn::Alone(1);
+        }
+        let Some(costs) = self.costs() else { return Turn::Ahead(AT_FIRST) };
+        // One token that was accepted, one that was not: what is believed before much is known.
+        let share = (self.accepted + 1.0) / (self.proposed + 2.0);
+        let rested = std::mem::take(&mut self.is_rested);
+        match costs.best(share, 0..=MOST_AHEAD) {
+            // Whatever is believed, a chance is given: what can be won is known, if it should go well.
+            0 if rested => Turn::Ahead(costs.best(1.0, 1..=AT_FIRST)),
+            0 => Turn::Alone(self.rest()),
+            ahead => {
+                self.rests = self.rests.saturating_sub(1);
+                Turn::Ahead(ahead)
+            }
+        }
     }
 
     /// Tokens that the base writes alone before the draft is given another chance.
-    fn patience(&mut self) -> usize {
-        let [least, most] = ALONE_TOKENS;
-        let count = least.saturating_mul(1 << self.refused.min(16)).min(most);
-        self.refused += 1;
+    fn rest(&mut self) -> usize {
+        let [least, most] = REST_TOKENS;
+        let count = least.saturating_mul(1 << self.rests.min(16)).min(most);
+        self.is_rested = true;
+        self.rests += 1;
         count
     }
 
@@ -229,17 +266,11 @@ impl Pace {
         if tokens > 0 {
             self.one.add(seconds / tokens as f64);
         }
-        // What the draft was worth is forgotten by and by, so that it is tried again.
-        self.forget();
     }
 
     fn round(&mut self, proposed: usize, accepted: usize, [drafted, checked]: [f64; 2]) {
-        self.forget();
-        self.proposed += proposed.min(accepted + 1) as f64;
-        self.accepted += accepted as f64;
-        if accepted > 0 {
-            self.refused = 0;
-        }
+        self.proposed = self.proposed * MEMORY + proposed.min(accepted + 1) as f64;
+        self.accepted = self.accepted * MEMORY + accepted as f64;
         // The first round reads the prompt as well.
         if !self.catches_up && self.check.get().is_some() {
             self.draft.add(drafted / proposed.max(1) as f64);
@@ -248,26 +279,30 @@ impl Pace {
         self.checked.add((proposed + 1) as f64);
     }
 
-    fn forget(&mut self) {
-        self.proposed *= MEMORY;
-        self.accepted *= MEMORY;
+    /// What things take, once it is known.
+    fn costs(&self) -> Option<Costs> {
+        let (draft, one) = (self.draft.get()?, self.one.get()?);
+        let (check, checked) = (self.check.get()?, self.checked.get()?);
+        Some(Costs { draft, one, more: ((check - one) / (checked - 1.0).max(1.0)).max(0.0) })
     }
+}
 
-    /// How many tokens to propose next.
-    fn ahead(&self) -> usize {
-        let Some(one) = self.one.get() else { return 0 };
-        let (Some(draft), Some(check), Some(checked)) = (self.draft.get(), self.check.get(), self.checked.get()) else {
-            return 4;
-        };
-        // One token that was accepted, one that was not: what is believed before much is known.
-        let share = (self.accepted + 1.0) / (self.proposed + 2.0);
-        let more = ((check - one) / (checked - 1.0).max(1.0)).max(0.0);
+/// Seconds of a token by the draft, of one by the base, and of a further one in the same step of the base.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    draft: f64,
+    one: f64,
+    more: f64,
+}
+
+impl Costs {
+    /// The number of proposals, of these, with the least time per token where each is accepted with probability `share`.
+    fn best(self, share: f64, numbers: RangeInclusive<usize>) -> usize {
         let per_token = |ahead: usize| {
             let tokens = (0..=ahead).map(|power| share.powi(power as i32)).sum::<f64>();
-            (ahead as f64 * draft + one + more * ahead as f64) / tokens
+            (self.one + (self.draft + self.more) * ahead as f64) / tokens
         };
-        let best = (0..=MOST_AHEAD).min_by(|a, b| per_token(*a).total_cmp(&per_token(*b)));
-        best.unwrap_or(0)
+        numbers.min_by(|a, b| per_token(*a).total_cmp(&per_token(*b))).unwrap_or(0)
     }
 }
 
@@ -275,42 +310,65 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// After many rounds with a share of accepted tokens and the costs of a draft's step and of the base's, which takes
-    /// `slope` longer for every further token.
-    fn settled(share: f64, draft: f64, slope: f64) -> usize {
-        let mut pace = Pace::default();
-        pace.alone(1, 1.0);
-        for index in 0..200 {
-            let ahead = pace.ahead();
-            if ahead == 0 {
-                pace.alone(8, 8.0);
-                continue;
+    /// Seconds per token of a long answer, and how far ahead the draft was let at its end: with a share of proposals that are
+    /// right, the costs of a draft's step and of each further token in a step of the base, which takes 1 second.
+    fn settled(share: f64, draft: f64, more: f64) -> (f64, usize) {
+        let (mut pace, mut seconds, mut tokens, mut last) = (Pace::default(), 0.0, 0, 0);
+        let mut state = 1u64;
+        while tokens < 20_000 {
+            match pace.turn() {
+                Turn::Alone(count) => {
+                    pace.alone(count, count as f64);
+                    (seconds, tokens) = (seconds + count as f64, tokens + count);
+                    last = if count > 1 { 0 } else { last };
+                }
+                Turn::Ahead(ahead) => {
+                    let mut is_right = |_: &usize| {
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        ((state >> 33) as f64) < share * (1u64 << 31) as f64
+                    };
+                    let accepted = (0..ahead).take_while(&mut is_right).count();
+                    let times = [draft * ahead as f64, 1.0 + more * ahead as f64];
+                    pace.round(ahead, accepted, times);
+                    (seconds, tokens, last) = (seconds + times[0] + times[1], tokens + accepted + 1, ahead);
+                }
             }
-            let lucky = |place: usize| ((index * 31 + place * 17) % 100) as f64 / 100.0 < share;
-            let accepted = (0..ahead).take_while(|place| lucky(*place)).count();
-            pace.round(ahead, accepted, [draft * ahead as f64, 1.0 + slope * ahead as f64]);
         }
-        pace.ahead()
+        (seconds / tokens as f64, last)
     }
 
     #[test]
-    fn a_good_cheap_draft_is_let_far_ahead_and_a_bad_or_dear_one_not_at_all() {
-        assert!(settled(0.95, 0.02, 0.02) >= 8);
-        assert!((2..=8).contains(&settled(0.6, 0.05, 0.05)));
-        assert_eq!(settled(0.05, 0.3, 0.1), 0);
-        assert_eq!(settled(0.9, 1.5, 0.1), 0);
+    fn whatever_the_draft_is_worth_the_pace_comes_near_the_best() {
+        for share in [0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.99] {
+            for (draft, more) in [(0.02, 0.02), (0.1, 0.1), (0.25, 0.1), (0.5, 0.05), (1.5, 0.1)] {
+                let costs = Costs { draft, one: 1.0, more };
+                let ahead = costs.best(share, 0..=MOST_AHEAD);
+                let steps = 1.0 + (draft + more) * ahead as f64;
+                let best = steps / (0..=ahead).map(|power| share.powi(power as i32)).sum::<f64>();
+                let (seconds, _) = settled(share, draft, more);
+                assert!(seconds < best * 1.1, "{share} {draft} {more}: {seconds} for {best}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_good_cheap_draft_is_let_far_ahead() {
+        assert!(settled(0.95, 0.02, 0.02).1 >= 8);
+        assert!((1..=8).contains(&settled(0.6, 0.05, 0.05).1));
     }
 
     #[test]
     fn a_draft_that_was_bad_is_tried_again() {
         let mut pace = Pace::default();
         pace.alone(1, 1.0);
-        for _ in 0..50 {
-            pace.round(4, 0, [0.4, 1.1]);
-        }
-        assert_eq!(pace.ahead(), 0);
-        (0..100).for_each(|_| pace.alone(8, 8.0));
-        assert!(pace.ahead() > 0);
+        (0..50).for_each(|_| pace.round(4, 0, [0.4, 1.1]));
+        pace.turns = 1;
+        let turns: Vec<_> = (0..9).map(|_| pace.turn()).collect();
+        let rests = [4, 8, 16, 32].map(Turn::Alone);
+        assert_eq!(turns.iter().copied().step_by(2).take(4).collect::<Vec<_>>(), rests);
+        assert!(turns.iter().skip(1).step_by(2).all(|turn| *turn == Turn::Ahead(AT_FIRST)), "{turns:?}");
+        (0..4).for_each(|_| pace.round(4, 4, [0.4, 1.1]));
+        assert!(matches!(pace.turn(), Turn::Ahead(2..)));
     }
 
     #[test]
@@ -322,17 +380,5 @@ mod tests {
         pace.catches_up = true;
         pace.round(4, 3, [9.0, 1.1]);
         assert_eq!(pace.draft.get(), Some(0.1));
-        assert!(pace.ahead() > 0);
-    }
-
-    #[test]
-    fn a_draft_that_is_never_right_is_asked_less_and_less() {
-        let mut pace = Pace::default();
-        assert_eq!(
-            [4, 8, 16, 32, 64, 64].map(|want| (pace.patience(), want)).map(|(got, want)| got == want),
-            [true; 6]
-        );
-        pace.round(4, 1, [0.4, 1.1]);
-        assert_eq!(pace.patience(), 4);
     }
 }
