@@ -172,10 +172,10 @@ pub(super) const QUESTIONS: &[&str] = &[
 ];
 /// Ways that only the evaluation asks in.
 pub(super) const HELD_QUESTIONS: &[&str] = &[
-    "Remind me of the {label} of {x}.",
-    "Is the {label} of {x} known to you?",
-    "I would like to learn the {label} of {x}.",
-    "What have you read about the {label} of {x}?",
+    "Has anyone written down the {label} of {x}?",
+    "Name the {label} of {x}, please.",
+    "It would help me to hear the {label} of {x}.",
+    "Which is the {label} of {x}, as far as you know?",
 ];
 
 impl Kind {

@@ -32,9 +32,9 @@ const BEGINNINGS: [&[&str]; 2] = [
         "My neighbour {who} has {a} {goods} on the shelf.",
     ],
     &[
-        "{who} starts the day with {a} {goods}.",
-        "Under the bed of {who} are {a} {goods}.",
-        "An old chest of {who} is filled with {a} {goods}.",
+        "A trunk of {who} is packed with {a} {goods}.",
+        "{who} arrives with {a} {goods}.",
+        "Beside {who} stand {a} {goods} in a row.",
     ],
 ];
 const TURNS: [&[&str]; 2] = [
@@ -49,7 +49,7 @@ const TURNS: [&[&str]; 2] = [
         "Now {who} {changes} {b} {goods}.",
         "On the way {who} {changes} {b}.",
     ],
-    &["An hour before supper {who} {changes} {b}.", "As luck would have it, {who} {changes} {b} {goods}."],
+    &["Around midnight {who} {changes} {b}.", "All of a sudden {who} {changes} {b} {goods}."],
 ];
 const ENDS: [&[&str]; 2] = [
     &[
@@ -66,7 +66,7 @@ const ENDS: [&[&str]; 2] = [
         "What is the number of {goods} now?",
         "{who} wants to know how many that makes.",
     ],
-    &["To how many {goods} does that come?", "Please count the {goods} of {who} again."],
+    &["Work out the number of {goods} that {who} has.", "And how many {goods} is it then?"],
 ];
 
 impl Sum {
