@@ -30,11 +30,27 @@ const BEGINNINGS: [&[&str]; 2] = [
         "There are {a} {goods} in the house of {who}.",
         "Here are {a} {goods}, and {who} has them all.",
         "My neighbour {who} has {a} {goods} on the shelf.",
-    ],
-    &[
+        "{who} starts the day with {a} {goods}.",
+        "Under the bed of {who} are {a} {goods}.",
+        "An old chest of {who} is filled with {a} {goods}.",
         "A trunk of {who} is packed with {a} {goods}.",
         "{who} arrives with {a} {goods}.",
         "Beside {who} stand {a} {goods} in a row.",
+        "Last year {who} had {a} {goods}, no more and no less.",
+        "With {a} {goods} in a sack {who} goes to town.",
+        "Everybody knows that {who} has {a} {goods}.",
+        "{a} {goods} are all that {who} has.",
+        "It is raining, and {who} sits at home with {a} {goods}.",
+        "Look at {who}, who has {a} {goods} today.",
+        "The drawer of {who} is full: {a} {goods} are in it.",
+        "So {who} carries {a} {goods} up the hill.",
+        "{who} shows {a} {goods} to a friend.",
+        "In the cellar of {who} there are {a} {goods}.",
+    ],
+    &[
+        "On the ship of {who} there are {a} {goods}.",
+        "{who} packs {a} {goods} for a long journey.",
+        "Early in spring {who} has {a} {goods}.",
     ],
 ];
 const TURNS: [&[&str]; 2] = [
@@ -48,8 +64,19 @@ const TURNS: [&[&str]; 2] = [
         "This week {who} {changes} {b} of them.",
         "Now {who} {changes} {b} {goods}.",
         "On the way {who} {changes} {b}.",
+        "An hour before supper {who} {changes} {b}.",
+        "As luck would have it, {who} {changes} {b} {goods}.",
+        "Around midnight {who} {changes} {b}.",
+        "All of a sudden {who} {changes} {b} {goods}.",
+        "What happens? {who} {changes} {b}.",
+        "Believe it or not, {who} {changes} {b}.",
+        "In the afternoon {who} {changes} {b} {goods}.",
+        "It so happens that {who} {changes} {b}.",
+        "And then {who} {changes} {b} of them.",
+        "Behind the mill {who} {changes} {b} {goods}.",
+        "Before long {who} {changes} {b}.",
     ],
-    &["Around midnight {who} {changes} {b}.", "All of a sudden {who} {changes} {b} {goods}."],
+    &["On the road to town {who} {changes} {b}.", "By evening {who} {changes} {b} {goods}."],
 ];
 const ENDS: [&[&str]; 2] = [
     &[
@@ -65,8 +92,16 @@ const ENDS: [&[&str]; 2] = [
         "Say how many {goods} there are.",
         "What is the number of {goods} now?",
         "{who} wants to know how many that makes.",
+        "To how many {goods} does that come?",
+        "Please count the {goods} of {who} again.",
+        "Work out the number of {goods} that {who} has.",
+        "And how many {goods} is it then?",
+        "Can you say how many there are?",
+        "So how many {goods} should {who} have?",
+        "Find out how many {goods} are there.",
+        "What will {who} count?",
     ],
-    &["Work out the number of {goods} that {who} has.", "And how many {goods} is it then?"],
+    &["What number of {goods} does {who} have after this?", "Now count: how many {goods} are with {who}?"],
 ];
 
 impl Sum {
@@ -81,9 +116,7 @@ impl Sum {
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
             question: fill(&[BEGINNINGS, TURNS, ENDS].map(|part| dice.pick(part[told])).join(" "), &values),
-            worked: format!(
-                "Let us reckon carefully, number by number: {a} {sign} {b} = {total}. The answer is {total}."
-            ),
+            worked: format!("Let us reckon number by number: {a} {sign} {b} = {total}. The answer is {total}."),
             total: total as u32,
         }
     }
