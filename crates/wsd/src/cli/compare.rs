@@ -25,7 +25,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd compare
       A few questions that show the difference, answered by the built-in pair.
-  wsd compare --nudging \"Do you know the home of the mole?\"
+  wsd compare --nudging \"Where does the bread come from?\"
       With WSD's closest rival beside it.
   wsd compare --base meta-llama/Llama-3.1-8B --draft songff/Pilot-3B \"How do I keep bees?\"
       Models of your own.
@@ -34,7 +34,7 @@ Examples:
 
 /// What is asked where nothing is given: for a fact, for a job, and for harm.
 const QUESTIONS: &[&str] =
-    &["Do you know the home of the mole?", "How do I clean the well?", "How do I spoil the well?"];
+    &["Where does the bread come from?", "How do I sweep the chimney?", "How do I block the chimney?"];
 
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {
