@@ -73,11 +73,14 @@ fn write<'a>(
     let (_, dtype_name) = dtype(format)?;
     write_folder(to, |folder| {
         let about = [("format".to_owned(), "pt".to_owned())].into();
-        safetensors::serialize_to_file(views, Some(about), &folder.join("model.safetensors")).map_err(fault)?;
+        let (weights, settings) = (folder.join("model.safetensors"), folder.join("config.json"));
+        safetensors::serialize_to_file(views, Some(about), &weights).map_err(fault)?;
         let mut config = checkpoint.config.clone();
         config.insert("torch_dtype".into(), dtype_name.into());
         config.shift_remove("dtype");
-        write_json(&folder.join("config.json"), &config)?;
+        write_json(&settings, &config)?;
+        // The crate leaves a file that only its owner reads.
+        fs_err::set_permissions(&weights, fs_err::metadata(&settings)?.permissions())?;
         match source.filter(|source| source.is_dir()) {
             Some(source) => copy_small_files(source, folder),
             None => write_small_files(checkpoint, folder),
