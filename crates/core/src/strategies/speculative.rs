@@ -102,8 +102,8 @@ pub(super) async fn speculate(
         }
         let done = match pace.turn() {
             Turn::Ahead(count) if room > 1 => {
-                pace.catches_up = behind > READ_ALONG;
-                round(base, pair.draft.as_mut(), count.min(room - 1), &mut pace, job, answer).await?
+                let catches_up = behind > READ_ALONG;
+                round(base, pair.draft.as_mut(), count.min(room - 1), catches_up, &mut pace, job, answer).await?
             }
             Turn::Ahead(_) => alone(base, 1, &mut pace, job, answer).await?,
             Turn::Alone(count) => alone(base, count.min(room), &mut pace, job, answer).await?,
@@ -133,6 +133,7 @@ async fn round(
     base: &mut dyn Session,
     draft: &mut dyn Session,
     ahead: usize,
+    catches_up: bool,
     pace: &mut Pace,
     job: &Job,
     answer: &mut Answer,
@@ -165,7 +166,9 @@ async fn round(
         }
         accepted += 1;
     }
-    pace.round(proposed.len(), accepted, [drafted, checked]);
+    // What the draft reads of what the base wrote alone is the price of another chance, not of a token.
+    let drafted = (!catches_up).then_some(drafted);
+    pace.round(proposed.len(), accepted, drafted, checked);
     let call = Call::since(started, Role::Base, CallKind::Check, proposed.len() + 1);
     answer.call(Call { accepted: Some(accepted), seconds: checked, ..call }).await;
     Ok(done)
@@ -209,8 +212,6 @@ struct Pace {
     rests: u32,
     /// It was left alone for long just now.
     is_rested: bool,
-    /// The draft reads in this round what the base wrote alone: the price of another chance, not of a token.
-    catches_up: bool,
 }
 
 /// A mean in which what is older weighs less.
@@ -268,11 +269,12 @@ impl Pace {
         }
     }
 
-    fn round(&mut self, proposed: usize, accepted: usize, [drafted, checked]: [f64; 2]) {
+    /// The seconds of the draft, where they are a measure of its steps, and of the base.
+    fn round(&mut self, proposed: usize, accepted: usize, drafted: Option<f64>, checked: f64) {
         self.proposed = self.proposed * MEMORY + proposed.min(accepted + 1) as f64;
         self.accepted = self.accepted * MEMORY + accepted as f64;
-        // The first round reads the prompt as well.
-        if !self.catches_up && self.check.get().is_some() {
+        // The first round may read the prompt as well.
+        if let Some(drafted) = drafted.filter(|_| self.check.get().is_some()) {
             self.draft.add(drafted / proposed.max(1) as f64);
         }
         self.check.add(checked);
@@ -329,7 +331,7 @@ mod tests {
                     };
                     let accepted = (0..ahead).take_while(&mut is_right).count();
                     let times = [draft * ahead as f64, 1.0 + more * ahead as f64];
-                    pace.round(ahead, accepted, times);
+                    pace.round(ahead, accepted, Some(times[0]), times[1]);
                     (seconds, tokens, last) = (seconds + times[0] + times[1], tokens + accepted + 1, ahead);
                 }
             }
@@ -361,13 +363,13 @@ mod tests {
     fn a_draft_that_was_bad_is_tried_again() {
         let mut pace = Pace::default();
         pace.alone(1, 1.0);
-        (0..50).for_each(|_| pace.round(4, 0, [0.4, 1.1]));
+        (0..50).for_each(|_| pace.round(4, 0, Some(0.4), 1.1));
         pace.turns = 1;
         let turns: Vec<_> = (0..9).map(|_| pace.turn()).collect();
         let rests = [4, 8, 16, 32].map(Turn::Alone);
         assert_eq!(turns.iter().copied().step_by(2).take(4).collect::<Vec<_>>(), rests);
         assert!(turns.iter().skip(1).step_by(2).all(|turn| *turn == Turn::Ahead(AT_FIRST)), "{turns:?}");
-        (0..4).for_each(|_| pace.round(4, 4, [0.4, 1.1]));
+        (0..4).for_each(|_| pace.round(4, 4, Some(0.4), 1.1));
         assert!(matches!(pace.turn(), Turn::Ahead(2..)));
     }
 
@@ -375,10 +377,9 @@ mod tests {
     fn the_price_of_a_chance_is_not_that_of_a_token() {
         let mut pace = Pace::default();
         pace.alone(1, 1.0);
-        pace.round(4, 1, [9.0, 1.1]);
-        pace.round(4, 3, [0.4, 1.1]);
-        pace.catches_up = true;
-        pace.round(4, 3, [9.0, 1.1]);
+        pace.round(4, 1, Some(9.0), 1.1);
+        pace.round(4, 3, Some(0.4), 1.1);
+        pace.round(4, 3, None, 1.1);
         assert_eq!(pace.draft.get(), Some(0.1));
     }
 }
