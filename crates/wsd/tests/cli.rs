@@ -225,19 +225,11 @@ fn token_ids_are_continued() {
 #[test]
 fn score_agrees_with_generate() {
     let wsd = Wsd::new();
-    let answer = wsd.json(&["generate", "--json", "--raw", "-n", "20", "--strategy", "base", "Long ago there lived"]);
+    let (prompt, raw) = ("Long ago there lived", ["--json", "--raw"]);
+    let answer = wsd.json(&[&["generate"][..], &raw, &["-n", "20", "--strategy", "base", prompt]].concat());
     let text = answer["text"].as_str().unwrap();
-    let score = wsd.json(&[
-        "score",
-        "--json",
-        "--raw",
-        "--prompt",
-        "Long ago there lived",
-        "--response",
-        text,
-        "--threshold",
-        "0.01",
-    ]);
+    let response = ["--prompt", prompt, "--response", text, "--threshold", "0.01"];
+    let score = wsd.json(&[&["score"][..], &raw, &response].concat());
     assert_eq!(keys(&score), ["tokens", "handover"]);
     assert_eq!(keys(&score["tokens"][0]), ["id", "text", "logprob", "confidence"]);
     assert_eq!(keys(&score["handover"]), ["at", "confidence"]);
