@@ -1,7 +1,8 @@
 //! How the rows of a format lie in a tile.
 //!
 //! Four inputs of a row are neighbours (two in bfloat16), then come those of the next row: a vector of 64 bytes has a
-//! share for each of sixteen rows. Scales of a tile come before all its numbers, both at multiples of 64 bytes.
+//! share for each of sixteen rows. A tile is a row of blocks, each of which has its scales before its numbers, both at multiples of
+//! 64 bytes: whoever reads a tile reads straight on.
 
 use crate::format::Format;
 use crate::kernels::ints::QUADS;
@@ -12,13 +13,19 @@ use super::GROUP;
 
 /// Vectors of four inputs in a group.
 const QUADS_PER_GROUP: usize = GROUP / 4;
+/// Bytes of the scales of two groups, in half precision: the head of a block of [`Layout::Q8_0`] and [`Layout::Q4_0`]. Where groups are
+/// odd in number the last block is half empty.
+pub(super) const PAIR_HEAD: usize = 2 * 2 * LANES;
 /// Inputs of a block of [`Layout::Q4_K`], [`Layout::Q5_K`] and [`Layout::Q6_K`].
 pub(super) const BLOCK: usize = 256;
 /// Bytes of the scales of a block of the first two: a scale and a minimum in half precision per row, then of each group six bits of both.
 pub(super) const BLOCK_HEAD: usize = 2 * 2 * LANES + BLOCK / GROUP * 2 * LANES;
 /// Of the third: a scale in half precision per row, filled up to 64 bytes, then of each half of a group eight bits.
 pub(super) const BLOCK_HEAD_6: usize = QUADS + BLOCK / GROUP * 2 * LANES;
-/// Bytes of a group's numbers in a tile, of five bits and of six: the high bits, then the low four as in [`Layout::Q4_K`].
+/// Bytes of a group's numbers in a tile, of eight bits and of four.
+pub(super) const GROUP_8: usize = QUADS_PER_GROUP * QUADS;
+pub(super) const GROUP_4: usize = QUADS_PER_GROUP / 2 * QUADS;
+/// Of five bits and of six: the high bits, then the low four as in [`Layout::Q4_K`].
 pub(super) const GROUP_5: usize = (QUADS_PER_GROUP / 2 + 1) * QUADS;
 pub(super) const GROUP_6: usize = (QUADS_PER_GROUP / 2 + 2) * QUADS;
 
@@ -59,13 +66,13 @@ impl Layout {
     }
 
     pub(super) fn tile_bytes(self, inputs: usize) -> usize {
-        let groups = inputs / GROUP;
+        let (pairs, blocks, groups) = ((inputs / GROUP).div_ceil(2), inputs / BLOCK, BLOCK / GROUP);
         match self {
-            Self::Q8_0 => scales_bytes(groups) + groups * QUADS_PER_GROUP * QUADS,
-            Self::Q4_0 => scales_bytes(groups) + groups * QUADS_PER_GROUP / 2 * QUADS,
-            Self::Q4_K => inputs / BLOCK * BLOCK_HEAD + groups * QUADS_PER_GROUP / 2 * QUADS,
-            Self::Q5_K => inputs / BLOCK * BLOCK_HEAD + groups * GROUP_5,
-            Self::Q6_K => inputs / BLOCK * BLOCK_HEAD_6 + groups * GROUP_6,
+            Self::Q8_0 => pairs * (PAIR_HEAD + 2 * GROUP_8),
+            Self::Q4_0 => pairs * (PAIR_HEAD + 2 * GROUP_4),
+            Self::Q4_K => blocks * (BLOCK_HEAD + groups * GROUP_4),
+            Self::Q5_K => blocks * (BLOCK_HEAD + groups * GROUP_5),
+            Self::Q6_K => blocks * (BLOCK_HEAD_6 + groups * GROUP_6),
             Self::BF16 => inputs / 2 * QUADS,
         }
     }
@@ -87,34 +94,36 @@ impl Layout {
     }
 }
 
-/// Bytes of the half-precision scales of that many groups.
-pub(super) fn scales_bytes(groups: usize) -> usize {
-    (groups * 2 * LANES).next_multiple_of(QUADS)
-}
-
-fn q8_0(row: &[u8], lane: usize, tile: &mut [u8]) {
-    let blocks = row.as_chunks::<34>().0;
-    let (scales, numbers) = tile.split_at_mut(scales_bytes(blocks.len()));
-    let groups = numbers.as_chunks_mut::<{ QUADS_PER_GROUP * QUADS }>().0;
-    for ((block, scales), group) in blocks.iter().zip(scales.as_chunks_mut::<{ 2 * LANES }>().0).zip(groups) {
-        let (scale, values) = block.split_at(2);
-        scales[2 * lane..][..2].copy_from_slice(scale);
-        for (values, quad) in values.as_chunks::<4>().0.iter().zip(group.as_chunks_mut::<QUADS>().0) {
-            // From -128 on: the instruction wants weights without a sign.
-            quad.as_chunks_mut().0[lane] = values.map(|value| value ^ 0x80);
+/// The blocks of two groups of a row: what is done with a group's values, its scale and its numbers in the tile.
+fn pairs<const VALUES: usize, const NUMBERS: usize>(
+    row: &[u8],
+    lane: usize,
+    tile: &mut [u8],
+    write: impl Fn(&[u8; VALUES], &mut [u8; NUMBERS]),
+) {
+    let rows = row.chunks(2 * (2 + VALUES));
+    for (pair, block) in rows.zip(tile.chunks_exact_mut(PAIR_HEAD + 2 * NUMBERS)) {
+        let (scales, numbers) = block.split_at_mut(PAIR_HEAD);
+        let groups = scales.as_chunks_mut::<{ 2 * LANES }>().0.iter_mut().zip(numbers.as_chunks_mut().0);
+        for (group, (scales, numbers)) in pair.chunks_exact(2 + VALUES).zip(groups) {
+            let (scale, values) = group.split_at(2);
+            scales[2 * lane..][..2].copy_from_slice(scale);
+            write(values.as_array().expect("invariant: a group's values"), numbers);
         }
     }
 }
 
+fn q8_0(row: &[u8], lane: usize, tile: &mut [u8]) {
+    pairs::<32, GROUP_8>(row, lane, tile, |values, numbers| {
+        for (values, quad) in values.as_chunks::<4>().0.iter().zip(numbers.as_chunks_mut::<QUADS>().0) {
+            // From -128 on: the instruction wants weights without a sign.
+            quad.as_chunks_mut().0[lane] = values.map(|value| value ^ 0x80);
+        }
+    });
+}
+
 fn q4_0(row: &[u8], lane: usize, tile: &mut [u8]) {
-    let blocks = row.as_chunks::<18>().0;
-    let (scales, numbers) = tile.split_at_mut(scales_bytes(blocks.len()));
-    let groups = numbers.as_chunks_mut::<{ QUADS_PER_GROUP / 2 * QUADS }>().0;
-    for ((block, scales), group) in blocks.iter().zip(scales.as_chunks_mut::<{ 2 * LANES }>().0).zip(groups) {
-        let (scale, values) = block.split_at(2);
-        scales[2 * lane..][..2].copy_from_slice(scale);
-        halves(values, values, 4, lane, group);
-    }
+    pairs::<16, GROUP_4>(row, lane, tile, |values, numbers| halves(values, values, 4, lane, numbers));
 }
 
 /// Four-bit numbers of a group: inputs 0 to 15 in the bytes of `first`, 16 to 31 in those of `second`, shifted by
@@ -134,11 +143,9 @@ fn halves(first: &[u8], second: &[u8], shift: u32, lane: usize, group: &mut [u8]
 
 fn q4_k(row: &[u8], lane: usize, tile: &mut [u8]) {
     let blocks = row.as_chunks::<144>().0;
-    let (heads, numbers) = tile.split_at_mut(blocks.len() * BLOCK_HEAD);
-    let numbers = numbers.as_chunks_mut::<{ BLOCK / 2 * LANES }>().0;
-    for ((block, head), numbers) in blocks.iter().zip(heads.as_chunks_mut::<BLOCK_HEAD>().0).zip(numbers) {
-        scales_and_minima(block, lane, head);
-        for (group, numbers) in numbers.as_chunks_mut::<{ GROUP / 2 * LANES }>().0.iter_mut().enumerate() {
+    for (block, bytes) in blocks.iter().zip(tile.chunks_exact_mut(BLOCK_HEAD + BLOCK / GROUP * GROUP_4)) {
+        let numbers = scales_and_minima(block, lane, bytes);
+        for (group, numbers) in numbers.as_chunks_mut::<GROUP_4>().0.iter_mut().enumerate() {
             let values = nibbles_of(&block[16..], group);
             halves(&values[..16], &values[16..], 0, lane, numbers);
         }
@@ -147,10 +154,8 @@ fn q4_k(row: &[u8], lane: usize, tile: &mut [u8]) {
 
 fn q5_k(row: &[u8], lane: usize, tile: &mut [u8]) {
     let blocks = row.as_chunks::<176>().0;
-    let (heads, numbers) = tile.split_at_mut(blocks.len() * BLOCK_HEAD);
-    let numbers = numbers.as_chunks_mut::<{ BLOCK / GROUP * GROUP_5 }>().0;
-    for ((block, head), numbers) in blocks.iter().zip(heads.as_chunks_mut::<BLOCK_HEAD>().0).zip(numbers) {
-        scales_and_minima(block, lane, head);
+    for (block, bytes) in blocks.iter().zip(tile.chunks_exact_mut(BLOCK_HEAD + BLOCK / GROUP * GROUP_5)) {
+        let numbers = scales_and_minima(block, lane, bytes);
         let fifth = &block[16..48];
         for (group, numbers) in numbers.as_chunks_mut::<GROUP_5>().0.iter_mut().enumerate() {
             let low = nibbles_of(&block[48..], group);
@@ -162,9 +167,8 @@ fn q5_k(row: &[u8], lane: usize, tile: &mut [u8]) {
 
 fn q6_k(row: &[u8], lane: usize, tile: &mut [u8]) {
     let blocks = row.as_chunks::<210>().0;
-    let (heads, numbers) = tile.split_at_mut(blocks.len() * BLOCK_HEAD_6);
-    let numbers = numbers.as_chunks_mut::<{ BLOCK / GROUP * GROUP_6 }>().0;
-    for ((block, head), numbers) in blocks.iter().zip(heads.as_chunks_mut::<BLOCK_HEAD_6>().0).zip(numbers) {
+    for (block, bytes) in blocks.iter().zip(tile.chunks_exact_mut(BLOCK_HEAD_6 + BLOCK / GROUP * GROUP_6)) {
+        let (head, numbers) = bytes.split_at_mut(BLOCK_HEAD_6);
         let (low, high) = (&block[..128], &block[128..192]);
         head[2 * lane..][..2].copy_from_slice(&block[208..]);
         for (half, scale) in block[192..208].iter().enumerate() {
@@ -181,14 +185,16 @@ fn q6_k(row: &[u8], lane: usize, tile: &mut [u8]) {
     }
 }
 
-/// The scales of a block that has minima.
-fn scales_and_minima(block: &[u8], lane: usize, head: &mut [u8; BLOCK_HEAD]) {
+/// The head of a block that has minima; returns the place of its numbers.
+fn scales_and_minima<'a>(block: &[u8], lane: usize, bytes: &'a mut [u8]) -> &'a mut [u8] {
+    let (head, numbers) = bytes.split_at_mut(BLOCK_HEAD);
     let (scales, groups) = head.split_at_mut(4 * LANES);
     scales[2 * lane..][..2].copy_from_slice(&block[..2]);
     scales[2 * (LANES + lane)..][..2].copy_from_slice(&block[2..4]);
     for (group, head) in groups.as_chunks_mut::<{ 2 * LANES }>().0.iter_mut().enumerate() {
         [head[lane], head[LANES + lane]] = crate::format::scale_and_minimum(&block[4..16], group);
     }
+    numbers
 }
 
 /// The low bits of a group: two groups share 32 bytes, one in the low bits and one in the high ones.

@@ -1,7 +1,7 @@
 //! Sums of a tile's sixteen rows for a few tokens.
 
 use super::GROUP;
-use super::layout::{BLOCK, BLOCK_HEAD, BLOCK_HEAD_6, GROUP_5, GROUP_6, scales_bytes};
+use super::layout::{BLOCK, BLOCK_HEAD, BLOCK_HEAD_6, GROUP_4, GROUP_5, GROUP_6, GROUP_8, PAIR_HEAD};
 use crate::kernels::ints::{Ints, QUADS};
 use crate::kernels::lanes::LANES;
 use crate::kernels::rounded::Int8;
@@ -48,21 +48,20 @@ impl<'a> Int8Row<'a> {
 /// `sum over groups of (weight scale * x scale * sum of products)`.
 #[inline(always)]
 pub(super) fn q8_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
-    let (scales, numbers) = tile.split_at(scales_bytes(x[0].scales.len()));
-    let (scales, numbers) = (scales.as_chunks::<{ 2 * LANES }>().0, numbers.as_chunks::<{ GROUP * LANES }>().0);
     let mut sums = [V::zero(); C];
-    for (group, (scale, numbers)) in scales.iter().zip(numbers).enumerate() {
-        let quads = quads(&x, group);
-        let mut products = starts::<V, C>(&x, |x| -V::OFFSET * x.sum(group));
-        for (index, numbers) in numbers.as_chunks::<QUADS>().0.iter().enumerate() {
-            let weights = V::quads(numbers);
-            for (products, quads) in products.iter_mut().zip(&quads) {
-                *products = V::dot_offset(*products, weights, quads[index]);
+    for (block, bytes) in tile.as_chunks::<{ PAIR_HEAD + 2 * GROUP_8 }>().0.iter().enumerate() {
+        let (scales, numbers) = bytes.split_at(PAIR_HEAD);
+        let groups = scales.as_chunks::<{ 2 * LANES }>().0.iter().zip(numbers.as_chunks::<GROUP_8>().0);
+        for ((scale, numbers), group) in groups.zip(2 * block..x[0].scales.len()) {
+            let quads = quads(&x, group);
+            let mut products = starts::<V, C>(&x, |x| -V::OFFSET * x.sum(group));
+            for (index, numbers) in numbers.as_chunks::<QUADS>().0.iter().enumerate() {
+                let weights = V::quads(numbers);
+                for (products, quads) in products.iter_mut().zip(&quads) {
+                    *products = V::dot_offset(*products, weights, quads[index]);
+                }
             }
-        }
-        let scale = V::load_f16(scale);
-        for ((sum, products), x) in sums.iter_mut().zip(&products).zip(&x) {
-            *sum = sum.mul_add(V::floats(*products), scale.mul(V::splat(x.scales[group])));
+            scaled(&mut sums, products, V::load_f16(scale), &x, group);
         }
     }
     sums
@@ -71,15 +70,14 @@ pub(super) fn q8_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
 /// As [`q8_0`], of numbers whose zero is 8.
 #[inline(always)]
 pub(super) fn q4_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
-    let (scales, numbers) = tile.split_at(scales_bytes(x[0].scales.len()));
-    let (scales, numbers) = (scales.as_chunks::<{ 2 * LANES }>().0, numbers.as_chunks::<{ GROUP / 2 * LANES }>().0);
     let mut sums = [V::zero(); C];
-    for (group, (scale, numbers)) in scales.iter().zip(numbers).enumerate() {
-        let start = starts::<V, C>(&x, |x| -8 * x.sum(group));
-        let products = small::<V, C, 0>([], numbers.as_chunks().0, 0, start, quads(&x, group));
-        let scale = V::load_f16(scale);
-        for ((sum, products), x) in sums.iter_mut().zip(&products).zip(&x) {
-            *sum = sum.mul_add(V::floats(*products), scale.mul(V::splat(x.scales[group])));
+    for (block, bytes) in tile.as_chunks::<{ PAIR_HEAD + 2 * GROUP_4 }>().0.iter().enumerate() {
+        let (scales, numbers) = bytes.split_at(PAIR_HEAD);
+        let groups = scales.as_chunks::<{ 2 * LANES }>().0.iter().zip(numbers.as_chunks::<GROUP_4>().0);
+        for ((scale, numbers), group) in groups.zip(2 * block..x[0].scales.len()) {
+            let start = starts::<V, C>(&x, |x| -8 * x.sum(group));
+            let products = small::<V, C, 0>([], numbers.as_chunks().0, 0, start, quads(&x, group));
+            scaled(&mut sums, products, V::load_f16(scale), &x, group);
         }
     }
     sums
@@ -88,7 +86,7 @@ pub(super) fn q4_0<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) ->
 /// `sum over groups of (x scale * (weight scale * sum of products - weight minimum * sum of x))`.
 #[inline(always)]
 pub(super) fn q4_k<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
-    with_minima::<V, C, 0, { GROUP / 2 * LANES }>(tile, x)
+    with_minima::<V, C, 0, GROUP_4>(tile, x)
 }
 
 /// As [`q4_k`], of numbers of five bits.
@@ -103,16 +101,14 @@ fn with_minima<V: Ints, const C: usize, const HIGH: usize, const BYTES: usize>(
     tile: &[u8],
     x: [Int8Row<'_>; C],
 ) -> [V; C] {
-    let blocks = x[0].scales.len() * GROUP / BLOCK;
-    let (heads, numbers) = tile.split_at(blocks * BLOCK_HEAD);
-    let numbers = numbers.as_chunks::<BYTES>().0;
     let mut sums = [V::zero(); C];
-    for (block, head) in heads.as_chunks::<BLOCK_HEAD>().0.iter().enumerate() {
+    for (block, bytes) in tile.chunks_exact(BLOCK_HEAD + BLOCK / GROUP * BYTES).enumerate() {
+        let (head, numbers) = bytes.split_at(BLOCK_HEAD);
         let (halves, heads) = head.as_chunks::<{ 2 * LANES }>().0.split_at(2);
         let (block_scale, block_minimum) = (V::load_f16(&halves[0]), V::load_f16(&halves[1]));
-        for (index, head) in heads.iter().enumerate() {
+        for (index, (head, numbers)) in heads.iter().zip(numbers.as_chunks::<BYTES>().0).enumerate() {
             let group = block * (BLOCK / GROUP) + index;
-            let (high, low) = numbers[group].as_chunks::<QUADS>().0.split_at(HIGH);
+            let (high, low) = numbers.as_chunks::<QUADS>().0.split_at(HIGH);
             let products = small::<V, C, HIGH>(all::<V, HIGH>(high), low, 0, [V::start(0); C], quads(&x, group));
             let head = head.as_chunks::<LANES>().0;
             let scale = V::load_u8(&head[0]).mul(block_scale);
@@ -130,28 +126,39 @@ fn with_minima<V: Ints, const C: usize, const HIGH: usize, const BYTES: usize>(
 /// `sum over halves of groups of (weight scale * x scale * sum of products)`, of numbers of six bits whose zero is 32.
 #[inline(always)]
 pub(super) fn q6_k<V: Ints, const C: usize>(tile: &[u8], x: [Int8Row<'_>; C]) -> [V; C] {
-    let blocks = x[0].scales.len() * GROUP / BLOCK;
-    let (heads, numbers) = tile.split_at(blocks * BLOCK_HEAD_6);
-    let numbers = numbers.as_chunks::<GROUP_6>().0;
     let mut sums = [V::zero(); C];
-    for (block, head) in heads.as_chunks::<BLOCK_HEAD_6>().0.iter().enumerate() {
+    for (block, bytes) in tile.as_chunks::<{ BLOCK_HEAD_6 + BLOCK / GROUP * GROUP_6 }>().0.iter().enumerate() {
+        let (head, numbers) = bytes.split_at(BLOCK_HEAD_6);
         let head = head.as_chunks::<{ 2 * LANES }>().0;
         let block_scale = V::load_f16(&head[0]);
-        for (index, head) in head[QUADS / LANES / 2..].iter().enumerate() {
+        for (index, (head, numbers)) in
+            head[QUADS / LANES / 2..].iter().zip(numbers.as_chunks::<GROUP_6>().0).enumerate()
+        {
             let group = block * (BLOCK / GROUP) + index;
-            let (high, low) = numbers[group].as_chunks::<QUADS>().0.split_at(2);
+            let (high, low) = numbers.as_chunks::<QUADS>().0.split_at(2);
             let high = all::<V, 2>(high);
             for (half, (scale, low)) in head.as_chunks::<LANES>().0.iter().zip(low.chunks_exact(2)).enumerate() {
                 let start = starts::<V, C>(&x, |x| -32 * x.sums[group][half]);
                 let products = small::<V, C, 2>(high, low, 4 * half, start, quads(&x, group));
-                let scale = V::load_i8(scale).mul(block_scale);
-                for ((sum, products), x) in sums.iter_mut().zip(&products).zip(&x) {
-                    *sum = sum.mul_add(V::floats(*products), scale.mul(V::splat(x.scales[group])));
-                }
+                scaled(&mut sums, products, V::load_i8(scale).mul(block_scale), &x, group);
             }
         }
     }
     sums
+}
+
+/// Adds the products of a group, which has this scale.
+#[inline(always)]
+fn scaled<V: Ints, const C: usize>(
+    sums: &mut [V; C],
+    products: [V::Sums; C],
+    scale: V,
+    x: &[Int8Row<'_>; C],
+    group: usize,
+) {
+    for ((sum, products), x) in sums.iter_mut().zip(products).zip(x) {
+        *sum = sum.mul_add(V::floats(products), scale.mul(V::splat(x.scales[group])));
+    }
 }
 
 /// The activations of a group, token by token.
