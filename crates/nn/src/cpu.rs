@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
 use crate::format::Format;
-use crate::kernels::{self, Simd};
+use crate::kernels::{self, Crew, Simd};
 use layer::Layer;
 use linear::{Activations, Linear, Stored};
 use step::{Scratch, Step};
@@ -27,6 +27,8 @@ const RERUN_TOKENS: usize = 256;
 const CACHED_BYTES: usize = 32 << 20;
 /// Tokens in a thread's part at least: so many cost hardly more than one.
 const PART_TOKENS: usize = 4;
+/// Bytes of weights, times tokens, from which a step is worth waking other threads.
+const AWAKE_BYTES: usize = 1 << 20;
 
 /// A model on the CPU.
 pub struct Cpu {
@@ -35,8 +37,8 @@ pub struct Cpu {
     slots: HashMap<u64, Slot>,
     /// Of the head's input.
     rounded: Activations,
-    /// Whether sequences are shared out among the threads.
-    is_small: bool,
+    /// Of all weights.
+    bytes: usize,
     /// Of each part of a step.
     scratches: Vec<Scratch>,
 }
@@ -84,7 +86,7 @@ impl Cpu {
     pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
         let blueprint = arch::blueprint(&checkpoint.config)?;
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
-        let is_small = required.iter().map(|tensor| tensor.bytes().len()).sum::<usize>() <= CACHED_BYTES;
+        let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
         let mut tensors: HashMap<String, Tensor> =
             required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let mut take =
@@ -105,7 +107,7 @@ impl Cpu {
             .collect::<Result<_>>()?;
         let weights = Weights { simd, embedding, layers, final_norm, head };
         let (slots, scratches) = (HashMap::new(), Vec::new());
-        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), is_small, scratches })
+        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), bytes, scratches })
     }
 
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
@@ -132,7 +134,11 @@ impl Cpu {
         self.scratches.resize_with(self.scratches.len().max(parts.len()), Scratch::default);
         let (plan, weights) = (&self.blueprint, &self.weights);
         let rows = if let [_] = parts[..] {
-            Step::new(plan, weights, &mut self.scratches[0], &mut slots, spans).run()
+            let tokens = spans.iter().map(|span| span.tokens.len()).sum();
+            let scratch = &mut self.scratches[0];
+            with_crew(weights.simd, self.bytes, tokens, |crew| {
+                Step::new(plan, weights, crew, scratch, &mut slots, spans).run()
+            })
         } else {
             let mut left = (spans, &mut slots[..]);
             let steps = parts.into_iter().zip(&mut self.scratches).map(|(count, scratch)| {
@@ -142,7 +148,9 @@ impl Cpu {
                 (spans, slots, scratch)
             });
             let steps = steps.collect::<Vec<_>>().into_par_iter();
-            let rows = steps.map(|(spans, slots, scratch)| Step::new(plan, weights, scratch, slots, spans).run());
+            let rows = steps.map(|(spans, slots, scratch)| {
+                Step::new(plan, weights, &Crew::alone(weights.simd), scratch, slots, spans).run()
+            });
             rows.collect::<Vec<_>>().concat()
         };
         self.slots.extend(spans.iter().map(|span| span.slot).zip(slots));
@@ -153,7 +161,7 @@ impl Cpu {
     fn parts(&self, spans: &[Span<'_>]) -> Vec<usize> {
         let tokens: usize = spans.iter().map(|span| span.tokens.len()).sum();
         let most = rayon::current_num_threads().min(tokens / PART_TOKENS).max(1);
-        if !self.is_small || most == 1 {
+        if self.bytes > CACHED_BYTES || most == 1 {
             return vec![spans.len()];
         }
         let (mut parts, mut count, mut done) = (Vec::new(), 0, 0);
@@ -166,6 +174,11 @@ impl Cpu {
         }
         parts
     }
+}
+
+/// What `lead` returns, called with all threads where the work is worth it.
+fn with_crew<R>(simd: Simd, bytes: usize, tokens: usize, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
+    if bytes.saturating_mul(tokens) < AWAKE_BYTES { lead(&Crew::alone(simd)) } else { Crew::awake(simd, lead) }
 }
 
 impl Executor for Cpu {
@@ -185,7 +198,10 @@ impl Executor for Cpu {
         if !hidden.len().is_multiple_of(width) {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
-        linear::apply(self.weights.simd, hidden, &mut self.rounded, [(&self.weights.head, out)]);
+        let Self { weights, rounded, .. } = self;
+        with_crew(weights.simd, self.bytes, hidden.len() / width, |crew| {
+            linear::apply(crew, hidden, rounded, [(&weights.head, &mut *out)]);
+        });
         if let Some(cap) = self.blueprint.final_softcap {
             kernels::softcap(self.weights.simd, out, cap);
         }

@@ -7,6 +7,7 @@
 
 mod activation;
 mod attention;
+mod crew;
 mod ints;
 pub(crate) mod lanes;
 mod linear;
@@ -18,13 +19,14 @@ mod rounded;
 pub(crate) use activation::exp;
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
+pub use crew::Crew;
 pub use lanes::Simd;
 pub use linear::linear;
 pub use norm::rms_norm;
 pub(crate) use packed::memory;
 pub use packed::{Packed, Product, Rounded, multiply};
 pub use rope::{Rotation, rotate};
-pub use rounded::{Int8, Rounding, to_bf16};
+pub use rounded::{Bf16, Int8, Panels, Rounding};
 
-/// Multiplications below which threads cost more than they save.
-const THREADING_WORK: usize = 1 << 18;
+/// Multiplications that are worth a piece of work of their own.
+const WORK_PER_PIECE: usize = 1 << 17;

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Tensor;
 use crate::error::Result;
-use crate::kernels::{self, Int8, Packed, Product, Rounded, Rounding, Simd};
+use crate::kernels::{self, Bf16, Crew, Int8, Packed, Panels, Product, Rounded, Rounding, Simd};
 
 /// A matrix in its file, and its bias.
 pub(super) struct Stored {
@@ -37,8 +37,8 @@ enum Weight {
 /// The input of a product, rounded: scratch.
 #[derive(Default)]
 pub(super) struct Activations {
-    int8: Int8,
-    bf16: Vec<u8>,
+    int8: Panels<Int8>,
+    bf16: Panels<Bf16>,
 }
 
 impl Linear {
@@ -72,7 +72,7 @@ impl Linear {
 
 /// Layers that share their input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of what the outputs held.
 pub(super) fn apply<const N: usize>(
-    simd: Simd,
+    crew: &Crew<'_>,
     x: &[f32],
     scratch: &mut Activations,
     mut layers: [(&Linear, &mut Vec<f32>); N],
@@ -81,7 +81,7 @@ pub(super) fn apply<const N: usize>(
         // Every element is written, so what a longer step left behind need not be cleared.
         out.resize(x.len() / layer.inputs() * layer.outputs(), 0.0);
         if let Weight::Mapped(weight) = &layer.weight {
-            kernels::linear(simd, x, weight, layer.bias.as_deref(), out);
+            kernels::linear(crew, x, weight, layer.bias.as_deref(), out);
         }
     }
     for rounding in [Rounding::Int8, Rounding::Bf16] {
@@ -93,21 +93,22 @@ pub(super) fn apply<const N: usize>(
                 products.push(Product { weight, bias: layer.bias.as_deref(), out });
             }
         }
-        if !products.is_empty() {
-            kernels::multiply(simd, scratch.round(simd, x, rounding), &mut products);
+        if let [Product { weight, .. }, ..] = products[..] {
+            kernels::multiply(crew, scratch.round(crew, x, weight), &mut products);
         }
     }
 }
 
 impl Activations {
-    fn round(&mut self, simd: Simd, x: &[f32], rounding: Rounding) -> Rounded<'_> {
-        match rounding {
+    /// Rows as a matrix takes them.
+    fn round(&mut self, crew: &Crew<'_>, x: &[f32], weight: &Packed) -> Rounded<'_> {
+        match weight.rounding() {
             Rounding::Int8 => {
-                self.int8.set(simd, x);
+                self.int8.set(crew, x, weight.inputs());
                 Rounded::Int8(&self.int8)
             }
             Rounding::Bf16 => {
-                kernels::to_bf16(simd, x, &mut self.bf16);
+                self.bf16.set(crew, x, weight.inputs());
                 Rounded::Bf16(&self.bf16)
             }
         }

@@ -4,9 +4,9 @@ use half::bf16;
 
 use super::lanes::{LANES, Lanes, Portable};
 
-/// How far ahead of what is multiplied memory is asked for: half a first-level cache.
+/// How far ahead of what is multiplied memory is asked for: an eighth of a first-level cache.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 16 << 10;
+const AHEAD: usize = 4 << 10;
 /// Bytes of four inputs for each of sixteen rows.
 pub(crate) const QUADS: usize = 4 * LANES;
 

@@ -8,11 +8,9 @@ mod source;
 
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 use self::source::{Bf16, F16, F32, Q8, Source, Widened};
 use super::lanes::{LANES, Lanes, on_each_simd, padded};
-use super::{Simd, THREADING_WORK};
+use super::{Crew, WORK_PER_PIECE};
 use crate::checkpoint::Tensor;
 use crate::format::Format;
 
@@ -32,21 +30,17 @@ thread_local! {
 ///
 /// # Panics
 /// If lengths do not fit together.
-pub fn linear(simd: Simd, x: &[f32], weight: &Tensor, bias: Option<&[f32]>, out: &mut [f32]) {
+pub fn linear(crew: &Crew<'_>, x: &[f32], weight: &Tensor, bias: Option<&[f32]>, out: &mut [f32]) {
     let (outputs, inputs) = (weight.rows(), weight.columns());
     let tokens = x.len() / inputs;
     assert_eq!((x.len(), out.len()), (tokens * inputs, tokens * outputs), "shapes of a linear layer");
     assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
     let product = Product { x, inputs, weight, bias, out: out.as_mut_ptr(), outputs };
     let block = product.rows_per_block(tokens);
-    let work = tokens * inputs * outputs;
-    if work < THREADING_WORK {
-        return run(simd, &product, 0, outputs, block);
-    }
-    let per_task = (THREADING_WORK / 2).div_ceil(tokens * inputs).next_multiple_of(block);
-    (0..outputs.div_ceil(per_task)).into_par_iter().for_each(|task| {
-        let first = task * per_task;
-        run(simd, &product, first, outputs.min(first + per_task), block);
+    let simd = crew.simd();
+    let blocks_per_piece = WORK_PER_PIECE.div_ceil((tokens * inputs * block).max(1));
+    crew.share(outputs.div_ceil(block), blocks_per_piece, |blocks| {
+        run(simd, &product, blocks.start * block, outputs.min(blocks.end * block), block);
     });
 }
 

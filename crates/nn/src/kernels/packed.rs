@@ -14,17 +14,12 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use self::layout::Layout;
-use self::tile::{Bf16Row, Int8Row};
-use super::Simd;
 use super::ints::Ints;
 use super::lanes::{LANES, on_each_simd};
-use super::rounded::{Int8, Rounding};
+use super::rounded::{Bf16, GROUP, Int8, Panels, Rounding, panel};
+use super::{Crew, Simd, WORK_PER_PIECE};
 use crate::checkpoint::Tensor;
 
-/// Inputs that share a scale.
-pub(super) const GROUP: usize = 32;
-/// Multiplications that are worth a task of their own.
-const WORK_PER_TASK: usize = 1 << 17;
 /// Bytes from which large pages pay.
 const LARGE: usize = 4 << 20;
 
@@ -41,9 +36,9 @@ pub struct Packed {
 #[derive(Clone, Copy)]
 pub enum Rounded<'a> {
     /// In whole numbers.
-    Int8(&'a Int8),
+    Int8(&'a Panels<Int8>),
     /// In bfloat16.
-    Bf16(&'a [u8]),
+    Bf16(&'a Panels<Bf16>),
 }
 
 /// A matrix to multiply with, and where the result goes.
@@ -124,45 +119,41 @@ impl Debug for Packed {
 ///
 /// # Panics
 /// If lengths do not fit together, or a matrix wants another rounding.
-pub fn multiply(simd: Simd, x: Rounded<'_>, products: &mut [Product<'_>]) {
-    let mut tasks = Vec::new();
-    for product in products {
-        let Packed { outputs, inputs, .. } = *product.weight;
-        let tokens = x.tokens(inputs);
-        assert!(product.out.len() == tokens * outputs, "shape of a product");
-        assert!(product.bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
-        let tiles = WORK_PER_TASK.div_ceil((tokens * inputs * LANES).max(1));
-        let whole = Task {
-            x,
-            weight: product.weight,
-            bias: product.bias,
-            tokens,
-            out: product.out.as_mut_ptr(),
-            first: 0,
-            end: 0,
-        };
-        let firsts = (0..product.weight.tiles()).step_by(tiles);
-        tasks.extend(firsts.map(|first| Task { first, end: (first + tiles).min(product.weight.tiles()), ..whole }));
+pub fn multiply(crew: &Crew<'_>, x: Rounded<'_>, products: &mut [Product<'_>]) {
+    let simd = crew.simd();
+    let mut tasks = Vec::with_capacity(products.len());
+    let (mut tiles, mut tile_work) = (0, 1);
+    for Product { weight, bias, out } in products {
+        let Packed { outputs, inputs, .. } = **weight;
+        let tokens = x.tokens(weight);
+        assert!(out.len() == tokens * outputs, "shape of a product");
+        assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
+        tasks.push(Task { x, weight, bias: *bias, tokens, out: out.as_mut_ptr(), first: tiles });
+        tiles += weight.tiles();
+        tile_work = tile_work.max(tokens * inputs * LANES);
     }
-    if let [task] = tasks.as_slice() {
-        return run(simd, task);
-    }
-    tasks.par_iter().for_each(|task| run(simd, task));
+    crew.share(tiles, WORK_PER_PIECE.div_ceil(tile_work), |range| {
+        for task in &tasks {
+            let (start, end) = (range.start.max(task.first), range.end.min(task.first + task.weight.tiles()));
+            if start < end {
+                run(simd, task, start - task.first, end - task.first);
+            }
+        }
+    });
 }
 
-/// Some tiles of a product.
-#[derive(Clone, Copy)]
+/// A product under way.
 struct Task<'a> {
     x: Rounded<'a>,
     weight: &'a Packed,
     bias: Option<&'a [f32]>,
     tokens: usize,
     out: *mut f32,
+    /// Tiles of the products before it.
     first: usize,
-    end: usize,
 }
 
-// SAFETY: a task writes through `out` only at the rows of its tiles, and no tile is in two tasks.
+// SAFETY: threads write through `out` only at the rows of the tiles they were given, and no tile is given twice.
 #[allow(unsafe_code)]
 unsafe impl Sync for Task<'_> {}
 
@@ -189,63 +180,61 @@ impl Task<'_> {
 }
 
 on_each_simd! {
-    fn run(task: &Task<'_>) = run_body
+    /// The tiles from `first` to `end`.
+    fn run(task: &Task<'_>, first: usize, end: usize) = run_body
 }
 
 #[inline(always)]
-fn run_body<V: Ints>(task: &Task<'_>) {
-    for tile in task.first..task.end {
+fn run_body<V: Ints>(task: &Task<'_>, first: usize, end: usize) {
+    for tile in first..end {
         let mut token = 0;
         while token < task.tokens {
-            token += match task.tokens - token {
-                8.. if V::WIDE => some_tokens::<V, 8>(task, tile, token),
-                4.. => some_tokens::<V, 4>(task, tile, token),
-                2.. => some_tokens::<V, 2>(task, tile, token),
-                _ => some_tokens::<V, 1>(task, tile, token),
-            };
+            match panel::<V>(task.tokens - token) {
+                8 if V::WIDE => some_tokens::<V, 8>(task, tile, &mut token),
+                4 => some_tokens::<V, 4>(task, tile, &mut token),
+                2 => some_tokens::<V, 2>(task, tile, &mut token),
+                _ => some_tokens::<V, 1>(task, tile, &mut token),
+            }
         }
     }
 }
 
-/// The next `C` tokens by one tile; returns `C`.
+/// A panel of `C` tokens by one tile.
 #[inline(always)]
-fn some_tokens<V: Ints, const C: usize>(task: &Task<'_>, tile: usize, token: usize) -> usize {
-    let (bytes, inputs) = (task.weight.tile(tile), task.weight.inputs);
+fn some_tokens<V: Ints, const C: usize>(task: &Task<'_>, tile: usize, token: &mut usize) {
+    let bytes = task.weight.tile(tile);
     let sums: [V; C] = match task.x {
         Rounded::Int8(x) => {
-            let mut rows = [Int8Row::default(); C];
-            for (c, row) in rows.iter_mut().enumerate() {
-                *row = Int8Row::of(x, token + c, inputs);
-            }
+            let x = x.of(*token);
             match task.weight.layout {
-                Layout::Q8_0 => tile::q8_0(bytes, rows),
-                Layout::Q4_0 => tile::q4_0(bytes, rows),
-                Layout::Q4_K => tile::q4_k(bytes, rows),
-                Layout::Q5_K => tile::q5_k(bytes, rows),
-                Layout::Q6_K => tile::q6_k(bytes, rows),
+                Layout::Q8_0 => tile::q8_0(bytes, x),
+                Layout::Q4_0 => tile::q4_0(bytes, x),
+                Layout::Q4_K => tile::q4_k(bytes, x),
+                Layout::Q5_K => tile::q5_k(bytes, x),
+                Layout::Q6_K => tile::q6_k(bytes, x),
                 Layout::BF16 => unreachable!("invariant: `Rounded::tokens` was asked for this layout"),
             }
         }
-        Rounded::Bf16(x) => {
-            let mut rows: [Bf16Row<'_>; C] = [&[]; C];
-            for (c, row) in rows.iter_mut().enumerate() {
-                *row = x[2 * (token + c) * inputs..][..2 * inputs].as_chunks().0;
-            }
-            tile::bf16(bytes, rows)
-        }
+        Rounded::Bf16(x) => tile::bf16(bytes, x.of(*token)),
     };
-    for (c, sums) in sums.into_iter().enumerate() {
-        task.write(tile, token + c, sums);
+    for sums in sums {
+        task.write(tile, *token, sums);
+        *token += 1;
     }
-    C
 }
 
 impl Rounded<'_> {
-    fn tokens(&self, inputs: usize) -> usize {
-        match self {
-            Self::Int8(x) => x.values.len() / inputs,
-            Self::Bf16(x) => x.len() / 2 / inputs,
-        }
+    /// Rows held.
+    ///
+    /// # Panics
+    /// If a matrix wants another rounding, or rows of another length.
+    fn tokens(&self, weight: &Packed) -> usize {
+        let (rounding, tokens, groups) = match self {
+            Self::Int8(x) => (Rounding::Int8, x.tokens(), x.per_row()),
+            Self::Bf16(x) => (Rounding::Bf16, x.tokens(), x.per_row()),
+        };
+        assert_eq!((rounding, groups), (weight.rounding(), weight.inputs.div_ceil(GROUP)), "activations of a product");
+        tokens
     }
 }
 

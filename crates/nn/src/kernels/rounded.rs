@@ -1,96 +1,184 @@
 //! Activations as the products with packed weights take them.
 
-use rayon::prelude::*;
-
+use super::Crew;
 use super::lanes::{Lanes, on_each_simd};
-use super::{Simd, packed::GROUP};
 
 /// What activations are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
-    /// Whole numbers of eight bits with a scale to a group.
+    /// [`Int8`].
     Int8,
-    /// bfloat16.
+    /// [`Bf16`].
     Bf16,
 }
 
+/// Inputs of a token that are rounded together.
+pub(super) const GROUP: usize = 32;
 /// Groups that one thread rounds at a time.
-const GROUPS_PER_TASK: usize = 1 << 11;
+const GROUPS_PER_PIECE: usize = 128;
 /// Groups in which no number is larger are taken for zero: the scale's inverse must be finite.
 const SMALLEST: f32 = 1e-30;
 
-/// Rows of activations in whole numbers: every 32 of a row share a scale, as ggml's Q8_0 has it.
-#[derive(Debug, Default)]
+/// Whole numbers of eight bits that share a scale, as ggml's Q8_0 has it. A group with a number that is not finite has a scale
+/// that is not either.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Int8 {
-    /// The numbers, `(tokens, inputs)`.
-    pub(super) values: Vec<u8>,
-    /// `(tokens, inputs / GROUP)`.
-    pub(super) scales: Vec<f32>,
-    /// Sums of the numbers of a group, of its first half and of its second.
-    pub(super) sums: Vec<[i32; 2]>,
+    pub(super) values: [[u8; 4]; GROUP / 4],
+    pub(super) scale: f32,
+    /// Of the numbers of its first half and of its second.
+    pub(super) sums: [i32; 2],
 }
 
-impl Int8 {
-    /// Round rows of `inputs` floats, a multiple of 32, in place of what was there. A group with a number that
-    /// is not finite has a scale that is not either.
-    pub fn set(&mut self, simd: Simd, x: &[f32]) {
-        let groups = x.len() / GROUP;
-        self.values.resize(x.len(), 0);
-        self.scales.resize(groups, 0.0);
-        self.sums.resize(groups, [0; 2]);
-        let groups = self.scales.par_chunks_mut(GROUPS_PER_TASK).zip(self.sums.par_chunks_mut(GROUPS_PER_TASK));
-        let values = self.values.par_chunks_mut(GROUPS_PER_TASK * GROUP);
-        x.par_chunks(GROUPS_PER_TASK * GROUP).zip(values).zip(groups).for_each(|((x, values), (scales, sums))| {
-            round(simd, x, values, scales, sums);
+/// Pairs of bfloat16, to the nearest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bf16(pub(super) [[u8; 4]; GROUP / 2]);
+
+/// Rows of rounded activations `(tokens, inputs)`. Tokens that are multiplied together make a panel, which holds the first group of
+/// each, then the second of each, and so on: whoever multiplies reads straight on.
+#[derive(Debug, Default)]
+pub struct Panels<G> {
+    groups: Vec<G>,
+    tokens: usize,
+}
+
+/// Tokens of the next panel where so many are left.
+#[inline(always)]
+pub(super) fn panel<V: Lanes>(left: usize) -> usize {
+    match left {
+        8.. if V::WIDE => 8,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+impl<G> Panels<G> {
+    /// Rows held.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Groups of a row.
+    #[inline(always)]
+    pub(super) fn per_row(&self) -> usize {
+        self.groups.len() / self.tokens.max(1)
+    }
+
+    /// The panel of `C` tokens that begins with one.
+    #[inline(always)]
+    pub(super) fn of<const C: usize>(&self, token: usize) -> &[[G; C]] {
+        self.groups[token * self.per_row()..][..C * self.per_row()].as_chunks().0
+    }
+}
+
+impl Panels<Int8> {
+    /// Round rows of `inputs` floats, a multiple of 32, in place of what was there.
+    pub fn set(&mut self, crew: &Crew<'_>, x: &[f32], inputs: usize) {
+        self.resize(x, inputs);
+        let simd = crew.simd();
+        crew.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
+            round_int8(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
         });
     }
 }
 
+impl Panels<Bf16> {
+    /// Round rows of `inputs` floats in place of what was there; what a row lacks to a multiple of 32 is zero.
+    pub fn set(&mut self, crew: &Crew<'_>, x: &[f32], inputs: usize) {
+        self.resize(x, inputs);
+        let simd = crew.simd();
+        crew.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
+            round_bf16(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
+        });
+    }
+}
+
+impl<G: Clone + Default> Panels<G> {
+    fn resize(&mut self, x: &[f32], inputs: usize) {
+        self.tokens = x.len() / inputs;
+        self.groups.resize(self.tokens * inputs.div_ceil(GROUP), G::default());
+    }
+}
+
 on_each_simd! {
-    fn round(x: &[f32], values: &mut [u8], scales: &mut [f32], sums: &mut [[i32; 2]]) = round_body
+    /// The groups from number `first` on.
+    fn round_int8(x: &[f32], inputs: usize, first: usize, groups: &mut [Int8]) = round_body
+}
+
+on_each_simd! {
+    fn round_bf16(x: &[f32], inputs: usize, first: usize, groups: &mut [Bf16]) = round_body
 }
 
 #[inline(always)]
-fn round_body<V: Lanes>(x: &[f32], values: &mut [u8], scales: &mut [f32], sums: &mut [[i32; 2]]) {
-    let groups = x.as_chunks::<GROUP>().0.iter().zip(values.as_chunks_mut::<GROUP>().0);
-    for ((x, values), (scale, sum)) in groups.zip(scales.iter_mut().zip(sums)) {
+fn round_body<V: Lanes>(x: &[f32], inputs: usize, first: usize, groups: &mut [impl Group]) {
+    for (position, group) in (first..).zip(groups) {
+        let (token, index) = place::<V>(position, x.len() / inputs, inputs.div_ceil(GROUP));
+        let x = &x[token * inputs..][..inputs][index * GROUP..];
+        *group = match x.first_chunk() {
+            Some(whole) => Group::of(whole),
+            None => {
+                let mut padded = [0.0; GROUP];
+                padded[..x.len()].copy_from_slice(x);
+                Group::of(&padded)
+            }
+        };
+    }
+}
+
+/// The token, and the group of its row, that lies at a position of [`Panels`].
+#[inline(always)]
+fn place<V: Lanes>(mut position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
+    let mut first = 0;
+    loop {
+        // All panels of a size lie together.
+        let size = panel::<V>(tokens - first);
+        let count = (tokens - first) / size * size;
+        if position < count * per_row {
+            let (panel, within) = (position / (size * per_row), position % (size * per_row));
+            return (first + panel * size + within % size, within / size);
+        }
+        position -= count * per_row;
+        first += count;
+    }
+}
+
+trait Group: Copy + Default + Send {
+    fn of(x: &[f32; GROUP]) -> Self;
+}
+
+impl Group for Int8 {
+    #[inline(always)]
+    fn of(x: &[f32; GROUP]) -> Self {
         let (mut most, mut poison) = (0.0f32, 0.0);
         for x in x {
             most = most.max(x.abs());
             poison += x * 0.0;
         }
-        *scale = most / 127.0 + poison;
         let inverse = if most > SMALLEST { 127.0 / most } else { 0.0 };
+        let (mut values, mut sums) = ([0; GROUP], [0; 2]);
         let halves = x.as_chunks::<{ GROUP / 2 }>().0.iter().zip(values.as_chunks_mut::<{ GROUP / 2 }>().0);
-        for ((x, values), sum) in halves.zip(sum) {
-            *sum = 0;
+        for ((x, values), sum) in halves.zip(&mut sums) {
             for (value, x) in values.iter_mut().zip(x) {
                 let rounded = (x * inverse).round_ties_even() as i32 as i8;
                 *sum += i32::from(rounded);
                 *value = rounded.cast_unsigned();
             }
         }
+        Self { values: bytemuck::cast(values), scale: most / 127.0 + poison, sums }
     }
 }
 
-/// Rows of activations in bfloat16, to the nearest, in place of what was there.
-pub fn to_bf16(simd: Simd, x: &[f32], out: &mut Vec<u8>) {
-    const FLOATS: usize = GROUPS_PER_TASK * GROUP;
-    out.resize(2 * x.len(), 0);
-    x.par_chunks(FLOATS).zip(out.par_chunks_mut(2 * FLOATS)).for_each(|(x, out)| narrow(simd, x, out));
-}
-
-on_each_simd! {
-    fn narrow(x: &[f32], out: &mut [u8]) = narrow_body
-}
-
-#[inline(always)]
-fn narrow_body<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    for (x, out) in x.iter().zip(out.as_chunks_mut::<2>().0) {
-        let bits = x.to_bits();
-        // A NaN stays one although it loses its low bits; between two neighbours the even one is taken.
-        let nearest = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
-        *out = ((nearest >> 16) as u16).to_le_bytes();
+impl Group for Bf16 {
+    #[inline(always)]
+    fn of(x: &[f32; GROUP]) -> Self {
+        let mut out = [0; GROUP];
+        for (x, out) in x.iter().zip(&mut out) {
+            let bits = x.to_bits();
+            // A NaN stays one although it loses its low bits; between two neighbours the even one is taken.
+            let nearest = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
+            *out = ((nearest >> 16) as u16).to_le();
+        }
+        Self(bytemuck::cast(out))
     }
 }
 
@@ -98,7 +186,30 @@ fn narrow_body<V: Lanes>(x: &[f32], out: &mut [u8]) {
 mod tests {
     use half::bf16;
 
+    use super::super::Simd;
+    use super::super::lanes::Portable;
     use super::*;
+
+    #[test]
+    fn each_group_is_where_its_panel_has_it() {
+        fn check<V: Lanes>(tokens: usize, per_row: usize) {
+            let mut first = 0;
+            while first < tokens {
+                let size = panel::<V>(tokens - first);
+                for (token, group) in (0..size).flat_map(|token| (0..per_row).map(move |group| (token, group))) {
+                    let position = first * per_row + group * size + token;
+                    assert_eq!(place::<V>(position, tokens, per_row), (first + token, group));
+                }
+                first += size;
+            }
+            assert_eq!(first, tokens);
+        }
+        for (tokens, per_row) in [(1, 1), (3, 5), (8, 2), (23, 3), (31, 1), (64, 4)] {
+            check::<Portable>(tokens, per_row);
+            #[cfg(target_arch = "x86_64")]
+            check::<super::super::lanes::Avx512<true>>(tokens, per_row);
+        }
+    }
 
     #[test]
     fn floats_become_the_nearest_bfloat16() {
@@ -106,9 +217,10 @@ mod tests {
         x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-44]);
         x.extend([0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0xffff_ffff].map(f32::from_bits));
         for simd in Simd::all() {
-            let mut out = vec![7];
-            to_bf16(simd, &x, &mut out);
-            for (x, out) in x.iter().zip(out.as_chunks::<2>().0) {
+            let mut panels = Panels::<Bf16>::default();
+            panels.set(&Crew::alone(simd), &x, x.len());
+            let out = panels.of::<1>(0).iter().flat_map(|[group]| bytemuck::cast_ref::<_, [[u8; 2]; GROUP]>(&group.0));
+            for (x, out) in x.iter().zip(out) {
                 assert_eq!(*out, bf16::from_f32(*x).to_le_bytes(), "{simd:?}: {x} {:x}", x.to_bits());
             }
         }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::Simd;
 use super::testing::{matrix, noise};
 use super::*;
 
@@ -25,14 +26,14 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
     let expected = naive(&x, &weight, bias);
     for simd in Simd::all() {
         let mut batched = vec![f32::NAN; tokens * rows];
-        linear(simd, &x, &weight, bias, &mut batched);
+        linear(&Crew::alone(simd), &x, &weight, bias, &mut batched);
         for (value, (sum, size)) in batched.iter().zip(&expected) {
             let error = (f64::from(*value) - sum).abs();
             assert!(error <= 1e-6 * size + 1e-12, "{format} {simd:?} {rows}x{columns}: {value} {sum}");
         }
         for (x, batched) in x.chunks(columns).zip(batched.chunks(rows)) {
             let mut alone = vec![f32::NAN; rows];
-            linear(simd, x, &weight, bias, &mut alone);
+            linear(&Crew::alone(simd), x, &weight, bias, &mut alone);
             assert_eq!(alone, batched, "{format} {simd:?}: a token alone differs from the same in a batch");
         }
     }
@@ -51,9 +52,18 @@ proptest! {
 
 #[test]
 fn threads_change_nothing() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for format in [Format::F32, Format::BF16, Format::F16, Format::Q8_0, Format::Q6_K] {
-        check(format, 523, 512, 11, 7);
-        check(format, 523, 512, 3, 8);
+        let weight = matrix(format, 523, 512, 7);
+        for tokens in [3, 11] {
+            let x = noise(tokens * 512, 8);
+            for simd in Simd::all() {
+                let [mut alone, mut together] = [vec![f32::NAN; tokens * 523], vec![f32::NAN; tokens * 523]];
+                linear(&Crew::alone(simd), &x, &weight, None, &mut alone);
+                pool.install(|| Crew::awake(simd, |crew| linear(crew, &x, &weight, None, &mut together)));
+                assert_eq!(together, alone, "{format} {simd:?}");
+            }
+        }
     }
 }
 
@@ -67,7 +77,7 @@ fn extreme_values_stay_where_they_belong() {
             let weight = Tensor::new("w", format, vec![values.len(), 32], format.quantize(&weights).unwrap()).unwrap();
             for simd in Simd::all() {
                 let mut out = vec![0.0; 2 * values.len()];
-                linear(simd, &[0.25; 64], &weight, None, &mut out);
+                linear(&Crew::alone(simd), &[0.25; 64], &weight, None, &mut out);
                 let expected = weight.to_f32()[row * 32 + 3] * 0.25 + 31.0 * 0.125;
                 for (index, out) in out.iter().enumerate() {
                     let expected = if index % values.len() == row { expected } else { 4.0 };
@@ -81,5 +91,5 @@ fn extreme_values_stay_where_they_belong() {
 
 #[test]
 fn no_tokens_is_no_work() {
-    linear(Simd::detect(), &[], &matrix(Format::F32, 4, 16, 1), None, &mut []);
+    linear(&Crew::alone(Simd::detect()), &[], &matrix(Format::F32, 4, 16, 1), None, &mut []);
 }
