@@ -190,10 +190,14 @@ fn run_body<V: Ints>(task: &Task<'_>, first: usize, end: usize) {
         let mut token = 0;
         while token < task.tokens {
             match panel::<V>(task.tokens - token) {
-                8 if V::WIDE => some_tokens::<V, 8>(task, tile, &mut token),
-                4 => some_tokens::<V, 4>(task, tile, &mut token),
+                1 => some_tokens::<V, 1>(task, tile, &mut token),
                 2 => some_tokens::<V, 2>(task, tile, &mut token),
-                _ => some_tokens::<V, 1>(task, tile, &mut token),
+                3 => some_tokens::<V, 3>(task, tile, &mut token),
+                5 if V::WIDE => some_tokens::<V, 5>(task, tile, &mut token),
+                6 if V::WIDE => some_tokens::<V, 6>(task, tile, &mut token),
+                7 if V::WIDE => some_tokens::<V, 7>(task, tile, &mut token),
+                8 if V::WIDE => some_tokens::<V, 8>(task, tile, &mut token),
+                _ => some_tokens::<V, 4>(task, tile, &mut token),
             }
         }
     }

@@ -44,12 +44,7 @@ pub struct Panels<G> {
 /// Tokens of the next panel where so many are left.
 #[inline(always)]
 pub(super) fn panel<V: Lanes>(left: usize) -> usize {
-    match left {
-        8.. if V::WIDE => 8,
-        4.. => 4,
-        2.. => 2,
-        _ => 1,
-    }
+    left.min(if V::WIDE { 8 } else { 4 })
 }
 
 impl<G> Panels<G> {
@@ -127,19 +122,12 @@ fn round_body<V: Lanes>(x: &[f32], inputs: usize, first: usize, groups: &mut [im
 
 /// The token, and the group of its row, that lies at a position of [`Panels`].
 #[inline(always)]
-fn place<V: Lanes>(mut position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
-    let mut first = 0;
-    loop {
-        // All panels of a size lie together.
-        let size = panel::<V>(tokens - first);
-        let count = (tokens - first) / size * size;
-        if position < count * per_row {
-            let (panel, within) = (position / (size * per_row), position % (size * per_row));
-            return (first + panel * size + within % size, within / size);
-        }
-        position -= count * per_row;
-        first += count;
-    }
+fn place<V: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
+    let most = panel::<V>(tokens);
+    // Panels before this one are as large as they can be.
+    let first = position / (most * per_row) * most;
+    let (size, within) = (panel::<V>(tokens - first), position - first * per_row);
+    (first + within % size, within / size)
 }
 
 trait Group: Copy + Default + Send {
