@@ -1,7 +1,7 @@
 //! Activations as the products with packed weights take them.
 
-use super::Crew;
 use super::lanes::{Lanes, on_each_simd};
+use super::{Crew, Simd};
 
 /// What activations are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Bf16(pub(super) [[u8; 4]; GROUP / 2]);
 #[derive(Debug, Default)]
 pub struct Panels<G> {
     groups: Vec<G>,
-    tokens: usize,
+    per_row: usize,
 }
 
 /// Tokens of the next panel where so many are left.
@@ -47,56 +47,35 @@ pub(super) fn panel<V: Lanes>(left: usize) -> usize {
     left.min(if V::WIDE { 8 } else { 4 })
 }
 
-impl<G> Panels<G> {
+impl<G: Group> Panels<G> {
+    /// Round rows of `inputs` floats in place of what was there; what a row lacks to a multiple of 32 is zero.
+    pub fn set(&mut self, crew: &Crew<'_>, x: &[f32], inputs: usize) {
+        self.per_row = inputs.div_ceil(GROUP);
+        self.groups.resize(x.len() / inputs * self.per_row, G::default());
+        let simd = crew.simd();
+        crew.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
+            G::round(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
+        });
+    }
+
     /// Rows held.
     pub(super) fn tokens(&self) -> usize {
-        self.tokens
+        self.groups.len() / self.per_row
     }
 
     /// Groups of a row.
-    #[inline(always)]
     pub(super) fn per_row(&self) -> usize {
-        self.groups.len() / self.tokens.max(1)
+        self.per_row
     }
 
     /// The panel of `C` tokens that begins with one.
     #[inline(always)]
     pub(super) fn of<const C: usize>(&self, token: usize) -> &[[G; C]] {
-        self.groups[token * self.per_row()..][..C * self.per_row()].as_chunks().0
-    }
-}
-
-impl Panels<Int8> {
-    /// Round rows of `inputs` floats, a multiple of 32, in place of what was there.
-    pub fn set(&mut self, crew: &Crew<'_>, x: &[f32], inputs: usize) {
-        self.resize(x, inputs);
-        let simd = crew.simd();
-        crew.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
-            round_int8(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
-        });
-    }
-}
-
-impl Panels<Bf16> {
-    /// Round rows of `inputs` floats in place of what was there; what a row lacks to a multiple of 32 is zero.
-    pub fn set(&mut self, crew: &Crew<'_>, x: &[f32], inputs: usize) {
-        self.resize(x, inputs);
-        let simd = crew.simd();
-        crew.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
-            round_bf16(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
-        });
-    }
-}
-
-impl<G: Clone + Default> Panels<G> {
-    fn resize(&mut self, x: &[f32], inputs: usize) {
-        self.tokens = x.len() / inputs;
-        self.groups.resize(self.tokens * inputs.div_ceil(GROUP), G::default());
+        self.groups[token * self.per_row..][..C * self.per_row].as_chunks().0
     }
 }
 
 on_each_simd! {
-    /// The groups from number `first` on.
     fn round_int8(x: &[f32], inputs: usize, first: usize, groups: &mut [Int8]) = round_body
 }
 
@@ -130,8 +109,12 @@ fn place<V: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, us
     (first + within % size, within / size)
 }
 
-trait Group: Copy + Default + Send {
+/// The activations of a group, rounded.
+pub trait Group: Copy + Default + Send {
+    /// All that there is to round.
     fn of(x: &[f32; GROUP]) -> Self;
+    /// The groups from number `first` on, in the order of [`Panels`].
+    fn round(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]);
 }
 
 impl Group for Int8 {
@@ -154,6 +137,10 @@ impl Group for Int8 {
         }
         Self { values: bytemuck::cast(values), scale: most / 127.0 + poison, sums }
     }
+
+    fn round(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
+        round_int8(simd, x, inputs, first, groups);
+    }
 }
 
 impl Group for Bf16 {
@@ -168,13 +155,16 @@ impl Group for Bf16 {
         }
         Self(bytemuck::cast(out))
     }
+
+    fn round(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
+        round_bf16(simd, x, inputs, first, groups);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use half::bf16;
 
-    use super::super::Simd;
     use super::super::lanes::Portable;
     use super::*;
 

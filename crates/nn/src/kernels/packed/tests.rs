@@ -91,6 +91,7 @@ proptest! {
 fn threads_change_nothing() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for format in FORMATS {
+        check(format, 531, 768, 13, 7);
         let (weight, x) = (matrix(format, 531, 768, 7), noise(13 * 768, 8));
         for simd in Simd::all() {
             let alone = product(simd, &x, &weight, None);
@@ -142,6 +143,14 @@ fn what_is_not_finite_stays_so_and_touches_no_other_token() {
                 assert_eq!((&out[..5], &out[10..]), (&good[..5], &good[10..]));
             }
         }
+    }
+}
+
+#[test]
+fn no_tokens_is_no_work() {
+    for format in FORMATS {
+        let out = product(Simd::detect(), &[], &matrix(format, 5, 256, 3), None);
+        assert!(out.is_none_or(|out| out.is_empty()));
     }
 }
 
