@@ -54,6 +54,8 @@ proptest! {
 fn threads_change_nothing() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for format in [Format::F32, Format::BF16, Format::F16, Format::Q8_0, Format::Q6_K] {
+        check(format, 523, 512, 11, 7);
+        check(format, 523, 512, 3, 8);
         let weight = matrix(format, 523, 512, 7);
         for tokens in [3, 11] {
             let x = noise(tokens * 512, 8);
