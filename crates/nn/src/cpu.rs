@@ -37,8 +37,6 @@ pub struct Cpu {
     slots: HashMap<u64, Slot>,
     /// Of the head's input.
     rounded: Activations,
-    /// Of all weights.
-    bytes: usize,
     /// Of each part of a step.
     scratches: Vec<Scratch>,
 }
@@ -46,6 +44,8 @@ pub struct Cpu {
 /// What a step reads and never changes.
 struct Weights {
     simd: Simd,
+    /// Of all tensors.
+    bytes: usize,
     embedding: Tensor,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
@@ -105,9 +105,9 @@ impl Cpu {
         let layers = (0..blueprint.layers.len())
             .map(|index| Layer::new(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
-        let weights = Weights { simd, embedding, layers, final_norm, head };
+        let weights = Weights { simd, bytes, embedding, layers, final_norm, head };
         let (slots, scratches) = (HashMap::new(), Vec::new());
-        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), bytes, scratches })
+        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), scratches })
     }
 
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
@@ -136,9 +136,7 @@ impl Cpu {
         let rows = if let [_] = parts[..] {
             let tokens = spans.iter().map(|span| span.tokens.len()).sum();
             let scratch = &mut self.scratches[0];
-            with_crew(weights.simd, self.bytes, tokens, |crew| {
-                Step::new(plan, weights, crew, scratch, &mut slots, spans).run()
-            })
+            weights.with_crew(tokens, |crew| Step::new(plan, weights, crew, scratch, &mut slots, spans).run())
         } else {
             let mut left = (spans, &mut slots[..]);
             let steps = parts.into_iter().zip(&mut self.scratches).map(|(count, scratch)| {
@@ -161,7 +159,7 @@ impl Cpu {
     fn parts(&self, spans: &[Span<'_>]) -> Vec<usize> {
         let tokens: usize = spans.iter().map(|span| span.tokens.len()).sum();
         let most = rayon::current_num_threads().min(tokens / PART_TOKENS).max(1);
-        if self.bytes > CACHED_BYTES || most == 1 {
+        if self.weights.bytes > CACHED_BYTES || most == 1 {
             return vec![spans.len()];
         }
         let (mut parts, mut count, mut done) = (Vec::new(), 0, 0);
@@ -176,9 +174,12 @@ impl Cpu {
     }
 }
 
-/// What `lead` returns, called with all threads where the work is worth it.
-fn with_crew<R>(simd: Simd, bytes: usize, tokens: usize, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
-    if bytes.saturating_mul(tokens) < AWAKE_BYTES { lead(&Crew::alone(simd)) } else { Crew::awake(simd, lead) }
+impl Weights {
+    /// What `lead` returns, called with all threads where so many tokens are worth it.
+    fn with_crew<R>(&self, tokens: usize, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
+        let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
+        if is_worth_it { Crew::awake(self.simd, lead) } else { lead(&Crew::alone(self.simd)) }
+    }
 }
 
 impl Executor for Cpu {
@@ -199,7 +200,7 @@ impl Executor for Cpu {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
         let Self { weights, rounded, .. } = self;
-        with_crew(weights.simd, self.bytes, hidden.len() / width, |crew| {
+        weights.with_crew(hidden.len() / width, |crew| {
             linear::apply(crew, hidden, rounded, [(&weights.head, &mut *out)]);
         });
         if let Some(cap) = self.blueprint.final_softcap {
