@@ -41,6 +41,14 @@ pub struct Panels<G> {
     per_row: usize,
 }
 
+impl Int8 {
+    /// Of all numbers.
+    #[inline(always)]
+    pub(super) fn sum(&self) -> i32 {
+        self.sums[0] + self.sums[1]
+    }
+}
+
 /// Tokens of the next panel where so many are left.
 #[inline(always)]
 pub(super) fn panel<V: Lanes>(left: usize) -> usize {

@@ -16,7 +16,7 @@ pub(super) fn q8_0<V: Ints, const C: usize>(tile: &[u8], x: &[[Int8; C]]) -> [V;
         let (scales, numbers) = block.split_at(PAIR_HEAD);
         let groups = scales.as_chunks::<{ 2 * LANES }>().0.iter().zip(numbers.as_chunks::<GROUP_8>().0);
         for ((scale, numbers), x) in groups.zip(x) {
-            let mut products = starts::<V, C>(x, |x| -V::OFFSET * (x.sums[0] + x.sums[1]));
+            let mut products = starts::<V, C>(x, |x| -V::OFFSET * x.sum());
             for (index, numbers) in numbers.as_chunks::<QUADS>().0.iter().enumerate() {
                 let weights = V::quads(numbers);
                 for (products, x) in products.iter_mut().zip(x) {
@@ -37,7 +37,7 @@ pub(super) fn q4_0<V: Ints, const C: usize>(tile: &[u8], x: &[[Int8; C]]) -> [V;
         let (scales, numbers) = block.split_at(PAIR_HEAD);
         let groups = scales.as_chunks::<{ 2 * LANES }>().0.iter().zip(numbers.as_chunks::<GROUP_4>().0);
         for ((scale, numbers), x) in groups.zip(x) {
-            let start = starts::<V, C>(x, |x| -8 * (x.sums[0] + x.sums[1]));
+            let start = starts::<V, C>(x, |x| -8 * x.sum());
             let products = small::<V, C, 0>([], numbers.as_chunks().0, 0, start, x);
             scaled(&mut sums, products, V::load_f16(scale), x);
         }
@@ -74,7 +74,7 @@ fn with_minima<V: Ints, const C: usize, const HIGH: usize, const BYTES: usize>(t
             let minimum = V::load_u8(&head[1]).mul(block_minimum);
             scaled(&mut sums, products, scale, x);
             for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = sum.mul_add(minimum, V::splat(-x.scale * (x.sums[0] + x.sums[1]) as f32));
+                *sum = sum.mul_add(minimum, V::splat(-x.scale * x.sum() as f32));
             }
         }
     }
