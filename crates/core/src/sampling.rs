@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-use crate::{Error, Result, Role, Sampled, Token};
+use crate::{Error, Result, Role, Sampled, Token, exp};
 
 /// How a token is chosen. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -72,27 +72,30 @@ impl Sampling {
 /// `ln sum exp` of a row and the index of its largest entry (the first among equals); `None` where the row holds NaN,
 /// plus infinity, or nothing but minus infinity.
 fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
-    let mut best = 0;
-    for (i, &x) in logits.iter().enumerate() {
-        if x.is_nan() {
-            return None;
-        }
-        if x > logits[best] {
-            best = i;
-        }
+    // Without branches, so that both passes over the row vectorise.
+    let (mut max, mut has_nan) = (f32::NEG_INFINITY, false);
+    for &x in logits {
+        max = if x > max { x } else { max };
+        has_nan |= x.is_nan();
     }
-    let max = *logits.get(best)?;
-    if !max.is_finite() {
+    if has_nan || !max.is_finite() {
         return None;
     }
-    // Eight sums side by side keep the processor's lanes full; their order is fixed, so the result is too.
-    let mut sums = [0f64; 8];
-    for chunk in logits.chunks(8) {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from((x - max).exp());
+    let best = logits.iter().position(|&x| x == max)?;
+    // Sums side by side keep the processor's lanes full, and are short, so that single precision does. Their order is fixed, and so
+    // is the result.
+    let mut sum = 0.0;
+    for part in logits.chunks(256) {
+        let mut sums = [0f32; 16];
+        let (blocks, tail) = part.as_chunks::<16>();
+        for block in blocks {
+            for (sum, &x) in sums.iter_mut().zip(block) {
+                *sum += exp(x - max);
+            }
         }
+        sum += sums.iter().copied().chain(tail.iter().map(|&x| exp(x - max))).map(f64::from).sum::<f64>();
     }
-    Some((f64::from(max) + sums.iter().sum::<f64>().ln(), best))
+    Some((f64::from(max) + sum.ln(), best))
 }
 
 /// The natural log-probability of one token under the plain softmax of a row; `None` where the row is not finite.

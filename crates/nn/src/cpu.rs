@@ -28,7 +28,7 @@ const CACHED_BYTES: usize = 32 << 20;
 /// Tokens in a thread's part at least: so many cost hardly more than one.
 const PART_TOKENS: usize = 4;
 /// Bytes of weights, times tokens, from which a step is worth waking other threads.
-const AWAKE_BYTES: usize = 1 << 24;
+const AWAKE_BYTES: usize = 1 << 26;
 
 /// A model on the CPU.
 pub struct Cpu {

@@ -16,7 +16,6 @@ mod packed;
 mod rope;
 mod rounded;
 
-pub(crate) use activation::exp;
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
 pub use crew::Crew;

@@ -1,6 +1,8 @@
 //! Softmax attention of one token over a cache, queries in groups that share a key and value head.
 
-use super::activation::{exp, softcap_body};
+use wsd_core::exp;
+
+use super::activation::softcap_body;
 use super::lanes::{LANES, Lanes, on_each_simd, padded};
 
 /// One token's attention in one key and value head.

@@ -2,8 +2,8 @@
 //! otherwise.
 
 use crate::arch::Activation;
-use crate::kernels::exp;
 use crate::kernels::lanes::{LANES, Lanes, dot, on_each_simd};
+use wsd_core::exp;
 
 on_each_simd! {
     /// `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`.
