@@ -69,19 +69,23 @@ impl Sampling {
     }
 }
 
-/// `ln sum exp` of a row and the index of its largest entry (the first among equals); `None` where the row holds NaN,
-/// plus infinity, or nothing but minus infinity.
-fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
-    // Without branches, so that both passes over the row vectorise.
+/// The index of a row's largest entry (the first among equals); `None` where the row holds NaN, plus infinity, or nothing but
+/// minus infinity.
+fn largest(logits: &[f32]) -> Option<usize> {
+    // Without branches, so that it vectorises.
     let (mut max, mut has_nan) = (f32::NEG_INFINITY, false);
     for &x in logits {
         max = if x > max { x } else { max };
         has_nan |= x.is_nan();
     }
-    if has_nan || !max.is_finite() {
-        return None;
-    }
-    let best = logits.iter().position(|&x| x == max)?;
+    let is_finite = !has_nan && max.is_finite();
+    is_finite.then(|| logits.iter().position(|&x| x == max))?
+}
+
+/// `ln sum exp` of a row and the index of its largest entry; `None` where [`largest`] finds none.
+fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
+    let best = largest(logits)?;
+    let max = logits[best];
     // Sums side by side keep the processor's lanes full, and are short, so that single precision does. Their order is fixed, and so
     // is the result.
     let mut sum = 0.0;
@@ -157,7 +161,7 @@ pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Optio
                 *x = if *x > 0.0 { *x / sampling.repetition_penalty } else { *x * sampling.repetition_penalty };
             }
         }
-        best = log_sum_exp(logits)?.1;
+        best = largest(logits)?;
     }
     let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };
     let plain = penalised.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
@@ -239,6 +243,17 @@ mod tests {
             likeliest(&[-0.0, 0.0], 1).unwrap()[0].0,
             pick(&mut [-0.0, 0.0], &[], &Sampling::default()).unwrap().token
         );
+    }
+
+    #[test]
+    fn a_long_row_has_the_logprobs_of_double_precision() {
+        for (len, spread) in [(1, 1.0), (15, 9.0), (257, 1.0), (32_003, 0.0), (32_003, 1.0), (131_072, 20.0)] {
+            let row: Vec<f32> = (0..len).map(|i| spread * (i as f32 * 12.9898).sin()).collect();
+            let expected = row.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+            let (lse, best) = log_sum_exp(&row).unwrap();
+            assert!((lse - expected).abs() < 1e-6, "{len} {spread}: {lse} {expected}");
+            assert!(row.iter().all(|&x| x <= row[best]));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What happens to single rows, forward and backward. Each gradient is added to what is there, except where it says
 //! otherwise.
 
+use wsd_core::exp;
+
 use crate::arch::Activation;
 use crate::kernels::lanes::{LANES, Lanes, dot, on_each_simd};
-use wsd_core::exp;
 
 on_each_simd! {
     /// `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`.
