@@ -65,10 +65,11 @@ engine() {
 peer() { env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE "$python" "$root/scripts/peers_torch.py" --threads "$threads" "$@"; }
 torch() { peer --model "$models/1b" | record transformers 1b.bf16; }
 pair() {
-    local pair=(--threads "$threads" --dtype q8_0 --window 10)
-    "$wsd" bench wsd --base 1b --draft 150m "${pair[@]}" -n 256 --repeats 1 --json | record wsd pair
+    local pair=(--base 1b --draft 150m --dtype q8_0 --window 10 -n 256 --prompts 4 --threads "$threads" --repeats 1 --json)
+    "$wsd" bench wsd "${pair[@]}" | record wsd pair
+    "$wsd" bench wsd "${pair[@]}" --draft-dtype q4_0 | record wsd pair.q4_0
     "$wsd" bench wsd --threads "$threads" --repeats 3 --json | record wsd builtin
-    peer --base "$models/1b" --draft "$models/150m-draft" --window 10 --tokens 256 | record transformers pair
+    peer --base "$models/1b" --draft "$models/150m-draft" --window 10 --tokens 256 --prompts 4 | record transformers pair
 }
 for _ in $(seq "${ROUNDS:-3}"); do
     for part in ${PARTS:-engine torch pair}; do "$part"; done

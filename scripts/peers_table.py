@@ -23,6 +23,11 @@ FILES = {
     "1b.bf16": "1.1B BF16",
     "150m.q8_0": "150M Q8_0",
 }
+PAIRS = {
+    "pair": "1.1B and 150M, agreement 0.8",
+    "pair.q4_0": "the same, the draft in Q4_0",
+    "builtin": "built-in pair",
+}
 FIGURES = ["decode@128", "score 2@128", "score 4@128", "score 8@128", "score 16@128", "prefill 128", "prefill 512"]
 
 
@@ -106,7 +111,7 @@ def memory(records):
 
 def pair(records):
     rows = []
-    for file, title in (("pair", "1.1B and 150M, agreement 0.8"), ("builtin", "built-in pair")):
+    for file, title in PAIRS.items():
         ours = [record for record in records if record["program"] == "wsd" and record["file"] == file]
         theirs = [record["seconds"] for record in records if record["program"] == "transformers" and record["file"] == file]
         for index, system in enumerate(ours[0]["systems"] if ours else []):

@@ -81,6 +81,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--window", type=int, default=6)
     parser.add_argument("--threshold", type=float, default=0.8)
+    parser.add_argument("--prompts", type=int, default=1)
     parser.add_argument("--draft-tokens", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=256)
     args = parser.parse_args()
@@ -92,13 +93,14 @@ def main():
             print(json.dumps(engine(model, 128, 32)))
             return
         base, draft = load(args.base), load(args.draft)
-        prompt = some(0, 64, base.config.vocab_size)[0].tolist()
-        base(torch.tensor([prompt]))
-        draft(torch.tensor([prompt]))
+        prompts = [some(1009 * index, 64, base.config.vocab_size)[0].tolist() for index in range(args.prompts)]
+        base(torch.tensor(prompts[:1]))
+        draft(torch.tensor(prompts[:1]))
         started = time.perf_counter()
-        switch, tokens = three_passes(base, draft, prompt, args)
+        answers = [three_passes(base, draft, prompt, args) for prompt in prompts]
         taken = time.perf_counter() - started
-    print(json.dumps({"seconds": taken, "switch": switch, "tokens": tokens, "versions": VERSIONS}))
+    switches, tokens = zip(*answers)
+    print(json.dumps({"seconds": taken, "switches": switches, "tokens": tokens, "versions": VERSIONS}))
 
 
 if __name__ == "__main__":

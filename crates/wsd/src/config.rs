@@ -240,16 +240,16 @@ impl Partial {
 
 impl ModelArgs {
     fn of(&self, role: Role) -> ModelSettings {
-        let (name, template, default) = match role {
-            Role::Base => (&self.base, &self.base_template, TemplateForm::Plain),
-            Role::Draft => (&self.draft, &self.draft_template, TemplateForm::Own),
+        let (name, template, default, own_dtype) = match role {
+            Role::Base => (&self.base, &self.base_template, TemplateForm::Plain, &None),
+            Role::Draft => (&self.draft, &self.draft_template, TemplateForm::Own, &self.draft_dtype),
         };
         ModelSettings {
             name: name.clone().unwrap_or_else(|| format!("builtin:{role}")),
             template: template.clone().unwrap_or(default),
             threads: self.threads,
             device: self.device.unwrap_or_default(),
-            dtype: self.dtype.clone(),
+            dtype: own_dtype.as_ref().or(self.dtype.as_ref()).cloned(),
             offline: self.offline.unwrap_or(false),
         }
     }

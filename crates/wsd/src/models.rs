@@ -26,8 +26,10 @@ pub enum ModelError {
         known: String,
     },
     /// No such number format.
-    #[error("`dtype` must be one of {known}, given: {value}")]
+    #[error("`dtype` of the {role} model must be one of {known}, given: {value}")]
     Dtype {
+        /// The model it was meant for.
+        role: Role,
         /// What was given.
         value: String,
         /// The formats there are.
@@ -113,7 +115,7 @@ fn open(
     let options = LoadOptions {
         threads: model.threads,
         device: model.device,
-        dtype: model.dtype.as_deref().map(format).transpose()?,
+        dtype: model.dtype.as_deref().map(|name| format(role, name)).transpose()?,
         template: template(role, &model.template)?,
         max_sessions,
         ..LoadOptions::new(&model.name)
@@ -149,8 +151,9 @@ fn load_checkpoint(
     }
 }
 
-fn format(name: &str) -> Result<Format, ModelError> {
+fn format(role: Role, name: &str) -> Result<Format, ModelError> {
     Format::parse(name).filter(|format| Format::WRITABLE.contains(format)).ok_or_else(|| ModelError::Dtype {
+        role,
         value: name.into(),
         known: Format::WRITABLE.map(|format| format.name().to_ascii_lowercase()).join(", "),
     })

@@ -156,7 +156,8 @@ fn a_number_format_that_is_none() {
     let run = Wsd::new().run(&["generate", "--dtype", "f17", "hi"]);
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
     assert!(
-        run.err.starts_with("error: `dtype` must be one of f32") && run.err.ends_with("given: f17\n"),
+        run.err.starts_with("error: `dtype` of the draft model must be one of f32")
+            && run.err.ends_with("given: f17\n"),
         "{}",
         run.err
     );

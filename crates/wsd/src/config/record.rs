@@ -15,6 +15,9 @@ impl Settings {
         for &(role, _) in self.recipe.needs {
             put(&role.to_string(), json!(self.model(role).name));
             put(&format!("{role}_template"), json!(self.model(role).template));
+            if self.model(role).dtype != self.base.dtype {
+                put(&format!("{role}_dtype"), json!(self.model(role).dtype));
+            }
         }
         put("dtype", json!(self.base.dtype));
         for (key, value) in [

@@ -20,6 +20,8 @@ Examples:
       The built-in pair on a few questions.
   wsd bench wsd --base 1b --draft 150m --agreement 0.8 --window 10 -n 256
       Random models of these shapes, which choose the same token 8 times out of 10.
+  wsd bench wsd --base 1b --draft 150m --draft-dtype q4_0 --window 10 --prompts 4
+      A draft whose weights have half as many bits.
   wsd bench wsd --base ./base.Q8_0.gguf --draft ./pilot --prompt \"How do I keep bees?\" --json
       A pair of your own; every figure as JSON.
 

@@ -68,7 +68,8 @@ impl Report {
             })
         });
         json!({
-            "base": settings.base.name, "draft": settings.draft.name, "prompts": self.first(System::Direct).len(),
+            "base": settings.base.name, "draft": settings.draft.name, "base_dtype": settings.base.dtype,
+            "draft_dtype": settings.draft.dtype, "prompts": self.first(System::Direct).len(),
             "repeats": self.0.len(), "systems": systems,
         })
     }
