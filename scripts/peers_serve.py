@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Tokens a second of a server of OpenAI's protocol under load: wsd's or another, asked the same.
 
-    scripts/peers_serve.py http://127.0.0.1:8080 [--concurrency 1 2 4 8 16] [--requests 32] [--tokens 64]
+    scripts/peers_serve.py http://127.0.0.1:8080 [--concurrency 1 2 4 8 16] [--requests 32] [--tokens 64] [--shared 0]
 
-Each request is a prompt of its own, some hundred words long, that is written on greedily. Prints a line of JSON for each number of clients.
+Each request is a prompt of its own, some hundred words long and after as many sentences as are asked for that all prompts share, which is
+written on greedily. Prints a line of JSON for each number of clients.
 """
 
 import argparse
@@ -13,8 +14,9 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 
-def prompt(index: int) -> str:
-    return " ".join(f"{index * 31 + word * 7} is a number," for word in range(20))
+def prompt(index: int, shared: int) -> str:
+    rules = "".join(f"Rule {rule}: be polite to everyone.\n" for rule in range(shared))
+    return rules + " ".join(f"{index * 31 + word * 7} is a number," for word in range(20))
 
 
 def base_model(server: str) -> str:
@@ -24,9 +26,9 @@ def base_model(server: str) -> str:
     return "base" if "base" in names else names[0]
 
 
-def ask(server: str, model: str, index: int, tokens: int) -> tuple[int, int]:
+def ask(server: str, model: str, text: str, tokens: int) -> tuple[int, int]:
     """Tokens of the prompt and of the answer."""
-    body = {"model": model, "prompt": prompt(index), "max_tokens": tokens, "temperature": 0}
+    body = {"model": model, "prompt": text, "max_tokens": tokens, "temperature": 0}
     request = urllib.request.Request(
         f"{server}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--shared", type=int, default=0)
     arguments = parser.parse_args()
     model, asked = base_model(arguments.server), 0
     for clients in arguments.concurrency:
@@ -49,7 +52,8 @@ def main() -> None:
         asked = indices.stop
         started = time.monotonic()
         with ThreadPoolExecutor(clients) as pool:
-            answers = list(pool.map(lambda index: ask(arguments.server, model, index, arguments.tokens), indices))
+            texts = [prompt(index, arguments.shared) for index in indices]
+            answers = list(pool.map(lambda text: ask(arguments.server, model, text, arguments.tokens), texts))
         seconds = time.monotonic() - started
         read, written = (sum(counts) for counts in zip(*answers))
         line = {"concurrency": clients, "requests": len(indices), "prompt_tokens": read, "tokens": written}

@@ -97,6 +97,8 @@ pub struct Activity {
     pub working: usize,
     /// Turns run so far.
     pub steps: usize,
+    /// Tokens that a session had from another's cache so far.
+    pub reused_tokens: usize,
 }
 
 /// Why a generation ended.

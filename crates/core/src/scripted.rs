@@ -203,7 +203,7 @@ impl Engine for Scripted {
     }
 
     fn activity(&self) -> Activity {
-        Activity { slots: self.sessions(), working: 0, steps: self.steps() }
+        Activity { slots: self.sessions(), working: 0, steps: self.steps(), reused_tokens: 0 }
     }
 
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {

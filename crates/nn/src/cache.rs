@@ -47,6 +47,15 @@ impl Slot {
         self.tokens.len()
     }
 
+    /// A copy of the first `len` positions, whose heads have `head_dim` floats.
+    pub(crate) fn beginning(&self, len: usize, head_dim: usize) -> Self {
+        let part = |all: &[f32]| all[..all.len().min(len.saturating_mul(head_dim))].to_vec();
+        let head = |head: &HeadCache| HeadCache { keys: part(&head.keys), values: part(&head.values) };
+        let layer = |layer: &LayerCache| LayerCache { heads: layer.heads.iter().map(head).collect() };
+        let tokens = self.tokens[..self.tokens.len().min(len)].to_vec();
+        Self { tokens, long: self.long, layers: self.layers.iter().map(layer).collect() }
+    }
+
     /// Keep the first `len` positions, whose heads have `head_dim` floats.
     pub(crate) fn truncate(&mut self, len: usize, head_dim: usize) {
         self.tokens.truncate(len);

@@ -209,6 +209,13 @@ impl Executor for Cpu {
         Ok(())
     }
 
+    fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()> {
+        let copy = self.slots.get(&from).map(|slot| slot.beginning(len, self.blueprint.head_dim));
+        self.slots.remove(&to);
+        self.slots.extend(copy.map(|slot| (to, slot)));
+        Ok(())
+    }
+
     fn truncate(&mut self, slot: u64, len: usize) {
         if let Some(slot) = self.slots.get_mut(&slot) {
             slot.truncate(len, self.blueprint.head_dim);

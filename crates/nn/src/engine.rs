@@ -1,5 +1,6 @@
 //! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged batch.
 
+mod caches;
 mod local;
 mod scheduler;
 mod work;

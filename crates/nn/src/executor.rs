@@ -43,6 +43,12 @@ pub trait Executor: Send {
     /// [`crate::Error::Rows`] where `hidden` is no whole number of rows.
     fn project(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<()>;
 
+    /// Let slot `to` begin with the first `len` positions of `from`, in place of what it held.
+    ///
+    /// # Errors
+    /// The device has no room for them; `to` is as good as released then.
+    fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()>;
+
     /// Keep the first `len` positions of a slot.
     fn truncate(&mut self, slot: u64, len: usize);
 

@@ -134,6 +134,15 @@ impl Executor for Tensors {
         Ok(())
     }
 
+    fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()> {
+        self.slots.remove(&to);
+        if let Some(slot) = self.slots.get(&from) {
+            let copy = slot.beginning(len)?;
+            self.slots.insert(to, copy);
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, slot: u64, len: usize) {
         if let Some(slot) = self.slots.get_mut(&slot) {
             slot.tokens.truncate(len);

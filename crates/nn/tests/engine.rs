@@ -16,7 +16,16 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn load(path: &Path) -> Local {
-    let options = LoadOptions { template: TemplateChoice::Plain, threads: Some(2), ..LoadOptions::new("tiny") };
+    load_with(path, 4096)
+}
+
+fn load_with(path: &Path, prefix_cache_tokens: usize) -> Local {
+    let options = LoadOptions {
+        template: TemplateChoice::Plain,
+        threads: Some(2),
+        prefix_cache_tokens,
+        ..LoadOptions::new("tiny")
+    };
     Local::load(Checkpoint::open(path).unwrap(), &options).unwrap()
 }
 
@@ -85,16 +94,19 @@ fn act() -> impl Strategy<Value = Act> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Edit, then ask, gives to the bit what a fresh session gives; sliding windows and rope scaling included.
+    /// Edit, then ask, gives to the bit what a fresh session gives that computes everything; so does a session that begins
+    /// with what others have computed. Sliding windows and rope scaling included.
     #[test]
     fn edits_equal_fresh_sessions(acts in prop::collection::vec(act(), 1..14), name in prop_oneof![Just("llama"), Just("gemma2"), Just("phi3_longrope")]) {
-        let engine = load(&fixture(name));
+        let (engine, alone) = (load(&fixture(name)), load_with(&fixture(name), 0));
         wait(async {
             let mut session = engine.open(&[5, 6, 7]).await.unwrap();
-            for act in acts {
-                let fresh = engine.open(session.tokens()).await;
-                let mut fresh = fresh.unwrap();
+            for (index, act) in acts.into_iter().enumerate() {
+                let mut fresh = alone.open(session.tokens()).await.unwrap();
                 let len = session.tokens().len();
+                if index % 2 == 1 {
+                    session = engine.open(session.tokens()).await.unwrap();
+                }
                 match act {
                     Act::Append(tokens) if len + tokens.len() < 100 => session.append(&tokens),
                     Act::Append(_) => {}
@@ -140,6 +152,58 @@ fn sixteen_at_once_equal_each_alone_sampled_or_not() {
         assert_eq!(alone, together);
         let steps = engine.status().steps() - before;
         assert!(steps < 16 * 24 / 2, "{steps} turns for sixteen answers of 24 tokens: they did not share turns");
+    });
+}
+
+/// A prompt of 100 tokens, of which 90 are those of every other.
+fn alike(i: u32) -> Vec<Token> {
+    (0..90).map(|k| k * 37 % 297).chain((0..10).map(|k| (k * 41 + i) % 297)).collect()
+}
+
+#[test]
+fn a_beginning_is_computed_once() {
+    let (engine, alone) = (llama(), load_with(&fixture("llama"), 0));
+    wait(async {
+        let answer = async |engine: &Local, i: u32| {
+            let mut session = engine.open(&alike(i)).await.unwrap();
+            (session.score(95).await.unwrap(), generate(session.as_mut(), &plan(9, 1.0, u64::from(i))).await)
+        };
+        let mut expected = vec![];
+        for i in 0..8 {
+            expected.push(answer(&alone, i).await);
+        }
+        assert_eq!(alone.status().reused(), 0);
+        // At once: seven wait for the first. One after the other: its cache has been kept.
+        let together = futures::future::join_all((0..8).map(|i| answer(&engine, i))).await;
+        assert_eq!(together, expected);
+        assert_eq!(engine.status().reused(), 7 * 90);
+        eventually("the end of all sessions", || engine.status().slots() == 0).await;
+        assert_eq!(answer(&engine, 3).await, expected[3]);
+        assert_eq!(
+            engine.status().reused(),
+            7 * 90 + 94,
+            "the whole of the same prompt before the first row asked for"
+        );
+    });
+}
+
+#[test]
+fn no_more_is_kept_than_there_is_room_for() {
+    let engine = load_with(&fixture("llama"), 120);
+    wait(async {
+        let ask = async |first: Token, len: u32| {
+            let tokens: Vec<_> = (0..len).map(|k| (k * 7 + first) % 297).collect();
+            let before = engine.status().reused();
+            engine.open(&tokens).await.unwrap().score(len as usize - 1).await.unwrap();
+            eventually("the end of the session", || engine.status().slots() == 0).await;
+            engine.status().reused() - before
+        };
+        assert_eq!([ask(1, 60).await, ask(2, 50).await, ask(1, 60).await], [0, 0, 58]);
+        // 59 and 49 are kept; another 41 take the place of those which were of use the longest ago.
+        assert_eq!([ask(3, 42).await, ask(1, 60).await, ask(2, 50).await], [0, 58, 0]);
+        // A longer list takes the place of its own beginning, and what is too long is kept in part.
+        assert_eq!([ask(1, 100).await, ask(1, 60).await, ask(4, 200).await, ask(4, 200).await], [59, 58, 0, 120]);
+        assert_eq!(ask(1, 60).await, 0);
     });
 }
 

@@ -129,6 +129,26 @@ fn a_truncated_cache_is_as_good_as_a_fresh_one() {
     }
 }
 
+#[test]
+fn a_copied_beginning_is_as_good_as_one_computed() {
+    for case in steady_cases() {
+        let mut model = load(&case);
+        let tokens = longest(&case);
+        let kept = tokens.len() / 3;
+        let whole = rows(&mut model, 0, &tokens);
+        model.copy(0, 1, kept).unwrap();
+        model.copy(7, 2, kept).unwrap();
+        assert_eq!((model.cached(0), model.cached(1), model.cached(2)), (tokens.len(), kept, 0));
+        // Neither writes into the other's cache.
+        model.truncate(1, kept - 1);
+        rows(&mut model, 1, &[tokens[kept - 1] ^ 1]);
+        model.truncate(0, kept);
+        assert_near(&case.name, &rows(&mut model, 0, &tokens[kept..]), &whole[kept..]);
+        model.truncate(1, kept - 1);
+        assert_near(&case.name, &rows(&mut model, 1, &tokens[kept - 1..]), &whole[kept - 1..]);
+    }
+}
+
 /// Buffers double at 256 positions: what they held moves along.
 #[test]
 fn a_cache_that_grows_keeps_what_it_holds() {

@@ -59,6 +59,8 @@ pub struct ModelSettings {
     pub device: Device,
     /// The format weights are converted to; the checkpoint's where absent.
     pub dtype: Option<String>,
+    /// Tokens of ended requests whose keys and values are kept.
+    pub prefix_cache_tokens: usize,
     /// Whether nothing may be downloaded; where false, the environment may still forbid it.
     pub offline: bool,
 }
@@ -250,6 +252,7 @@ impl ModelArgs {
             threads: self.threads,
             device: self.device.unwrap_or_default(),
             dtype: own_dtype.as_ref().or(self.dtype.as_ref()).cloned(),
+            prefix_cache_tokens: self.prefix_cache_tokens.unwrap_or(4096),
             offline: self.offline.unwrap_or(false),
         }
     }

@@ -118,6 +118,7 @@ fn open(
         dtype: model.dtype.as_deref().map(|name| format(role, name)).transpose()?,
         template: template(role, &model.template)?,
         max_sessions,
+        prefix_cache_tokens: model.prefix_cache_tokens,
         ..LoadOptions::new(&model.name)
     };
     if model.name.starts_with("builtin:") {

@@ -190,6 +190,7 @@ impl Engine for Remote {
             slots: self.shared.replicas.open(),
             working: self.shared.working.load(Ordering::Relaxed),
             steps: self.shared.requests.load(Ordering::Relaxed),
+            reused_tokens: 0,
         }
     }
 

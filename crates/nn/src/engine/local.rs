@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{Activity, Caps, Card, Engine, Error, Habits, Plan, Row, Sampled, Session, Step, Stop, Text, Token};
 
+use super::caches::Caches;
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::checkpoint::{Checkpoint, TemplateChoice};
@@ -37,6 +38,9 @@ pub struct LoadOptions {
     pub max_len: Option<usize>,
     /// Sessions open at once; more wait.
     pub max_sessions: usize,
+    /// Tokens of ended sessions whose keys and values stay in memory, so that sessions which begin alike need not compute them.
+    /// With 0, open sessions share nothing either.
+    pub prefix_cache_tokens: usize,
 }
 
 impl LoadOptions {
@@ -51,6 +55,7 @@ impl LoadOptions {
             template: TemplateChoice::Own,
             max_len: None,
             max_sessions: 64,
+            prefix_cache_tokens: 4096,
         }
     }
 }
@@ -64,6 +69,8 @@ pub struct Status {
     pub(super) working: AtomicUsize,
     /// Turns run so far.
     pub(super) steps: AtomicUsize,
+    /// Tokens that were copied from a cache instead of run.
+    pub(super) reused: AtomicUsize,
 }
 
 impl Status {
@@ -83,6 +90,12 @@ impl Status {
     #[must_use]
     pub fn steps(&self) -> usize {
         self.steps.load(Ordering::SeqCst)
+    }
+
+    /// Tokens that were copied from a cache instead of run.
+    #[must_use]
+    pub fn reused(&self) -> usize {
+        self.reused.load(Ordering::SeqCst)
     }
 }
 
@@ -115,7 +128,8 @@ impl Local {
         let text = checkpoint.into_text(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let status = Arc::new(Status::default());
-        let scheduler = Scheduler::new(executor, card.clone(), receiver, status.clone());
+        let caches = Caches::new(options.prefix_cache_tokens);
+        let scheduler = Scheduler::new(executor, card.clone(), caches, receiver, status.clone());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|i| format!("wsd-engine-{i}"))
@@ -145,7 +159,13 @@ impl Engine for Local {
     }
 
     fn activity(&self) -> Activity {
-        Activity { slots: self.status.slots(), working: self.status.working(), steps: self.status.steps() }
+        let status = &self.status;
+        Activity {
+            slots: status.slots(),
+            working: status.working(),
+            steps: status.steps(),
+            reused_tokens: status.reused(),
+        }
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {

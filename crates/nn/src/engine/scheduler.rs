@@ -1,7 +1,6 @@
 //! The device thread: each turn it takes what all sessions wait for (prompt pieces, drafts to score, next tokens) and runs it as
 //! one ragged batch.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use rayon::prelude::*;
-use wsd_core::{Card, Error, Token};
+use wsd_core::{Card, Error};
 
+use super::caches::{Caches, SHARED_TOKENS, common};
 use super::local::Status;
 use super::work::{Outcome, Work};
 use crate::executor::{Executor, Span};
@@ -39,18 +39,18 @@ pub(super) struct Scheduler {
     status: Arc<Status>,
     /// What is asked, in order of arrival.
     works: Vec<Work>,
-    /// The tokens whose keys and values each slot holds.
-    cached: HashMap<u64, Vec<Token>>,
+    caches: Caches,
 }
 
 impl Scheduler {
     pub(super) fn new(
         executor: Box<dyn Executor + Sync>,
         card: Card,
+        caches: Caches,
         inbox: Receiver<Message>,
         status: Arc<Status>,
     ) -> Self {
-        Self { executor, card, inbox, status, works: Vec::new(), cached: HashMap::new() }
+        Self { executor, card, inbox, status, works: Vec::new(), caches }
     }
 
     /// Run until every session and the engine are gone.
@@ -59,7 +59,7 @@ impl Scheduler {
             self.works.retain(|work| !work.is_abandoned());
             self.step();
             self.status.working.store(self.works.len(), Ordering::SeqCst);
-            self.status.slots.store(self.executor.slots(), Ordering::SeqCst);
+            self.status.slots.store(self.caches.open(), Ordering::SeqCst);
         }
     }
 
@@ -80,14 +80,13 @@ impl Scheduler {
                 Ok(Message::Ask(work)) => self.admit(work),
                 Ok(Message::Close(slot)) => {
                     self.works.retain(|work| work.slot != slot);
-                    self.cached.remove(&slot);
-                    self.executor.release(slot);
+                    self.caches.close(&mut *self.executor, slot);
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return !self.works.is_empty(),
             }
             self.status.working.store(self.works.len(), Ordering::SeqCst);
-            self.status.slots.store(self.executor.slots(), Ordering::SeqCst);
+            self.status.slots.store(self.caches.open(), Ordering::SeqCst);
         }
     }
 
@@ -104,18 +103,38 @@ impl Scheduler {
             return work.fail(Error::PromptTooLong { engine, tokens, limit: self.card.max_len });
         }
         let Some(work) = work.finish_if_done() else { return };
-        let cached = self.cached.entry(work.slot).or_default();
-        let same = cached.iter().zip(&work.tokens).take_while(|(a, b)| a == b).count();
-        cached.truncate(same.min(work.next_row()));
-        self.executor.truncate(work.slot, cached.len());
+        self.caches.edit(&mut *self.executor, work.slot, work.before_rows());
         self.works.push(work);
     }
 
-    /// What each work runs this turn, as ranges of positions: all that are one token short, then long ones, which share what
-    /// is left. Nobody waits for others to finish.
-    fn plan(&self) -> Vec<(usize, Range<usize>)> {
-        let pending = |work: &Work| self.cached[&work.slot].len()..work.end();
-        let ready = self.works.iter().enumerate().filter(|(_, work)| !work.is_blocked());
+    /// Let works that have nothing yet begin with what some cache holds. Which of all works are to run now: one that a work asked
+    /// before it is computing more of the beginning for waits.
+    fn share_beginnings(&mut self) -> Vec<bool> {
+        let mut ready = Vec::with_capacity(self.works.len());
+        for (index, work) in self.works.iter().enumerate() {
+            let needed = work.before_rows();
+            if !self.caches.may_share(work.slot) || needed.len() < SHARED_TOKENS {
+                ready.push(!work.is_blocked());
+                continue;
+            }
+            let (from, held) = self.caches.longest(needed);
+            let coming = self.works[..index].iter().map(|other| common(&other.tokens[..other.end()], needed)).max();
+            let waits = coming.unwrap_or(0) >= held + SHARED_TOKENS;
+            if !waits && held >= SHARED_TOKENS {
+                let copied = self.caches.copy(&mut *self.executor, from, work.slot, &needed[..held]);
+                self.status.reused.fetch_add(copied, Ordering::SeqCst);
+            }
+            ready.push(!waits);
+        }
+        ready
+    }
+
+    /// What each work that is ready runs this turn, as ranges of positions: all that are one token short, then long ones, which
+    /// share what is left. Nobody waits for others to finish.
+    fn plan(&mut self) -> Vec<(usize, Range<usize>)> {
+        let ready = self.share_beginnings();
+        let pending = |work: &Work| self.caches.tokens(work.slot).len()..work.end();
+        let ready = self.works.iter().enumerate().filter(|(index, _)| ready[*index]);
         let (mut plan, long): (Vec<_>, Vec<_>) =
             ready.map(|(i, work)| (i, pending(work))).partition(|(_, span)| span.len() == 1);
         let mut left = STEP_TOKENS.saturating_sub(plan.len()).max(PROMPT_TOKENS);
@@ -155,9 +174,7 @@ impl Scheduler {
         self.status.steps.fetch_add(1, Ordering::SeqCst);
         for (i, span) in &plan {
             let work = &self.works[*i];
-            if let Some(cached) = self.cached.get_mut(&work.slot) {
-                cached.extend(&work.tokens[span.clone()]);
-            }
+            self.caches.extend(work.slot, &work.tokens[span.clone()]);
         }
         match outcomes {
             Ok(outcomes) => self.apply(outcomes, &owners),
@@ -193,8 +210,7 @@ impl Scheduler {
         let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
         for (i, _) in plan {
             if let Some(work) = works[*i].take() {
-                self.executor.release(work.slot);
-                self.cached.remove(&work.slot);
+                self.caches.forget(&mut *self.executor, work.slot);
                 work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
             }
         }
@@ -225,7 +241,7 @@ mod tests {
             end_tokens: vec![],
         };
         let (_inbox, receiver) = std::sync::mpsc::channel();
-        let mut scheduler = Scheduler::new(Box::new(executor), card, receiver, Arc::default());
+        let mut scheduler = Scheduler::new(Box::new(executor), card, Caches::new(0), receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
         let plan = Plan { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
         let writers = 2 * STEP_TOKENS as u64;

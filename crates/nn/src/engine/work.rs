@@ -82,9 +82,9 @@ impl Work {
         matches!(&self.ask, Ask::Generate { reply, .. } if reply.capacity() == 0)
     }
 
-    /// The first position that must be run although it is cached: its row was not kept.
-    pub(super) fn next_row(&self) -> usize {
-        self.next_row
+    /// The tokens that need not be run where they are cached. A row is not kept, so those of the rows to come are run anew.
+    pub(super) fn before_rows(&self) -> &[Token] {
+        &self.tokens[..self.next_row]
     }
 
     /// The end of the positions to run for the rows still needed.

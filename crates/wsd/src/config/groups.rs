@@ -61,6 +61,10 @@ group! {
         /// Number format of the draft's weights, where it is another one; q4_0 writes about twice as fast as q8_0 [default: as dtype]
         #[arg(long, value_name = "TYPE")]
         draft_dtype: String,
+        /// Tokens of ended requests whose keys and values each model keeps, for requests that begin alike; 0 for none, not even
+        /// among those at work [default: 4096]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        prefix_cache_tokens: usize,
         /// Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does [default: false]
         #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
         offline: bool,

@@ -55,6 +55,7 @@ fn the_whole_file_is_understood() {
         device = "cuda:1"
         dtype = "bf16"
         draft_dtype = "q4_0"
+        prefix_cache_tokens = 100
         offline = true
         [remote]
         base_tokenizer = "t"
@@ -91,6 +92,7 @@ fn the_whole_file_is_understood() {
     let settings = file(all).unwrap().resolve().unwrap();
     assert_eq!((settings.base.name.as_str(), settings.draft.name.as_str()), ("a", "b"));
     assert_eq!(settings.base.template, TemplateForm::Own);
+    assert_eq!(settings.base.prefix_cache_tokens, 100);
     assert_eq!([&settings.base, &settings.draft].map(|model| model.dtype.as_deref()), [Some("bf16"), Some("q4_0")]);
     assert_eq!(settings.draft.template, TemplateForm::File("form.jinja".into()));
     assert_eq!((settings.options.on_draft_end, settings.max_tokens), (wsd_core::OnDraftEnd::Stop, 4));

@@ -68,6 +68,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         ("wsd_engine_slots", "Sessions that hold a cache.", (|a| a.slots) as fn(wsd_core::Activity) -> usize),
         ("wsd_engine_working", "Questions being answered.", |a| a.working),
         ("wsd_engine_steps", "Batches run so far.", |a| a.steps),
+        ("wsd_engine_reused_tokens", "Tokens that another request had computed.", |a| a.reused_tokens),
     ] {
         for (role, activity) in &engines {
             gauges.extend(activity.map(|activity| (name, help, format!("role=\"{role}\""), value(activity))));

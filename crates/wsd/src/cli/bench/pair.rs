@@ -98,6 +98,8 @@ struct Subject {
 
 pub(super) async fn run(mut bench: PairBench, look: &Look) -> Result<Ending> {
     bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    // All answer the same prompts, and each is to compute them.
+    bench.settings.models.prefix_cache_tokens.get_or_insert(0);
     if bench.repeats == 0 || bench.prompts == 0 || bench.prompt_tokens == 0 || !(0.0..=1.0).contains(&bench.agreement) {
         bail!("there is nothing to measure: repeats and prompts must be above 0, the agreement from 0 to 1");
     }

@@ -93,6 +93,8 @@ pub(super) async fn run(mut args: EvalArgs, look: &Look) -> Result<Ending> {
         bail!("`--strategy` chooses one, and this compares systems\n  hint: use --systems");
     }
     args.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    // All answer the same prompts, and each is to take the time that it takes alone.
+    args.settings.models.prefix_cache_tokens.get_or_insert(0);
     let settings = look.settings(args.settings.clone())?;
     let (records, items) = Contest::read(&args.world.join("eval.jsonl"))?;
     let shown = match args.world.join("prompts.jsonl") {

@@ -37,7 +37,12 @@ pub(super) fn load(settings: &Settings, agreement: f64, look: &Look) -> Result<M
 fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dyn Engine>> {
     let format = model.dtype.as_deref().map_or(Ok(Format::Q8_0), str::parse)?;
     let checkpoint = shape.model(format, Recipe { seed: SEED, agreement })?;
-    let options = LoadOptions { threads: model.threads, device: model.device, ..LoadOptions::new(shape.name) };
+    let options = LoadOptions {
+        threads: model.threads,
+        device: model.device,
+        prefix_cache_tokens: model.prefix_cache_tokens,
+        ..LoadOptions::new(shape.name)
+    };
     Ok(Arc::new(Local::load(checkpoint, &options)?))
 }
 
