@@ -1,6 +1,7 @@
 //! One file per strategy.
 
 pub(crate) mod alone;
+mod chunks;
 pub(crate) mod nudging;
 pub(crate) mod speculative;
 pub(crate) mod wsd;

@@ -63,8 +63,8 @@ pub struct Options {
     pub rule: Rule,
     /// At most this many tokens are drafted.
     pub max_draft_tokens: usize,
-    /// Tokens drafted between two scorings.
-    pub chunk_tokens: usize,
+    /// Tokens drafted between two scorings; as measured costs have it where absent.
+    pub chunk_tokens: Option<usize>,
     /// What follows a draft that never convinced the base.
     pub on_draft_end: OnDraftEnd,
     /// Once the base writes, let the draft write ahead of it where their vocabularies are one: faster, token for token the same.
@@ -79,7 +79,7 @@ impl Default for Options {
         Self {
             rule: Rule::default(),
             max_draft_tokens: 512,
-            chunk_tokens: 8,
+            chunk_tokens: None,
             on_draft_end: OnDraftEnd::Continue,
             speculate: true,
             nudge_threshold: 0.4,
@@ -93,9 +93,9 @@ impl Options {
     /// # Errors
     /// [`Error::Setting`].
     pub fn check(self) -> Result<Self> {
-        for (name, value) in [("max_draft_tokens", self.max_draft_tokens), ("chunk_tokens", self.chunk_tokens)] {
-            if value == 0 {
-                return Err(Error::Setting { name, limit: "at least 1", value: value.to_string() });
+        for (name, value) in [("max_draft_tokens", Some(self.max_draft_tokens)), ("chunk_tokens", self.chunk_tokens)] {
+            if value == Some(0) {
+                return Err(Error::Setting { name, limit: "at least 1", value: "0".into() });
             }
         }
         if !(0.0..=1.0).contains(&self.nudge_threshold) {

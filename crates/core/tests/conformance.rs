@@ -180,7 +180,7 @@ fn what_is_missing_is_refused_when_it_is_built() {
         }
         for options in [
             Options { max_draft_tokens: 0, ..Options::default() },
-            Options { chunk_tokens: 0, ..Options::default() },
+            Options { chunk_tokens: Some(0), ..Options::default() },
             Options { nudge_threshold: 1.5, ..Options::default() },
         ] {
             assert!(matches!(recipe.build(&models, options), Err(Error::Setting { .. })));
@@ -285,7 +285,7 @@ fn a_prompt_of_one_token_may_join_with_the_draft() {
 
 #[test]
 fn absurd_lengths_are_no_panic() {
-    let options = Options { max_draft_tokens: usize::MAX, chunk_tokens: usize::MAX, ..Options::default() };
+    let options = Options { max_draft_tokens: usize::MAX, chunk_tokens: Some(usize::MAX), ..Options::default() };
     let pieces = Arc::new(Pieces::letters("ab"));
     let models = Models {
         draft: Some(speller("draft", &pieces, "ab", 2)),

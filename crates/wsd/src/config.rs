@@ -207,7 +207,7 @@ impl Partial {
                     decode.threshold.unwrap_or(rule.threshold()),
                 )?,
                 max_draft_tokens: decode.max_draft_tokens.unwrap_or(options.max_draft_tokens),
-                chunk_tokens: decode.chunk_tokens.unwrap_or(options.chunk_tokens),
+                chunk_tokens: decode.chunk_tokens.or(options.chunk_tokens),
                 on_draft_end: decode.on_draft_end.unwrap_or(options.on_draft_end),
                 speculate: decode.speculate.unwrap_or(options.speculate),
                 nudge_threshold: decode.nudge_threshold.unwrap_or(options.nudge_threshold),

@@ -67,7 +67,7 @@ fn agrees(golden: &str) {
                 stop: vec![],
                 top_logprobs: 0,
             };
-            let got = wait(complete(&models, job, Options { chunk_tokens, ..Options::default() }));
+            let got = wait(complete(&models, job, Options { chunk_tokens: Some(chunk_tokens), ..Options::default() }));
             let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();
             let context = format!("{:?} by {chunk_tokens}", run.prompt);
             assert_eq!(got.handover.map(|handover| handover.at), run.switch_at, "{context}");

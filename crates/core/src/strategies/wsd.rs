@@ -6,7 +6,8 @@
 //! the switch is kept. The base's cache holds the scored tokens, so it continues without a second prefill.
 //!
 //! Where one of the two computes elsewhere, the draft writes the next chunk while the base reads this one, and both prompts are
-//! prefilled at the same time. Where a scoring call reads the list anew, each chunk is twice as long as the one before.
+//! prefilled at the same time. How long a chunk is, costs decide ([`super::chunks`]); where a scoring call reads the list anew,
+//! each is twice as long as the one before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
+use super::chunks::{Chunks, Round, Sizing};
 use super::speculative::{Pair, can_speculate, speculate};
 use super::{for_one_vocabulary, render, to_the_end};
 use crate::strategy::Parts;
@@ -57,6 +59,7 @@ impl Strategy for Wsd {
             top_logprobs: job.top_logprobs,
             window: Window::new(self.options.rule),
             kept: 0,
+            seconds: 0.0,
         };
         let mut writer = self.writer(draft, job);
         match self.opening(&mut writer, &mut reader, bridge, answer).await? {
@@ -82,12 +85,26 @@ impl Wsd {
         can_speculate(self.draft.as_ref(), self.base.as_ref())
     }
 
+    /// Whether the two can work at the same time.
+    fn side_by_side(&self) -> bool {
+        self.draft.card().habits.elsewhere || self.base.card().habits.elsewhere
+    }
+
     fn writer(&self, draft: Box<dyn Session>, job: &Job) -> Writer {
+        let sampling = job.sampling.of(Role::Draft);
+        let first = self.options.chunk_tokens;
+        let sizing = if self.base.card().habits.rereads {
+            Sizing::Times(2)
+        } else if first.is_some() || (self.draft.card().habits.elsewhere && sampling.temperature > 0.0) {
+            // What a server samples may depend on where it is asked to go on: with clocks in it, no answer would come twice.
+            Sizing::Times(1)
+        } else {
+            Sizing::Costs { side_by_side: self.side_by_side() }
+        };
         Writer {
             draft,
-            sampling: job.sampling.of(Role::Draft),
-            length: self.options.chunk_tokens,
-            growth: if self.base.card().habits.rereads { 2 } else { 1 },
+            sampling,
+            chunks: Chunks::new(first, self.options.rule.window(), sizing, job.max_tokens),
             left: self.options.max_draft_tokens,
             call: None,
         }
@@ -101,7 +118,7 @@ impl Wsd {
         mut bridge: Bridge<'_>,
         answer: &mut Answer,
     ) -> Result<(Verdict, Option<Stop>)> {
-        let side_by_side = self.draft.card().habits.elsewhere || self.base.card().habits.elsewhere;
+        let side_by_side = self.side_by_side();
         let prompt = reader.base.tokens().to_vec();
         let mut chunk = match side_by_side {
             true => try_join(writer.write(), reader.base.warm()).await?.0,
@@ -121,6 +138,8 @@ impl Wsd {
                 writer.report(answer).await;
                 return Ok((verdict, chunk.stop));
             }
+            let round = Round { tokens: chunk.tokens.len(), write: chunk.seconds, read: reader.seconds };
+            writer.chunks.read(round);
             chunk = match next {
                 Some(chunk) => chunk?,
                 None => writer.write().await?,
@@ -132,6 +151,7 @@ impl Wsd {
 /// What the draft wrote in one go.
 struct Chunk {
     tokens: Vec<Token>,
+    seconds: f64,
     /// Why nothing follows it, where nothing does.
     stop: Option<Stop>,
 }
@@ -140,10 +160,7 @@ struct Chunk {
 struct Writer {
     draft: Box<dyn Session>,
     sampling: Sampling,
-    /// Tokens in the next chunk...
-    length: usize,
-    /// ...and by what that grows.
-    growth: usize,
+    chunks: Chunks,
     /// Tokens that may still be drafted.
     left: usize,
     /// The call under way or just over, not yet reported.
@@ -153,8 +170,7 @@ struct Writer {
 impl Writer {
     /// Write the next chunk.
     async fn write(&mut self) -> Result<Chunk> {
-        let plan = Plan { max_tokens: self.length.min(self.left), sampling: self.sampling, top_logprobs: 0 };
-        self.length = self.length.saturating_mul(self.growth);
+        let plan = Plan { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
         let started = Instant::now();
         let called = |tokens| Call::since(started, Role::Draft, CallKind::Generate, tokens);
         let call = self.call.insert(called(0));
@@ -170,7 +186,7 @@ impl Writer {
         drop(steps);
         self.left -= tokens.len();
         let last = stop == Stop::End || tokens.len() < plan.max_tokens || self.left == 0;
-        Ok(Chunk { tokens, stop: last.then_some(stop) })
+        Ok(Chunk { tokens, seconds: started.elapsed().as_secs_f64(), stop: last.then_some(stop) })
     }
 
     /// Record the last call, whether it came to its end or not.
@@ -214,6 +230,8 @@ struct Reader {
     window: Window,
     /// Tokens of the answer so far.
     kept: usize,
+    /// What the last scoring took.
+    seconds: f64,
 }
 
 impl Reader {
@@ -249,6 +267,7 @@ impl Reader {
         let started = Instant::now();
         let from = keep.max(1);
         let scored = self.base.score_top(from, self.top_logprobs).await?;
+        self.seconds = started.elapsed().as_secs_f64();
         answer.call(Call::since(started, Role::Base, CallKind::Score, scored.len())).await;
         let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Role::Draft));
         Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Role::Draft))).collect())

@@ -126,7 +126,7 @@ group! {
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         max_draft_tokens: usize,
         /// Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart
-        /// [default: 8]
+        /// [default: 8, or as many as the window has, then what measured costs make the best]
         #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
         chunk_tokens: usize,
         /// After a draft that never convinced the base: let the base continue, or stop [default: continue]

@@ -156,7 +156,6 @@ fn the_help_states_the_true_defaults() {
         ("--window ", options.rule.window().to_string()),
         ("--threshold ", options.rule.threshold().to_string()),
         ("--max-draft-tokens ", options.max_draft_tokens.to_string()),
-        ("--chunk-tokens ", options.chunk_tokens.to_string()),
         ("--on-draft-end ", "continue".into()),
         ("--speculate ", options.speculate.to_string()),
         ("--nudge-threshold ", options.nudge_threshold.to_string()),

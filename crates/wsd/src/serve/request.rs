@@ -95,7 +95,7 @@ impl Ask {
         )?;
         let draft = wsd.number("max_draft_tokens", 1, MAX_TOKENS)?;
         options.max_draft_tokens = draft.unwrap_or(options.max_draft_tokens);
-        options.chunk_tokens = wsd.number("chunk_tokens", 1, MAX_TOKENS)?.unwrap_or(options.chunk_tokens);
+        options.chunk_tokens = wsd.number("chunk_tokens", 1, MAX_TOKENS)?.or(options.chunk_tokens);
         options.on_draft_end = wsd.take("on_draft_end")?.unwrap_or(options.on_draft_end);
         options.speculate = wsd.take("speculate")?.unwrap_or(options.speculate);
         options.nudge_threshold = wsd.take("nudge_threshold")?.unwrap_or(options.nudge_threshold);
