@@ -99,13 +99,14 @@ def memory(records):
             [
                 title,
                 number(middle("load_seconds")),
+                number(middle("loaded_peak_share"), "x"),
                 number(middle("peak_share"), "x"),
                 number(middle("read_bytes_per_second") / 1e9),
                 f"{100 * middle('decode_share_of_limit'):.0f} %",
                 number(eight / one, "x"),
             ]
         )
-    head = ["model", "load, s", "peak memory / weights", "read, GB/s", "decode's share of it", "score 8 / decode"]
+    head = ["model", "load, s", "peak memory to the first token / weights", "with all figures", "read, GB/s", "decode's share of it", "score 8 / decode"]
     return table(head, rows)
 
 
