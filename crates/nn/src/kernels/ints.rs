@@ -132,6 +132,10 @@ fn dot(mut sums: [i32; LANES], weights: [u8; QUADS], x: [u8; 4], zero: i32) -> [
     sums
 }
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
+mod neon;
+
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86 {

@@ -20,6 +20,11 @@ pub(crate) enum Kind {
     /// And those for bfloat16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// With the instructions for bytes (`dotprod`).
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Simd {
@@ -47,7 +52,22 @@ impl Simd {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.push(Self(Kind::Neon));
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                all.push(Self(Kind::NeonDot));
+            }
+        }
         all
+    }
+
+    /// Whether there are instructions for bfloat16.
+    pub(crate) fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Kind::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 }
 
@@ -95,7 +115,7 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
-/// Sixteen floats as the compiler sees fit; on AArch64 that is NEON.
+/// Sixteen floats as the compiler sees fit.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; LANES]);
 
@@ -176,6 +196,13 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
+mod neon;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{Neon, four};
+
 /// Defines a function that runs a generic `#[inline(always)]` body under the instruction set it is given first.
 macro_rules! on_each_simd {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
@@ -206,7 +233,22 @@ macro_rules! on_each_simd {
                     $crate::kernels::lanes::Kind::Avx512Bf16 => return unsafe { avx512_bf16($($argument),*) },
                 }
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            {
+                #[target_feature(enable = "dotprod")]
+                fn neon_dot($($argument: $type),*) {
+                    $body::<$crate::kernels::lanes::Neon<true>>($($argument),*)
+                }
+                match simd.0 {
+                    $crate::kernels::lanes::Kind::Portable => {}
+                    $crate::kernels::lanes::Kind::Neon => {
+                        return $body::<$crate::kernels::lanes::Neon<false>>($($argument),*);
+                    }
+                    // SAFETY: a `Simd` of this kind exists only where the processor was found to have the feature.
+                    $crate::kernels::lanes::Kind::NeonDot => return unsafe { neon_dot($($argument),*) },
+                }
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             let _ = simd;
             $body::<$crate::kernels::lanes::Portable>($($argument),*)
         }

@@ -6,7 +6,7 @@
 
 use crate::format::Format;
 use crate::kernels::ints::QUADS;
-use crate::kernels::lanes::{Kind, LANES, Simd};
+use crate::kernels::lanes::{LANES, Simd};
 use crate::kernels::rounded::Rounding;
 
 use super::GROUP;
@@ -50,8 +50,7 @@ impl Layout {
             Format::Q4_K => Some(Self::Q4_K),
             Format::Q5_K => Some(Self::Q5_K),
             Format::Q6_K => Some(Self::Q6_K),
-            #[cfg(target_arch = "x86_64")]
-            Format::BF16 if simd.0 == Kind::Avx512Bf16 => Some(Self::BF16),
+            Format::BF16 if simd.has_bf16() => Some(Self::BF16),
             _ => None,
         }
     }
