@@ -16,7 +16,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn load(path: &Path) -> Local {
-    load_with(path, 4096)
+    load_with(path, LoadOptions::PREFIX_CACHE_TOKENS)
 }
 
 fn load_with(path: &Path, prefix_cache_tokens: usize) -> Local {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 use wsd_core::{Error, Job, Options, Prompt, Recipe, Role, Rule, Sampling};
-use wsd_nn::Device;
+use wsd_nn::{Device, LoadOptions};
 
 pub use groups::{DecodeArgs, ModelArgs, PromptArgs, RemoteArgs, SamplingArgs, ServeArgs, TemplateForm};
 pub use remote::RemoteSettings;
@@ -252,7 +252,7 @@ impl ModelArgs {
             threads: self.threads,
             device: self.device.unwrap_or_default(),
             dtype: own_dtype.as_ref().or(self.dtype.as_ref()).cloned(),
-            prefix_cache_tokens: self.prefix_cache_tokens.unwrap_or(4096),
+            prefix_cache_tokens: self.prefix_cache_tokens.unwrap_or(LoadOptions::PREFIX_CACHE_TOKENS),
             offline: self.offline.unwrap_or(false),
         }
     }

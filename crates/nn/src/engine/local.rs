@@ -44,6 +44,9 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// [`LoadOptions::prefix_cache_tokens`] where nothing is said.
+    pub const PREFIX_CACHE_TOKENS: usize = 4096;
+
     /// The defaults for a model of this name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
@@ -55,7 +58,7 @@ impl LoadOptions {
             template: TemplateChoice::Own,
             max_len: None,
             max_sessions: 64,
-            prefix_cache_tokens: 4096,
+            prefix_cache_tokens: Self::PREFIX_CACHE_TOKENS,
         }
     }
 }

@@ -155,6 +155,7 @@ fn the_help_states_the_true_defaults() {
         ("--strategy ", settings.recipe.name.into()),
         ("--window ", options.rule.window().to_string()),
         ("--threshold ", options.rule.threshold().to_string()),
+        ("--prefix-cache-tokens ", settings.base.prefix_cache_tokens.to_string()),
         ("--max-draft-tokens ", options.max_draft_tokens.to_string()),
         ("--on-draft-end ", "continue".into()),
         ("--speculate ", options.speculate.to_string()),
