@@ -151,6 +151,7 @@ impl Wsd {
 /// What the draft wrote in one go.
 struct Chunk {
     tokens: Vec<Token>,
+    /// What writing them took.
     seconds: f64,
     /// Why nothing follows it, where nothing does.
     stop: Option<Stop>,
@@ -184,9 +185,10 @@ impl Writer {
             *call = called(tokens.len());
         }
         drop(steps);
+        let seconds = call.seconds;
         self.left -= tokens.len();
         let last = stop == Stop::End || tokens.len() < plan.max_tokens || self.left == 0;
-        Ok(Chunk { tokens, seconds: started.elapsed().as_secs_f64(), stop: last.then_some(stop) })
+        Ok(Chunk { tokens, seconds, stop: last.then_some(stop) })
     }
 
     /// Record the last call, whether it came to its end or not.
@@ -230,7 +232,7 @@ struct Reader {
     window: Window,
     /// Tokens of the answer so far.
     kept: usize,
-    /// What the last scoring took.
+    /// What scoring the last chunk took.
     seconds: f64,
 }
 
@@ -261,14 +263,16 @@ impl Reader {
 
     /// Score the list from `keep` on. A token that has nothing before it has no score.
     async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
+        self.seconds = 0.0;
         if keep == self.base.tokens().len() {
             return Ok(Vec::new());
         }
         let started = Instant::now();
         let from = keep.max(1);
         let scored = self.base.score_top(from, self.top_logprobs).await?;
-        self.seconds = started.elapsed().as_secs_f64();
-        answer.call(Call::since(started, Role::Base, CallKind::Score, scored.len())).await;
+        let call = Call::since(started, Role::Base, CallKind::Score, scored.len());
+        self.seconds = call.seconds;
+        answer.call(call).await;
         let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Role::Draft));
         Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Role::Draft))).collect())
     }
