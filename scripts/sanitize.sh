@@ -25,6 +25,7 @@ echo "AddressSanitizer: nothing found"
 
 run thread --lib --no-run
 log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 run thread --lib kernels::crew > "$log" 2>&1 || true
 if ! grep -q "running" "$log" || grep "SUMMARY: .*crates/nn/src" "$log"; then
     cat "$log"
