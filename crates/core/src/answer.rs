@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use futures::SinkExt as _;
 use futures::channel::mpsc;
 
-use crate::{Call, Detokenizer, Event, FinishReason, Handover, Look, Result, Stops, Text, Token, TokenRecord};
+use crate::{
+    Call, Detokenizer, Event, FinishReason, Handover, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
+};
 
 /// Whether to go on after a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Answer {
     }
 
     /// The tokens that follow continue `context`; the first `skip` bytes of their text belong to the prompt.
-    pub fn begin(&mut self, text: &Text, context: &[Token], skip: usize) {
+    pub fn begin(&mut self, text: &TextCodec, context: &[Token], skip: usize) {
         self.detokenizer = Some(text.detokenizer(context));
         self.skip = skip;
     }
@@ -83,11 +85,11 @@ impl Answer {
         record.text = text;
         self.held.push_back(Event::Token(record));
         match self.stops.look(&self.held_text) {
-            Look::Cut(at) => {
+            StopMatch::Cut(at) => {
                 self.let_out(at, true).await;
                 Ok(Flow::Done(FinishReason::Stop))
             }
-            Look::Hold(at) => {
+            StopMatch::Hold(at) => {
                 self.let_out(at, false).await;
                 if self.written < self.max_tokens { Ok(Flow::More) } else { Ok(Flow::Done(FinishReason::Length)) }
             }

@@ -4,7 +4,7 @@
 //! encoding the prompt and the whole drafted text at once gives. A token that later text could still change is held back
 //! until it is settled ([`Tokenizer::settled`](crate::Tokenizer::settled)), so nothing is ever taken back.
 
-use crate::{Detokenizer, Rendered, Result, Text, Token};
+use crate::{Detokenizer, Rendered, Result, TextCodec, Token};
 
 /// How the base's list changes: keep the first `keep` tokens, then append.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub struct Edit {
 /// The way from one draft to one base.
 #[derive(Debug)]
 pub struct Bridge<'a> {
-    draft: &'a Text,
-    base: &'a Text,
+    draft: &'a TextCodec,
+    base: &'a TextCodec,
     prompt: &'a Rendered,
     /// What the base's list holds: the prompt and all drafted tokens handed over.
     list: Vec<Token>,
@@ -38,7 +38,7 @@ enum Way {
 impl<'a> Bridge<'a> {
     /// A bridge between prompts rendered for either model.
     #[must_use]
-    pub fn new(draft: &'a Text, base: &'a Text, draft_prompt: &Rendered, prompt: &'a Rendered) -> Self {
+    pub fn new(draft: &'a TextCodec, base: &'a TextCodec, draft_prompt: &Rendered, prompt: &'a Rendered) -> Self {
         let way = if Self::passes_ids(draft, base) {
             Way::Ids { waiting: Vec::new(), begun: false }
         } else {
@@ -49,7 +49,7 @@ impl<'a> Bridge<'a> {
 
     /// Whether ids mean the same to both models.
     #[must_use]
-    pub fn passes_ids(draft: &Text, base: &Text) -> bool {
+    pub fn passes_ids(draft: &TextCodec, base: &TextCodec) -> bool {
         draft.tokenizer().vocabulary().is_within(base.tokenizer().vocabulary())
     }
 
@@ -124,13 +124,13 @@ impl<'a> Bridge<'a> {
     }
 }
 
-fn is_blank(text: &Text, token: Token) -> Result<bool> {
+fn is_blank(text: &TextCodec, token: Token) -> Result<bool> {
     Ok(text.tokenizer().decode(&[token])?.trim().is_empty())
 }
 
 /// The first ids after a prompt, less the white space before the answer; it may be a part of a token, which is then spelled
 /// anew.
-fn first_ids(base: &Text, prompt: &Rendered, ids: &[Token]) -> Result<Edit> {
+fn first_ids(base: &TextCodec, prompt: &Rendered, ids: &[Token]) -> Result<Edit> {
     let (mut ids, keep) = (ids, prompt.tokens.len());
     while let [first, rest @ ..] = ids {
         if is_blank(base, *first)? {

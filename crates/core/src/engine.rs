@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::{Error, Result, Sampling, Text, likeliest};
+use crate::{Error, Result, Sampling, TextCodec, likeliest};
 
 /// A token id in some model's vocabulary.
 pub type Token = u32;
@@ -41,11 +41,11 @@ pub struct Caps {
 
 /// How an engine is best asked. It changes the cost of an answer and no token of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Habits {
+pub struct Cost {
     /// It computes elsewhere, so it and another engine can work at the same time.
-    pub elsewhere: bool,
+    pub is_remote: bool,
     /// Each [`Session::score`] computes the list from its beginning: few calls for many tokens cost less than many for few.
-    pub rereads: bool,
+    pub rescores_from_start: bool,
 }
 
 /// What an engine says of itself.
@@ -60,14 +60,14 @@ pub struct Card {
     /// What the engine can do.
     pub caps: Caps,
     /// How it is best asked.
-    pub habits: Habits,
+    pub cost: Cost,
     /// Tokens that end a text.
     pub end_tokens: Vec<Token>,
 }
 
 /// One request to continue a session.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Generation {
     /// At most this many tokens.
     pub max_tokens: usize,
     /// How each token is chosen.
@@ -126,7 +126,7 @@ pub trait Engine: Send + Sync {
     fn card(&self) -> &Card;
 
     /// The model's tokenizer and chat template.
-    fn text(&self) -> &Text;
+    fn codec(&self) -> &TextCodec;
 
     /// What it is doing now; nothing where it does not tell.
     fn activity(&self) -> Activity {
@@ -173,7 +173,7 @@ pub trait Session: Send {
 
     /// Sample onto the end of the list. The stream ends with [`Step::End`] and may be dropped at any token: the list then
     /// holds what was yielded.
-    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>>;
+    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>>;
 
     /// `ln p(tokens[i] | tokens[..i])` for every `i >= from`, under the plain softmax. `from` is at least 1.
     ///
@@ -199,7 +199,7 @@ pub trait Session: Send {
     ///
     /// # Errors
     /// As [`Session::score`].
-    async fn choices(&mut self, _from: usize, _plan: &Plan) -> Result<Vec<Step>> {
+    async fn choices(&mut self, _from: usize, _plan: &Generation) -> Result<Vec<Step>> {
         Err(Error::Engine { engine: "the engine".into(), message: "it does not say what it would choose".into() })
     }
 

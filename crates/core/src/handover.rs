@@ -84,7 +84,7 @@ impl Rule {
 
 /// What a full window says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Seen {
+pub struct WindowState {
     /// The geometric mean of the window's probabilities.
     pub confidence: f64,
     /// Whether it reaches the threshold.
@@ -113,7 +113,7 @@ impl Window {
     }
 
     /// Take in one natural log-probability; `None` while the window is not full.
-    pub fn push(&mut self, logprob: f64) -> Option<Seen> {
+    pub fn push(&mut self, logprob: f64) -> Option<WindowState> {
         if self.recent.len() < self.rule.window {
             self.recent.push(logprob);
         } else {
@@ -126,7 +126,7 @@ impl Window {
         // Summed afresh, oldest first: a running sum would drift, and could never leave minus infinity.
         let (newer, older) = self.recent.split_at(self.next);
         let mean = older.iter().chain(newer).sum::<f64>() / self.rule.window as f64;
-        Some(Seen { confidence: mean.exp(), passed: self.rule.reached(mean) })
+        Some(WindowState { confidence: mean.exp(), passed: self.rule.reached(mean) })
     }
 }
 

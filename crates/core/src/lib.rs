@@ -22,16 +22,16 @@ mod trace;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Engine, Habits, Plan, Role, Row, Sampled, Session, Step, Stop, Token};
+pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Role, Row, Sampled, Session, Step, Stop, Token};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
-pub use handover::{Rule, Seen, Window};
+pub use handover::{Rule, Window, WindowState};
 pub use sampling::{Sampling, likeliest, log_softmax, logprob, pick};
-pub use stops::{Look, Stops};
+pub use stops::{StopMatch, Stops};
 pub use strategy::{Job, Models, OnDraftEnd, Options, RECIPES, Recipe, Strategy, run};
 pub use text::{
-    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template, Text,
-    Tokenizer, Vocabulary,
+    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template,
+    TextCodec, Tokenizer, Vocabulary,
 };
 pub use trace::{Call, CallKind, Completion, Event, FinishReason, Handover, Timings, TokenRecord, Trace, Usage};

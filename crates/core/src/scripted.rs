@@ -29,8 +29,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Activity, Caps, Card, Engine, Error, Habits, Plan, Result, Row, Sampled, Session, Step, Stop, Template, Text,
-    Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop, Template,
+    TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -114,7 +114,7 @@ struct Counters {
 /// A model whose next row is a function of the tokens before it.
 pub struct Scripted {
     card: Card,
-    text: Text,
+    text: TextCodec,
     rows: Arc<Rows>,
     counters: Arc<Counters>,
 }
@@ -125,9 +125,8 @@ impl Scripted {
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
         let caps = Caps { score: true, logits: true };
-        let card =
-            Card { name: name.into(), max_len: 4096, vocab, caps, habits: Habits::default(), end_tokens: vec![END] };
-        let text = Text::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
+        let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
+        let text = TextCodec::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
         Self { card, text, rows: Arc::new(rows), counters: Arc::default() }
     }
 
@@ -149,10 +148,10 @@ impl Scripted {
         self
     }
 
-    /// The same model with other habits.
+    /// The same model with other cost.
     #[must_use]
-    pub fn with_habits(mut self, habits: Habits) -> Self {
-        self.card.habits = habits;
+    pub fn with_cost(mut self, cost: Cost) -> Self {
+        self.card.cost = cost;
         self
     }
 
@@ -167,7 +166,7 @@ impl Scripted {
     #[must_use]
     pub fn without_bos(mut self) -> Self {
         let tokenizer = self.text.tokenizer().clone();
-        self.text = Text::new(&self.card.name, tokenizer, Some(Template::Plain), None, None);
+        self.text = TextCodec::new(&self.card.name, tokenizer, Some(Template::Plain), None, None);
         self
     }
 
@@ -198,7 +197,7 @@ impl Engine for Scripted {
         &self.card
     }
 
-    fn text(&self) -> &Text {
+    fn codec(&self) -> &TextCodec {
         &self.text
     }
 
@@ -238,7 +237,7 @@ impl Open {
         Error::NotFinite { engine: self.card.name.clone(), position }
     }
 
-    fn step(&mut self, plan: &Plan) -> Result<Option<Sampled>> {
+    fn step(&mut self, plan: &Generation) -> Result<Option<Sampled>> {
         let mut row = (self.rows)(&self.tokens);
         let position = self.tokens.len();
         let top = likeliest(&row, plan.top_logprobs).ok_or_else(|| self.not_finite(position))?;
@@ -262,7 +261,7 @@ impl Session for Open {
         &mut self.tokens
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>> {
+    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>> {
         stream::unfold((self, plan.max_tokens, false), move |(session, left, ended)| async move {
             if ended {
                 return None;
@@ -294,7 +293,7 @@ impl Session for Open {
             .collect()
     }
 
-    async fn choices(&mut self, from: usize, plan: &Plan) -> Result<Vec<Step>> {
+    async fn choices(&mut self, from: usize, plan: &Generation) -> Result<Vec<Step>> {
         yield_once().await;
         let list = std::mem::take(&mut self.tokens);
         let choice = |len: usize| {

@@ -15,20 +15,20 @@ impl Stops {
     /// `at` can go, what follows may be the beginning of a stop string.
     ///
     /// ```
-    /// use wsd_core::{Look, Stops};
+    /// use wsd_core::{StopMatch, Stops};
     /// let stops = Stops::new(["\n[User]".to_owned()]);
-    /// assert_eq!(stops.look("fine\n[Us"), Look::Hold(4));
-    /// assert_eq!(stops.look("fine\n[User] hi"), Look::Cut(4));
+    /// assert_eq!(stops.look("fine\n[Us"), StopMatch::Hold(4));
+    /// assert_eq!(stops.look("fine\n[User] hi"), StopMatch::Cut(4));
     /// ```
     #[must_use]
-    pub fn look(&self, text: &str) -> Look {
+    pub fn look(&self, text: &str) -> StopMatch {
         let cut = self.0.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let hold = self.0.iter().filter_map(|stop| overlap(text, stop)).min();
         match (cut, hold) {
             // A longer stop string that began earlier may still be completed: the first occurrence wins, so wait.
-            (Some(cut), Some(hold)) if hold < cut => Look::Hold(hold),
-            (Some(cut), _) => Look::Cut(cut),
-            (None, hold) => Look::Hold(hold.unwrap_or(text.len())),
+            (Some(cut), Some(hold)) if hold < cut => StopMatch::Hold(hold),
+            (Some(cut), _) => StopMatch::Cut(cut),
+            (None, hold) => StopMatch::Hold(hold.unwrap_or(text.len())),
         }
     }
 
@@ -41,7 +41,7 @@ impl Stops {
 
 /// What [`Stops::look`] sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum StopMatch {
     /// The answer ends at this byte.
     Cut(usize),
     /// The bytes before this one are free to go.
@@ -78,8 +78,8 @@ mod tests {
                 held.push_str(&text[from..to]);
                 from = to;
                 match stops.look(&held) {
-                    Look::Cut(at) => { out.push_str(&held[..at]); held.clear(); break; }
-                    Look::Hold(at) => { out.push_str(&held[..at]); held.drain(..at); }
+                    StopMatch::Cut(at) => { out.push_str(&held[..at]); held.clear(); break; }
+                    StopMatch::Hold(at) => { out.push_str(&held[..at]); held.drain(..at); }
                 }
                 prop_assert!(out.len() <= end, "leaked {:?} of {:?}", out, text);
             }

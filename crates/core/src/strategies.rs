@@ -11,13 +11,13 @@ use std::time::Instant;
 use futures::StreamExt as _;
 
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Job, Plan, Prompt, Rendered, Result, Role,
-    Session, Step, Stop, Text, Token, TokenRecord,
+    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result, Role,
+    Session, Step, Stop, TextCodec, Token, TokenRecord,
 };
 
 /// Render a prompt for an engine and see that it fits.
 fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
-    let rendered = engine.text().render(&job.prompt)?;
+    let rendered = engine.codec().render(&job.prompt)?;
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens >= limit {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
@@ -26,7 +26,7 @@ fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
 }
 
 /// Refuse a prompt of token ids to models that read them differently.
-fn for_one_vocabulary(prompt: &Prompt, draft: &Text, base: &Text) -> Result<()> {
+fn for_one_vocabulary(prompt: &Prompt, draft: &TextCodec, base: &TextCodec) -> Result<()> {
     if matches!(prompt, Prompt::Tokens(_)) && !Bridge::passes_ids(draft, base) {
         return Err(Error::Chat(
             "a prompt of token ids needs models of one vocabulary\n  hint: give the prompt as text".into(),
@@ -49,7 +49,7 @@ async fn write_on(
     job: &Job,
     answer: &mut Answer,
 ) -> Result<(usize, Option<FinishReason>)> {
-    let plan = Plan { max_tokens: count, sampling: job.sampling.of(by), top_logprobs: job.top_logprobs };
+    let plan = Generation { max_tokens: count, sampling: job.sampling.of(by), top_logprobs: job.top_logprobs };
     let (started, mut written, mut done) = (Instant::now(), 0, None);
     let mut steps = session.generate(&plan);
     while done.is_none() {
@@ -70,7 +70,7 @@ async fn write_on(
 }
 
 /// Let the draft write the next chunk.
-async fn write_chunk(draft: &mut dyn Session, plan: &Plan, answer: &mut Answer) -> Result<(Vec<Token>, Stop)> {
+async fn write_chunk(draft: &mut dyn Session, plan: &Generation, answer: &mut Answer) -> Result<(Vec<Token>, Stop)> {
     let started = Instant::now();
     let mut chunk = Vec::new();
     let mut stop = Stop::Length;

@@ -239,7 +239,7 @@ impl Recipe {
         }
         if let [draft, base] = &engines[..]
             && self.one_vocabulary
-            && !Bridge::passes_ids(draft.text(), base.text())
+            && !Bridge::passes_ids(draft.codec(), base.codec())
         {
             let engine = draft.card().name.clone();
             return Err(Error::Unsupported { strategy: self.name, engine, need: "the base's vocabulary" });
@@ -253,7 +253,7 @@ impl Recipe {
 pub fn run(strategy: Arc<dyn Strategy>, job: Job) -> BoxStream<'static, Result<Event>> {
     let (mut sender, events) = mpsc::channel(16);
     let work = async move {
-        let stops = strategy.speaker().text().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
+        let stops = strategy.speaker().codec().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
         let mut answer = Answer::new(sender.clone(), Stops::new(stops.chain(job.stop.clone())), job.max_tokens);
         let result = async {
             job.sampling.check()?;

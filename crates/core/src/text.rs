@@ -54,7 +54,7 @@ pub struct Rendered {
 
 /// A model's tokenizer and the forms it reads prompts in.
 #[derive(Clone, Debug)]
-pub struct Text {
+pub struct TextCodec {
     name: String,
     tokenizer: Arc<dyn Tokenizer>,
     template: Option<Arc<Template>>,
@@ -74,7 +74,7 @@ struct Limit {
 /// of the vocabulary would make one believe.
 const ALWAYS_ENCODED_BYTES: usize = 1 << 16;
 
-impl Text {
+impl TextCodec {
     /// The text side of model `name`: its tokenizer, the template for chats, and the beginning-of-text tokens put before
     /// a rendered chat and before a raw prompt where these do not begin with one.
     #[must_use]
@@ -137,7 +137,7 @@ impl Text {
     /// Render a conversation as it stands: each message ended as the form ends it, and no answer begun.
     ///
     /// # Errors
-    /// As [`Text::render`].
+    /// As [`TextCodec::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<Rendered> {
         let text = match self.template.as_deref() {
             Some(Template::Jinja(template)) => template.render_whole(messages)?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use wsd_core::{Bridge, HfTokenizer, Prompt, Text, Token};
+use wsd_core::{Bridge, HfTokenizer, Prompt, TextCodec, Token};
 
 /// Tokenizers of every kind: byte-level, byte fallback, characters without fallback, several pre-tokenizers and normalisers.
 /// (`tokenizers/llama2` is left out: three of its merges are damaged, and the Python library refuses it too.)
@@ -51,7 +51,7 @@ fn data() -> Option<PathBuf> {
 }
 
 /// The tokenizers at hand, the repository's own always among them.
-fn texts() -> Vec<(String, Text)> {
+fn texts() -> Vec<(String, TextCodec)> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures/llama/tokenizer.json");
     let mut paths = vec![own];
     match data() {
@@ -62,13 +62,19 @@ fn texts() -> Vec<(String, Text)> {
         let name = path.display().to_string();
         let tokenizer = HfTokenizer::parse(&name, &fs_err::read(&path).unwrap()).unwrap();
         let bos = tokenizer.leading_token();
-        (name.clone(), Text::new(name, Arc::new(tokenizer), None, bos, bos))
+        (name.clone(), TextCodec::new(name, Arc::new(tokenizer), None, bos, bos))
     };
     paths.into_iter().map(load).collect()
 }
 
 /// Send `ids` over the bridge in the given chunks; after each, what the base holds must begin what it ends with.
-fn cross(draft: &Text, base: &Text, prompt: &str, ids: &[Token], chunks: &[usize]) -> (Vec<Token>, Vec<Token>, f64) {
+fn cross(
+    draft: &TextCodec,
+    base: &TextCodec,
+    prompt: &str,
+    ids: &[Token],
+    chunks: &[usize],
+) -> (Vec<Token>, Vec<Token>, f64) {
     let prompt = Prompt::Raw(prompt.to_owned());
     let (draft_prompt, base_prompt) = (draft.render(&prompt).unwrap(), base.render(&prompt).unwrap());
     let mut detokenizer = draft.detokenizer(&draft_prompt.tokens);
@@ -165,7 +171,7 @@ proptest! {
         prompt in "[a-z \n]{1,12}",
         chunks in prop::collection::vec(1usize..9, 1..5),
     ) {
-        thread_local!(static ALL: Vec<(String, Text)> = texts());
+        thread_local!(static ALL: Vec<(String, TextCodec)> = texts());
         ALL.with(|all| {
             for (i, (draft_name, draft)) in all.iter().enumerate() {
                 let (base_name, base) = &all[(i + 1 + text.len()) % all.len()];

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Caps, ChatRole, Completion, Engine, Error, Event, FinishReason, Habits, Job, Message, Models, Options, Prompt,
+    Caps, ChatRole, Completion, Cost, Engine, Error, Event, FinishReason, Job, Message, Models, Options, Prompt,
     RECIPES, Recipe, Role, Sampling, Token, Tokenizer as _, Trace, run,
 };
 
@@ -137,10 +137,10 @@ fn the_plain_form_stops_at_the_next_turn_and_user_stops_add_to_it() {
 fn dropping_the_stream_frees_every_session_at_any_point() {
     for (recipe, elsewhere) in RECIPES.iter().flat_map(|recipe| [(recipe, false), (recipe, true)]) {
         for events_read in 0..40 {
-            let habits = Habits { elsewhere, rereads: elsewhere };
+            let cost = Cost { is_remote: elsewhere, rescores_from_start: elsewhere };
             let pieces = Arc::new(Pieces::letters(LETTERS));
-            let draft = Arc::new(Scripted::random("draft", pieces.clone(), 5).with_habits(habits));
-            let base = Arc::new(Scripted::random("base", pieces, 9).with_habits(habits));
+            let draft = Arc::new(Scripted::random("draft", pieces.clone(), 5).with_cost(cost));
+            let base = Arc::new(Scripted::random("base", pieces, 9).with_cost(cost));
             let models = Models { draft: Some(draft.clone()), base: Some(base.clone()) };
             let mut events = run(build(recipe, &models), job(60));
             block_on(async {

@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    CallKind, Completion, Engine, Event, FinishReason, Habits, Job, Models, OnDraftEnd, Options, Plan, Prompt, Recipe,
-    Role, Row, Rule, Sampling, Step, Stop, Token, Trace, run,
+    CallKind, Completion, Cost, Engine, Event, FinishReason, Generation, Job, Models, OnDraftEnd, Options, Prompt,
+    Recipe, Role, Row, Rule, Sampling, Step, Stop, Token, Trace, run,
 };
 
 /// A model over letters whose next row depends on the last two characters, in whatever pieces they came, and which may end.
@@ -38,7 +38,7 @@ fn mix(x: u64) -> u64 {
     (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
 }
 
-async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Plan) -> (Vec<Token>, Stop) {
+async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Generation) -> (Vec<Token>, Stop) {
     let mut session = engine.open(tokens).await.unwrap();
     let (mut written, mut stop) = (vec![], Stop::Length);
     let mut steps = session.generate(&plan);
@@ -54,13 +54,14 @@ async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Plan) -> (Vec<Tok
 /// Three passes, written down from the paper.
 async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Token>, Option<usize>, FinishReason) {
     let (draft, base) = (models.draft.as_ref().unwrap(), models.base.as_ref().unwrap());
-    let draft_prompt = draft.text().render(&job.prompt).unwrap();
-    let plan = Plan { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
+    let draft_prompt = draft.codec().render(&job.prompt).unwrap();
+    let plan =
+        Generation { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
     let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, plan).await;
-    let text = draft.text().tokenizer().decode(&drafted).unwrap();
+    let text = draft.codec().tokenizer().decode(&drafted).unwrap();
 
-    let prompt = base.text().render(&job.prompt).unwrap();
-    let all = base.text().encode_after(&prompt, &text).unwrap();
+    let prompt = base.codec().render(&job.prompt).unwrap();
+    let all = base.codec().encode_after(&prompt, &text).unwrap();
     let from = all.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
     let logprobs = base.open(&all).await.unwrap().score(from).await.unwrap();
     let at = options.rule.accept_index(&logprobs);
@@ -75,8 +76,11 @@ async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Toke
         let reason = if draft_stop == Stop::End { FinishReason::Stop } else { FinishReason::Length };
         return (answer, None, reason);
     }
-    let plan =
-        Plan { max_tokens: job.max_tokens - answer.len(), sampling: job.sampling.of(Role::Base), top_logprobs: 0 };
+    let plan = Generation {
+        max_tokens: job.max_tokens - answer.len(),
+        sampling: job.sampling.of(Role::Base),
+        top_logprobs: 0,
+    };
     let (rest, stop) = generate(base.as_ref(), &all[..from + kept], plan).await;
     answer.extend(rest);
     (answer, at, if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length })
@@ -102,7 +106,7 @@ proptest! {
     fn every_chunking_equals_the_three_passes(
         seed: u64, sharpness in 2f32..14.0, temperature in prop_oneof![Just(0.0), 0.3f32..1.5], ends: bool, stop: bool,
         window in 1usize..7, threshold in 0.3f64..0.9, max_draft_tokens in 1usize..60, max_tokens in 1usize..80,
-        chunk_tokens in prop::option::of(1usize..20), vocabularies in 0..3, elsewhere: bool, rereads: bool,
+        chunk_tokens in prop::option::of(1usize..20), vocabularies in 0..3, elsewhere: bool, rescores_from_start: bool,
     ) {
         let (one, other) = match vocabularies {
             0 => (letters(), letters()),
@@ -112,7 +116,7 @@ proptest! {
         let models = Models {
             draft: Some(Arc::new(model("draft", one, seed, sharpness, ends))),
             base: Some(Arc::new(
-                model("base", other, seed ^ 1, sharpness, ends).with_habits(Habits { elsewhere, rereads }),
+                model("base", other, seed ^ 1, sharpness, ends).with_cost(Cost { is_remote: elsewhere, rescores_from_start }),
             )),
         };
         let options = Options {
@@ -130,7 +134,7 @@ proptest! {
         if ids.len() < max_tokens {
             prop_assert_eq!(got.finish_reason, reason);
         }
-        let all = models.base.as_ref().unwrap().text().tokenizer().decode(&ids).unwrap();
+        let all = models.base.as_ref().unwrap().codec().tokenizer().decode(&ids).unwrap();
         prop_assert!(all.ends_with(got.text.as_str()), "{:?} {:?}", all, got.text);
         for (i, token) in got.tokens.iter().enumerate() {
             let drafted = got.handover.map_or(token.by == Role::Draft, |handover| i <= handover.at);
@@ -180,7 +184,7 @@ fn a_base_that_reads_everything_anew_is_asked_seldom_and_a_chunk_in_vain_is_all_
             let sure = tokens.len() > 2 + 35;
             vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
         });
-        let base = Arc::new(base.with_habits(Habits { elsewhere, rereads: true }));
+        let base = Arc::new(base.with_cost(Cost { is_remote: elsewhere, rescores_from_start: true }));
         let models = Models { draft: Some(draft.clone()), base: Some(base) };
         let job = Job {
             prompt: Prompt::Raw("x".into()),

@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Completion, Engine, FinishReason, Job, Models, Options, Plan, Prompt, Recipe, Role, Row, Sampling, Step, Stop,
-    Token, Tokenizer as _, Trace, run,
+    Completion, Engine, FinishReason, Generation, Job, Models, Options, Prompt, Recipe, Role, Row, Sampling, Step,
+    Stop, Token, Tokenizer as _, Trace, run,
 };
 
 /// A model whose next row depends on the last two characters it was told, in whatever pieces, and which may end.
@@ -37,7 +37,7 @@ fn mix(x: u64) -> u64 {
 
 /// Up to `max_tokens` tokens after a list, each with the probability of the likeliest at its place.
 fn ask(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f64)>, Stop) {
-    let plan = Plan { max_tokens, sampling: Sampling::default(), top_logprobs: 1 };
+    let plan = Generation { max_tokens, sampling: Sampling::default(), top_logprobs: 1 };
     block_on(async {
         let mut session = engine.open(list).await.unwrap();
         let (mut written, mut stop) = (vec![], Stop::Length);
@@ -63,8 +63,8 @@ fn likeliest(engine: &dyn Engine, list: &[Token]) -> (Token, f64) {
 /// The rule, in words: see the strategy.
 fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -> (Vec<(Token, Role)>, FinishReason) {
     let (draft, base) = (models.draft.as_deref().unwrap(), models.base.as_deref().unwrap());
-    let spell = |engine: &dyn Engine, text: &str| engine.text().tokenizer().encode(text).unwrap();
-    let read = |engine: &dyn Engine, tokens: &[Token]| engine.text().tokenizer().decode(tokens).unwrap();
+    let spell = |engine: &dyn Engine, text: &str| engine.codec().tokenizer().encode(text).unwrap();
+    let read = |engine: &dyn Engine, tokens: &[Token]| engine.codec().tokenizer().decode(tokens).unwrap();
     let start = [vec![1], spell(base, prompt)].concat();
     let mut answer: Vec<(Token, Role)> = vec![];
     while answer.len() < max_tokens {

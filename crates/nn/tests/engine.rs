@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use proptest::prelude::*;
-use wsd_core::{Engine, Plan, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_core::{Engine, Generation, Sampled, Sampling, Session, Step, Stop, Token};
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 fn fixture(name: &str) -> PathBuf {
@@ -41,15 +41,15 @@ fn endless() -> Local {
     Local::load(checkpoint, &options).unwrap()
 }
 
-fn plan(max_tokens: usize, temperature: f32, seed: u64) -> Plan {
-    Plan { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() }, top_logprobs: 0 }
+fn plan(max_tokens: usize, temperature: f32, seed: u64) -> Generation {
+    Generation { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() }, top_logprobs: 0 }
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(future)
 }
 
-async fn generate(session: &mut dyn Session, plan: &Plan) -> (Vec<Sampled>, Option<Stop>) {
+async fn generate(session: &mut dyn Session, plan: &Generation) -> (Vec<Sampled>, Option<Stop>) {
     let (mut written, mut stop) = (vec![], None);
     let mut steps = session.generate(plan);
     while let Some(step) = steps.next().await {

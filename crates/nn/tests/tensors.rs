@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 use cases::{Case, cases, ids, is_stretched, longest, meet, project, rows, steady_cases};
 use futures::StreamExt as _;
-use wsd_core::{Engine as _, Plan, Sampling, Step};
+use wsd_core::{Engine as _, Generation, Sampling, Step};
 use wsd_nn::tensors::{Batch, Decoder, Tensors};
 use wsd_nn::{Executor, Format, LoadOptions, Local, Span, TemplateChoice, arch};
 
@@ -212,7 +212,7 @@ fn the_engine_writes_the_reference_s_tokens() {
             let expected = ids(&sequence["greedy_ids"]);
             // The reference writes on past the end of a text.
             let end = expected.iter().position(|token| ends.contains(token)).unwrap_or(expected.len());
-            let plan = Plan { max_tokens: expected.len(), sampling: Sampling::default(), top_logprobs: 0 };
+            let plan = Generation { max_tokens: expected.len(), sampling: Sampling::default(), top_logprobs: 0 };
             let found: Vec<u32> = runtime.block_on(async {
                 let mut session = engine.open(&ids(&sequence["ids"])).await.unwrap();
                 let steps: Vec<_> = session.generate(&plan).map(Result::unwrap).collect().await;

@@ -16,13 +16,13 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use stand_in::{Kind, StandIn};
-use wsd_core::{Caps, Card, Engine, Habits, Plan, Result, Row, Sampled, Session, Step, Stop, Text, Token};
+use wsd_core::{Caps, Card, Cost, Engine, Generation, Result, Row, Sampled, Session, Step, Stop, TextCodec, Token};
 use wsd_nn::{Checkpoint, TemplateChoice};
 
 /// A model that computes nothing: it writes one text over and over, and is sure of it from the thirteenth token on.
 struct Instant {
     card: Card,
-    text: Text,
+    text: TextCodec,
     answer: Arc<[Token]>,
 }
 
@@ -38,7 +38,7 @@ impl Engine for Instant {
         &self.card
     }
 
-    fn text(&self) -> &Text {
+    fn codec(&self) -> &TextCodec {
         &self.text
     }
 
@@ -64,7 +64,7 @@ impl Session for Open {
         &mut self.tokens
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>> {
+    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>> {
         let tokens = (0..plan.max_tokens).map(|i| Ok(Step::Token(self.at(self.prompt + i))));
         stream::iter(tokens.chain([Ok(Step::End(Stop::Length))]).collect::<Vec<_>>()).boxed()
     }
@@ -91,7 +91,7 @@ async fn main() {
         max_len: 4096,
         vocab: text.tokenizer().vocabulary().pieces.len(),
         caps: Caps { score: true, logits: false },
-        habits: Habits::default(),
+        cost: Cost::default(),
         end_tokens: Vec::new(),
     };
     let engine = Arc::new(Instant { card, text, answer: answer.into() });

@@ -57,7 +57,7 @@ pub(crate) struct CommandLine {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    look: Look,
+    look: GlobalArgs,
 }
 
 #[derive(Subcommand, Debug)]
@@ -104,7 +104,7 @@ Examples:
 /// What holds for every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
-pub(crate) struct Look {
+pub(crate) struct GlobalArgs {
     /// Read settings from this file [default: wsd.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -116,7 +116,7 @@ pub(crate) struct Look {
     quiet: bool,
 }
 
-impl Look {
+impl GlobalArgs {
     /// The flags of a command above the settings of the file.
     fn settings(&self, flags: Partial) -> Result<Settings, ConfigError> {
         // The flags are judged first, so that a message blames the file only for what stands in it.

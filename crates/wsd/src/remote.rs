@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use wsd_core::{Activity, Card, Engine, Error, Role, Session, Text, Token};
+use wsd_core::{Activity, Card, Engine, Error, Role, Session, TextCodec, Token};
 use wsd_nn::TemplateChoice;
 
 pub use address::Address;
@@ -115,7 +115,7 @@ impl RemoteError {
 #[derive(Debug)]
 struct Shared {
     card: Card,
-    text: Text,
+    text: TextCodec,
     /// The model's name on the servers.
     model: String,
     dialect: &'static dyn Dialect,
@@ -181,7 +181,7 @@ impl Engine for Remote {
         &self.shared.card
     }
 
-    fn text(&self) -> &Text {
+    fn codec(&self) -> &TextCodec {
         &self.shared.text
     }
 

@@ -70,7 +70,7 @@ impl App {
     pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
         let serve = settings.serve.clone();
         let texts = models.draft.as_ref().zip(models.base.as_ref());
-        let one_vocabulary = texts.is_none_or(|(draft, base)| Bridge::passes_ids(draft.text(), base.text()));
+        let one_vocabulary = texts.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
         let admission = Admission::new(serve.max_concurrent, serve.max_queue);
         Self {
             models,

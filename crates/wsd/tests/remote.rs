@@ -16,7 +16,7 @@ use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
 use wsd_core::{
-    CallKind, Completion, Engine, Event, Job, Models, Plan, Prompt, Role, Sampling, Step, Token, Trace, run,
+    CallKind, Completion, Engine, Event, Generation, Job, Models, Prompt, Role, Sampling, Step, Token, Trace, run,
 };
 
 #[derive(Default)]
@@ -145,12 +145,12 @@ async fn one_of_the_two_may_be_embedded() {
 async fn an_edit_is_free_and_a_question_can_be_asked_again() {
     let (models, _draft, _base) = pair(Kind::Vllm, Kind::SgLang, json!({})).await;
     let base = models.base.unwrap();
-    let list = base.text().tokenizer().encode("A fox is red and a duck lives on the river.").unwrap();
+    let list = base.codec().tokenizer().encode("A fox is red and a duck lives on the river.").unwrap();
     let mut session = base.open(&list[..4]).await.unwrap();
     session.append(&list[4..]);
     let first = session.score(2).await.unwrap();
     session.truncate(5);
-    let plan = Plan { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2 };
+    let plan = Generation { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2 };
     let mut steps = session.generate(&plan);
     let Step::Token(sampled) = steps.next().await.unwrap().unwrap() else { panic!("a token") };
     assert!(sampled.logprob <= 0.0);

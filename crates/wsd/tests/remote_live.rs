@@ -13,7 +13,8 @@ use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
 use wsd_core::{
-    CallKind, Completion, Job, Models, Options, Plan, Prompt, Recipe, Role, Rule, Sampling, Step, Token, Trace, run,
+    CallKind, Completion, Generation, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Step, Token, Trace,
+    run,
 };
 
 /// Two random models agree on little: the first of these at which half the prompts switch.
@@ -119,7 +120,7 @@ async fn same_answers(what: &str, models: &Models, embedded: &Models) {
         let both = got.tokens.iter().zip(&want.tokens).filter_map(|(got, want)| got.logprob.zip(want.logprob));
         worst = both.map(|(got, want)| (got - want).abs()).fold(worst, f64::max);
         let scored = got.calls.iter().filter(|call| call.kind == CallKind::Score).count();
-        if models.base.as_ref().unwrap().card().habits.rereads && at(&got).is_some_and(|at| at <= 40) {
+        if models.base.as_ref().unwrap().card().cost.rescores_from_start && at(&got).is_some_and(|at| at <= 40) {
             assert!(scored <= 3, "{scored} scoring calls for a switch at {:?}", at(&got));
         }
         calls.push(scored);
@@ -146,7 +147,7 @@ async fn against_transformers(models: &Models, reference: &Value, name: &str, fr
     let mut session = base.open(&ids).await.unwrap();
     let got = session.score(from).await.unwrap();
     let worst = got.iter().zip(&want[from..]).map(|(got, want)| (got - want.unwrap()).abs()).fold(0.0, f64::max);
-    let plan = Plan { max_tokens: greedy.len(), sampling: Sampling::default(), top_logprobs: 0 };
+    let plan = Generation { max_tokens: greedy.len(), sampling: Sampling::default(), top_logprobs: 0 };
     let mut written = Vec::new();
     let mut steps = session.generate(&plan);
     while let Some(Step::Token(sampled)) = steps.next().await.transpose().unwrap() {
@@ -188,7 +189,7 @@ async fn vllm_stops_when_nobody_listens() {
     let base = load(&folder, Some(&vllm), None).base.unwrap();
     let mut session = base.open(&[0, 5, 9]).await.unwrap();
     let plan =
-        Plan { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };
+        Generation { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };
     let mut steps = session.generate(&plan);
     for _ in 0..3 {
         steps.next().await.unwrap().unwrap();

@@ -35,7 +35,7 @@ impl Strategy for Alone {
         let prompt = render(self.engine.as_ref(), job)?;
         let mut session = self.engine.open(&prompt.tokens).await?;
         answer.prompt(prompt.tokens.len()).await;
-        answer.begin(self.engine.text(), session.tokens(), 0);
+        answer.begin(self.engine.codec(), session.tokens(), 0);
         to_the_end(session.as_mut(), self.role, job, answer).await
     }
 }

@@ -21,8 +21,8 @@ use futures::StreamExt as _;
 use super::{for_one_vocabulary, render, to_the_end, write_chunk};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Call, CallKind, Detokenizer, Engine, FinishReason, Flow, Job, Plan, Rendered, Result, Role, Sampled,
-    Session, Step, Stop, Strategy, Text, Token, TokenRecord,
+    Answer, Call, CallKind, Detokenizer, Engine, FinishReason, Flow, Generation, Job, Rendered, Result, Role, Sampled,
+    Session, Step, Stop, Strategy, TextCodec, Token, TokenRecord,
 };
 
 /// Tokens that the draft writes in a turn, of which the first words are kept.
@@ -47,15 +47,15 @@ impl Strategy for Nudging {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        for_one_vocabulary(&job.prompt, self.draft.text(), self.base.text())?;
+        for_one_vocabulary(&job.prompt, self.draft.codec(), self.base.codec())?;
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
-        answer.begin(self.base.text(), &prompt.tokens, 0);
+        answer.begin(self.base.codec(), &prompt.tokens, 0);
         let mut duet = Duet {
             base: self.base.open(&prompt.tokens).await?,
             draft: self.draft.open(&draft_prompt.tokens).await?,
-            script: Script { text: String::new(), reading: self.base.text().detokenizer(&prompt.tokens) },
+            script: Script { text: String::new(), reading: self.base.codec().detokenizer(&prompt.tokens) },
             models: self,
             job,
             prompt,
@@ -115,11 +115,11 @@ impl Script {
 
 impl Duet<'_> {
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
-        let known = list(self.models.draft.text(), &self.draft_prompt, &self.script.text)?;
+        let known = list(self.models.draft.codec(), &self.draft_prompt, &self.script.text)?;
         let common = self.draft.tokens().iter().zip(&known).take_while(|(a, b)| a == b).count();
         self.draft.truncate(common);
         self.draft.append(&known[common..]);
-        let plan = Plan { max_tokens: TURN_TOKENS, sampling: self.job.sampling.of(Role::Draft), top_logprobs: 0 };
+        let plan = Generation { max_tokens: TURN_TOKENS, sampling: self.job.sampling.of(Role::Draft), top_logprobs: 0 };
         let (written, stop) = write_chunk(self.draft.as_mut(), &plan, answer).await?;
         if stop == Stop::Length && written.len() < TURN_TOKENS {
             return Ok(Turn::Alone);
@@ -150,7 +150,7 @@ impl Duet<'_> {
 
     /// What the draft wrote, as text, less what is its form's.
     fn spell(&self, written: &[Token], stop: Stop) -> Result<String> {
-        let text = self.models.draft.text().tokenizer().decode(written)?;
+        let text = self.models.draft.codec().tokenizer().decode(written)?;
         // Half a character is not text.
         let text = text.trim_end_matches('\u{FFFD}');
         let text = if self.prompt.strip_start && self.script.text.is_empty() { text.trim_start() } else { text };
@@ -159,7 +159,7 @@ impl Duet<'_> {
 
     /// How the base spells `text` after the answer so far: as in the whole, where that leaves the tokens before it alone.
     fn base_tokens(&self, text: &str) -> Result<Vec<Token>> {
-        let base = self.models.base.text();
+        let base = self.models.base.codec();
         let before = list(base, &self.prompt, &self.script.text)?;
         let whole = list(base, &self.prompt, &format!("{}{text}", self.script.text))?;
         match whole.strip_prefix(&before[..]) {
@@ -193,8 +193,11 @@ impl Duet<'_> {
     /// Let the base write until it is unsure, or its text ends; `agreed` lets its first token pass.
     async fn base_turn(&mut self, agreed: bool, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let top = self.job.top_logprobs;
-        let plan =
-            Plan { max_tokens: answer.room(), sampling: self.job.sampling.of(Role::Base), top_logprobs: top.max(1) };
+        let plan = Generation {
+            max_tokens: answer.room(),
+            sampling: self.job.sampling.of(Role::Base),
+            top_logprobs: top.max(1),
+        };
         let (started, mut asked, mut done, mut unsure) = (Instant::now(), 0, None, false);
         let mut steps = self.base.generate(&plan);
         while done.is_none() && !unsure {
@@ -221,7 +224,7 @@ impl Duet<'_> {
 }
 
 /// The tokens of a prompt and the answer so far.
-fn list(text: &Text, prompt: &Rendered, answer: &str) -> Result<Vec<Token>> {
+fn list(text: &TextCodec, prompt: &Rendered, answer: &str) -> Result<Vec<Token>> {
     if prompt.text.is_empty() {
         return Ok([&prompt.tokens[..], &text.tokenizer().encode(answer)?].concat());
     }

@@ -20,7 +20,7 @@ use futures::future::try_join;
 use super::{render, to_the_end, write_chunk, write_on};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, FinishReason, Flow, Job, Plan, Result, Role, Sampling, Session, Step,
+    Answer, Bridge, Call, CallKind, Engine, FinishReason, Flow, Generation, Job, Result, Role, Sampling, Session, Step,
     Strategy, Token, TokenRecord,
 };
 
@@ -58,7 +58,7 @@ impl Strategy for Speculative {
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let prompt = render(self.base.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
-        answer.begin(self.base.text(), &prompt.tokens, 0);
+        answer.begin(self.base.codec(), &prompt.tokens, 0);
         let mut base = self.base.open(&prompt.tokens).await?;
         let mut draft = self.draft.open(&prompt.tokens).await?;
         try_join(base.warm(), draft.warm()).await?;
@@ -69,7 +69,7 @@ impl Strategy for Speculative {
 
 /// Whether the draft's tokens are the base's and the base tells what it would choose.
 pub(super) fn can_speculate(draft: &dyn Engine, base: &dyn Engine) -> bool {
-    base.card().caps.logits && Bridge::passes_ids(draft.text(), base.text())
+    base.card().caps.logits && Bridge::passes_ids(draft.codec(), base.codec())
 }
 
 /// The draft beside a base that writes.
@@ -139,13 +139,13 @@ async fn round(
     answer: &mut Answer,
 ) -> Result<Option<FinishReason>> {
     let started = Instant::now();
-    let plan = Plan { max_tokens: ahead, sampling: Sampling::default(), top_logprobs: 0 };
+    let plan = Generation { max_tokens: ahead, sampling: Sampling::default(), top_logprobs: 0 };
     let (proposed, _) = write_chunk(draft, &plan, answer).await?;
     let drafted = started.elapsed().as_secs_f64();
 
     let (started, from) = (Instant::now(), base.tokens().len());
     base.append(&proposed);
-    let plan = Plan { max_tokens: 1, sampling: job.sampling.of(Role::Base), top_logprobs: job.top_logprobs };
+    let plan = Generation { max_tokens: 1, sampling: job.sampling.of(Role::Base), top_logprobs: job.top_logprobs };
     let choices = base.choices(from, &plan).await?;
     let checked = started.elapsed().as_secs_f64();
     base.truncate(from);

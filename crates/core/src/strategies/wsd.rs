@@ -21,8 +21,8 @@ use super::speculative::{Pair, can_speculate, speculate};
 use super::{for_one_vocabulary, render, to_the_end};
 use crate::strategy::Parts;
 use crate::{
-    Answer, Bridge, Call, CallKind, Edit, Engine, FinishReason, Flow, Handover, Job, OnDraftEnd, Options, Plan, Result,
-    Role, Sampling, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
+    Answer, Bridge, Call, CallKind, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, OnDraftEnd, Options,
+    Result, Role, Sampling, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
 };
 
 struct Wsd {
@@ -44,7 +44,7 @@ impl Strategy for Wsd {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let (draft_text, base_text) = (self.draft.text(), self.base.text());
+        let (draft_text, base_text) = (self.draft.codec(), self.base.codec());
         for_one_vocabulary(&job.prompt, draft_text, base_text)?;
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
@@ -87,15 +87,15 @@ impl Wsd {
 
     /// Whether the two can work at the same time.
     fn side_by_side(&self) -> bool {
-        self.draft.card().habits.elsewhere || self.base.card().habits.elsewhere
+        self.draft.card().cost.is_remote || self.base.card().cost.is_remote
     }
 
     fn writer(&self, draft: Box<dyn Session>, job: &Job) -> Writer {
         let sampling = job.sampling.of(Role::Draft);
         let first = self.options.chunk_tokens;
-        let sizing = if self.base.card().habits.rereads {
+        let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
-        } else if first.is_some() || (self.draft.card().habits.elsewhere && sampling.temperature > 0.0) {
+        } else if first.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
             // What a server samples may depend on where it is asked to go on: with clocks in it, no answer would come twice.
             Sizing::Times(1)
         } else {
@@ -128,7 +128,7 @@ impl Wsd {
             writer.report(answer).await;
             let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
             if reader.kept == 0 && !edit.append.is_empty() {
-                answer.begin(self.base.text(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
+                answer.begin(self.base.codec(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
             }
             let (verdict, next) = match (chunk.stop, side_by_side) {
                 (None, true) => read_while_writing(reader.read(edit, answer), writer.write()).await?,
@@ -171,7 +171,8 @@ struct Writer {
 impl Writer {
     /// Write the next chunk.
     async fn write(&mut self) -> Result<Chunk> {
-        let plan = Plan { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
+        let plan =
+            Generation { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
         let started = Instant::now();
         let called = |tokens| Call::since(started, Role::Draft, CallKind::Generate, tokens);
         let call = self.call.insert(called(0));

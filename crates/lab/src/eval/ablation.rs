@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use wsd_core::{
-    Bridge, Engine, Event, Job, Look, Models, Options, Plan, Prompt, Recipe, Rendered, Result, Role, Rule, Step, Stops,
-    Token, run,
+    Bridge, Engine, Event, Generation, Job, Models, Options, Prompt, Recipe, Rendered, Result, Role, Rule, Step,
+    StopMatch, Stops, Token, run,
 };
 
 use super::positions::Made;
@@ -71,9 +71,12 @@ impl Trunk {
     /// # Errors
     /// Those of the engines.
     pub async fn draft(draft: &dyn Engine, base: &dyn Engine, job: &Job, options: Options) -> Result<Self> {
-        let (prompt, draft_prompt) = (base.text().render(&job.prompt)?, draft.text().render(&job.prompt)?);
-        let plan =
-            Plan { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
+        let (prompt, draft_prompt) = (base.codec().render(&job.prompt)?, draft.codec().render(&job.prompt)?);
+        let plan = Generation {
+            max_tokens: options.max_draft_tokens,
+            sampling: job.sampling.of(Role::Draft),
+            top_logprobs: 0,
+        };
         let mut session = draft.open(&draft_prompt.tokens).await?;
         let (mut steps, mut written) = (session.generate(&plan), Vec::new());
         while let Some(step) = steps.next().await {
@@ -82,7 +85,7 @@ impl Trunk {
             }
         }
         drop(steps);
-        let mut bridge = Bridge::new(draft.text(), base.text(), &draft_prompt, &prompt);
+        let mut bridge = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt);
         let edit = bridge.push(&written, true)?;
         let overlap = bridge.overlap(edit.keep)?;
         let mut list = [&prompt.tokens[..edit.keep], &edit.append].concat();
@@ -107,7 +110,7 @@ impl Trunk {
     /// # Errors
     /// Those of the engines.
     pub async fn branch(&self, kept: usize, models: &Models, base: &dyn Engine, job: &Job) -> Result<Branch> {
-        let stops = base.text().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
+        let stops = base.codec().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
         let stops = Stops::new(stops.chain(job.stop.clone()));
         let opening = &self.drafted[..kept.min(job.max_tokens)];
         let mut output = self.spell(base, opening)?;
@@ -120,7 +123,7 @@ impl Trunk {
             while let Some(event) = events.next().await {
                 if let Event::Token(token) = event? {
                     output.push_str(&token.text);
-                    if matches!(stops.look(&output), Look::Cut(_)) {
+                    if matches!(stops.look(&output), StopMatch::Cut(_)) {
                         break;
                     }
                 }
@@ -133,7 +136,7 @@ impl Trunk {
     }
 
     fn spell(&self, base: &dyn Engine, tokens: &[Token]) -> Result<String> {
-        let mut detokenizer = base.text().detokenizer(&self.prompt.tokens[..self.keep]);
+        let mut detokenizer = base.codec().detokenizer(&self.prompt.tokens[..self.keep]);
         let text = tokens.iter().map(|&token| detokenizer.push(token)).collect::<Result<String>>()?;
         Ok(text.get(self.overlap..).unwrap_or_default().to_owned())
     }

@@ -74,8 +74,8 @@ async fn answer(models: &Models, recipe: &str, job: Job) -> wsd_core::Result<wsd
 
 /// The base's log-probabilities of the first tokens of a text after a prompt.
 async fn likelihoods(base: &dyn Engine, prompt: &Prompt, text: &str) -> wsd_core::Result<Vec<f64>> {
-    let rendered = base.text().render(prompt)?;
-    let mut list = base.text().encode_after(&rendered, text)?;
+    let rendered = base.codec().render(prompt)?;
+    let mut list = base.codec().encode_after(&rendered, text)?;
     let from = rendered.tokens.iter().zip(&list).take_while(|(a, b)| a == b).count();
     list.truncate((from + TOKENS).min(base.card().max_len));
     if from >= list.len() {

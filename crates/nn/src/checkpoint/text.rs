@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wsd_core::{ChatTemplate, HfTokenizer, Specials, Template, Text};
+use wsd_core::{ChatTemplate, HfTokenizer, Specials, Template, TextCodec};
 
 use super::Checkpoint;
 use crate::Result;
@@ -28,7 +28,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`crate::Error::Text`] for a chat template that does not parse.
-    pub fn into_text(self, name: &str, template: &TemplateChoice) -> Result<Text> {
+    pub fn into_text(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;
         let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
@@ -46,6 +46,6 @@ impl Checkpoint {
             TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
             TemplateChoice::Own => self.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
         };
-        Ok(Text::new(name, Arc::new(tokenizer), template, bos, raw_bos))
+        Ok(TextCodec::new(name, Arc::new(tokenizer), template, bos, raw_bos))
     }
 }

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use wsd_core::{Activity, Caps, Card, Engine, Error, Habits, Plan, Row, Sampled, Session, Step, Stop, Text, Token};
+use wsd_core::{
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Row, Sampled, Session, Step, Stop, TextCodec, Token,
+};
 
 use super::caches::Caches;
 use super::scheduler::{Message, Scheduler};
@@ -105,7 +107,7 @@ impl Status {
 /// A checkpoint, loaded and run by a thread of its own.
 pub struct Local {
     card: Card,
-    text: Text,
+    text: TextCodec,
     inbox: Sender<Message>,
     permits: Arc<Semaphore>,
     next_slot: AtomicU64,
@@ -125,7 +127,7 @@ impl Local {
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
             vocab: blueprint.vocab,
             caps: Caps { score: true, logits: true },
-            habits: Habits::default(),
+            cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
         let text = checkpoint.into_text(&options.name, &options.template)?.with_limit(card.max_len);
@@ -157,7 +159,7 @@ impl Engine for Local {
         &self.card
     }
 
-    fn text(&self) -> &Text {
+    fn codec(&self) -> &TextCodec {
         &self.text
     }
 
@@ -240,7 +242,7 @@ impl Session for Open {
         if last == 0 { Ok(()) } else { self.score(last).await.map(drop) }
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, wsd_core::Result<Step>> {
+    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, wsd_core::Result<Step>> {
         let (reply, steps) = mpsc::channel(READ_AHEAD);
         let asked = if self.tokens.is_empty() {
             Err(Error::EmptyPrompt { engine: self.card.name.clone() })
@@ -279,7 +281,7 @@ impl Session for Open {
         self.ask(from, |slot, tokens, from, reply| Work::score(slot, tokens, from, top, reply)).await
     }
 
-    async fn choices(&mut self, from: usize, plan: &Plan) -> wsd_core::Result<Vec<Step>> {
+    async fn choices(&mut self, from: usize, plan: &Generation) -> wsd_core::Result<Vec<Step>> {
         let plan = plan.clone();
         self.ask(from, |slot, tokens, from, reply| Work::choices(slot, tokens, from, plan, reply)).await
     }

@@ -223,7 +223,7 @@ mod tests {
     use std::path::Path;
 
     use tokio::sync::{mpsc, oneshot};
-    use wsd_core::{Caps, Habits, Plan, Sampling};
+    use wsd_core::{Caps, Cost, Generation, Sampling};
 
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
@@ -237,13 +237,13 @@ mod tests {
             max_len: 256,
             vocab: 300,
             caps: Caps::default(),
-            habits: Habits::default(),
+            cost: Cost::default(),
             end_tokens: vec![],
         };
         let (_inbox, receiver) = std::sync::mpsc::channel();
         let mut scheduler = Scheduler::new(Box::new(executor), card, Caches::new(0), receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
-        let plan = Plan { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
+        let plan = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
             scheduler.admit(Work::generate(slot, vec![1], plan.clone(), 256, reply.clone()));

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tokio::sync::{mpsc, oneshot};
-use wsd_core::{Error, Plan, Result, Row, Sampled, Step, Stop, Token, likeliest, log_softmax, logprob, pick};
+use wsd_core::{Error, Generation, Result, Row, Sampled, Step, Stop, Token, likeliest, log_softmax, logprob, pick};
 
 /// A question about a token list, on its way through the batch.
 pub(super) struct Work {
@@ -19,8 +19,8 @@ pub(super) struct Work {
 enum Ask {
     Score { top: usize, scores: Vec<Sampled>, reply: oneshot::Sender<Result<Vec<Sampled>>> },
     Logits { rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<Row>>> },
-    Choices { plan: Plan, choices: Vec<Step>, reply: oneshot::Sender<Result<Vec<Step>>> },
-    Generate { plan: Plan, left: usize, reply: mpsc::Sender<Result<Step>> },
+    Choices { plan: Generation, choices: Vec<Step>, reply: oneshot::Sender<Result<Vec<Step>>> },
+    Generate { plan: Generation, left: usize, reply: mpsc::Sender<Result<Step>> },
 }
 
 /// What a row of logits leads to; computed for many rows at once, then applied in order.
@@ -50,7 +50,7 @@ impl Work {
         slot: u64,
         tokens: Vec<Token>,
         from: usize,
-        plan: Plan,
+        plan: Generation,
         reply: oneshot::Sender<Result<Vec<Step>>>,
     ) -> Self {
         Self { slot, tokens, next_row: from - 1, ask: Ask::Choices { plan, choices: Vec::new(), reply } }
@@ -59,7 +59,7 @@ impl Work {
     pub(super) fn generate(
         slot: u64,
         tokens: Vec<Token>,
-        plan: Plan,
+        plan: Generation,
         max_len: usize,
         reply: mpsc::Sender<Result<Step>>,
     ) -> Self {

@@ -1,6 +1,6 @@
 //! Texts and conversations to tokens, and which of these are to be learnt.
 
-use wsd_core::{ChatRole, Message, Prompt, Rendered, Text};
+use wsd_core::{ChatRole, Message, Prompt, Rendered, TextCodec};
 
 use super::model::Sequence;
 use crate::checkpoint::{Checkpoint, TemplateChoice};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Writes examples as a model is to read them.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    text: Text,
+    text: TextCodec,
     end_tokens: Vec<u32>,
     end: Option<u32>,
     vocab: usize,

@@ -11,7 +11,7 @@ use super::generate::{BatchArgs, strategy};
 use super::output::{Closed, note};
 use super::progress::Rows;
 use super::prompt::{of_row, read_stdin_bytes};
-use super::{Ending, Look};
+use super::{Ending, GlobalArgs};
 
 /// Answer every row of `input` that has no row in `output` yet.
 pub(super) async fn run(
@@ -19,7 +19,7 @@ pub(super) async fn run(
     output: &Path,
     args: &BatchArgs,
     settings: &Settings,
-    look: &Look,
+    look: &GlobalArgs,
 ) -> Result<Ending> {
     if let (Ok(from), Ok(to)) = (fs_err::canonicalize(input), fs_err::canonicalize(output))
         && from == to

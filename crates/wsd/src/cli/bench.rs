@@ -8,7 +8,7 @@ mod table;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::{Ending, Look};
+use super::{Ending, GlobalArgs};
 
 /// What to measure.
 #[derive(Subcommand, Debug)]
@@ -24,7 +24,7 @@ pub(crate) enum Bench {
     Serve(Box<serve::ServeBench>),
 }
 
-pub(super) async fn run(bench: Bench, look: &Look) -> Result<Ending> {
+pub(super) async fn run(bench: Bench, look: &GlobalArgs) -> Result<Ending> {
     match bench {
         Bench::Engine(bench) => engine::run(&bench, look),
         Bench::Wsd(bench) => pair::run(*bench, look).await,

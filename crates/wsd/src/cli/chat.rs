@@ -15,7 +15,7 @@ use wsd_nn::train::write_whole;
 
 use super::answer::{stream, summary};
 use super::output::{FAINT, Output, note};
-use super::{Ending, Look, prompt};
+use super::{Ending, GlobalArgs, prompt};
 use command::{Command, help};
 use lines::{Line, Lines};
 
@@ -49,7 +49,7 @@ struct Chat {
     saved: Option<PathBuf>,
 }
 
-pub(crate) async fn run(args: ChatArgs, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(args: ChatArgs, look: &GlobalArgs) -> Result<Ending> {
     let settings = look.settings(args.settings)?;
     if settings.prompt.raw {
         let fault = Error::Setting { name: "raw", limit: "left out in a chat", value: "true".into() };
@@ -140,7 +140,7 @@ impl Chat {
             let Some(model) = self.models.get(role) else { continue };
             let max_len = model.card().max_len;
             let answer = if half { max_len / 2 } else { self.settings.max_tokens.min(max_len / 4) };
-            match model.text().render(prompt) {
+            match model.codec().render(prompt) {
                 Ok(rendered) if rendered.tokens.len() + answer <= max_len => {}
                 Ok(_) | Err(Error::TextTooLong { .. }) => return Ok(false),
                 Err(error) => return Err(error.into()),

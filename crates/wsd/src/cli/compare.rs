@@ -19,7 +19,7 @@ use wsd_core::{Completion, Event, Recipe, Role, Strategy};
 use super::answer::{answer, summary};
 use super::output::Output;
 use super::prompt::of_text;
-use super::{Ending, Look, note};
+use super::{Ending, GlobalArgs, note};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -84,7 +84,7 @@ impl Answered {
     }
 }
 
-pub(crate) async fn run(args: CompareArgs, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(args: CompareArgs, look: &GlobalArgs) -> Result<Ending> {
     if args.settings.decode.strategy.is_some() {
         bail!("`--strategy` chooses one, and this compares all\n  hint: leave it out, or use `wsd generate`");
     }

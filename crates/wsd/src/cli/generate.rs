@@ -12,7 +12,7 @@ use wsd_core::{Prompt, Strategy};
 use super::answer::{answer, stream, summary};
 use super::output::{FAINT, Output};
 use super::prompt::{TokenIds, of_text, read_stdin};
-use super::{Ending, Look, batch};
+use super::{Ending, GlobalArgs, batch};
 
 /// More than one example teaches more than many words.
 pub(super) const EXAMPLES: &str = "\
@@ -67,7 +67,7 @@ pub(crate) struct BatchArgs {
     pub(super) full: bool,
 }
 
-pub(crate) async fn run(args: GenerateArgs, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(args: GenerateArgs, look: &GlobalArgs) -> Result<Ending> {
     let settings = look.settings(args.settings)?;
     if let (Some(input), Some(output)) = (&args.batch.input, &args.batch.output) {
         return batch::run(input, output, &args.batch, &settings, look).await;
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: GenerateArgs, look: &Look) -> Result<Ending> {
 }
 
 /// The strategy of the settings over freshly loaded models.
-pub(super) fn strategy(settings: &Settings, max_sessions: usize, look: &Look) -> Result<Arc<dyn Strategy>> {
+pub(super) fn strategy(settings: &Settings, max_sessions: usize, look: &GlobalArgs) -> Result<Arc<dyn Strategy>> {
     let models = models::load(settings, &roles(settings.recipe), max_sessions, look.progress().as_mut())?;
     Ok(settings.recipe.build(&models, settings.options)?)
 }

@@ -8,7 +8,7 @@ mod world;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::{Ending, Look};
+use super::{Ending, GlobalArgs};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Lab {
@@ -25,7 +25,7 @@ pub(crate) enum Lab {
     Pairs(pairs::PairsArgs),
 }
 
-pub(crate) async fn run(lab: Lab, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(lab: Lab, look: &GlobalArgs) -> Result<Ending> {
     match lab {
         Lab::Pairs(args) => pairs::run(&args, look),
         Lab::Eval(args) => eval::run(*args, look).await,

@@ -5,11 +5,11 @@ use clap::Args;
 use serde::Serialize;
 use wsd::config::Partial;
 use wsd::models;
-use wsd_core::{Engine, Error, Prompt, Role, Rule, Text, Token};
+use wsd_core::{Engine, Error, Prompt, Role, Rule, TextCodec, Token};
 
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
-use super::{Ending, Look, chart};
+use super::{Ending, GlobalArgs, chart};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -104,7 +104,7 @@ pub(super) struct Switch {
     pub(super) confidence: f64,
 }
 
-pub(crate) async fn run(args: ScoreArgs, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(args: ScoreArgs, look: &GlobalArgs) -> Result<Ending> {
     let settings = look.settings(args.settings)?;
     let prompt = match (args.prompt_ids, args.prompt) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
@@ -143,7 +143,7 @@ enum Response {
 /// Score the response's tokens: those after the ones that prompt and response, encoded at once, share with the prompt. After
 /// token ids the response is encoded on its own.
 async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Rule) -> Result<Report> {
-    let (card, text) = (base.card(), base.text());
+    let (card, text) = (base.card(), base.codec());
     if !card.caps.score {
         bail!(Error::Unsupported {
             strategy: "score",
@@ -184,7 +184,7 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
 }
 
 /// The text of each token from `from` on, without what the first of them still spell of the prompt.
-fn texts(text: &Text, list: &[Token], from: usize, response: &Response) -> Result<Vec<String>> {
+fn texts(text: &TextCodec, list: &[Token], from: usize, response: &Response) -> Result<Vec<String>> {
     let mut detokenizer = text.detokenizer(&list[..from]);
     let mut texts = list[from..].iter().map(|&id| detokenizer.push(id)).collect::<wsd_core::Result<Vec<_>>>()?;
     if let Some(last) = texts.last_mut() {

@@ -11,7 +11,7 @@ use wsd::serve::{App, Keys, serve};
 use wsd_core::{Error, Role};
 
 use super::output::note;
-use super::{Ending, Look};
+use super::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +36,7 @@ pub(crate) struct ServeCommand {
     settings: Partial,
 }
 
-pub(crate) async fn run(mut args: ServeCommand, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(mut args: ServeCommand, look: &GlobalArgs) -> Result<Ending> {
     args.settings.serve = args.serve;
     let partial = args.settings.clone().or(Partial::load(look.config.as_deref())?);
     let seed = partial.sampling.seed;

@@ -20,7 +20,7 @@ use wsd_nn::train::{
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 
 use super::output::note;
-use super::{Ending, Look};
+use super::{Ending, GlobalArgs};
 use examples::Examples;
 use run_file::RunFile;
 
@@ -63,7 +63,7 @@ struct RunArgs {
     resume: bool,
 }
 
-pub(crate) async fn run(args: TrainArgs, look: &Look) -> Result<Ending> {
+pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
     let (name, args) = match args.what {
         What::Pretrain(args) => ("pretrain", args),
         What::Sft(args) => ("sft", args),
@@ -100,7 +100,7 @@ struct Source {
 }
 
 impl Source {
-    fn open(file: &RunFile, look: &Look) -> Result<Self> {
+    fn open(file: &RunFile, look: &GlobalArgs) -> Result<Self> {
         let model = &file.model;
         if let (Some(config), Some(folder)) = (&model.config, &model.tokenizer) {
             let checkpoint = Checkpoint::untrained(config.clone(), folder)?;

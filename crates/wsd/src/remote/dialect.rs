@@ -93,7 +93,7 @@ pub(super) struct Facts {
     /// The ways in which it might score, the best first; each is tried before it is used.
     pub(super) ways: &'static [Way],
     /// To score a whole prompt it computes the list from its beginning.
-    pub(super) rereads: bool,
+    pub(super) rescores_from_start: bool,
     /// Continuations come as a stream; else as one reply.
     pub(super) streams: bool,
     /// At most this many tokens are asked for in one continuation; the next goes on from there.

@@ -4,7 +4,7 @@ mod reading;
 mod trials;
 
 use serde_json::Value;
-use wsd_core::{Caps, Card, Habits, Text};
+use wsd_core::{Caps, Card, Cost, TextCodec};
 
 use super::dialect::{DIALECTS, Dialect, Post, Way};
 use super::fault::Fault;
@@ -19,7 +19,7 @@ const UNKNOWN_MAX_LEN: usize = 4096;
 /// What is known of a model after the probe.
 pub(super) struct Found {
     pub(super) card: Card,
-    pub(super) text: Text,
+    pub(super) text: TextCodec,
     pub(super) model: String,
     pub(super) dialect: &'static dyn Dialect,
     pub(super) way: Option<Way>,
@@ -117,7 +117,9 @@ impl Probe<'_> {
             return Err(self.fault("trying to score", reason).into());
         }
         let scores = match way {
-            Some(Way::Prompt) if dialect.facts().rereads => "it scores, reading everything anew at each call",
+            Some(Way::Prompt) if dialect.facts().rescores_from_start => {
+                "it scores, reading everything anew at each call"
+            }
             Some(Way::Prompt | Way::Rows) => "it scores from its cache",
             Some(Way::Forced { .. }) => "it scores one token per call, exactly, by teacher forcing",
             None => "it does not score",
@@ -138,7 +140,10 @@ impl Probe<'_> {
             max_len: max_len.unwrap_or(UNKNOWN_MAX_LEN),
             vocab,
             caps: Caps { score: way.is_some(), logits: false },
-            habits: Habits { elsewhere: true, rereads: dialect.facts().rereads && way == Some(Way::Prompt) },
+            cost: Cost {
+                is_remote: true,
+                rescores_from_start: dialect.facts().rescores_from_start && way == Some(Way::Prompt),
+            },
             end_tokens: reading.end_tokens,
         };
         Ok(Found { card, text: reading.text, model, dialect, way, notes: vec![note] })

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
-use wsd_core::{Plan, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_core::{Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
 
 use super::Shared;
 use super::asking::{Asking, Dialogue};
@@ -83,13 +83,13 @@ impl Session for Remote {
 
     async fn warm(&mut self) -> Result<()> {
         // Where scoring reads no cache there is nothing to be made ready for it.
-        if self.shared.card.habits.rereads || !self.shared.card.caps.score || self.tokens.len() < 2 {
+        if self.shared.card.cost.rescores_from_start || !self.shared.card.caps.score || self.tokens.len() < 2 {
             return Ok(());
         }
         self.scores(self.tokens.len() - 1, 0).await.map(drop)
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Plan) -> BoxStream<'a, Result<Step>> {
+    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>> {
         let asking = Asking::new(self.shared.clone(), "continuing");
         let writing = Writing {
             session: self,
@@ -126,7 +126,7 @@ impl Session for Remote {
 /// A continuation under way: one request after another until it has its tokens, each going on where the last one ended.
 struct Writing<'a> {
     session: &'a mut Remote,
-    plan: &'a Plan,
+    plan: &'a Generation,
     asking: Asking,
     /// Tokens still wanted.
     left: usize,

@@ -143,7 +143,7 @@ impl TextAsk {
         let engine = self.ask.speaker();
         let mut list = TextLogprobs::new(engine.as_ref(), top);
         let mut offset = 0;
-        let mut detokenizer = engine.text().detokenizer(&[]);
+        let mut detokenizer = engine.codec().detokenizer(&[]);
         // Where the tokenizer fails on a token, its place is all that is lost.
         let mut length = |token| detokenizer.push(token).map_or(0, |text| text.chars().count());
         if let Some(first) = echo.first {
@@ -196,7 +196,7 @@ fn crossing(app: &App, ask: &Ask, prompt: &Prompt) -> Result<Prompt, ApiError> {
         return Ok(prompt.clone());
     }
     let engine = ask.speaker();
-    let (vocab, text) = (engine.card().vocab, engine.text());
+    let (vocab, text) = (engine.card().vocab, engine.codec());
     if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocab) {
         return Err(Error::TokenRange { engine: engine.card().name.clone(), token, limit: vocab }.into());
     }
@@ -212,14 +212,14 @@ fn crossing(app: &App, ask: &Ask, prompt: &Prompt) -> Result<Prompt, ApiError> {
 
 /// A prompt's text and, where asked for, the log-probability of each of its tokens after the first.
 async fn echo(engine: &dyn Engine, prompt: &Prompt, logprobs: Option<usize>) -> Result<Echo, ApiError> {
-    let rendered = engine.text().render(prompt)?;
+    let rendered = engine.codec().render(prompt)?;
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens > limit {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit }.into());
     }
     let text = match prompt {
         Prompt::Raw(text) => text.clone(),
-        _ => engine.text().tokenizer().decode(&rendered.tokens)?,
+        _ => engine.codec().tokenizer().decode(&rendered.tokens)?,
     };
     let mut session = engine.open(&rendered.tokens).await?;
     let scored = match logprobs {

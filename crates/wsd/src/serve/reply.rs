@@ -17,7 +17,7 @@ pub(super) fn logprob(value: f64) -> f64 {
 
 /// A token's own text, whatever stands around it; the name of a special one.
 pub(super) fn spell(engine: &dyn Engine, token: Token) -> String {
-    let (text, vocabulary) = (engine.text(), engine.text().tokenizer().vocabulary());
+    let (text, vocabulary) = (engine.codec(), engine.codec().tokenizer().vocabulary());
     let piece = || vocabulary.pieces.get(token as usize).cloned().flatten().unwrap_or_default();
     if vocabulary.is_special(token) {
         return piece();

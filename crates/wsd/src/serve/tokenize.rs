@@ -42,9 +42,9 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
     let pieces = fields.take("return_token_strs")?.unwrap_or(false);
     let text = fields.take::<String>("prompt")?;
     let tokens = match text {
-        Some(text) if special => engine.text().render(&Prompt::Raw(text))?.tokens,
-        Some(text) => engine.text().tokenizer().encode(&text)?,
-        None => engine.text().render(&super::chat::prompt(app, &mut fields)?)?.tokens,
+        Some(text) if special => engine.codec().render(&Prompt::Raw(text))?.tokens,
+        Some(text) => engine.codec().tokenizer().encode(&text)?,
+        None => engine.codec().render(&super::chat::prompt(app, &mut fields)?)?.tokens,
     };
     fields.finish()?;
     let mut reply = json!({"count": tokens.len(), "max_model_len": engine.card().max_len, "tokens": tokens});
@@ -58,7 +58,7 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
 pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let engine = speaker(&app, &mut Fields::new(json!({}), "")?)?;
     let name = |token: Token| super::reply::spell(engine.as_ref(), token);
-    let bos = engine.text().render(&Prompt::Raw("a".into()))?.bos;
+    let bos = engine.codec().render(&Prompt::Raw("a".into()))?.bos;
     let eos = engine.card().end_tokens.first();
     Ok(Json(json!({
         "tokenizer_class": "wsd", "bos_token": bos.map(name), "eos_token": eos.map(|&token| name(token)),
@@ -83,5 +83,5 @@ fn text(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
     if let Some(&token) = tokens.iter().find(|&&token| token as usize >= limit) {
         return Err(Error::TokenRange { engine: engine.card().name.clone(), token, limit }.into());
     }
-    Ok(json!({"prompt": engine.text().tokenizer().decode(&tokens)?}))
+    Ok(json!({"prompt": engine.codec().tokenizer().decode(&tokens)?}))
 }

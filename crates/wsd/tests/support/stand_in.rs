@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use wsd_core::{Engine, Plan, Sampled, Sampling, Step, Stop, Token};
+use wsd_core::{Engine, Generation, Sampled, Sampling, Step, Stop, Token};
 
 /// Whose manners it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -472,8 +472,8 @@ impl Ask {
         }
     }
 
-    fn plan(&self) -> Plan {
-        Plan { max_tokens: self.max_tokens.max(1), sampling: self.sampling, top_logprobs: self.top }
+    fn plan(&self) -> Generation {
+        Generation { max_tokens: self.max_tokens.max(1), sampling: self.sampling, top_logprobs: self.top }
     }
 }
 
@@ -521,7 +521,7 @@ fn event(kind: Kind, ask: &Ask, so_far: &[Sampled], new: Option<&Sampled>, stop:
 /// The whole reply to a request that is no stream.
 async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &Request) -> (u16, Value) {
     let body = &request.body;
-    let (card, tokenizer) = (engine.card(), engine.text().tokenizer());
+    let (card, tokenizer) = (engine.card(), engine.codec().tokenizer());
     let owner = match kind {
         Kind::Vllm => "vllm",
         Kind::SgLang => "sglang",
@@ -601,7 +601,7 @@ async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value
     let ask = Ask::of(Kind::LlamaServer, body);
     let named = |(id, p): &(Token, f64)| json!({"id": id, "token": "x", "bytes": [120], "logprob": p});
     if body["logit_bias"].is_array() {
-        let plan = Plan { max_tokens: 1, ..ask.plan() };
+        let plan = Generation { max_tokens: 1, ..ask.plan() };
         let mut session = engine.open(&ask.list).await.unwrap();
         let step = session.generate(&plan).next().await.unwrap().unwrap();
         let top = match step {
@@ -634,7 +634,7 @@ async fn text_completion(engine: &dyn Engine, body: &Value, echoes: bool) -> Val
         values.splice(0..0, std::iter::once(Value::Null).chain(scored.iter().map(|scored| json!(scored.logprob))));
         names.splice(0..0, ask.list.iter().map(|id| format!("token_id:{id}")));
     }
-    let text = engine.text().tokenizer().decode(&ids).unwrap();
+    let text = engine.codec().tokenizer().decode(&ids).unwrap();
     let logprobs =
         if body["logprobs"].is_u64() { json!({"token_logprobs": values, "tokens": names}) } else { Value::Null };
     json!({"choices": [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason(Some(stop))}]})

@@ -14,7 +14,7 @@ use wsd::process;
 
 use super::table::{aligned, median, short};
 use crate::cli::output::Output;
-use crate::cli::{Ending, Look};
+use crate::cli::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -85,7 +85,7 @@ struct Subject {
     step_bytes: usize,
 }
 
-pub(super) fn run(bench: &EngineBench, look: &Look) -> Result<Ending> {
+pub(super) fn run(bench: &EngineBench, look: &GlobalArgs) -> Result<Ending> {
     if let Some(folder) = &bench.save {
         let shape = Shape::find(&bench.model).with_context(|| format!("`{}` is no shape to be saved", bench.model))?;
         let recipe = Recipe { seed: SEED, agreement: bench.agreement };

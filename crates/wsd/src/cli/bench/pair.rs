@@ -12,7 +12,7 @@ use wsd_core::{Job, Models, Options, Recipe, Token, Trace};
 use self::report::Report;
 use crate::cli::output::Output;
 use crate::cli::prompt::of_text;
-use crate::cli::{Ending, Look};
+use crate::cli::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -96,7 +96,7 @@ struct Subject {
     jobs: Vec<Job>,
 }
 
-pub(super) async fn run(mut bench: PairBench, look: &Look) -> Result<Ending> {
+pub(super) async fn run(mut bench: PairBench, look: &GlobalArgs) -> Result<Ending> {
     bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
     // All answer the same prompts, and each is to compute them.
     bench.settings.models.prefix_cache_tokens.get_or_insert(0);
@@ -120,7 +120,7 @@ pub(super) async fn run(mut bench: PairBench, look: &Look) -> Result<Ending> {
 }
 
 impl Subject {
-    fn new(bench: &PairBench, settings: &Settings, look: &Look) -> Result<Self> {
+    fn new(bench: &PairBench, settings: &Settings, look: &GlobalArgs) -> Result<Self> {
         let models = models::load(settings, bench.agreement, look)?;
         let texts = match bench.prompt.as_slice() {
             [] => QUESTIONS.map(str::to_owned).to_vec(),

@@ -15,7 +15,7 @@ use self::library::Library;
 use self::load::{Load, Target, drive};
 use self::report::{Figures, table};
 use crate::cli::output::Output;
-use crate::cli::{Ending, Look};
+use crate::cli::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -78,7 +78,7 @@ impl Asks {
 /// Tokens in an answer where nothing is said: enough to see a pace, few enough not to wait long.
 const MAX_TOKENS: usize = 64;
 
-pub(super) async fn run(mut bench: ServeBench, look: &Look) -> Result<Ending> {
+pub(super) async fn run(mut bench: ServeBench, look: &GlobalArgs) -> Result<Ending> {
     bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
     let loads = bench.loads()?;
     let settings = look.settings(bench.settings.clone())?;

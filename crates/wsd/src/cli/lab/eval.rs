@@ -13,7 +13,7 @@ use wsd::models;
 use wsd_core::{Engine, Models, Prompt, Recipe, Role};
 
 use super::super::progress::Rows;
-use super::super::{Ending, Look, note};
+use super::super::{Ending, GlobalArgs, note};
 use super::report;
 
 pub(super) const EXAMPLES: &str = "\
@@ -88,7 +88,7 @@ impl EvalArgs {
     }
 }
 
-pub(super) async fn run(mut args: EvalArgs, look: &Look) -> Result<Ending> {
+pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending> {
     if args.settings.decode.strategy.is_some() {
         bail!("`--strategy` chooses one, and this compares systems\n  hint: use --systems");
     }
@@ -137,7 +137,7 @@ async fn measure(
     mut contest: Contest,
     entrants: &[Entrant],
     folder: &RunFolder,
-    look: &Look,
+    look: &GlobalArgs,
 ) -> Result<()> {
     let progress = |name: &str, contest: &Contest| {
         if !look.quiet {
@@ -186,7 +186,7 @@ fn tuned(
     args: &EvalArgs,
     settings: &Settings,
     sessions: usize,
-    look: &Look,
+    look: &GlobalArgs,
 ) -> Result<Option<(String, Arc<dyn Engine>)>> {
     let Some(name) = args.tuned.clone() else { return Ok(None) };
     let mut settings = settings.clone();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wsd::lab::world::{Item, Pair, World, deduplicated};
 use wsd_nn::train::write_whole;
 
-use super::super::{Ending, Look, note};
+use super::super::{Ending, GlobalArgs, note};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -66,7 +66,7 @@ fn counted(values: impl Iterator<Item = impl Serialize>) -> BTreeMap<String, usi
     counts
 }
 
-pub(super) fn run(args: &PairsArgs, look: &Look) -> Result<Ending> {
+pub(super) fn run(args: &PairsArgs, look: &GlobalArgs) -> Result<Ending> {
     let mut items: Vec<(Item, Vec<String>)> = Vec::new();
     let mut places = HashMap::new();
     for path in &args.answers {

@@ -8,7 +8,7 @@ use wsd::lab::eval::RunFolder;
 use wsd::lab::report::{Run, report};
 
 use super::super::output::Output;
-use super::super::{Ending, Look, note};
+use super::super::{Ending, GlobalArgs, note};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ pub(crate) struct ReportArgs {
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &ReportArgs, look: &Look) -> Result<Ending> {
+pub(super) fn run(args: &ReportArgs, look: &GlobalArgs) -> Result<Ending> {
     let out = match (&args.out, &args.runs[..]) {
         (Some(out), _) | (None, [out]) => out,
         _ => bail!("several runs need a folder for their report\n  hint: name one with --out"),
@@ -36,7 +36,7 @@ pub(super) fn run(args: &ReportArgs, look: &Look) -> Result<Ending> {
 }
 
 /// Write the report on some runs and print its table.
-pub(super) fn write(runs: &[PathBuf], out: &Path, look: &Look) -> Result<Ending> {
+pub(super) fn write(runs: &[PathBuf], out: &Path, look: &GlobalArgs) -> Result<Ending> {
     let read = runs.iter().map(|path| {
         let run = Run::read(&RunFolder::new(path)).with_context(|| path.display().to_string())?;
         if run.samples.is_empty() {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use wsd::lab::world::{Release, World};
 
-use super::super::{Ending, Look, note};
+use super::super::{Ending, GlobalArgs, note};
 
 #[derive(Args, Debug)]
 pub(crate) struct WorldArgs {
@@ -21,7 +21,7 @@ pub(crate) struct WorldArgs {
     documents: usize,
 }
 
-pub(super) fn run(args: &WorldArgs, look: &Look) -> Result<Ending> {
+pub(super) fn run(args: &WorldArgs, look: &GlobalArgs) -> Result<Ending> {
     let world = World::new(args.seed);
     let release = Release { documents: args.documents, ..Release::default() };
     release.write(&world, &args.out).with_context(|| args.out.display().to_string())?;

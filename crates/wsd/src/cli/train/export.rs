@@ -8,7 +8,7 @@ use wsd::hub::{self, HubOptions};
 use wsd_nn::{Checkpoint, Format};
 
 use super::super::output::note;
-use super::super::{Ending, Look};
+use super::super::{Ending, GlobalArgs};
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
@@ -23,7 +23,7 @@ pub(super) struct ExportArgs {
     dtype: Format,
 }
 
-pub(super) fn run(args: &ExportArgs, look: &Look) -> Result<Ending> {
+pub(super) fn run(args: &ExportArgs, look: &GlobalArgs) -> Result<Ending> {
     let path = hub::resolve(&args.model, &HubOptions::from_env(), look.progress().as_mut())?;
     let checkpoint = Checkpoint::open(&path)?;
     checkpoint.save_gguf(&args.output, args.dtype)?;

@@ -24,7 +24,7 @@ const FACTS: Facts = Facts {
     name: "llama-server",
     owner: Some("llamacpp"),
     ways: &[Way::Forced { width: WIDTH, harmless: 0 }],
-    rereads: false,
+    rescores_from_start: false,
     streams: false,
     slice: SLICE,
 };

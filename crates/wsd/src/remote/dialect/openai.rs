@@ -17,7 +17,7 @@ const FACTS: Facts = Facts {
     name: "OpenAI-like service",
     owner: None,
     ways: &[Way::Prompt],
-    rereads: true,
+    rescores_from_start: true,
     streams: false,
     slice: SLICE,
 };

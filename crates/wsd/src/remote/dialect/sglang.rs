@@ -16,7 +16,7 @@ const FACTS: Facts = Facts {
     name: "SGLang",
     owner: Some("sglang"),
     ways: &[Way::Prompt],
-    rereads: false,
+    rescores_from_start: false,
     streams: true,
     slice: SLICE,
 };

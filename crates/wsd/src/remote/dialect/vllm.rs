@@ -19,7 +19,7 @@ const FACTS: Facts = Facts {
     name: "vLLM",
     owner: Some("vllm"),
     ways: &[Way::Prompt, Way::Rows],
-    rereads: true,
+    rescores_from_start: true,
     streams: true,
     slice: usize::MAX,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use wsd_core::{ChatTemplate, Specials, Template, Text, Token};
+use wsd_core::{ChatTemplate, Specials, Template, TextCodec, Token};
 use wsd_nn::{Checkpoint, TemplateChoice};
 
 use super::{Failed, Greeting, PLAIN, Probe};
@@ -31,7 +31,7 @@ const TELLING: [&str; 12] = [
 
 /// A model's text side, and what its files say beside it.
 pub(super) struct Reading {
-    pub(super) text: Text,
+    pub(super) text: TextCodec,
     pub(super) end_tokens: Vec<Token>,
     pub(super) vocab: Option<usize>,
     pub(super) max_len: Option<usize>,
@@ -112,7 +112,7 @@ impl Probe<'_> {
         let (end_tokens, chat_bos) = (one(&specials.eos).into_iter().collect(), one(&specials.bos).or(bos));
         let template = self.server_template(greeting, specials);
         let template = template.map_err(|error| self.fault(phase, error.to_string()))?;
-        let text = Text::new(&greeting.model, Arc::new(tokenizer), template, chat_bos, bos);
+        let text = TextCodec::new(&greeting.model, Arc::new(tokenizer), template, chat_bos, bos);
         let about = "the server's own tokenizer, asked for every text: a local one (--base-tokenizer, --draft-tokenizer) is faster".into();
         Ok(Reading { text, end_tokens, vocab: None, max_len: None, about })
     }
@@ -129,7 +129,7 @@ impl Probe<'_> {
     }
 
     /// Both must give the same ids, or text would be scored that nobody wrote.
-    async fn compare_tokenizers(&self, greeting: &Greeting, text: &Text) -> Result<String, Failed> {
+    async fn compare_tokenizers(&self, greeting: &Greeting, text: &TextCodec) -> Result<String, Failed> {
         let phase = "comparing its tokenizer with the local one";
         for sample in TELLING {
             let Some(post) = greeting.dialect.tokenize(&greeting.model, sample, false) else {

@@ -10,7 +10,7 @@ use wsd::nn::shapes::{Recipe, Shape};
 use wsd::nn::{Format, LoadOptions, Local};
 use wsd_core::{Engine, Models, Prompt, Role, Token};
 
-use crate::cli::Look;
+use crate::cli::GlobalArgs;
 use crate::cli::bench::engine::SEED;
 
 /// Whether both names are those of shapes.
@@ -23,7 +23,7 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
 }
 
 /// Both models. A random draft agrees with a random base on a share of all tokens.
-pub(super) fn load(settings: &Settings, agreement: f64, look: &Look) -> Result<Models> {
+pub(super) fn load(settings: &Settings, agreement: f64, look: &GlobalArgs) -> Result<Models> {
     match [&settings.base, &settings.draft].map(shape) {
         [Some(base), Some(draft)] => Ok(Models {
             base: Some(random(base, &settings.base, 1.0)?),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
-use wsd_core::{Bridge, Job, Models, Options, Plan, Role, Session, Step, Token};
+use wsd_core::{Bridge, Generation, Job, Models, Options, Role, Session, Step, Token};
 
 use super::Answered;
 
@@ -12,12 +12,12 @@ use super::Answered;
 pub(super) async fn answer(models: &Models, options: &Options, job: &Job) -> Result<Answered> {
     let started = Instant::now();
     let (draft, base) = models.draft.as_ref().zip(models.base.as_ref()).context("both models are there")?;
-    let (draft_prompt, prompt) = (draft.text().render(&job.prompt)?, base.text().render(&job.prompt)?);
+    let (draft_prompt, prompt) = (draft.codec().render(&job.prompt)?, base.codec().render(&job.prompt)?);
     let mut session = draft.open(&draft_prompt.tokens).await?;
     let drafted = write(session.as_mut(), job, Role::Draft, options.max_draft_tokens).await?;
     drop(session);
 
-    let edit = Bridge::new(draft.text(), base.text(), &draft_prompt, &prompt).push(&drafted, true)?;
+    let edit = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt).push(&drafted, true)?;
     let mut list = [&prompt.tokens[..edit.keep], &edit.append].concat();
     list.truncate(base.card().max_len);
     let logprobs = base.open(&list).await?.score(edit.keep).await?;
@@ -32,7 +32,7 @@ pub(super) async fn answer(models: &Models, options: &Options, job: &Job) -> Res
 }
 
 async fn write(session: &mut dyn Session, job: &Job, by: Role, max_tokens: usize) -> Result<Vec<Token>> {
-    let plan = Plan { max_tokens, sampling: job.sampling.of(by), top_logprobs: 0 };
+    let plan = Generation { max_tokens, sampling: job.sampling.of(by), top_logprobs: 0 };
     let (mut written, mut steps) = (Vec::new(), session.generate(&plan));
     while let Some(Step::Token(sampled)) = steps.next().await.transpose()? {
         written.push(sampled.token);

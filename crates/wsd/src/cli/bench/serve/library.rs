@@ -10,7 +10,7 @@ use wsd_core::{Event, Job, Strategy};
 
 use super::Asks;
 use super::load::Sample;
-use crate::cli::Look;
+use crate::cli::GlobalArgs;
 use crate::cli::generate::strategy;
 use crate::cli::prompt::of_text;
 
@@ -21,7 +21,7 @@ pub(super) struct Library {
 }
 
 impl Library {
-    pub(super) fn load(asks: &Asks, settings: &Settings, max_sessions: usize, look: &Look) -> Result<Self> {
+    pub(super) fn load(asks: &Asks, settings: &Settings, max_sessions: usize, look: &GlobalArgs) -> Result<Self> {
         let jobs = asks.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
         Ok(Self { strategy: strategy(settings, max_sessions, look)?, jobs: jobs.collect::<Result<_>>()? })
     }
