@@ -1,4 +1,5 @@
-//! The answer being written: tokens in, events out, nothing let out that a stop string may still take back.
+//! The answer being written: tokens in, events out. Text that may still become a stop string is held
+//! back.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use crate::{
     Call, Detokenizer, Event, FinishReason, Handover, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
 };
 
-/// Whether to go on after a token.
+/// The state of an answer after a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Flow {
@@ -19,7 +20,7 @@ pub enum Flow {
     Done(FinishReason),
 }
 
-/// Collects the tokens of one answer, turns them into text, watches stop strings and the limit, and sends events on.
+/// The answer being written: it decodes tokens, watches stop strings and the limit, and sends events.
 #[derive(Debug)]
 pub struct Answer {
     events: mpsc::Sender<Result<Event>>,
@@ -27,9 +28,9 @@ pub struct Answer {
     max_tokens: usize,
     written: usize,
     detokenizer: Option<Detokenizer>,
-    /// Bytes of the prompt that the first tokens still spell.
+    /// Bytes at the start of the text that belong to the prompt.
     skip: usize,
-    /// Tokens and hand-overs whose text may still turn out to be a stop string.
+    /// Tokens and hand-overs whose text may still become a stop string.
     held: VecDeque<Event>,
     held_text: String,
 }
@@ -52,22 +53,23 @@ impl Answer {
 
     /// Tokens that may still be written.
     #[must_use]
-    pub fn room(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.max_tokens - self.written
     }
 
-    /// Say how long the prompt is.
+    /// Reports the length of the prompt, in tokens.
     pub async fn prompt(&mut self, tokens: usize) {
         self.send(Event::Prompt { tokens }).await;
     }
 
-    /// The tokens that follow continue `context`; the first `skip` bytes of their text belong to the prompt.
+    /// Starts decoding tokens that continue `context`; the first `skip` bytes of their text belong to the
+    /// prompt.
     pub fn begin(&mut self, text: &TextCodec, context: &[Token], skip: usize) {
         self.detokenizer = Some(text.detokenizer(context));
         self.skip = skip;
     }
 
-    /// Write one token; its text is filled in here.
+    /// Writes one token; its text is filled in here.
     ///
     /// # Errors
     /// Those of the tokenizer.
@@ -86,17 +88,17 @@ impl Answer {
         self.held.push_back(Event::Token(record));
         match self.stops.look(&self.held_text) {
             StopMatch::Cut(at) => {
-                self.let_out(at, true).await;
+                self.release(at, true).await;
                 Ok(Flow::Done(FinishReason::Stop))
             }
             StopMatch::Hold(at) => {
-                self.let_out(at, false).await;
+                self.release(at, false).await;
                 if self.written < self.max_tokens { Ok(Flow::More) } else { Ok(Flow::Done(FinishReason::Length)) }
             }
         }
     }
 
-    /// The base takes over after the last token.
+    /// Reports that the base takes over after the last token.
     pub async fn handover(&mut self, handover: Handover) {
         if self.held.is_empty() {
             self.send(Event::Handover(handover)).await;
@@ -105,22 +107,22 @@ impl Answer {
         }
     }
 
-    /// Record what an engine was asked.
+    /// Reports a call of an engine.
     pub async fn call(&mut self, call: Call) {
         self.send(Event::Call(call)).await;
     }
 
-    /// End the answer: what was held goes out, up to a stop string. A character that is still incomplete is not text.
+    /// Ends the answer: held events are sent, up to a stop string. An incomplete character is dropped.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
         let cut = self.stops.last_look(&self.held_text);
-        self.let_out(cut.unwrap_or(usize::MAX), cut.is_some()).await;
+        self.release(cut.unwrap_or(usize::MAX), cut.is_some()).await;
         let reason = if cut.is_some() { FinishReason::Stop } else { reason };
         self.send(Event::Done(reason)).await;
     }
 
-    /// Send held events whose text ends within the first `at` bytes of the held text; with `cut`, shorten the one that
-    /// straddles it and forget the rest.
-    async fn let_out(&mut self, at: usize, cut: bool) {
+    /// Sends the held events whose text ends within the first `at` bytes of the held text. With `cut`, the
+    /// token across that position is shortened and the rest dropped.
+    async fn release(&mut self, at: usize, cut: bool) {
         let mut end = 0;
         while let Some(event) = self.held.front() {
             if let Event::Token(token) = event {
@@ -148,7 +150,7 @@ impl Answer {
         }
     }
 
-    /// A reader that has gone away is noticed when its stream, and with it this future, is dropped.
+    /// Sends an event. A receiver that is gone is no error: dropping its stream drops this future too.
     async fn send(&mut self, event: Event) {
         let _ = self.events.send(Ok(event)).await;
     }

@@ -4,7 +4,7 @@
 //! encoding the prompt and the whole drafted text at once gives. A token that later text could still change is held back
 //! until it is settled ([`Tokenizer::settled`](crate::Tokenizer::settled)), so nothing is ever taken back.
 
-use crate::{Detokenizer, Rendered, Result, TextCodec, Token};
+use crate::{Detokenizer, Rendered, Result, TextCodec, Token, common_prefix};
 
 /// How the base's list changes: keep the first `keep` tokens, then append.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl<'a> Bridge<'a> {
                 }
                 let answer = &whole[self.prompt.text.len()..upto];
                 let want = self.base.encode_after(self.prompt, answer)?;
-                let common = self.list.iter().zip(&want).take_while(|(a, b)| a == b).count();
+                let common = common_prefix(&self.list, &want);
                 let first = *spelled == 0;
                 let edit = if first || common == self.list.len() {
                     Edit { keep: common, append: want[common..].to_vec() }
@@ -142,7 +142,7 @@ fn first_ids(base: &TextCodec, prompt: &Rendered, ids: &[Token]) -> Result<Edit>
             break;
         }
         let want = base.encode_after(prompt, text.trim_start())?;
-        let keep = prompt.tokens.iter().zip(&want).take_while(|(a, b)| a == b).count();
+        let keep = common_prefix(&prompt.tokens, &want);
         return Ok(Edit { keep, append: [&want[keep..], rest].concat() });
     }
     Ok(Edit { keep, append: ids.to_vec() })

@@ -1,42 +1,45 @@
 //! Engines and sessions: a session is a token list that you may edit, then ask about.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::{Error, Result, Sampling, TextCodec, likeliest};
-
-/// A token id in some model's vocabulary.
-pub type Token = u32;
+use crate::{Error, Result, Sampling, TextCodec, Token, likeliest};
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
 
-/// The two models of Weak-to-Strong Decoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The small aligned model that opens the answer.
-    Draft,
-    /// The large model that scores the opening and finishes the answer.
-    Base,
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Draft => "draft",
-            Self::Base => "base",
-        })
-    }
-}
-
-/// What an engine can do beyond generating.
+/// The abilities of an engine besides generating.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps {
     /// Log-probabilities of given tokens ([`Session::score`]).
     pub score: bool,
     /// Whole rows of log-probabilities ([`Session::logits`]).
     pub logits: bool,
+    /// The tokens it would choose at given positions ([`Session::choices`]).
+    pub choices: bool,
+}
+
+impl Caps {
+    /// Generation alone.
+    pub const GENERATE: Self = Self { score: false, logits: false, choices: false };
+
+    /// Every ability with its description.
+    fn list(self) -> [(bool, &'static str); 3] {
+        [
+            (self.score, "log-probabilities of given tokens"),
+            (self.logits, "whole rows of logits"),
+            (self.choices, "its choices at given positions"),
+        ]
+    }
+
+    /// Describes the first of these abilities that is not among `given`.
+    pub(crate) fn lacking(self, given: Self) -> Option<&'static str> {
+        let pairs = self.list().into_iter().zip(given.list());
+        pairs.into_iter().find_map(|((needed, about), (given, _))| (needed && !given).then_some(about))
+    }
 }
 
 /// How an engine is best asked. It changes the cost of an answer and no token of it.
@@ -63,6 +66,19 @@ pub struct Card {
     pub cost: Cost,
     /// Tokens that end a text.
     pub end_tokens: Vec<Token>,
+}
+
+impl Card {
+    /// Checks that every token is in the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::TokenRange`] names the first one outside.
+    pub fn check(&self, tokens: &[Token]) -> Result<()> {
+        match tokens.iter().find(|&&token| token as usize >= self.vocab) {
+            Some(&token) => Err(Error::TokenRange { engine: self.name.clone(), token, limit: self.vocab }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One request to continue a session.
@@ -119,6 +135,25 @@ pub enum Step {
     End(Stop),
 }
 
+/// The tokens of one generation, collected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The tokens, which are now at the end of the session's list.
+    pub tokens: Vec<Sampled>,
+    /// Why the generation ended.
+    pub stop: Stop,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+}
+
+impl Written {
+    /// The token ids alone.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Token> {
+        self.tokens.iter().map(|sampled| sampled.token).collect()
+    }
+}
+
 /// A model that can be asked.
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -173,7 +208,7 @@ pub trait Session: Send {
 
     /// Sample onto the end of the list. The stream ends with [`Step::End`] and may be dropped at any token: the list then
     /// holds what was yielded.
-    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>>;
+    fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>>;
 
     /// `ln p(tokens[i] | tokens[..i])` for every `i >= from`, under the plain softmax. `from` is at least 1.
     ///
@@ -199,7 +234,7 @@ pub trait Session: Send {
     ///
     /// # Errors
     /// As [`Session::score`].
-    async fn choices(&mut self, _from: usize, _plan: &Generation) -> Result<Vec<Step>> {
+    async fn choices(&mut self, _from: usize, _generation: &Generation) -> Result<Vec<Step>> {
         Err(Error::Engine { engine: "the engine".into(), message: "it does not say what it would choose".into() })
     }
 
@@ -208,4 +243,24 @@ pub trait Session: Send {
     /// # Errors
     /// As [`Session::score`].
     async fn logits(&mut self, from: usize) -> Result<Vec<Row>>;
+}
+
+impl dyn Session + '_ {
+    /// Runs a generation to its end and collects its tokens.
+    ///
+    /// # Errors
+    /// Those of [`Session::generate`].
+    pub async fn write(&mut self, generation: &Generation) -> Result<Written> {
+        let started = Instant::now();
+        let (mut tokens, mut stop) = (Vec::new(), Stop::Length);
+        let mut steps = self.generate(generation);
+        while let Some(step) = steps.next().await {
+            match step? {
+                Step::Token(sampled) => tokens.push(sampled),
+                Step::End(end) => stop = end,
+            }
+        }
+        drop(steps);
+        Ok(Written { tokens, stop, seconds: started.elapsed().as_secs_f64() })
+    }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong, in words a user can act on.
 
-use crate::{Role, Token};
+use crate::{Seat, Token};
 
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,16 +15,16 @@ pub enum Error {
         strategy: &'static str,
         /// The engine's name.
         engine: String,
-        /// What it lacks.
-        need: &'static str,
+        /// The ability it lacks.
+        need: String,
     },
     /// A strategy needs a model that was not given.
-    #[error("strategy `{strategy}` needs a {role} model\n  hint: name one with --{role}")]
+    #[error("strategy `{strategy}` needs a {seat} model\n  hint: name one with {}", .seat.option())]
     MissingModel {
         /// The strategy that was asked for.
         strategy: &'static str,
         /// The model it lacks.
-        role: Role,
+        seat: Seat,
     },
     /// No strategy has this name.
     #[error("there is no strategy `{name}`\n  hint: known are {known}")]
@@ -35,12 +35,12 @@ pub enum Error {
         known: String,
     },
     /// A setting outside its limits.
-    #[error("`{name}` must be {limit}, given: {value}")]
+    #[error("`{name}` must be {limit}, got {value}")]
     Setting {
         /// The setting, as the command line and the server spell it.
         name: &'static str,
         /// What is allowed.
-        limit: &'static str,
+        limit: String,
         /// What was given.
         value: String,
     },

@@ -4,10 +4,25 @@
 //! `p[i + 1 - w..=i]` is at least `g`; the first such position is where the base takes over (arXiv 2506.07434, and the
 //! authors' `get_accept_index`). Here it is computed as `mean(ln p) >= ln g`, which neither underflows nor loses ties.
 
-use crate::{Error, Result};
+use crate::{Result, Setting, Values};
 
 /// Two logarithms nearer than this are taken for equal, so that a tie in the product form is one here too.
 const TIE: f64 = 1e-12;
+
+/// The setting for the window's length.
+pub static WINDOW: Setting =
+    Setting::integer("window", "Tokens in the window that the base judges the draft by", 1..=4096)
+        .with_default_integer(6)
+        .with_placeholder("TOKENS");
+
+/// The setting for the geometric mean that the window must reach.
+pub static THRESHOLD: Setting = Setting::number(
+    "threshold",
+    "The base takes over once the window's geometric mean probability reaches this",
+    0.0..=1.0,
+)
+.with_default_number(0.8)
+.with_placeholder("P");
 
 /// Window length and threshold of the switch, within their limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,18 +34,15 @@ pub struct Rule {
 impl Default for Rule {
     /// The paper's window of 6 tokens and threshold of 0.8.
     fn default() -> Self {
-        Self { window: 6, threshold: 0.8 }
+        Self::from_values(&Values::default())
     }
 }
 
 impl Rule {
-    /// The longest window that is taken.
-    pub const MAX_WINDOW: usize = 4096;
-
     /// A rule of `window` tokens and `threshold`, a probability.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a window of 0 or above [`Rule::MAX_WINDOW`], or a threshold outside 0..=1.
+    /// [`crate::Error::Setting`] for a value outside the limits of [`WINDOW`] or [`THRESHOLD`].
     ///
     /// ```
     /// use wsd_core::Rule;
@@ -41,13 +53,13 @@ impl Rule {
     /// # Ok::<(), wsd_core::Error>(())
     /// ```
     pub fn parse(window: usize, threshold: f64) -> Result<Self> {
-        if window == 0 || window > Self::MAX_WINDOW {
-            return Err(Error::Setting { name: "window", limit: "from 1 to 4096 tokens", value: window.to_string() });
-        }
-        if !(0.0..=1.0).contains(&threshold) {
-            return Err(Error::Setting { name: "threshold", limit: "from 0 to 1", value: threshold.to_string() });
-        }
-        Ok(Self { window, threshold })
+        Ok(Self::from_values(&Values::default().with(&WINDOW, window)?.with(&THRESHOLD, threshold)?))
+    }
+
+    /// The rule that [`WINDOW`] and [`THRESHOLD`] have in `values`.
+    #[must_use]
+    pub fn from_values(values: &Values) -> Self {
+        Self { window: values.get(&WINDOW), threshold: values.get(&THRESHOLD) }
     }
 
     /// Tokens in the window.
@@ -171,7 +183,7 @@ mod tests {
     #[test]
     fn limits_are_named() {
         let text = Rule::parse(6, 1.5).unwrap_err().to_string();
-        assert_eq!(text, "`threshold` must be from 0 to 1, given: 1.5");
+        assert_eq!(text, "`threshold` must be a number from 0 to 1, got 1.5");
         assert!(Rule::parse(6, f64::NAN).is_err());
         assert!(Rule::parse(0, 0.8).is_err());
     }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-use crate::{Error, Result, Role, Sampled, Token, exp};
+use crate::{Result, Sampled, Seat, Setting, Token, Value, Values, exp};
 
 /// How a token is chosen. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -25,40 +25,85 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+/// The setting for the temperature.
+pub static TEMPERATURE: Setting = Setting::number(
+    "temperature",
+    "0 takes the most likely token, 1 samples from the model's own distribution",
+    0.0..=100.0,
+)
+.with_default_number(0.0)
+.with_placeholder("T")
+.with_short('t');
+/// The setting for top-k.
+pub static TOP_K: Setting =
+    Setting::integer("top_k", "Sample among the N most likely tokens; 0 means all", 0..=u64::MAX)
+        .with_default_integer(0);
+/// The setting for top-p.
+pub static TOP_P: Setting =
+    Setting::positive("top_p", "Sample among the most likely tokens that together reach probability P", 1.0)
+        .with_default_number(1.0)
+        .with_placeholder("P");
+/// The setting for min-p.
+pub static MIN_P: Setting =
+    Setting::number("min_p", "Sample among tokens at least P times as likely as the most likely one", 0.0..=1.0)
+        .with_default_number(0.0)
+        .with_placeholder("P");
+/// The setting for the repetition penalty.
+pub static REPETITION_PENALTY: Setting = Setting::positive(
+    "repetition_penalty",
+    "Make tokens that occurred less likely by this factor; 1 does nothing",
+    100.0,
+)
+.with_default_number(1.0)
+.with_placeholder("FACTOR");
+/// The setting for the seed of random numbers.
+pub static SEED: Setting = Setting::seed("seed", "Same seed, same text", 42);
+
+/// Every setting of the sampler, in the order of the help.
+pub static SAMPLING: &[&Setting] = &[&TEMPERATURE, &TOP_K, &TOP_P, &MIN_P, &REPETITION_PENALTY, &SEED];
+
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 42 }
+        Self::from_values(&Values::default())
     }
 }
 
 impl Sampling {
-    /// Check every value against its limits.
+    /// The sampling that the settings in [`SAMPLING`] have in `values`.
+    #[must_use]
+    pub fn from_values(values: &Values) -> Self {
+        // A number above zero may still round to zero in single precision.
+        let positive = |setting| values.get::<f32>(setting).max(f32::MIN_POSITIVE);
+        Self {
+            temperature: values.get(&TEMPERATURE),
+            top_k: values.get(&TOP_K),
+            top_p: positive(&TOP_P),
+            min_p: values.get(&MIN_P),
+            repetition_penalty: positive(&REPETITION_PENALTY),
+            seed: values.get(&SEED),
+        }
+    }
+
+    /// Checks every value against its limits.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the first value outside them.
+    /// [`crate::Error::Setting`] names the first value outside them.
     pub fn check(self) -> Result<Self> {
-        let limits = [
-            ("temperature", self.temperature, 0.0..=100.0, "from 0 to 100"),
-            ("top_p", self.top_p, f32::MIN_POSITIVE..=1.0, "above 0 and at most 1"),
-            ("min_p", self.min_p, 0.0..=1.0, "from 0 to 1"),
-            ("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE..=100.0, "above 0 and at most 100"),
-        ];
-        for (name, value, range, limit) in limits {
-            if !range.contains(&value) {
-                return Err(Error::Setting { name, limit, value: value.to_string() });
-            }
+        for (setting, value) in [
+            (&TEMPERATURE, self.temperature),
+            (&TOP_P, self.top_p),
+            (&MIN_P, self.min_p),
+            (&REPETITION_PENALTY, self.repetition_penalty),
+        ] {
+            setting.check(Value::Number(f64::from(value)))?;
         }
         Ok(self)
     }
 
-    /// The same settings with a stream of random numbers of the role's own.
+    /// The same sampling with random numbers of the seat's own.
     #[must_use]
-    pub fn of(self, role: Role) -> Self {
-        let salt = match role {
-            Role::Base => 0,
-            Role::Draft => 0x9E37_79B9_7F4A_7C15,
-        };
-        Self { seed: self.seed ^ salt, ..self }
+    pub fn for_seat(self, seat: Seat) -> Self {
+        Self { seed: self.seed ^ seat.salt(), ..self }
     }
 
     /// A uniform number in 0..1 for a position of the list. The generator is `ChaCha8`, the position its stream.
@@ -310,7 +355,7 @@ mod tests {
     #[test]
     fn limits_are_named() {
         let text = Sampling { top_p: 0.0, ..Sampling::default() }.check().unwrap_err().to_string();
-        assert_eq!(text, "`top_p` must be above 0 and at most 1, given: 0");
+        assert_eq!(text, "`top_p` must be a number above 0 and at most 1, got 0");
     }
 
     proptest! {

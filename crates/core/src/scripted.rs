@@ -6,16 +6,15 @@
 //! use std::sync::Arc;
 //! use futures::StreamExt as _;
 //! use wsd_core::scripted::{Pieces, Scripted};
-//! use wsd_core::{Event, Job, Models, Options, Prompt, Recipe, Sampling, run};
+//! use wsd_core::{Event, Job, Models, Prompt, Recipe, Seat, Terms, Values, run};
 //!
 //! # futures::executor::block_on(async {
 //! let pieces = Arc::new(Pieces::letters("abc "));
-//! let models = Models {
-//!     draft: Some(Arc::new(Scripted::random("draft", pieces.clone(), 1))),
-//!     base: Some(Arc::new(Scripted::random("base", pieces, 2))),
-//! };
-//! let wsd = Recipe::find("wsd")?.build(&models, Options::default())?;
-//! let job = Job { prompt: Prompt::Raw("ab".into()), max_tokens: 20, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
+//! let models = Models::default()
+//!     .with(Seat::DRAFT, Arc::new(Scripted::random("draft", pieces.clone(), 1)))
+//!     .with(Seat::BASE, Arc::new(Scripted::random("base", pieces, 2)));
+//! let wsd = Recipe::find("wsd")?.build(&models, &Values::default())?;
+//! let job = Job { prompt: Prompt::Raw("ab".into()), terms: Terms { max_tokens: 20, ..Terms::default() } };
 //! let events: Vec<_> = run(wsd, job).collect().await;
 //! assert!(matches!(events.last(), Some(Ok(Event::Done(_)))));
 //! # Ok::<(), wsd_core::Error>(()) }).unwrap();
@@ -114,7 +113,7 @@ struct Counters {
 /// A model whose next row is a function of the tokens before it.
 pub struct Scripted {
     card: Card,
-    text: TextCodec,
+    codec: TextCodec,
     rows: Arc<Rows>,
     counters: Arc<Counters>,
 }
@@ -124,10 +123,10 @@ impl Scripted {
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
-        let caps = Caps { score: true, logits: true };
+        let caps = Caps { score: true, logits: true, choices: true };
         let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
-        let text = TextCodec::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
-        Self { card, text, rows: Arc::new(rows), counters: Arc::default() }
+        let codec = TextCodec::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
+        Self { card, codec, rows: Arc::new(rows), counters: Arc::default() }
     }
 
     /// A model with random, rather peaked logits that depend on the last two tokens. It never ends a text.
@@ -165,8 +164,8 @@ impl Scripted {
     /// The same model without a beginning-of-text token.
     #[must_use]
     pub fn without_bos(mut self) -> Self {
-        let tokenizer = self.text.tokenizer().clone();
-        self.text = TextCodec::new(&self.card.name, tokenizer, Some(Template::Plain), None, None);
+        let tokenizer = self.codec.tokenizer().clone();
+        self.codec = TextCodec::new(&self.card.name, tokenizer, Some(Template::Plain), None, None);
         self
     }
 
@@ -198,7 +197,7 @@ impl Engine for Scripted {
     }
 
     fn codec(&self) -> &TextCodec {
-        &self.text
+        &self.codec
     }
 
     fn activity(&self) -> Activity {
@@ -206,9 +205,7 @@ impl Engine for Scripted {
     }
 
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
-            return Err(Error::TokenRange { engine: self.card.name.clone(), token, limit: self.card.vocab });
-        }
+        self.card.check(tokens)?;
         self.counters.sessions.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(Open {
             tokens: tokens.to_vec(),
@@ -237,11 +234,11 @@ impl Open {
         Error::NotFinite { engine: self.card.name.clone(), position }
     }
 
-    fn step(&mut self, plan: &Generation) -> Result<Option<Sampled>> {
+    fn step(&mut self, generation: &Generation) -> Result<Option<Sampled>> {
         let mut row = (self.rows)(&self.tokens);
         let position = self.tokens.len();
-        let top = likeliest(&row, plan.top_logprobs).ok_or_else(|| self.not_finite(position))?;
-        let sampled = pick(&mut row, &self.tokens, &plan.sampling).ok_or_else(|| self.not_finite(position))?;
+        let top = likeliest(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(position))?;
+        let sampled = pick(&mut row, &self.tokens, &generation.sampling).ok_or_else(|| self.not_finite(position))?;
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
         if self.card.end_tokens.contains(&sampled.token) {
             return Ok(None);
@@ -261,8 +258,8 @@ impl Session for Open {
         &mut self.tokens
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>> {
-        stream::unfold((self, plan.max_tokens, false), move |(session, left, ended)| async move {
+    fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>> {
+        stream::unfold((self, generation.max_tokens, false), move |(session, left, ended)| async move {
             if ended {
                 return None;
             }
@@ -270,7 +267,7 @@ impl Session for Open {
                 return Some((Ok(Step::End(Stop::Length)), (session, 0, true)));
             }
             yield_once().await;
-            Some(match session.step(plan) {
+            Some(match session.step(generation) {
                 Ok(Some(sampled)) => (Ok(Step::Token(sampled)), (session, left - 1, false)),
                 Ok(None) => (Ok(Step::End(Stop::End)), (session, 0, true)),
                 Err(error) => (Err(error), (session, 0, true)),
@@ -293,12 +290,12 @@ impl Session for Open {
             .collect()
     }
 
-    async fn choices(&mut self, from: usize, plan: &Generation) -> Result<Vec<Step>> {
+    async fn choices(&mut self, from: usize, generation: &Generation) -> Result<Vec<Step>> {
         yield_once().await;
         let list = std::mem::take(&mut self.tokens);
         let choice = |len: usize| {
             self.tokens = list[..len].to_vec();
-            Ok(self.step(plan)?.map_or(Step::End(Stop::End), Step::Token))
+            Ok(self.step(generation)?.map_or(Step::End(Stop::End), Step::Token))
         };
         let choices = (from..=list.len()).map(choice).collect();
         self.tokens = list;

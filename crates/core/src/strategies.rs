@@ -1,87 +1,46 @@
-//! One file per strategy.
+//! The table of strategies, one file each.
 
-pub(crate) mod alone;
-mod chunks;
-pub(crate) mod nudging;
-pub(crate) mod speculative;
-pub(crate) mod wsd;
+mod alone;
+mod nudging;
+mod speculative;
+mod wsd;
 
-use std::time::Instant;
+pub use nudging::NUDGE_THRESHOLD;
+pub use wsd::{CHUNK_TOKENS, MAX_DRAFT_TOKENS, ON_DRAFT_END, SPECULATE};
 
-use futures::StreamExt as _;
+use crate::{Error, Recipe, Result, Setting};
 
-use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result, Role,
-    Session, Step, Stop, TextCodec, Token, TokenRecord,
-};
+/// Every strategy. Command line, server, help and conformance tests derive from this table.
+pub static RECIPES: &[&Recipe] = &[&wsd::RECIPE, &alone::BASE, &alone::DRAFT, &nudging::RECIPE, &speculative::RECIPE];
 
-/// Render a prompt for an engine and see that it fits.
-fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
-    let rendered = engine.codec().render(&job.prompt)?;
-    let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
-    if tokens >= limit {
-        return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
+impl Recipe {
+    /// Finds the recipe of a name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownStrategy`], with the names there are.
+    ///
+    /// ```
+    /// use wsd_core::Recipe;
+    /// assert_eq!(Recipe::find("wsd")?.name, "wsd");
+    /// assert!(Recipe::find("magic").is_err());
+    /// # Ok::<(), wsd_core::Error>(())
+    /// ```
+    pub fn find(name: &str) -> Result<&'static Self> {
+        RECIPES.iter().copied().find(|recipe| recipe.name == name).ok_or_else(|| Error::UnknownStrategy {
+            name: name.to_owned(),
+            known: RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", "),
+        })
     }
-    Ok(rendered)
 }
 
-/// Refuse a prompt of token ids to models that read them differently.
-fn for_one_vocabulary(prompt: &Prompt, draft: &TextCodec, base: &TextCodec) -> Result<()> {
-    if matches!(prompt, Prompt::Tokens(_)) && !Bridge::passes_ids(draft, base) {
-        return Err(Error::Chat(
-            "a prompt of token ids needs models of one vocabulary\n  hint: give the prompt as text".into(),
-        ));
-    }
-    Ok(())
-}
-
-/// Let one model write on until the answer ends.
-async fn to_the_end(session: &mut dyn Session, by: Role, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-    let (_, done) = write_on(session, answer.room(), by, job, answer).await?;
-    Ok(done.unwrap_or(FinishReason::Length))
-}
-
-/// Let one model write at most `count` tokens of the answer: how many it wrote, and why the answer ended where it did.
-async fn write_on(
-    session: &mut dyn Session,
-    count: usize,
-    by: Role,
-    job: &Job,
-    answer: &mut Answer,
-) -> Result<(usize, Option<FinishReason>)> {
-    let plan = Generation { max_tokens: count, sampling: job.sampling.of(by), top_logprobs: job.top_logprobs };
-    let (started, mut written, mut done) = (Instant::now(), 0, None);
-    let mut steps = session.generate(&plan);
-    while done.is_none() {
-        match steps.next().await.transpose()? {
-            Some(Step::Token(sampled)) => {
-                written += 1;
-                if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, by)).await? {
-                    done = Some(reason);
-                }
-            }
-            Some(Step::End(Stop::End)) => done = Some(FinishReason::Stop),
-            Some(Step::End(Stop::Length)) | None => break,
+/// Every setting of every strategy, once, in the order of the table.
+#[must_use]
+pub fn strategy_settings() -> Vec<&'static Setting> {
+    let mut settings: Vec<&'static Setting> = Vec::new();
+    for &setting in RECIPES.iter().flat_map(|recipe| recipe.settings) {
+        if settings.iter().all(|known| known.name != setting.name) {
+            settings.push(setting);
         }
     }
-    drop(steps);
-    answer.call(Call::since(started, by, CallKind::Generate, written)).await;
-    Ok((written, done))
-}
-
-/// Let the draft write the next chunk.
-async fn write_chunk(draft: &mut dyn Session, plan: &Generation, answer: &mut Answer) -> Result<(Vec<Token>, Stop)> {
-    let started = Instant::now();
-    let mut chunk = Vec::new();
-    let mut stop = Stop::Length;
-    let mut steps = draft.generate(plan);
-    while let Some(step) = steps.next().await {
-        match step? {
-            Step::Token(sampled) => chunk.push(sampled.token),
-            Step::End(end) => stop = end,
-        }
-    }
-    drop(steps);
-    answer.call(Call::since(started, Role::Draft, CallKind::Generate, chunk.len())).await;
-    Ok((chunk, stop))
+    settings
 }

@@ -1,11 +1,12 @@
-//! What happened while an answer was written: events as they come, and their sum.
+//! The events of an answer as they come, and their sum.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, TryStreamExt as _};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Role, Rule, Sampled, Token};
+use crate::{Author, Rule, Sampled, Seat, Token};
 
 /// A token of the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,8 +17,8 @@ pub struct TokenRecord {
     pub text: String,
     /// The base's natural log-probability of it under the plain softmax (the draft's where it writes alone).
     pub logprob: Option<f64>,
-    /// Who wrote it.
-    pub by: Role,
+    /// The author.
+    pub by: Author,
     /// The geometric mean of the base's probabilities over the window that ends here, while the switch was undecided.
     pub confidence: Option<f64>,
     /// The likeliest tokens here with their log-probabilities, where they were asked for.
@@ -26,17 +27,17 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// A token that was sampled or scored; its text and confidence are not known yet.
+    /// A token that was sampled or scored; its text and confidence are filled in later.
     #[must_use]
-    pub fn new(sampled: Sampled, by: Role) -> Self {
+    pub fn new(sampled: Sampled, by: impl Into<Author>) -> Self {
         let Sampled { token, logprob, top } = sampled;
         Self { logprob: Some(logprob).filter(|logprob| !logprob.is_nan()), top, ..Self::unscored(token, by) }
     }
 
-    /// A token that nothing is known of but its author.
+    /// A token of which only the author is known.
     #[must_use]
-    pub fn unscored(id: Token, by: Role) -> Self {
-        Self { id, text: String::new(), logprob: None, by, confidence: None, top: Vec::new() }
+    pub fn unscored(id: Token, by: impl Into<Author>) -> Self {
+        Self { id, text: String::new(), logprob: None, by: by.into(), confidence: None, top: Vec::new() }
     }
 }
 
@@ -61,7 +62,7 @@ impl Handover {
     }
 }
 
-/// Why an answer ended.
+/// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
@@ -71,30 +72,30 @@ pub enum FinishReason {
     Length,
 }
 
-/// What an engine was asked for.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallKind {
-    /// Write tokens.
+    /// Writing tokens.
     Generate,
-    /// Score tokens.
+    /// Scoring tokens.
     Score,
-    /// Say what it would choose where tokens were proposed.
+    /// Checking proposed tokens against its own choices.
     Check,
 }
 
 /// One request to an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
-    /// The engine asked.
-    pub to: Role,
-    /// What for.
+    /// The seat of the engine.
+    pub to: Seat,
+    /// The kind of call.
     pub kind: CallKind,
     /// Tokens written or scored.
     pub tokens: usize,
-    /// How long it took.
+    /// Time it took, in seconds.
     pub seconds: f64,
-    /// How many of the proposed tokens were what the base chose.
+    /// Proposed tokens that the base confirmed, for a check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<usize>,
 }
@@ -102,8 +103,14 @@ pub struct Call {
 impl Call {
     /// A call that began at `since` and ends now.
     #[must_use]
-    pub fn since(since: Instant, to: Role, kind: CallKind, tokens: usize) -> Self {
-        Self { to, kind, tokens, seconds: since.elapsed().as_secs_f64(), accepted: None }
+    pub fn since(since: Instant, to: Seat, kind: CallKind, tokens: usize) -> Self {
+        Self::new(to, kind, tokens, since.elapsed().as_secs_f64())
+    }
+
+    /// A call that took `seconds`.
+    #[must_use]
+    pub fn new(to: Seat, kind: CallKind, tokens: usize, seconds: f64) -> Self {
+        Self { to, kind, tokens, seconds, accepted: None }
     }
 }
 
@@ -119,23 +126,65 @@ pub enum Event {
     Token(TokenRecord),
     /// The base takes over after the last token.
     Handover(Handover),
-    /// An engine was asked.
+    /// A call of an engine ended.
     Call(Call),
     /// The answer is complete. Always the last event.
     Done(FinishReason),
 }
 
-/// Tokens counted by author.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Counts of tokens. In JSON the counts by author are `draft_tokens`, `base_tokens`, and so on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens in the prompt.
     pub prompt_tokens: usize,
     /// Tokens in the answer.
     pub completion_tokens: usize,
-    /// Tokens of the answer that the draft wrote.
-    pub draft_tokens: usize,
-    /// Tokens of the answer that the base wrote.
-    pub base_tokens: usize,
+    /// Tokens in the answer by author.
+    #[serde(flatten)]
+    pub by_author: TokensByAuthor,
+}
+
+/// Tokens of an answer counted by author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokensByAuthor(BTreeMap<Author, usize>);
+
+impl Default for TokensByAuthor {
+    /// Zero for draft and base, which readers of JSON may rely on.
+    fn default() -> Self {
+        Self([Seat::DRAFT, Seat::BASE].map(|seat| (seat.into(), 0)).into())
+    }
+}
+
+impl TokensByAuthor {
+    /// The tokens that `author` wrote.
+    #[must_use]
+    pub fn get(&self, author: impl Into<Author>) -> usize {
+        self.0.get(&author.into()).copied().unwrap_or(0)
+    }
+
+    /// Adds tokens of `author`.
+    pub fn add(&mut self, author: impl Into<Author>, tokens: usize) {
+        *self.0.entry(author.into()).or_default() += tokens;
+    }
+
+    /// Iterates over the authors with their tokens.
+    pub fn iter(&self) -> impl Iterator<Item = (Author, usize)> {
+        self.0.iter().map(|(&author, &tokens)| (author, tokens))
+    }
+}
+
+impl Serialize for TokensByAuthor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(author, tokens)| (format!("{author}_tokens"), tokens)))
+    }
+}
+
+impl<'de> Deserialize<'de> for TokensByAuthor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let counts = BTreeMap::<String, usize>::deserialize(deserializer)?;
+        let author = |name: &str| Author::find(name.strip_suffix("_tokens")?);
+        Ok(Self(counts.into_iter().filter_map(|(name, tokens)| Some((author(&name)?, tokens))).collect()))
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -143,25 +192,49 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Where the time went, in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Times of an answer, in seconds. In JSON the times of writing are `draft`, `base`, and so on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// From the request to its end.
+    /// Time from the request to its end.
     pub total: f64,
-    /// From the request to the first token.
+    /// Time from the request to the first token.
     pub first_token: Option<f64>,
-    /// The draft writing.
-    pub draft: f64,
-    /// The base scoring.
+    /// Time spent in scoring calls.
     pub score: f64,
-    /// The base writing.
-    pub base: f64,
-    /// Tokens that the draft proposed to a base that wrote: how many changes with the times measured, as these do.
+    /// Tokens that the draft proposed during speculation. Not reproducible: the number of proposals
+    /// follows measured times.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub proposed_tokens: usize,
-    /// How many of them the base chose.
+    /// Proposed tokens that the base confirmed. Not reproducible either.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepted_tokens: usize,
+    /// Time that each model spent writing.
+    #[serde(flatten)]
+    pub writing: SecondsBySeat,
+}
+
+/// Seconds by seat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecondsBySeat(BTreeMap<Seat, f64>);
+
+impl Default for SecondsBySeat {
+    /// Zero for draft and base, which readers of JSON may rely on.
+    fn default() -> Self {
+        Self([Seat::DRAFT, Seat::BASE].map(|seat| (seat, 0.0)).into())
+    }
+}
+
+impl SecondsBySeat {
+    /// The seconds of the model in `seat`.
+    #[must_use]
+    pub fn get(&self, seat: Seat) -> f64 {
+        self.0.get(&seat).copied().unwrap_or(0.0)
+    }
+
+    /// Adds seconds to `seat`.
+    pub fn add(&mut self, seat: Seat, seconds: f64) {
+        *self.0.entry(seat).or_default() += seconds;
+    }
 }
 
 /// A whole answer: the `--json` object of the command line.
@@ -171,15 +244,15 @@ pub struct Completion {
     pub text: String,
     /// Its tokens; their texts joined are `text`.
     pub tokens: Vec<TokenRecord>,
-    /// The switch, where it came.
+    /// The switch, if the base took over.
     pub handover: Option<Handover>,
-    /// Why the answer ended.
+    /// The reason why the answer ended.
     pub finish_reason: FinishReason,
     /// Tokens counted.
     pub usage: Usage,
     /// Time spent.
     pub timings: Timings,
-    /// What the engines were asked, in order.
+    /// Calls of engines, in order.
     pub calls: Vec<Call>,
 }
 
@@ -225,7 +298,7 @@ impl Trace {
         Ok(events.try_fold(Self::new(), sum).await?.finish())
     }
 
-    /// Take in an event.
+    /// Adds an event.
     pub fn push(&mut self, event: &Event) {
         let answer = &mut self.completion;
         match event {
@@ -234,19 +307,15 @@ impl Trace {
                 self.first_token.get_or_insert_with(|| self.started.elapsed());
                 answer.text.push_str(&token.text);
                 answer.usage.completion_tokens += 1;
-                *match token.by {
-                    Role::Draft => &mut answer.usage.draft_tokens,
-                    Role::Base => &mut answer.usage.base_tokens,
-                } += 1;
+                answer.usage.by_author.add(token.by, 1);
                 answer.tokens.push(token.clone());
             }
             Event::Handover(handover) => answer.handover = Some(*handover),
             Event::Call(call) => {
-                *match (call.to, call.kind) {
-                    (Role::Draft, _) => &mut answer.timings.draft,
-                    (Role::Base, CallKind::Score) => &mut answer.timings.score,
-                    (Role::Base, CallKind::Generate | CallKind::Check) => &mut answer.timings.base,
-                } += call.seconds;
+                match call.kind {
+                    CallKind::Score => answer.timings.score += call.seconds,
+                    CallKind::Generate | CallKind::Check => answer.timings.writing.add(call.to, call.seconds),
+                }
                 if let Some(accepted) = call.accepted {
                     answer.timings.proposed_tokens += call.tokens - 1;
                     answer.timings.accepted_tokens += accepted;

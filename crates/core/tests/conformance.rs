@@ -8,8 +8,8 @@ use futures::StreamExt as _;
 use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Caps, ChatRole, Completion, Cost, Engine, Error, Event, FinishReason, Job, Message, Models, Options, Prompt,
-    RECIPES, Recipe, Role, Sampling, Token, Tokenizer as _, Trace, run,
+    CHUNK_TOKENS, Caps, ChatRole, Completion, Cost, Engine, Error, Event, FinishReason, Job, Kind, MAX_DRAFT_TOKENS,
+    Message, Models, Prompt, RECIPES, Recipe, Sampling, Seat, Terms, Token, Tokenizer as _, Trace, Values, run,
 };
 
 const LETTERS: &str = "abcdefgh ";
@@ -18,21 +18,22 @@ fn pair() -> (Models, Arc<Scripted>, Arc<Scripted>) {
     let pieces = Arc::new(Pieces::letters(LETTERS));
     let draft = Arc::new(Scripted::random("draft", pieces.clone(), 5));
     let base = Arc::new(Scripted::random("base", pieces, 9));
-    (Models { draft: Some(draft.clone()), base: Some(base.clone()) }, draft, base)
+    (Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base.clone()), draft, base)
 }
 
 fn job(max_tokens: usize) -> Job {
     Job {
         prompt: Prompt::Raw("bad cab".into()),
-        max_tokens,
-        sampling: Sampling::default(),
-        stop: vec![],
-        top_logprobs: 0,
+        terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
     }
 }
 
+fn on(terms: Terms) -> Job {
+    Job { terms, ..job(1) }
+}
+
 fn build(recipe: &Recipe, models: &Models) -> Arc<dyn wsd_core::Strategy> {
-    recipe.build(models, Options::default()).unwrap()
+    recipe.build(models, &Values::default()).unwrap()
 }
 
 fn complete(recipe: &Recipe, models: &Models, job: Job) -> Result<Completion, Error> {
@@ -61,7 +62,7 @@ fn names_are_unique_and_described() {
     for (i, recipe) in RECIPES.iter().enumerate() {
         assert!(RECIPES[..i].iter().all(|other| other.name != recipe.name));
         assert!(!recipe.about.is_empty() && !recipe.needs.is_empty());
-        assert!(std::ptr::eq(Recipe::find(recipe.name).unwrap(), recipe));
+        assert!(std::ptr::eq(Recipe::find(recipe.name).unwrap(), *recipe));
     }
     let error = Recipe::find("wds").err().unwrap().to_string();
     assert!(error.contains("`wds`") && error.contains("wsd, base, draft"), "{error}");
@@ -75,7 +76,7 @@ fn every_strategy_runs_to_its_limit_and_counts() {
             assert_eq!(done.tokens.len(), limit, "{}", recipe.name);
             assert_eq!(done.finish_reason, FinishReason::Length);
             assert_eq!(done.usage.completion_tokens, limit);
-            assert_eq!(done.usage.draft_tokens + done.usage.base_tokens, limit);
+            assert_eq!(done.usage.by_author.get(Seat::DRAFT) + done.usage.by_author.get(Seat::BASE), limit);
             assert_eq!(done.usage.prompt_tokens, "bad cab".len() + 1, "the beginning-of-text token, once");
             assert_eq!(done.text, done.tokens.iter().map(|token| token.text.as_str()).collect::<String>());
         }
@@ -85,7 +86,8 @@ fn every_strategy_runs_to_its_limit_and_counts() {
 #[test]
 fn same_seed_same_text() {
     let (models, ..) = pair();
-    let sampled = |seed| Job { sampling: Sampling { temperature: 1.0, seed, ..Sampling::default() }, ..job(40) };
+    let sampled =
+        |seed| on(Terms { sampling: Sampling { temperature: 1.0, seed, ..Sampling::default() }, ..job(40).terms });
     assert_eq!(texts(&models, &sampled(1)), texts(&models, &sampled(1)));
     for (one, other) in texts(&models, &sampled(1)).iter().zip(texts(&models, &sampled(2))) {
         assert_ne!(*one, other);
@@ -100,7 +102,7 @@ fn a_stop_string_cuts_and_never_leaks() {
         // Any piece of the answer, at and around chunk borders and the switch.
         for at in 0..50 {
             let stop = &whole[at..at + 3];
-            let done = complete(recipe, &models, Job { stop: vec![stop.into()], ..job(60) }).unwrap();
+            let done = complete(recipe, &models, on(Terms { stop: vec![stop.into()], ..job(60).terms })).unwrap();
             assert_eq!(done.text, whole[..whole.find(stop).unwrap()], "{} stopping at {stop:?}", recipe.name);
             assert_eq!(done.finish_reason, FinishReason::Stop);
             assert_eq!(done.text, done.tokens.iter().map(|token| token.text.as_str()).collect::<String>());
@@ -121,11 +123,16 @@ fn the_plain_form_stops_at_the_next_turn_and_user_stops_add_to_it() {
         row[ids[tokens.len().saturating_sub(prompt) % ids.len()] as usize] = 20.0;
         row
     }));
-    let models = Models { base: Some(speller.clone()), draft: Some(speller) };
+    let models = Models::default().with(Seat::BASE, speller.clone()).with(Seat::DRAFT, speller);
     let chat = Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]);
     for (stop, text) in [(vec![], "abc"), (vec!["c".to_owned()], "ab"), (vec!["zzz".to_owned()], "abc")] {
         for recipe in RECIPES {
-            let done = complete(recipe, &models, Job { prompt: chat.clone(), stop: stop.clone(), ..job(60) }).unwrap();
+            let done = complete(
+                recipe,
+                &models,
+                Job { prompt: chat.clone(), terms: Terms { stop: stop.clone(), ..job(60).terms } },
+            )
+            .unwrap();
             assert_eq!((done.text.as_str(), done.finish_reason), (text, FinishReason::Stop), "{}", recipe.name);
         }
     }
@@ -141,7 +148,7 @@ fn dropping_the_stream_frees_every_session_at_any_point() {
             let pieces = Arc::new(Pieces::letters(LETTERS));
             let draft = Arc::new(Scripted::random("draft", pieces.clone(), 5).with_cost(cost));
             let base = Arc::new(Scripted::random("base", pieces, 9).with_cost(cost));
-            let models = Models { draft: Some(draft.clone()), base: Some(base.clone()) };
+            let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base.clone());
             let mut events = run(build(recipe, &models), job(60));
             block_on(async {
                 for _ in 0..events_read {
@@ -158,32 +165,25 @@ fn dropping_the_stream_frees_every_session_at_any_point() {
 fn what_is_missing_is_refused_when_it_is_built() {
     let (models, ..) = pair();
     for recipe in RECIPES {
-        for &(role, caps) in recipe.needs {
+        for need in recipe.needs {
             let mut fewer = models.clone();
-            match role {
-                Role::Base => fewer.base = None,
-                Role::Draft => fewer.draft = None,
-            }
-            let error = recipe.build(&fewer, Options::default()).err().unwrap().to_string();
-            assert!(error.contains(recipe.name) && error.contains(&format!("--{role}")), "{error}");
-            if caps != Caps::default() {
+            fewer.remove(need.seat);
+            let error = recipe.build(&fewer, &Values::default()).err().unwrap().to_string();
+            assert!(error.contains(recipe.name) && error.contains(&need.seat.option()), "{error}");
+            if need.caps != Caps::GENERATE {
                 let pieces = Arc::new(Pieces::letters(LETTERS));
                 let dumb: Arc<dyn Engine> = Arc::new(Scripted::random("dumb", pieces, 1).with_caps(Caps::default()));
                 let mut models = models.clone();
-                match role {
-                    Role::Base => models.base = Some(dumb),
-                    Role::Draft => models.draft = Some(dumb),
-                }
-                let error = recipe.build(&models, Options::default()).err().unwrap().to_string();
+                models.remove(need.seat);
+                models.add(need.seat, dumb);
+                let error = recipe.build(&models, &Values::default()).err().unwrap().to_string();
                 assert!(error.contains("`dumb`") && error.contains(recipe.name), "{error}");
             }
         }
-        for options in [
-            Options { max_draft_tokens: 0, ..Options::default() },
-            Options { chunk_tokens: Some(0), ..Options::default() },
-            Options { nudge_threshold: 1.5, ..Options::default() },
-        ] {
-            assert!(matches!(recipe.build(&models, options), Err(Error::Setting { .. })));
+        let spoiled = recipe.settings.iter().filter(|setting| !matches!(setting.kind, Kind::Flag | Kind::Choice(_)));
+        for setting in spoiled {
+            let error = setting.parse("-1").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{}` must be ", setting.name)) && error.ends_with("got -1"), "{error}");
         }
     }
 }
@@ -193,9 +193,9 @@ fn bad_jobs_are_one_clear_error() {
     let (models, ..) = pair();
     let pieces = Arc::new(Pieces::letters(LETTERS));
     let short = |name| Arc::new(Scripted::random(name, pieces.clone(), 1).with_context(8));
-    let short = Models { base: Some(short("short")), draft: Some(short("short")) };
+    let short = Models::default().with(Seat::BASE, short("short")).with(Seat::DRAFT, short("short"));
     let nan = Arc::new(Scripted::new("nan", pieces.clone(), |_| vec![f32::NAN; 18]));
-    let nan = Models { base: Some(nan.clone()), draft: Some(nan) };
+    let nan = Models::default().with(Seat::BASE, nan.clone()).with(Seat::DRAFT, nan);
     for recipe in RECIPES {
         let fault = |models: &Models, job| complete(recipe, models, job).unwrap_err().to_string();
         assert!(fault(&models, job(0)).contains("`max_tokens`"));
@@ -203,7 +203,7 @@ fn bad_jobs_are_one_clear_error() {
         assert!(fault(&models, Job { prompt: Prompt::Tokens(vec![999]), ..job(9) }).contains("token id 999"));
         assert!(fault(&models, Job { prompt: Prompt::Chat(vec![]), ..job(9) }).contains("no message"));
         let hot = Sampling { temperature: -1.0, ..Sampling::default() };
-        assert!(fault(&models, Job { sampling: hot, ..job(9) }).contains("`temperature`"));
+        assert!(fault(&models, on(Terms { sampling: hot, ..job(9).terms })).contains("`temperature`"));
         assert!(fault(&nan, job(9)).contains("NaN"));
         let text = fault(&short, job(9));
         assert!(text.contains("8 tokens") && text.contains("holds 8"), "{text}");
@@ -214,7 +214,7 @@ fn bad_jobs_are_one_clear_error() {
 fn a_full_context_ends_the_answer() {
     let pieces = Arc::new(Pieces::letters(LETTERS));
     let engine = |seed| Arc::new(Scripted::random("short", pieces.clone(), seed).with_context(20));
-    let models = Models { base: Some(engine(1)), draft: Some(engine(2)) };
+    let models = Models::default().with(Seat::BASE, engine(1)).with(Seat::DRAFT, engine(2));
     for recipe in RECIPES {
         let done = complete(recipe, &models, job(60)).unwrap();
         assert_eq!((done.tokens.len(), done.finish_reason), (12, FinishReason::Length), "{}", recipe.name);
@@ -246,10 +246,9 @@ fn white_space_after_a_prefill_is_the_answers_and_after_the_form_it_is_not() {
             let prompt = form + prefill.map_or(0, str::len);
             let messages = [user.clone()].into_iter();
             let messages = messages.chain(prefill.map(|text| Message::new(ChatRole::Assistant, text))).collect();
-            let models = Models {
-                draft: Some(speller("draft", &draft_pieces, " bed \n", prompt)),
-                base: Some(speller("base", &base_pieces, "", usize::MAX)),
-            };
+            let models = Models::default()
+                .with(Seat::DRAFT, speller("draft", &draft_pieces, " bed \n", prompt))
+                .with(Seat::BASE, speller("base", &base_pieces, "", usize::MAX));
             let done = complete(&RECIPES[0], &models, Job { prompt: Prompt::Chat(messages), ..job(60) }).unwrap();
             assert_eq!(done.text, want, "after {prefill:?}");
         }
@@ -262,7 +261,7 @@ fn white_space_at_the_start_of_a_drafted_token_is_the_forms() {
     let pieces = Arc::new(Pieces::new(pieces));
     let form = 1 + "\n\n[User]\nab\n\n[Assistant]\n".len();
     let draft = speller("draft", &pieces, " bad", form);
-    let models = Models { draft: Some(draft), base: Some(speller("base", &pieces, "", usize::MAX)) };
+    let models = Models::default().with(Seat::DRAFT, draft).with(Seat::BASE, speller("base", &pieces, "", usize::MAX));
     let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]);
     let done = complete(&RECIPES[0], &models, Job { prompt, ..job(60) }).unwrap();
     let ids: Vec<_> = done.tokens.iter().map(|token| token.id).collect();
@@ -275,7 +274,9 @@ fn a_prompt_of_one_token_may_join_with_the_draft() {
     let joined = Arc::new(Pieces::new(["ab", "a", "b", "c", "d"].map(String::from)));
     let (draft, base) = (speller("draft", &letters, "bcd", 1), speller("base", &joined, "", usize::MAX));
     let (draft, base) = (Arc::into_inner(draft).unwrap(), Arc::into_inner(base).unwrap());
-    let models = Models { draft: Some(Arc::new(draft.without_bos())), base: Some(Arc::new(base.without_bos())) };
+    let models = Models::default()
+        .with(Seat::DRAFT, Arc::new(draft.without_bos()))
+        .with(Seat::BASE, Arc::new(base.without_bos()));
     let done = complete(&RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
     assert_eq!(done.text, "bcd");
     let scored: Vec<_> = done.tokens.iter().map(|token| (token.id, token.logprob.is_some())).collect();
@@ -285,13 +286,13 @@ fn a_prompt_of_one_token_may_join_with_the_draft() {
 
 #[test]
 fn absurd_lengths_are_no_panic() {
-    let options = Options { max_draft_tokens: usize::MAX, chunk_tokens: Some(usize::MAX), ..Options::default() };
+    let values =
+        Values::default().with(&MAX_DRAFT_TOKENS, 1usize << 20).unwrap().with(&CHUNK_TOKENS, 1usize << 20).unwrap();
     let pieces = Arc::new(Pieces::letters("ab"));
-    let models = Models {
-        draft: Some(speller("draft", &pieces, "ab", 2)),
-        base: Some(speller("base", &pieces, "", usize::MAX)),
-    };
-    let strategy = RECIPES[0].build(&models, options).unwrap();
+    let models = Models::default()
+        .with(Seat::DRAFT, speller("draft", &pieces, "ab", 2))
+        .with(Seat::BASE, speller("base", &pieces, "", usize::MAX));
+    let strategy = RECIPES[0].build(&models, &values).unwrap();
     let job = Job { prompt: Prompt::Raw("a".into()), ..job(usize::MAX) };
     let events: Vec<_> = block_on(run(strategy, job).collect());
     assert!(matches!(events.last(), Some(Ok(Event::Done(FinishReason::Stop)))));
@@ -301,10 +302,12 @@ fn absurd_lengths_are_no_panic() {
 fn a_stop_string_found_at_the_limit_is_the_reason() {
     let pieces = Arc::new(Pieces::letters("abcd"));
     let base: Arc<dyn Engine> = speller("base", &pieces, "abcd", 2);
-    let models = Models { draft: None, base: Some(base) };
+    let models = Models::default().with(Seat::BASE, base);
     // "abcx" may still be complete when the limit comes, "c" is.
     let stop = vec!["abcx".to_owned(), "c".to_owned()];
     let recipe = Recipe::find("base").unwrap();
-    let done = complete(recipe, &models, Job { prompt: Prompt::Raw("a".into()), stop, ..job(3) }).unwrap();
+    let done =
+        complete(recipe, &models, Job { prompt: Prompt::Raw("a".into()), terms: Terms { stop, ..job(3).terms } })
+            .unwrap();
     assert_eq!((done.text.as_str(), done.finish_reason), ("ab", FinishReason::Stop));
 }

@@ -9,8 +9,9 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    CallKind, Completion, Cost, Engine, Event, FinishReason, Generation, Job, Models, OnDraftEnd, Options, Prompt,
-    Recipe, Role, Row, Rule, Sampling, Step, Stop, Token, Trace, run,
+    CHUNK_TOKENS, CallKind, Completion, Cost, Engine, Event, FinishReason, Generation, Job, MAX_DRAFT_TOKENS, Models,
+    ON_DRAFT_END, Prompt, Recipe, Row, Rule, SPECULATE, Sampling, Seat, Step, Stop, THRESHOLD, Terms, Token, Trace,
+    Values, WINDOW, run,
 };
 
 /// A model over letters whose next row depends on the last two characters, in whatever pieces they came, and which may end.
@@ -52,42 +53,45 @@ async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Generation) -> (V
 }
 
 /// Three passes, written down from the paper.
-async fn three_passes(models: &Models, job: &Job, options: Options) -> (Vec<Token>, Option<usize>, FinishReason) {
-    let (draft, base) = (models.draft.as_ref().unwrap(), models.base.as_ref().unwrap());
+async fn three_passes(models: &Models, job: &Job, values: &Values) -> (Vec<Token>, Option<usize>, FinishReason) {
+    let (draft, base) = (models.get(Seat::DRAFT).unwrap(), models.get(Seat::BASE).unwrap());
     let draft_prompt = draft.codec().render(&job.prompt).unwrap();
-    let plan =
-        Generation { max_tokens: options.max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
-    let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, plan).await;
+    let generation = Generation {
+        max_tokens: values.get(&MAX_DRAFT_TOKENS),
+        sampling: job.terms.sampling.for_seat(Seat::DRAFT),
+        top_logprobs: 0,
+    };
+    let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, generation).await;
     let text = draft.codec().tokenizer().decode(&drafted).unwrap();
 
     let prompt = base.codec().render(&job.prompt).unwrap();
     let all = base.codec().encode_after(&prompt, &text).unwrap();
     let from = all.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
     let logprobs = base.open(&all).await.unwrap().score(from).await.unwrap();
-    let at = options.rule.accept_index(&logprobs);
+    let at = Rule::from_values(values).accept_index(&logprobs);
     let kept = at.map_or(all.len() - from, |at| at + 1);
 
     let mut answer = all[from..from + kept].to_vec();
-    if answer.len() >= job.max_tokens {
-        answer.truncate(job.max_tokens);
-        return (answer, at.filter(|&at| at < job.max_tokens), FinishReason::Length);
+    if answer.len() >= job.terms.max_tokens {
+        answer.truncate(job.terms.max_tokens);
+        return (answer, at.filter(|&at| at < job.terms.max_tokens), FinishReason::Length);
     }
-    if at.is_none() && options.on_draft_end == OnDraftEnd::Stop {
+    if at.is_none() && values.get::<&str>(&ON_DRAFT_END) == "stop" {
         let reason = if draft_stop == Stop::End { FinishReason::Stop } else { FinishReason::Length };
         return (answer, None, reason);
     }
-    let plan = Generation {
-        max_tokens: job.max_tokens - answer.len(),
-        sampling: job.sampling.of(Role::Base),
+    let generation = Generation {
+        max_tokens: job.terms.max_tokens - answer.len(),
+        sampling: job.terms.sampling.for_seat(Seat::BASE),
         top_logprobs: 0,
     };
-    let (rest, stop) = generate(base.as_ref(), &all[..from + kept], plan).await;
+    let (rest, stop) = generate(base.as_ref(), &all[..from + kept], generation).await;
     answer.extend(rest);
     (answer, at, if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length })
 }
 
-async fn complete(models: &Models, job: &Job, options: Options) -> Completion {
-    let strategy = Recipe::find("wsd").unwrap().build(models, options).unwrap();
+async fn complete(models: &Models, job: &Job, values: &Values) -> Completion {
+    let strategy = Recipe::find("wsd").unwrap().build(models, values).unwrap();
     Trace::collect(run(strategy, job.clone())).await.unwrap()
 }
 
@@ -113,32 +117,32 @@ proptest! {
             1 => (letters(), syllables()),
             _ => (syllables(), letters()),
         };
-        let models = Models {
-            draft: Some(Arc::new(model("draft", one, seed, sharpness, ends))),
-            base: Some(Arc::new(
+        let models = Models::default().with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends))).with(Seat::BASE, Arc::new(
                 model("base", other, seed ^ 1, sharpness, ends).with_cost(Cost { is_remote: elsewhere, rescores_from_start }),
-            )),
-        };
-        let options = Options {
-            rule: Rule::parse(window, threshold).unwrap(), max_draft_tokens, chunk_tokens,
-            on_draft_end: if stop { OnDraftEnd::Stop } else { OnDraftEnd::Continue },
-            ..Options::default()
-        };
+            ));
+        let mut values = Values::default()
+            .with(&WINDOW, window).unwrap()
+            .with(&THRESHOLD, threshold).unwrap()
+            .with(&MAX_DRAFT_TOKENS, max_draft_tokens).unwrap()
+            .with(&ON_DRAFT_END, if stop { "stop" } else { "continue" }).unwrap();
+        if let Some(chunk_tokens) = chunk_tokens {
+            values = values.with(&CHUNK_TOKENS, chunk_tokens).unwrap();
+        }
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let job = Job { prompt: Prompt::Raw("ab ca".into()), max_tokens, sampling, stop: vec![], top_logprobs: 0 };
-        let (want, at, reason) = block_on(three_passes(&models, &job, options));
-        let got = block_on(complete(&models, &job, options));
+        let job = Job { prompt: Prompt::Raw("ab ca".into()), terms: Terms { max_tokens, sampling, stop: vec![], top_logprobs: 0 } };
+        let (want, at, reason) = block_on(three_passes(&models, &job, &values));
+        let got = block_on(complete(&models, &job, &values));
         let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();
         prop_assert_eq!(&ids, &want);
         prop_assert_eq!(got.handover.map(|handover| handover.at), at);
         if ids.len() < max_tokens {
             prop_assert_eq!(got.finish_reason, reason);
         }
-        let all = models.base.as_ref().unwrap().codec().tokenizer().decode(&ids).unwrap();
+        let all = models.get(Seat::BASE).unwrap().codec().tokenizer().decode(&ids).unwrap();
         prop_assert!(all.ends_with(got.text.as_str()), "{:?} {:?}", all, got.text);
         for (i, token) in got.tokens.iter().enumerate() {
-            let drafted = got.handover.map_or(token.by == Role::Draft, |handover| i <= handover.at);
-            prop_assert_eq!(token.by, if drafted { Role::Draft } else { Role::Base });
+            let drafted = got.handover.map_or(token.by == Seat::DRAFT, |handover| i <= handover.at);
+            prop_assert_eq!(token.by, if drafted { Seat::DRAFT } else { Seat::BASE });
             prop_assert_eq!(token.confidence.is_some(), drafted && i + 1 >= window);
         }
     }
@@ -153,24 +157,21 @@ fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
         let sure = tokens.len() > 2 + 6;
         vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
     }));
-    let models = Models { draft: Some(draft.clone()), base: Some(base.clone()) };
+    let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base.clone());
     let job = Job {
         prompt: Prompt::Raw("x".into()),
-        max_tokens: 40,
-        sampling: Sampling::default(),
-        stop: vec![],
-        top_logprobs: 0,
+        terms: Terms { max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
     };
     for chunk_tokens in [1, 4, 8, 16] {
         let before = draft.steps();
-        let options = Options { chunk_tokens: Some(chunk_tokens), speculate: false, ..Options::default() };
-        let done = block_on(complete(&models, &job, options));
+        let values = Values::default().with(&CHUNK_TOKENS, chunk_tokens).unwrap().with(&SPECULATE, false).unwrap();
+        let done = block_on(complete(&models, &job, &values));
         assert_eq!(done.handover.unwrap().at, 11, "chunk of {chunk_tokens}");
         let steps = draft.steps() - before;
         assert_eq!(steps, 12usize.div_ceil(chunk_tokens) * chunk_tokens, "draft steps for a chunk of {chunk_tokens}");
-        let drafted: usize = done.calls.iter().filter(|call| call.to == Role::Draft).map(|call| call.tokens).sum();
+        let drafted: usize = done.calls.iter().filter(|call| call.to == Seat::DRAFT).map(|call| call.tokens).sum();
         assert_eq!(drafted, steps, "and the trace says so");
-        assert_eq!((done.usage.draft_tokens, done.usage.base_tokens), (12, 28));
+        assert_eq!((done.usage.by_author.get(Seat::DRAFT), done.usage.by_author.get(Seat::BASE)), (12, 28));
     }
 }
 
@@ -185,23 +186,20 @@ fn a_base_that_reads_everything_anew_is_asked_seldom_and_a_chunk_in_vain_is_all_
             vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
         });
         let base = Arc::new(base.with_cost(Cost { is_remote: elsewhere, rescores_from_start: true }));
-        let models = Models { draft: Some(draft.clone()), base: Some(base) };
+        let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base);
         let job = Job {
             prompt: Prompt::Raw("x".into()),
-            max_tokens: 60,
-            sampling: Sampling::default(),
-            stop: vec![],
-            top_logprobs: 0,
+            terms: Terms { max_tokens: 60, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
         };
-        let options = Options { speculate: false, ..Options::default() };
-        let done = block_on(complete(&models, &job, options));
+        let values = Values::default().with(&SPECULATE, false).unwrap();
+        let done = block_on(complete(&models, &job, &values));
         assert_eq!(done.handover.unwrap().at, 40);
         let calls = |kind, to| {
             let calls = done.calls.iter().filter(move |call| (call.kind, call.to) == (kind, to));
             calls.map(|call| call.tokens).collect::<Vec<_>>()
         };
-        assert_eq!(calls(CallKind::Score, Role::Base), [8, 16, 32]);
-        let drafted = calls(CallKind::Generate, Role::Draft);
+        assert_eq!(calls(CallKind::Score, Seat::BASE), [8, 16, 32]);
+        let drafted = calls(CallKind::Generate, Seat::DRAFT);
         assert_eq!(drafted[..3], [8, 16, 32]);
         assert_eq!(drafted.len(), if elsewhere { 4 } else { 3 }, "one chunk is begun in vain, and the trace says so");
         assert_eq!(drafted.iter().sum::<usize>(), draft.steps());
@@ -215,16 +213,13 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
     let pieces = Arc::new(Pieces::letters("ab"));
     let draft = Arc::new(Scripted::random("draft", pieces.clone(), 3));
     let base = Arc::new(Scripted::new("base", pieces, |_| vec![-9.0, -9.0, 0.0, 0.0]));
-    let models = Models { draft: Some(draft.clone()), base: Some(base) };
+    let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base);
     let job = Job {
         prompt: Prompt::Raw("a".into()),
-        max_tokens: 64,
-        sampling: Sampling::default(),
-        stop: vec![],
-        top_logprobs: 0,
+        terms: Terms { max_tokens: 64, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
     };
     let strategy =
-        Recipe::find("wsd").unwrap().build(&models, Options { chunk_tokens: Some(4), ..Options::default() }).unwrap();
+        Recipe::find("wsd").unwrap().build(&models, &Values::default().with(&CHUNK_TOKENS, 4usize).unwrap()).unwrap();
     block_on(async {
         let mut events = run(strategy, job);
         let mut seen = 0;

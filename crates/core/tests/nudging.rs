@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Completion, Engine, FinishReason, Generation, Job, Models, Options, Prompt, Recipe, Role, Row, Sampling, Step,
-    Stop, Token, Tokenizer as _, Trace, run,
+    Author, Completion, Engine, FinishReason, Generation, Job, Models, NUDGE_THRESHOLD, Prompt, Recipe, Row, Sampling,
+    Seat, Step, Stop, Terms, Token, Tokenizer as _, Trace, Values, run,
 };
 
 /// A model whose next row depends on the last two characters it was told, in whatever pieces, and which may end.
@@ -37,11 +37,11 @@ fn mix(x: u64) -> u64 {
 
 /// Up to `max_tokens` tokens after a list, each with the probability of the likeliest at its place.
 fn ask(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f64)>, Stop) {
-    let plan = Generation { max_tokens, sampling: Sampling::default(), top_logprobs: 1 };
+    let generation = Generation { max_tokens, sampling: Sampling::default(), top_logprobs: 1 };
     block_on(async {
         let mut session = engine.open(list).await.unwrap();
         let (mut written, mut stop) = (vec![], Stop::Length);
-        let mut steps = session.generate(&plan);
+        let mut steps = session.generate(&generation);
         while let Some(step) = steps.next().await {
             match step.unwrap() {
                 Step::Token(sampled) => written.push((sampled.token, sampled.top[0].1.exp())),
@@ -61,19 +61,19 @@ fn likeliest(engine: &dyn Engine, list: &[Token]) -> (Token, f64) {
 }
 
 /// The rule, in words: see the strategy.
-fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -> (Vec<(Token, Role)>, FinishReason) {
-    let (draft, base) = (models.draft.as_deref().unwrap(), models.base.as_deref().unwrap());
+fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -> (Vec<(Token, Author)>, FinishReason) {
+    let (draft, base) = (models.get(Seat::DRAFT).unwrap().as_ref(), models.get(Seat::BASE).unwrap().as_ref());
     let spell = |engine: &dyn Engine, text: &str| engine.codec().tokenizer().encode(text).unwrap();
     let read = |engine: &dyn Engine, tokens: &[Token]| engine.codec().tokenizer().decode(tokens).unwrap();
     let start = [vec![1], spell(base, prompt)].concat();
-    let mut answer: Vec<(Token, Role)> = vec![];
+    let mut answer: Vec<(Token, Author)> = vec![];
     while answer.len() < max_tokens {
         let ids: Vec<_> = answer.iter().map(|&(token, _)| token).collect();
         let (list, text) = ([&start[..], &ids].concat(), read(base, &ids));
         let (written, stop) = ask(draft, &[vec![1], spell(draft, &format!("{prompt}{text}"))].concat(), 16);
         let nudge = read(draft, &written.iter().map(|&(token, _)| token).collect::<Vec<_>>());
         if stop == Stop::End {
-            answer.extend(spell(base, &nudge).into_iter().map(|token| (token, Role::Draft)));
+            answer.extend(spell(base, &nudge).into_iter().map(|token| (token, Seat::DRAFT.into())));
             answer.truncate(max_tokens);
             let cut = answer.len() == max_tokens && !nudge.is_empty();
             return (answer, if cut { FinishReason::Length } else { FinishReason::Stop });
@@ -98,11 +98,11 @@ fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -
         }
         let count = if base_begins.is_none() && words.len() > 1 { words.len() - 1 } else { count.min(words.len()) };
         let nudged = spell(base, &kept(count));
-        answer.extend(nudged.iter().map(|&token| (token, Role::Draft)));
+        answer.extend(nudged.iter().map(|&token| (token, Seat::DRAFT.into())));
         if let Some(agreed) = base_begins {
             let (written, _) = ask(base, &[&list[..], &nudged].concat(), max_tokens);
             let sure = written.iter().enumerate().take_while(|(i, (_, top))| *top >= threshold || agreed && *i == 0);
-            answer.extend(sure.map(|(_, &(token, _))| (token, Role::Base)));
+            answer.extend(sure.map(|(_, &(token, _))| (token, Seat::BASE.into())));
         }
     }
     answer.truncate(max_tokens);
@@ -110,10 +110,10 @@ fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -
 }
 
 fn complete(models: &Models, prompt: &str, max_tokens: usize, nudge_threshold: f64) -> Completion {
-    let options = Options { nudge_threshold, ..Options::default() };
-    let strategy = Recipe::find("nudging").unwrap().build(models, options).unwrap();
+    let values = Values::default().with(&NUDGE_THRESHOLD, nudge_threshold).unwrap();
+    let strategy = Recipe::find("nudging").unwrap().build(models, &values).unwrap();
     let prompt = Prompt::Raw(prompt.into());
-    let job = Job { prompt, max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
+    let job = Job { prompt, terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
     block_on(async {
         let (mut trace, mut events) = (Trace::new(), run(strategy, job));
         while let Some(event) = events.next().await {
@@ -133,10 +133,7 @@ proptest! {
         seed: u64, sharpness in 1f32..14.0, ends: bool, threshold in 0.2f64..0.9, max_tokens in 1usize..80, vocabularies in 0usize..3,
     ) {
         let (one, other) = [(LETTERS, LETTERS), (LETTERS, SYLLABLES), (SYLLABLES, LETTERS)][vocabularies];
-        let models = Models {
-            draft: Some(Arc::new(model("draft", one, seed, sharpness, ends))),
-            base: Some(Arc::new(model("base", other, seed ^ 1, sharpness, ends))),
-        };
+        let models = Models::default().with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends))).with(Seat::BASE, Arc::new(model("base", other, seed ^ 1, sharpness, ends)));
         let (want, reason) = reference(&models, "ab c", max_tokens, threshold);
         let got = complete(&models, "ab c", max_tokens, threshold);
         let tokens: Vec<_> = got.tokens.iter().map(|token| (token.id, token.by)).collect();

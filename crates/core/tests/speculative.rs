@@ -9,7 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    CallKind, Completion, FinishReason, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Token, Trace, run,
+    CallKind, Completion, FinishReason, Job, Models, Prompt, Recipe, SPECULATE, Sampling, Seat, THRESHOLD, Terms,
+    Token, Trace, Values, run,
 };
 
 const LETTERS: &str = "abcdefg ";
@@ -37,8 +38,8 @@ fn mix(x: u64) -> u64 {
     (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
 }
 
-fn complete(strategy: &str, models: &Models, job: &Job, options: Options) -> Completion {
-    let strategy = Recipe::find(strategy).unwrap().build(models, options).unwrap();
+fn complete(strategy: &str, models: &Models, job: &Job, values: &Values) -> Completion {
+    let strategy = Recipe::find(strategy).unwrap().build(models, values).unwrap();
     block_on(async {
         let (mut trace, mut events) = (Trace::new(), run(strategy, job.clone()));
         while let Some(event) = events.next().await {
@@ -56,7 +57,9 @@ fn same(one: &Completion, other: &Completion) {
 fn models(seed: u64, agreement: f64, sharpness: f32, ends: bool, contexts: [usize; 2]) -> Models {
     let [draft, base] = [seed, seed ^ 1].map(|seed| model(seed, agreement, sharpness, ends));
     let [draft_len, base_len] = contexts;
-    Models { draft: Some(Arc::new(draft.with_context(draft_len))), base: Some(Arc::new(base.with_context(base_len))) }
+    Models::default()
+        .with(Seat::DRAFT, Arc::new(draft.with_context(draft_len)))
+        .with(Seat::BASE, Arc::new(base.with_context(base_len)))
 }
 
 proptest! {
@@ -70,11 +73,11 @@ proptest! {
     ) {
         let models = models(seed, agreement, sharpness, ends, contexts);
         let sampling = Sampling { temperature, top_k, repetition_penalty, seed, ..Sampling::default() };
-        let job = Job { prompt: Prompt::Raw("bad cab".into()), max_tokens, sampling, stop, top_logprobs };
-        let options = Options { rule: Rule::parse(6, threshold).unwrap(), ..Options::default() };
-        let without = Options { speculate: false, ..options };
-        same(&complete("speculative", &models, &job, options), &complete("base", &models, &job, options));
-        same(&complete("wsd", &models, &job, options), &complete("wsd", &models, &job, without));
+        let job = Job { prompt: Prompt::Raw("bad cab".into()), terms: Terms { max_tokens, sampling, stop, top_logprobs } };
+        let values = Values::default().with(&THRESHOLD, threshold).unwrap();
+        let without = values.clone().with(&SPECULATE, false).unwrap();
+        same(&complete("speculative", &models, &job, &values), &complete("base", &models, &job, &values));
+        same(&complete("wsd", &models, &job, &values), &complete("wsd", &models, &job, &without));
     }
 }
 
@@ -82,23 +85,24 @@ proptest! {
 fn models_that_agree_need_few_rounds() {
     let models = models(3, 1.0, 12.0, false, [4096; 2]);
     let prompt = Prompt::Raw("bad cab".into());
-    let job = Job { prompt, max_tokens: 200, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
-    let done = complete("speculative", &models, &job, Options::default());
-    assert_eq!((done.usage.base_tokens, done.finish_reason), (200, FinishReason::Length));
+    let job =
+        Job { prompt, terms: Terms { max_tokens: 200, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    let done = complete("speculative", &models, &job, &Values::default());
+    assert_eq!((done.usage.by_author.get(Seat::BASE), done.finish_reason), (200, FinishReason::Length));
     let checks = done.calls.iter().filter(|call| call.kind == CallKind::Check);
-    assert!(checks.clone().all(|call| call.to == Role::Base && call.accepted == Some(call.tokens - 1)));
+    assert!(checks.clone().all(|call| call.to == Seat::BASE && call.accepted == Some(call.tokens - 1)));
     assert_eq!(done.timings.accepted_tokens, done.timings.proposed_tokens);
 }
 
 #[test]
 fn vocabularies_that_differ_are_refused_and_left_alone_by_wsd() {
-    let models = Models {
-        draft: Some(Arc::new(model(1, 1.0, 9.0, false))),
-        base: Some(Arc::new(Scripted::random("base", Arc::new(Pieces::letters("abcdefgh ")), 4))),
-    };
-    let error = Recipe::find("speculative").unwrap().build(&models, Options::default()).err().unwrap().to_string();
+    let models = Models::default()
+        .with(Seat::DRAFT, Arc::new(model(1, 1.0, 9.0, false)))
+        .with(Seat::BASE, Arc::new(Scripted::random("base", Arc::new(Pieces::letters("abcdefgh ")), 4)));
+    let error = Recipe::find("speculative").unwrap().build(&models, &Values::default()).err().unwrap().to_string();
     assert!(error.contains("speculative") && error.contains("vocabulary"), "{error}");
     let prompt = Prompt::Raw("bad cab".into());
-    let job = Job { prompt, max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
-    assert_eq!(complete("wsd", &models, &job, Options::default()).timings.proposed_tokens, 0);
+    let job =
+        Job { prompt, terms: Terms { max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    assert_eq!(complete("wsd", &models, &job, &Values::default()).timings.proposed_tokens, 0);
 }

@@ -1,33 +1,36 @@
-//! One model alone: what WSD is measured against.
+//! One model alone: the baseline of every other strategy.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{render, to_the_end};
-use crate::strategy::Parts;
-use crate::{Answer, Engine, FinishReason, Job, Result, Role, Strategy};
+use crate::steps::{render, write_to_end};
+use crate::{Answer, Engine, FinishReason, Job, Need, Recipe, Result, Seat, Strategy};
+
+pub(super) static BASE: Recipe = Recipe {
+    name: "base",
+    about: "the base model alone",
+    needs: &[Need::any(Seat::BASE)],
+    settings: &[],
+    make: |models, _| Ok(Arc::new(Alone { engine: models.require("base", Seat::BASE)?, seat: Seat::BASE })),
+};
+
+pub(super) static DRAFT: Recipe = Recipe {
+    name: "draft",
+    about: "the draft model alone",
+    needs: &[Need::any(Seat::DRAFT)],
+    settings: &[],
+    make: |models, _| Ok(Arc::new(Alone { engine: models.require("draft", Seat::DRAFT)?, seat: Seat::DRAFT })),
+};
 
 struct Alone {
     engine: Arc<dyn Engine>,
-    role: Role,
-}
-
-pub(crate) fn base(parts: Parts) -> Arc<dyn Strategy> {
-    make(parts, Role::Base)
-}
-
-pub(crate) fn draft(parts: Parts) -> Arc<dyn Strategy> {
-    make(parts, Role::Draft)
-}
-
-fn make(mut parts: Parts, role: Role) -> Arc<dyn Strategy> {
-    Arc::new(Alone { engine: parts.engines.swap_remove(0), role })
+    seat: Seat,
 }
 
 #[async_trait]
 impl Strategy for Alone {
-    fn speaker(&self) -> &Arc<dyn Engine> {
+    fn output_engine(&self) -> &Arc<dyn Engine> {
         &self.engine
     }
 
@@ -36,6 +39,6 @@ impl Strategy for Alone {
         let mut session = self.engine.open(&prompt.tokens).await?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.engine.codec(), session.tokens(), 0);
-        to_the_end(session.as_mut(), self.role, job, answer).await
+        write_to_end(session.as_mut(), self.seat, &job.terms, answer).await
     }
 }

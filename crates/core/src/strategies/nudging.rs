@@ -1,13 +1,13 @@
-//! Nudging (Fei, Razeghi, Singh, arXiv 2410.09300), WSD's closest rival: the two models write by turns.
+//! Nudging (Fei, Razeghi, Singh, arXiv 2410.09300), the two models take turns.
 //!
-//! Where the base's likeliest token has a probability below a threshold, the draft writes the next word or words; elsewhere
+//! Where the base's most likely token has a probability below a threshold, the draft writes the next word or words; elsewhere
 //! the base writes. Read from the authors' `completion_with_nudging`:
 //!
 //! - *The draft's turn.* It writes up to 16 tokens after the answer so far. If it ends within them, they end the answer.
-//!   Otherwise its first word is kept, and each further one until the base may go on before it: because its likeliest token
+//!   Otherwise its first word is kept, and each further one until the base may go on before it: because its most likely token
 //!   there reaches the threshold, or begins that very word. The last word may be a part of one: it is never kept, unless it is
 //!   the only one. If the base may nowhere go on, the draft has the next turn too.
-//! - *The base's turn.* It writes until its likeliest token is below the threshold, or the text ends: the end is the draft's
+//! - *The base's turn.* It writes until its most likely token is below the threshold, or the text ends: the end is the draft's
 //!   to say. Its first token stands where it began the draft's word.
 //!
 //! The models meet in text, so any two vocabularies do. The authors' guards against repetition are left out.
@@ -18,15 +18,32 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 
-use super::{for_one_vocabulary, render, to_the_end, write_chunk};
-use crate::strategy::Parts;
+use crate::steps::{check_vocabularies, generation, render, write_to_end};
 use crate::{
-    Answer, Call, CallKind, Detokenizer, Engine, FinishReason, Flow, Generation, Job, Rendered, Result, Role, Sampled,
-    Session, Step, Stop, Strategy, TextCodec, Token, TokenRecord,
+    Answer, Call, CallKind, Caps, Detokenizer, Engine, FinishReason, Flow, Generation, Job, Models, Need, Recipe,
+    Rendered, Result, Sampled, Seat, Session, Setting, Step, Stop, Strategy, TextCodec, Token, TokenRecord, Values,
+    common_prefix,
 };
 
-/// Tokens that the draft writes in a turn, of which the first words are kept.
+/// Tokens that the draft writes in a turn; only the first words are kept.
 const TURN_TOKENS: usize = 16;
+
+/// The setting for the base's turn.
+pub static NUDGE_THRESHOLD: Setting = Setting::number(
+    "nudge_threshold",
+    "In nudging, the base writes where its most likely token has at least this probability",
+    0.0..=1.0,
+)
+.with_default_number(0.4)
+.with_placeholder("P");
+
+pub(super) static RECIPE: Recipe = Recipe {
+    name: "nudging",
+    about: "the draft writes the next words wherever the base is unsure (arXiv 2410.09300)",
+    needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
+    settings: &[&NUDGE_THRESHOLD],
+    make,
+};
 
 struct Nudging {
     draft: Arc<dyn Engine>,
@@ -34,20 +51,22 @@ struct Nudging {
     threshold: f64,
 }
 
-pub(crate) fn make(mut parts: Parts) -> Arc<dyn Strategy> {
-    let base = parts.engines.swap_remove(1);
-    let draft = parts.engines.swap_remove(0);
-    Arc::new(Nudging { draft, base, threshold: parts.options.nudge_threshold })
+fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
+    Ok(Arc::new(Nudging {
+        draft: models.require(RECIPE.name, Seat::DRAFT)?,
+        base: models.require(RECIPE.name, Seat::BASE)?,
+        threshold: values.get(&NUDGE_THRESHOLD),
+    }))
 }
 
 #[async_trait]
 impl Strategy for Nudging {
-    fn speaker(&self) -> &Arc<dyn Engine> {
+    fn output_engine(&self) -> &Arc<dyn Engine> {
         &self.base
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        for_one_vocabulary(&job.prompt, self.draft.codec(), self.base.codec())?;
+        check_vocabularies(&job.prompt, self.draft.codec(), self.base.codec())?;
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
@@ -69,14 +88,14 @@ impl Strategy for Nudging {
                         return Ok(reason);
                     }
                 }
-                Turn::Alone => return to_the_end(duet.base.as_mut(), Role::Base, job, answer).await,
+                Turn::Alone => return write_to_end(duet.base.as_mut(), Seat::BASE, &job.terms, answer).await,
                 Turn::Done(reason) => return Ok(reason),
             }
         }
     }
 }
 
-/// What follows a turn of the draft's.
+/// The turn that follows one of the draft's.
 enum Turn {
     /// Another one.
     Draft,
@@ -99,14 +118,14 @@ struct Duet<'a> {
     script: Script,
 }
 
-/// The answer so far, as text, and what turns the base's tokens into it.
+/// The answer so far as text, and the decoder of the base's tokens.
 struct Script {
     text: String,
     reading: Detokenizer,
 }
 
 impl Script {
-    async fn write(&mut self, mut sampled: Sampled, by: Role, top: usize, answer: &mut Answer) -> Result<Flow> {
+    async fn write(&mut self, mut sampled: Sampled, by: Seat, top: usize, answer: &mut Answer) -> Result<Flow> {
         self.text.push_str(&self.reading.push(sampled.token)?);
         sampled.top.truncate(top);
         answer.token(TokenRecord::new(sampled, by)).await
@@ -116,11 +135,14 @@ impl Script {
 impl Duet<'_> {
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
         let known = list(self.models.draft.codec(), &self.draft_prompt, &self.script.text)?;
-        let common = self.draft.tokens().iter().zip(&known).take_while(|(a, b)| a == b).count();
+        let common = common_prefix(self.draft.tokens(), &known);
         self.draft.truncate(common);
         self.draft.append(&known[common..]);
-        let plan = Generation { max_tokens: TURN_TOKENS, sampling: self.job.sampling.of(Role::Draft), top_logprobs: 0 };
-        let (written, stop) = write_chunk(self.draft.as_mut(), &plan, answer).await?;
+        let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT);
+        let written = self.draft.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
+        let (stop, ids) = (written.stop, written.ids());
+        answer.call(Call::new(Seat::DRAFT, CallKind::Generate, ids.len(), written.seconds)).await;
+        let written = ids;
         if stop == Stop::Length && written.len() < TURN_TOKENS {
             return Ok(Turn::Alone);
         }
@@ -130,34 +152,37 @@ impl Duet<'_> {
         }
 
         let (from, tokens) = (self.base.tokens().len(), self.base_tokens(&text)?);
-        let room = self.models.base.card().max_len - from;
-        self.base.append(&tokens[..tokens.len().min(room)]);
+        let space = self.models.base.card().max_len - from;
+        self.base.append(&tokens[..tokens.len().min(space)]);
         let started = Instant::now();
-        let scored = self.base.score_top(from, self.job.top_logprobs.max(1)).await?;
-        answer.call(Call::since(started, Role::Base, CallKind::Score, scored.len())).await;
+        let scored = self.base.score_top(from, self.job.terms.top_logprobs.max(1)).await?;
+        answer.call(Call::since(started, Seat::BASE, CallKind::Score, scored.len())).await;
         let (kept, turn) = match stop {
             Stop::End => (scored.len(), Turn::Done(FinishReason::Stop)),
             Stop::Length => self.first_words(&text, &scored)?,
         };
         self.base.truncate(from + kept);
         for sampled in scored.into_iter().take(kept) {
-            if let Flow::Done(reason) = self.script.write(sampled, Role::Draft, self.job.top_logprobs, answer).await? {
+            if let Flow::Done(reason) =
+                self.script.write(sampled, Seat::DRAFT, self.job.terms.top_logprobs, answer).await?
+            {
                 return Ok(Turn::Done(reason));
             }
         }
-        Ok(if kept == room { Turn::Done(FinishReason::Length) } else { turn })
+        Ok(if kept == space { Turn::Done(FinishReason::Length) } else { turn })
     }
 
-    /// What the draft wrote, as text, less what is its form's.
+    /// Decodes what the draft wrote, without the white space that belongs to its prompt form.
     fn spell(&self, written: &[Token], stop: Stop) -> Result<String> {
         let text = self.models.draft.codec().tokenizer().decode(written)?;
-        // Half a character is not text.
+        // An incomplete character is not text.
         let text = text.trim_end_matches('\u{FFFD}');
         let text = if self.prompt.strip_start && self.script.text.is_empty() { text.trim_start() } else { text };
         Ok(if self.prompt.strip_end && stop == Stop::End { text.trim_end() } else { text }.to_owned())
     }
 
-    /// How the base spells `text` after the answer so far: as in the whole, where that leaves the tokens before it alone.
+    /// Encodes `text` for the base as a continuation of the answer so far: as part of the whole, where
+    /// that leaves the earlier tokens unchanged.
     fn base_tokens(&self, text: &str) -> Result<Vec<Token>> {
         let base = self.models.base.codec();
         let before = list(base, &self.prompt, &self.script.text)?;
@@ -168,7 +193,7 @@ impl Duet<'_> {
         }
     }
 
-    /// How many of the tokens that spell the draft's `text` are kept, and whose turn is next.
+    /// Chooses how many of the tokens of the draft's `text` are kept, and the next turn.
     fn first_words(&self, text: &str, scored: &[Sampled]) -> Result<(usize, Turn)> {
         let starts = word_starts(text);
         let (mut reading, mut read, mut last) = (self.script.reading.clone(), 0, None);
@@ -177,8 +202,8 @@ impl Duet<'_> {
             if starts.contains(&read) {
                 last = Some(place);
                 let word = &text[read..];
-                if let Some(&(likeliest, logprob)) = token.top.first().filter(|_| word != " ") {
-                    let piece = reading.clone().push(likeliest)?;
+                if let Some(&(most_likely, logprob)) = token.top.first().filter(|_| word != " ") {
+                    let piece = reading.clone().push(most_likely)?;
                     let agreed = !piece.is_empty() && word.starts_with(&piece);
                     if agreed || logprob.exp() >= self.models.threshold {
                         return Ok((place, Turn::Base { agreed }));
@@ -190,23 +215,20 @@ impl Duet<'_> {
         Ok((last.unwrap_or(scored.len()), Turn::Draft))
     }
 
-    /// Let the base write until it is unsure, or its text ends; `agreed` lets its first token pass.
+    /// Lets the base write until it is unsure, or its text ends. `agreed` lets its first token pass.
     async fn base_turn(&mut self, agreed: bool, answer: &mut Answer) -> Result<Option<FinishReason>> {
-        let top = self.job.top_logprobs;
-        let plan = Generation {
-            max_tokens: answer.room(),
-            sampling: self.job.sampling.of(Role::Base),
-            top_logprobs: top.max(1),
-        };
+        let top = self.job.terms.top_logprobs;
+        let mut generation = generation(&self.job.terms, Seat::BASE, answer.remaining());
+        generation.top_logprobs = top.max(1);
         let (started, mut asked, mut done, mut unsure) = (Instant::now(), 0, None, false);
-        let mut steps = self.base.generate(&plan);
+        let mut steps = self.base.generate(&generation);
         while done.is_none() && !unsure {
             match steps.next().await.transpose()? {
                 Some(Step::Token(sampled)) => {
                     asked += 1;
                     let sure = sampled.top.first().is_some_and(|(_, logprob)| logprob.exp() >= self.models.threshold);
                     unsure = !(sure || agreed && asked == 1);
-                    if !unsure && let Flow::Done(reason) = self.script.write(sampled, Role::Base, top, answer).await? {
+                    if !unsure && let Flow::Done(reason) = self.script.write(sampled, Seat::BASE, top, answer).await? {
                         done = Some(reason);
                     }
                 }
@@ -218,12 +240,12 @@ impl Duet<'_> {
         if unsure {
             self.base.truncate(self.base.tokens().len() - 1);
         }
-        answer.call(Call::since(started, Role::Base, CallKind::Generate, asked)).await;
+        answer.call(Call::since(started, Seat::BASE, CallKind::Generate, asked)).await;
         Ok(done)
     }
 }
 
-/// The tokens of a prompt and the answer so far.
+/// Encodes a prompt and the answer so far.
 fn list(text: &TextCodec, prompt: &Rendered, answer: &str) -> Result<Vec<Token>> {
     if prompt.text.is_empty() {
         return Ok([&prompt.tokens[..], &text.tokenizer().encode(answer)?].concat());
@@ -231,7 +253,8 @@ fn list(text: &TextCodec, prompt: &Rendered, answer: &str) -> Result<Vec<Token>>
     text.encode_after(prompt, answer)
 }
 
-/// Where the words after the first begin: at the space before each. A space at the end begins a word that is yet to come.
+/// Finds the byte at which each word after the first begins: that of the space before it. A space at
+/// the end begins a word that is yet to come.
 fn word_starts(text: &str) -> Vec<usize> {
     let leading = text.len() - text.trim_start_matches(' ').len();
     let spaces = text.match_indices(' ').map(|(at, _)| at);

@@ -1,13 +1,15 @@
 //! Weak-to-Strong Decoding, incrementally.
 //!
-//! The reference drafts 512 tokens, scores all, and lets the base continue from the first position whose window passes. Here
-//! the draft is written and scored in chunks and ends at the switch; for every chunk length the tokens are the same, because a
-//! position's score depends on nothing that follows it. A token is sent on as soon as its score is known: everything up to
-//! the switch is kept. The base's cache holds the scored tokens, so it continues without a second prefill.
+//! The reference drafts 512 tokens, scores all of them, and lets the base continue from the first
+//! position whose window passes. Here the draft is written and scored in chunks and ends at the switch.
+//! The tokens are the same for every chunk length, because a position's score depends on nothing behind
+//! it. A token is sent on as soon as its score is known: everything up to the switch is kept. The base's
+//! KV cache holds the scored tokens, so it continues without a second prefill.
 //!
-//! Where one of the two computes elsewhere, the draft writes the next chunk while the base reads this one, and both prompts are
-//! prefilled at the same time. How long a chunk is, costs decide ([`super::chunks`]); where a scoring call reads the list anew,
-//! each is twice as long as the one before.
+//! If one of the two engines is remote, the draft writes the next chunk while the base scores this one,
+//! and both prompts are prefilled at the same time. Chunk lengths follow from measured costs
+//! ([`crate::chunks`]); if a scoring call computes its list from the start, each chunk is twice as long
+//! as the one before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,101 +18,155 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
-use super::chunks::{Chunks, Round, Sizing};
-use super::speculative::{Pair, can_speculate, speculate};
-use super::{for_one_vocabulary, render, to_the_end};
-use crate::strategy::Parts;
+use crate::chunks::{Chunks, Round, Sizing};
+use crate::handover::{THRESHOLD, WINDOW};
+use crate::job::MAX_TOKENS_LIMIT;
+use crate::speculation::{Speculation, Speculator, can_speculate};
+use crate::steps::{check_vocabularies, render, write_to_end};
 use crate::{
-    Answer, Bridge, Call, CallKind, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, OnDraftEnd, Options,
-    Result, Role, Sampling, Session, Step, Stop, Strategy, Token, TokenRecord, Window,
+    Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
+    Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
+};
+
+/// The setting for the longest draft.
+pub static MAX_DRAFT_TOKENS: Setting =
+    Setting::integer("max_draft_tokens", "At most this many tokens are drafted", 1..=MAX_TOKENS_LIMIT)
+        .with_default_integer(512)
+        .with_placeholder("TOKENS");
+
+/// The setting for the chunk length.
+pub static CHUNK_TOKENS: Setting = Setting::integer(
+    "chunk_tokens",
+    "Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart",
+    1..=MAX_TOKENS_LIMIT,
+)
+.with_default_about("8, or as many as the window has, then what measured costs make the best")
+.with_placeholder("TOKENS")
+.speed_only();
+
+/// The setting for what follows a draft whose window never passed: `continue` lets the base continue
+/// behind the whole draft (the paper's rule), `stop` makes the draft the answer.
+pub static ON_DRAFT_END: Setting = Setting::choice(
+    "on_draft_end",
+    "After a draft that never convinced the base: let the base continue, or stop",
+    &["continue", "stop"],
+);
+
+/// The setting for speculation behind the switch.
+pub static SPECULATE: Setting = Setting::flag(
+    "speculate",
+    "Once the base writes, let the draft write ahead of it: changes the speed and never the text; needs one vocabulary",
+    true,
+)
+.speed_only();
+
+pub(super) static RECIPE: Recipe = Recipe {
+    name: "wsd",
+    about: "the draft opens the answer, the base takes over once it is confident",
+    needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
+    settings: &[&WINDOW, &THRESHOLD, &MAX_DRAFT_TOKENS, &CHUNK_TOKENS, &ON_DRAFT_END, &SPECULATE],
+    make,
 };
 
 struct Wsd {
     draft: Arc<dyn Engine>,
     base: Arc<dyn Engine>,
-    options: Options,
+    rule: Rule,
+    max_draft_tokens: usize,
+    chunk_tokens: Option<usize>,
+    stops_at_draft_end: bool,
+    speculates: bool,
 }
 
-pub(crate) fn make(mut parts: Parts) -> Arc<dyn Strategy> {
-    let base = parts.engines.swap_remove(1);
-    let draft = parts.engines.swap_remove(0);
-    Arc::new(Wsd { draft, base, options: parts.options })
+fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
+    let draft = models.require(RECIPE.name, Seat::DRAFT)?;
+    let base = models.require(RECIPE.name, Seat::BASE)?;
+    Ok(Arc::new(Wsd {
+        rule: Rule::from_values(values),
+        max_draft_tokens: values.get(&MAX_DRAFT_TOKENS),
+        chunk_tokens: values.get(&CHUNK_TOKENS),
+        stops_at_draft_end: values.get::<&str>(&ON_DRAFT_END) == "stop",
+        speculates: values.get::<bool>(&SPECULATE) && can_speculate(draft.as_ref(), base.as_ref()),
+        draft,
+        base,
+    }))
 }
 
 #[async_trait]
 impl Strategy for Wsd {
-    fn speaker(&self) -> &Arc<dyn Engine> {
+    fn output_engine(&self) -> &Arc<dyn Engine> {
         &self.base
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let (draft_text, base_text) = (self.draft.codec(), self.base.codec());
-        for_one_vocabulary(&job.prompt, draft_text, base_text)?;
+        let (draft_codec, base_codec) = (self.draft.codec(), self.base.codec());
+        check_vocabularies(&job.prompt, draft_codec, base_codec)?;
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
         let base = self.base.open(&prompt.tokens).await?;
         let draft = self.draft.open(&draft_prompt.tokens).await?;
-        answer.begin(base_text, &prompt.tokens, 0);
-        let bridge = Bridge::new(draft_text, base_text, &draft_prompt, &prompt);
+        answer.begin(base_codec, &prompt.tokens, 0);
+        let bridge = Bridge::new(draft_codec, base_codec, &draft_prompt, &prompt);
         let mut reader = Reader {
             base,
             max_len: self.base.card().max_len,
-            top_logprobs: job.top_logprobs,
-            window: Window::new(self.options.rule),
+            top_logprobs: job.terms.top_logprobs,
+            window: Window::new(self.rule),
             kept: 0,
             seconds: 0.0,
         };
         let mut writer = self.writer(draft, job);
         match self.opening(&mut writer, &mut reader, bridge, answer).await? {
-            (Verdict::Unsure, stop) if self.options.on_draft_end == OnDraftEnd::Stop => {
+            (Verdict::Done(reason), _) => Ok(reason),
+            (Verdict::Unsure, stop) if self.stops_at_draft_end => {
                 Ok(if stop == Some(Stop::End) { FinishReason::Stop } else { FinishReason::Length })
             }
-            (Verdict::Unsure | Verdict::Sure, _) if self.options.speculate && self.can_speculate() => {
-                let prompts = [draft_prompt.tokens.len(), prompt.tokens.len()];
-                let pair = Pair { draft: writer.draft, prompts, draft_limit: self.draft.card().max_len };
-                speculate(reader.base.as_mut(), pair, reader.max_len, job, answer).await
+            _ if self.speculates => {
+                let draft = Speculator {
+                    session: writer.draft,
+                    prompt: draft_prompt.tokens.len(),
+                    base_prompt: prompt.tokens.len(),
+                    max_len: self.draft.card().max_len,
+                };
+                Speculation::new(reader.base.as_mut(), draft, reader.max_len, &job.terms).run(answer).await
             }
-            (Verdict::Unsure | Verdict::Sure, _) => {
+            _ => {
                 drop(writer);
-                to_the_end(reader.base.as_mut(), Role::Base, job, answer).await
+                write_to_end(reader.base.as_mut(), Seat::BASE, &job.terms, answer).await
             }
-            (Verdict::Done(reason), _) => Ok(reason),
         }
     }
 }
 
 impl Wsd {
-    fn can_speculate(&self) -> bool {
-        can_speculate(self.draft.as_ref(), self.base.as_ref())
-    }
-
-    /// Whether the two can work at the same time.
-    fn side_by_side(&self) -> bool {
+    /// Tells whether the two engines can compute at the same time.
+    fn is_parallel(&self) -> bool {
         self.draft.card().cost.is_remote || self.base.card().cost.is_remote
     }
 
     fn writer(&self, draft: Box<dyn Session>, job: &Job) -> Writer {
-        let sampling = job.sampling.of(Role::Draft);
-        let first = self.options.chunk_tokens;
+        let sampling = job.terms.sampling.for_seat(Seat::DRAFT);
+        let first = self.chunk_tokens;
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
         } else if first.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
-            // What a server samples may depend on where it is asked to go on: with clocks in it, no answer would come twice.
+            // A server's samples may depend on the positions at which generations start: lengths that
+            // follow a clock would make answers irreproducible.
             Sizing::Times(1)
         } else {
-            Sizing::Costs { side_by_side: self.side_by_side() }
+            Sizing::Costs { is_parallel: self.is_parallel() }
         };
         Writer {
             draft,
             sampling,
-            chunks: Chunks::new(first, self.options.rule.window(), sizing, job.max_tokens),
-            left: self.options.max_draft_tokens,
+            chunks: Chunks::new(first, self.rule.window(), sizing, job.terms.max_tokens),
+            left: self.max_draft_tokens,
             call: None,
         }
     }
 
-    /// Let the draft write and the base read until it is sure, or nothing more is drafted.
+    /// Lets the draft write and the base score until the window passes, or nothing more is drafted.
     async fn opening(
         &self,
         writer: &mut Writer,
@@ -118,28 +174,26 @@ impl Wsd {
         mut bridge: Bridge<'_>,
         answer: &mut Answer,
     ) -> Result<(Verdict, Option<Stop>)> {
-        let side_by_side = self.side_by_side();
+        let is_parallel = self.is_parallel();
         let prompt = reader.base.tokens().to_vec();
-        let mut chunk = match side_by_side {
-            true => try_join(writer.write(), reader.base.warm()).await?.0,
-            false => writer.write().await?,
-        };
+        let mut chunk =
+            if is_parallel { try_join(writer.write(), reader.base.warm()).await?.0 } else { writer.write().await? };
         loop {
             writer.report(answer).await;
             let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
             if reader.kept == 0 && !edit.append.is_empty() {
                 answer.begin(self.base.codec(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
             }
-            let (verdict, next) = match (chunk.stop, side_by_side) {
-                (None, true) => read_while_writing(reader.read(edit, answer), writer.write()).await?,
-                _ => (reader.read(edit, answer).await?, None),
+            let (verdict, next) = if is_parallel && chunk.stop.is_none() {
+                read_while_writing(reader.read(edit, answer), writer.write()).await?
+            } else {
+                (reader.read(edit, answer).await?, None)
             };
             if !matches!((&verdict, chunk.stop), (Verdict::Unsure, None)) {
                 writer.report(answer).await;
                 return Ok((verdict, chunk.stop));
             }
-            let round = Round { tokens: chunk.tokens.len(), write: chunk.seconds, read: reader.seconds };
-            writer.chunks.read(round);
+            writer.chunks.record(Round { tokens: chunk.tokens.len(), write: chunk.seconds, read: reader.seconds });
             chunk = match next {
                 Some(chunk) => chunk?,
                 None => writer.write().await?,
@@ -148,36 +202,37 @@ impl Wsd {
     }
 }
 
-/// What the draft wrote in one go.
+/// Tokens that the draft wrote in one call.
 struct Chunk {
     tokens: Vec<Token>,
-    /// What writing them took.
+    /// Time it took, in seconds.
     seconds: f64,
-    /// Why nothing follows it, where nothing does.
+    /// The reason why nothing follows, if the draft ends here.
     stop: Option<Stop>,
 }
 
-/// The draft, writing in chunks.
+/// A draft that writes in chunks.
 struct Writer {
     draft: Box<dyn Session>,
     sampling: Sampling,
     chunks: Chunks,
     /// Tokens that may still be drafted.
     left: usize,
-    /// The call under way or just over, not yet reported.
+    /// The call in progress or just finished, not yet reported.
     call: Option<Call>,
 }
 
 impl Writer {
-    /// Write the next chunk.
+    /// Writes the next chunk. The call is recorded token by token, so that one that is cut off is reported
+    /// with what it wrote.
     async fn write(&mut self) -> Result<Chunk> {
-        let plan =
+        let generation =
             Generation { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
         let started = Instant::now();
-        let called = |tokens| Call::since(started, Role::Draft, CallKind::Generate, tokens);
+        let called = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
         let call = self.call.insert(called(0));
         let (mut tokens, mut stop) = (Vec::new(), Stop::Length);
-        let mut steps = self.draft.generate(&plan);
+        let mut steps = self.draft.generate(&generation);
         while let Some(step) = steps.next().await {
             match step? {
                 Step::Token(sampled) => tokens.push(sampled.token),
@@ -188,11 +243,11 @@ impl Writer {
         drop(steps);
         let seconds = call.seconds;
         self.left -= tokens.len();
-        let last = stop == Stop::End || tokens.len() < plan.max_tokens || self.left == 0;
+        let last = stop == Stop::End || tokens.len() < generation.max_tokens || self.left == 0;
         Ok(Chunk { tokens, seconds, stop: last.then_some(stop) })
     }
 
-    /// Record the last call, whether it came to its end or not.
+    /// Reports the last call, complete or cut off.
     async fn report(&mut self, answer: &mut Answer) {
         if let Some(call) = self.call.take() {
             answer.call(call).await;
@@ -200,7 +255,8 @@ impl Writer {
     }
 }
 
-/// Let the base read one chunk while the draft writes the next, which is given up where the verdict needs no more.
+/// Lets the base score one chunk while the draft writes the next. If the verdict ends the draft, the
+/// next chunk is dropped.
 async fn read_while_writing(
     reading: impl Future<Output = Result<Verdict>>,
     writing: impl Future<Output = Result<Chunk>>,
@@ -215,7 +271,7 @@ async fn read_while_writing(
     }
 }
 
-/// What the base makes of a chunk.
+/// The base's verdict on a chunk.
 enum Verdict {
     /// The window has not passed.
     Unsure,
@@ -225,24 +281,25 @@ enum Verdict {
     Done(FinishReason),
 }
 
-/// The base reading what the draft writes.
+/// A base that scores what the draft writes.
 struct Reader {
     base: Box<dyn Session>,
     max_len: usize,
     top_logprobs: usize,
     window: Window,
-    /// Tokens of the answer so far.
+    /// Tokens in the answer so far.
     kept: usize,
-    /// What scoring the last chunk took.
+    /// Time that scoring the last chunk took, in seconds.
     seconds: f64,
 }
 
 impl Reader {
-    /// Take an edit over into the base's list, score what is new, and write it into the answer up to the switch.
+    /// Applies an edit to the base's list, scores the new tokens, and writes them into the answer up to
+    /// the switch.
     async fn read(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
         self.base.truncate(edit.keep);
-        let room = self.max_len - edit.keep;
-        self.base.append(&edit.append[..edit.append.len().min(room)]);
+        let space = self.max_len - edit.keep;
+        self.base.append(&edit.append[..edit.append.len().min(space)]);
         for (i, record) in self.score(edit.keep, answer).await?.into_iter().enumerate() {
             let seen = record.logprob.and_then(|logprob| self.window.push(logprob));
             let flow = answer.token(TokenRecord { confidence: seen.map(|seen| seen.confidence), ..record }).await?;
@@ -259,10 +316,10 @@ impl Reader {
                 return Ok(Verdict::Sure);
             }
         }
-        Ok(if edit.append.len() > room { Verdict::Done(FinishReason::Length) } else { Verdict::Unsure })
+        Ok(if edit.append.len() > space { Verdict::Done(FinishReason::Length) } else { Verdict::Unsure })
     }
 
-    /// Score the list from `keep` on. A token that has nothing before it has no score.
+    /// Scores the list from `keep` on. A token without context has no score.
     async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
         self.seconds = 0.0;
         if keep == self.base.tokens().len() {
@@ -271,10 +328,10 @@ impl Reader {
         let started = Instant::now();
         let from = keep.max(1);
         let scored = self.base.score_top(from, self.top_logprobs).await?;
-        let call = Call::since(started, Role::Base, CallKind::Score, scored.len());
+        let call = Call::since(started, Seat::BASE, CallKind::Score, scored.len());
         self.seconds = call.seconds;
         answer.call(call).await;
-        let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Role::Draft));
-        Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Role::Draft))).collect())
+        let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Seat::DRAFT));
+        Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Seat::DRAFT))).collect())
     }
 }

@@ -1,61 +1,68 @@
-//! How many tokens the draft writes before the base reads them.
+//! Chunk lengths: the number of tokens drafted between two scorings.
 //!
-//! Say a chunk of `n` tokens takes `fixed + n * each` seconds to write and to read, and the switch is `r` tokens away. Then the calls
-//! take `fixed * r / n` besides the tokens themselves, and what lies beyond the switch, half a chunk on average, takes
-//! `each * n / 2` in vain. Their sum is least at `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; how far
-//! away the switch is nobody knows, and the guess is as far as the draft has come, and a little.
+//! Let a chunk of `n` tokens take `fixed + n * each` seconds to write and to score, with the switch `r`
+//! tokens away. The calls cost `fixed * r / n` on top of the tokens themselves, and the part of the last
+//! chunk behind the switch, half a chunk on average, wastes `each * n / 2`. The sum is least at
+//! `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; `r` is unknown and estimated
+//! as the length drafted so far plus a constant.
 
-/// Tokens in the first chunk, if the window has no more: before it is full, nothing can pass.
+use std::ops::RangeInclusive;
+
+/// Tokens in the first chunk, unless the window is longer: before it is full, nothing can pass.
 const FIRST: usize = 8;
-/// The fewest and the most tokens in a chunk that is sized by costs.
-const BOUNDS: [usize; 2] = [4, 64];
-/// How far away the switch is thought to be at the beginning.
+/// Limits of a length chosen by costs, in tokens.
+const LIMITS: RangeInclusive<usize> = 4..=64;
+/// Estimated distance of the switch at the start, in tokens.
 const NEAR: usize = 16;
 
-/// What follows from one chunk to the next.
+/// The rule for the length of the next chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sizing {
-    /// Each is so many times as long as the one before.
+pub(crate) enum Sizing {
+    /// Each chunk is this many times as long as the one before.
     Times(usize),
-    /// As costs have it.
+    /// The length with the least measured cost.
     Costs {
-        /// A chunk is written while the one before is being read.
-        side_by_side: bool,
+        /// True where a chunk is written while the one before is scored.
+        is_parallel: bool,
     },
 }
 
-/// The lengths of chunks, one after the other.
+/// A sequence of chunk lengths.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     length: usize,
     sizing: Sizing,
-    /// Tokens in all chunks so far, and in the whole answer.
+    /// Tokens in all chunks so far.
     total: usize,
-    most: usize,
-    /// Chunks that have been read, but for the first, whose times are those of the prompts too.
+    /// The most tokens that the whole answer may have.
+    max_tokens: usize,
+    /// Chunks that have been scored, except the first, whose times include the prefill of the prompts.
     rounds: Vec<Round>,
     is_first: bool,
 }
 
-/// A chunk's tokens, and the seconds it took to write and to read.
+/// The measured costs of a chunk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Round {
-    pub(super) tokens: usize,
-    pub(super) write: f64,
-    pub(super) read: f64,
+pub(crate) struct Round {
+    /// Tokens in it.
+    pub(crate) tokens: usize,
+    /// Seconds to write it.
+    pub(crate) write: f64,
+    /// Seconds to score it.
+    pub(crate) read: f64,
 }
 
 impl Chunks {
-    /// For an answer of `most` tokens. The first chunk has `first` of them where that is given.
-    pub(super) fn new(first: Option<usize>, window: usize, sizing: Sizing, most: usize) -> Self {
+    /// Lengths for an answer of at most `max_tokens`. The first chunk has `first` tokens if given.
+    pub(crate) fn new(first: Option<usize>, window: usize, sizing: Sizing, max_tokens: usize) -> Self {
         let length = first.unwrap_or(FIRST.max(window));
-        Self { length, sizing, total: 0, most, rounds: Vec::new(), is_first: true }
+        Self { length, sizing, total: 0, max_tokens, rounds: Vec::new(), is_first: true }
     }
 
-    /// The length of the next chunk.
-    pub(super) fn next(&mut self) -> usize {
+    /// Returns the length of the next chunk.
+    pub(crate) fn next(&mut self) -> usize {
         // The draft's tokens may be shorter than the base's, so a few more are needed to fill an answer.
-        let length = self.length.min(self.most.saturating_sub(self.total).max(FIRST));
+        let length = self.length.min(self.max_tokens.saturating_sub(self.total).max(FIRST));
         self.total = self.total.saturating_add(length);
         if let Sizing::Times(times) = self.sizing {
             self.length = self.length.saturating_mul(times);
@@ -63,32 +70,31 @@ impl Chunks {
         length
     }
 
-    /// A chunk has been read.
-    pub(super) fn read(&mut self, round: Round) {
+    /// Records the costs of a scored chunk.
+    pub(crate) fn record(&mut self, round: Round) {
         if std::mem::take(&mut self.is_first) || round.tokens == 0 {
             return;
         }
         self.rounds.push(round);
-        if let Sizing::Costs { side_by_side } = self.sizing {
-            let most = match side_by_side {
-                // As many as are written while the base reads hide the reading: more would win nothing.
-                true => round.read * round.tokens as f64 / round.write,
-                false => f64::INFINITY,
-            };
-            self.length = (self.best().min(most) as usize).clamp(BOUNDS[0], BOUNDS[1]);
+        if let Sizing::Costs { is_parallel } = self.sizing {
+            // In parallel, the tokens written while the base scores hide the scoring: more gain nothing.
+            let hiding = if is_parallel { round.read * round.tokens as f64 / round.write } else { f64::INFINITY };
+            self.length = (self.best().min(hiding) as usize).clamp(*LIMITS.start(), *LIMITS.end());
         }
     }
 
-    /// The length that costs least.
+    /// Computes the length with the least cost.
     fn best(&self) -> f64 {
         let mean =
             |value: &dyn Fn(&Round) -> f64| self.rounds.iter().map(value).sum::<f64>() / self.rounds.len() as f64;
-        let [tokens, write] = [mean(&|round| round.tokens as f64), mean(&|round| round.write)];
+        let tokens = mean(&|round| round.tokens as f64);
+        let write = mean(&|round| round.write);
         let read = mean(&|round| round.read);
         let seconds = write + read;
         let spread = mean(&|round| (round.tokens as f64 - tokens).powi(2));
         let slope = mean(&|round| (round.tokens as f64 - tokens) * (round.write + round.read - seconds)) / spread;
-        // The line of least squares; one length does not tell a call's cost from that of its tokens: half of it is taken for each.
+        // Least-squares fit of fixed plus per-token cost. With chunks of one length the two cannot be told
+        // apart, so the time of scoring is split evenly.
         let each = if spread > 0.0 { slope.max(write / tokens) } else { (write + read / 2.0) / tokens };
         let fixed = (seconds - each * tokens).max(0.0);
         (2.0 * (self.total + NEAR) as f64 * fixed / each).sqrt()
@@ -106,7 +112,7 @@ mod tests {
             let tokens = chunks.next();
             let prompt = if chunks.is_first { 5.0 } else { 0.0 };
             let (write, read) = (tokens as f64 * draft + prompt, fixed + tokens as f64 * more + prompt);
-            chunks.read(Round { tokens, write, read });
+            chunks.record(Round { tokens, write, read });
             tokens
         };
         (0..7).map(next).collect()
@@ -114,7 +120,7 @@ mod tests {
 
     #[test]
     fn chunks_grow_with_what_a_call_costs() {
-        let alone = Sizing::Costs { side_by_side: false };
+        let alone = Sizing::Costs { is_parallel: false };
         // The first guess knows one length only.
         assert_eq!(lengths(alone, [0.1, 0.0, 0.1])[3..], [4; 4], "a call costs nothing");
         assert_eq!(lengths(alone, [0.001, 10.0, 0.0])[3..], [64; 4], "a call costs all");
@@ -130,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn side_by_side_none_is_longer_than_hides_the_reading() {
-        let found = lengths(Sizing::Costs { side_by_side: true }, [0.02, 0.1, 0.0005]);
+    fn is_parallel_none_is_longer_than_hides_the_reading() {
+        let found = lengths(Sizing::Costs { is_parallel: true }, [0.02, 0.1, 0.0005]);
         assert_eq!(found[2..], [5; 5]);
     }
 

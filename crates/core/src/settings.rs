@@ -1,0 +1,428 @@
+//! Settings: named values that users may set, each declared once, where it is used.
+//!
+//! A [`Setting`] carries its name, meaning, limits and default. The command line, `wsd.toml`, HTTP
+//! requests, the OpenAPI document, `/v1/models`, the record beside an answer and the help iterate
+//! over declarations; none of them repeats a name or a limit. [`Values`] is a checked assignment.
+//!
+//! ```
+//! use wsd_core::{Setting, Values};
+//!
+//! static WINDOW: Setting = Setting::integer("window", "Tokens in the window", 1..=4096).with_default_integer(6);
+//!
+//! let mut values = Values::default();
+//! assert_eq!(values.get::<usize>(&WINDOW), 6);
+//! values.set(&WINDOW, WINDOW.parse("12")?)?;
+//! assert_eq!(values.get::<usize>(&WINDOW), 12);
+//! let error = WINDOW.parse("0").unwrap_err().to_string();
+//! assert_eq!(error, "`window` must be a whole number from 1 to 4096, got 0");
+//! # Ok::<(), wsd_core::Error>(())
+//! ```
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// A named value that users may set.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name in files and JSON; the command line's option is the same with hyphens.
+    pub name: &'static str,
+    /// The meaning, as the help prints it: a sentence without its full stop.
+    pub about: &'static str,
+    /// The values that are allowed.
+    pub kind: Kind,
+    /// The value where none is set; `None` where it is computed.
+    pub default: Option<Value>,
+    /// The default in words, where the value itself does not tell.
+    pub default_about: Option<&'static str>,
+    /// The placeholder for a value in the help.
+    pub placeholder: &'static str,
+    /// The command line's one-letter option.
+    pub short: Option<char>,
+    /// True where the text of an answer depends on the value; false where only speed does.
+    pub affects_text: bool,
+}
+
+/// The values that a setting allows.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A whole number within limits, both included.
+    Integer {
+        /// The least value.
+        min: u64,
+        /// The greatest value.
+        max: u64,
+    },
+    /// A real number within limits.
+    Number {
+        /// The least value, or the one that every value exceeds.
+        min: f64,
+        /// The greatest value.
+        max: f64,
+        /// True where `min` itself is not allowed.
+        above_min: bool,
+    },
+    /// 64 random bits; a negative number stands for its two's complement.
+    Seed,
+    /// `true` or `false`.
+    Flag,
+    /// One of several words.
+    Choice(&'static [&'static str]),
+    /// Several texts, none of them empty.
+    Texts,
+}
+
+/// The value of a setting.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A whole number.
+    Integer(u64),
+    /// A real number.
+    Number(f64),
+    /// A flag.
+    Flag(bool),
+    /// One of the words of [`Kind::Choice`].
+    Word(&'static str),
+    /// A list of texts.
+    Texts(Cow<'static, [String]>),
+}
+
+impl Setting {
+    const fn new(name: &'static str, about: &'static str, kind: Kind, placeholder: &'static str) -> Self {
+        let (default, default_about) = (None, None);
+        Self { name, about, kind, default, default_about, placeholder, short: None, affects_text: true }
+    }
+
+    /// A whole number within limits, with a computed default.
+    #[must_use]
+    pub const fn integer(name: &'static str, about: &'static str, range: RangeInclusive<u64>) -> Self {
+        Self::new(name, about, Kind::Integer { min: *range.start(), max: *range.end() }, "N")
+    }
+
+    /// A real number within limits, both included, with a computed default.
+    #[must_use]
+    pub const fn number(name: &'static str, about: &'static str, range: RangeInclusive<f64>) -> Self {
+        Self::new(name, about, Kind::Number { min: *range.start(), max: *range.end(), above_min: false }, "X")
+    }
+
+    /// A real number above zero and at most `max`, with a computed default.
+    #[must_use]
+    pub const fn positive(name: &'static str, about: &'static str, max: f64) -> Self {
+        Self::new(name, about, Kind::Number { min: 0.0, max, above_min: true }, "X")
+    }
+
+    /// A seed of random numbers.
+    #[must_use]
+    pub const fn seed(name: &'static str, about: &'static str, default: u64) -> Self {
+        Self::new(name, about, Kind::Seed, "N").with_default(Value::Integer(default))
+    }
+
+    /// A flag.
+    #[must_use]
+    pub const fn flag(name: &'static str, about: &'static str, default: bool) -> Self {
+        Self::new(name, about, Kind::Flag, "BOOL").with_default(Value::Flag(default))
+    }
+
+    /// One of several words, the first of them by default.
+    #[must_use]
+    pub const fn choice(name: &'static str, about: &'static str, words: &'static [&'static str]) -> Self {
+        Self::new(name, about, Kind::Choice(words), "WORD").with_default(Value::Word(words[0]))
+    }
+
+    /// Several texts, none by default.
+    #[must_use]
+    pub const fn texts(name: &'static str, about: &'static str) -> Self {
+        let none = Value::Texts(Cow::Borrowed(&[]));
+        Self::new(name, about, Kind::Texts, "TEXT").with_default(none).with_default_about("none")
+    }
+
+    /// The same setting with a whole number as its default.
+    #[must_use]
+    pub const fn with_default_integer(self, default: u64) -> Self {
+        self.with_default(Value::Integer(default))
+    }
+
+    /// The same setting with a real number as its default.
+    #[must_use]
+    pub const fn with_default_number(self, default: f64) -> Self {
+        self.with_default(Value::Number(default))
+    }
+
+    const fn with_default(mut self, default: Value) -> Self {
+        // Constants run no destructors, so the default that this one replaces is forgotten, not dropped.
+        std::mem::forget(std::mem::replace(&mut self.default, Some(default)));
+        self
+    }
+
+    /// The same setting with its default explained in words.
+    #[must_use]
+    pub const fn with_default_about(mut self, about: &'static str) -> Self {
+        self.default_about = Some(about);
+        self
+    }
+
+    /// The same setting with another placeholder in the help.
+    #[must_use]
+    pub const fn with_placeholder(mut self, placeholder: &'static str) -> Self {
+        self.placeholder = placeholder;
+        self
+    }
+
+    /// The same setting with a one-letter option.
+    #[must_use]
+    pub const fn with_short(mut self, short: char) -> Self {
+        self.short = Some(short);
+        self
+    }
+
+    /// The same setting, marked as one that changes the speed and never the text.
+    #[must_use]
+    pub const fn speed_only(mut self) -> Self {
+        self.affects_text = false;
+        self
+    }
+
+    /// Reads a value from the command line.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for what is no value of this kind, or outside the limits.
+    pub fn parse(&self, text: &str) -> Result<Value> {
+        let value = match self.kind {
+            Kind::Integer { .. } => text.parse().ok().map(Value::Integer),
+            Kind::Number { .. } => text.parse().ok().map(Value::Number),
+            Kind::Seed => {
+                text.parse().or_else(|_| text.parse::<i64>().map(i64::cast_unsigned)).ok().map(Value::Integer)
+            }
+            Kind::Flag => text.parse().ok().map(Value::Flag),
+            Kind::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Word(word)),
+            Kind::Texts => Some(Value::Texts(vec![text.to_owned()].into())),
+        };
+        self.check(value.ok_or_else(|| self.refuse(text))?)
+    }
+
+    /// Reads a value from JSON.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for what is no value of this kind, or outside the limits.
+    pub fn from_json(&self, json: &serde_json::Value) -> Result<Value> {
+        let value = match self.kind {
+            Kind::Integer { .. } => json.as_u64().map(Value::Integer),
+            Kind::Number { .. } => json.as_f64().map(Value::Number),
+            Kind::Seed => json.as_u64().or_else(|| json.as_i64().map(i64::cast_unsigned)).map(Value::Integer),
+            Kind::Flag => json.as_bool().map(Value::Flag),
+            Kind::Choice(words) => words.iter().find(|word| json == **word).map(|word| Value::Word(word)),
+            Kind::Texts => {
+                serde_json::from_value::<Vec<String>>(json.clone()).ok().map(|texts| Value::Texts(texts.into()))
+            }
+        };
+        self.check(value.ok_or_else(|| self.refuse(json))?)
+    }
+
+    /// Checks a value against the kind and its limits.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check(&self, value: Value) -> Result<Value> {
+        let is_allowed = match (&self.kind, &value) {
+            (Kind::Integer { min, max }, Value::Integer(value)) => (min..=max).contains(&value),
+            (Kind::Number { min, max, above_min }, Value::Number(value)) => {
+                (*min..=*max).contains(value) && !(*above_min && value == min)
+            }
+            (Kind::Choice(words), Value::Word(word)) => words.contains(word),
+            (Kind::Texts, Value::Texts(texts)) => texts.iter().all(|text| !text.is_empty()),
+            (Kind::Seed, Value::Integer(_)) | (Kind::Flag, Value::Flag(_)) => true,
+            _ => false,
+        };
+        if is_allowed { Ok(value) } else { Err(self.refuse(value)) }
+    }
+
+    /// The values that are allowed, in words that follow "must be".
+    #[must_use]
+    pub fn limit(&self) -> String {
+        match self.kind {
+            Kind::Integer { min, max: u64::MAX } => format!("a whole number of at least {min}"),
+            Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Number { min, max, above_min: false } => format!("a number from {min} to {max}"),
+            Kind::Number { min, max, above_min: true } => format!("a number above {min} and at most {max}"),
+            Kind::Seed => "a whole number of 64 bits".into(),
+            Kind::Flag => "true or false".into(),
+            Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+            Kind::Texts => "a text of at least one character".into(),
+        }
+    }
+
+    fn refuse(&self, got: impl std::fmt::Display) -> Error {
+        Error::Setting { name: self.name, limit: self.limit(), value: got.to_string() }
+    }
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+            Self::Flag(value) => value.fmt(f),
+            Self::Word(word) => f.write_str(word),
+            Self::Texts(texts) => write!(f, "{texts:?}"),
+        }
+    }
+}
+
+/// A type that values of settings are read as.
+pub trait FromValue: Default {
+    /// Converts a value; `None` for another kind's.
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+macro_rules! from_value {
+    ($($type:ty: $pattern:pat => $value:expr,)*) => {
+        $(impl FromValue for $type {
+            fn from_value(value: &Value) -> Option<Self> {
+                match value {
+                    $pattern => $value,
+                    _ => None,
+                }
+            }
+        })*
+    };
+}
+
+from_value! {
+    u64: Value::Integer(value) => Some(*value),
+    usize: Value::Integer(value) => usize::try_from(*value).ok(),
+    f64: Value::Number(value) => Some(*value),
+    f32: Value::Number(value) => Some(*value as f32),
+    bool: Value::Flag(value) => Some(*value),
+    &'static str: Value::Word(word) => Some(*word),
+    Vec<String>: Value::Texts(texts) => Some(texts.to_vec()),
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: &Value) -> Option<Self> {
+        T::from_value(value).map(Some)
+    }
+}
+
+/// An assignment of values to settings, each within its limits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values(BTreeMap<&'static str, Value>);
+
+impl Values {
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where the value is outside the setting's limits.
+    pub fn set(&mut self, setting: &'static Setting, value: Value) -> Result<()> {
+        self.0.insert(setting.name, setting.check(value)?);
+        Ok(())
+    }
+
+    /// The same values with one more.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where the value is outside the setting's limits.
+    pub fn with(mut self, setting: &'static Setting, value: impl Into<Value>) -> Result<Self> {
+        self.set(setting, value.into())?;
+        Ok(self)
+    }
+
+    /// Reads the value of a setting, or its default. A setting without either reads as `None` for an
+    /// `Option`, and as the type's own default otherwise.
+    #[must_use]
+    pub fn get<T: FromValue>(&self, setting: &'static Setting) -> T {
+        self.value(setting).and_then(T::from_value).unwrap_or_default()
+    }
+
+    /// The value of a setting, or its default.
+    #[must_use]
+    pub fn value(&self, setting: &'static Setting) -> Option<&Value> {
+        self.0.get(setting.name).or(setting.default.as_ref())
+    }
+
+    /// Tells whether a setting was given a value.
+    #[must_use]
+    pub fn is_set(&self, setting: &'static Setting) -> bool {
+        self.0.contains_key(setting.name)
+    }
+
+    /// These values, and those of `lower` for settings that have none here.
+    #[must_use]
+    pub fn or(mut self, lower: Self) -> Self {
+        for (name, value) in lower.0 {
+            self.0.entry(name).or_insert(value);
+        }
+        self
+    }
+}
+
+macro_rules! into_value {
+    ($($type:ty: $value:ident => $into:expr,)*) => {
+        $(impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                $into
+            }
+        })*
+    };
+}
+
+into_value! {
+    u64: value => Self::Integer(value),
+    usize: value => Self::Integer(value as u64),
+    f64: value => Self::Number(value),
+    bool: value => Self::Flag(value),
+    &'static str: word => Self::Word(word),
+    Vec<String>: texts => Self::Texts(texts.into()),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    static COUNT: Setting = Setting::integer("count", "A count", 1..=9).with_default_integer(2);
+    static SHARE: Setting = Setting::positive("share", "A share", 1.0);
+    static WORD: Setting = Setting::choice("word", "A word", &["go", "stop"]);
+    static SEED: Setting = Setting::seed("seed", "A seed", 42);
+    static STOP: Setting = Setting::texts("stop", "Texts");
+
+    #[test]
+    fn limits_hold_on_every_way_in() {
+        for (setting, good, bad) in [
+            (&COUNT, ["1", "9"], ["0", "10"]),
+            (&SHARE, ["0.5", "1"], ["0", "1.5"]),
+            (&SEED, ["-1", "18446744073709551615"], ["1.5", "x"]),
+        ] {
+            for text in good {
+                let json = serde_json::from_str(text).unwrap();
+                assert_eq!(setting.parse(text).unwrap(), setting.from_json(&json).unwrap());
+            }
+            for text in bad {
+                let message = setting.parse(text).unwrap_err().to_string();
+                assert_eq!(message, format!("`{}` must be {}, got {text}", setting.name, setting.limit()));
+                assert!(setting.from_json(&serde_json::from_str(text).unwrap_or(json!(text))).is_err());
+            }
+        }
+        assert_eq!(
+            SHARE.parse("NaN").unwrap_err().to_string(),
+            "`share` must be a number above 0 and at most 1, got NaN"
+        );
+        assert_eq!(WORD.parse("no").unwrap_err().to_string(), "`word` must be `go` or `stop`, got no");
+        assert!(STOP.from_json(&json!(["a", ""])).is_err());
+        assert!(WORD.from_json(&json!(3)).is_err());
+    }
+
+    #[test]
+    fn the_upper_word_holds_and_defaults_fill_in() {
+        let upper = Values::default().with(&COUNT, 3usize).unwrap();
+        let lower = Values::default().with(&COUNT, 4usize).unwrap().with(&WORD, "stop").unwrap();
+        let values = upper.or(lower);
+        assert_eq!((values.get::<usize>(&COUNT), values.get::<&str>(&WORD)), (3, "stop"));
+        assert_eq!((values.get::<Option<f64>>(&SHARE), values.get::<u64>(&SEED)), (None, 42));
+        assert!(!values.is_set(&SEED) && Values::default().with(&WORD, "no").is_err());
+    }
+}

@@ -1,0 +1,51 @@
+//! The verifying side: the base's own choices at every proposed position.
+
+use std::time::Instant;
+
+use crate::{Answer, Call, CallKind, FinishReason, Flow, Generation, Result, Seat, Session, Step, Token, TokenRecord};
+
+/// The outcome of one check.
+pub(super) struct Verified {
+    /// Proposals that the base confirmed.
+    pub(super) accepted: usize,
+    /// Time the base took, in seconds.
+    pub(super) seconds: f64,
+    /// The reason why the answer ended, where it did.
+    pub(super) done: Option<FinishReason>,
+}
+
+/// Checks proposals in one step of the base and writes its choices into the answer: the confirmed
+/// proposals, and the base's own token behind them.
+pub(super) async fn verify(
+    base: &mut dyn Session,
+    proposed: &[Token],
+    generation: &Generation,
+    answer: &mut Answer,
+) -> Result<Verified> {
+    let (started, from) = (Instant::now(), base.tokens().len());
+    base.append(proposed);
+    let choices = base.choices(from, generation).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    base.truncate(from);
+    let (mut accepted, mut done) = (0, None);
+    for (index, choice) in choices.into_iter().enumerate() {
+        let Step::Token(sampled) = choice else {
+            done = Some(FinishReason::Stop);
+            break;
+        };
+        let token = sampled.token;
+        base.append(&[token]);
+        if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, Seat::BASE)).await? {
+            done = Some(reason);
+            break;
+        }
+        if proposed.get(index) != Some(&token) {
+            break;
+        }
+        accepted += 1;
+    }
+    let tokens = proposed.len() + 1;
+    let call = Call { to: Seat::BASE, kind: CallKind::Check, tokens, seconds, accepted: Some(accepted) };
+    answer.call(call).await;
+    Ok(Verified { accepted, seconds, done })
+}

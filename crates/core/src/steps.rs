@@ -1,0 +1,73 @@
+//! Steps that strategies are made of.
+
+use std::time::Instant;
+
+use futures::StreamExt as _;
+
+use crate::{
+    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result, Seat,
+    Session, Step, Stop, Terms, TextCodec, TokenRecord,
+};
+
+/// Renders a prompt for an engine and checks that it fits into the context.
+pub(crate) fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
+    let rendered = engine.codec().render(&job.prompt)?;
+    let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
+    if tokens >= limit {
+        return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
+    }
+    Ok(rendered)
+}
+
+/// Refuses a prompt of token ids to models whose vocabularies differ.
+pub(crate) fn check_vocabularies(prompt: &Prompt, draft: &TextCodec, base: &TextCodec) -> Result<()> {
+    if matches!(prompt, Prompt::Tokens(_)) && !Bridge::passes_ids(draft, base) {
+        return Err(Error::Chat(
+            "a prompt of token ids needs models of one vocabulary\n  hint: give the prompt as text".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The generation of at most `max_tokens` tokens by the model in `seat`, on the terms of a job.
+pub(crate) fn generation(terms: &Terms, seat: Seat, max_tokens: usize) -> Generation {
+    Generation { max_tokens, sampling: terms.sampling.for_seat(seat), top_logprobs: terms.top_logprobs }
+}
+
+/// One model writes until the answer ends.
+pub(crate) async fn write_to_end(
+    session: &mut dyn Session,
+    by: Seat,
+    terms: &Terms,
+    answer: &mut Answer,
+) -> Result<FinishReason> {
+    let (_, done) = write_into(session, by, &generation(terms, by, answer.remaining()), answer).await?;
+    Ok(done.unwrap_or(FinishReason::Length))
+}
+
+/// Runs a generation into the answer. Returns the number of tokens written, and the reason why the
+/// answer ended where it did.
+pub(crate) async fn write_into(
+    session: &mut dyn Session,
+    by: Seat,
+    generation: &Generation,
+    answer: &mut Answer,
+) -> Result<(usize, Option<FinishReason>)> {
+    let (started, mut written, mut done) = (Instant::now(), 0, None);
+    let mut steps = session.generate(generation);
+    while done.is_none() {
+        match steps.next().await.transpose()? {
+            Some(Step::Token(sampled)) => {
+                written += 1;
+                if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, by)).await? {
+                    done = Some(reason);
+                }
+            }
+            Some(Step::End(Stop::End)) => done = Some(FinishReason::Stop),
+            Some(Step::End(Stop::Length)) | None => break,
+        }
+    }
+    drop(steps);
+    answer.call(Call::since(started, by, CallKind::Generate, written)).await;
+    Ok((written, done))
+}
