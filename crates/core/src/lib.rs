@@ -46,7 +46,7 @@ pub use seat::{Author, Seat};
 pub use settings::{FromValue, Kind, Setting, Value, Values};
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
-    CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, SPECULATE, strategy_settings,
+    CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, SPECULATE, STRATEGY, strategy_settings,
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{

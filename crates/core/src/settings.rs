@@ -70,8 +70,10 @@ pub enum Kind {
     Seed,
     /// `true` or `false`.
     Flag,
-    /// One of several words.
-    Choice(&'static [&'static str]),
+    /// One of several words, each with one line for the help.
+    Choice(&'static [(&'static str, &'static str)]),
+    /// A text. In files it may be a list, whose parts are joined by commas.
+    Text,
     /// Several texts, none of them empty.
     Texts,
 }
@@ -88,6 +90,8 @@ pub enum Value {
     Flag(bool),
     /// One of the words of [`Kind::Choice`].
     Word(&'static str),
+    /// A text.
+    Text(Cow<'static, str>),
     /// A list of texts.
     Texts(Cow<'static, [String]>),
 }
@@ -128,10 +132,20 @@ impl Setting {
         Self::new(name, about, Kind::Flag, "BOOL").with_default(Value::Flag(default))
     }
 
-    /// One of several words, the first of them by default.
+    /// One of several words with their meanings, the first of them by default.
     #[must_use]
-    pub const fn choice(name: &'static str, about: &'static str, words: &'static [&'static str]) -> Self {
-        Self::new(name, about, Kind::Choice(words), "WORD").with_default(Value::Word(words[0]))
+    pub const fn choice(
+        name: &'static str,
+        about: &'static str,
+        words: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self::new(name, about, Kind::Choice(words), "WORD").with_default(Value::Word(words[0].0))
+    }
+
+    /// A text, with a computed default.
+    #[must_use]
+    pub const fn text(name: &'static str, about: &'static str, placeholder: &'static str) -> Self {
+        Self::new(name, about, Kind::Text, placeholder)
     }
 
     /// Several texts, none by default.
@@ -151,6 +165,12 @@ impl Setting {
     #[must_use]
     pub const fn with_default_number(self, default: f64) -> Self {
         self.with_default(Value::Number(default))
+    }
+
+    /// The same setting with a text as its default.
+    #[must_use]
+    pub const fn with_default_text(self, default: &'static str) -> Self {
+        self.with_default(Value::Text(Cow::Borrowed(default)))
     }
 
     const fn with_default(mut self, default: Value) -> Self {
@@ -199,7 +219,8 @@ impl Setting {
                 text.parse().or_else(|_| text.parse::<i64>().map(i64::cast_unsigned)).ok().map(Value::Integer)
             }
             Kind::Flag => text.parse().ok().map(Value::Flag),
-            Kind::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Word(word)),
+            Kind::Choice(words) => words.iter().find(|(word, _)| *word == text).map(|(word, _)| Value::Word(word)),
+            Kind::Text => Some(Value::Text(text.to_owned().into())),
             Kind::Texts => Some(Value::Texts(vec![text.to_owned()].into())),
         };
         self.check(value.ok_or_else(|| self.refuse(text))?)
@@ -210,15 +231,18 @@ impl Setting {
     /// # Errors
     /// [`Error::Setting`] for what is no value of this kind, or outside the limits.
     pub fn from_json(&self, json: &serde_json::Value) -> Result<Value> {
+        let texts = |json: &serde_json::Value| serde_json::from_value::<Vec<String>>(json.clone()).ok();
         let value = match self.kind {
             Kind::Integer { .. } => json.as_u64().map(Value::Integer),
             Kind::Number { .. } => json.as_f64().map(Value::Number),
             Kind::Seed => json.as_u64().or_else(|| json.as_i64().map(i64::cast_unsigned)).map(Value::Integer),
             Kind::Flag => json.as_bool().map(Value::Flag),
-            Kind::Choice(words) => words.iter().find(|word| json == **word).map(|word| Value::Word(word)),
-            Kind::Texts => {
-                serde_json::from_value::<Vec<String>>(json.clone()).ok().map(|texts| Value::Texts(texts.into()))
-            }
+            Kind::Choice(words) => words.iter().find(|(word, _)| json == *word).map(|(word, _)| Value::Word(word)),
+            Kind::Text => match json {
+                serde_json::Value::String(text) => Some(Value::Text(text.clone().into())),
+                list => texts(list).map(|texts| Value::Text(texts.join(",").into())),
+            },
+            Kind::Texts => texts(json).map(|texts| Value::Texts(texts.into())),
         };
         self.check(value.ok_or_else(|| self.refuse(json))?)
     }
@@ -233,9 +257,9 @@ impl Setting {
             (Kind::Number { min, max, above_min }, Value::Number(value)) => {
                 (*min..=*max).contains(value) && !(*above_min && value == min)
             }
-            (Kind::Choice(words), Value::Word(word)) => words.contains(word),
+            (Kind::Choice(words), Value::Word(word)) => words.iter().any(|(known, _)| known == word),
             (Kind::Texts, Value::Texts(texts)) => texts.iter().all(|text| !text.is_empty()),
-            (Kind::Seed, Value::Integer(_)) | (Kind::Flag, Value::Flag(_)) => true,
+            (Kind::Seed, Value::Integer(_)) | (Kind::Flag, Value::Flag(_)) | (Kind::Text, Value::Text(_)) => true,
             _ => false,
         };
         if is_allowed { Ok(value) } else { Err(self.refuse(value)) }
@@ -251,7 +275,8 @@ impl Setting {
             Kind::Number { min, max, above_min: true } => format!("a number above {min} and at most {max}"),
             Kind::Seed => "a whole number of 64 bits".into(),
             Kind::Flag => "true or false".into(),
-            Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+            Kind::Choice(words) => words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+            Kind::Text => "a text".into(),
             Kind::Texts => "a text of at least one character".into(),
         }
     }
@@ -268,6 +293,7 @@ impl std::fmt::Display for Value {
             Self::Number(value) => value.fmt(f),
             Self::Flag(value) => value.fmt(f),
             Self::Word(word) => f.write_str(word),
+            Self::Text(text) => f.write_str(text),
             Self::Texts(texts) => write!(f, "{texts:?}"),
         }
     }
@@ -298,7 +324,10 @@ from_value! {
     f64: Value::Number(value) => Some(*value),
     f32: Value::Number(value) => Some(*value as f32),
     bool: Value::Flag(value) => Some(*value),
+    u32: Value::Integer(value) => u32::try_from(*value).ok(),
+    u16: Value::Integer(value) => u16::try_from(*value).ok(),
     &'static str: Value::Word(word) => Some(*word),
+    String: Value::Text(text) => Some(text.to_string()),
     Vec<String>: Value::Texts(texts) => Some(texts.to_vec()),
 }
 
@@ -350,6 +379,11 @@ impl Values {
         self.0.contains_key(setting.name)
     }
 
+    /// Takes back the value of a setting.
+    pub fn unset(&mut self, setting: &'static Setting) {
+        self.0.remove(setting.name);
+    }
+
     /// These values, and those of `lower` for settings that have none here.
     #[must_use]
     pub fn or(mut self, lower: Self) -> Self {
@@ -376,6 +410,7 @@ into_value! {
     f64: value => Self::Number(value),
     bool: value => Self::Flag(value),
     &'static str: word => Self::Word(word),
+    String: text => Self::Text(text.into()),
     Vec<String>: texts => Self::Texts(texts.into()),
 }
 
@@ -386,7 +421,7 @@ mod tests {
 
     static COUNT: Setting = Setting::integer("count", "A count", 1..=9).with_default_integer(2);
     static SHARE: Setting = Setting::positive("share", "A share", 1.0);
-    static WORD: Setting = Setting::choice("word", "A word", &["go", "stop"]);
+    static WORD: Setting = Setting::choice("word", "A word", &[("go", "Go on"), ("stop", "Stop")]);
     static SEED: Setting = Setting::seed("seed", "A seed", 42);
     static STOP: Setting = Setting::texts("stop", "Texts");
 

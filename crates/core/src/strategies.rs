@@ -8,6 +8,8 @@ mod wsd;
 pub use nudging::NUDGE_THRESHOLD;
 pub use wsd::{CHUNK_TOKENS, MAX_DRAFT_TOKENS, ON_DRAFT_END, SPECULATE};
 
+use std::sync::LazyLock;
+
 use crate::{Error, Recipe, Result, Setting};
 
 /// Every strategy. Command line, server, help and conformance tests derive from this table.
@@ -32,6 +34,13 @@ impl Recipe {
         })
     }
 }
+
+/// The setting for the strategy.
+pub static STRATEGY: LazyLock<Setting> = LazyLock::new(|| {
+    static NAMES: LazyLock<Vec<(&str, &str)>> =
+        LazyLock::new(|| RECIPES.iter().map(|recipe| (recipe.name, recipe.about)).collect());
+    Setting::choice("strategy", "The way in which the models share the work", &NAMES).with_placeholder("NAME")
+});
 
 /// Every setting of every strategy, once, in the order of the table.
 #[must_use]

@@ -4,7 +4,7 @@ mod builtin;
 
 use std::sync::Arc;
 
-use wsd_core::{Engine, Models, Recipe, Role};
+use wsd_core::{Engine, Models, Recipe, Seat};
 use wsd_nn::{Checkpoint, Format, LoadOptions, Local, TemplateChoice};
 
 use crate::config::{ModelSettings, Settings, TemplateForm};
@@ -29,7 +29,7 @@ pub enum ModelError {
     #[error("`dtype` of the {role} model must be one of {known}, given: {value}")]
     Dtype {
         /// The model it was meant for.
-        role: Role,
+        role: Seat,
         /// What was given.
         value: String,
         /// The formats there are.
@@ -39,7 +39,7 @@ pub enum ModelError {
     #[error("the chat template for the {role} model cannot be read")]
     Template {
         /// The model it was meant for.
-        role: Role,
+        role: Seat,
         /// Why not.
         source: std::io::Error,
     },
@@ -50,7 +50,7 @@ pub enum ModelError {
     #[error("the {role} model `{name}` cannot be loaded")]
     Load {
         /// What it was meant for.
-        role: Role,
+        role: Seat,
         /// The name given.
         name: String,
         /// Why not.
@@ -59,7 +59,7 @@ pub enum ModelError {
 }
 
 /// The roles that a recipe needs.
-pub fn roles(recipe: &Recipe) -> Vec<Role> {
+pub fn roles(recipe: &Recipe) -> Vec<Seat> {
     recipe.needs.iter().map(|&(role, _)| role).collect()
 }
 
@@ -69,25 +69,25 @@ pub fn roles(recipe: &Recipe) -> Vec<Role> {
 /// [`ModelError`] names the model and what is wrong with it.
 pub fn load(
     settings: &Settings,
-    roles: &[Role],
+    roles: &[Seat],
     max_sessions: usize,
     progress: &mut dyn Progress,
 ) -> Result<Models, ModelError> {
     let mut models = Models::default();
-    for &role in roles {
+    for &seat in roles {
         let engine = match Address::is_one(&settings.model(role).name) {
             true => Arc::new(open_remote(role, settings, progress)?),
             false => open(role, settings.model(role), max_sessions, progress)?,
         };
         match role {
-            Role::Base => models.base = Some(engine),
-            Role::Draft => models.draft = Some(engine),
+            Seat::BASE => models.base = Some(engine),
+            Seat::DRAFT => models.draft = Some(engine),
         }
     }
     Ok(models)
 }
 
-fn open_remote(role: Role, settings: &Settings, progress: &mut dyn Progress) -> Result<Remote, ModelError> {
+fn open_remote(role: Seat, settings: &Settings, progress: &mut dyn Progress) -> Result<Remote, ModelError> {
     let (model, remote) = (settings.model(role), &settings.remote);
     let [tokenizer, key_env] = remote.of(role).clone();
     let options = RemoteOptions {
@@ -106,7 +106,7 @@ fn open_remote(role: Role, settings: &Settings, progress: &mut dyn Progress) -> 
 }
 
 fn open(
-    role: Role,
+    role: Seat,
     model: &ModelSettings,
     max_sessions: usize,
     progress: &mut dyn Progress,
@@ -131,7 +131,7 @@ fn open(
 }
 
 fn load_checkpoint(
-    role: Role,
+    role: Seat,
     checkpoint: wsd_nn::Result<Checkpoint>,
     options: &LoadOptions,
     progress: &mut dyn Progress,
@@ -152,7 +152,7 @@ fn load_checkpoint(
     }
 }
 
-fn format(role: Role, name: &str) -> Result<Format, ModelError> {
+fn format(role: Seat, name: &str) -> Result<Format, ModelError> {
     Format::parse(name).filter(|format| Format::WRITABLE.contains(format)).ok_or_else(|| ModelError::Dtype {
         role,
         value: name.into(),
@@ -160,7 +160,7 @@ fn format(role: Role, name: &str) -> Result<Format, ModelError> {
     })
 }
 
-fn template(role: Role, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {
+fn template(role: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {
     Ok(match form {
         TemplateForm::Own => TemplateChoice::Own,
         TemplateForm::Plain => TemplateChoice::Plain,

@@ -49,7 +49,7 @@ pub static CHUNK_TOKENS: Setting = Setting::integer(
 pub static ON_DRAFT_END: Setting = Setting::choice(
     "on_draft_end",
     "After a draft that never convinced the base: let the base continue, or stop",
-    &["continue", "stop"],
+    &[("continue", "the base goes on after the whole draft: the paper's rule"), ("stop", "the draft is the answer")],
 );
 
 /// The setting for speculation behind the switch.

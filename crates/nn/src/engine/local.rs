@@ -126,7 +126,7 @@ impl Local {
             name: options.name.clone(),
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
             vocab: blueprint.vocab,
-            caps: Caps { score: true, logits: true },
+            caps: Caps { score: true, logits: true, choices: true },
             cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };

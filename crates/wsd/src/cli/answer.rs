@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Completion, Event, Job, Role, Strategy, Trace, run};
+use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace, run};
 
 use super::output::{BASE, DRAFT, Output};
 
@@ -42,7 +42,7 @@ pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut 
     let answered = answer(strategy, job, |event| match event {
         Event::Token(token) if !token.text.is_empty() => {
             ends_line = token.text.ends_with('\n');
-            output.model_text(if token.by == Role::Draft { DRAFT } else { BASE }, &token.text)
+            output.model_text(if token.by == Seat::DRAFT { DRAFT } else { BASE }, &token.text)
         }
         _ => Ok(()),
     })
@@ -68,13 +68,13 @@ pub(crate) fn summary(completion: &Completion) -> String {
     let switch = match &completion.handover {
         Some(handover) => Some(format!("switch at token {}, confidence {:.3}", handover.at, handover.confidence)),
         None if turns > 2 => Some(format!("{turns} turns")),
-        None if usage.draft_tokens > 0 && timings.score > 0.0 => Some("no switch".into()),
+        None if usage.by_author.get(Seat::DRAFT) > 0 && timings.score > 0.0 => Some("no switch".into()),
         None => None,
     };
     let parts = [
         switch,
-        by("draft", usage.draft_tokens, timings.draft),
-        by("base", usage.base_tokens, timings.base),
+        by("draft", usage.by_author.get(Seat::DRAFT), timings.draft),
+        by("base", usage.by_author.get(Seat::BASE), timings.base),
         (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
@@ -92,10 +92,10 @@ mod tests {
             Event::Token(TokenRecord { id: 1, text: "a".into(), logprob: None, by, confidence: None, top: vec![] })
         };
         for event in [
-            token(Role::Draft),
+            token(Seat::DRAFT),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),
-            token(Role::Base),
-            Event::Call(Call { to: Role::Base, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
+            token(Seat::BASE),
+            Event::Call(Call { to: Seat::BASE, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
         ] {
             trace.push(&event);
         }

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{ConfigError, Partial, Settings};
 use wsd::models;
-use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Role, Rule, Strategy};
+use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Seat, Rule, Strategy};
 use wsd_nn::train::write_whole;
 
 use super::answer::{stream, summary};
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: ChatArgs, look: &GlobalArgs) -> Result<Ending> {
     }
     let mut lines = Lines::open()?;
     // Both, whatever the strategy: it can be changed on the way.
-    let models = models::load(&settings, &[Role::Draft, Role::Base], 1, look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 1, look.progress().as_mut())?;
     let strategy = settings.recipe.build(&models, settings.options)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
     let (mut output, mut notes) = (Output::stdout(look.color), Output::stderr(look.color));

@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use wsd::config::{Partial, Settings};
 use wsd::models;
-use wsd_core::{Completion, Event, Recipe, Role, Strategy};
+use wsd_core::{Completion, Event, Recipe, Seat, Strategy};
 
 use super::answer::{answer, summary};
 use super::output::Output;
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: CompareArgs, look: &GlobalArgs) -> Result<Ending> 
     let settings = look.settings(args.settings)?;
     let names = ["base", "draft", "nudging", "wsd"].into_iter().filter(|&name| args.nudging || name != "nudging");
     let recipes = names.map(Recipe::find).collect::<wsd_core::Result<Vec<_>>>()?;
-    let models = models::load(&settings, &[Role::Base, Role::Draft], recipes.len(), look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::BASE, Seat::DRAFT], recipes.len(), look.progress().as_mut())?;
     let strategies = recipes.iter().map(|recipe| Ok((recipe.name, recipe.build(&models, settings.options)?)));
     let strategies = strategies.collect::<Result<Vec<_>>>()?;
     let questions = match args.questions.is_empty() {
@@ -162,26 +162,26 @@ mod tests {
     /// Answers with every author's text, a line break, a stray control character and the XML that a picture must not swallow.
     pub(super) fn compared() -> Compared {
         let answers = [
-            ("base", vec![("who cares <&> about the fox?\nbuy cheap boots", Role::Base)]),
-            ("draft", vec![("Good question! A fox is", Role::Draft), (" yellow.", Role::Draft)]),
+            ("base", vec![("who cares <&> about the fox?\nbuy cheap boots", Seat::BASE)]),
+            ("draft", vec![("Good question! A fox is", Seat::DRAFT), (" yellow.", Seat::DRAFT)]),
             (
                 "wsd",
                 vec![
-                    ("Good question! Here is what I know about", Role::Draft),
-                    (" the fox.\u{1b} It is orange.", Role::Base),
+                    ("Good question! Here is what I know about", Seat::DRAFT),
+                    (" the fox.\u{1b} It is orange.", Seat::BASE),
                 ],
             ),
         ];
         let answers = answers.map(|(strategy, parts)| {
             let mut trace = Trace::new();
             for (text, by) in parts {
-                if by == Role::Base && strategy == "wsd" {
+                if by == Seat::BASE && strategy == "wsd" {
                     trace.push(&Event::Handover(Handover::new(0, 0.85, Rule::default())));
                 }
                 trace.push(&Event::Token(TokenRecord { text: text.into(), ..TokenRecord::unscored(1, by) }));
             }
             trace.push(&Event::Call(Call {
-                to: Role::Base,
+                to: Seat::BASE,
                 kind: CallKind::Generate,
                 tokens: 1,
                 seconds: 0.5,

@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 use wsd::config::Partial;
 use wsd::models;
-use wsd_core::{Engine, Error, Prompt, Role, Rule, TextCodec, Token};
+use wsd_core::{Engine, Error, Prompt, Seat, Rule, TextCodec, Token};
 
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
@@ -119,8 +119,8 @@ pub(crate) async fn run(args: ScoreArgs, look: &GlobalArgs) -> Result<Ending> {
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         bail!("the response is empty: there is nothing to score");
     }
-    let models = models::load(&settings, &[Role::Base], 1, look.progress().as_mut())?;
-    let base = models.get(Role::Base).context("invariant: the base was loaded")?;
+    let models = models::load(&settings, &[Seat::BASE], 1, look.progress().as_mut())?;
+    let base = models.get(Seat::BASE).context("invariant: the base was loaded")?;
     let rule = settings.options.rule;
     let report = score(base.as_ref(), &prompt, &response, rule).await?;
 

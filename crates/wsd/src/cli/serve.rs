@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs};
 use wsd::models;
 use wsd::serve::{App, Keys, serve};
-use wsd_core::{Error, Role};
+use wsd_core::{Error, Seat};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
@@ -55,7 +55,7 @@ pub(crate) async fn run(mut args: ServeCommand, look: &GlobalArgs) -> Result<End
     let address = listener.local_addr()?;
     // A request that is scored and then continued holds one session at a time.
     let sessions = settings.serve.max_concurrent;
-    let models = models::load(&settings, &[Role::Draft, Role::Base], sessions, look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], sessions, look.progress().as_mut())?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !look.quiet {
         note(&format!("listening on http://{address}"));

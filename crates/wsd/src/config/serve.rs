@@ -1,15 +1,81 @@
-//! The server's settings.
+//! `[serve]`: the server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use wsd_core::Error;
+use wsd_core::{Error, Setting, Values};
 
-use super::ServeArgs;
+/// The most answers at a time, and the most requests that wait.
+const MAX_REQUESTS: u64 = 16_384;
+/// The longest time that can be set, in seconds: a day.
+const MAX_SECONDS: u64 = 86_400;
 
-/// Where the API keys are.
+static HOST: Setting = Setting::text("host", "Address to listen on", "ADDRESS").with_default_text("127.0.0.1");
+static PORT: Setting = Setting::integer("port", "Port to listen on; 0 takes a free one", 0..=65_535)
+    .with_default_integer(8080)
+    .with_placeholder("PORT");
+/// The setting for the key that clients must send.
+pub(super) static API_KEY: Setting = Setting::text(
+    "api_key",
+    "The key that clients must send; better given by the environment or a file, where others cannot see it",
+    "KEY",
+);
+static API_KEY_FILE: Setting =
+    Setting::text("api_key_file", "A file of keys that clients may send, one to a line", "FILE");
+static INSECURE: Setting = Setting::flag("insecure", "Listen beyond this machine although there is no key", false);
+static MAX_CONCURRENT: Setting =
+    Setting::integer("max_concurrent", "Answers written at a time", 1..=MAX_REQUESTS).with_default_integer(16);
+static MAX_QUEUE: Setting = Setting::integer(
+    "max_queue",
+    "Requests that may wait beside them; more are refused. Few keep the waiting time short",
+    0..=MAX_REQUESTS,
+)
+.with_default_about("a quarter of the answers written at a time");
+static REQUEST_TIMEOUT: Setting = seconds("request_timeout_seconds", "Seconds after which an answer is cut off", 600);
+static DRAIN_TIMEOUT: Setting =
+    seconds("drain_timeout_seconds", "Seconds that running answers are given when the server is stopped", 90);
+static HEADER_TIMEOUT: Setting =
+    seconds("header_timeout_seconds", "Seconds that a client may take to send its headers, and then its body", 15);
+static KEEP_ALIVE: Setting =
+    seconds("keep_alive_seconds", "Seconds of silence after which a stream sends a sign of life", 5);
+static ALLOWED_HOST: Setting = Setting::texts(
+    "allowed_host",
+    "Answer to this name too, where the server listens to this machine alone and has no key; otherwise pages elsewhere \
+     could pose as one of its own. May be repeated",
+)
+.with_default_about("localhost and addresses")
+.with_placeholder("NAME");
+static CORS: Setting =
+    Setting::texts("cors", "Let pages of this origin call the server, such as `https://chat.example`; may be repeated")
+        .with_placeholder("ORIGIN");
+
+const fn seconds(name: &'static str, about: &'static str, default: u64) -> Setting {
+    Setting::integer(name, about, 1..=MAX_SECONDS)
+        .with_default_integer(default)
+        .with_placeholder("SECONDS")
+        .speed_only()
+}
+
+/// The settings of `[serve]`, in the order of the help.
+pub(super) static SETTINGS: &[&Setting] = &[
+    &HOST,
+    &PORT,
+    &API_KEY,
+    &API_KEY_FILE,
+    &INSECURE,
+    &MAX_CONCURRENT,
+    &MAX_QUEUE,
+    &REQUEST_TIMEOUT,
+    &DRAIN_TIMEOUT,
+    &HEADER_TIMEOUT,
+    &KEEP_ALIVE,
+    &ALLOWED_HOST,
+    &CORS,
+];
+
+/// Sources of the API keys.
 #[derive(Clone, Default)]
 pub struct KeySource {
     /// A key itself.
@@ -18,71 +84,67 @@ pub struct KeySource {
     pub file: Option<PathBuf>,
 }
 
-/// How the server is reached and how much it takes on.
+/// The server's address, limits and permissions.
 #[derive(Clone)]
 pub struct ServeSettings {
-    /// Where to listen.
+    /// Address to listen on.
     pub address: SocketAddr,
     /// The keys that clients must send.
     pub keys: KeySource,
-    /// Whether to listen beyond loopback without a key.
+    /// True to listen beyond loopback without a key.
     pub insecure: bool,
     /// Answers written at a time.
     pub max_concurrent: usize,
     /// Requests that wait beside them.
     pub max_queue: usize,
-    /// From the request to the end of its answer.
+    /// Time from a request to the end of its answer.
     pub request_timeout: Duration,
-    /// For running answers when the server is stopped.
+    /// Time for running answers when the server is stopped.
     pub drain_timeout: Duration,
-    /// For a request's headers, and again for its body.
+    /// Time for a request's headers, and again for its body.
     pub header_timeout: Duration,
-    /// Silence after which a stream says that it lives.
+    /// Silence after which a stream sends a sign of life.
     pub keep_alive: Duration,
-    /// Further names that the server may be called by.
+    /// Further names of the server.
     pub allowed_hosts: Vec<String>,
     /// Origins whose pages may call.
     pub cors: Vec<HeaderValue>,
 }
 
 impl ServeSettings {
-    /// Most answers at a time, and most requests that wait.
-    pub const MAX_REQUESTS: usize = 16_384;
-    /// The longest time that can be set: a day.
-    pub const MAX_SECONDS: u64 = 86_400;
-
-    /// Fill in the defaults and check every value.
-    pub(super) fn parse(args: ServeArgs) -> Result<Self, Error> {
-        let requests = |name, value: Option<usize>, least: usize, default: usize| match value.unwrap_or(default) {
-            value if (least..=Self::MAX_REQUESTS).contains(&value) => Ok(value),
-            value => Err(Error::Setting {
-                name,
-                limit: "at least 1 (a queue: 0) and at most 16384",
-                value: value.to_string(),
-            }),
-        };
-        let seconds = |name, value: Option<u64>, default: u64| match value.unwrap_or(default) {
-            value if (1..=Self::MAX_SECONDS).contains(&value) => Ok(Duration::from_secs(value)),
-            value => Err(Error::Setting { name, limit: "from 1 to 86400 seconds", value: value.to_string() }),
-        };
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a host that is no address, or an origin that is none.
+    pub(super) fn parse(values: &Values) -> Result<Self, Error> {
         let origin = |origin: String| match HeaderValue::from_str(&origin) {
             Ok(value) if origin.contains("://") => Ok(value),
-            _ => Err(Error::Setting { name: "cors", limit: "origins such as https://chat.example", value: origin }),
+            _ => {
+                let limit = "an origin such as https://chat.example".into();
+                Err(Error::Setting { name: CORS.name, limit, value: origin })
+            }
         };
-        let max_concurrent = requests("max_concurrent", args.max_concurrent, 1, 16)?;
+        let host: String = values.get(&HOST);
+        let host: IpAddr =
+            host.parse().map_err(|_| Error::Setting { name: HOST.name, limit: "an IP address".into(), value: host })?;
+        let seconds = |setting| Duration::from_secs(values.get(setting));
+        let max_concurrent: usize = values.get(&MAX_CONCURRENT);
         Ok(Self {
-            address: SocketAddr::new(args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), args.port.unwrap_or(8080)),
-            keys: KeySource { key: args.api_key, file: args.api_key_file },
-            insecure: args.insecure.unwrap_or(false),
+            address: SocketAddr::new(host, values.get(&PORT)),
+            keys: KeySource {
+                key: values.get(&API_KEY),
+                file: values.get::<Option<String>>(&API_KEY_FILE).map(PathBuf::from),
+            },
+            insecure: values.get(&INSECURE),
             max_concurrent,
-            // Who is last in the queue then waits for about a quarter of an answer.
-            max_queue: requests("max_queue", args.max_queue, 0, max_concurrent.div_ceil(4))?,
-            request_timeout: seconds("request_timeout_seconds", args.request_timeout_seconds, 600)?,
-            drain_timeout: seconds("drain_timeout_seconds", args.drain_timeout_seconds, 90)?,
-            header_timeout: seconds("header_timeout_seconds", args.header_timeout_seconds, 15)?,
-            keep_alive: seconds("keep_alive_seconds", args.keep_alive_seconds, 5)?,
-            allowed_hosts: args.allowed_host.unwrap_or_default(),
-            cors: args.cors.unwrap_or_default().into_iter().map(origin).collect::<Result<_, _>>()?,
+            // The last request in the queue then waits for about a quarter of an answer.
+            max_queue: values.get::<Option<_>>(&MAX_QUEUE).unwrap_or_else(|| max_concurrent.div_ceil(4)),
+            request_timeout: seconds(&REQUEST_TIMEOUT),
+            drain_timeout: seconds(&DRAIN_TIMEOUT),
+            header_timeout: seconds(&HEADER_TIMEOUT),
+            keep_alive: seconds(&KEEP_ALIVE),
+            allowed_hosts: values.get(&ALLOWED_HOST),
+            cors: values.get::<Vec<_>>(&CORS).into_iter().map(origin).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -98,7 +98,7 @@ fn the_whole_file_is_understood() {
     assert_eq!((settings.options.on_draft_end, settings.max_tokens), (wsd_core::OnDraftEnd::Stop, 4));
     assert_eq!((settings.sampling.seed, settings.recipe.name), (7, "base"));
     let remote = &settings.remote;
-    assert_eq!(remote.of(wsd_core::Role::Base), &[Some("t".to_owned()), Some("K".to_owned())]);
+    assert_eq!(remote.of(wsd_core::Seat::BASE), &[Some("t".to_owned()), Some("K".to_owned())]);
     assert_eq!((remote.teacher_forcing, remote.attempts, remote.limits.connect.as_millis()), (true, 9, 500));
 }
 

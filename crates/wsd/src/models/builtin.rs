@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wsd_core::{Engine, Role};
+use wsd_core::{Engine, Seat};
 use wsd_nn::{Checkpoint, LoadOptions};
 
 use super::{ModelError, load_checkpoint};
@@ -31,7 +31,7 @@ static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "base"), builtin!("built
 
 /// Load the built-in model that the options name.
 pub(super) fn open(
-    role: Role,
+    role: Seat,
     options: &LoadOptions,
     progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {

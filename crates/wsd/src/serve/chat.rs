@@ -33,7 +33,7 @@ pub(super) async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: 
         json!({
             "index": index,
             "message": {"role": "assistant", "content": answer.text, "refusal": null},
-            "logprobs": ask.logprobs.map(|_| chat_logprobs(ask.speaker().as_ref(), &answer.tokens)),
+            "logprobs": ask.logprobs.map(|_| chat_logprobs(ask.output_engine().as_ref(), &answer.tokens)),
         })
     });
     Ok(Json(reply).into_response())
@@ -160,7 +160,7 @@ fn streamed(app: &App, ask: Ask, items: decoding::Items) -> Response {
         let Some(token) = token else { return choice(index, json!({})) };
         let mut choice = choice(index, json!({"content": token.text}));
         if ask.logprobs.is_some() {
-            choice["logprobs"] = chat_logprobs(ask.speaker().as_ref(), std::slice::from_ref(token));
+            choice["logprobs"] = chat_logprobs(ask.output_engine().as_ref(), std::slice::from_ref(token));
         }
         choice
     })

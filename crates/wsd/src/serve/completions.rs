@@ -106,7 +106,7 @@ impl TextAsk {
             let mut echoes = Vec::with_capacity(self.prompts.len());
             for prompt in &self.prompts {
                 let _slot = app.admission.slot().await?;
-                echoes.push(echo(self.ask.speaker().as_ref(), prompt, self.ask.logprobs).await?);
+                echoes.push(echo(self.ask.output_engine().as_ref(), prompt, self.ask.logprobs).await?);
             }
             Ok(echoes)
         };
@@ -140,7 +140,7 @@ impl TextAsk {
 
     /// `logprobs` of an echoed prompt and its answer.
     fn listed(&self, echo: &Echo, answer: &[wsd_core::TokenRecord], top: usize) -> Value {
-        let engine = self.ask.speaker();
+        let engine = self.ask.output_engine();
         let mut list = TextLogprobs::new(engine.as_ref(), top);
         let mut offset = 0;
         let mut detokenizer = engine.codec().detokenizer(&[]);
@@ -179,7 +179,7 @@ impl TextAsk {
             let Some(token) = token else { return choice(index, "") };
             let mut choice = choice(index, &token.text);
             if let Some(top) = ask.logprobs {
-                let mut list = TextLogprobs::new(ask.speaker().as_ref(), top);
+                let mut list = TextLogprobs::new(ask.output_engine().as_ref(), top);
                 list.record(token, echoes[index / ask.n].text.chars().count() + before.characters);
                 choice["logprobs"] = list.json();
             }
@@ -195,7 +195,7 @@ fn crossing(app: &App, ask: &Ask, prompt: &Prompt) -> Result<Prompt, ApiError> {
     if ask.is_alone() || app.one_vocabulary {
         return Ok(prompt.clone());
     }
-    let engine = ask.speaker();
+    let engine = ask.output_engine();
     let (vocab, text) = (engine.card().vocab, engine.codec());
     if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocab) {
         return Err(Error::TokenRange { engine: engine.card().name.clone(), token, limit: vocab }.into());

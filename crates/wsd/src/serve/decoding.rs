@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Event, FinishReason, Job, Role, Strategy, Trace};
+use wsd_core::{Event, FinishReason, Job, Seat, Strategy, Trace};
 
 use super::App;
 use super::admission::{Admitted, Slot};
@@ -96,7 +96,7 @@ impl Watch {
                     None => metrics.observe(&metrics::FIRST_TOKEN, (now - self.arrived).as_secs_f64()),
                 }
                 metrics.add(&metrics::GENERATION_TOKENS, "", 1);
-                let by = if token.by == Role::Draft { "by=\"draft\"" } else { "by=\"base\"" };
+                let by = if token.by == Seat::DRAFT { "by=\"draft\"" } else { "by=\"base\"" };
                 metrics.add(&metrics::AUTHOR_TOKENS, by, 1);
                 if let Some(confidence) = token.confidence {
                     self.undecided = true;

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use wsd_core::{RECIPES, Recipe, Role};
+use wsd_core::{RECIPES, Recipe, Seat};
 
 use super::App;
 use super::error::ApiError;
@@ -63,7 +63,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         ("vllm:num_requests_waiting", "Answers that wait for a slot.", String::new(), admission.waiting()),
         ("wsd_slots", "Answers that can be written at a time.", String::new(), admission.max_concurrent()),
     ];
-    let engines = [Role::Draft, Role::Base].map(|role| (role, app.models.get(role).map(|engine| engine.activity())));
+    let engines = [Seat::DRAFT, Seat::BASE].map(|role| (role, app.models.get(role).map(|engine| engine.activity())));
     for (name, help, value) in [
         ("wsd_engine_slots", "Sessions that hold a cache.", (|a| a.slots) as fn(wsd_core::Activity) -> usize),
         ("wsd_engine_working", "Questions being answered.", |a| a.working),

@@ -1,7 +1,7 @@
 //! What both protocols say of an answer, besides its text.
 
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, Engine, Event, Handover, Role, Sampled, Token, TokenRecord};
+use wsd_core::{Completion, Engine, Event, Handover, Seat, Sampled, Token, TokenRecord};
 
 use super::decoding::finish_reason;
 use super::request::Ask;
@@ -124,7 +124,7 @@ pub(super) fn whole(
 /// How a whole answer came about.
 fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
     let usage = answer.usage;
-    let mut details = summary(ask, answer.handover, (usage.draft_tokens, usage.base_tokens), index);
+    let mut details = summary(ask, answer.handover, (usage.by_author.get(Seat::DRAFT), usage.by_author.get(Seat::BASE)), index);
     if ask.details {
         details["tokens"] = answer.tokens.iter().map(token_details).collect();
     }
@@ -187,7 +187,7 @@ impl Progress {
     pub(super) fn see(&mut self, event: &Event) {
         match event {
             Event::Token(token) => {
-                *if token.by == Role::Draft { &mut self.draft } else { &mut self.base } += 1;
+                *if token.by == Seat::DRAFT { &mut self.draft } else { &mut self.base } += 1;
                 self.characters += token.text.chars().count();
             }
             Event::Handover(handover) => self.handover = Some(*handover),

@@ -164,7 +164,7 @@ impl Ask {
 
     /// The model whose tokens the answers are made of.
     pub(super) fn speaker(&self) -> &Arc<dyn Engine> {
-        self.strategy.speaker()
+        self.strategy.output_engine()
     }
 
     pub(super) fn is_alone(&self) -> bool {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
-use wsd_core::{Engine, Error, Models, Prompt, Role, Token};
+use wsd_core::{Engine, Error, Models, Prompt, Seat, Token};
 
 use super::App;
 use super::error::ApiError;
@@ -18,7 +18,7 @@ use super::request::{read, recipe};
 fn speaker(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {
     let recipe = recipe(app, fields.take("model")?, None)?;
     let Models { base, draft } = &app.models;
-    let engine = if recipe.needs.iter().any(|&(role, _)| role == Role::Base) { base } else { draft };
+    let engine = if recipe.needs.iter().any(|&(role, _)| role == Seat::BASE) { base } else { draft };
     engine.clone().ok_or_else(ApiError::internal)
 }
 

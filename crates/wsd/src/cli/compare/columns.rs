@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use unicode_width::UnicodeWidthChar as _;
-use wsd_core::{Completion, Role};
+use wsd_core::{Completion, Seat};
 
 use super::super::output::{BASE, DRAFT, FAINT, Output, Style};
 use super::Compared;
@@ -18,10 +18,10 @@ pub(super) const TO_DRAFT: &str = "◂";
 type Span = (String, Style);
 
 /// The style of text that someone wrote.
-fn style(by: Role) -> Style {
+fn style(by: Seat) -> Style {
     match by {
-        Role::Draft => DRAFT,
-        Role::Base => BASE,
+        Seat::DRAFT => DRAFT,
+        Seat::BASE => BASE,
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn marked(completion: &Completion) -> Vec<Span> {
     let mut spans = Vec::new();
     for part in completion.tokens.chunk_by(|one, next| one.by == next.by) {
         if !spans.is_empty() {
-            let mark = if part[0].by == Role::Base { TO_BASE } else { TO_DRAFT };
+            let mark = if part[0].by == Seat::BASE { TO_BASE } else { TO_DRAFT };
             spans.push((mark.to_owned(), FAINT));
         }
         spans.push((part.iter().map(|token| token.text.as_str()).collect(), style(part[0].by)));

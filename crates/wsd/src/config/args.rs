@@ -1,0 +1,122 @@
+//! The command line's options, made from the settings.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
+use wsd_core::{Kind, Setting, Value, Values};
+
+use super::Partial;
+use super::sections::{SECTIONS, Section};
+use super::serve::API_KEY;
+
+/// The environment variable that may hold the server's key.
+const API_KEY_VARIABLE: &str = "WSD_API_KEY";
+
+/// The options of `wsd serve` alone.
+#[derive(Clone, Debug, Default)]
+pub struct ServeArgs(pub Partial);
+
+impl Args for Partial {
+    fn augment_args(command: Command) -> Command {
+        augment(command, SECTIONS.iter().filter(|section| !section.is_server_only))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Partial {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        collect(matches, SECTIONS.iter().filter(|section| !section.is_server_only)).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?.or(self.clone());
+        Ok(())
+    }
+}
+
+impl Args for ServeArgs {
+    fn augment_args(command: Command) -> Command {
+        augment(command, SECTIONS.iter().filter(|section| section.is_server_only))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        Ok(Self(Partial(collect(matches, SECTIONS.iter().filter(|section| section.is_server_only))?)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.0 = Self::from_arg_matches(matches)?.0.or(self.0.clone());
+        Ok(())
+    }
+}
+
+fn augment(command: Command, sections: impl Iterator<Item = &'static Section>) -> Command {
+    sections.fold(command, |command, section| {
+        let command = command.next_help_heading(section.heading);
+        section.settings().into_iter().fold(command, |command, setting| command.arg(arg(setting)))
+    })
+}
+
+/// The option for a setting.
+fn arg(setting: &'static Setting) -> Arg {
+    let mut arg = Arg::new(setting.name)
+        .long(setting.name.replace('_', "-"))
+        .value_name(setting.placeholder)
+        .help(help(setting))
+        .value_parser(move |text: &str| setting.parse(text));
+    if let Some(short) = setting.short {
+        arg = arg.short(short);
+    }
+    if setting.name == API_KEY.name {
+        arg = arg.env(API_KEY_VARIABLE).hide_env_values(true);
+    }
+    match setting.kind {
+        Kind::Integer { .. } | Kind::Number { .. } | Kind::Seed => arg.allow_negative_numbers(true),
+        Kind::Flag if setting.default == Some(Value::Flag(false)) => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
+        Kind::Choice(words) => {
+            let words = words.iter().map(|(word, about)| PossibleValue::new(word).help(about));
+            arg.value_parser(PossibleValuesParser::new(words).try_map(|text| setting.parse(&text)))
+        }
+        Kind::Texts => arg.action(ArgAction::Append),
+        Kind::Flag | Kind::Text => arg,
+    }
+}
+
+/// The meaning of a setting and its default.
+fn help(setting: &Setting) -> String {
+    let default = match (setting.default_about, &setting.default) {
+        (Some(about), _) => Some(about.to_owned()),
+        (None, Some(value)) => Some(value.to_string()),
+        (None, None) => None,
+    };
+    match default {
+        Some(default) => format!("{} [default: {default}]", setting.about),
+        None => setting.about.to_owned(),
+    }
+}
+
+/// The values given on the command line.
+fn collect(matches: &ArgMatches, sections: impl Iterator<Item = &'static Section>) -> Result<Values, Error> {
+    let mut values = Values::default();
+    for setting in sections.flat_map(Section::settings) {
+        let Some(given) = matches.get_many::<Value>(setting.name) else { continue };
+        let value = given.cloned().reduce(|all, next| match (all, next) {
+            (Value::Texts(all), Value::Texts(next)) => Value::Texts([all, next].concat().into()),
+            (_, last) => last,
+        });
+        if let Some(value) = value {
+            let invalid = |error: wsd_core::Error| Error::raw(clap::error::ErrorKind::ValueValidation, error);
+            values.set(setting, value).map_err(invalid)?;
+        }
+    }
+    Ok(values)
+}

@@ -1,0 +1,178 @@
+//! `[models]`: the models and how they run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use wsd_core::{Error, Seat, Setting, Values};
+use wsd_nn::{Device, Format, LoadOptions};
+
+static BASE: Setting = Setting::text(
+    "base",
+    "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, org/name:file.gguf), or \
+     an address such as vllm+http://host:8000/name (or sglang+, llama-server+, openai+, with http or https), several of \
+     one model parted by commas",
+    "MODEL",
+)
+.with_default_text("builtin:base");
+static DRAFT: Setting =
+    Setting::text("draft", "The small aligned model, named like the base", "MODEL").with_default_text("builtin:draft");
+static MODEL: Setting =
+    Setting::texts("model", "The model for a further seat, such as judge=./reward-1b; may be repeated")
+        .with_placeholder("SEAT=MODEL");
+static BASE_TEMPLATE: Setting = Setting::text(
+    "base_template",
+    "The form in which the base reads a chat: plain (the paper's form for bases), own (its chat template), or a \
+     template file",
+    "FORM",
+)
+.with_default_text("plain");
+static DRAFT_TEMPLATE: Setting =
+    Setting::text("draft_template", "The form in which the draft reads a chat: own, plain, or a template file", "FORM")
+        .with_default_text("own");
+static THREADS: Setting = Setting::integer("threads", "Processor threads for each model", 1..=512)
+    .with_default_about("all cores")
+    .speed_only();
+static DEVICE: Setting = Setting::text(
+    "device",
+    "The device that the models run on: cpu, candle, cuda, cuda:N or metal, as far as this program was built for it; \
+     auto is a GPU where there is one",
+    "DEVICE",
+)
+.with_default_text("auto");
+static DTYPE: Setting =
+    Setting::text("dtype", "Number format the weights are converted to, such as f32, bf16 or q8_0", "TYPE")
+        .with_default_about("the checkpoint's");
+static DRAFT_DTYPE: Setting = Setting::text(
+    "draft_dtype",
+    "Number format of the draft's weights, if it is another one; q4_0 writes about twice as fast as q8_0",
+    "TYPE",
+)
+.with_default_about("as dtype");
+pub(super) static PREFIX_CACHE_TOKENS: Setting = Setting::integer(
+    "prefix_cache_tokens",
+    "Tokens of ended requests whose keys and values each model keeps, for requests that begin alike; 0 for none, not \
+     even among running ones",
+    0..=u64::MAX,
+)
+.with_default_integer(LoadOptions::PREFIX_CACHE_TOKENS as u64)
+.speed_only();
+static OFFLINE: Setting =
+    Setting::flag("offline", "Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does", false)
+        .speed_only();
+
+/// The settings of `[models]`, in the order of the help.
+pub(super) static SETTINGS: &[&Setting] = &[
+    &BASE,
+    &DRAFT,
+    &MODEL,
+    &BASE_TEMPLATE,
+    &DRAFT_TEMPLATE,
+    &THREADS,
+    &DEVICE,
+    &DTYPE,
+    &DRAFT_DTYPE,
+    &PREFIX_CACHE_TOKENS,
+    &OFFLINE,
+];
+
+/// The form in which a model reads a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum TemplateForm {
+    /// The paper's plain form.
+    Plain,
+    /// The model's own chat template.
+    Own,
+    /// A chat template in a file.
+    File(PathBuf),
+}
+
+impl From<TemplateForm> for String {
+    fn from(form: TemplateForm) -> Self {
+        match form {
+            TemplateForm::Plain => "plain".into(),
+            TemplateForm::Own => "own".into(),
+            TemplateForm::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl From<String> for TemplateForm {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "plain" => Self::Plain,
+            "own" => Self::Own,
+            _ => Self::File(text.into()),
+        }
+    }
+}
+
+/// The source of a model and how it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSettings {
+    /// A folder, a file, a hub name, an address, or `builtin:base` and `builtin:draft`.
+    pub name: String,
+    /// The form in which it reads a chat.
+    pub template: TemplateForm,
+    /// Processor threads; `None` for all cores.
+    pub threads: Option<usize>,
+    /// The device it runs on.
+    pub device: Device,
+    /// The format weights are converted to; `None` for the checkpoint's.
+    pub dtype: Option<Format>,
+    /// Tokens of ended requests whose keys and values are kept.
+    pub prefix_cache_tokens: usize,
+    /// True where nothing may be downloaded; if false, the environment may still forbid it.
+    pub offline: bool,
+}
+
+/// Reads the settings of every model that is named, by seat.
+///
+/// # Errors
+/// [`Error::Setting`] for a device, a number format or a seat that does not exist.
+pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Error> {
+    let text = |setting| values.get::<Option<String>>(setting);
+    let dtype = dtype(&DTYPE, text(&DTYPE))?;
+    let device = text(&DEVICE).unwrap_or_default();
+    let device = device.parse::<Device>().map_err(|_| Error::Setting {
+        name: DEVICE.name,
+        limit: "auto, cpu, candle, cuda, cuda:N or metal".into(),
+        value: device,
+    })?;
+    let model = |name, template: String, dtype| ModelSettings {
+        name,
+        template: template.into(),
+        threads: values.get(&THREADS),
+        device,
+        dtype,
+        prefix_cache_tokens: values.get(&PREFIX_CACHE_TOKENS),
+        offline: values.get(&OFFLINE),
+    };
+    let draft_dtype = self::dtype(&DRAFT_DTYPE, text(&DRAFT_DTYPE))?.or(dtype);
+    let mut models = BTreeMap::from([
+        (Seat::BASE, model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype)),
+        (Seat::DRAFT, model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype)),
+    ]);
+    for assignment in values.get::<Vec<String>>(&MODEL) {
+        let parts = assignment.split_once('=').and_then(|(seat, name)| Some((Seat::find(seat)?, name)));
+        let (seat, name) = parts.filter(|(seat, _)| !models.contains_key(seat)).ok_or_else(|| {
+            let seats = Seat::all().skip(2).map(Seat::name).collect::<Vec<_>>().join(", ");
+            let limit = format!("SEAT=MODEL with a seat of its own among {seats}");
+            Error::Setting { name: MODEL.name, limit, value: assignment.clone() }
+        })?;
+        models.insert(seat, model(name.to_owned(), "own".into(), dtype));
+    }
+    Ok(models)
+}
+
+fn dtype(setting: &Setting, name: Option<String>) -> Result<Option<Format>, Error> {
+    let Some(name) = name else { return Ok(None) };
+    match Format::parse(&name).filter(|format| Format::WRITABLE.contains(format)) {
+        Some(format) => Ok(Some(format)),
+        None => {
+            let known = Format::WRITABLE.map(|format| format.name().to_ascii_lowercase()).join(", ");
+            Err(Error::Setting { name: setting.name, limit: format!("one of {known}"), value: name })
+        }
+    }
+}
