@@ -18,6 +18,7 @@ mod stops;
 mod strategies;
 mod strategy;
 mod text;
+mod tokens;
 mod trace;
 
 pub use answer::{Answer, Flow};
@@ -34,4 +35,5 @@ pub use text::{
     ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template,
     TextCodec, Tokenizer, Vocabulary,
 };
+pub use tokens::common_prefix;
 pub use trace::{Call, CallKind, Completion, Event, FinishReason, Handover, Timings, TokenRecord, Trace, Usage};

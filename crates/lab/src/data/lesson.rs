@@ -1,7 +1,7 @@
 //! One row of a training file.
 
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Message};
+use wsd_core::{ChatRole, Message, common_prefix};
 
 /// Content of a training row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ fn preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
 /// Parses two conversations; their common prefix is the prompt.
 fn implicit_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
     let (chosen, rejected) = (messages(row, "chosen")?, messages(row, "rejected")?);
-    let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+    let shared = common_prefix(&chosen, &rejected);
     pair(chat(chosen, shared)?, chat(rejected, shared)?)
 }
 

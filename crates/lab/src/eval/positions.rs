@@ -2,7 +2,7 @@
 //! token position.
 
 use serde::{Deserialize, Serialize};
-use wsd_core::{Engine, Job, Models, Options, Prompt, Recipe, Role, Sampling};
+use wsd_core::{Engine, Job, Models, Options, Prompt, Recipe, Role, Sampling, common_prefix};
 
 use super::{EvalError, Evaluation, RowSettings, RunFolder};
 use crate::data::{complete, in_order};
@@ -71,7 +71,7 @@ async fn answer(models: &Models, recipe: &str, job: Job) -> wsd_core::Result<wsd
 async fn log_probabilities(base: &dyn Engine, prompt: &Prompt, text: &str) -> wsd_core::Result<Vec<f64>> {
     let rendered = base.codec().render(prompt)?;
     let mut list = base.codec().encode_after(&rendered, text)?;
-    let from = rendered.tokens.iter().zip(&list).take_while(|(a, b)| a == b).count();
+    let from = common_prefix(&rendered.tokens, &list);
     list.truncate((from + TOKENS).min(base.card().max_len));
     if from >= list.len() {
         return Ok(Vec::new());

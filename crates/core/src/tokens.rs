@@ -1,0 +1,12 @@
+//! Operations on token lists.
+
+/// Returns the length of the longest common prefix of two lists.
+///
+/// ```
+/// assert_eq!(wsd_core::common_prefix(&[5, 6, 7], &[5, 6, 9, 7]), 2);
+/// assert_eq!(wsd_core::common_prefix(&[5], &[]), 0);
+/// ```
+#[must_use]
+pub fn common_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
