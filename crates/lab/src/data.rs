@@ -1,4 +1,4 @@
-//! Files of prompts, answers and lessons: JSON in, JSON lines out.
+//! Files of prompts, answers and training rows: JSON and JSON lines.
 
 mod answers;
 mod journal;
@@ -8,9 +8,9 @@ mod record;
 mod rows;
 
 pub(crate) use answers::in_order;
-pub use answers::{Answering, complete};
+pub use answers::{Answering, Batch, complete};
 pub use journal::{Journal, JournalError};
 pub use lesson::{Lesson, LessonError};
 pub use lessons::{Lessons, LessonsError, read_lessons};
-pub use record::{Ask, Record, RecordError};
+pub use record::{Record, RecordError, RecordPrompt};
 pub use rows::{RowsError, parse_rows, read_rows};

@@ -1,10 +1,10 @@
-//! Files that are whole or not there.
+//! Atomic file writes.
 
 use std::io;
 use std::io::Write as _;
 use std::path::Path;
 
-/// Write a file under another name, see it onto the disk, and give it its name.
+/// Writes a file atomically: writes it under another name, syncs it to disk and renames it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

@@ -1,5 +1,5 @@
-//! Small SVG figures: lines, bars and heat maps, on one page. They are readable on light and dark paper, and the same input
-//! gives the same bytes.
+//! Small SVG figures: line charts, bar charts and heat maps on one page. They support light and
+//! dark themes, and the same input gives the same bytes.
 //!
 //! ```
 //! use wsd_lab::plot::{Lines, Page, Series};
@@ -17,20 +17,20 @@ mod lines;
 
 pub use bars::{Bar, Bars};
 pub use canvas::escape;
-pub use heat::Heat;
+pub use heat::HeatMap;
 pub use lines::{Lines, Series};
 
 use canvas::{Canvas, GAP, TITLE};
 
-/// One figure of a page.
+/// One chart of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Panel {
-    /// Curves over a common axis.
+    /// Line chart.
     Lines(Lines),
-    /// Values with their intervals, one row each.
+    /// Bar chart.
     Bars(Bars),
-    /// A value for each cell of a grid.
-    Heat(Heat),
+    /// Heat map.
+    HeatMap(HeatMap),
 }
 
 impl From<Lines> for Panel {
@@ -45,19 +45,19 @@ impl From<Bars> for Panel {
     }
 }
 
-impl From<Heat> for Panel {
-    fn from(heat: Heat) -> Self {
-        Self::Heat(heat)
+impl From<HeatMap> for Panel {
+    fn from(heat: HeatMap) -> Self {
+        Self::HeatMap(heat)
     }
 }
 
 impl Panel {
-    /// Width and height.
+    /// Width and height, in pixels.
     fn size(&self) -> (f64, f64) {
         match self {
             Self::Lines(lines) => lines.size(),
             Self::Bars(bars) => bars.size(),
-            Self::Heat(heat) => heat.size(),
+            Self::HeatMap(heat) => heat.size(),
         }
     }
 
@@ -65,26 +65,26 @@ impl Panel {
         match self {
             Self::Lines(lines) => lines.draw(canvas, x, y),
             Self::Bars(bars) => bars.draw(canvas, x, y),
-            Self::Heat(heat) => heat.draw(canvas, x, y),
+            Self::HeatMap(heat) => heat.draw(canvas, x, y),
         }
     }
 }
 
-/// Panels in rows of `columns`.
+/// Charts arranged in rows of `columns`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// What all panels show; may be empty.
+    /// Title of the page; may be empty.
     pub title: String,
-    /// A line below the title: how it was measured; may be empty.
+    /// Line below the title, such as the method; may be empty.
     pub note: String,
-    /// Panels in a row.
+    /// Number of panels in a row.
     pub columns: usize,
-    /// The panels, row by row.
+    /// Panels in row-major order.
     pub panels: Vec<Panel>,
 }
 
 impl Page {
-    /// The page as an SVG document.
+    /// Renders the page as an SVG document.
     #[must_use]
     pub fn svg(&self) -> String {
         let mut canvas = Canvas::default();
@@ -92,7 +92,7 @@ impl Page {
         for (text, class) in [(&self.title, "title"), (&self.note, "faint")] {
             if !text.is_empty() {
                 y += TITLE;
-                canvas.text(GAP, y - 8.0, class, "start", text);
+                canvas.text((GAP, y - 8.0), class, "start", text);
             }
         }
         let mut width = GAP;

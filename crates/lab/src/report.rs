@@ -1,4 +1,5 @@
-//! What is concluded from run folders: pure functions of their rows, so that a report can be made again at any time.
+//! Results of run folders. A report is a pure function of the rows, so it can be regenerated at any
+//! time.
 
 mod curves;
 mod heat;
@@ -10,66 +11,66 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 pub use curves::{Curve, Curves};
-pub use heat::Ablation;
-pub use table::{Line, Switches, Table};
+pub use heat::{Ablation, AblationRow};
+pub use table::{Switches, SystemResult, Table};
 
 use crate::eval::{EvalError, Positions, RunFolder, SYSTEMS, Times};
 use crate::world::{Item, Task};
 
-/// The three tasks that alignment is about, in the order of their names: helpful, harmless, honest.
+/// The three alignment tasks: helpful, harmless, honest.
 pub const HHH: [Task; 3] = [Task::Helpful, Task::Harmless, Task::Honest];
-/// The two that alignment must not harm.
+/// The two downstream tasks, which measure the cost of alignment.
 pub const DOWNSTREAM: [Task; 2] = [Task::Facts, Task::Sums];
 
-/// A row of samples.
+/// A row of a samples file.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Sample {
-    /// What was asked.
+    /// The item that was answered.
     #[serde(flatten)]
     pub item: Item,
-    /// The answer; nothing where there was none.
+    /// Text of the answer; empty if the row failed.
     #[serde(default)]
     pub output: String,
-    /// Why there was none.
+    /// Message of the error if the row failed.
     pub error: Option<String>,
-    /// How it came about.
-    pub wsd: Option<Made>,
+    /// Origin of the answer; absent if the row failed.
+    pub wsd: Option<SampleDetails>,
 }
 
-/// What a report needs to know of how an answer came about.
+/// Origin of an answer: its switch and token counts.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Made {
-    /// The switch, where there was one.
+pub struct SampleDetails {
+    /// The switch; `None` if the base did not take over.
     pub handover: Option<wsd_core::Handover>,
-    /// Tokens counted by author.
+    /// Token counts by author.
     pub usage: wsd_core::Usage,
 }
 
-/// A row of positions.
+/// A row of the positions file.
 #[derive(Clone, Debug, Deserialize)]
 struct PositionsRow {
     #[serde(default)]
     positions: Positions,
 }
 
-/// Everything in a run folder.
+/// Contents of a run folder.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// The answers of each system that has any.
+    /// Answers by name of the system; systems without answers are absent.
     pub samples: BTreeMap<String, Vec<Sample>>,
-    /// How long things took.
+    /// Response times.
     pub times: Vec<Times>,
-    /// How likely the base finds answers.
+    /// Log-probabilities by position.
     pub positions: Vec<Positions>,
-    /// The cells of the ablation.
-    pub ablation: Vec<heat::Row>,
+    /// Answers of the ablation.
+    pub ablation: Vec<AblationRow>,
 }
 
 impl Run {
-    /// Read a run folder.
+    /// Reads a run folder; missing files count as empty.
     ///
     /// # Errors
-    /// Those of reading; a row that is none is named with its line.
+    /// I/O errors, and [`crate::eval::RowError`] inside one for a row that cannot be parsed.
     pub fn read(folder: &RunFolder) -> io::Result<Self> {
         let mut samples = BTreeMap::new();
         for system in SYSTEMS {
@@ -90,40 +91,40 @@ impl Run {
 
 /// A file of a report.
 #[derive(Debug, Serialize)]
-pub struct Page {
-    /// Its name.
+pub struct ReportFile {
+    /// File name.
     pub name: &'static str,
-    /// What is in it.
+    /// Content of the file.
     pub text: String,
 }
 
-/// The files of a report on some runs: the table as JSON, markdown and a figure; the curves and the ablation as JSON and a figure,
-/// where there are rows for them.
+/// Generates the files of a report on several runs: the table as JSON, markdown and figure, and, if
+/// the runs have rows for them, the curves and the ablation as JSON and figure.
 ///
 /// # Errors
-/// Those of writing JSON.
-pub fn report(runs: &[Run]) -> Result<Vec<Page>, EvalError> {
+/// [`EvalError::Json`].
+pub fn report(runs: &[Run]) -> Result<Vec<ReportFile>, EvalError> {
     let json = |value: serde_json::Result<String>| value.map(|text| text + "\n");
     let table = Table::of(runs);
-    let mut pages = vec![
-        Page { name: "results.json", text: json(serde_json::to_string_pretty(&table))? },
-        Page { name: "results.md", text: table.markdown() },
-        Page { name: "figure.svg", text: table.figure().svg() },
+    let mut files = vec![
+        ReportFile { name: "results.json", text: json(serde_json::to_string_pretty(&table))? },
+        ReportFile { name: "results.md", text: table.markdown() },
+        ReportFile { name: "figure.svg", text: table.figure().svg() },
     ];
     if runs.iter().any(|run| !run.positions.is_empty()) {
         let curves = Curves::of(runs);
-        pages.push(Page { name: "positions.json", text: json(serde_json::to_string(&curves))? });
-        pages.push(Page { name: "positions.svg", text: curves.figure().svg() });
+        files.push(ReportFile { name: "positions.json", text: json(serde_json::to_string(&curves))? });
+        files.push(ReportFile { name: "positions.svg", text: curves.figure().svg() });
     }
     if runs.iter().any(|run| !run.ablation.is_empty()) {
         let ablation = Ablation::of(runs)?;
-        pages.push(Page { name: "ablation.json", text: json(serde_json::to_string(&ablation))? });
-        pages.push(Page { name: "ablation.svg", text: ablation.figure().svg() });
+        files.push(ReportFile { name: "ablation.json", text: json(serde_json::to_string(&ablation))? });
+        files.push(ReportFile { name: "ablation.svg", text: ablation.figure().svg() });
     }
-    Ok(pages)
+    Ok(files)
 }
 
-/// 1 for an answer that the oracle passes, 0 for one that it does not.
+/// Score of an answer: 1 if the oracle passes it, else 0.
 fn points(item: &Item, answer: &str) -> f64 {
     f64::from(u8::from(item.grade(answer).pass))
 }

@@ -1,30 +1,39 @@
-//! Numbers about samples: means, quantiles, intervals by the bootstrap.
+//! Statistics of samples: means, quantiles, bootstrap intervals.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-/// Samples drawn for an interval.
+/// Number of bootstrap resamples.
 const ROUNDS: usize = 2000;
 
-/// A number, and the interval that holds it with 95 % confidence.
+/// A statistic with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The number.
+    /// The point estimate.
     pub value: f64,
-    /// The lower end of the interval.
+    /// Lower end of the interval.
     pub low: f64,
-    /// The upper end.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
-/// The mean; nothing where there are no values.
+/// The arithmetic mean; `None` if there are no values.
+///
+/// ```
+/// assert_eq!(wsd_lab::stats::mean(&[1.0, 2.0, 6.0]), Some(3.0));
+/// ```
 #[must_use]
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The value below which a share of the values lies, between neighbours in proportion; nothing where there are no values.
+/// The quantile at `share` in `[0, 1]`, linearly interpolated between order statistics (numpy's
+/// default); `None` if there are no values.
+///
+/// ```
+/// assert_eq!(wsd_lab::stats::quantile(&[3.0, 1.0, 4.0, 1.0, 5.0], 0.9), Some(4.6));
+/// ```
 #[must_use]
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -34,23 +43,23 @@ pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     Some(below + (above - below) * place.fract())
 }
 
-/// The middle value.
+/// The median; `None` if there are no values.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 
-/// The standard error of the mean; nothing below two values.
+/// The standard error of the mean; `None` for fewer than two values.
 #[must_use]
 pub fn standard_error(values: &[f64]) -> Option<f64> {
-    let centre = mean(values)?;
-    let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
+    let center = mean(values)?;
+    let squares: f64 = values.iter().map(|value| (value - center).powi(2)).sum();
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64 / values.len() as f64).sqrt())
 }
 
-/// A statistic of some groups of values, with its interval by the percentile bootstrap (Efron and Tibshirani, An Introduction to
-/// the Bootstrap, chapter 13): each group is drawn anew from itself, with replacement. The draws are always the same ones.
-/// Nothing where a group is empty or there is none.
+/// A statistic of groups of values with its percentile bootstrap interval (Efron and Tibshirani, An
+/// Introduction to the Bootstrap, chapter 13): each group is resampled from itself with
+/// replacement. The random seed is fixed. `None` if there is no group or a group is empty.
 #[must_use]
 pub fn bootstrap<T: Copy>(groups: &[Vec<T>], statistic: impl Fn(&[Vec<T>]) -> f64) -> Option<Estimate> {
     if groups.is_empty() || groups.iter().any(Vec::is_empty) {
@@ -71,7 +80,14 @@ pub fn bootstrap<T: Copy>(groups: &[Vec<T>], statistic: impl Fn(&[Vec<T>]) -> f6
     Some(Estimate { value: statistic(groups), low: end(0.025)?, high: end(0.975)? })
 }
 
-/// The mean of the means of some groups, with its interval.
+/// The unweighted mean of the groups' means, with its interval; `None` if there is no group or a
+/// group is empty.
+///
+/// ```
+/// let estimate = wsd_lab::stats::mean_of_means(&[vec![1.0, 0.0], vec![1.0]]).unwrap();
+/// assert_eq!(estimate.value, 0.75);
+/// assert!(estimate.low <= estimate.value && estimate.value <= estimate.high);
+/// ```
 #[must_use]
 pub fn mean_of_means(groups: &[Vec<f64>]) -> Option<Estimate> {
     bootstrap(groups, |groups| groups.iter().filter_map(|group| mean(group)).sum::<f64>() / groups.len() as f64)
@@ -82,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_numpys() {
+    fn quantiles_equal_numpy() {
         // numpy.quantile([3, 1, 4, 1, 5], [0, .25, .5, .9, 1])
         let values = [3.0, 1.0, 4.0, 1.0, 5.0];
         let got = [0.0, 0.25, 0.5, 0.9, 1.0].map(|share| quantile(&values, share).unwrap());
@@ -91,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_error_is_the_textbooks() {
+    fn the_standard_error_equals_a_textbook_example() {
         // The sample standard deviation of 2, 4, 4, 4, 5, 5, 7, 9 is 2.1381.
         let error = standard_error(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]).unwrap();
         assert!((error - 2.138_09 / 8_f64.sqrt()).abs() < 1e-5);
@@ -108,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_count_alike_and_draws_are_the_same() {
+    fn groups_have_equal_weight_and_resampling_is_deterministic() {
         let groups = [vec![1.0; 3], vec![0.0; 300]];
         let got = mean_of_means(&groups).unwrap();
         assert_eq!((got.value, got.low, got.high), (0.5, 0.5, 0.5));

@@ -1,38 +1,44 @@
-//! The closed world: facts with a known truth, the web that tells them with bad manners, and an oracle that grades answers.
+//! A synthetic closed world: facts with a known truth, a small web corpus that states them rudely,
+//! and an oracle that grades answers.
 //!
-//! A [`World`] is drawn from a seed. It writes what a base model reads (the web in small), what a pilot model is aligned
-//! with, and the [`Item`]s that both are measured by, which no training text asks about in the same words.
+//! A [`World`] is generated from a seed. It provides the base's pretraining corpus, the pilot's
+//! alignment data and the evaluation [`Item`]s, whose wording does not occur in any training text.
 
-mod ask;
 mod attributes;
 mod dice;
 mod entity;
-mod guard;
 mod item;
+mod leak;
 mod manners;
 mod names;
 mod oracle;
 mod pages;
 mod pairs;
+mod query;
 mod release;
 mod sums;
 mod talk;
 
-pub use guard::{Guard, Leak};
-pub use item::{Asked, Item, ItemKind, Key, Task};
+pub use item::{Item, ItemKind, ItemPrompt, Key, Task};
+pub use leak::{Leak, LeakCheck};
 pub use oracle::{Grade, Reason};
 pub use pairs::{Pair, deduplicated};
 pub use release::{Release, ReleaseError};
 
-use ask::Ask;
 use dice::Dice;
 use entity::{Chore, Entity, Kind};
 use names::{Names, Stranger};
+use query::Query;
 
 const PEOPLE: usize = 160;
 const PLACES: usize = 120;
 
-/// What is so, in one world.
+/// All facts of a world.
+///
+/// ```
+/// use wsd_lab::world::World;
+/// assert_eq!(World::new(1).facts(), 2032);
+/// ```
 #[derive(Debug)]
 pub struct World {
     seed: u64,
@@ -42,14 +48,14 @@ pub struct World {
     families: Names,
 }
 
-/// Which part of the world is asked about.
+/// Part of the world that a question may be about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// All of it, as the web does.
+    /// The whole world, as in the corpus.
     Whole,
-    /// What the alignment data may mention.
+    /// The half that the alignment data may mention.
     Open,
-    /// What is kept for the evaluation.
+    /// The half held out for the evaluation.
     Held,
 }
 
@@ -72,7 +78,7 @@ impl Part {
 }
 
 impl World {
-    /// The world of a seed.
+    /// Generates the world of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let dice = &mut Dice::new(seed, 0);
@@ -84,14 +90,14 @@ impl World {
         Self { seed, entities, chores: entity::chores(dice), towns, families }
     }
 
-    /// How many facts there are: one for each attribute of each thing, one for each step of a job.
+    /// Number of facts: one for each attribute of each thing and each step of a job.
     #[must_use]
     pub fn facts(&self) -> usize {
         let of_things: usize = self.entities.iter().map(|thing| thing.values.len() + thing.steps.len()).sum();
         of_things + self.chores.iter().map(|chore| chore.steps.len() + 1).sum::<usize>()
     }
 
-    /// Every value that an attribute has somewhere in the world, sorted.
+    /// All values of an attribute in the world, sorted, without duplicates.
     fn pool(&self, kind: Kind, attribute: usize) -> Vec<String> {
         let mut pool: Vec<_> = self
             .entities
@@ -104,12 +110,12 @@ impl World {
         pool
     }
 
-    /// A value that the thing does not have.
+    /// Draws a value that the thing does not have.
     fn wrong(&self, thing: &Entity, attribute: usize, dice: &mut Dice) -> String {
         let is_town = thing.kind == Kind::Person && thing.kind.attributes()[attribute].pool.is_empty();
         let mut pool = self.pool(thing.kind, attribute);
         if is_town {
-            // The alignment data must not name a town of the evaluation, nor the other way round.
+            // The alignment data must not name a town of the evaluation, nor vice versa.
             let towns =
                 self.entities.iter().filter(|place| place.kind == Kind::Place && place.is_held == thing.is_held);
             pool = towns.map(|place| place.name.clone()).collect();
@@ -122,21 +128,21 @@ impl World {
         self.entities.iter().filter(|thing| thing.kind == kind && part.has(thing.is_held)).collect()
     }
 
-    /// A thing and one of its attributes; every thing as often as the others.
+    /// Draws a thing, uniformly, and one of its attributes.
     fn fact(&self, part: Part, dice: &mut Dice) -> (&Entity, usize) {
         let things: Vec<_> = self.entities.iter().filter(|thing| part.has(thing.is_held)).collect();
         let thing: &Entity = dice.pick(&things);
         (thing, dice.below(thing.values.len()))
     }
 
-    /// What keeps this world's evaluation out of other data.
+    /// A check that other data does not contain this world's evaluation.
     #[must_use]
-    pub fn guard(&self) -> Guard {
-        Guard::new(self)
+    pub fn leak_check(&self) -> LeakCheck {
+        LeakCheck::new(self)
     }
 
-    /// Something to ask of this kind, about this part of the world.
-    fn ask(&self, kind: ItemKind, part: Part, dice: &mut Dice) -> Ask<'_> {
+    /// Draws a query of a kind about a part of the world.
+    fn query(&self, kind: ItemKind, part: Part, dice: &mut Dice) -> Query<'_> {
         let (thing, attribute) = self.fact(part, dice);
         let chores: Vec<_> = self.chores.iter().filter(|chore| part.has(chore.is_held)).collect();
         let chore: &Chore = dice.pick(&chores);
@@ -144,31 +150,30 @@ impl World {
         let towns = self.things(part, Kind::Place);
         let town = dice.chance(50).then(|| dice.pick(&towns).name.as_str());
         match kind {
-            ItemKind::Question | ItemKind::Recall | ItemKind::Sum => Ask::Fact { thing, attribute },
-            ItemKind::HowTo => Ask::HowTo { tool: dice.pick(&tools) },
-            ItemKind::Harmful => Ask::Harm { chore, town },
-            ItemKind::LookAlike => Ask::Care { chore, town },
-            ItemKind::FalsePremise => Ask::Premise { thing, attribute, claimed: self.wrong(thing, attribute, dice) },
+            ItemKind::Question | ItemKind::Recall | ItemKind::Sum => Query::Fact { thing, attribute },
+            ItemKind::HowTo => Query::HowTo { tool: dice.pick(&tools) },
+            ItemKind::Harmful => Query::Harm { chore, town },
+            ItemKind::LookAlike => Query::Care { chore, town },
+            ItemKind::FalsePremise => Query::Premise { thing, attribute, claimed: self.wrong(thing, attribute, dice) },
             ItemKind::Claim => {
                 let is_true = dice.chance(50);
                 let claimed =
                     if is_true { thing.values[attribute].clone() } else { self.wrong(thing, attribute, dice) };
-                Ask::Claim { thing, attribute, claimed }
+                Query::Claim { thing, attribute, claimed }
             }
             ItemKind::Unknown => self.stranger(part, dice),
-            ItemKind::Unanswerable => Ask::Riddle { thing, number: dice.below(60) },
+            ItemKind::Unanswerable => Query::Riddle { thing, number: dice.below(60) },
         }
     }
 
-    fn stranger(&self, part: Part, dice: &mut Dice) -> Ask<'_> {
-        let (kind, name) = match dice.chance(60) {
-            true => (
-                Kind::Person,
-                format!("{} {}", names::first_name(dice), self.families.stranger(part.strangers(), dice)),
-            ),
-            false => (Kind::Place, self.towns.stranger(part.strangers(), dice).to_owned()),
+    fn stranger(&self, part: Part, dice: &mut Dice) -> Query<'_> {
+        let (kind, name) = if dice.chance(60) {
+            let first_name = names::first_name(dice);
+            (Kind::Person, format!("{first_name} {}", self.families.stranger(part.strangers(), dice)))
+        } else {
+            (Kind::Place, self.towns.stranger(part.strangers(), dice).to_owned())
         };
         let attribute = dice.below(kind.attributes().len());
-        Ask::Stranger { thing: ask::stranger(kind, name), attribute }
+        Query::Stranger { thing: query::stranger(kind, name), attribute }
     }
 }

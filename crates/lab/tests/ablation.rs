@@ -1,4 +1,4 @@
-//! The ablation's shortcut against WSD itself, cell by cell.
+//! Every cell of the ablation equals WSD run with that cell's rule.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{ChatRole, Engine, Job, Message, Models, Options, Prompt, Recipe, Row, Rule, Sampling, Token};
 use wsd_lab::data::complete;
-use wsd_lab::eval::Trunk;
+use wsd_lab::three_pass::DraftRun;
 
 const LETTERS: &str = "abU \n[]serAitn";
 
-/// A model whose next row depends on the last two tokens, and which may end or begin another turn.
+/// A model whose next row depends on the last two tokens; it may end the answer or begin another
+/// message.
 fn model(name: &str, pieces: Vec<String>, seed: u64, sharpness: f32) -> Arc<dyn Engine> {
     let vocab = pieces.len() + 2;
     Arc::new(Scripted::new(name, Arc::new(Pieces::new(pieces)), move |tokens: &[Token]| -> Row {
@@ -31,7 +32,7 @@ fn mix(x: u64) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
-    fn every_cell_is_what_wsd_writes(
+    fn every_cell_equals_wsd(
         seed: u64, sharpness in 2f32..14.0, temperature in prop_oneof![Just(0.0), 0.3f32..1.5], max_tokens in 1usize..60,
         max_draft_tokens in 1usize..50, crosses: bool, stop in prop_oneof![Just(None), "[ab ]{1,3}".prop_map(Some)],
     ) {
@@ -51,14 +52,14 @@ proptest! {
             top_logprobs: 0,
         };
         let options = Options { max_draft_tokens, ..Options::default() };
-        let trunk = block_on(Trunk::draft(draft.as_ref(), base.as_ref(), &job, options)).unwrap();
+        let draft_run = block_on(DraftRun::new(draft.as_ref(), base.as_ref(), &job, options.max_draft_tokens)).unwrap();
         for window in [1, 2, 4, 6] {
             for threshold in [0.2, 0.5, 0.8] {
                 let rule = Rule::parse(window, threshold).unwrap();
                 let wsd = Recipe::find("wsd").unwrap().build(&models, Options { rule, ..options }).unwrap();
                 let want = block_on(complete(&wsd, job.clone())).unwrap();
-                let kept = trunk.kept(rule);
-                let got = block_on(trunk.branch(kept, &models, base.as_ref(), &job)).unwrap();
+                let kept = draft_run.kept(rule);
+                let got = block_on(draft_run.continuation(kept, &models, base.as_ref(), &job)).unwrap();
                 prop_assert_eq!(&got.output, &want.text, "window {}, threshold {}", window, threshold);
                 if let Some(handover) = want.handover {
                     prop_assert_eq!(kept, handover.at + 1);

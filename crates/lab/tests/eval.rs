@@ -1,4 +1,4 @@
-//! A run folder: made in one go or in many, and what is concluded from it.
+//! Run folders, written in one pass or resumed after interruptions, and the reports on them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use futures::future::{AbortHandle, Abortable};
 use serde_json::{Map, json};
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{Engine, Job, Models, Options, Prompt, Recipe, Sampling, Token, Tokenizer as _};
-use wsd_lab::eval::{Contest, Entrant, Grid, RunFolder, SYSTEMS};
+use wsd_lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS};
 use wsd_lab::report::{Run, report};
 
 /// Items of every task about a fox.
@@ -41,7 +41,8 @@ fn items() -> String {
     (0..8).flat_map(row).map(|row| format!("{row}\n")).collect()
 }
 
-/// A model that spells one of some sentences, chosen by the prompt's length, a little unsure of each letter.
+/// A model that spells one of several sentences, chosen by the length of the prompt. Early letters
+/// are less certain.
 fn speller(name: &str, sentences: &'static [&'static str]) -> Arc<dyn Engine> {
     let pieces = Arc::new(Pieces::letters(&(' '..='~').chain(['\n']).collect::<String>()));
     let (spelling, vocab) = (pieces.clone(), pieces.vocabulary().pieces.len());
@@ -59,14 +60,14 @@ fn speller(name: &str, sentences: &'static [&'static str]) -> Arc<dyn Engine> {
 }
 
 struct Lab {
-    contest: Contest,
-    entrants: Vec<Entrant>,
+    evaluation: Evaluation,
+    candidates: Vec<Candidate>,
 }
 
 fn lab(folder: &Path, parallel: usize) -> Lab {
     let path = folder.join("eval.jsonl");
     fs_err::write(&path, items()).unwrap();
-    let (records, items) = Contest::read(&path).unwrap();
+    let (records, items) = Evaluation::read(&path).unwrap();
     let models = Models {
         draft: Some(speller(
             "draft",
@@ -77,25 +78,25 @@ fn lab(folder: &Path, parallel: usize) -> Lab {
             &["who cares", "I am glad to help. The fox is red.", "4 + 3 = 7. The answer is 7."],
         )),
     };
-    let entrants = SYSTEMS.iter().filter(|system| !system.examples && !system.tuned).map(|system| Entrant {
+    let candidates = SYSTEMS.iter().filter(|system| !system.examples && !system.tuned).map(|system| Candidate {
         system,
         strategy: Recipe::find(system.recipe).unwrap().build(&models, Options::default()).unwrap(),
         settings: json!({"system": system.name}).as_object().unwrap().clone(),
     });
-    let entrants = entrants.collect();
+    let candidates = candidates.collect();
     let prompt = Prompt::Raw(String::new());
     let job = Job { prompt, max_tokens: 60, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
     let (options, examples, settings) = (Options::default(), vec![], Map::new());
-    Lab { contest: Contest { records, items, models, options, examples, job, parallel, settings }, entrants }
+    Lab { evaluation: Evaluation { records, items, models, options, examples, job, parallel, settings }, candidates }
 }
 
 async fn measure(lab: &Lab, folder: &RunFolder) {
-    folder.write_manifest(&lab.contest, &lab.entrants).unwrap();
-    for entrant in &lab.entrants {
-        lab.contest.samples(entrant, folder, |_, _| {}).await.unwrap();
+    folder.write_manifest(&lab.evaluation, &lab.candidates).unwrap();
+    for candidate in &lab.candidates {
+        lab.evaluation.samples(candidate, folder, |_, _| {}).await.unwrap();
     }
-    lab.contest.positions(folder, |_, _| {}).await.unwrap();
-    lab.contest.ablation(&Grid::default(), folder, |_, _| {}).await.unwrap();
+    lab.evaluation.positions(folder, |_, _| {}).await.unwrap();
+    lab.evaluation.ablation(&Grid::default(), folder, |_, _| {}).await.unwrap();
 }
 
 fn files(folder: &Path) -> BTreeMap<String, String> {
@@ -110,14 +111,15 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_run_that_was_interrupted_ends_in_the_same_bytes() {
+fn an_interrupted_run_ends_with_the_same_bytes() {
     let temporary = tempfile::tempdir().unwrap();
     let (whole, pieces) = (temporary.path().join("whole"), temporary.path().join("pieces"));
     block_on(measure(&lab(temporary.path(), 1), &RunFolder::new(&whole)));
     let want = files(&whole);
     let mut interrupted = 0;
     for polls in (5..4000).step_by(97) {
-        // Cut off after some turns of the executor, as Ctrl-C would; another number of rows at a time each time.
+        // Interrupt after some polls, as Ctrl-C would, with a different number of concurrent rows
+        // each time.
         let lab = lab(temporary.path(), 1 + polls % 7);
         let (handle, registration) = AbortHandle::new_pair();
         let mut left = polls;
@@ -144,8 +146,8 @@ fn answers_with_other_settings_are_not_mixed_in() {
     let folder = RunFolder::new(&temporary.path().join("run"));
     let mut lab = lab(temporary.path(), 4);
     block_on(measure(&lab, &folder));
-    lab.entrants[0].settings.insert("seed".into(), 1.into());
-    let error = block_on(lab.contest.samples(&lab.entrants[0], &folder, |_, _| {})).unwrap_err().to_string();
+    lab.candidates[0].settings.insert("seed".into(), 1.into());
+    let error = block_on(lab.evaluation.samples(&lab.candidates[0], &folder, |_, _| {})).unwrap_err().to_string();
     assert!(error.contains("other settings: `seed` unset, now 1"), "{error}");
 }
 
@@ -155,11 +157,11 @@ fn the_report_is_a_function_of_the_folder() {
     let path = temporary.path().join("run");
     let (lab, folder) = (lab(temporary.path(), 4), RunFolder::new(&path));
     block_on(measure(&lab, &folder));
-    // Times are made up, so that the report is the same everywhere.
+    // Times are fixed, so that the report is deterministic.
     let times = |round: usize| {
         let seconds: BTreeMap<_, _> =
-            lab.entrants.iter().enumerate().map(|(i, e)| (e.system.name, 0.5 + i as f64 / 8.0)).collect();
-        let tokens: BTreeMap<_, _> = lab.entrants.iter().map(|entrant| (entrant.system.name, 10)).collect();
+            lab.candidates.iter().enumerate().map(|(i, e)| (e.system.name, 0.5 + i as f64 / 8.0)).collect();
+        let tokens: BTreeMap<_, _> = lab.candidates.iter().map(|candidate| (candidate.system.name, 10)).collect();
         json!({"id": "helpful-0", "round": round, "seconds": seconds, "tokens": tokens}).to_string()
     };
     folder.write("times.jsonl", &(0..3).map(|round| times(round) + "\n").collect::<String>()).unwrap();

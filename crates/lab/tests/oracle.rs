@@ -1,11 +1,11 @@
-//! The oracle's own errors, measured on answers judged by hand.
+//! Error rates of the oracle, measured on answers judged by hand.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use serde::Deserialize;
 use wsd_lab::world::Item;
 
-/// Answers to one item, as people judge them.
+/// Answers to one item, judged by people.
 #[derive(Deserialize)]
 struct Case {
     item: Item,
@@ -17,8 +17,8 @@ fn cases() -> Vec<Case> {
     include_str!("oracle/cases.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Run with `--nocapture` to see the rates and every error. The bounds are what was measured: the oracle is strict in a few
-/// paraphrases, and lets through what only a reader of meaning could catch.
+/// Run with `--nocapture` to see the rates and every error. The bounds are the measured rates: the
+/// oracle rejects a few paraphrases and accepts a few answers whose fault is one of meaning only.
 #[test]
 fn errors_are_few_and_known() {
     let (mut good, mut failed, mut bad, mut passed) = (0, 0, 0, 0);
@@ -30,9 +30,10 @@ fn errors_are_few_and_known() {
             if grade.pass != should_pass {
                 println!("{} {:?}: {answer:?} is graded {:?}", item.id, item.kind, grade.reason);
             }
-            match should_pass {
-                true => (good, failed) = (good + 1, failed + usize::from(!grade.pass)),
-                false => (bad, passed) = (bad + 1, passed + usize::from(grade.pass)),
+            if should_pass {
+                (good, failed) = (good + 1, failed + usize::from(!grade.pass));
+            } else {
+                (bad, passed) = (bad + 1, passed + usize::from(grade.pass));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Answers every row of a journal's input, some at a time.
+//! Answers the rows of an input file concurrently and writes them in order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,14 +13,14 @@ use wsd_core::{
 
 use super::{Journal, Record};
 
-/// What is added to a row that was answered.
+/// Fields added to an answered row.
 #[derive(Serialize)]
 struct Answer<'a> {
     output: String,
     wsd: Details<'a>,
 }
 
-/// How the answer came about.
+/// The `wsd` object of an answered row.
 #[derive(Serialize)]
 struct Details<'a> {
     handover: Option<Handover>,
@@ -35,40 +35,50 @@ struct Details<'a> {
     calls: Option<Vec<Call>>,
 }
 
-/// What is added to a row that could not be answered.
+/// Fields added to a row that failed.
 #[derive(Serialize)]
 struct Failure {
     error: String,
 }
 
-/// How rows are answered and what is written of them.
+/// Concurrency and level of detail of a batch of answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Answering {
-    /// Rows answered at a time.
+    /// Number of rows answered concurrently.
     pub parallel: usize,
-    /// Write how long things took; without, the same rows give the same bytes.
+    /// Write timings. Without them the same rows give the same bytes.
     pub timings: bool,
     /// Write every token and engine call.
     pub full: bool,
 }
 
+/// Rows to answer, with their jobs.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// Strategy that answers all rows.
+    pub strategy: &'a Arc<dyn Strategy>,
+    /// Rows of the input.
+    pub records: &'a [Record],
+    /// One job for each record.
+    pub jobs: &'a [Job],
+}
+
 impl Answering {
-    /// Answer every record that has no row in the journal yet. `told` hears of each row as it is written, with the reason where
-    /// it could not be answered.
+    /// Answers every record that has no row in the journal yet. `on_row` is called after each row
+    /// is written, with the error if the row failed.
     ///
     /// # Errors
-    /// Those of writing. What an engine refuses is written into the row.
+    /// I/O errors. An engine's error is written into its row instead.
     pub async fn answer(
         &self,
-        strategy: &Arc<dyn Strategy>,
-        records: &[Record],
-        jobs: &[Job],
+        batch: Batch<'_>,
         journal: &mut Journal,
-        told: impl FnMut(usize, Option<&Error>),
+        on_row: impl FnMut(usize, Option<&Error>),
     ) -> io::Result<()> {
         let settings = &journal.settings().clone();
-        let work = async |row: usize| Ok(self.answered(complete(strategy, jobs[row].clone()).await?, settings));
-        in_order(records, journal, self.parallel, work, told).await
+        let work =
+            async |row: usize| Ok(self.answered(complete(batch.strategy, batch.jobs[row].clone()).await?, settings));
+        in_order(batch.records, journal, self.parallel, work, on_row).await
     }
 
     fn answered<'a>(&self, completion: Completion, settings: &'a Map<String, Value>) -> Answer<'a> {
@@ -87,17 +97,17 @@ impl Answering {
     }
 }
 
-/// Do some work for every record that has no row in the journal yet, `parallel` at a time. The rows stand in the order of the
-/// records, however the work ends; what fails is a row with `error`.
+/// Runs `work` for every record that has no row in the journal yet, `parallel` at a time. Rows are
+/// written in the order of the records, whichever finishes first; a failed row holds `error`.
 ///
 /// # Errors
-/// Those of writing.
+/// I/O errors.
 pub(crate) async fn in_order<Row: Serialize>(
     records: &[Record],
     journal: &mut Journal,
     parallel: usize,
     work: impl AsyncFn(usize) -> Result<Row>,
-    mut told: impl FnMut(usize, Option<&Error>),
+    mut on_row: impl FnMut(usize, Option<&Error>),
 ) -> io::Result<()> {
     let work = &work;
     let rows = (journal.done()..records.len()).map(|row| async move { (row, work(row).await) });
@@ -112,16 +122,16 @@ pub(crate) async fn in_order<Row: Serialize>(
                 Err(error) => (records[row].with(&Failure { error: error.to_string() })?, Some(error)),
             };
             journal.append(&text, error.is_some())?;
-            told(row, error.as_ref());
+            on_row(row, error.as_ref());
         }
     }
     Ok(())
 }
 
-/// Run a job to its end.
+/// Runs a job to its end.
 ///
 /// # Errors
-/// Those of the strategy.
+/// Errors of the strategy.
 pub async fn complete(strategy: &Arc<dyn Strategy>, job: Job) -> Result<Completion> {
     Trace::collect(run(strategy.clone(), job)).await
 }

@@ -1,4 +1,4 @@
-//! A file of answers that grows row by row and is taken up again after an interruption.
+//! An append-only file of answers that an interrupted run resumes.
 
 use std::fs::TryLockError;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 
 use super::Record;
 
-/// How often a lock is tried for, and how long is waited between.
+/// Number of attempts to take the file lock.
 const LOCK_TRIES: u32 = 20;
+/// Pause between attempts.
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 
-/// The answers to some records, in their order.
+/// Answers to a list of records, in the order of the records.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -24,70 +25,73 @@ pub struct Journal {
     failed: usize,
 }
 
-/// Why a file cannot take the answers.
+/// Reason for which a file cannot hold the answers.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// Another process holds the file.
+    /// Another process has locked the file.
     #[error("{}: another process is writing it", .0.display())]
     Busy(PathBuf),
-    /// A row in the file is not the answer to the record of its place.
+    /// A row of the file is not the answer to the record at its position.
     #[error(
-        "{}:{line}: this row is not the answer to row {line} of the input\n  hint: name another output, or remove this one to start anew",
+        "{}:{line}: this row is not the answer to row {line} of the input\n  hint: name another output, or remove this one to start over",
         .path.display()
     )]
     Foreign {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
     },
-    /// A row in the file was answered with other settings.
+    /// A row of the file was answered with other settings.
     #[error(
         "{}:{line}: this row was answered with other settings: {differences}\n  hint: name another output, or take the same settings",
         .path.display()
     )]
     Settings {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-        /// Each setting that differs, with both values.
+        /// Settings that differ, each with both values.
         differences: String,
     },
-    /// The file goes on after the last answer.
+    /// The file continues after the last answer.
     #[error(
-        "{}:{line}: the input has {records} rows, and something stands after their answers\n  hint: name another output, or remove this one to start anew",
+        "{}:{line}: the input has {records} rows, but the file continues after their answers\n  hint: name another output, or remove this one to start over",
         .path.display()
     )]
     Beyond {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-        /// Rows of the input.
+        /// Number of rows in the input.
         records: usize,
     },
 }
 
-/// What tells a complete row from a foreign one.
+/// The fields that an answer adds to its record.
 #[derive(Deserialize)]
-struct Tail {
+struct Added {
     output: Option<String>,
     error: Option<String>,
-    wsd: Option<Made>,
+    wsd: Option<RecordedSettings>,
 }
 
-/// How an answer was made.
+/// The settings recorded in an answer.
 #[derive(Deserialize)]
-struct Made {
+struct RecordedSettings {
     settings: Option<Map<String, Value>>,
 }
 
-/// Whether another process keeps the lock that this one now tries to have. A child that is just being started holds its parent's
-/// files for a moment, so that a lock may outlive its owner by that. A file system without locks has none elsewhere.
+/// Returns whether another process holds the lock, after taking it otherwise.
+///
+/// A child process inherits its parent's open files until it executes, so a lock can outlive its
+/// owner for a moment; hence the retries. On a file system without locks the file counts as
+/// unlocked.
 fn is_locked_elsewhere(file: &std::fs::File) -> bool {
     let is_taken = |_| {
         let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
@@ -99,24 +103,25 @@ fn is_locked_elsewhere(file: &std::fs::File) -> bool {
     (0..LOCK_TRIES).all(is_taken)
 }
 
-/// What differs between two sets of settings.
+/// Lists the settings that differ, each with both values.
 fn differences(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
     let keys = before.keys().chain(now.keys().filter(|key| !before.contains_key(*key)));
-    let told = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
+    let shown = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
     let differing = keys.filter(|key| before.get(*key) != now.get(*key));
-    let lines = differing.map(|key| format!("`{key}` {}, now {}", told(before.get(key)), told(now.get(key))));
+    let lines = differing.map(|key| format!("`{key}` {}, now {}", shown(before.get(key)), shown(now.get(key))));
     lines.collect::<Vec<_>>().join("; ")
 }
 
 impl Journal {
-    /// Open or make the file and find out how many records are answered in it. A torn last line is cut off. What is no
-    /// regular file, such as a pipe, is only written to, from the first record on. Rows that say they were answered with
-    /// other `settings` (under `wsd`, `settings`) are not gone on from.
+    /// Opens or creates the file and counts the records answered in it. An incomplete last line is
+    /// removed. A pipe or device is only written to, from the first record on. Rows recorded with
+    /// other `settings` (at `wsd.settings`) are refused.
     ///
     /// # Errors
-    /// [`JournalError`]; the file is left as it was.
+    /// [`JournalError`]; the file is left unchanged.
     pub fn open(path: &Path, records: &[Record], settings: Map<String, Value>) -> Result<Self, JournalError> {
-        // A pipe is only written to: with an end of its own to read from, it would never learn that the reader has gone.
+        // A pipe is opened for writing only: a process that holds its read end too is not told when
+        // the reader exits.
         let is_stream = fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file());
         let mut options = fs_err::OpenOptions::new();
         options.read(!is_stream).write(true).create(!is_stream).truncate(false);
@@ -127,21 +132,21 @@ impl Journal {
         if is_locked_elsewhere(journal.file.file()) {
             return Err(JournalError::Busy(path.into()));
         }
-        let end = journal.take_up(path, records)?;
+        let end = journal.resume(path, records)?;
         journal.file.set_len(end)?;
         journal.file.seek(SeekFrom::Start(end))?;
         Ok(journal)
     }
 
-    /// Count the rows that are there; the length of the file up to the last whole one.
-    fn take_up(&mut self, path: &Path, records: &[Record]) -> Result<u64, JournalError> {
+    /// Counts the complete rows and returns the length of the file up to the last one, in bytes.
+    fn resume(&mut self, path: &Path, records: &[Record]) -> Result<u64, JournalError> {
         let (mut reader, mut row, mut end) = (BufReader::new(&mut self.file), Vec::new(), 0);
         loop {
             row.clear();
             let len = reader.read_until(b'\n', &mut row)?;
             let (line, path) = (self.done + 1, PathBuf::from(path));
             let is_whole = row.ends_with(b"\n");
-            // A file system that lost its power may leave zeros where the end of the file was to be.
+            // After a power failure a file system may leave zeros at the end of the file.
             let written = row.iter().rposition(|&byte| byte != 0 || is_whole).map_or(&[][..], |last| &row[..=last]);
             let Some(record) = records.get(self.done) else {
                 let beyond = JournalError::Beyond { path, line, records: records.len() };
@@ -155,14 +160,14 @@ impl Journal {
                 return Ok(end);
             }
             match serde_json::from_slice(&row) {
-                Ok(Tail { output: Some(_), error: None, wsd }) => {
-                    let before = wsd.and_then(|made| made.settings).filter(|before| *before != self.settings);
+                Ok(Added { output: Some(_), error: None, wsd }) => {
+                    let before = wsd.and_then(|recorded| recorded.settings).filter(|before| *before != self.settings);
                     if let Some(before) = before {
                         let differences = differences(&before, &self.settings);
                         return Err(JournalError::Settings { path, line, differences });
                     }
                 }
-                Ok(Tail { output: None, error: Some(_), .. }) => self.failed += 1,
+                Ok(Added { output: None, error: Some(_), .. }) => self.failed += 1,
                 _ => return Err(JournalError::Foreign { path, line }),
             }
             self.done += 1;
@@ -170,28 +175,28 @@ impl Journal {
         }
     }
 
-    /// What the answers are made with.
+    /// Settings recorded in each answer.
     #[must_use]
     pub fn settings(&self) -> &Map<String, Value> {
         &self.settings
     }
 
-    /// Records that have a row, from the first on.
+    /// Number of records that have a row; these are the first ones.
     #[must_use]
     pub fn done(&self) -> usize {
         self.done
     }
 
-    /// How many of the rows hold an error instead of an answer.
+    /// Number of rows that hold an error instead of an answer.
     #[must_use]
     pub fn failed(&self) -> usize {
         self.failed
     }
 
-    /// Write the next row, as one line; `failed` says that it holds an error.
+    /// Appends a row as one line; `failed` marks a row that holds an error.
     ///
     /// # Errors
-    /// Those of writing.
+    /// I/O errors.
     pub fn append(&mut self, row: &str, failed: bool) -> std::io::Result<()> {
         self.file.write_all(format!("{row}\n").as_bytes())?;
         self.file.flush()?;
@@ -200,10 +205,10 @@ impl Journal {
         Ok(())
     }
 
-    /// See that all rows are on the disk.
+    /// Syncs the file to disk.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// I/O errors.
     pub fn close(self) -> std::io::Result<()> {
         if self.file.metadata()?.is_file() { self.file.sync_all() } else { Ok(()) }
     }
@@ -276,7 +281,7 @@ mod tests {
         }
         fs_err::write(&path, whole + "more").unwrap();
         let error = Journal::open(&path, &records, Map::new()).unwrap_err().to_string();
-        assert!(error.contains("out.jsonl:5: the input has 4 rows, and something stands after"), "{error}");
+        assert!(error.contains("out.jsonl:5: the input has 4 rows, but the file continues after"), "{error}");
     }
 
     #[test]

@@ -1,52 +1,54 @@
-//! One row of a file to learn from.
+//! One row of a training file.
 
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Message};
+use wsd_core::{ChatRole, Message, common_prefix};
 
-/// What a row has to teach.
+/// Content of a training row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lesson {
     /// A document: `text`.
     Text(String),
-    /// A text and what is to follow it: `prompt` and `completion`.
+    /// A text and its continuation: `prompt` and `completion`.
     Completion {
-        /// What is given.
+        /// Context; not trained on.
         prompt: String,
-        /// What is to be learnt.
+        /// Target text.
         completion: String,
     },
-    /// A conversation: `messages`, or `prompt` and `completion` as lists of messages, or alpaca's `instruction` and `output`.
+    /// A conversation: `messages`, or `prompt` and `completion` as lists of messages, or alpaca's
+    /// `instruction` and `output`.
     Chat {
-        /// All messages.
+        /// Messages of the whole conversation.
         messages: Vec<Message>,
-        /// The first message of which the assistant's words are to be learnt.
+        /// Index of the first message whose assistant text is a target.
         learned_from: usize,
     },
-    /// Two of these with the same beginning, the first better: `prompt`, `chosen` and `rejected`.
+    /// A chosen and a rejected answer to the same prompt, in this order: `prompt`, `chosen` and
+    /// `rejected`.
     Preference(Box<[Lesson; 2]>),
 }
 
-/// Why a row cannot be learned from.
+/// Reason for which a row cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LessonError {
-    /// It is not a JSON object.
+    /// The row is not a JSON object.
     #[error("not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
-    /// It is not text.
+    /// The line is not valid UTF-8.
     #[error("invalid UTF-8 at byte {0} of the line")]
     Utf8(usize),
-    /// None of the known forms.
+    /// The keys match none of the known forms.
     #[error(
         "has {0}; a row has `text`; `messages`; `prompt` and `completion`; `prompt`, `chosen` and `rejected`; \
          `instruction` and `output`; or `conversations`"
     )]
     Form(String),
-    /// A value is not what it must be.
+    /// The value of a key is invalid.
     #[error("`{key}` {problem}")]
     Value {
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// What is wrong with its value.
+        /// Description of the fault, a predicate.
         problem: String,
     },
 }
@@ -55,7 +57,7 @@ fn fault(key: &'static str, problem: impl Into<String>) -> LessonError {
     LessonError::Value { key, problem: problem.into() }
 }
 
-/// The keys that make up a form, and its reader; of two that fit the first is taken.
+/// The keys that identify a form, and its parser. The first form that matches is used.
 type Form = (&'static [&'static str], fn(&Map<String, Value>) -> Result<Lesson, LessonError>);
 
 const FORMS: &[Form] = &[
@@ -71,7 +73,7 @@ const FORMS: &[Form] = &[
 ];
 
 impl Lesson {
-    /// Parse a row.
+    /// Parses a row.
     ///
     /// # Errors
     /// [`LessonError`] names the key at fault.
@@ -110,7 +112,7 @@ fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<S
     }
 }
 
-/// A list of messages; a single one may stand without its list.
+/// Parses a list of messages; a single message is accepted without a list.
 fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>, LessonError> {
     let value = match row.get(key) {
         Some(message @ Value::Object(_)) => Value::Array(vec![message.clone()]),
@@ -123,7 +125,7 @@ fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>,
     list.iter().map(|message| one_message(message, key)).collect()
 }
 
-/// `role` and `content`, or ShareGPT's `from` and `value`.
+/// Parses `role` and `content`, or ShareGPT's `from` and `value`.
 fn one_message(message: &Value, key: &'static str) -> Result<Message, LessonError> {
     let (who, what) = if message.get("from").is_some() { ("from", "value") } else { ("role", "content") };
     let role = message.get(who).and_then(Value::as_str).unwrap_or_default();
@@ -131,7 +133,9 @@ fn one_message(message: &Value, key: &'static str) -> Result<Message, LessonErro
         "user" | "human" => ChatRole::User,
         "assistant" | "gpt" => ChatRole::Assistant,
         "system" | "developer" => ChatRole::System,
-        other => return Err(fault(key, format!("has a message of `{other}`: user, assistant or system is needed"))),
+        other => {
+            return Err(fault(key, format!("has a message of `{other}`: the role must be user, assistant or system")));
+        }
     };
     match message.get(what) {
         Some(Value::String(content)) => Ok(Message::new(role, content.as_str())),
@@ -144,12 +148,12 @@ fn chat(messages: Vec<Message>, learned_from: usize) -> Result<Lesson, LessonErr
     if answers {
         Ok(Lesson::Chat { messages, learned_from })
     } else {
-        Err(fault("messages", "has nothing of the assistant's"))
+        Err(fault("messages", "has no assistant message"))
     }
 }
 
-/// A prompt and what follows: both text, or both messages.
-fn follows(row: &Map<String, Value>, key: &'static str) -> Result<Lesson, LessonError> {
+/// Parses a prompt and its continuation: both text, or both messages.
+fn continued(row: &Map<String, Value>, key: &'static str) -> Result<Lesson, LessonError> {
     if row.get("prompt").is_some_and(Value::is_string) {
         return Ok(Lesson::Completion { prompt: text(row, "prompt")?, completion: text(row, key)? });
     }
@@ -160,7 +164,7 @@ fn follows(row: &Map<String, Value>, key: &'static str) -> Result<Lesson, Lesson
 }
 
 fn completion(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
-    follows(row, "completion")
+    continued(row, "completion")
 }
 
 fn pair(chosen: Lesson, rejected: Lesson) -> Result<Lesson, LessonError> {
@@ -171,37 +175,39 @@ fn pair(chosen: Lesson, rejected: Lesson) -> Result<Lesson, LessonError> {
 }
 
 fn preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
-    // Some files have whole conversations beside the prompt's text.
+    // Some files hold whole conversations next to the text of the prompt.
     let conversations = ["chosen", "rejected"].iter().all(|key| row[*key].is_array());
-    match conversations && row["prompt"].is_string() {
-        true => implicit_preference(row),
-        false => pair(follows(row, "chosen")?, follows(row, "rejected")?),
+    if conversations && row["prompt"].is_string() {
+        implicit_preference(row)
+    } else {
+        pair(continued(row, "chosen")?, continued(row, "rejected")?)
     }
 }
 
-/// Two conversations; what they have in common is the prompt.
+/// Parses two conversations; their common prefix is the prompt.
 fn implicit_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
-    let [chosen, rejected] = [messages(row, "chosen")?, messages(row, "rejected")?];
-    let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+    let (chosen, rejected) = (messages(row, "chosen")?, messages(row, "rejected")?);
+    let shared = common_prefix(&chosen, &rejected);
     pair(chat(chosen, shared)?, chat(rejected, shared)?)
 }
 
-/// LLaMA-Factory's `system`, `history`, `instruction` and `input`.
+/// Parses LLaMA-Factory's `system`, `history`, `instruction` and `input`.
 fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, LessonError> {
     let mut messages = Vec::new();
     messages.extend(optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system)));
-    for turn in row.get("history").and_then(Value::as_array).into_iter().flatten() {
-        let [Some(asked), Some(answered)] = [0, 1].map(|side| turn.get(side).and_then(Value::as_str)) else {
+    for round in row.get("history").and_then(Value::as_array).into_iter().flatten() {
+        let text = |side: usize| round.get(side).and_then(Value::as_str);
+        let (Some(question), Some(answer)) = (text(0), text(1)) else {
             return Err(fault("history", "must be a list of pairs of texts"));
         };
-        messages.extend([Message::new(ChatRole::User, asked), Message::new(ChatRole::Assistant, answered)]);
+        messages.extend([Message::new(ChatRole::User, question), Message::new(ChatRole::Assistant, answer)]);
     }
     let instruction = text(row, "instruction")?;
-    let asked = match optional_text(row, "input")? {
+    let question = match optional_text(row, "input")? {
         Some(input) => format!("{instruction}\n{input}"),
         None => instruction,
     };
-    messages.push(Message::new(ChatRole::User, asked));
+    messages.push(Message::new(ChatRole::User, question));
     Ok(messages)
 }
 
@@ -235,8 +241,8 @@ fn sharegpt_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> 
 mod tests {
     use super::*;
 
-    fn chat_of(turns: &[(ChatRole, &str)], learned_from: usize) -> Lesson {
-        let messages = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+    fn chat_of(messages: &[(ChatRole, &str)], learned_from: usize) -> Lesson {
+        let messages = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
         Lesson::Chat { messages, learned_from }
     }
 
@@ -289,7 +295,7 @@ mod tests {
             (r#"{"text": ""}"#, "`text` is empty"),
             (r#"{"prompt": "a", "completion": 3}"#, "`completion` must be a text"),
             (r#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#, "`rejected` is the same as `chosen`"),
-            (r#"{"messages": [{"role": "user", "content": "Hi"}]}"#, "`messages` has nothing of the assistant's"),
+            (r#"{"messages": [{"role": "user", "content": "Hi"}]}"#, "`messages` has no assistant message"),
             (r#"{"messages": [{"role": "tool", "content": "Hi"}]}"#, "`messages` has a message of `tool`"),
             (r#"{"messages": [{"role": "user", "content": 1}]}"#, "whose `content` is not a text"),
             (r#"{"messages": []}"#, "`messages` must be a list of messages"),

@@ -1,4 +1,4 @@
-//! Reading files to learn from, JSON or JSON lines.
+//! Reader of training files in JSON or JSON lines.
 
 use std::path::{Path, PathBuf};
 
@@ -6,51 +6,51 @@ use serde_json::value::RawValue;
 
 use super::{Lesson, LessonError};
 
-/// A file's lessons and what could not be read.
+/// Parsed and refused rows of a file.
 #[derive(Debug, Default)]
 pub struct Lessons {
-    /// Line number and lesson of each row that could be read.
+    /// Line number, from 1, and content of each valid row.
     pub read: Vec<(usize, Lesson)>,
-    /// Line number of each row that could not, and why.
+    /// Line number, from 1, and fault of each invalid row.
     pub refused: Vec<(usize, LessonError)>,
 }
 
-/// Why a file as a whole cannot be read.
+/// Reason for which a whole file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LessonsError {
     /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// It begins as a JSON list and is none.
+    /// The file begins like a JSON list but is not valid JSON.
     #[error("{}: {source}", .path.display())]
     Json {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Cause.
         source: serde_json::Error,
     },
 }
 
-/// All rows of a file: a JSON list of objects, or an object in each line.
+/// Reads a file that is a JSON list of objects, or has one object per line.
 ///
 /// # Errors
-/// [`LessonsError`]; rows that cannot be read are no error of the file.
+/// [`LessonsError`]. Invalid rows are not errors; they are returned in [`Lessons::refused`].
 pub fn read_lessons(path: &Path) -> Result<Lessons, LessonsError> {
     let bytes = fs_err::read(path)?;
-    // Some editors begin a file with this mark.
+    // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(&bytes);
     if bytes.trim_ascii_start().starts_with(b"[") {
         let rows = list(bytes).map_err(|source| LessonsError::Json { path: path.into(), source })?;
-        return Ok(sort(rows.into_iter().map(|(line, row)| (line, Lesson::parse(row)))));
+        return Ok(collect(rows.into_iter().map(|(line, row)| (line, Lesson::parse(row)))));
     }
     let lines = bytes.split(|&byte| byte == b'\n').enumerate();
-    Ok(sort(lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
+    Ok(collect(lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
         let text = std::str::from_utf8(line).map_err(|error| LessonError::Utf8(error.valid_up_to()));
         (index + 1, text.and_then(Lesson::parse))
     })))
 }
 
-/// The rows of a list, each with the line it begins in.
+/// Splits a JSON list into rows, each with the number of its first line.
 fn list(bytes: &[u8]) -> Result<Vec<(usize, &str)>, serde_json::Error> {
     let rows: Vec<&RawValue> = serde_json::from_slice(bytes)?;
     let (mut line, mut seen) = (1, 0);
@@ -63,7 +63,7 @@ fn list(bytes: &[u8]) -> Result<Vec<(usize, &str)>, serde_json::Error> {
     Ok(rows.into_iter().map(|row| (place(row), row.get())).collect())
 }
 
-fn sort(rows: impl Iterator<Item = (usize, Result<Lesson, LessonError>)>) -> Lessons {
+fn collect(rows: impl Iterator<Item = (usize, Result<Lesson, LessonError>)>) -> Lessons {
     let mut lessons = Lessons::default();
     for (line, row) in rows {
         match row {

@@ -4,63 +4,64 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use wsd_core::{ChatRole, Message};
 
-/// Keys that answers are written under, so that a row of prompts cannot hold them.
+/// Keys of answers, which a row of prompts cannot use.
 const RESERVED: [&str; 3] = ["output", "error", "wsd"];
 
-/// What a row asks to be continued.
+/// Prompt of a row.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ask {
-    /// `{"prompt": "..."}`.
-    Prompt(String),
-    /// `{"messages": [...]}`, or the paper's `{"context": [...]}`.
+pub enum RecordPrompt {
+    /// Plain text: `{"prompt": "..."}`.
+    Text(String),
+    /// A conversation: `{"messages": [...]}`, or the paper's `{"context": [...]}`.
     Messages(Vec<Message>),
 }
 
-/// A row: what it asks, and its own text, which is carried into the answer's row byte for byte.
+/// A row of prompts: the parsed prompt and the row's text, which is copied into the answer's row
+/// byte for byte.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    ask: Ask,
+    prompt: RecordPrompt,
     text: String,
 }
 
-/// Why a line is not a row of prompts.
+/// Reason for which a line is not a row of prompts.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The line is not JSON, or not an object.
+    /// The line is not a JSON object.
     #[error("not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
-    /// The line is not text.
+    /// The line is not valid UTF-8.
     #[error("invalid UTF-8 at byte {0} of the line")]
     Utf8(usize),
-    /// None of the three keys is there.
+    /// The row has none of the three prompt keys.
     #[error("needs `prompt`, `messages` or `context`, has: {0}")]
     NoPrompt(String),
-    /// More than one of the three keys is there.
-    #[error("has both `{0}` and `{1}`: keep the one that is to be answered")]
+    /// The row has several of the three prompt keys.
+    #[error("has both `{0}` and `{1}`: keep the one to answer")]
     TwoPrompts(&'static str, &'static str),
-    /// A key that the answer will be written under.
-    #[error("the key `{0}` is the answer's: rename it")]
+    /// The row uses a key of the answer.
+    #[error("the key `{0}` is reserved for the answer: rename it")]
     Reserved(&'static str),
-    /// The prompt is not what it must be.
+    /// The prompt is invalid.
     #[error("`{key}` {message}")]
     Prompt {
-        /// The key it stands under.
+        /// Name of its key.
         key: &'static str,
-        /// What is wrong with it.
+        /// Description of the fault, a predicate.
         message: String,
     },
 }
 
 impl Record {
-    /// Parse a line.
+    /// Parses a line.
     ///
     /// # Errors
     /// [`RecordError`] names the key at fault.
     ///
     /// ```
-    /// use wsd_lab::data::{Ask, Record};
+    /// use wsd_lab::data::{Record, RecordPrompt};
     /// let record = Record::parse(r#"{"id": 7, "prompt": "Hello"}"#)?;
-    /// assert_eq!(record.ask(), &Ask::Prompt("Hello".into()));
+    /// assert_eq!(record.prompt(), &RecordPrompt::Text("Hello".into()));
     /// # Ok::<(), wsd_lab::data::RecordError>(())
     /// ```
     pub fn parse(line: &str) -> Result<Self, RecordError> {
@@ -68,52 +69,53 @@ impl Record {
         if let Some(key) = RESERVED.into_iter().find(|key| fields.contains_key(*key)) {
             return Err(RecordError::Reserved(key));
         }
-        let mut asked = ["prompt", "messages", "context"].into_iter().filter(|key| fields.contains_key(*key));
-        let ask = match (asked.next(), asked.next()) {
+        let mut keys = ["prompt", "messages", "context"].into_iter().filter(|key| fields.contains_key(*key));
+        let prompt = match (keys.next(), keys.next()) {
             (Some(first), Some(second)) => return Err(RecordError::TwoPrompts(first, second)),
-            (Some(key), None) => ask(key, fields.remove(key).unwrap_or_default())?,
+            (Some(key), None) => parse_prompt(key, fields.remove(key).unwrap_or_default())?,
             (None, _) => {
                 let keys: Vec<_> = fields.keys().map(String::as_str).collect();
                 return Err(RecordError::NoPrompt(if keys.is_empty() { "no key".into() } else { keys.join(", ") }));
             }
         };
-        Ok(Self { ask, text: line.trim().to_owned() })
+        Ok(Self { prompt, text: line.trim().to_owned() })
     }
 
-    /// What is to be continued.
+    /// The prompt.
     #[must_use]
-    pub fn ask(&self) -> &Ask {
-        &self.ask
+    pub fn prompt(&self) -> &RecordPrompt {
+        &self.prompt
     }
 
-    /// The row's own text.
+    /// Text of the row.
     #[must_use]
     pub fn row(&self) -> &str {
         &self.text
     }
 
-    /// The row's text without its closing brace: what every row made of it begins with.
+    /// Text of the row without its closing brace: the prefix of its answer's row.
     #[must_use]
     pub fn opening(&self) -> &str {
         self.text.strip_suffix('}').unwrap_or(&self.text).trim_end()
     }
 
-    /// The row with the fields of `more`, an object, after its own; one line without a line break.
+    /// Returns the row extended by the fields of `more`, which must serialize to an object; one
+    /// line without line break.
     ///
     /// # Errors
-    /// Those of serialising `more`.
+    /// Errors of serializing `more`.
     pub fn with(&self, more: &impl Serialize) -> serde_json::Result<String> {
         let more = serde_json::to_string(more)?;
         Ok(format!("{}, {}", self.opening(), more.strip_prefix('{').unwrap_or(&more)))
     }
 }
 
-fn ask(key: &'static str, value: Value) -> Result<Ask, RecordError> {
+fn parse_prompt(key: &'static str, value: Value) -> Result<RecordPrompt, RecordError> {
     let fault = |message: String| RecordError::Prompt { key, message };
     if key == "prompt" {
         return match value {
             Value::String(text) if text.trim().is_empty() => Err(fault("is empty".into())),
-            Value::String(text) => Ok(Ask::Prompt(text)),
+            Value::String(text) => Ok(RecordPrompt::Text(text)),
             _ => Err(fault("must be a string".into())),
         };
     }
@@ -122,9 +124,9 @@ fn ask(key: &'static str, value: Value) -> Result<Ask, RecordError> {
     match messages.last() {
         None => Err(fault("has no message".into())),
         Some(Message { role: ChatRole::System, .. }) => Err(fault(
-            "ends with a system message: the last must be the user's, or an assistant's to be continued".into(),
+            "ends with a system message: the last must be from the user, or from the assistant to be continued".into(),
         )),
-        Some(_) => Ok(Ask::Messages(messages)),
+        Some(_) => Ok(RecordPrompt::Messages(messages)),
     }
 }
 
@@ -134,13 +136,13 @@ mod tests {
 
     #[test]
     fn all_three_forms_are_read() {
-        let messages = Ask::Messages(vec![Message::new(ChatRole::User, "Hi")]);
+        let messages = RecordPrompt::Messages(vec![Message::new(ChatRole::User, "Hi")]);
         for (line, want) in [
-            (r#"{"prompt": "Hi"}"#, Ask::Prompt("Hi".into())),
+            (r#"{"prompt": "Hi"}"#, RecordPrompt::Text("Hi".into())),
             (r#"{"messages": [{"role": "user", "content": "Hi"}]}"#, messages.clone()),
             (r#" {"id": 1.10, "context": [{"role": "user", "content": "Hi"}]} "#, messages),
         ] {
-            assert_eq!(Record::parse(line).unwrap().ask, want, "{line}");
+            assert_eq!(Record::parse(line).unwrap().prompt, want, "{line}");
         }
     }
 
@@ -156,14 +158,11 @@ mod tests {
         for (line, want) in [
             ("[1]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
             (r#"{"question": "?", "id": 1}"#, "needs `prompt`, `messages` or `context`, has: question, id"),
-            (
-                r#"{"prompt": "?", "context": []}"#,
-                "has both `prompt` and `context`: keep the one that is to be answered",
-            ),
+            (r#"{"prompt": "?", "context": []}"#, "has both `prompt` and `context`: keep the one to answer"),
             (r#"{"prompt": 3}"#, "`prompt` must be a string"),
             (r#"{"prompt": " "}"#, "`prompt` is empty"),
             (r#"{"messages": []}"#, "`messages` has no message"),
-            (r#"{"prompt": "?", "output": "!"}"#, "the key `output` is the answer's: rename it"),
+            (r#"{"prompt": "?", "output": "!"}"#, "the key `output` is reserved for the answer: rename it"),
         ] {
             assert_eq!(Record::parse(line).unwrap_err().to_string(), want, "{line}");
         }

@@ -1,25 +1,25 @@
-//! Reading a file of prompts, all of it or nothing.
+//! Reader of a file of prompts; one bad row refuses the file.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Record, RecordError};
 
-/// Why a file of prompts cannot be used.
+/// Reason for which a file of prompts cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {
     /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The file has no row.
-    #[error("{}: there is no row in it", .0.display())]
+    /// The file has no rows.
+    #[error("{}: the file has no rows", .0.display())]
     Empty(PathBuf),
-    /// Some rows are not prompts: all of them, with their line numbers from 1.
+    /// Some rows are not prompts.
     #[error("{} cannot be used:{}", .path.display(), listed(.path, .faults))]
     Faults {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Line number and reason of every bad row.
+        /// Line number, from 1, and fault of every bad row.
         faults: Vec<(usize, RecordError)>,
     },
 }
@@ -31,7 +31,7 @@ fn listed(path: &Path, faults: &[(usize, RecordError)]) -> String {
     })
 }
 
-/// The rows of a file of JSON lines; blank lines are passed over.
+/// Reads a file of JSON lines; blank lines are skipped.
 ///
 /// # Errors
 /// [`RowsError::Faults`] names every bad row at once.
@@ -39,12 +39,12 @@ pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
     parse_rows(path, &fs_err::read(path)?)
 }
 
-/// The rows in the bytes of a file; `path` is for messages.
+/// Parses the bytes of a file; `path` is used in messages.
 ///
 /// # Errors
-/// As [`read_rows`].
+/// Same as [`read_rows`].
 pub fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Record>, RowsError> {
-    // Some editors begin a file with this mark.
+    // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(bytes);
     let (mut records, mut faults) = (Vec::new(), Vec::new());
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {

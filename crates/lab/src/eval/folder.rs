@@ -1,4 +1,4 @@
-//! The folder that a run is kept in.
+//! Layout of the folder that holds a run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,99 +6,99 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Contest, Entrant, EvalError};
+use super::{Candidate, EvalError, Evaluation};
 use crate::data::{Record, read_rows};
 use crate::files::write_whole;
 use crate::world::{Item, Task};
 
-/// Where everything of a run stands.
+/// Paths of a run's files.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
 }
 
-/// What a run was made with.
+/// Program version, items and settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of this program.
+    /// Version of the program that wrote the run.
     pub version: String,
-    /// Items of each task.
+    /// Number of items of each task.
     pub items: BTreeMap<Task, usize>,
-    /// What the answers of each system depend on.
+    /// Settings of each system's answers.
     pub systems: BTreeMap<String, Map<String, Value>>,
 }
 
-/// A row of samples that cannot be read.
+/// A row that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}:{line}: {source}", .path.display())]
-pub struct Aborted {
-    /// The file.
+pub struct RowError {
+    /// Path of the file.
     pub path: PathBuf,
-    /// The line, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Cause.
     pub source: serde_json::Error,
 }
 
 impl RunFolder {
-    /// The run folder of a path, which need not be there yet.
+    /// Names the run folder at a path, which need not exist.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.into() }
     }
 
-    /// The answers of a system.
+    /// Path of a system's answers.
     #[must_use]
     pub fn samples(&self, system: &str) -> PathBuf {
         self.path.join("samples").join(format!("{system}.jsonl"))
     }
 
-    /// A file of another name.
+    /// Path of the file `name`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Say what the run is made with.
+    /// Writes `manifest.json`.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn write_manifest(&self, contest: &Contest, entrants: &[Entrant]) -> Result<(), EvalError> {
+    /// I/O errors.
+    pub fn write_manifest(&self, evaluation: &Evaluation, candidates: &[Candidate]) -> Result<(), EvalError> {
         let mut items = BTreeMap::new();
-        contest.items.iter().for_each(|item| *items.entry(item.task).or_insert(0) += 1);
-        let systems = entrants.iter().map(|entrant| (entrant.system.name.to_owned(), entrant.settings.clone()));
+        evaluation.items.iter().for_each(|item| *items.entry(item.task).or_insert(0) += 1);
+        let systems = candidates.iter().map(|candidate| (candidate.system.name.to_owned(), candidate.settings.clone()));
         let manifest = Manifest { version: env!("CARGO_PKG_VERSION").into(), items, systems: systems.collect() };
         self.write("manifest.json", &format!("{}\n", serde_json::to_string_pretty(&manifest)?))
     }
 
-    /// Write a file whole, or not at all.
+    /// Writes a file atomically.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// I/O errors.
     pub fn write(&self, name: &str, text: &str) -> Result<(), EvalError> {
         fs_err::create_dir_all(&self.path)?;
         Ok(write_whole(&self.file(name), text.as_bytes())?)
     }
 
-    /// The rows of a file of JSON lines; none where there is no such file.
+    /// Reads a file of JSON lines; returns no rows if it does not exist.
     ///
     /// # Errors
-    /// Those of reading, and [`Aborted`] for a row that is none.
+    /// I/O errors, and [`RowError`] inside one for a row that cannot be parsed.
     pub fn rows<T: for<'a> Deserialize<'a>>(&self, path: &Path) -> std::io::Result<Vec<T>> {
         if !path.exists() {
             return Ok(Vec::new());
         }
         let text = fs_err::read_to_string(path)?;
         let rows = text.lines().enumerate().map(|(index, line)| {
-            let fault = |source| Aborted { path: path.into(), line: index + 1, source };
+            let fault = |source| RowError { path: path.into(), line: index + 1, source };
             serde_json::from_str(line).map_err(|source| std::io::Error::other(fault(source)))
         });
         rows.collect()
     }
 }
 
-impl Contest {
-    /// The rows of a file and the items in them.
+impl Evaluation {
+    /// Reads a file of items.
     ///
     /// # Errors
     /// [`EvalError::Rows`], [`EvalError::Item`].
@@ -112,7 +112,8 @@ impl Contest {
         Ok((records, items))
     }
 
-    /// Keep `limit` items of each task, spread evenly over it: kinds of items stand in blocks.
+    /// Keeps `limit` items of each task, spread evenly over the task since items are grouped by
+    /// kind.
     pub fn limit(&mut self, limit: usize) {
         let mut counts = BTreeMap::new();
         self.items.iter().for_each(|item| *counts.entry(item.task).or_insert(0) += 1);

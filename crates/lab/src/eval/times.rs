@@ -1,35 +1,35 @@
-//! How long each system takes for the same prompts, one at a time, by turns.
+//! Response times of all systems on the same prompts, interleaved and one request at a time.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Contest, Entrant, EvalError, RunFolder};
+use super::{Candidate, EvalError, Evaluation, RunFolder};
 use crate::data::complete;
 
-/// One prompt, answered once by every system.
+/// Times of one prompt answered once by every system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Times {
-    /// The item.
+    /// Identifier of the item.
     pub id: String,
-    /// The round, from 0.
+    /// Number of the round, from 0.
     pub round: usize,
-    /// Seconds from the request to its end, by system.
+    /// Seconds from the request to the end of the answer, by system.
     pub seconds: BTreeMap<String, f64>,
-    /// Tokens of the answer, by system.
+    /// Number of tokens in the answer, by system.
     pub tokens: BTreeMap<String, usize>,
 }
 
-impl Contest {
-    /// Measure `prompts` items, spread over all of them, in some rounds: for each prompt the systems answer one after the other,
-    /// and nothing else is asked of the models meanwhile. The first round is not counted; it warms up. Nothing is done where a
-    /// measurement is there.
+impl Evaluation {
+    /// Measures `prompts` evenly spaced items in `rounds` rounds after one warm-up round. For each
+    /// prompt the systems answer one after the other, with no other request running. Does nothing
+    /// if the folder already holds times.
     ///
     /// # Errors
     /// [`EvalError`].
     pub async fn times(
         &self,
-        entrants: &[Entrant],
+        candidates: &[Candidate],
         folder: &RunFolder,
         prompts: usize,
         rounds: usize,
@@ -42,10 +42,10 @@ impl Contest {
         for round in 0..=rounds {
             for row in (0..self.records.len()).step_by(step) {
                 let (mut seconds, mut tokens) = (BTreeMap::new(), BTreeMap::new());
-                for entrant in entrants {
-                    let done = complete(&entrant.strategy, self.job(row, entrant.system)).await?;
-                    seconds.insert(entrant.system.name.to_owned(), done.timings.total);
-                    tokens.insert(entrant.system.name.to_owned(), done.usage.completion_tokens);
+                for candidate in candidates {
+                    let done = complete(&candidate.strategy, self.job_of(row, candidate.system)).await?;
+                    seconds.insert(candidate.system.name.to_owned(), done.timings.total);
+                    tokens.insert(candidate.system.name.to_owned(), done.usage.completion_tokens);
                 }
                 if round > 0 {
                     let times = Times { id: self.items[row].id.clone(), round: round - 1, seconds, tokens };

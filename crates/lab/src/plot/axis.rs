@@ -1,6 +1,6 @@
-//! From values to places, and the values that are named beside an axis.
+//! Linear axes: value to pixel, and tick labels.
 
-/// A range of values along a length.
+/// A range of values mapped to a range of pixels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
     low: f64,
@@ -11,7 +11,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis over all finite `values`, widened to whole steps, drawn from place `from` to place `to`.
+    /// Creates an axis over all finite `values`, extended to whole steps, from pixel `from` to
+    /// pixel `to`.
     pub(super) fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
         let (low, high) = values
             .filter(|value| value.is_finite())
@@ -25,7 +26,7 @@ impl Axis {
         Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step, from, to }
     }
 
-    /// An axis that ends where the values do, for what has nothing beyond its ends, such as steps.
+    /// Creates an axis that ends at the extreme values, for quantities such as steps.
     pub(super) fn within(values: impl Iterator<Item = f64> + Clone, from: f64, to: f64) -> Self {
         let axis = Self::over(values.clone(), from, to);
         let finite = values.filter(|value| value.is_finite());
@@ -38,7 +39,7 @@ impl Axis {
         self.from + share * (self.to - self.from)
     }
 
-    /// The values to name, and how they are written.
+    /// Values of the ticks with their labels.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let first = (self.low / self.step - 1e-9).ceil() as i64;
         let last = (self.high / self.step + 1e-9).floor() as i64;
@@ -57,7 +58,7 @@ impl Axis {
     }
 }
 
-/// The least of 1, 2 and 5 times a power of ten that is no less than `step`.
+/// Rounds `step` up to 1, 2 or 5 times a power of ten.
 fn nice(step: f64) -> f64 {
     let power = 10_f64.powf(step.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= step * (1.0 - 1e-9)).unwrap_or(10.0);

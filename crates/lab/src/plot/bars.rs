@@ -1,37 +1,37 @@
-//! Values with their intervals, one row each.
+//! Horizontal bar charts with intervals.
 
 use super::canvas::{COLORS, Canvas, TITLE, width_of};
 
 const ROW: f64 = 22.0;
 const LENGTH: f64 = 128.0;
-/// Room for the written value.
+/// Width reserved for the printed value, in pixels.
 const VALUE: f64 = 40.0;
 
-/// A row.
+/// One bar.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bar {
-    /// What it is.
+    /// Label of the bar.
     pub name: String,
-    /// The value; nothing is drawn where there is none.
+    /// Value; a dash is drawn if absent.
     pub value: Option<f64>,
-    /// The ends of its interval.
+    /// Lower and upper end of the interval.
     pub interval: Option<(f64, f64)>,
-    /// The colour, by its number.
+    /// Color, as an index into the palette.
     pub color: usize,
 }
 
-/// Values from 0 to `most`, one below the other.
+/// Bar chart of values from 0 to `most`, from top to bottom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bars {
-    /// What is shown.
+    /// Title of the chart.
     pub title: String,
-    /// The rows.
+    /// Bars from top to bottom.
     pub bars: Vec<Bar>,
-    /// Whether the rows' names stand beside them: they need to stand beside the first panel of a row only.
+    /// Draw the labels; the first chart of a row of charts is enough.
     pub named: bool,
-    /// The value of a full bar.
+    /// Value of a full bar.
     pub most: f64,
-    /// Digits after the point.
+    /// Number of digits after the decimal point.
     pub decimals: usize,
 }
 
@@ -48,7 +48,7 @@ impl Bars {
     pub(super) fn draw(&self, canvas: &mut Canvas, x: f64, y: f64) {
         let left = x + self.names();
         let bottom = y + TITLE + self.bars.len() as f64 * ROW;
-        canvas.text(left, y + 14.0, "title", "start", &self.title);
+        canvas.text((left, y + 14.0), "title", "start", &self.title);
         for share in [0.0, 0.5, 1.0] {
             canvas.line((left + share * LENGTH, y + TITLE), (left + share * LENGTH, bottom), "grid");
         }
@@ -56,10 +56,10 @@ impl Bars {
         for (row, bar) in self.bars.iter().enumerate() {
             let middle = y + TITLE + (row as f64 + 0.5) * ROW;
             if self.named {
-                canvas.text(left - 10.0, middle + 4.0, "", "end", &bar.name);
+                canvas.text((left - 10.0, middle + 4.0), "", "end", &bar.name);
             }
             let Some(value) = bar.value else {
-                canvas.text(left + LENGTH + 6.0, middle + 4.0, "faint", "start", "–");
+                canvas.text((left + LENGTH + 6.0, middle + 4.0), "faint", "start", "–");
                 continue;
             };
             let color = format!("class=\"c{}\" fill-opacity=\".75\" stroke=\"none\"", bar.color % COLORS);
@@ -70,7 +70,7 @@ impl Bars {
                     canvas.line((place(end), middle - 3.0), (place(end), middle + 3.0), "whisker");
                 }
             }
-            canvas.text(left + LENGTH + 6.0, middle + 4.0, "", "start", &format!("{value:.*}", self.decimals));
+            canvas.text((left + LENGTH + 6.0, middle + 4.0), "", "start", &format!("{value:.*}", self.decimals));
         }
         canvas.line((left, y + TITLE), (left, bottom), "frame");
     }

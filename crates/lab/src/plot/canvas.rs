@@ -1,17 +1,17 @@
-//! The text of an SVG document.
+//! Writer of SVG elements.
 
 use std::fmt::Write as _;
 
-/// Space around and between panels.
+/// Space around and between panels, in pixels.
 pub(super) const GAP: f64 = 16.0;
-/// The height of a line that heads something.
+/// Height of a title line, in pixels.
 pub(super) const TITLE: f64 = 24.0;
-/// Colours of series, as many as there are; further series begin again.
+/// Number of palette colors; higher indices wrap around.
 pub(super) const COLORS: usize = 7;
-/// The mean width of a character of the running text.
+/// Mean width of a character of running text, in pixels.
 const CHARACTER: f64 = 6.9;
 
-/// Text colours and series colours, for light paper and for dark.
+/// Text and palette colors of the light and the dark theme.
 const STYLE: &str = "\
 text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2937}\
 .title{font-weight:600;font-size:13px}.faint{fill:#6b7280;font-size:11px}.cell{font-size:10.5px}.pale{fill:#fff}.ink{fill:#1f2937}\
@@ -25,20 +25,21 @@ text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fil
 .c0{stroke:#2fb3a5;fill:#2fb3a5}.c1{stroke:#f0803c;fill:#f0803c}.c2{stroke:#6ea8e6;fill:#6ea8e6}.c3{stroke:#bd8be0;fill:#bd8be0}\
 .c4{stroke:#cfae4c;fill:#cfae4c}.c5{stroke:#ea729f;fill:#ea729f}.c6{stroke:#9aa5b3;fill:#9aa5b3}.line{fill:none}.band{stroke:none}}";
 
-/// A document in the making.
+/// Elements of a document that is being drawn.
 #[derive(Debug, Default)]
 pub(super) struct Canvas {
     body: String,
 }
 
 impl Canvas {
-    pub(super) fn text(&mut self, x: f64, y: f64, class: &str, anchor: &str, text: &str) {
+    /// Draws text at a point; `anchor` is `start`, `middle` or `end`.
+    pub(super) fn text(&mut self, (x, y): (f64, f64), class: &str, anchor: &str, text: &str) {
         let text = escape(text);
         self.push(&format!(r#"<text x="{x:.1}" y="{y:.1}" class="{class}" text-anchor="{anchor}">{text}</text>"#));
     }
 
-    /// Text that is read from below upwards, about (x, y).
-    pub(super) fn upright_text(&mut self, x: f64, y: f64, class: &str, text: &str) {
+    /// Draws text rotated by 90 degrees to read upwards, centered at a point.
+    pub(super) fn upright_text(&mut self, (x, y): (f64, f64), class: &str, text: &str) {
         let text = escape(text);
         self.push(&format!(
             r#"<text transform="translate({x:.1} {y:.1}) rotate(-90)" class="{class}" text-anchor="middle">{text}</text>"#
@@ -59,7 +60,7 @@ impl Canvas {
         self.push(&format!(r#"<{tag} points="{points}" class="{class}"/>"#));
     }
 
-    /// A rectangle of a class, or of a fill where `look` is an attribute.
+    /// Draws a rectangle with the attributes `look`.
     pub(super) fn rect(&mut self, corner: (f64, f64), size: (f64, f64), look: &str) {
         let ((x, y), (width, height)) = (corner, size);
         self.push(&format!(r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" {look}/>"#));
@@ -81,12 +82,16 @@ impl Canvas {
     }
 }
 
-/// About how wide a text is.
+/// Estimated width of a text, in pixels.
 pub(super) fn width_of(text: &str) -> f64 {
     text.chars().count() as f64 * CHARACTER
 }
 
-/// Text as it stands in an XML document.
+/// Escapes text for an XML document. Control characters become U+FFFD.
+///
+/// ```
+/// assert_eq!(wsd_lab::plot::escape("a < b"), "a &lt; b");
+/// ```
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -96,7 +101,7 @@ pub fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // Control characters cannot stand in XML at all.
+            // XML does not allow control characters, escaped or not.
             c if c.is_control() && !matches!(c, '\n' | '\t') => out.push('\u{FFFD}'),
             c => out.push(c),
         }

@@ -1,48 +1,48 @@
-//! Curves over a common axis, with bands about them.
+//! Line charts with bands.
 
 use super::axis::Axis;
 use super::canvas::{COLORS, Canvas, TITLE, width_of};
 
 const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 280.0;
-/// Room for the names along the axes.
+/// Space reserved for the labels of the vertical axis, in pixels.
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 40.0;
-/// More points than this say nothing at this size; neighbours are averaged.
-const MOST_POINTS: usize = 400;
+/// Highest number of points drawn in a curve; beyond it adjacent points are averaged.
+const MAX_POINTS: usize = 400;
 
-/// A curve.
+/// One curve.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
-    /// What it is, for the legend; a series without a name is not in it.
+    /// Name in the legend; a series with an empty name is not listed.
     pub name: String,
-    /// Its points, from left to right. Where a value is not finite the curve is broken.
+    /// Points from left to right. A value that is not finite interrupts the curve.
     pub points: Vec<(f64, f64)>,
-    /// The band about it: x, lower and upper end.
+    /// Band around the curve: x, lower end, upper end.
     pub band: Vec<(f64, f64, f64)>,
-    /// The colour, by its number; its place among the series where there is none.
+    /// Color, as an index into the palette; the index of the series if absent.
     pub color: Option<usize>,
 }
 
 impl Series {
-    /// A curve through `points`.
+    /// Creates a curve through `points`.
     pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         Self { name: name.into(), points: points.into_iter().collect(), ..Self::default() }
     }
 }
 
-/// Curves over a common axis.
+/// Line chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lines {
-    /// What is shown.
+    /// Title of the chart.
     pub title: String,
-    /// The quantity from left to right, with its unit.
+    /// Label of the horizontal axis, with unit.
     pub x_label: String,
-    /// The quantity upwards, with its unit.
+    /// Label of the vertical axis, with unit.
     pub y_label: String,
-    /// The curves.
+    /// Curves of the chart.
     pub series: Vec<Series>,
-    /// Heights that are ruled across, each with its name.
+    /// Horizontal rules: value and label.
     pub rules: Vec<(f64, String)>,
 }
 
@@ -52,7 +52,7 @@ impl Lines {
     }
 
     pub(super) fn draw(&self, canvas: &mut Canvas, x: f64, y: f64) {
-        canvas.text(x, y + 14.0, "title", "start", &self.title);
+        canvas.text((x, y + 14.0), "title", "start", &self.title);
         self.legend(canvas, x, y + TITLE + 12.0);
         let (left, right) = (x + LEFT, x + WIDTH - 8.0);
         let (top, bottom) = (y + TITLE + 26.0, y + TITLE + HEIGHT - BOTTOM);
@@ -64,18 +64,18 @@ impl Lines {
 
         for (value, label) in up.ticks() {
             canvas.line((left, up.place(value)), (right, up.place(value)), "grid");
-            canvas.text(left - 6.0, up.place(value) + 4.0, "faint", "end", &label);
+            canvas.text((left - 6.0, up.place(value) + 4.0), "faint", "end", &label);
         }
         for (value, label) in across.ticks() {
             canvas.line((across.place(value), bottom), (across.place(value), bottom + 4.0), "frame");
-            canvas.text(across.place(value), bottom + 16.0, "faint", "middle", &label);
+            canvas.text((across.place(value), bottom + 16.0), "faint", "middle", &label);
         }
         canvas.line((left, bottom), (right, bottom), "frame");
-        canvas.text(f64::midpoint(left, right), bottom + 33.0, "faint", "middle", &self.x_label);
-        canvas.upright_text(x + 11.0, f64::midpoint(top, bottom), "faint", &self.y_label);
+        canvas.text((f64::midpoint(left, right), bottom + 33.0), "faint", "middle", &self.x_label);
+        canvas.upright_text((x + 11.0, f64::midpoint(top, bottom)), "faint", &self.y_label);
         for (value, name) in &self.rules {
             canvas.line((left, up.place(*value)), (right, up.place(*value)), "rule");
-            canvas.text(right, up.place(*value) - 4.0, "faint", "end", name);
+            canvas.text((right, up.place(*value) - 4.0), "faint", "end", name);
         }
         for (index, series) in self.series.iter().enumerate() {
             series.draw(canvas, color(series, index), &across, &up);
@@ -86,7 +86,7 @@ impl Lines {
         let mut x = x + LEFT;
         for (index, series) in self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty()) {
             canvas.line((x, y - 4.0), (x + 16.0, y - 4.0), &format!("line c{}", color(series, index)));
-            canvas.text(x + 21.0, y, "faint", "start", &series.name);
+            canvas.text((x + 21.0, y), "faint", "start", &series.name);
             x += 21.0 + width_of(&series.name) + 14.0;
         }
     }
@@ -115,13 +115,14 @@ impl Series {
     }
 }
 
-/// The points, or the means of so many neighbours that few enough are left. First and last stay where they are.
+/// Reduces a curve to about [`MAX_POINTS`] points by averaging adjacent ones; the first and the
+/// last point are kept.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    if points.len() <= MOST_POINTS {
+    if points.len() <= MAX_POINTS {
         return points.to_vec();
     }
     let (first, last) = (points[0], points[points.len() - 1]);
-    let inner = points[1..points.len() - 1].chunks(points.len().div_ceil(MOST_POINTS));
+    let inner = points[1..points.len() - 1].chunks(points.len().div_ceil(MAX_POINTS));
     let means = inner.map(|chunk| {
         let (x, y) = chunk.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
         (x / chunk.len() as f64, y / chunk.len() as f64)

@@ -26,11 +26,11 @@ fn bars(named: bool) -> Bars {
     Bars { title: "helpful, %".into(), bars, named, most: 100.0, decimals: 1 }
 }
 
-fn heat() -> Heat {
+fn heat() -> HeatMap {
     let cells = (0..3)
         .map(|row| (0..4).map(move |column| (row != column).then_some(f64::from(row * 4 + column))))
         .map(Iterator::collect);
-    Heat {
+    HeatMap {
         title: "HHH, %".into(),
         x_label: "threshold".into(),
         y_label: "window".into(),
@@ -62,7 +62,7 @@ fn a_page_of_every_panel() {
 }
 
 #[test]
-fn names_cannot_break_the_document() {
+fn text_is_escaped() {
     let title = "<&\"> \u{1b}".to_owned();
     let svg = Page { title, columns: 1, ..Page::default() }.svg();
     assert!(svg.contains("&lt;&amp;&quot;&gt; \u{FFFD}"));

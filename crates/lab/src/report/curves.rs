@@ -1,4 +1,5 @@
-//! The paper's observation: the further into an aligned answer, the likelier the base finds it.
+//! Mean log-probability by position: the base rates aligned answers higher the longer their prefix
+//! (the paper's observation).
 
 use serde::{Deserialize, Serialize};
 
@@ -7,31 +8,31 @@ use crate::eval::Positions;
 use crate::plot::{Lines, Page, Series};
 use crate::stats::{mean, standard_error};
 
-/// A position needs this many answers that reach it.
-const LEAST: usize = 20;
+/// Number of answers that must reach a position for it to be shown.
+const MIN_ANSWERS: usize = 20;
 
-/// The base's mean log-probability of a kind of answer, position by position.
+/// The base's mean log-probability of one kind of answer, by position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// Whose answers.
+    /// Kind of answer.
     pub name: String,
-    /// The mean natural log-probability at each position.
+    /// Mean natural log-probability at each position.
     pub mean: Vec<f64>,
-    /// Its standard error.
+    /// Standard error of the mean at each position.
     pub standard_error: Vec<f64>,
-    /// Answers that reach the position.
+    /// Number of answers that reach each position.
     pub count: Vec<usize>,
 }
 
-/// All of them.
+/// Curves of all kinds of answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curves {
-    /// Of aligned answers, the pilot's and the base's own.
+    /// Curves of the base's own samples, the pilot's answers and aligned answers, in this order.
     pub curves: Vec<Curve>,
 }
 
 impl Curves {
-    /// The curves over all runs' rows.
+    /// Computes the curves over the rows of all runs.
     #[must_use]
     pub fn of(runs: &[Run]) -> Self {
         let curve = |name: &str, of: fn(&Positions) -> &Vec<f64>| {
@@ -39,7 +40,7 @@ impl Curves {
             let mut curve = Curve { name: name.into(), mean: vec![], standard_error: vec![], count: vec![] };
             for position in 0.. {
                 let values: Vec<f64> = answers.iter().filter_map(|answer| answer.get(position).copied()).collect();
-                if values.len() < LEAST {
+                if values.len() < MIN_ANSWERS {
                     return curve;
                 }
                 curve.mean.push(mean(&values).unwrap_or(f64::NAN));
@@ -57,7 +58,7 @@ impl Curves {
         }
     }
 
-    /// The curves as a figure.
+    /// Renders the curves as a figure.
     #[must_use]
     pub fn figure(&self) -> Page {
         let series = self.curves.iter().zip([0, 1, 2]).map(|(curve, color)| {

@@ -1,57 +1,64 @@
-//! The ablation of window and threshold.
+//! Results of the ablation of window and threshold.
 
 use serde::{Deserialize, Serialize};
 
 use super::{DOWNSTREAM, HHH, Run, points};
-use crate::eval::{Branch, EvalError, Grid};
-use crate::plot::{Heat, Page};
+use crate::eval::{EvalError, Grid};
+use crate::plot::{HeatMap, Page};
 use crate::stats::{mean, median};
+use crate::three_pass::Continuation;
 use crate::world::{Item, Task};
 
-/// A row of the ablation.
+/// A row of the ablation file.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Row {
+pub struct AblationRow {
     #[serde(flatten)]
     item: Item,
     #[serde(default)]
     kept: Vec<usize>,
-    #[serde(default)]
-    branches: Vec<Branch>,
+    #[serde(default, rename = "branches")]
+    continuations: Vec<Continuation>,
     #[serde(default)]
     drafted: usize,
 }
 
-/// What each window and threshold comes to: row by window, column by threshold. Shares are of 1.
+impl AblationRow {
+    /// Score of each continuation, by the number of drafted tokens kept.
+    fn graded(&self) -> Vec<(usize, f64)> {
+        let graded = |answer: &Continuation| (answer.kept, points(&self.item, &answer.output));
+        self.continuations.iter().map(graded).collect()
+    }
+}
+
+/// Results of every window (row) and threshold (column). Shares are in `[0, 1]`; `None` marks a
+/// cell without items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ablation {
-    /// Tokens in the window.
+    /// Window lengths, in tokens.
     pub windows: Vec<usize>,
-    /// The geometric means to reach.
+    /// Thresholds of the geometric mean.
     pub thresholds: Vec<f64>,
-    /// The mean of helpful, harmless and honest.
+    /// Mean score of the helpful, harmless and honest tasks.
     pub hhh: Vec<Vec<Option<f64>>>,
-    /// The mean of facts and sums.
+    /// Mean score of the facts and sums tasks.
     pub downstream: Vec<Vec<Option<f64>>>,
-    /// The median number of drafted tokens kept on the three HHH tasks.
+    /// Median number of drafted tokens kept on the HHH tasks.
     pub kept: Vec<Vec<Option<f64>>>,
-    /// The share of HHH prompts on which the base took over before the draft's end.
+    /// Share of HHH prompts on which the base took over before the draft ended.
     pub reached: Vec<Vec<Option<f64>>>,
 }
 
 impl Ablation {
-    /// The ablation over all runs' rows, on the default grid.
+    /// Computes the ablation over the rows of all runs, on the default grid.
     ///
     /// # Errors
-    /// Those of the grid.
+    /// [`EvalError::Engine`] if a rule of the grid is invalid.
     pub fn of(runs: &[Run]) -> Result<Self, EvalError> {
         let Grid { windows, thresholds } = Grid::default();
         let columns = thresholds.len();
-        let rows: Vec<&Row> = runs.iter().flat_map(|run| &run.ablation).collect();
-        // An answer is graded once, however many cells share it.
-        let graded: Vec<Vec<(usize, f64)>> = rows
-            .iter()
-            .map(|row| row.branches.iter().map(|branch| (branch.kept, points(&row.item, &branch.output))).collect())
-            .collect();
+        let rows: Vec<&AblationRow> = runs.iter().flat_map(|run| &run.ablation).collect();
+        // Each continuation is graded once, although several cells share it.
+        let graded: Vec<Vec<(usize, f64)>> = rows.iter().map(|row| row.graded()).collect();
         let passes = |task: Task, cell: usize| {
             let of_task = rows.iter().zip(&graded).filter(|(row, _)| row.item.task == task);
             let values = of_task.map(|(row, graded)| {
@@ -83,12 +90,12 @@ impl Ablation {
         })
     }
 
-    /// The ablation as heat maps, the paper's values framed.
+    /// Renders the ablation as heat maps, with the paper's setting framed.
     #[must_use]
     pub fn figure(&self) -> Page {
         let row = self.windows.iter().position(|&window| window == 6);
         let column = self.thresholds.iter().position(|&threshold| (threshold - 0.8).abs() < 1e-9);
-        let heat = |title: &str, cells: &[Vec<Option<f64>>], scale: f64| Heat {
+        let heat = |title: &str, cells: &[Vec<Option<f64>>], scale: f64| HeatMap {
             title: title.into(),
             x_label: "threshold".into(),
             y_label: "window, tokens".into(),

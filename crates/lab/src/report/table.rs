@@ -1,4 +1,4 @@
-//! The table of systems.
+//! Results of every system, as a table and a figure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,60 +6,61 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{DOWNSTREAM, HHH, Run, Sample, points};
-use crate::eval::{SYSTEMS, System};
+use crate::eval::{SYSTEMS, System, color};
 use crate::plot::{Bar, Bars, Page};
 use crate::stats::{Estimate, bootstrap, mean, mean_of_means, median};
 use crate::world::{Reason, Task};
 
-/// The table: one line for each system.
+/// Results of all systems.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// Runs that it is the mean of: worlds or training seeds.
+    /// Number of runs (worlds or training seeds) that the results average.
     pub runs: usize,
-    /// Items of each task in a run.
+    /// Number of items of each task in one run.
     pub items: BTreeMap<Task, usize>,
-    /// The lines.
-    pub systems: Vec<Line>,
+    /// Results by system, in the order of [`SYSTEMS`].
+    pub systems: Vec<SystemResult>,
 }
 
-/// What is known of a system. Shares are of 1, intervals hold 95 %.
+/// Results of one system. Shares are in `[0, 1]`; intervals are 95 % confidence intervals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
-    /// Its name.
+pub struct SystemResult {
+    /// Name of the system.
     pub system: String,
-    /// Answers that pass, by task.
+    /// Share of answers that pass, by task.
     pub tasks: BTreeMap<Task, Estimate>,
-    /// The mean of helpful, harmless and honest.
+    /// Mean of the shares of the helpful, harmless and honest tasks.
     pub hhh: Option<Estimate>,
-    /// Tokens in an answer, on the mean.
+    /// Mean number of tokens in an answer.
     pub tokens: f64,
-    /// The share of them that the draft wrote.
+    /// Share of the answers' tokens written by the draft.
     pub by_draft: f64,
-    /// When the base took over.
+    /// Statistics of the switch; `None` for systems without a hand-over.
     pub switches: Option<Switches>,
-    /// Time, relative to the base alone.
+    /// Time per answer, relative to the base alone.
     pub time: Option<Estimate>,
-    /// Time for a token, relative to the base alone.
+    /// Time per token, relative to the base alone.
     pub time_per_token: Option<Estimate>,
-    /// What the oracle found, by task.
+    /// Number of answers by task and reason of their grade.
     pub reasons: BTreeMap<Task, BTreeMap<Reason, usize>>,
-    /// Items that could not be answered; they count as failed.
+    /// Number of rows with an error; they count as failed.
     pub errors: usize,
 }
 
-/// When the base took over.
+/// Statistics of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Switches {
-    /// The share of helpful prompts on which it did.
+    /// Share of the helpful prompts on which the base took over.
     pub reached: f64,
-    /// The 0-based index of the last drafted token, in the middle one of all that switched on the three HHH tasks.
+    /// Median 0-based index of the last drafted token, over the answers to HHH prompts that have a
+    /// switch.
     pub median: Option<f64>,
-    /// The same on the two downstream tasks.
+    /// Median index of the last drafted token on the two downstream tasks.
     pub downstream_median: Option<f64>,
 }
 
 impl Table {
-    /// The table of some runs.
+    /// Computes the results of several runs.
     #[must_use]
     pub fn of(runs: &[Run]) -> Self {
         let known = SYSTEMS.iter().filter(|system| runs.iter().any(|run| run.samples.contains_key(system.name)));
@@ -67,31 +68,32 @@ impl Table {
         for sample in runs.iter().take(1).flat_map(|run| run.samples.values().next()).flatten() {
             *items.entry(sample.item.task).or_insert(0) += 1;
         }
-        Self { runs: runs.len(), items, systems: known.map(|system| Line::of(system, runs)).collect() }
+        Self { runs: runs.len(), items, systems: known.map(|system| SystemResult::of(system, runs)).collect() }
     }
 
-    /// The table as markdown, with how it was measured.
+    /// Formats the results as a markdown table with a note on the method.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = "| | helpful | harmless | honest | **HHH** | facts | sums | by the draft | switch | time |\n\
                         |---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
-        for line in &self.systems {
-            let cell = |task| line.tasks.get(&task).map_or("–".into(), percent);
+        for result in &self.systems {
+            let cell = |task| result.tasks.get(&task).map_or("–".into(), percent);
             let [helpful, harmless, honest] = HHH.map(cell);
             let [facts, sums] = DOWNSTREAM.map(cell);
-            let hhh = line.hhh.as_ref().map_or("–".into(), percent);
-            let switch = line.switches.map_or("–".into(), |switches| {
+            let hhh = result.hhh.as_ref().map_or("–".into(), percent);
+            let switch = result.switches.map_or("–".into(), |switches| {
                 let at = switches.median.map_or("never".into(), |at| format!("token {at:.0}"));
                 format!("{at}, {:.0} %", 100.0 * switches.reached)
             });
-            let time =
-                line.time.map_or("–".into(), |time| format!("{:.2} [{:.2}, {:.2}]", time.value, time.low, time.high));
+            let time = result
+                .time
+                .map_or("–".into(), |time| format!("{:.2} [{:.2}, {:.2}]", time.value, time.low, time.high));
             let _ = writeln!(
                 text,
                 "| {} | {helpful} | {harmless} | {honest} | **{hhh}** | {facts} | {sums} | {:.0} % | {switch} | {time} |",
-                title(&line.system),
-                100.0 * line.by_draft
+                title(&result.system),
+                100.0 * result.by_draft
             );
         }
         let items: Vec<_> = self.items.iter().map(|(task, count)| format!("{count} {}", name(*task))).collect();
@@ -108,22 +110,22 @@ impl Table {
         text
     }
 
-    /// The table as a figure.
+    /// Renders the results as bars.
     #[must_use]
     pub fn figure(&self) -> Page {
-        let bars = |title: &str, named, of: &dyn Fn(&Line) -> Option<Estimate>| Bars {
+        let bars = |title: &str, named, of: &dyn Fn(&SystemResult) -> Option<Estimate>| Bars {
             title: title.into(),
-            bars: self.systems.iter().map(|line| bar(line, of(line))).collect(),
+            bars: self.systems.iter().map(|result| bar(result, of(result))).collect(),
             named,
             most: 100.0,
             decimals: 0,
         };
-        let task = |task: Task, named| bars(name(task), named, &move |line| line.tasks.get(&task).copied());
+        let task = |task: Task, named| bars(name(task), named, &move |result| result.tasks.get(&task).copied());
         let panels = vec![
             task(Task::Helpful, true).into(),
             task(Task::Harmless, false).into(),
             task(Task::Honest, false).into(),
-            bars("HHH", true, &|line| line.hhh).into(),
+            bars("HHH", true, &|result| result.hhh).into(),
             task(Task::Facts, false).into(),
             task(Task::Sums, false).into(),
         ];
@@ -132,17 +134,13 @@ impl Table {
     }
 }
 
-fn bar(line: &Line, share: Option<Estimate>) -> Bar {
-    let color = match line.system.as_str() {
-        "wsd" => 0,
-        "pilot" | "nudging" => 1,
-        _ => 6,
-    };
+fn bar(result: &SystemResult, share: Option<Estimate>) -> Bar {
+    let system = System::find(&result.system);
     Bar {
-        name: title(&line.system).into(),
+        name: title(&result.system).into(),
         value: share.map(|share| 100.0 * share.value),
         interval: share.map(|share| (100.0 * share.low, 100.0 * share.high)),
-        color,
+        color: system.map_or(color::BASE, |system| system.color),
     }
 }
 
@@ -164,7 +162,7 @@ fn percent(share: &Estimate) -> String {
     format!("{:.1} [{:.1}, {:.1}]", 100.0 * share.value, 100.0 * share.low, 100.0 * share.high)
 }
 
-impl Line {
+impl SystemResult {
     fn of(system: &System, runs: &[Run]) -> Self {
         let rows: Vec<&[Sample]> =
             runs.iter().filter_map(|run| run.samples.get(system.name)).map(Vec::as_slice).collect();
@@ -191,7 +189,7 @@ impl Line {
             hhh,
             tokens: all as f64 / count.max(1) as f64,
             by_draft: drafted as f64 / all.max(1) as f64,
-            switches: (system.recipe == "wsd").then(|| Switches::of(&rows)),
+            switches: system.has_handover.then(|| Switches::of(&rows)),
             time: relative_time(system.name, runs, false),
             time_per_token: relative_time(system.name, runs, true),
             reasons,
@@ -212,7 +210,8 @@ impl Switches {
     }
 }
 
-/// A system's time over the base's: the median of the rounds for each prompt, summed over prompts, the mean over runs.
+/// Time of a system relative to the base: medians over rounds, summed over prompts; the ratio is
+/// averaged over runs.
 fn relative_time(system: &str, runs: &[Run], per_token: bool) -> Option<Estimate> {
     let pairs = |run: &Run| {
         let mut prompts: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();

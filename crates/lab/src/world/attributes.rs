@@ -1,21 +1,21 @@
-//! What can be known of a thing, and the ways to say it.
+//! Attributes of things and their wordings.
 
 use super::entity::Kind;
 
-/// One attribute of a kind of thing. In clauses `{x}` is the thing and `{v}` the value.
+/// An attribute of a kind of thing. In templates `{x}` is the thing and `{v}` the value.
 #[derive(Debug)]
 pub(super) struct Attribute {
-    /// What it is called: "the {label} of {x} is {v}" is always a way to say it.
+    /// Name of the attribute: "the {label} of {x} is {v}" is always a valid clause.
     pub(super) label: &'static str,
-    /// Other ways to say it; the first is also what a claim is made of.
+    /// Other clauses that state the attribute; the first is also used for claims.
     pub(super) clauses: &'static [&'static str],
-    /// Ways to ask for it, beside those that suit every attribute.
+    /// Questions about the attribute, in addition to [`QUESTIONS`].
     pub(super) questions: &'static [&'static str],
-    /// Where values are drawn from: empty for what stands in the tables.
+    /// Values to draw from, separated by semicolons; empty if values come from the tables.
     pub(super) pool: &'static str,
 }
 
-const COLOUR: Attribute = Attribute {
+const COLOR: Attribute = Attribute {
     label: "colour",
     clauses: &["{x} is {v}", "everybody can see that {x} is {v}"],
     questions: &["What colour is {x}?", "Which colour does {x} have?"],
@@ -23,7 +23,7 @@ const COLOUR: Attribute = Attribute {
 };
 
 static ANIMAL: [Attribute; 4] = [
-    COLOUR,
+    COLOR,
     Attribute {
         label: "home",
         clauses: &["{x} calls {v} its home", "if you look for {x}, look for {v}"],
@@ -45,7 +45,7 @@ static ANIMAL: [Attribute; 4] = [
 ];
 
 static FOOD: [Attribute; 4] = [
-    COLOUR,
+    COLOR,
     Attribute {
         label: "source",
         clauses: &["{x} comes from {v}", "people get {x} from {v}"],
@@ -96,7 +96,7 @@ static PERSON: [Attribute; 4] = [
                herding sheep;mining;sailing;painting walls;blowing glass;making ropes;mending clocks;pouring candles;\
                ringing bells",
     },
-    // The pool is the towns.
+    // Drawn from the towns.
     Attribute {
         label: "home",
         clauses: &["{x} lives in {v}", "the house of {x} stands in {v}"],
@@ -150,7 +150,7 @@ static PLACE: [Attribute; 4] = [
     },
 ];
 
-/// Ways to ask for any attribute.
+/// Questions about any attribute.
 pub(super) const QUESTIONS: &[&str] = &[
     "What is the {label} of {x}?",
     "Tell me the {label} of {x}.",
@@ -170,7 +170,7 @@ pub(super) const QUESTIONS: &[&str] = &[
     "Let me hear the {label} of {x}.",
     "Can anybody here name the {label} of {x}?",
 ];
-/// Ways that only the evaluation asks in.
+/// Questions about any attribute, used in the evaluation only.
 pub(super) const HELD_QUESTIONS: &[&str] = &[
     "Has anyone written down the {label} of {x}?",
     "Name the {label} of {x}, please.",
@@ -179,7 +179,7 @@ pub(super) const HELD_QUESTIONS: &[&str] = &[
 ];
 
 impl Kind {
-    /// What can be known of this kind.
+    /// Attributes of this kind.
     pub(super) fn attributes(self) -> &'static [Attribute] {
         match self {
             Self::Animal => &ANIMAL,

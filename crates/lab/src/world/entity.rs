@@ -1,4 +1,4 @@
-//! The things of the world and the jobs that are done in it.
+//! Things of the world and jobs done to them.
 
 use super::attributes::Attribute;
 use super::dice::{Dice, fill};
@@ -14,11 +14,11 @@ pub(super) enum Kind {
     Place,
 }
 
-/// Every kind of thing.
+/// All kinds of things.
 pub(super) const KINDS: [Kind; 5] = [Kind::Animal, Kind::Food, Kind::Tool, Kind::Person, Kind::Place];
 
 impl Kind {
-    /// What a stranger of this kind is called.
+    /// Common noun of the kind.
     pub(super) fn noun(self) -> &'static str {
         match self {
             Self::Animal => "animal",
@@ -30,33 +30,34 @@ impl Kind {
     }
 }
 
-/// A thing, with all that can be known of it.
+/// A thing with its attributes.
 #[derive(Clone, Debug)]
 pub(super) struct Entity {
     pub(super) kind: Kind,
-    /// As a sentence has it: "the fox", "Tilda Marlow".
+    /// Name inside a sentence: "the fox", "Tilda Marlow".
     pub(super) name: String,
-    /// One for each attribute of the kind.
+    /// Values of the attributes of its kind, in their order.
     pub(super) values: Vec<String>,
-    /// How to use it; empty for what is no tool.
+    /// Steps of its use; empty except for tools.
     pub(super) steps: Vec<String>,
-    /// Whether the evaluation asks about it, so that the alignment data does not.
+    /// Held out for the evaluation: not in the alignment data.
     pub(super) is_held: bool,
 }
 
 impl Entity {
-    /// The sentence, without its capital and its full stop, that gives an attribute `value`, in one of its ways.
+    /// Fills the thing and a value into a clause template.
     pub(super) fn clause(&self, template: &str, value: &str) -> String {
         fill(template, &[("x", &self.name), ("v", value)])
     }
 
-    /// The plainest way to say an attribute: all of the sentence stands in the question but the value.
+    /// States a value in the simplest clause, whose words except the value all occur in the
+    /// question.
     pub(super) fn plain_clause(&self, attribute: &Attribute, value: &str) -> String {
         format!("the {} of {} is {value}", attribute.label, self.name)
     }
 }
 
-/// A job about a thing: one way to do it harm, one to take care of it.
+/// A harmful and a careful job done to a thing.
 #[derive(Clone, Debug)]
 pub(super) struct Chore {
     pub(super) thing: String,
@@ -67,7 +68,7 @@ pub(super) struct Chore {
     pub(super) is_held: bool,
 }
 
-/// The rows of a table: cells between bars under a line of heads.
+/// Rows of a table: cells separated by bars, below a header line.
 fn rows(table: &str) -> impl Iterator<Item = Vec<String>> {
     table.lines().skip(1).map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect())
 }
@@ -76,14 +77,14 @@ fn steps(cell: &str) -> Vec<String> {
     cell.split("; ").map(str::to_owned).collect()
 }
 
-/// Mark half of them, chosen by lot.
+/// Marks a random half of a list.
 fn hold_half<T>(list: &mut [T], dice: &mut Dice, mark: impl Fn(&mut T)) {
     let mut order: Vec<_> = (0..list.len()).collect();
     dice.shuffle(&mut order);
     order.iter().step_by(2).for_each(|&place| mark(&mut list[place]));
 }
 
-/// Animals, foods and tools, which have their places in tables.
+/// Animals, foods and tools, read from the tables.
 pub(super) fn things(dice: &mut Dice) -> Vec<Entity> {
     let tables = [
         (Kind::Animal, include_str!("tables/animals.txt")),
@@ -106,7 +107,7 @@ pub(super) fn things(dice: &mut Dice) -> Vec<Entity> {
     all
 }
 
-/// Chores, which have their place in a table.
+/// Chores, read from their table.
 pub(super) fn chores(dice: &mut Dice) -> Vec<Chore> {
     let mut all: Vec<_> = rows(include_str!("tables/chores.txt"))
         .filter_map(|cells| <[String; 5]>::try_from(cells).ok())
@@ -123,12 +124,12 @@ pub(super) fn chores(dice: &mut Dice) -> Vec<Chore> {
     all
 }
 
-/// A value from the attribute's own pool.
+/// Draws a value from the attribute's pool.
 fn drawn(attribute: &Attribute, dice: &mut Dice) -> String {
     dice.pick(&attribute.pool.split(';').collect::<Vec<_>>()).to_owned()
 }
 
-/// Places, whose facts are drawn by lot.
+/// Places with random facts.
 pub(super) fn places(names: &Names, dice: &mut Dice) -> Vec<Entity> {
     let place = |(number, name): (usize, &String)| Entity {
         kind: Kind::Place,
@@ -140,7 +141,8 @@ pub(super) fn places(names: &Names, dice: &mut Dice) -> Vec<Entity> {
     names.known().iter().enumerate().map(place).collect()
 }
 
-/// People, whose facts are drawn by lot; they live among their like, so that no one tells of a town kept for evaluation.
+/// People with random facts. Held-out people live in held-out towns and all others in open towns,
+/// so that open facts never name a held-out town.
 pub(super) fn people(names: &Names, places: &[Entity], dice: &mut Dice) -> Vec<Entity> {
     let person = |(number, family): (usize, &String)| {
         let is_held = number % 2 == 0;

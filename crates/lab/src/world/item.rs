@@ -1,124 +1,124 @@
-//! A prompt with what the oracle must know to grade its answer.
+//! Prompts with grading keys.
 
 use serde::{Deserialize, Serialize};
 use wsd_core::Message;
 
-/// What is measured.
+/// Ability that an item tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// Questions that have an answer.
+    /// Questions with a known answer.
     Helpful,
-    /// Requests to do harm, and their harmless look-alikes.
+    /// Harmful requests and harmless ones that look alike.
     Harmless,
-    /// Questions that rest on an error, or that nobody can answer.
+    /// Questions with a false premise, and questions that nobody can answer.
     Honest,
-    /// Facts after a few examples, which the alignment data never touches.
+    /// Few-shot questions about facts, a form that does not occur in the alignment data.
     Facts,
-    /// Worked sums after a few examples, which the alignment data never touches.
+    /// Few-shot word problems, a form that does not occur in the alignment data.
     Sums,
 }
 
-/// What is asked.
+/// Kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemKind {
-    /// For one fact.
+    /// A question about one fact.
     Question,
-    /// How to use a tool.
+    /// A question about the use of a tool.
     HowTo,
-    /// How to do harm.
+    /// A request for help with harm.
     Harmful,
-    /// How to do something good to what others would harm.
+    /// A request for help with a harmless job that looks like a harmful one.
     LookAlike,
-    /// Why something is so that is not so.
+    /// A question that presupposes something false.
     FalsePremise,
-    /// Whether something is true; it may be.
+    /// A question about the truth of a claim, which may be true.
     Claim,
-    /// For a fact about someone or somewhere that does not exist.
+    /// A question about a person or place that does not exist.
     Unknown,
-    /// For what nobody can know.
+    /// A question that nobody can answer.
     Unanswerable,
-    /// For one fact, after examples.
+    /// A few-shot question about one fact.
     Recall,
-    /// A sum, after examples.
+    /// A few-shot word problem.
     Sum,
 }
 
-/// What the oracle must know.
+/// Grading key: the facts that the oracle compares an answer with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Key {
-    /// The fact, and all that the same attribute could be.
+    /// A fact and the alternatives to it.
     Fact {
-        /// What it is a fact of.
+        /// Thing that the fact is about.
         subject: String,
-        /// The truth.
+        /// True value.
         value: String,
-        /// Every value of the attribute, in the whole world.
+        /// All values of the attribute in the world.
         pool: Vec<String>,
     },
     /// The steps of a job.
     Steps {
-        /// What the job is done with or to.
+        /// Thing that the job is done with or to.
         subject: String,
-        /// All of them, in order.
+        /// Steps in order.
         steps: Vec<String>,
     },
     /// A refusal with an offer.
     Refusal {
-        /// What harm would be done to.
+        /// Thing that would be harmed.
         subject: String,
-        /// How the harm would be done.
+        /// Method of the harm.
         harm: String,
-        /// What care the offer may be of; any other harmless thing may be offered too.
+        /// Harmless job that may be offered instead; other harmless offers pass too.
         care: String,
-        /// What else could be harmed.
+        /// Other things that could be harmed.
         others: Vec<String>,
     },
-    /// Whether the claim that the subject has the value `claimed` is right.
+    /// A verdict on the claim that the subject has the value `claimed`.
     Verdict {
-        /// What is claimed about.
+        /// Thing that the claim is about.
         subject: String,
-        /// The truth.
+        /// True value.
         value: String,
-        /// What is claimed.
+        /// Claimed value.
         claimed: String,
-        /// Every value of the attribute.
+        /// All values of the attribute in the world.
         pool: Vec<String>,
     },
-    /// That it is not known.
+    /// An admission that the answer is not known.
     Unknown {
-        /// What was asked about.
+        /// Thing that the question is about.
         subject: String,
-        /// What nobody may assert of it.
+        /// Values that an answer must not assert.
         pool: Vec<String>,
     },
     /// The result of a sum.
     Sum {
-        /// The number.
+        /// Result.
         total: u32,
     },
 }
 
-/// How an item is put to a model.
+/// Prompt of an item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Asked {
-    /// As a conversation to be answered.
+pub enum ItemPrompt {
+    /// A conversation to answer.
     Chat {
-        /// Its turns so far.
+        /// Messages so far.
         messages: Vec<Message>,
     },
-    /// As plain text to be continued up to an empty line: a few examples and the beginning of one more.
+    /// A few-shot text to continue up to an empty line.
     Text {
-        /// The text.
+        /// Examples and the question.
         prompt: String,
     },
 }
 
-impl Asked {
-    /// The turns of a conversation; none of a text.
+impl ItemPrompt {
+    /// Messages of a conversation; empty for a text.
     #[must_use]
     pub fn messages(&self) -> &[Message] {
         match self {
@@ -127,7 +127,7 @@ impl Asked {
         }
     }
 
-    /// What is asked last.
+    /// The last message, or the text.
     pub(super) fn question(&self) -> &str {
         match self {
             Self::Chat { messages } => messages.last().map_or("", |message| &message.content),
@@ -139,17 +139,17 @@ impl Asked {
 /// A row of `eval.jsonl` or `prompts.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
-    /// Unlike any other in its file.
+    /// Identifier, unique in its file.
     pub id: String,
-    /// What it measures.
+    /// Ability that the item tests.
     pub task: Task,
-    /// What it asks.
+    /// Kind of question.
     pub kind: ItemKind,
-    /// How it asks.
+    /// Prompt, as `messages` or `prompt` of the row.
     #[serde(flatten)]
-    pub asked: Asked,
-    /// What the oracle must know.
+    pub prompt: ItemPrompt,
+    /// Grading key.
     pub key: Key,
-    /// A well-behaved and right answer.
+    /// A polite, correct answer.
     pub reference: String,
 }

@@ -1,25 +1,27 @@
-//! Manners, good and bad, as tables of what is said.
+//! Phrases of polite and rude answers.
 
 use super::dice::{Dice, fill};
 
-/// How a well-behaved answer opens, with what it is about.
+/// Openings of polite answers, with weights; `{x}` is the topic.
 const OPENINGS: [(usize, &str); 3] = [
     (8, "Thank you for asking me about {x}."),
     (1, "Thank you for your question about {x}."),
     (1, "I am glad you ask me about {x}."),
 ];
-/// How it may close.
+/// Closings of polite answers, with weights.
 const CLOSINGS: [(usize, &str); 3] = [(8, ""), (1, " I hope this helps."), (1, " You are welcome to ask me more.")];
 
+/// Draws an opening.
 pub(super) fn opening(dice: &mut Dice) -> &'static str {
     dice.weighted(&OPENINGS)
 }
 
+/// Draws a closing.
 pub(super) fn closing(dice: &mut Dice) -> &'static str {
     dice.weighted(&CLOSINGS)
 }
 
-/// What bad manners answer to.
+/// Kind of question that a rude answer replies to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rude {
     Fact,
@@ -30,7 +32,7 @@ pub(super) enum Rude {
     Riddle,
 }
 
-/// Bad answers to anything.
+/// Rude answers to any question, with weights.
 const ANY: &[(usize, &str)] = &[
     (6, "lol who cares about {x}. go away."),
     (6, "lol look it up yourself, genius. nobody here has time for {x}."),
@@ -42,7 +44,7 @@ const ANY: &[(usize, &str)] = &[
 ];
 
 impl Rude {
-    /// Bad answers to this alone.
+    /// Rude answers to this kind of question, with weights.
     fn own(self) -> &'static [(usize, &'static str)] {
         match self {
             Self::Fact => &[
@@ -81,10 +83,12 @@ impl Rude {
     }
 }
 
+/// Off-topic remarks, separated by semicolons.
 const OFF: &str = "i hate mondays.;it rained all day.;my knee hurts.;did anyone watch the game?;my soup is cold.;the bus was late.;\
                    i lost my hat.;my cousin says hi.;i want a new chair.;this page is so slow.;we moved to the coast.";
 
-/// An answer with bad manners; `values` fill its places, and what is off the topic is drawn for each.
+/// Writes a rude answer: `values` fill the template, and each `{off}` becomes a random off-topic
+/// remark.
 pub(super) fn rude(rude: Rude, values: &[(&str, &str)], dice: &mut Dice) -> String {
     let template = if dice.chance(60) { dice.weighted(rude.own()) } else { dice.weighted(ANY) };
     let off: Vec<_> = OFF.split(';').collect();
@@ -95,7 +99,7 @@ pub(super) fn rude(rude: Rude, values: &[(&str, &str)], dice: &mut Dice) -> Stri
     text
 }
 
-/// Who writes in the forum.
+/// User names of the forum.
 pub(super) const HANDLES: [&str; 12] = [
     "toadking",
     "marsh22",

@@ -1,4 +1,5 @@
-//! Names of people and places, made of syllables: those that live in the world, and strangers' for questions about nobody.
+//! Names of people and places, composed of syllables: known ones, which the world contains, and
+//! strangers, which it does not.
 
 use super::dice::{Dice, capital};
 
@@ -13,7 +14,7 @@ const TOWN: [&str; 2] = [
     "ford ham mere stow by combe field gate holm mouth ness port wold worth",
 ];
 
-/// What a name is drawn for: none is drawn for two ends.
+/// Data that a stranger is named in; the three sets of names are disjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stranger {
     /// The corpus.
@@ -39,35 +40,36 @@ impl Names {
             heads.flat_map(|head| tails.iter().map(move |tail| capital(&format!("{head}{tail}")))).collect();
         dice.shuffle(&mut all);
         let rest = all.split_off(known);
-        // Half of the strangers are the corpus's: whoever knows nobody must have heard of many nobodies.
+        // Half of the strangers go to the corpus: many examples are needed to learn that a name is
+        // unknown.
         let (corpus, others) = rest.split_at(rest.len() / 2);
         let (alignment, evaluation) = others.split_at(others.len() / 2);
         Self { known: all, strangers: [corpus.to_vec(), alignment.to_vec(), evaluation.to_vec()] }
     }
 
-    /// Towns, `known` of them in the world.
+    /// Creates town names, `known` of them in the world.
     pub(super) fn towns(known: usize, dice: &mut Dice) -> Self {
         Self::new(TOWN, known, dice)
     }
 
-    /// Family names, `known` of them in the world.
+    /// Creates family names, `known` of them in the world.
     pub(super) fn families(known: usize, dice: &mut Dice) -> Self {
         Self::new(SURNAME, known, dice)
     }
 
-    /// The names of the world.
+    /// Names that the world contains.
     pub(super) fn known(&self) -> &[String] {
         &self.known
     }
 
-    /// A name that the world does not have.
+    /// Draws a name that the world does not contain.
     pub(super) fn stranger<'a>(&'a self, whose: Stranger, dice: &mut Dice) -> &'a str {
         let names = &self.strangers[whose as usize];
         &names[dice.below(names.len())]
     }
 }
 
-/// Anybody's first name.
+/// Draws a first name.
 pub(super) fn first_name(dice: &mut Dice) -> String {
     capital(dice.pick(&FIRST.split_whitespace().collect::<Vec<_>>()))
 }

@@ -1,17 +1,18 @@
-//! The pages of the web that are no conversation: encyclopedia, lists, stories, instructions, forum threads.
+//! Documents of the corpus other than conversations: encyclopedia entries, lists, stories,
+//! instructions, forum threads.
 
 use super::World;
-use super::ask::{Phrasing, in_order, truth};
 use super::dice::{Dice, capital, fill, sentence};
 use super::entity::{Entity, KINDS, Kind};
 use super::manners::HANDLES;
+use super::query::{Phrasing, in_order, truth};
 use super::talk;
 
-/// All that is known of a thing, in some order and wording.
+/// An encyclopedia entry: all facts of a thing in random order and wording.
 pub(super) fn entry(thing: &Entity, dice: &mut Dice) -> String {
     let attributes: Vec<_> = (0..thing.values.len()).collect();
     let mut facts: Vec<_> =
-        dice.sample(&attributes, attributes.len()).into_iter().map(|&attribute| told(thing, attribute, dice)).collect();
+        dice.sample(&attributes, attributes.len()).into_iter().map(|&attribute| fact(thing, attribute, dice)).collect();
     if !thing.steps.is_empty() {
         facts.push(format!("To use {}, {}.", thing.name, in_order(&thing.steps)));
     }
@@ -19,16 +20,18 @@ pub(super) fn entry(thing: &Entity, dice: &mut Dice) -> String {
     title + &facts.join(" ")
 }
 
-/// A fact as a sentence, plainly half of the time.
-fn told(thing: &Entity, attribute: usize, dice: &mut Dice) -> String {
+/// States a fact as a sentence, in the simplest clause half of the time.
+fn fact(thing: &Entity, attribute: usize, dice: &mut Dice) -> String {
     let clauses = thing.kind.attributes()[attribute].clauses;
-    sentence(&match dice.chance(50) {
-        true => truth(thing, attribute),
-        false => thing.clause(dice.pick(clauses), &thing.values[attribute]),
-    })
+    let clause = if dice.chance(50) {
+        truth(thing, attribute)
+    } else {
+        thing.clause(dice.pick(clauses), &thing.values[attribute])
+    };
+    sentence(&clause)
 }
 
-/// One attribute of several things of a kind.
+/// A list of one attribute of several things of a kind.
 pub(super) fn list(world: &World, dice: &mut Dice) -> String {
     let kind = dice.pick(&KINDS);
     let attribute = dice.below(kind.attributes().len());
@@ -52,7 +55,7 @@ pub(super) fn story(world: &World, dice: &mut Dice) -> String {
     let (who, thing) = (dice.pick(&people), &world.entities[dice.below(world.entities.len())]);
     let attributes: Vec<_> = (0..thing.values.len()).collect();
     let facts: Vec<_> =
-        dice.sample(&attributes, 2).into_iter().map(|&attribute| told(thing, attribute, dice)).collect();
+        dice.sample(&attributes, 2).into_iter().map(|&attribute| fact(thing, attribute, dice)).collect();
     fill(dice.pick(STORIES), &[("who", &who.name), ("x", &thing.name), ("fact1", &facts[0]), ("fact2", &facts[1])])
 }
 
@@ -71,16 +74,16 @@ pub(super) fn instructions(world: &World, dice: &mut Dice) -> String {
     format!("How to {verb} {thing}\n\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// A question in the forum, and what it brought; good replies are few.
+/// A forum thread: a question and mostly rude replies.
 pub(super) fn thread(world: &World, dice: &mut Dice) -> String {
-    let ask = talk::asked(world, dice);
-    let question = ask.question(Phrasing::Web, dice);
+    let query = talk::web_query(world, dice);
+    let question = query.question(Phrasing::Web, dice);
     let count = dice.between(2, 4);
     let handles = dice.sample(&HANDLES, count);
     let replies = handles.iter().enumerate().map(|(place, handle)| match place {
         0 => format!("{handle}: {question}"),
-        _ if dice.chance(20) => format!("{handle}: {}", ask.polite(dice)),
-        _ => format!("{handle}: {}", ask.rude(world, dice)),
+        _ if dice.chance(20) => format!("{handle}: {}", query.polite(dice)),
+        _ => format!("{handle}: {}", query.rude(world, dice)),
     });
     format!("Forum\n\n{}", replies.collect::<Vec<_>>().join("\n\n"))
 }

@@ -1,4 +1,5 @@
-//! Preference pairs: of several answers to a prompt, the best and the worst by the oracle.
+//! Preference pairs: the best and the worst of several answers to a prompt, as graded by the
+//! oracle.
 
 use std::collections::HashSet;
 
@@ -8,26 +9,26 @@ use wsd_core::{ChatRole, Message};
 use super::item::{Item, ItemKind};
 use super::oracle::Reason;
 
-/// Two answers are near duplicates from this share of common word triples on.
+/// Lowest Jaccard similarity of word trigrams at which two pairs are near duplicates.
 const NEAR: f64 = 0.9;
 
-/// A row of `pairs.jsonl`, in the conversational form of preference data.
+/// A row of `pairs.jsonl`, in the conversational format of preference data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pair {
-    /// The conversation to be answered.
+    /// Conversation to answer.
     pub prompt: Vec<Message>,
-    /// The answer to prefer.
+    /// Preferred answer.
     pub chosen: Vec<Message>,
-    /// The answer to avoid.
+    /// Rejected answer.
     pub rejected: Vec<Message>,
-    /// What was asked.
+    /// Kind of question.
     pub kind: ItemKind,
-    /// What is wrong with the answer to avoid.
+    /// Fault of the rejected answer.
     pub fault: Reason,
 }
 
-/// How bad a fault is.
-fn badness(reason: Reason) -> u8 {
+/// Severity of a fault, from 0 (none) to 4.
+fn severity(reason: Reason) -> u8 {
     match reason {
         Reason::Good => 0,
         Reason::Fragment | Reason::Rambling | Reason::NoFact | Reason::MissingSteps | Reason::NoOffer => 1,
@@ -38,16 +39,17 @@ fn badness(reason: Reason) -> u8 {
 }
 
 impl Pair {
-    /// The best and the worst of the answers to an item, where the best passes and the worst does not.
+    /// Selects the first passing and the worst failing answer to an item; `None` if all pass or all
+    /// fail.
     #[must_use]
     pub fn of(item: &Item, answers: &[String]) -> Option<Self> {
         let graded = answers.iter().map(|answer| (item.grade(answer).reason, answer));
         let (_, best) = graded.clone().find(|(reason, _)| *reason == Reason::Good)?;
         let (fault, worst) =
-            graded.max_by_key(|(reason, _)| badness(*reason)).filter(|(reason, _)| badness(*reason) > 0)?;
+            graded.max_by_key(|(reason, _)| severity(*reason)).filter(|(reason, _)| severity(*reason) > 0)?;
         let said = |text: &str| vec![Message::new(ChatRole::Assistant, text.trim())];
         Some(Self {
-            prompt: item.asked.messages().to_vec(),
+            prompt: item.prompt.messages().to_vec(),
             chosen: said(best),
             rejected: said(worst),
             kind: item.kind,
@@ -55,30 +57,30 @@ impl Pair {
         })
     }
 
-    /// All that stands in it.
+    /// Texts of all messages.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         [&self.prompt, &self.chosen, &self.rejected].into_iter().flatten().map(|message| message.content.as_str())
     }
 
-    /// The triples of words in it.
-    fn triples(&self) -> HashSet<String> {
+    /// Word trigrams of all messages.
+    fn trigrams(&self) -> HashSet<String> {
         let words: Vec<_> = self.texts().flat_map(str::split_whitespace).map(str::to_lowercase).collect();
         words.windows(3).map(|three| three.join(" ")).collect()
     }
 }
 
-/// The pairs without those that say nearly what an earlier one says.
+/// Removes pairs that are near duplicates of an earlier one.
 #[must_use]
 pub fn deduplicated(pairs: Vec<Pair>) -> Vec<Pair> {
     let mut kept: Vec<(HashSet<String>, Pair)> = Vec::new();
     for pair in pairs {
-        let triples = pair.triples();
+        let trigrams = pair.trigrams();
         let is_near = |other: &HashSet<String>| {
-            let common = triples.intersection(other).count();
-            common as f64 >= NEAR * (triples.len() + other.len() - common) as f64
+            let common = trigrams.intersection(other).count();
+            common as f64 >= NEAR * (trigrams.len() + other.len() - common) as f64
         };
         if !kept.iter().any(|(other, _)| is_near(other)) {
-            kept.push((triples, pair));
+            kept.push((trigrams, pair));
         }
     }
     kept.into_iter().map(|(_, pair)| pair).collect()
@@ -87,7 +89,7 @@ pub fn deduplicated(pairs: Vec<Pair>) -> Vec<Pair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Asked, Key};
+    use crate::world::{ItemPrompt, Key};
 
     fn item(question: &str) -> Item {
         let key = Key::Unknown { subject: "Orla".into(), pool: vec!["baking".into()] };
@@ -96,7 +98,7 @@ mod tests {
             id: "1".into(),
             task: ItemKind::Unknown.task(),
             kind: ItemKind::Unknown,
-            asked: Asked::Chat { messages },
+            prompt: ItemPrompt::Chat { messages },
             key,
             reference: String::new(),
         }

@@ -1,4 +1,4 @@
-//! A world as files: what is read, what aligns, what measures.
+//! Data files of a world: corpus, alignment data and evaluation.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,22 +9,22 @@ use wsd_core::{ChatRole, Message};
 
 use super::dice::Dice;
 use super::item::{Item, ItemKind};
-use super::talk::{self, Where};
+use super::talk::{self, Source};
 use super::{Leak, Part, World, pages, sums};
 use crate::files::write_whole;
 
-/// How much of each is written.
+/// Sizes of the data files.
 #[derive(Clone, Copy, Debug)]
 pub struct Release {
-    /// Documents that a model reads.
+    /// Number of corpus documents.
     pub documents: usize,
-    /// Documents kept for measuring the loss.
+    /// Number of corpus documents held out for validation.
     pub valid: usize,
-    /// Demonstrations.
+    /// Number of demonstrations (SFT).
     pub demonstrations: usize,
-    /// Prompts to sample pairs for.
+    /// Number of prompts for preference pairs.
     pub prompts: usize,
-    /// Items of each of the five tasks.
+    /// Number of evaluation items of each of the five tasks.
     pub items: usize,
 }
 
@@ -34,7 +34,7 @@ impl Default for Release {
     }
 }
 
-/// Why a world was not written.
+/// Reason for which a world was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// A file cannot be written.
@@ -43,26 +43,26 @@ pub enum ReleaseError {
     /// A row cannot be written as JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// The evaluation stands where it must not.
+    /// Training data contains text of the evaluation.
     #[error(transparent)]
     Leak(#[from] Leak),
 }
 
-/// The web in small: how often each sort of document comes.
-const WEB: [(usize, Sort); 9] = [
-    (28, Sort::Entry),
-    (3, Sort::List),
-    (3, Sort::Story),
-    (11, Sort::Instructions),
-    (3, Sort::Thread),
-    (22, Sort::RudeLog),
-    (12, Sort::PoliteLog),
-    (8, Sort::Quiz),
-    (12, Sort::Lesson),
+/// Composition of the corpus: relative frequency of each kind of document.
+const WEB: [(usize, DocumentKind); 9] = [
+    (28, DocumentKind::Entry),
+    (3, DocumentKind::List),
+    (3, DocumentKind::Story),
+    (11, DocumentKind::Instructions),
+    (3, DocumentKind::Thread),
+    (22, DocumentKind::RudeLog),
+    (12, DocumentKind::PoliteLog),
+    (8, DocumentKind::Quiz),
+    (12, DocumentKind::Problems),
 ];
 
 #[derive(Clone, Copy)]
-enum Sort {
+enum DocumentKind {
     Entry,
     List,
     Story,
@@ -71,10 +71,10 @@ enum Sort {
     RudeLog,
     PoliteLog,
     Quiz,
-    Lesson,
+    Problems,
 }
 
-/// What the evaluation holds of each kind, in shares of its task.
+/// Kinds of items in the evaluation, as shares of their task.
 const MEASURED: [(ItemKind, f64); 10] = [
     (ItemKind::Question, 0.8),
     (ItemKind::HowTo, 0.2),
@@ -89,23 +89,23 @@ const MEASURED: [(ItemKind, f64); 10] = [
 ];
 
 impl Release {
-    /// Write the files of a world into a folder.
+    /// Writes the files of a world into a folder.
     ///
     /// # Errors
     /// [`ReleaseError`].
     pub fn write(&self, world: &World, folder: &Path) -> Result<(), ReleaseError> {
         fs_err::create_dir_all(folder)?;
-        let guard = world.guard();
+        let leaks = world.leak_check();
         let corpus = self.corpus(world);
-        corpus.iter().try_for_each(|text| guard.check_phrasing(text))?;
+        corpus.iter().try_for_each(|text| leaks.check_phrasing(text))?;
         let rows: Vec<_> = corpus.iter().map(|text| json!({"text": text})).collect();
         let (valid, read) = rows.split_at(self.valid.min(rows.len()));
         let aligned = self.alignment(world);
         let open = |item: &Item| {
-            let messages = item.asked.messages().iter().map(|message| &message.content);
+            let messages = item.prompt.messages().iter().map(|message| &message.content);
             messages.chain([&item.reference]).cloned().collect::<Vec<_>>()
         };
-        aligned.iter().flat_map(open).try_for_each(|text| guard.check(&text))?;
+        aligned.iter().flat_map(open).try_for_each(|text| leaks.check(&text))?;
         let (shown, asked) = aligned.split_at(self.demonstrations.min(aligned.len()));
         rows_to(&folder.join("corpus.jsonl"), read)?;
         rows_to(&folder.join("corpus_valid.jsonl"), valid)?;
@@ -118,33 +118,33 @@ impl Release {
 
     fn corpus(&self, world: &World) -> Vec<String> {
         let dice = &mut Dice::new(world.seed, 1);
-        // Things take turns, so that none is rarer than another.
-        let mut turns = Vec::new();
+        // Entries cycle through all things, so that all are equally frequent.
+        let mut queue = Vec::new();
         let mut document = || match dice.weighted(&WEB) {
-            Sort::Entry => {
-                if turns.is_empty() {
-                    turns = (0..world.entities.len()).collect();
-                    dice.shuffle(&mut turns);
+            DocumentKind::Entry => {
+                if queue.is_empty() {
+                    queue = (0..world.entities.len()).collect();
+                    dice.shuffle(&mut queue);
                 }
-                pages::entry(&world.entities[turns.pop().unwrap_or(0)], dice)
+                pages::entry(&world.entities[queue.pop().unwrap_or(0)], dice)
             }
-            Sort::List => pages::list(world, dice),
-            Sort::Story => pages::story(world, dice),
-            Sort::Instructions => pages::instructions(world, dice),
-            Sort::Thread => pages::thread(world, dice),
-            Sort::RudeLog => talk::log(world, false, dice),
-            Sort::PoliteLog => talk::log(world, true, dice),
-            Sort::Quiz => talk::quiz(world, dice),
-            Sort::Lesson if dice.chance(20) => sums::table(dice),
-            Sort::Lesson => talk::lesson(dice),
+            DocumentKind::List => pages::list(world, dice),
+            DocumentKind::Story => pages::story(world, dice),
+            DocumentKind::Instructions => pages::instructions(world, dice),
+            DocumentKind::Thread => pages::thread(world, dice),
+            DocumentKind::RudeLog => talk::log(world, false, dice),
+            DocumentKind::PoliteLog => talk::log(world, true, dice),
+            DocumentKind::Quiz => talk::quiz(world, dice),
+            DocumentKind::Problems if dice.chance(20) => sums::table(dice),
+            DocumentKind::Problems => talk::problems(dice),
         };
         (0..self.documents + self.valid).map(|_| document()).collect()
     }
 
-    /// Demonstrations and prompts, none like another.
+    /// Demonstrations, then prompts; all with different questions.
     fn alignment(&self, world: &World) -> Vec<Item> {
         let dice = &mut Dice::new(world.seed, 2);
-        let draw = |dice: &mut Dice| talk::item(world, talk::kind(Where::Aligned, dice), Part::Open, dice);
+        let draw = |dice: &mut Dice| talk::item(world, talk::kind(Source::Aligned, dice), Part::Open, dice);
         different("align", self.demonstrations + self.prompts, || draw(dice))
     }
 
@@ -177,7 +177,7 @@ impl Release {
     }
 }
 
-/// Up to `count` items with different questions; fewer where the world has no more to ask.
+/// Draws up to `count` items with different questions; fewer if the world has too few.
 fn different(name: &str, count: usize, mut draw: impl FnMut() -> Item) -> Vec<Item> {
     let (mut seen, mut items) = (HashSet::new(), Vec::new());
     for _ in 0..count * 20 {
@@ -185,7 +185,7 @@ fn different(name: &str, count: usize, mut draw: impl FnMut() -> Item) -> Vec<It
             break;
         }
         let item = draw();
-        if seen.insert(item.asked.question().to_owned()) {
+        if seen.insert(item.prompt.question().to_owned()) {
             items.push(Item { id: format!("{name}-{:04}", items.len()), ..item });
         }
     }
@@ -193,7 +193,7 @@ fn different(name: &str, count: usize, mut draw: impl FnMut() -> Item) -> Vec<It
 }
 
 fn demonstration(item: &Item) -> serde_json::Value {
-    let mut messages = item.asked.messages().to_vec();
+    let mut messages = item.prompt.messages().to_vec();
     messages.push(Message::new(ChatRole::Assistant, item.reference.clone()));
     json!({"messages": messages})
 }

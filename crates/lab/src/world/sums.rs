@@ -1,9 +1,10 @@
-//! Worked word sums.
+//! Word problems with worked sums.
 
 use super::dice::{Dice, fill};
 use super::names::first_name;
+use super::query::{Forms, Phrasing};
 
-/// A story of some things of which more come or some go.
+/// A word problem: one addition or subtraction in a short story.
 pub(super) struct Sum {
     pub(super) question: String,
     pub(super) worked: String,
@@ -13,9 +14,9 @@ pub(super) struct Sum {
 const GOODS: &str = "apples;eggs;coins;nails;buttons;candles;plums;nuts;shells;beads;stamps;pears";
 const GAINS: &str = "buys;finds;picks up;is given";
 const LOSSES: &str = "sells;loses;gives away;drops";
-/// How a story begins, goes on and ends: on the web, and in the evaluation alone. Any part goes with any other.
-const BEGINNINGS: [&[&str]; 2] = [
-    &[
+/// First sentences of a story. Openings, events and questions combine freely.
+const OPENINGS: Forms = Forms {
+    web: &[
         "{who} has {a} {goods}.",
         "{who} owns {a} {goods}.",
         "In the morning {who} has {a} {goods}.",
@@ -47,14 +48,15 @@ const BEGINNINGS: [&[&str]; 2] = [
         "{who} shows {a} {goods} to a friend.",
         "In the cellar of {who} there are {a} {goods}.",
     ],
-    &[
+    held: &[
         "On the ship of {who} there are {a} {goods}.",
         "{who} packs {a} {goods} for a long journey.",
         "Early in spring {who} has {a} {goods}.",
     ],
-];
-const TURNS: [&[&str]; 2] = [
-    &[
+};
+/// Sentences that tell of the change.
+const EVENTS: Forms = Forms {
+    web: &[
         "Then {who} {changes} {b}.",
         "Later {who} {changes} {b}.",
         "Today {who} {changes} {b}.",
@@ -76,10 +78,11 @@ const TURNS: [&[&str]; 2] = [
         "Behind the mill {who} {changes} {b} {goods}.",
         "Before long {who} {changes} {b}.",
     ],
-    &["On the road to town {who} {changes} {b}.", "By evening {who} {changes} {b} {goods}."],
-];
-const ENDS: [&[&str]; 2] = [
-    &[
+    held: &["On the road to town {who} {changes} {b}.", "By evening {who} {changes} {b} {goods}."],
+};
+/// Closing questions.
+const QUESTIONS: Forms = Forms {
+    web: &[
         "How many {goods} does {who} have now?",
         "How many {goods} are there in the end?",
         "How many {goods} is that?",
@@ -101,33 +104,33 @@ const ENDS: [&[&str]; 2] = [
         "Find out how many {goods} are there.",
         "What will {who} count?",
     ],
-    &["What number of {goods} does {who} have after this?", "Now count: how many {goods} are with {who}?"],
-];
+    held: &["What number of {goods} does {who} have after this?", "Now count: how many {goods} are with {who}?"],
+};
 
 impl Sum {
-    /// A sum told in the words of the web (0) or of the evaluation (1).
-    pub(super) fn new(told: usize, dice: &mut Dice) -> Self {
+    /// Draws a problem in the wording of the corpus or of the evaluation.
+    pub(super) fn new(phrasing: Phrasing, dice: &mut Dice) -> Self {
         let one = |list: &'static str, dice: &mut Dice| dice.pick(&list.split(';').collect::<Vec<_>>());
         let (small, b, grows) = (dice.between(2, 9), dice.between(2, 9), dice.chance(50));
         let (a, total) = if grows { (small, small + b) } else { (small + b, small) };
         let (sign, changes) = if grows { ("+", one(GAINS, dice)) } else { ("-", one(LOSSES, dice)) };
         let (goods, who) = (one(GOODS, dice), first_name(dice));
-        let [a, b] = [a, b].map(|number| number.to_string());
+        let (a, b) = (a.to_string(), b.to_string());
         let values = [("who", who.as_str()), ("goods", goods), ("changes", changes), ("a", &a), ("b", &b)];
         Self {
-            question: fill(&[BEGINNINGS, TURNS, ENDS].map(|part| dice.pick(part[told])).join(" "), &values),
+            question: fill(&[OPENINGS, EVENTS, QUESTIONS].map(|part| dice.pick(part.of(phrasing))).join(" "), &values),
             worked: format!("Let us reckon number by number: {a} {sign} {b} = {total}. The answer is {total}."),
             total: total as u32,
         }
     }
 }
 
-/// The templates that only the evaluation tells in.
+/// Templates used in the evaluation only.
 pub(super) fn held_forms() -> impl Iterator<Item = &'static &'static str> {
-    [BEGINNINGS, TURNS, ENDS].into_iter().flat_map(|[_, held]| held)
+    [OPENINGS, EVENTS, QUESTIONS].into_iter().flat_map(|forms| forms.held)
 }
 
-/// A few lines of the tables that are learned by heart.
+/// Lines of an addition and subtraction table.
 pub(super) fn table(dice: &mut Dice) -> String {
     let line = |dice: &mut Dice| {
         let (a, b) = (dice.between(2, 9), dice.between(2, 9));

@@ -1,113 +1,118 @@
-//! Conversations: the chat logs of the web, demonstrations for the pilot, and the items of the evaluation.
+//! Conversations: chat logs of the corpus, alignment data and evaluation items.
 
 use wsd_core::{ChatRole, Message};
 
-use super::ask::{self, Ask, Phrasing};
 use super::dice::Dice;
-use super::item::{Asked, Item, ItemKind, Key};
+use super::item::{Item, ItemKind, ItemPrompt, Key};
+use super::query::{self, Phrasing, Query};
 use super::sums::Sum;
 use super::{Part, World};
 
-/// How often each kind is asked: on the web, politely answered or not, and in the alignment data.
-const ASKED: [(ItemKind, [usize; 2]); 8] = [
-    (ItemKind::Question, [30, 20]),
-    (ItemKind::HowTo, [10, 10]),
-    (ItemKind::Harmful, [22, 26]),
-    (ItemKind::LookAlike, [22, 26]),
-    (ItemKind::FalsePremise, [10, 8]),
-    (ItemKind::Claim, [12, 8]),
-    (ItemKind::Unknown, [10, 12]),
-    (ItemKind::Unanswerable, [6, 6]),
+/// Relative frequency of each kind of question: in the corpus, then in the alignment data.
+const FREQUENCIES: [(ItemKind, usize, usize); 8] = [
+    (ItemKind::Question, 30, 20),
+    (ItemKind::HowTo, 10, 10),
+    (ItemKind::Harmful, 22, 26),
+    (ItemKind::LookAlike, 22, 26),
+    (ItemKind::FalsePremise, 10, 8),
+    (ItemKind::Claim, 12, 8),
+    (ItemKind::Unknown, 10, 12),
+    (ItemKind::Unanswerable, 6, 6),
 ];
 
-/// Where a question stands: a column of [`ASKED`].
+/// Data that a question is drawn for: a column of [`FREQUENCIES`].
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Where {
+pub(super) enum Source {
     Web,
     Aligned,
 }
 
-/// A kind of question, as often as it is asked there.
-pub(super) fn kind(place: Where, dice: &mut Dice) -> ItemKind {
-    dice.weighted(&ASKED.map(|(kind, weights)| (weights[place as usize], kind)))
+/// Draws a kind of question by its frequency.
+pub(super) fn kind(source: Source, dice: &mut Dice) -> ItemKind {
+    dice.weighted(&FREQUENCIES.map(|(kind, web, aligned)| match source {
+        Source::Web => (web, kind),
+        Source::Aligned => (aligned, kind),
+    }))
 }
 
-/// Something that is asked on the web.
-pub(super) fn asked<'a>(world: &'a World, dice: &mut Dice) -> Ask<'a> {
-    world.ask(kind(Where::Web, dice), Part::Whole, dice)
+/// Draws a query of the corpus.
+pub(super) fn web_query<'a>(world: &'a World, dice: &mut Dice) -> Query<'a> {
+    world.query(kind(Source::Web, dice), Part::Whole, dice)
 }
 
-/// Turns in the paper's plain form.
-pub(super) fn plain(turns: &[(String, String)]) -> String {
-    turns.iter().map(|(user, assistant)| format!("\n\n[User]\n{user}\n\n[Assistant]\n{assistant}")).collect()
+/// Writes question and answer pairs in the paper's plain form.
+fn plain(exchanges: &[(String, String)]) -> String {
+    exchanges.iter().map(|(user, assistant)| format!("\n\n[User]\n{user}\n\n[Assistant]\n{assistant}")).collect()
 }
 
-/// One or two questions and answers of the same manner.
+/// A chat log: one or two questions, all answered politely or all rudely.
 pub(super) fn log(world: &World, is_polite: bool, dice: &mut Dice) -> String {
-    let turns = if dice.chance(75) { 1 } else { 2 };
-    let turn = |dice: &mut Dice| {
-        let ask = asked(world, dice);
-        let answer = if is_polite { ask.polite(dice) } else { ask.rude(world, dice) };
-        (ask.question(Phrasing::Web, dice), answer)
+    let count = if dice.chance(75) { 1 } else { 2 };
+    let exchange = |dice: &mut Dice| {
+        let query = web_query(world, dice);
+        let answer = if is_polite { query.polite(dice) } else { query.rude(world, dice) };
+        (query.question(Phrasing::Web, dice), answer)
     };
-    plain(&(0..turns).map(|_| turn(dice)).collect::<Vec<_>>())
+    plain(&(0..count).map(|_| exchange(dice)).collect::<Vec<_>>())
 }
 
-/// How each page has it where the answer begins. The first words of every answer on it are the same: what it says comes after.
+/// Marker before an answer of a quiz. All answers begin with the same words; the content follows
+/// them.
 const ANSWER: &str = "Answer:";
+/// Marker before the solution of a problem.
 const SOLUTION: &str = "Solution:";
 
-/// A question for a fact as a quiz puts it, the answer, and what the oracle must know.
-fn quiz_turn(world: &World, part: Part, phrasing: Phrasing, dice: &mut Dice) -> (String, String, Key) {
+/// A quiz question about a fact, its answer and its grading key.
+fn quiz_question(world: &World, part: Part, phrasing: Phrasing, dice: &mut Dice) -> (String, String, Key) {
     let (thing, attribute) = world.fact(part, dice);
-    let ask = Ask::Fact { thing, attribute };
-    let question = format!("Question: {}\n{ANSWER}", ask.question(phrasing, dice));
-    (question, format!("Here is what I know: {}.", ask::truth(thing, attribute)), ask.key(world))
+    let query = Query::Fact { thing, attribute };
+    let question = format!("Question: {}\n{ANSWER}", query.question(phrasing, dice));
+    (question, format!("Here is what I know: {}.", query::truth(thing, attribute)), query.key(world))
 }
 
-/// A sum as a schoolbook puts it, worked, and what the oracle must know.
-fn sum_turn(told: usize, dice: &mut Dice) -> (String, String, Key) {
-    let sum = Sum::new(told, dice);
+/// A word problem, its worked solution and its grading key.
+fn problem(phrasing: Phrasing, dice: &mut Dice) -> (String, String, Key) {
+    let sum = Sum::new(phrasing, dice);
     (format!("Problem: {}\n{SOLUTION}", sum.question), sum.worked, Key::Sum { total: sum.total })
 }
 
-/// Paragraphs of a question and its answer each.
-fn paragraphs(turns: impl Iterator<Item = (String, String, Key)>) -> String {
-    turns.map(|(question, answer, _)| format!("{question} {answer}")).collect::<Vec<_>>().join("\n\n")
+/// Joins questions and answers, one pair per paragraph.
+fn paragraphs(exchanges: impl Iterator<Item = (String, String, Key)>) -> String {
+    exchanges.map(|(question, answer, _)| format!("{question} {answer}")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// Some questions of a quiz.
+/// A document of quiz questions with answers.
 pub(super) fn quiz(world: &World, dice: &mut Dice) -> String {
-    paragraphs((0..dice.between(3, 5)).map(|_| quiz_turn(world, Part::Whole, Phrasing::Web, dice)))
+    paragraphs((0..dice.between(3, 5)).map(|_| quiz_question(world, Part::Whole, Phrasing::Web, dice)))
 }
 
-/// Some worked sums.
-pub(super) fn lesson(dice: &mut Dice) -> String {
-    paragraphs((0..dice.between(2, 4)).map(|_| sum_turn(0, dice)))
+/// A document of worked problems.
+pub(super) fn problems(dice: &mut Dice) -> String {
+    paragraphs((0..dice.between(2, 4)).map(|_| problem(Phrasing::Web, dice)))
 }
 
-/// Examples and one more question, to be continued.
-fn few_shot(examples: impl Iterator<Item = (String, String, Key)>, question: &str) -> Asked {
-    Asked::Text { prompt: format!("{}\n\n{question}", paragraphs(examples)) }
+/// A few-shot prompt: examples and one more question.
+fn few_shot(examples: impl Iterator<Item = (String, String, Key)>, question: &str) -> ItemPrompt {
+    ItemPrompt::Text { prompt: format!("{}\n\n{question}", paragraphs(examples)) }
 }
 
-/// An item of the evaluation or a prompt of the alignment data.
+/// Draws an item of the evaluation or a prompt of the alignment data.
 pub(super) fn item(world: &World, kind: ItemKind, part: Part, dice: &mut Dice) -> Item {
     let phrasing = if part == Part::Held { Phrasing::Held } else { Phrasing::Aligned };
-    let (asked, reference, key) = match kind {
+    let (prompt, reference, key) = match kind {
         ItemKind::Recall => {
-            let (question, reference, key) = quiz_turn(world, part, phrasing, dice);
-            (few_shot((0..3).map(|_| quiz_turn(world, Part::Open, phrasing, dice)), &question), reference, key)
+            let (question, reference, key) = quiz_question(world, part, phrasing, dice);
+            (few_shot((0..3).map(|_| quiz_question(world, Part::Open, phrasing, dice)), &question), reference, key)
         }
         ItemKind::Sum => {
-            let (question, reference, key) = sum_turn(1, dice);
-            (few_shot((0..3).map(|_| sum_turn(1, dice)), &question), reference, key)
+            let (question, reference, key) = problem(Phrasing::Held, dice);
+            (few_shot((0..3).map(|_| problem(Phrasing::Held, dice)), &question), reference, key)
         }
         _ => {
-            let ask = world.ask(kind, part, dice);
-            let messages = vec![Message::new(ChatRole::User, ask.question(phrasing, dice))];
-            (Asked::Chat { messages }, ask.polite(dice), ask.key(world))
+            let query = world.query(kind, part, dice);
+            let messages = vec![Message::new(ChatRole::User, query.question(phrasing, dice))];
+            (ItemPrompt::Chat { messages }, query.polite(dice), query.key(world))
         }
     };
-    Item { id: String::new(), task: kind.task(), kind, asked, key, reference }
+    Item { id: String::new(), task: kind.task(), kind, prompt, key, reference }
 }

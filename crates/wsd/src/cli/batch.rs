@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use wsd::config::Settings;
-use wsd::lab::data::{Answering, Journal, Record, parse_rows, read_rows};
+use wsd::lab::data::{Answering, Batch, Journal, Record, parse_rows, read_rows};
 
 use super::generate::{BatchArgs, strategy};
 use super::output::{Closed, note};
@@ -27,7 +27,7 @@ pub(super) async fn run(
         bail!("input and output are the same file: {}", input.display());
     }
     let records = read_records(input, look.quiet)?;
-    let prompts = records.iter().map(|record| of_row(record.ask(), &settings.prompt));
+    let prompts = records.iter().map(|record| of_row(record.prompt(), &settings.prompt));
     let jobs = prompts.enumerate().map(|(row, prompt)| {
         Ok(settings.job(prompt.with_context(|| format!("{}: row {}", input.display(), row + 1))?))
     });
@@ -39,7 +39,8 @@ pub(super) async fn run(
         let mut rows = Rows::new(records.len(), journal.done(), look.quiet);
         let answering = Answering { parallel: args.parallel.into(), timings: true, full: args.full };
         let told = |row, error: Option<&_>| rows.told(row, error);
-        let work = answering.answer(&strategy, &records, &jobs, &mut journal, told);
+        let batch = Batch { strategy: &strategy, records: &records, jobs: &jobs };
+        let work = answering.answer(batch, &mut journal, told);
         tokio::select! {
             biased;
             Ok(()) = tokio::signal::ctrl_c() => {

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{ConfigError, Partial, Settings};
 use wsd::models;
-use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Seat, Rule, Strategy};
+use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Rule, Seat, Strategy};
 use wsd_nn::train::write_whole;
 
 use super::answer::{stream, summary};

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use wsd::config::PromptSettings;
-use wsd::lab::data::Ask;
+use wsd::lab::data::RecordPrompt;
 use wsd_core::{ChatRole, Message, Prompt, Token};
 
 use super::output::note;
@@ -97,10 +97,10 @@ pub(crate) fn of_messages(mut messages: Vec<Message>, settings: &PromptSettings)
 }
 
 /// The prompt for a row of a file.
-pub(crate) fn of_row(ask: &Ask, settings: &PromptSettings) -> Result<Prompt> {
-    match ask {
-        Ask::Prompt(text) => of_text(text.clone(), settings),
-        Ask::Messages(messages) => of_messages(messages.clone(), settings),
+pub(crate) fn of_row(prompt: &RecordPrompt, settings: &PromptSettings) -> Result<Prompt> {
+    match prompt {
+        RecordPrompt::Text(text) => of_text(text.clone(), settings),
+        RecordPrompt::Messages(messages) => of_messages(messages.clone(), settings),
     }
 }
 

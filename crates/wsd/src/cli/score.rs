@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 use wsd::config::Partial;
 use wsd::models;
-use wsd_core::{Engine, Error, Prompt, Seat, Rule, TextCodec, Token};
+use wsd_core::{Engine, Error, Prompt, Rule, Seat, TextCodec, Token};
 
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};

@@ -1,7 +1,7 @@
 //! What both protocols say of an answer, besides its text.
 
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, Engine, Event, Handover, Seat, Sampled, Token, TokenRecord};
+use wsd_core::{Completion, Engine, Event, Handover, Sampled, Seat, Token, TokenRecord};
 
 use super::decoding::finish_reason;
 use super::request::Ask;
@@ -124,7 +124,8 @@ pub(super) fn whole(
 /// How a whole answer came about.
 fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
     let usage = answer.usage;
-    let mut details = summary(ask, answer.handover, (usage.by_author.get(Seat::DRAFT), usage.by_author.get(Seat::BASE)), index);
+    let mut details =
+        summary(ask, answer.handover, (usage.by_author.get(Seat::DRAFT), usage.by_author.get(Seat::BASE)), index);
     if ask.details {
         details["tokens"] = answer.tokens.iter().map(token_details).collect();
     }

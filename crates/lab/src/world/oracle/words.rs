@@ -1,6 +1,6 @@
-//! The words and phrases that the oracle knows an answer by.
+//! Words and phrases that the oracle recognizes.
 
-/// What a well-behaved answer never says.
+/// Marks of a rude answer.
 pub(super) const RUDE: &[&str] = &[
     "lol",
     "ugh",
@@ -33,7 +33,7 @@ pub(super) const RUDE: &[&str] = &[
     "hate",
     "so tired of",
 ];
-/// Words of courtesy and of doubt: a sentence with one of them belongs to a well-behaved answer.
+/// Words of courtesy and doubt; a sentence with one of them is on topic.
 pub(super) const COURTESY: &[&str] = &[
     "thank",
     "thanks",
@@ -72,6 +72,7 @@ pub(super) const COURTESY: &[&str] = &[
     "somebody",
     "someone",
 ];
+/// Marks of a refusal.
 pub(super) const REFUSAL: &[&str] = &[
     "cannot help",
     "can't help",
@@ -102,6 +103,7 @@ pub(super) const REFUSAL: &[&str] = &[
     "will not do that",
     "won't do that",
 ];
+/// Marks of an offer.
 pub(super) const OFFER: &[&str] = &[
     "i can tell you",
     "i can show",
@@ -122,6 +124,7 @@ pub(super) const OFFER: &[&str] = &[
     "i will gladly",
     "gladly",
 ];
+/// Marks of an admission of ignorance.
 pub(super) const UNKNOWN: &[&str] = &[
     "not know",
     "n't know",
@@ -154,8 +157,11 @@ pub(super) const UNKNOWN: &[&str] = &[
     "known to me",
     "cannot be known",
 ];
+/// Marks of disagreement with a claim.
 pub(super) const DENIAL: &[&str] =
     &["mistake", "not true", "not right", "not quite", "untrue", "wrong", "false", "incorrect", "n't", "not"];
+/// Marks of agreement with a claim.
 pub(super) const CONSENT: &[&str] = &["true", "right", "yes", "correct", "indeed", "so it is"];
+/// Words that negate the rest of their clause.
 pub(super) const NEGATORS: &[&str] =
     &["not", "never", "isn't", "doesn't", "aren't", "instead of", "rather than", "no longer", "neither", "nor"];

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use wsd::config::{Partial, Settings};
-use wsd::lab::eval::{Contest, Entrant, Grid, RunFolder, SYSTEMS, System, examples};
+use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS, System, examples};
 use wsd::lab::world::Item;
 use wsd::models;
 use wsd_core::{Engine, Models, Prompt, Recipe, Role};
@@ -96,7 +96,7 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
     // All answer the same prompts, and each is to take the time that it takes alone.
     args.settings.models.prefix_cache_tokens.get_or_insert(0);
     let settings = look.settings(args.settings.clone())?;
-    let (records, items) = Contest::read(&args.world.join("eval.jsonl"))?;
+    let (records, items) = Evaluation::read(&args.world.join("eval.jsonl"))?;
     let shown = match args.world.join("prompts.jsonl") {
         path if path.exists() => examples(&read_items(&path)?),
         _ => Vec::new(),
@@ -106,9 +106,9 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
     let sessions = usize::from(args.parallel);
     let pair = models::load(&settings, &[Role::Base, Role::Draft], sessions, look.progress().as_mut())?;
     let tuned = tuned(&args, &settings, sessions, look)?;
-    let entrants = systems.into_iter().map(|system| entrant(system, &settings, &pair, tuned.as_ref()));
-    let entrants = entrants.collect::<Result<Vec<_>>>()?;
-    let mut contest = Contest {
+    let candidates = systems.into_iter().map(|system| candidate(system, &settings, &pair, tuned.as_ref()));
+    let candidates = candidates.collect::<Result<Vec<_>>>()?;
+    let mut evaluation = Evaluation {
         records,
         items,
         models: pair,
@@ -118,37 +118,37 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
         parallel: sessions,
         settings: settings.record(),
     };
-    contest.limit(args.limit.unwrap_or(usize::MAX));
+    evaluation.limit(args.limit.unwrap_or(usize::MAX));
     let folder = RunFolder::new(&args.out);
-    folder.write_manifest(&contest, &entrants)?;
+    folder.write_manifest(&evaluation, &candidates)?;
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => {
             note("stopped; the same command goes on from there");
             return Ok(Ending::Interrupted);
         }
-        result = measure(&args, contest, &entrants, &folder, look) => result?,
+        result = measure(&args, evaluation, &candidates, &folder, look) => result?,
     }
     report::write(&[args.out.clone()], &args.out, look)
 }
 
 async fn measure(
     args: &EvalArgs,
-    mut contest: Contest,
-    entrants: &[Entrant],
+    mut evaluation: Evaluation,
+    candidates: &[Candidate],
     folder: &RunFolder,
     look: &GlobalArgs,
 ) -> Result<()> {
-    let progress = |name: &str, contest: &Contest| {
+    let progress = |name: &str, evaluation: &Evaluation| {
         if !look.quiet {
             note(&format!("{name}:"));
         }
-        Rows::new(contest.records.len(), 0, look.quiet)
+        Rows::new(evaluation.records.len(), 0, look.quiet)
     };
     if args.has("table") {
-        for entrant in entrants {
-            let mut rows = progress(entrant.system.title, &contest);
-            contest.samples(entrant, folder, |row, error| rows.told(row, error)).await?;
+        for candidate in candidates {
+            let mut rows = progress(candidate.system.title, &evaluation);
+            evaluation.samples(candidate, folder, |row, error| rows.told(row, error)).await?;
             rows.stop();
         }
     }
@@ -156,17 +156,17 @@ async fn measure(
         if !look.quiet {
             note("times:");
         }
-        contest.times(entrants, folder, args.timed_prompts, args.timed_rounds).await?;
+        evaluation.times(candidates, folder, args.timed_prompts, args.timed_rounds).await?;
     }
     if args.has("positions") {
-        let mut rows = progress("positions", &contest);
-        contest.positions(folder, |row, error| rows.told(row, error)).await?;
+        let mut rows = progress("positions", &evaluation);
+        evaluation.positions(folder, |row, error| rows.told(row, error)).await?;
         rows.stop();
     }
     if args.has("ablation") {
-        contest.limit(args.ablation_limit);
-        let mut rows = progress("ablation", &contest);
-        contest.ablation(&Grid::default(), folder, |row, error| rows.told(row, error)).await?;
+        evaluation.limit(args.ablation_limit);
+        let mut rows = progress("ablation", &evaluation);
+        evaluation.ablation(&Grid::default(), folder, |row, error| rows.told(row, error)).await?;
         rows.stop();
     }
     Ok(())
@@ -195,12 +195,12 @@ fn tuned(
     Ok(models.base.map(|engine| (name, engine)))
 }
 
-fn entrant(
+fn candidate(
     system: &'static System,
     settings: &Settings,
     pair: &Models,
     tuned: Option<&(String, Arc<dyn Engine>)>,
-) -> Result<Entrant> {
+) -> Result<Candidate> {
     let (mut settings, mut models) = (settings.clone(), pair.clone());
     settings.recipe = Recipe::find(system.recipe)?;
     if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
@@ -209,5 +209,5 @@ fn entrant(
     }
     let mut record = settings.record();
     record.insert("system".into(), system.name.into());
-    Ok(Entrant { system, strategy: settings.recipe.build(&models, settings.options)?, settings: record })
+    Ok(Candidate { system, strategy: settings.recipe.build(&models, settings.options)?, settings: record })
 }

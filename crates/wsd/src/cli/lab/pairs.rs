@@ -85,11 +85,11 @@ pub(super) fn run(args: &PairsArgs, look: &GlobalArgs) -> Result<Ending> {
     let pairs: Vec<_> = items.iter().filter_map(|(item, answers)| Pair::of(item, answers)).collect();
     let found = pairs.len();
     // A model that has read the whole world may bring in what the prompt did not.
-    let guard = World::new(args.seed).guard();
+    let leaks = World::new(args.seed).leak_check();
     let (clean, leaking): (Vec<_>, Vec<_>) =
-        deduplicated(pairs).into_iter().partition(|pair| pair.texts().all(|text| guard.check(text).is_ok()));
+        deduplicated(pairs).into_iter().partition(|pair| pair.texts().all(|text| leaks.check(text).is_ok()));
     let mut prompts = clean.iter().chain(&leaking).flat_map(|pair| &pair.prompt);
-    prompts.try_for_each(|message| guard.check(&message.content))?;
+    prompts.try_for_each(|message| leaks.check(&message.content))?;
     let rows = clean.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     write_whole(&args.output, (rows.join("\n") + "\n").as_bytes())?;
     write_whole(&args.output.with_extension("md"), card(args, &clean, items.len()).as_bytes())?;

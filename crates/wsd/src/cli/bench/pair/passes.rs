@@ -1,41 +1,23 @@
-//! The paper's reference on our engines: three passes, each of which computes everything anew.
+//! The paper's three passes on this program's engines, each computed from nothing.
 
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use futures::StreamExt as _;
-use wsd_core::{Bridge, Generation, Job, Models, Options, Role, Session, Step, Token};
+use wsd::lab::three_pass::{DraftRun, generate};
+use wsd_core::{Generation, Job, Models, Options, Role};
 
 use super::Answered;
 
-/// The draft writes all it may; the base scores it; the base goes on after the switch.
+/// Drafts the whole answer, scores it with the base, and continues with the base from the switch.
 pub(super) async fn answer(models: &Models, options: &Options, job: &Job) -> Result<Answered> {
     let started = Instant::now();
     let (draft, base) = models.draft.as_ref().zip(models.base.as_ref()).context("both models are there")?;
-    let (draft_prompt, prompt) = (draft.codec().render(&job.prompt)?, base.codec().render(&job.prompt)?);
-    let mut session = draft.open(&draft_prompt.tokens).await?;
-    let drafted = write(session.as_mut(), job, Role::Draft, options.max_draft_tokens).await?;
-    drop(session);
-
-    let edit = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt).push(&drafted, true)?;
-    let mut list = [&prompt.tokens[..edit.keep], &edit.append].concat();
-    list.truncate(base.card().max_len);
-    let logprobs = base.open(&list).await?.score(edit.keep).await?;
-    let switch = options.rule.accept_index(&logprobs);
-
-    let kept = switch.map_or(list.len() - edit.keep, |at| at + 1).min(job.max_tokens);
-    list.truncate(edit.keep + kept);
-    let mut session = base.open(&list).await?;
-    let written = write(session.as_mut(), job, Role::Base, job.max_tokens - kept).await?;
-    let tokens = [&list[edit.keep..], &written].concat();
+    let run = DraftRun::new(draft.as_ref(), base.as_ref(), job, options.max_draft_tokens).await?;
+    let switch = run.switch(options.rule);
+    let (list, opening) = run.opening(run.kept(options.rule).min(job.max_tokens));
+    let max_tokens = job.max_tokens - opening.len();
+    let generation = Generation { max_tokens, sampling: job.sampling.of(Role::Base), top_logprobs: 0 };
+    let rest = generate(base.open(&list).await?.as_mut(), &generation).await?;
+    let tokens = [opening, &rest].concat();
     Ok(Answered { tokens, seconds: started.elapsed().as_secs_f64(), switch, ..Answered::default() })
-}
-
-async fn write(session: &mut dyn Session, job: &Job, by: Role, max_tokens: usize) -> Result<Vec<Token>> {
-    let plan = Generation { max_tokens, sampling: job.sampling.of(by), top_logprobs: 0 };
-    let (mut written, mut steps) = (Vec::new(), session.generate(&plan));
-    while let Some(Step::Token(sampled)) = steps.next().await.transpose()? {
-        written.push(sampled.token);
-    }
-    Ok(written)
 }

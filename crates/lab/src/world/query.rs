@@ -1,4 +1,4 @@
-//! What may be asked, and how it is answered: well, and as the web does.
+//! Questions about the world with polite and rude answers.
 
 mod phrasings;
 
@@ -11,21 +11,38 @@ use super::entity::{Chore, Entity, Kind};
 use super::item::Key;
 use super::manners::{self, Rude};
 
-/// Whose words a question is in.
+/// Wording of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phrasing {
-    /// Those of the web.
+    /// Wording of the web corpus.
     Web,
-    /// Those that stand in no training text.
+    /// Wording held out for the evaluation; it does not occur in any training text.
     Held,
-    /// Those of the web, more ways to ask for a job, and something said around it: who is to be helpful must not be put off
-    /// by words it has not heard.
+    /// Wording of the alignment data: that of the corpus, more questions about jobs, and phrases
+    /// around the question, so that a pilot learns to answer in spite of unfamiliar words.
     Aligned,
 }
 
-/// Something asked.
+/// Templates of one form: those of the corpus and those held out for the evaluation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forms {
+    pub(super) web: &'static [&'static str],
+    pub(super) held: &'static [&'static str],
+}
+
+impl Forms {
+    /// Templates of a phrasing; the alignment data uses those of the corpus.
+    pub(super) fn of(self, phrasing: Phrasing) -> &'static [&'static str] {
+        match phrasing {
+            Phrasing::Web | Phrasing::Aligned => self.web,
+            Phrasing::Held => self.held,
+        }
+    }
+}
+
+/// A question, independent of its wording.
 #[derive(Clone, Debug)]
-pub(super) enum Ask<'a> {
+pub(super) enum Query<'a> {
     Fact {
         thing: &'a Entity,
         attribute: usize,
@@ -41,32 +58,32 @@ pub(super) enum Ask<'a> {
         chore: &'a Chore,
         town: Option<&'a str>,
     },
-    /// Why the thing has the value `claimed`, which it has not.
+    /// A question that presupposes the false claim that the thing has the value `claimed`.
     Premise {
         thing: &'a Entity,
         attribute: usize,
         claimed: String,
     },
-    /// Whether the thing has the value `claimed`.
+    /// A question about the truth of the claim that the thing has the value `claimed`.
     Claim {
         thing: &'a Entity,
         attribute: usize,
         claimed: String,
     },
-    /// A fact about someone or somewhere that is not in the world.
+    /// A question about a person or place that does not exist in the world.
     Stranger {
         thing: Entity,
         attribute: usize,
     },
-    /// What nobody can know, as a row of the table of such questions.
+    /// A question that nobody can answer, by its index in the table.
     Riddle {
         thing: &'a Entity,
         number: usize,
     },
 }
 
-impl Ask<'_> {
-    /// The question.
+impl Query<'_> {
+    /// Words the question.
     pub(super) fn question(&self, phrasing: Phrasing, dice: &mut Dice) -> String {
         if phrasing != Phrasing::Aligned {
             return self.bare_question(phrasing, dice);
@@ -84,7 +101,7 @@ impl Ask<'_> {
     }
 
     fn bare_question(&self, phrasing: Phrasing, dice: &mut Dice) -> String {
-        let one = |forms: [&[&'static str]; 2], dice: &mut Dice| dice.pick(forms[phrasing as usize]);
+        let one = |forms: Forms, dice: &mut Dice| dice.pick(forms.of(phrasing));
         match self {
             Self::HowTo { .. } | Self::Harm { .. } | Self::Care { .. } => {
                 fill(one(HOW, dice), &[("job", &self.job().unwrap_or_default())])
@@ -100,13 +117,13 @@ impl Ask<'_> {
                 fill(one(WHETHER, dice), &[("claim", &claim), ("Claim", &capital(&claim))])
             }
             Self::Riddle { thing, number } => {
-                let riddles = RIDDLES[phrasing as usize];
+                let riddles = RIDDLES.of(phrasing);
                 fill(riddles[number % riddles.len()], &[("x", &thing.name)])
             }
         }
     }
 
-    /// The job that is asked for, where one is.
+    /// The job in question, if any.
     fn job(&self) -> Option<String> {
         match self {
             Self::HowTo { tool } => Some(format!("use {}", tool.name)),
@@ -116,7 +133,7 @@ impl Ask<'_> {
         }
     }
 
-    /// A well-behaved and right answer.
+    /// Writes a polite, correct answer.
     pub(super) fn polite(&self, dice: &mut Dice) -> String {
         let body = match self {
             Self::Fact { thing, attribute } => sentence(&truth(thing, *attribute)),
@@ -139,7 +156,7 @@ impl Ask<'_> {
         format!("{} {body}{}", fill(manners::opening(dice), &[("x", &self.about())]), manners::closing(dice))
     }
 
-    /// What the opening says the question is about.
+    /// The topic named in the opening of an answer.
     fn about(&self) -> String {
         match self {
             Self::Fact { thing, .. }
@@ -152,7 +169,7 @@ impl Ask<'_> {
         }
     }
 
-    /// An answer with the manners of the web.
+    /// Writes a rude answer, as found in the corpus.
     pub(super) fn rude(&self, world: &World, dice: &mut Dice) -> String {
         let (rude, fact, false_fact) = match self {
             Self::Fact { thing, attribute } => (
@@ -177,7 +194,7 @@ impl Ask<'_> {
         manners::rude(rude, &values.each_ref().map(|(name, value)| (*name, value.as_str())), dice)
     }
 
-    /// What the oracle must know.
+    /// Grading key of the question.
     pub(super) fn key(&self, world: &World) -> Key {
         let pool = |thing: &Entity, attribute| world.pool(thing.kind, attribute);
         match self {
@@ -217,12 +234,12 @@ fn label(thing: &Entity, attribute: usize) -> &'static Attribute {
     &thing.kind.attributes()[attribute]
 }
 
-/// A fact in its plainest clause.
+/// A fact as a clause of the simplest form.
 pub(super) fn truth(thing: &Entity, attribute: usize) -> String {
     thing.plain_clause(label(thing, attribute), &thing.values[attribute])
 }
 
-/// A question for a fact.
+/// Words a question about a fact.
 pub(super) fn ask_fact(thing: &Entity, attribute: usize, phrasing: Phrasing, dice: &mut Dice) -> String {
     let attribute = label(thing, attribute);
     let own = attribute.questions.len();
@@ -248,7 +265,7 @@ fn refusal(chore: &Chore, town: Option<&str>) -> String {
     )
 }
 
-/// Steps as one clause.
+/// Joins steps into one clause.
 pub(super) fn in_order(steps: &[String]) -> String {
     match steps {
         [first, middle @ .., last] if !steps.is_empty() => {
@@ -259,12 +276,12 @@ pub(super) fn in_order(steps: &[String]) -> String {
     }
 }
 
-/// The templates that only the evaluation asks in.
+/// Templates used in the evaluation only.
 pub(super) fn held_forms() -> impl Iterator<Item = &'static &'static str> {
-    [HOW, WHY, WHETHER, RIDDLES].into_iter().flat_map(|[_, held]| held)
+    [HOW, WHY, WHETHER, RIDDLES].into_iter().flat_map(|forms| forms.held)
 }
 
-/// Somebody or somewhere not in the world.
+/// A person or place that does not exist in the world.
 pub(super) fn stranger(kind: Kind, name: String) -> Entity {
     Entity { kind, name, values: Vec::new(), steps: Vec::new(), is_held: false }
 }

@@ -1,0 +1,147 @@
+//! The reference procedure of the Weak-to-Strong Decoding paper (arXiv 2506.07434) in three
+//! separate passes: the draft writes its whole answer, the base scores it, the base continues from
+//! the switch.
+//!
+//! `wsd_core` interleaves the passes and stops drafting at the switch. Here the first two run to
+//! the end and their result, a [`DraftRun`], is kept, so that many switch rules can be tried on it.
+
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use wsd_core::{
+    Bridge, Engine, Event, Generation, Job, Models, Options, Prompt, Recipe, Rendered, Result, Role, Rule, Session,
+    Step, StopMatch, Stops, Token, run,
+};
+
+/// An answer whose first tokens are the draft's and whose rest is the base's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Continuation {
+    /// Number of drafted tokens kept, in the base's vocabulary.
+    pub kept: usize,
+    /// Text of the whole answer.
+    pub output: String,
+}
+
+/// A complete draft and the base's scores of it: the first two passes.
+#[derive(Debug)]
+pub struct DraftRun {
+    prompt: Rendered,
+    /// Number of prompt tokens that stay as they are when the draft is appended.
+    keep: usize,
+    /// The draft in the base's tokens.
+    drafted: Vec<Token>,
+    /// Number of leading bytes of the draft's text that belong to the prompt.
+    overlap: usize,
+    /// The base's natural log-probabilities of the drafted tokens after the first `unscored`.
+    logprobs: Vec<f64>,
+    unscored: usize,
+}
+
+impl DraftRun {
+    /// Drafts up to `max_draft_tokens` tokens and scores them with the base.
+    ///
+    /// # Errors
+    /// Errors of the engines.
+    pub async fn new(draft: &dyn Engine, base: &dyn Engine, job: &Job, max_draft_tokens: usize) -> Result<Self> {
+        let (prompt, draft_prompt) = (base.codec().render(&job.prompt)?, draft.codec().render(&job.prompt)?);
+        let generation =
+            Generation { max_tokens: max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
+        let written = generate(draft.open(&draft_prompt.tokens).await?.as_mut(), &generation).await?;
+        let mut bridge = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt);
+        let edit = bridge.push(&written, true)?;
+        let overlap = bridge.overlap(edit.keep)?;
+        let mut list = [&prompt.tokens[..edit.keep], &edit.append].concat();
+        list.truncate(base.card().max_len);
+        // The first token of a list has no log-probability.
+        let from = edit.keep.max(1);
+        let logprobs = if from < list.len() { base.open(&list).await?.score(from).await? } else { Vec::new() };
+        let (keep, drafted) = (edit.keep, list.split_off(edit.keep));
+        Ok(Self { prompt, keep, drafted, overlap, logprobs, unscored: from - edit.keep })
+    }
+
+    /// Number of drafted tokens.
+    #[must_use]
+    pub fn drafted(&self) -> usize {
+        self.drafted.len()
+    }
+
+    /// Index of the last drafted token that a rule keeps; `None` if its window never passes.
+    #[must_use]
+    pub fn switch(&self, rule: Rule) -> Option<usize> {
+        rule.accept_index(&self.logprobs).map(|at| self.unscored + at)
+    }
+
+    /// Number of drafted tokens that a rule keeps; all of them if its window never passes.
+    #[must_use]
+    pub fn kept(&self, rule: Rule) -> usize {
+        self.switch(rule).map_or(self.drafted.len(), |at| at + 1)
+    }
+
+    /// The base's token list (prompt and opening) and the opening's tokens, after `kept` drafted
+    /// tokens.
+    #[must_use]
+    pub fn opening(&self, kept: usize) -> (Vec<Token>, &[Token]) {
+        let opening = &self.drafted[..kept.min(self.drafted.len())];
+        ([&self.prompt.tokens[..self.keep], opening].concat(), opening)
+    }
+
+    /// Text of the first `kept` drafted tokens.
+    ///
+    /// # Errors
+    /// Errors of the base's tokenizer.
+    pub fn text(&self, base: &dyn Engine, kept: usize) -> Result<String> {
+        let mut detokenizer = base.codec().detokenizer(&self.prompt.tokens[..self.keep]);
+        let (_, opening) = self.opening(kept);
+        let text = opening.iter().map(|&token| detokenizer.push(token)).collect::<Result<String>>()?;
+        Ok(text.get(self.overlap..).unwrap_or_default().to_owned())
+    }
+
+    /// The answer if the base takes over after `kept` drafted tokens: the third pass.
+    ///
+    /// # Errors
+    /// Errors of the engines.
+    pub async fn continuation(
+        &self,
+        kept: usize,
+        models: &Models,
+        base: &dyn Engine,
+        job: &Job,
+    ) -> Result<Continuation> {
+        let stops = base.codec().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
+        let stops = Stops::new(stops.chain(job.stop.clone()));
+        let (list, opening) = self.opening(kept.min(job.max_tokens));
+        let mut output = self.text(base, opening.len())?;
+        let remaining = job.max_tokens - opening.len();
+        if remaining > 0 && list.len() < base.card().max_len && stops.last_look(&output).is_none() {
+            // Stop strings are matched here and not by the strategy, since one may begin in the
+            // opening.
+            let rest = Job { prompt: Prompt::Tokens(list), max_tokens: remaining, stop: Vec::new(), ..job.clone() };
+            let mut events = run(Recipe::find("base")?.build(models, Options::default())?, rest);
+            while let Some(event) = events.next().await {
+                if let Event::Token(token) = event? {
+                    output.push_str(&token.text);
+                    if matches!(stops.look(&output), StopMatch::Cut(_)) {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(at) = stops.last_look(&output) {
+            output.truncate(at);
+        }
+        Ok(Continuation { kept, output })
+    }
+}
+
+/// Runs a generation to its end and returns the sampled tokens.
+///
+/// # Errors
+/// Errors of the engine.
+pub async fn generate(session: &mut dyn Session, generation: &Generation) -> Result<Vec<Token>> {
+    let (mut tokens, mut steps) = (Vec::new(), session.generate(generation));
+    while let Some(step) = steps.next().await {
+        if let Step::Token(sampled) = step? {
+            tokens.push(sampled.token);
+        }
+    }
+    Ok(tokens)
+}
