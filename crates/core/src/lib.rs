@@ -10,6 +10,7 @@ mod bridge;
 mod engine;
 mod error;
 mod exp;
+pub mod files;
 mod guard;
 mod handover;
 mod sampling;
