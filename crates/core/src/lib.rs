@@ -32,7 +32,7 @@ pub use sampling::{Sampling, likeliest, log_softmax, logprob, pick};
 pub use stops::{StopMatch, Stops};
 pub use strategy::{Job, Models, OnDraftEnd, Options, RECIPES, Recipe, Strategy, run};
 pub use text::{
-    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template,
-    TextCodec, Tokenizer, Vocabulary,
+    BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
+    Template, TextCodec, Tokenizer, Vocabulary,
 };
 pub use trace::{Call, CallKind, Completion, Event, FinishReason, Handover, Timings, TokenRecord, Trace, Usage};
