@@ -12,6 +12,7 @@ mod chunks;
 mod engine;
 mod error;
 mod exp;
+pub mod files;
 mod guard;
 mod handover;
 mod job;
@@ -50,8 +51,8 @@ pub use strategies::{
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{
-    ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials, Template,
-    TextCodec, Tokenizer, Vocabulary,
+    BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
+    Template, TextCodec, Tokenizer, Vocabulary,
 };
 pub use tokens::{Token, common_prefix};
 pub use trace::{

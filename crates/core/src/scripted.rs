@@ -28,8 +28,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop, Template,
-    TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
+    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop,
+    Template, TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -125,7 +125,8 @@ impl Scripted {
         let vocab = pieces.vocabulary.pieces.len();
         let caps = Caps { score: true, logits: true, choices: true };
         let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
-        let codec = TextCodec::new(name, pieces, Some(Template::Plain), Some(BEGIN), Some(BEGIN));
+        let bos = BosTokens { chat: Some(BEGIN), raw: Some(BEGIN) };
+        let codec = TextCodec::new(name, pieces, Some(Template::Plain), bos);
         Self { card, codec, rows: Arc::new(rows), counters: Arc::default() }
     }
 
@@ -165,7 +166,7 @@ impl Scripted {
     #[must_use]
     pub fn without_bos(mut self) -> Self {
         let tokenizer = self.codec.tokenizer().clone();
-        self.codec = TextCodec::new(&self.card.name, tokenizer, Some(Template::Plain), None, None);
+        self.codec = TextCodec::new(&self.card.name, tokenizer, Some(Template::Plain), BosTokens::default());
         self
     }
 

@@ -58,9 +58,17 @@ pub struct TextCodec {
     name: String,
     tokenizer: Arc<dyn Tokenizer>,
     template: Option<Arc<Template>>,
-    chat_bos: Option<Token>,
-    raw_bos: Option<Token>,
+    bos: BosTokens,
     limit: Option<Limit>,
+}
+
+/// The beginning-of-text tokens put before a prompt that does not begin with one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BosTokens {
+    /// The token put before a rendered chat.
+    pub chat: Option<Token>,
+    /// The token put before a raw text.
+    pub raw: Option<Token>,
 }
 
 /// The longest text that can fit into a context.
@@ -75,17 +83,15 @@ struct Limit {
 const ALWAYS_ENCODED_BYTES: usize = 1 << 16;
 
 impl TextCodec {
-    /// The text side of model `name`: its tokenizer, the template for chats, and the beginning-of-text tokens put before
-    /// a rendered chat and before a raw prompt where these do not begin with one.
+    /// The codec of model `name`: its tokenizer, its chat template, and its beginning-of-text tokens.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
         tokenizer: Arc<dyn Tokenizer>,
         template: Option<Template>,
-        chat_bos: Option<Token>,
-        raw_bos: Option<Token>,
+        bos: BosTokens,
     ) -> Self {
-        Self { name: name.into(), tokenizer, template: template.map(Arc::new), chat_bos, raw_bos, limit: None }
+        Self { name: name.into(), tokenizer, template: template.map(Arc::new), bos, limit: None }
     }
 
     /// The model's tokenizer.
@@ -120,12 +126,12 @@ impl TextCodec {
     pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
         let rendered = match prompt {
             Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
-            Prompt::Raw(text) => self.encode_prompt(text.clone(), self.raw_bos)?,
+            Prompt::Raw(text) => self.encode_prompt(text.clone(), self.bos.raw)?,
             Prompt::Chat(messages) => Rendered {
                 // White space after an answer that has begun parts its words.
                 strip_start: !messages.last().is_some_and(Message::begins_answer),
                 strip_end: true,
-                ..self.encode_prompt(self.render_chat(messages)?, self.chat_bos)?
+                ..self.encode_prompt(self.render_chat(messages)?, self.bos.chat)?
             },
         };
         if rendered.tokens.is_empty() {
@@ -143,7 +149,7 @@ impl TextCodec {
             Some(Template::Jinja(template)) => template.render_whole(messages)?,
             _ => self.render_chat(messages)?,
         };
-        self.encode_prompt(text, self.chat_bos)
+        self.encode_prompt(text, self.bos.chat)
     }
 
     /// Whether conversations are written in the plain form, which does not say where an answer ends.

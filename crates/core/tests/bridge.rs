@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use wsd_core::{Bridge, HfTokenizer, Prompt, TextCodec, Token};
+use wsd_core::{BosTokens, Bridge, HfTokenizer, Prompt, TextCodec, Token};
 
 /// Tokenizers of every kind: byte-level, byte fallback, characters without fallback, several pre-tokenizers and normalisers.
 /// (`tokenizers/llama2` is left out: three of its merges are damaged, and the Python library refuses it too.)
@@ -62,7 +62,7 @@ fn texts() -> Vec<(String, TextCodec)> {
         let name = path.display().to_string();
         let tokenizer = HfTokenizer::parse(&name, &fs_err::read(&path).unwrap()).unwrap();
         let bos = tokenizer.leading_token();
-        (name.clone(), TextCodec::new(name, Arc::new(tokenizer), None, bos, bos))
+        (name.clone(), TextCodec::new(name, Arc::new(tokenizer), None, BosTokens { chat: bos, raw: bos }))
     };
     paths.into_iter().map(load).collect()
 }

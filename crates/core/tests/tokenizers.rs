@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wsd_core::{HfTokenizer, TextCodec, Token, Tokenizer};
+use wsd_core::{BosTokens, HfTokenizer, TextCodec, Token, Tokenizer};
 
 #[derive(serde::Deserialize)]
 struct Goldens {
@@ -47,7 +47,7 @@ fn ids_and_texts_equal_the_python_packages() {
             continue;
         }
         let tokenizer = Arc::new(tokenizer.unwrap());
-        let text = TextCodec::new(&golden.source, tokenizer.clone(), None, None, None);
+        let text = TextCodec::new(&golden.source, tokenizer.clone(), None, BosTokens::default());
         assert_eq!(golden.cases.len(), goldens.texts.len());
         for (case, original) in golden.cases.iter().zip(&goldens.texts) {
             assert_eq!(tokenizer.encode(original).unwrap(), case.ids, "{}: {original:?}", golden.source);

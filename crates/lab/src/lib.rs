@@ -4,7 +4,6 @@
 pub mod data;
 pub mod eval;
 pub mod events;
-mod files;
 pub mod plot;
 pub mod report;
 pub mod stats;

@@ -16,10 +16,11 @@ mod tensors;
 
 use serde_json::{Map, Value};
 
-pub use blueprint::{Activation, Blueprint, LayerPlan, Norms, QkNorm};
+pub use blueprint::{Blueprint, LayerPlan, Norms, QkNorm};
 pub use rope::{RopePlan, Scaling};
 pub use tensors::tensors;
 
+pub use crate::activation::Activation;
 use crate::error::{Error, Result};
 use keys::Keys;
 

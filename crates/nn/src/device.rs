@@ -3,69 +3,52 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-use crate::checkpoint::Checkpoint;
-use crate::cpu::{Cpu, CpuOptions};
 use crate::error::{Error, Result};
-use crate::executor::Executor;
-use crate::format::Format;
-#[cfg(feature = "candle")]
-use crate::tensors::Tensors;
 
-/// What a model runs on.
+/// A device to run a model on.
+///
+/// # Examples
+/// ```
+/// use wsd_nn::Device;
+///
+/// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
+/// assert_eq!(Device::default().to_string(), "auto");
+/// assert!("tpu".parse::<Device>().is_err());
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum Device {
-    /// A GPU where this program is built for one and there is one; else this crate's kernels on the CPU.
+    /// A GPU if this program is built for one and the machine has one, else this crate's kernels on the CPU.
     #[default]
     Auto,
     /// This crate's kernels on the CPU, with weights in any format.
     Cpu,
-    /// candle on the CPU, with the BLAS library that this program is built with: a check on the others.
+    /// candle on the CPU, with the BLAS library this program is built with. It serves as a check on the other devices.
     Candle,
-    /// The NVIDIA GPU of this number.
+    /// The NVIDIA GPU with this number.
     Cuda(usize),
-    /// Apple's GPU.
+    /// The Apple GPU.
     Metal,
 }
 
+/// The devices without a number, by name.
+const NAMED: [(&str, Device); 4] =
+    [("auto", Device::Auto), ("cpu", Device::Cpu), ("candle", Device::Candle), ("metal", Device::Metal)];
+
 impl Device {
-    /// The cargo feature that it needs, and whether this program was built with it.
-    fn feature(self) -> Option<(&'static str, bool)> {
-        match self {
-            Self::Auto | Self::Cpu => None,
-            Self::Candle => Some(("candle", cfg!(feature = "candle"))),
-            Self::Cuda(_) => Some(("cuda", cfg!(feature = "cuda"))),
-            Self::Metal => Some(("metal", cfg!(feature = "metal"))),
-        }
-    }
+    /// The spellings of all devices, for help and messages.
+    pub const NAMES: &'static str = "auto, cpu, candle, cuda, cuda:N, metal";
 
-    /// The model of a checkpoint on this device, its matrices in `dtype`.
-    pub(crate) fn load(self, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Box<dyn Executor + Sync>> {
-        #[cfg(feature = "candle")]
-        if let Some(device) = self.open()? {
-            return Ok(Box::new(Tensors::load(checkpoint, &device, dtype)?));
-        }
-        if let Some((feature, false)) = self.feature() {
-            return Err(Error::DeviceNotBuilt { device: self, feature });
-        }
-        Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, ..CpuOptions::default() })?))
-    }
-
-    /// The device as candle knows it; `None` where this crate's kernels are to run, or the program was built without it.
-    #[cfg(feature = "candle")]
-    fn open(self) -> Result<Option<candle_core::Device>> {
-        let opened = match self {
-            Self::Auto => {
-                let gpus = [Self::Cuda(0), Self::Metal];
-                return Ok(gpus.into_iter().find_map(|device| device.open().ok().flatten()));
-            }
-            Self::Cpu => return Ok(None),
-            _ if self.feature().is_some_and(|(_, built)| !built) => return Ok(None),
-            Self::Candle => Ok(candle_core::Device::Cpu),
-            Self::Cuda(number) => candle_core::Device::new_cuda(number),
-            Self::Metal => candle_core::Device::new_metal(0),
+    /// Returns the cargo feature this device needs, if this program was built without it.
+    pub(crate) fn missing_feature(self) -> Option<&'static str> {
+        let (feature, is_built) = match self {
+            Self::Auto | Self::Cpu => return None,
+            Self::Candle => ("candle", cfg!(feature = "candle")),
+            Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
+            Self::Metal => ("metal", cfg!(feature = "metal")),
         };
-        opened.map(Some).map_err(|error| Error::DeviceMissing { device: self, reason: error.to_string() })
+        (!is_built).then_some(feature)
     }
 }
 
@@ -73,17 +56,13 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "auto" => Self::Auto,
-            "cpu" => Self::Cpu,
-            "candle" => Self::Candle,
-            "cuda" => Self::Cuda(0),
-            "metal" => Self::Metal,
-            _ => {
-                let number = name.strip_prefix("cuda:").and_then(|number| number.parse().ok());
-                Self::Cuda(number.ok_or_else(|| Error::UnknownDevice { name: name.to_owned() })?)
-            }
-        })
+        let named = NAMED.iter().find(|(known, _)| *known == name).map(|(_, device)| *device);
+        let numbered = || match name.strip_prefix("cuda")? {
+            "" => Some(Self::Cuda(0)),
+            number => number.strip_prefix(':')?.parse().ok().map(Self::Cuda),
+        };
+        let unknown = || Error::UnknownDevice { name: name.to_owned(), known: Self::NAMES };
+        named.or_else(numbered).ok_or_else(unknown)
     }
 }
 
@@ -97,12 +76,10 @@ impl TryFrom<String> for Device {
 
 impl Display for Device {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Candle => f.write_str("candle"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-            Self::Metal => f.write_str("metal"),
+        match (self, NAMED.iter().find(|(_, device)| device == self)) {
+            (Self::Cuda(number), _) => write!(f, "cuda:{number}"),
+            (_, Some((name, _))) => f.write_str(name),
+            (_, None) => Err(fmt::Error),
         }
     }
 }
@@ -114,10 +91,12 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         for device in [Device::Auto, Device::Cpu, Device::Candle, Device::Cuda(0), Device::Cuda(3), Device::Metal] {
-            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+            let name = device.to_string();
+            assert_eq!(name.parse::<Device>().unwrap(), device);
+            assert!(Device::NAMES.contains(name.trim_end_matches(":0").trim_end_matches(":3")), "{name}");
         }
         assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
-        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0"] {
+        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda1", "cpu:0"] {
             let error = name.parse::<Device>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{name}`")) && error.contains("cuda:N"), "{error}");
         }
@@ -126,8 +105,8 @@ mod tests {
     #[test]
     fn a_device_that_was_not_built_names_its_feature() {
         for device in [Device::Candle, Device::Cuda(1), Device::Metal] {
-            let Some((feature, false)) = device.feature() else { continue };
-            let error = Error::DeviceNotBuilt { device, feature }.to_string();
+            let Some(feature) = device.missing_feature() else { continue };
+            let error = Error::DeviceNotBuilt { device: device.to_string(), feature }.to_string();
             assert!(error.contains(&device.to_string()) && error.contains(&format!("--features {feature}")), "{error}");
         }
     }

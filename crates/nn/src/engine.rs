@@ -5,4 +5,4 @@ mod local;
 mod scheduler;
 mod work;
 
-pub use local::{LoadOptions, Local, Status};
+pub use local::{LoadOptions, Local};

@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::Format;
-
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -75,7 +73,7 @@ pub enum Error {
     #[error("{values} values cannot be written as {format}: {reason}")]
     Quantize {
         /// The format asked for.
-        format: Format,
+        format: &'static str,
         /// How many values were given.
         values: usize,
         /// What stands in the way.
@@ -115,17 +113,21 @@ pub enum Error {
         /// Floats of a row.
         width: usize,
     },
-    /// A format that is not one of [`Format::all`].
-    #[error("there is no weight format `{name}`\n  hint: known are {}", Format::names())]
+    /// A name that no weight format has.
+    #[error("weight format `{name}` is unknown\n  hint: known are {known}")]
     UnknownFormat {
         /// The name given.
         name: String,
+        /// The names of all formats.
+        known: String,
     },
-    /// A device of another name than [`crate::Device`] has.
-    #[error("there is no device `{name}`\n  hint: known are auto, cpu, candle, cuda, cuda:N, metal")]
+    /// A name that no device has.
+    #[error("device `{name}` is unknown\n  hint: known are {known}")]
     UnknownDevice {
         /// The name given.
         name: String,
+        /// The names of all devices.
+        known: &'static str,
     },
     /// A device that this program was built without.
     #[error(
@@ -133,7 +135,7 @@ pub enum Error {
     )]
     DeviceNotBuilt {
         /// The device asked for.
-        device: crate::Device,
+        device: String,
         /// The cargo feature that it needs.
         feature: &'static str,
     },
@@ -141,7 +143,7 @@ pub enum Error {
     #[error("the device `{device}` cannot be used: {reason}\n  hint: --device cpu needs no other device")]
     DeviceMissing {
         /// The device asked for.
-        device: crate::Device,
+        device: String,
         /// What its driver says.
         reason: String,
     },
@@ -151,7 +153,7 @@ pub enum Error {
     )]
     ComputeFormat {
         /// The format asked for.
-        format: Format,
+        format: &'static str,
     },
     /// A device failed, for want of memory perhaps.
     #[cfg(feature = "candle")]
@@ -172,7 +174,7 @@ pub enum Error {
         reason: String,
     },
     /// A setting outside its limits.
-    #[error("`{name}` is {value}: needed is {limit}")]
+    #[error("`{name}` must be {limit}, got {value}")]
     Setting {
         /// The setting.
         name: &'static str,

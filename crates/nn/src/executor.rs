@@ -24,7 +24,7 @@ pub struct Span<'a> {
 /// A hidden state depends on the tokens of its sequence up to it and on nothing else: not on how they were divided into
 /// spans, nor on what else is in a step. On [`crate::Cpu`] bits are equal, not merely close; other devices choose the order of
 /// their sums by the shapes at hand. The one exception is named in [`Blueprint::is_long`].
-pub trait Executor: Send {
+pub trait Executor: Send + Sync {
     /// The model.
     fn blueprint(&self) -> &Blueprint;
 

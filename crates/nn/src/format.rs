@@ -149,7 +149,7 @@ impl FromStr for Format {
     type Err = crate::Error;
 
     fn from_str(name: &str) -> crate::Result<Self> {
-        Self::parse(name).ok_or_else(|| crate::Error::UnknownFormat { name: name.to_owned() })
+        Self::parse(name).ok_or_else(|| crate::Error::UnknownFormat { name: name.to_owned(), known: Self::names() })
     }
 }
 

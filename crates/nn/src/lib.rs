@@ -4,6 +4,7 @@
 //! With the feature `candle` there is a second executor, on tensors, for GPUs and BLAS; the features `cuda`, `metal`,
 //! `accelerate` and `mkl` are its backends.
 
+mod activation;
 pub mod arch;
 mod cache;
 mod checkpoint;
@@ -14,6 +15,8 @@ mod error;
 mod executor;
 mod format;
 pub mod kernels;
+mod load;
+mod matrix;
 pub mod measure;
 pub mod shapes;
 #[cfg(feature = "candle")]
@@ -23,7 +26,8 @@ pub mod train;
 pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::{Cpu, CpuOptions};
 pub use device::Device;
-pub use engine::{LoadOptions, Local, Status};
+pub use engine::{LoadOptions, Local};
 pub use error::{Error, Result};
 pub use executor::{Executor, Span};
 pub use format::Format;
+pub use matrix::MatrixView;

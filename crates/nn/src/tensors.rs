@@ -53,7 +53,7 @@ impl Tensors {
             Some(Format::F32 | Format::F16 | Format::BF16) | None => {
                 dtype.unwrap_or_else(|| upload::compute_format(&required, device))
             }
-            Some(format) => return Err(Error::ComputeFormat { format }),
+            Some(format) => return Err(Error::ComputeFormat { format: format.name() }),
         };
         let required: HashMap<_, _> = required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let decoder = Decoder::new(&blueprint, |name| upload::upload(&required[name], format, device))?;

@@ -6,7 +6,6 @@
 
 mod encode;
 mod export;
-mod files;
 mod layout;
 mod metrics;
 mod model;
@@ -30,8 +29,6 @@ use serde_json::{Map, Value, json};
 
 pub use encode::{Encoder, wrapped};
 pub use export::{save_checkpoint, save_folder};
-pub(crate) use files::write_whole_with;
-pub use files::{write_folder, write_whole};
 pub use layout::{Layout, Place};
 pub use metrics::{FILE as METRICS_FILE, Means, Metrics};
 pub use model::{Example, Grade, Graded, Measure, Sequence, Trainee};

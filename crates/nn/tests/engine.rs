@@ -147,10 +147,10 @@ fn sixteen_at_once_equal_each_alone_sampled_or_not() {
         for i in 0..16 {
             alone.push(one(i).await);
         }
-        let before = engine.status().steps();
+        let before = engine.activity().steps;
         let together = futures::future::join_all((0..16).map(one)).await;
         assert_eq!(alone, together);
-        let steps = engine.status().steps() - before;
+        let steps = engine.activity().steps - before;
         assert!(steps < 16 * 24 / 2, "{steps} turns for sixteen answers of 24 tokens: they did not share turns");
     });
 }
@@ -172,15 +172,15 @@ fn a_beginning_is_computed_once() {
         for i in 0..8 {
             expected.push(answer(&alone, i).await);
         }
-        assert_eq!(alone.status().reused(), 0);
+        assert_eq!(alone.activity().reused_tokens, 0);
         // At once: seven wait for the first. One after the other: its cache has been kept.
         let together = futures::future::join_all((0..8).map(|i| answer(&engine, i))).await;
         assert_eq!(together, expected);
-        assert_eq!(engine.status().reused(), 7 * 90);
-        eventually("the end of all sessions", || engine.status().slots() == 0).await;
+        assert_eq!(engine.activity().reused_tokens, 7 * 90);
+        eventually("the end of all sessions", || engine.activity().slots == 0).await;
         assert_eq!(answer(&engine, 3).await, expected[3]);
         assert_eq!(
-            engine.status().reused(),
+            engine.activity().reused_tokens,
             7 * 90 + 94,
             "the whole of the same prompt before the first row asked for"
         );
@@ -193,10 +193,10 @@ fn no_more_is_kept_than_there_is_room_for() {
     wait(async {
         let ask = async |first: Token, len: u32| {
             let tokens: Vec<_> = (0..len).map(|k| (k * 7 + first) % 297).collect();
-            let before = engine.status().reused();
+            let before = engine.activity().reused_tokens;
             engine.open(&tokens).await.unwrap().score(len as usize - 1).await.unwrap();
-            eventually("the end of the session", || engine.status().slots() == 0).await;
-            engine.status().reused() - before
+            eventually("the end of the session", || engine.activity().slots == 0).await;
+            engine.activity().reused_tokens - before
         };
         assert_eq!([ask(1, 60).await, ask(2, 50).await, ask(1, 60).await], [0, 0, 58]);
         // 59 and 49 are kept; another 41 take the place of those which were of use the longest ago.
@@ -211,22 +211,22 @@ fn no_more_is_kept_than_there_is_room_for() {
 fn what_is_dropped_is_freed_within_a_step() {
     let engine = endless();
     wait(async {
-        let status = engine.status();
+        let activity = || engine.activity();
         let mut one = engine.open(&[1, 2, 3]).await.unwrap();
         let mut other = engine.open(&[4, 5, 6]).await.unwrap();
         let (long, plan) = (plan(100, 0.0, 0), plan(100, 1.0, 1));
         let (mut first, mut second) = (one.generate(&long), other.generate(&plan));
         first.next().await;
         second.next().await;
-        eventually("both at work", || status.working() == 2 && status.slots() == 2).await;
+        eventually("both at work", || activity().working == 2 && activity().slots == 2).await;
         drop(first);
         // The other goes on; the dropped one is out of the batch with the next turn.
-        let steps = status.steps();
-        eventually("the next turn", || status.steps() > steps + 1 || status.working() < 2).await;
-        assert!(status.working() <= 1, "a dropped generation was still in the batch a turn later");
+        let steps = activity().steps;
+        eventually("the next turn", || activity().steps > steps + 1 || activity().working < 2).await;
+        assert!(activity().working <= 1, "a dropped generation was still in the batch a turn later");
         drop(second);
         drop((one, other));
-        eventually("empty slots", || status.slots() == 0 && status.working() == 0).await;
+        eventually("empty slots", || activity().slots == 0 && activity().working == 0).await;
     });
 }
 
@@ -249,7 +249,7 @@ fn a_long_prompt_does_not_stall_its_neighbour() {
     let engine = endless();
     let longest = engine.card().max_len - 1;
     wait(async {
-        let status = engine.status();
+        let activity = || engine.activity();
         let mut writer = engine.open(&[1, 2, 3]).await.unwrap();
         let mut readers = vec![];
         for i in 0..12u32 {
@@ -259,10 +259,10 @@ fn a_long_prompt_does_not_stall_its_neighbour() {
         let plan = plan(60, 0.0, 0);
         let mut steps = writer.generate(&plan);
         steps.next().await;
-        let before = status.steps();
+        let before = activity().steps;
         let asked = readers.iter_mut().map(|reader| reader.score(longest - 1));
         futures::future::join_all(asked).await;
-        let turns = status.steps() - before;
+        let turns = activity().steps - before;
         assert!(turns >= 12 * longest / 256, "{turns} turns for {} prompt tokens: they were run whole", 12 * longest);
         // Every turn of the prompts had a token of the writer's in it; they wait in the channel.
         let mut written = 0;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use wsd_core::files::write_whole;
 
 use super::{Candidate, EvalError, Evaluation};
 use crate::data::{Record, read_rows};
-use crate::files::write_whole;
 use crate::world::{Item, Task};
 
 /// Paths of a run's files.

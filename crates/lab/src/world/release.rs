@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::json;
+use wsd_core::files::write_whole;
 use wsd_core::{ChatRole, Message};
 
 use super::dice::Dice;
 use super::item::{Item, ItemKind};
 use super::talk::{self, Source};
 use super::{Leak, Part, World, pages, sums};
-use crate::files::write_whole;
 
 /// Sizes of the data files.
 #[derive(Clone, Copy, Debug)]

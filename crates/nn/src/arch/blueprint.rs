@@ -2,6 +2,7 @@
 
 use super::keys::Keys;
 use super::rope::RopePlan;
+use crate::activation::Activation;
 use crate::error::Result;
 
 /// Sizes beyond these are a damaged or hostile file: no model comes near them, and products of them cannot overflow.
@@ -95,28 +96,6 @@ pub enum QkNorm {
     Full,
 }
 
-/// Nonlinearity of the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// GELU by its tanh approximation.
-    GeluTanh,
-    /// GELU by the error function.
-    Gelu,
-}
-
-impl Activation {
-    pub(super) fn parse(keys: &Keys<'_>, key: &str, default: &str) -> Result<Self> {
-        match keys.text_or(key, default)? {
-            "silu" | "swish" => Ok(Self::Silu),
-            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Self::GeluTanh),
-            "gelu" => Ok(Self::Gelu),
-            _ => Err(keys.fault(key, "one of `silu`, `gelu`, `gelu_pytorch_tanh` is needed")),
-        }
-    }
-}
-
 impl Blueprint {
     /// Llama's plan, from which the others differ.
     pub(super) fn skeleton(keys: &Keys<'_>) -> Result<Self> {
@@ -147,7 +126,7 @@ impl Blueprint {
             output_bias: false,
             mlp_bias: false,
             fused: false,
-            activation: Activation::parse(keys, "hidden_act", "silu")?,
+            activation: activation(keys, "hidden_act", "silu")?,
             attention_scale: (head_dim as f64).powf(-0.5) as f32,
             attention_softcap: None,
             final_softcap: None,
@@ -205,6 +184,16 @@ impl Blueprint {
     #[must_use]
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+}
+
+/// The nonlinearity that `key` names.
+pub(super) fn activation(keys: &Keys<'_>, key: &str, default: &str) -> Result<Activation> {
+    match keys.text_or(key, default)? {
+        "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
+        _ => Err(keys.fault(key, "one of `silu`, `gelu`, `gelu_pytorch_tanh` is needed")),
     }
 }
 

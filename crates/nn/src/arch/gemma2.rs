@@ -2,7 +2,7 @@
 //! layer, scaled embeddings.
 
 use super::blueprint::{self, Norms};
-use super::{Activation, Blueprint, keys::Keys};
+use super::{Blueprint, keys::Keys};
 use crate::error::Result;
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
@@ -32,7 +32,7 @@ pub(super) fn family(keys: &Keys<'_>) -> Result<Blueprint> {
         },
         qkv_bias: bias,
         output_bias: bias,
-        activation: Activation::parse(keys, "hidden_activation", "gelu_pytorch_tanh")?,
+        activation: blueprint::activation(keys, "hidden_activation", "gelu_pytorch_tanh")?,
         attention_scale: keys.positive_or("query_pre_attn_scalar", 256.0)?.powf(-0.5) as f32,
         embedding_scale: (skeleton.hidden as f64).sqrt() as f32,
         tied: keys.flag_or("tie_word_embeddings", true)?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wsd_core::{ChatTemplate, HfTokenizer, Specials, Template, TextCodec};
+use wsd_core::{BosTokens, ChatTemplate, HfTokenizer, Specials, Template, TextCodec};
 
 use super::Checkpoint;
 use crate::Result;
@@ -46,6 +46,6 @@ impl Checkpoint {
             TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
             TemplateChoice::Own => self.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
         };
-        Ok(TextCodec::new(name, Arc::new(tokenizer), template, bos, raw_bos))
+        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat: bos, raw: raw_bos }))
     }
 }

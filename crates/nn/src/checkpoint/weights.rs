@@ -9,7 +9,9 @@ use std::{
 use rayon::prelude::*;
 
 use super::bytes::Bytes;
-use crate::{Error, Format, Result};
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::matrix::MatrixView;
 
 /// All tensors of a checkpoint, under their Hugging Face names.
 #[derive(Clone, Debug, Default)]
@@ -180,6 +182,11 @@ impl Tensor {
     pub fn row_bytes(&self, row: usize) -> &[u8] {
         let length = self.bytes_per_row();
         &self.bytes()[row * length..(row + 1) * length]
+    }
+
+    /// Returns the tensor as a matrix of [`Tensor::rows`] by [`Tensor::columns`].
+    pub fn view(&self) -> MatrixView<'_> {
+        MatrixView { format: self.format, rows: self.rows(), columns: self.columns(), bytes: self.bytes() }
     }
 
     /// Reads one row into `out`, which has as many values as the tensor has columns.

@@ -44,7 +44,7 @@ pub(super) struct Activations {
 impl Linear {
     /// `exact` matrices are multiplied as they are stored, with floats that nothing rounds.
     pub(super) fn new(Stored { weight, bias }: Stored, simd: Simd, exact: bool) -> Result<Self> {
-        let packed = if exact { None } else { Packed::new(&weight, simd)? };
+        let packed = if exact { None } else { Packed::new(weight.view(), simd)? };
         let weight = match packed {
             Some(packed) => {
                 weight.leave_memory();
@@ -81,7 +81,7 @@ pub(super) fn apply<const N: usize>(
         // Every element is written, so what a longer step left behind need not be cleared.
         out.resize(x.len() / layer.inputs() * layer.outputs(), 0.0);
         if let Weight::Mapped(weight) = &layer.weight {
-            kernels::linear(crew, x, weight, layer.bias.as_deref(), out);
+            kernels::linear(crew, x, weight.view(), layer.bias.as_deref(), out);
         }
     }
     for rounding in [Rounding::Int8, Rounding::Bf16] {

@@ -1,8 +1,8 @@
 //! An engine in this process, and its sessions.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -18,6 +18,7 @@ use super::work::Work;
 use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
+use crate::load;
 
 /// Tokens that the engine may be ahead of a reader.
 const READ_AHEAD: usize = 64;
@@ -65,45 +66,6 @@ impl LoadOptions {
     }
 }
 
-/// What the engine is doing.
-#[derive(Debug, Default)]
-pub struct Status {
-    /// Slots that hold a cache.
-    pub(super) slots: AtomicUsize,
-    /// Questions being answered.
-    pub(super) working: AtomicUsize,
-    /// Turns run so far.
-    pub(super) steps: AtomicUsize,
-    /// Tokens that were copied from a cache instead of run.
-    pub(super) reused: AtomicUsize,
-}
-
-impl Status {
-    /// Slots that hold a cache.
-    #[must_use]
-    pub fn slots(&self) -> usize {
-        self.slots.load(Ordering::SeqCst)
-    }
-
-    /// Questions being answered.
-    #[must_use]
-    pub fn working(&self) -> usize {
-        self.working.load(Ordering::SeqCst)
-    }
-
-    /// Turns run so far.
-    #[must_use]
-    pub fn steps(&self) -> usize {
-        self.steps.load(Ordering::SeqCst)
-    }
-
-    /// Tokens that were copied from a cache instead of run.
-    #[must_use]
-    pub fn reused(&self) -> usize {
-        self.reused.load(Ordering::SeqCst)
-    }
-}
-
 /// A checkpoint, loaded and run by a thread of its own.
 pub struct Local {
     card: Card,
@@ -111,7 +73,7 @@ pub struct Local {
     inbox: Sender<Message>,
     permits: Arc<Semaphore>,
     next_slot: AtomicU64,
-    status: Arc<Status>,
+    activity: Arc<Mutex<Activity>>,
 }
 
 impl Local {
@@ -120,7 +82,7 @@ impl Local {
     /// # Errors
     /// [`crate::Error`] names every tensor, key or limit at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
-        let executor = options.device.load(&checkpoint, options.dtype)?;
+        let executor = load::load(options.device, &checkpoint, options.dtype)?;
         let blueprint = executor.blueprint();
         let card = Card {
             name: options.name.clone(),
@@ -132,9 +94,9 @@ impl Local {
         };
         let text = checkpoint.into_text(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
-        let status = Arc::new(Status::default());
+        let activity = Arc::new(Mutex::new(Activity::default()));
         let caches = Caches::new(options.prefix_cache_tokens);
-        let scheduler = Scheduler::new(executor, card.clone(), caches, receiver, status.clone());
+        let scheduler = Scheduler::new(executor, card.clone(), caches, receiver, activity.clone());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|i| format!("wsd-engine-{i}"))
@@ -143,13 +105,7 @@ impl Local {
         // The loop lives on a thread of the pool, so that handing work to the others costs no hop.
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
-        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), status })
-    }
-
-    /// What the engine is doing.
-    #[must_use]
-    pub fn status(&self) -> &Arc<Status> {
-        &self.status
+        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
     }
 }
 
@@ -164,13 +120,7 @@ impl Engine for Local {
     }
 
     fn activity(&self) -> Activity {
-        let status = &self.status;
-        Activity {
-            slots: status.slots(),
-            working: status.working(),
-            steps: status.steps(),
-            reused_tokens: status.reused(),
-        }
+        *self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {

@@ -2,16 +2,14 @@
 //! one ragged batch.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
-use wsd_core::{Card, Error};
+use wsd_core::{Activity, Card, Error};
 
 use super::caches::{Caches, SHARED_TOKENS, common};
-use super::local::Status;
 use super::work::{Outcome, Work};
 use crate::executor::{Executor, Span};
 
@@ -33,10 +31,10 @@ pub(super) enum Message {
 
 /// The state of the device thread.
 pub(super) struct Scheduler {
-    executor: Box<dyn Executor + Sync>,
+    executor: Box<dyn Executor>,
     card: Card,
     inbox: Receiver<Message>,
-    status: Arc<Status>,
+    activity: Arc<Mutex<Activity>>,
     /// What is asked, in order of arrival.
     works: Vec<Work>,
     caches: Caches,
@@ -44,13 +42,13 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn new(
-        executor: Box<dyn Executor + Sync>,
+        executor: Box<dyn Executor>,
         card: Card,
         caches: Caches,
         inbox: Receiver<Message>,
-        status: Arc<Status>,
+        activity: Arc<Mutex<Activity>>,
     ) -> Self {
-        Self { executor, card, inbox, status, works: Vec::new(), caches }
+        Self { executor, card, inbox, activity, works: Vec::new(), caches }
     }
 
     /// Run until every session and the engine are gone.
@@ -58,9 +56,18 @@ impl Scheduler {
         while self.receive() {
             self.works.retain(|work| !work.is_abandoned());
             self.step();
-            self.status.working.store(self.works.len(), Ordering::SeqCst);
-            self.status.slots.store(self.caches.open(), Ordering::SeqCst);
+            self.report();
         }
+    }
+
+    /// Publishes the numbers of questions and caches.
+    fn report(&self) {
+        self.count(|activity| (activity.working, activity.slots) = (self.works.len(), self.caches.open()));
+    }
+
+    /// Changes the counters that [`wsd_core::Engine::activity`] reads.
+    fn count(&self, change: impl FnOnce(&mut Activity)) {
+        change(&mut self.activity.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Take in messages, waiting for one where there is nothing to run; `false` when no more can come.
@@ -85,8 +92,7 @@ impl Scheduler {
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return !self.works.is_empty(),
             }
-            self.status.working.store(self.works.len(), Ordering::SeqCst);
-            self.status.slots.store(self.caches.open(), Ordering::SeqCst);
+            self.report();
         }
     }
 
@@ -122,7 +128,7 @@ impl Scheduler {
             let waits = coming.unwrap_or(0) >= held + SHARED_TOKENS;
             if !waits && held >= SHARED_TOKENS {
                 let copied = self.caches.copy(&mut *self.executor, from, work.slot, &needed[..held]);
-                self.status.reused.fetch_add(copied, Ordering::SeqCst);
+                self.count(|activity| activity.reused_tokens += copied);
             }
             ready.push(!waits);
         }
@@ -171,7 +177,7 @@ impl Scheduler {
             .flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead)))
             .collect();
         let outcomes = self.executor.forward(&spans).and_then(|hidden| self.outcomes(&hidden, &owners));
-        self.status.steps.fetch_add(1, Ordering::SeqCst);
+        self.count(|activity| activity.steps += 1);
         for (i, span) in &plan {
             let work = &self.works[*i];
             self.caches.extend(work.slot, &work.tokens[span.clone()]);

@@ -6,7 +6,7 @@ use super::{Format, quantize_k};
 use crate::{Error, Result};
 
 pub(super) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>> {
-    let refuse = |reason: String| Error::Quantize { format, values: values.len(), reason };
+    let refuse = |reason: String| Error::Quantize { format: format.name(), values: values.len(), reason };
     let size = format
         .bytes_for(values.len())
         .ok_or_else(|| refuse(format!("a block has {} values", format.block_values())))?;

@@ -3,7 +3,7 @@
 use wsd_core::exp;
 
 use super::lanes::{Lanes, on_each_simd};
-use crate::arch::Activation;
+use crate::activation::Activation;
 
 on_each_simd! {
     /// `gated[i] = activation(gated[i]) * up[i]`.

@@ -11,8 +11,8 @@ use std::cell::RefCell;
 use self::source::{Bf16, F16, F32, Q8, Source, Widened};
 use super::lanes::{LANES, Lanes, on_each_simd, padded};
 use super::{Crew, WORK_PER_PIECE};
-use crate::checkpoint::Tensor;
 use crate::format::Format;
+use crate::matrix::MatrixView;
 
 /// Rows of a tile.
 const ROWS: usize = 4;
@@ -30,8 +30,8 @@ thread_local! {
 ///
 /// # Panics
 /// If lengths do not fit together.
-pub fn linear(crew: &Crew<'_>, x: &[f32], weight: &Tensor, bias: Option<&[f32]>, out: &mut [f32]) {
-    let (outputs, inputs) = (weight.rows(), weight.columns());
+pub fn linear(crew: &Crew<'_>, x: &[f32], weight: MatrixView<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
+    let (outputs, inputs) = (weight.rows, weight.columns);
     let tokens = x.len() / inputs;
     assert_eq!((x.len(), out.len()), (tokens * inputs, tokens * outputs), "shapes of a linear layer");
     assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
@@ -48,7 +48,7 @@ pub fn linear(crew: &Crew<'_>, x: &[f32], weight: &Tensor, bias: Option<&[f32]>,
 struct Product<'a> {
     x: &'a [f32],
     inputs: usize,
-    weight: &'a Tensor,
+    weight: MatrixView<'a>,
     bias: Option<&'a [f32]>,
     out: *mut f32,
     outputs: usize,
@@ -110,12 +110,12 @@ fn run_body<V: Lanes>(product: &Product<'_>, first: usize, end: usize, block: us
 fn direct<'a, V: Lanes, S: Source<'a>>(product: &'a Product<'_>, first: usize, end: usize) {
     let mut row = first;
     while row + ROWS <= end {
-        let rows = [row, row + 1, row + 2, row + 3].map(|row| S::new(product.weight.row_bytes(row)));
+        let rows = [row, row + 1, row + 2, row + 3].map(|row| S::new(product.weight.row(row)));
         all_tokens::<V, S, ROWS>(product, row, rows);
         row += ROWS;
     }
     for row in row..end {
-        all_tokens::<V, S, 1>(product, row, [S::new(product.weight.row_bytes(row))]);
+        all_tokens::<V, S, 1>(product, row, [S::new(product.weight.row(row))]);
     }
 }
 

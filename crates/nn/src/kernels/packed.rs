@@ -18,7 +18,7 @@ use super::ints::Ints;
 use super::lanes::{LANES, on_each_simd};
 use super::rounded::{Bf16, GROUP, Int8, Panels, Rounding, panel};
 use super::{Crew, Simd, WORK_PER_PIECE};
-use crate::checkpoint::Tensor;
+use crate::matrix::MatrixView;
 
 /// Bytes from which large pages pay.
 const LARGE: usize = 4 << 20;
@@ -56,8 +56,8 @@ impl Packed {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn new(weight: &Tensor, simd: Simd) -> std::io::Result<Option<Self>> {
-        let (outputs, inputs) = (weight.rows(), weight.columns());
+    pub fn new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
+        let (outputs, inputs) = (weight.rows, weight.columns);
         let Some(layout) = Layout::of(weight.format, simd).filter(|layout| layout.fits(inputs)) else {
             return Ok(None);
         };
@@ -65,7 +65,7 @@ impl Packed {
         let mut bytes = memory(outputs.div_ceil(LANES) * tile_bytes)?;
         bytes.par_chunks_exact_mut(tile_bytes).enumerate().for_each(|(tile, bytes)| {
             for (lane, row) in (tile * LANES..outputs).take(LANES).enumerate() {
-                layout.pack(weight.row_bytes(row), lane, bytes);
+                layout.pack(weight.row(row), lane, bytes);
             }
         });
         Ok(Some(Self { layout, outputs, inputs, tile_bytes, bytes }))

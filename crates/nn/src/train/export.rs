@@ -5,8 +5,8 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Map, Value, json};
+use wsd_core::files::write_folder;
 
-use super::files::write_folder;
 use super::layout::Layout;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -71,7 +71,7 @@ fn write<'a>(
     });
     let views = views.collect::<Result<Vec<_>>>()?;
     let (_, dtype_name) = dtype(format)?;
-    write_folder(to, |folder| {
+    write_folder(to, |folder| -> Result<()> {
         let about = [("format".to_owned(), "pt".to_owned())].into();
         let (weights, settings) = (folder.join("model.safetensors"), folder.join("config.json"));
         safetensors::serialize_to_file(views, Some(about), &weights).map_err(fault)?;

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use wsd_core::files::write_whole;
 
-use super::files::write_whole;
 use super::model::Graded;
 use crate::error::Result;
 

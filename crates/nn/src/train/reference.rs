@@ -4,9 +4,9 @@ use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use wsd_core::files::write_whole;
 
 use super::Task;
-use super::files::write_whole;
 use super::model::{Example, Graded, Measure, Trainee};
 use super::objective::sums;
 use crate::error::{Error, Result};
@@ -69,7 +69,7 @@ fn compute(trainee: &mut dyn Trainee, weights: &[f32], examples: &[&Example], ba
 fn write(path: &Path, computed: &[f64]) -> Result<()> {
     let fault = |error: safetensors::SafeTensorError| damaged(path, &error.to_string());
     let view = TensorView::new(Dtype::F64, vec![computed.len()], bytemuck::cast_slice(computed)).map_err(fault)?;
-    write_whole(path, &safetensors::serialize([("logps", view)], None).map_err(fault)?)
+    Ok(write_whole(path, &safetensors::serialize([("logps", view)], None).map_err(fault)?)?)
 }
 
 fn read(path: &Path, bytes: &[u8], texts: usize) -> Result<Vec<f64>> {

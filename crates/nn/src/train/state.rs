@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use wsd_core::files::write_folder;
 
-use super::files::write_folder;
 use super::optimizer::Learner;
 use crate::error::{Error, Result};
 
@@ -62,7 +62,7 @@ impl State {
     /// # Errors
     /// Those of the file system; the checkpoints before it are then as they were.
     pub fn save(&self, run: &Path, keep: usize) -> Result<()> {
-        write_folder(&run.join(format!("{PREFIX}{}", self.step)), |folder| {
+        write_folder(&run.join(format!("{PREFIX}{}", self.step)), |folder| -> Result<()> {
             let Learner { weights, means, squares, .. } = &self.learner;
             let tensors = [("weights", weights), ("means", means), ("squares", squares)].map(|(name, values)| {
                 let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));

@@ -9,8 +9,8 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer, TokenizerBuilder,
 };
+use wsd_core::files::write_folder;
 
-use super::files::write_folder;
 use crate::error::{Error, Result};
 
 /// What a tokenizer is to be.
@@ -63,7 +63,7 @@ pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &P
     });
     let config = config.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     let config: serde_json::Map<_, _> = config.map(|(key, value)| (key.clone(), value.clone())).collect();
-    write_folder(folder, |folder| {
+    write_folder(folder, |folder| -> Result<()> {
         fs_err::write(folder.join("tokenizer.json"), json)?;
         Ok(fs_err::write(
             folder.join("tokenizer_config.json"),

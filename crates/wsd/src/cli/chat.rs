@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{ConfigError, Partial, Settings};
 use wsd::models;
+use wsd_core::files::write_whole;
 use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Rule, Seat, Strategy};
-use wsd_nn::train::write_whole;
 
 use super::answer::{stream, summary};
 use super::output::{FAINT, Output, note};

@@ -12,6 +12,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use wsd_core::files;
 
 use super::error::HubError;
 use super::name::check_inside;
@@ -96,14 +97,10 @@ impl RepoCache {
     }
 }
 
-/// Writes a file under another name and renames it, so that nobody sees half of it.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), HubError> {
-    let folder = path.parent().expect("invariant: every path here lies below the cache folder");
-    fs::create_dir_all(folder)?;
-    let temporary = folder.join(format!(".{}.{:?}.tmp", std::process::id(), std::thread::current().id()));
-    let _ = fs::remove_file(&temporary);
-    write(&temporary)?;
-    Ok(fs::rename(&temporary, path)?)
+/// Replaces a file below the cache folder, and creates the folders above it.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), HubError> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    Ok(files::replace(path, make)?)
 }
 
 #[cfg(unix)]

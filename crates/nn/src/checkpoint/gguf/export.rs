@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use wsd_core::files::write_whole_with;
+
 use super::architecture::Architecture;
 use super::vocabulary_entries::vocabulary_entries;
 use super::writer::{Announced, Entry, write};
 use crate::arch::{self, Blueprint, RopePlan, Scaling};
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::train::write_whole_with;
 use crate::{Error, Format, Result};
 
 /// `general.file_type` of each format that is written.
@@ -33,7 +34,7 @@ impl Checkpoint {
         metadata.extend(vocabulary_entries(self, export.plan.vocab)?);
         let planned = export.tensors(format);
         let announced: Vec<_> = planned.iter().map(|(announced, _)| announced.clone()).collect();
-        write_whole_with(to, |file| {
+        write_whole_with(to, |file| -> Result<()> {
             let mut out = std::io::BufWriter::new(file);
             write(&mut out, &metadata, &announced, |number| {
                 let (announced, source) = &planned[number];

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::super::linear;
 use super::super::linear::testing::{matrix, noise};
 use super::*;
+use crate::checkpoint::Tensor;
 use crate::format::Format;
 
 /// The formats that are packed.
@@ -28,7 +29,7 @@ fn product(simd: Simd, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Opti
 
 fn product_by(crew: &Crew<'_>, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Option<Vec<f32>> {
     let simd = crew.simd();
-    let packed = Packed::new(weight, simd).unwrap()?;
+    let packed = Packed::new(weight.view(), simd).unwrap()?;
     let mut out = vec![f32::NAN; x.len() / weight.columns() * weight.rows()];
     let (mut int8, mut halves) = (Panels::<Int8>::default(), Panels::<Bf16>::default());
     let rounded = match packed.rounding() {
@@ -57,7 +58,7 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
     for simd in Simd::all() {
         let Some(batched) = product(simd, &x, &weight, bias) else { continue };
         let mut expected = vec![0.0; batched.len()];
-        linear(&Crew::alone(simd), &rounded, &weight, bias, &mut expected);
+        linear(&Crew::alone(simd), &rounded, weight.view(), bias, &mut expected);
         for (index, (value, expected)) in batched.iter().zip(&expected).enumerate() {
             let error = f64::from(value - expected).abs();
             assert!(error <= 2e-6 * (sizes[index] + 1.0), "{format} {simd:?} {rows}x{columns}: {value}, {expected}");
@@ -179,7 +180,7 @@ fn matrices_that_share_their_input_are_multiplied_in_one_go() {
     let simd = Simd::detect();
     let x = noise(3 * 64, 9);
     let weights = [17, 200, 4].map(|rows| matrix(Format::Q8_0, rows, 64, rows as u64));
-    let packed = weights.each_ref().map(|weight| Packed::new(weight, simd).unwrap().unwrap());
+    let packed = weights.each_ref().map(|weight| Packed::new(weight.view(), simd).unwrap().unwrap());
     let mut outs = weights.each_ref().map(|weight| vec![f32::NAN; 3 * weight.rows()]);
     let crew = Crew::alone(simd);
     let mut int8 = Panels::<Int8>::default();

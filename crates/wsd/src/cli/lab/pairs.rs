@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use wsd::lab::world::{Item, Pair, World, deduplicated};
-use wsd_nn::train::write_whole;
+use wsd_core::files::write_whole;
 
 use super::super::{Ending, GlobalArgs, note};
 

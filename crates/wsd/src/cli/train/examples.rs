@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use wsd_core::files::write_whole;
 use wsd_lab::data::{Lesson, read_lessons};
-use wsd_nn::train::{Encoder, Example, Learns, Objective, Sequence, wrapped, write_whole};
+use wsd_nn::train::{Encoder, Example, Learns, Objective, Sequence, wrapped};
 
 use super::super::output::note;
 use super::run_file::DataTable;

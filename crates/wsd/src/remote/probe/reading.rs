@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use wsd_core::{ChatTemplate, Specials, Template, TextCodec, Token};
+use wsd_core::{BosTokens, ChatTemplate, Specials, Template, TextCodec, Token};
 use wsd_nn::{Checkpoint, TemplateChoice};
 
 use super::{Failed, Greeting, PLAIN, Probe};
@@ -112,7 +112,8 @@ impl Probe<'_> {
         let (end_tokens, chat_bos) = (one(&specials.eos).into_iter().collect(), one(&specials.bos).or(bos));
         let template = self.server_template(greeting, specials);
         let template = template.map_err(|error| self.fault(phase, error.to_string()))?;
-        let text = TextCodec::new(&greeting.model, Arc::new(tokenizer), template, chat_bos, bos);
+        let bos = BosTokens { chat: chat_bos, raw: bos };
+        let text = TextCodec::new(&greeting.model, Arc::new(tokenizer), template, bos);
         let about = "the server's own tokenizer, asked for every text: a local one (--base-tokenizer, --draft-tokenizer) is faster".into();
         Ok(Reading { text, end_tokens, vocab: None, max_len: None, about })
     }

@@ -1,0 +1,42 @@
+//! Loading a checkpoint onto a device.
+
+use crate::checkpoint::Checkpoint;
+use crate::cpu::{Cpu, CpuOptions};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::format::Format;
+#[cfg(feature = "candle")]
+use crate::tensors::Tensors;
+
+/// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`.
+pub(crate) fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Box<dyn Executor>> {
+    #[cfg(feature = "candle")]
+    if let Some(opened) = open(device)? {
+        return Ok(Box::new(Tensors::load(checkpoint, &opened, dtype)?));
+    }
+    if let Some(feature) = device.missing_feature() {
+        return Err(Error::DeviceNotBuilt { device: device.to_string(), feature });
+    }
+    Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, ..CpuOptions::default() })?))
+}
+
+/// Opens a device for candle. Returns `None` for devices that this crate's CPU kernels serve, and for those that this
+/// program was built without.
+#[cfg(feature = "candle")]
+fn open(device: Device) -> Result<Option<candle_core::Device>> {
+    let opened = match device {
+        Device::Auto => {
+            let gpus = [Device::Cuda(0), Device::Metal];
+            return Ok(gpus.into_iter().find_map(|device| open(device).ok().flatten()));
+        }
+        Device::Cpu => return Ok(None),
+        _ if device.missing_feature().is_some() => return Ok(None),
+        Device::Candle => Ok(candle_core::Device::Cpu),
+        Device::Cuda(number) => candle_core::Device::new_cuda(number),
+        Device::Metal => candle_core::Device::new_metal(0),
+    };
+    let missing =
+        |error: candle_core::Error| Error::DeviceMissing { device: device.to_string(), reason: error.to_string() };
+    opened.map(Some).map_err(missing)
+}
