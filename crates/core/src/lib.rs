@@ -14,6 +14,7 @@ mod guard;
 mod handover;
 mod sampling;
 pub mod scripted;
+mod splitmix;
 mod stops;
 mod strategies;
 mod strategy;
@@ -28,6 +29,7 @@ pub use exp::exp;
 pub use guard::{guard, is_guarded};
 pub use handover::{Rule, Window, WindowState};
 pub use sampling::{Sampling, likeliest, log_softmax, logprob, pick};
+pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategy::{Job, Models, OnDraftEnd, Options, RECIPES, Recipe, Strategy, run};
 pub use text::{

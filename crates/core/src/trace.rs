@@ -30,7 +30,7 @@ impl TokenRecord {
     #[must_use]
     pub fn new(sampled: Sampled, by: Role) -> Self {
         let Sampled { token, logprob, top } = sampled;
-        Self { logprob: Some(logprob).filter(|logprob| !logprob.is_nan()), top, ..Self::unscored(token, by) }
+        Self { logprob, top, ..Self::unscored(token, by) }
     }
 
     /// A token that nothing is known of but its author.
