@@ -1,8 +1,9 @@
 //! A server that answers without computing, to measure the overhead of a gateway in front of it:
 //! `cargo run --release -p wsd --example stand_in -- 9000 0`.
 //!
-//! It speaks vLLM's dialect, has the tokenizer of `models/base` and always writes the same answer. The
-//! arguments are its port and the pause before each token in milliseconds. See `scripts/gateway.sh`.
+//! It speaks vLLM's dialect, has the tokenizer of `models/base` and always writes the same answer.
+//! The arguments are its port and the pause before each token in milliseconds. See
+//! `scripts/gateway.sh`.
 
 #![allow(clippy::unwrap_used, reason = "a tool for measuring fails by panicking")]
 
@@ -20,7 +21,8 @@ use stand_in::{Kind, StandIn};
 use wsd_core::{Caps, Card, Cost, Engine, Generation, Result, Row, Sampled, Session, Step, Stop, TextCodec, Token};
 use wsd_nn::{Checkpoint, TemplateChoice};
 
-/// A model that computes nothing: it repeats one text, with a high probability from its 13th token on.
+/// A model that computes nothing: it repeats one text, with a high probability from its 13th token
+/// on.
 struct Instant {
     card: Card,
     codec: TextCodec,

@@ -1,8 +1,9 @@
-//! Models on other machines, behind vLLM, SGLang, llama-server or any service with OpenAI's protocol.
+//! Models on other machines, behind vLLM, SGLang, llama-server or any service with OpenAI's
+//! protocol.
 //!
 //! A remote session is a token list that is sent whole with each request; the server's prefix cache
-//! makes that cheap. So an edit costs nothing here either, and a request can be repeated, to the same
-//! server or to a replica, with the same token ids.
+//! makes that cheap. So an edit costs nothing here either, and a request can be repeated, to the
+//! same server or to a replica, with the same token ids.
 //!
 //! [`open`] probes the servers with real requests and refuses one that cannot do what it must.
 

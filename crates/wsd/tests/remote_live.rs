@@ -1,5 +1,5 @@
-//! Remote engines against real servers. `scripts/live_vllm.sh` and `scripts/live_llama_server.sh` run
-//! these tests: they set the addresses of the servers, and `WSD_LIVE_MODELS` to a folder with
+//! Remote engines against real servers. `scripts/live_vllm.sh` and `scripts/live_llama_server.sh`
+//! run these tests: they set the addresses of the servers, and `WSD_LIVE_MODELS` to a folder with
 //! `tiny_base`, `tiny_draft` and `hf_reference.json`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -140,8 +140,8 @@ fn reference(models: &Path) -> Value {
     serde_json::from_str(&fs_err::read_to_string(models.join("hf_reference.json")).unwrap()).unwrap()
 }
 
-/// The largest difference from transformers' scores from position `from` on, and the number of greedy
-/// tokens, which must be equal.
+/// The largest difference from transformers' scores from position `from` on, and the number of
+/// greedy tokens, which must be equal.
 async fn against_transformers(models: &Models, reference: &Value, name: &str, from: usize) -> (f64, usize) {
     let ids: Vec<Token> = serde_json::from_value(reference[name]["ids"].clone()).unwrap();
     let want: Vec<Option<f64>> = serde_json::from_value(reference[name]["logprobs"].clone()).unwrap();

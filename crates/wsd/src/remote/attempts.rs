@@ -115,8 +115,8 @@ impl Drop for Attempts {
     }
 }
 
-/// Exponential back-off with jitter: half the doubled pause plus a random part of the other half, so
-/// that clients that failed together do not come back together.
+/// Exponential back-off with jitter: half the doubled pause plus a random part of the other half,
+/// so that clients that failed together do not come back together.
 fn backoff(failures: u32) -> Duration {
     let whole = FIRST_BACKOFF.saturating_mul(1 << (failures - 1).min(8)).min(LONGEST_BACKOFF);
     let random = RandomState::new().hash_one(failures) >> 11;

@@ -28,7 +28,8 @@ pub(super) enum Scoring {
     Prompt,
     /// One call scores named positions, and may read the prefix cache.
     Rows,
-    /// Teacher forcing: one call per token returns the top-k at its position, where it is looked up.
+    /// Teacher forcing: one call per token returns the top-k at its position, where it is looked
+    /// up.
     Forced {
         /// The k of top-k.
         width: usize,
@@ -97,7 +98,8 @@ pub(super) struct Facts {
     pub(super) owner: Option<&'static str>,
     /// Path of a description of the model and its template, where it has one.
     pub(super) properties_path: Option<&'static str>,
-    /// It serves one model, and may list it under another name than the user's (the path of a file).
+    /// It serves one model, and may list it under another name than the user's (the path of a
+    /// file).
     pub(super) serves_one_model: bool,
     /// It exits at a token id outside its vocabulary, so the vocabulary's size must be known.
     pub(super) exits_at_unknown_ids: bool,
@@ -135,7 +137,8 @@ pub(super) trait Dialect: Debug + Send + Sync {
     fn detokenize(&self, model: &str, tokens: &[Token]) -> Option<Post>;
 }
 
-/// Reads a log-probability of `subject`. Values up to 1e-3 above 0 are rounding errors of f32 and become 0.
+/// Reads a log-probability of `subject`. Values up to 1e-3 above 0 are rounding errors of f32 and
+/// become 0.
 pub(super) fn logprob(value: &Value, subject: &str) -> Result<f64, Misread> {
     match value.as_f64() {
         Some(logprob) if logprob <= 1e-3 => Ok(logprob.min(0.0)),

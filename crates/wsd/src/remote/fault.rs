@@ -49,8 +49,8 @@ impl Fault {
         }
     }
 
-    /// True where another attempt on the same server may succeed. After a timeout it would only wait
-    /// again.
+    /// True where another attempt on the same server may succeed. After a timeout it would only
+    /// wait again.
     pub(super) fn is_worth_waiting_for(&self) -> bool {
         self.is_transient() && !matches!(self, Self::Late { .. })
     }
@@ -85,7 +85,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The message in an error object: `{"error": {"message"}}`, `{"error": "..."}`, `{"message"}` or `{"detail"}`.
+/// The message in an error object: `{"error": {"message"}}`, `{"error": "..."}`, `{"message"}` or
+/// `{"detail"}`.
 pub(super) fn message(value: &Value) -> Option<String> {
     let error = value.get("error").filter(|error| !error.is_null());
     let detail = value.get("detail").map(|detail| detail.as_str().map_or_else(|| detail.to_string(), str::to_owned));

@@ -14,7 +14,8 @@ pub struct RemoteOptions {
     pub role: Role,
     /// Its servers: replicas of one model.
     pub addresses: Vec<Address>,
-    /// The tokenizer: a folder, or a name in the hub's cache. `None` looks under the model's own name.
+    /// The tokenizer: a folder, or a name in the hub's cache. `None` looks under the model's own
+    /// name.
     pub tokenizer: Option<String>,
     /// The hub's cache.
     pub hub: HubOptions,

@@ -97,7 +97,7 @@ struct ServerInfo {
     source: Option<String>,
     max_len: Option<usize>,
     vocab: Option<usize>,
-    /// The reply of [`Facts::properties_path`]; null where there is none.
+    /// The reply of [`Facts::properties_path`]; null where the engine has no such path.
     properties: Value,
 }
 

@@ -39,8 +39,8 @@ impl Replicas {
         self.pin_best(None)
     }
 
-    /// Moves a session away from a server that failed. Returns the index of the new one, which is the
-    /// same again where there is no other.
+    /// Moves a session away from a server that failed. Returns the index of the new one, which is
+    /// the same again where there is no other.
     pub(super) fn fail_over(&self, from: usize) -> usize {
         let until = self.started.elapsed() + COOL_DOWN;
         self.all[from].avoided_until.store(until.as_millis() as u64, Ordering::Relaxed);

@@ -249,8 +249,8 @@ impl Generating<'_> {
         self.ready.extend(tokens);
         match stop {
             Some(Stop::End) => self.stop = Some(Stop::End),
-            // A request that filled its limit is followed by another. One that brought no token means
-            // that the server's context is full.
+            // A request that filled its limit is followed by another. One that brought no token
+            // means that the server's context is full.
             Some(Stop::Length) if seen == 0 => self.stop = Some(Stop::Length),
             Some(Stop::Length) => self.request = None,
             None => {}
@@ -259,9 +259,9 @@ impl Generating<'_> {
     }
 }
 
-/// Sampling settings for a request that starts at `position` of the list. A server restarts its random
-/// numbers with each request, so each position gets a seed of its own: one round of multiply and xor
-/// of the user's seed and the position, with the constants of `SplitMix64`.
+/// Sampling settings for a request that starts at `position` of the list. A server restarts its
+/// random numbers with each request, so each position gets a seed of its own: one round of multiply
+/// and xor of the user's seed and the position, with the constants of `SplitMix64`.
 fn at_position(sampling: Sampling, position: usize) -> Sampling {
     let mixed =
         (sampling.seed ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -16,7 +16,7 @@ pub(super) struct Shared {
     /// The model's name on the servers.
     pub(super) model: String,
     pub(super) dialect: &'static dyn Dialect,
-    /// The proven method of scoring; `None` where there is none.
+    /// The proven method of scoring; `None` where no method works.
     pub(super) scoring: Option<Scoring>,
     pub(super) http: Http,
     pub(super) limits: TimeLimits,

@@ -1,5 +1,5 @@
-//! The server's own tokenizer, for models without tokenizer files on this machine: one short request
-//! for each text to encode and each token list to decode.
+//! The server's own tokenizer, for models without tokenizer files on this machine: one short
+//! request for each text to encode and each token list to decode.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,8 +78,8 @@ impl ServerTokenizer {
             }
             serde_json::from_slice(&body).map_err(|error| format!("its reply is not JSON ({error})"))
         };
-        // The trait is not async, so the call blocks; `block_in_place` moves this thread's other tasks
-        // elsewhere meanwhile, which only a multi-thread runtime can.
+        // The trait is not async, so the call blocks; `block_in_place` moves this thread's other
+        // tasks elsewhere meanwhile, which only a multi-thread runtime can.
         let can_move = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
         let reply = if can_move { tokio::task::block_in_place(call) } else { call() };
         reply.map_err(|why| self.fault(why))

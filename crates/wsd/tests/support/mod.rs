@@ -133,7 +133,8 @@ impl Server {
         address
     }
 
-    /// Listens until the returned function is called, whose handle finishes when the server has ended.
+    /// Listens until the returned function is called, whose handle finishes when the server has
+    /// ended.
     pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! A fake server of a remote engine: it speaks one of their dialects, computes with an engine given to
-//! it, and fails on demand.
+//! A fake server of a remote engine: it speaks one of their dialects, computes with an engine given
+//! to it, and fails on demand.
 
 #![allow(dead_code, reason = "each test, and the example, uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a fake server fails by panicking")]
@@ -599,8 +599,8 @@ async fn write(engine: &dyn Engine, request: &Continuation, pause: Duration) -> 
     }
 }
 
-/// llama-server's `/completion`: with a logit bias it returns the top-k of the next token, otherwise a
-/// continuation.
+/// llama-server's `/completion`: with a logit bias it returns the top-k of the next token,
+/// otherwise a continuation.
 async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value {
     let request = Continuation::of(Kind::LlamaServer, body);
     let named = |(id, p): &(Token, f64)| json!({"id": id, "token": "x", "bytes": [120], "logprob": p});

@@ -133,7 +133,7 @@ impl Subject {
         drop(checkpoint);
         if shape.is_some() {
             // The random weights were made in memory: what matters is what stays.
-            process::forget_peak();
+            process::reset_peak();
         }
         Ok(Self { cpu, format: dtype.unwrap_or(stored).to_string(), load_seconds, weight_bytes, step_bytes })
     }
@@ -190,7 +190,8 @@ impl Question {
 /// Everything measured.
 fn report(bench: &EngineBench) -> Result<Value> {
     let mut subject = Subject::load(bench)?;
-    // What a first token takes beside the weights; later figures have keys and values of many positions in memory.
+    // What a first token takes beside the weights; later figures have keys and values of many
+    // positions in memory.
     subject.ask(Question::Decode { context: 1 }, 1)?;
     let loaded = process::peak_bytes();
     let questions = Question::all(&bench.context);

@@ -1,4 +1,5 @@
-//! `wsd bench wsd`: a pair of models answering by WSD, by the base alone, and by the paper's three passes.
+//! `wsd bench wsd`: a pair of models answering by WSD, by the base alone, and by the paper's three
+//! passes.
 
 mod models;
 mod passes;
@@ -136,7 +137,8 @@ impl Subject {
         Ok(Self { models, options: settings.options, jobs })
     }
 
-    /// The same, each job with as many tokens as the shorter of two answers has. It warms everything up, too.
+    /// The same, each job with as many tokens as the shorter of two answers has. It warms
+    /// everything up, too.
     async fn with_equal_lengths(mut self) -> Result<Self> {
         for index in 0..self.jobs.len() {
             let mut shortest = self.jobs[index].max_tokens;

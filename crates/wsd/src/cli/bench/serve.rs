@@ -1,4 +1,5 @@
-//! `wsd bench serve`: how fast a running server answers, how evenly, and what it adds to the library.
+//! `wsd bench serve`: how fast a running server answers, how evenly, and what it adds to the
+//! library.
 
 mod client;
 mod library;

@@ -11,7 +11,8 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Lines of cells in columns as wide as their widest cell: the first to the left, the others to the right.
+/// Lines of cells in columns as wide as their widest cell: the first to the left, the others to the
+/// right.
 pub(super) fn aligned<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> String {
     let lines: Vec<_> = lines.into_iter().collect();
     let width = |column: usize| lines.iter().map(|line: &[String; N]| line[column].chars().count()).max().unwrap_or(0);

@@ -215,8 +215,8 @@ fn scored(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Op
     }
 }
 
-/// Reads the scores of a score request and compares them with transformers. `Some(false)` means that
-/// the dialect finds no scores in the reply.
+/// Reads the scores of a score request and compares them with transformers. `Some(false)` means
+/// that the dialect finds no scores in the reply.
 fn score(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Option<bool> {
     let Scored { list, from, top, scoring } = scored(dialect, capture, reference)?;
     let request = ScoreRequest { model: capture.model(), list: &list, from, top, scoring };

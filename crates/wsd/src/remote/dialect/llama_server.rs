@@ -1,13 +1,13 @@
 //! llama-server, of llama.cpp: the native `/completion`.
 //!
-//! It returns no scores of a prompt. If the user allows it, a base is scored by teacher forcing: one
-//! request per token returns the top-k under the plain softmax, and the given token is looked up
-//! there. If it is missing, k grows, up to the whole vocabulary. So the score is the server's own, to
-//! the last digit that it prints.
+//! It returns no scores of a prompt. If the user allows it, a base is scored by teacher forcing:
+//! one request per token returns the top-k under the plain softmax, and the given token is looked
+//! up there. If it is missing, k grows, up to the whole vocabulary. So the score is the server's
+//! own, to the last digit that it prints.
 //!
 //! Streams lose the ids of tokens that are half a character and the scores of sampled ones, so a
-//! continuation is a series of short whole replies; the prompt cache makes each one resume where the
-//! last one ended.
+//! continuation is a series of short whole replies; the prompt cache makes each one resume where
+//! the last one ended.
 
 use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};

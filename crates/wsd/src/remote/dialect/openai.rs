@@ -1,8 +1,8 @@
 //! Any other service with OpenAI's `/v1/completions`.
 //!
-//! A draft needs only to continue a prompt. A base needs `echo` with `logprobs`, which many services
-//! accept and ignore, so every reply is checked for the echo. Where a service names no token ids, its
-//! text is encoded here.
+//! A draft needs only to continue a prompt. A base needs `echo` with `logprobs`, which many
+//! services accept and ignore, so every reply is checked for the echo. Where a service names no
+//! token ids, its text is encoded here.
 
 use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
@@ -74,7 +74,8 @@ impl Dialect for OpenAi {
             "model": request.model, "prompt": request.list, "max_tokens": request.max_tokens, "temperature": sampling.temperature,
             "top_p": sampling.top_p, "seed": seed(sampling),
         });
-        // Services refuse unknown fields: those outside OpenAI's own list are sent only where they have an effect.
+        // Services refuse unknown fields: those outside OpenAI's own list are sent only where they
+        // have an effect.
         if sampling.top_k > 0 {
             body["top_k"] = json!(sampling.top_k);
         }

@@ -1,8 +1,9 @@
-//! SGLang: its own `/generate`, which scores from a position on and reads the prefix cache up to it.
+//! SGLang: its own `/generate`, which scores from a position on and reads the prefix cache up to
+//! it.
 //!
 //! Some versions of the server exit at a token id outside the vocabulary, so ids are checked before
-//! they are sent. Streams are cumulative: each event repeats the answer so far, unless the server was
-//! started with incremental streaming.
+//! they are sent. Streams are cumulative: each event repeats the answer so far, unless the server
+//! was started with incremental streaming.
 
 use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};

@@ -2,11 +2,11 @@
 //!
 //! A prompt's scores come from `prompt_logprobs: 0`. Such a request computes the prompt from its
 //! start and leaves it in the prefix cache, where the continuation finds it. On a GPU,
-//! `/inference/v1/generate` can score named rows and read the cache; it is used only where the probe
-//! has shown that it returns the same scores.
+//! `/inference/v1/generate` can score named rows and read the cache; it is used only where the
+//! probe has shown that it returns the same scores.
 //!
-//! `skip_reading_prefix_cache: false` together with `prompt_logprobs` returns uninitialized memory or
-//! makes the server exit, so no request has both.
+//! `skip_reading_prefix_cache: false` together with `prompt_logprobs` returns uninitialized memory
+//! or makes the server exit, so no request has both.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -42,7 +42,8 @@ pub(super) struct FoundCodec {
 }
 
 impl Probe<'_> {
-    /// Finds the codec: files on this machine, compared with the server's tokenizer, or the server's own.
+    /// Finds the codec: files on this machine, compared with the server's tokenizer, or the
+    /// server's own.
     pub(super) async fn codec(&self, server: &ServerInfo) -> Result<FoundCodec, Failed> {
         match self.local_codec(server)? {
             Some(found) => {
@@ -129,8 +130,8 @@ impl Probe<'_> {
         ChatTemplate::parse(name, source, specials).map(|template| Some(Template::Jinja(Box::new(template))))
     }
 
-    /// Checks that both tokenizers return the same ids; otherwise the server would score another text
-    /// than the one written. Returns the result in words for the user.
+    /// Checks that both tokenizers return the same ids; otherwise the server would score another
+    /// text than the one written. Returns the result in words for the user.
     async fn compare_tokenizers(&self, server: &ServerInfo, codec: &TextCodec) -> Result<String, Failed> {
         let phase = "comparing its tokenizer with the local one";
         for sample in COMPARED {

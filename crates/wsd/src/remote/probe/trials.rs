@@ -125,8 +125,8 @@ impl Probe<'_> {
         }
     }
 
-    /// Scores a list twice, with an empty and with a filled cache, and compares the last scores with
-    /// the known ones.
+    /// Scores a list twice, with an empty and with a filled cache, and compares the last scores
+    /// with the known ones.
     async fn prove(
         &self,
         server: &ServerInfo,

@@ -71,7 +71,8 @@ impl Server {
         text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total ")?.parse().ok())
     }
 
-    /// Send a request on the connection, or on a new one where there is none or it has been closed meanwhile.
+    /// Send a request on the connection, or on a new one where there is none or it has been closed
+    /// meanwhile.
     async fn send(
         &self,
         connection: &mut Option<Connection>,

@@ -120,7 +120,8 @@ async fn on_time(target: &Target, rate: f64, requests: usize) -> Result<Vec<Samp
     asks.try_collect().await
 }
 
-/// The time between two random moments, exponentially distributed with mean 1: the same in every run.
+/// The time between two random moments, exponentially distributed with mean 1: the same in every
+/// run.
 fn gap(index: u64) -> f64 {
     // SplitMix64 (Steele, Lea, Flood 2014).
     let mut bits = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
