@@ -97,9 +97,9 @@ pub struct Generation {
 pub struct Sampled {
     /// The token, in the engine's vocabulary.
     pub token: Token,
-    /// Its natural log-probability under the plain softmax, whatever it was sampled with; NaN where an engine does not tell
-    /// that of a token it sampled.
-    pub logprob: f64,
+    /// Natural log-probability under the plain softmax, whatever the sampling settings. `None` where
+    /// an engine does not report it for a token it sampled; always present for a scored token.
+    pub logprob: Option<f64>,
     /// The likeliest tokens at its position, likeliest first, as many as were asked for.
     pub top: Vec<(Token, f64)>,
 }
@@ -226,7 +226,7 @@ pub trait Session: Send {
         let rows = if top > 0 { self.logits(from).await? } else { Vec::new() };
         let tops = rows.iter().map(|row| likeliest(row, top).unwrap_or_default()).chain(std::iter::repeat(Vec::new()));
         let scored = self.tokens().iter().skip(from).zip(logprobs).zip(tops);
-        Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob, top }).collect())
+        Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob: Some(logprob), top }).collect())
     }
 
     /// What [`Session::generate`] would write first at each position `from..=len`, given the list before that position: a token

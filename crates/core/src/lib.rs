@@ -22,6 +22,7 @@ pub mod scripted;
 mod seat;
 mod settings;
 mod speculation;
+mod splitmix;
 mod steps;
 mod stops;
 mod strategies;
@@ -45,6 +46,7 @@ pub use sampling::{
 };
 pub use seat::{Author, Seat};
 pub use settings::{FromValue, Kind, Setting, Value, Values};
+pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
     CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, SPECULATE, STRATEGY, strategy_settings,

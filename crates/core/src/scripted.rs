@@ -29,7 +29,7 @@ use futures::stream::{self, BoxStream};
 
 use crate::{
     Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop,
-    Template, TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick,
+    Template, TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick, splitmix64,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -135,8 +135,8 @@ impl Scripted {
     pub fn random(name: &str, pieces: Arc<Pieces>, seed: u64) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
         Self::new(name, pieces, move |tokens| {
-            let last = tokens.iter().rev().take(2).fold(seed, |hash, &token| mix(hash ^ u64::from(token)));
-            let logit = |id: usize| (mix(last ^ mix(id as u64)) >> 40) as f32 / (1 << 24) as f32 * 12.0;
+            let last = tokens.iter().rev().take(2).fold(seed, |hash, &token| splitmix64(hash ^ u64::from(token)));
+            let logit = |id: usize| (splitmix64(last ^ splitmix64(id as u64)) >> 40) as f32 / (1 << 24) as f32 * 12.0;
             (0..vocab).map(|id| if id < 2 { f32::NEG_INFINITY } else { logit(id) }).collect()
         })
     }
@@ -181,14 +181,6 @@ impl Scripted {
     pub fn steps(&self) -> usize {
         self.counters.steps.load(Ordering::SeqCst)
     }
-}
-
-/// A step of `SplitMix64`.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 #[async_trait]

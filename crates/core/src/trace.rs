@@ -31,7 +31,7 @@ impl TokenRecord {
     #[must_use]
     pub fn new(sampled: Sampled, by: impl Into<Author>) -> Self {
         let Sampled { token, logprob, top } = sampled;
-        Self { logprob: Some(logprob).filter(|logprob| !logprob.is_nan()), top, ..Self::unscored(token, by) }
+        Self { logprob, top, ..Self::unscored(token, by) }
     }
 
     /// A token of which only the author is known.

@@ -1,8 +1,9 @@
-//! From what a user writes after `--base` or `--draft` to files on this machine.
+//! Resolution of model names, as given to `--base` or `--draft`, to files on this machine.
 //!
-//! A model is named by a local folder, a local GGUF file, or a name on the Hugging Face hub: `org/name`,
-//! `org/name@revision`, `org/name:file.gguf`. What comes from the hub is kept in the cache that `huggingface_hub` and
-//! `transformers` share, in their layout, so that a model one of them has fetched is not fetched again.
+//! A name is a local folder, a local GGUF file, or a model on the Hugging Face hub: `org/name`,
+//! `org/name@revision`, `org/name:file.gguf`. Downloads go to the cache that `huggingface_hub` and
+//! `transformers` share, in their layout, so a model that one of them has fetched is not fetched
+//! again.
 
 mod api;
 mod cache;
@@ -26,19 +27,19 @@ use http::Client;
 
 const TOKENIZER: &str = "tokenizer.json";
 
-/// The folder or GGUF file that `name` stands for, downloaded where that is necessary.
+/// Returns the folder or GGUF file that `name` stands for, after downloading what is missing.
 ///
-/// An existing path wins over a hub name. Of a hub name the cache is asked first: a complete snapshot of the revision is
-/// used as it is, without a request, so a branch that has moved on the hub is followed only when the cached snapshot is
-/// removed or a newer revision is named.
+/// An existing path wins over a hub name. For a hub name the cache comes first: a complete snapshot
+/// of the revision is used without a request, so a branch that has moved on the hub is followed
+/// only when the cached snapshot is removed or a newer revision is named.
 ///
-/// From the hub comes a folder with `config.json`, `tokenizer.json` and safetensors weights, or a `.gguf` file. What is in a
-/// path that exists is for the reader of checkpoints to judge.
+/// A download is a folder with `config.json`, `tokenizer.json` and safetensors weights, or one
+/// `.gguf` file. The contents of an existing path are not checked here.
 ///
 /// # Errors
-/// [`HubError`] says what was looked for, where, and what to do: the name is neither path nor hub name, the model is not
-/// cached and `options.offline` is set, the hub refuses it, the connection fails for good, a file arrives damaged, or the
-/// repository has no weights that can be read.
+/// [`HubError`] where the name is neither a path nor a hub name, the model is not cached and
+/// `options.offline` is set, the hub refuses access, the connection fails permanently, a file
+/// arrives damaged, or the repository has no weights in a known format.
 pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
     let path = Path::new(name);
     if path.exists() {
@@ -63,12 +64,12 @@ pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) ->
     if options.offline {
         return Err(HubError::Offline { name: name.into(), missing: missing.join(", "), searched: cache.folder });
     }
-    let client = Client::new(options, hub_name)?;
+    let client = Client::open(options, hub_name)?;
     download::snapshot(&client, &cache, progress)
 }
 
-/// The folder on this machine that has the tokenizer of the model `name`: a path, or a snapshot in the cache. Nothing is
-/// downloaded.
+/// Returns the local folder with the tokenizer of the model `name`: a path, or a snapshot in the
+/// cache. Nothing is downloaded.
 ///
 /// # Errors
 /// [`HubError`] for a cache that cannot be read.

@@ -1,22 +1,22 @@
-//! What this process takes of its machine, where the system tells.
+//! Resource usage of this process, from Linux' `/proc`.
 
-/// Ticks of Linux' processor clock in a second, as it tells them to programs.
+/// Clock ticks per second in `/proc/self/stat`.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Bytes of a page, which `/proc/self/statm` counts in.
+/// Bytes per page in `/proc/self/statm`.
 const PAGE_BYTES: u64 = 4096;
 
-/// A look at the process.
+/// Resources in use at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// Processor time of all threads so far, in the program and on its behalf.
+    /// Processor time of all threads since the start, user and system.
     pub processor_seconds: f64,
-    /// Memory that is not elsewhere.
+    /// Resident set size, in bytes.
     pub resident_bytes: u64,
-    /// Files and sockets that are open.
+    /// Open files and sockets.
     pub open_files: usize,
 }
 
-/// Look now; `None` where there is no `/proc`.
+/// Reads the current usage; `None` on systems without `/proc`.
 #[must_use]
 pub fn read() -> Option<Usage> {
     let read = |name: &str| fs_err::read_to_string(format!("/proc/self/{name}")).ok();
@@ -29,7 +29,7 @@ pub fn read() -> Option<Usage> {
     })
 }
 
-/// The most memory that was ever held, or since [`forget_peak`].
+/// Reads the peak resident set size in bytes, since the start or the last [`reset_peak`].
 #[must_use]
 pub fn peak_bytes() -> Option<u64> {
     let status = fs_err::read_to_string("/proc/self/status").ok()?;
@@ -38,13 +38,14 @@ pub fn peak_bytes() -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// Let [`peak_bytes`] count from now on, where the system allows it.
-pub fn forget_peak() {
-    // 5 is for the peak: proc(5), clear_refs.
+/// Resets [`peak_bytes`] to the current size, where the system allows it.
+pub fn reset_peak() {
+    // Writing 5 resets the peak: proc(5), `clear_refs`.
     let _ = fs_err::write("/proc/self/clear_refs", "5");
 }
 
-/// Fields 14 and 15 of proc(5)'s `stat`. The name before them may hold anything, so count from its closing bracket.
+/// Sum of fields 14 and 15 of `stat`, proc(5). Field 2 is the program's name, which may hold spaces
+/// and brackets, so fields are counted from its last closing bracket.
 fn processor_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_behind_any_name() {
+    fn any_program_name_is_skipped() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 90 0 0 0 250 50 0 0 20 0 1 0 5 6 7";
         assert_eq!(processor_seconds(stat), Some(3.0));
         assert_eq!(processor_seconds("7 (x"), None);
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn this_process_is_there() {
+    fn this_process_has_usage() {
         let usage = read().unwrap();
         assert!(usage.resident_bytes > 1 << 20 && usage.open_files > 2 && usage.processor_seconds >= 0.0);
         assert!(peak_bytes().unwrap() >= usage.resident_bytes / 2);

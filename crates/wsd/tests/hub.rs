@@ -1,4 +1,4 @@
-//! Models are found, downloaded and cached against a stand-in hub on the loopback interface.
+//! Resolution, download and caching of models, with a fake hub on the loopback interface.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail this way")]
 
@@ -27,7 +27,7 @@ struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
-    /// Bytes of the body that are really sent.
+    /// Bytes of the body that are sent before the connection closes.
     sent: usize,
 }
 
@@ -46,7 +46,7 @@ impl Answer {
         Self { sent: sent.min(self.sent), ..self }
     }
 
-    /// The file, or the rest of it that the request asks for.
+    /// The file, or the requested range of it.
     fn file(request: &Request, body: &[u8]) -> Self {
         let Some(range) = request.headers.get("range") else { return Self::new(200, body) };
         let offset: usize = range["bytes=".len()..].trim_end_matches('-').parse().unwrap();
@@ -60,7 +60,8 @@ impl Answer {
 
 type Handler = Box<dyn Fn(&Request, usize) -> Answer + Send + Sync>;
 
-/// A server that answers with a function of the request and of how often its method and path were asked for before.
+/// A server that answers with a function of the request and of the number of earlier requests with
+/// the same method and path.
 struct Server {
     address: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -112,7 +113,7 @@ fn serve(mut stream: &TcpStream, seen: &Mutex<Vec<Request>>, handler: &Handler) 
     for (name, value) in &answer.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    // A client that breaks off is part of some tests.
+    // In some tests the client disconnects early.
     let _ = stream.write_all(format!("{head}\r\n").as_bytes());
     if request.method != "HEAD" {
         let _ = stream.write_all(&answer.body[..answer.sent]);
@@ -163,7 +164,7 @@ fn sharded() -> Files {
     files
 }
 
-/// What a hub answers about `org/name` with these files; large ones lie on `store`.
+/// The hub's answer about `org/name` with these files. Large ones redirect to `store`.
 fn answer(files: &Files, store: &str, request: &Request) -> Answer {
     if let Some(revision) = request.path.strip_prefix("/api/models/org/name/revision/") {
         if ![COMMIT, "main", "refs%2Fpr%2F1"].contains(&revision) {
@@ -185,14 +186,14 @@ fn answer(files: &Files, store: &str, request: &Request) -> Answer {
     }
 }
 
-/// May answer before the usual answer is given.
+/// Replaces the usual answer where it returns one.
 type Twist = fn(&Request, usize) -> Option<Answer>;
 
 fn usual(_: &Request, _: usize) -> Option<Answer> {
     None
 }
 
-/// Hub, store and an empty cache.
+/// A hub, a storage host and an empty cache.
 struct World {
     hub: Server,
     store: Server,
@@ -309,7 +310,7 @@ fn a_model_is_laid_out_as_huggingface_hub_does_and_fetched_once() {
 }
 
 #[test]
-fn the_token_goes_to_the_hub_and_nowhere_else() {
+fn the_token_is_sent_to_the_hub_only() {
     let world = World::new(whole(), usual, usual);
     world.resolve("org/name").unwrap();
     let token = |request: &Request| request.headers.get("authorization").cloned();
@@ -337,11 +338,11 @@ fn a_redirect_on_the_hub_itself_is_followed_with_the_token() {
     let blobs = names(&world.repository().join("blobs"));
     assert_eq!(blobs, ["e-config.json", "e-model.safetensors", "e-tokenizer.json"]);
     assert!(hub.requests().iter().all(|request| request.headers.contains_key("authorization")));
-    assert_eq!(world.requests(), 0, "only the endpoint named is asked");
+    assert_eq!(world.requests(), 0, "only the given endpoint is used");
 }
 
 #[test]
-fn shards_come_from_the_index_and_a_hole_in_the_cache_is_filled() {
+fn shards_come_from_the_index_and_a_missing_one_is_fetched() {
     let world = World::new(sharded(), usual, usual);
     let name = "org/name@refs/pr/1";
     let path = world.resolve(name).unwrap();
@@ -366,7 +367,7 @@ fn an_index_that_names_an_absent_shard_is_refused() {
     let world = World::new(files, usual, usual);
     let message = world.error("org/name");
     assert!(message.contains("names model-2.safetensors, which the repository does not hold"), "{message}");
-    assert!(!world.repository().join("refs/main").exists(), "nothing incomplete is recorded");
+    assert!(!world.repository().join("refs/main").exists(), "an incomplete revision is not recorded");
 }
 
 #[test]
@@ -426,7 +427,7 @@ fn a_partial_file_of_an_earlier_run_is_continued() {
 }
 
 #[test]
-fn a_server_that_cannot_resume_starts_anew_and_does_not_loop() {
+fn a_server_that_cannot_resume_restarts_and_does_not_loop() {
     let once: Twist = |_, before| Some(Answer::new(200, weights()).cut(if before == 0 { 100_000 } else { 300_000 }));
     let world = World::new(whole(), usual, once);
     let path = world.resolve("org/name").unwrap();
@@ -472,12 +473,12 @@ fn a_body_of_another_length_is_refused() {
         [|_, _| Some(Answer::new(200, bytes(200_000, 1))), |_, _| Some(Answer::new(200, bytes(400_000, 1)))];
     for twist in twists {
         let message = World::new(whole(), usual, twist).error("org/name");
-        assert!(message.contains("should have 300000 bytes"), "{message}");
+        assert!(message.contains("must have 300000 bytes, got"), "{message}");
     }
 }
 
 #[test]
-fn refusals_say_what_to_do() {
+fn refusals_have_hints() {
     let cases: [(Twist, &[&str]); 5] = [
         (
             |_, _| Some(Answer::new(403, "").with("x-error-code", "GatedRepo").with("x-error-message", "ask first")),
@@ -500,7 +501,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn a_busy_hub_is_waited_for_and_then_given_up() {
+fn a_busy_hub_is_retried_and_then_given_up() {
     let busy: Twist = |request, before| match before {
         0 if request.path.starts_with("/api") => Some(Answer::new(429, "").with("retry-after", "1")),
         1 if request.path.starts_with("/api") => Some(Answer::new(503, "")),
@@ -524,18 +525,18 @@ fn a_busy_hub_is_waited_for_and_then_given_up() {
 
     let world = World::new(whole(), |_, _| Some(Answer::new(429, "").with("retry-after", "3600")), usual);
     assert!(world.error("org/name").contains("asks to wait 3600 s"));
-    assert_eq!(world.requests(), 1, "nobody waits an hour");
+    assert_eq!(world.requests(), 1, "an hour is not waited for");
 }
 
 #[test]
-fn a_signed_address_that_has_expired_is_asked_for_again() {
+fn an_expired_signed_address_is_renewed() {
     let world = World::new(whole(), usual, |_, before| (before == 0).then(|| Answer::new(403, "expired")));
     world.resolve("org/name").unwrap();
     assert_eq!(world.hub.count("GET", "/model.safetensors"), 2);
 }
 
 #[test]
-fn a_silent_server_is_given_up() {
+fn a_server_without_a_reply_is_given_up() {
     let slow: Twist = |_, _| {
         std::thread::sleep(Duration::from_secs(2));
         None
@@ -548,18 +549,18 @@ fn a_silent_server_is_given_up() {
 }
 
 #[test]
-fn a_hub_that_does_not_listen_is_given_up() {
+fn a_refused_connection_is_retried_once() {
     let world = World::new(whole(), usual, usual);
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = HubOptions { endpoint: format!("http://{address}"), attempts: 5, ..world.options() };
     let mut tally = Tally::default();
     let message = resolve("org/name", &options, &mut tally).unwrap_err().to_string();
     assert!(message.contains("cannot be read") && message.contains("hint: check the network"), "{message}");
-    assert_eq!(tally.waited.len(), 1, "a refusal is not waited for as a silence is: {:?}", tally.waited);
+    assert_eq!(tally.waited.len(), 1, "a refused connection is retried once: {:?}", tally.waited);
 }
 
 #[test]
-fn offline_makes_no_request_and_says_where_it_looked() {
+fn offline_sends_no_request_and_names_the_folder_searched() {
     let world = World::new(whole(), usual, usual);
     let options = HubOptions { offline: true, ..world.options() };
     let message = resolve("org/name", &options, &mut Tally::default()).unwrap_err().to_string();
@@ -567,11 +568,11 @@ fn offline_makes_no_request_and_says_where_it_looked() {
         assert!(message.contains(part), "{message}");
     }
     assert_eq!(world.requests(), 0);
-    assert!(!options.cache.exists(), "looking changes nothing");
+    assert!(!options.cache.exists(), "a search creates nothing");
 }
 
 #[test]
-fn two_at_once_download_each_file_once() {
+fn two_processes_download_each_file_once() {
     let slow: Twist = |_, _| {
         std::thread::sleep(Duration::from_millis(300));
         None
@@ -590,7 +591,7 @@ fn two_at_once_download_each_file_once() {
     let second = "model.safetensors: waiting for another process that downloads it";
     assert!(waited.iter().any(|reason| reason == second), "{waited:?}");
     assert_eq!(world.store.requests().len(), 1);
-    assert_eq!(names(&world.repository().join("blobs")).len(), 4, "nothing is left over");
+    assert_eq!(names(&world.repository().join("blobs")).len(), 4, "no temporary file is left");
     assert_eq!(names(&world.repository().join("snapshots").join(COMMIT)).len(), 4);
 }
 
@@ -607,7 +608,7 @@ fn pickles_are_refused_before_anything_is_fetched() {
 }
 
 #[test]
-fn what_exists_wins_and_what_is_no_name_says_so() {
+fn an_existing_path_wins_and_an_invalid_name_is_refused() {
     let world = World::new(whole(), usual, usual);
     let folder = world.folder.path().join("model");
     fs::create_dir(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! Remote engines against servers that stand in for them, in good health and in bad.
+//! Remote engines against fake servers, without and with faults.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,7 +31,7 @@ impl Progress for Notes {
     }
 }
 
-/// Settings with these models and these remote settings, over the built-in pair's tokenizers and short limits.
+/// Settings with the given models and remote settings, the built-in tokenizers and short limits.
 #[expect(clippy::needless_pass_by_value, reason = "callers build them in place")]
 fn settings(models: Value, remote: Value) -> Settings {
     let mut all = json!({
@@ -47,7 +47,7 @@ fn settings(models: Value, remote: Value) -> Settings {
     partial.resolve().unwrap()
 }
 
-/// The embedded pair.
+/// The embedded pair of models.
 fn embedded() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
     let load = || {
@@ -62,7 +62,7 @@ fn load(settings: &Settings, roles: &[Role]) -> Result<(Models, Vec<String>), St
     loaded.map(|models| (models, notes.0)).map_err(|error| error.to_string())
 }
 
-/// The embedded pair behind two servers.
+/// The embedded pair behind two fake servers.
 async fn pair(draft: Kind, base: Kind, remote: Value) -> (Models, StandIn, StandIn) {
     let engines = embedded();
     let draft = StandIn::start(draft, engines.draft.unwrap()).await;
@@ -90,7 +90,7 @@ async fn complete(models: &Models, strategy: &str, job: Job) -> Result<Completio
     Ok(trace.finish())
 }
 
-/// Nothing here takes long: what does, hangs.
+/// Runs `work` with a limit of time, so that a hang fails the test.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work).await.expect("it hangs")
 }
@@ -120,7 +120,7 @@ async fn every_pair_of_engines_writes_what_the_embedded_pair_writes() {
         for (_, body) in draft_server.posted().into_iter().chain(base_server.posted()) {
             let parameters = if body["sampling_params"].is_object() { &body["sampling_params"] } else { &body };
             let reads = parameters["skip_reading_prefix_cache"] == false;
-            assert!(!reads || parameters["prompt_logprobs"].is_null(), "this request kills a server: {body}");
+            assert!(!reads || parameters["prompt_logprobs"].is_null(), "this request makes a server exit: {body}");
         }
     }
 }
@@ -142,7 +142,7 @@ async fn one_of_the_two_may_be_embedded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edit_is_free_and_a_question_can_be_asked_again() {
+async fn a_list_can_be_edited_and_a_question_repeated() {
     let (models, _draft, _base) = pair(Kind::Vllm, Kind::SgLang, json!({})).await;
     let base = models.base.unwrap();
     let list = base.codec().tokenizer().encode("A fox is red and a duck lives on the river.").unwrap();
@@ -150,10 +150,10 @@ async fn an_edit_is_free_and_a_question_can_be_asked_again() {
     session.append(&list[4..]);
     let first = session.score(2).await.unwrap();
     session.truncate(5);
-    let plan = Generation { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2 };
-    let mut steps = session.generate(&plan);
+    let generation = Generation { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2 };
+    let mut steps = session.generate(&generation);
     let Step::Token(sampled) = steps.next().await.unwrap().unwrap() else { panic!("a token") };
-    assert!(sampled.logprob <= 0.0);
+    assert!(sampled.logprob.unwrap() <= 0.0);
     drop(steps);
     assert_eq!((session.tokens().len(), session.tokens()[5]), (6, sampled.token), "the list holds what was yielded");
     session.truncate(4);
@@ -167,72 +167,72 @@ async fn an_edit_is_free_and_a_question_can_be_asked_again() {
     assert_eq!(base.activity().slots, 0);
 }
 
-/// What becomes of an answer with a fault in each of the model's replies.
+/// The outcome of an answer with a fault in each reply of one model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ending {
-    /// An error that says this.
-    Says(&'static str),
-    /// The answer, as if nothing had happened.
+    /// An error that contains this text.
+    Fails(&'static str),
+    /// The same answer as without the fault.
     Unharmed,
 }
-use Ending::{Says, Unharmed};
+use Ending::{Fails, Unharmed};
 
-/// Each kind of fault, and how it ends where the draft's replies have it, and where the base's have it.
+/// Each kind of fault, with the outcome in the draft's replies and in the base's replies.
 const FAULTS: &[(Fault, Ending, Ending)] = &[
-    (Fault::ResetAtOnce, Says("the connection broke"), Says("the connection broke")),
-    (Fault::ResetInHead, Says("the connection broke"), Says("the connection broke")),
-    (Fault::ResetInBody, Unharmed, Says("the connection broke")),
+    (Fault::ResetAtOnce, Fails("the connection broke"), Fails("the connection broke")),
+    (Fault::ResetInHead, Fails("the connection broke"), Fails("the connection broke")),
+    (Fault::ResetInBody, Unharmed, Fails("the connection broke")),
     (
         Fault::Slow,
-        Says("the first byte of the reply did not come within 0.4 s"),
-        Says("the first byte of the reply did not come within 0.4 s"),
+        Fails("the first byte of the reply did not come within 0.4 s"),
+        Fails("the first byte of the reply did not come within 0.4 s"),
     ),
-    (Fault::Truncated, Says("it is not JSON"), Says("it is not JSON")),
-    (Fault::WrongShape, Says("its reply cannot be used"), Says("its reply cannot be used: there is no list")),
-    (Fault::Nan, Says("it is not JSON"), Says("it is not JSON")),
-    (Fault::Null, Says("is `null`"), Says("is `null`")),
-    (Fault::WrongLength, Unharmed, Says("scores for")),
+    (Fault::Truncated, Fails("it is not JSON"), Fails("it is not JSON")),
+    (Fault::WrongShape, Fails("its reply cannot be used"), Fails("its reply cannot be used: there is no list")),
+    (Fault::Nan, Fails("it is not JSON"), Fails("it is not JSON")),
+    (Fault::Null, Fails("is `null`"), Fails("is `null`")),
+    (Fault::WrongLength, Unharmed, Fails("scores for")),
     (
         Fault::Refusal,
-        Says("status 422, Failed to deserialize the JSON body"),
-        Says("status 422, Failed to deserialize the JSON body"),
+        Fails("status 422, Failed to deserialize the JSON body"),
+        Fails("status 422, Failed to deserialize the JSON body"),
     ),
     (
         Fault::Failure,
-        Says("status 500, EngineCore encountered an issue"),
-        Says("status 500, EngineCore encountered an issue"),
+        Fails("status 500, EngineCore encountered an issue"),
+        Fails("status 500, EngineCore encountered an issue"),
     ),
-    (Fault::Busy { retry_after: "0" }, Says("status 429, too many"), Says("status 429, too many")),
-    (Fault::Busy { retry_after: "3600" }, Says("it asks to wait 3600 s"), Says("it asks to wait 3600 s")),
-    (Fault::Busy { retry_after: "Thu, 01 Jan 1970 00:00:00 GMT" }, Says("status 429"), Says("status 429")),
+    (Fault::Busy { retry_after: "0" }, Fails("status 429, too many"), Fails("status 429, too many")),
+    (Fault::Busy { retry_after: "3600" }, Fails("it asks to wait 3600 s"), Fails("it asks to wait 3600 s")),
+    (Fault::Busy { retry_after: "Thu, 01 Jan 1970 00:00:00 GMT" }, Fails("status 429"), Fails("status 429")),
     (
         Fault::Stall,
-        Says("the next part of the reply did not come within 0.4 s"),
-        Says("the next part of the reply did not come within 0.4 s"),
+        Fails("the next part of the reply did not come within 0.4 s"),
+        Fails("the next part of the reply did not come within 0.4 s"),
     ),
-    (Fault::CutUtf8, Says("it is not JSON"), Says("it is not JSON")),
-    (Fault::WrongIds, Says("token 999999, which is outside the vocabulary"), Says("its reply cannot be used: ")),
+    (Fault::CutUtf8, Fails("it is not JSON"), Fails("it is not JSON")),
+    (Fault::WrongIds, Fails("token 999999, which is outside the vocabulary"), Fails("its reply cannot be used: ")),
     (Fault::Clock, Unharmed, Unharmed),
 ];
 
-/// Where an engine's manners make the end another one: by kind of engine, by what its model does, and by fault.
-const APART: &[(Kind, Role, Fault, Ending)] = &[
-    // What has come of a stream is kept; a reply in one piece has no part that could be.
-    (Kind::LlamaServer, Role::Draft, Fault::ResetInBody, Says("the connection broke")),
-    (ECHOES, Role::Draft, Fault::ResetInBody, Says("the connection broke")),
-    // Tokens are counted beside the list of them.
-    (Kind::SgLang, Role::Draft, Fault::WrongLength, Says("and counts")),
-    (Kind::LlamaServer, Role::Draft, Fault::WrongLength, Says("and counts")),
-    // A token is looked up in a list of any length.
-    (Kind::LlamaServer, Role::Base, Fault::WrongLength, Says("there is no score in it")),
-    (ECHOES, Role::Base, Fault::WrongLength, Says("does not echo the prompt")),
-    // Text has neither numbers nor ids.
+/// Exceptions from [`FAULTS`] by engine, model and fault.
+const EXCEPTIONS: &[(Kind, Role, Fault, Ending)] = &[
+    // The received part of a stream is kept; a whole reply has no such part.
+    (Kind::LlamaServer, Role::Draft, Fault::ResetInBody, Fails("the connection broke")),
+    (ECHOES, Role::Draft, Fault::ResetInBody, Fails("the connection broke")),
+    // The reply counts its tokens beside their list.
+    (Kind::SgLang, Role::Draft, Fault::WrongLength, Fails("and counts")),
+    (Kind::LlamaServer, Role::Draft, Fault::WrongLength, Fails("and counts")),
+    // The alternatives may be a list of any length.
+    (Kind::LlamaServer, Role::Base, Fault::WrongLength, Fails("there is no score in it")),
+    (ECHOES, Role::Base, Fault::WrongLength, Fails("does not echo the prompt")),
+    // These replies are text, without numbers or ids.
     (ECHOES, Role::Draft, Fault::Nan, Unharmed),
     (ECHOES, Role::Draft, Fault::Null, Unharmed),
     (ECHOES, Role::Draft, Fault::WrongIds, Unharmed),
 ];
 
-/// Every fault with every engine's manners: each model's replies have it in turn.
+/// Puts every fault into the replies of each model in turn.
 async fn every_fault_ends(kind: Kind) {
     let remote = json!({"first_byte_timeout_seconds": 0.4, "connect_timeout_seconds": 0.1, "idle_timeout_seconds": 0.4,
         "total_timeout_seconds": 5, "attempts": 2, "teacher_forcing": true});
@@ -243,8 +243,8 @@ async fn every_fault_ends(kind: Kind) {
         for (role, server, usual, phase) in
             [(Role::Draft, &draft, of_draft, "continuing"), (Role::Base, &base, of_base, "scoring")]
         {
-            let apart = APART.iter().find(|apart| (apart.0, apart.1, apart.2) == (kind, role, fault));
-            let ending = apart.map_or(usual, |apart| apart.3);
+            let exception = EXCEPTIONS.iter().find(|other| (other.0, other.1, other.2) == (kind, role, fault));
+            let ending = exception.map_or(usual, |exception| exception.3);
             server.fail(fault, usize::MAX);
             let got = soon(complete(&models, "wsd", job(40))).await;
             server.heal();
@@ -252,7 +252,7 @@ async fn every_fault_ends(kind: Kind) {
             let expected = match (ending, &got) {
                 (Unharmed, Ok(got)) => ids(got) == ids(&want),
                 // Engine, address and phase are named.
-                (Says(what), Err(error)) => [what, url.as_str(), phase].iter().all(|part| error.contains(part)),
+                (Fails(what), Err(error)) => [what, url.as_str(), phase].iter().all(|part| error.contains(part)),
                 _ => false,
             };
             if !expected {
@@ -286,7 +286,7 @@ async fn every_fault_of_another_service_ends_in_a_clear_error_or_does_no_harm() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_passes_is_waited_for() {
+async fn transient_faults_are_retried() {
     let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
     let (models, draft, base) = pair(Kind::Vllm, Kind::SgLang, json!({})).await;
     for fault in [Fault::ResetAtOnce, Fault::ResetInBody, Fault::Failure, Fault::Busy { retry_after: "0" }] {
@@ -297,7 +297,7 @@ async fn what_passes_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_starts_again_is_found_again() {
+async fn a_restarted_server_is_used_again() {
     let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
     let (models, _draft, mut base) = pair(Kind::Vllm, Kind::Vllm, json!({"attempts": 3})).await;
     base.stop();
@@ -318,7 +318,7 @@ async fn another_replica_goes_on_with_the_same_ids() {
     let engines = embedded();
     let want = complete(&engines, "wsd", job(60)).await.unwrap();
     let switch = want.handover.unwrap().at;
-    // The first server dies as soon as it has answered so many questions: none, one that scores, one that writes on.
+    // The first server stops after 0, 1 (scoring) or 2 (continuing) replies.
     for answers in 0..3 {
         let mut one = StandIn::start_at(
             "127.0.0.1:0".parse().unwrap(),
@@ -330,7 +330,7 @@ async fn another_replica_goes_on_with_the_same_ids() {
         let two = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
         let settings = settings(json!({"base": format!("{}, {}", one.url(), two.url())}), json!({}));
         let (models, notes) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
-        assert_eq!(notes.len(), 2, "each says what it can do: {notes:?}");
+        assert_eq!(notes.len(), 2, "one note per server: {notes:?}");
         let before = one.posted().len();
         let work = complete(&models, "wsd", job(60));
         let (got, ()) = soon(async {
@@ -344,14 +344,14 @@ async fn another_replica_goes_on_with_the_same_ids() {
         })
         .await;
         let got = got.unwrap();
-        assert_eq!((ids(&got), got.handover.unwrap().at), (ids(&want), switch), "it died after {answers} answers");
-        let dialogues = one.dialogues().into_iter().chain(two.dialogues()).collect::<std::collections::HashSet<_>>();
-        assert_eq!(dialogues.len(), 1, "one dialogue, one id");
+        assert_eq!((ids(&got), got.handover.unwrap().at), (ids(&want), switch), "it stopped after {answers} replies");
+        let sessions = one.session_ids().into_iter().chain(two.session_ids()).collect::<std::collections::HashSet<_>>();
+        assert_eq!(sessions.len(), 1, "one session, one id");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_leaves_ends_the_work_on_the_servers() {
+async fn dropping_a_stream_ends_the_work_on_the_servers() {
     let engines = embedded();
     for kind in [Kind::Vllm, Kind::SgLang, Kind::LlamaServer] {
         let start = |engine: Arc<dyn Engine>| {
@@ -383,7 +383,7 @@ async fn a_reader_that_leaves_ends_the_work_on_the_servers() {
 async fn scoring_calls_are_few_and_the_trace_shows_them() {
     let (models, _draft, _base) = pair(Kind::Vllm, Kind::Vllm, json!({})).await;
     let recipe = wsd_core::Recipe::find("wsd").unwrap();
-    // Of a rule that never passes, the draft writes as much as it may.
+    // The rule never passes, so the draft writes as many tokens as it may.
     let options =
         wsd_core::Options { rule: wsd_core::Rule::parse(6, 1.0).unwrap(), max_draft_tokens: 41, ..Default::default() };
     let mut events = run(recipe.build(&models, options).unwrap(), job(60));
@@ -413,7 +413,7 @@ async fn without_files_the_servers_tokenizer_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_work_is_refused_at_the_start() {
+async fn unusable_servers_are_refused_at_the_start() {
     let (base, draft) = (embedded().base.unwrap(), embedded().draft.unwrap());
     let refused = async |kind, engine: &Arc<dyn Engine>, role: Role, remote: Value| {
         let server = StandIn::start(kind, engine.clone()).await;
@@ -451,7 +451,7 @@ async fn what_cannot_work_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_address_is_looked_at() {
+async fn the_engine_behind_a_plain_address_is_detected() {
     let engines = embedded();
     for (kind, name) in [(Kind::Vllm, "vLLM"), (Kind::SgLang, "SGLang"), (ECHOES, "OpenAI-like service")] {
         let server = StandIn::start(kind, engines.base.clone().unwrap()).await;

@@ -1,5 +1,6 @@
-//! Remote engines against real servers, run by `scripts/live_vllm.sh` and `scripts/live_llama_server.sh`, which set
-//! `WSD_LIVE_MODELS` to a folder with `tiny_base`, `tiny_draft` and `hf_reference.json`, and the servers' addresses.
+//! Remote engines against real servers. `scripts/live_vllm.sh` and `scripts/live_llama_server.sh`
+//! run these tests: they set the addresses of the servers, and `WSD_LIVE_MODELS` to a folder with
+//! `tiny_base`, `tiny_draft` and `hf_reference.json`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +18,8 @@ use wsd_core::{
     run,
 };
 
-/// Two random models agree on little: the first of these at which half the prompts switch.
+/// Thresholds to try in turn: random models agree so rarely that half the prompts switch only at a
+/// small one.
 const THRESHOLDS: [f64; 6] = [0.01, 0.003, 0.001, 0.0007, 0.0003, 0.0001];
 
 const PROMPTS: [&str; 20] = [
@@ -94,7 +96,7 @@ async fn complete(models: &Models, prompt: &str, threshold: f64) -> Completion {
     trace.finish()
 }
 
-/// The embedded pair's answers at the first threshold that makes half of them switch.
+/// The embedded pair's answers at the first threshold at which half of them switch.
 async fn embedded_answers(embedded: &Models) -> (f64, Vec<Completion>) {
     for threshold in THRESHOLDS {
         let mut answers = Vec::new();
@@ -105,18 +107,18 @@ async fn embedded_answers(embedded: &Models) -> (f64, Vec<Completion>) {
             return (threshold, answers);
         }
     }
-    panic!("these models never agree");
+    panic!("fewer than half the prompts switch at every threshold");
 }
 
-/// Every prompt answered by both pairs: the same switch, the same tokens.
-async fn same_answers(what: &str, models: &Models, embedded: &Models) {
+/// Checks that both pairs answer every prompt with the same switch and the same tokens.
+async fn same_answers(pair: &str, models: &Models, embedded: &Models) {
     let (threshold, wanted) = embedded_answers(embedded).await;
     let (mut switches, mut worst, mut calls) = (Vec::new(), 0f64, Vec::new());
     for (prompt, want) in PROMPTS.into_iter().zip(&wanted) {
         let got = complete(models, prompt, threshold).await;
         let ids = |completion: &Completion| completion.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
         let at = |completion: &Completion| completion.handover.map(|handover| handover.at);
-        assert_eq!((at(&got), ids(&got), &got.text), (at(want), ids(want), &want.text), "{what}: {prompt}");
+        assert_eq!((at(&got), ids(&got), &got.text), (at(want), ids(want), &want.text), "{pair}: {prompt}");
         let both = got.tokens.iter().zip(&want.tokens).filter_map(|(got, want)| got.logprob.zip(want.logprob));
         worst = both.map(|(got, want)| (got - want).abs()).fold(worst, f64::max);
         let scored = got.calls.iter().filter(|call| call.kind == CallKind::Score).count();
@@ -127,7 +129,7 @@ async fn same_answers(what: &str, models: &Models, embedded: &Models) {
         switches.push(at(&got).map_or("-".to_owned(), |at| at.to_string()));
     }
     eprintln!(
-        "{what}: {} prompts, switch and tokens equal to the embedded engines'\n  threshold {threshold}, switches at {}\n  scoring calls {calls:?}; largest difference of a log-probability {worst:.1e}",
+        "{pair}: {} prompts, switch and tokens equal to the embedded engines'\n  threshold {threshold}, switches at {}\n  scoring calls {calls:?}; largest difference of a log-probability {worst:.1e}",
         PROMPTS.len(),
         switches.join(" ")
     );
@@ -138,7 +140,8 @@ fn reference(models: &Path) -> Value {
     serde_json::from_str(&fs_err::read_to_string(models.join("hf_reference.json")).unwrap()).unwrap()
 }
 
-/// The largest difference from transformers' scores, from position `from` on, and the greedy tokens that agree.
+/// The largest difference from transformers' scores from position `from` on, and the number of
+/// greedy tokens, which must be equal.
 async fn against_transformers(models: &Models, reference: &Value, name: &str, from: usize) -> (f64, usize) {
     let ids: Vec<Token> = serde_json::from_value(reference[name]["ids"].clone()).unwrap();
     let want: Vec<Option<f64>> = serde_json::from_value(reference[name]["logprobs"].clone()).unwrap();
@@ -147,9 +150,9 @@ async fn against_transformers(models: &Models, reference: &Value, name: &str, fr
     let mut session = base.open(&ids).await.unwrap();
     let got = session.score(from).await.unwrap();
     let worst = got.iter().zip(&want[from..]).map(|(got, want)| (got - want.unwrap()).abs()).fold(0.0, f64::max);
-    let plan = Generation { max_tokens: greedy.len(), sampling: Sampling::default(), top_logprobs: 0 };
+    let generation = Generation { max_tokens: greedy.len(), sampling: Sampling::default(), top_logprobs: 0 };
     let mut written = Vec::new();
-    let mut steps = session.generate(&plan);
+    let mut steps = session.generate(&generation);
     while let Some(Step::Token(sampled)) = steps.next().await.transpose().unwrap() {
         written.push(sampled.token);
     }
@@ -172,7 +175,7 @@ async fn vllm_scores_as_transformers_and_answers_as_the_embedded_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vllm_stops_when_nobody_listens() {
+async fn vllm_stops_when_the_stream_is_dropped() {
     let Some((vllm, folder)) = live("WSD_LIVE_VLLM") else { return };
     let host = vllm.split("://").nth(1).unwrap().split('/').next().unwrap().to_owned();
     let running = async || {
@@ -188,9 +191,9 @@ async fn vllm_stops_when_nobody_listens() {
     };
     let base = load(&folder, Some(&vllm), None).base.unwrap();
     let mut session = base.open(&[0, 5, 9]).await.unwrap();
-    let plan =
+    let generation =
         Generation { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };
-    let mut steps = session.generate(&plan);
+    let mut steps = session.generate(&generation);
     for _ in 0..3 {
         steps.next().await.unwrap().unwrap();
     }
@@ -198,10 +201,13 @@ async fn vllm_stops_when_nobody_listens() {
     drop(steps);
     let left = Instant::now();
     while running().await > 0.0 {
-        assert!(left.elapsed() < Duration::from_secs(20), "it writes on");
+        assert!(left.elapsed() < Duration::from_secs(20), "it continues");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    eprintln!("vLLM: {during} request running before the reader left, none {} ms after", left.elapsed().as_millis());
+    eprintln!(
+        "vLLM: {during} request running before the stream was dropped, none {} ms after",
+        left.elapsed().as_millis()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,9 +124,7 @@ impl Engine for Local {
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
-            return Err(Error::TokenRange { engine: self.card.name.clone(), token, limit: self.card.vocab });
-        }
+        self.card.check(tokens)?;
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| stopped(&self.card))?;
         Ok(Box::new(Open {
             slot: self.next_slot.fetch_add(1, Ordering::Relaxed),
@@ -224,7 +222,11 @@ impl Session for Open {
     }
 
     async fn score(&mut self, from: usize) -> wsd_core::Result<Vec<f64>> {
-        Ok(self.score_top(from, 0).await?.into_iter().map(|scored| scored.logprob).collect())
+        let scored = self.score_top(from, 0).await?;
+        scored.into_iter().map(|scored| scored.logprob).collect::<Option<_>>().ok_or_else(|| Error::Engine {
+            engine: self.card.name.clone(),
+            message: "a scored token has no log-probability".into(),
+        })
     }
 
     async fn score_top(&mut self, from: usize, top: usize) -> wsd_core::Result<Vec<Sampled>> {

@@ -107,7 +107,7 @@ impl Work {
             Ask::Score { top, .. } => {
                 let token = self.tokens[self.next_row + ahead + 1];
                 let scored = logprob(logits, token).zip(likeliest(logits, *top));
-                scored.map(|(logprob, top)| Outcome::Score(Sampled { token, logprob, top }))
+                scored.map(|(logprob, top)| Outcome::Score(Sampled { token, logprob: Some(logprob), top }))
             }
             Ask::Logits { .. } => log_softmax(logits).map(|()| Outcome::Row(logits.to_vec())),
             Ask::Choices { plan, .. } | Ask::Generate { plan, .. } => {

@@ -1,4 +1,4 @@
-//! `wsd bench`: how fast the engine, the strategies and a running server are.
+//! `wsd bench`: speed of the engine, of the strategies, and of a running server.
 
 mod engine;
 mod pair;
@@ -10,10 +10,10 @@ use clap::Subcommand;
 
 use super::{Ending, GlobalArgs};
 
-/// What to measure.
+/// The subject of a measurement.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
-    /// Measure the engine on one model: writing, scoring, prompts, loading, memory
+    /// Measure the engine on one model: decoding, scoring, prefill, loading, memory
     #[command(after_help = engine::EXAMPLES)]
     Engine(engine::EngineBench),
     /// Measure the strategies on a pair: WSD, the base alone, and the paper's three passes
@@ -24,10 +24,10 @@ pub(crate) enum Bench {
     Serve(Box<serve::ServeBench>),
 }
 
-pub(super) async fn run(bench: Bench, look: &GlobalArgs) -> Result<Ending> {
+pub(super) async fn run(bench: Bench, global: &GlobalArgs) -> Result<Ending> {
     match bench {
-        Bench::Engine(bench) => engine::run(&bench, look),
-        Bench::Wsd(bench) => pair::run(*bench, look).await,
-        Bench::Serve(bench) => serve::run(*bench, look).await,
+        Bench::Engine(bench) => engine::run(&bench, global),
+        Bench::Wsd(bench) => pair::run(*bench, global).await,
+        Bench::Serve(bench) => serve::run(*bench, global).await,
     }
 }

@@ -119,8 +119,9 @@ impl Chat {
         Ok(if answered.interrupted { "stopped".into() } else { summary(&answered.completion) })
     }
 
-    /// The prompt of the conversation, without as many of the oldest messages as must go for an answer to have room, and
-    /// their number. The last message stays: where it alone is too long, that is an error when it is to be answered.
+    /// The prompt of the conversation, without as many of the oldest messages as must go for an
+    /// answer to have room, and their number. The last message stays: where it alone is too long,
+    /// that is an error when it is to be answered.
     fn fitting(&self, messages: &[Message]) -> Result<(Prompt, usize)> {
         let mut left_out = self.left_out;
         loop {
@@ -133,8 +134,9 @@ impl Chat {
         }
     }
 
-    /// Whether each model's context holds the prompt and an answer, of a quarter of the context at most. Where messages must
-    /// go, enough do for `half` of the context to be free: then it is not at once the same again.
+    /// Whether each model's context holds the prompt and an answer, of a quarter of the context at
+    /// most. Where messages must go, enough do for `half` of the context to be free: then it is not
+    /// at once the same again.
     fn has_room(&self, prompt: &Prompt, half: bool) -> Result<bool> {
         for role in models::roles(self.settings.recipe) {
             let Some(model) = self.models.get(role) else { continue };

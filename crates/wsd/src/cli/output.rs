@@ -109,7 +109,8 @@ impl Output {
         self.send(text)
     }
 
-    /// Write text that a model made. On a terminal, control characters in it are shown and do nothing.
+    /// Write text that a model made. On a terminal, control characters in it are shown and do
+    /// nothing.
     pub(crate) fn model_text(&mut self, style: Style, text: &str) -> Result<()> {
         if self.color && self.open != Some(style) {
             self.plain()?;

@@ -1,64 +1,67 @@
-//! What the hub tells about a revision and about a file.
+//! The hub's descriptions of revisions and files.
 
 use std::collections::BTreeSet;
 
 use super::cache::{etag_name, is_commit};
 use super::error::HubError;
-use super::http::{Ask, Client, Failure, Reply, header};
+use super::http::{Client, Failure, Query, Reply, header};
 use super::name::check_inside;
 use super::progress::Progress;
 
-/// Bytes allowed in the description of a repository.
+/// Most bytes accepted in the description of a repository.
 const DESCRIPTION_LIMIT: u64 = 64 << 20;
 
-/// A revision: the commit it stands for, and the files of that commit.
+/// A revision of a repository, resolved to a commit, with the files of that commit.
 pub(super) struct Revision {
     pub(super) commit: String,
     pub(super) files: BTreeSet<String>,
 }
 
-/// The bytes behind a file of a repository.
+/// The contents of a file, by identity and size.
 #[derive(Debug, Clone)]
 pub(super) struct Blob {
-    /// Names the bytes; the SHA-256 of a large file, the git object of a small one.
+    /// Identity of the contents: the SHA-256 of a large file, the git object of a small one.
     pub(super) etag: String,
-    /// Size in bytes, where the hub tells it.
+    /// Size in bytes, if the hub reports it.
     pub(super) size: Option<u64>,
 }
 
 impl Blob {
-    /// The digest that the bytes must have, where the etag is one.
+    /// The SHA-256 digest in hexadecimal, if the etag is one.
     pub(super) fn sha256(&self) -> Option<&str> {
         (self.etag.len() == 64 && self.etag.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(self.etag.as_str())
     }
 }
 
 impl Client<'_> {
-    /// The commit and the files of the revision that the name asks for.
+    /// Fetches the commit and the file list of the named revision.
     pub(super) fn revision(&self, progress: &mut dyn Progress) -> Result<Revision, HubError> {
         let (repository, revision) = (&self.name.repository, &self.name.revision);
         let url = format!("{}/api/models/{repository}/revision/{}", self.options.endpoint, encode(revision, false));
-        let what = format!("`{repository}` at revision `{revision}`");
-        let text = self.patiently(progress, |_| {
-            let mut reply = self.ask(Ask { url: &url, what: &what, head: false, offset: 0 }, |_, _| false)?;
+        let subject = format!("`{repository}` at revision `{revision}`");
+        let text = self.retry(progress, |_| {
+            let mut reply = self.send(Query { url: &url, subject: &subject, head: false, offset: 0 }, |_, _| false)?;
             let read = reply.body_mut().with_config().limit(DESCRIPTION_LIMIT).read_to_string();
-            read.map_err(|source| Failure::passing(HubError::Connection { url: url.clone(), source: Box::new(source) }))
+            read.map_err(|source| {
+                Failure::transient(HubError::Connection { url: url.clone(), source: Box::new(source) })
+            })
         })?;
         parse_revision(&text).map_err(|reason| HubError::Malformed { origin: url, reason })
     }
 
-    /// The address of a file at a commit.
+    /// The URL of a file at a commit.
     pub(super) fn file_url(&self, commit: &str, file: &str) -> String {
         format!("{}/{}/resolve/{commit}/{}", self.options.endpoint, self.name.repository, encode(file, true))
     }
 
-    /// The name and size of the bytes at `url`, without fetching them.
-    pub(super) fn blob(&self, url: &str, what: &str, progress: &mut dyn Progress) -> Result<Blob, HubError> {
-        // The hub names a large file's bytes in the redirect to the host that stores them, a small file's in the reply.
+    /// Fetches identity and size of the contents at `url`, but not the contents.
+    pub(super) fn blob(&self, url: &str, subject: &str, progress: &mut dyn Progress) -> Result<Blob, HubError> {
+        // The etag of a large file is in the redirect to its storage host, that of a small one in
+        // the reply.
         let named = |headers: &ureq::http::HeaderMap, elsewhere: bool| {
             headers.contains_key("x-linked-etag") || (elsewhere && headers.contains_key("etag"))
         };
-        let reply = self.patiently(progress, |_| self.ask(Ask { url, what, head: true, offset: 0 }, named))?;
+        let reply = self.retry(progress, |_| self.send(Query { url, subject, head: true, offset: 0 }, named))?;
         blob_of(&reply).ok_or_else(|| HubError::Malformed {
             origin: url.into(),
             reason: "it has no etag that can name a file of the cache; is HF_ENDPOINT a hub?".into(),
@@ -69,7 +72,7 @@ impl Client<'_> {
 fn blob_of(reply: &Reply) -> Option<Blob> {
     let headers = reply.headers();
     let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag")).and_then(etag_name)?;
-    // The length of a redirect is that of its own text.
+    // The content length of a redirect is that of its own body.
     let length = if reply.status().is_redirection() { None } else { header(headers, "content-length") };
     let size = header(headers, "x-linked-size").or(length).and_then(|text| text.trim().parse().ok());
     Some(Blob { etag: etag.into(), size })
@@ -87,15 +90,15 @@ fn parse_revision(text: &str) -> Result<Revision, String> {
     }
     let description: Description = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if !is_commit(&description.sha) {
-        return Err(format!("`sha` must be a commit of 40 hexadecimal digits, given: {}", description.sha));
+        return Err(format!("`sha` must be a commit of 40 hexadecimal digits, got {}", description.sha));
     }
-    // A name that could leave the snapshot's folder is as good as absent.
+    // Names that would leave the snapshot's folder are dropped.
     let names = description.siblings.into_iter().map(|sibling| sibling.rfilename);
     let files = names.filter(|name| check_inside(name).is_ok()).collect();
     Ok(Revision { commit: description.sha, files })
 }
 
-/// Percent-encodes what an address cannot hold; slashes too, unless the text is a path.
+/// Percent-encodes a text for a URL; slashes too, unless it is a path.
 fn encode(text: &str, is_path: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_encoded() {
+    fn urls_are_encoded() {
         assert_eq!(encode("refs/pr/1", false), "refs%2Fpr%2F1");
         assert_eq!(encode("a b/ü?#.gguf", true), "a%20b/%C3%BC%3F%23.gguf");
     }
@@ -124,7 +127,8 @@ mod tests {
             parse_revision(r#"{"sha":"../..","siblings":[]}"#).is_err_and(|reason| reason.contains("40 hexadecimal"))
         );
         assert!(parse_revision("<html>").is_err());
-        let text = r#"{"sha":"0123456789abcdef0123456789abcdef01234567","siblings":[{"rfilename":"a","size":1},{"rfilename":"../b"}],"x":0}"#;
+        let text = r#"{"sha":"0123456789abcdef0123456789abcdef01234567","x":0,
+            "siblings":[{"rfilename":"a","size":1},{"rfilename":"../b"}]}"#;
         assert_eq!(parse_revision(text).map(|revision| revision.files.len()), Ok(1));
     }
 }

@@ -1,8 +1,8 @@
-//! One repository's folder in the cache, laid out as `huggingface_hub` lays it out.
+//! One repository's folder in the cache, in the layout of `huggingface_hub`.
 //!
 //! ```text
-//! models--org--name/blobs/<etag>                      the bytes
-//! models--org--name/refs/<revision>                   the commit a branch or tag stood for when it was fetched
+//! models--org--name/blobs/<etag>                      the contents
+//! models--org--name/refs/<revision>                   the commit of a branch or tag when it was fetched
 //! models--org--name/snapshots/<commit>/<file>         a relative link to the blob
 //! .locks/models--org--name/<etag>.lock                held while the blob is written
 //! ```
@@ -30,20 +30,20 @@ impl RepoCache {
         Self { locks: cache.join(".locks").join(&name), folder: cache.join(name) }
     }
 
-    /// The commit that `revision` stands for here, if it was ever fetched.
+    /// The commit that the cache has for `revision`; `None` if it was never fetched.
     pub(super) fn commit(&self, revision: &str) -> Result<Option<String>, HubError> {
         if is_commit(revision) {
             return Ok(Some(revision.to_owned()));
         }
         match fs::read_to_string(self.reference(revision)) {
-            // A reference to no commit, as a full disk may leave it, is written anew.
+            // A damaged reference, as a full disk may leave it, counts as missing and is rewritten.
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|commit| is_commit(commit))),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Records what `revision` stands for. A commit stands for itself.
+    /// Records the commit of `revision`. A commit needs no record.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if revision == commit || matches!(self.commit(revision), Ok(Some(old)) if old == commit) {
             return Ok(());
@@ -63,8 +63,8 @@ impl RepoCache {
         self.folder.join("refs").join(revision)
     }
 
-    /// Keeps every other process, `huggingface_hub` included, from writing the blob until the returned file is dropped.
-    /// Calls `waiting` once if another process holds it.
+    /// Locks the blob against other writers, `huggingface_hub` included, until the returned file is
+    /// dropped. Calls `waiting` once if another process holds the lock.
     pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<fs::File, HubError> {
         fs::create_dir_all(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
@@ -78,14 +78,14 @@ impl RepoCache {
             Err(TryLockError::Error(error)) => Err(error),
         };
         match locked {
-            // Some network file systems know no locks; there the digest alone guards the blob.
+            // Some network file systems have no locks; there only the digest protects the blob.
             Err(error) if error.kind() != ErrorKind::Unsupported => Err(error.into()),
             _ => Ok(file),
         }
     }
 
-    /// Makes `file` of the snapshot stand for the blob: a relative link, so that the cache can be moved, or a copy where
-    /// the file system or the rights allow no links.
+    /// Links `file` of the snapshot to the blob. The link is relative, so that the cache can be
+    /// moved; where the system allows no links, the blob is copied.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
         let up = "../".repeat(file.matches('/').count() + 2);
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
@@ -118,12 +118,13 @@ fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// Whether this is a full commit, which names its snapshot without a reference.
+/// True for a full commit of 40 hexadecimal digits, which needs no reference.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A header's entity tag as the name of a blob: without the weakness mark and the quotes, and safe as a file name.
+/// The name of a blob from the value of an etag header, without `W/` and quotes; `None` where it is
+/// not safe as a file name.
 pub(super) fn etag_name(header: &str) -> Option<&str> {
     let etag = header.trim();
     let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_read_back_and_a_broken_one_is_none() {
+    fn a_reference_is_read_back_and_a_damaged_one_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let cache = RepoCache::new(folder.path(), "org/name");
         let commit = "0123456789abcdef0123456789abcdef01234567";

@@ -1,4 +1,4 @@
-//! From the hub into the cache.
+//! Downloads from the hub into the cache.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,14 +9,15 @@ use sha2::{Digest, Sha256};
 use super::api::Blob;
 use super::cache::RepoCache;
 use super::error::HubError;
-use super::http::{Ask, Client, Failure, Reply, header};
+use super::http::{Client, Failure, Query, Reply, header};
 use super::progress::Progress;
 use super::selection::Listing;
 
-/// Bytes read at a time.
-const PIECE: usize = 1 << 18;
+/// Bytes per read.
+const BUFFER_BYTES: usize = 1 << 18;
 
-/// Fetches what the client's model needs and the cache lacks, and records the revision when all of it is there.
+/// Fetches the files of the client's model that the cache lacks, and records the revision once all
+/// are there.
 pub(super) fn snapshot(
     client: &Client<'_>,
     cache: &RepoCache,
@@ -61,14 +62,14 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Puts one file into the snapshot, unless it is there.
+    /// Fetches one file into the snapshot, unless it is there.
     fn file(&self, file: &str, progress: &mut dyn Progress) -> Result<(), HubError> {
         if self.cache.snapshot(self.commit).join(file).exists() {
             return Ok(());
         }
         let url = self.client.file_url(self.commit, file);
-        let what = format!("file `{file}` of `{}` at commit {}", self.client.name.repository, self.commit);
-        let blob = self.client.blob(&url, &what, progress)?;
+        let subject = format!("file `{file}` of `{}` at commit {}", self.client.name.repository, self.commit);
+        let blob = self.client.blob(&url, &subject, progress)?;
         let _lock = self.cache.lock(&blob.etag, || {
             progress.note(&format!("{file}: waiting for another process that downloads it"));
         })?;
@@ -76,11 +77,11 @@ impl Fetch<'_> {
         if !path.exists() {
             fs::create_dir_all(self.cache.folder.join("blobs"))?;
             let partial = self.cache.blob(&format!("{}.incomplete", blob.etag));
-            let ask = Ask { url: &url, what: &what, head: false, offset: 0 };
-            let mut download = Download { client: self.client, ask, blob: &blob, file, path: &partial, most: 0 };
-            self.client.patiently(progress, |progress| download.attempt(progress))?;
+            let query = Query { url: &url, subject: &subject, head: false, offset: 0 };
+            let mut download = Download { client: self.client, query, blob: &blob, file, path: &partial, most: 0 };
+            self.client.retry(progress, |progress| download.attempt(progress))?;
             match fs::rename(&partial, &path) {
-                // Where there are no locks, another process may have come first.
+                // Without locks, another process may have been faster.
                 Err(_) if path.exists() => {}
                 renamed => renamed?,
             }
@@ -89,15 +90,15 @@ impl Fetch<'_> {
     }
 }
 
-/// The bytes of one file on their way into a partial file, over as many attempts as it takes.
+/// The download of one file into a partial file, over several attempts.
 struct Download<'a> {
     client: &'a Client<'a>,
-    ask: Ask<'a>,
+    query: Query<'a>,
     blob: &'a Blob,
     file: &'a str,
     path: &'a Path,
-    /// The most bytes any attempt has had: one that gets no further than an earlier one is not progress, even where the
-    /// server cannot resume and each attempt begins anew.
+    /// Most bytes that any attempt has reached. An attempt progresses only if it gets further, also
+    /// where the server cannot resume and each attempt restarts at 0.
     most: u64,
 }
 
@@ -113,8 +114,8 @@ impl Download<'_> {
             let progressed = partial.length > self.most;
             self.most = self.most.max(partial.length);
             received.map_err(|failure| match failure {
-                Failure::Passing { error, wait, .. } => Failure::Passing { error, wait, progressed },
-                lasting => lasting,
+                Failure::Transient { error, wait, .. } => Failure::Transient { error, wait, progressed },
+                permanent => permanent,
             })?;
         }
         partial.file.sync_all()?;
@@ -123,25 +124,25 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Asks for the bytes that `partial` lacks and appends them.
+    /// Requests the bytes that `partial` lacks and appends them.
     fn receive(&self, partial: &mut Partial, progress: &mut dyn Progress) -> Result<(), Failure> {
-        let reply = self.client.ask(Ask { offset: partial.length, ..self.ask }, |_, _| false)?;
+        let reply = self.client.send(Query { offset: partial.length, ..self.query }, |_, _| false)?;
         if !continues(&reply, partial.length) {
             partial.restart()?;
             progress.start(self.file, self.blob.size);
             let status = reply.status().as_u16();
             if status != 200 {
                 let detail = " for a range that the file on the hub should have".into();
-                return Err(Failure::passing(HubError::Status { url: self.ask.url.into(), status, detail }));
+                return Err(Failure::transient(HubError::Status { url: self.query.url.into(), status, detail }));
             }
         }
         let mut body = reply.into_body().into_reader();
-        let mut piece = vec![0; PIECE];
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let read = body.read(&mut piece).map_err(|source| {
-                Failure::passing(HubError::Connection { url: self.ask.url.into(), source: Box::new(source) })
+            let read = body.read(&mut buffer).map_err(|source| {
+                Failure::transient(HubError::Connection { url: self.query.url.into(), source: Box::new(source) })
             })?;
-            partial.append(&piece[..read])?;
+            partial.append(&buffer[..read])?;
             progress.advance(read as u64);
             let expected = self.blob.size.unwrap_or(partial.length);
             let ended = read == 0;
@@ -150,7 +151,7 @@ impl Download<'_> {
                 if received > expected {
                     partial.restart()?;
                 }
-                return Err(Failure::passing(HubError::Length { url: self.ask.url.into(), expected, received }));
+                return Err(Failure::transient(HubError::Length { url: self.query.url.into(), expected, received }));
             }
             if ended {
                 return Ok(());
@@ -158,7 +159,8 @@ impl Download<'_> {
         }
     }
 
-    /// Compares the digest with the announced one. A file pieced together from an earlier download gets a second chance.
+    /// Compares the digest with the announced one. A mismatch in a resumed download is transient:
+    /// the earlier part may have been wrong.
     fn check(&self, partial: Partial, resumed: bool) -> Result<(), Failure> {
         let (Some(expected), Some(digest)) = (self.blob.sha256(), partial.digest) else { return Ok(()) };
         let actual: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -166,12 +168,12 @@ impl Download<'_> {
             return Ok(());
         }
         fs::remove_file(self.path)?;
-        let error = HubError::Checksum { url: self.ask.url.into(), expected: expected.into(), actual };
-        Err(if resumed { Failure::passing(error) } else { Failure::Lasting(error) })
+        let error = HubError::Checksum { url: self.query.url.into(), expected: expected.into(), actual };
+        Err(if resumed { Failure::transient(error) } else { Failure::Permanent(error) })
     }
 }
 
-/// Whether the reply carries on at `offset`; a whole file does so at 0 only.
+/// True if the body of the reply starts at byte `offset` of the file.
 fn continues(reply: &Reply, offset: u64) -> bool {
     match reply.status().as_u16() {
         206 => {
@@ -181,16 +183,16 @@ fn continues(reply: &Reply, offset: u64) -> bool {
     }
 }
 
-/// A file that is not complete yet, and the digest of what it holds.
+/// An incomplete file, with the digest of its contents so far.
 struct Partial {
     file: fs::File,
-    /// Kept only where there is a digest to compare with.
+    /// Computed only if there is a digest to compare with.
     digest: Option<Sha256>,
     length: u64,
 }
 
 impl Partial {
-    /// Opens what an earlier download has left, or an empty file.
+    /// Opens the partial file of an earlier download, or an empty one.
     fn open(path: &Path, blob: &Blob) -> std::io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let digest = blob.sha256().map(|_| Sha256::new());
@@ -200,13 +202,13 @@ impl Partial {
             partial.restart()?;
         }
         if let Some(digest) = &mut partial.digest {
-            let mut piece = vec![0; PIECE];
+            let mut buffer = vec![0; BUFFER_BYTES];
             loop {
-                let read = partial.file.read(&mut piece)?;
+                let read = partial.file.read(&mut buffer)?;
                 if read == 0 {
                     break;
                 }
-                digest.update(&piece[..read]);
+                digest.update(&buffer[..read]);
             }
         }
         partial.file.seek(SeekFrom::End(0))?;

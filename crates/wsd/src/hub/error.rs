@@ -1,97 +1,99 @@
-//! What can go wrong on the way to a model's files.
+//! Failures to find or fetch a model's files.
 
 use std::path::PathBuf;
 
-/// Why a model could not be resolved. Each message names the model, file or address, and the next step where there is one.
+/// A model that could not be resolved. Each message names the model, file or address, and a next
+/// step where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither an existing path nor a well-formed hub name.
     #[error(
-        "`{name}` is no model: no file or folder has this path, and it is not a hub name because {reason}\n  hint: give a \
-         folder, a .gguf file, or org/name, org/name@revision, org/name:file.gguf"
+        "`{name}` is not a model: no file or folder has this path, and it is not a hub name because {reason}\n  \
+         hint: give a folder, a .gguf file, or org/name, org/name@revision, org/name:file.gguf"
     )]
     Name {
-        /// What the user wrote.
+        /// The name given.
         name: String,
-        /// The rule it breaks.
+        /// The rule that it breaks.
         reason: String,
     },
-    /// What can only be a path is none.
+    /// A name that can only be a path, and does not exist.
     #[error("{}: there is no such file or folder", .path.display())]
     NoPath {
         /// The path.
         path: PathBuf,
     },
-    /// Not completely in the cache, and no request is allowed.
+    /// A model that is not completely in the cache, while offline.
     #[error(
-        "`{name}` cannot be loaded offline: missing {missing}; searched {searched} (no local file or folder has this name \
-         either)\n  hint: run once without --offline and with HF_HUB_OFFLINE unset, or copy the model into a folder and name that"
+        "`{name}` cannot be loaded offline: missing {missing}; searched {searched} (no local file or folder has this \
+         name either)\n  hint: run once without --offline and with HF_HUB_OFFLINE unset, or copy the model into a \
+         folder and name that"
     )]
     Offline {
-        /// What the user wrote.
+        /// The name given.
         name: String,
-        /// The files, or the revision, that are not there.
+        /// The missing files, or the missing revision.
         missing: String,
         /// The repository's folder in the cache.
         searched: PathBuf,
     },
-    /// The address of the hub is not usable.
-    #[error("HF_ENDPOINT must begin with http:// or https://, given: {endpoint}")]
+    /// A hub address that is not http or https.
+    #[error("HF_ENDPOINT must begin with http:// or https://, got {endpoint}")]
     Endpoint {
         /// The address given.
         endpoint: String,
     },
-    /// The hub wants to know who asks, or refuses the one who does (401, 403).
+    /// Access refused: the token is missing or insufficient (status 401 or 403).
     #[error("access to `{repository}` is refused (HTTP {status}): {reason}\n  hint: {hint}")]
     Denied {
         /// The repository, `org/name`.
         repository: String,
         /// The status of the reply.
         status: u16,
-        /// What the hub says.
+        /// The hub's message.
         reason: String,
-        /// What to do.
+        /// The next step.
         hint: String,
     },
-    /// No such repository, revision or file.
+    /// A repository, revision or file that does not exist.
     #[error("{what} is not on {endpoint} (no local file or folder has this name either)\n  hint: {hint}")]
     NotFound {
-        /// What was asked for.
+        /// The thing requested.
         what: String,
-        /// The hub that was asked.
+        /// The hub's address.
         endpoint: String,
-        /// What to do, and what there is instead.
+        /// The next step, or the files there are instead.
         hint: String,
     },
-    /// The repository holds no weights, or not all that is needed to read them.
+    /// A repository without weights, or without files needed to read them.
     #[error("`{repository}` cannot be used: {reason}\n  hint: {hint}")]
     Unusable {
         /// The repository, `org/name`.
         repository: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
-        /// What to do.
+        /// The next step.
         hint: String,
     },
-    /// A reply or a file that breaks its own format.
+    /// A reply or file that breaks its format.
     #[error("{origin} is malformed: {reason}")]
     Malformed {
         /// The address or the file.
         origin: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// The server answers with an error that does not go away.
+    /// An error status that persisted over all attempts.
     #[error("{url} answers HTTP {status}{detail}")]
     Status {
         /// The address.
         url: String,
         /// The status of the last reply.
         status: u16,
-        /// How long it asks to wait, if it does.
+        /// The pause it requests, or its message; may be empty.
         detail: String,
     },
-    /// No connection, or one that breaks or stalls.
+    /// A connection that is refused, breaks or stalls.
     #[error(
         "{url} cannot be read: {source}\n  hint: check the network, HF_ENDPOINT, the proxy settings and this system's \
          certificates (SSL_CERT_FILE); a new start resumes"
@@ -102,8 +104,8 @@ pub enum HubError {
         /// The failure of the last attempt.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The file ends too early or too late.
-    #[error("{url} should have {expected} bytes, but {received} came")]
+    /// A file that is shorter or longer than announced.
+    #[error("{url} must have {expected} bytes, got {received}")]
     Length {
         /// The address.
         url: String,
@@ -112,26 +114,26 @@ pub enum HubError {
         /// Bytes received.
         received: u64,
     },
-    /// The file's bytes are not those the hub announced. The download has been removed.
+    /// A file with another digest than announced. The download has been removed.
     #[error(
-        "{url} is damaged: SHA-256 {expected} was announced, the bytes give {actual}\n  hint: try again; if it stays, the \
-         server or a proxy alters the file"
+        "{url} is damaged: its SHA-256 must be {expected}, got {actual}\n  hint: try again; if it stays, the server or \
+         a proxy alters the file"
     )]
     Checksum {
         /// The address.
         url: String,
         /// The digest announced, in hexadecimal.
         expected: String,
-        /// The digest of what came, in hexadecimal.
+        /// The digest of the received bytes, in hexadecimal.
         actual: String,
     },
-    /// A file or folder of the cache cannot be read or written.
+    /// A file or folder of the cache that cannot be read or written.
     #[error(transparent)]
     File(#[from] std::io::Error),
 }
 
 impl HubError {
-    /// Whether the other machine was reached and has nobody who answers there.
+    /// True if the server's machine was reached and refused the connection.
     pub(super) fn is_refused(&self) -> bool {
         let Self::Connection { source, .. } = self else { return false };
         let cause = source.downcast_ref::<ureq::Error>();

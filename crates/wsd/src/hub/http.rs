@@ -1,4 +1,4 @@
-//! Requests to the hub: redirects, refusals, and patience.
+//! Requests to the hub: redirects, refusals and retries.
 
 use std::time::Duration;
 
@@ -11,69 +11,69 @@ use super::name::HubName;
 use super::options::HubOptions;
 use super::progress::Progress;
 
-/// Redirects followed before they are taken for a loop.
+/// Most redirects followed, so that a loop ends.
 const REDIRECT_LIMIT: usize = 10;
-/// Attempts where nobody listens: once more, for a server that is starting.
+/// Attempts after a refused connection: one retry, for a server that is starting.
 const REFUSED_ATTEMPTS: u32 = 2;
 
 pub(super) type Reply = Response<ureq::Body>;
 
-/// Why one attempt failed.
+/// The failure of one attempt.
 pub(super) enum Failure {
-    /// Trying again would not help.
-    Lasting(HubError),
-    /// Trying again may help.
-    Passing {
+    /// Another attempt would fail too.
+    Permanent(HubError),
+    /// Another attempt may succeed.
+    Transient {
         error: HubError,
-        /// How long the server asks to wait.
+        /// Pause that the server requests.
         wait: Option<Duration>,
-        /// Whether this attempt brought the work forward.
+        /// The attempt received bytes that no earlier one had.
         progressed: bool,
     },
 }
 
 impl Failure {
-    pub(super) fn passing(error: HubError) -> Self {
-        Self::Passing { error, wait: None, progressed: false }
+    pub(super) fn transient(error: HubError) -> Self {
+        Self::Transient { error, wait: None, progressed: false }
     }
 
     fn connection(url: &str, source: ureq::Error) -> Self {
         let error = |source| HubError::Connection { url: url.into(), source };
         match source {
-            // A certificate that is not trusted, or no TLS at all: neither changes by asking again.
+            // An untrusted certificate or a server without TLS: a retry cannot change either.
             ureq::Error::Io(ref cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
-                Self::Lasting(error(Box::new(source)))
+                Self::Permanent(error(Box::new(source)))
             }
             ureq::Error::Io(_)
             | ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::Protocol(_)
-            | ureq::Error::BodyStalled => Self::passing(error(Box::new(source))),
-            _ => Self::Lasting(error(Box::new(source))),
+            | ureq::Error::BodyStalled => Self::transient(error(Box::new(source))),
+            _ => Self::Permanent(error(Box::new(source))),
         }
     }
 }
 
 impl<E: Into<HubError>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Lasting(error.into())
+        Self::Permanent(error.into())
     }
 }
 
 /// A request for one address.
 #[derive(Clone, Copy)]
-pub(super) struct Ask<'a> {
+pub(super) struct Query<'a> {
     pub(super) url: &'a str,
-    /// What it stands for, in messages.
-    pub(super) what: &'a str,
-    /// Ask for the headers only.
+    /// The resource at the address, in words for messages.
+    pub(super) subject: &'a str,
+    /// Request the headers only.
     pub(super) head: bool,
-    /// The first byte wanted; 0 means all.
+    /// First byte requested; 0 means the whole file.
     pub(super) offset: u64,
 }
 
-/// The hub, asked about one model.
+/// A client of the hub for one model.
 pub(super) struct Client<'a> {
     agent: Agent,
     pub(super) options: &'a HubOptions,
@@ -81,7 +81,11 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(options: &'a HubOptions, name: HubName) -> Result<Self, HubError> {
+    /// Sets up TLS with the certificates of the system, which include those a company has added.
+    ///
+    /// # Errors
+    /// [`HubError::Endpoint`] for an endpoint that is not http or https.
+    pub(super) fn open(options: &'a HubOptions, name: HubName) -> Result<Self, HubError> {
         if !["http://", "https://"].iter().any(|scheme| options.endpoint.starts_with(scheme)) {
             return Err(HubError::Endpoint { endpoint: options.endpoint.clone() });
         }
@@ -92,14 +96,14 @@ impl<'a> Client<'a> {
             .timeout_connect(Some(options.timeout))
             .timeout_per_read(Some(options.timeout))
             .timeout_per_write(Some(options.timeout))
-            // The system's certificates, so that those a company has added count too.
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build();
         Ok(Self { agent: config.into(), options, name })
     }
 
-    /// Repeats `attempt` until it succeeds, fails for good, or fails `options.attempts` times without moving forward.
-    pub(super) fn patiently<T>(
+    /// Repeats `attempt` with exponential back-off until it succeeds, fails permanently, or fails
+    /// `options.attempts` times in a row without progress.
+    pub(super) fn retry<T>(
         &self,
         progress: &mut dyn Progress,
         mut attempt: impl FnMut(&mut dyn Progress) -> Result<T, Failure>,
@@ -108,13 +112,13 @@ impl<'a> Client<'a> {
         loop {
             match attempt(progress) {
                 Ok(value) => return Ok(value),
-                Err(Failure::Lasting(error)) => return Err(error),
-                Err(Failure::Passing { error, wait, progressed }) => {
+                Err(Failure::Permanent(error)) => return Err(error),
+                Err(Failure::Transient { error, wait, progressed }) => {
                     failures = if progressed { 1 } else { failures + 1 };
                     let doubled = self.options.first_wait.saturating_mul(1 << (failures - 1).min(16));
                     let pause = wait.unwrap_or(doubled.min(self.options.longest_wait));
-                    let patience = if error.is_refused() { REFUSED_ATTEMPTS } else { u32::MAX };
-                    if failures >= self.options.attempts.min(patience) || pause > self.options.longest_wait {
+                    let limit = if error.is_refused() { REFUSED_ATTEMPTS } else { u32::MAX };
+                    if failures >= self.options.attempts.min(limit) || pause > self.options.longest_wait {
                         return Err(error);
                     }
                     let reason = error.to_string();
@@ -126,11 +130,12 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Asks, following redirects until a reply is none, or `enough(reply, leads_elsewhere)` holds.
-    pub(super) fn ask(&self, ask: Ask<'_>, enough: impl Fn(&HeaderMap, bool) -> bool) -> Result<Reply, Failure> {
-        let mut url = ask.url.to_owned();
+    /// Sends a request and follows redirects. Returns the first reply that is not a redirect, or
+    /// the first redirect for which `enough(headers, leaves_hub)` holds.
+    pub(super) fn send(&self, query: Query<'_>, enough: impl Fn(&HeaderMap, bool) -> bool) -> Result<Reply, Failure> {
+        let mut url = query.url.to_owned();
         for _ in 0..REDIRECT_LIMIT {
-            let reply = self.hop(&url, ask)?;
+            let reply = self.hop(&url, query)?;
             if !reply.status().is_redirection() {
                 return Ok(reply);
             }
@@ -141,40 +146,43 @@ impl<'a> Client<'a> {
             url = next;
         }
         let reason = format!("it redirects more than {REDIRECT_LIMIT} times");
-        Err(HubError::Malformed { origin: ask.url.into(), reason }.into())
+        Err(HubError::Malformed { origin: query.url.into(), reason }.into())
     }
 
-    /// One request. The token goes to the hub itself only: storage hosts have signed addresses and must not learn it.
-    fn hop(&self, url: &str, ask: Ask<'_>) -> Result<Reply, Failure> {
-        let mut request = if ask.head { self.agent.head(url) } else { self.agent.get(url) };
-        // A compressed reply would have another length than the file.
+    /// Sends one request. The token goes to the hub only: storage hosts get signed addresses and
+    /// must not receive it.
+    fn hop(&self, url: &str, query: Query<'_>) -> Result<Reply, Failure> {
+        let mut request = if query.head { self.agent.head(url) } else { self.agent.get(url) };
+        // Compressed, the reply's length would differ from the file's.
         request = request.header("accept-encoding", "identity");
         let hub = self.is_hub(url);
         if let (Some(token), true) = (&self.options.token, hub) {
             request = request.header("authorization", token.header());
         }
-        if ask.offset > 0 {
-            request = request.header("range", format!("bytes={}-", ask.offset));
+        if query.offset > 0 {
+            request = request.header("range", format!("bytes={}-", query.offset));
         }
         let reply = request.call().map_err(|error| Failure::connection(url, error))?;
         let status = reply.status().as_u16();
         match status {
             200 | 206 | 301 | 302 | 303 | 307 | 308 | 416 => Ok(reply),
-            // A storage host refuses a signed address that has expired; asking the hub again gives a new one.
+            // A storage host refuses an expired signed address; the hub issues a new one on the
+            // next attempt.
             _ if !hub || matches!(status, 408 | 429 | 500..=599) => {
                 let wait = header(reply.headers(), "retry-after").and_then(|text| text.trim().parse().ok());
                 let detail = wait.map(|seconds: u64| format!(" and asks to wait {seconds} s")).unwrap_or_default();
                 let error = HubError::Status { url: url.into(), status, detail };
-                Err(Failure::Passing { error, wait: wait.map(Duration::from_secs), progressed: false })
+                Err(Failure::Transient { error, wait: wait.map(Duration::from_secs), progressed: false })
             }
-            _ => Err(Failure::Lasting(self.refusal(url, ask.what, status, reply.headers()))),
+            _ => Err(Failure::Permanent(self.refusal(url, query.subject, status, reply.headers()))),
         }
     }
 
-    /// What a status of 4xx means. The hub answers 401 for what does not exist too, so as not to tell what is private.
-    fn refusal(&self, url: &str, what: &str, status: u16, headers: &HeaderMap) -> HubError {
+    /// The error for a status of 4xx. The hub returns 401 also for a repository that does not
+    /// exist, to hide which private ones do.
+    fn refusal(&self, url: &str, subject: &str, status: u16, headers: &HeaderMap) -> HubError {
         let code = header(headers, "x-error-code").unwrap_or_default();
-        let said = header(headers, "x-error-message").unwrap_or("the hub gives no reason");
+        let message = header(headers, "x-error-message").unwrap_or("the hub gives no reason");
         let repository = self.name.repository.clone();
         let page = format!("{}/{repository}", self.options.endpoint);
         let key = if self.options.token.is_some() {
@@ -186,13 +194,13 @@ impl<'a> Client<'a> {
             (401 | 403, "GatedRepo") => HubError::Denied {
                 repository,
                 status,
-                reason: format!("the model is gated: {said}"),
+                reason: format!("the model is gated: {message}"),
                 hint: format!("accept the licence on {page} and {key}"),
             },
             (401 | 403, _) => HubError::Denied {
                 repository,
                 status,
-                reason: format!("the repository is private or gated, or does not exist: {said}"),
+                reason: format!("the repository is private or gated, or does not exist: {message}"),
                 hint: format!(
                     "check the spelling; if it exists, accept the licence on {page} if it asks for one, and {key}"
                 ),
@@ -201,12 +209,12 @@ impl<'a> Client<'a> {
                 what: match code {
                     "RepoNotFound" => format!("repository `{repository}`"),
                     "RevisionNotFound" => format!("revision `{}` of `{repository}`", self.name.revision),
-                    _ => what.to_owned(),
+                    _ => subject.to_owned(),
                 },
                 endpoint: self.options.endpoint.clone(),
                 hint: format!("check the spelling against {page}; a private repository needs HF_TOKEN"),
             },
-            _ => HubError::Status { url: url.into(), status, detail: format!(": {said}") },
+            _ => HubError::Status { url: url.into(), status, detail: format!(": {message}") },
         }
     }
 
@@ -215,18 +223,18 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A header's value where it is text.
+/// The value of a header, if it is text.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Scheme, host and port.
+/// Scheme, host and port of a URL, in lower case.
 fn origin(url: &str) -> Option<(String, String)> {
     let uri: Uri = url.parse().ok()?;
     Some((uri.scheme_str()?.to_ascii_lowercase(), uri.authority()?.as_str().to_ascii_lowercase()))
 }
 
-/// Where a redirect of `url` leads: an absolute address, or a path on the same host.
+/// The absolute URL that a redirect of `url` leads to. A redirect from https to http is an error.
 fn redirect_target(url: &str, headers: &HeaderMap) -> Result<String, HubError> {
     let malformed = |reason: String| HubError::Malformed { origin: url.into(), reason };
     let location = header(headers, "location").ok_or_else(|| malformed("it redirects without a `location`".into()))?;

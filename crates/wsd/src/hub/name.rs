@@ -1,32 +1,38 @@
-//! The names of models on the hub.
+//! Names of models on the hub.
 
 use std::path::{Path, PathBuf};
 
 use super::error::HubError;
 
-/// The branch that is meant where no revision is named.
+/// Revision used where none is named.
 const DEFAULT_REVISION: &str = "main";
-/// Bytes allowed in each half of `org/name`; the hub's own limit.
+/// Most bytes in each half of `org/name`, the hub's own limit.
 const NAME_LIMIT: usize = 96;
 
-/// A parsed hub name: `org/name`, `org/name@revision`, `org/name:file.gguf` or `org/name@revision:file.gguf`.
+/// A parsed hub name: `org/name`, `org/name@revision`, `org/name:file.gguf` or
+/// `org/name@revision:file.gguf`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubName {
     /// `org/name`.
     pub repository: String,
     /// A branch, a tag or a commit; `main` if none is named.
     pub revision: String,
-    /// The one GGUF file that is meant, with its folder inside the repository; `None` means the safetensors model.
+    /// A GGUF file, as a path inside the repository; `None` means the safetensors model.
     pub file: Option<String>,
 }
 
 impl HubName {
-    /// Reads a name.
+    /// Parses a name.
+    ///
+    /// ```
+    /// let name = wsd::hub::HubName::parse("org/name@v1:model.gguf").unwrap();
+    /// assert_eq!((name.repository.as_str(), name.revision.as_str()), ("org/name", "v1"));
+    /// ```
     ///
     /// # Errors
     /// [`HubError::Name`] with the rule that `name` breaks.
     pub fn parse(name: &str) -> Result<Self, HubError> {
-        // A git revision cannot hold a colon, so the first one begins the file.
+        // A git revision cannot contain a colon, so the first one separates the file.
         let (model, file) = match name.split_once(':') {
             Some((model, file)) => (model, Some(file)),
             None => (name, None),
@@ -39,21 +45,21 @@ impl HubName {
         Ok(Self { repository: repository.into(), revision: revision.into(), file: file.map(Into::into) })
     }
 
-    /// What the name stands for, once its snapshot lies at `snapshot`.
+    /// The path of the model or file inside the folder of its snapshot.
     pub(super) fn path_in(&self, snapshot: &Path) -> PathBuf {
         self.file.as_ref().map_or_else(|| snapshot.to_path_buf(), |file| snapshot.join(file))
     }
 }
 
-/// The hub's rules for `org/name`, so that no request is made for a mistyped path.
+/// Checks `org/name` by the hub's rules, so that a mistyped path causes no request.
 fn check_repository(repository: &str) -> Result<(), String> {
-    let Some((organisation, name)) = repository.split_once('/') else {
-        return Err(format!("`{repository}` has no `/` between organisation and name"));
+    let Some((organization, name)) = repository.split_once('/') else {
+        return Err(format!("`{repository}` has no `/` between organization and name"));
     };
-    for part in [organisation, name] {
+    for part in [organization, name] {
         if part.is_empty() || part.len() > NAME_LIMIT {
             return Err(format!(
-                "organisation and name must have 1 to {NAME_LIMIT} characters, `{part}` has {}",
+                "organization and name must have 1 to {NAME_LIMIT} characters, got {} in `{part}`",
                 part.len()
             ));
         }
@@ -70,7 +76,8 @@ fn check_repository(repository: &str) -> Result<(), String> {
     if name.ends_with(".git") { Err(format!("`{name}` ends with `.git`")) } else { Ok(()) }
 }
 
-/// A revision becomes a path below `refs`, so it is held to the letters that git and every file system allow.
+/// Checks that a revision has only characters that git and every file system allow, since it
+/// becomes a path below `refs`.
 fn check_revision(revision: &str) -> Result<(), String> {
     if let Some(odd) = revision.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_./+".contains(*c))) {
         return Err(format!("`{odd}` in revision `{revision}` is not one of A-Z a-z 0-9 - _ . / +"));
@@ -87,7 +94,8 @@ fn check_gguf(file: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a relative path with `/` stays inside the folder it is joined to, on every operating system.
+/// Checks that a relative path with `/` stays inside the folder that it is joined to, on every
+/// operating system. The error continues a sentence whose subject is the path.
 pub(super) fn check_inside(path: &str) -> Result<(), String> {
     if path.contains(|c: char| c.is_control() || c == '\\' || c == ':') {
         return Err("holds a control character, `\\` or `:`".into());
@@ -111,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn all_forms_are_read() {
+    fn all_forms_are_parsed() {
         let parsed = |name: &str| {
             let name = HubName::parse(name).unwrap();
             (name.repository, name.revision, name.file)
@@ -126,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_names_itself() {
+    fn each_rule_has_its_message() {
         for (name, part) in [
             ("gpt2", "no `/`"),
             ("a/b/c", "`/` in `b/c`"),

@@ -1,15 +1,15 @@
-//! Where the hub is, where its cache is, and how patient to be.
+//! Options of the hub: address, cache, access token, retries.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A secret that never shows itself in a log.
+/// An access token, hidden in debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(String);
 
 impl AccessToken {
-    /// The token in `text`, without the white space around it; `None` if nothing is left.
+    /// Trims white space; `None` if nothing is left.
     pub fn from_text(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.to_owned()))
@@ -26,30 +26,31 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// How models on the hub are looked up.
+/// Address, cache and limits for models on the hub.
 #[derive(Debug, Clone)]
 pub struct HubOptions {
-    /// The folder that holds `models--org--name`.
+    /// The cache: the folder with `models--org--name`.
     pub cache: PathBuf,
-    /// The hub's address without a slash at its end.
+    /// The hub's address, without a trailing slash.
     pub endpoint: String,
-    /// Who asks; sent to `endpoint` and to no other host.
+    /// Access token, sent to `endpoint` and to no other host.
     pub token: Option<AccessToken>,
-    /// Use the cache only and make no request.
+    /// Use only the cache and send no request.
     pub offline: bool,
-    /// Failures in a row, without a byte gained, after which a request is given up; the first counts.
+    /// Consecutive failures without a new byte after which a request is given up, from 1.
     pub attempts: u32,
-    /// Wait after the first failure; it doubles with each further one.
+    /// Back-off after the first failure; it doubles with each further one.
     pub first_wait: Duration,
-    /// Longest wait between two attempts. A server that asks for more is not waited for.
+    /// Longest back-off. A server that requests a longer one is given up.
     pub longest_wait: Duration,
-    /// Longest wait for a connection, and for each next piece of a reply.
+    /// Timeout for a connection, and for each part of a reply.
     pub timeout: Duration,
 }
 
 impl HubOptions {
-    /// The settings that `huggingface_hub` would use: `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), `HF_HOME`, `HF_TOKEN`,
-    /// `HF_TOKEN_PATH`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`, and the defaults beside them.
+    /// Reads the environment variables of `huggingface_hub`, with its defaults: `HF_HUB_CACHE` (or
+    /// `HUGGINGFACE_HUB_CACHE`), `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_ENDPOINT`,
+    /// `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -83,7 +84,7 @@ impl HubOptions {
     }
 }
 
-/// The words that `huggingface_hub` takes for yes.
+/// True for the values that `huggingface_hub` reads as true.
 fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_ascii_uppercase().as_str())
 }

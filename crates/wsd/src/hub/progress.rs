@@ -1,27 +1,28 @@
-//! Showing how far a download is.
+//! Progress of downloads, on the error stream.
 
 use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Someone who is told how the making ready of a model goes, its downloads one file at a time.
+/// A reporter of the preparation of a model. Downloads come one file at a time.
 pub trait Progress {
-    /// A file begins, or begins anew after a broken connection; `total` is its size in bytes where the server tells it.
+    /// Starts a file, or restarts it after a broken connection. `total` is its size in bytes, if
+    /// the server reports it.
     fn start(&mut self, file: &str, total: Option<u64>);
-    /// This many further bytes of the file are there; those of an earlier download come as one step.
+    /// Adds received bytes of the file. Those of an earlier download come as one step.
     fn advance(&mut self, bytes: u64);
-    /// The file is complete.
+    /// Completes the file.
     fn finish(&mut self);
-    /// What a person should know: why nothing comes for a while, or what is not as it was asked for.
+    /// Shows a message to the user, such as the reason for a pause.
     fn note(&mut self, _text: &str) {}
 }
 
-/// Bars on a terminal, lines otherwise; both on the error stream.
+/// Returns bars on a terminal and lines otherwise, on the error stream.
 pub fn stderr_progress() -> Box<dyn Progress> {
     if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::new(std::io::stderr())) }
 }
 
-/// A bar for each file, drawn on the error stream if that is a terminal.
+/// A progress bar for each file, drawn only on a terminal.
 #[derive(Default)]
 pub struct Bars {
     bar: Option<ProgressBar>,
@@ -62,7 +63,7 @@ impl Progress for Bars {
     }
 }
 
-/// A line for each tenth of a file, for logs.
+/// One line for each tenth of a file, for logs.
 pub struct Lines<W: Write> {
     output: W,
     file: String,
@@ -72,7 +73,7 @@ pub struct Lines<W: Write> {
 }
 
 impl<W: Write> Lines<W> {
-    /// Lines written to `output`; what cannot be written is lost.
+    /// Writes lines to `output`. Write errors are ignored.
     pub fn new(output: W) -> Self {
         Self { output, file: String::new(), total: None, bytes: 0, tenths: 0 }
     }
@@ -107,7 +108,7 @@ impl<W: Write> Progress for Lines<W> {
     }
 
     fn note(&mut self, text: &str) {
-        // A closed error stream is no reason to stop a download.
+        // A closed error stream must not stop a download.
         let _ = writeln!(self.output, "{text}");
     }
 }

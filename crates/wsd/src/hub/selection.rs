@@ -1,4 +1,4 @@
-//! Which files of a repository a model needs.
+//! Selection of the files that a model needs from a repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,15 +6,16 @@ use std::path::Path;
 use super::error::HubError;
 use super::name::check_inside;
 
-/// What the engine cannot do without, beside the weights.
+/// Files that every model needs besides the weights, each with a hint for its absence.
 const REQUIRED: &[(&str, &str)] = &[
     ("config.json", "it does not say which architecture this is; name a repository in transformers format"),
     (
         "tokenizer.json",
-        "make one with transformers: AutoTokenizer.from_pretrained(..).save_pretrained(folder), then name a folder with all",
+        "make one with transformers: AutoTokenizer.from_pretrained(..).save_pretrained(folder), then name a folder \
+         with all",
     ),
 ];
-/// What is used where it exists.
+/// Files that are used if they exist.
 const OPTIONAL: &[&str] = &[
     "generation_config.json",
     "tokenizer_config.json",
@@ -25,10 +26,10 @@ const OPTIONAL: &[&str] = &[
 ];
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Endings of weights in Python's pickle format.
+/// File name endings of weights in Python's pickle format.
 const PICKLE: &[&str] = &[".bin", ".pt", ".pth", ".ckpt", ".pkl"];
 
-/// The needed files that are not below `snapshot`; a dangling link counts as missing.
+/// Lists the needed files that are not below `snapshot`. A dangling link counts as missing.
 pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
     let mut needed: Vec<String> = match gguf {
         Some(file) => vec![file.into()],
@@ -45,7 +46,7 @@ pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>
     Ok(needed)
 }
 
-/// The files that a safetensors index names, each once.
+/// Lists the files that a safetensors index names, each once.
 pub(super) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -61,15 +62,15 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     if shards.is_empty() { Err(malformed("`weight_map` is empty".into())) } else { Ok(shards.into_iter().collect()) }
 }
 
-/// The files of a repository, as the hub lists them.
+/// The hub's list of the files of a repository.
 pub(super) struct Listing<'a> {
     pub(super) repository: &'a str,
     pub(super) files: BTreeSet<String>,
 }
 
 impl Listing<'_> {
-    /// What to fetch first, and whether shards named by the fetched index must follow. Weights come last, so that a
-    /// snapshot with all its weights has everything else too.
+    /// Lists the files to fetch first: all but the shards, which only the fetched index names.
+    /// Weights come last, so a snapshot that has its weights has everything else too.
     pub(super) fn first_files(&self, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
         if let Some(file) = gguf {
             return Ok(vec![file.to_owned()]);
@@ -85,7 +86,7 @@ impl Listing<'_> {
         Ok(names.filter(|name| self.files.contains(*name)).map(Into::into).collect())
     }
 
-    /// The shards that the index at `snapshot` names; none where there is one file of weights.
+    /// Lists the shards that the index in `snapshot` names; empty where the weights are one file.
     pub(super) fn shards(&self, snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
         if gguf.is_some() || self.files.contains(WEIGHTS) {
             return Ok(Vec::new());
@@ -100,7 +101,7 @@ impl Listing<'_> {
         }
     }
 
-    /// The GGUF files, for messages.
+    /// Lists the GGUF files, for messages.
     pub(super) fn gguf_names(&self) -> Vec<&str> {
         self.ending(&[".gguf"])
     }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_needed_is_chosen_and_weights_come_last() {
+    fn only_needed_files_are_chosen_and_weights_come_last() {
         let all = ["README.md", "config.json", "consolidated.safetensors", "model.safetensors", "onnx/model.onnx"];
         let all =
             [&all[..], &["pytorch_model.bin", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"]].concat();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_repositories_say_why() {
+    fn unusable_repositories_are_refused_with_a_reason() {
         for (files, parts) in [
             (&["config.json", "tokenizer.json", "pytorch_model.bin"][..], ["pickle", "refs/pr/1"]),
             (&["a-Q4.gguf", "b/c.GGUF"][..], ["only GGUF", "a-Q4.gguf, b/c.GGUF"]),

@@ -1,4 +1,4 @@
-//! Where a remote model is: `vllm+http://host:8000/model`.
+//! Addresses of remote models: `vllm+http://host:8000/model`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,32 +6,32 @@ use std::str::FromStr;
 use axum::http::Uri;
 use axum::http::uri::Scheme;
 
-use super::RemoteError;
 use super::dialect::{DIALECTS, Dialect};
+use super::error::RemoteError;
 
-/// One server's address, as the user wrote it and in its parts.
+/// One server's address, as written and parsed.
 #[derive(Clone, Debug)]
 pub struct Address {
     text: String,
-    /// The engine's own way to talk; to be found out where absent.
+    /// The engine's dialect; `None` leaves it to the probe.
     pub(super) dialect: Option<&'static dyn Dialect>,
-    /// Scheme and host, and the path before `/v1/` where the address has one.
+    /// Scheme and host, followed by the path before `/v1/` if there is one.
     pub(super) root: String,
-    /// The model's name there; the only one there is where absent.
+    /// The model's name on the server; `None` means its only one.
     pub(super) model: Option<String>,
 }
 
 impl Address {
-    /// Whether a model's name is an address, or several.
+    /// True for a model name that is an address or a list of them.
     #[must_use]
     pub fn is_one(name: &str) -> bool {
         name.contains("http://") || name.contains("https://")
     }
 
-    /// The addresses of a list parted by commas: replicas of one model.
+    /// Parses a comma-separated list of addresses: replicas of one model.
     ///
     /// # Errors
-    /// [`RemoteError::Address`].
+    /// [`RemoteError::Address`] for the first entry that is not an address.
     pub fn parse_list(list: &str) -> Result<Vec<Self>, RemoteError> {
         list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::parse).collect()
     }
@@ -53,7 +53,9 @@ impl FromStr for Address {
                 let known = || DIALECTS.iter().map(|dialect| dialect.facts().scheme).collect::<Vec<_>>().join(", ");
                 let dialect = DIALECTS.iter().find(|dialect| dialect.facts().scheme == name);
                 (
-                    Some(*dialect.ok_or_else(|| fault(format!("there is no engine `{name}`; known are {}", known())))?),
+                    Some(*dialect.ok_or_else(|| {
+                        fault(format!("there is no engine `{name}`; the known ones are {}", known()))
+                    })?),
                     url,
                 )
             }
@@ -72,7 +74,7 @@ impl FromStr for Address {
         if uri.query().is_some() {
             return Err(fault("it has a query".into()));
         }
-        // Before `/v1/` stands where a proxy keeps the service, after it the model.
+        // The part before `/v1/` is the prefix of a proxy, the part after it the model.
         let path = uri.path().trim_end_matches('/');
         let (before, model) = match path.split_once("/v1/").or_else(|| path.strip_suffix("/v1").map(|path| (path, "")))
         {
@@ -84,7 +86,7 @@ impl FromStr for Address {
     }
 }
 
-/// An address as it may be shown.
+/// The address with any user and password cut out, so that it can be shown.
 fn without_password(text: &str) -> String {
     match (text.find("://"), text.find('@')) {
         (Some(start), Some(end)) if start + 3 < end => format!("{}…{}", &text[..start + 3], &text[end..]),
@@ -119,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_passwords_are_not() {
-        let wrong = |text: &str| text.parse::<Address>().unwrap_err().to_string();
-        assert!(wrong("tgi+http://a").contains("known are vllm, sglang, llama-server, openai"));
-        let text = wrong("vllm+http://me:secret@host/m");
+    fn errors_name_the_fault_and_no_password() {
+        let error = |text: &str| text.parse::<Address>().unwrap_err().to_string();
+        assert!(error("tgi+http://a").contains("the known ones are vllm, sglang, llama-server, openai"));
+        let text = error("vllm+http://me:secret@host/m");
         assert!(text.contains("environment") && !text.contains("secret"), "{text}");
-        assert!(wrong("vllm+http://").contains("vllm+http://"));
-        assert!(wrong("http://a/m?key=1").contains("query"));
+        assert!(error("vllm+http://").contains("vllm+http://"));
+        assert!(error("http://a/m?key=1").contains("query"));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! How each engine wants to be asked: JSON out, JSON in, nothing else.
+//! Dialects: the request and reply formats of each kind of engine. JSON in, JSON out, no socket.
 
 mod llama_server;
 mod openai;
@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use serde_json::Value;
 use wsd_core::{Sampled, Sampling, Stop, Token};
 
-/// Every engine that can be talked to. One more is a file and a line here.
+/// All known engines. A new one is a file beside this one and a line here.
 pub(super) static DIALECTS: &[&dyn Dialect] =
     &[&vllm::Vllm, &sglang::SgLang, &llama_server::LlamaServer, &openai::OpenAi];
 
@@ -21,142 +21,159 @@ pub(super) struct Post {
     pub(super) body: Value,
 }
 
-/// How given tokens are scored.
+/// A method of scoring given tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Scoring {
     /// One call scores the whole prompt, or its end.
     Prompt,
-    /// One call scores rows that are named, and may read the prefix cache.
+    /// One call scores named positions, and may read the prefix cache.
     Rows,
-    /// One call for each token: the likeliest that could stand there, among which it is looked up.
+    /// Teacher forcing: one call per token returns the top-k at its position, where it is looked
+    /// up.
     Forced {
-        /// How many of the likeliest.
+        /// The k of top-k.
         width: usize,
-        /// A token of plain ASCII that the engine is made to write: some replies lose what belongs to half a character.
-        harmless: Token,
+        /// A token of plain ASCII that the engine is forced to emit: some replies omit the
+        /// alternatives beside a token that is half a UTF-8 character.
+        ascii_token: Token,
     },
 }
 
-/// Tokens to score: those of `list` from `from` on.
+/// A request to score the tokens `list[from..]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ScoreAsk<'a> {
+pub(super) struct ScoreRequest<'a> {
     pub(super) model: &'a str,
     pub(super) list: &'a [Token],
     pub(super) from: usize,
+    /// Alternatives to return at each position.
     pub(super) top: usize,
-    pub(super) way: Way,
+    pub(super) scoring: Scoring,
 }
 
-impl ScoreAsk<'_> {
-    /// The same, looked up among as many of the likeliest as there are tokens.
+impl ScoreRequest<'_> {
+    /// The same request, with teacher forcing widened to the whole vocabulary.
     pub(super) fn widened(self, vocab: Option<usize>) -> Self {
-        match (self.way, vocab) {
-            (Way::Forced { harmless, .. }, Some(width)) => Self { way: Way::Forced { width, harmless }, ..self },
+        match (self.scoring, vocab) {
+            (Scoring::Forced { ascii_token, .. }, Some(width)) => {
+                Self { scoring: Scoring::Forced { width, ascii_token }, ..self }
+            }
             _ => self,
         }
     }
 }
 
-/// A list to continue.
+/// A request to continue `list`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WriteAsk<'a> {
+pub(super) struct GenerateRequest<'a> {
     pub(super) model: &'a str,
     pub(super) list: &'a [Token],
     pub(super) max_tokens: usize,
-    /// With a seed of this position's own.
+    /// Sampling settings, with a seed derived for this position of the list.
     pub(super) sampling: Sampling,
+    /// Alternatives to return at each position.
     pub(super) top: usize,
     pub(super) end_tokens: &'a [Token],
 }
 
-/// What one event of a continuation holds.
+/// The new part of a continuation, from one event or reply.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct Delta {
     pub(super) tokens: Vec<Sampled>,
     /// The text, where the engine names no tokens.
     pub(super) text: Option<String>,
     pub(super) stop: Option<Stop>,
 }
 
-/// A reply that does not say what was asked.
+/// The reason why a reply cannot be used.
 pub(super) type Misread = String;
 
-/// What is so of an engine whatever it is asked.
+/// Static properties of an engine.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// Its name in addresses.
+    /// Name in addresses: the `vllm` of `vllm+http://`.
     pub(super) scheme: &'static str,
-    /// Its name for people.
+    /// Name for people.
     pub(super) name: &'static str,
-    /// What its list of models says of their owner.
+    /// The `owned_by` of its models in `/v1/models`; `None` matches any service.
     pub(super) owner: Option<&'static str>,
-    /// The ways in which it might score, the best first; each is tried before it is used.
-    pub(super) ways: &'static [Way],
-    /// To score a whole prompt it computes the list from its beginning.
+    /// Path of a description of the model and its template, where it has one.
+    pub(super) properties_path: Option<&'static str>,
+    /// It serves one model, and may list it under another name than the user's (the path of a
+    /// file).
+    pub(super) serves_one_model: bool,
+    /// It exits at a token id outside its vocabulary, so the vocabulary's size must be known.
+    pub(super) exits_at_unknown_ids: bool,
+    /// Methods of scoring, the best last; each is proven before it is used.
+    pub(super) scorings: &'static [Scoring],
+    /// Scoring a whole prompt recomputes the list from its start.
     pub(super) rescores_from_start: bool,
-    /// Continuations come as a stream; else as one reply.
+    /// Continuations come as a stream of events; otherwise as one reply.
     pub(super) streams: bool,
-    /// At most this many tokens are asked for in one continuation; the next goes on from there.
+    /// Most tokens requested in one continuation; the next request goes on from there.
     pub(super) slice: usize,
 }
 
-/// One engine's way to talk.
+/// One engine's request and reply formats.
 pub(super) trait Dialect: Debug + Send + Sync {
     fn facts(&self) -> &'static Facts;
 
-    fn score(&self, ask: &ScoreAsk<'_>) -> Post;
+    /// The request for scores.
+    fn score(&self, request: &ScoreRequest<'_>) -> Post;
 
-    /// The scores; `None` where this way does not give them this time.
-    fn scores(&self, ask: &ScoreAsk<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread>;
+    /// Reads the scores; `None` where this method does not return them for this request.
+    fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread>;
 
-    fn write(&self, ask: &WriteAsk<'_>) -> Post;
+    /// The request for a continuation.
+    fn generate(&self, request: &GenerateRequest<'_>) -> Post;
 
-    /// What an event adds to the `seen` tokens of this continuation.
-    fn piece(&self, ask: &WriteAsk<'_>, event: &Value, seen: usize) -> Result<Piece, Misread>;
+    /// Reads an event, given the `seen` tokens of this continuation that earlier events brought.
+    fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, seen: usize) -> Result<Delta, Misread>;
 
-    /// Asks for the ids of a text, special tokens recognised; with `begin`, what begins a text put before it.
+    /// The request for the ids of a text, with special tokens recognized; `begin` adds the
+    /// beginning-of-text token. `None` where the engine has no such route.
     fn tokenize(&self, model: &str, text: &str, begin: bool) -> Option<Post>;
 
-    /// Asks for the text of ids.
+    /// The request for the text of ids; `None` where the engine has no such route.
     fn detokenize(&self, model: &str, tokens: &[Token]) -> Option<Post>;
 }
 
-/// The log-probability in a reply. What computing in f32 leaves above 0 is 0.
-pub(super) fn logprob(value: &Value, what: &str) -> Result<f64, Misread> {
+/// Reads a log-probability of `subject`. Values up to 1e-3 above 0 are rounding errors of f32 and
+/// become 0.
+pub(super) fn logprob(value: &Value, subject: &str) -> Result<f64, Misread> {
     match value.as_f64() {
         Some(logprob) if logprob <= 1e-3 => Ok(logprob.min(0.0)),
-        Some(logprob) => Err(format!("the log-probability of {what} is {logprob}, above 0")),
-        None => Err(format!("the log-probability of {what} is `{value}`")),
+        Some(logprob) => Err(format!("the log-probability of {subject} is {logprob}, above 0")),
+        None => Err(format!("the log-probability of {subject} is `{value}`")),
     }
 }
 
 pub(super) fn token(value: &Value) -> Result<Token, Misread> {
-    value.as_u64().and_then(|id| Token::try_from(id).ok()).ok_or_else(|| format!("`{value}` is no token id"))
+    value.as_u64().and_then(|id| Token::try_from(id).ok()).ok_or_else(|| format!("`{value}` is not a token id"))
 }
 
-pub(super) fn array<'a>(value: &'a Value, what: &str) -> Result<&'a [Value], Misread> {
-    value.as_array().map(Vec::as_slice).ok_or_else(|| format!("there is no list `{what}` in it"))
+pub(super) fn array<'a>(value: &'a Value, name: &str) -> Result<&'a [Value], Misread> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| format!("there is no list `{name}` in it"))
 }
 
-/// The ids in a reply to a question for a text's tokens.
+/// Reads the ids in the reply to [`Dialect::tokenize`].
 pub(super) fn tokens(reply: &Value) -> Result<Vec<Token>, Misread> {
     array(&reply["tokens"], "tokens")?.iter().map(|entry| token(entry.get("id").unwrap_or(entry))).collect()
 }
 
-/// The text in a reply to a question for the text of ids.
+/// Reads the text in the reply to [`Dialect::detokenize`].
 pub(super) fn text(reply: &Value) -> Result<String, Misread> {
     let text = ["prompt", "text", "content"].iter().find_map(|key| reply[key].as_str());
     text.map(str::to_owned).ok_or_else(|| "there is no text in it".into())
 }
 
-/// Likelier first, and the lower id first among equals, as everywhere.
-pub(super) fn likeliest(mut top: Vec<(Token, f64)>, count: usize) -> Vec<(Token, f64)> {
-    top.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    top.truncate(count);
-    top
+/// The `count` likeliest entries in descending order, the lower id first among equals.
+pub(super) fn top_k(mut entries: Vec<(Token, f64)>, count: usize) -> Vec<(Token, f64)> {
+    entries.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    entries.truncate(count);
+    entries
 }
 
-/// A seed as every engine takes it.
+/// The seed in the 63 bits that every engine accepts.
 pub(super) fn seed(sampling: &Sampling) -> u64 {
     sampling.seed & (u64::MAX >> 1)
 }

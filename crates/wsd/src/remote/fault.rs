@@ -1,35 +1,36 @@
-//! What can go wrong between here and a remote engine, and whether asking again may help.
+//! Failures of requests to a remote engine, and their classification for retries.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Characters of a server's own words that are repeated in a message.
+/// Most characters of a server's own message that are quoted.
 const QUOTED_CHARS: usize = 300;
 
-/// Why a request failed.
+/// The failure of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fault {
-    /// Nobody listens, or no connection came about in time.
+    /// The connection was refused, or not made in time.
     Connect(String),
-    /// The connection broke while the reply was awaited or read.
+    /// The connection broke before the end of the reply.
     Broken(String),
-    /// The reply, or its next part, did not come in time.
+    /// The reply, or the next part of it, did not arrive in time.
     Late { awaited: &'static str, limit: Duration },
-    /// A status that is no success.
+    /// A status other than success, with the server's message.
     Status { status: u16, said: String, retry_after: Option<Duration> },
-    /// The reply is not what was asked for.
+    /// A reply that does not answer the request.
     Unreadable(String),
 }
 
 impl Fault {
-    /// A reply that is longer than anything asked for could be.
-    pub(super) fn too_long(what: &str, limit: usize) -> Self {
-        Self::Unreadable(format!("{what} is longer than {limit} bytes"))
+    /// The fault of a reply, or a part of it, that exceeds `limit` bytes.
+    pub(super) fn too_long(subject: &str, limit: usize) -> Self {
+        Self::Unreadable(format!("{subject} is longer than {limit} bytes"))
     }
 
-    /// A status with what the server says about it: each engine, and each router, has a form of its own.
+    /// The fault of an error status. The message is extracted from any of the body formats that
+    /// engines and routers use.
     pub(super) fn status(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let text = String::from_utf8_lossy(body);
         let said = match serde_json::from_slice::<Value>(body) {
@@ -39,8 +40,8 @@ impl Fault {
         Self::Status { status, said: quoted(&said), retry_after }
     }
 
-    /// Whether another attempt may succeed.
-    pub(super) fn is_passing(&self) -> bool {
+    /// True where another attempt may succeed.
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Broken(_) | Self::Late { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502..=504),
@@ -48,12 +49,13 @@ impl Fault {
         }
     }
 
-    /// Whether another attempt makes sense with the same server: not where all the time there was has been waited.
+    /// True where another attempt on the same server may succeed. After a timeout it would only
+    /// wait again.
     pub(super) fn is_worth_waiting_for(&self) -> bool {
-        self.is_passing() && !matches!(self, Self::Late { .. })
+        self.is_transient() && !matches!(self, Self::Late { .. })
     }
 
-    /// How long the server asks to wait.
+    /// The pause that the server requests.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -83,7 +85,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The message in an error object: `{"error": {"message"}}`, `{"error": "..."}`, `{"message"}` or `{"detail"}`.
+/// The message in an error object: `{"error": {"message"}}`, `{"error": "..."}`, `{"message"}` or
+/// `{"detail"}`.
 pub(super) fn message(value: &Value) -> Option<String> {
     let error = value.get("error").filter(|error| !error.is_null());
     let detail = value.get("detail").map(|detail| detail.as_str().map_or_else(|| detail.to_string(), str::to_owned));
@@ -94,7 +97,7 @@ pub(super) fn message(value: &Value) -> Option<String> {
         .or(detail)
 }
 
-/// The first line of a stranger's text, bounded, and harmless to a terminal.
+/// The first line of untrusted text, shortened and without control characters.
 fn quoted(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     let mut short: String = line.chars().filter(|c| !c.is_control()).take(QUOTED_CHARS).collect();
@@ -109,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_engines_words_are_found() {
+    fn the_message_of_every_engine_is_found() {
         let said = |body: &str| match Fault::status(400, body.as_bytes(), None) {
             Fault::Status { said, .. } => said,
             other => panic!("{other}"),
@@ -126,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
-        for (status, passing) in
+    fn only_transient_faults_are_retried() {
+        for (status, transient) in
             [(400, false), (401, false), (404, false), (422, false), (429, true), (500, true), (503, true)]
         {
-            assert_eq!(Fault::status(status, b"", None).is_passing(), passing, "{status}");
+            assert_eq!(Fault::status(status, b"", None).is_transient(), transient, "{status}");
         }
         let late = Fault::Late { awaited: "the first byte", limit: Duration::from_secs(1) };
-        assert!(late.is_passing() && !late.is_worth_waiting_for());
+        assert!(late.is_transient() && !late.is_worth_waiting_for());
     }
 }

@@ -1,4 +1,4 @@
-//! Requests to a server: time-outs for each of their phases, and caps on what comes back.
+//! HTTP requests with a timeout for each phase and a limit on the size of replies.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,40 +13,41 @@ use rustls_platform_verifier::ConfigVerifierExt as _;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::RemoteError;
+use super::error::RemoteError;
 use super::fault::{self, Fault};
 use super::sse::EventParser;
 
-/// The longest reply that is taken: a scored prompt of a million tokens fits.
+/// Longest reply accepted; a scored prompt of a million tokens fits.
 const MAX_REPLY_BYTES: usize = 128 << 20;
-/// The longest refusal that is read.
+/// Longest body of an error status that is read.
 const MAX_REFUSAL_BYTES: usize = 1 << 16;
-/// An unused connection is given up before the server does so: uvicorn and llama-server wait 5 s.
-const UNUSED_LIMIT: Duration = Duration::from_secs(4);
+/// Time after which an idle connection is closed: before uvicorn and llama-server do so, after 5 s.
+const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 
-/// How long each phase of a request may take.
+/// Time limits for the phases of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// To connect.
+    /// Limit for connecting.
     pub connect: Duration,
-    /// From there to the first byte of the reply, which for a scored prompt is the whole computation.
+    /// Limit from the connection to the first byte of the reply, which for a scored prompt includes
+    /// the whole computation.
     pub first_byte: Duration,
-    /// Between two parts of the reply.
+    /// Limit between two parts of the reply.
     pub idle: Duration,
-    /// For a question to the engine with all its attempts.
+    /// Limit for a question to the engine, all attempts and pauses included.
     pub total: Duration,
 }
 
-/// Where requests go, and what they say of their sender.
+/// A server's address and the headers sent with each request.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// Scheme, host and whatever stands before the engine's own paths.
+    /// Scheme and host, followed by the prefix of a proxy if there is one.
     pub(super) root: String,
-    /// The key, and what routers tell dialogues apart by.
+    /// The API key, and the session id that routers use for affinity.
     pub(super) headers: HeaderMap,
 }
 
-/// A client with a pool of connections. It belongs to the runtime it is first used in.
+/// A client with a pool of connections, bound to the runtime of its first request.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -54,18 +55,21 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(limits: TimeLimits) -> Result<Self, RemoteError> {
+    /// Sets up TLS with the certificates of the system, which include those a company has added.
+    ///
+    /// # Errors
+    /// [`RemoteError::Tls`].
+    pub(super) fn open(limits: TimeLimits) -> Result<Self, RemoteError> {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(limits.connect));
-        // The system's certificates, so that those a company has added count too.
         let tls =
             rustls::ClientConfig::with_platform_verifier().map_err(|error| RemoteError::Tls(error.to_string()))?;
         let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(UNUSED_LIMIT)
+            .pool_idle_timeout(IDLE_CONNECTION)
             .build(https.wrap_connector(connector));
         Ok(Self { client, limits })
     }
@@ -80,7 +84,7 @@ impl Http {
         self.whole(reply).await
     }
 
-    /// Ask for a stream of events. Dropping it closes the connection, by which engines know that nobody listens.
+    /// Requests a stream of events. Dropping it closes the connection, which makes engines stop.
     pub(super) async fn stream(&self, target: &Target, path: &str, body: &Value) -> Result<Events, Fault> {
         let reply = self.send(Method::POST, target, path, body.to_string().into()).await?;
         let body = self.parts(reply, self.limits.first_byte);
@@ -101,7 +105,7 @@ impl Http {
             .header(header::USER_AGENT, concat!("wsd/", env!("CARGO_PKG_VERSION")));
         let mut request = request.body(Full::new(body)).map_err(|error| Fault::Connect(error.to_string()))?;
         request.headers_mut().extend(target.headers.clone());
-        // The connector watches the time to connect itself.
+        // The connector enforces the limit for connecting itself.
         let limit = self.limits.connect + self.limits.first_byte;
         let reply = match timeout(limit, self.client.request(request)).await {
             Ok(reply) => reply.map_err(|error| broken(&error))?,
@@ -115,14 +119,14 @@ impl Http {
         let status = reply.status().as_u16();
         let retry_after = reply.headers().get(header::RETRY_AFTER).and_then(retry_after);
         let mut body = self.parts(reply, self.limits.idle);
-        // A refusal that does not arrive whole is a refusal all the same.
+        // The status alone is enough where its message does not arrive whole.
         let said = body.collect(MAX_REFUSAL_BYTES).await.unwrap_or_default();
         Err(Fault::status(status, &said, retry_after))
     }
 
-    /// The body of a reply, whose first part may take as long as `patience`.
-    fn parts(&self, reply: Response<Incoming>, patience: Duration) -> Parts {
-        Parts { body: reply.into_body(), patience, idle: self.limits.idle }
+    /// The body of a reply, with its own limit for the first part.
+    fn parts(&self, reply: Response<Incoming>, first: Duration) -> Parts {
+        Parts { body: reply.into_body(), next: first, idle: self.limits.idle }
     }
 
     async fn whole(&self, reply: Response<Incoming>) -> Result<Value, Fault> {
@@ -131,28 +135,28 @@ impl Http {
     }
 }
 
-/// Seconds to wait. The other form of the header, a date, depends on two clocks that need not agree, and is not used.
+/// Parses `Retry-After` in seconds. The other form, a date, is ignored: it compares two clocks that
+/// need not agree.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// A reply that engines mean as JSON. One that says that something went wrong is a refusal, whatever its status.
+/// Parses a JSON reply. An error object in it is a fault even under status 200.
 fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| Fault::Unreadable(format!("it is not JSON ({error})")))?;
     let failed = value.get("error").is_some_and(|error| !error.is_null()) || value["object"] == "error";
-    match failed {
-        true => {
-            let code = value["error"]["code"].as_u64().or_else(|| value["code"].as_u64());
-            let status = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
-            Err(Fault::status(status, fault::message(&value).unwrap_or_default().as_bytes(), None))
-        }
-        false => Ok(value),
+    if !failed {
+        return Ok(value);
     }
+    let code = value["error"]["code"].as_u64().or_else(|| value["code"].as_u64());
+    let status = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+    Err(Fault::status(status, fault::message(&value).unwrap_or_default().as_bytes(), None))
 }
 
+/// The fault of a request that got no reply. The innermost cause is quoted; the outer error only
+/// reports that sending failed.
 fn broken(error: &Error) -> Fault {
-    // The outermost error says only that sending failed.
     let mut why = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -162,20 +166,20 @@ fn broken(error: &Error) -> Fault {
     if error.is_connect() { Fault::Connect(why) } else { Fault::Broken(why) }
 }
 
-/// A reply's body, part by part.
+/// The body of a reply, read part by part.
 #[derive(Debug)]
 struct Parts {
     body: Incoming,
-    /// For the next part...
-    patience: Duration,
-    /// ...and for those after it.
+    /// Limit for the next part.
+    next: Duration,
+    /// Limit for each later part.
     idle: Duration,
 }
 
 impl Parts {
     async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            let limit = std::mem::replace(&mut self.patience, self.idle);
+            let limit = std::mem::replace(&mut self.next, self.idle);
             let late = Fault::Late { awaited: "the next part of the reply", limit };
             match timeout(limit, self.body.frame()).await.map_err(|_| late)? {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -200,7 +204,7 @@ impl Parts {
     }
 }
 
-/// A stream of events.
+/// A stream of server-sent events.
 #[derive(Debug)]
 pub(super) struct Events {
     body: Parts,
@@ -210,7 +214,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// The next event; `None` after `[DONE]`, or where the body ends.
+    /// Returns the next event; `None` after `[DONE]` or at the end of the body.
     pub(super) async fn next(&mut self) -> Result<Option<Value>, Fault> {
         while !self.done {
             match self.ready.pop_front() {

@@ -1,4 +1,4 @@
-//! A session over HTTP: the list is sent whole, and the server's prefix cache does the rest.
+//! A session over HTTP: the list is sent whole, and the server's prefix cache makes that cheap.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,66 +7,74 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
-use wsd_core::{Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_core::{Error, Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
 
-use super::Shared;
-use super::asking::{Asking, Dialogue};
-use super::dialect::{Piece, ScoreAsk, Way, WriteAsk};
+use super::attempts::{Attempts, Route};
+use super::dialect::{Delta, GenerateRequest, ScoreRequest, Scoring};
 use super::fault::Fault;
 use super::http::Events;
+use super::shared::Shared;
 
-/// How much wider each further look at the likeliest tokens is.
-const WIDER: usize = 32;
+/// Factor by which k grows when a token is not among the top-k.
+const WIDENING: usize = 32;
+const NO_SCORE: &str = "there is no score in it";
 
 pub(super) struct Remote {
     shared: Arc<Shared>,
-    dialogue: Dialogue,
+    route: Route,
     tokens: Vec<Token>,
 }
 
 impl Remote {
     pub(super) fn new(shared: Arc<Shared>, tokens: &[Token]) -> Self {
-        Self { dialogue: Dialogue::new(shared.clone()), shared, tokens: tokens.to_vec() }
+        Self { route: Route::new(shared.clone()), shared, tokens: tokens.to_vec() }
     }
 
-    /// Score `list[from..]` in one call, or in one for each token.
+    /// Scores `tokens[from..]`, in one call or in one per token.
     async fn scores(&mut self, from: usize, top: usize) -> Result<Vec<Sampled>> {
         let shared = self.shared.clone();
-        let mut asking = Asking::new(shared.clone(), "scoring");
-        let way = shared.way.filter(|_| from > 0 && from <= self.tokens.len());
-        let way = way
-            .ok_or_else(|| asking.misread(&self.dialogue, format!("nothing can be scored from position {from} on")))?;
-        if !matches!(way, Way::Forced { .. }) {
-            let ask = ScoreAsk { model: &shared.model, list: &self.tokens, from, top, way };
-            return score(&shared, &mut asking, &mut self.dialogue, ask).await;
+        let mut attempts = Attempts::new(shared.clone(), "scoring");
+        let scoring = shared.scoring.filter(|_| from > 0 && from <= self.tokens.len());
+        let impossible = || format!("nothing can be scored from position {from} on");
+        let scoring = scoring.ok_or_else(|| attempts.misread(&self.route, impossible()))?;
+        if !matches!(scoring, Scoring::Forced { .. }) {
+            let request = ScoreRequest { model: &shared.model, list: &self.tokens, from, top, scoring };
+            return score(&shared, &mut attempts, &mut self.route, request).await;
         }
         let mut scored = Vec::with_capacity(self.tokens.len() - from);
         for position in from..self.tokens.len() {
-            let ask = ScoreAsk { model: &shared.model, list: &self.tokens[..=position], from: position, top, way };
-            scored.extend(score(&shared, &mut asking, &mut self.dialogue, ask).await?);
+            let list = &self.tokens[..=position];
+            let request = ScoreRequest { model: &shared.model, list, from: position, top, scoring };
+            scored.extend(score(&shared, &mut attempts, &mut self.route, request).await?);
         }
         Ok(scored)
     }
+
+    /// The error of a reply without a score in it.
+    fn unscored(&self) -> Error {
+        Attempts::new(self.shared.clone(), "scoring").misread(&self.route, NO_SCORE.into())
+    }
 }
 
-/// One scoring, again in another way where the first does not give the scores.
+/// Scores with one request, and again by another method where the first does not return the scores.
 async fn score(
     shared: &Shared,
-    asking: &mut Asking,
-    dialogue: &mut Dialogue,
-    mut ask: ScoreAsk<'_>,
+    attempts: &mut Attempts,
+    route: &mut Route,
+    mut request: ScoreRequest<'_>,
 ) -> Result<Vec<Sampled>> {
     loop {
-        let reply = asking.whole(dialogue, &shared.dialect.score(&ask)).await?;
-        match shared.dialect.scores(&ask, &reply).map_err(|why| asking.misread(dialogue, why))? {
-            Some(scores) => return Ok(scores),
-            None => match &mut ask.way {
-                Way::Forced { width, .. } if *width < shared.card.vocab => {
-                    *width = width.saturating_mul(WIDER).min(shared.card.vocab);
-                }
-                way @ Way::Rows => *way = Way::Prompt,
-                _ => return Err(asking.misread(dialogue, "there is no score in it".into())),
-            },
+        let reply = attempts.post(route, &shared.dialect.score(&request)).await?;
+        let scores = shared.dialect.parse_scores(&request, &reply).map_err(|why| attempts.misread(route, why))?;
+        if let Some(scores) = scores {
+            return Ok(scores);
+        }
+        match &mut request.scoring {
+            Scoring::Forced { width, .. } if *width < shared.card.vocab => {
+                *width = width.saturating_mul(WIDENING).min(shared.card.vocab);
+            }
+            scoring @ Scoring::Rows => *scoring = Scoring::Prompt,
+            _ => return Err(attempts.misread(route, NO_SCORE.into())),
         }
     }
 }
@@ -82,35 +90,36 @@ impl Session for Remote {
     }
 
     async fn warm(&mut self) -> Result<()> {
-        // Where scoring reads no cache there is nothing to be made ready for it.
+        // Scoring that reads no cache gains nothing from a prefill.
         if self.shared.card.cost.rescores_from_start || !self.shared.card.caps.score || self.tokens.len() < 2 {
             return Ok(());
         }
         self.scores(self.tokens.len() - 1, 0).await.map(drop)
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, Result<Step>> {
-        let asking = Asking::new(self.shared.clone(), "continuing");
-        let writing = Writing {
+    fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>> {
+        let attempts = Attempts::new(self.shared.clone(), "continuing");
+        let generating = Generating {
             session: self,
-            plan,
-            asking,
-            left: plan.max_tokens,
+            generation,
+            attempts,
+            left: generation.max_tokens,
             ready: VecDeque::new(),
-            source: None,
-            ended: None,
+            request: None,
+            stop: None,
         };
-        stream::unfold(Some(writing), |writing| async {
-            let mut writing = writing?;
-            let step = writing.next().await;
+        stream::unfold(Some(generating), |generating| async {
+            let mut generating = generating?;
+            let step = generating.step().await;
             let more = matches!(step, Ok(Step::Token(_)));
-            Some((step, more.then_some(writing)))
+            Some((step, more.then_some(generating)))
         })
         .boxed()
     }
 
     async fn score(&mut self, from: usize) -> Result<Vec<f64>> {
-        Ok(self.scores(from, 0).await?.into_iter().map(|scored| scored.logprob).collect())
+        let scored = self.scores(from, 0).await?;
+        scored.into_iter().map(|scored| scored.logprob).collect::<Option<_>>().ok_or_else(|| self.unscored())
     }
 
     async fn score_top(&mut self, from: usize, top: usize) -> Result<Vec<Sampled>> {
@@ -118,35 +127,45 @@ impl Session for Remote {
     }
 
     async fn logits(&mut self, _from: usize) -> Result<Vec<Row>> {
-        let asking = Asking::new(self.shared.clone(), "asking for rows of logits");
-        Err(asking.misread(&self.dialogue, "no row of logits crosses a network".into()))
+        let attempts = Attempts::new(self.shared.clone(), "requesting rows of logits");
+        Err(attempts.misread(&self.route, "rows of logits are not sent over a network".into()))
     }
 }
 
-/// A continuation under way: one request after another until it has its tokens, each going on where the last one ended.
-struct Writing<'a> {
+/// A continuation in progress: a series of requests, each resuming at the end of the list.
+struct Generating<'a> {
     session: &'a mut Remote,
-    plan: &'a Generation,
-    asking: Asking,
-    /// Tokens still wanted.
+    generation: &'a Generation,
+    attempts: Attempts,
+    /// Tokens still to be returned.
     left: usize,
-    /// Tokens that have come and are not handed out.
+    /// Tokens received and not yet returned.
     ready: VecDeque<Sampled>,
-    source: Option<Source>,
-    /// How it ends once what is ready is handed out.
-    ended: Option<Stop>,
+    /// The request in flight.
+    request: Option<InFlight>,
+    /// The end to report after the tokens in `ready`.
+    stop: Option<Stop>,
 }
 
-/// A request under way.
-struct Source {
+/// A request in flight.
+struct InFlight {
+    /// The stream; `None` where the reply came whole.
     events: Option<Events>,
-    /// What was sent: the list's length, and the tokens asked for.
-    sent: (usize, usize),
+    sent: Sent,
+    /// Tokens that its events have brought.
     seen: usize,
 }
 
-impl Writing<'_> {
-    async fn next(&mut self) -> Result<Step> {
+/// The list and limit of a request.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// Length of the list, in tokens.
+    list_len: usize,
+    max_tokens: usize,
+}
+
+impl Generating<'_> {
+    async fn step(&mut self) -> Result<Step> {
         loop {
             if self.left == 0 || self.session.tokens.len() >= self.session.shared.card.max_len {
                 return Ok(Step::End(Stop::Length));
@@ -156,92 +175,94 @@ impl Writing<'_> {
                 self.session.tokens.push(sampled.token);
                 return Ok(Step::Token(sampled));
             }
-            if let Some(stop) = self.ended {
+            if let Some(stop) = self.stop {
                 return Ok(Step::End(stop));
             }
-            match self.event().await {
-                Ok(piece) => self.take_in(piece)?,
+            match self.receive().await {
+                Ok(delta) => self.take(delta)?,
                 Err(fault) => {
-                    self.source = None;
-                    self.asking.recover(&mut self.session.dialogue, fault).await?;
+                    self.request = None;
+                    self.attempts.recover(&mut self.session.route, fault).await?;
                 }
             }
         }
     }
 
-    /// The next event of the request under way, or of a new one.
-    async fn event(&mut self) -> Result<Piece, Fault> {
+    /// The next part of the answer, from the request in flight or from a new one.
+    async fn receive(&mut self) -> Result<Delta, Fault> {
         let shared = self.session.shared.clone();
-        let length = self.session.tokens.len();
-        let wanted = self.left.min(shared.card.max_len - length).min(shared.dialect.facts().slice);
-        let (sent, tokens) = self.source.as_ref().map_or((length, wanted), |source| source.sent);
-        let ask = WriteAsk {
+        let list_len = self.session.tokens.len();
+        let max_tokens = self.left.min(shared.card.max_len - list_len).min(shared.dialect.facts().slice);
+        let sent = self.request.as_ref().map_or(Sent { list_len, max_tokens }, |request| request.sent);
+        let request = GenerateRequest {
             model: &shared.model,
-            list: &self.session.tokens[..sent],
-            max_tokens: tokens,
-            sampling: at(self.plan.sampling, sent),
-            top: self.plan.top_logprobs,
+            list: &self.session.tokens[..sent.list_len],
+            max_tokens: sent.max_tokens,
+            sampling: at_position(self.generation.sampling, sent.list_len),
+            top: self.generation.top_logprobs,
             end_tokens: &shared.card.end_tokens,
         };
-        let (event, seen) = match &mut self.source {
-            Some(Source { events: Some(events), seen, .. }) => (self.asking.in_time(events.next()).await?, *seen),
+        let (event, seen) = match &mut self.request {
+            Some(InFlight { events: Some(events), seen, .. }) => (self.attempts.in_time(events.next()).await?, *seen),
             _ => {
-                let post = shared.dialect.write(&ask);
+                let post = shared.dialect.generate(&request);
                 let (event, events) = if shared.dialect.facts().streams {
-                    let mut events = self.asking.stream(&self.session.dialogue, &post).await?;
-                    (self.asking.in_time(events.next()).await?, Some(events))
+                    let mut events = self.attempts.stream(&self.session.route, &post).await?;
+                    (self.attempts.in_time(events.next()).await?, Some(events))
                 } else {
-                    (Some(self.asking.once(&self.session.dialogue, &post).await?), None)
+                    (Some(self.attempts.post_once(&self.session.route, &post).await?), None)
                 };
-                self.source = Some(Source { events, sent: (sent, tokens), seen: 0 });
+                self.request = Some(InFlight { events, sent, seen: 0 });
                 (event, 0)
             }
         };
         let event: Value = event.ok_or_else(|| Fault::Broken("the stream ended before the answer did".into()))?;
-        shared.dialect.piece(&ask, &event, seen).map_err(Fault::Unreadable)
+        shared.dialect.parse_delta(&request, &event, seen).map_err(Fault::Unreadable)
     }
 
-    fn take_in(&mut self, piece: Piece) -> Result<()> {
+    /// Moves the tokens of a part into `ready` and notes the end of the answer, or of this request.
+    fn take(&mut self, delta: Delta) -> Result<()> {
         let shared = self.session.shared.clone();
-        let mut tokens = piece.tokens;
-        if let Some(text) = &piece.text {
-            // Half a character is not text, and comes again with its other half.
+        let mut tokens = delta.tokens;
+        if let Some(text) = &delta.text {
+            // A partial UTF-8 character at the end comes again, whole, with the next request.
             let text = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
-            let ids = shared.text.tokenizer().encode(text)?;
-            tokens = ids.into_iter().map(|token| Sampled { token, logprob: f64::NAN, top: Vec::new() }).collect();
+            let ids = shared.codec.tokenizer().encode(text)?;
+            tokens = ids.into_iter().map(|token| Sampled { token, logprob: None, top: Vec::new() }).collect();
         }
-        let outside = tokens.iter().find(|sampled| sampled.token as usize >= shared.card.vocab);
-        if let Some(Sampled { token, .. }) = outside {
-            let why =
-                format!("it wrote token {token}, which is outside the vocabulary of {} entries", shared.card.vocab);
-            return Err(self.asking.misread(&self.session.dialogue, why));
+        let vocab = shared.card.vocab;
+        if let Some(Sampled { token, .. }) = tokens.iter().find(|sampled| sampled.token as usize >= vocab) {
+            let why = format!("it wrote token {token}, which is outside the vocabulary of {vocab} entries");
+            return Err(self.attempts.misread(&self.session.route, why));
         }
         if !tokens.is_empty() {
-            self.asking.progressed();
+            self.attempts.progressed();
         }
-        // A token that ends the text may come as any other.
+        // An end token may arrive like any other token.
         let end = tokens.iter().position(|sampled| shared.card.end_tokens.contains(&sampled.token));
-        let stop = if end.is_some() { Some(Stop::End) } else { piece.stop };
+        let stop = if end.is_some() { Some(Stop::End) } else { delta.stop };
         tokens.truncate(end.unwrap_or(usize::MAX));
-        let source = self.source.as_mut();
-        let total = source.map_or(0, |source| {
-            source.seen += tokens.len();
-            source.seen
+        let seen = self.request.as_mut().map_or(0, |request| {
+            request.seen += tokens.len();
+            request.seen
         });
         self.ready.extend(tokens);
         match stop {
-            Some(Stop::End) => self.ended = Some(Stop::End),
-            // A part that is full is followed by the next one; an empty one shows that there is no more room.
-            Some(Stop::Length) if total == 0 => self.ended = Some(Stop::Length),
-            Some(Stop::Length) => self.source = None,
+            Some(Stop::End) => self.stop = Some(Stop::End),
+            // A request that filled its limit is followed by another. One that brought no token
+            // means that the server's context is full.
+            Some(Stop::Length) if seen == 0 => self.stop = Some(Stop::Length),
+            Some(Stop::Length) => self.request = None,
             None => {}
         }
         Ok(())
     }
 }
 
-/// The settings at a position of the list: a server's random numbers begin anew with each request, so each has a seed of its own.
-fn at(sampling: Sampling, position: usize) -> Sampling {
+/// Sampling settings for a request that starts at `position` of the list. A server restarts its
+/// random numbers with each request, so each position gets a seed of its own: one round of multiply
+/// and xor of the user's seed and the position, with the constants of `SplitMix64`.
+fn at_position(sampling: Sampling, position: usize) -> Sampling {
     let mixed =
         (sampling.seed ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     Sampling { seed: mixed ^ (mixed >> 31), ..sampling }

@@ -1,30 +1,30 @@
-//! Server-sent events, as bytes come in.
+//! An incremental parser of server-sent events.
 
 use super::fault::Fault;
 
-/// The longest event that is taken: a cumulative stream repeats the whole answer in each.
+/// Longest event accepted. A cumulative stream repeats the whole answer in each event.
 pub(super) const MAX_EVENT_BYTES: usize = 8 << 20;
 
-/// Turns bytes into the data of events.
+/// Turns chunks of bytes into the data of events.
 #[derive(Debug, Default)]
 pub(super) struct EventParser {
-    /// Bytes of a line that has not ended.
+    /// The current line so far.
     line: Vec<u8>,
-    /// The data of an event that has not ended.
+    /// The data of the current event so far; `None` before its first `data:` line.
     data: Option<Vec<u8>>,
-    /// Whether the last byte was a carriage return, which a line feed may belong to.
-    returned: bool,
+    /// The last byte was a carriage return, so a line feed that follows belongs to it.
+    after_return: bool,
 }
 
 impl EventParser {
-    /// Take in bytes; gives the data of each event that ends with them.
+    /// Consumes bytes and returns the data of each event that they complete.
     ///
     /// # Errors
-    /// An event that is too long.
+    /// [`Fault::Unreadable`] for an event of more than [`MAX_EVENT_BYTES`].
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
         let mut events = Vec::new();
         for &byte in bytes {
-            let joined = std::mem::replace(&mut self.returned, byte == b'\r') && byte == b'\n';
+            let joined = std::mem::replace(&mut self.after_return, byte == b'\r') && byte == b'\n';
             match byte {
                 b'\n' if joined => {}
                 b'\r' | b'\n' => events.extend(self.end_line()),
@@ -37,13 +37,13 @@ impl EventParser {
         Ok(events)
     }
 
-    /// The line is complete; gives the event that an empty one ends.
+    /// Ends the current line. An empty one ends the event, whose data is returned.
     fn end_line(&mut self) -> Option<Vec<u8>> {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
             return self.data.take();
         }
-        // Names, ids, retry times and comments are nothing to a reader of data.
+        // Event names, ids, retry times and comments are skipped.
         if let Some(data) = line.strip_prefix(b"data:") {
             let data = data.strip_prefix(b" ").unwrap_or(data);
             match &mut self.data {
@@ -84,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_do_not_matter(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), any::<u8>()], 0..200),
+        fn chunk_boundaries_do_not_matter(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), any::<u8>()], 0..200),
                                cut in 0usize..200) {
             let cut = cut.min(bytes.len());
             let text = [b"data: x\r\n\ndata: \xF0\x9F\n\n".as_slice(), &bytes].concat();

@@ -75,7 +75,7 @@ impl<'a> TextLogprobs<'a> {
     }
 
     pub(super) fn scored(&mut self, token: &Sampled, offset: usize) {
-        self.push(token.token, Some(token.logprob), &token.top, offset);
+        self.push(token.token, token.logprob, &token.top, offset);
     }
 
     pub(super) fn record(&mut self, record: &TokenRecord, offset: usize) {

@@ -21,7 +21,7 @@ use wsd::serve::{App, Keys, app, serve};
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{Models, Role};
 
-/// Nothing here takes long: what does, hangs.
+/// Longest wait; anything slower counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Silent;
@@ -32,20 +32,20 @@ impl Progress for Silent {
     fn finish(&mut self) {}
 }
 
-/// The defaults with this `[serve]` section.
+/// The default settings with the given `[serve]` section.
 pub(crate) fn settings(serve: Value) -> Settings {
     let serve = serde_json::from_value(serve).unwrap();
     Partial { serve, ..Partial::default() }.resolve().unwrap()
 }
 
-/// The built-in pair, loaded once.
+/// The built-in pair of models, loaded once.
 fn builtin() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
     let load = || models::load(&settings(json!({})), &[Role::Draft, Role::Base], 64, &mut Silent).unwrap();
     MODELS.get_or_init(load).clone()
 }
 
-/// A scripted pair that takes `pause` for each token and never ends a text.
+/// A scripted pair of models that takes `pause` for each token and never ends a text.
 fn scripted(pause: Duration) -> Models {
     let pieces = Arc::new(Pieces::letters("ab"));
     let model = |name| {
@@ -81,12 +81,12 @@ impl Server {
         Self::new(settings(serve), Keys::default())
     }
 
-    /// Answers that never end.
+    /// A server whose answers never end.
     pub(crate) fn slow(serve: Value) -> Self {
         Self::of(scripted(Duration::from_millis(1)), settings(serve), Keys::default())
     }
 
-    /// A base that does not answer: its one session is held by someone else.
+    /// A server whose base does not answer, because its one session is taken.
     pub(crate) fn silent(serve: Value) -> Self {
         let models = models::load(&settings(json!({})), &[Role::Draft, Role::Base], 1, &mut Silent).unwrap();
         let base = models.base.clone().unwrap();
@@ -126,14 +126,15 @@ impl Server {
         self::body(self.raw("POST", path, &[], body.to_string()).await).await
     }
 
-    /// Listen on a free port for as long as the test runs.
+    /// Listens on a free port until the end of the test.
     pub(crate) async fn listen(&self) -> SocketAddr {
         let (address, stop) = self.listen_until_stopped().await;
         std::mem::forget(stop);
         address
     }
 
-    /// Listen until the function is called; what it returns ends when the server has ended.
+    /// Listens until the returned function is called, whose handle finishes when the server has
+    /// ended.
     pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -149,19 +150,22 @@ impl Server {
         })
     }
 
-    /// Wait until the metrics say so.
-    pub(crate) async fn until(&self, says: impl Fn(&str) -> bool) {
+    /// Waits until the text of the metrics meets the condition.
+    pub(crate) async fn until(&self, meets: impl Fn(&str) -> bool) {
         let waiting = async {
-            while !says(&body(self.raw("GET", "/metrics", &[], String::new()).await).await) {
+            while !meets(&body(self.raw("GET", "/metrics", &[], String::new()).await).await) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-            panic!("never so:\n{}", body(self.raw("GET", "/metrics", &[], String::new()).await).await);
+            panic!(
+                "the metrics never met the condition:\n{}",
+                body(self.raw("GET", "/metrics", &[], String::new()).await).await
+            );
         }
     }
 
-    /// Wait until nothing runs, in server and engines.
+    /// Waits until no request runs and no engine holds a slot.
     pub(crate) async fn idle(&self) {
         let lines = [
             "vllm:num_requests_running{} 0",
@@ -176,7 +180,7 @@ pub(crate) async fn body(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// A request with more in it.
+/// A request with further fields.
 #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
 pub(crate) fn ask(mut request: Value, extra: Value) -> Value {
     for (name, value) in extra.as_object().unwrap() {
@@ -189,26 +193,26 @@ pub(crate) fn chat(extra: Value) -> Value {
     ask(json!({"messages": [{"role": "user", "content": "What colour is a fox?"}]}), extra)
 }
 
-/// A text of at least so many tokens.
+/// A text of at least `tokens` tokens.
 pub(crate) fn long(tokens: usize) -> String {
     "fox ".repeat(tokens)
 }
 
-/// The events of a stream, and whether it came to its end.
+/// The events of a stream, and true if it ended with `[DONE]`.
 pub(crate) fn events(body: &str) -> (Vec<Value>, bool) {
     let lines = body.split("\n\n").filter_map(|block| block.strip_prefix("data: "));
     let done = body.ends_with("data: [DONE]\n\n");
     (lines.filter(|line| *line != "[DONE]").map(|line| serde_json::from_str(line).unwrap()).collect(), done)
 }
 
-/// A connection that has said this.
+/// Opens a connection and sends `text`.
 pub(crate) async fn connect(address: SocketAddr, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     stream
 }
 
-/// A request on its way.
+/// Opens a connection and posts a request.
 pub(crate) async fn open(address: SocketAddr, path: &str, body: &Value) -> TcpStream {
     let body = body.to_string();
     let head = format!(

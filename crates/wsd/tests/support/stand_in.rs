@@ -1,7 +1,8 @@
-//! A server that stands in for a remote engine: it answers as one of them would, out of an engine of ours, and fails on demand.
+//! A fake server of a remote engine: it speaks one of their dialects, computes with an engine given
+//! to it, and fails on demand.
 
 #![allow(dead_code, reason = "each test, and the example, uses a part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a stand-in fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a fake server fails by panicking")]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,20 +16,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use wsd_core::{Engine, Generation, Sampled, Sampling, Step, Stop, Token};
 
-/// Whose manners it has.
+/// The engine whose dialect it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Vllm,
     SgLang,
     LlamaServer,
-    /// With or without scores of an echoed prompt.
     OpenAi {
+        /// It returns scores of an echoed prompt.
         echoes: bool,
     },
     ChatOnly,
 }
 
-/// What goes wrong with the answers.
+/// A fault in the replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     ResetAtOnce,
@@ -48,23 +49,24 @@ pub(crate) enum Fault {
     Stall,
     CutUtf8,
     WrongIds,
-    /// The clock of the server is of another age.
+    /// A `Date` header that is thousands of years off.
     Clock,
 }
 
 #[derive(Default)]
 struct State {
-    /// The fault of answers to come, and for how many of them.
+    /// The fault of the next replies, and their number.
     fault: Mutex<Option<(Fault, usize)>>,
-    /// Bodies that were posted, with their paths.
+    /// Requests received: path and body.
     posted: Mutex<Vec<(String, Value)>>,
-    /// The ids of dialogues that were seen.
-    dialogues: Mutex<Vec<String>>,
+    /// The `x-session-id` of each request.
+    session_ids: Mutex<Vec<String>>,
     connections: AtomicUsize,
+    /// Records no requests.
     forgetful: AtomicBool,
-    /// Answers under way.
+    /// Replies in progress.
     working: AtomicUsize,
-    /// Answers whose reader left before their end.
+    /// Replies whose client disconnected before the end.
     aborted: AtomicUsize,
 }
 
@@ -72,7 +74,7 @@ pub(crate) struct StandIn {
     pub(crate) address: SocketAddr,
     kind: Kind,
     engine: Arc<dyn Engine>,
-    /// How long each token takes.
+    /// Time for each token.
     pause: Duration,
     state: Arc<State>,
     listening: Option<JoinHandle<()>>,
@@ -111,20 +113,20 @@ impl StandIn {
         }));
     }
 
-    /// Keep nothing of what is asked, for a server that runs long.
+    /// Records no requests, for a server that runs long.
     pub(crate) fn without_records(self) -> Self {
         self.state.forgetful.store(true, Ordering::SeqCst);
         self
     }
 
-    /// The server is gone, with all its connections.
+    /// Stops listening and closes all connections.
     pub(crate) fn stop(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
         }
     }
 
-    /// It is there again, at the same place.
+    /// Listens again on the same port.
     pub(crate) async fn restart(&mut self) {
         self.stop();
         for _ in 0..100 {
@@ -136,7 +138,7 @@ impl StandIn {
         panic!("the port is taken");
     }
 
-    /// Its address as `--base` takes it.
+    /// The address in the form that `--base` takes.
     pub(crate) fn url(&self) -> String {
         let scheme = match self.kind {
             Kind::Vllm => "vllm",
@@ -147,7 +149,7 @@ impl StandIn {
         format!("{scheme}+http://{}/{}", self.address, self.engine.card().name)
     }
 
-    /// Let the next `times` answers go wrong.
+    /// Puts a fault into the next `times` replies.
     pub(crate) fn fail(&self, fault: Fault, times: usize) {
         *self.state.fault.lock().unwrap() = Some((fault, times));
     }
@@ -160,8 +162,8 @@ impl StandIn {
         self.state.posted.lock().unwrap().clone()
     }
 
-    pub(crate) fn dialogues(&self) -> Vec<String> {
-        self.state.dialogues.lock().unwrap().clone()
+    pub(crate) fn session_ids(&self) -> Vec<String> {
+        self.state.session_ids.lock().unwrap().clone()
     }
 
     pub(crate) fn working(&self) -> usize {
@@ -187,13 +189,13 @@ struct Request {
     body: Value,
 }
 
-/// Counts an answer while it is under way, and whether it came to its end.
-struct Under<'a> {
+/// A reply in progress; on drop it is counted as aborted unless it has ended.
+struct InProgress<'a> {
     state: &'a State,
     ended: bool,
 }
 
-impl Drop for Under<'_> {
+impl Drop for InProgress<'_> {
     fn drop(&mut self) {
         self.state.working.fetch_sub(1, Ordering::SeqCst);
         if !self.ended {
@@ -235,7 +237,7 @@ impl Connection {
         Some(Request { path, head, body: serde_json::from_slice(&bytes[end..end + length]).unwrap_or_default() })
     }
 
-    /// The fault of this answer, if it is one that writes or scores.
+    /// The fault of this reply. Only routes that generate or score have faults.
     fn fault(&self, path: &str) -> Option<Fault> {
         if !matches!(path, "/v1/completions" | "/generate" | "/completion") {
             return None;
@@ -254,7 +256,7 @@ impl Connection {
         let fault = self.fault(&request.path);
         if !self.state.forgetful.load(Ordering::SeqCst) {
             let id = request.head.lines().find_map(|line| line.strip_prefix("x-session-id: "));
-            self.state.dialogues.lock().unwrap().extend(id.map(str::to_owned));
+            self.state.session_ids.lock().unwrap().extend(id.map(str::to_owned));
             self.state.posted.lock().unwrap().push((request.path.clone(), request.body.clone()));
         }
         match fault {
@@ -283,12 +285,12 @@ impl Connection {
         }
         self.state.working.fetch_add(1, Ordering::SeqCst);
         let state = self.state.clone();
-        let mut under = Under { state: &state, ended: false };
+        let mut progress = InProgress { state: &state, ended: false };
         let (status, reply) = tokio::select! {
             reply = reply(self.kind, self.engine.clone(), self.pause, &request) => reply,
             _ = closed(&mut self.stream) => return None,
         };
-        under.ended = true;
+        progress.ended = true;
         let bytes = spoil(reply, fault).to_vec();
         let header = if fault == Some(Fault::Clock) { "Date: Fri, 31 Dec 9999 23:59:59 GMT\r\n" } else { "" };
         if fault == Some(Fault::ResetInBody) {
@@ -316,15 +318,15 @@ impl Connection {
     async fn stream(&mut self, request: &Request, fault: Option<Fault>) -> Option<()> {
         self.state.working.fetch_add(1, Ordering::SeqCst);
         let state = self.state.clone();
-        let mut under = Under { state: &state, ended: false };
+        let mut progress = InProgress { state: &state, ended: false };
         let date = if fault == Some(Fault::Clock) { "Date: Fri, 31 Dec 9999 23:59:59 GMT\r\n" } else { "" };
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{date}Transfer-Encoding: chunked\r\n\r\n");
         self.stream.write_all(head.as_bytes()).await.ok()?;
-        let ask = Ask::of(self.kind, &request.body);
-        let mut session = self.engine.open(&ask.list).await.unwrap();
-        let plan = ask.plan();
-        let mut steps = session.generate(&plan);
+        let request = Continuation::of(self.kind, &request.body);
+        let mut session = self.engine.open(&request.list).await.unwrap();
+        let generation = request.generation();
+        let mut steps = session.generate(&generation);
         let (mut so_far, mut sent) = (Vec::new(), 0);
         loop {
             let step = tokio::select! {
@@ -336,7 +338,7 @@ impl Connection {
                 Step::End(stop) => (None, Some(stop)),
             };
             so_far.extend(new.clone());
-            let event = spoil(event(self.kind, &ask, &so_far, new.as_ref(), stop), fault.filter(|_| sent >= 1));
+            let event = spoil(event(self.kind, &request, &so_far, new.as_ref(), stop), fault.filter(|_| sent >= 1));
             let event = [b"data: ", event.as_slice(), b"\n\n"].concat();
             match fault {
                 Some(Fault::ResetInBody | Fault::Truncated) if sent == 2 => return None,
@@ -352,7 +354,7 @@ impl Connection {
             }
         }
         self.chunk(b"data: [DONE]\n\n").await?;
-        under.ended = true;
+        progress.ended = true;
         self.stream.write_all(b"0\r\n\r\n").await.ok()
     }
 
@@ -363,7 +365,7 @@ impl Connection {
 }
 
 async fn closed(stream: &mut TcpStream) {
-    // What a client sends while it is answered is nothing but its leaving.
+    // A client sends nothing during a reply, so a read ends when it disconnects.
     let mut buffer = [0; 64];
     while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
 }
@@ -378,7 +380,7 @@ async fn paused(
     steps.next().await.unwrap()
 }
 
-/// Put the fault into a reply.
+/// Applies the fault to a reply.
 fn spoil(reply: Value, fault: Option<Fault>) -> Vec<u8> {
     let text = reply.to_string();
     let spoilt = match fault {
@@ -396,7 +398,7 @@ fn spoil(reply: Value, fault: Option<Fault>) -> Vec<u8> {
     spoilt.into_bytes()
 }
 
-/// The text with every number that has a minus replaced; the minus of an exponent is a part of its number.
+/// Replaces every negative number in the text. A minus in an exponent belongs to its number.
 fn without_negatives(text: &str, by: &str) -> String {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | '-');
     let (mut spoilt, mut left) = (String::new(), text);
@@ -410,7 +412,7 @@ fn without_negatives(text: &str, by: &str) -> String {
     spoilt + left
 }
 
-/// Other ids, or other numbers of them, than were asked for.
+/// Replaces the ids with wrong ones, or removes the first of each list.
 fn spoil_ids(mut reply: Value, other: bool) -> Value {
     for path in [
         "/choices/0/token_ids",
@@ -439,15 +441,15 @@ fn spoil_ids(mut reply: Value, other: bool) -> Value {
     reply
 }
 
-/// A continuation that is asked for.
-struct Ask {
+/// A parsed request for a continuation or scores.
+struct Continuation {
     list: Vec<Token>,
     max_tokens: usize,
     sampling: Sampling,
     top: usize,
 }
 
-impl Ask {
+impl Continuation {
     fn of(kind: Kind, body: &Value) -> Self {
         let (list, limit, settings) = match kind {
             Kind::SgLang => ("input_ids", "max_new_tokens", &body["sampling_params"]),
@@ -472,7 +474,7 @@ impl Ask {
         }
     }
 
-    fn plan(&self) -> Generation {
+    fn generation(&self) -> Generation {
         Generation { max_tokens: self.max_tokens.max(1), sampling: self.sampling, top_logprobs: self.top }
     }
 }
@@ -485,9 +487,9 @@ fn reason(stop: Option<Stop>) -> Value {
     }
 }
 
-/// An event of a stream. An end-of-text token is in it, as these engines have it.
-fn event(kind: Kind, ask: &Ask, so_far: &[Sampled], new: Option<&Sampled>, stop: Option<Stop>) -> Value {
-    let end = (stop == Some(Stop::End)).then_some(Sampled { token: 0, logprob: -0.5, top: vec![] });
+/// An event of a stream. It includes the end token, as in these engines.
+fn event(kind: Kind, request: &Continuation, so_far: &[Sampled], new: Option<&Sampled>, stop: Option<Stop>) -> Value {
+    let end = (stop == Some(Stop::End)).then_some(Sampled { token: 0, logprob: Some(-0.5), top: vec![] });
     if kind == Kind::SgLang {
         let all: Vec<_> = so_far.iter().chain(end.as_ref()).collect();
         let rows: Vec<_> = all.iter().map(|sampled| json!([sampled.logprob, sampled.token, null])).collect();
@@ -511,14 +513,14 @@ fn event(kind: Kind, ask: &Ask, so_far: &[Sampled], new: Option<&Sampled>, stop:
     let logprobs = json!({
         "tokens": names, "token_logprobs": new.iter().map(|sampled| sampled.logprob).collect::<Vec<_>>(), "top_logprobs": tops,
     });
-    let prompt = if so_far.len() <= 1 { json!(ask.list) } else { Value::Null };
+    let prompt = if so_far.len() <= 1 { json!(request.list) } else { Value::Null };
     json!({"object": "text_completion", "choices": [{
         "index": 0, "text": "…", "logprobs": logprobs, "finish_reason": reason(stop), "stop_reason": null,
         "prompt_token_ids": prompt, "token_ids": new.iter().map(|sampled| sampled.token).collect::<Vec<_>>(),
     }]})
 }
 
-/// The whole reply to a request that is no stream.
+/// The whole reply to a request without a stream.
 async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &Request) -> (u16, Value) {
     let body = &request.body;
     let (card, tokenizer) = (engine.card(), engine.codec().tokenizer());
@@ -554,9 +556,10 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
         }
         ("/v1/completions", Kind::Vllm) => {
             let top = body["prompt_logprobs"].as_u64().unwrap_or(0) as usize;
-            let scored = score(engine.as_ref(), &Ask::of(kind, body).list, 1, top).await;
+            let scored = score(engine.as_ref(), &Continuation::of(kind, body).list, 1, top).await;
             let row = |scored: &Sampled| {
-                let entries = scored.top.iter().copied().chain([(scored.token, scored.logprob)]);
+                let top = scored.top.iter().map(|&(id, p)| (id, Some(p)));
+                let entries = top.chain([(scored.token, scored.logprob)]);
                 entries
                     .map(|(id, p)| (id.to_string(), json!({"logprob": p, "rank": 1})))
                     .collect::<serde_json::Map<_, _>>()
@@ -566,10 +569,10 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
             (200, json!({"choices": [{"index": 0, "text": "…", "finish_reason": "length", "prompt_logprobs": rows}]}))
         }
         ("/generate", Kind::SgLang) => {
-            let (ask, from) = (Ask::of(kind, body), body["logprob_start_len"].as_u64().unwrap() as usize);
-            let scored = score(engine.as_ref(), &ask.list, from + 1, 0).await;
+            let (request, from) = (Continuation::of(kind, body), body["logprob_start_len"].as_u64().unwrap() as usize);
+            let scored = score(engine.as_ref(), &request.list, from + 1, 0).await;
             let rows = scored.iter().map(|scored| json!([scored.logprob, scored.token, null]));
-            let rows: Vec<_> = std::iter::once(json!([null, ask.list[from], null])).chain(rows).collect();
+            let rows: Vec<_> = std::iter::once(json!([null, request.list[from], null])).chain(rows).collect();
             (
                 200,
                 json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}),
@@ -585,9 +588,9 @@ async fn score(engine: &dyn Engine, list: &[Token], from: usize, top: usize) -> 
     engine.open(list).await.unwrap().score_top(from, top).await.unwrap()
 }
 
-async fn write(engine: &dyn Engine, ask: &Ask, pause: Duration) -> (Vec<Sampled>, Stop) {
-    let (plan, mut session) = (ask.plan(), engine.open(&ask.list).await.unwrap());
-    let (mut written, mut steps) = (Vec::new(), session.generate(&plan));
+async fn write(engine: &dyn Engine, request: &Continuation, pause: Duration) -> (Vec<Sampled>, Stop) {
+    let (generation, mut session) = (request.generation(), engine.open(&request.list).await.unwrap());
+    let (mut written, mut steps) = (Vec::new(), session.generate(&generation));
     loop {
         match paused(&mut steps, pause).await.unwrap() {
             Step::Token(sampled) => written.push(sampled),
@@ -596,14 +599,15 @@ async fn write(engine: &dyn Engine, ask: &Ask, pause: Duration) -> (Vec<Sampled>
     }
 }
 
-/// llama-server's: with a bias it tells what may follow, else it continues.
+/// llama-server's `/completion`: with a logit bias it returns the top-k of the next token,
+/// otherwise a continuation.
 async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value {
-    let ask = Ask::of(Kind::LlamaServer, body);
+    let request = Continuation::of(Kind::LlamaServer, body);
     let named = |(id, p): &(Token, f64)| json!({"id": id, "token": "x", "bytes": [120], "logprob": p});
     if body["logit_bias"].is_array() {
-        let plan = Generation { max_tokens: 1, ..ask.plan() };
-        let mut session = engine.open(&ask.list).await.unwrap();
-        let step = session.generate(&plan).next().await.unwrap().unwrap();
+        let generation = Generation { max_tokens: 1, ..request.generation() };
+        let mut session = engine.open(&request.list).await.unwrap();
+        let step = session.generate(&generation).next().await.unwrap().unwrap();
         let top = match step {
             Step::Token(sampled) => sampled.top,
             Step::End(_) => vec![],
@@ -611,7 +615,7 @@ async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value
         let top: Vec<_> = top.iter().map(named).collect();
         return json!({"content": ".", "stop_type": "limit", "completion_probabilities": [{"id": 1, "top_logprobs": top}]});
     }
-    let (written, stop) = write(engine, &ask, pause).await;
+    let (written, stop) = write(engine, &request, pause).await;
     let rows: Vec<_> = written
         .iter()
         .map(|sampled| json!({"id": sampled.token, "logprob": sampled.logprob, "top_logprobs": []}))
@@ -624,15 +628,15 @@ async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value
 }
 
 async fn text_completion(engine: &dyn Engine, body: &Value, echoes: bool) -> Value {
-    let ask = Ask { top: 0, ..Ask::of(Kind::OpenAi { echoes }, body) };
-    let (written, stop) = write(engine, &ask, Duration::ZERO).await;
+    let request = Continuation { top: 0, ..Continuation::of(Kind::OpenAi { echoes }, body) };
+    let (written, stop) = write(engine, &request, Duration::ZERO).await;
     let ids: Vec<_> = written.iter().map(|sampled| sampled.token).collect();
     let mut values: Vec<_> = written.iter().map(|sampled| json!(sampled.logprob)).collect();
     let mut names: Vec<_> = ids.iter().map(|id| format!("token_id:{id}")).collect();
     if echoes && body["echo"] == true {
-        let scored = score(engine, &ask.list, 1, 0).await;
+        let scored = score(engine, &request.list, 1, 0).await;
         values.splice(0..0, std::iter::once(Value::Null).chain(scored.iter().map(|scored| json!(scored.logprob))));
-        names.splice(0..0, ask.list.iter().map(|id| format!("token_id:{id}")));
+        names.splice(0..0, request.list.iter().map(|id| format!("token_id:{id}")));
     }
     let text = engine.codec().tokenizer().decode(&ids).unwrap();
     let logprobs =

@@ -1,9 +1,12 @@
-//! `wsd bench serve`: how fast a running server answers, how evenly, and what it adds to the library.
+//! `wsd bench serve`: speed and evenness of a running server, and its overhead over the library.
 
 mod client;
 mod library;
 mod load;
+mod questions;
 mod report;
+mod sample;
+mod target;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -12,8 +15,10 @@ use wsd::config::Partial;
 
 use self::client::Server;
 use self::library::Library;
-use self::load::{Load, Target, drive};
+use self::load::{Load, drive};
+use self::questions::Questions;
 use self::report::{Figures, table};
+use self::target::Target;
 use crate::cli::output::Output;
 use crate::cli::{Ending, GlobalArgs};
 
@@ -22,79 +27,58 @@ Examples:
   wsd serve & wsd bench serve --concurrency 1 --concurrency 16 --repeats 5
       One request at a time and sixteen, in turn five times; medians of both.
   wsd bench serve --library --concurrency 1
-      Beside the server, the same models in this process: what HTTP adds.
+      The server beside the same models in this process: the overhead of HTTP.
   wsd bench serve --rate 20 --rate 200 --requests 1000
-      Requests that come whether or not earlier ones are answered, 20 and then 200 in a second.
+      An open loop: 20 and then 200 requests per second, whether or not earlier ones are answered.
   wsd bench serve --json | jq '.medians[0].first_token_p99_ms'
       Every run and every figure.";
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeBench {
     #[command(flatten)]
-    asks: Asks,
+    questions: Questions,
     /// Requests in each run
     #[arg(long, value_name = "N", default_value_t = 100)]
     requests: usize,
-    /// This many clients, each of which asks again once it is answered; may be repeated [default: 16]
+    /// Clients of a closed loop, each sending its next request after an answer; may be repeated [default: 16]
     #[arg(long, value_name = "N")]
     concurrency: Vec<usize>,
-    /// So many requests in a second, at random moments, answered or not; may be repeated
+    /// Requests per second of an open loop, at random moments; may be repeated
     #[arg(long, value_name = "R")]
     rate: Vec<f64>,
-    /// Run everything so many times, in turn, and tell the medians
+    /// Rounds of all measurements; medians are reported
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeats: usize,
-    /// Measure the same models in this process too, without a server; the settings below say which
+    /// Measure the models of the settings below in this process too, without a server
     #[arg(long)]
     library: bool,
-    /// Print one JSON object: every run and the medians
+    /// Print every run and the medians as one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: Partial,
 }
 
-/// What is asked, and how.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Asks {
-    /// Where the server listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    server: String,
-    /// Ask for whole answers instead of streams
-    #[arg(long)]
-    whole: bool,
-    /// What to ask; may be repeated, and is asked in turn
-    #[arg(long, value_name = "TEXT", default_values_t = ["What colour is a fox?".to_owned(), "Where does a duck live?".to_owned()])]
-    prompt: Vec<String>,
-}
-
-impl Asks {
-    /// The prompt of this request.
-    fn prompt(&self, index: usize) -> &str {
-        &self.prompt[index % self.prompt.len()]
-    }
-}
-
-/// Tokens in an answer where nothing is said: enough to see a pace, few enough not to wait long.
+/// Default tokens in an answer: enough to measure the time per token.
 const MAX_TOKENS: usize = 64;
 
-pub(super) async fn run(mut bench: ServeBench, look: &GlobalArgs) -> Result<Ending> {
+pub(super) async fn run(mut bench: ServeBench, global: &GlobalArgs) -> Result<Ending> {
     bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
     let loads = bench.loads()?;
-    let settings = look.settings(bench.settings.clone())?;
-    let mut targets = vec![Target::Server(Server::new(&bench.asks, &settings))];
+    let settings = global.settings(bench.settings.clone())?;
+    let mut targets = vec![Target::Server(Server::new(&bench.questions, &settings))];
     if bench.library {
         let sessions = bench.concurrency.iter().copied().max().unwrap_or(1).max(64);
-        targets.insert(0, Target::Library(Library::load(&bench.asks, &settings, sessions, look)?));
+        targets.insert(0, Target::Library(Library::load(&bench.questions, &settings, sessions, global)?));
     }
-    let plans: Vec<_> = loads.iter().flat_map(|load| targets.iter().map(move |target| (load, target))).collect();
-    let mut runs = vec![Vec::new(); plans.len()];
+    let measured: Vec<_> = loads.iter().flat_map(|load| targets.iter().map(move |target| (load, target))).collect();
+    let mut runs = vec![Vec::new(); measured.len()];
     for _ in 0..bench.repeats {
-        for ((load, target), runs) in plans.iter().zip(&mut runs) {
+        for ((load, target), runs) in measured.iter().zip(&mut runs) {
             runs.push(drive(target, load, bench.requests).await?);
         }
     }
-    let names = plans.iter().map(|(load, target)| format!("{} {load}", target.name()));
+    let names = measured.iter().map(|(load, target)| format!("{} {load}", target.name()));
     let medians: Vec<(String, Figures)> = names.zip(runs.iter().map(|runs| Figures::median(runs))).collect();
     let text = if bench.json {
         let medians: Vec<_> = medians.iter().map(|(name, figures)| figures.json(name)).collect();
@@ -109,7 +93,7 @@ pub(super) async fn run(mut bench: ServeBench, look: &GlobalArgs) -> Result<Endi
     } else {
         table(&medians)
     };
-    Output::stdout(look.color).text(&text)?;
+    Output::stdout(global.color).text(&text)?;
     Ok(Ending::Done)
 }
 
@@ -124,8 +108,8 @@ impl ServeBench {
             Load::Clients(clients) => clients > 0,
             Load::Rate(rate) => rate > 0.0 && rate.is_finite(),
         });
-        if !positive || self.requests == 0 || self.repeats == 0 || self.asks.prompt.is_empty() {
-            bail!("there is nothing to measure: requests, repeats, clients and rates must be above 0");
+        if !positive || self.requests == 0 || self.repeats == 0 || self.questions.prompt.is_empty() {
+            bail!("the numbers of requests, repeats, clients and prompts must be at least 1, and rates above 0");
         }
         Ok(loads)
     }

@@ -1,8 +1,8 @@
-//! Figures side by side.
+//! Tables of figures as text.
 
 use std::fmt::Write as _;
 
-/// The middle of some values; the mean of the two in the middle where there are so many.
+/// The median; the mean of the two middle values of an even number; NaN of none.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     match values.len() {
@@ -11,7 +11,7 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Lines of cells in columns as wide as their widest cell: the first to the left, the others to the right.
+/// Aligns lines of cells in columns: the first column to the left, the others to the right.
 pub(super) fn aligned<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> String {
     let lines: Vec<_> = lines.into_iter().collect();
     let width = |column: usize| lines.iter().map(|line: &[String; N]| line[column].chars().count()).max().unwrap_or(0);
@@ -27,7 +27,7 @@ pub(super) fn aligned<const N: usize>(lines: impl IntoIterator<Item = [String; N
     text
 }
 
-/// A number with three digits that matter.
+/// A number with three significant digits, or two decimals below 1.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

@@ -1,5 +1,6 @@
-//! Every answer that was recorded from a real server, read by the dialect it was given in, and compared with what transformers
-//! computes from the same checkpoint. The recordings lie beside the data that `WSD_DATA` names, not in the repository.
+//! Replies recorded from real servers, read by their dialect and compared with transformers on the
+//! same checkpoint. The recordings are kept beside the folder that `WSD_DATA` names, outside the
+//! repository.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ use super::*;
 use crate::remote::fault::Fault;
 use crate::remote::sse::EventParser;
 
-/// Folders of recordings, the dialect that reads them, and how many are scores, scores that are not to be believed, continuations,
-/// tokenizers' answers, and refusals. The rest is of routes that nothing here asks.
+/// Folders of recordings, the dialect that reads them, and the number of each kind: scores, replies
+/// without the requested scores, continuations, replies of the tokenizer, refusals. The rest is of
+/// routes that are not used here.
 const FOLDERS: [(&str, &dyn Dialect, [usize; 5]); 10] = [
     ("vllm", &Vllm, [7, 0, 8, 3, 13]),
     ("vllm_specdecode", &Vllm, [2, 0, 3, 0, 0]),
@@ -31,9 +33,9 @@ const FOLDERS: [(&str, &dyn Dialect, [usize; 5]); 10] = [
     ("llama_cpp_python_example_server", &OpenAi, [0, 4, 1, 0, 2]),
 ];
 
-/// Settings in which recordings differ from us without a difference to what is tested: they score and write in one request,
-/// continue with and without a stream, and show special tokens.
-const FREE: [&str; 8] = [
+/// Settings that may differ from ours: the recordings score and continue in one request, with and
+/// without a stream, and show special tokens.
+const IGNORED: [&str; 8] = [
     "max_tokens",
     "max_new_tokens",
     "n_predict",
@@ -44,7 +46,7 @@ const FREE: [&str; 8] = [
     "skip_special_tokens",
 ];
 
-/// What the model thinks of the first token that it writes after the first sequence.
+/// Log-probability of the first token after the first sequence.
 const FIRST_LOGPROB: f64 = -3.3883;
 
 /// A recorded request with its reply.
@@ -55,7 +57,7 @@ struct Capture {
     status: u64,
     /// The JSON of the reply, or the events of a stream.
     replies: Vec<Value>,
-    /// The reply as bytes.
+    /// The reply as it was sent.
     text: String,
 }
 
@@ -89,7 +91,7 @@ impl Capture {
         self.body["model"].as_str().unwrap_or("base")
     }
 
-    /// The settings of a request, wherever the engine has them.
+    /// A setting of the request, at the top level or among the sampling parameters.
     fn setting(&self, name: &str) -> &Value {
         match &self.body["sampling_params"][name] {
             Value::Null => &self.body[name],
@@ -97,7 +99,7 @@ impl Capture {
         }
     }
 
-    /// The token ids that were sent, where they were one list.
+    /// The token ids sent, where they were one list.
     fn list(&self) -> Option<Vec<Token>> {
         let list = ["prompt", "token_ids", "input_ids"].iter().find_map(|name| self.body[name].as_array());
         list?.iter().map(|id| token(id).ok()).collect()
@@ -114,26 +116,26 @@ impl Capture {
         Sampling { temperature, top_k, seed: seed.unwrap_or(0), ..Sampling::default() }
     }
 
-    /// What we send says the same as what was sent, wherever both say something.
-    fn agrees(&self, post: &Post) {
+    /// Checks that our request equals the recorded one in every field that both have.
+    fn assert_agrees(&self, post: &Post) {
         assert_eq!(post.path, self.path, "{}", self.name);
-        agree(&post.body, &self.body, &self.name);
+        assert_agree(&post.body, &self.body, &self.name);
     }
 }
 
-fn agree(ours: &Value, theirs: &Value, place: &str) {
+fn assert_agree(ours: &Value, theirs: &Value, place: &str) {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => {
             let both = theirs.iter().filter_map(|(key, value)| Some((key, ours.get(key)?, value)));
-            both.filter(|(key, ..)| !FREE.contains(&key.as_str()))
-                .for_each(|(key, ours, theirs)| agree(ours, theirs, &format!("{place}, {key}")));
+            both.filter(|(key, ..)| !IGNORED.contains(&key.as_str()))
+                .for_each(|(key, ours, theirs)| assert_agree(ours, theirs, &format!("{place}, {key}")));
         }
         (Value::Number(ours), Value::Number(theirs)) => assert_eq!(ours.as_f64(), theirs.as_f64(), "{place}"),
         _ => assert_eq!(ours, theirs, "{place}"),
     }
 }
 
-/// A sequence as transformers has it: its scores, and what is written after it.
+/// A sequence with its scores and its greedy continuation, by transformers.
 #[derive(Deserialize)]
 struct Sequence {
     ids: Vec<Token>,
@@ -156,18 +158,18 @@ impl Reference {
         [&self.a, &self.b].into_iter().find(|sequence| fits(sequence))
     }
 
-    /// The scores of a list that one of the sequences begins with.
-    fn scores(&self, list: &[Token]) -> Option<Vec<f64>> {
+    /// The scores of a list that is a prefix of one of the sequences.
+    fn scores(&self, list: &[Token]) -> Option<&[Option<f64>]> {
         let sequence = self.find(|sequence| sequence.ids.starts_with(list))?;
-        Some(sequence.logprobs[..list.len()].iter().map(|score| score.unwrap_or(f64::NAN)).collect())
+        Some(&sequence.logprobs[..list.len()])
     }
 
-    /// What is written after a list.
+    /// The greedy continuation of a list.
     fn greedy(&self, list: &[Token]) -> Option<&[Token]> {
         self.find(|sequence| sequence.ids == list).map(|sequence| sequence.greedy.as_slice())
     }
 
-    /// A list with the token after it.
+    /// A list with the next token appended.
     fn next(&self, list: &[Token]) -> Option<Vec<Token>> {
         let whole = |sequence: &Sequence| [sequence.ids.as_slice(), &sequence.greedy].concat();
         let sequence = self.find(|sequence| whole(sequence).starts_with(list))?;
@@ -175,58 +177,73 @@ impl Reference {
     }
 }
 
-/// The scoring that was asked for, where one was.
-fn scoring(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Option<(Vec<Token>, usize, usize, Way)> {
+/// A recorded score request, with the list it scores.
+struct Scored {
+    list: Vec<Token>,
+    from: usize,
+    top: usize,
+    scoring: Scoring,
+}
+
+/// The score request in a recording, if it is one.
+fn scored(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Option<Scored> {
     let list = capture.list()?;
     match (dialect.facts().scheme, capture.path.as_str()) {
         ("vllm", "/v1/completions") if capture.body["stream"] != true => {
-            Some((list, 1, capture.number(&["prompt_logprobs"])?, Way::Prompt))
+            Some(Scored { list, from: 1, top: capture.number(&["prompt_logprobs"])?, scoring: Scoring::Prompt })
         }
         ("vllm", "/inference/v1/generate") => {
-            Some((list, capture.number(&["prompt_logprob_start"])? + 1, 0, Way::Rows))
+            let from = capture.number(&["prompt_logprob_start"])? + 1;
+            Some(Scored { list, from, top: 0, scoring: Scoring::Rows })
         }
         ("sglang", "/generate") => {
             let top = capture.number(&["top_logprobs_num"]).unwrap_or(0);
-            Some((list, capture.number(&["logprob_start_len"])? + 1, top, Way::Prompt))
+            let from = capture.number(&["logprob_start_len"])? + 1;
+            Some(Scored { list, from, top, scoring: Scoring::Prompt })
         }
         ("llama-server", "/completion")
             if capture.body["post_sampling_probs"].is_null() && capture.body["n_predict"] == 1 =>
         {
             let (width, list) = (capture.number(&["n_probs"])?, reference.next(&list)?);
-            let harmless = token(&capture.body["logit_bias"][0][0]).unwrap_or(17);
-            Some((list.clone(), list.len() - 1, 0, Way::Forced { width, harmless }))
+            let ascii_token = token(&capture.body["logit_bias"][0][0]).unwrap_or(17);
+            Some(Scored { from: list.len() - 1, list, top: 0, scoring: Scoring::Forced { width, ascii_token } })
         }
-        ("openai", "/v1/completions") if capture.body["echo"] == true => Some((list, 1, 0, Way::Prompt)),
+        ("openai", "/v1/completions") if capture.body["echo"] == true => {
+            Some(Scored { list, from: 1, top: 0, scoring: Scoring::Prompt })
+        }
         _ => None,
     }
 }
 
-/// Where scores were asked for, whether they are read, as transformers has them, or refused.
+/// Reads the scores of a score request and compares them with transformers. `Some(false)` means
+/// that the dialect finds no scores in the reply.
 fn score(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Option<bool> {
-    let (list, from, top, way) = scoring(dialect, capture, reference)?;
-    let ask = ScoreAsk { model: capture.model(), list: &list, from, top, way };
+    let Scored { list, from, top, scoring } = scored(dialect, capture, reference)?;
+    let request = ScoreRequest { model: capture.model(), list: &list, from, top, scoring };
     if dialect.facts().scheme != "openai" {
-        capture.agrees(&dialect.score(&ask));
+        capture.assert_agrees(&dialect.score(&request));
     }
     if capture.status != 200 {
         return None;
     }
-    let Ok(Some(scores)) = dialect.scores(&ask, &capture.replies[0]) else { return Some(false) };
+    let Ok(Some(scores)) = dialect.parse_scores(&request, &capture.replies[0]) else { return Some(false) };
     assert_eq!(ids(&scores), list[from..], "{}", capture.name);
     assert!(scores.iter().all(|scored| scored.top.len() == top), "{}", capture.name);
-    // llama-server was recorded with its default cache, of 16 bits.
+    // llama-server was recorded with its default KV cache, of 16 bits.
     let tolerance = if dialect.facts().scheme == "llama-server" { 2e-3 } else { 1e-4 };
     for (i, want) in reference.scores(&list).into_iter().flatten().enumerate().skip(from) {
-        let got = scores[i - from].logprob;
-        assert!((got - want).abs() < tolerance, "{}: {got} and not {want} at {i}", capture.name);
+        let (got, want) = (scores[i - from].logprob.unwrap(), want.unwrap());
+        assert!((got - want).abs() < tolerance, "{}: {got} instead of {want} at {i}", capture.name);
     }
     Some(true)
 }
 
-/// Whether it is a continuation, read as transformers writes it.
-fn write(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> bool {
-    let (Some(list), true) = (capture.list(), capture.status == 200 && writes(dialect, capture)) else { return false };
-    let ask = WriteAsk {
+/// Reads a continuation and compares it with transformers. Returns false for other recordings.
+fn generate(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> bool {
+    let (Some(list), true) = (capture.list(), capture.status == 200 && is_continuation(dialect, capture)) else {
+        return false;
+    };
+    let request = GenerateRequest {
         model: capture.model(),
         list: &list,
         max_tokens: capture.number(&["max_tokens", "max_new_tokens", "n_predict"]).unwrap_or(16),
@@ -234,38 +251,40 @@ fn write(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> boo
         top: capture.number(&["top_logprobs_num", "logprobs", "n_probs"]).unwrap_or(0),
         end_tokens: &[1],
     };
-    capture.agrees(&dialect.write(&ask));
+    capture.assert_agrees(&dialect.generate(&request));
     let (mut written, mut text, mut stop) = (Vec::new(), None, None);
     for reply in &capture.replies {
-        let piece = dialect.piece(&ask, reply, written.len());
-        let piece = piece.unwrap_or_else(|error| panic!("{}: {error}", capture.name));
-        written.extend(piece.tokens);
-        text = text.or(piece.text);
-        stop = stop.or(piece.stop);
+        let delta = dialect.parse_delta(&request, reply, written.len());
+        let delta = delta.unwrap_or_else(|error| panic!("{}: {error}", capture.name));
+        written.extend(delta.tokens);
+        text = text.or(delta.text);
+        stop = stop.or(delta.stop);
     }
     assert!(stop.is_some(), "{}: it does not end", capture.name);
-    if let (Some(greedy), None, 0.0) = (reference.greedy(&list), &text, ask.sampling.temperature) {
-        assert_eq!(ids(&written), greedy[..ask.max_tokens], "{}", capture.name);
-        let first = written[0].logprob;
-        assert!(list.len() > 9 || first.is_nan() || (first - FIRST_LOGPROB).abs() < 1e-3, "{}: {first}", capture.name);
+    if let (Some(greedy), None, 0.0) = (reference.greedy(&list), &text, request.sampling.temperature) {
+        assert_eq!(ids(&written), greedy[..request.max_tokens], "{}", capture.name);
+        if let Some(first) = written[0].logprob.filter(|_| list.len() <= 9) {
+            assert!((first - FIRST_LOGPROB).abs() < 1e-3, "{}: {first}", capture.name);
+        }
     }
     true
 }
 
-/// Whether a request continues, on the route that we use and with what we ask for.
-fn writes(dialect: &dyn Dialect, capture: &Capture) -> bool {
+/// True for a continuation on the route and with the fields that we use.
+fn is_continuation(dialect: &dyn Dialect, capture: &Capture) -> bool {
     let is_null = |names: &[&str]| names.iter().all(|name| capture.body[name].is_null());
     match (dialect.facts().scheme, capture.path.as_str()) {
         ("vllm", "/v1/completions") => capture.body["return_token_ids"] == true,
         ("sglang", "/generate") => capture.body["sampling_params"]["max_new_tokens"] != 0,
-        // We send no stop strings, which would end it in a way of their own.
+        // We send no stop strings, which add a stop type of their own.
         ("llama-server", "/completion") => capture.body["return_tokens"] == true && is_null(&["stream", "stop"]),
         ("openai", "/v1/completions") => is_null(&["echo", "stream"]),
         _ => false,
     }
 }
 
-/// Whether it is a question for ids or for text, which is put as we put it, and its answer read.
+/// Reads a reply of the tokenizer and compares the request with ours. Returns false for other
+/// recordings.
 fn tokenize(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> bool {
     if capture.status != 200 {
         return false;
@@ -290,16 +309,16 @@ fn tokenize(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> 
         }
         _ => None,
     };
-    asked.inspect(|post| capture.agrees(post)).is_some()
+    asked.inspect(|post| capture.assert_agrees(post)).is_some()
 }
 
-/// Whether it is a refusal, in which the server's own words are found.
+/// Reads the message of a refusal. Returns false for other recordings.
 fn refuse(capture: &Capture) -> bool {
     if capture.status == 200 {
         return false;
     }
     let Fault::Status { said, .. } = Fault::status(capture.status as u16, capture.text.as_bytes(), None) else {
-        panic!("{}: a status is one", capture.name);
+        panic!("{}: not a status", capture.name);
     };
     let said = said.trim_end_matches('…');
     assert!(!said.starts_with('{'), "{}: {said}", capture.name);
@@ -332,7 +351,7 @@ fn every_recorded_reply_is_read() {
             let is = [
                 scored == Some(true),
                 scored == Some(false),
-                write(dialect, &capture, &reference),
+                generate(dialect, &capture, &reference),
                 tokenize(dialect, &capture, &reference),
                 refuse(&capture),
             ];

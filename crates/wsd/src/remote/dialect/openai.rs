@@ -1,22 +1,26 @@
 //! Any other service with OpenAI's `/v1/completions`.
 //!
-//! A draft needs only to continue a prompt. A base needs `echo` with `logprobs`, which many services take and ignore, so they are
-//! believed only when the reply proves it. Where a service names no token ids, its text is encoded here.
+//! A draft needs only to continue a prompt. A base needs `echo` with `logprobs`, which many
+//! services accept and ignore, so every reply is checked for the echo. Where a service names no
+//! token ids, its text is encoded here.
 
 use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
-use super::vllm::completion_piece;
-use super::{Dialect, Facts, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, logprob, seed};
+use super::vllm::completion_delta;
+use super::{Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed};
 
-/// Tokens in one reply where it is not known how long a reply may be.
+/// Most tokens in one reply, since a service's own limit is not known.
 const SLICE: usize = 64;
 
 const FACTS: Facts = Facts {
     scheme: "openai",
     name: "OpenAI-like service",
     owner: None,
-    ways: &[Way::Prompt],
+    properties_path: None,
+    serves_one_model: false,
+    exits_at_unknown_ids: false,
+    scorings: &[Scoring::Prompt],
     rescores_from_start: true,
     streams: false,
     slice: SLICE,
@@ -30,47 +34,48 @@ impl Dialect for OpenAi {
         &FACTS
     }
 
-    fn score(&self, ask: &ScoreAsk<'_>) -> Post {
-        // Some services want at least one new token.
+    fn score(&self, request: &ScoreRequest<'_>) -> Post {
+        // Some services require at least one new token.
         let body = json!({
-            "model": ask.model, "prompt": ask.list, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1,
+            "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1,
             "return_tokens_as_token_ids": true,
         });
         Post { path: "/v1/completions", body }
     }
 
-    fn scores(&self, ask: &ScoreAsk<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {
+    fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {
         let logprobs = &reply["choices"][0]["logprobs"];
         let values = array(&logprobs["token_logprobs"], "token_logprobs")?;
-        let count = ask.list.len();
-        // The prompt, and the new token where there is one.
+        let count = request.list.len();
+        // One for each prompt token, and one for the new token if there is one.
         if values.len() != count && values.len() != count + 1 {
             return Err(format!("{} scores for {count} tokens: the service does not echo the prompt", values.len()));
         }
         if !values[0].is_null() {
             return Err("the first token has a score: the service does not echo the prompt".into());
         }
-        for (name, &token) in logprobs["tokens"].as_array().into_iter().flatten().zip(ask.list) {
+        for (name, &token) in logprobs["tokens"].as_array().into_iter().flatten().zip(request.list) {
             let id = name.as_str().and_then(|name| name.strip_prefix("token_id:")?.parse::<Token>().ok());
             if id.is_some_and(|id| id != token) {
                 return Err(format!("a score for `{name}` where token {token} was sent"));
             }
         }
-        let scored = ask.list.iter().zip(values).enumerate().skip(ask.from);
+        let scored = request.list.iter().zip(values).enumerate().skip(request.from);
         let one = |(i, (&token, value))| {
             let logprob = logprob(value, &format!("token {token} at position {i}"))?;
-            Ok(Sampled { token, logprob, top: Vec::new() })
+            Ok(Sampled { token, logprob: Some(logprob), top: Vec::new() })
         };
         scored.map(one).collect::<Result<_, _>>().map(Some)
     }
 
-    fn write(&self, ask: &WriteAsk<'_>) -> Post {
-        let sampling = &ask.sampling;
+    fn generate(&self, request: &GenerateRequest<'_>) -> Post {
+        let sampling = &request.sampling;
         let mut body = json!({
-            "model": ask.model, "prompt": ask.list, "max_tokens": ask.max_tokens, "temperature": sampling.temperature,
+            "model": request.model, "prompt": request.list, "max_tokens": request.max_tokens, "temperature": sampling.temperature,
             "top_p": sampling.top_p, "seed": seed(sampling),
         });
-        // Services refuse fields that they do not know: what is not in OpenAI's own list is sent only where it says something.
+        // Services refuse unknown fields: those outside OpenAI's own list are sent only where they
+        // have an effect.
         if sampling.top_k > 0 {
             body["top_k"] = json!(sampling.top_k);
         }
@@ -83,18 +88,18 @@ impl Dialect for OpenAi {
         Post { path: "/v1/completions", body }
     }
 
-    fn piece(&self, ask: &WriteAsk<'_>, event: &Value, _seen: usize) -> Result<Piece, Misread> {
+    fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, _seen: usize) -> Result<Delta, Misread> {
         let choice = &event["choices"][0];
         if choice["token_ids"].is_array() {
-            return completion_piece(ask, event);
+            return completion_delta(request, event);
         }
         let text = choice["text"].as_str().ok_or("there is no text in it")?.to_owned();
         let stop = match choice["finish_reason"].as_str() {
             Some("length") => Stop::Length,
             Some("stop") => Stop::End,
-            _ => return Err(format!("it was ended by the server: {}", choice["finish_reason"])),
+            _ => return Err(format!("the server ended it: {}", choice["finish_reason"])),
         };
-        Ok(Piece { tokens: Vec::new(), text: Some(text), stop: Some(stop) })
+        Ok(Delta { tokens: Vec::new(), text: Some(text), stop: Some(stop) })
     }
 
     fn tokenize(&self, _model: &str, _text: &str, _begin: bool) -> Option<Post> {

@@ -1,4 +1,5 @@
-//! What the dialects make of replies as real servers gave them (vLLM 0.32, SGLang 0.5.23, llama-server of November 2026).
+//! The dialects against replies in the form that real servers give (vLLM 0.32, SGLang 0.5.23,
+//! llama-server of November 2026).
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -11,20 +12,21 @@ use super::vllm::Vllm;
 use super::*;
 
 const LIST: [Token; 9] = [0, 832, 438, 333, 928, 292, 268, 916, 17];
-/// The scores of `LIST` by transformers, and what the model writes after it.
+/// The scores of `LIST[1..]` by transformers.
 const SCORES: [f64; 8] = [-10.7923, -8.7356, -5.4413, -7.1340, -9.3884, -5.1964, -6.5557, -7.6013];
+/// The greedy continuation of `LIST`.
 const GREEDY: [Token; 5] = [845, 691, 122, 172, 652];
 
-fn score_ask(from: usize, top: usize, way: Way) -> ScoreAsk<'static> {
-    ScoreAsk { model: "base", list: &LIST, from, top, way }
+fn score_request(from: usize, top: usize, scoring: Scoring) -> ScoreRequest<'static> {
+    ScoreRequest { model: "base", list: &LIST, from, top, scoring }
 }
 
-fn write_ask(end_tokens: &'static [Token]) -> WriteAsk<'static> {
-    WriteAsk { model: "base", list: &LIST, max_tokens: 5, sampling: Sampling::default(), top: 0, end_tokens }
+fn generate_request(end_tokens: &'static [Token]) -> GenerateRequest<'static> {
+    GenerateRequest { model: "base", list: &LIST, max_tokens: 5, sampling: Sampling::default(), top: 0, end_tokens }
 }
 
 fn near(scores: &[Sampled], want: &[f64]) -> bool {
-    scores.len() == want.len() && scores.iter().zip(want).all(|(a, b)| (a.logprob - b).abs() < 1e-4)
+    scores.len() == want.len() && scores.iter().zip(want).all(|(a, b)| (a.logprob.unwrap() - b).abs() < 1e-4)
 }
 
 pub(super) fn ids(tokens: &[Sampled]) -> Vec<Token> {
@@ -41,40 +43,47 @@ fn vllm_scored() -> Value {
 
 #[test]
 fn vllm_scores_a_prompt() {
-    let ask = score_ask(3, 0, Way::Prompt);
-    let post = Vllm.score(&ask);
+    let request = score_request(3, 0, Scoring::Prompt);
+    let post = Vllm.score(&request);
     assert_eq!(post.path, "/v1/completions");
     assert_eq!((&post.body["prompt"], &post.body["prompt_logprobs"]), (&json!(LIST), &json!(0)));
-    assert!(near(&Vllm.scores(&ask, &vllm_scored()).unwrap().unwrap(), &SCORES[2..]));
-    // The prompt's token comes first, then the likeliest, which may be it.
+    assert!(near(&Vllm.parse_scores(&request, &vllm_scored()).unwrap().unwrap(), &SCORES[2..]));
+    // The row holds the prompt's token first, then the likeliest ones.
     let mut reply = vllm_scored();
     reply["choices"][0]["prompt_logprobs"][8] = json!({"17": {"logprob": -7.6, "rank": 339}, "5": {"logprob": -1.5, "rank": 1}, "9": {"logprob": -2.0, "rank": 2}});
-    let scored = Vllm.scores(&score_ask(8, 2, Way::Prompt), &reply).unwrap().unwrap();
-    assert_eq!((scored[0].logprob, &scored[0].top), (-7.6, &vec![(5, -1.5), (9, -2.0)]));
+    let scored = Vllm.parse_scores(&score_request(8, 2, Scoring::Prompt), &reply).unwrap().unwrap();
+    assert_eq!((scored[0].logprob, &scored[0].top), (Some(-7.6), &vec![(5, -1.5), (9, -2.0)]));
 }
 
 #[test]
 fn vllm_scores_named_rows_from_its_cache() {
-    let ask = score_ask(7, 0, Way::Rows);
-    let post = Vllm.score(&ask);
+    let request = score_request(7, 0, Scoring::Rows);
+    let post = Vllm.score(&request);
     let sampling = &post.body["sampling_params"];
     assert_eq!(post.path, "/inference/v1/generate");
     assert_eq!(
         (&sampling["prompt_logprob_start"], &sampling["prompt_logprob_token_ids"]),
         (&json!(6), &json!([[916], [17]]))
     );
-    assert!(sampling["prompt_logprobs"].is_null(), "together with reading the cache it kills the server");
+    assert!(sampling["prompt_logprobs"].is_null(), "together with reading the cache it makes the server exit");
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }            \n";
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
     npy.extend((header.len() as u16).to_le_bytes());
     npy.extend(header.bytes());
     npy.extend([-6.5557f32, -7.6013].into_iter().flat_map(f32::to_le_bytes));
     let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &npy);
-    assert!(near(&Vllm.scores(&ask, &json!({"prompt_token_id_logprobs": text})).unwrap().unwrap(), &SCORES[6..]));
-    assert_eq!(Vllm.scores(&ask, &json!({"prompt_token_id_logprobs": null})), Ok(None), "the cache reaches too far");
+    assert!(near(
+        &Vllm.parse_scores(&request, &json!({"prompt_token_id_logprobs": text})).unwrap().unwrap(),
+        &SCORES[6..]
+    ));
+    assert_eq!(
+        Vllm.parse_scores(&request, &json!({"prompt_token_id_logprobs": null})),
+        Ok(None),
+        "the cache covers the first row"
+    );
     npy.pop();
     let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &npy);
-    assert!(Vllm.scores(&ask, &json!({"prompt_token_id_logprobs": text})).is_err());
+    assert!(Vllm.parse_scores(&request, &json!({"prompt_token_id_logprobs": text})).is_err());
 }
 
 #[test]
@@ -85,31 +94,31 @@ fn vllm_writes_a_stream() {
         "logprobs": {"text_offset": [0], "token_logprobs": [logprob], "tokens": [format!("token_id:{token}")],
             "top_logprobs": [{format!("token_id:{token}"): logprob}]}}]})
     };
-    let ask = write_ask(&[691]);
-    let piece = Vllm.piece(&ask, &chunk(845, -3.3883, Value::Null, Value::Null), 0).unwrap();
-    assert_eq!((ids(&piece.tokens), piece.tokens[0].logprob, piece.stop), (vec![845], -3.3883, None));
-    // The end-of-text token, and one that was asked to end it, are in the reply and not in the text.
+    let request = generate_request(&[691]);
+    let delta = Vllm.parse_delta(&request, &chunk(845, -3.3883, Value::Null, Value::Null), 0).unwrap();
+    assert_eq!((ids(&delta.tokens), delta.tokens[0].logprob, delta.stop), (vec![845], Some(-3.3883), None));
+    // An end token is part of the event, but not of the text.
     for (token, why) in [(1, Value::Null), (691, json!(691))] {
-        let piece = Vllm.piece(&ask, &chunk(token, -2.6, json!("stop"), why), 1).unwrap();
-        assert_eq!((piece.tokens.len(), piece.stop), (0, Some(Stop::End)));
+        let delta = Vllm.parse_delta(&request, &chunk(token, -2.6, json!("stop"), why), 1).unwrap();
+        assert_eq!((delta.tokens.len(), delta.stop), (0, Some(Stop::End)));
     }
-    let last = Vllm.piece(&ask, &chunk(652, -2.6, json!("length"), Value::Null), 4).unwrap();
+    let last = Vllm.parse_delta(&request, &chunk(652, -2.6, json!("length"), Value::Null), 4).unwrap();
     assert_eq!((ids(&last.tokens), last.stop), (vec![652], Some(Stop::Length)));
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 9}});
-    assert_eq!(Vllm.piece(&ask, &usage, 5), Ok(Piece::default()));
+    assert_eq!(Vllm.parse_delta(&request, &usage, 5), Ok(Delta::default()));
     let mut other = chunk(845, -3.3, Value::Null, Value::Null);
     other["choices"][0]["prompt_token_ids"] = json!([0, 1]);
-    assert!(Vllm.piece(&ask, &other, 0).unwrap_err().contains("another prompt"));
-    assert!(Vllm.piece(&ask, &chunk(5, -1.0, json!("abort"), Value::Null), 0).unwrap_err().contains("abort"));
+    assert!(Vllm.parse_delta(&request, &other, 0).unwrap_err().contains("another prompt"));
+    assert!(Vllm.parse_delta(&request, &chunk(5, -1.0, json!("abort"), Value::Null), 0).unwrap_err().contains("abort"));
     let sampling = Sampling { seed: u64::MAX, ..Sampling::default() };
-    let body = Vllm.write(&WriteAsk { sampling, ..ask }).body;
+    let body = Vllm.generate(&GenerateRequest { sampling, ..request }).body;
     assert_eq!((&body["top_k"], &body["temperature"], &body["seed"]), (&json!(-1), &json!(0.0), &json!(u64::MAX >> 1)));
 }
 
 #[test]
 fn sglang_scores_from_a_position_on() {
-    let ask = score_ask(5, 0, Way::Prompt);
-    let post = SgLang.score(&ask);
+    let request = score_request(5, 0, Scoring::Prompt);
+    let post = SgLang.score(&request);
     assert_eq!((post.path, &post.body["logprob_start_len"]), ("/generate", &json!(4)));
     let rows = json!([
         [null, 928, null],
@@ -119,44 +128,44 @@ fn sglang_scores_from_a_position_on() {
         [-7.6013, 17, null]
     ]);
     let reply = json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "cached_tokens": 4}});
-    assert!(near(&SgLang.scores(&ask, &reply).unwrap().unwrap(), &SCORES[4..]));
-    assert!(SgLang.scores(&score_ask(4, 0, Way::Prompt), &reply).is_err(), "one row too few");
+    assert!(near(&SgLang.parse_scores(&request, &reply).unwrap().unwrap(), &SCORES[4..]));
+    assert!(SgLang.parse_scores(&score_request(4, 0, Scoring::Prompt), &reply).is_err(), "one row too few");
 }
 
 #[test]
-fn sglang_streams_all_there_is_each_time_or_what_is_new() {
+fn sglang_streams_are_cumulative_or_incremental() {
     let event = |from: usize, to: usize, reason: Value| {
         let rows: Vec<_> = GREEDY[from..to].iter().map(|id| json!([-3.0, id, null])).collect();
         json!({"text": "x", "output_ids": GREEDY[from..to], "meta_info": {
             "finish_reason": reason, "completion_tokens": to, "output_token_logprobs": rows}})
     };
-    let ask = write_ask(&[1]);
+    let request = generate_request(&[1]);
     let mut seen = Vec::new();
     for to in 1..=5 {
         let reason = if to == 5 { json!({"type": "length", "length": 5}) } else { Value::Null };
-        let cumulative = SgLang.piece(&ask, &event(0, to, reason.clone()), seen.len()).unwrap();
-        let incremental = SgLang.piece(&ask, &event(seen.len(), to, reason), seen.len()).unwrap();
+        let cumulative = SgLang.parse_delta(&request, &event(0, to, reason.clone()), seen.len()).unwrap();
+        let incremental = SgLang.parse_delta(&request, &event(seen.len(), to, reason), seen.len()).unwrap();
         assert_eq!(cumulative, incremental);
         seen.extend(ids(&cumulative.tokens));
         assert_eq!(cumulative.stop, (to == 5).then_some(Stop::Length));
     }
     assert_eq!(seen, GREEDY);
-    let ended = SgLang.piece(&ask, &event(0, 3, json!({"type": "stop", "matched": 122})), 2).unwrap();
+    let ended = SgLang.parse_delta(&request, &event(0, 3, json!({"type": "stop", "matched": 122})), 2).unwrap();
     assert_eq!((ended.tokens.len(), ended.stop), (0, Some(Stop::End)));
-    assert!(SgLang.piece(&ask, &event(0, 3, json!({"type": "abort", "message": "gone"})), 2).is_err());
-    // Neither all tokens so far nor the new ones, by their count, unless the one that ends the text is left out.
+    assert!(SgLang.parse_delta(&request, &event(0, 3, json!({"type": "abort", "message": "gone"})), 2).is_err());
+    // The count fits neither form, unless it includes an end token that the list omits.
     let mut short = event(0, 3, json!({"type": "length", "length": 4}));
     short["meta_info"]["completion_tokens"] = json!(4);
-    assert!(SgLang.piece(&ask, &short, 2).unwrap_err().contains("counts 4"));
+    assert!(SgLang.parse_delta(&request, &short, 2).unwrap_err().contains("counts 4"));
     short["meta_info"]["finish_reason"] = json!({"type": "stop", "matched": 1});
-    assert_eq!(ids(&SgLang.piece(&ask, &short, 2).unwrap().tokens), GREEDY[2..3]);
+    assert_eq!(ids(&SgLang.parse_delta(&request, &short, 2).unwrap().tokens), GREEDY[2..3]);
 }
 
 #[test]
-fn llama_server_is_forced_to_tell() {
-    let way = Way::Forced { width: 2, harmless: 17 };
-    let ask = ScoreAsk { list: &LIST[..5], ..score_ask(4, 0, way) };
-    let body = LlamaServer.score(&ask).body;
+fn llama_server_scores_by_teacher_forcing() {
+    let scoring = Scoring::Forced { width: 2, ascii_token: 17 };
+    let request = ScoreRequest { list: &LIST[..5], ..score_request(4, 0, scoring) };
+    let body = LlamaServer.score(&request).body;
     assert_eq!(
         (&body["prompt"], &body["n_probs"], &body["logit_bias"]),
         (&json!(LIST[..4]), &json!(2), &json!([[17, 1000.0]]))
@@ -165,46 +174,52 @@ fn llama_server_is_forced_to_tell() {
         json!({"content": ".", "stop_type": "limit", "completion_probabilities": [
         {"id": 17, "token": ".", "bytes": [46], "logprob": -9.0, "top_logprobs": [{"id": 5, "token": "x", "logprob": -1.0}, {"id": id, "token": "y", "logprob": -7.1340}]}]})
     };
-    assert!(near(&LlamaServer.scores(&ask, &reply(928)).unwrap().unwrap(), &SCORES[3..4]));
-    assert_eq!(LlamaServer.scores(&ask, &reply(929)), Ok(None), "not among the likeliest");
-    assert!(LlamaServer.scores(&ask, &json!({"content": "."})).is_err(), "a sampled half character hides them all");
+    assert!(near(&LlamaServer.parse_scores(&request, &reply(928)).unwrap().unwrap(), &SCORES[3..4]));
+    assert_eq!(LlamaServer.parse_scores(&request, &reply(929)), Ok(None), "not among the likeliest");
+    assert!(
+        LlamaServer.parse_scores(&request, &json!({"content": "."})).is_err(),
+        "after a sampled half character there is no row"
+    );
 }
 
 #[test]
-fn llama_server_hides_the_rows_of_half_characters() {
+fn llama_server_omits_the_rows_of_half_characters() {
     let row = |id: Token, logprob: f64| json!({"id": id, "token": "x", "bytes": [1], "logprob": logprob, "top_logprobs": [{"id": id, "logprob": logprob}]});
     let reply = json!({"content": " design object\u{FFFD}\u{FFFD}PL", "tokens": GREEDY, "stop_type": "limit", "tokens_predicted": 5,
         "completion_probabilities": [row(845, -3.4), row(691, -2.6), row(122, -3.6), row(652, -3.6)]});
-    let piece = LlamaServer.piece(&write_ask(&[1]), &reply, 0).unwrap();
-    assert_eq!((ids(&piece.tokens), piece.stop), (GREEDY.to_vec(), Some(Stop::Length)));
-    let known: Vec<_> = piece.tokens.iter().map(|sampled| !sampled.logprob.is_nan()).collect();
+    let delta = LlamaServer.parse_delta(&generate_request(&[1]), &reply, 0).unwrap();
+    assert_eq!((ids(&delta.tokens), delta.stop), (GREEDY.to_vec(), Some(Stop::Length)));
+    let known: Vec<_> = delta.tokens.iter().map(|sampled| sampled.logprob.is_some()).collect();
     assert_eq!(known, [true, true, true, false, true]);
     let ended = json!({"content": "", "tokens": [845, 1], "stop_type": "eos"});
-    assert_eq!(ids(&LlamaServer.piece(&write_ask(&[1]), &ended, 0).unwrap().tokens), [845]);
+    assert_eq!(ids(&LlamaServer.parse_delta(&generate_request(&[1]), &ended, 0).unwrap().tokens), [845]);
 }
 
 #[test]
-fn an_echo_is_believed_only_where_it_is_one() {
-    let ask = score_ask(1, 0, Way::Prompt);
+fn scores_without_an_echo_are_refused() {
+    let request = score_request(1, 0, Scoring::Prompt);
     let values: Vec<_> =
         std::iter::once(Value::Null).chain(SCORES.iter().map(|score| json!(score))).chain([json!(-3.3)]).collect();
     let names: Vec<_> = LIST.iter().chain(&[845]).map(|id| format!("token_id:{id}")).collect();
     let reply = |values: Value, names: Value| json!({"choices": [{"text": "x", "logprobs": {"token_logprobs": values, "tokens": names}}]});
-    assert!(near(&OpenAi.scores(&ask, &reply(json!(values), json!(names))).unwrap().unwrap(), &SCORES));
-    assert!(near(&OpenAi.scores(&ask, &reply(json!(values), json!(["<s>", " The"]))).unwrap().unwrap(), &SCORES));
-    // llama-server answers so: the new token alone.
+    assert!(near(&OpenAi.parse_scores(&request, &reply(json!(values), json!(names))).unwrap().unwrap(), &SCORES));
+    assert!(near(
+        &OpenAi.parse_scores(&request, &reply(json!(values), json!(["<s>", " The"]))).unwrap().unwrap(),
+        &SCORES
+    ));
+    // llama-server ignores `echo` and returns the new token alone.
     let ignored = json!({"choices": [{"text": " design", "logprobs": {"content": [{"id": 845, "logprob": -3.3}]}}]});
-    assert!(OpenAi.scores(&ask, &ignored).is_err());
-    assert!(OpenAi.scores(&ask, &reply(json!([-3.3]), json!(["x"]))).unwrap_err().contains("echo"));
+    assert!(OpenAi.parse_scores(&request, &ignored).is_err());
+    assert!(OpenAi.parse_scores(&request, &reply(json!([-3.3]), json!(["x"]))).unwrap_err().contains("echo"));
     let mut others = names.clone();
     others[3] = "token_id:4".into();
-    assert!(OpenAi.scores(&ask, &reply(json!(values), json!(others))).is_err());
+    assert!(OpenAi.parse_scores(&request, &reply(json!(values), json!(others))).is_err());
     let written = json!({"choices": [{"text": " design", "finish_reason": "length", "logprobs": null}]});
-    let piece = OpenAi.piece(&write_ask(&[]), &written, 0).unwrap();
-    assert_eq!((piece.text.as_deref(), piece.stop), (Some(" design"), Some(Stop::Length)));
+    let delta = OpenAi.parse_delta(&generate_request(&[]), &written, 0).unwrap();
+    assert_eq!((delta.text.as_deref(), delta.stop), (Some(" design"), Some(Stop::Length)));
 }
 
-/// Replies of any shape, with the words that the dialects look for.
+/// JSON of any shape, with the keys that the dialects read.
 fn any_json() -> impl Strategy<Value = Value> {
     let word = prop_oneof![
         Just("choices"),
@@ -253,21 +268,21 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
-    /// Whatever a server says, the answer is a value or an error, with as many scores as were asked for.
+    /// Any reply gives a value or an error, and one score per requested token.
     #[test]
-    fn no_reply_is_a_surprise(reply in any_json(), from in 1usize..9, top in 0usize..3, seen in 0usize..4) {
+    fn any_reply_is_read_or_refused(reply in any_json(), from in 1usize..9, top in 0usize..3, seen in 0usize..4) {
         for dialect in DIALECTS {
-            for way in [Way::Prompt, Way::Rows, Way::Forced { width: 4, harmless: 17 }] {
-                let forced = matches!(way, Way::Forced { .. });
+            for scoring in [Scoring::Prompt, Scoring::Rows, Scoring::Forced { width: 4, ascii_token: 17 }] {
+                let forced = matches!(scoring, Scoring::Forced { .. });
                 let list = if forced { &LIST[..=from.min(8)] } else { &LIST[..] };
-                let ask = ScoreAsk { list, ..score_ask(from.min(8), top, way) };
-                let _ = dialect.score(&ask);
-                if let Ok(Some(scores)) = dialect.scores(&ask, &reply) {
-                    prop_assert!(scores.len() == list.len() - ask.from || dialect.facts().scheme == "llama-server");
-                    prop_assert!(scores.iter().all(|scored| scored.logprob <= 0.0));
+                let request = ScoreRequest { list, ..score_request(from.min(8), top, scoring) };
+                let _ = dialect.score(&request);
+                if let Ok(Some(scores)) = dialect.parse_scores(&request, &reply) {
+                    prop_assert!(scores.len() == list.len() - request.from || dialect.facts().scheme == "llama-server");
+                    prop_assert!(scores.iter().all(|scored| scored.logprob.unwrap() <= 0.0));
                 }
             }
-            let _ = dialect.piece(&write_ask(&[1]), &reply, seen);
+            let _ = dialect.parse_delta(&generate_request(&[1]), &reply, seen);
             let _ = (tokens(&reply), text(&reply));
         }
     }

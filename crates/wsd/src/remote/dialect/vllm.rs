@@ -1,24 +1,30 @@
 //! vLLM: `/v1/completions` with token ids.
 //!
-//! A prompt's scores come from `prompt_logprobs: 0`. Such a request computes the prompt from its beginning, and leaves it in the
-//! prefix cache, where the continuation finds it. On a GPU, `/inference/v1/generate` can score named rows and read the cache; it
-//! is used only where the server proves at start that it answers the same.
+//! A prompt's scores come from `prompt_logprobs: 0`. Such a request computes the prompt from its
+//! start and leaves it in the prefix cache, where the continuation finds it. On a GPU,
+//! `/inference/v1/generate` can score named rows and read the cache; it is used only where the
+//! probe has shown that it returns the same scores.
 //!
-//! `skip_reading_prefix_cache: false` together with `prompt_logprobs` returns uninitialised memory or ends the server, so the
-//! two never meet in one request.
+//! `skip_reading_prefix_cache: false` together with `prompt_logprobs` returns uninitialized memory
+//! or makes the server exit, so no request has both.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
-use super::{Dialect, Facts, Misread, Piece, Post, ScoreAsk, Way, WriteAsk, array, likeliest, logprob, seed, token};
+use super::{
+    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k,
+};
 
 const FACTS: Facts = Facts {
     scheme: "vllm",
     name: "vLLM",
     owner: Some("vllm"),
-    ways: &[Way::Prompt, Way::Rows],
+    properties_path: None,
+    serves_one_model: false,
+    exits_at_unknown_ids: false,
+    scorings: &[Scoring::Prompt, Scoring::Rows],
     rescores_from_start: true,
     streams: true,
     slice: usize::MAX,
@@ -32,53 +38,53 @@ impl Dialect for Vllm {
         &FACTS
     }
 
-    fn score(&self, ask: &ScoreAsk<'_>) -> Post {
-        if ask.way == Way::Rows && ask.top == 0 {
-            let rows: Vec<_> = ask.list[ask.from..].iter().map(|token| [token]).collect();
+    fn score(&self, request: &ScoreRequest<'_>) -> Post {
+        if request.scoring == Scoring::Rows && request.top == 0 {
+            let rows: Vec<_> = request.list[request.from..].iter().map(|token| [token]).collect();
             let sampling = json!({
                 "max_tokens": 1, "temperature": 0, "skip_reading_prefix_cache": false,
-                "prompt_logprob_start": ask.from - 1, "prompt_logprob_token_ids": rows,
+                "prompt_logprob_start": request.from - 1, "prompt_logprob_token_ids": rows,
             });
-            let body = json!({"model": ask.model, "token_ids": ask.list, "sampling_params": sampling});
+            let body = json!({"model": request.model, "token_ids": request.list, "sampling_params": sampling});
             return Post { path: "/inference/v1/generate", body };
         }
         let body = json!({
-            "model": ask.model, "prompt": ask.list, "max_tokens": 1, "temperature": 0, "prompt_logprobs": ask.top,
+            "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0, "prompt_logprobs": request.top,
             "return_token_ids": true,
         });
         Post { path: "/v1/completions", body }
     }
 
-    fn scores(&self, ask: &ScoreAsk<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {
-        if ask.way == Way::Rows && ask.top == 0 {
+    fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {
+        if request.scoring == Scoring::Rows && request.top == 0 {
             return match &reply["prompt_token_id_logprobs"] {
-                // The cache reaches beyond the first row.
+                // The prefix cache covers the first row, so it was not computed.
                 Value::Null => Ok(None),
-                rows => named_rows(rows, &ask.list[ask.from..]).map(Some),
+                rows => named_rows(rows, &request.list[request.from..]).map(Some),
             };
         }
         let rows = array(&reply["choices"][0]["prompt_logprobs"], "prompt_logprobs")?;
-        if rows.len() != ask.list.len() {
-            return Err(format!("{} scores for {} tokens", rows.len(), ask.list.len()));
+        if rows.len() != request.list.len() {
+            return Err(format!("{} scores for {} tokens", rows.len(), request.list.len()));
         }
-        let scored = ask.list.iter().zip(rows).enumerate().skip(ask.from);
-        scored.map(|(i, (&token, row))| prompt_row(row, token, ask.top, i)).collect::<Result<_, _>>().map(Some)
+        let scored = request.list.iter().zip(rows).enumerate().skip(request.from);
+        scored.map(|(i, (&token, row))| prompt_row(row, token, request.top, i)).collect::<Result<_, _>>().map(Some)
     }
 
-    fn write(&self, ask: &WriteAsk<'_>) -> Post {
-        let sampling = &ask.sampling;
+    fn generate(&self, request: &GenerateRequest<'_>) -> Post {
+        let sampling = &request.sampling;
         let body = json!({
-            "model": ask.model, "prompt": ask.list, "max_tokens": ask.max_tokens, "stream": true,
-            "temperature": sampling.temperature, "top_k": top_k(sampling.top_k), "top_p": sampling.top_p,
+            "model": request.model, "prompt": request.list, "max_tokens": request.max_tokens, "stream": true,
+            "temperature": sampling.temperature, "top_k": top_k_or_all(sampling.top_k), "top_p": sampling.top_p,
             "min_p": sampling.min_p, "repetition_penalty": sampling.repetition_penalty, "seed": seed(sampling),
-            "stop_token_ids": ask.end_tokens, "logprobs": ask.top,
+            "stop_token_ids": request.end_tokens, "logprobs": request.top,
             "return_token_ids": true, "return_tokens_as_token_ids": true,
         });
         Post { path: "/v1/completions", body }
     }
 
-    fn piece(&self, ask: &WriteAsk<'_>, event: &Value, _seen: usize) -> Result<Piece, Misread> {
-        completion_piece(ask, event)
+    fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, _seen: usize) -> Result<Delta, Misread> {
+        completion_delta(request, event)
     }
 
     fn tokenize(&self, model: &str, text: &str, begin: bool) -> Option<Post> {
@@ -91,35 +97,35 @@ impl Dialect for Vllm {
     }
 }
 
-/// No limit is -1 to every version.
-fn top_k(count: usize) -> i64 {
+/// The `top_k` of a request: -1 means no limit in every version.
+fn top_k_or_all(count: usize) -> i64 {
     match count {
         0 => -1,
         count => i64::try_from(count).unwrap_or(-1),
     }
 }
 
-/// `{"832": {"logprob": -10.79, ...}, ...}`: the prompt's token, and the likeliest.
+/// Reads `{"832": {"logprob": -10.79, ...}, ...}`: the prompt's token and the likeliest ones.
 fn prompt_row(row: &Value, token: Token, top: usize, position: usize) -> Result<Sampled, Misread> {
-    let what = format!("token {token} at position {position}");
-    let row = row.as_object().ok_or_else(|| format!("there is no score for {what}"))?;
-    let own = row.get(&token.to_string()).ok_or_else(|| format!("the score for {what} is of other tokens"))?;
+    let subject = format!("token {token} at position {position}");
+    let row = row.as_object().ok_or_else(|| format!("there is no score for {subject}"))?;
+    let own = row.get(&token.to_string()).ok_or_else(|| format!("the score for {subject} is of other tokens"))?;
     let entry = |(id, entry): (&String, &Value)| {
-        let id = id.parse().map_err(|_| format!("`{id}` is no token id"))?;
-        Ok((id, logprob(&entry["logprob"], &what)?))
+        let id = id.parse().map_err(|_| format!("`{id}` is not a token id"))?;
+        Ok((id, logprob(&entry["logprob"], &subject)?))
     };
     let others = match top {
         0 => Vec::new(),
-        top => likeliest(row.iter().map(entry).collect::<Result<_, Misread>>()?, top),
+        top => top_k(row.iter().map(entry).collect::<Result<_, Misread>>()?, top),
     };
-    Ok(Sampled { token, logprob: logprob(&own["logprob"], &what)?, top: others })
+    Ok(Sampled { token, logprob: Some(logprob(&own["logprob"], &subject)?), top: others })
 }
 
-/// Base64 of a `.npy` file of float32, one row for each token.
+/// Reads a base64 `.npy` file of float32, one row for each token.
 fn named_rows(rows: &Value, tokens: &[Token]) -> Result<Vec<Sampled>, Misread> {
     let bytes = rows.as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
     let bytes = bytes.ok_or("the rows of scores are not base64")?;
-    let values = npy_f32(&bytes).ok_or("the rows of scores are no .npy file of float32")?;
+    let values = npy_f32(&bytes).ok_or("the rows of scores are not a .npy file of float32")?;
     if values.len() != tokens.len() {
         return Err(format!("{} rows for {} tokens", values.len(), tokens.len()));
     }
@@ -127,12 +133,12 @@ fn named_rows(rows: &Value, tokens: &[Token]) -> Result<Vec<Sampled>, Misread> {
     scored
         .map(|(&token, value)| {
             let logprob = logprob(&json!(value), &format!("token {token}"))?;
-            Ok(Sampled { token, logprob, top: Vec::new() })
+            Ok(Sampled { token, logprob: Some(logprob), top: Vec::new() })
         })
         .collect()
 }
 
-/// The values of a `.npy` file: magic, version, length of the header, header, data.
+/// The values of a `.npy` file: magic, version, header length, header, data.
 fn npy_f32(bytes: &[u8]) -> Option<Vec<f32>> {
     let rest = bytes.strip_prefix(b"\x93NUMPY")?;
     let (version, rest) = rest.split_at_checked(2)?;
@@ -145,18 +151,18 @@ fn npy_f32(bytes: &[u8]) -> Option<Vec<f32>> {
     (plain && left.is_empty()).then(|| values.iter().map(|&value| f32::from_le_bytes(value)).collect())
 }
 
-/// An event of `/v1/completions`. The token that ends the text is in it, and is not a token of the text.
-pub(super) fn completion_piece(ask: &WriteAsk<'_>, event: &Value) -> Result<Piece, Misread> {
+/// Reads an event of `/v1/completions`. The end token is part of the event, but not of the text.
+pub(super) fn completion_delta(request: &GenerateRequest<'_>, event: &Value) -> Result<Delta, Misread> {
     let Some(choice) = event["choices"].get(0) else {
-        // The last event counts tokens and holds none.
+        // The last event holds the usage counts and no tokens.
         return if event["usage"].is_object() {
-            Ok(Piece::default())
+            Ok(Delta::default())
         } else {
             Err("there is no list `choices` in it".into())
         };
     };
     if let Some(prompt) = choice["prompt_token_ids"].as_array()
-        && !prompt.iter().map(Value::as_u64).eq(ask.list.iter().map(|&token| Some(u64::from(token))))
+        && !prompt.iter().map(Value::as_u64).eq(request.list.iter().map(|&token| Some(u64::from(token))))
     {
         return Err("it continues another prompt than the one that was sent".into());
     }
@@ -164,18 +170,18 @@ pub(super) fn completion_piece(ask: &WriteAsk<'_>, event: &Value) -> Result<Piec
         Value::Null => None,
         reason if reason == "stop" => Some(Stop::End),
         reason if reason == "length" => Some(Stop::Length),
-        reason => return Err(format!("it was ended by the server: {reason}")),
+        reason => return Err(format!("the server ended it: {reason}")),
     };
-    let mut tokens = sampled(choice, ask.top)?;
+    let mut tokens = sampled(choice, request.top)?;
     let matched = choice["stop_reason"].as_u64().or_else(|| choice["matched_stop"].as_u64());
     let ends = |token: Token| choice["stop_reason"].is_null() || matched == Some(u64::from(token));
     if stop == Some(Stop::End) && tokens.last().is_some_and(|last| ends(last.token)) {
         tokens.pop();
     }
-    Ok(Piece { tokens, text: None, stop })
+    Ok(Delta { tokens, text: None, stop })
 }
 
-/// The tokens of a choice with their log-probabilities, as ids or as names such as `token_id:832`.
+/// Reads the tokens of a choice with their log-probabilities, named by ids or as `token_id:832`.
 fn sampled(choice: &Value, top: usize) -> Result<Vec<Sampled>, Misread> {
     let logprobs = &choice["logprobs"];
     let ids = match &choice["token_ids"] {
@@ -188,12 +194,12 @@ fn sampled(choice: &Value, top: usize) -> Result<Vec<Sampled>, Misread> {
     let values = logprobs["token_logprobs"].as_array().filter(|values| values.len() == ids.len());
     let one = |(i, token): (usize, Token)| {
         let own = match values {
-            Some(values) => logprob(&values[i], &format!("token {token}"))?,
-            None => f64::NAN,
+            Some(values) => Some(logprob(&values[i], &format!("token {token}"))?),
+            None => None,
         };
         let others = logprobs["top_logprobs"][i].as_object().filter(|_| top > 0);
         let others = others.map_or_else(|| Ok(Vec::new()), named_tops)?;
-        Ok(Sampled { token, logprob: own, top: likeliest(others, top) })
+        Ok(Sampled { token, logprob: own, top: top_k(others, top) })
     };
     ids.into_iter().enumerate().map(one).collect()
 }

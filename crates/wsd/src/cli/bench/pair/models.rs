@@ -1,4 +1,4 @@
-//! The pair that is measured: models by name, or random ones of a shape.
+//! The pair to measure: models by name, or random models of a shape.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use wsd_core::{Engine, Models, Prompt, Role, Token};
 use crate::cli::GlobalArgs;
 use crate::cli::bench::engine::SEED;
 
-/// Whether both names are those of shapes.
+/// True where the models are random ones.
 pub(super) fn are_random(settings: &Settings) -> bool {
     shape(&settings.base).is_some()
 }
@@ -22,15 +22,18 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
     Shape::find(&model.name).filter(|_| !Path::new(&model.name).exists())
 }
 
-/// Both models. A random draft agrees with a random base on a share of all tokens.
-pub(super) fn load(settings: &Settings, agreement: f64, look: &GlobalArgs) -> Result<Models> {
+/// Loads both models. A random draft has the argmax of a random base after a share `agreement` of all
+/// tokens.
+pub(super) fn load(settings: &Settings, agreement: f64, global: &GlobalArgs) -> Result<Models> {
     match [&settings.base, &settings.draft].map(shape) {
         [Some(base), Some(draft)] => Ok(Models {
             base: Some(random(base, &settings.base, 1.0)?),
             draft: Some(random(draft, &settings.draft, agreement)?),
         }),
-        [None, None] => Ok(models::load(settings, &[Role::Base, Role::Draft], 4, look.progress().as_mut())?),
-        _ => bail!("of the two models one is random and the other is not: they would never agree"),
+        [None, None] => Ok(models::load(settings, &[Role::Base, Role::Draft], 4, global.progress().as_mut())?),
+        _ => bail!(
+            "base and draft must both be random shapes or both be models, got one of each: they would never agree"
+        ),
     }
 }
 
@@ -46,7 +49,7 @@ fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dy
     Ok(Arc::new(Local::load(checkpoint, &options)?))
 }
 
-/// A prompt of some tokens, another one for each index.
+/// A prompt of `tokens` tokens, different for each index.
 pub(super) fn random_prompt(settings: &Settings, index: usize, tokens: usize) -> Prompt {
     let vocab = shape(&settings.base).map_or(1, Shape::vocab);
     Prompt::Tokens((0..tokens).map(|place| ((index * 1009 + place) * 7919 % vocab) as Token).collect())

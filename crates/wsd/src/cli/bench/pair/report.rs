@@ -1,99 +1,115 @@
-//! What the runs of a pair come to.
+//! The report of `wsd bench wsd`.
 
 use serde_json::{Value, json};
 use wsd::config::Settings;
 
-use super::{Answered, SYSTEMS, System};
+use super::system::{Answer, DIRECT, SYSTEMS, System, THREE_PASSES};
 use crate::cli::bench::table::{aligned, median, short};
 
-/// Of each round and each of [`SYSTEMS`], the answers to all prompts.
-pub(super) struct Report(Vec<Vec<Vec<Answered>>>);
+/// Answers of one system to all prompts, round by round.
+pub(super) struct Runs {
+    pub(super) system: &'static System,
+    pub(super) rounds: Vec<Vec<Answer>>,
+}
 
-impl Report {
-    pub(super) fn new(rounds: Vec<Vec<Vec<Answered>>>) -> Self {
-        Self(rounds)
+/// The runs of all systems, in the order of [`SYSTEMS`].
+pub(super) struct Report(Vec<Runs>);
+
+impl Runs {
+    pub(super) fn new(system: &'static System) -> Self {
+        Self { system, rounds: Vec::new() }
     }
 
-    /// Seconds of a system for all prompts, round by round.
-    fn seconds(&self, system: System) -> Vec<f64> {
-        self.of(system).map(|answers| answers.iter().map(|answer| answer.seconds).sum()).collect()
+    /// Seconds for all prompts, round by round.
+    fn seconds(&self) -> Vec<f64> {
+        self.rounds.iter().map(|answers| answers.iter().map(|answer| answer.seconds).sum()).collect()
     }
 
-    fn of(&self, system: System) -> impl Iterator<Item = &[Answered]> {
-        let place = SYSTEMS.iter().position(|other| *other == system).unwrap_or(0);
-        self.0.iter().map(move |round| round[place].as_slice())
+    /// Median over the rounds of the ratio of times in the same round.
+    fn ratio(&self, to: &Self) -> f64 {
+        median(self.seconds().into_iter().zip(to.seconds()).map(|(one, other)| one / other).collect())
     }
 
-    /// The median over the rounds of a system's time by that of another in the same round.
-    fn ratio(&self, system: System, to: System) -> f64 {
-        let pairs = self.seconds(system).into_iter().zip(self.seconds(to));
-        median(pairs.map(|(one, other)| one / other).collect())
+    /// True if the tokens were the same in every round.
+    fn has_tokens_of(&self, other: &Self) -> bool {
+        let equal = |(one, other): (&Answer, &Answer)| one.tokens == other.tokens;
+        self.rounds.iter().zip(&other.rounds).all(|(ones, others)| ones.iter().zip(others).all(equal))
     }
 
-    /// Whether a system's tokens were another's, in every round.
-    fn same(&self, system: System, other: System) -> bool {
-        let equal = |(one, other): (&Answered, &Answered)| one.tokens == other.tokens;
-        self.of(system).zip(self.of(other)).all(|(ones, others)| ones.iter().zip(others).all(equal))
+    /// The answers of the first round.
+    fn first(&self) -> &[Answer] {
+        self.rounds.first().map_or(&[], Vec::as_slice)
     }
 
-    /// The first answers of a system.
-    fn first(&self, system: System) -> &[Answered] {
-        self.of(system).next().unwrap_or_default()
+    fn tokens(&self) -> usize {
+        self.first().iter().map(|answer| answer.tokens.len()).sum()
     }
 
-    fn tokens(&self, system: System) -> usize {
-        self.first(system).iter().map(|answer| answer.tokens.len()).sum()
+    /// The switch of each prompt.
+    fn switches(&self) -> Vec<Option<usize>> {
+        self.first().iter().map(|answer| answer.switch).collect()
     }
 
-    /// Where the base took over, prompt by prompt.
-    fn switches(&self, system: System) -> Vec<Option<usize>> {
-        self.first(system).iter().map(|answer| answer.switch).collect()
-    }
-
-    /// The share of proposed tokens that the base chose, over all rounds.
-    fn acceptance(&self, system: System) -> Option<f64> {
-        let sum = |count: fn(&Answered) -> usize| self.of(system).flatten().map(count).sum::<usize>() as f64;
+    /// Share of the proposed tokens that the base accepted, over all rounds; `None` without proposals.
+    fn acceptance(&self) -> Option<f64> {
+        let sum = |count: fn(&Answer) -> usize| self.rounds.iter().flatten().map(count).sum::<usize>() as f64;
         let proposed = sum(|answer| answer.proposed);
         (proposed > 0.0).then(|| sum(|answer| answer.accepted) / proposed)
     }
+}
+
+impl Report {
+    pub(super) fn new(runs: Vec<Runs>) -> Self {
+        Self(runs)
+    }
+
+    /// The runs of a system, which must be one of [`SYSTEMS`].
+    fn of(&self, system: &'static System) -> &Runs {
+        let index = SYSTEMS.iter().position(|other| std::ptr::eq(*other, system)).unwrap_or(0);
+        &self.0[index]
+    }
+
+    /// The twin of a system, and true if the tokens are the same.
+    fn twin(&self, runs: &Runs) -> Option<(&'static str, bool)> {
+        runs.system.twin.map(|twin| (twin.name, runs.has_tokens_of(self.of(twin))))
+    }
 
     pub(super) fn json(&self, settings: &Settings) -> Value {
-        let systems = SYSTEMS.map(|system| {
+        let (direct, three_passes) = (self.of(&DIRECT), self.of(&THREE_PASSES));
+        let system = |runs: &Runs| {
             json!({
-                "name": system.name(), "seconds": median(self.seconds(system)), "tokens": self.tokens(system),
-                "to_base_alone": self.ratio(system, System::Direct), "to_three_passes": self.ratio(system, System::ThreePasses),
-                "switches": self.switches(system), "acceptance": self.acceptance(system),
-                "same_tokens_as": system.twin().map(|twin| json!({"name": twin.name(), "same": self.same(system, twin)})),
-                "runs": self.seconds(system),
+                "name": runs.system.name, "seconds": median(runs.seconds()), "tokens": runs.tokens(),
+                "to_base_alone": runs.ratio(direct), "to_three_passes": runs.ratio(three_passes),
+                "switches": runs.switches(), "acceptance": runs.acceptance(),
+                "same_tokens_as": self.twin(runs).map(|(name, same)| json!({"name": name, "same": same})),
+                "runs": runs.seconds(),
             })
-        });
+        };
         json!({
             "base": settings.base.name, "draft": settings.draft.name, "base_dtype": settings.base.dtype,
-            "draft_dtype": settings.draft.dtype, "prompts": self.first(System::Direct).len(),
-            "repeats": self.0.len(), "systems": systems,
+            "draft_dtype": settings.draft.dtype, "prompts": direct.first().len(),
+            "repeats": direct.rounds.len(), "systems": self.0.iter().map(system).collect::<Vec<_>>(),
         })
     }
 
     pub(super) fn text(&self) -> String {
+        let direct = self.of(&DIRECT);
         let head = ["", "seconds", "to base alone", "tokens", "switch", "accepted", "same tokens"].map(str::to_owned);
-        let lines = SYSTEMS.map(|system| {
-            let switches: Vec<_> = self.switches(system).into_iter().flatten().map(|at| at as f64).collect();
-            let same = system.twin().map(|twin| match self.same(system, twin) {
-                true => format!("as {}", twin.name()),
-                false => format!("NOT as {}", twin.name()),
-            });
+        let lines = self.0.iter().map(|runs| {
+            let switches: Vec<_> = runs.switches().into_iter().flatten().map(|at| at as f64).collect();
+            let same = self.twin(runs).map(|(name, same)| format!("{} {name}", if same { "as" } else { "NOT as" }));
             [
-                system.name().to_owned(),
-                format!("{:.4}", median(self.seconds(system))),
-                short(self.ratio(system, System::Direct)),
-                self.tokens(system).to_string(),
+                runs.system.name.to_owned(),
+                format!("{:.4}", median(runs.seconds())),
+                short(runs.ratio(direct)),
+                runs.tokens().to_string(),
                 if switches.is_empty() { "-".into() } else { short(median(switches)) },
-                self.acceptance(system).map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
+                runs.acceptance().map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
                 same.unwrap_or_else(|| "-".into()),
             ]
         });
-        let prompts = self.first(System::Direct).len();
         let table = aligned(std::iter::once(head).chain(lines));
-        format!("{table}\n{prompts} prompts, medians of {}; ratios are of times in the same round\n", self.0.len())
+        let (prompts, rounds) = (direct.first().len(), direct.rounds.len());
+        format!("{table}\n{prompts} prompts, medians of {rounds}; ratios are of times in the same round\n")
     }
 }

@@ -1,4 +1,4 @@
-//! A client of the server's, as frugal as one can be on the same machine.
+//! An HTTP client that uses little processor time, as it shares the server's machine.
 
 use std::time::{Duration, Instant};
 
@@ -12,33 +12,33 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use wsd::config::Settings;
 
-use super::Asks;
-use super::load::Sample;
+use super::questions::Questions;
+use super::sample::Sample;
 
-/// A running server, and what it is asked.
+/// A running server, and the requests for it.
 pub(super) struct Server {
-    asks: Asks,
+    questions: Questions,
     model: &'static str,
     max_tokens: usize,
     key: Option<String>,
 }
 
-/// A connection that is kept from request to request.
+/// A keep-alive connection.
 pub(super) struct Connection(SendRequest<Full<Bytes>>);
 
 impl Server {
-    pub(super) fn new(asks: &Asks, settings: &Settings) -> Self {
+    pub(super) fn new(questions: &Questions, settings: &Settings) -> Self {
         let key = std::env::var("WSD_API_KEY").ok().or_else(|| settings.serve.keys.key.clone());
-        Self { asks: asks.clone(), model: settings.recipe.name, max_tokens: settings.max_tokens, key }
+        Self { questions: questions.clone(), model: settings.recipe.name, max_tokens: settings.max_tokens, key }
     }
 
-    /// Ask once and read the answer to its end.
+    /// Sends one request and reads the answer to its end.
     pub(super) async fn ask(&self, connection: &mut Option<Connection>, index: usize) -> Result<Sample> {
         let mut body = json!({
             "model": self.model, "max_tokens": self.max_tokens,
-            "messages": [{"role": "user", "content": self.asks.prompt(index)}],
+            "messages": [{"role": "user", "content": self.questions.prompt(index)}],
         });
-        if !self.asks.whole {
+        if !self.questions.whole {
             body["stream"] = json!(true);
             body["stream_options"] = json!({"include_usage": true});
         }
@@ -53,7 +53,7 @@ impl Server {
                 reading.read(data);
             }
         }
-        let streamed = status == 200 && !self.asks.whole;
+        let streamed = status == 200 && !self.questions.whole;
         Ok(Sample {
             status,
             first_token: reading.first.filter(|_| streamed).map(|at| at - started),
@@ -63,7 +63,7 @@ impl Server {
         })
     }
 
-    /// What the server's metrics say of it.
+    /// Processor time from the server's metrics.
     pub(super) async fn processor_seconds(&self) -> Option<f64> {
         let response = self.send(&mut None, "GET", "/metrics", Bytes::new()).await.ok()?;
         let text = response.into_body().collect().await.ok()?.to_bytes();
@@ -71,7 +71,7 @@ impl Server {
         text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total ")?.parse().ok())
     }
 
-    /// Send a request on the connection, or on a new one where there is none or it has been closed meanwhile.
+    /// Sends a request on the connection; opens a new one if there is none or the server closed it.
     async fn send(
         &self,
         connection: &mut Option<Connection>,
@@ -85,7 +85,7 @@ impl Server {
         {
             return Ok(response);
         }
-        let server = &self.asks.server;
+        let server = &self.questions.server;
         let stream = TcpStream::connect(server).await.with_context(|| format!("cannot reach {server}"))?;
         stream.set_nodelay(true)?;
         let (mut sender, work) = http1::handshake(TokioIo::new(stream)).await?;
@@ -99,7 +99,7 @@ impl Server {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.asks.server)
+            .header(header::HOST, &self.questions.server)
             .header(header::CONTENT_TYPE, "application/json");
         let request = match &self.key {
             Some(key) => request.header(header::AUTHORIZATION, format!("Bearer {key}")),
@@ -109,7 +109,7 @@ impl Server {
     }
 }
 
-/// An answer being read.
+/// The part of an answer read so far.
 #[derive(Default)]
 struct Reading {
     text: Vec<u8>,
@@ -122,7 +122,7 @@ struct Reading {
 impl Reading {
     fn read(&mut self, data: &[u8]) {
         const EVENT: &[u8] = b"data: ";
-        // An event's beginning may be divided between two reads.
+        // The start of an event may be split between two reads.
         let from = (self.text.len() + 1).saturating_sub(EVENT.len());
         self.text.extend_from_slice(data);
         let events = self.text[from..].windows(EVENT.len()).filter(|bytes| *bytes == EVENT).count();
@@ -130,7 +130,7 @@ impl Reading {
             return;
         }
         self.events += events;
-        // The first event says who speaks; the second holds the first text.
+        // The first event holds the role, the second the first text.
         let now = Instant::now();
         if let Some(last) = self.last.filter(|_| self.first.is_some()) {
             self.pause = self.pause.max(Some(now - last));
@@ -140,7 +140,7 @@ impl Reading {
         self.last = Some(now);
     }
 
-    /// What the reply says of itself.
+    /// The token count in the reply's usage.
     fn tokens(&self) -> usize {
         let text = String::from_utf8_lossy(&self.text);
         let count = text
@@ -155,8 +155,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_counted_however_they_are_divided() {
-        let text = b"data: {}\n\ndata: {}\n\n: keep-alive\n\ndata: {\"usage\":{\"completion_tokens\":12,\"x\":0}}\n\ndata: [DONE]\n\n";
+    fn events_are_counted_in_chunks_of_any_size() {
+        let text = b"data: {}\n\ndata: {}\n\n: keep-alive\n\n\
+            data: {\"usage\":{\"completion_tokens\":12,\"x\":0}}\n\ndata: [DONE]\n\n";
         for size in 1..text.len() {
             let mut reading = Reading::default();
             text.chunks(size).for_each(|part| reading.read(part));

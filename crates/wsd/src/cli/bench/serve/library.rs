@@ -1,4 +1,4 @@
-//! The same models in this process: what a server is measured against.
+//! The models in this process, without a server: the baseline.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,25 +8,30 @@ use futures::StreamExt as _;
 use wsd::config::Settings;
 use wsd_core::{Event, Job, Strategy};
 
-use super::Asks;
-use super::load::Sample;
+use super::questions::Questions;
+use super::sample::Sample;
 use crate::cli::GlobalArgs;
 use crate::cli::generate::strategy;
 use crate::cli::prompt::of_text;
 
-/// Models of this process, and what they are asked.
+/// A strategy over models of this process, and its jobs.
 pub(super) struct Library {
     strategy: Arc<dyn Strategy>,
     jobs: Vec<Job>,
 }
 
 impl Library {
-    pub(super) fn load(asks: &Asks, settings: &Settings, max_sessions: usize, look: &GlobalArgs) -> Result<Self> {
-        let jobs = asks.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
-        Ok(Self { strategy: strategy(settings, max_sessions, look)?, jobs: jobs.collect::<Result<_>>()? })
+    pub(super) fn load(
+        questions: &Questions,
+        settings: &Settings,
+        max_sessions: usize,
+        global: &GlobalArgs,
+    ) -> Result<Self> {
+        let jobs = questions.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
+        Ok(Self { strategy: strategy(settings, max_sessions, global)?, jobs: jobs.collect::<Result<_>>()? })
     }
 
-    /// Ask once, in a task of its own, as a connection is.
+    /// Runs one job in a task of its own, as the server does for a connection.
     pub(super) async fn ask(&self, index: usize) -> Result<Sample> {
         let job = self.jobs[index % self.jobs.len()].clone();
         let started = Instant::now();

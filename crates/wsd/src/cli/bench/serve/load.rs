@@ -1,4 +1,4 @@
-//! Requests one after the other or at their own times, and how each of them went.
+//! Loads: requests one after the other, or at random moments.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, TryStreamExt as _};
+use wsd_core::splitmix64;
 
-use super::client::{Connection, Server};
-use super::library::Library;
 use super::report::Figures;
+use super::sample::Sample;
+use super::target::Target;
 
-/// When requests come.
+/// The arrival of requests.
 pub(super) enum Load {
-    /// So many clients, each of which asks again once it is answered.
+    /// A closed loop: this many clients, each of which sends its next request after an answer.
     Clients(usize),
-    /// So many in a second, whatever becomes of them.
+    /// An open loop: this many requests per second on average, at random moments.
     Rate(f64),
 }
 
@@ -30,62 +31,21 @@ impl fmt::Display for Load {
     }
 }
 
-/// Who is asked.
-pub(super) enum Target {
-    Server(Server),
-    Library(Library),
-}
-
-/// How one request went.
-pub(super) struct Sample {
-    /// As of HTTP; an answer of the library's is 200.
-    pub(super) status: u16,
-    pub(super) first_token: Option<Duration>,
-    /// The longest time without a token after the first.
-    pub(super) pause: Option<Duration>,
-    pub(super) whole: Duration,
-    pub(super) tokens: usize,
-}
-
-impl Target {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Server(_) => "server",
-            Self::Library(_) => "library",
-        }
-    }
-
-    async fn ask(&self, connection: &mut Option<Connection>, index: usize) -> Result<Sample> {
-        match self {
-            Self::Server(server) => server.ask(connection, index).await,
-            Self::Library(library) => library.ask(index).await,
-        }
-    }
-
-    /// Processor time that whoever answers has used, where it can be known.
-    async fn processor_seconds(&self) -> Option<f64> {
-        match self {
-            Self::Server(server) => server.processor_seconds().await,
-            Self::Library(_) => Some(wsd::process::read()?.processor_seconds),
-        }
-    }
-}
-
-/// Send `requests` requests and see how they go.
+/// Sends `requests` requests and measures them.
 pub(super) async fn drive(target: &Target, load: &Load, requests: usize) -> Result<Figures> {
     let before = target.processor_seconds().await;
     let started = Instant::now();
     let samples = match *load {
-        Load::Clients(clients) => in_turn(target, clients, requests).await?,
-        Load::Rate(rate) => on_time(target, rate, requests).await?,
+        Load::Clients(clients) => closed_loop(target, clients, requests).await?,
+        Load::Rate(rate) => open_loop(target, rate, requests).await?,
     };
     let seconds = started.elapsed().as_secs_f64();
     let after = target.processor_seconds().await;
     Ok(Figures::new(&samples, seconds, after.zip(before).map(|(after, before)| after - before)))
 }
 
-/// Clients with a connection each, which ask until enough has been asked.
-async fn in_turn(target: &Target, clients: usize, requests: usize) -> Result<Vec<Sample>> {
+/// Runs clients with a connection each until `requests` requests have been sent in all.
+async fn closed_loop(target: &Target, clients: usize, requests: usize) -> Result<Vec<Sample>> {
     let next = AtomicUsize::new(0);
     let client = async || {
         let (mut connection, mut samples) = (None, Vec::new());
@@ -100,16 +60,16 @@ async fn in_turn(target: &Target, clients: usize, requests: usize) -> Result<Vec
     Ok(try_join_all((0..clients).map(|_| client())).await?.into_iter().flatten().collect())
 }
 
-/// Requests at random moments, on connections that are kept for later ones.
-async fn on_time(target: &Target, rate: f64, requests: usize) -> Result<Vec<Sample>> {
+/// Sends requests at random moments, on pooled connections.
+async fn open_loop(target: &Target, rate: f64, requests: usize) -> Result<Vec<Sample>> {
     let idle = Mutex::new(Vec::new());
     let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
     let mut at = tokio::time::Instant::now();
-    let asks = FuturesUnordered::new();
+    let answers = FuturesUnordered::new();
     for index in 0..requests {
         at += Duration::from_secs_f64(gap(index as u64) / rate);
         let moment = at;
-        asks.push(async move {
+        answers.push(async move {
             tokio::time::sleep_until(moment).await;
             let mut connection = idle().pop();
             let sample = target.ask(&mut connection, index).await;
@@ -117,16 +77,15 @@ async fn on_time(target: &Target, rate: f64, requests: usize) -> Result<Vec<Samp
             sample
         });
     }
-    asks.try_collect().await
+    answers.try_collect().await
 }
 
-/// The time between two random moments, exponentially distributed with mean 1: the same in every run.
+/// The gap before a request, relative to the mean: exponentially distributed with mean 1, and the
+/// same in every run.
 fn gap(index: u64) -> f64 {
-    // SplitMix64 (Steele, Lea, Flood 2014).
-    let mut bits = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    bits ^= bits >> 31;
+    // Output `index` of SplitMix64 with seed 0: its state advances by this constant.
+    let bits = splitmix64(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    // Inverse of the distribution function at a uniform number in (0, 1].
     -(((bits >> 11) as f64 + 1.0) / (1u64 << 53) as f64).ln()
 }
 
@@ -135,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_have_mean_one_and_are_uneven() {
+    fn gaps_have_mean_and_variance_one() {
         let gaps: Vec<_> = (0..100_000).map(gap).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::load::Sample;
+use super::sample::Sample;
 use crate::cli::bench::table::{aligned, median};
 
-/// Shares of the requests that were at most so slow.
-const SHARES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
+/// Percentiles reported, as shares of the requests.
+const PERCENTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
 
-/// What was measured, by name; what could not be is absent.
+/// Figures by name. One that could not be measured is absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    /// The figures of one run.
+    /// Computes the figures of one run.
     pub(super) fn new(samples: &[Sample], seconds: f64, processor_seconds: Option<f64>) -> Self {
         let mut figures = Self::default();
         for sample in samples {
@@ -30,21 +30,21 @@ impl Figures {
         if let Some(used) = processor_seconds.filter(|_| tokens > 0.0) {
             figures.set("processor_us_per_token", 1e6 * used / tokens);
         }
-        // The pace after the first token.
-        let pace = |sample: &&Sample| {
+        // Time per token after the first one.
+        let time_per_token = |sample: &&Sample| {
             let rest = sample.whole.checked_sub(sample.first_token?)?;
             (sample.tokens > 1).then(|| rest / (sample.tokens as u32 - 1))
         };
-        figures.spread("first_token", good.iter().filter_map(|sample| sample.first_token).collect());
-        figures.spread("token", good.iter().filter_map(pace).collect());
-        figures.spread("pause", good.iter().filter_map(|sample| sample.pause).collect());
-        figures.spread("answer", good.iter().map(|sample| sample.whole).collect());
+        figures.percentiles("first_token", good.iter().filter_map(|sample| sample.first_token).collect());
+        figures.percentiles("token", good.iter().filter_map(time_per_token).collect());
+        figures.percentiles("pause", good.iter().filter_map(|sample| sample.pause).collect());
+        figures.percentiles("answer", good.iter().map(|sample| sample.whole).collect());
         let refused = samples.iter().filter(|sample| sample.status == 429);
-        figures.spread("refusal", refused.map(|sample| sample.whole).collect());
+        figures.percentiles("refusal", refused.map(|sample| sample.whole).collect());
         figures
     }
 
-    /// Of each figure the median over the runs that have it.
+    /// The median of each figure, over the runs that have it.
     pub(super) fn median(runs: &[Self]) -> Self {
         let mut values = BTreeMap::<_, Vec<f64>>::new();
         for (name, value) in runs.iter().flat_map(|run| &run.0) {
@@ -57,13 +57,13 @@ impl Figures {
         self.0.insert(name.to_owned(), value);
     }
 
-    fn spread(&mut self, name: &str, mut times: Vec<Duration>) {
+    /// Sets the percentiles of some times, by the nearest-rank method.
+    fn percentiles(&mut self, name: &str, mut times: Vec<Duration>) {
         times.sort_unstable();
         let Some(last) = times.len().checked_sub(1) else { return };
-        for (share, part) in SHARES {
-            // The smallest time that this part of all does not exceed.
-            let index = ((times.len() as f64 * part).ceil() as usize).saturating_sub(1).min(last);
-            self.set(&format!("{name}_{share}_ms"), times[index].as_secs_f64() * 1e3);
+        for (percentile, share) in PERCENTILES {
+            let index = ((times.len() as f64 * share).ceil() as usize).saturating_sub(1).min(last);
+            self.set(&format!("{name}_{percentile}_ms"), times[index].as_secs_f64() * 1e3);
         }
     }
 
@@ -82,12 +82,13 @@ impl Figures {
         )
     }
 
+    /// A cell with the median and the 99th percentile.
     fn pair(&self, name: &str) -> String {
         format!("{} / {}", self.cell(&format!("{name}_p50_ms")), self.cell(&format!("{name}_p99_ms")))
     }
 }
 
-/// A line for each run. Times are medians and 99th percentiles, in milliseconds.
+/// A table with a line for each run. Times are medians and 99th percentiles, in milliseconds.
 pub(super) fn table(rows: &[(String, Figures)]) -> String {
     let head = [
         "run",
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_and_paces_are_of_what_was_answered() {
+    fn percentiles_and_rates_count_only_answers() {
         let samples: Vec<_> = (1..=100).map(|i| sample(200, 10 + i, 11)).chain([sample(429, 3, 0)]).collect();
         let figures = Figures::new(&samples, 2.0, Some(0.11));
         for (name, value) in [
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_are_of_each_figure_alone() {
+    fn medians_are_taken_figure_by_figure() {
         let run = |value: f64| Figures::new(&[sample(200, value as u64, 2)], value, None);
         let median = Figures::median(&[run(4.0), run(1.0), run(9.0), run(2.0)]);
         assert_eq!((median.0["seconds"], median.0["status_200"]), (3.0, 1.0));
