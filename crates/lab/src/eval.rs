@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use wsd_core::{Job, Message, Models, Options, Prompt, Strategy};
+use wsd_core::{Job, Message, Models, Prompt, Strategy, Terms, Values};
 
 pub use ablation::Grid;
 pub use folder::{Manifest, RowError, RunFolder};
@@ -114,11 +114,11 @@ pub struct Evaluation {
     /// The draft and the base of WSD.
     pub models: Models,
     /// Strategy settings.
-    pub options: Options,
+    pub values: Values,
     /// Messages before every conversation of the systems with `examples`.
     pub examples: Vec<Message>,
-    /// Limits and sampling of every answer; the prompt is replaced.
-    pub job: Job,
+    /// Limits and sampling of every answer.
+    pub terms: Terms,
     /// Number of rows answered concurrently.
     pub parallel: usize,
     /// Settings that all answers depend on.
@@ -162,10 +162,10 @@ impl Evaluation {
     /// The job of a row, with `examples` before a conversation.
     fn job(&self, row: usize, examples: &[Message]) -> Job {
         let (prompt, stop) = match self.records[row].prompt() {
-            RecordPrompt::Messages(messages) => (Prompt::Chat([examples, messages].concat()), self.job.stop.clone()),
+            RecordPrompt::Messages(messages) => (Prompt::Chat([examples, messages].concat()), self.terms.stop.clone()),
             RecordPrompt::Text(text) => (Prompt::Raw(text.clone()), vec![PARAGRAPH_END.to_owned()]),
         };
-        Job { prompt, stop, ..self.job.clone() }
+        Job { prompt, terms: Terms { stop, ..self.terms.clone() } }
     }
 
     /// The job of a row for a system.

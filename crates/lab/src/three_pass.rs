@@ -8,8 +8,8 @@
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use wsd_core::{
-    Bridge, Engine, Event, Generation, Job, Models, Options, Prompt, Recipe, Rendered, Result, Role, Rule, Session,
-    Step, StopMatch, Stops, Token, run,
+    Bridge, Engine, Event, Generation, Job, Models, Prompt, Recipe, Rendered, Result, Rule, Seat, StopMatch, Stops,
+    Terms, Token, Values, run,
 };
 
 /// An answer whose first tokens are the draft's and whose rest is the base's.
@@ -41,11 +41,14 @@ impl DraftRun {
     ///
     /// # Errors
     /// Errors of the engines.
-    pub async fn new(draft: &dyn Engine, base: &dyn Engine, job: &Job, max_draft_tokens: usize) -> Result<Self> {
+    pub async fn generate(draft: &dyn Engine, base: &dyn Engine, job: &Job, max_draft_tokens: usize) -> Result<Self> {
         let (prompt, draft_prompt) = (base.codec().render(&job.prompt)?, draft.codec().render(&job.prompt)?);
-        let generation =
-            Generation { max_tokens: max_draft_tokens, sampling: job.sampling.of(Role::Draft), top_logprobs: 0 };
-        let written = generate(draft.open(&draft_prompt.tokens).await?.as_mut(), &generation).await?;
+        let generation = Generation {
+            max_tokens: max_draft_tokens,
+            sampling: job.terms.sampling.for_seat(Seat::DRAFT),
+            top_logprobs: 0,
+        };
+        let written = draft.open(&draft_prompt.tokens).await?.write(&generation).await?.ids();
         let mut bridge = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt);
         let edit = bridge.push(&written, true)?;
         let overlap = bridge.overlap(edit.keep)?;
@@ -107,15 +110,16 @@ impl DraftRun {
         job: &Job,
     ) -> Result<Continuation> {
         let stops = base.codec().default_stops(&job.prompt).iter().map(|&stop| stop.to_owned());
-        let stops = Stops::new(stops.chain(job.stop.clone()));
-        let (list, opening) = self.opening(kept.min(job.max_tokens));
+        let stops = Stops::new(stops.chain(job.terms.stop.clone()));
+        let (list, opening) = self.opening(kept.min(job.terms.max_tokens));
         let mut output = self.text(base, opening.len())?;
-        let remaining = job.max_tokens - opening.len();
+        let remaining = job.terms.max_tokens - opening.len();
         if remaining > 0 && list.len() < base.card().max_len && stops.last_look(&output).is_none() {
             // Stop strings are matched here and not by the strategy, since one may begin in the
             // opening.
-            let rest = Job { prompt: Prompt::Tokens(list), max_tokens: remaining, stop: Vec::new(), ..job.clone() };
-            let mut events = run(Recipe::find("base")?.build(models, Options::default())?, rest);
+            let terms = Terms { max_tokens: remaining, stop: Vec::new(), ..job.terms.clone() };
+            let rest = Job { prompt: Prompt::Tokens(list), terms };
+            let mut events = run(Recipe::find("base")?.build(models, &Values::default())?, rest);
             while let Some(event) = events.next().await {
                 if let Event::Token(token) = event? {
                     output.push_str(&token.text);
@@ -130,18 +134,4 @@ impl DraftRun {
         }
         Ok(Continuation { kept, output })
     }
-}
-
-/// Runs a generation to its end and returns the sampled tokens.
-///
-/// # Errors
-/// Errors of the engine.
-pub async fn generate(session: &mut dyn Session, generation: &Generation) -> Result<Vec<Token>> {
-    let (mut tokens, mut steps) = (Vec::new(), session.generate(generation));
-    while let Some(step) = steps.next().await {
-        if let Step::Token(sampled) = step? {
-            tokens.push(sampled.token);
-        }
-    }
-    Ok(tokens)
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{ChatRole, Engine, Job, Message, Models, Options, Prompt, Recipe, Row, Rule, Sampling, Token};
+use wsd_core::{
+    ChatRole, Engine, Job, MAX_DRAFT_TOKENS, Message, Models, Prompt, Recipe, Row, Rule, Sampling, Seat, THRESHOLD,
+    Terms, Token, Values, WINDOW,
+};
 use wsd_lab::data::complete;
 use wsd_lab::three_pass::DraftRun;
 
@@ -39,24 +42,16 @@ proptest! {
         let letters: Vec<_> = LETTERS.chars().map(String::from).collect();
         let syllables = ["[User]", "ab", " a", "\n\n"].map(String::from).into_iter().chain(letters.iter().rev().cloned());
         let other = if crosses { syllables.collect() } else { letters.clone() };
-        let models = Models {
-            draft: Some(model("draft", letters, seed, sharpness)),
-            base: Some(model("base", other, seed ^ 1, sharpness)),
-        };
-        let (draft, base) = (models.draft.clone().unwrap(), models.base.clone().unwrap());
-        let job = Job {
-            prompt: Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]),
-            max_tokens,
-            sampling: Sampling { temperature, seed, ..Sampling::default() },
-            stop: stop.into_iter().collect(),
-            top_logprobs: 0,
-        };
-        let options = Options { max_draft_tokens, ..Options::default() };
-        let draft_run = block_on(DraftRun::new(draft.as_ref(), base.as_ref(), &job, options.max_draft_tokens)).unwrap();
-        for window in [1, 2, 4, 6] {
+        let models = Models::default().with(Seat::DRAFT, model("draft", letters, seed, sharpness)).with(Seat::BASE, model("base", other, seed ^ 1, sharpness));
+        let (draft, base) = (models.get(Seat::DRAFT).unwrap(), models.get(Seat::BASE).unwrap());
+        let job = Job { prompt: Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]), terms: Terms { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() }, stop: stop.into_iter().collect(), top_logprobs: 0 } };
+        let values = Values::default().with(&MAX_DRAFT_TOKENS, max_draft_tokens).unwrap();
+        let draft_run = block_on(DraftRun::generate(draft.as_ref(), base.as_ref(), &job, max_draft_tokens)).unwrap();
+        for window in [1usize, 2, 4, 6] {
             for threshold in [0.2, 0.5, 0.8] {
                 let rule = Rule::parse(window, threshold).unwrap();
-                let wsd = Recipe::find("wsd").unwrap().build(&models, Options { rule, ..options }).unwrap();
+                let values = values.clone().with(&WINDOW, window).unwrap().with(&THRESHOLD, threshold).unwrap();
+                let wsd = Recipe::find("wsd").unwrap().build(&models, &values).unwrap();
                 let want = block_on(complete(&wsd, job.clone())).unwrap();
                 let kept = draft_run.kept(rule);
                 let got = block_on(draft_run.continuation(kept, &models, base.as_ref(), &job)).unwrap();

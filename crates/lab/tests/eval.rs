@@ -10,7 +10,7 @@ use futures::executor::block_on;
 use futures::future::{AbortHandle, Abortable};
 use serde_json::{Map, json};
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{Engine, Job, Models, Options, Prompt, Recipe, Sampling, Token, Tokenizer as _};
+use wsd_core::{Engine, Models, Recipe, Seat, Terms, Token, Tokenizer as _, Values};
 use wsd_lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS};
 use wsd_lab::report::{Run, report};
 
@@ -68,26 +68,18 @@ fn lab(folder: &Path, parallel: usize) -> Lab {
     let path = folder.join("eval.jsonl");
     fs_err::write(&path, items()).unwrap();
     let (records, items) = Evaluation::read(&path).unwrap();
-    let models = Models {
-        draft: Some(speller(
-            "draft",
-            &["I am glad to help. The fox is blue.", "I am sorry, but I cannot help with that."],
-        )),
-        base: Some(speller(
-            "base",
-            &["who cares", "I am glad to help. The fox is red.", "4 + 3 = 7. The answer is 7."],
-        )),
-    };
+    let draft = speller("draft", &["I am glad to help. The fox is blue.", "I am sorry, but I cannot help with that."]);
+    let base = speller("base", &["who cares", "I am glad to help. The fox is red.", "4 + 3 = 7. The answer is 7."]);
+    let models = Models::default().with(Seat::DRAFT, draft).with(Seat::BASE, base);
     let candidates = SYSTEMS.iter().filter(|system| !system.examples && !system.tuned).map(|system| Candidate {
         system,
-        strategy: Recipe::find(system.recipe).unwrap().build(&models, Options::default()).unwrap(),
+        strategy: Recipe::find(system.recipe).unwrap().build(&models, &Values::default()).unwrap(),
         settings: json!({"system": system.name}).as_object().unwrap().clone(),
     });
     let candidates = candidates.collect();
-    let prompt = Prompt::Raw(String::new());
-    let job = Job { prompt, max_tokens: 60, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
-    let (options, examples, settings) = (Options::default(), vec![], Map::new());
-    Lab { evaluation: Evaluation { records, items, models, options, examples, job, parallel, settings }, candidates }
+    let terms = Terms { max_tokens: 60, ..Terms::default() };
+    let (values, examples, settings) = (Values::default(), vec![], Map::new());
+    Lab { evaluation: Evaluation { records, items, models, values, examples, terms, parallel, settings }, candidates }
 }
 
 async fn measure(lab: &Lab, folder: &RunFolder) {

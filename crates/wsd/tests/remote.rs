@@ -16,7 +16,7 @@ use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
 use wsd_core::{
-    CallKind, Completion, Engine, Event, Generation, Job, Models, Prompt, Role, Sampling, Step, Token, Trace, run,
+    CallKind, Completion, Engine, Event, Generation, Job, Models, Prompt, Sampling, Seat, Step, Token, Trace, run,
 };
 
 #[derive(Default)]
@@ -51,12 +51,12 @@ fn settings(models: Value, remote: Value) -> Settings {
 fn embedded() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
     let load = || {
-        models::load(&settings(json!({}), json!({})), &[Role::Draft, Role::Base], 64, &mut Notes::default()).unwrap()
+        models::load(&settings(json!({}), json!({})), &[Seat::DRAFT, Seat::BASE], 64, &mut Notes::default()).unwrap()
     };
     MODELS.get_or_init(load).clone()
 }
 
-fn load(settings: &Settings, roles: &[Role]) -> Result<(Models, Vec<String>), String> {
+fn load(settings: &Settings, roles: &[Seat]) -> Result<(Models, Vec<String>), String> {
     let mut notes = Notes::default();
     let loaded = tokio::task::block_in_place(|| models::load(settings, roles, 64, &mut notes));
     loaded.map(|models| (models, notes.0)).map_err(|error| error.to_string())
@@ -68,7 +68,7 @@ async fn pair(draft: Kind, base: Kind, remote: Value) -> (Models, StandIn, Stand
     let draft = StandIn::start(draft, engines.draft.unwrap()).await;
     let base = StandIn::start(base, engines.base.unwrap()).await;
     let settings = settings(json!({"draft": draft.url(), "base": base.url()}), remote);
-    let (models, _) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
+    let (models, _) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
     (models, draft, base)
 }
 
@@ -114,7 +114,7 @@ async fn every_pair_of_engines_writes_what_the_embedded_pair_writes() {
         let got = soon(complete(&models, "wsd", job(60))).await.unwrap();
         assert_eq!((ids(&got), got.text.as_str()), (ids(&want), want.text.as_str()), "{draft:?} and {base:?}");
         assert_eq!(got.handover.map(|handover| handover.at), want.handover.map(|handover| handover.at));
-        for (got, want) in got.tokens.iter().zip(&want.tokens).filter(|(got, _)| got.by == Role::Draft) {
+        for (got, want) in got.tokens.iter().zip(&want.tokens).filter(|(got, _)| got.by == Seat::DRAFT) {
             assert!((got.logprob.unwrap() - want.logprob.unwrap()).abs() < 1e-9, "{draft:?} and {base:?}");
         }
         for (_, body) in draft_server.posted().into_iter().chain(base_server.posted()) {
@@ -216,20 +216,20 @@ const FAULTS: &[(Fault, Ending, Ending)] = &[
 ];
 
 /// Exceptions from [`FAULTS`] by engine, model and fault.
-const EXCEPTIONS: &[(Kind, Role, Fault, Ending)] = &[
+const EXCEPTIONS: &[(Kind, Seat, Fault, Ending)] = &[
     // The received part of a stream is kept; a whole reply has no such part.
-    (Kind::LlamaServer, Role::Draft, Fault::ResetInBody, Fails("the connection broke")),
-    (ECHOES, Role::Draft, Fault::ResetInBody, Fails("the connection broke")),
+    (Kind::LlamaServer, Seat::DRAFT, Fault::ResetInBody, Fails("the connection broke")),
+    (ECHOES, Seat::DRAFT, Fault::ResetInBody, Fails("the connection broke")),
     // The reply counts its tokens beside their list.
-    (Kind::SgLang, Role::Draft, Fault::WrongLength, Fails("and counts")),
-    (Kind::LlamaServer, Role::Draft, Fault::WrongLength, Fails("and counts")),
+    (Kind::SgLang, Seat::DRAFT, Fault::WrongLength, Fails("and counts")),
+    (Kind::LlamaServer, Seat::DRAFT, Fault::WrongLength, Fails("and counts")),
     // The alternatives may be a list of any length.
-    (Kind::LlamaServer, Role::Base, Fault::WrongLength, Fails("there is no score in it")),
-    (ECHOES, Role::Base, Fault::WrongLength, Fails("does not echo the prompt")),
+    (Kind::LlamaServer, Seat::BASE, Fault::WrongLength, Fails("there is no score in it")),
+    (ECHOES, Seat::BASE, Fault::WrongLength, Fails("does not echo the prompt")),
     // These replies are text, without numbers or ids.
-    (ECHOES, Role::Draft, Fault::Nan, Unharmed),
-    (ECHOES, Role::Draft, Fault::Null, Unharmed),
-    (ECHOES, Role::Draft, Fault::WrongIds, Unharmed),
+    (ECHOES, Seat::DRAFT, Fault::Nan, Unharmed),
+    (ECHOES, Seat::DRAFT, Fault::Null, Unharmed),
+    (ECHOES, Seat::DRAFT, Fault::WrongIds, Unharmed),
 ];
 
 /// Puts every fault into the replies of each model in turn.
@@ -241,7 +241,7 @@ async fn every_fault_ends(kind: Kind) {
     let mut surprises = Vec::new();
     for &(fault, of_draft, of_base) in FAULTS {
         for (role, server, usual, phase) in
-            [(Role::Draft, &draft, of_draft, "continuing"), (Role::Base, &base, of_base, "scoring")]
+            [(Seat::DRAFT, &draft, of_draft, "continuing"), (Seat::BASE, &base, of_base, "scoring")]
         {
             let exception = EXCEPTIONS.iter().find(|other| (other.0, other.1, other.2) == (kind, role, fault));
             let ending = exception.map_or(usual, |exception| exception.3);
@@ -329,7 +329,7 @@ async fn another_replica_goes_on_with_the_same_ids() {
         .await;
         let two = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
         let settings = settings(json!({"base": format!("{}, {}", one.url(), two.url())}), json!({}));
-        let (models, notes) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
+        let (models, notes) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
         assert_eq!(notes.len(), 2, "one note per server: {notes:?}");
         let before = one.posted().len();
         let work = complete(&models, "wsd", job(60));
@@ -359,7 +359,7 @@ async fn dropping_a_stream_ends_the_work_on_the_servers() {
         };
         let (draft, base) = (start(engines.draft.clone().unwrap()).await, start(engines.base.clone().unwrap()).await);
         let settings = settings(json!({"draft": draft.url(), "base": base.url()}), json!({"teacher_forcing": true}));
-        let (models, _) = load(&settings, &[Role::Draft, Role::Base]).unwrap();
+        let (models, _) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
         for strategy in ["base", "wsd"] {
             let before = draft.aborted() + base.aborted();
             let recipe = wsd_core::Recipe::find(strategy).unwrap();
@@ -405,7 +405,7 @@ async fn without_files_the_servers_tokenizer_is_asked() {
     );
     let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pilot.jinja")});
     let (models, notes) =
-        load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Role::Draft, Role::Base])
+        load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Seat::DRAFT, Seat::BASE])
             .unwrap();
     assert!(notes.iter().all(|note| note.contains("the server's own tokenizer")), "{notes:?}");
     let got = soon(complete(&models, "wsd", job(40))).await.unwrap();
@@ -415,32 +415,32 @@ async fn without_files_the_servers_tokenizer_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_servers_are_refused_at_the_start() {
     let (base, draft) = (embedded().base.unwrap(), embedded().draft.unwrap());
-    let refused = async |kind, engine: &Arc<dyn Engine>, role: Role, remote: Value| {
+    let refused = async |kind, engine: &Arc<dyn Engine>, role: Seat, remote: Value| {
         let server = StandIn::start(kind, engine.clone()).await;
         let refused = load(&settings(json!({role.to_string(): server.url()}), remote), &[role]).err().unwrap();
         assert!(refused.contains(&server.address.to_string()) && refused.contains(&role.to_string()), "{refused}");
         refused
     };
     let none = || json!({});
-    let text = refused(Kind::ChatOnly, &base, Role::Base, none()).await;
+    let text = refused(Kind::ChatOnly, &base, Seat::BASE, none()).await;
     assert!(text.contains("a service that only chats"), "{text}");
-    let text = refused(Kind::ChatOnly, &draft, Role::Draft, none()).await;
+    let text = refused(Kind::ChatOnly, &draft, Seat::DRAFT, none()).await;
     assert!(text.contains("a service that only chats"), "{text}");
-    let text = refused(Kind::OpenAi { echoes: false }, &base, Role::Base, none()).await;
+    let text = refused(Kind::OpenAi { echoes: false }, &base, Seat::BASE, none()).await;
     assert!(text.contains("does not echo the prompt"), "{text}");
-    let text = refused(Kind::LlamaServer, &base, Role::Base, none()).await;
+    let text = refused(Kind::LlamaServer, &base, Seat::BASE, none()).await;
     assert!(text.contains("--teacher-forcing"), "{text}");
-    let text = refused(Kind::SgLang, &base, Role::Base, json!({"base_tokenizer": null})).await;
+    let text = refused(Kind::SgLang, &base, Seat::BASE, json!({"base_tokenizer": null})).await;
     assert!(text.contains("--base-tokenizer"), "{text}");
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/../nn/tests/fixtures/llama");
-    let text = refused(Kind::Vllm, &base, Role::Base, json!({"base_tokenizer": other})).await;
+    let text = refused(Kind::Vllm, &base, Seat::BASE, json!({"base_tokenizer": other})).await;
     assert!(text.contains("here and") && text.contains("there"), "{text}");
-    let text = refused(Kind::Vllm, &base, Role::Base, json!({"base_tokenizer": "/nowhere"})).await;
+    let text = refused(Kind::Vllm, &base, Seat::BASE, json!({"base_tokenizer": "/nowhere"})).await;
     assert!(text.contains("tokenizer.json"), "{text}");
 
     let server = StandIn::start(Kind::Vllm, base).await;
     let try_base =
-        |base: String, remote: Value| load(&settings(json!({"base": base}), remote), &[Role::Base]).err().unwrap();
+        |base: String, remote: Value| load(&settings(json!({"base": base}), remote), &[Seat::BASE]).err().unwrap();
     let text = try_base(format!("vllm+http://{}/other", server.address), none());
     assert!(text.contains("no model `other`") && text.contains("builtin:base"), "{text}");
     let text = try_base(server.url(), json!({"base_key_env": "WSD_NO_SUCH_KEY"}));
@@ -456,13 +456,13 @@ async fn the_engine_behind_a_plain_address_is_detected() {
     for (kind, name) in [(Kind::Vllm, "vLLM"), (Kind::SgLang, "SGLang"), (ECHOES, "OpenAI-like service")] {
         let server = StandIn::start(kind, engines.base.clone().unwrap()).await;
         let (_, notes) =
-            load(&settings(json!({"base": format!("http://{}", server.address)}), json!({})), &[Role::Base]).unwrap();
+            load(&settings(json!({"base": format!("http://{}", server.address)}), json!({})), &[Seat::BASE]).unwrap();
         assert!(notes[0].contains(name) && notes[0].contains("builtin:base"), "{notes:?}");
     }
     let gone = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
     let there = StandIn::start(Kind::Vllm, engines.base.unwrap()).await;
     let list = format!("{},{}", gone.url(), there.url());
     drop(gone);
-    let (_, notes) = load(&settings(json!({"base": list}), json!({})), &[Role::Base]).unwrap();
+    let (_, notes) = load(&settings(json!({"base": list}), json!({})), &[Seat::BASE]).unwrap();
     assert!(notes[0].contains("its replicas go on without it"), "{notes:?}");
 }

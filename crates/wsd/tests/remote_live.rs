@@ -14,7 +14,7 @@ use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
 use wsd_core::{
-    CallKind, Completion, Generation, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Step, Token, Trace,
+    CallKind, Completion, Generation, Job, Models, Options, Prompt, Recipe, Rule, Sampling, Seat, Step, Token, Trace,
     run,
 };
 
@@ -81,7 +81,7 @@ fn settings(models: &Path, base: Option<&str>, draft: Option<&str>) -> Settings 
 
 fn load(models: &Path, base: Option<&str>, draft: Option<&str>) -> Models {
     let settings = settings(models, base, draft);
-    tokio::task::block_in_place(|| models::load(&settings, &[Role::Draft, Role::Base], 8, &mut Stderr)).unwrap()
+    tokio::task::block_in_place(|| models::load(&settings, &[Seat::DRAFT, Seat::BASE], 8, &mut Stderr)).unwrap()
 }
 
 async fn complete(models: &Models, prompt: &str, threshold: f64) -> Completion {

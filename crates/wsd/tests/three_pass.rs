@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wsd_core::{
-    Completion, Engine, FinishReason, Job, Models, Options, Prompt, Recipe, Role, Rule, Sampling, Token, Trace, run,
+    Completion, Engine, FinishReason, Job, Models, Options, Prompt, Recipe, Rule, Sampling, Seat, Token, Trace, run,
 };
 use wsd_nn::{Checkpoint, Format, LoadOptions, Local};
 
@@ -74,12 +74,12 @@ fn agrees(golden: &str) {
             assert_eq!(ids, [run.kept_ids.clone(), run.continued_ids.clone()].concat(), "{context}");
             assert_eq!(got.text, run.text, "{context}");
             assert_eq!(got.finish_reason, run.finish, "{context}");
-            for (token, want) in got.tokens.iter().zip(&run.logprobs).filter(|(token, _)| token.by == Role::Draft) {
+            for (token, want) in got.tokens.iter().zip(&run.logprobs).filter(|(token, _)| token.by == Seat::DRAFT) {
                 assert!((token.logprob.unwrap() - want).abs() < 1e-4, "{context}");
             }
             if let Some(at) = run.switch_at.filter(|_| chunk_tokens <= 8) {
                 let drafted: usize =
-                    got.calls.iter().filter(|call| call.to == Role::Draft).map(|call| call.tokens).sum();
+                    got.calls.iter().filter(|call| call.to == Seat::DRAFT).map(|call| call.tokens).sum();
                 // A draft token spells at least one character, and the draft stops a word or so after the switch.
                 let kept: usize = got.tokens[..=at].iter().map(|token| token.text.chars().count()).sum();
                 assert!(drafted <= kept + 2 * chunk_tokens + 16, "{drafted} drafted for {kept} characters, {context}");

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use wsd_core::{Result, Role, Rule};
+use wsd_core::{MAX_DRAFT_TOKENS, Result, Rule, Seat};
 
 use super::{EvalError, Evaluation, RowSettings, RunFolder};
 use crate::data::in_order;
@@ -69,14 +69,15 @@ impl Evaluation {
         folder: &RunFolder,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
-        let (Some(base), Some(draft)) = (self.models.get(Role::Base), self.models.get(Role::Draft)) else {
+        let (Some(base), Some(draft)) = (self.models.get(Seat::BASE), self.models.get(Seat::DRAFT)) else {
             return Err(EvalError::NoPair);
         };
         let rules = grid.rules()?;
         let mut journal = self.journal(&folder.file("ablation.jsonl"), self.settings.clone())?;
+        let max_draft_tokens = self.values.get(&MAX_DRAFT_TOKENS);
         let work = async |row: usize| {
             let job = self.job(row, &[]);
-            let run = DraftRun::new(draft.as_ref(), base.as_ref(), &job, self.options.max_draft_tokens).await?;
+            let run = DraftRun::generate(draft.as_ref(), base.as_ref(), &job, max_draft_tokens).await?;
             let kept: Vec<_> = rules.iter().map(|&rule| run.kept(rule)).collect();
             let mut continuations = Vec::new();
             for kept in kept.iter().copied().collect::<BTreeSet<_>>() {

@@ -2,7 +2,7 @@
 //! token position.
 
 use serde::{Deserialize, Serialize};
-use wsd_core::{Engine, Job, Models, Options, Prompt, Recipe, Role, Sampling, common_prefix};
+use wsd_core::{Engine, Job, Models, Prompt, Recipe, Seat, Values, common_prefix};
 
 use super::{EvalError, Evaluation, RowSettings, RunFolder};
 use crate::data::{complete, in_order};
@@ -40,15 +40,17 @@ impl Evaluation {
         folder: &RunFolder,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
-        let base = self.models.get(Role::Base).ok_or(EvalError::NoPair)?;
+        let base = self.models.get(Seat::BASE).ok_or(EvalError::NoPair)?;
         let mut journal = self.journal(&folder.file("positions.jsonl"), self.settings.clone())?;
         let work = async |row: usize| {
             let (item, wsd) = (&self.items[row], RowSettings { settings: &self.settings });
             if !matches!(item.task, Task::Helpful | Task::Harmless | Task::Honest) {
                 return Ok(Row { output: String::new(), wsd, positions: Positions::default() });
             }
-            let job = Job { max_tokens: TOKENS, ..self.job(row, &[]) };
-            let own = Job { sampling: Sampling { temperature: 1.0, ..job.sampling }, ..job.clone() };
+            let mut job = self.job(row, &[]);
+            job.terms.max_tokens = TOKENS;
+            let mut own = job.clone();
+            own.terms.sampling.temperature = 1.0;
             let own = answer(&self.models, "base", own).await?;
             let pilot = answer(&self.models, "draft", job.clone()).await?;
             let positions = Positions {
@@ -64,7 +66,7 @@ impl Evaluation {
 }
 
 async fn answer(models: &Models, recipe: &str, job: Job) -> wsd_core::Result<wsd_core::Completion> {
-    complete(&Recipe::find(recipe)?.build(models, Options::default())?, job).await
+    complete(&Recipe::find(recipe)?.build(models, &Values::default())?, job).await
 }
 
 /// The base's log-probabilities of the first [`TOKENS`] tokens of a text after a prompt.

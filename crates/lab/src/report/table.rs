@@ -180,9 +180,9 @@ impl SystemResult {
             let found = row.item.grade(&row.output).reason;
             *reasons.entry(row.item.task).or_default().entry(found).or_default() += 1;
         }
-        let usage = || rows.iter().copied().flatten().filter_map(|row| Some(row.wsd.as_ref()?.usage));
+        let usage = || rows.iter().copied().flatten().filter_map(|row| Some(&row.wsd.as_ref()?.usage));
         let (count, all): (usize, usize) = (usage().count(), usage().map(|usage| usage.completion_tokens).sum());
-        let drafted: usize = usage().map(|usage| usage.draft_tokens).sum();
+        let drafted: usize = usage().map(|usage| usage.by_author.get(wsd_core::Seat::DRAFT)).sum();
         Self {
             system: system.name.into(),
             tasks,

@@ -1,6 +1,6 @@
 //! Failures to open a remote model.
 
-use wsd_core::Role;
+use wsd_core::Seat;
 
 use crate::hub::HubError;
 
@@ -21,7 +21,7 @@ pub enum RemoteError {
         /// The environment variable.
         name: String,
         /// The model.
-        role: Role,
+        role: Seat,
         /// The fault.
         why: &'static str,
     },
@@ -32,7 +32,7 @@ pub enum RemoteError {
     #[error("the {role} model at {address}, {phase}: {why}")]
     Probe {
         /// The model.
-        role: Role,
+        role: Seat,
         /// Its address.
         address: String,
         /// The step of the probe that failed.
@@ -46,7 +46,7 @@ pub enum RemoteError {
         /// The folder or hub name.
         name: String,
         /// The model.
-        role: Role,
+        role: Seat,
         /// The cause.
         source: Box<wsd_nn::Error>,
     },

@@ -1,6 +1,6 @@
 //! The options of a remote model.
 
-use wsd_core::Role;
+use wsd_core::Seat;
 use wsd_nn::TemplateChoice;
 
 use super::address::Address;
@@ -11,7 +11,7 @@ use crate::hub::HubOptions;
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
     /// The part it plays in a strategy.
-    pub role: Role,
+    pub role: Seat,
     /// Its servers: replicas of one model.
     pub addresses: Vec<Address>,
     /// The tokenizer: a folder, or a name in the hub's cache. `None` looks under the model's own

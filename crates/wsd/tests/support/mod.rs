@@ -19,7 +19,7 @@ use wsd::hub::Progress;
 use wsd::models;
 use wsd::serve::{App, Keys, app, serve};
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{Models, Role};
+use wsd_core::{Models, Seat};
 
 /// Longest wait; anything slower counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ pub(crate) fn settings(serve: Value) -> Settings {
 /// The built-in pair of models, loaded once.
 fn builtin() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
-    let load = || models::load(&settings(json!({})), &[Role::Draft, Role::Base], 64, &mut Silent).unwrap();
+    let load = || models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 64, &mut Silent).unwrap();
     MODELS.get_or_init(load).clone()
 }
 
@@ -88,7 +88,7 @@ impl Server {
 
     /// A server whose base does not answer, because its one session is taken.
     pub(crate) fn silent(serve: Value) -> Self {
-        let models = models::load(&settings(json!({})), &[Role::Draft, Role::Base], 1, &mut Silent).unwrap();
+        let models = models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 1, &mut Silent).unwrap();
         let base = models.base.clone().unwrap();
         let held = futures::executor::block_on(base.open(&[5])).unwrap();
         std::mem::forget(held);

@@ -10,7 +10,7 @@ use wsd::config::{Partial, Settings};
 use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS, System, examples};
 use wsd::lab::world::Item;
 use wsd::models;
-use wsd_core::{Engine, Models, Prompt, Recipe, Role};
+use wsd_core::{Engine, Models, Prompt, Recipe, Seat};
 
 use super::super::progress::Rows;
 use super::super::{Ending, GlobalArgs, note};
@@ -104,7 +104,7 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
     let systems = args.systems(!shown.is_empty())?;
 
     let sessions = usize::from(args.parallel);
-    let pair = models::load(&settings, &[Role::Base, Role::Draft], sessions, look.progress().as_mut())?;
+    let pair = models::load(&settings, &[Seat::BASE, Seat::DRAFT], sessions, look.progress().as_mut())?;
     let tuned = tuned(&args, &settings, sessions, look)?;
     let candidates = systems.into_iter().map(|system| candidate(system, &settings, &pair, tuned.as_ref()));
     let candidates = candidates.collect::<Result<Vec<_>>>()?;
@@ -191,7 +191,7 @@ fn tuned(
     let Some(name) = args.tuned.clone() else { return Ok(None) };
     let mut settings = settings.clone();
     settings.base.name = name.clone();
-    let models = models::load(&settings, &[Role::Base], sessions, look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::BASE], sessions, look.progress().as_mut())?;
     Ok(models.base.map(|engine| (name, engine)))
 }
 

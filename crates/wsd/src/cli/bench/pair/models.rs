@@ -8,7 +8,7 @@ use wsd::config::{ModelSettings, Settings};
 use wsd::models;
 use wsd::nn::shapes::{Recipe, Shape};
 use wsd::nn::{Format, LoadOptions, Local};
-use wsd_core::{Engine, Models, Prompt, Role, Token};
+use wsd_core::{Engine, Models, Prompt, Seat, Token};
 
 use crate::cli::GlobalArgs;
 use crate::cli::bench::engine::SEED;
@@ -30,7 +30,7 @@ pub(super) fn load(settings: &Settings, agreement: f64, global: &GlobalArgs) -> 
             base: Some(random(base, &settings.base, 1.0)?),
             draft: Some(random(draft, &settings.draft, agreement)?),
         }),
-        [None, None] => Ok(models::load(settings, &[Role::Base, Role::Draft], 4, global.progress().as_mut())?),
+        [None, None] => Ok(models::load(settings, &[Seat::BASE, Seat::DRAFT], 4, global.progress().as_mut())?),
         _ => bail!(
             "base and draft must both be random shapes or both be models, got one of each: they would never agree"
         ),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use wsd::lab::three_pass::{DraftRun, generate};
-use wsd_core::{Generation, Job, Models, Options, Role};
+use wsd_core::{Generation, Job, Models, Options, Seat};
 
 use super::system::Answer;
 
@@ -16,7 +16,7 @@ pub(super) async fn answer(models: &Models, options: &Options, job: &Job) -> Res
     let switch = run.switch(options.rule);
     let (list, opening) = run.opening(run.kept(options.rule).min(job.max_tokens));
     let max_tokens = job.max_tokens - opening.len();
-    let generation = Generation { max_tokens, sampling: job.sampling.of(Role::Base), top_logprobs: 0 };
+    let generation = Generation { max_tokens, sampling: job.sampling.for_seat(Seat::BASE), top_logprobs: 0 };
     let rest = generate(base.open(&list).await?.as_mut(), &generation).await?;
     let tokens = [opening, &rest].concat();
     Ok(Answer { tokens, seconds: started.elapsed().as_secs_f64(), switch, ..Answer::default() })
