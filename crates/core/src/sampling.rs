@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
+use crate::job::MAX_TOKENS_LIMIT;
 use crate::{Result, Sampled, Seat, Setting, Token, Value, Values, exp};
 
 /// How a token is chosen. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
@@ -36,7 +37,7 @@ pub static TEMPERATURE: Setting = Setting::number(
 .with_short('t');
 /// The setting for top-k.
 pub static TOP_K: Setting =
-    Setting::integer("top_k", "Sample among the N most likely tokens; 0 means all", 0..=u64::MAX)
+    Setting::integer("top_k", "Sample among the N most likely tokens; 0 means all", 0..=MAX_TOKENS_LIMIT)
         .with_default_integer(0);
 /// The setting for top-p.
 pub static TOP_P: Setting =

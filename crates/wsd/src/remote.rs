@@ -75,7 +75,7 @@ pub fn open(options: &RemoteOptions, progress: &mut dyn Progress) -> Result<Remo
 fn headers(options: &RemoteOptions) -> Result<HeaderMap, RemoteError> {
     let mut headers = HeaderMap::new();
     if let Some(name) = &options.key_env {
-        let fault = |why| RemoteError::Key { name: name.clone(), role: options.role, why };
+        let fault = |why| RemoteError::Key { name: name.clone(), seat: options.seat, why };
         let key = std::env::var(name).map_err(|_| fault("is not set"))?;
         let value = format!("Bearer {}", key.trim()).parse::<HeaderValue>();
         let mut value = value.map_err(|_| fault("holds characters that no HTTP header may have"))?;

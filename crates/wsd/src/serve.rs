@@ -35,7 +35,7 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use wsd_core::{Bridge, Models};
+use wsd_core::{Bridge, Models, Seat};
 
 use crate::config::{ServeSettings, Settings};
 use admission::{Admission, Admitted};
@@ -69,7 +69,7 @@ impl App {
     #[must_use]
     pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
         let serve = settings.serve.clone();
-        let texts = models.draft.as_ref().zip(models.base.as_ref());
+        let texts = models.get(Seat::DRAFT).zip(models.get(Seat::BASE));
         let one_vocabulary = texts.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
         let admission = Admission::new(serve.max_concurrent, serve.max_queue);
         Self {

@@ -1,4 +1,4 @@
-//! The models that are part of the binary.
+//! Models inside the binary.
 
 use std::sync::Arc;
 
@@ -26,12 +26,12 @@ macro_rules! builtin {
     };
 }
 
-/// The models that need no file.
+/// Every built-in model.
 static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "base"), builtin!("builtin:draft", "pilot")];
 
-/// Load the built-in model that the options name.
+/// Loads the built-in model that the options name.
 pub(super) fn open(
-    role: Seat,
+    seat: Seat,
     options: &LoadOptions,
     progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {
@@ -40,5 +40,5 @@ pub(super) fn open(
             name: options.name.clone(),
             known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
         })?;
-    load_checkpoint(role, Checkpoint::from_bytes(builtin.name, builtin.files), options, progress)
+    load_checkpoint(seat, Checkpoint::from_bytes(builtin.name, builtin.files), options, progress)
 }

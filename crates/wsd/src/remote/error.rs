@@ -16,12 +16,12 @@ pub enum RemoteError {
         why: String,
     },
     /// An API key that is missing or malformed.
-    #[error("`{name}` must hold the API key of the {role} model, but the environment variable {why}")]
+    #[error("`{name}` must hold the API key of the {seat} model, but the environment variable {why}")]
     Key {
         /// The environment variable.
         name: String,
         /// The model.
-        role: Seat,
+        seat: Seat,
         /// The fault.
         why: &'static str,
     },
@@ -29,10 +29,10 @@ pub enum RemoteError {
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     /// A server that does not answer, or cannot do what it must.
-    #[error("the {role} model at {address}, {phase}: {why}")]
+    #[error("the {seat} model at {address}, {phase}: {why}")]
     Probe {
         /// The model.
-        role: Seat,
+        seat: Seat,
         /// Its address.
         address: String,
         /// The step of the probe that failed.
@@ -41,12 +41,12 @@ pub enum RemoteError {
         why: String,
     },
     /// Tokenizer files that cannot be read.
-    #[error("the tokenizer `{name}` of the {role} model cannot be read")]
+    #[error("the tokenizer `{name}` of the {seat} model cannot be read")]
     Tokenizer {
         /// The folder or hub name.
         name: String,
         /// The model.
-        role: Seat,
+        seat: Seat,
         /// The cause.
         source: Box<wsd_nn::Error>,
     },

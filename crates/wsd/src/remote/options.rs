@@ -11,7 +11,7 @@ use crate::hub::HubOptions;
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
     /// The part it plays in a strategy.
-    pub role: Seat,
+    pub seat: Seat,
     /// Its servers: replicas of one model.
     pub addresses: Vec<Address>,
     /// The tokenizer: a folder, or a name in the hub's cache. `None` looks under the model's own

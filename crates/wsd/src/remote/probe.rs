@@ -127,7 +127,7 @@ impl Probe<'_> {
         );
         let note = format!(
             "{} at {}: {}, model `{model}`, {context}; {}; {}",
-            self.options.role,
+            self.options.seat,
             self.target.root,
             dialect.facts().name,
             describe_scoring(dialect.facts(), scoring),
@@ -137,7 +137,7 @@ impl Probe<'_> {
             name: model.rsplit(['/', '\\']).next().unwrap_or(&model).to_owned(),
             max_len: max_len.unwrap_or(UNKNOWN_MAX_LEN),
             vocab,
-            caps: Caps { score: scoring.is_some(), logits: false },
+            caps: Caps { score: scoring.is_some(), logits: false, choices: false },
             cost: Cost {
                 is_remote: true,
                 rescores_from_start: dialect.facts().rescores_from_start && scoring == Some(Scoring::Prompt),
@@ -164,7 +164,7 @@ impl Probe<'_> {
     }
 
     fn fault(&self, phase: &'static str, why: String) -> RemoteError {
-        RemoteError::Probe { role: self.options.role, address: self.address.to_string(), phase, why }
+        RemoteError::Probe { seat: self.options.seat, address: self.address.to_string(), phase, why }
     }
 
     fn failed(&self, phase: &'static str, fault: &Fault) -> Failed {

@@ -175,12 +175,12 @@ impl TextAsk {
         });
         let (opening, ask) = (opening.collect(), Arc::new(self.ask));
         let asked = ask.clone();
-        sse::respond(app, envelope, asked, opening, items, move |index, token, before| {
+        sse::respond(app, envelope, asked, opening, items, move |index, token, characters| {
             let Some(token) = token else { return choice(index, "") };
             let mut choice = choice(index, &token.text);
             if let Some(top) = ask.logprobs {
                 let mut list = TextLogprobs::new(ask.output_engine().as_ref(), top);
-                list.record(token, echoes[index / ask.n].text.chars().count() + before.characters);
+                list.record(token, echoes[index / ask.n].text.chars().count() + characters);
                 choice["logprobs"] = list.json();
             }
             choice

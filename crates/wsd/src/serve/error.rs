@@ -135,7 +135,7 @@ impl ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, given: {value}")),
+            Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, got {value}")),
             Error::PromptTooLong { .. } | Error::TextTooLong { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(error.to_string()) }
             }

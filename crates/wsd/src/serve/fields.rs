@@ -1,9 +1,8 @@
 //! A JSON object taken apart field by field: what nobody takes is refused by name.
 
-use std::ops::RangeInclusive;
-
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use wsd_core::{Error, Setting, Values};
 
 use super::error::ApiError;
 
@@ -45,30 +44,40 @@ impl Fields {
             .map_err(|error| ApiError::parameter(self.name(field), format!("cannot be read: {error}")))
     }
 
+    /// Takes a field where it has this value.
+    pub(super) fn take_if(&mut self, field: &str, value: &Value) -> bool {
+        self.left.get(field) == Some(value) && self.left.remove(field).is_some()
+    }
+
     /// A field that must be there.
     pub(super) fn need<T: DeserializeOwned>(&mut self, field: &str) -> Result<T, ApiError> {
         self.take(field)?.ok_or_else(|| ApiError::parameter(self.name(field), "is missing"))
+    }
+
+    /// Takes the fields that `settings` name into `values`.
+    pub(super) fn settings(&mut self, settings: &[&'static Setting], values: &mut Values) -> Result<(), ApiError> {
+        for &setting in settings {
+            if let Some(json) = self.take::<Value>(setting.name)? {
+                let value = setting.from_json(&json).and_then(|value| values.set(setting, value));
+                value.map_err(|error| match error {
+                    Error::Setting { limit, value, .. } => {
+                        ApiError::parameter(self.name(setting.name), format!("must be {limit}, got {value}"))
+                    }
+                    error => error.into(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// A whole number within limits.
     pub(super) fn number(&mut self, field: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
         match self.take(field)? {
             Some(value) if !(least..=most).contains(&value) => {
-                let message = format!("must be from {least} to {most}, given: {value}");
+                let message = format!("must be from {least} to {most}, got {value}");
                 Err(ApiError::parameter(self.name(field), message))
             }
             value => Ok(value),
-        }
-    }
-
-    /// A number within limits, checked before it is rounded.
-    pub(super) fn real(&mut self, field: &str, limits: RangeInclusive<f64>) -> Result<Option<f32>, ApiError> {
-        match self.take::<f64>(field)? {
-            Some(value) if !limits.contains(&value) => {
-                let message = format!("must be from {} to {}, given: {value}", limits.start(), limits.end());
-                Err(ApiError::parameter(self.name(field), message))
-            }
-            value => Ok(value.map(|value| value as f32)),
         }
     }
 
@@ -116,7 +125,7 @@ mod tests {
     #[test]
     fn limits_and_types_are_named() {
         let message = |error: ApiError| error.body()["error"]["message"].as_str().unwrap().to_owned();
-        assert_eq!(message(fields().number("a", 4, 9).unwrap_err()), "`a` must be from 4 to 9, given: 3");
+        assert_eq!(message(fields().number("a", 4, 9).unwrap_err()), "`a` must be from 4 to 9, got 3");
         assert!(message(fields().take::<String>("a").unwrap_err()).starts_with("`a` cannot be read: invalid type"));
         assert_eq!(message(fields().need::<u8>("b").unwrap_err()), "`b` is missing");
         assert!(message(fields().unsupported(&[("a", &["0"])]).unwrap_err()).contains("not supported"));

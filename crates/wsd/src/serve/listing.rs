@@ -7,30 +7,32 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-use wsd_core::{RECIPES, Recipe, Seat};
+use serde_json::{Map, Value, json};
+use wsd_core::{MAX_TOKENS, TERMS, RECIPES, Recipe, SAMPLING, SEED, STRATEGY};
 
 use super::App;
 use super::error::ApiError;
 
 fn entry(app: &App, recipe: &Recipe) -> Value {
-    let models = recipe.needs.iter().filter_map(|&(role, _)| app.models.get(role).map(|engine| (role, engine.card())));
+    let models = recipe.needs.iter().map(|need| need.seat);
+    let models = models.filter_map(|seat| Some((seat, app.models.get(seat)?.card())));
     let max_len = models.clone().map(|(_, card)| card.max_len).min();
     let names = models.map(|(role, card)| (role.to_string(), json!(card.name))).collect::<serde_json::Map<_, _>>();
     json!({
         "id": recipe.name, "object": "model", "created": app.started, "owned_by": "wsd",
-        "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names, "defaults": defaults(app)},
+        "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names, "defaults": defaults(app, recipe)},
     })
 }
 
-/// What holds where a request says nothing.
-fn defaults(app: &App) -> Value {
-    let (options, sampling) = (&app.settings.options, &app.settings.sampling);
-    json!({
-        "strategy": app.settings.recipe.name, "window": options.rule.window(), "threshold": options.rule.threshold(),
-        "max_draft_tokens": options.max_draft_tokens, "on_draft_end": options.on_draft_end,
-        "max_tokens": app.settings.max_tokens, "temperature": sampling.temperature,
-    })
+/// The values of settings that a request leaves out, with those that `recipe` reads.
+fn defaults(app: &App, recipe: &Recipe) -> Value {
+    let mut defaults = Map::from_iter([(STRATEGY.name.to_owned(), json!(app.settings.recipe.name))]);
+    // A request without a seed gets one of its own.
+    let settings = recipe.settings.iter().chain(TERMS.iter().filter(|setting| setting.name == MAX_TOKENS.name)).chain(SAMPLING);
+    for setting in settings.filter(|setting| setting.name != SEED.name) {
+        defaults.insert(setting.name.to_owned(), json!(app.settings.values.value(setting)));
+    }
+    Value::Object(defaults)
 }
 
 pub(super) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
@@ -63,16 +65,15 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         ("vllm:num_requests_waiting", "Answers that wait for a slot.", String::new(), admission.waiting()),
         ("wsd_slots", "Answers that can be written at a time.", String::new(), admission.max_concurrent()),
     ];
-    let engines = [Seat::DRAFT, Seat::BASE].map(|role| (role, app.models.get(role).map(|engine| engine.activity())));
+    let engines: Vec<_> = app.models.iter().map(|(seat, engine)| (seat, engine.activity())).collect();
     for (name, help, value) in [
         ("wsd_engine_slots", "Sessions that hold a cache.", (|a| a.slots) as fn(wsd_core::Activity) -> usize),
         ("wsd_engine_working", "Questions being answered.", |a| a.working),
         ("wsd_engine_steps", "Batches run so far.", |a| a.steps),
         ("wsd_engine_reused_tokens", "Tokens that another request had computed.", |a| a.reused_tokens),
     ] {
-        for (role, activity) in &engines {
-            gauges.extend(activity.map(|activity| (name, help, format!("role=\"{role}\""), value(activity))));
-        }
+        gauges
+            .extend(engines.iter().map(|(seat, activity)| (name, help, format!("role=\"{seat}\""), value(*activity))));
     }
     let mut text = app.metrics.render(&gauges);
     text.push_str(&process());

@@ -1,8 +1,8 @@
 //! `GET /openapi.json`: what can be asked, with the limits that hold.
 
 use axum::Json;
-use serde_json::{Value, json};
-use wsd_core::{RECIPES, Rule};
+use serde_json::{Map, Value, json};
+use wsd_core::{Kind, RECIPES, SAMPLING, Setting, TOP_K, strategy_settings};
 
 use super::request::{MAX_ANSWERS, MAX_MESSAGES, MAX_N, MAX_STOPS, MAX_TOKENS, MAX_TOP};
 
@@ -91,10 +91,6 @@ fn object(properties: impl Into<Value>, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-fn number(kind: &str, least: f64, most: f64) -> Value {
-    json!({"type": [kind, "null"], "minimum": least, "maximum": most})
-}
-
 fn whole(least: usize, most: usize) -> Value {
     json!({"type": ["integer", "null"], "minimum": least, "maximum": most})
 }
@@ -108,21 +104,45 @@ fn common() -> Value {
     let flag = json!({"type": ["boolean", "null"]});
     let (stops, bytes) = MAX_STOPS;
     let stop = json!({"type": "string", "minLength": 1, "maxLength": bytes / 4});
-    json!({
+    let mut fields = json!({
         "model": model(),
-        "temperature": number("number", 0.0, 100.0),
-        "top_p": {"type": ["number", "null"], "minimum": 0.001, "maximum": 1},
-        "top_k": {"type": ["integer", "null"], "minimum": -1, "maximum": MAX_TOKENS},
-        "min_p": number("number", 0.0, 1.0),
-        "repetition_penalty": {"type": ["number", "null"], "minimum": 0.001, "maximum": 100},
-        "seed": {"type": ["integer", "null"], "minimum": i64::MIN, "maximum": i64::MAX},
         "stop": {"anyOf": [stop, {"type": "array", "maxItems": stops, "items": stop}, {"type": "null"}]},
         "n": whole(1, MAX_N),
         "max_tokens": whole(1, MAX_TOKENS),
         "stream": flag,
         "user": {"type": ["string", "null"]},
         "wsd": {"$ref": "#/components/schemas/Wsd"},
-    })
+    });
+    extend(&mut fields, settings(SAMPLING));
+    // Clients of vLLM write -1 for all.
+    fields[TOP_K.name]["minimum"] = json!(-1);
+    fields
+}
+
+/// The schemas of settings, by name.
+fn settings(settings: &[&Setting]) -> Value {
+    settings.iter().map(|setting| (setting.name.to_owned(), schema(setting))).collect::<Map<_, _>>().into()
+}
+
+/// The schema of a setting, which may also be null.
+fn schema(setting: &Setting) -> Value {
+    let mut schema = match setting.kind {
+        Kind::Integer { min, max } => json!({"type": ["integer", "null"], "minimum": min, "maximum": max}),
+        Kind::Number { min, max, above_min } => {
+            let minimum = if above_min { "exclusiveMinimum" } else { "minimum" };
+            json!({"type": ["number", "null"], minimum: min, "maximum": max})
+        }
+        Kind::Seed => json!({"type": ["integer", "null"], "minimum": i64::MIN, "maximum": i64::MAX}),
+        Kind::Flag => json!({"type": ["boolean", "null"]}),
+        Kind::Choice(words) => {
+            let words = words.iter().map(|(word, _)| json!(word)).chain([Value::Null]);
+            json!({"enum": words.collect::<Vec<_>>()})
+        }
+        Kind::Text => json!({"type": ["string", "null"]}),
+        Kind::Texts => json!({"type": ["array", "null"], "items": {"type": "string", "minLength": 1}}),
+    };
+    schema["description"] = json!(setting.about);
+    schema
 }
 
 fn chat() -> Value {
@@ -170,17 +190,12 @@ fn message() -> Value {
 }
 
 fn wsd() -> Value {
-    let fields = json!({
-        "strategy": {"enum": names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()},
-        "window": whole(1, Rule::MAX_WINDOW),
-        "threshold": number("number", 0.0, 1.0),
-        "max_draft_tokens": whole(1, MAX_TOKENS),
-        "chunk_tokens": whole(1, MAX_TOKENS),
-        "on_draft_end": {"enum": ["continue", "stop", null]},
-        "speculate": {"type": ["boolean", "null"]},
-        "nudge_threshold": number("number", 0.0, 1.0),
+    let names = names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>();
+    let mut fields = json!({
+        "strategy": {"enum": names},
         "tokens": {"type": ["boolean", "null"], "description": "Author and confidence of each token."},
     });
+    extend(&mut fields, settings(&strategy_settings()));
     let mut schema = object(fields, &[]);
     schema["type"] = json!(["object", "null"]);
     schema

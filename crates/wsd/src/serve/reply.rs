@@ -1,7 +1,7 @@
 //! What both protocols say of an answer, besides its text.
 
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, Engine, Event, Handover, Sampled, Seat, Token, TokenRecord};
+use wsd_core::{Completion, Engine, Event, Handover, Sampled, Token, TokenRecord, TokensByAuthor};
 
 use super::decoding::finish_reason;
 use super::request::Ask;
@@ -123,9 +123,7 @@ pub(super) fn whole(
 
 /// How a whole answer came about.
 fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
-    let usage = answer.usage;
-    let mut details =
-        summary(ask, answer.handover, (usage.by_author.get(Seat::DRAFT), usage.by_author.get(Seat::BASE)), index);
+    let mut details = summary(ask, answer.handover, &answer.usage.by_author, index);
     if ask.details {
         details["tokens"] = answer.tokens.iter().map(token_details).collect();
     }
@@ -134,11 +132,12 @@ fn details(ask: &Ask, answer: &Completion, index: usize) -> Value {
 }
 
 /// The switch and who wrote how much.
-fn summary(ask: &Ask, handover: Option<Handover>, (draft, base): (usize, usize), index: usize) -> Value {
+fn summary(ask: &Ask, handover: Option<Handover>, tokens: &TokensByAuthor, index: usize) -> Value {
+    let by: Map<_, _> = tokens.iter().map(|(author, tokens)| (author.to_string(), json!(tokens))).collect();
     json!({
         "strategy": ask.model,
         "handover": handover,
-        "by": {"draft": draft, "base": base},
+        "by": by,
         "seed": ask.seed().wrapping_add((index % ask.n) as u64).cast_signed(),
     })
 }
@@ -175,10 +174,9 @@ impl Count {
 }
 
 /// How far an answer has come.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Progress {
-    draft: usize,
-    base: usize,
+    tokens: TokensByAuthor,
     handover: Option<Handover>,
     /// Characters of text sent.
     pub(super) characters: usize,
@@ -188,7 +186,7 @@ impl Progress {
     pub(super) fn see(&mut self, event: &Event) {
         match event {
             Event::Token(token) => {
-                *if token.by == Seat::DRAFT { &mut self.draft } else { &mut self.base } += 1;
+                self.tokens.add(token.by, 1);
                 self.characters += token.text.chars().count();
             }
             Event::Handover(handover) => self.handover = Some(*handover),
@@ -197,6 +195,6 @@ impl Progress {
     }
 
     pub(super) fn summary(&self, ask: &Ask, index: usize) -> Value {
-        summary(ask, self.handover, (self.draft, self.base), index)
+        summary(ask, self.handover, &self.tokens, index)
     }
 }

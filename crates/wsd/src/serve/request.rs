@@ -8,7 +8,9 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
-use wsd_core::{Engine, Job, Prompt, RECIPES, Recipe, Rule, Strategy};
+use wsd_core::{
+    Engine, Job, Prompt, RECIPES, Recipe, SAMPLING, SEED, STRATEGY, Strategy, TOP_K, Terms, Values, strategy_settings,
+};
 
 use super::App;
 use super::error::ApiError;
@@ -62,8 +64,8 @@ pub(super) struct Ask {
     /// Whether one model answers by itself.
     is_alone: bool,
     pub(super) strategy: Arc<dyn Strategy>,
-    /// The job, but for its prompt and the seeds of further answers.
-    job: Job,
+    /// The terms of the first answer; further answers have seeds that follow its own.
+    terms: Terms,
     /// Answers to each prompt.
     pub(super) n: usize,
     /// Alternatives to name at each token, where log-probabilities are asked for.
@@ -85,52 +87,37 @@ enum OneOrMany {
 impl Ask {
     /// Take the common parameters.
     pub(super) fn parse(app: &App, fields: &mut Fields) -> Result<Self, ApiError> {
-        let defaults = &app.settings;
         let mut wsd = Fields::new(fields.take("wsd")?.unwrap_or_else(|| json!({})), "wsd")?;
-        let recipe = recipe(app, fields.take("model")?, wsd.take("strategy")?)?;
-        let mut options = defaults.options;
-        options.rule = Rule::parse(
-            wsd.take("window")?.unwrap_or(options.rule.window()),
-            wsd.take("threshold")?.unwrap_or(options.rule.threshold()),
-        )?;
-        let draft = wsd.number("max_draft_tokens", 1, MAX_TOKENS)?;
-        options.max_draft_tokens = draft.unwrap_or(options.max_draft_tokens);
-        options.chunk_tokens = wsd.number("chunk_tokens", 1, MAX_TOKENS)?.or(options.chunk_tokens);
-        options.on_draft_end = wsd.take("on_draft_end")?.unwrap_or(options.on_draft_end);
-        options.speculate = wsd.take("speculate")?.unwrap_or(options.speculate);
-        options.nudge_threshold = wsd.take("nudge_threshold")?.unwrap_or(options.nudge_threshold);
+        let recipe = recipe(app, fields.take("model")?, wsd.take(STRATEGY.name)?)?;
+        let mut values = Values::default();
+        wsd.settings(&strategy_settings(), &mut values)?;
         let details = wsd.take("tokens")?.unwrap_or(false);
         wsd.finish()?;
 
-        let mut sampling = defaults.sampling;
-        sampling.temperature = fields.real("temperature", 0.0..=100.0)?.unwrap_or(sampling.temperature);
-        sampling.top_p = fields.real("top_p", 0.0..=1.0)?.unwrap_or(sampling.top_p);
-        sampling.top_k = top_k(fields)?.unwrap_or(sampling.top_k);
-        sampling.min_p = fields.real("min_p", 0.0..=1.0)?.unwrap_or(sampling.min_p);
-        let penalty = fields.real("repetition_penalty", 0.0..=100.0)?;
-        sampling.repetition_penalty = penalty.unwrap_or(sampling.repetition_penalty);
-        sampling.seed = match fields.take::<i64>("seed")? {
-            Some(seed) => seed.cast_unsigned(),
-            None => app.seed.unwrap_or_else(|| app.random_seed()),
-        };
-        let sampling = sampling.check()?;
+        if fields.take_if("top_k", &json!(-1)) {
+            // Clients of vLLM write -1 for all.
+            values.set(&TOP_K, 0usize.into())?;
+        }
+        fields.settings(SAMPLING, &mut values)?;
+        if !values.is_set(&SEED) {
+            values.set(&SEED, app.seed.unwrap_or_else(|| app.random_seed()).into())?;
+        }
+        let values = values.or(app.settings.values.clone());
 
-        let mut stop = defaults.stop.clone();
-        stop.extend(stops(fields)?);
+        let mut terms = Terms::from_values(&values);
+        terms.stop.extend(stops(fields)?);
         let n = fields.number("n", 1, MAX_N)?.unwrap_or(1);
         let stream = fields.take("stream")?.unwrap_or(false);
         let include_usage = include_usage(fields, stream)?;
         // Says who asks; there is nothing that could be done with it.
         fields.take::<String>("user")?;
         fields.unsupported(NEUTRAL)?;
-        let strategy = recipe.build(&app.models, options)?;
-        let prompt = Prompt::Tokens(Vec::new());
-        let job = Job { prompt, max_tokens: defaults.max_tokens, sampling, stop, top_logprobs: 0 };
+        let strategy = recipe.build(&app.models, &values)?;
         Ok(Self {
             model: recipe.name,
-            is_alone: recipe.needs.len() == 1,
+            is_alone: recipe.is_alone(),
             strategy,
-            job,
+            terms,
             n,
             logprobs: None,
             stream,
@@ -141,8 +128,8 @@ impl Ask {
 
     /// Set what the two protocols spell differently.
     pub(super) fn limits(&mut self, max_tokens: Option<usize>, logprobs: Option<usize>) {
-        self.job.max_tokens = max_tokens.unwrap_or(self.job.max_tokens);
-        self.job.top_logprobs = logprobs.unwrap_or(0);
+        self.terms.max_tokens = max_tokens.unwrap_or(self.terms.max_tokens);
+        self.terms.top_logprobs = logprobs.unwrap_or(0);
         self.logprobs = logprobs;
     }
 
@@ -154,16 +141,16 @@ impl Ask {
         }
         let jobs = prompts.iter().flat_map(|prompt| {
             (0..self.n as u64).map(move |i| {
-                let mut job = Job { prompt: prompt.clone(), ..self.job.clone() };
-                job.sampling.seed = job.sampling.seed.wrapping_add(i);
-                job
+                let mut terms = self.terms.clone();
+                terms.sampling.seed = terms.sampling.seed.wrapping_add(i);
+                Job { prompt: prompt.clone(), terms }
             })
         });
         Ok(jobs.collect())
     }
 
-    /// The model whose tokens the answers are made of.
-    pub(super) fn speaker(&self) -> &Arc<dyn Engine> {
+    /// The engine in whose vocabulary the answers are.
+    pub(super) fn output_engine(&self) -> &Arc<dyn Engine> {
         self.strategy.output_engine()
     }
 
@@ -172,11 +159,11 @@ impl Ask {
     }
 
     pub(super) fn max_tokens(&self) -> usize {
-        self.job.max_tokens
+        self.terms.max_tokens
     }
 
     pub(super) fn seed(&self) -> u64 {
-        self.job.sampling.seed
+        self.terms.sampling.seed
     }
 }
 
@@ -189,19 +176,8 @@ pub(super) fn recipe(app: &App, model: Option<String>, strategy: Option<String>)
     };
     match strategy {
         Some(name) => Recipe::find(&name)
-            .map_err(|_| ApiError::parameter("wsd.strategy", format!("must be one of {}, given: {name}", names()))),
+            .map_err(|_| ApiError::parameter("wsd.strategy", format!("must be one of {}, got {name}", names()))),
         None => Ok(model),
-    }
-}
-
-/// `top_k`; vLLM's clients write -1 for all.
-fn top_k(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
-    match fields.take::<i64>("top_k")? {
-        Some(-1) => Ok(Some(0)),
-        Some(value) => usize::try_from(value)
-            .map(Some)
-            .map_err(|_| ApiError::parameter("top_k", "must be at least 0, or -1 for all")),
-        None => Ok(None),
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn respond(
     ask: Arc<Ask>,
     opening: Vec<Value>,
     items: Items,
-    mut choice: impl FnMut(usize, Option<&TokenRecord>, &Progress) -> Value + Send + 'static,
+    mut choice: impl FnMut(usize, Option<&TokenRecord>, usize) -> Value + Send + 'static,
 ) -> Response {
     let (before, after) = envelope.around(ask.include_usage);
     let chunk = move |choice: Value| format!("{before}{choice}{after}");
@@ -61,9 +61,9 @@ pub(super) fn respond(
             Some(Ok((index, event))) => {
                 count.see(index / ask.n, &event);
                 progress.resize(progress.len().max(index + 1), Progress::default());
-                let before = progress[index];
+                let characters = progress[index].characters;
                 progress[index].see(&event);
-                let said = said(&ask, index, &event, &progress[index], |token| choice(index, token, &before));
+                let said = said(&ask, index, &event, &progress[index], |token| choice(index, token, characters));
                 said.map(&chunk).into_iter().collect()
             }
             Some(Err(error)) => {

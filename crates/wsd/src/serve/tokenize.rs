@@ -7,19 +7,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
-use wsd_core::{Engine, Error, Models, Prompt, Seat, Token};
+use wsd_core::{Engine, Error, Prompt, Seat, Token};
 
 use super::App;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::request::{read, recipe};
 
-/// The model whose tokens the answers of a strategy are made of.
-fn speaker(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {
+/// The engine in whose vocabulary the answers of a strategy are.
+fn output_engine(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {
     let recipe = recipe(app, fields.take("model")?, None)?;
-    let Models { base, draft } = &app.models;
-    let engine = if recipe.needs.iter().any(|&(role, _)| role == Seat::BASE) { base } else { draft };
-    engine.clone().ok_or_else(ApiError::internal)
+    let seat = if recipe.needs.iter().any(|need| need.seat == Seat::BASE) { Seat::BASE } else { Seat::DRAFT };
+    app.models.get(seat).cloned().ok_or_else(ApiError::internal)
 }
 
 pub(super) async fn tokenize(
@@ -37,7 +36,7 @@ async fn aside(work: impl FnOnce() -> Result<Value, ApiError> + Send + 'static) 
 }
 
 fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
-    let engine = speaker(app, &mut fields)?;
+    let engine = output_engine(app, &mut fields)?;
     let special = fields.take("add_special_tokens")?.unwrap_or(true);
     let pieces = fields.take("return_token_strs")?.unwrap_or(false);
     let text = fields.take::<String>("prompt")?;
@@ -56,7 +55,7 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
 
 /// What lm-evaluation-harness wants to know of the tokenizer behind `/tokenize`.
 pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    let engine = speaker(&app, &mut Fields::new(json!({}), "")?)?;
+    let engine = output_engine(&app, &mut Fields::new(json!({}), "")?)?;
     let name = |token: Token| super::reply::spell(engine.as_ref(), token);
     let bos = engine.codec().render(&Prompt::Raw("a".into()))?.bos;
     let eos = engine.card().end_tokens.first();
@@ -76,7 +75,7 @@ pub(super) async fn detokenize(
 }
 
 fn text(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
-    let engine = speaker(app, &mut fields)?;
+    let engine = output_engine(app, &mut fields)?;
     let tokens: Vec<Token> = fields.need("tokens")?;
     fields.finish()?;
     let limit = engine.card().vocab;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use wsd_core::{ChatTemplate, Specials, Template, TextCodec, Token, Tokenizer as _};
+use wsd_core::{BosTokens, ChatTemplate, Specials, Template, TextCodec, Token, Tokenizer as _};
 use wsd_nn::{Checkpoint, TemplateChoice};
 
 use super::{Failed, PLAIN, Probe, ServerInfo};
@@ -55,14 +55,14 @@ impl Probe<'_> {
     }
 
     fn local_codec(&self, server: &ServerInfo) -> Result<Option<FoundCodec>, RemoteError> {
-        let role = self.options.role;
+        let seat = self.options.seat;
         let names = match &self.options.tokenizer {
             Some(name) => vec![name.as_str()],
             None => server.source.iter().chain([&server.model]).map(String::as_str).collect(),
         };
         for name in names {
             let Some(path) = hub::text_files(name, &self.options.hub)? else { continue };
-            let fault = |source| RemoteError::Tokenizer { name: name.to_owned(), role, source: Box::new(source) };
+            let fault = |source| RemoteError::Tokenizer { name: name.to_owned(), seat, source: Box::new(source) };
             let files = Checkpoint::open_text(&path).map_err(fault)?;
             let number = |key: &str| files.config.get(key).and_then(Value::as_u64).map(|number| number as usize);
             let (vocab, max_len) = (number("vocab_size"), number("max_position_embeddings"));
@@ -112,7 +112,8 @@ impl Probe<'_> {
         };
         let (end_tokens, chat_bos) = (id(&specials.eos).into_iter().collect(), id(&specials.bos).or(bos));
         let template = self.server_template(server, specials).map_err(fault)?;
-        let codec = TextCodec::new(&server.model, Arc::new(tokenizer), template, chat_bos, bos);
+        let codec =
+            TextCodec::new(&server.model, Arc::new(tokenizer), template, BosTokens { chat: chat_bos, raw: bos });
         let about = "the server's own tokenizer, one request per text: local files (--base-tokenizer, --draft-tokenizer) \
                      are faster";
         let about = about.into();
