@@ -78,6 +78,8 @@ impl Need {
 pub struct Recipe {
     /// The name users call it by.
     pub name: &'static str,
+    /// The heading above its answers.
+    pub title: &'static str,
     /// One line for the help.
     pub about: &'static str,
     /// The seats that must be filled.

@@ -122,10 +122,10 @@ impl GlobalArgs {
         // The flags are judged first, so that a message blames the file only for what stands in it.
         flags.clone().resolve()?;
         let file = Partial::load(self.config.as_deref())?;
-        let silenced = file.silenced_by(&flags);
-        if !silenced.is_empty() && !self.quiet {
+        let overridden = file.overridden_by(&flags);
+        if !overridden.is_empty() && !self.quiet {
             let path = self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE)).display();
-            let keys = silenced.join("` and `");
+            let keys = overridden.join("` and `");
             note(&format!("note: `{keys}` of {path} left out: `raw` and what only a chat has exclude each other"));
         }
         Ok(flags.or(file).resolve()?)

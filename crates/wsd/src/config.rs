@@ -12,7 +12,9 @@ mod serve;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wsd_core::{Error, Job, MAX_TOKENS, Prompt, Recipe, Result, STRATEGY, Seat, Setting, Terms, Value, Values};
+use wsd_core::{
+    Error, FromValue, Job, MAX_TOKENS, Prompt, Recipe, Result, STRATEGY, Seat, Setting, Terms, Value, Values,
+};
 
 pub use args::ServeArgs;
 pub use models::{ModelSettings, TemplateForm};
@@ -100,6 +102,12 @@ impl Partial {
     #[must_use]
     pub fn is_set(&self, setting: &'static Setting) -> bool {
         self.0.is_set(setting)
+    }
+
+    /// The value of a setting, if it was given.
+    #[must_use]
+    pub fn get<T: FromValue>(&self, setting: &'static Setting) -> Option<T> {
+        self.0.is_set(setting).then(|| self.0.get(setting))
     }
 
     /// Sets a value where none was given.

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use wsd::config::ConfigError;
-use wsd::models::ModelError;
 
 use cli::{Closed, CommandLine, Ending, note};
 
@@ -53,8 +52,5 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     note(&told);
-    match error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(ModelError::Dtype { .. })) {
-        true => code::USAGE.into(),
-        false => code::FAILURE.into(),
-    }
+    if error.is::<ConfigError>() { code::USAGE.into() } else { code::FAILURE.into() }
 }

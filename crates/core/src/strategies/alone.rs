@@ -9,6 +9,7 @@ use crate::{Answer, Engine, FinishReason, Job, Need, Recipe, Result, Seat, Strat
 
 pub(super) static BASE: Recipe = Recipe {
     name: "base",
+    title: "base alone",
     about: "the base model alone",
     needs: &[Need::any(Seat::BASE)],
     settings: &[],
@@ -17,6 +18,7 @@ pub(super) static BASE: Recipe = Recipe {
 
 pub(super) static DRAFT: Recipe = Recipe {
     name: "draft",
+    title: "draft alone",
     about: "the draft model alone",
     needs: &[Need::any(Seat::DRAFT)],
     settings: &[],

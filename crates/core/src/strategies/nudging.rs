@@ -39,6 +39,7 @@ pub static NUDGE_THRESHOLD: Setting = Setting::number(
 
 pub(super) static RECIPE: Recipe = Recipe {
     name: "nudging",
+    title: "nudging",
     about: "the draft writes the next words wherever the base is unsure (arXiv 2410.09300)",
     needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
     settings: &[&NUDGE_THRESHOLD],

@@ -11,6 +11,7 @@ use crate::{Answer, Caps, Engine, FinishReason, Job, Models, Need, Recipe, Resul
 
 pub(super) static RECIPE: Recipe = Recipe {
     name: "speculative",
+    title: "speculative",
     about: "the base model alone, token for token, with the draft writing ahead of it",
     needs: &[
         Need::any(Seat::DRAFT).in_vocabulary_of(Seat::BASE),

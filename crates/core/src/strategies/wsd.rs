@@ -62,6 +62,7 @@ pub static SPECULATE: Setting = Setting::flag(
 
 pub(super) static RECIPE: Recipe = Recipe {
     name: "wsd",
+    title: "wsd",
     about: "the draft opens the answer, the base takes over once it is confident",
     needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
     settings: &[&WINDOW, &THRESHOLD, &MAX_DRAFT_TOKENS, &CHUNK_TOKENS, &ON_DRAFT_END, &SPECULATE],

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::{FutureExt as _, StreamExt as _};
 use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace, run};
 
-use super::output::{BASE, DRAFT, Output};
+use super::output::{Output, style};
 
 /// An answer, and whether the user cut it short.
 pub(crate) struct Answered {
@@ -42,7 +42,7 @@ pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut 
     let answered = answer(strategy, job, |event| match event {
         Event::Token(token) if !token.text.is_empty() => {
             ends_line = token.text.ends_with('\n');
-            output.model_text(if token.by == Seat::DRAFT { DRAFT } else { BASE }, &token.text)
+            output.model_text(style(token.by), &token.text)
         }
         _ => Ok(()),
     })
@@ -73,8 +73,8 @@ pub(crate) fn summary(completion: &Completion) -> String {
     };
     let parts = [
         switch,
-        by("draft", usage.by_author.get(Seat::DRAFT), timings.draft),
-        by("base", usage.by_author.get(Seat::BASE), timings.base),
+        by("draft", usage.by_author.get(Seat::DRAFT), timings.writing.get(Seat::DRAFT)),
+        by("base", usage.by_author.get(Seat::BASE), timings.writing.get(Seat::BASE)),
         (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")

@@ -11,7 +11,7 @@ use clap::Args;
 use wsd::config::{ConfigError, Partial, Settings};
 use wsd::models;
 use wsd_core::files::write_whole;
-use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Rule, Seat, Strategy};
+use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Seat, Strategy, THRESHOLD};
 
 use super::answer::{stream, summary};
 use super::output::{FAINT, Output, note};
@@ -52,13 +52,13 @@ struct Chat {
 pub(crate) async fn run(args: ChatArgs, look: &GlobalArgs) -> Result<Ending> {
     let settings = look.settings(args.settings)?;
     if settings.prompt.raw {
-        let fault = Error::Setting { name: "raw", limit: "left out in a chat", value: "true".into() };
+        let fault = Error::Setting { name: "raw", limit: "left out in a chat".into(), value: "true".into() };
         return Err(ConfigError::Value(fault).into());
     }
     let mut lines = Lines::open()?;
     // Both, whatever the strategy: it can be changed on the way.
     let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 1, look.progress().as_mut())?;
-    let strategy = settings.recipe.build(&models, settings.options)?;
+    let strategy = settings.recipe.build(&models, &settings.values)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
     let (mut output, mut notes) = (Output::stdout(look.color), Output::stderr(look.color));
     if lines.interactive() && !look.quiet {
@@ -138,10 +138,10 @@ impl Chat {
     /// most. Where messages must go, enough do for `half` of the context to be free: then it is not
     /// at once the same again.
     fn has_room(&self, prompt: &Prompt, half: bool) -> Result<bool> {
-        for role in models::roles(self.settings.recipe) {
-            let Some(model) = self.models.get(role) else { continue };
+        for seat in models::seats(self.settings.recipe) {
+            let Some(model) = self.models.get(seat) else { continue };
             let max_len = model.card().max_len;
-            let answer = if half { max_len / 2 } else { self.settings.max_tokens.min(max_len / 4) };
+            let answer = if half { max_len / 2 } else { self.settings.max_tokens().min(max_len / 4) };
             match model.codec().render(prompt) {
                 Ok(rendered) if rendered.tokens.len() + answer <= max_len => {}
                 Ok(_) | Err(Error::TextTooLong { .. }) => return Ok(false),
@@ -162,15 +162,14 @@ impl Chat {
             }
             Command::Strategy(name) => {
                 let recipe = Recipe::find(&name)?;
-                self.strategy = recipe.build(&self.models, self.settings.options)?;
+                self.strategy = recipe.build(&self.models, &self.settings.values)?;
                 self.settings.recipe = recipe;
                 format!("{}: {}", recipe.name, recipe.about)
             }
             Command::Threshold(threshold) => {
-                let mut options = self.settings.options;
-                options.rule = Rule::parse(options.rule.window(), threshold)?;
-                self.strategy = self.settings.recipe.build(&self.models, options)?;
-                self.settings.options = options;
+                let values = self.settings.values.clone().with(&THRESHOLD, threshold)?;
+                self.strategy = self.settings.recipe.build(&self.models, &values)?;
+                self.settings.values = values;
                 format!("threshold {threshold}")
             }
             Command::System(text) => {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use futures::future::try_join_all;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use wsd::config::{Partial, Settings};
 use wsd::models;
-use wsd_core::{Completion, Event, Recipe, Seat, Strategy};
+use wsd_core::{Completion, Event, RECIPES, Recipe, STRATEGY, Seat, Strategy};
 
 use super::answer::{answer, summary};
 use super::output::Output;
@@ -25,8 +26,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd compare
       A few questions that show the difference, answered by the built-in pair.
-  wsd compare --nudging \"Where does the bread come from?\"
-      With WSD's closest rival beside it.
+  wsd compare --also nudging \"Where does the bread come from?\"
+      With another strategy beside it.
   wsd compare --base meta-llama/Llama-3.1-8B --draft songff/Pilot-3B \"How do I keep bees?\"
       Models of your own.
   wsd compare --svg compare.svg
@@ -41,8 +42,11 @@ pub(crate) struct CompareArgs {
     /// What to answer; may be several questions [default: a few that show the difference]
     #[arg(value_name = "QUESTION")]
     questions: Vec<String>,
-    /// Show nudging too, where the models write by turns
-    #[arg(long)]
+    /// Show this strategy too; may be repeated
+    #[arg(long, value_name = "STRATEGY", value_parser = PossibleValuesParser::new(RECIPES.iter().map(|recipe| recipe.name)))]
+    also: Vec<String>,
+    /// The same as --also nudging
+    #[arg(long, hide = true)]
     nudging: bool,
     /// Print one JSON object for each question
     #[arg(long, conflicts_with = "svg")]
@@ -65,34 +69,28 @@ struct Compared {
 #[derive(Debug, Serialize)]
 struct Answered {
     strategy: &'static str,
+    #[serde(skip)]
+    title: &'static str,
     #[serde(flatten)]
     completion: Completion,
 }
 
 impl Answered {
-    /// What stands above the answer.
-    fn title(&self) -> &'static str {
-        match self.strategy {
-            "base" => "base alone",
-            "draft" => "draft alone",
-            strategy => strategy,
-        }
-    }
-
     fn summary(&self) -> String {
         summary(&Completion { timings: wsd_core::Timings::default(), ..self.completion.clone() })
     }
 }
 
 pub(crate) async fn run(args: CompareArgs, look: &GlobalArgs) -> Result<Ending> {
-    if args.settings.decode.strategy.is_some() {
+    if args.settings.is_set(&STRATEGY) {
         bail!("`--strategy` chooses one, and this compares all\n  hint: leave it out, or use `wsd generate`");
     }
     let settings = look.settings(args.settings)?;
-    let names = ["base", "draft", "nudging", "wsd"].into_iter().filter(|&name| args.nudging || name != "nudging");
+    let also = args.also.iter().map(String::as_str).chain(args.nudging.then_some("nudging"));
+    let names = ["base", "draft"].into_iter().chain(also).chain(["wsd"]);
     let recipes = names.map(Recipe::find).collect::<wsd_core::Result<Vec<_>>>()?;
     let models = models::load(&settings, &[Seat::BASE, Seat::DRAFT], recipes.len(), look.progress().as_mut())?;
-    let strategies = recipes.iter().map(|recipe| Ok((recipe.name, recipe.build(&models, settings.options)?)));
+    let strategies = recipes.iter().map(|recipe| Ok((*recipe, recipe.build(&models, &settings.values)?)));
     let strategies = strategies.collect::<Result<Vec<_>>>()?;
     let questions = match args.questions.is_empty() {
         true => QUESTIONS.iter().map(|&question| question.to_owned()).collect(),
@@ -121,14 +119,14 @@ pub(crate) async fn run(args: CompareArgs, look: &GlobalArgs) -> Result<Ending> 
 /// All answers to a question, written at the same time; nothing where the user stopped them.
 async fn compare(
     question: String,
-    strategies: &[(&'static str, Arc<dyn Strategy>)],
+    strategies: &[(&'static Recipe, Arc<dyn Strategy>)],
     settings: &Settings,
     quiet: bool,
 ) -> Result<Option<Compared>> {
     let prompt = of_text(question.clone(), &settings.prompt)?;
     let waiting = (!quiet && std::io::stderr().is_terminal()).then(ProgressBar::new_spinner);
     let written = std::sync::atomic::AtomicUsize::new(0);
-    let answers = strategies.iter().map(|(name, strategy)| {
+    let answers = strategies.iter().map(|(recipe, strategy)| {
         let (job, waiting, written) = (settings.job(prompt.clone()), &waiting, &written);
         async move {
             let answered = answer(strategy, job, |event| {
@@ -139,7 +137,7 @@ async fn compare(
                 }
                 Ok(())
             });
-            anyhow::Ok((*name, answered.await?))
+            anyhow::Ok((*recipe, answered.await?))
         }
     });
     let answers = try_join_all(answers).await?;
@@ -149,8 +147,11 @@ async fn compare(
     if answers.iter().any(|(_, answered)| answered.interrupted) {
         return Ok(None);
     }
-    let answers =
-        answers.into_iter().map(|(strategy, answered)| Answered { strategy, completion: answered.completion });
+    let answers = answers.into_iter().map(|(recipe, answered)| Answered {
+        strategy: recipe.name,
+        title: recipe.title,
+        completion: answered.completion,
+    });
     Ok(Some(Compared { question, answers: answers.collect() }))
 }
 
@@ -187,7 +188,7 @@ mod tests {
                 seconds: 0.5,
                 accepted: None,
             }));
-            Answered { strategy, completion: trace.finish() }
+            Answered { strategy, title: Recipe::find(strategy).unwrap().title, completion: trace.finish() }
         });
         Compared { question: "What colour is a fox?".into(), answers: answers.into() }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use wsd::config::{Partial, Settings};
-use wsd::models::{self, roles};
+use wsd::models::{self, seats};
 use wsd_core::{Prompt, Strategy};
 
 use super::answer::{answer, stream, summary};
@@ -99,6 +99,6 @@ pub(crate) async fn run(args: GenerateArgs, look: &GlobalArgs) -> Result<Ending>
 
 /// The strategy of the settings over freshly loaded models.
 pub(super) fn strategy(settings: &Settings, max_sessions: usize, look: &GlobalArgs) -> Result<Arc<dyn Strategy>> {
-    let models = models::load(settings, &roles(settings.recipe), max_sessions, look.progress().as_mut())?;
-    Ok(settings.recipe.build(&models, settings.options)?)
+    let models = models::load(settings, &seats(settings.recipe), max_sessions, look.progress().as_mut())?;
+    Ok(settings.recipe.build(&models, &settings.values)?)
 }

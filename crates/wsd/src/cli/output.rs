@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Result;
 use clap::ValueEnum;
+use wsd_core::{Author, Seat};
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -25,10 +26,21 @@ pub(crate) struct Style(pub(crate) &'static str);
 pub(crate) const DRAFT: Style = Style("\x1b[33m");
 /// The base's tokens: cyan.
 pub(crate) const BASE: Style = Style("\x1b[36m");
-/// What stands beside the answer.
+/// Tokens by several models together: magenta.
+const FUSED: Style = Style("\x1b[35m");
+/// Remarks beside the answer.
 pub(crate) const FAINT: Style = Style("\x1b[2m");
 /// Ends every style.
 const PLAIN: &str = "\x1b[0m";
+
+/// The style of an author's text.
+pub(crate) fn style(author: Author) -> Style {
+    match author {
+        Author::Seat(Seat::DRAFT) => DRAFT,
+        Author::Seat(_) => BASE,
+        Author::Fused => FUSED,
+    }
+}
 
 /// The reader of standard output has gone: nothing is wrong, and nothing more is to be said.
 #[derive(Debug, thiserror::Error)]

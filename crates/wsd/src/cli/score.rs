@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use wsd::config::Partial;
+use wsd::config::{Partial, SECTIONS, Section};
 use wsd::models;
-use wsd_core::{Engine, Error, Prompt, Rule, Seat, TextCodec, Token};
+use wsd_core::{Engine, Error, Prompt, Rule, Seat, THRESHOLD, TextCodec, Token, Value, WINDOW, common_prefix};
 
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
@@ -22,40 +22,21 @@ Examples:
   wsd score --prompt-ids 1,403,407 --response-ids 261,378 --json
       Token ids, to compare exactly with another implementation.";
 
-/// The settings that scoring uses. Those that only change what is written are refused on the command line; a `wsd.toml` is
-/// for all commands, so there they may stand.
-const USED: [&str; 24] = [
-    "prompt",
-    "prompt_ids",
-    "response",
-    "response_ids",
-    "json",
-    "base",
-    "base_template",
-    "threads",
-    "device",
-    "dtype",
-    "offline",
-    "base_tokenizer",
-    "base_key_env",
-    "teacher_forcing",
-    "connect_timeout_seconds",
-    "first_byte_timeout_seconds",
-    "idle_timeout_seconds",
-    "total_timeout_seconds",
-    "attempts",
-    "window",
-    "threshold",
-    "system",
-    "prefill",
-    "raw",
-];
+/// Tells whether scoring ignores a setting: one of the draft's, or one that only changes what is
+/// written. Those are refused on the command line; a `wsd.toml` is for all commands, so there they may
+/// stand.
+fn is_ignored(name: &str) -> bool {
+    let of_draft = ["draft", "model", "prefix_cache"].iter().any(|prefix| name.starts_with(prefix));
+    let writing = SECTIONS.iter().filter(|section| ["decode", "sampling"].contains(&section.name));
+    let is_writing = writing.flat_map(Section::settings).any(|setting| setting.name == name);
+    of_draft || is_writing && ![&WINDOW, &THRESHOLD].iter().any(|setting| setting.name == name)
+}
 
 fn refuse_unused(arg: clap::Arg) -> clap::Arg {
-    if USED.contains(&arg.get_id().as_str()) {
+    if !is_ignored(arg.get_id().as_str()) {
         return arg;
     }
-    let refuse = |_: &str| Err::<String, _>("`wsd score` writes nothing, so it has no use for this");
+    let refuse = |_: &str| Err::<Value, _>("`wsd score` writes nothing, so it has no use for this");
     arg.hide(true).value_parser(refuse)
 }
 
@@ -121,7 +102,7 @@ pub(crate) async fn run(args: ScoreArgs, look: &GlobalArgs) -> Result<Ending> {
     }
     let models = models::load(&settings, &[Seat::BASE], 1, look.progress().as_mut())?;
     let base = models.get(Seat::BASE).context("invariant: the base was loaded")?;
-    let rule = settings.options.rule;
+    let rule = Rule::from_values(&settings.values);
     let report = score(base.as_ref(), &prompt, &response, rule).await?;
 
     let mut output = Output::stdout(look.color);
@@ -148,7 +129,7 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
         bail!(Error::Unsupported {
             strategy: "score",
             engine: card.name.clone(),
-            need: "log-probabilities of given tokens"
+            need: "log-probabilities of given tokens".into()
         });
     }
     let rendered = text.render(prompt)?;
@@ -159,7 +140,7 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
         }
         Response::Text(response) => text.encode_after(&rendered, response)?,
     };
-    let from = rendered.tokens.iter().zip(&list).take_while(|(a, b)| a == b).count();
+    let from = common_prefix(&rendered.tokens, &list);
     if list.len() > card.max_len {
         let (name, limit) = (&card.name, card.max_len);
         bail!("prompt and response have {} tokens, but the context of `{name}` holds {limit}", list.len());

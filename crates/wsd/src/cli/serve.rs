@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs};
 use wsd::models;
 use wsd::serve::{App, Keys, serve};
-use wsd_core::{Error, Seat};
+use wsd_core::{Error, SEED, Seat};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
@@ -19,7 +19,7 @@ Examples:
       The built-in pair on http://127.0.0.1:8080; open it in a browser to see who writes what.
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
       -d '{\"model\": \"wsd\", \"messages\": [{\"role\": \"user\", \"content\": \"What colour is a fox?\"}]}'
-      Any client of OpenAI's protocol will do. The models are the strategies: wsd, base, draft.
+      Any client of OpenAI's protocol will do. Each strategy is a model (/v1/models lists them).
   wsd serve --base ./llama-8b --draft ./aligned-1b --max-concurrent 32 -n 1024
       Your own pair; at most 32 answers at a time and 1024 tokens in each, unless a request says otherwise.
   wsd serve --base vllm+http://a:8000/llama,vllm+http://b:8000/llama --base-key-env BASE_KEY --draft ./aligned-1b
@@ -37,11 +37,13 @@ pub(crate) struct ServeCommand {
 }
 
 pub(crate) async fn run(mut args: ServeCommand, look: &GlobalArgs) -> Result<Ending> {
-    args.settings.serve = args.serve;
+    args.settings = args.serve.0.or(args.settings);
     let partial = args.settings.clone().or(Partial::load(look.config.as_deref())?);
-    let seed = partial.sampling.seed;
+    let seed = partial.get(&SEED);
     let settings = look.settings(args.settings)?;
-    let refuse = |name, limit, value: String| Err(ConfigError::Value(Error::Setting { name, limit, value }).into());
+    let refuse = |name, limit: &str, value: String| {
+        Err(ConfigError::Value(Error::Setting { name, limit: limit.to_owned(), value }).into())
+    };
     if settings.prompt.raw {
         return refuse("raw", "left out: /v1/completions is for raw text", "true".into());
     }

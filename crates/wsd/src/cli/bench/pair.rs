@@ -8,7 +8,7 @@ mod system;
 use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{Partial, Settings};
-use wsd_core::{Job, Models, Options, Recipe, Trace};
+use wsd_core::{Job, MAX_TOKENS, Models, Recipe, SPECULATE, Trace, Values};
 
 use self::report::{Report, Runs};
 use self::system::{Answer, DIRECT, Method, SYSTEMS, System, WSD};
@@ -30,7 +30,7 @@ Examples:
 All systems answer a prompt with the same number of tokens: that of the shorter of WSD's and the base's answers.";
 
 /// Default tokens in an answer.
-const MAX_TOKENS: usize = 256;
+const DEFAULT_MAX_TOKENS: usize = 256;
 /// Default prompts of models that are not random.
 const QUESTIONS: [&str; 4] = [
     "What colour is the fox?",
@@ -66,14 +66,14 @@ pub(crate) struct PairBench {
 /// The models and their jobs.
 struct Subject {
     models: Models,
-    options: Options,
+    values: Values,
     jobs: Vec<Job>,
 }
 
 pub(super) async fn run(mut bench: PairBench, global: &GlobalArgs) -> Result<Ending> {
-    bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    bench.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     // All systems answer the same prompts, so a prefix cache would favor the later ones.
-    bench.settings.models.prefix_cache_tokens.get_or_insert(0);
+    bench.settings.without_prefix_cache()?;
     if bench.repeats == 0 || bench.prompts == 0 || bench.prompt_tokens == 0 || !(0.0..=1.0).contains(&bench.agreement) {
         bail!("the numbers of repeats, prompts and their tokens must be at least 1, and the agreement from 0 to 1");
     }
@@ -104,20 +104,20 @@ impl Subject {
             texts.into_iter().map(|text| of_text(text, &settings.prompt)).collect::<Result<_>>()?
         };
         let jobs = prompts.into_iter().map(|prompt| settings.job(prompt)).collect();
-        Ok(Self { models, options: settings.options, jobs })
+        Ok(Self { models, values: settings.values.clone(), jobs })
     }
 
     /// Limits each job to the tokens of the shorter of WSD's and the base's answers. This also warms
     /// everything up.
     async fn with_equal_lengths(mut self) -> Result<Self> {
         for index in 0..self.jobs.len() {
-            let mut shortest = self.jobs[index].max_tokens;
+            let mut shortest = self.jobs[index].terms.max_tokens;
             for system in [&DIRECT, &WSD] {
                 shortest = shortest.min(self.answer(system, &self.jobs[index]).await?.tokens.len());
             }
-            self.jobs[index].max_tokens = shortest;
+            self.jobs[index].terms.max_tokens = shortest;
         }
-        self.jobs.retain(|job| job.max_tokens > 0);
+        self.jobs.retain(|job| job.terms.max_tokens > 0);
         if self.jobs.is_empty() {
             bail!("at least one prompt must have an answer of both WSD and the base, got none");
         }
@@ -134,9 +134,10 @@ impl Subject {
 
     async fn answer(&self, system: &System, job: &Job) -> Result<Answer> {
         let Method::Strategy { name, speculate } = system.method else {
-            return passes::answer(&self.models, &self.options, job).await;
+            return passes::answer(&self.models, &self.values, job).await;
         };
-        let strategy = Recipe::find(name)?.build(&self.models, Options { speculate, ..self.options })?;
+        let values = self.values.clone().with(&SPECULATE, speculate)?;
+        let strategy = Recipe::find(name)?.build(&self.models, &values)?;
         let completion = Trace::collect(wsd_core::run(strategy, job.clone())).await?;
         Ok(Answer {
             tokens: completion.tokens.iter().map(|token| token.id).collect(),

@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 use wsd::config::Partial;
+use wsd_core::MAX_TOKENS;
 
 use self::client::Server;
 use self::library::Library;
@@ -60,10 +61,10 @@ pub(crate) struct ServeBench {
 }
 
 /// Default tokens in an answer: enough to measure the time per token.
-const MAX_TOKENS: usize = 64;
+const DEFAULT_MAX_TOKENS: usize = 64;
 
 pub(super) async fn run(mut bench: ServeBench, global: &GlobalArgs) -> Result<Ending> {
-    bench.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    bench.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     let loads = bench.loads()?;
     let settings = global.settings(bench.settings.clone())?;
     let mut targets = vec![Target::Server(Server::new(&bench.questions, &settings))];

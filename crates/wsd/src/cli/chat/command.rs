@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use wsd_core::{RECIPES, Recipe};
 
 /// A line that begins with a slash.
 #[derive(Debug, PartialEq)]
@@ -21,38 +22,50 @@ struct Entry {
     name: &'static str,
     argument: &'static str,
     about: &'static str,
+    /// The strategies that the argument may name.
+    recipes: &'static [&'static Recipe],
     parse: fn(&str) -> Option<Command>,
 }
 
 static COMMANDS: &[Entry] = &[
-    Entry { name: "/reset", argument: "", about: "begin a new conversation", parse: |_| Some(Command::Reset) },
+    Entry {
+        name: "/reset",
+        argument: "",
+        about: "begin a new conversation",
+        recipes: &[],
+        parse: |_| Some(Command::Reset),
+    },
     Entry {
         name: "/strategy",
         argument: "NAME",
-        about: "change how the models share the work: wsd, base, draft, nudging, speculative",
+        about: "change how the models share the work",
+        recipes: RECIPES,
         parse: |name| (!name.is_empty()).then(|| Command::Strategy(name.into())),
     },
     Entry {
         name: "/threshold",
         argument: "P",
         about: "change the confidence at which the base takes over",
+        recipes: &[],
         parse: |text| text.parse().ok().map(Command::Threshold),
     },
     Entry {
         name: "/system",
         argument: "[TEXT]",
         about: "change the instructions above the conversation, or take them away",
+        recipes: &[],
         parse: |text| Some(Command::System(text.into())),
     },
     Entry {
         name: "/save",
         argument: "FILE",
         about: "write the conversation to a file of JSON lines",
+        recipes: &[],
         parse: |path| (!path.is_empty()).then(|| Command::Save(path.into())),
     },
-    Entry { name: "/help", argument: "", about: "show this", parse: |_| Some(Command::Help) },
-    Entry { name: "/exit", argument: "", about: "leave", parse: |_| Some(Command::Quit) },
-    Entry { name: "/quit", argument: "", about: "leave, as Ctrl-D does", parse: |_| Some(Command::Quit) },
+    Entry { name: "/help", argument: "", about: "show this", recipes: &[], parse: |_| Some(Command::Help) },
+    Entry { name: "/exit", argument: "", about: "leave", recipes: &[], parse: |_| Some(Command::Quit) },
+    Entry { name: "/quit", argument: "", about: "leave, as Ctrl-D does", recipes: &[], parse: |_| Some(Command::Quit) },
 ];
 
 impl Command {
@@ -72,7 +85,11 @@ impl Command {
 
 /// The list of commands.
 pub(super) fn help() -> String {
-    let line = |entry: &Entry| format!("  {:<18} {}", format!("{} {}", entry.name, entry.argument), entry.about);
+    let line = |entry: &Entry| {
+        let names = entry.recipes.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
+        let about = if names.is_empty() { entry.about.to_owned() } else { format!("{}: {names}", entry.about) };
+        format!("  {:<18} {about}", format!("{} {}", entry.name, entry.argument))
+    };
     COMMANDS.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use unicode_width::UnicodeWidthChar as _;
 use wsd_core::{Completion, Seat};
 
-use super::super::output::{BASE, DRAFT, FAINT, Output, Style};
+use super::super::output::{FAINT, Output, Style, style};
 use super::Compared;
 
 /// Columns narrower than this cannot be read.
@@ -16,14 +16,6 @@ pub(super) const TO_DRAFT: &str = "◂";
 
 /// A piece of a line, in one style.
 type Span = (String, Style);
-
-/// The style of text that someone wrote.
-fn style(by: Seat) -> Style {
-    match by {
-        Seat::DRAFT => DRAFT,
-        Seat::BASE => BASE,
-    }
-}
 
 /// Print a question and its answers.
 pub(super) fn print(compared: &Compared, output: &mut Output) -> Result<()> {
@@ -69,7 +61,7 @@ fn spans(line: &[Span], output: &mut Output) -> Result<()> {
 
 /// The lines of one answer: title, text, what there is to know of it.
 fn cell(answer: &super::Answered, width: usize) -> Vec<Vec<Span>> {
-    let mut lines = vec![vec![(answer.title().to_owned(), FAINT)]];
+    let mut lines = vec![vec![(answer.title.to_owned(), FAINT)]];
     lines.extend(wrapped(&marked(&answer.completion), width));
     lines.extend(wrapped(&[(answer.summary(), FAINT)], width));
     lines
@@ -80,7 +72,7 @@ pub(super) fn marked(completion: &Completion) -> Vec<Span> {
     let mut spans = Vec::new();
     for part in completion.tokens.chunk_by(|one, next| one.by == next.by) {
         if !spans.is_empty() {
-            let mark = if part[0].by == Seat::BASE { TO_BASE } else { TO_DRAFT };
+            let mark = if part[0].by == Seat::DRAFT { TO_DRAFT } else { TO_BASE };
             spans.push((mark.to_owned(), FAINT));
         }
         spans.push((part.iter().map(|token| token.text.as_str()).collect(), style(part[0].by)));

@@ -51,7 +51,7 @@ pub(super) fn draw(all: &[Compared]) -> String {
 
 /// Draw one answer from a height on; the height after it.
 fn draw_answer(body: &mut String, answer: &Answered, mut y: f64) -> f64 {
-    let _ = writeln!(body, "<text x=\"{LEFT}\" y=\"{y:.1}\" class=\"faint\">{}</text>", answer.title());
+    let _ = writeln!(body, "<text x=\"{LEFT}\" y=\"{y:.1}\" class=\"faint\">{}</text>", answer.title);
     for line in wrapped(&marked(&answer.completion), COLUMNS) {
         let characters: usize = line.iter().map(|(text, _)| text.chars().count()).sum();
         let spans = line.iter().fold(String::new(), |mut spans, (text, style)| {

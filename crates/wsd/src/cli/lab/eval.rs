@@ -10,7 +10,7 @@ use wsd::config::{Partial, Settings};
 use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS, System, examples};
 use wsd::lab::world::Item;
 use wsd::models;
-use wsd_core::{Engine, Models, Prompt, Recipe, Seat};
+use wsd_core::{Engine, MAX_TOKENS, Models, Recipe, STRATEGY, Seat};
 
 use super::super::progress::Rows;
 use super::super::{Ending, GlobalArgs, note};
@@ -63,7 +63,7 @@ pub(crate) struct EvalArgs {
 
 const PARTS: [&str; 4] = ["table", "times", "positions", "ablation"];
 /// Tokens in an answer where nothing else is said: more than any good answer of a closed world has.
-const MAX_TOKENS: usize = 128;
+const DEFAULT_MAX_TOKENS: usize = 128;
 
 impl EvalArgs {
     fn has(&self, part: &str) -> bool {
@@ -89,12 +89,12 @@ impl EvalArgs {
 }
 
 pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending> {
-    if args.settings.decode.strategy.is_some() {
+    if args.settings.is_set(&STRATEGY) {
         bail!("`--strategy` chooses one, and this compares systems\n  hint: use --systems");
     }
-    args.settings.decode.max_tokens.get_or_insert(MAX_TOKENS);
+    args.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     // All answer the same prompts, and each is to take the time that it takes alone.
-    args.settings.models.prefix_cache_tokens.get_or_insert(0);
+    args.settings.without_prefix_cache()?;
     let settings = look.settings(args.settings.clone())?;
     let (records, items) = Evaluation::read(&args.world.join("eval.jsonl"))?;
     let shown = match args.world.join("prompts.jsonl") {
@@ -112,9 +112,9 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
         records,
         items,
         models: pair,
-        options: settings.options,
+        values: settings.values.clone(),
         examples: shown,
-        job: settings.job(Prompt::Raw(String::new())),
+        terms: settings.terms(),
         parallel: sessions,
         settings: settings.record(),
     };
@@ -189,10 +189,9 @@ fn tuned(
     look: &GlobalArgs,
 ) -> Result<Option<(String, Arc<dyn Engine>)>> {
     let Some(name) = args.tuned.clone() else { return Ok(None) };
-    let mut settings = settings.clone();
-    settings.base.name = name.clone();
+    let settings = settings.clone().with_model(Seat::BASE, &name);
     let models = models::load(&settings, &[Seat::BASE], sessions, look.progress().as_mut())?;
-    Ok(models.base.map(|engine| (name, engine)))
+    Ok(models.get(Seat::BASE).map(|engine| (name, engine.clone())))
 }
 
 fn candidate(
@@ -204,10 +203,11 @@ fn candidate(
     let (mut settings, mut models) = (settings.clone(), pair.clone());
     settings.recipe = Recipe::find(system.recipe)?;
     if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
-        settings.base.name.clone_from(name);
-        models.base = Some(engine.clone());
+        settings = settings.with_model(Seat::BASE, name);
+        models.remove(Seat::BASE);
+        models.add(Seat::BASE, engine.clone());
     }
     let mut record = settings.record();
     record.insert("system".into(), system.name.into());
-    Ok(Candidate { system, strategy: settings.recipe.build(&models, settings.options)?, settings: record })
+    Ok(Candidate { system, strategy: settings.recipe.build(&models, &settings.values)?, settings: record })
 }

@@ -15,7 +15,7 @@ use crate::cli::bench::engine::SEED;
 
 /// True where the models are random ones.
 pub(super) fn are_random(settings: &Settings) -> bool {
-    shape(&settings.base).is_some()
+    shape(&settings.models[&Seat::BASE]).is_some()
 }
 
 fn shape(model: &ModelSettings) -> Option<&'static Shape> {
@@ -25,12 +25,12 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
 /// Loads both models. A random draft has the argmax of a random base after a share `agreement` of all
 /// tokens.
 pub(super) fn load(settings: &Settings, agreement: f64, global: &GlobalArgs) -> Result<Models> {
-    match [&settings.base, &settings.draft].map(shape) {
-        [Some(base), Some(draft)] => Ok(Models {
-            base: Some(random(base, &settings.base, 1.0)?),
-            draft: Some(random(draft, &settings.draft, agreement)?),
-        }),
-        [None, None] => Ok(models::load(settings, &[Seat::BASE, Seat::DRAFT], 4, global.progress().as_mut())?),
+    let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| &settings.models[&seat]);
+    match (shape(base), shape(draft)) {
+        (Some(base_shape), Some(draft_shape)) => Ok(Models::default()
+            .with(Seat::BASE, random(base_shape, base, 1.0)?)
+            .with(Seat::DRAFT, random(draft_shape, draft, agreement)?)),
+        (None, None) => Ok(models::load(settings, &[Seat::BASE, Seat::DRAFT], 4, global.progress().as_mut())?),
         _ => bail!(
             "base and draft must both be random shapes or both be models, got one of each: they would never agree"
         ),
@@ -38,7 +38,7 @@ pub(super) fn load(settings: &Settings, agreement: f64, global: &GlobalArgs) -> 
 }
 
 fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dyn Engine>> {
-    let format = model.dtype.as_deref().map_or(Ok(Format::Q8_0), str::parse)?;
+    let format = model.dtype.unwrap_or(Format::Q8_0);
     let checkpoint = shape.model(format, Recipe { seed: SEED, agreement })?;
     let options = LoadOptions {
         threads: model.threads,
@@ -51,6 +51,6 @@ fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dy
 
 /// A prompt of `tokens` tokens, different for each index.
 pub(super) fn random_prompt(settings: &Settings, index: usize, tokens: usize) -> Prompt {
-    let vocab = shape(&settings.base).map_or(1, Shape::vocab);
+    let vocab = shape(&settings.models[&Seat::BASE]).map_or(1, Shape::vocab);
     Prompt::Tokens((0..tokens).map(|place| ((index * 1009 + place) * 7919 % vocab) as Token).collect())
 }

@@ -1,7 +1,8 @@
 //! The report of `wsd bench wsd`.
 
 use serde_json::{Value, json};
-use wsd::config::Settings;
+use wsd::config::{ModelSettings, Settings};
+use wsd_core::Seat;
 
 use super::system::{Answer, DIRECT, SYSTEMS, System, THREE_PASSES};
 use crate::cli::bench::table::{aligned, median, short};
@@ -85,9 +86,10 @@ impl Report {
                 "runs": runs.seconds(),
             })
         };
+        let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| &settings.models[&seat]);
+        let dtype = |model: &ModelSettings| model.dtype.map(|format| format.name().to_ascii_lowercase());
         json!({
-            "base": settings.base.name, "draft": settings.draft.name, "base_dtype": settings.base.dtype,
-            "draft_dtype": settings.draft.dtype, "prompts": direct.first().len(),
+            "base": base.name, "draft": draft.name, "base_dtype": dtype(base), "draft_dtype": dtype(draft), "prompts": direct.first().len(),
             "repeats": direct.rounds.len(), "systems": self.0.iter().map(system).collect::<Vec<_>>(),
         })
     }

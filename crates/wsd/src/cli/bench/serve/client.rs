@@ -29,7 +29,7 @@ pub(super) struct Connection(SendRequest<Full<Bytes>>);
 impl Server {
     pub(super) fn new(questions: &Questions, settings: &Settings) -> Self {
         let key = std::env::var("WSD_API_KEY").ok().or_else(|| settings.serve.keys.key.clone());
-        Self { questions: questions.clone(), model: settings.recipe.name, max_tokens: settings.max_tokens, key }
+        Self { questions: questions.clone(), model: settings.recipe.name, max_tokens: settings.max_tokens(), key }
     }
 
     /// Sends one request and reads the answer to its end.
