@@ -98,7 +98,7 @@ async fn main() {
         name: "instant".into(),
         max_len: 4096,
         vocab: codec.tokenizer().vocabulary().pieces.len(),
-        caps: Caps { score: true, logits: false },
+        caps: Caps { score: true, ..Caps::GENERATE },
         cost: Cost::default(),
         end_tokens: Vec::new(),
     };

@@ -16,7 +16,8 @@ use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
 use wsd_core::{
-    CallKind, Completion, Engine, Event, Generation, Job, Models, Prompt, Sampling, Seat, Step, Token, Trace, run,
+    CallKind, Completion, Engine, Event, Generation, Job, MAX_DRAFT_TOKENS, Models, Prompt, Sampling, Seat, Step,
+    THRESHOLD, Terms, Token, Trace, Values, run,
 };
 
 #[derive(Default)]
@@ -56,6 +57,13 @@ fn embedded() -> Models {
     MODELS.get_or_init(load).clone()
 }
 
+/// The draft of one pair with the base of another.
+fn mixed(draft: &Models, base: &Models) -> Models {
+    let [draft, base] =
+        [(draft, Seat::DRAFT), (base, Seat::BASE)].map(|(models, seat)| (seat, models.get(seat).unwrap().clone()));
+    Models::default().with(draft.0, draft.1).with(base.0, base.1)
+}
+
 fn load(settings: &Settings, roles: &[Seat]) -> Result<(Models, Vec<String>), String> {
     let mut notes = Notes::default();
     let loaded = tokio::task::block_in_place(|| models::load(settings, roles, 64, &mut notes));
@@ -65,8 +73,8 @@ fn load(settings: &Settings, roles: &[Seat]) -> Result<(Models, Vec<String>), St
 /// The embedded pair behind two fake servers.
 async fn pair(draft: Kind, base: Kind, remote: Value) -> (Models, StandIn, StandIn) {
     let engines = embedded();
-    let draft = StandIn::start(draft, engines.draft.unwrap()).await;
-    let base = StandIn::start(base, engines.base.unwrap()).await;
+    let draft = StandIn::start(draft, engines.get(Seat::DRAFT).unwrap().clone()).await;
+    let base = StandIn::start(base, engines.get(Seat::BASE).unwrap().clone()).await;
     let settings = settings(json!({"draft": draft.url(), "base": base.url()}), remote);
     let (models, _) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
     (models, draft, base)
@@ -74,12 +82,12 @@ async fn pair(draft: Kind, base: Kind, remote: Value) -> (Models, StandIn, Stand
 
 fn job(max_tokens: usize) -> Job {
     let prompt = Prompt::Chat(vec![wsd_core::Message::new(wsd_core::ChatRole::User, "What colour is a fox?")]);
-    Job { prompt, max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 }
+    Job { prompt, terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } }
 }
 
 async fn complete(models: &Models, strategy: &str, job: Job) -> Result<Completion, String> {
     let recipe = wsd_core::Recipe::find(strategy).unwrap();
-    let mut events = run(recipe.build(models, wsd_core::Options::default()).unwrap(), job);
+    let mut events = run(recipe.build(models, &Values::default()).unwrap(), job);
     let (mut trace, mut done) = (Trace::new(), false);
     while let Some(event) = events.next().await {
         let event = event.map_err(|error| error.to_string())?;
@@ -129,10 +137,7 @@ async fn every_pair_of_engines_writes_what_the_embedded_pair_writes() {
 async fn one_of_the_two_may_be_embedded() {
     let (engines, want) = (embedded(), complete(&embedded(), "wsd", job(40)).await.unwrap());
     let (remote, _draft, _base) = pair(Kind::LlamaServer, Kind::Vllm, json!({})).await;
-    for models in [
-        Models { draft: engines.draft.clone(), base: remote.base.clone() },
-        Models { draft: remote.draft.clone(), base: engines.base.clone() },
-    ] {
+    for models in [mixed(&engines, &remote), mixed(&remote, &engines)] {
         assert_eq!(ids(&complete(&models, "wsd", job(40)).await.unwrap()), ids(&want));
     }
     for strategy in ["base", "draft"] {
@@ -144,7 +149,7 @@ async fn one_of_the_two_may_be_embedded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_can_be_edited_and_a_question_repeated() {
     let (models, _draft, _base) = pair(Kind::Vllm, Kind::SgLang, json!({})).await;
-    let base = models.base.unwrap();
+    let base = models.get(Seat::BASE).unwrap().clone();
     let list = base.codec().tokenizer().encode("A fox is red and a duck lives on the river.").unwrap();
     let mut session = base.open(&list[..4]).await.unwrap();
     session.append(&list[4..]);
@@ -258,7 +263,7 @@ async fn every_fault_ends(kind: Kind) {
             if !expected {
                 surprises.push(format!("{fault:?} while {phase}: {ending:?}, but {:?}", got.map(|got| got.text)));
             }
-            let idle = [&models.draft, &models.base].map(|engine| engine.as_ref().unwrap().activity());
+            let idle = [Seat::DRAFT, Seat::BASE].map(|seat| models.get(seat).unwrap().activity());
             assert!(idle.iter().all(|activity| (activity.slots, activity.working) == (0, 0)), "{fault:?}: {idle:?}");
         }
     }
@@ -323,11 +328,11 @@ async fn another_replica_goes_on_with_the_same_ids() {
         let mut one = StandIn::start_at(
             "127.0.0.1:0".parse().unwrap(),
             Kind::Vllm,
-            engines.base.clone().unwrap(),
+            engines.get(Seat::BASE).unwrap().clone(),
             Duration::from_millis(5),
         )
         .await;
-        let two = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
+        let two = StandIn::start(Kind::Vllm, engines.get(Seat::BASE).unwrap().clone()).await;
         let settings = settings(json!({"base": format!("{}, {}", one.url(), two.url())}), json!({}));
         let (models, notes) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
         assert_eq!(notes.len(), 2, "one note per server: {notes:?}");
@@ -357,13 +362,16 @@ async fn dropping_a_stream_ends_the_work_on_the_servers() {
         let start = |engine: Arc<dyn Engine>| {
             StandIn::start_at("127.0.0.1:0".parse().unwrap(), kind, engine, Duration::from_millis(20))
         };
-        let (draft, base) = (start(engines.draft.clone().unwrap()).await, start(engines.base.clone().unwrap()).await);
+        let (draft, base) = (
+            start(engines.get(Seat::DRAFT).unwrap().clone()).await,
+            start(engines.get(Seat::BASE).unwrap().clone()).await,
+        );
         let settings = settings(json!({"draft": draft.url(), "base": base.url()}), json!({"teacher_forcing": true}));
         let (models, _) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
         for strategy in ["base", "wsd"] {
             let before = draft.aborted() + base.aborted();
             let recipe = wsd_core::Recipe::find(strategy).unwrap();
-            let mut events = run(recipe.build(&models, wsd_core::Options::default()).unwrap(), job(400));
+            let mut events = run(recipe.build(&models, &Values::default()).unwrap(), job(400));
             while !matches!(events.next().await.unwrap().unwrap(), Event::Prompt { .. }) {}
             let _ = tokio::time::timeout(Duration::from_millis(60), events.next()).await;
             drop(events);
@@ -374,7 +382,7 @@ async fn dropping_a_stream_ends_the_work_on_the_servers() {
             })
             .await;
             assert!(draft.aborted() + base.aborted() > before, "{kind:?}: the server noticed");
-            assert_eq!(models.base.as_ref().unwrap().activity().slots, 0);
+            assert_eq!(models.get(Seat::BASE).unwrap().clone().activity().slots, 0);
         }
     }
 }
@@ -384,9 +392,8 @@ async fn scoring_calls_are_few_and_the_trace_shows_them() {
     let (models, _draft, _base) = pair(Kind::Vllm, Kind::Vllm, json!({})).await;
     let recipe = wsd_core::Recipe::find("wsd").unwrap();
     // The rule never passes, so the draft writes as many tokens as it may.
-    let options =
-        wsd_core::Options { rule: wsd_core::Rule::parse(6, 1.0).unwrap(), max_draft_tokens: 41, ..Default::default() };
-    let mut events = run(recipe.build(&models, options).unwrap(), job(60));
+    let values = Values::default().with(&THRESHOLD, 1.0).unwrap().with(&MAX_DRAFT_TOKENS, 41usize).unwrap();
+    let mut events = run(recipe.build(&models, &values).unwrap(), job(60));
     let mut trace = Trace::new();
     while let Some(event) = events.next().await {
         trace.push(&event.unwrap());
@@ -400,8 +407,8 @@ async fn without_files_the_servers_tokenizer_is_asked() {
     let want = complete(&embedded(), "wsd", job(40)).await.unwrap();
     let engines = embedded();
     let (draft, base) = (
-        StandIn::start(Kind::LlamaServer, engines.draft.unwrap()).await,
-        StandIn::start(Kind::Vllm, engines.base.unwrap()).await,
+        StandIn::start(Kind::LlamaServer, engines.get(Seat::DRAFT).unwrap().clone()).await,
+        StandIn::start(Kind::Vllm, engines.get(Seat::BASE).unwrap().clone()).await,
     );
     let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pilot.jinja")});
     let (models, notes) =
@@ -414,7 +421,7 @@ async fn without_files_the_servers_tokenizer_is_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_servers_are_refused_at_the_start() {
-    let (base, draft) = (embedded().base.unwrap(), embedded().draft.unwrap());
+    let (base, draft) = (embedded().get(Seat::BASE).unwrap().clone(), embedded().get(Seat::DRAFT).unwrap().clone());
     let refused = async |kind, engine: &Arc<dyn Engine>, role: Seat, remote: Value| {
         let server = StandIn::start(kind, engine.clone()).await;
         let refused = load(&settings(json!({role.to_string(): server.url()}), remote), &[role]).err().unwrap();
@@ -454,13 +461,13 @@ async fn unusable_servers_are_refused_at_the_start() {
 async fn the_engine_behind_a_plain_address_is_detected() {
     let engines = embedded();
     for (kind, name) in [(Kind::Vllm, "vLLM"), (Kind::SgLang, "SGLang"), (ECHOES, "OpenAI-like service")] {
-        let server = StandIn::start(kind, engines.base.clone().unwrap()).await;
+        let server = StandIn::start(kind, engines.get(Seat::BASE).unwrap().clone()).await;
         let (_, notes) =
             load(&settings(json!({"base": format!("http://{}", server.address)}), json!({})), &[Seat::BASE]).unwrap();
         assert!(notes[0].contains(name) && notes[0].contains("builtin:base"), "{notes:?}");
     }
-    let gone = StandIn::start(Kind::Vllm, engines.base.clone().unwrap()).await;
-    let there = StandIn::start(Kind::Vllm, engines.base.unwrap()).await;
+    let gone = StandIn::start(Kind::Vllm, engines.get(Seat::BASE).unwrap().clone()).await;
+    let there = StandIn::start(Kind::Vllm, engines.get(Seat::BASE).unwrap().clone()).await;
     let list = format!("{},{}", gone.url(), there.url());
     drop(gone);
     let (_, notes) = load(&settings(json!({"base": list}), json!({})), &[Seat::BASE]).unwrap();

@@ -14,8 +14,8 @@ use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
 use wsd_core::{
-    CallKind, Completion, Generation, Job, Models, Options, Prompt, Recipe, Rule, Sampling, Seat, Step, Token, Trace,
-    run,
+    CallKind, Completion, Generation, Job, Models, Prompt, Recipe, Sampling, Seat, Step, THRESHOLD, Terms, Token,
+    Trace, Values, run,
 };
 
 /// Thresholds to try in turn: random models agree so rarely that half the prompts switch only at a
@@ -85,10 +85,11 @@ fn load(models: &Path, base: Option<&str>, draft: Option<&str>) -> Models {
 }
 
 async fn complete(models: &Models, prompt: &str, threshold: f64) -> Completion {
-    let options = Options { rule: Rule::parse(6, threshold).unwrap(), ..Options::default() };
+    let values = Values::default().with(&THRESHOLD, threshold).unwrap();
     let prompt = Prompt::Chat(vec![wsd_core::Message::new(wsd_core::ChatRole::User, prompt)]);
-    let job = Job { prompt, max_tokens: 100, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
-    let mut events = run(Recipe::find("wsd").unwrap().build(models, options).unwrap(), job);
+    let job =
+        Job { prompt, terms: Terms { max_tokens: 100, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    let mut events = run(Recipe::find("wsd").unwrap().build(models, &values).unwrap(), job);
     let mut trace = Trace::new();
     while let Some(event) = events.next().await {
         trace.push(&event.unwrap());
@@ -122,7 +123,9 @@ async fn same_answers(pair: &str, models: &Models, embedded: &Models) {
         let both = got.tokens.iter().zip(&want.tokens).filter_map(|(got, want)| got.logprob.zip(want.logprob));
         worst = both.map(|(got, want)| (got - want).abs()).fold(worst, f64::max);
         let scored = got.calls.iter().filter(|call| call.kind == CallKind::Score).count();
-        if models.base.as_ref().unwrap().card().cost.rescores_from_start && at(&got).is_some_and(|at| at <= 40) {
+        if models.get(Seat::BASE).unwrap().clone().card().cost.rescores_from_start
+            && at(&got).is_some_and(|at| at <= 40)
+        {
             assert!(scored <= 3, "{scored} scoring calls for a switch at {:?}", at(&got));
         }
         calls.push(scored);
@@ -146,7 +149,7 @@ async fn against_transformers(models: &Models, reference: &Value, name: &str, fr
     let ids: Vec<Token> = serde_json::from_value(reference[name]["ids"].clone()).unwrap();
     let want: Vec<Option<f64>> = serde_json::from_value(reference[name]["logprobs"].clone()).unwrap();
     let greedy: Vec<Token> = serde_json::from_value(reference[name]["greedy"].clone()).unwrap();
-    let base = models.base.as_ref().unwrap();
+    let base = models.get(Seat::BASE).unwrap().clone();
     let mut session = base.open(&ids).await.unwrap();
     let got = session.score(from).await.unwrap();
     let worst = got.iter().zip(&want[from..]).map(|(got, want)| (got - want.unwrap()).abs()).fold(0.0, f64::max);
@@ -189,7 +192,7 @@ async fn vllm_stops_when_the_stream_is_dropped() {
         let line = text.lines().find(|line| line.starts_with("vllm:num_requests_running")).unwrap();
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
-    let base = load(&folder, Some(&vllm), None).base.unwrap();
+    let base = load(&folder, Some(&vllm), None).get(Seat::BASE).unwrap().clone();
     let mut session = base.open(&[0, 5, 9]).await.unwrap();
     let generation =
         Generation { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };

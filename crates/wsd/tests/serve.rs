@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use support::{Server, ask, chat, events, long, settings};
 use wsd::serve::Keys;
-use wsd_core::Rule;
+use wsd_core::{THRESHOLD, WINDOW};
 
 fn error(body: &Value) -> (&str, &str) {
     (body["error"]["message"].as_str().unwrap(), body["error"]["param"].as_str().unwrap_or_default())
@@ -281,7 +281,7 @@ async fn a_server_for_this_machine_answers_to_its_own_names() {
 #[tokio::test]
 async fn the_models_tell_what_holds_where_a_request_says_nothing() {
     let mut settings = settings(json!({}));
-    settings.options.rule = Rule::parse(4, 0.7).unwrap();
+    settings.values = settings.values.with(&WINDOW, 4usize).unwrap().with(&THRESHOLD, 0.7).unwrap();
     let server = Server::new(settings, Keys::default());
     let (_, models) = server.send("GET", "/v1/models", &[], String::new()).await;
     let defaults = &models["data"][0]["wsd"]["defaults"];

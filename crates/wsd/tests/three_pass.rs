@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wsd_core::{
-    Completion, Engine, FinishReason, Job, Models, Options, Prompt, Recipe, Rule, Sampling, Seat, Token, Trace, run,
+    CHUNK_TOKENS, Completion, Engine, FinishReason, Job, Models, Prompt, Recipe, Rule, Seat, THRESHOLD, Terms, Token,
+    Trace, Values, run,
 };
 use wsd_nn::{Checkpoint, Format, LoadOptions, Local};
 
@@ -49,25 +50,24 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-async fn complete(models: &Models, job: Job, options: Options) -> Completion {
-    Trace::collect(run(Recipe::find("wsd").unwrap().build(models, options).unwrap(), job)).await.unwrap()
+async fn complete(models: &Models, job: Job, values: &Values) -> Completion {
+    Trace::collect(run(Recipe::find("wsd").unwrap().build(models, values).unwrap(), job)).await.unwrap()
 }
 
 fn agrees(golden: &str) {
     let Some(weights) = weights() else { return };
     let golden: ThreePasses = serde_json::from_str(golden).unwrap();
     let name = |path: &str| weights.join(Path::new(path).file_name().unwrap());
-    let models = Models { base: Some(load(&name(&golden.base), None)), draft: Some(load(&name(&golden.draft), None)) };
+    let models = Models::default()
+        .with(Seat::BASE, load(&name(&golden.base), None))
+        .with(Seat::DRAFT, load(&name(&golden.draft), None));
     for run in &golden.runs {
         for chunk_tokens in [1, 5, 8, 64] {
             let job = Job {
                 prompt: Prompt::Raw(run.prompt.clone()),
-                max_tokens: golden.max_tokens,
-                sampling: Sampling::default(),
-                stop: vec![],
-                top_logprobs: 0,
+                terms: Terms { max_tokens: golden.max_tokens, ..Terms::default() },
             };
-            let got = wait(complete(&models, job, Options { chunk_tokens: Some(chunk_tokens), ..Options::default() }));
+            let got = wait(complete(&models, job, &Values::default().with(&CHUNK_TOKENS, chunk_tokens).unwrap()));
             let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();
             let context = format!("{:?} by {chunk_tokens}", run.prompt);
             assert_eq!(got.handover.map(|handover| handover.at), run.switch_at, "{context}");

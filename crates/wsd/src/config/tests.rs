@@ -1,5 +1,8 @@
 use clap::CommandFactory as _;
 
+use wsd_core::{Kind, MAX_DRAFT_TOKENS, ON_DRAFT_END, RECIPES, Rule, SAMPLING, Seat, TERMS, Value};
+use wsd_nn::Format;
+
 use super::*;
 
 #[derive(clap::Parser)]
@@ -27,11 +30,13 @@ fn flags_stand_above_the_file_above_the_defaults() {
     )
     .unwrap();
     let settings = flags("--window 3 --stop x --stop y --raw=false").or(file).resolve().unwrap();
-    assert_eq!((settings.options.rule.window(), settings.options.rule.threshold()), (3, 0.5));
-    assert_eq!(settings.stop, ["x", "y"]);
-    assert_eq!((settings.sampling.temperature, settings.sampling.seed), (1.0, 42));
+    let rule = Rule::from_values(&settings.values);
+    assert_eq!((rule.window(), rule.threshold()), (3, 0.5));
+    let terms = settings.terms();
+    assert_eq!(terms.stop, ["x", "y"]);
+    assert_eq!((terms.sampling.temperature, terms.sampling.seed), (1.0, 42));
     assert!(!settings.prompt.raw);
-    assert_eq!((settings.options.max_draft_tokens, settings.recipe.name), (512, "wsd"));
+    assert_eq!((settings.values.get::<usize>(&MAX_DRAFT_TOKENS), settings.recipe.name), (512, "wsd"));
 }
 
 #[test]
@@ -49,6 +54,7 @@ fn the_whole_file_is_understood() {
         [models]
         base = "a"
         draft = "b"
+        model = ["judge=c"]
         base_template = "own"
         draft_template = "form.jinja"
         threads = 2
@@ -90,22 +96,24 @@ fn the_whole_file_is_understood() {
         raw = false
     "#;
     let settings = file(all).unwrap().resolve().unwrap();
-    assert_eq!((settings.base.name.as_str(), settings.draft.name.as_str()), ("a", "b"));
-    assert_eq!(settings.base.template, TemplateForm::Own);
-    assert_eq!(settings.base.prefix_cache_tokens, 100);
-    assert_eq!([&settings.base, &settings.draft].map(|model| model.dtype.as_deref()), [Some("bf16"), Some("q4_0")]);
-    assert_eq!(settings.draft.template, TemplateForm::File("form.jinja".into()));
-    assert_eq!((settings.options.on_draft_end, settings.max_tokens), (wsd_core::OnDraftEnd::Stop, 4));
-    assert_eq!((settings.sampling.seed, settings.recipe.name), (7, "base"));
+    let [base, draft, judge] = [Seat::BASE, Seat::DRAFT, Seat::JUDGE].map(|seat| &settings.models[&seat]);
+    assert_eq!([&base.name, &draft.name, &judge.name], ["a", "b", "c"]);
+    assert_eq!(base.template, TemplateForm::Own);
+    assert_eq!(base.prefix_cache_tokens, 100);
+    assert_eq!([base.dtype, draft.dtype], [Some(Format::BF16), Some(Format::Q4_0)]);
+    assert_eq!(draft.template, TemplateForm::File("form.jinja".into()));
+    assert_eq!((settings.values.get::<&str>(&ON_DRAFT_END), settings.max_tokens()), ("stop", 4));
+    assert_eq!((settings.terms().sampling.seed, settings.recipe.name), (7, "base"));
     let remote = &settings.remote;
-    assert_eq!(remote.of(wsd_core::Seat::BASE), &[Some("t".to_owned()), Some("K".to_owned())]);
+    let base = RemoteModel { tokenizer: Some("t".into()), key_env: Some("K".into()) };
+    assert_eq!(remote.model(Seat::BASE), base);
     assert_eq!((remote.teacher_forcing, remote.attempts, remote.limits.connect.as_millis()), (true, 9, 500));
 }
 
 #[test]
 fn several_servers_are_a_list() {
     let settings = file("[models]\nbase = [\"http://a/m\", \"http://b/m\"]").unwrap().resolve().unwrap();
-    assert_eq!(settings.base.name, "http://a/m,http://b/m");
+    assert_eq!(settings.models[&Seat::BASE].name, "http://a/m,http://b/m");
     assert!(file("[models]\nbase = 3").is_err());
 }
 
@@ -114,12 +122,12 @@ fn faults_name_file_line_and_key() {
     for (text, want) in [
         ("[decode]\n\nwindw = 6", "wsd.toml:3: unknown field `windw`, expected one of `strategy`, `window`"),
         ("[decoding]\nwindow = 6", "wsd.toml:1: unknown field `decoding`, expected one of `models`"),
-        ("[decode]\nwindow = \"6\"", "wsd.toml:2: invalid type: string \"6\", expected usize"),
+        ("[decode]\nwindow = \"6\"", "wsd.toml:2: `window` must be a whole number from 1 to 4096, got \"6\""),
         ("[decode", "wsd.toml:1: "),
-        ("[models]\nthreads = 100000", "wsd.toml: `threads` must be from 1 to 512, given: 100000"),
-        ("[decode]\nthreshold = 1.5", "wsd.toml: `threshold` must be from 0 to 1, given: 1.5"),
-        ("[decode]\nstrategy = \"magic\"", "wsd.toml: there is no strategy `magic`"),
-        ("[prompt]\nraw = true\nsystem = \"x\"", "wsd.toml: `system` must be left out with `raw`, given: both"),
+        ("[models]\nthreads = 100000", "wsd.toml:2: `threads` must be a whole number from 1 to 512, got 100000"),
+        ("[decode]\nthreshold = 1.5", "wsd.toml:2: `threshold` must be a number from 0 to 1, got 1.5"),
+        ("[decode]\nstrategy = \"magic\"", "wsd.toml:2: `strategy` must be `wsd` or `base` or `draft`"),
+        ("[prompt]\nraw = true\nsystem = \"x\"", "wsd.toml: `system` must be left out with `raw`, got both"),
     ] {
         let message = file(text).unwrap_err();
         assert!(message.starts_with(want), "{text}: {message}");
@@ -140,40 +148,92 @@ fn values_outside_their_limits_are_refused() {
         "--idle-timeout-seconds 0",
         "--total-timeout-seconds 1e9",
     ] {
-        assert!(flags(line).resolve().is_err(), "{line}");
+        let words = std::iter::once("wsd").chain(line.split_whitespace());
+        assert!(<Line as clap::Parser>::try_parse_from(words).is_err(), "{line}");
     }
 }
 
 #[test]
-fn the_help_states_the_true_defaults() {
-    let settings = Partial::default().resolve().unwrap();
-    let (options, sampling) = (settings.options, settings.sampling);
-    let help = Line::command().term_width(1000).render_help().to_string();
-    for (flag, value) in [
-        ("--base ", settings.base.name.clone()),
-        ("--draft ", settings.draft.name.clone()),
-        ("--strategy ", settings.recipe.name.into()),
-        ("--window ", options.rule.window().to_string()),
-        ("--threshold ", options.rule.threshold().to_string()),
-        ("--prefix-cache-tokens ", settings.base.prefix_cache_tokens.to_string()),
-        ("--max-draft-tokens ", options.max_draft_tokens.to_string()),
-        ("--on-draft-end ", "continue".into()),
-        ("--speculate ", options.speculate.to_string()),
-        ("--nudge-threshold ", options.nudge_threshold.to_string()),
-        ("--max-tokens ", settings.max_tokens.to_string()),
-        ("--temperature ", sampling.temperature.to_string()),
-        ("--top-k ", sampling.top_k.to_string()),
-        ("--top-p ", sampling.top_p.to_string()),
-        ("--min-p ", sampling.min_p.to_string()),
-        ("--repetition-penalty ", sampling.repetition_penalty.to_string()),
-        ("--seed ", sampling.seed.to_string()),
-        ("--attempts ", settings.remote.attempts.to_string()),
-        ("--connect-timeout-seconds ", settings.remote.limits.connect.as_secs().to_string()),
-        ("--first-byte-timeout-seconds ", settings.remote.limits.first_byte.as_secs().to_string()),
-        ("--idle-timeout-seconds ", settings.remote.limits.idle.as_secs().to_string()),
-        ("--total-timeout-seconds ", settings.remote.limits.total.as_secs().to_string()),
+fn values_that_depend_on_more_than_their_setting_are_refused() {
+    for (line, want) in [
+        ("--model boss=x", "`model` must be SEAT=MODEL with a seat of its own among middle, judge, guide, got boss=x"),
+        ("--model judge", "`model` must be SEAT=MODEL"),
+        ("--device gpu", "`device` must be auto, cpu, candle, cuda, cuda:N or metal, got gpu"),
+        ("--draft-dtype q9", "`draft_dtype` must be one of "),
     ] {
-        let line = help.lines().find(|line| line.contains(flag)).unwrap();
-        assert!(line.contains(&format!("[default: {value}]")), "{line}");
+        let message = flags(line).resolve().err().unwrap().to_string();
+        assert!(message.starts_with(want), "{line}: {message}");
+    }
+}
+
+/// A value of a setting that is not its default, as text.
+fn sample(setting: &Setting) -> String {
+    match setting.kind {
+        Kind::Integer { min, .. } => (min + 1).to_string(),
+        Kind::Number { max, .. } => (max / 2.0).to_string(),
+        Kind::Seed => "7".into(),
+        Kind::Flag => (setting.default == Some(Value::Flag(false))).to_string(),
+        Kind::Choice(words) => words[1].0.into(),
+        Kind::Text | Kind::Texts => "x".into(),
+    }
+}
+
+#[test]
+fn every_setting_is_an_option_and_a_key_with_one_meaning() {
+    #[derive(clap::Parser)]
+    struct Server {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+    for section in SECTIONS {
+        for setting in section.settings() {
+            let text = sample(setting);
+            let option = format!("--{}={text}", setting.name.replace('_', "-"));
+            let words = ["wsd", &option];
+            let given = if section.is_server_only {
+                <Server as clap::Parser>::try_parse_from(words).unwrap().serve.0
+            } else {
+                <Line as clap::Parser>::try_parse_from(words).unwrap().partial
+            };
+            let json = serde_json::to_string(&setting.parse(&text).unwrap()).unwrap();
+            let file: Partial = toml::from_str(&format!("[{}]\n{} = {json}", section.name, setting.name)).unwrap();
+            assert!(given.is_set(setting), "{}", setting.name);
+            assert_eq!(given, file, "{}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn names_are_unique_and_the_help_tells_meaning_and_default() {
+    let help = Line::command().term_width(1000).render_help().to_string();
+    let mut names = Vec::new();
+    for section in SECTIONS {
+        for setting in section.settings() {
+            names.push(setting.name);
+            if section.is_server_only {
+                continue;
+            }
+            let option = format!("--{} ", setting.name.replace('_', "-"));
+            let line = help.lines().find(|line| line.replace("[=", " [=").contains(&option)).unwrap();
+            assert!(line.contains(setting.about), "{line}");
+            if let Some(value) = setting.default.as_ref().filter(|_| setting.default_about.is_none()) {
+                assert!(line.contains(&format!("[default: {value}]")), "{line}");
+            }
+        }
+    }
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+#[test]
+fn the_record_has_every_setting_that_the_text_depends_on() {
+    for recipe in RECIPES {
+        let settings = flags(&format!("--strategy {}", recipe.name)).resolve().unwrap();
+        let record = settings.record();
+        for setting in recipe.settings.iter().chain(TERMS).chain(SAMPLING) {
+            assert_eq!(record.contains_key(setting.name), setting.affects_text, "{} of {}", setting.name, recipe.name);
+        }
     }
 }

@@ -137,7 +137,7 @@ impl Probe<'_> {
             name: model.rsplit(['/', '\\']).next().unwrap_or(&model).to_owned(),
             max_len: max_len.unwrap_or(UNKNOWN_MAX_LEN),
             vocab,
-            caps: Caps { score: scoring.is_some(), logits: false, choices: false },
+            caps: Caps { score: scoring.is_some(), ..Caps::GENERATE },
             cost: Cost {
                 is_remote: true,
                 rescores_from_start: dialect.facts().rescores_from_start && scoring == Some(Scoring::Prompt),

@@ -34,8 +34,7 @@ impl Progress for Silent {
 
 /// The default settings with the given `[serve]` section.
 pub(crate) fn settings(serve: Value) -> Settings {
-    let serve = serde_json::from_value(serve).unwrap();
-    Partial { serve, ..Partial::default() }.resolve().unwrap()
+    serde_json::from_value::<Partial>(json!({"serve": serve})).unwrap().resolve().unwrap()
 }
 
 /// The built-in pair of models, loaded once.
@@ -55,7 +54,7 @@ fn scripted(pause: Duration) -> Models {
         };
         Arc::new(Scripted::new(name, pieces.clone(), rows).with_context(1 << 20))
     };
-    Models { base: Some(model("base")), draft: Some(model("draft")) }
+    Models::default().with(Seat::BASE, model("base")).with(Seat::DRAFT, model("draft"))
 }
 
 pub(crate) struct Server {
@@ -89,7 +88,7 @@ impl Server {
     /// A server whose base does not answer, because its one session is taken.
     pub(crate) fn silent(serve: Value) -> Self {
         let models = models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 1, &mut Silent).unwrap();
-        let base = models.base.clone().unwrap();
+        let base = models.get(Seat::BASE).unwrap().clone();
         let held = futures::executor::block_on(base.open(&[5])).unwrap();
         std::mem::forget(held);
         Self::of(models, settings(serve), Keys::default())
