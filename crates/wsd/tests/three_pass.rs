@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wsd_core::{
-    CHUNK_TOKENS, Completion, Engine, FinishReason, Job, Models, Prompt, Recipe, Rule, Seat, THRESHOLD, Terms, Token,
-    Trace, Values, run,
+    CHUNK_TOKENS, Completion, Engine, FinishReason, Job, Models, Prompt, Recipe, Rule, Seat, Terms, Token, Trace,
+    Values, run,
 };
 use wsd_nn::{Checkpoint, Format, LoadOptions, Local};
 

@@ -92,9 +92,9 @@ mod tests {
             Event::Token(TokenRecord { id: 1, text: "a".into(), logprob: None, by, confidence: None, top: vec![] })
         };
         for event in [
-            token(Seat::DRAFT),
+            token(Seat::DRAFT.into()),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),
-            token(Seat::BASE),
+            token(Seat::BASE.into()),
             Event::Call(Call { to: Seat::BASE, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
         ] {
             trace.push(&event);

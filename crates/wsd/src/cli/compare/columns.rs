@@ -118,6 +118,7 @@ fn joined(line: &[(char, Style)]) -> Vec<Span> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::output::BASE;
     use super::super::tests::compared;
     use super::*;
 
