@@ -1,10 +1,11 @@
-//! Architectures as data: one transformer skeleton, and per architecture a function from its configuration to a
-//! [`Blueprint`]. To add one: one file under `arch/`, one line in [`ARCHS`].
+//! Architectures as data: one transformer skeleton, and for each architecture a function from its
+//! configuration to a [`Blueprint`]. A new architecture is a file under `arch/` and a row of [`ARCHS`].
 
 mod blueprint;
 mod gemma2;
 mod gemma3;
 mod keys;
+mod layer;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -17,6 +18,7 @@ mod tensors;
 use serde_json::{Map, Value};
 
 pub use blueprint::{Blueprint, LayerPlan, Norms, QkNorm};
+pub use layer::{LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
 pub use tensors::tensors;
 
@@ -27,31 +29,44 @@ use keys::Keys;
 /// One supported architecture.
 #[derive(Debug)]
 pub struct Arch {
-    /// The entry of `architectures` and the `model_type` it answers to.
-    pub names: [&'static str; 2],
-    plan: fn(&Keys<'_>) -> Result<Blueprint>,
+    /// The name of its class, an entry of `architectures` in `config.json`.
+    pub class: &'static str,
+    /// Its `model_type` in `config.json`.
+    pub model_type: &'static str,
+    parse: fn(&Keys<'_>) -> Result<Blueprint>,
 }
 
 /// Every architecture the engine can run.
 pub const ARCHS: &[Arch] = &[
-    Arch { names: ["LlamaForCausalLM", "llama"], plan: llama::plan },
-    Arch { names: ["MistralForCausalLM", "mistral"], plan: mistral::plan },
-    Arch { names: ["Qwen2ForCausalLM", "qwen2"], plan: qwen2::plan },
-    Arch { names: ["Qwen3ForCausalLM", "qwen3"], plan: qwen3::plan },
-    Arch { names: ["Gemma2ForCausalLM", "gemma2"], plan: gemma2::plan },
-    Arch { names: ["Gemma3ForCausalLM", "gemma3_text"], plan: gemma3::plan },
-    Arch { names: ["Phi3ForCausalLM", "phi3"], plan: phi3::plan },
-    Arch { names: ["Olmo2ForCausalLM", "olmo2"], plan: olmo2::plan },
+    Arch { class: "LlamaForCausalLM", model_type: "llama", parse: llama::parse },
+    Arch { class: "MistralForCausalLM", model_type: "mistral", parse: mistral::parse },
+    Arch { class: "Qwen2ForCausalLM", model_type: "qwen2", parse: qwen2::parse },
+    Arch { class: "Qwen3ForCausalLM", model_type: "qwen3", parse: qwen3::parse },
+    Arch { class: "Gemma2ForCausalLM", model_type: "gemma2", parse: gemma2::parse },
+    Arch { class: "Gemma3ForCausalLM", model_type: "gemma3_text", parse: gemma3::parse },
+    Arch { class: "Phi3ForCausalLM", model_type: "phi3", parse: phi3::parse },
+    Arch { class: "Olmo2ForCausalLM", model_type: "olmo2", parse: olmo2::parse },
 ];
 
-/// The blueprint of a checkpoint from its configuration: the keys of a Hugging Face `config.json`, as published
+/// Reads the blueprint of a model from the keys of a Hugging Face `config.json`, as published
 /// checkpoints spell them or as transformers 5 does.
 ///
 /// # Errors
-/// [`Error::UnknownArchitecture`], or [`Error::Config`] naming the key and value that cannot be run.
+/// [`Error::UnknownArchitecture`], or [`Error::Config`] for a value that is missing or not supported.
+///
+/// # Examples
+/// ```
+/// let config = serde_json::json!({
+///     "model_type": "llama", "hidden_size": 64, "intermediate_size": 160, "vocab_size": 512,
+///     "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256,
+/// });
+/// let blueprint = wsd_nn::arch::blueprint(config.as_object().expect("an object"))?;
+/// assert_eq!((blueprint.layers.len(), blueprint.head_dim), (2, 16));
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 pub fn blueprint(config: &Map<String, Value>) -> Result<Blueprint> {
     let keys = Keys::new(config);
-    let blueprint = (find(config)?.plan)(&keys)?;
+    let blueprint = (find(config)?.parse)(&keys)?;
     Ok(if keys.flag_or("wsd_norm_offset_folded", false)? {
         Blueprint { norms: Norms { offset: 0.0, ..blueprint.norms }, ..blueprint }
     } else {
@@ -59,18 +74,19 @@ pub fn blueprint(config: &Map<String, Value>) -> Result<Blueprint> {
     })
 }
 
-/// The `model_type` of a configuration, also where only `architectures` says it.
+/// Returns the `model_type` of a configuration, which may name only its class.
 pub(crate) fn model_type(config: &Map<String, Value>) -> Result<&'static str> {
-    Ok(find(config)?.names[1])
+    Ok(find(config)?.model_type)
 }
 
-/// By `architectures`; by `model_type` where that names none we know, as in a text model taken out of a larger one.
+/// Finds an architecture by `architectures`, or else by `model_type`: the text part of a larger model
+/// lists the class of the whole.
 fn find(config: &Map<String, Value>) -> Result<&'static Arch> {
     let listed = config.get("architectures").and_then(Value::as_array).into_iter().flatten();
     let names: Vec<&str> = listed.chain(config.get("model_type")).filter_map(Value::as_str).collect();
-    let known = |name: &&str| ARCHS.iter().find(|arch| arch.names.contains(name));
+    let known = |name: &&str| ARCHS.iter().find(|arch| [arch.class, arch.model_type].contains(name));
     names.iter().find_map(known).ok_or_else(|| {
-        let known: Vec<_> = ARCHS.iter().map(|arch| arch.names[0]).collect();
+        let known: Vec<_> = ARCHS.iter().map(|arch| arch.class).collect();
         Error::UnknownArchitecture { found: names.join(", "), known: known.join(", ") }
     })
 }
@@ -94,17 +110,17 @@ mod tests {
         config.clone()
     }
 
-    fn plan(changes: &Value) -> Result<Blueprint> {
+    fn parse(changes: &Value) -> Result<Blueprint> {
         blueprint(&config(changes))
     }
 
     #[test]
-    fn every_architecture_has_distinct_names_and_a_plan() {
+    fn every_architecture_has_distinct_names_and_a_blueprint() {
         let mut seen = std::collections::HashSet::new();
         for arch in ARCHS {
-            assert!(arch.names.iter().all(|name| seen.insert(*name)));
-            let by_class = plan(&json!({"architectures": [arch.names[0]]})).unwrap();
-            let by_type = plan(&json!({"architectures": null, "model_type": arch.names[1]})).unwrap();
+            assert!(seen.insert(arch.class) && seen.insert(arch.model_type));
+            let by_class = parse(&json!({"architectures": [arch.class]})).unwrap();
+            let by_type = parse(&json!({"architectures": null, "model_type": arch.model_type})).unwrap();
             assert_eq!(by_class, by_type);
             assert!(tensors(&by_class).len() >= 2 + 3 * 6);
         }
@@ -112,14 +128,14 @@ mod tests {
 
     #[test]
     fn unknown_architecture_lists_the_known_ones() {
-        let error = plan(&json!({"architectures": ["MambaForCausalLM"]})).unwrap_err().to_string();
+        let error = parse(&json!({"architectures": ["MambaForCausalLM"]})).unwrap_err().to_string();
         assert!(error.contains("MambaForCausalLM") && error.contains("Olmo2ForCausalLM"), "{error}");
         let text = json!({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3_text"});
-        assert_eq!(plan(&text).unwrap().qk_norm, QkNorm::PerHead);
+        assert_eq!(parse(&text).unwrap().qk_norm, QkNorm::PerHead);
     }
 
     #[test]
-    fn nonsense_is_refused_with_key_and_value() {
+    fn wrong_values_are_refused_by_key_and_value() {
         for (key, value) in [
             ("hidden_size", json!(0)),
             ("hidden_size", json!(-5)),
@@ -141,24 +157,24 @@ mod tests {
             ("rope_scaling", json!(7)),
             ("rope_parameters", json!({"rope_type": "proportional"})),
         ] {
-            let error = plan(&json!({key: value})).unwrap_err().to_string();
+            let error = parse(&json!({key: value})).unwrap_err().to_string();
             assert!(error.contains(key), "{key} = {value}: {error}");
         }
     }
 
     #[test]
-    fn both_spellings_of_rope_are_one() {
+    fn both_spellings_of_rope_are_equal() {
         let scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 32});
         let mut parameters = scaling.clone();
         parameters["rope_theta"] = json!(5000.0);
-        let old = plan(&json!({"rope_theta": 5000.0, "rope_scaling": scaling})).unwrap();
-        assert_eq!(old, plan(&json!({"rope_parameters": parameters})).unwrap());
+        let old = parse(&json!({"rope_theta": 5000.0, "rope_scaling": scaling})).unwrap();
+        assert_eq!(old, parse(&json!({"rope_parameters": parameters})).unwrap());
         assert_eq!(old.ropes[0].theta, 5000.0);
     }
 
     #[test]
-    fn gemma3_has_a_rope_per_kind_of_layer() {
+    fn gemma3_has_one_rope_per_kind_of_layer() {
         let old = json!({"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 12, "rope_theta": 1e6,
             "rope_local_base_freq": 1e4, "sliding_window": 16, "sliding_window_pattern": 6,
             "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
@@ -167,28 +183,28 @@ mod tests {
             "layer_types": kinds, "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}});
-        let plan_old = plan(&old).unwrap();
-        assert_eq!(plan_old, plan(&new).unwrap());
-        assert_eq!(plan_old.layers[5], LayerPlan { window: None, rope: 0 });
-        assert_eq!(plan_old.layers[6], LayerPlan { window: Some(16), rope: 1 });
+        let old_blueprint = parse(&old).unwrap();
+        assert_eq!(old_blueprint, parse(&new).unwrap());
+        assert_eq!(old_blueprint.layers[5], LayerPlan { window: None, rope: 0 });
+        assert_eq!(old_blueprint.layers[6], LayerPlan { window: Some(16), rope: 1 });
     }
 
     #[test]
-    fn gemma3_text_parts_may_leave_sizes_out() {
+    fn gemma3_text_parts_may_omit_sizes() {
         let config = json!({"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
             "num_hidden_layers": 34, "sliding_window": 1024, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}});
-        let plan = blueprint(config.as_object().unwrap()).unwrap();
-        assert_eq!((plan.heads, plan.kv_heads, plan.head_dim, plan.vocab), (8, 4, 256, 262_208));
+        let blueprint = blueprint(config.as_object().unwrap()).unwrap();
+        assert_eq!((blueprint.heads, blueprint.kv_heads, blueprint.head_dim, blueprint.vocab), (8, 4, 256, 262_208));
     }
 
     #[test]
-    fn long_rope_changes_over_behind_the_original_length() {
+    fn long_rope_changes_beyond_the_original_length() {
         let scaling = json!({"type": "longrope", "short_factor": vec![1.0; 8], "long_factor": vec![2.0; 8]});
-        let plan = plan(&json!({"architectures": ["Phi3ForCausalLM"], "rope_scaling": scaling,
+        let blueprint = parse(&json!({"architectures": ["Phi3ForCausalLM"], "rope_scaling": scaling,
             "original_max_position_embeddings": 64}));
-        let plan = plan.unwrap();
-        assert!(!plan.is_long(64) && plan.is_long(65));
-        let rope = &plan.ropes[0];
+        let blueprint = blueprint.unwrap();
+        assert!(!blueprint.is_long(64) && blueprint.is_long(65));
+        let rope = &blueprint.ropes[0];
         assert_eq!((rope.frequencies(false)[0], rope.frequencies(true)[0]), (1.0, 0.5));
         let expected = (1.0 + 4f64.ln() / 64f64.ln()).sqrt();
         assert!((f64::from(rope.attention_factor()) - expected).abs() < 1e-6);
@@ -196,7 +212,7 @@ mod tests {
 
     #[test]
     fn mistral_window_may_be_null() {
-        let windows = |value| plan(&json!({"architectures": ["MistralForCausalLM"], "sliding_window": value}));
+        let windows = |value| parse(&json!({"architectures": ["MistralForCausalLM"], "sliding_window": value}));
         assert!(windows(Value::Null).unwrap().layers.iter().all(|layer| layer.window.is_none()));
         assert!(windows(json!(8)).unwrap().layers.iter().all(|layer| layer.window == Some(8)));
         assert!(windows(json!(0)).unwrap().layers.iter().all(|layer| layer.window.is_none()));

@@ -18,13 +18,13 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
-use self::{bytes::Bytes, folder::Folder};
-pub use self::{
-    special::SpecialTokens,
-    text::TemplateChoice,
-    weights::{Tensor, Weights},
-};
-use crate::{Error, Format, Result};
+pub use special::SpecialTokens;
+pub use text::TemplateChoice;
+pub use weights::{Tensor, Weights};
+
+use crate::error::{Error, Result};
+use crate::format::Format;
+use bytes::Bytes;
 
 /// Everything a checkpoint says about a model.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Checkpoint {
     /// key, tensor or part of it.
     pub fn open(path: &Path) -> Result<Self> {
         if fs_err::metadata(path)?.is_dir() {
-            return folder::open(Folder::Disk(path));
+            return folder::open(path);
         }
         folder::refuse_pickle(path)?;
         let bytes = Bytes::map(path)?;
@@ -82,10 +82,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn open_text(path: &Path) -> Result<Self> {
-        match fs_err::metadata(path)?.is_dir() {
-            true => folder::open_text(Folder::Disk(path)),
-            false => Self::open(path),
-        }
+        if fs_err::metadata(path)?.is_dir() { folder::open_text(path) } else { Self::open(path) }
     }
 
     /// Opens a folder embedded in the program, as pairs of a file name and the bytes from `include_bytes!`.
@@ -93,7 +90,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_bytes(name: &str, files: &[(&str, &'static [u8])]) -> Result<Self> {
-        folder::open(Folder::Embedded { name, files })
+        folder::open_embedded(name, files)
     }
 
     /// A checkpoint of a config, tensors and a tokenizer, and nothing else.
@@ -116,7 +113,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`], of the tokenizer's files.
     pub fn untrained(config: Map<String, Value>, folder: &Path) -> Result<Self> {
-        folder::untrained(Folder::Disk(folder), config)
+        folder::untrained(folder, config)
     }
 
     /// The same checkpoint with its matrices written in another format, in memory of their own. Vectors stay, and so do

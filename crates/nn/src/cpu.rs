@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
 use crate::format::Format;
 use crate::kernels::{self, Crew, Simd};
-use layer::Layer;
+use layer::{LayerWeights, layer_weights};
 use linear::{Activations, Linear, Stored};
 use step::{Scratch, Step};
 
@@ -47,7 +47,7 @@ struct Weights {
     /// Of all tensors.
     bytes: usize,
     embedding: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<LayerWeights>,
     final_norm: Vec<f32>,
     head: Linear,
 }
@@ -87,10 +87,11 @@ impl Cpu {
         let blueprint = arch::blueprint(&checkpoint.config)?;
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
-        let mut tensors: HashMap<String, Tensor> =
-            required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let mut take =
-            |name: &str| tensors.remove(name).expect("invariant: `require` returned all that were asked for");
+        let tensors: HashMap<&str, &Tensor> = required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let take = |name: &str| {
+            let tensor = tensors.get(name).copied().cloned();
+            tensor.expect("invariant: `require` returned all that were asked for")
+        };
         let make = |Stored { weight, bias }| {
             let weight = match dtype.filter(|format| weight.fits(*format)) {
                 Some(format) => weight.in_format(format)?,
@@ -103,7 +104,7 @@ impl Cpu {
         let head = make(Stored { weight: head, bias: None })?;
         let final_norm = layer::norm_weight(&take("model.norm.weight"), &blueprint);
         let layers = (0..blueprint.layers.len())
-            .map(|index| Layer::new(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
+            .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
         let weights = Weights { simd, bytes, embedding, layers, final_norm, head };
         let (slots, scratches) = (HashMap::new(), Vec::new());

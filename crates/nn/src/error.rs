@@ -88,14 +88,14 @@ pub enum Error {
         known: String,
     },
     /// A value in a configuration that no model can be made of, or one that is not implemented.
-    #[error("config: `{key}` is {value}: {problem}")]
+    #[error("config: `{key}` must be {limit}, got {value}")]
     Config {
         /// The key, with the section it is in.
         key: String,
         /// Its value as JSON.
         value: String,
-        /// What was needed instead.
-        problem: String,
+        /// The values that are supported.
+        limit: String,
     },
     /// A span that cannot be run.
     #[error("slot {slot}: {problem}")]

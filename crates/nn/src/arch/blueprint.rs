@@ -1,11 +1,11 @@
-//! What a decoder of the common skeleton is, as plain data.
+//! A decoder of the common skeleton as plain data.
 
 use super::keys::Keys;
 use super::rope::RopePlan;
 use crate::activation::Activation;
 use crate::error::Result;
 
-/// Sizes beyond these are a damaged or hostile file: no model comes near them, and products of them cannot overflow.
+// Larger sizes mean a damaged or hostile file: no model comes near them, and their products cannot overflow.
 const MOST_LAYERS: usize = 4096;
 const MOST_HEADS: usize = 4096;
 const MOST_WIDTH: usize = 1 << 20;
@@ -13,29 +13,31 @@ const MOST_TOKENS: usize = 1 << 24;
 const MOST_POSITIONS: usize = 1 << 28;
 
 /// A decoder-only transformer with rotary positions, RMS norms and a gated feed-forward part.
+///
+/// [`crate::arch::blueprint`] reads one from a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blueprint {
-    /// Width of the residual stream.
+    /// The width of the residual stream.
     pub hidden: usize,
-    /// Query heads.
+    /// The number of query heads.
     pub heads: usize,
-    /// Key and value heads; divides `heads`.
+    /// The number of key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Width of one head.
+    /// The width of one head; even.
     pub head_dim: usize,
-    /// Inner width of the feed-forward part.
+    /// The inner width of the feed-forward part.
     pub ffn: usize,
-    /// Rows of the embedding: token ids lie below it.
+    /// The number of rows of the embedding; token ids are below it.
     pub vocab: usize,
-    /// Positions the model was made for.
+    /// The longest sequence the model supports, in tokens.
     pub max_len: usize,
     /// The layers, first to last.
     pub layers: Vec<LayerPlan>,
     /// The rotary embeddings that layers refer to.
     pub ropes: Vec<RopePlan>,
-    /// Which norms a layer has.
+    /// The RMS norms of a layer.
     pub norms: Norms,
-    /// Norms of queries and keys.
+    /// The RMS norms of queries and keys.
     pub qk_norm: QkNorm,
     /// The query, key and value projections have biases.
     pub qkv_bias: bool,
@@ -43,61 +45,62 @@ pub struct Blueprint {
     pub output_bias: bool,
     /// The feed-forward projections have biases.
     pub mlp_bias: bool,
-    /// The file holds `qkv_proj` and `gate_up_proj`, rows stacked in that order.
+    /// The file holds fused matrices `qkv_proj` and `gate_up_proj`, rows stacked in that order.
     pub fused: bool,
-    /// Nonlinearity of the gate.
+    /// The nonlinearity of the gate.
     pub activation: Activation,
-    /// Factor on the query-key product.
+    /// The factor on the query-key product.
     pub attention_scale: f32,
-    /// `cap * tanh(score / cap)` on attention scores.
+    /// The cap `c` of `c * tanh(score / c)` on attention scores.
     pub attention_softcap: Option<f32>,
-    /// `cap * tanh(logit / cap)` on logits.
+    /// The cap `c` of `c * tanh(logit / c)` on logits.
     pub final_softcap: Option<f32>,
-    /// Factor on token embeddings.
+    /// The factor on token embeddings.
     pub embedding_scale: f32,
     /// The output projection is the embedding.
     pub tied: bool,
 }
 
-/// One layer.
+/// The properties in which layers of one model differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerPlan {
-    /// A token sees itself and the `window - 1` positions before it; `None` for all.
+    /// The sliding window: a token attends to itself and to the `window - 1` positions before it. `None`
+    /// means all positions.
     pub window: Option<usize>,
-    /// Index into [`Blueprint::ropes`].
+    /// The index of its rotary embedding in [`Blueprint::ropes`].
     pub rope: usize,
 }
 
-/// RMS norms of a layer, by the name the file gives them; `None` where the architecture has none at that place.
+/// The RMS norms of a layer, by their names in the file; `None` if the architecture has no norm there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norms {
-    /// Added to the mean square.
+    /// The epsilon added to the mean square.
     pub eps: f32,
-    /// Added to every norm weight as stored: 1 for Gemma.
+    /// The offset added to every stored norm weight: 1 for Gemma.
     pub offset: f32,
-    /// On the input of attention.
+    /// The norm on the input of attention.
     pub pre_attention: Option<&'static str>,
-    /// On the output of attention, before the residual sum.
+    /// The norm on the output of attention, before the residual sum.
     pub post_attention: Option<&'static str>,
-    /// On the input of the feed-forward part.
+    /// The norm on the input of the feed-forward part.
     pub pre_mlp: Option<&'static str>,
-    /// On the output of the feed-forward part, before the residual sum.
+    /// The norm on the output of the feed-forward part, before the residual sum.
     pub post_mlp: Option<&'static str>,
 }
 
-/// RMS norm of queries and keys, before rotation.
+/// The RMS norm of queries and keys, before rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
-    /// None.
+    /// No norm.
     None,
-    /// Each head by itself, one weight of `head_dim` for all.
+    /// Each head separately, with one weight of `head_dim` values for all heads.
     PerHead,
-    /// The whole projection at once.
+    /// The whole projection at once, with a weight of its full width.
     Full,
 }
 
 impl Blueprint {
-    /// Llama's plan, from which the others differ.
+    /// Reads the blueprint of Llama, which the other architectures change.
     pub(super) fn skeleton(keys: &Keys<'_>) -> Result<Self> {
         let hidden = keys.count("hidden_size", MOST_WIDTH)?;
         let heads = keys.count("num_attention_heads", MOST_HEADS)?;
@@ -135,30 +138,30 @@ impl Blueprint {
         })
     }
 
-    /// Give a window to the layers that `layer_types` calls `sliding_attention`, or, where the file has no such
-    /// list, to those of which `otherwise` says so by index.
+    /// Gives a window to the layers that `layer_types` names `sliding_attention`. Without that key,
+    /// `is_sliding` decides by the index of a layer.
     pub(super) fn set_windows(
         &mut self,
         keys: &Keys<'_>,
         window: Option<usize>,
-        otherwise: impl Fn(usize) -> bool,
+        is_sliding: impl Fn(usize) -> bool,
     ) -> Result<()> {
         let kinds = match keys.get("layer_types").map(|value| (value, value.as_array())) {
             None => None,
             Some((_, Some(kinds))) if kinds.len() == self.layers.len() => Some(kinds),
             Some((_, list)) => {
                 let found = list.map_or(0, Vec::len);
-                let problem = format!("one entry for each of {} layers is needed, {found} found", self.layers.len());
-                return Err(keys.fault("layer_types", &problem));
+                let limit = format!("a list of {} entries (one per layer), not {found}", self.layers.len());
+                return Err(keys.fault("layer_types", &limit));
             }
         };
         for (index, layer) in self.layers.iter_mut().enumerate() {
             let sliding = match kinds.map(|kinds| kinds[index].as_str()) {
-                None => otherwise(index),
+                None => is_sliding(index),
                 Some(Some("sliding_attention")) => true,
                 Some(Some("full_attention")) => false,
                 Some(_) => {
-                    return Err(keys.fault("layer_types", "only `full_attention` and `sliding_attention` are known"));
+                    return Err(keys.fault("layer_types", "a list of `full_attention` and `sliding_attention`"));
                 }
             };
             layer.window = window.filter(|_| sliding);
@@ -166,38 +169,39 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Whether a sequence of `len` tokens is a long one, in which every token is rotated by other frequencies
-    /// (LongRoPE). As in the reference implementation, the whole sequence changes over when its length passes the
-    /// border, the positions before it too: a hidden state then depends on the side its sequence is on.
+    /// Returns true if a sequence of `len` tokens is beyond the original length of LongRoPE, so that every
+    /// token is rotated by the frequencies of long sequences. As in the reference implementation, the
+    /// whole sequence changes when its length passes that border, earlier positions included: a hidden
+    /// state depends on the side of the border its sequence is on.
     #[must_use]
     pub fn is_long(&self, len: usize) -> bool {
         self.ropes.iter().any(|rope| rope.is_long(len))
     }
 
-    /// Width of all query heads.
+    /// Returns the width of all query heads together.
     #[must_use]
     pub fn query_width(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Width of all key heads, and of all value heads.
+    /// Returns the width of all key heads together, which is that of all value heads.
     #[must_use]
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
     }
 }
 
-/// The nonlinearity that `key` names.
+/// Reads the nonlinearity that `key` names.
 pub(super) fn activation(keys: &Keys<'_>, key: &str, default: &str) -> Result<Activation> {
     match keys.text_or(key, default)? {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Activation::GeluTanh),
         "gelu" => Ok(Activation::Gelu),
-        _ => Err(keys.fault(key, "one of `silu`, `gelu`, `gelu_pytorch_tanh` is needed")),
+        _ => Err(keys.fault(key, "one of `silu`, `gelu`, `gelu_pytorch_tanh`")),
     }
 }
 
-/// The `sliding_window` key: absent means `default`; null means none, and so does the 0 that GGUF files have for it.
+/// Reads `sliding_window`. An absent key means `default`; null means no window, and so does the 0 of GGUF files.
 pub(super) fn window(keys: &Keys<'_>, default: usize) -> Result<Option<usize>> {
     match keys.raw("sliding_window") {
         None => Ok(Some(default)),
@@ -209,10 +213,10 @@ pub(super) fn window(keys: &Keys<'_>, default: usize) -> Result<Option<usize>> {
 fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
     let head_dim = keys.count_or("head_dim", MOST_HEADS, hidden / heads)?;
     if !keys.has("head_dim") && !hidden.is_multiple_of(heads) {
-        return Err(keys.fault("num_attention_heads", &format!("it must divide `hidden_size` = {hidden}")));
+        return Err(keys.fault("num_attention_heads", &format!("a divisor of `hidden_size` = {hidden}")));
     }
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
-        return Err(keys.fault("head_dim", "rotary positions need an even width of a head"));
+        return Err(keys.fault("head_dim", "an even number above 0"));
     }
     Ok(head_dim)
 }
@@ -220,7 +224,7 @@ fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
 fn kv_heads(keys: &Keys<'_>, heads: usize) -> Result<usize> {
     let kv_heads = keys.count_or("num_key_value_heads", MOST_HEADS, heads)?;
     if !heads.is_multiple_of(kv_heads) {
-        return Err(keys.fault("num_key_value_heads", &format!("it must divide `num_attention_heads` = {heads}")));
+        return Err(keys.fault("num_key_value_heads", &format!("a divisor of `num_attention_heads` = {heads}")));
     }
     Ok(kv_heads)
 }

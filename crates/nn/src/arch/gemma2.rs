@@ -1,25 +1,25 @@
-//! Gemma 2 (arXiv 2408.00118): four norms per layer with weights stored less 1, soft caps, a window on every other
-//! layer, scaled embeddings.
+//! Gemma 2 (arXiv 2408.00118): four norms per layer whose stored weights lack an offset of 1, soft
+//! caps, a window on every other layer, scaled embeddings.
 
 use super::blueprint::{self, Norms};
 use super::{Blueprint, keys::Keys};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
-    let mut plan = Blueprint {
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    let mut blueprint = Blueprint {
         attention_softcap: softcap(keys, "attn_logit_softcapping", Some(50.0))?,
         final_softcap: softcap(keys, "final_logit_softcapping", Some(30.0))?,
         ..family(keys)?
     };
-    plan.set_windows(keys, blueprint::window(keys, 4096)?, |layer| layer % 2 == 0)?;
-    Ok(plan)
+    blueprint.set_windows(keys, blueprint::window(keys, 4096)?, |layer| layer % 2 == 0)?;
+    Ok(blueprint)
 }
 
-/// What Gemma 2 and 3 share.
+/// The blueprint that Gemma 2 and 3 share.
 pub(super) fn family(keys: &Keys<'_>) -> Result<Blueprint> {
     let skeleton = Blueprint::skeleton(keys)?;
     if keys.flag_or("use_bidirectional_attention", false)? {
-        return Err(keys.fault("use_bidirectional_attention", "only causal attention can be run"));
+        return Err(keys.fault("use_bidirectional_attention", "false: only causal attention is supported"));
     }
     let bias = keys.flag_or("attention_bias", false)?;
     Ok(Blueprint {
@@ -40,7 +40,7 @@ pub(super) fn family(keys: &Keys<'_>) -> Result<Blueprint> {
     })
 }
 
-/// A cap: absent means `default`, null means none.
+/// Reads a soft cap. An absent key means `default`, null means no cap.
 pub(super) fn softcap(keys: &Keys<'_>, key: &str, default: Option<f32>) -> Result<Option<f32>> {
     match keys.raw(key) {
         None => Ok(default),

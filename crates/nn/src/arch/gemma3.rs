@@ -1,11 +1,11 @@
-//! Gemma 3, text only (arXiv 2503.19786): Gemma 2 with norms on queries and keys in place of the soft caps, five
-//! sliding layers to each full one, and a rotation of its own on the sliding layers.
+//! Gemma 3, text only (arXiv 2503.19786): Gemma 2 with norms on queries and keys in place of the soft
+//! caps, five sliding layers to each full one, and a separate rotary embedding on the sliding layers.
 
 use super::{Blueprint, QkNorm, blueprint, gemma2, keys::Keys, rope::RopePlan};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
-    // Files that hold the text model as one part of several leave out what has the value of the class.
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    // A text model that is one part of several omits the keys that have the default of its class.
     let completed = keys.completed(&[
         ("num_attention_heads", 8),
         ("num_key_value_heads", 4),
@@ -22,7 +22,7 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
         }
         _ => full.plain(keys.positive_or("rope_local_base_freq", 1e4)?),
     };
-    let mut plan = Blueprint {
+    let mut blueprint = Blueprint {
         ropes: vec![full, sliding],
         qk_norm: QkNorm::PerHead,
         attention_softcap: gemma2::softcap(keys, "attn_logit_softcapping", None)?,
@@ -32,9 +32,9 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
     let pattern_key =
         if keys.has("sliding_window_pattern") { "sliding_window_pattern" } else { "_sliding_window_pattern" };
     let pattern = keys.count_or(pattern_key, 4096, 6)?;
-    plan.set_windows(keys, blueprint::window(keys, 4096)?, |layer| (layer + 1) % pattern != 0)?;
-    for layer in &mut plan.layers {
+    blueprint.set_windows(keys, blueprint::window(keys, 4096)?, |layer| (layer + 1) % pattern != 0)?;
+    for layer in &mut blueprint.layers {
         layer.rope = usize::from(layer.window.is_some());
     }
-    Ok(plan)
+    Ok(blueprint)
 }

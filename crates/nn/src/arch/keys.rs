@@ -1,10 +1,13 @@
-//! Typed reading of a configuration: a wrong value is an error that names the key and the value.
+//! Typed access to a configuration. The error for a wrong value names the key, the limit and the value.
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// A configuration, or a section of one. A key whose value is `null` counts as absent.
+/// Characters of a value that an error quotes.
+const SHOWN_CHARS: usize = 120;
+
+/// A configuration, or a section of one. A key with the value `null` counts as absent.
 pub(crate) struct Keys<'a> {
     map: &'a Map<String, Value>,
     path: String,
@@ -15,7 +18,7 @@ impl<'a> Keys<'a> {
         Self { map, path: String::new() }
     }
 
-    /// A copy with numbers where keys are absent.
+    /// Returns a copy with a default number for each absent key.
     pub(crate) fn completed(&self, defaults: &[(&str, usize)]) -> Map<String, Value> {
         let mut completed = self.map.clone();
         for (key, default) in defaults.iter().filter(|(key, _)| !self.has(key)) {
@@ -28,7 +31,7 @@ impl<'a> Keys<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// The value as written, `null` included.
+    /// Returns the value as stored, `null` included.
     pub(crate) fn raw(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key)
     }
@@ -37,41 +40,43 @@ impl<'a> Keys<'a> {
         self.get(key).is_some()
     }
 
-    /// The error for this key and the value it has.
-    pub(crate) fn fault(&self, key: &str, problem: &str) -> Error {
+    /// The error of a key whose value must be `limit`.
+    pub(crate) fn fault(&self, key: &str, limit: &str) -> Error {
         let value = self.map.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
-        let value =
-            if value.chars().count() > 120 { value.chars().take(120).collect::<String>() + "..." } else { value };
-        Error::Config { key: format!("{}{key}", self.path), value, problem: problem.to_owned() }
+        let value = match value.char_indices().nth(SHOWN_CHARS) {
+            Some((end, _)) => format!("{}...", &value[..end]),
+            None => value,
+        };
+        Error::Config { key: format!("{}{key}", self.path), value, limit: limit.to_owned() }
     }
 
-    /// A whole number from 1 to `most`.
+    /// Reads a whole number from 1 to `most`.
     pub(crate) fn count(&self, key: &str, most: usize) -> Result<usize> {
         let count = self.get(key).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
         count
             .filter(|count| (1..=most).contains(count))
-            .ok_or_else(|| self.fault(key, &format!("a whole number from 1 to {most} is needed")))
+            .ok_or_else(|| self.fault(key, &format!("a whole number from 1 to {most}")))
     }
 
-    /// As [`Keys::count`], with a default where the key is absent.
+    /// Reads a number like [`Keys::count`], or returns `default` if the key is absent.
     pub(crate) fn count_or(&self, key: &str, most: usize, default: usize) -> Result<usize> {
         if self.has(key) { self.count(key, most) } else { Ok(default) }
     }
 
-    /// A whole number, 0 allowed.
+    /// Reads a whole number from 0, or returns `default` if the key is absent.
     pub(crate) fn whole_or(&self, key: &str, default: usize) -> Result<usize> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let whole = value.as_u64().and_then(|whole| usize::try_from(whole).ok());
-        whole.ok_or_else(|| self.fault(key, "a whole number is needed"))
+        whole.ok_or_else(|| self.fault(key, "a whole number"))
     }
 
-    /// A finite number above 0.
+    /// Reads a finite number above 0.
     pub(crate) fn positive(&self, key: &str) -> Result<f64> {
         let number = self.get(key).and_then(Value::as_f64).filter(|number| number.is_finite() && *number > 0.0);
-        number.ok_or_else(|| self.fault(key, "a number above 0 is needed"))
+        number.ok_or_else(|| self.fault(key, "a number above 0"))
     }
 
-    /// As [`Keys::positive`], with a default where the key is absent.
+    /// Reads a number like [`Keys::positive`], or returns `default` if the key is absent.
     pub(crate) fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
         if self.has(key) { self.positive(key) } else { Ok(default) }
     }
@@ -79,18 +84,18 @@ impl<'a> Keys<'a> {
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         match self.get(key) {
             None => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| self.fault(key, "true or false is needed")),
+            Some(value) => value.as_bool().ok_or_else(|| self.fault(key, "true or false")),
         }
     }
 
     pub(crate) fn text_or(&self, key: &str, default: &'a str) -> Result<&'a str> {
         match self.get(key) {
             None => Ok(default),
-            Some(value) => value.as_str().ok_or_else(|| self.fault(key, "a text is needed")),
+            Some(value) => value.as_str().ok_or_else(|| self.fault(key, "a string")),
         }
     }
 
-    /// A list of `len` finite numbers above 0.
+    /// Reads a list of `len` finite numbers above 0.
     pub(crate) fn factors(&self, key: &str, len: usize) -> Result<Vec<f32>> {
         let list = self.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let numbers: Vec<f32> = list.iter().filter_map(Value::as_f64).map(|number| number as f32).collect();
@@ -98,12 +103,12 @@ impl<'a> Keys<'a> {
         {
             return Ok(numbers);
         }
-        Err(self.fault(key, &format!("a list of {len} numbers above 0 is needed")))
+        Err(self.fault(key, &format!("a list of {len} numbers above 0")))
     }
 
     pub(crate) fn section(&self, key: &str) -> Result<Option<Keys<'a>>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let map = value.as_object().ok_or_else(|| self.fault(key, "a section is needed"))?;
+        let map = value.as_object().ok_or_else(|| self.fault(key, "an object"))?;
         Ok(Some(Keys { map, path: format!("{}{key}.", self.path) }))
     }
 }

@@ -1,9 +1,9 @@
-//! Llama 1 to 3 and what copies them.
+//! Llama 1 to 3, and the architectures that equal it.
 
 use super::{Blueprint, keys::Keys};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let bias = keys.flag_or("attention_bias", false)?;
     Ok(Blueprint {
         qkv_bias: bias,

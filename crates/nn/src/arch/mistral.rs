@@ -3,8 +3,8 @@
 use super::{Blueprint, blueprint, keys::Keys};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
-    let mut plan = Blueprint::skeleton(keys)?;
-    plan.set_windows(keys, blueprint::window(keys, 4096)?, |_| true)?;
-    Ok(plan)
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    let mut blueprint = Blueprint::skeleton(keys)?;
+    blueprint.set_windows(keys, blueprint::window(keys, 4096)?, |_| true)?;
+    Ok(blueprint)
 }

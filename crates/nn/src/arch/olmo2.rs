@@ -1,10 +1,10 @@
-//! OLMo 2 (arXiv 2501.00656): norms on the outputs of a layer's parts instead of their inputs, and on the whole query
-//! and key projections.
+//! OLMo 2 (arXiv 2501.00656): norms on the outputs of attention and feed-forward part instead of
+//! their inputs, and on the whole query and key projections.
 
 use super::{Blueprint, Norms, QkNorm, keys::Keys};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let skeleton = Blueprint::skeleton(keys)?;
     let bias = keys.flag_or("attention_bias", false)?;
     Ok(Blueprint {

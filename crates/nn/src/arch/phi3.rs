@@ -3,11 +3,11 @@
 use super::{Blueprint, Norms, blueprint, keys::Keys};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let skeleton = Blueprint::skeleton(keys)?;
     let eps = keys.positive_or("rms_norm_eps", 1e-5)? as f32;
-    let mut plan = Blueprint { fused: true, norms: Norms { eps, ..skeleton.norms }, ..skeleton };
+    let mut blueprint = Blueprint { fused: true, norms: Norms { eps, ..skeleton.norms }, ..skeleton };
     let window = if keys.has("sliding_window") { blueprint::window(keys, 1)? } else { None };
-    plan.set_windows(keys, window, |_| true)?;
-    Ok(plan)
+    blueprint.set_windows(keys, window, |_| true)?;
+    Ok(blueprint)
 }

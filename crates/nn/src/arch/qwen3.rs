@@ -3,10 +3,10 @@
 use super::{Blueprint, QkNorm, keys::Keys, qwen2};
 use crate::error::Result;
 
-pub(super) fn plan(keys: &Keys<'_>) -> Result<Blueprint> {
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let bias = keys.flag_or("attention_bias", false)?;
-    let mut plan =
+    let mut blueprint =
         Blueprint { qk_norm: QkNorm::PerHead, qkv_bias: bias, output_bias: bias, ..Blueprint::skeleton(keys)? };
-    qwen2::set_windows(&mut plan, keys)?;
-    Ok(plan)
+    qwen2::set_windows(&mut blueprint, keys)?;
+    Ok(blueprint)
 }

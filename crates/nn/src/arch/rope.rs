@@ -1,4 +1,4 @@
-//! Rotary positions: Su et al. 2021 (arXiv 2104.09864), and the ways checkpoints stretch them.
+//! Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) and the ways checkpoints scale them.
 
 use std::f64::consts::PI;
 
@@ -8,59 +8,59 @@ use crate::error::Result;
 /// One rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopePlan {
-    /// Leading dimensions of a head that rotate; even.
+    /// The number of leading dimensions of a head that rotate; even.
     pub dims: usize,
-    /// Base of the frequencies: pair `i` turns by `theta^(-2i/dims)` per position.
+    /// The base of the frequencies: pair `i` turns by `theta^(-2i/dims)` radians per position.
     pub theta: f64,
-    /// How the frequencies are stretched.
+    /// The scaling of the frequencies.
     pub scaling: Scaling,
-    /// Pairs are neighbours `(2i, 2i+1)` rather than `(i, i + dims/2)`.
+    /// Dimensions `2i` and `2i + 1` form a pair, rather than `i` and `i + dims/2`.
     pub interleaved: bool,
 }
 
-/// How frequencies are stretched beyond the length a model was first trained on.
+/// A scaling of the frequencies for contexts beyond the length of pretraining.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// Not at all.
+    /// No scaling.
     None,
-    /// All divided by a factor.
+    /// All frequencies divided by one factor (position interpolation, arXiv 2306.15595).
     Linear {
         /// The divisor.
         factor: f64,
     },
-    /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
+    /// Low frequencies divided, high ones unchanged, a linear ramp between (Llama 3.1).
     Llama3 {
         /// The divisor of low frequencies.
         factor: f64,
-        /// Turns within the original length below which a frequency is low.
+        /// A frequency with fewer turns than this over the original length is low.
         low: f64,
-        /// Turns within the original length above which a frequency is high.
+        /// A frequency with more turns than this over the original length is high.
         high: f64,
-        /// The length of first training.
+        /// The context length of pretraining, in tokens.
         original: f64,
     },
-    /// Each divided by a number that the file gives.
+    /// Each frequency divided by a number from the file.
     Divided {
         /// One divisor per pair.
         divisors: Vec<f32>,
     },
-    /// LongRoPE (arXiv 2402.13753): a divisor per pair, one list for sequences up to the original length and one for
-    /// longer ones.
+    /// LongRoPE (arXiv 2402.13753): one list of divisors for sequences up to the original length and one
+    /// for longer sequences.
     Long {
-        /// Divisors for sequences of at most `original` tokens.
+        /// One divisor per pair, for sequences of at most `original` tokens.
         short: Vec<f32>,
-        /// Divisors for longer sequences.
+        /// One divisor per pair, for longer sequences.
         long: Vec<f32>,
-        /// The length of first training.
+        /// The context length of pretraining, in tokens.
         original: usize,
-        /// Factor on cosine and sine.
+        /// The factor on cosine and sine.
         attention: f32,
     },
 }
 
 impl RopePlan {
-    /// From `rope_parameters` (transformers 5, possibly one section per kind of layer), else from `rope_theta` and
-    /// `rope_scaling`.
+    /// Reads `rope_parameters` (transformers 5, possibly one section per kind of layer), or else
+    /// `rope_theta` and `rope_scaling`.
     pub(super) fn parse(keys: &Keys<'_>, head_dim: usize, kind: &str, default_theta: f64) -> Result<Self> {
         let parameters = match keys.section("rope_parameters")? {
             Some(nested) if nested.has(kind) => nested.section(kind)?,
@@ -78,9 +78,8 @@ impl RopePlan {
         };
         let dims = (head_dim as f64 * part) as usize;
         if dims == 0 || !dims.is_multiple_of(2) || dims > head_dim {
-            return Err(
-                keys.fault("partial_rotary_factor", &format!("{dims} of {head_dim} dimensions cannot be paired"))
-            );
+            let limit = format!("a factor that makes an even part of {head_dim} dimensions, not {dims}");
+            return Err(keys.fault("partial_rotary_factor", &limit));
         }
         let scaling = match section {
             _ if keys.has("wsd_rope_factors") => {
@@ -92,7 +91,7 @@ impl RopePlan {
         Ok(Self { dims, theta, scaling, interleaved: keys.flag_or("wsd_rope_interleaved", false)? })
     }
 
-    /// A plain rotation of whole heads.
+    /// The same rotation with another base and without scaling.
     pub(super) fn plain(&self, theta: f64) -> Self {
         Self { theta, scaling: Scaling::None, ..self.clone() }
     }
@@ -101,7 +100,8 @@ impl RopePlan {
         matches!(&self.scaling, Scaling::Long { original, .. } if len > *original)
     }
 
-    /// Angle per position of each pair, in radians (`dims / 2` of them), for a short or a long sequence.
+    /// Returns the angle per position of each of the `dims / 2` pairs, in radians, for a sequence up to
+    /// (`long` false) or beyond the original length.
     #[must_use]
     pub fn frequencies(&self, long: bool) -> Vec<f32> {
         (0..self.dims / 2)
@@ -112,7 +112,7 @@ impl RopePlan {
             .collect()
     }
 
-    /// Factor on cosine and sine.
+    /// Returns the factor on cosine and sine.
     #[must_use]
     pub fn attention_factor(&self) -> f32 {
         if let Scaling::Long { attention, .. } = &self.scaling { *attention } else { 1.0 }
@@ -127,7 +127,7 @@ impl Scaling {
             "linear" => Ok(Self::Linear { factor: section.positive("factor")? }),
             "llama3" => Self::llama3(section),
             "longrope" | "su" => Self::long(keys, section, dims),
-            _ => Err(section.fault(kind_key, "one of `default`, `linear`, `llama3`, `longrope` is needed")),
+            _ => Err(section.fault(kind_key, "one of `default`, `linear`, `llama3`, `longrope`")),
         }
     }
 
@@ -135,13 +135,14 @@ impl Scaling {
         let low = section.positive("low_freq_factor")?;
         let high = section.positive("high_freq_factor")?;
         if high <= low {
-            return Err(section.fault("high_freq_factor", &format!("it must exceed `low_freq_factor` = {low}")));
+            return Err(section.fault("high_freq_factor", &format!("above `low_freq_factor` = {low}")));
         }
         let original = section.positive("original_max_position_embeddings")?;
         Ok(Self::Llama3 { factor: section.positive("factor")?, low, high, original })
     }
 
-    /// The attention factor is `sqrt(1 + ln(s) / ln(original))`, where `s` is how many times longer the model now is.
+    /// Reads LongRoPE. The default attention factor is `sqrt(1 + ln(s) / ln(original))`, where `s` is the
+    /// ratio of the context length to the original one (arXiv 2402.13753, section 3).
     fn long(keys: &Keys<'_>, section: &Keys<'_>, dims: usize) -> Result<Self> {
         let max_len = keys.positive("max_position_embeddings")?;
         let key = "original_max_position_embeddings";

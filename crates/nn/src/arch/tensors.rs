@@ -1,8 +1,9 @@
-//! Names and shapes of the tensors that a blueprint asks of a file.
+//! The names and shapes of the tensors of a model.
 
-use super::{Blueprint, QkNorm};
+use super::Blueprint;
 
-/// Every tensor needed: its name and its shape, matrices as `(outputs, inputs)`.
+/// Lists every tensor that a file of the model must have: its name and its shape, matrices as
+/// `(outputs, inputs)`.
 #[must_use]
 pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
     let mut list = vec![
@@ -19,36 +20,17 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
     list
 }
 
-fn layer_tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
-    let (hidden, ffn, query, kv) = (plan.hidden, plan.ffn, plan.query_width(), plan.kv_width());
-    let norms = [plan.norms.pre_attention, plan.norms.post_attention, plan.norms.pre_mlp, plan.norms.post_mlp];
-    let mut list: Vec<_> = norms.iter().flatten().map(|name| (format!("{name}.weight"), vec![hidden])).collect();
-    let qk_norm = match plan.qk_norm {
-        QkNorm::None => None,
-        QkNorm::PerHead => Some((plan.head_dim, plan.head_dim)),
-        QkNorm::Full => Some((query, kv)),
-    };
-    if let Some((query, key)) = qk_norm {
-        list.push(("self_attn.q_norm.weight".to_owned(), vec![query]));
-        list.push(("self_attn.k_norm.weight".to_owned(), vec![key]));
-    }
-    let mut matrix = |name: &str, outputs, inputs, bias| {
-        list.push((format!("{name}.weight"), vec![outputs, inputs]));
-        if bias {
-            list.push((format!("{name}.bias"), vec![outputs]));
+/// Lists the tensors of one layer. Parts of a fused matrix share an entry.
+fn layer_tensors(blueprint: &Blueprint) -> Vec<(String, Vec<usize>)> {
+    let parts = blueprint.layer();
+    let mut list: Vec<_> = parts.norms().map(|norm| (format!("{}.weight", norm.module), vec![norm.width])).collect();
+    let mut linears = parts.linears().to_vec();
+    linears.dedup_by_key(|linear| linear.module);
+    for linear in linears {
+        list.push((format!("{}.weight", linear.module), vec![linear.module_rows, linear.inputs]));
+        if linear.bias {
+            list.push((format!("{}.bias", linear.module), vec![linear.module_rows]));
         }
-    };
-    if plan.fused {
-        matrix("self_attn.qkv_proj", query + 2 * kv, hidden, plan.qkv_bias);
-        matrix("mlp.gate_up_proj", 2 * ffn, hidden, plan.mlp_bias);
-    } else {
-        matrix("self_attn.q_proj", query, hidden, plan.qkv_bias);
-        matrix("self_attn.k_proj", kv, hidden, plan.qkv_bias);
-        matrix("self_attn.v_proj", kv, hidden, plan.qkv_bias);
-        matrix("mlp.gate_proj", ffn, hidden, plan.mlp_bias);
-        matrix("mlp.up_proj", ffn, hidden, plan.mlp_bias);
     }
-    matrix("self_attn.o_proj", hidden, query, plan.output_bias);
-    matrix("mlp.down_proj", hidden, ffn, plan.mlp_bias);
     list
 }

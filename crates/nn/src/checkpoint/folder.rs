@@ -18,20 +18,41 @@ use super::{
     tokenizer,
     weights::{Tensor, Weights},
 };
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
-/// Where files come from.
+/// A source of files by name.
 #[derive(Clone, Copy)]
-pub(super) enum Folder<'a> {
+enum Folder<'a> {
     Disk(&'a Path),
     Embedded { name: &'a str, files: &'a [(&'a str, &'static [u8])] },
 }
 
-pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
+/// Opens a folder on disk.
+pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    read(Folder::Disk(path))
+}
+
+/// Opens a folder embedded in the program.
+pub(super) fn open_embedded(name: &str, files: &[(&str, &'static [u8])]) -> Result<Checkpoint> {
+    read(Folder::Embedded { name, files })
+}
+
+/// Opens a folder without its weights; it needs to hold a tokenizer and nothing else.
+pub(super) fn open_text(path: &Path) -> Result<Checkpoint> {
+    let config = Folder::Disk(path).json("config.json")?.unwrap_or_default();
+    untrained(path, normal_form(config))
+}
+
+/// Makes a model without weights from a configuration and the tokenizer of a folder.
+pub(super) fn untrained(path: &Path, config: Map<String, Value>) -> Result<Checkpoint> {
+    Ok(assemble(Folder::Disk(path), config, Weights::default())?.with_end_tokens())
+}
+
+fn read(folder: Folder<'_>) -> Result<Checkpoint> {
     let config: Map<String, Value> = folder.json("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
     let several_models = config.contains_key("text_config");
     let config = normal_form(config);
@@ -42,16 +63,6 @@ pub(super) fn open(folder: Folder<'_>) -> Result<Checkpoint> {
     }
     let checkpoint = assemble(folder, config, Weights::new(folder.place(""), tensors))?;
     checkpoint.checked(&folder.place("config.json"))
-}
-
-/// The folder without its weights; a tokenizer is all it must have.
-pub(super) fn open_text(folder: Folder<'_>) -> Result<Checkpoint> {
-    untrained(folder, normal_form(folder.json("config.json")?.unwrap_or_default()))
-}
-
-/// A model of this configuration that has no weights yet, with the tokenizer of a folder.
-pub(super) fn untrained(folder: Folder<'_>, config: Map<String, Value>) -> Result<Checkpoint> {
-    Ok(assemble(folder, config, Weights::default())?.with_end_tokens())
 }
 
 /// The small files around a configuration and weights.

@@ -8,6 +8,7 @@ mod container;
 mod export;
 mod metadata;
 mod sentence_piece;
+mod tokens;
 mod vocabulary;
 mod vocabulary_entries;
 mod writer;

@@ -10,16 +10,6 @@ pub(super) struct Stored {
     pub(super) bias: Option<Vec<f32>>,
 }
 
-impl Stored {
-    /// Outputs `start..start + count` by themselves.
-    pub(super) fn part(&self, start: usize, count: usize) -> Self {
-        Self {
-            weight: self.weight.narrow_rows(start, count),
-            bias: self.bias.as_ref().map(|bias| bias[start..start + count].to_vec()),
-        }
-    }
-}
-
 /// A matrix as it is multiplied with, and its bias.
 pub(super) struct Linear {
     weight: Weight,

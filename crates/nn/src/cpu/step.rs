@@ -1,9 +1,9 @@
 //! One ragged step: all tokens through a layer at once, attention by sequence.
 
 use super::Weights;
-use super::layer::Layer;
+use super::layer::LayerWeights;
 use super::linear::{self, Activations};
-use crate::arch::{Blueprint, QkNorm};
+use crate::arch::Blueprint;
 use crate::cache::{LayerCache, Slot};
 use crate::executor::Span;
 use crate::kernels::{self, Attention, Crew, Rotation};
@@ -117,15 +117,16 @@ impl<'a> Step<'a> {
     }
 
     /// Queries, keys and values of all tokens.
-    fn project_heads(&mut self, layer: &Layer) {
+    fn project_heads(&mut self, layer: &LayerWeights) {
         let (crew, plan) = (self.crew, self.plan);
         let Scratch { x, normed, query, key, value, activations, .. } = &mut *self.scratch;
         let input = pre_norm(crew, plan, layer.pre_attention.as_deref(), x, normed);
         let layers = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, value)];
         linear::apply(crew, input, activations, layers);
-        if let (Some([of_query, of_key]), QkNorm::PerHead | QkNorm::Full) = (&layer.qk_norm, plan.qk_norm) {
-            norm(crew, query, of_query, plan.norms.eps);
-            norm(crew, key, of_key, plan.norms.eps);
+        for (heads, weight) in [(query, &layer.query_norm), (key, &layer.key_norm)] {
+            if let Some(weight) = weight {
+                norm(crew, heads, weight, plan.norms.eps);
+            }
         }
     }
 
@@ -188,7 +189,7 @@ impl<'a> Step<'a> {
     }
 
     /// From the residual stream into `output`.
-    fn feed_forward(&mut self, layer: &Layer) {
+    fn feed_forward(&mut self, layer: &LayerWeights) {
         let (crew, plan) = (self.crew, self.plan);
         let Scratch { x, normed, output, gate, up, activations, .. } = &mut *self.scratch;
         let input = pre_norm(crew, plan, layer.pre_mlp.as_deref(), x, normed);

@@ -6,7 +6,7 @@ use super::WIDE;
 use super::attention::attend;
 use super::batch::Batch;
 use super::layers::{Linear, Norm, Projections, gate, rotate, softcap};
-use crate::arch::{Blueprint, QkNorm};
+use crate::arch::{Blueprint, QkNorm, StoredLinear, StoredNorm};
 use crate::error::Result;
 
 /// A decoder of any [`Blueprint`]. All it does lets gradients pass, from logits to every weight: give it variables and
@@ -25,8 +25,8 @@ struct Layer {
     post_attention: Option<Norm>,
     pre_mlp: Option<Norm>,
     post_mlp: Option<Norm>,
-    /// Norms of queries and of keys.
-    qk_norm: Option<[Norm; 2]>,
+    query_norm: Option<Norm>,
+    key_norm: Option<Norm>,
     /// Queries, keys, values.
     heads: Projections,
     output: Linear,
@@ -123,42 +123,37 @@ impl Decoder {
 }
 
 impl Layer {
-    fn new(plan: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
-        let mut norm = |name: &str| Ok::<_, crate::Error>(norm(plan, take(&format!("{name}.weight"))?));
-        let mut at = |name: Option<&str>| name.map(&mut norm).transpose();
-        let [pre_attention, post_attention] = [at(plan.norms.pre_attention)?, at(plan.norms.post_attention)?];
-        let [pre_mlp, post_mlp] = [at(plan.norms.pre_mlp)?, at(plan.norms.post_mlp)?];
-        let qk_norm = match plan.qk_norm {
-            QkNorm::None => None,
-            QkNorm::PerHead | QkNorm::Full => Some([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?]),
+    fn new(blueprint: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
+        let parts = blueprint.layer();
+        let mut at = |part: Option<StoredNorm>| {
+            part.map(|part| Ok(norm(blueprint, take(&format!("{}.weight", part.module))?))).transpose()
         };
-        let mut linear = |name: &str, bias: bool| {
-            let weight = take(&format!("{name}.weight"))?;
-            let bias = bias.then(|| take(&format!("{name}.bias"))).transpose()?;
-            Ok::<_, crate::Error>(Linear { weight, bias })
+        let (pre_attention, post_attention) = (at(parts.pre_attention)?, at(parts.post_attention)?);
+        let (pre_mlp, post_mlp) = (at(parts.pre_mlp)?, at(parts.post_mlp)?);
+        let (query_norm, key_norm) = (at(parts.query_norm)?, at(parts.key_norm)?);
+        let mut linear = |part: &StoredLinear| {
+            let weight = take(&format!("{}.weight", part.module))?;
+            let bias = part.bias.then(|| take(&format!("{}.bias", part.module))).transpose()?;
+            Ok(Linear { weight, bias })
         };
-        let (heads, gates): (&[_], &[_]) = if plan.fused {
-            (&["self_attn.qkv_proj"], &["mlp.gate_up_proj"])
-        } else {
-            (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["mlp.gate_proj", "mlp.up_proj"])
+        let mut projections = |parts: &[&StoredLinear]| {
+            let widths = parts.iter().map(|part| part.rows.len()).collect();
+            let mut modules = parts.to_vec();
+            modules.dedup_by_key(|part| part.module);
+            let matrices = modules.into_iter().map(&mut linear).collect::<Result<_>>()?;
+            Ok::<_, crate::Error>(Projections { matrices, widths })
         };
-        let mut projections = |names: &[&str], bias, widths: &[usize]| {
-            let matrices = names.iter().map(|name| linear(name, bias)).collect::<Result<_>>()?;
-            Ok::<_, crate::Error>(Projections { matrices, widths: widths.to_vec() })
-        };
-        let widths = [plan.query_width(), plan.kv_width(), plan.kv_width()];
-        let heads = projections(heads, plan.qkv_bias, &widths)?;
-        let gates = projections(gates, plan.mlp_bias, &[plan.ffn, plan.ffn])?;
-        let output = linear("self_attn.o_proj", plan.output_bias)?;
-        let down = linear("mlp.down_proj", plan.mlp_bias)?;
-        Ok(Self { pre_attention, post_attention, pre_mlp, post_mlp, qk_norm, heads, output, gates, down })
+        let heads = projections(&[&parts.query, &parts.key, &parts.value])?;
+        let gates = projections(&[&parts.gate, &parts.up])?;
+        let (output, down) = (linear(&parts.output)?, linear(&parts.down)?);
+        Ok(Self { pre_attention, post_attention, pre_mlp, post_mlp, query_norm, key_norm, heads, output, gates, down })
     }
 
     /// `(tokens, heads, head_dim)` each, queries and keys normed.
     fn queries_keys_values(&self, plan: &Blueprint, x: &Tensor) -> candle_core::Result<[Tensor; 3]> {
         let mut flat = self.heads.apply(x)?;
         let qk_norm = |flat: &mut [Tensor]| {
-            for (heads, norm) in flat.iter_mut().zip(self.qk_norm.iter().flatten()) {
+            for (heads, norm) in flat.iter_mut().zip([&self.query_norm, &self.key_norm].into_iter().flatten()) {
                 *heads = norm.apply(heads)?;
             }
             candle_core::Result::Ok(())

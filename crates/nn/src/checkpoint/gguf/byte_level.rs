@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
 
-use super::{metadata::Metadata, vocabulary::Entries};
-use crate::{Error, Result};
+use super::metadata::Metadata;
+use super::tokens::TokenTable;
+use crate::error::{Error, Result};
 
 /// How text is cut into pieces that no merge crosses.
 pub(super) struct Cut {
@@ -149,7 +150,7 @@ impl Cut {
         json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})
     }
 
-    pub(super) fn model(&self, metadata: &Metadata<'_>, entries: &Entries<'_>) -> Result<BPE> {
+    pub(super) fn model(&self, metadata: &Metadata<'_>, table: &TokenTable<'_>) -> Result<BPE> {
         let key = "tokenizer.ggml.merges";
         let merges = metadata.needed(key, metadata.strings(key)?)?;
         let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
@@ -159,7 +160,7 @@ impl Cut {
             }
         });
         BPE::builder()
-            .vocab_and_merges(entries.ids(), merges.collect::<Result<Vec<_>>>()?)
+            .vocab_and_merges(table.ids(), merges.collect::<Result<Vec<_>>>()?)
             .ignore_merges(self.ignore_merges)
             .build()
             .map_err(|error| metadata.fault(key, error.to_string()))

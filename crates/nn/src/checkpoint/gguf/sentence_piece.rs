@@ -6,11 +6,9 @@ use std::{cmp::Reverse, collections::HashMap};
 use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
 
-use super::{
-    metadata::Metadata,
-    vocabulary::{Entries, Kind},
-};
-use crate::Result;
+use super::metadata::Metadata;
+use super::tokens::{Kind, TokenTable};
+use crate::error::Result;
 
 /// How a space is written in a piece.
 const SPACE: &str = "\u{2581}";
@@ -41,36 +39,36 @@ pub(super) fn decoder(prefix: bool) -> Value {
     json!({"type": "Sequence", "decoders": stages})
 }
 
-pub(super) fn model(metadata: &Metadata<'_>, entries: &Entries<'_>) -> Result<BPE> {
+pub(super) fn model(metadata: &Metadata<'_>, table: &TokenTable<'_>) -> Result<BPE> {
     let key = "tokenizer.ggml.scores";
     let scores = metadata.needed(key, metadata.floats(key)?)?;
-    if scores.len() != entries.tokens.len() {
-        let reason = format!("has {} values for {} tokens", scores.len(), entries.tokens.len());
+    if scores.len() != table.tokens.len() {
+        let reason = format!("has {} values for {} tokens", scores.len(), table.tokens.len());
         return Err(metadata.fault(key, reason));
     }
-    let merges = merges(entries, &scores).ok_or_else(|| {
+    let merges = merges(table, &scores).ok_or_else(|| {
         metadata.fault("tokenizer.ggml.tokens", format!("its pieces have more than {MAX_MERGES} merges"))
     })?;
-    build(entries, merges).map_err(|error| metadata.fault("tokenizer.ggml.tokens", error.to_string()))
+    build(table, merges).map_err(|error| metadata.fault("tokenizer.ggml.tokens", error.to_string()))
 }
 
-fn build(entries: &Entries<'_>, merges: Vec<(String, String)>) -> tokenizers::Result<BPE> {
+fn build(table: &TokenTable<'_>, merges: Vec<(String, String)>) -> tokenizers::Result<BPE> {
     let mut builder = BPE::builder()
-        .vocab_and_merges(entries.ids(), merges)
-        .byte_fallback(entries.kinds.contains(&Kind::Byte))
+        .vocab_and_merges(table.ids(), merges)
+        .byte_fallback(table.kinds.contains(&Kind::Byte))
         .fuse_unk(true);
-    if let Some(unknown) = entries.unknown {
-        builder = builder.unk_token(entries.tokens[unknown as usize].to_owned());
+    if let Some(unknown) = table.unknown {
+        builder = builder.unk_token(table.tokens[unknown as usize].to_owned());
     }
     builder.build()
 }
 
 /// All ways to build a piece from two others, best score first, then longest parts; `None` where they are too many.
-fn merges(entries: &Entries<'_>, scores: &[f64]) -> Option<Vec<(String, String)>> {
-    let ids: HashMap<&str, usize> = entries.tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
+fn merges(table: &TokenTable<'_>, scores: &[f64]) -> Option<Vec<(String, String)>> {
+    let ids: HashMap<&str, usize> = table.tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
     let mut merges = Vec::new();
-    for (piece, token) in entries.tokens.iter().enumerate() {
-        let built = matches!(entries.kinds[piece], Kind::Normal | Kind::UserDefined);
+    for (piece, token) in table.tokens.iter().enumerate() {
+        let built = matches!(table.kinds[piece], Kind::Normal | Kind::UserDefined);
         if !built || token.chars().nth(MAX_MERGED_CHARS).is_some() {
             continue;
         }
@@ -83,12 +81,12 @@ fn merges(entries: &Entries<'_>, scores: &[f64]) -> Option<Vec<(String, String)>
             return None;
         }
     }
-    let chars = |id: usize| entries.tokens[id].chars().count();
+    let chars = |id: usize| table.tokens[id].chars().count();
     merges.sort_by(|first, second| {
         let lengths = |merge: &(usize, usize, usize)| Reverse((chars(merge.1), chars(merge.2)));
         scores[second.0].total_cmp(&scores[first.0]).then_with(|| lengths(first).cmp(&lengths(second)))
     });
-    let token = |id: usize| entries.tokens[id].to_owned();
+    let token = |id: usize| table.tokens[id].to_owned();
     Some(merges.into_iter().map(|(_, left, right)| (token(left), token(right))).collect())
 }
 
@@ -104,8 +102,8 @@ mod tests {
         let tokens = vec!["<s>", "a", "b", "ab", "aba", "<", "s>"];
         let mut kinds = vec![Kind::Normal; tokens.len()];
         kinds[0] = Kind::Control;
-        let entries = Entries { tokens, kinds, unknown: None };
-        let merges = merges(&entries, &[0.0, 0.0, 0.0, -2.0, -1.0, 0.0, 0.0]).unwrap();
+        let table = TokenTable { tokens, kinds, unknown: None };
+        let merges = merges(&table, &[0.0, 0.0, 0.0, -2.0, -1.0, 0.0, 0.0]).unwrap();
         assert_eq!(merges, [("ab".to_owned(), "a".to_owned()), ("a".to_owned(), "b".to_owned())]);
     }
 
@@ -162,13 +160,13 @@ mod tests {
             let published = tokenizer::parse(name, &published).unwrap();
             let pieces = pieces(&model_file);
             let kinds = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
-            let entries = Entries {
+            let table = TokenTable {
                 tokens: pieces.iter().map(|piece| piece.0).collect(),
                 kinds: pieces.iter().map(|piece| kinds[piece.2 as usize - 1]).collect(),
                 unknown: Some(0),
             };
             let scores: Vec<_> = pieces.iter().map(|piece| piece.1).collect();
-            let model = build(&entries, merges(&entries, &scores).unwrap()).unwrap();
+            let model = build(&table, merges(&table, &scores).unwrap()).unwrap();
             let mut own = Tokenizer::new(model);
             let normalizer: NormalizerWrapper = serde_json::from_value(normalizer(true)).unwrap();
             own.with_normalizer(Some(normalizer)).unwrap();
