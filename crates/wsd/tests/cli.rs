@@ -435,7 +435,7 @@ fn a_conversation_by_pipe() {
     assert_eq!((run.code, run.out.as_str()), (Some(1), ""));
     assert_eq!(run.err, "error: `threshold` must be from 0 to 1, given: 7\n");
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
-    assert_eq!(run.err, "error: nothing has been said yet\n");
+    assert_eq!(run.err, "error: there are no messages to save\n");
     let run = wsd.run_with(&["chat", "-n", "2", "--quiet"], b"/threshold 0.5\nHello\n/exit\nnever said\n");
     assert_eq!((run.code, run.out.lines().count(), run.err.as_str()), (Some(0), 1, ""));
 }
