@@ -27,7 +27,7 @@ Examples:
 
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
-    /// The folder of a closed world: eval.jsonl is answered, prompts.jsonl has examples for in-context alignment
+    /// The folder of a closed world: eval.jsonl has the items, prompts.jsonl in-context examples
     #[arg(long, value_name = "FOLDER")]
     world: PathBuf,
     /// The run folder; answers that are there are kept

@@ -13,7 +13,7 @@ pub(crate) struct WorldArgs {
     /// The world's seed
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The folder to write: corpus.jsonl, corpus_valid.jsonl, sft.jsonl, prompts.jsonl, eval.jsonl, README.md
+    /// The folder for the corpora, the alignment data, the prompts and the evaluation
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Documents in the corpus
