@@ -468,7 +468,7 @@ fn bytes_that_are_no_text_do_not_end_a_conversation() {
     }
     let output = child.wait_with_output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(shown.contains("not UTF-8, so the line is left out") && shown.contains("/strategy NAME"), "{shown}");
+    assert!(shown.contains("not UTF-8 and is left out") && shown.contains("/strategy NAME"), "{shown}");
     assert_eq!(output.status.code(), Some(0), "{shown}");
 }
 
