@@ -435,7 +435,7 @@ fn a_conversation_by_pipe() {
     assert_eq!((run.code, run.out.as_str()), (Some(1), ""));
     assert_eq!(run.err, "error: `threshold` must be from 0 to 1, given: 7\n");
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
-    assert_eq!(run.err, "error: nothing has been said yet\n");
+    assert_eq!(run.err, "error: there are no messages to save\n");
     let run = wsd.run_with(&["chat", "-n", "2", "--quiet"], b"/threshold 0.5\nHello\n/exit\nnever said\n");
     assert_eq!((run.code, run.out.lines().count(), run.err.as_str()), (Some(0), 1, ""));
 }
@@ -468,7 +468,7 @@ fn bytes_that_are_no_text_do_not_end_a_conversation() {
     }
     let output = child.wait_with_output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(shown.contains("not UTF-8, so the line is left out") && shown.contains("/strategy NAME"), "{shown}");
+    assert!(shown.contains("not UTF-8 and is left out") && shown.contains("/strategy NAME"), "{shown}");
     assert_eq!(output.status.code(), Some(0), "{shown}");
 }
 

@@ -410,7 +410,8 @@ async fn without_files_the_servers_tokenizer_is_asked() {
         StandIn::start(Kind::LlamaServer, engines.get(Seat::DRAFT).unwrap().clone()).await,
         StandIn::start(Kind::Vllm, engines.get(Seat::BASE).unwrap().clone()).await,
     );
-    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pilot.jinja")});
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pilot.jinja");
+    let models = json!({"draft": draft.url(), "base": base.url(), "draft_template": template});
     let (models, notes) =
         load(&settings(models, json!({"base_tokenizer": null, "draft_tokenizer": null})), &[Seat::DRAFT, Seat::BASE])
             .unwrap();

@@ -62,7 +62,8 @@ fn live(name: &str) -> Option<(String, PathBuf)> {
         (Ok(address), Ok(models)) => Some((address, models.into())),
         _ => {
             eprintln!(
-                "skipped: {name} and WSD_LIVE_MODELS are not set; see scripts/live_vllm.sh and scripts/live_llama_server.sh"
+                "skipped: {name} and WSD_LIVE_MODELS are not set; see scripts/live_vllm.sh and \
+                 scripts/live_llama_server.sh"
             );
             None
         }
@@ -72,8 +73,13 @@ fn live(name: &str) -> Option<(String, PathBuf)> {
 fn settings(models: &Path, base: Option<&str>, draft: Option<&str>) -> Settings {
     let folder = |name: &str| models.join(name).display().to_string();
     let partial: Partial = serde_json::from_value(json!({
-        "models": {"base": base.map_or(folder("tiny_base"), str::to_owned), "draft": draft.map_or(folder("tiny_draft"), str::to_owned)},
-        "remote": {"base_tokenizer": folder("tiny_base"), "draft_tokenizer": folder("tiny_draft"), "teacher_forcing": true},
+        "models": {
+            "base": base.map_or(folder("tiny_base"), str::to_owned),
+            "draft": draft.map_or(folder("tiny_draft"), str::to_owned),
+        },
+        "remote": {
+            "base_tokenizer": folder("tiny_base"), "draft_tokenizer": folder("tiny_draft"), "teacher_forcing": true,
+        },
     }))
     .unwrap();
     partial.resolve().unwrap()
@@ -132,7 +138,8 @@ async fn same_answers(pair: &str, models: &Models, embedded: &Models) {
         switches.push(at(&got).map_or("-".to_owned(), |at| at.to_string()));
     }
     eprintln!(
-        "{pair}: {} prompts, switch and tokens equal to the embedded engines'\n  threshold {threshold}, switches at {}\n  scoring calls {calls:?}; largest difference of a log-probability {worst:.1e}",
+        "{pair}: {} prompts, switch and tokens equal to the embedded engines'\n  threshold {threshold}, switches at \
+         {}\n  scoring calls {calls:?}; largest difference of a log-probability {worst:.1e}",
         PROMPTS.len(),
         switches.join(" ")
     );
@@ -230,7 +237,8 @@ async fn llama_server_scores_by_teacher_forcing() {
     for (name, from) in [("a", 1), ("b", 200)] {
         let (worst, greedy) = against_transformers(&remote, &reference(&folder), name, from).await;
         eprintln!(
-            "llama-server, sequence {name} from {from} on: largest difference from transformers {worst:.1e}; {greedy} greedy tokens equal"
+            "llama-server, sequence {name} from {from} on: largest difference from transformers {worst:.1e}; {greedy} \
+             greedy tokens equal"
         );
         assert!(worst < 1e-4);
     }

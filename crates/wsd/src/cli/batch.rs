@@ -1,4 +1,4 @@
-//! A file of prompts to a file of answers.
+//! `wsd generate --input`: answers a file of prompts into a file.
 
 use std::io;
 use std::path::Path;
@@ -13,20 +13,20 @@ use super::progress::Rows;
 use super::prompt::{of_row, read_stdin_bytes};
 use super::{Ending, GlobalArgs};
 
-/// Answer every row of `input` that has no row in `output` yet.
+/// Answers every row of `input` that has no row in `output` yet.
 pub(super) async fn run(
     input: &Path,
     output: &Path,
     args: &BatchArgs,
     settings: &Settings,
-    look: &GlobalArgs,
+    global: &GlobalArgs,
 ) -> Result<Ending> {
     if let (Ok(from), Ok(to)) = (fs_err::canonicalize(input), fs_err::canonicalize(output))
         && from == to
     {
         bail!("input and output are the same file: {}", input.display());
     }
-    let records = read_records(input, look.quiet)?;
+    let records = read_records(input, global.quiet)?;
     let prompts = records.iter().map(|record| of_row(record.prompt(), &settings.prompt));
     let jobs = prompts.enumerate().map(|(row, prompt)| {
         Ok(settings.job(prompt.with_context(|| format!("{}: row {}", input.display(), row + 1))?))
@@ -35,17 +35,18 @@ pub(super) async fn run(
     let mut journal = Journal::open(output, &records, settings.record())?;
 
     if journal.done() < records.len() {
-        let strategy = strategy(settings, usize::from(args.parallel), look)?;
-        let mut rows = Rows::new(records.len(), journal.done(), look.quiet);
+        let strategy = strategy(settings, usize::from(args.parallel), global)?;
+        let mut rows = Rows::new(records.len(), journal.done(), global.quiet);
         let answering = Answering { parallel: args.parallel.into(), timings: true, full: args.full };
-        let told = |row, error: Option<&_>| rows.told(row, error);
+        let on_row = |row, error: Option<&_>| rows.on_row(row, error);
         let batch = Batch { strategy: &strategy, records: &records, jobs: &jobs };
-        let work = answering.answer(batch, &mut journal, told);
+        let work = answering.answer(batch, &mut journal, on_row);
         tokio::select! {
             biased;
             Ok(()) = tokio::signal::ctrl_c() => {
                 rows.stop();
-                note(&format!("stopped at row {} of {}; the same command goes on from there", journal.done(), records.len()));
+                let (done, all) = (journal.done(), records.len());
+                note(&format!("stopped at row {done} of {all}; the same command resumes there"));
                 return Ok(Ending::Interrupted);
             }
             result = work => result.map_err(|error| match error.kind() {
@@ -57,7 +58,7 @@ pub(super) async fn run(
     }
     let (done, failed) = (journal.done(), journal.failed());
     journal.close()?;
-    if !look.quiet {
+    if !global.quiet {
         note(&format!("{done} rows in {}", output.display()));
     }
     if failed > 0 {
@@ -66,10 +67,10 @@ pub(super) async fn run(
     Ok(Ending::Done)
 }
 
-/// The rows of a file, or those of standard input for `-`.
+/// Reads the rows of a file, or of standard input for `-`.
 fn read_records(input: &Path, quiet: bool) -> Result<Vec<Record>> {
-    Ok(match input.as_os_str() == "-" {
-        true => parse_rows(Path::new("standard input"), &read_stdin_bytes("the rows", quiet)?)?,
-        false => read_rows(input)?,
-    })
+    if input.as_os_str() == "-" {
+        return Ok(parse_rows(Path::new("standard input"), &read_stdin_bytes("the rows", quiet)?)?);
+    }
+    Ok(read_rows(input)?)
 }

@@ -22,13 +22,13 @@ use lines::{Line, Lines};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd chat
-      Talk with the built-in pair. /help lists what can be done in between.
+      Talk with the built-in pair. /help lists the commands.
   wsd chat --base ./llama-8b --draft ./aligned-1b --system \"Answer in one sentence.\" -t 0.7
       Your own pair, with instructions, sampled.
   wsd chat --strategy draft
       The draft alone; /strategy wsd switches in the middle of the conversation.
   printf 'Hello\\nAnd who are you?\\n' | wsd chat --quiet
-      Each line of standard input is a turn.";
+      Each line of standard input is a message.";
 
 #[derive(Args, Debug)]
 #[command(mut_arg("raw", |arg| arg.hide(true)))]
@@ -37,96 +37,95 @@ pub(crate) struct ChatArgs {
     settings: Partial,
 }
 
-/// A conversation and what it is held with.
+/// A conversation, with its models and settings.
 struct Chat {
     models: Models,
     settings: Settings,
     strategy: Arc<dyn Strategy>,
     messages: Vec<Message>,
-    /// How many of the messages, the oldest, no longer fit into the context.
+    /// Number of the oldest messages that no longer fit into the context.
     left_out: usize,
-    /// The file that this conversation was saved in and may overwrite.
+    /// The file of this conversation, which `/save` may overwrite.
     saved: Option<PathBuf>,
 }
 
-pub(crate) async fn run(args: ChatArgs, look: &GlobalArgs) -> Result<Ending> {
-    let settings = look.settings(args.settings)?;
+pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
+    let settings = global.settings(args.settings)?;
     if settings.prompt.raw {
         let fault = Error::Setting { name: "raw", limit: "left out in a chat".into(), value: "true".into() };
         return Err(ConfigError::Value(fault).into());
     }
     let mut lines = Lines::open()?;
-    // Both, whatever the strategy: it can be changed on the way.
-    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 1, look.progress().as_mut())?;
+    // Both models, since the strategy can be changed later.
+    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 1, global.progress().as_mut())?;
     let strategy = settings.recipe.build(&models, &settings.values)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
-    let (mut output, mut notes) = (Output::stdout(look.color), Output::stderr(look.color));
-    if lines.interactive() && !look.quiet {
-        note("Ctrl-C stops an answer, Ctrl-D leaves, /help says what else there is.");
+    let (mut output, mut notes) = (Output::stdout(global.color), Output::stderr(global.color));
+    if lines.is_interactive() && !global.quiet {
+        note("Ctrl-C stops an answer, Ctrl-D ends the chat, /help lists the commands.");
     }
     loop {
         let line = match lines.next().await? {
             Line::Text(line) if line.trim().is_empty() => continue,
             Line::Text(line) => line,
-            Line::NoText => {
-                note("error: what was typed is not UTF-8, so the line is left out");
+            Line::Invalid => {
+                note("error: the line is not UTF-8 and is left out");
                 continue;
             }
-            Line::Interrupted if lines.interactive() => continue,
+            Line::Interrupted if lines.is_interactive() => continue,
             Line::Interrupted => return Ok(Ending::Interrupted),
             Line::End => return Ok(Ending::Done),
         };
-        let said = match Command::parse(&line) {
+        let outcome = match Command::parse(&line) {
             Ok(Some(Command::Quit)) => return Ok(Ending::Done),
             Ok(Some(command)) => {
-                let asked = command == Command::Help;
-                chat.obey(command).map(|said| {
-                    if asked || !look.quiet {
-                        note(&said)
+                let is_help = command == Command::Help;
+                chat.run(command).map(|text| {
+                    if is_help || !global.quiet {
+                        note(&text)
                     }
                 })
             }
-            Ok(None) => chat.turn(line, &mut output, look.quiet).await.and_then(|told| {
-                match notes.for_people() && !look.quiet {
-                    true => notes.model_text(FAINT, &told).and_then(|()| notes.text("\n")),
-                    false => Ok(()),
+            Ok(None) => match chat.answer(line, &mut output, global.quiet).await {
+                Ok(summary) if notes.for_people() && !global.quiet => {
+                    notes.model_text(FAINT, &summary).and_then(|()| notes.text("\n"))
                 }
-            }),
+                answered => answered.map(drop),
+            },
             Err(fault) => Err(fault),
         };
-        match said {
-            // A person can try again; a script should end where it fails.
-            Err(error) if lines.interactive() && !error.is::<super::Closed>() => note(&format!("error: {error:#}")),
-            said => said?,
+        match outcome {
+            // A person can try again; a script should end at its first error.
+            Err(error) if lines.is_interactive() && !error.is::<super::Closed>() => note(&format!("error: {error:#}")),
+            outcome => outcome?,
         }
     }
 }
 
 impl Chat {
-    /// Answer what the user says; where that fails, nothing was said.
-    async fn turn(&mut self, said: String, output: &mut Output, quiet: bool) -> Result<String> {
+    /// Answers a message and returns a summary. After an error the conversation is unchanged.
+    async fn answer(&mut self, message: String, output: &mut Output, quiet: bool) -> Result<String> {
         let mut messages = self.messages.clone();
-        messages.push(Message::new(ChatRole::User, said));
+        messages.push(Message::new(ChatRole::User, message));
         let (prompt, left_out) = self.fitting(&messages)?;
         if left_out > self.left_out && !quiet {
             note(&format!("the context is full: the oldest {left_out} messages are left out from now on"));
         }
         self.left_out = left_out;
         let answered = stream(&self.strategy, self.settings.job(prompt), output).await?;
-        let begun = self.settings.prompt.prefill.as_deref().unwrap_or_default();
-        messages.push(Message::new(ChatRole::Assistant, format!("{begun}{}", answered.completion.text)));
+        let prefill = self.settings.prompt.prefill.as_deref().unwrap_or_default();
+        messages.push(Message::new(ChatRole::Assistant, format!("{prefill}{}", answered.completion.text)));
         self.messages = messages;
         Ok(if answered.interrupted { "stopped".into() } else { summary(&answered.completion) })
     }
 
-    /// The prompt of the conversation, without as many of the oldest messages as must go for an
-    /// answer to have room, and their number. The last message stays: where it alone is too long,
-    /// that is an error when it is to be answered.
+    /// Builds the prompt. Leaves out the oldest messages until there is room for an answer, and
+    /// returns their number. The last message stays; if it alone is too long, the answer fails.
     fn fitting(&self, messages: &[Message]) -> Result<(Prompt, usize)> {
         let mut left_out = self.left_out;
         loop {
             let prompt = prompt::of_messages(messages[left_out..].to_vec(), &self.settings.prompt)?;
-            // A question and its answer go together.
+            // A message and its answer are left out together.
             if left_out + 2 >= messages.len() || self.has_room(&prompt, left_out > self.left_out)? {
                 return Ok((prompt, left_out));
             }
@@ -134,9 +133,9 @@ impl Chat {
         }
     }
 
-    /// Whether each model's context holds the prompt and an answer, of a quarter of the context at
-    /// most. Where messages must go, enough do for `half` of the context to be free: then it is not
-    /// at once the same again.
+    /// True if each model's context holds the prompt and an answer, which counts at most a quarter
+    /// of the context. With `half`, half of the context must be free: once messages are left out,
+    /// enough are that the next answer does not need it again.
     fn has_room(&self, prompt: &Prompt, half: bool) -> Result<bool> {
         for seat in models::seats(self.settings.recipe) {
             let Some(model) = self.models.get(seat) else { continue };
@@ -151,8 +150,8 @@ impl Chat {
         Ok(true)
     }
 
-    /// Do what a command says, and tell what was done.
-    fn obey(&mut self, command: Command) -> Result<String> {
+    /// Runs a command and returns a line for the user.
+    fn run(&mut self, command: Command) -> Result<String> {
         Ok(match command {
             Command::Help | Command::Quit => help(),
             Command::Reset => {
@@ -186,13 +185,13 @@ impl Chat {
         })
     }
 
-    /// Write the conversation as a row that `wsd generate --input` reads.
+    /// Writes the conversation as a row that `wsd generate --input` reads.
     fn save(&mut self, path: &Path) -> Result<()> {
         if self.messages.is_empty() {
-            bail!("nothing has been said yet");
+            bail!("there are no messages to save");
         }
         if path.exists() && self.saved.as_deref() != Some(path) {
-            bail!("{} is there already: choose another name", path.display());
+            bail!("{} exists already\n  hint: choose another name", path.display());
         }
         let system = self.settings.prompt.system.iter().map(|text| Message::new(ChatRole::System, text));
         let messages: Vec<_> = system.chain(self.messages.iter().cloned()).collect();

@@ -1,4 +1,4 @@
-//! `wsd lab`: the closed world and what is measured in it.
+//! `wsd lab`: closed worlds, and the measurement of systems in them.
 
 mod eval;
 mod pairs;
@@ -10,12 +10,13 @@ use clap::Subcommand;
 
 use super::{Ending, GlobalArgs};
 
+/// The task.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Lab {
     /// Measure systems on the items of a closed world: the table, its figures, the ablation
     #[command(after_help = eval::EXAMPLES)]
     Eval(Box<eval::EvalArgs>),
-    /// Make the report on one or more runs again
+    /// Write the report on one or more runs again
     #[command(after_help = report::EXAMPLES)]
     Report(report::ReportArgs),
     /// Write a closed world: corpora, alignment data, evaluation
@@ -25,11 +26,11 @@ pub(crate) enum Lab {
     Pairs(pairs::PairsArgs),
 }
 
-pub(crate) async fn run(lab: Lab, look: &GlobalArgs) -> Result<Ending> {
+pub(crate) async fn run(lab: Lab, global: &GlobalArgs) -> Result<Ending> {
     match lab {
-        Lab::Pairs(args) => pairs::run(&args, look),
-        Lab::Eval(args) => eval::run(*args, look).await,
-        Lab::Report(args) => report::run(&args, look),
-        Lab::World(args) => world::run(&args, look),
+        Lab::Pairs(args) => pairs::run(&args, global),
+        Lab::Eval(args) => eval::run(*args, global).await,
+        Lab::Report(args) => report::run(&args, global),
+        Lab::World(args) => world::run(&args, global),
     }
 }

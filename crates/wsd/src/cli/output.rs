@@ -1,4 +1,4 @@
-//! What goes to standard output: text, colours where they are wanted, and a reader that may leave.
+//! Standard output and the error stream: text, colors, and closed pipes.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use wsd_core::{Author, Seat};
 
-/// When to colour.
+/// The choice of `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
     /// On a terminal, unless NO_COLOR is set or TERM is dumb.
@@ -18,7 +18,7 @@ pub(crate) enum Color {
     Never,
 }
 
-/// How text is marked on a terminal: the codes that switch it on.
+/// A text style: the escape code that switches it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Style(pub(crate) &'static str);
 
@@ -26,9 +26,9 @@ pub(crate) struct Style(pub(crate) &'static str);
 pub(crate) const DRAFT: Style = Style("\x1b[33m");
 /// The base's tokens: cyan.
 pub(crate) const BASE: Style = Style("\x1b[36m");
-/// Tokens by several models together: magenta.
+/// Tokens of several models together: magenta.
 const FUSED: Style = Style("\x1b[35m");
-/// Remarks beside the answer.
+/// Notes beside the answer: faint.
 pub(crate) const FAINT: Style = Style("\x1b[2m");
 /// Ends every style.
 const PLAIN: &str = "\x1b[0m";
@@ -42,18 +42,19 @@ pub(crate) fn style(author: Author) -> Style {
     }
 }
 
-/// The reader of standard output has gone: nothing is wrong, and nothing more is to be said.
+/// The error of a closed standard output. The reader has gone, so the program ends silently.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 pub(crate) struct Closed;
 
-/// A stream for people or programs.
+/// An output stream for people or programs.
 pub(crate) struct Output {
     stream: Box<dyn io::Write>,
     color: bool,
     terminal: bool,
     width: Option<usize>,
-    open: Option<Style>,
+    /// The style that is switched on.
+    style: Option<Style>,
 }
 
 impl Output {
@@ -78,10 +79,10 @@ impl Output {
             Color::Never => false,
         };
         let width = terminal.then(terminal_size::terminal_size).flatten();
-        Self { stream, color, terminal, width: width.map(|(width, _)| width.0.into()), open: None }
+        Self { stream, color, terminal, width: width.map(|(width, _)| width.0.into()), style: None }
     }
 
-    /// What `write` writes, as on a terminal `width` columns wide.
+    /// Captures the output of `write`, as on a terminal of `width` columns.
     #[cfg(test)]
     pub(crate) fn captured(width: Option<usize>, color: bool, write: impl FnOnce(&mut Self)) -> String {
         #[derive(Clone, Default)]
@@ -96,48 +97,44 @@ impl Output {
         }
         let shared = Shared::default();
         let terminal = width.is_some();
-        write(&mut Self { stream: Box::new(shared.clone()), color, terminal, width, open: None });
+        write(&mut Self { stream: Box::new(shared.clone()), color, terminal, width, style: None });
         String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// Whether text is coloured.
+    /// True where text is colored.
     pub(crate) fn color(&self) -> bool {
         self.color
     }
 
-    /// Whether a person is looking: a terminal, or colours asked for.
+    /// True on a terminal, and where colors are forced.
     pub(crate) fn for_people(&self) -> bool {
         self.terminal || self.color
     }
 
-    /// Columns of the terminal; nothing where there is none.
+    /// Columns of the terminal; `None` for a pipe or file.
     pub(crate) fn width(&self) -> Option<usize> {
         self.width
     }
 
-    /// Write text as it is.
+    /// Writes text unchanged.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         self.plain()?;
         self.send(text)
     }
 
-    /// Write text that a model made. On a terminal, control characters in it are shown and do
-    /// nothing.
+    /// Writes text that a model generated. On a terminal its control characters are replaced.
     pub(crate) fn model_text(&mut self, style: Style, text: &str) -> Result<()> {
-        if self.color && self.open != Some(style) {
+        if self.color && self.style != Some(style) {
             self.plain()?;
             self.send(style.0)?;
-            self.open = Some(style);
+            self.style = Some(style);
         }
-        match self.for_people() {
-            true => self.send(&harmless(text)),
-            false => self.send(text),
-        }
+        if self.for_people() { self.send(&harmless(text)) } else { self.send(text) }
     }
 
-    /// End the style that is on.
+    /// Switches the current style off.
     pub(crate) fn plain(&mut self) -> Result<()> {
-        if self.open.take().is_some() { self.send(PLAIN) } else { Ok(()) }
+        if self.style.take().is_some() { self.send(PLAIN) } else { Ok(()) }
     }
 
     fn send(&mut self, text: &str) -> Result<()> {
@@ -148,12 +145,12 @@ impl Output {
     }
 }
 
-/// A line on the error stream. Where that is closed, no one is there to be told.
+/// Writes a line to the error stream. A closed stream is ignored.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Text whose control characters, line breaks and tabs apart, are replaced.
+/// Replaces control characters other than line breaks and tabs.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c })
@@ -165,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_cannot_steer_the_terminal() {
+    fn control_characters_of_a_model_are_replaced() {
         assert_eq!(harmless("a\x1b[2Jb\r\n\tc"), "a\u{FFFD}[2Jb\u{FFFD}\n\tc");
     }
 }

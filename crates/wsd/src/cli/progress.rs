@@ -1,4 +1,4 @@
-//! How far a file of prompts is: a bar on a terminal, a line now and then elsewhere.
+//! Progress through a file of prompts: a bar on a terminal, occasional lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::time::Instant;
@@ -7,9 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::note;
 
-/// Counts rows as they are written.
+/// A reporter of written rows.
 pub(crate) struct Rows {
     total: usize,
+    /// Rows that were there at the start.
     before: usize,
     done: usize,
     started: Instant,
@@ -18,7 +19,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// `done` of `total` rows are there already.
+    /// Starts with `done` of `total` rows there already.
     pub(crate) fn new(total: usize, done: usize, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} rows, {eta} left");
@@ -28,12 +29,12 @@ impl Rows {
             bar
         });
         if done > 0 && !quiet {
-            note(&format!("going on after {done} rows that are answered"));
+            note(&format!("resuming after {done} answered rows"));
         }
         Self { total, before: done, done, started: Instant::now(), quiet, bar }
     }
 
-    /// One more row is written.
+    /// Counts one more row.
     fn advance(&mut self) {
         self.done += 1;
         if let Some(bar) = &self.bar {
@@ -44,15 +45,15 @@ impl Rows {
         }
     }
 
-    /// Row `row` is written, with what it failed of.
-    pub(crate) fn told(&mut self, row: usize, error: Option<&wsd_core::Error>) {
+    /// Reports that row `row` is written, and its error if it failed.
+    pub(crate) fn on_row(&mut self, row: usize, error: Option<&wsd_core::Error>) {
         if let Some(error) = error {
             self.note(&format!("row {}: {error}", row + 1));
         }
         self.advance();
     }
 
-    /// Say something that is not progress.
+    /// Writes a line beside the bar.
     fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
@@ -60,7 +61,7 @@ impl Rows {
         }
     }
 
-    /// Leave the terminal as it was.
+    /// Removes the bar.
     pub(crate) fn stop(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! models--org--name/blobs/<etag>                      the contents
-//! models--org--name/refs/<revision>                   the commit of a branch or tag when it was fetched
+//! models--org--name/refs/<revision>                   the commit of a branch or tag
 //! models--org--name/snapshots/<commit>/<file>         a relative link to the blob
 //! .locks/models--org--name/<etag>.lock                held while the blob is written
 //! ```

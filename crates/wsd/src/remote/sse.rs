@@ -84,8 +84,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunk_boundaries_do_not_matter(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), any::<u8>()], 0..200),
-                               cut in 0usize..200) {
+        fn chunk_boundaries_do_not_matter(
+            bytes in prop::collection::vec(
+                prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), any::<u8>()],
+                0..200,
+            ),
+            cut in 0usize..200,
+        ) {
             let cut = cut.min(bytes.len());
             let text = [b"data: x\r\n\ndata: \xF0\x9F\n\n".as_slice(), &bytes].concat();
             prop_assert_eq!(events(&[&text]), events(&[&text[..cut], &text[cut..]]));

@@ -510,9 +510,8 @@ fn event(kind: Kind, request: &Continuation, so_far: &[Sampled], new: Option<&Sa
             sampled.top.iter().map(|(id, p)| (format!("token_id:{id}"), json!(p))).collect::<serde_json::Map<_, _>>()
         })
         .collect();
-    let logprobs = json!({
-        "tokens": names, "token_logprobs": new.iter().map(|sampled| sampled.logprob).collect::<Vec<_>>(), "top_logprobs": tops,
-    });
+    let values: Vec<_> = new.iter().map(|sampled| sampled.logprob).collect();
+    let logprobs = json!({"tokens": names, "token_logprobs": values, "top_logprobs": tops});
     let prompt = if so_far.len() <= 1 { json!(request.list) } else { Value::Null };
     json!({"object": "text_completion", "choices": [{
         "index": 0, "text": "…", "logprobs": logprobs, "finish_reason": reason(stop), "stop_reason": null,
@@ -534,10 +533,8 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
     match (request.path.as_str(), kind) {
         ("/v1/models", _) => {
             let meta = json!({"n_ctx": card.max_len, "n_vocab": card.vocab});
-            (
-                200,
-                json!({"object": "list", "data": [{"id": card.name, "owned_by": owner, "max_model_len": card.max_len, "meta": meta}]}),
-            )
+            let model = json!({"id": card.name, "owned_by": owner, "max_model_len": card.max_len, "meta": meta});
+            (200, json!({"object": "list", "data": [model]}))
         }
         (_, Kind::ChatOnly) => missing(),
         ("/props", Kind::LlamaServer) => {
@@ -573,10 +570,8 @@ async fn reply(kind: Kind, engine: Arc<dyn Engine>, pause: Duration, request: &R
             let scored = score(engine.as_ref(), &request.list, from + 1, 0).await;
             let rows = scored.iter().map(|scored| json!([scored.logprob, scored.token, null]));
             let rows: Vec<_> = std::iter::once(json!([null, request.list[from], null])).chain(rows).collect();
-            (
-                200,
-                json!({"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}),
-            )
+            let meta = json!({"input_token_logprobs": rows, "completion_tokens": 0});
+            (200, json!({"text": "", "output_ids": [], "meta_info": meta}))
         }
         ("/completion", Kind::LlamaServer) => (200, completion(engine.as_ref(), pause, body).await),
         ("/v1/completions", Kind::OpenAi { echoes }) => (200, text_completion(engine.as_ref(), body, echoes).await),
@@ -613,7 +608,8 @@ async fn completion(engine: &dyn Engine, pause: Duration, body: &Value) -> Value
             Step::End(_) => vec![],
         };
         let top: Vec<_> = top.iter().map(named).collect();
-        return json!({"content": ".", "stop_type": "limit", "completion_probabilities": [{"id": 1, "top_logprobs": top}]});
+        let row = json!({"id": 1, "top_logprobs": top});
+        return json!({"content": ".", "stop_type": "limit", "completion_probabilities": [row]});
     }
     let (written, stop) = write(engine, &request, pause).await;
     let rows: Vec<_> = written

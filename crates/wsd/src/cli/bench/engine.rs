@@ -62,7 +62,7 @@ pub(crate) struct EngineBench {
     /// Write the random model to this folder (f32, f16 or bf16) and measure nothing
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
-    /// Share of tokens after which the saved model has the same argmax as one saved without this, from 0 to 1
+    /// Share of tokens with the same argmax as in the model saved without this, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "save")]
     agreement: f64,
     /// Print every run and the medians as one JSON object

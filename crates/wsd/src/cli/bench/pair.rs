@@ -107,8 +107,8 @@ impl Subject {
         Ok(Self { models, values: settings.values.clone(), jobs })
     }
 
-    /// Limits each job to the tokens of the shorter of WSD's and the base's answers. This also warms
-    /// everything up.
+    /// Limits each job to the tokens of the shorter of WSD's and the base's answers. This also
+    /// warms everything up.
     async fn with_equal_lengths(mut self) -> Result<Self> {
         for index in 0..self.jobs.len() {
             let mut shortest = self.jobs[index].terms.max_tokens;

@@ -41,7 +41,7 @@ pub(crate) struct ServeBench {
     /// Requests in each run
     #[arg(long, value_name = "N", default_value_t = 100)]
     requests: usize,
-    /// Clients of a closed loop, each sending its next request after an answer; may be repeated [default: 16]
+    /// Clients that each send a request after the last answer; may be repeated [default: 16]
     #[arg(long, value_name = "N")]
     concurrency: Vec<usize>,
     /// Requests per second of an open loop, at random moments; may be repeated

@@ -1,11 +1,11 @@
-//! What can be done between the turns of a conversation.
+//! Commands between the messages of a conversation.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use wsd_core::{RECIPES, Recipe};
 
-/// A line that begins with a slash.
+/// A command: a line that begins with a slash.
 #[derive(Debug, PartialEq)]
 pub(super) enum Command {
     Help,
@@ -17,9 +17,10 @@ pub(super) enum Command {
     Quit,
 }
 
-/// Name, argument, what it does, and how its argument is read.
+/// An entry of the table of commands.
 struct Entry {
     name: &'static str,
+    /// Placeholder of the argument, for the help.
     argument: &'static str,
     about: &'static str,
     /// The strategies that the argument may name.
@@ -38,7 +39,7 @@ static COMMANDS: &[Entry] = &[
     Entry {
         name: "/strategy",
         argument: "NAME",
-        about: "change how the models share the work",
+        about: "change the strategy",
         recipes: RECIPES,
         parse: |name| (!name.is_empty()).then(|| Command::Strategy(name.into())),
     },
@@ -52,7 +53,7 @@ static COMMANDS: &[Entry] = &[
     Entry {
         name: "/system",
         argument: "[TEXT]",
-        about: "change the instructions above the conversation, or take them away",
+        about: "change or remove the instructions above the conversation",
         recipes: &[],
         parse: |text| Some(Command::System(text.into())),
     },
@@ -69,7 +70,7 @@ static COMMANDS: &[Entry] = &[
 ];
 
 impl Command {
-    /// The command in a line; `None` where it is something said.
+    /// Parses the command in a line; `None` where the line is a message.
     pub(super) fn parse(line: &str) -> Result<Option<Self>> {
         let line = line.trim();
         if !line.starts_with('/') {
@@ -77,9 +78,9 @@ impl Command {
         }
         let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let entry = COMMANDS.iter().find(|entry| entry.name == name);
-        let entry = entry.with_context(|| format!("there is no {name}\n  hint: /help lists what there is"))?;
+        let entry = entry.with_context(|| format!("there is no command {name}\n  hint: /help lists the commands"))?;
         let command = (entry.parse)(argument.trim());
-        command.map(Some).with_context(|| format!("{} needs {}", entry.name, entry.argument))
+        command.map(Some).with_context(|| format!("{} must have an argument {}", entry.name, entry.argument))
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
+    fn commands_and_messages_are_distinguished() {
         for (line, want) in [
             ("hello / there", None),
             (" /threshold 0.5 ", Some(Command::Threshold(0.5))),
@@ -108,16 +109,16 @@ mod tests {
             assert_eq!(Command::parse(line).unwrap(), want, "{line}");
         }
         for (line, want) in [
-            ("/threshold high", "/threshold needs P"),
-            ("/dance", "there is no /dance\n  hint: /help lists what there is"),
+            ("/threshold high", "/threshold must have an argument P"),
+            ("/dance", "there is no command /dance\n  hint: /help lists the commands"),
         ] {
             assert_eq!(Command::parse(line).unwrap_err().to_string(), want);
         }
     }
 
     #[test]
-    fn help_names_every_command() {
+    fn the_help_lists_every_command_and_strategy() {
         assert!(COMMANDS.iter().all(|entry| help().contains(entry.name)));
-        assert!(wsd_core::RECIPES.iter().all(|recipe| help().contains(recipe.name)));
+        assert!(RECIPES.iter().all(|recipe| help().contains(recipe.name)));
     }
 }

@@ -1,4 +1,4 @@
-//! Where the user's turns come from: a line editor on a terminal, plain lines otherwise.
+//! The user's messages: a line editor on a terminal, plain lines otherwise.
 
 use std::io::{ErrorKind, IsTerminal as _};
 
@@ -7,18 +7,19 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Stdin};
 
-use super::prompt::utf8;
+use crate::cli::prompt::utf8;
 
-/// What came.
+/// The result of reading a line.
 pub(super) enum Line {
     Text(String),
+    /// Ctrl-C.
     Interrupted,
-    /// Bytes that are not UTF-8 were typed; the line is lost.
-    NoText,
+    /// A line that is not UTF-8, which is lost.
+    Invalid,
     End,
 }
 
-/// Turns, one by one.
+/// A reader of lines.
 pub(super) enum Lines {
     Editor(Box<DefaultEditor>),
     Pipe(BufReader<Stdin>),
@@ -26,20 +27,21 @@ pub(super) enum Lines {
 
 impl Lines {
     pub(super) fn open() -> Result<Self> {
-        Ok(match std::io::stdin().is_terminal() {
-            true => Self::Editor(Box::new(DefaultEditor::new()?)),
-            false => Self::Pipe(BufReader::new(tokio::io::stdin())),
-        })
+        if std::io::stdin().is_terminal() {
+            Ok(Self::Editor(Box::new(DefaultEditor::new()?)))
+        } else {
+            Ok(Self::Pipe(BufReader::new(tokio::io::stdin())))
+        }
     }
 
-    /// Whether a person is typing.
-    pub(super) fn interactive(&self) -> bool {
+    /// True on a terminal.
+    pub(super) fn is_interactive(&self) -> bool {
         matches!(self, Self::Editor(_))
     }
 
     pub(super) async fn next(&mut self) -> Result<Line> {
         match self {
-            // Nothing else is to be done while a person thinks, so the thread may wait here.
+            // This blocks the thread, which has nothing else to do until the user answers.
             Self::Editor(editor) => match editor.readline("> ") {
                 Ok(line) => {
                     editor.add_history_entry(&line)?;
@@ -47,7 +49,7 @@ impl Lines {
                 }
                 Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Line::End),
-                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => Ok(Line::NoText),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => Ok(Line::Invalid),
                 Err(error) => Err(error.into()),
             },
             Self::Pipe(pipe) => {

@@ -1,4 +1,4 @@
-//! `wsd lab eval`: the table of systems over the items of a closed world.
+//! `wsd lab eval`: systems on the items of a closed world.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,35 +12,35 @@ use wsd::lab::world::Item;
 use wsd::models;
 use wsd_core::{Engine, MAX_TOKENS, Models, Recipe, STRATEGY, Seat};
 
-use super::super::progress::Rows;
-use super::super::{Ending, GlobalArgs, note};
 use super::report;
+use crate::cli::progress::Rows;
+use crate::cli::{Ending, GlobalArgs, note};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd lab world --seed 1 --out world && wsd lab eval --world world --out run
-      Every system that the built-in pair allows, graded by the world's oracle. Run it again to go on after an interruption.
+      Every system that the built-in pair allows, graded by the world's oracle. Run it again after an interruption.
   wsd lab eval --world world --out run --tuned ./tuned-base --parallel 32
       With the base that was itself tuned on the pilot's data.
   wsd lab eval --world world --out quick --systems base,pilot,wsd --limit 40 --parts table
-      A quick look.";
+      A quick global.";
 
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
-    /// The folder of a closed world: its eval.jsonl is answered, its prompts.jsonl gives the examples of in-context alignment
+    /// The folder of a closed world: eval.jsonl has the items, prompts.jsonl in-context examples
     #[arg(long, value_name = "FOLDER")]
     world: PathBuf,
-    /// The run folder: what is there is kept
+    /// The run folder; answers that are there are kept
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// The base after tuning on the pilot's data, for comparison [default: none]
     #[arg(long, value_name = "MODEL")]
     tuned: Option<String>,
-    /// The systems, apart by commas [default: all there are models for]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = PossibleValuesParser::new(SYSTEMS.iter().map(|system| system.name)))]
+    /// The systems, separated by commas [default: all that there are models for]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = system_names())]
     systems: Vec<String>,
-    /// What is measured, apart by commas
-    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PossibleValuesParser::new(PARTS), default_values = PARTS)]
+    /// The measurements, separated by commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PARTS, default_values = PARTS)]
     parts: Vec<String>,
     /// At most this many items of each task [default: all]
     #[arg(long, value_name = "N")]
@@ -51,10 +51,10 @@ pub(crate) struct EvalArgs {
     /// Items answered at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallel: u16,
-    /// Prompts whose time is taken
+    /// Prompts in the measurement of times
     #[arg(long, value_name = "N", default_value_t = 40)]
     timed_prompts: usize,
-    /// Rounds in which it is taken
+    /// Rounds of the measurement of times
     #[arg(long, value_name = "N", default_value_t = 5)]
     timed_rounds: usize,
     #[command(flatten)]
@@ -62,40 +62,44 @@ pub(crate) struct EvalArgs {
 }
 
 const PARTS: [&str; 4] = ["table", "times", "positions", "ablation"];
-/// Tokens in an answer where nothing else is said: more than any good answer of a closed world has.
+/// Default tokens in an answer: more than any good answer in a closed world has.
 const DEFAULT_MAX_TOKENS: usize = 128;
+
+fn system_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(SYSTEMS.iter().map(|system| system.name))
+}
 
 impl EvalArgs {
     fn has(&self, part: &str) -> bool {
         self.parts.iter().any(|name| name == part)
     }
 
-    /// The systems asked for; of all of them, those there are models and examples for.
+    /// The systems named; by default all that there are models and examples for.
     fn systems(&self, has_examples: bool) -> Result<Vec<&'static System>> {
         let possible = |system: &&System| (has_examples || !system.examples) && (self.tuned.is_some() || !system.tuned);
         if self.systems.is_empty() {
             return Ok(SYSTEMS.iter().filter(possible).collect());
         }
-        let asked = SYSTEMS.iter().filter(|system| self.systems.iter().any(|name| name == system.name));
-        let asked: Vec<_> = asked.collect();
-        match asked.iter().find(|system| !possible(system)) {
+        let named = SYSTEMS.iter().filter(|system| self.systems.iter().any(|name| name == system.name));
+        let named: Vec<_> = named.collect();
+        match named.iter().find(|system| !possible(system)) {
             Some(system) if system.tuned => bail!("`{}` needs a model\n  hint: name one with --tuned", system.name),
             Some(system) => {
                 bail!("`{}` needs examples, and {} has none", system.name, self.world.join("prompts.jsonl").display())
             }
-            None => Ok(asked),
+            None => Ok(named),
         }
     }
 }
 
-pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending> {
+pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     if args.settings.is_set(&STRATEGY) {
-        bail!("`--strategy` chooses one, and this compares systems\n  hint: use --systems");
+        bail!("`--strategy` must be left out, since each system has its own\n  hint: use --systems");
     }
     args.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
-    // All answer the same prompts, and each is to take the time that it takes alone.
+    // All systems answer the same prompts, so a prefix cache would favor the later ones.
     args.settings.without_prefix_cache()?;
-    let settings = look.settings(args.settings.clone())?;
+    let settings = global.settings(args.settings.clone())?;
     let (records, items) = Evaluation::read(&args.world.join("eval.jsonl"))?;
     let shown = match args.world.join("prompts.jsonl") {
         path if path.exists() => examples(&read_items(&path)?),
@@ -104,8 +108,8 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
     let systems = args.systems(!shown.is_empty())?;
 
     let sessions = usize::from(args.parallel);
-    let pair = models::load(&settings, &[Seat::BASE, Seat::DRAFT], sessions, look.progress().as_mut())?;
-    let tuned = tuned(&args, &settings, sessions, look)?;
+    let pair = models::load(&settings, &[Seat::BASE, Seat::DRAFT], sessions, global.progress().as_mut())?;
+    let tuned = tuned(&args, &settings, sessions, global)?;
     let candidates = systems.into_iter().map(|system| candidate(system, &settings, &pair, tuned.as_ref()));
     let candidates = candidates.collect::<Result<Vec<_>>>()?;
     let mut evaluation = Evaluation {
@@ -124,12 +128,12 @@ pub(super) async fn run(mut args: EvalArgs, look: &GlobalArgs) -> Result<Ending>
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => {
-            note("stopped; the same command goes on from there");
+            note("stopped; the same command resumes there");
             return Ok(Ending::Interrupted);
         }
-        result = measure(&args, evaluation, &candidates, &folder, look) => result?,
+        result = measure(&args, evaluation, &candidates, &folder, global) => result?,
     }
-    report::write(&[args.out.clone()], &args.out, look)
+    report::write(&[args.out.clone()], &args.out, global)
 }
 
 async fn measure(
@@ -137,36 +141,36 @@ async fn measure(
     mut evaluation: Evaluation,
     candidates: &[Candidate],
     folder: &RunFolder,
-    look: &GlobalArgs,
+    global: &GlobalArgs,
 ) -> Result<()> {
     let progress = |name: &str, evaluation: &Evaluation| {
-        if !look.quiet {
+        if !global.quiet {
             note(&format!("{name}:"));
         }
-        Rows::new(evaluation.records.len(), 0, look.quiet)
+        Rows::new(evaluation.records.len(), 0, global.quiet)
     };
     if args.has("table") {
         for candidate in candidates {
             let mut rows = progress(candidate.system.title, &evaluation);
-            evaluation.samples(candidate, folder, |row, error| rows.told(row, error)).await?;
+            evaluation.samples(candidate, folder, |row, error| rows.on_row(row, error)).await?;
             rows.stop();
         }
     }
     if args.has("times") {
-        if !look.quiet {
+        if !global.quiet {
             note("times:");
         }
         evaluation.times(candidates, folder, args.timed_prompts, args.timed_rounds).await?;
     }
     if args.has("positions") {
         let mut rows = progress("positions", &evaluation);
-        evaluation.positions(folder, |row, error| rows.told(row, error)).await?;
+        evaluation.positions(folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
     if args.has("ablation") {
         evaluation.limit(args.ablation_limit);
         let mut rows = progress("ablation", &evaluation);
-        evaluation.ablation(&Grid::default(), folder, |row, error| rows.told(row, error)).await?;
+        evaluation.ablation(&Grid::default(), folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
     Ok(())
@@ -186,11 +190,11 @@ fn tuned(
     args: &EvalArgs,
     settings: &Settings,
     sessions: usize,
-    look: &GlobalArgs,
+    global: &GlobalArgs,
 ) -> Result<Option<(String, Arc<dyn Engine>)>> {
     let Some(name) = args.tuned.clone() else { return Ok(None) };
     let settings = settings.clone().with_model(Seat::BASE, &name);
-    let models = models::load(&settings, &[Seat::BASE], sessions, look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::BASE], sessions, global.progress().as_mut())?;
     Ok(models.get(Seat::BASE).map(|engine| (name, engine.clone())))
 }
 

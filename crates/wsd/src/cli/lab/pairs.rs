@@ -1,4 +1,4 @@
-//! `wsd lab pairs`: sampled answers to preference pairs.
+//! `wsd lab pairs`: preference pairs from sampled answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wsd::lab::world::{Item, Pair, World, deduplicated};
 use wsd_core::files::write_whole;
 
-use super::super::{Ending, GlobalArgs, note};
+use crate::cli::{Ending, GlobalArgs, note};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -20,26 +20,26 @@ Examples:
 
 #[derive(Args, Debug)]
 pub(crate) struct PairsArgs {
-    /// Answers to a world's prompts.jsonl, as `wsd generate` writes them; may be repeated
+    /// Answers to a world's prompts.jsonl, written by `wsd generate`; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     answers: Vec<PathBuf>,
-    /// The world's number: no name and no phrasing of its evaluation may stand in a pair
+    /// The world's seed: pairs with a name or a phrasing of its evaluation are left out
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The file of pairs to write; a data card is written beside it, with the ending .md
+    /// The file of pairs; a data card is written beside it, with the ending .md
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }
 
 /// A prompt with one answer.
 #[derive(Deserialize)]
-struct Answered {
+struct Row {
     #[serde(flatten)]
     item: Item,
     output: Option<String>,
 }
 
-/// What somebody must know who trains on the pairs.
+/// The data card of the pairs.
 fn card(args: &PairsArgs, pairs: &[Pair], prompts: usize) -> String {
     let table = |title: &str, counts: BTreeMap<String, usize>| {
         let rows: String = counts.iter().map(|(name, count)| format!("| {name} | {count} |\n")).collect();
@@ -56,7 +56,7 @@ fn card(args: &PairsArgs, pairs: &[Pair], prompts: usize) -> String {
     )
 }
 
-/// How often each value comes, by the name it has in the files.
+/// Counts the values, by their names in the files.
 fn counted(values: impl Iterator<Item = impl Serialize>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for value in values {
@@ -66,13 +66,13 @@ fn counted(values: impl Iterator<Item = impl Serialize>) -> BTreeMap<String, usi
     counts
 }
 
-pub(super) fn run(args: &PairsArgs, look: &GlobalArgs) -> Result<Ending> {
+pub(super) fn run(args: &PairsArgs, global: &GlobalArgs) -> Result<Ending> {
     let mut items: Vec<(Item, Vec<String>)> = Vec::new();
     let mut places = HashMap::new();
     for path in &args.answers {
         for (number, line) in fs_err::read_to_string(path)?.lines().enumerate() {
             let at = || format!("{}:{}", path.display(), number + 1);
-            let Answered { item, output } = serde_json::from_str(line).with_context(at)?;
+            let Row { item, output } = serde_json::from_str(line).with_context(at)?;
             let place = *places.entry(item.id.clone()).or_insert(items.len());
             if place == items.len() {
                 items.push((item, Vec::new()));
@@ -84,7 +84,7 @@ pub(super) fn run(args: &PairsArgs, look: &GlobalArgs) -> Result<Ending> {
     }
     let pairs: Vec<_> = items.iter().filter_map(|(item, answers)| Pair::of(item, answers)).collect();
     let found = pairs.len();
-    // A model that has read the whole world may bring in what the prompt did not.
+    // A model trained on the whole world may name things that are not in the prompt.
     let leaks = World::new(args.seed).leak_check();
     let (clean, leaking): (Vec<_>, Vec<_>) =
         deduplicated(pairs).into_iter().partition(|pair| pair.texts().all(|text| leaks.check(text).is_ok()));
@@ -93,7 +93,7 @@ pub(super) fn run(args: &PairsArgs, look: &GlobalArgs) -> Result<Ending> {
     let rows = clean.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     write_whole(&args.output, (rows.join("\n") + "\n").as_bytes())?;
     write_whole(&args.output.with_extension("md"), card(args, &clean, items.len()).as_bytes())?;
-    if !look.quiet {
+    if !global.quiet {
         note(&format!(
             "{} pairs of {} prompts in {}; {} repeated others, {} named what is kept for the evaluation",
             clean.len(),

@@ -1,4 +1,4 @@
-//! `wsd lab world`: a closed world as files.
+//! `wsd lab world`: the files of a closed world.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use wsd::lab::world::{Release, World};
 
-use super::super::{Ending, GlobalArgs, note};
+use crate::cli::{Ending, GlobalArgs, note};
 
 #[derive(Args, Debug)]
 pub(crate) struct WorldArgs {
-    /// Another number, another world
+    /// The world's seed
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The folder to write: corpus.jsonl, corpus_valid.jsonl, sft.jsonl, prompts.jsonl, eval.jsonl, README.md
+    /// The folder for the corpora, the alignment data, the prompts and the evaluation
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Documents in the corpus
@@ -21,11 +21,11 @@ pub(crate) struct WorldArgs {
     documents: usize,
 }
 
-pub(super) fn run(args: &WorldArgs, look: &GlobalArgs) -> Result<Ending> {
+pub(super) fn run(args: &WorldArgs, global: &GlobalArgs) -> Result<Ending> {
     let world = World::new(args.seed);
     let release = Release { documents: args.documents, ..Release::default() };
     release.write(&world, &args.out).with_context(|| args.out.display().to_string())?;
-    if !look.quiet {
+    if !global.quiet {
         note(&format!("a world of {} facts in {}", world.facts(), args.out.display()));
     }
     Ok(Ending::Done)

@@ -70,7 +70,8 @@ impl Dialect for LlamaServer {
         let body = json!({
             "prompt": request.list, "n_predict": request.max_tokens, "cache_prompt": true, "return_tokens": true,
             "n_probs": request.top.max(1), "temperature": sampling.temperature, "top_k": sampling.top_k,
-            "top_p": sampling.top_p, "min_p": sampling.min_p, "typical_p": 1.0, "repeat_last_n": request.list.len() + request.max_tokens,
+            "top_p": sampling.top_p, "min_p": sampling.min_p, "typical_p": 1.0,
+            "repeat_last_n": request.list.len() + request.max_tokens,
             "repeat_penalty": sampling.repetition_penalty, "seed": seed(sampling) & u64::from(u32::MAX >> 1),
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
         });

@@ -37,7 +37,8 @@ impl Dialect for OpenAi {
     fn score(&self, request: &ScoreRequest<'_>) -> Post {
         // Some services require at least one new token.
         let body = json!({
-            "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1,
+            "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0, "echo": true,
+            "logprobs": 1,
             "return_tokens_as_token_ids": true,
         });
         Post { path: "/v1/completions", body }
@@ -71,7 +72,8 @@ impl Dialect for OpenAi {
     fn generate(&self, request: &GenerateRequest<'_>) -> Post {
         let sampling = &request.sampling;
         let mut body = json!({
-            "model": request.model, "prompt": request.list, "max_tokens": request.max_tokens, "temperature": sampling.temperature,
+            "model": request.model, "prompt": request.list, "max_tokens": request.max_tokens,
+            "temperature": sampling.temperature,
             "top_p": sampling.top_p, "seed": seed(sampling),
         });
         // Services refuse unknown fields: those outside OpenAI's own list are sent only where they

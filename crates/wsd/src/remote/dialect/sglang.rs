@@ -39,8 +39,8 @@ impl Dialect for SgLang {
     fn score(&self, request: &ScoreRequest<'_>) -> Post {
         // The first row returned is always null, so ask from one position earlier.
         let body = json!({
-            "input_ids": request.list, "sampling_params": {"max_new_tokens": 0, "temperature": 0}, "return_logprob": true,
-            "logprob_start_len": request.from - 1, "top_logprobs_num": request.top,
+            "input_ids": request.list, "sampling_params": {"max_new_tokens": 0, "temperature": 0},
+            "return_logprob": true, "logprob_start_len": request.from - 1, "top_logprobs_num": request.top,
         });
         Post { path: "/generate", body }
     }

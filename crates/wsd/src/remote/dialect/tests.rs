@@ -35,10 +35,14 @@ pub(super) fn ids(tokens: &[Sampled]) -> Vec<Token> {
 
 /// `choices[0]` of a scored prompt, as vLLM has it.
 fn vllm_scored() -> Value {
-    let row = |(token, score): (&Token, &f64)| json!({token.to_string(): {"logprob": score, "rank": 1, "decoded_token": "x"}});
+    let entry = |score: &f64| json!({"logprob": score, "rank": 1, "decoded_token": "x"});
+    let row = |(token, score): (&Token, &f64)| json!({token.to_string(): entry(score)});
     let rows: Vec<_> = std::iter::once(Value::Null).chain(LIST[1..].iter().zip(&SCORES).map(row)).collect();
-    json!({"choices": [{"index": 0, "text": " design", "finish_reason": "length", "stop_reason": null, "token_ids": [845],
-        "prompt_logprobs": rows, "prompt_token_ids": LIST}], "usage": {"prompt_tokens": 9}})
+    let choice = json!({
+        "index": 0, "text": " design", "finish_reason": "length", "stop_reason": null, "token_ids": [845],
+        "prompt_logprobs": rows, "prompt_token_ids": LIST,
+    });
+    json!({"choices": [choice], "usage": {"prompt_tokens": 9}})
 }
 
 #[test]
@@ -50,7 +54,9 @@ fn vllm_scores_a_prompt() {
     assert!(near(&Vllm.parse_scores(&request, &vllm_scored()).unwrap().unwrap(), &SCORES[2..]));
     // The row holds the prompt's token first, then the likeliest ones.
     let mut reply = vllm_scored();
-    reply["choices"][0]["prompt_logprobs"][8] = json!({"17": {"logprob": -7.6, "rank": 339}, "5": {"logprob": -1.5, "rank": 1}, "9": {"logprob": -2.0, "rank": 2}});
+    reply["choices"][0]["prompt_logprobs"][8] = json!({
+        "17": {"logprob": -7.6, "rank": 339}, "5": {"logprob": -1.5, "rank": 1}, "9": {"logprob": -2.0, "rank": 2},
+    });
     let scored = Vllm.parse_scores(&score_request(8, 2, Scoring::Prompt), &reply).unwrap().unwrap();
     assert_eq!((scored[0].logprob, &scored[0].top), (Some(-7.6), &vec![(5, -1.5), (9, -2.0)]));
 }
@@ -90,7 +96,8 @@ fn vllm_scores_named_rows_from_its_cache() {
 fn vllm_writes_a_stream() {
     let chunk = |token: Token, logprob: f64, stop: Value, why: Value| {
         json!({"object": "text_completion", "choices": [{
-        "index": 0, "text": "x", "finish_reason": stop, "stop_reason": why, "prompt_token_ids": null, "token_ids": [token],
+        "index": 0, "text": "x", "finish_reason": stop, "stop_reason": why, "prompt_token_ids": null,
+        "token_ids": [token],
         "logprobs": {"text_offset": [0], "token_logprobs": [logprob], "tokens": [format!("token_id:{token}")],
             "top_logprobs": [{format!("token_id:{token}"): logprob}]}}]})
     };
@@ -171,8 +178,9 @@ fn llama_server_scores_by_teacher_forcing() {
         (&json!(LIST[..4]), &json!(2), &json!([[17, 1000.0]]))
     );
     let reply = |id: Token| {
-        json!({"content": ".", "stop_type": "limit", "completion_probabilities": [
-        {"id": 17, "token": ".", "bytes": [46], "logprob": -9.0, "top_logprobs": [{"id": 5, "token": "x", "logprob": -1.0}, {"id": id, "token": "y", "logprob": -7.1340}]}]})
+        let top = json!([{"id": 5, "token": "x", "logprob": -1.0}, {"id": id, "token": "y", "logprob": -7.1340}]);
+        let row = json!({"id": 17, "token": ".", "bytes": [46], "logprob": -9.0, "top_logprobs": top});
+        json!({"content": ".", "stop_type": "limit", "completion_probabilities": [row]})
     };
     assert!(near(&LlamaServer.parse_scores(&request, &reply(928)).unwrap().unwrap(), &SCORES[3..4]));
     assert_eq!(LlamaServer.parse_scores(&request, &reply(929)), Ok(None), "not among the likeliest");
@@ -184,9 +192,14 @@ fn llama_server_scores_by_teacher_forcing() {
 
 #[test]
 fn llama_server_omits_the_rows_of_half_characters() {
-    let row = |id: Token, logprob: f64| json!({"id": id, "token": "x", "bytes": [1], "logprob": logprob, "top_logprobs": [{"id": id, "logprob": logprob}]});
-    let reply = json!({"content": " design object\u{FFFD}\u{FFFD}PL", "tokens": GREEDY, "stop_type": "limit", "tokens_predicted": 5,
-        "completion_probabilities": [row(845, -3.4), row(691, -2.6), row(122, -3.6), row(652, -3.6)]});
+    let row = |id: Token, logprob: f64| {
+        let top = json!([{"id": id, "logprob": logprob}]);
+        json!({"id": id, "token": "x", "bytes": [1], "logprob": logprob, "top_logprobs": top})
+    };
+    let reply = json!({
+        "content": " design object\u{FFFD}\u{FFFD}PL", "tokens": GREEDY, "stop_type": "limit", "tokens_predicted": 5,
+        "completion_probabilities": [row(845, -3.4), row(691, -2.6), row(122, -3.6), row(652, -3.6)],
+    });
     let delta = LlamaServer.parse_delta(&generate_request(&[1]), &reply, 0).unwrap();
     assert_eq!((ids(&delta.tokens), delta.stop), (GREEDY.to_vec(), Some(Stop::Length)));
     let known: Vec<_> = delta.tokens.iter().map(|sampled| sampled.logprob.is_some()).collect();
@@ -201,7 +214,10 @@ fn scores_without_an_echo_are_refused() {
     let values: Vec<_> =
         std::iter::once(Value::Null).chain(SCORES.iter().map(|score| json!(score))).chain([json!(-3.3)]).collect();
     let names: Vec<_> = LIST.iter().chain(&[845]).map(|id| format!("token_id:{id}")).collect();
-    let reply = |values: Value, names: Value| json!({"choices": [{"text": "x", "logprobs": {"token_logprobs": values, "tokens": names}}]});
+    let reply = |values: Value, names: Value| {
+        let logprobs = json!({"token_logprobs": values, "tokens": names});
+        json!({"choices": [{"text": "x", "logprobs": logprobs}]})
+    };
     assert!(near(&OpenAi.parse_scores(&request, &reply(json!(values), json!(names))).unwrap().unwrap(), &SCORES));
     assert!(near(
         &OpenAi.parse_scores(&request, &reply(json!(values), json!(["<s>", " The"]))).unwrap().unwrap(),

@@ -49,8 +49,8 @@ impl Dialect for Vllm {
             return Post { path: "/inference/v1/generate", body };
         }
         let body = json!({
-            "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0, "prompt_logprobs": request.top,
-            "return_token_ids": true,
+            "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0,
+            "prompt_logprobs": request.top, "return_token_ids": true,
         });
         Post { path: "/v1/completions", body }
     }

@@ -114,8 +114,8 @@ impl Probe<'_> {
         let template = self.server_template(server, specials).map_err(fault)?;
         let codec =
             TextCodec::new(&server.model, Arc::new(tokenizer), template, BosTokens { chat: chat_bos, raw: bos });
-        let about = "the server's own tokenizer, one request per text: local files (--base-tokenizer, --draft-tokenizer) \
-                     are faster";
+        let about = "the server's own tokenizer, one request per text: local files (--base-tokenizer, \
+                     --draft-tokenizer) are faster";
         let about = about.into();
         Ok(FoundCodec { codec, end_tokens, vocab: None, max_len: None, about })
     }

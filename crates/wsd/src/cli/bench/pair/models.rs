@@ -22,8 +22,8 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
     Shape::find(&model.name).filter(|_| !Path::new(&model.name).exists())
 }
 
-/// Loads both models. A random draft has the argmax of a random base after a share `agreement` of all
-/// tokens.
+/// Loads both models. A random draft has the argmax of a random base after a share `agreement` of
+/// all tokens.
 pub(super) fn load(settings: &Settings, agreement: f64, global: &GlobalArgs) -> Result<Models> {
     let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| &settings.models[&seat]);
     match (shape(base), shape(draft)) {

@@ -11,7 +11,7 @@ use super::system::Answer;
 /// Drafts the whole answer, scores it with the base, and continues with the base from the switch.
 pub(super) async fn answer(models: &Models, values: &Values, job: &Job) -> Result<Answer> {
     let started = Instant::now();
-    let (draft, base) = models.get(Seat::DRAFT).zip(models.get(Seat::BASE)).context("both models are there")?;
+    let (draft, base) = models.get(Seat::DRAFT).zip(models.get(Seat::BASE)).context("a pair has both models")?;
     let run = DraftRun::generate(draft.as_ref(), base.as_ref(), job, values.get(&MAX_DRAFT_TOKENS)).await?;
     let rule = Rule::from_values(values);
     let switch = run.switch(rule);

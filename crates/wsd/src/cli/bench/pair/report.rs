@@ -51,7 +51,8 @@ impl Runs {
         self.first().iter().map(|answer| answer.switch).collect()
     }
 
-    /// Share of the proposed tokens that the base accepted, over all rounds; `None` without proposals.
+    /// Share of the proposed tokens that the base accepted, over all rounds; `None` without
+    /// proposals.
     fn acceptance(&self) -> Option<f64> {
         let sum = |count: fn(&Answer) -> usize| self.rounds.iter().flatten().map(count).sum::<usize>() as f64;
         let proposed = sum(|answer| answer.proposed);
