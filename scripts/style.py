@@ -193,6 +193,19 @@ def doc_comments(text):
             body.append(match[2])
 
 
+def missing_from_tree():
+    """Returns source files that the README's tree lacks, and files in it that do not exist."""
+    tree = read("README.md").split("## The tree")[-1]
+    offenders = []
+    for part in re.split(r"\n(?=crates/)", tree)[1:]:
+        folder = part.split("\n")[0].strip()
+        named = set(re.findall(r"[\w]+\.rs\b", re.sub(r"\w+/[\w/]*\.rs", "", part)))
+        there = {path.name for path in (ROOT / folder).glob("*.rs")} - {"lib.rs"}
+        offenders += [f"README.md: {folder}{name} is not in the tree" for name in sorted(there - named)]
+        offenders += [f"README.md: {folder}{name} does not exist" for name in sorted(named - there)]
+    return offenders
+
+
 def examples(doc):
     """Returns how many code blocks of a doc comment rustdoc runs."""
     count, fence = 0, None
@@ -232,8 +245,10 @@ def check(verbose):
             if "/src/" in name and "/src/cli/" not in name and not name.endswith("main.rs"):
                 run += examples(doc)
     share = len(openers) / max(comments, 1)
+    tree = missing_from_tree()
     figures = [
         (not markdown, f"markdown lines over {MARKDOWN_COLUMNS} columns: {len(markdown)}", markdown),
+        (not tree, f"differences between the README's tree and the source files: {len(tree)}", tree),
         (not rust, f"Rust lines over {RUST_COLUMNS} columns: {len(rust)}", rust),
         (not many, f"functions with more than {ARGUMENTS} arguments: {len(many)}", many),
         (share < OPENER_SHARE,
