@@ -58,6 +58,10 @@ impl System {
     }
 
     /// Finds a system by name.
+    ///
+    /// ```
+    /// assert_eq!(wsd_lab::eval::System::find("pilot").unwrap().recipe, "draft");
+    /// ```
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
         SYSTEMS.iter().find(|system| system.name == name)
