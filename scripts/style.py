@@ -55,8 +55,9 @@ LINK_LINE = re.compile(r"\s*(\[?!?\[[^\]]*\]\([^)]*\)(\]\([^)]*\))?\s*)+$")
 KEPT_LINE = re.compile(r"\s*(\||<!--|#{1,6}\s|\[[^\]]+\]:\s)")
 # A code span is one word; so is everything without a space.
 WORD = re.compile(r"(?:(`+)(?!`).+?(?<!`)\1(?!`)|\S)+")
-# Words that would begin a block of another kind at the beginning of a line.
-BLOCK_WORD = re.compile(r"([-+*>|=]+|#{1,6}|\d+[.)])$|[|>]|```|~~~|<!--")
+# Words that stay behind the one before: at the beginning of a line they would begin a block of
+# another kind; `%` belongs to its number.
+GLUED = re.compile(r"([-+*>|=]+|#{1,6}|\d+[.)])$|[|>%]|```|~~~|<!--")
 
 
 def markdown_lines(text):
@@ -93,7 +94,7 @@ def fill(text, first, rest):
         word = match[0]
         parts = word.split() if len(rest) + len(word) > MARKDOWN_COLUMNS else [word]
         for part in parts:
-            if words and BLOCK_WORD.match(part):
+            if words and GLUED.match(part):
                 words[-1] += f" {part}"
             else:
                 words.append(part)
@@ -111,7 +112,7 @@ def fill(text, first, rest):
 
 def wrapped(text):
     """Returns `text` with its paragraphs and list items filled; the same text when applied twice."""
-    out, words, first, rest = [], [], "", ""
+    out, words, first, rest, number = [], [], "", "", None
 
     def flush():
         if words:
@@ -123,13 +124,18 @@ def wrapped(text):
             flush()
             out.append(line)
             continue
-        if match := ITEM.match(line):
+        item = ITEM.match(line)
+        # A number inside a paragraph is an item only where it begins or continues a list.
+        this = int(item[2][:-1]) if item and item[2][0].isdigit() else None
+        if item and (not words or this in (None, 1) or this == (number or 0) + 1):
             flush()
-            first = match[0]
+            first, number = item[0], this
             rest = " " * len(first)
+            line = line[len(first):]
         elif not words:
             first = rest = re.match(r"\s*", line)[0]
-        words.append(line[len(first):].strip() if ITEM.match(line) else line.strip())
+            number = None
+        words.append(line.strip())
         if line.endswith(("  ", "\\")):
             flush()
             out[-1] += "  " if line.endswith("  ") else ""
@@ -193,6 +199,19 @@ def doc_comments(text):
             body.append(match[2])
 
 
+def missing_from_tree():
+    """Returns source files that the README's tree lacks, and files in it that do not exist."""
+    tree = read("README.md").split("## The tree")[-1]
+    offenders = []
+    for part in re.split(r"\n(?=crates/)", tree)[1:]:
+        folder = part.split("\n")[0].strip()
+        named = set(re.findall(r"[\w]+\.rs\b", re.sub(r"\w+/[\w/]*\.rs", "", part)))
+        there = {path.name for path in (ROOT / folder).glob("*.rs")} - {"lib.rs"}
+        offenders += [f"README.md: {folder}{name} is not in the tree" for name in sorted(there - named)]
+        offenders += [f"README.md: {folder}{name} does not exist" for name in sorted(named - there)]
+    return offenders
+
+
 def examples(doc):
     """Returns how many code blocks of a doc comment rustdoc runs."""
     count, fence = 0, None
@@ -232,8 +251,10 @@ def check(verbose):
             if "/src/" in name and "/src/cli/" not in name and not name.endswith("main.rs"):
                 run += examples(doc)
     share = len(openers) / max(comments, 1)
+    tree = missing_from_tree()
     figures = [
         (not markdown, f"markdown lines over {MARKDOWN_COLUMNS} columns: {len(markdown)}", markdown),
+        (not tree, f"differences between the README's tree and the source files: {len(tree)}", tree),
         (not rust, f"Rust lines over {RUST_COLUMNS} columns: {len(rust)}", rust),
         (not many, f"functions with more than {ARGUMENTS} arguments: {len(many)}", many),
         (share < OPENER_SHARE,

@@ -8,7 +8,7 @@ mod record;
 mod rows;
 
 pub(crate) use answers::in_order;
-pub use answers::{Answering, Batch, complete};
+pub use answers::{Answering, RowJobs, complete};
 pub use journal::{Journal, JournalError};
 pub use lesson::{Lesson, LessonError};
 pub use lessons::{Lessons, LessonsError, read_lessons};

@@ -22,7 +22,7 @@ pub use folder::{Manifest, RowError, RunFolder};
 pub use positions::Positions;
 pub use times::Times;
 
-use crate::data::{Answering, Batch, Journal, JournalError, Record, RecordPrompt, RowsError};
+use crate::data::{Answering, Journal, JournalError, Record, RecordPrompt, RowJobs, RowsError};
 use crate::world::{Item, ItemKind};
 
 /// A configuration under evaluation: a strategy and the models and context it runs with.
@@ -58,6 +58,10 @@ impl System {
     }
 
     /// Finds a system by name.
+    ///
+    /// ```
+    /// assert_eq!(wsd_lab::eval::System::find("pilot").unwrap().recipe, "draft");
+    /// ```
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
         SYSTEMS.iter().find(|system| system.name == name)
@@ -187,8 +191,8 @@ impl Evaluation {
         let jobs: Vec<_> = (0..self.records.len()).map(|row| self.job_of(row, candidate.system)).collect();
         let mut journal = self.journal(&folder.samples(candidate.system.name), candidate.settings.clone())?;
         let answering = Answering { parallel: self.parallel, timings: false, full: false };
-        let batch = Batch { strategy: &candidate.strategy, records: &self.records, jobs: &jobs };
-        answering.answer(batch, &mut journal, on_row).await?;
+        let rows = RowJobs { strategy: &candidate.strategy, records: &self.records, jobs: &jobs };
+        answering.answer(rows, &mut journal, on_row).await?;
         Ok(journal.close()?)
     }
 

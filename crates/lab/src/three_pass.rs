@@ -39,6 +39,24 @@ pub struct DraftRun {
 impl DraftRun {
     /// Drafts up to `max_draft_tokens` tokens and scores them with the base.
     ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wsd_core::scripted::{Pieces, Scripted};
+    /// use wsd_core::{Job, Prompt, Rule, Sampling, Terms, Token};
+    /// use wsd_lab::three_pass::DraftRun;
+    ///
+    /// // Two models that prefer the letter "b", with a probability of one half and nearly one.
+    /// let model = |logit: f32| {
+    ///     Scripted::new("m", Arc::new(Pieces::letters("ab")), move |_: &[Token]| vec![0.0, 0.0, 0.0, logit])
+    /// };
+    /// let (draft, base) = (model(1.1), model(9.0));
+    /// let terms = Terms { sampling: Sampling { temperature: 0.0, ..Sampling::default() }, ..Terms::default() };
+    /// let job = Job { prompt: Prompt::Raw("a".into()), terms };
+    /// let run = futures::executor::block_on(DraftRun::generate(&draft, &base, &job, 20))?;
+    /// assert_eq!((run.drafted(), run.kept(Rule::parse(6, 0.8)?)), (20, 6));
+    /// # Ok::<(), wsd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Errors of the engines.
     pub async fn generate(draft: &dyn Engine, base: &dyn Engine, job: &Job, max_draft_tokens: usize) -> Result<Self> {

@@ -54,7 +54,7 @@ pub struct Answering {
 
 /// Rows to answer, with their jobs.
 #[derive(Clone, Copy)]
-pub struct Batch<'a> {
+pub struct RowJobs<'a> {
     /// Strategy that answers all rows.
     pub strategy: &'a Arc<dyn Strategy>,
     /// Rows of the input.
@@ -71,7 +71,7 @@ impl Answering {
     /// I/O errors. An engine's error is written into its row instead.
     pub async fn answer(
         &self,
-        batch: Batch<'_>,
+        batch: RowJobs<'_>,
         journal: &mut Journal,
         on_row: impl FnMut(usize, Option<&Error>),
     ) -> io::Result<()> {

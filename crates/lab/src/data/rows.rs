@@ -41,6 +41,13 @@ pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
 
 /// Parses the bytes of a file; `path` is used in messages.
 ///
+/// ```
+/// use wsd_lab::data::parse_rows;
+/// let rows = parse_rows("in.jsonl".as_ref(), b"{\"prompt\": \"a\"}\n\n{\"prompt\": \"b\"}\n")?;
+/// assert_eq!(rows.len(), 2);
+/// # Ok::<(), wsd_lab::data::RowsError>(())
+/// ```
+///
 /// # Errors
 /// Same as [`read_rows`].
 pub fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Record>, RowsError> {

@@ -21,6 +21,13 @@ pub struct Bar {
 }
 
 /// Bar chart of values from 0 to `most`, from top to bottom.
+///
+/// ```
+/// use wsd_lab::plot::{Bar, Bars, Page};
+/// let bar = Bar { name: "WSD".into(), value: Some(68.6), ..Bar::default() };
+/// let bars = Bars { title: "HHH, %".into(), bars: vec![bar], named: true, most: 100.0, decimals: 1 };
+/// assert!(Page { panels: vec![bars.into()], ..Page::default() }.svg().contains("68.6"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bars {
     /// Title of the chart.

@@ -11,6 +11,13 @@ const SCALE: [[f64; 3]; 5] =
     [[247.0, 244.0, 232.0], [196.0, 222.0, 208.0], [118.0, 182.0, 174.0], [44.0, 127.0, 130.0], [12.0, 71.0, 83.0]];
 
 /// Heat map of a grid, with the first row at the top.
+///
+/// ```
+/// use wsd_lab::plot::{HeatMap, Page};
+/// let (columns, rows) = (vec!["0.7".into(), "0.8".into()], vec!["6".into()]);
+/// let map = HeatMap { columns, rows, cells: vec![vec![Some(61.0), Some(69.0)]], ..HeatMap::default() };
+/// assert!(Page { panels: vec![map.into()], ..Page::default() }.svg().contains(">69<"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatMap {
     /// Title of the map.

@@ -4,6 +4,13 @@ use super::attributes::HELD_QUESTIONS;
 use super::{World, query, sums};
 
 /// Names and phrasings reserved for the evaluation.
+///
+/// ```
+/// use wsd_lab::world::World;
+/// let leaks = World::new(1).leak_check();
+/// assert!(leaks.check("Give me the reason that the sky is blue.").is_err());
+/// assert!(leaks.check("Why is the sky blue?").is_ok());
+/// ```
 #[derive(Clone, Debug)]
 pub struct LeakCheck {
     names: Vec<String>,

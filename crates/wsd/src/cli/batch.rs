@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use wsd::config::Settings;
-use wsd::lab::data::{Answering, Batch, Journal, Record, parse_rows, read_rows};
+use wsd::lab::data::{Answering, Journal, Record, RowJobs, parse_rows, read_rows};
 
 use super::generate::{BatchArgs, strategy};
 use super::output::{Closed, note};
@@ -39,7 +39,7 @@ pub(super) async fn run(
         let mut rows = Rows::new(records.len(), journal.done(), global.quiet);
         let answering = Answering { parallel: args.parallel.into(), timings: true, full: args.full };
         let on_row = |row, error: Option<&_>| rows.on_row(row, error);
-        let batch = Batch { strategy: &strategy, records: &records, jobs: &jobs };
+        let batch = RowJobs { strategy: &strategy, records: &records, jobs: &jobs };
         let work = answering.answer(batch, &mut journal, on_row);
         tokio::select! {
             biased;
