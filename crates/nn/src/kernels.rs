@@ -8,24 +8,23 @@
 mod activation;
 mod attention;
 mod crew;
-mod ints;
-pub(crate) mod lanes;
 mod linear;
 mod norm;
 mod packed;
 mod rope;
 mod rounded;
+pub(crate) mod simd;
 
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
 pub use crew::Crew;
-pub use lanes::Simd;
 pub use linear::linear;
 pub use norm::rms_norm;
 pub(crate) use packed::memory;
 pub use packed::{Packed, Product, Rounded, multiply};
 pub use rope::{Rotation, rotate};
 pub use rounded::{Bf16, Int8, Panels, Rounding};
+pub use simd::Simd;
 
 /// Multiplications that are worth a piece of work of their own.
 const WORK_PER_PIECE: usize = 1 << 17;

@@ -103,23 +103,48 @@ impl Crew<'_> {
     /// # Panics
     /// As [`Crew::share`].
     pub fn chunks<T: Send>(&self, items: &mut [T], len: usize, grain: usize, work: impl Fn(usize, &mut [T]) + Sync) {
-        /// Where the items are: no two threads are at the same.
-        struct First<T>(*mut T);
-        // SAFETY: each item is reached by one thread, which may as well own it.
-        unsafe impl<T: Send> Sync for First<T> {}
-        impl<T> First<T> {
-            fn at(&self, index: usize) -> *mut T {
-                self.0.wrapping_add(index)
-            }
-        }
-        let (first, count) = (First(items.as_mut_ptr()), items.len());
+        let count = items.len();
+        let items = Disjoint::new(items);
         self.share(count.div_ceil(len), grain, |chunks| {
             for index in chunks {
                 let (start, end) = (index * len, count.min((index + 1) * len));
-                // SAFETY: the range lies within the slice, and no index is given out twice.
-                work(index, unsafe { std::slice::from_raw_parts_mut(first.at(start), end - start) });
+                // SAFETY: chunks do not overlap, and `share` gives each index to one thread, once.
+                work(index, unsafe { items.range(start..end) });
             }
         });
+    }
+}
+
+/// A slice that several threads write to, each at places of its own.
+pub(super) struct Disjoint<'a, T> {
+    first: *mut T,
+    len: usize,
+    _items: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: all that threads do with a shared `Disjoint` is to call `range`, whose callers see to it that an item is reached
+// by one thread at a time. This sends `&mut T` between threads, for which `T: Send` suffices.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    /// Borrows `items` for as long as threads write to them.
+    pub(super) fn new(items: &'a mut [T]) -> Self {
+        Self { first: items.as_mut_ptr(), len: items.len(), _items: PhantomData }
+    }
+
+    /// Returns items to write to.
+    ///
+    /// # Panics
+    /// If the range does not lie within the slice.
+    ///
+    /// # Safety
+    /// No other slice that this function returned and that is still in use overlaps this one.
+    #[inline(always)]
+    pub(super) unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "a range of shared items");
+        // SAFETY: the range lies within the slice, which is borrowed for `'a`, and by this function's contract nobody
+        // else reaches its items meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(range.start), range.len()) }
     }
 }
 

@@ -14,9 +14,9 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use self::layout::Layout;
-use super::ints::Ints;
-use super::lanes::{LANES, on_each_simd};
+use super::crew::Disjoint;
 use super::rounded::{Bf16, GROUP, Int8, Panels, Rounding, panel};
+use super::simd::{LANES, Lanes, dispatch};
 use super::{Crew, Simd, WORK_PER_PIECE};
 use crate::matrix::MatrixView;
 
@@ -128,7 +128,7 @@ pub fn multiply(crew: &Crew<'_>, x: Rounded<'_>, products: &mut [Product<'_>]) {
         let tokens = x.tokens(weight);
         assert!(out.len() == tokens * outputs, "shape of a product");
         assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
-        tasks.push(Task { x, weight, bias: *bias, tokens, out: out.as_mut_ptr(), first: tiles });
+        tasks.push(Task { x, weight, bias: *bias, tokens, out: Disjoint::new(out), first: tiles });
         tiles += weight.tiles();
         tile_work = tile_work.max(tokens * inputs * LANES);
     }
@@ -148,56 +148,50 @@ struct Task<'a> {
     weight: &'a Packed,
     bias: Option<&'a [f32]>,
     tokens: usize,
-    out: *mut f32,
+    out: Disjoint<'a, f32>,
     /// Tiles of the products before it.
     first: usize,
 }
 
-// SAFETY: threads write through `out` only at the rows of the tiles they were given, and no tile is given twice.
-#[allow(unsafe_code)]
-unsafe impl Sync for Task<'_> {}
-
 impl Task<'_> {
-    /// The sums of a tile's rows for one token.
+    /// Writes the sums of a tile's rows for one token.
     #[inline(always)]
-    #[allow(unsafe_code)]
-    fn write<V: Ints>(&self, tile: usize, token: usize, sums: V) {
-        let mut values = [0.0; LANES];
-        sums.store(&mut values);
+    fn write(&self, tile: usize, token: usize, mut sums: [f32; LANES]) {
         let first = tile * LANES;
         let count = LANES.min(self.weight.outputs - first);
         if let Some(bias) = self.bias {
-            for (value, bias) in values.iter_mut().zip(&bias[first..first + count]) {
-                *value += bias;
+            for (sum, bias) in sums.iter_mut().zip(&bias[first..first + count]) {
+                *sum += bias;
             }
         }
-        assert!(token < self.tokens);
-        // SAFETY: `out` holds (tokens, outputs) floats, the indices lie within, and these rows are this thread's.
-        unsafe {
-            std::ptr::copy_nonoverlapping(values.as_ptr(), self.out.add(token * self.weight.outputs + first), count)
-        }
+        let start = token * self.weight.outputs + first;
+        // SAFETY: these are outputs of this tile's rows. A tile is given to one thread, once, and no other call of this
+        // function by that thread is under way.
+        #[allow(unsafe_code)]
+        let out = unsafe { self.out.range(start..start + count) };
+        out.copy_from_slice(&sums[..count]);
     }
 }
 
-on_each_simd! {
+dispatch! {
     /// The tiles from `first` to `end`.
     fn run(task: &Task<'_>, first: usize, end: usize) = run_body
 }
 
 #[inline(always)]
-fn run_body<V: Ints>(task: &Task<'_>, first: usize, end: usize) {
+fn run_body<S: Lanes>(simd: S, task: &Task<'_>, first: usize, end: usize) {
     for tile in first..end {
         let mut token = 0;
         while token < task.tokens {
-            match panel::<V>(task.tokens - token) {
-                1 => some_tokens::<V, 1>(task, tile, &mut token),
-                2 => some_tokens::<V, 2>(task, tile, &mut token),
-                3 => some_tokens::<V, 3>(task, tile, &mut token),
-                5 if V::WIDE => some_tokens::<V, 5>(task, tile, &mut token),
-                6 if V::WIDE => some_tokens::<V, 6>(task, tile, &mut token),
-                7 if V::WIDE => some_tokens::<V, 7>(task, tile, &mut token),
-                8 if V::WIDE => some_tokens::<V, 8>(task, tile, &mut token),
-                _ => some_tokens::<V, 4>(task, tile, &mut token),
+            match panel::<S>(task.tokens - token) {
+                1 => some_tokens::<S, 1>(simd, task, tile, &mut token),
+                2 => some_tokens::<S, 2>(simd, task, tile, &mut token),
+                3 => some_tokens::<S, 3>(simd, task, tile, &mut token),
+                5 if S::WIDE => some_tokens::<S, 5>(simd, task, tile, &mut token),
+                6 if S::WIDE => some_tokens::<S, 6>(simd, task, tile, &mut token),
+                7 if S::WIDE => some_tokens::<S, 7>(simd, task, tile, &mut token),
+                8 if S::WIDE => some_tokens::<S, 8>(simd, task, tile, &mut token),
+                _ => some_tokens::<S, 4>(simd, task, tile, &mut token),
             }
         }
     }
@@ -205,24 +199,24 @@ fn run_body<V: Ints>(task: &Task<'_>, first: usize, end: usize) {
 
 /// A panel of `C` tokens by one tile.
 #[inline(always)]
-fn some_tokens<V: Ints, const C: usize>(task: &Task<'_>, tile: usize, token: &mut usize) {
+fn some_tokens<S: Lanes, const C: usize>(simd: S, task: &Task<'_>, tile: usize, token: &mut usize) {
     let bytes = task.weight.tile(tile);
-    let sums: [V; C] = match task.x {
+    let sums: [S::Floats; C] = match task.x {
         Rounded::Int8(x) => {
             let x = x.of(*token);
             match task.weight.layout {
-                Layout::Q8_0 => tile::q8_0(bytes, x),
-                Layout::Q4_0 => tile::q4_0(bytes, x),
-                Layout::Q4_K => tile::q4_k(bytes, x),
-                Layout::Q5_K => tile::q5_k(bytes, x),
-                Layout::Q6_K => tile::q6_k(bytes, x),
+                Layout::Q8_0 => tile::q8_0(simd, bytes, x),
+                Layout::Q4_0 => tile::q4_0(simd, bytes, x),
+                Layout::Q4_K => tile::q4_k(simd, bytes, x),
+                Layout::Q5_K => tile::q5_k(simd, bytes, x),
+                Layout::Q6_K => tile::q6_k(simd, bytes, x),
                 Layout::BF16 => unreachable!("invariant: `Rounded::tokens` was asked for this layout"),
             }
         }
-        Rounded::Bf16(x) => tile::bf16(bytes, x.of(*token)),
+        Rounded::Bf16(x) => tile::bf16(simd, bytes, x.of(*token)),
     };
     for sums in sums {
-        task.write(tile, *token, sums);
+        task.write(tile, *token, simd.to_array(sums));
         *token += 1;
     }
 }

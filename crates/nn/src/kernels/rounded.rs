@@ -1,6 +1,6 @@
 //! Activations as the products with packed weights take them.
 
-use super::lanes::{Lanes, on_each_simd};
+use super::simd::{Lanes, dispatch};
 use super::{Crew, Simd};
 
 /// What activations are rounded to.
@@ -51,8 +51,8 @@ impl Int8 {
 
 /// Tokens of the next panel where so many are left.
 #[inline(always)]
-pub(super) fn panel<V: Lanes>(left: usize) -> usize {
-    left.min(if V::WIDE { 8 } else { 4 })
+pub(super) fn panel<S: Lanes>(left: usize) -> usize {
+    left.min(if S::WIDE { 8 } else { 4 })
 }
 
 impl<G: Group> Panels<G> {
@@ -83,18 +83,18 @@ impl<G: Group> Panels<G> {
     }
 }
 
-on_each_simd! {
+dispatch! {
     fn round_int8(x: &[f32], inputs: usize, first: usize, groups: &mut [Int8]) = round_body
 }
 
-on_each_simd! {
+dispatch! {
     fn round_bf16(x: &[f32], inputs: usize, first: usize, groups: &mut [Bf16]) = round_body
 }
 
 #[inline(always)]
-fn round_body<V: Lanes>(x: &[f32], inputs: usize, first: usize, groups: &mut [impl Group]) {
+fn round_body<S: Lanes>(_: S, x: &[f32], inputs: usize, first: usize, groups: &mut [impl Group]) {
     for (position, group) in (first..).zip(groups) {
-        let (token, index) = place::<V>(position, x.len() / inputs, inputs.div_ceil(GROUP));
+        let (token, index) = place::<S>(position, x.len() / inputs, inputs.div_ceil(GROUP));
         let x = &x[token * inputs..][..inputs][index * GROUP..];
         *group = match x.first_chunk() {
             Some(whole) => Group::of(whole),
@@ -109,11 +109,11 @@ fn round_body<V: Lanes>(x: &[f32], inputs: usize, first: usize, groups: &mut [im
 
 /// The token, and the group of its row, that lies at a position of [`Panels`].
 #[inline(always)]
-fn place<V: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
-    let most = panel::<V>(tokens);
+fn place<S: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
+    let most = panel::<S>(tokens);
     // Panels before this one are as large as they can be.
     let first = position / (most * per_row) * most;
-    let (size, within) = (panel::<V>(tokens - first), position - first * per_row);
+    let (size, within) = (panel::<S>(tokens - first), position - first * per_row);
     (first + within % size, within / size)
 }
 
@@ -173,18 +173,18 @@ impl Group for Bf16 {
 mod tests {
     use half::bf16;
 
-    use super::super::lanes::Portable;
+    use super::super::simd::Portable;
     use super::*;
 
     #[test]
     fn each_group_is_where_its_panel_has_it() {
-        fn check<V: Lanes>(tokens: usize, per_row: usize) {
+        fn check<S: Lanes>(tokens: usize, per_row: usize) {
             let mut first = 0;
             while first < tokens {
-                let size = panel::<V>(tokens - first);
+                let size = panel::<S>(tokens - first);
                 for (token, group) in (0..size).flat_map(|token| (0..per_row).map(move |group| (token, group))) {
                     let position = first * per_row + group * size + token;
-                    assert_eq!(place::<V>(position, tokens, per_row), (first + token, group));
+                    assert_eq!(place::<S>(position, tokens, per_row), (first + token, group));
                 }
                 first += size;
             }
@@ -193,7 +193,7 @@ mod tests {
         for (tokens, per_row) in [(1, 1), (3, 5), (8, 2), (23, 3), (31, 1), (64, 4)] {
             check::<Portable>(tokens, per_row);
             #[cfg(target_arch = "x86_64")]
-            check::<super::super::lanes::Avx512<true>>(tokens, per_row);
+            check::<super::super::simd::Avx512<true>>(tokens, per_row);
         }
     }
 

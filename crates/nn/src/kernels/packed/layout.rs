@@ -5,9 +5,9 @@
 //! 64 bytes: whoever reads a tile reads straight on.
 
 use crate::format::Format;
-use crate::kernels::ints::QUADS;
-use crate::kernels::lanes::{LANES, Simd};
+use crate::kernels::Simd;
 use crate::kernels::rounded::Rounding;
+use crate::kernels::simd::{LANES, QUADS};
 
 use super::GROUP;
 
