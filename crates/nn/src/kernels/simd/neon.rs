@@ -62,15 +62,6 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
             four(|i| vreinterpretq_f32_u32(vshll_n_u16::<16>(load(&parts[i]))))
         }
 
-        fn load_f16(from: &[u8; 2 * LANES]) -> [float32x4_t; 4] {
-            let mut floats = [0.0; LANES];
-            for (float, bytes) in floats.iter_mut().zip(from.as_chunks().0) {
-                *float = f16::from_le_bytes(*bytes).to_f32();
-            }
-            let parts = parts::<[f32; 4], _, 4>(&floats);
-            four(|i| load(&parts[i]))
-        }
-
         fn load_i8(from: &[u8; LANES]) -> [float32x4_t; 4] {
             let bytes = load::<int8x16_t, _>(from);
             let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
@@ -152,6 +143,15 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
         fn or(bytes: [uint8x16_t; 4], others: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
             four(|i| vorrq_u8(bytes[i], others[i]))
         }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: &[u8; 2 * LANES]) -> [float32x4_t; 4] {
+        let mut floats = [0.0; LANES];
+        for (float, bytes) in floats.iter_mut().zip(from.as_chunks().0) {
+            *float = f16::from_le_bytes(*bytes).to_f32();
+        }
+        self.load(&floats)
     }
 
     #[inline(always)]
