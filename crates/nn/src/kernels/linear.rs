@@ -10,9 +10,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use self::source::{Bf16, F16, F32, Q8, Source, Widened};
-use super::crew::Disjoint;
+use super::disjoint::Disjoint;
 use super::simd::{LANES, Lanes, dispatch, padded};
-use super::{Crew, WORK_PER_PIECE};
+use super::{WORK_PER_PIECE, Workers};
 use crate::format::Format;
 use crate::matrix::MatrixView;
 
@@ -32,16 +32,16 @@ thread_local! {
 ///
 /// # Panics
 /// If lengths do not fit together.
-pub fn linear(crew: &Crew<'_>, x: &[f32], weight: MatrixView<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
+pub fn linear(workers: &Workers<'_>, x: &[f32], weight: MatrixView<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
     let (outputs, inputs) = (weight.rows, weight.columns);
     let tokens = x.len() / inputs;
     assert_eq!((x.len(), out.len()), (tokens * inputs, tokens * outputs), "shapes of a linear layer");
     assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
     let product = Product { x, tokens, inputs, weight, bias, out: Disjoint::new(out), outputs };
     let block = product.rows_per_block();
-    let simd = crew.simd();
+    let simd = workers.simd();
     let blocks_per_piece = WORK_PER_PIECE.div_ceil((tokens * inputs * block).max(1));
-    crew.share(outputs.div_ceil(block), blocks_per_piece, |blocks| {
+    workers.share(outputs.div_ceil(block), blocks_per_piece, |blocks| {
         run(simd, &product, blocks.start * block..outputs.min(blocks.end * block), block);
     });
 }

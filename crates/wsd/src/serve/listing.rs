@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use wsd_core::{MAX_TOKENS, TERMS, RECIPES, Recipe, SAMPLING, SEED, STRATEGY};
+use wsd_core::{MAX_TOKENS, RECIPES, Recipe, SAMPLING, SEED, STRATEGY, TERMS};
 
 use super::App;
 use super::error::ApiError;
@@ -28,7 +28,8 @@ fn entry(app: &App, recipe: &Recipe) -> Value {
 fn defaults(app: &App, recipe: &Recipe) -> Value {
     let mut defaults = Map::from_iter([(STRATEGY.name.to_owned(), json!(app.settings.recipe.name))]);
     // A request without a seed gets one of its own.
-    let settings = recipe.settings.iter().chain(TERMS.iter().filter(|setting| setting.name == MAX_TOKENS.name)).chain(SAMPLING);
+    let settings =
+        recipe.settings.iter().chain(TERMS.iter().filter(|setting| setting.name == MAX_TOKENS.name)).chain(SAMPLING);
     for setting in settings.filter(|setting| setting.name != SEED.name) {
         defaults.insert(setting.name.to_owned(), json!(app.settings.values.value(setting)));
     }

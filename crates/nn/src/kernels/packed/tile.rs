@@ -1,7 +1,7 @@
 //! Sums of a tile's sixteen rows for a few tokens.
 
-use super::layout::{BLOCK, BLOCK_HEAD, BLOCK_HEAD_6, GROUP_4, GROUP_5, GROUP_6, GROUP_8, PAIR_HEAD};
-use crate::kernels::rounded::{Bf16, GROUP, Int8};
+use super::format::{BLOCK, BLOCK_HEAD, BLOCK_HEAD_6, GROUP_4, GROUP_5, GROUP_6, GROUP_8, PAIR_HEAD};
+use crate::kernels::panels::{Bf16Group, GROUP, Int8Group};
 use crate::kernels::simd::{LANES, Lanes, QUADS};
 
 // Weights are loaded from the lowest address to the highest, each just before it is multiplied: where a compiler is free to load
@@ -9,7 +9,7 @@ use crate::kernels::simd::{LANES, Lanes, QUADS};
 
 /// `sum over groups of (weight scale * x scale * sum of products)`.
 #[inline(always)]
-pub(super) fn q8_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C]]) -> [S::Floats; C] {
+pub(super) fn q8_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
     for (block, x) in tile.as_chunks::<{ PAIR_HEAD + 2 * GROUP_8 }>().0.iter().zip(x.chunks(2)) {
         let (scales, numbers) = block.split_at(PAIR_HEAD);
@@ -30,7 +30,7 @@ pub(super) fn q8_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C
 
 /// As [`q8_0`], of numbers whose zero is 8.
 #[inline(always)]
-pub(super) fn q4_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C]]) -> [S::Floats; C] {
+pub(super) fn q4_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
     for (block, x) in tile.as_chunks::<{ PAIR_HEAD + 2 * GROUP_4 }>().0.iter().zip(x.chunks(2)) {
         let (scales, numbers) = block.split_at(PAIR_HEAD);
@@ -46,13 +46,13 @@ pub(super) fn q4_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C
 
 /// `sum over groups of (x scale * (weight scale * sum of products - weight minimum * sum of x))`.
 #[inline(always)]
-pub(super) fn q4_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C]]) -> [S::Floats; C] {
+pub(super) fn q4_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     with_minima::<S, C, 0, GROUP_4>(simd, tile, x)
 }
 
 /// As [`q4_k`], of numbers of five bits.
 #[inline(always)]
-pub(super) fn q5_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C]]) -> [S::Floats; C] {
+pub(super) fn q5_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     with_minima::<S, C, 1, GROUP_5>(simd, tile, x)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn q5_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C
 fn with_minima<S: Lanes, const C: usize, const HIGH: usize, const BYTES: usize>(
     simd: S,
     tile: &[u8],
-    x: &[[Int8; C]],
+    x: &[[Int8Group; C]],
 ) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
     let blocks = tile.chunks_exact(BLOCK_HEAD + BLOCK / GROUP * BYTES);
@@ -87,7 +87,7 @@ fn with_minima<S: Lanes, const C: usize, const HIGH: usize, const BYTES: usize>(
 
 /// `sum over halves of groups of (weight scale * x scale * sum of products)`, of numbers of six bits whose zero is 32.
 #[inline(always)]
-pub(super) fn q6_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8; C]]) -> [S::Floats; C] {
+pub(super) fn q6_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
     let blocks = tile.as_chunks::<{ BLOCK_HEAD_6 + BLOCK / GROUP * GROUP_6 }>().0.iter();
     for (block, x) in blocks.zip(x.as_chunks::<{ BLOCK / GROUP }>().0) {
@@ -114,7 +114,7 @@ fn scaled<S: Lanes, const C: usize>(
     sums: &mut [S::Floats; C],
     products: [S::Ints; C],
     scale: S::Floats,
-    x: &[Int8; C],
+    x: &[Int8Group; C],
 ) {
     for ((sum, products), x) in sums.iter_mut().zip(products).zip(x) {
         *sum = simd.mul_add(simd.to_floats(products), simd.mul(scale, simd.splat(x.scale)), *sum);
@@ -123,7 +123,7 @@ fn scaled<S: Lanes, const C: usize>(
 
 /// What sums begin with, token by token.
 #[inline(always)]
-fn starts<S: Lanes, const C: usize>(simd: S, x: &[Int8; C], value: impl Fn(&Int8) -> i32) -> [S::Ints; C] {
+fn starts<S: Lanes, const C: usize>(simd: S, x: &[Int8Group; C], value: impl Fn(&Int8Group) -> i32) -> [S::Ints; C] {
     let mut starts = [simd.splat_i32(0); C];
     for (start, x) in starts.iter_mut().zip(x) {
         *start = simd.splat_i32(value(x));
@@ -153,7 +153,7 @@ struct Numbers<'a, S: Lanes, const HIGH: usize> {
 impl<S: Lanes, const HIGH: usize> Numbers<'_, S, HIGH> {
     /// Adds to each token's sums the products of its inputs `x` and the numbers.
     #[inline(always)]
-    fn dot<const C: usize>(&self, simd: S, mut sums: [S::Ints; C], x: &[Int8; C]) -> [S::Ints; C] {
+    fn dot<const C: usize>(&self, simd: S, mut sums: [S::Ints; C], x: &[Int8Group; C]) -> [S::Ints; C] {
         for (index, numbers) in self.low.iter().enumerate() {
             let (quad, both) = (self.first + 2 * index, simd.load_bytes(numbers));
             let weights = [simd.low_nibbles(both), simd.high_nibbles(both)];
@@ -174,13 +174,13 @@ impl<S: Lanes, const HIGH: usize> Numbers<'_, S, HIGH> {
 
 /// Products of pairs are added to two sums in turn, so that none waits for the one before it.
 #[inline(always)]
-pub(super) fn bf16<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Bf16; C]]) -> [S::Floats; C] {
+pub(super) fn bf16<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Bf16Group; C]]) -> [S::Floats; C] {
     let mut sums = [[simd.splat(0.0); 2]; C];
     for (weights, x) in tile.chunks(GROUP / 2 * QUADS).zip(x) {
         for (index, weights) in weights.as_chunks::<{ 2 * QUADS }>().0.iter().enumerate() {
             let weights = weights.as_chunks::<QUADS>().0;
             let weights = [simd.load_bytes(&weights[0]), simd.load_bytes(&weights[1])];
-            for (sums, Bf16(x)) in sums.iter_mut().zip(x) {
+            for (sums, Bf16Group(x)) in sums.iter_mut().zip(x) {
                 *sums = [
                     simd.dot_bf16(sums[0], weights[0], x[2 * index]),
                     simd.dot_bf16(sums[1], weights[1], x[2 * index + 1]),

@@ -1,133 +1,137 @@
-//! Activations as the products with packed weights take them.
+//! Activations quantized for the products with packed weights.
 
 use super::simd::{Lanes, dispatch};
-use super::{Crew, Simd};
+use super::{Simd, Workers};
 
-/// What activations are rounded to.
+/// Number format that activations are quantized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rounding {
-    /// [`Int8`].
+pub enum Quantization {
+    /// [`Int8Group`].
     Int8,
-    /// [`Bf16`].
+    /// [`Bf16Group`].
     Bf16,
 }
 
-/// Inputs of a token that are rounded together.
+/// Inputs of a token that are quantized together.
 pub(super) const GROUP: usize = 32;
-/// Groups that one thread rounds at a time.
+/// Groups that one thread quantizes at a time.
 const GROUPS_PER_PIECE: usize = 128;
-/// Groups in which no number is larger are taken for zero: the scale's inverse must be finite.
+/// Largest magnitude of a group that is quantized to zeros: the inverse of its scale would not be finite.
 const SMALLEST: f32 = 1e-30;
 
-/// Whole numbers of eight bits that share a scale, as ggml's Q8_0 has it. A group with a number that is not finite has a scale
-/// that is not either.
+/// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is the scale.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Int8 {
+pub struct Int8Group {
+    /// Four inputs each.
     pub(super) values: [[u8; 4]; GROUP / 4],
     pub(super) scale: f32,
-    /// Of the numbers of its first half and of its second.
+    /// Sum of the values in each half of the group.
     pub(super) sums: [i32; 2],
 }
 
-/// Pairs of bfloat16, to the nearest.
+/// A group of bfloat16, rounded to nearest even; two inputs each.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bf16(pub(super) [[u8; 4]; GROUP / 2]);
+pub struct Bf16Group(pub(super) [[u8; 4]; GROUP / 2]);
 
-/// Rows of rounded activations `(tokens, inputs)`. Tokens that are multiplied together make a panel, which holds the first group of
-/// each, then the second of each, and so on: whoever multiplies reads straight on.
+/// Quantized activations `(tokens, inputs)` in panels.
+///
+/// A panel holds the tokens that are multiplied together: the first group of each, then the second of each, and so on.
+/// A product reads it from front to back.
 #[derive(Debug, Default)]
 pub struct Panels<G> {
     groups: Vec<G>,
     per_row: usize,
 }
 
-impl Int8 {
-    /// Of all numbers.
+impl Int8Group {
+    /// Returns the sum of all values.
     #[inline(always)]
     pub(super) fn sum(&self) -> i32 {
         self.sums[0] + self.sums[1]
     }
 }
 
-/// Tokens of the next panel where so many are left.
+/// Returns the number of tokens in the next panel, given `left` remaining tokens.
 #[inline(always)]
-pub(super) fn panel<S: Lanes>(left: usize) -> usize {
+pub(super) fn panel_tokens<S: Lanes>(left: usize) -> usize {
     left.min(if S::WIDE { 8 } else { 4 })
 }
 
 impl<G: Group> Panels<G> {
-    /// Round rows of `inputs` floats in place of what was there; what a row lacks to a multiple of 32 is zero.
-    pub fn set(&mut self, crew: &Crew<'_>, x: &[f32], inputs: usize) {
+    /// Quantizes rows of `inputs` floats in place of the previous content. Rows are padded with zeros to a multiple of
+    /// 32 inputs.
+    pub fn quantize(&mut self, workers: &Workers<'_>, x: &[f32], inputs: usize) {
         self.per_row = inputs.div_ceil(GROUP);
         self.groups.resize(x.len() / inputs * self.per_row, G::default());
-        let simd = crew.simd();
-        crew.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
-            G::round(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
+        let simd = workers.simd();
+        workers.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
+            G::quantize_all(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
         });
     }
 
-    /// Rows held.
+    /// Returns the number of rows.
     pub(super) fn tokens(&self) -> usize {
         self.groups.len() / self.per_row
     }
 
-    /// Groups of a row.
+    /// Returns the number of groups in a row.
     pub(super) fn per_row(&self) -> usize {
         self.per_row
     }
 
-    /// The panel of `C` tokens that begins with one.
+    /// Returns the panel of `C` tokens whose first is `token`.
     #[inline(always)]
-    pub(super) fn of<const C: usize>(&self, token: usize) -> &[[G; C]] {
+    pub(super) fn panel<const C: usize>(&self, token: usize) -> &[[G; C]] {
         self.groups[token * self.per_row..][..C * self.per_row].as_chunks().0
     }
 }
 
 dispatch! {
-    fn round_int8(x: &[f32], inputs: usize, first: usize, groups: &mut [Int8]) = round_body
+    fn quantize_int8(x: &[f32], inputs: usize, first: usize, groups: &mut [Int8Group]) = quantize_body
 }
 
 dispatch! {
-    fn round_bf16(x: &[f32], inputs: usize, first: usize, groups: &mut [Bf16]) = round_body
+    fn quantize_bf16(x: &[f32], inputs: usize, first: usize, groups: &mut [Bf16Group]) = quantize_body
 }
 
 #[inline(always)]
-fn round_body<S: Lanes>(_: S, x: &[f32], inputs: usize, first: usize, groups: &mut [impl Group]) {
+fn quantize_body<S: Lanes>(_: S, x: &[f32], inputs: usize, first: usize, groups: &mut [impl Group]) {
     for (position, group) in (first..).zip(groups) {
         let (token, index) = place::<S>(position, x.len() / inputs, inputs.div_ceil(GROUP));
         let x = &x[token * inputs..][..inputs][index * GROUP..];
         *group = match x.first_chunk() {
-            Some(whole) => Group::of(whole),
+            Some(whole) => Group::quantize(whole),
             None => {
                 let mut padded = [0.0; GROUP];
                 padded[..x.len()].copy_from_slice(x);
-                Group::of(&padded)
+                Group::quantize(&padded)
             }
         };
     }
 }
 
-/// The token, and the group of its row, that lies at a position of [`Panels`].
+/// Returns the token and the index within its row of the group at a position of [`Panels`].
 #[inline(always)]
 fn place<S: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
-    let most = panel::<S>(tokens);
-    // Panels before this one are as large as they can be.
+    let most = panel_tokens::<S>(tokens);
+    // All panels before this one are of the largest size.
     let first = position / (most * per_row) * most;
-    let (size, within) = (panel::<S>(tokens - first), position - first * per_row);
+    let (size, within) = (panel_tokens::<S>(tokens - first), position - first * per_row);
     (first + within % size, within / size)
 }
 
-/// The activations of a group, rounded.
+/// A group of quantized activations.
 pub trait Group: Copy + Default + Send {
-    /// All that there is to round.
-    fn of(x: &[f32; GROUP]) -> Self;
-    /// The groups from number `first` on, in the order of [`Panels`].
-    fn round(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]);
+    /// Quantizes the inputs of one group.
+    fn quantize(x: &[f32; GROUP]) -> Self;
+    /// Quantizes the groups at positions from `first` on of [`Panels`], of rows of `inputs` floats.
+    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]);
 }
 
-impl Group for Int8 {
+impl Group for Int8Group {
     #[inline(always)]
-    fn of(x: &[f32; GROUP]) -> Self {
+    fn quantize(x: &[f32; GROUP]) -> Self {
+        // The comparison in `max` drops NaN. `poison` is 0 for finite inputs and NaN otherwise, and makes the scale NaN.
         let (mut most, mut poison) = (0.0f32, 0.0);
         for x in x {
             most = most.max(x.abs());
@@ -146,26 +150,28 @@ impl Group for Int8 {
         Self { values: bytemuck::cast(values), scale: most / 127.0 + poison, sums }
     }
 
-    fn round(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
-        round_int8(simd, x, inputs, first, groups);
+    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
+        quantize_int8(simd, x, inputs, first, groups);
     }
 }
 
-impl Group for Bf16 {
+impl Group for Bf16Group {
     #[inline(always)]
-    fn of(x: &[f32; GROUP]) -> Self {
+    fn quantize(x: &[f32; GROUP]) -> Self {
         let mut out = [0; GROUP];
         for (x, out) in x.iter().zip(&mut out) {
+            // The upper half of a float's bits is a bfloat16. Adding just less than half of its last place, and one more
+            // if it is odd, carries into it exactly when the nearest value, or the even one of two, is the next. A NaN
+            // would lose its low bits, and with them perhaps its nature: it gets a bit that stays.
             let bits = x.to_bits();
-            // A NaN stays one although it loses its low bits; between two neighbours the even one is taken.
             let nearest = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
             *out = ((nearest >> 16) as u16).to_le();
         }
         Self(bytemuck::cast(out))
     }
 
-    fn round(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
-        round_bf16(simd, x, inputs, first, groups);
+    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
+        quantize_bf16(simd, x, inputs, first, groups);
     }
 }
 
@@ -177,11 +183,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_group_is_where_its_panel_has_it() {
+    fn place_finds_every_group_of_every_panel() {
         fn check<S: Lanes>(tokens: usize, per_row: usize) {
             let mut first = 0;
             while first < tokens {
-                let size = panel::<S>(tokens - first);
+                let size = panel_tokens::<S>(tokens - first);
                 for (token, group) in (0..size).flat_map(|token| (0..per_row).map(move |group| (token, group))) {
                     let position = first * per_row + group * size + token;
                     assert_eq!(place::<S>(position, tokens, per_row), (first + token, group));
@@ -198,14 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn floats_become_the_nearest_bfloat16() {
+    fn floats_are_rounded_to_the_nearest_bfloat16() {
         let mut x: Vec<f32> = (0..70_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9))).collect();
         x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-44]);
         x.extend([0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0xffff_ffff].map(f32::from_bits));
         for simd in Simd::all() {
-            let mut panels = Panels::<Bf16>::default();
-            panels.set(&Crew::alone(simd), &x, x.len());
-            let out = panels.of::<1>(0).iter().flat_map(|[group]| bytemuck::cast_ref::<_, [[u8; 2]; GROUP]>(&group.0));
+            let mut panels = Panels::<Bf16Group>::default();
+            panels.quantize(&Workers::alone(simd), &x, x.len());
+            let out =
+                panels.panel::<1>(0).iter().flat_map(|[group]| bytemuck::cast_ref::<_, [[u8; 2]; GROUP]>(&group.0));
             for (x, out) in x.iter().zip(out) {
                 assert_eq!(*out, bf16::from_f32(*x).to_le_bytes(), "{simd:?}: {x} {:x}", x.to_bits());
             }
