@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
 use crate::format::Format;
-use crate::kernels::{self, Crew, Simd};
+use crate::kernels::{self, Simd, Workers};
 use layer::{LayerWeights, layer_weights};
 use linear::{Activations, Linear, Stored};
 use step::{Scratch, Step};
@@ -137,7 +137,7 @@ impl Cpu {
         let rows = if let [_] = parts[..] {
             let tokens = spans.iter().map(|span| span.tokens.len()).sum();
             let scratch = &mut self.scratches[0];
-            weights.with_crew(tokens, |crew| Step::new(plan, weights, crew, scratch, &mut slots, spans).run())
+            weights.with_workers(tokens, |workers| Step::new(plan, weights, workers, scratch, &mut slots, spans).run())
         } else {
             let mut left = (spans, &mut slots[..]);
             let steps = parts.into_iter().zip(&mut self.scratches).map(|(count, scratch)| {
@@ -148,7 +148,7 @@ impl Cpu {
             });
             let steps = steps.collect::<Vec<_>>().into_par_iter();
             let rows = steps.map(|(spans, slots, scratch)| {
-                Step::new(plan, weights, &Crew::alone(weights.simd), scratch, slots, spans).run()
+                Step::new(plan, weights, &Workers::alone(weights.simd), scratch, slots, spans).run()
             });
             rows.collect::<Vec<_>>().concat()
         };
@@ -177,9 +177,9 @@ impl Cpu {
 
 impl Weights {
     /// What `lead` returns, called with all threads where so many tokens are worth it.
-    fn with_crew<R>(&self, tokens: usize, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
+    fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
-        if is_worth_it { Crew::awake(self.simd, lead) } else { lead(&Crew::alone(self.simd)) }
+        if is_worth_it { Workers::awake(self.simd, lead) } else { lead(&Workers::alone(self.simd)) }
     }
 }
 
@@ -201,8 +201,8 @@ impl Executor for Cpu {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
         let Self { weights, rounded, .. } = self;
-        weights.with_crew(hidden.len() / width, |crew| {
-            linear::apply(crew, hidden, rounded, [(&weights.head, &mut *out)]);
+        weights.with_workers(hidden.len() / width, |workers| {
+            linear::apply(workers, hidden, rounded, [(&weights.head, &mut *out)]);
         });
         if let Some(cap) = self.blueprint.final_softcap {
             kernels::softcap(self.weights.simd, out, cap);

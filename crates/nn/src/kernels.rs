@@ -1,31 +1,31 @@
 //! The arithmetic of a transformer on a CPU.
 //!
-//! Every kernel is one generic body, compiled for each instruction set in [`Simd`] and chosen when the program runs.
-//! Sums are formed over 16 lanes, folded in one fixed order, whatever the number of tokens in a step, the tile or the
-//! thread: **a token's result has the same bits alone or in a batch**. Results differ in the last bits only between
-//! instruction sets.
+//! Every kernel is one generic body, compiled once for each instruction set in [`Simd`]; the choice is made at run
+//! time. Sums are formed over 16 lanes, which are added in one fixed order that depends neither on the number of tokens
+//! in a step nor on the tile or the thread: **a token's result has the same bits alone or in a batch**. Between
+//! instruction sets results differ in the last bits only.
 
 mod activation;
 mod attention;
-mod crew;
-mod ints;
-pub(crate) mod lanes;
+mod disjoint;
 mod linear;
 mod norm;
 mod packed;
+mod panels;
 mod rope;
-mod rounded;
+pub(crate) mod simd;
+mod workers;
 
 pub use activation::{add, gate, softcap};
 pub use attention::{Attention, attend};
-pub use crew::Crew;
-pub use lanes::Simd;
 pub use linear::linear;
 pub use norm::rms_norm;
-pub(crate) use packed::memory;
-pub use packed::{Packed, Product, Rounded, multiply};
+pub(crate) use packed::zeroed_memory;
+pub use packed::{Packed, Product, Quantized, multiply};
+pub use panels::{Bf16Group, Int8Group, Panels, Quantization};
 pub use rope::{Rotation, rotate};
-pub use rounded::{Bf16, Int8, Panels, Rounding};
+pub use simd::Simd;
+pub use workers::Workers;
 
-/// Multiplications that are worth a piece of work of their own.
+/// Multiplications that are worth handing to another thread.
 const WORK_PER_PIECE: usize = 1 << 17;

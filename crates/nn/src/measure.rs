@@ -76,7 +76,7 @@ pub fn step_bytes(checkpoint: &Checkpoint) -> Result<usize> {
 /// # Errors
 /// When there is no such memory.
 pub fn read_bandwidth(bytes: usize) -> Result<f64> {
-    let mut memory = kernels::memory(bytes)?;
+    let mut memory = kernels::zeroed_memory(bytes)?;
     memory.fill(1);
     let words = memory.as_chunks::<8>().0;
     let part = words.len().div_ceil(8 * rayon::current_num_threads()).max(1);

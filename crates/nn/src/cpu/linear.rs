@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Tensor;
 use crate::error::Result;
-use crate::kernels::{self, Bf16, Crew, Int8, Packed, Panels, Product, Rounded, Rounding, Simd};
+use crate::kernels::{self, Bf16Group, Int8Group, Packed, Panels, Product, Quantization, Quantized, Simd, Workers};
 
 /// A matrix in its file, and its bias.
 pub(super) struct Stored {
@@ -24,17 +24,17 @@ enum Weight {
     Packed(Packed),
 }
 
-/// The input of a product, rounded: scratch.
+/// Scratch for the quantized input of a product.
 #[derive(Default)]
 pub(super) struct Activations {
-    int8: Panels<Int8>,
-    bf16: Panels<Bf16>,
+    int8: Panels<Int8Group>,
+    bf16: Panels<Bf16Group>,
 }
 
 impl Linear {
     /// `exact` matrices are multiplied as they are stored, with floats that nothing rounds.
     pub(super) fn new(Stored { weight, bias }: Stored, simd: Simd, exact: bool) -> Result<Self> {
-        let packed = if exact { None } else { Packed::new(weight.view(), simd)? };
+        let packed = if exact { None } else { Packed::try_new(weight.view(), simd)? };
         let weight = match packed {
             Some(packed) => {
                 weight.leave_memory();
@@ -62,7 +62,7 @@ impl Linear {
 
 /// Layers that share their input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of what the outputs held.
 pub(super) fn apply<const N: usize>(
-    crew: &Crew<'_>,
+    workers: &Workers<'_>,
     x: &[f32],
     scratch: &mut Activations,
     mut layers: [(&Linear, &mut Vec<f32>); N],
@@ -71,35 +71,35 @@ pub(super) fn apply<const N: usize>(
         // Every element is written, so what a longer step left behind need not be cleared.
         out.resize(x.len() / layer.inputs() * layer.outputs(), 0.0);
         if let Weight::Mapped(weight) = &layer.weight {
-            kernels::linear(crew, x, weight.view(), layer.bias.as_deref(), out);
+            kernels::linear(workers, x, weight.view(), layer.bias.as_deref(), out);
         }
     }
-    for rounding in [Rounding::Int8, Rounding::Bf16] {
+    for quantization in [Quantization::Int8, Quantization::Bf16] {
         let mut products = Vec::with_capacity(N);
         for (layer, out) in &mut layers {
             if let Weight::Packed(weight) = &layer.weight
-                && weight.rounding() == rounding
+                && weight.quantization() == quantization
             {
                 products.push(Product { weight, bias: layer.bias.as_deref(), out });
             }
         }
         if let [Product { weight, .. }, ..] = products[..] {
-            kernels::multiply(crew, scratch.round(crew, x, weight), &mut products);
+            kernels::multiply(workers, scratch.quantize(workers, x, weight), &mut products);
         }
     }
 }
 
 impl Activations {
-    /// Rows as a matrix takes them.
-    fn round(&mut self, crew: &Crew<'_>, x: &[f32], weight: &Packed) -> Rounded<'_> {
-        match weight.rounding() {
-            Rounding::Int8 => {
-                self.int8.set(crew, x, weight.inputs());
-                Rounded::Int8(&self.int8)
+    /// Quantizes rows to the format that a matrix is multiplied with.
+    fn quantize(&mut self, workers: &Workers<'_>, x: &[f32], weight: &Packed) -> Quantized<'_> {
+        match weight.quantization() {
+            Quantization::Int8 => {
+                self.int8.quantize(workers, x, weight.inputs());
+                Quantized::Int8(&self.int8)
             }
-            Rounding::Bf16 => {
-                self.bf16.set(crew, x, weight.inputs());
-                Rounded::Bf16(&self.bf16)
+            Quantization::Bf16 => {
+                self.bf16.quantize(workers, x, weight.inputs());
+                Quantized::Bf16(&self.bf16)
             }
         }
     }

@@ -6,7 +6,7 @@ use super::linear::{self, Activations};
 use crate::arch::Blueprint;
 use crate::cache::{LayerCache, Slot};
 use crate::executor::Span;
-use crate::kernels::{self, Attention, Crew, Rotation};
+use crate::kernels::{self, Attention, Rotation, Workers};
 
 /// Floats that are worth a piece of work of their own in an elementwise pass.
 const FLOATS_PER_PIECE: usize = 1 << 12;
@@ -35,7 +35,7 @@ pub(super) struct Scratch {
 pub(super) struct Step<'a> {
     plan: &'a Blueprint,
     weights: &'a Weights,
-    crew: &'a Crew<'a>,
+    workers: &'a Workers<'a>,
     scratch: &'a mut Scratch,
     /// Of each span.
     slots: &'a mut [Slot],
@@ -49,7 +49,7 @@ impl<'a> Step<'a> {
     pub(super) fn new(
         plan: &'a Blueprint,
         weights: &'a Weights,
-        crew: &'a Crew<'a>,
+        workers: &'a Workers<'a>,
         scratch: &'a mut Scratch,
         slots: &'a mut [Slot],
         spans: &'a [Span<'a>],
@@ -57,7 +57,7 @@ impl<'a> Step<'a> {
         let places = spans.iter().enumerate();
         let places =
             places.flat_map(|(index, span)| (0..span.tokens.len()).map(move |token| (index, span.start + token)));
-        let mut step = Self { plan, weights, crew, scratch, slots, spans, places: places.collect() };
+        let mut step = Self { plan, weights, workers, scratch, slots, spans, places: places.collect() };
         step.embed();
         step.set_angles();
         for (span, slot) in spans.iter().zip(&mut *step.slots) {
@@ -110,7 +110,7 @@ impl<'a> Step<'a> {
         self.append(index);
         self.attend(index);
         let Scratch { attended, output, activations, .. } = &mut *self.scratch;
-        linear::apply(self.crew, attended, activations, [(&layer.output, output)]);
+        linear::apply(self.workers, attended, activations, [(&layer.output, output)]);
         self.residual(layer.post_attention.as_deref());
         self.feed_forward(layer);
         self.residual(layer.post_mlp.as_deref());
@@ -118,14 +118,14 @@ impl<'a> Step<'a> {
 
     /// Queries, keys and values of all tokens.
     fn project_heads(&mut self, layer: &LayerWeights) {
-        let (crew, plan) = (self.crew, self.plan);
+        let (workers, plan) = (self.workers, self.plan);
         let Scratch { x, normed, query, key, value, activations, .. } = &mut *self.scratch;
-        let input = pre_norm(crew, plan, layer.pre_attention.as_deref(), x, normed);
+        let input = pre_norm(workers, plan, layer.pre_attention.as_deref(), x, normed);
         let layers = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, value)];
-        linear::apply(crew, input, activations, layers);
+        linear::apply(workers, input, activations, layers);
         for (heads, weight) in [(query, &layer.query_norm), (key, &layer.key_norm)] {
             if let Some(weight) = weight {
-                norm(crew, heads, weight, plan.norms.eps);
+                norm(workers, heads, weight, plan.norms.eps);
             }
         }
     }
@@ -158,7 +158,7 @@ impl<'a> Step<'a> {
     /// A task is one token in one key and value head.
     fn attend(&mut self, index: usize) {
         let plan = self.plan;
-        let simd = self.crew.simd();
+        let simd = self.workers.simd();
         let window = plan.layers[index].window.unwrap_or(usize::MAX);
         let caches: Vec<&LayerCache> = self.slots.iter().map(|slot| &slot.layers[index]).collect();
         let width = plan.query_width() / plan.kv_heads;
@@ -167,7 +167,7 @@ impl<'a> Step<'a> {
         attended.resize(query.len(), 0.0);
         let positions: usize = places.iter().map(|(_, position)| window.min(position + 1)).sum();
         let tasks_per_piece = ATTENTION_PER_PIECE.div_ceil(2 * positions / places.len() * width);
-        self.crew.chunks(attended, tasks_per_piece * width, 1, |piece, attended| {
+        self.workers.chunks(attended, tasks_per_piece * width, 1, |piece, attended| {
             let mut scores = Vec::new();
             for (task, out) in (piece * tasks_per_piece..).zip(attended.chunks_exact_mut(width)) {
                 let (span, position) = places[task / plan.kv_heads];
@@ -190,25 +190,25 @@ impl<'a> Step<'a> {
 
     /// From the residual stream into `output`.
     fn feed_forward(&mut self, layer: &LayerWeights) {
-        let (crew, plan) = (self.crew, self.plan);
+        let (workers, plan) = (self.workers, self.plan);
         let Scratch { x, normed, output, gate, up, activations, .. } = &mut *self.scratch;
-        let input = pre_norm(crew, plan, layer.pre_mlp.as_deref(), x, normed);
-        linear::apply(crew, input, activations, [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
-        let simd = crew.simd();
-        crew.chunks(gate, FLOATS_PER_PIECE, 1, |index, gate| {
+        let input = pre_norm(workers, plan, layer.pre_mlp.as_deref(), x, normed);
+        linear::apply(workers, input, activations, [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
+        let simd = workers.simd();
+        workers.chunks(gate, FLOATS_PER_PIECE, 1, |index, gate| {
             let up = &up[index * FLOATS_PER_PIECE..][..gate.len()];
             kernels::gate(simd, gate, up, plan.activation);
         });
-        linear::apply(crew, gate, activations, [(&layer.down, output)]);
+        linear::apply(workers, gate, activations, [(&layer.down, output)]);
     }
 
     /// Adds `output`, normed where the layer has a norm there, to the residual stream.
     fn residual(&mut self, post_norm: Option<&[f32]>) {
         let Scratch { x, output, .. } = &mut *self.scratch;
         if let Some(weight) = post_norm {
-            norm(self.crew, output, weight, self.plan.norms.eps);
+            norm(self.workers, output, weight, self.plan.norms.eps);
         }
-        kernels::add(self.crew.simd(), x, output);
+        kernels::add(self.workers.simd(), x, output);
     }
 
     /// The wanted rows after the final norm.
@@ -221,14 +221,14 @@ impl<'a> Step<'a> {
             wanted.extend_from_slice(&self.scratch.x[rows]);
             first += span.tokens.len();
         }
-        norm(self.crew, &mut wanted, &self.weights.final_norm, self.plan.norms.eps);
+        norm(self.workers, &mut wanted, &self.weights.final_norm, self.plan.norms.eps);
         wanted
     }
 }
 
 /// `x` normed into `normed`, or `x` itself where there is no norm.
 fn pre_norm<'a>(
-    crew: &Crew<'_>,
+    workers: &Workers<'_>,
     plan: &Blueprint,
     weight: Option<&[f32]>,
     x: &'a [f32],
@@ -237,11 +237,11 @@ fn pre_norm<'a>(
     let Some(weight) = weight else { return x };
     normed.clear();
     normed.extend_from_slice(x);
-    norm(crew, normed, weight, plan.norms.eps);
+    norm(workers, normed, weight, plan.norms.eps);
     normed
 }
 
-fn norm(crew: &Crew<'_>, x: &mut [f32], weight: &[f32], eps: f32) {
-    let (simd, rows) = (crew.simd(), FLOATS_PER_PIECE.div_ceil(weight.len()));
-    crew.chunks(x, rows * weight.len(), 1, |_, x| kernels::rms_norm(simd, x, weight, eps));
+fn norm(workers: &Workers<'_>, x: &mut [f32], weight: &[f32], eps: f32) {
+    let (simd, rows) = (workers.simd(), FLOATS_PER_PIECE.div_ceil(weight.len()));
+    workers.chunks(x, rows * weight.len(), 1, |_, x| kernels::rms_norm(simd, x, weight, eps));
 }

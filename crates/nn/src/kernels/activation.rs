@@ -2,26 +2,26 @@
 
 use wsd_core::exp;
 
-use super::lanes::{Lanes, on_each_simd};
+use super::simd::{Lanes, dispatch};
 use crate::activation::Activation;
 
-on_each_simd! {
+dispatch! {
     /// `gated[i] = activation(gated[i]) * up[i]`.
     pub fn gate(gated: &mut [f32], up: &[f32], activation: Activation) = gate_body
 }
 
-on_each_simd! {
+dispatch! {
     /// `cap * tanh(x / cap)`, in place.
     pub fn softcap(x: &mut [f32], cap: f32) = softcap_body
 }
 
-on_each_simd! {
+dispatch! {
     /// `x[i] += y[i]`.
     pub fn add(x: &mut [f32], y: &[f32]) = add_body
 }
 
 #[inline(always)]
-fn gate_body<V: Lanes>(gated: &mut [f32], up: &[f32], activation: Activation) {
+fn gate_body<S: Lanes>(_: S, gated: &mut [f32], up: &[f32], activation: Activation) {
     match activation {
         Activation::Silu => map(gated, up, |x| x * sigmoid(x)),
         Activation::GeluTanh => map(gated, up, gelu_tanh),
@@ -37,14 +37,14 @@ fn map(gated: &mut [f32], up: &[f32], function: impl Fn(f32) -> f32) {
 }
 
 #[inline(always)]
-pub(super) fn softcap_body<V: Lanes>(x: &mut [f32], cap: f32) {
+pub(super) fn softcap_body<S: Lanes>(_: S, x: &mut [f32], cap: f32) {
     for x in x {
         *x = cap * tanh(*x / cap);
     }
 }
 
 #[inline(always)]
-fn add_body<V: Lanes>(x: &mut [f32], y: &[f32]) {
+fn add_body<S: Lanes>(_: S, x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }

@@ -3,7 +3,7 @@
 use wsd_core::exp;
 
 use super::activation::softcap_body;
-use super::lanes::{LANES, Lanes, on_each_simd, padded};
+use super::simd::{LANES, Lanes, dispatch, padded};
 
 /// One token's attention in one key and value head.
 #[derive(Clone, Copy, Debug)]
@@ -24,14 +24,14 @@ pub struct Attention<'a> {
     pub softcap: Option<f32>,
 }
 
-on_each_simd! {
+dispatch! {
     /// `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`. `scores` is scratch of any
     /// size. Sums run from the oldest position seen to the newest, so they depend on nothing but those.
     pub fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) = body
 }
 
 #[inline(always)]
-fn body<V: Lanes>(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
     let Attention { queries, seen, head_dim, softcap, .. } = attention;
     let group = queries.len() / head_dim;
     scores.clear();
@@ -39,30 +39,31 @@ fn body<V: Lanes>(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f3
     let mut member = 0;
     while member < group {
         member += match group - member {
-            4.. if V::WIDE => score::<V, 4, 4>(&attention, member, scores),
-            2.. => score::<V, 2, 2>(&attention, member, scores),
-            _ => score::<V, 1, 4>(&attention, member, scores),
+            4.. if S::WIDE => score::<S, 4, 4>(simd, &attention, member, scores),
+            2.. => score::<S, 2, 2>(simd, &attention, member, scores),
+            _ => score::<S, 1, 4>(simd, &attention, member, scores),
         }
     }
     for scores in scores.chunks_exact_mut(seen) {
         if let Some(cap) = softcap {
-            softcap_body::<V>(scores, cap);
+            softcap_body(simd, scores, cap);
         }
-        softmax::<V>(scores);
+        softmax(simd, scores);
     }
     let mut member = 0;
     while member < group {
         member += match group - member {
-            4.. if V::WIDE => weigh::<V, 4, 4>(&attention, member, scores, out),
-            2.. => weigh::<V, 2, 2>(&attention, member, scores, out),
-            _ => weigh::<V, 1, 4>(&attention, member, scores, out),
+            4.. if S::WIDE => weigh::<S, 4, 4>(simd, &attention, member, scores, out),
+            2.. => weigh::<S, 2, 2>(simd, &attention, member, scores, out),
+            _ => weigh::<S, 1, 4>(simd, &attention, member, scores, out),
         }
     }
 }
 
 /// The scores of `M` queries, `P` positions at a time; returns `M`.
 #[inline(always)]
-fn score<V: Lanes, const M: usize, const P: usize>(
+fn score<S: Lanes, const M: usize, const P: usize>(
+    simd: S,
     attention: &Attention<'_>,
     member: usize,
     scores: &mut [f32],
@@ -75,9 +76,9 @@ fn score<V: Lanes, const M: usize, const P: usize>(
         let keys = &keys[position * head_dim..][..count * head_dim];
         let mut products = [[0.0; P]; M];
         if count == P {
-            products = dots::<V, M, P>(queries, keys, head_dim);
+            products = dots::<S, M, P>(simd, queries, keys, head_dim);
         } else {
-            let alone = dots::<V, M, 1>(queries, keys, head_dim);
+            let alone = dots::<S, M, 1>(simd, queries, keys, head_dim);
             for (products, [alone]) in products.iter_mut().zip(alone) {
                 products[0] = alone;
             }
@@ -95,50 +96,55 @@ fn score<V: Lanes, const M: usize, const P: usize>(
 
 /// The products of `M` queries and `P` keys, each in sixteen lanes of its own.
 #[inline(always)]
-fn dots<V: Lanes, const M: usize, const P: usize>(queries: &[f32], keys: &[f32], head_dim: usize) -> [[f32; P]; M] {
-    let mut sums = [[V::zero(); P]; M];
+fn dots<S: Lanes, const M: usize, const P: usize>(
+    simd: S,
+    queries: &[f32],
+    keys: &[f32],
+    head_dim: usize,
+) -> [[f32; P]; M] {
+    let mut sums = [[simd.splat(0.0); P]; M];
     let mut first = 0;
     while first < head_dim {
-        let mut of_keys = [V::zero(); P];
+        let mut of_keys = [simd.splat(0.0); P];
         for (p, of_key) in of_keys.iter_mut().enumerate() {
-            *of_key = lanes(&keys[p * head_dim..][first..head_dim]);
+            *of_key = lanes(simd, &keys[p * head_dim..][first..head_dim]);
         }
         for (m, sums) in sums.iter_mut().enumerate() {
-            let query = lanes::<V>(&queries[m * head_dim..][first..head_dim]);
+            let query = lanes(simd, &queries[m * head_dim..][first..head_dim]);
             for (sum, key) in sums.iter_mut().zip(of_keys) {
-                *sum = sum.mul_add(query, key);
+                *sum = simd.mul_add(query, key, *sum);
             }
         }
         first += LANES;
     }
     let mut out = [[0.0; P]; M];
     for (out, sums) in out.iter_mut().zip(sums) {
-        *out = V::sums(sums);
+        *out = simd.sums(sums);
     }
     out
 }
 
 /// The first sixteen floats, or all there are and zeros.
 #[inline(always)]
-fn lanes<V: Lanes>(from: &[f32]) -> V {
+fn lanes<S: Lanes>(simd: S, from: &[f32]) -> S::Floats {
     match from.first_chunk() {
-        Some(whole) => V::load(whole),
-        None => V::load(&padded(from)),
+        Some(whole) => simd.load(whole),
+        None => simd.load(&padded(from)),
     }
 }
 
 #[inline(always)]
-fn softmax<V: Lanes>(scores: &mut [f32]) {
+fn softmax<S: Lanes>(simd: S, scores: &mut [f32]) {
     let most = largest(scores);
     for score in scores.iter_mut() {
         *score = exp(*score - most);
     }
     let (blocks, tail) = scores.as_chunks::<LANES>();
-    let mut sum = V::zero();
+    let mut sum = simd.splat(0.0);
     for block in blocks {
-        sum = sum.mul_add(V::load(block), V::splat(1.0));
+        sum = simd.mul_add(simd.load(block), simd.splat(1.0), sum);
     }
-    let scale = 1.0 / (sum.sum() + tail.iter().sum::<f32>());
+    let scale = 1.0 / (simd.sum(sum) + tail.iter().sum::<f32>());
     for score in scores {
         *score *= scale;
     }
@@ -159,7 +165,8 @@ fn largest(scores: &[f32]) -> f32 {
 
 /// The sums of all values for `M` queries, `B` times sixteen of their numbers at a time; returns `M`.
 #[inline(always)]
-fn weigh<V: Lanes, const M: usize, const B: usize>(
+fn weigh<S: Lanes, const M: usize, const B: usize>(
+    simd: S,
     attention: &Attention<'_>,
     member: usize,
     scores: &[f32],
@@ -171,8 +178,8 @@ fn weigh<V: Lanes, const M: usize, const B: usize>(
     let mut first = 0;
     while first < head_dim {
         first += match head_dim - first {
-            left if left >= B * LANES => sums_of_values::<V, M, B>(attention, first, scores, out),
-            _ => sums_of_values::<V, M, 1>(attention, first, scores, out),
+            left if left >= B * LANES => sums_of_values::<S, M, B>(simd, attention, first, scores, out),
+            _ => sums_of_values::<S, M, 1>(simd, attention, first, scores, out),
         }
     }
     M
@@ -180,7 +187,8 @@ fn weigh<V: Lanes, const M: usize, const B: usize>(
 
 /// Numbers `first..` of the outputs of `M` queries; returns how many.
 #[inline(always)]
-fn sums_of_values<V: Lanes, const M: usize, const B: usize>(
+fn sums_of_values<S: Lanes, const M: usize, const B: usize>(
+    simd: S,
     attention: &Attention<'_>,
     first: usize,
     scores: &[f32],
@@ -188,24 +196,22 @@ fn sums_of_values<V: Lanes, const M: usize, const B: usize>(
 ) -> usize {
     let Attention { values, head_dim, seen, .. } = *attention;
     let end = head_dim.min(first + B * LANES);
-    let mut sums = [[V::zero(); B]; M];
+    let mut sums = [[simd.splat(0.0); B]; M];
     for (position, value) in values.chunks_exact(head_dim).take(seen).enumerate() {
-        let mut blocks = [V::zero(); B];
+        let mut blocks = [simd.splat(0.0); B];
         for (block, start) in blocks.iter_mut().zip((first..end).step_by(LANES)) {
-            *block = lanes(&value[start..end]);
+            *block = lanes(simd, &value[start..end]);
         }
         for (m, sums) in sums.iter_mut().enumerate() {
-            let weight = V::splat(scores[m * seen + position]);
+            let weight = simd.splat(scores[m * seen + position]);
             for (sum, block) in sums.iter_mut().zip(blocks) {
-                *sum = sum.mul_add(weight, block);
+                *sum = simd.mul_add(weight, block, *sum);
             }
         }
     }
     for (out, sums) in out.chunks_exact_mut(head_dim).zip(sums) {
         for (out, sum) in out[first..end].chunks_mut(LANES).zip(sums) {
-            let mut whole = [0.0; LANES];
-            sum.store(&mut whole);
-            out.copy_from_slice(&whole[..out.len()]);
+            out.copy_from_slice(&simd.to_array(sum)[..out.len()]);
         }
     }
     end - first

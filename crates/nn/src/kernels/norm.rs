@@ -1,17 +1,17 @@
 //! RMS norm: Zhang and Sennrich 2019 (arXiv 1910.07467).
 
-use super::lanes::{LANES, Lanes, dot, on_each_simd};
+use super::simd::{LANES, Lanes, dispatch, dot};
 
-on_each_simd! {
+dispatch! {
     /// Norm each row of `x`, which holds rows of `weight.len()`, in place:
     /// `x / sqrt(mean(x^2) + eps) * weight`.
     pub fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) = body
 }
 
 #[inline(always)]
-fn body<V: Lanes>(x: &mut [f32], weight: &[f32], eps: f32) {
+fn body<S: Lanes>(simd: S, x: &mut [f32], weight: &[f32], eps: f32) {
     for row in x.chunks_exact_mut(weight.len().max(1)) {
-        let mean = dot::<V>(row, row) / weight.len() as f32;
+        let mean = dot(simd, row, row) / weight.len() as f32;
         let scale = 1.0 / (mean + eps).sqrt();
         let (blocks, tail) = row.as_chunks_mut::<LANES>();
         let (weights, weights_tail) = weight.as_chunks::<LANES>();

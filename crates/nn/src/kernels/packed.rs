@@ -1,47 +1,48 @@
-//! Weight matrices rearranged for the processor, and products with them.
+//! Weight matrices packed into tiles, and products with them.
 //!
-//! Sixteen rows make a tile: what a vector register holds belongs to sixteen sums at once, and a tile is read from its
-//! first byte to its last. Activations are rounded to what the weights are multiplied with: whole numbers of eight bits,
-//! a scale to every [`GROUP`] of a row as ggml has it, or bfloat16. Sums of whole numbers are exact, those of groups are
-//! added in order, so a token's result has the same bits alone or in a batch.
+//! A tile is sixteen rows: a vector register holds numbers of sixteen sums at once, and a tile is read from its first
+//! byte to its last. Activations are quantized to the format that the weights are multiplied with: signed bytes with a
+//! scale per [`GROUP`] inputs, as in ggml, or bfloat16. Integer sums are exact and those of groups are added in order, so
+//! a token's result has the same bits alone or in a batch.
 
-mod layout;
+mod format;
 mod tile;
 
 use std::fmt::{self, Debug, Formatter};
+use std::ops::Range;
 
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
-use self::layout::Layout;
-use super::ints::Ints;
-use super::lanes::{LANES, on_each_simd};
-use super::rounded::{Bf16, GROUP, Int8, Panels, Rounding, panel};
-use super::{Crew, Simd, WORK_PER_PIECE};
+use self::format::TileFormat;
+use super::disjoint::Disjoint;
+use super::panels::{Bf16Group, GROUP, Int8Group, Panels, Quantization, panel_tokens};
+use super::simd::{LANES, Lanes, dispatch};
+use super::{Simd, WORK_PER_PIECE, Workers};
 use crate::matrix::MatrixView;
 
 /// Bytes from which large pages pay.
-const LARGE: usize = 4 << 20;
+const LARGE_PAGES_FROM: usize = 4 << 20;
 
 /// A matrix `(outputs, inputs)` in tiles.
 pub struct Packed {
-    layout: Layout,
+    format: TileFormat,
     outputs: usize,
     inputs: usize,
     tile_bytes: usize,
     bytes: MmapMut,
 }
 
-/// Activations `(tokens, inputs)` as packed matrices take them.
+/// Quantized activations `(tokens, inputs)`.
 #[derive(Clone, Copy)]
-pub enum Rounded<'a> {
-    /// In whole numbers.
-    Int8(&'a Panels<Int8>),
-    /// In bfloat16.
-    Bf16(&'a Panels<Bf16>),
+pub enum Quantized<'a> {
+    /// Signed bytes.
+    Int8(&'a Panels<Int8Group>),
+    /// Bfloat16.
+    Bf16(&'a Panels<Bf16Group>),
 }
 
-/// A matrix to multiply with, and where the result goes.
+/// A matrix to multiply with, and the place of the result.
 pub struct Product<'a> {
     /// `(outputs, inputs)`.
     pub weight: &'a Packed,
@@ -52,41 +53,41 @@ pub struct Product<'a> {
 }
 
 impl Packed {
-    /// The matrix in tiles, in memory of its own; `None` where its format or shape has none on this processor.
+    /// Copies a matrix into tiles. Returns `None` if there are no tiles for its format or shape on this processor.
     ///
     /// # Errors
-    /// When there is no memory for it.
-    pub fn new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
+    /// If memory runs out.
+    pub fn try_new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
         let (outputs, inputs) = (weight.rows, weight.columns);
-        let Some(layout) = Layout::of(weight.format, simd).filter(|layout| layout.fits(inputs)) else {
+        let Some(format) = TileFormat::of(weight.format, simd).filter(|format| format.fits(inputs)) else {
             return Ok(None);
         };
-        let tile_bytes = layout.tile_bytes(inputs);
-        let mut bytes = memory(outputs.div_ceil(LANES) * tile_bytes)?;
+        let tile_bytes = format.tile_bytes(inputs);
+        let mut bytes = zeroed_memory(outputs.div_ceil(LANES) * tile_bytes)?;
         bytes.par_chunks_exact_mut(tile_bytes).enumerate().for_each(|(tile, bytes)| {
             for (lane, row) in (tile * LANES..outputs).take(LANES).enumerate() {
-                layout.pack(weight.row(row), lane, bytes);
+                format.pack(weight.row(row), lane, bytes);
             }
         });
-        Ok(Some(Self { layout, outputs, inputs, tile_bytes, bytes }))
+        Ok(Some(Self { format, outputs, inputs, tile_bytes, bytes }))
     }
 
-    /// Rows of the matrix.
+    /// Returns the rows of the matrix.
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Columns of the matrix.
+    /// Returns the columns of the matrix.
     #[must_use]
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// What it wants activations rounded to.
+    /// Returns the format that activations must have.
     #[must_use]
-    pub fn rounding(&self) -> Rounding {
-        self.layout.rounding()
+    pub fn quantization(&self) -> Quantization {
+        self.format.quantization()
     }
 
     fn tiles(&self) -> usize {
@@ -98,12 +99,12 @@ impl Packed {
     }
 }
 
-/// Zeros, in large pages where they pay.
-pub(crate) fn memory(bytes: usize) -> std::io::Result<MmapMut> {
+/// Allocates zeros, in large pages where they pay.
+pub(crate) fn zeroed_memory(bytes: usize) -> std::io::Result<MmapMut> {
     let memory = MmapMut::map_anon(bytes.max(1))?;
     #[cfg(target_os = "linux")]
-    if bytes >= LARGE {
-        // Advice: where the system has no large pages, small ones do.
+    if bytes >= LARGE_PAGES_FROM {
+        // Only advice: without large pages the system takes small ones.
         let _ = memory.advise(memmap2::Advice::HugePage);
     }
     Ok(memory)
@@ -111,133 +112,131 @@ pub(crate) fn memory(bytes: usize) -> std::io::Result<MmapMut> {
 
 impl Debug for Packed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} ({}, {}) in tiles", self.layout, self.outputs, self.inputs)
+        write!(f, "{:?} ({}, {}) in tiles", self.format, self.outputs, self.inputs)
     }
 }
 
 /// `out = x * weight^T + bias` for matrices that share their input, in one go over all threads.
 ///
 /// # Panics
-/// If lengths do not fit together, or a matrix wants another rounding.
-pub fn multiply(crew: &Crew<'_>, x: Rounded<'_>, products: &mut [Product<'_>]) {
-    let simd = crew.simd();
-    let mut tasks = Vec::with_capacity(products.len());
+/// If lengths do not fit together, or a matrix needs another quantization.
+pub fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
+    let simd = workers.simd();
+    let mut tiled = Vec::with_capacity(products.len());
     let (mut tiles, mut tile_work) = (0, 1);
     for Product { weight, bias, out } in products {
         let Packed { outputs, inputs, .. } = **weight;
         let tokens = x.tokens(weight);
         assert!(out.len() == tokens * outputs, "shape of a product");
         assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
-        tasks.push(Task { x, weight, bias: *bias, tokens, out: out.as_mut_ptr(), first: tiles });
+        tiled.push(TiledProduct { x, weight, bias: *bias, tokens, out: Disjoint::new(out), first: tiles });
         tiles += weight.tiles();
         tile_work = tile_work.max(tokens * inputs * LANES);
     }
-    crew.share(tiles, WORK_PER_PIECE.div_ceil(tile_work), |range| {
-        for task in &tasks {
-            let (start, end) = (range.start.max(task.first), range.end.min(task.first + task.weight.tiles()));
+    workers.share(tiles, WORK_PER_PIECE.div_ceil(tile_work), |range| {
+        for product in &tiled {
+            let (start, end) = (range.start.max(product.first), range.end.min(product.first + product.weight.tiles()));
             if start < end {
-                run(simd, task, start - task.first, end - task.first);
+                run(simd, product, start - product.first..end - product.first);
             }
         }
     });
 }
 
-/// A product under way.
-struct Task<'a> {
-    x: Rounded<'a>,
+/// One of the products that [`multiply`] computes together.
+struct TiledProduct<'a> {
+    x: Quantized<'a>,
     weight: &'a Packed,
     bias: Option<&'a [f32]>,
     tokens: usize,
-    out: *mut f32,
-    /// Tiles of the products before it.
+    out: Disjoint<'a, f32>,
+    /// Number of tiles in the products before this one.
     first: usize,
 }
 
-// SAFETY: threads write through `out` only at the rows of the tiles they were given, and no tile is given twice.
-#[allow(unsafe_code)]
-unsafe impl Sync for Task<'_> {}
-
-impl Task<'_> {
-    /// The sums of a tile's rows for one token.
+impl TiledProduct<'_> {
+    /// Writes the sums of a tile's rows for one token.
     #[inline(always)]
-    #[allow(unsafe_code)]
-    fn write<V: Ints>(&self, tile: usize, token: usize, sums: V) {
-        let mut values = [0.0; LANES];
-        sums.store(&mut values);
+    fn write(&self, tile: usize, token: usize, mut sums: [f32; LANES]) {
         let first = tile * LANES;
         let count = LANES.min(self.weight.outputs - first);
         if let Some(bias) = self.bias {
-            for (value, bias) in values.iter_mut().zip(&bias[first..first + count]) {
-                *value += bias;
+            for (sum, bias) in sums.iter_mut().zip(&bias[first..first + count]) {
+                *sum += bias;
             }
         }
-        assert!(token < self.tokens);
-        // SAFETY: `out` holds (tokens, outputs) floats, the indices lie within, and these rows are this thread's.
-        unsafe {
-            std::ptr::copy_nonoverlapping(values.as_ptr(), self.out.add(token * self.weight.outputs + first), count)
-        }
+        let start = token * self.weight.outputs + first;
+        // SAFETY: these are outputs of this tile's rows. A tile is given to one thread, once, and no other call of this
+        // function by that thread is under way.
+        #[allow(unsafe_code)]
+        let out = unsafe { self.out.range(start..start + count) };
+        out.copy_from_slice(&sums[..count]);
     }
 }
 
-on_each_simd! {
-    /// The tiles from `first` to `end`.
-    fn run(task: &Task<'_>, first: usize, end: usize) = run_body
+dispatch! {
+    /// Computes some tiles.
+    fn run(product: &TiledProduct<'_>, tiles: Range<usize>) = run_body
 }
 
 #[inline(always)]
-fn run_body<V: Ints>(task: &Task<'_>, first: usize, end: usize) {
-    for tile in first..end {
+fn run_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, tiles: Range<usize>) {
+    for tile in tiles {
         let mut token = 0;
-        while token < task.tokens {
-            match panel::<V>(task.tokens - token) {
-                1 => some_tokens::<V, 1>(task, tile, &mut token),
-                2 => some_tokens::<V, 2>(task, tile, &mut token),
-                3 => some_tokens::<V, 3>(task, tile, &mut token),
-                5 if V::WIDE => some_tokens::<V, 5>(task, tile, &mut token),
-                6 if V::WIDE => some_tokens::<V, 6>(task, tile, &mut token),
-                7 if V::WIDE => some_tokens::<V, 7>(task, tile, &mut token),
-                8 if V::WIDE => some_tokens::<V, 8>(task, tile, &mut token),
-                _ => some_tokens::<V, 4>(task, tile, &mut token),
+        while token < product.tokens {
+            match panel_tokens::<S>(product.tokens - token) {
+                1 => some_tokens::<S, 1>(simd, product, tile, &mut token),
+                2 => some_tokens::<S, 2>(simd, product, tile, &mut token),
+                3 => some_tokens::<S, 3>(simd, product, tile, &mut token),
+                5 if S::WIDE => some_tokens::<S, 5>(simd, product, tile, &mut token),
+                6 if S::WIDE => some_tokens::<S, 6>(simd, product, tile, &mut token),
+                7 if S::WIDE => some_tokens::<S, 7>(simd, product, tile, &mut token),
+                8 if S::WIDE => some_tokens::<S, 8>(simd, product, tile, &mut token),
+                _ => some_tokens::<S, 4>(simd, product, tile, &mut token),
             }
         }
     }
 }
 
-/// A panel of `C` tokens by one tile.
+/// Multiplies one tile by a panel of `C` tokens.
 #[inline(always)]
-fn some_tokens<V: Ints, const C: usize>(task: &Task<'_>, tile: usize, token: &mut usize) {
-    let bytes = task.weight.tile(tile);
-    let sums: [V; C] = match task.x {
-        Rounded::Int8(x) => {
-            let x = x.of(*token);
-            match task.weight.layout {
-                Layout::Q8_0 => tile::q8_0(bytes, x),
-                Layout::Q4_0 => tile::q4_0(bytes, x),
-                Layout::Q4_K => tile::q4_k(bytes, x),
-                Layout::Q5_K => tile::q5_k(bytes, x),
-                Layout::Q6_K => tile::q6_k(bytes, x),
-                Layout::BF16 => unreachable!("invariant: `Rounded::tokens` was asked for this layout"),
+fn some_tokens<S: Lanes, const C: usize>(simd: S, product: &TiledProduct<'_>, tile: usize, token: &mut usize) {
+    let bytes = product.weight.tile(tile);
+    let sums: [S::Floats; C] = match product.x {
+        Quantized::Int8(x) => {
+            let x = x.panel(*token);
+            match product.weight.format {
+                TileFormat::Q8_0 => tile::q8_0(simd, bytes, x),
+                TileFormat::Q4_0 => tile::q4_0(simd, bytes, x),
+                TileFormat::Q4_K => tile::q4_k(simd, bytes, x),
+                TileFormat::Q5_K => tile::q5_k(simd, bytes, x),
+                TileFormat::Q6_K => tile::q6_k(simd, bytes, x),
+                TileFormat::BF16 => unreachable!("invariant: `Quantized::tokens` has checked the format"),
             }
         }
-        Rounded::Bf16(x) => tile::bf16(bytes, x.of(*token)),
+        Quantized::Bf16(x) => tile::bf16(simd, bytes, x.panel(*token)),
     };
     for sums in sums {
-        task.write(tile, *token, sums);
+        product.write(tile, *token, simd.to_array(sums));
         *token += 1;
     }
 }
 
-impl Rounded<'_> {
-    /// Rows held.
+impl Quantized<'_> {
+    /// Returns the number of tokens.
     ///
     /// # Panics
-    /// If a matrix wants another rounding, or rows of another length.
+    /// If `weight` needs another quantization, or rows of another length.
     fn tokens(&self, weight: &Packed) -> usize {
-        let (rounding, tokens, groups) = match self {
-            Self::Int8(x) => (Rounding::Int8, x.tokens(), x.per_row()),
-            Self::Bf16(x) => (Rounding::Bf16, x.tokens(), x.per_row()),
+        let (quantization, tokens, groups) = match self {
+            Self::Int8(x) => (Quantization::Int8, x.tokens(), x.per_row()),
+            Self::Bf16(x) => (Quantization::Bf16, x.tokens(), x.per_row()),
         };
-        assert_eq!((rounding, groups), (weight.rounding(), weight.inputs.div_ceil(GROUP)), "activations of a product");
+        assert_eq!(
+            (quantization, groups),
+            (weight.quantization(), weight.inputs.div_ceil(GROUP)),
+            "activations of a product"
+        );
         tokens
     }
 }

@@ -1,20 +1,23 @@
 //! Weight rows as sixteen floats at a time.
 
-#![allow(unsafe_code)]
-
-use crate::kernels::lanes::{LANES, Lanes};
+use crate::kernels::simd::{LANES, Lanes};
 
 /// A weight row in some format.
 pub(super) trait Source<'a>: Copy {
-    /// From the bytes of a row.
+    /// Views the bytes of a row.
     fn new(row: &'a [u8]) -> Self;
-    /// Whether there are this many blocks of 16 values.
-    fn holds(&self, blocks: usize) -> bool;
-    /// Values `16 * block` to `16 * block + 15`.
+
+    /// Returns the first `blocks` blocks of 16 values.
     ///
-    /// # Safety
-    /// The row holds more than `block` blocks: [`Source::holds`].
-    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V;
+    /// # Panics
+    /// If the row is shorter.
+    fn first(self, blocks: usize) -> Self;
+
+    /// Returns values `16 * block` to `16 * block + 15`.
+    ///
+    /// # Panics
+    /// If the row is shorter.
+    fn lanes<S: Lanes>(self, simd: S, block: usize) -> S::Floats;
 }
 
 /// A row already widened, padded with zeros to whole blocks.
@@ -35,14 +38,13 @@ impl<'a> Source<'a> for Widened<'a> {
     }
 
     #[inline(always)]
-    fn holds(&self, blocks: usize) -> bool {
-        self.0.len() >= blocks
+    fn first(self, blocks: usize) -> Self {
+        Self(&self.0[..blocks])
     }
 
     #[inline(always)]
-    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
-        // SAFETY: the caller's.
-        V::load(unsafe { self.0.get_unchecked(block) })
+    fn lanes<S: Lanes>(self, simd: S, block: usize) -> S::Floats {
+        simd.load(&self.0[block])
     }
 }
 
@@ -58,14 +60,13 @@ macro_rules! plain {
             }
 
             #[inline(always)]
-            fn holds(&self, blocks: usize) -> bool {
-                self.0.len() >= blocks
+            fn first(self, blocks: usize) -> Self {
+                Self(&self.0[..blocks])
             }
 
             #[inline(always)]
-            unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
-                // SAFETY: the caller's.
-                V::$load(unsafe { self.0.get_unchecked(block) })
+            fn lanes<S: Lanes>(self, simd: S, block: usize) -> S::Floats {
+                simd.$load(&self.0[block])
             }
         }
     };
@@ -86,16 +87,15 @@ impl<'a> Source<'a> for Q8<'a> {
     }
 
     #[inline(always)]
-    fn holds(&self, blocks: usize) -> bool {
-        2 * self.0.len() >= blocks
+    fn first(self, blocks: usize) -> Self {
+        Self(&self.0[..blocks.div_ceil(2)])
     }
 
     #[inline(always)]
-    unsafe fn lanes<V: Lanes>(&self, block: usize) -> V {
-        // SAFETY: the caller's.
-        let [low, high, values @ ..] = unsafe { self.0.get_unchecked(block / 2) };
+    fn lanes<S: Lanes>(self, simd: S, block: usize) -> S::Floats {
+        let [low, high, values @ ..] = &self.0[block / 2];
         let scale = widen(u16::from_le_bytes([*low, *high]));
-        V::load_i8(&values.as_chunks().0[block % 2]).mul(V::splat(scale))
+        simd.mul(simd.load_i8(&values.as_chunks().0[block % 2]), simd.splat(scale))
     }
 }
 

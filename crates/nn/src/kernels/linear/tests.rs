@@ -27,14 +27,14 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
     let expected = naive(&x, &weight, bias);
     for simd in Simd::all() {
         let mut batched = vec![f32::NAN; tokens * rows];
-        linear(&Crew::alone(simd), &x, weight.view(), bias, &mut batched);
+        linear(&Workers::alone(simd), &x, weight.view(), bias, &mut batched);
         for (value, (sum, size)) in batched.iter().zip(&expected) {
             let error = (f64::from(*value) - sum).abs();
             assert!(error <= 1e-6 * size + 1e-12, "{format} {simd:?} {rows}x{columns}: {value} {sum}");
         }
         for (x, batched) in x.chunks(columns).zip(batched.chunks(rows)) {
             let mut alone = vec![f32::NAN; rows];
-            linear(&Crew::alone(simd), x, weight.view(), bias, &mut alone);
+            linear(&Workers::alone(simd), x, weight.view(), bias, &mut alone);
             assert_eq!(alone, batched, "{format} {simd:?}: a token alone differs from the same in a batch");
         }
     }
@@ -62,8 +62,10 @@ fn threads_change_nothing() {
             let x = noise(tokens * 512, 8);
             for simd in Simd::all() {
                 let [mut alone, mut together] = [vec![f32::NAN; tokens * 523], vec![f32::NAN; tokens * 523]];
-                linear(&Crew::alone(simd), &x, weight.view(), None, &mut alone);
-                pool.install(|| Crew::awake(simd, |crew| linear(crew, &x, weight.view(), None, &mut together)));
+                linear(&Workers::alone(simd), &x, weight.view(), None, &mut alone);
+                pool.install(|| {
+                    Workers::awake(simd, |workers| linear(workers, &x, weight.view(), None, &mut together))
+                });
                 assert_eq!(together, alone, "{format} {simd:?}");
             }
         }
@@ -80,7 +82,7 @@ fn extreme_values_stay_where_they_belong() {
             let weight = Tensor::new("w", format, vec![values.len(), 32], format.quantize(&weights).unwrap()).unwrap();
             for simd in Simd::all() {
                 let mut out = vec![0.0; 2 * values.len()];
-                linear(&Crew::alone(simd), &[0.25; 64], weight.view(), None, &mut out);
+                linear(&Workers::alone(simd), &[0.25; 64], weight.view(), None, &mut out);
                 let expected = weight.to_f32()[row * 32 + 3] * 0.25 + 31.0 * 0.125;
                 for (index, out) in out.iter().enumerate() {
                     let expected = if index % values.len() == row { expected } else { 4.0 };
@@ -94,5 +96,5 @@ fn extreme_values_stay_where_they_belong() {
 
 #[test]
 fn no_tokens_is_no_work() {
-    linear(&Crew::alone(Simd::detect()), &[], matrix(Format::F32, 4, 16, 1).view(), None, &mut []);
+    linear(&Workers::alone(Simd::detect()), &[], matrix(Format::F32, 4, 16, 1).view(), None, &mut []);
 }

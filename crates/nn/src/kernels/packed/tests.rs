@@ -15,34 +15,34 @@ fn as_rounded(format: Format, x: &[f32]) -> Vec<f32> {
     if format == Format::BF16 {
         return x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
     }
-    let mut int8 = Panels::<Int8>::default();
-    int8.set(&Crew::alone(Simd::detect()), x, x.len());
-    let groups = int8.of::<1>(0).as_flattened();
-    let float = |group: &Int8, value: &u8| f32::from(value.cast_signed()) * group.scale;
+    let mut int8 = Panels::<Int8Group>::default();
+    int8.quantize(&Workers::alone(Simd::detect()), x, x.len());
+    let groups = int8.panel::<1>(0).as_flattened();
+    let float = |group: &Int8Group, value: &u8| f32::from(value.cast_signed()) * group.scale;
     groups.iter().flat_map(|group| group.values.as_flattened().iter().map(move |value| float(group, value))).collect()
 }
 
 /// The product, or `None` where this processor has no tiles of the format.
 fn product(simd: Simd, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Option<Vec<f32>> {
-    product_by(&Crew::alone(simd), x, weight, bias)
+    product_by(&Workers::alone(simd), x, weight, bias)
 }
 
-fn product_by(crew: &Crew<'_>, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Option<Vec<f32>> {
-    let simd = crew.simd();
-    let packed = Packed::new(weight.view(), simd).unwrap()?;
+fn product_by(workers: &Workers<'_>, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Option<Vec<f32>> {
+    let simd = workers.simd();
+    let packed = Packed::try_new(weight.view(), simd).unwrap()?;
     let mut out = vec![f32::NAN; x.len() / weight.columns() * weight.rows()];
-    let (mut int8, mut halves) = (Panels::<Int8>::default(), Panels::<Bf16>::default());
-    let rounded = match packed.rounding() {
-        Rounding::Int8 => {
-            int8.set(crew, x, weight.columns());
-            Rounded::Int8(&int8)
+    let (mut int8, mut halves) = (Panels::<Int8Group>::default(), Panels::<Bf16Group>::default());
+    let rounded = match packed.quantization() {
+        Quantization::Int8 => {
+            int8.quantize(workers, x, weight.columns());
+            Quantized::Int8(&int8)
         }
-        Rounding::Bf16 => {
-            halves.set(crew, x, weight.columns());
-            Rounded::Bf16(&halves)
+        Quantization::Bf16 => {
+            halves.quantize(workers, x, weight.columns());
+            Quantized::Bf16(&halves)
         }
     };
-    multiply(crew, rounded, &mut [Product { weight: &packed, bias, out: &mut out }]);
+    multiply(workers, rounded, &mut [Product { weight: &packed, bias, out: &mut out }]);
     Some(out)
 }
 
@@ -58,7 +58,7 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
     for simd in Simd::all() {
         let Some(batched) = product(simd, &x, &weight, bias) else { continue };
         let mut expected = vec![0.0; batched.len()];
-        linear(&Crew::alone(simd), &rounded, weight.view(), bias, &mut expected);
+        linear(&Workers::alone(simd), &rounded, weight.view(), bias, &mut expected);
         for (index, (value, expected)) in batched.iter().zip(&expected).enumerate() {
             let error = f64::from(value - expected).abs();
             assert!(error <= 2e-6 * (sizes[index] + 1.0), "{format} {simd:?} {rows}x{columns}: {value}, {expected}");
@@ -96,7 +96,7 @@ fn threads_change_nothing() {
         let (weight, x) = (matrix(format, 531, 768, 7), noise(13 * 768, 8));
         for simd in Simd::all() {
             let alone = product(simd, &x, &weight, None);
-            let together = pool.install(|| Crew::awake(simd, |crew| product_by(crew, &x, &weight, None)));
+            let together = pool.install(|| Workers::awake(simd, |workers| product_by(workers, &x, &weight, None)));
             assert_eq!(together, alone, "{format} {simd:?}");
         }
     }
@@ -180,14 +180,14 @@ fn matrices_that_share_their_input_are_multiplied_in_one_go() {
     let simd = Simd::detect();
     let x = noise(3 * 64, 9);
     let weights = [17, 200, 4].map(|rows| matrix(Format::Q8_0, rows, 64, rows as u64));
-    let packed = weights.each_ref().map(|weight| Packed::new(weight.view(), simd).unwrap().unwrap());
+    let packed = weights.each_ref().map(|weight| Packed::try_new(weight.view(), simd).unwrap().unwrap());
     let mut outs = weights.each_ref().map(|weight| vec![f32::NAN; 3 * weight.rows()]);
-    let crew = Crew::alone(simd);
-    let mut int8 = Panels::<Int8>::default();
-    int8.set(&crew, &x, 64);
+    let workers = Workers::alone(simd);
+    let mut int8 = Panels::<Int8Group>::default();
+    int8.quantize(&workers, &x, 64);
     let mut products: Vec<_> =
         packed.iter().zip(&mut outs).map(|(weight, out)| Product { weight, bias: None, out }).collect();
-    multiply(&crew, Rounded::Int8(&int8), &mut products);
+    multiply(&workers, Quantized::Int8(&int8), &mut products);
     for (weight, out) in weights.iter().zip(outs) {
         assert_eq!(product(simd, &x, weight, None).unwrap(), out);
     }

@@ -4,49 +4,49 @@
 use wsd_core::exp;
 
 use crate::arch::Activation;
-use crate::kernels::lanes::{LANES, Lanes, dot, on_each_simd};
+use crate::kernels::simd::{LANES, Lanes, dispatch, dot};
 
-on_each_simd! {
+dispatch! {
     /// `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`.
     pub(super) fn norm(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_body
 }
 
-on_each_simd! {
+dispatch! {
     /// The gradients of [`norm`], given that of its output.
     pub(super) fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
 }
 
-on_each_simd! {
+dispatch! {
     /// `out = activation(gate) * up`; a row of `gates` is a gate and then an up of `width`.
     pub(super) fn gate(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) = gate_body
 }
 
-on_each_simd! {
+dispatch! {
     /// Sets the gradients of gates and ups, in the place of these, given that of [`gate`]'s output.
     pub(super) fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
 }
 
-on_each_simd! {
+dispatch! {
     /// Make `row` its softmax; `log_sum[0]` becomes the logarithm of what its exponentials came to.
     pub(super) fn softmax(row: &mut [f32], log_sum: &mut [f32; 1]) = softmax_body
 }
 
-on_each_simd! {
+dispatch! {
     /// `row = e^(row - log_sum)`.
     pub(super) fn exponentials(row: &mut [f32], log_sum: f32) = exponentials_body
 }
 
-on_each_simd! {
+dispatch! {
     /// The logarithm of the sum of exponentials.
     pub(super) fn log_sum_exp(row: &[f32], log_sum: &mut [f32; 1]) = log_sum_exp_body
 }
 
-on_each_simd! {
+dispatch! {
     /// `scores = probabilities * (scores - mean)`: from the gradient of probabilities to that of what a softmax was of.
     pub(super) fn softmax_backward(scores: &mut [f32], probabilities: &[f32], mean: f32) = softmax_backward_body
 }
 
-on_each_simd! {
+dispatch! {
     /// The dot product of two rows.
     pub(super) fn inner(a: &[f32], b: &[f32], out: &mut [f32; 1]) = inner_body
 }
@@ -62,14 +62,14 @@ pub(super) struct NormGradients<'a> {
 }
 
 #[inline(always)]
-fn scale<V: Lanes>(row: &[f32], eps: f32) -> f32 {
-    1.0 / (dot::<V>(row, row) / row.len() as f32 + eps).sqrt()
+fn scale<S: Lanes>(simd: S, row: &[f32], eps: f32) -> f32 {
+    1.0 / (dot(simd, row, row) / row.len() as f32 + eps).sqrt()
 }
 
 #[inline(always)]
-fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+fn norm_body<S: Lanes>(simd: S, out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) {
     for (out, x) in out.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())) {
-        let scale = scale::<V>(x, eps);
+        let scale = scale(simd, x, eps);
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * scale * (weight + offset);
         }
@@ -79,11 +79,18 @@ fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, 
 /// With `s = 1 / sqrt(mean(x^2) + eps)` and `g` the output's gradient times the weight:
 /// `dx = s * g - x * s^3 * mean(g * x)`.
 #[inline(always)]
-fn norm_backward_body<V: Lanes>(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+fn norm_backward_body<S: Lanes>(
+    simd: S,
+    gradients: &mut NormGradients<'_>,
+    x: &[f32],
+    weight: &[f32],
+    offset: f32,
+    eps: f32,
+) {
     let width = weight.len();
     let rows = gradients.output.chunks_exact(width).zip(gradients.x.chunks_exact_mut(width));
     for ((output, x_gradient), x) in rows.zip(x.chunks_exact(width)) {
-        let scale = scale::<V>(x, eps);
+        let scale = scale(simd, x, eps);
         let mut sums = [0.0f32; LANES];
         let blocks = output.chunks(LANES).zip(x.chunks(LANES)).zip(weight.chunks(LANES));
         for ((output, x), weight) in blocks {
@@ -103,7 +110,7 @@ fn norm_backward_body<V: Lanes>(gradients: &mut NormGradients<'_>, x: &[f32], we
 }
 
 #[inline(always)]
-fn gate_body<V: Lanes>(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) {
+fn gate_body<S: Lanes>(_: S, out: &mut [f32], gates: &[f32], width: usize, activation: Activation) {
     for (out, gates) in out.chunks_exact_mut(width).zip(gates.chunks_exact(2 * width)) {
         let (gate, up) = gates.split_at(width);
         match activation {
@@ -122,7 +129,7 @@ fn map(out: &mut [f32], gate: &[f32], up: &[f32], activation: impl Fn(f32) -> f3
 }
 
 #[inline(always)]
-fn gate_backward_body<V: Lanes>(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) {
+fn gate_backward_body<S: Lanes>(_: S, gates: &mut [f32], output: &[f32], width: usize, activation: Activation) {
     for (gates, output) in gates.chunks_exact_mut(2 * width).zip(output.chunks_exact(width)) {
         let (gate, up) = gates.split_at_mut(width);
         match activation {
@@ -191,7 +198,7 @@ fn most(row: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn softmax_body<V: Lanes>(row: &mut [f32], log_sum: &mut [f32; 1]) {
+fn softmax_body<S: Lanes>(_: S, row: &mut [f32], log_sum: &mut [f32; 1]) {
     let most = most(row);
     let mut sums = [0.0f32; LANES];
     for block in row.chunks_mut(LANES) {
@@ -209,14 +216,14 @@ fn softmax_body<V: Lanes>(row: &mut [f32], log_sum: &mut [f32; 1]) {
 }
 
 #[inline(always)]
-fn exponentials_body<V: Lanes>(row: &mut [f32], log_sum: f32) {
+fn exponentials_body<S: Lanes>(_: S, row: &mut [f32], log_sum: f32) {
     for value in row {
         *value = exp(*value - log_sum);
     }
 }
 
 #[inline(always)]
-fn log_sum_exp_body<V: Lanes>(row: &[f32], log_sum: &mut [f32; 1]) {
+fn log_sum_exp_body<S: Lanes>(_: S, row: &[f32], log_sum: &mut [f32; 1]) {
     let most = most(row);
     let mut sums = [0.0f32; LANES];
     for block in row.chunks(LANES) {
@@ -228,13 +235,13 @@ fn log_sum_exp_body<V: Lanes>(row: &[f32], log_sum: &mut [f32; 1]) {
 }
 
 #[inline(always)]
-fn softmax_backward_body<V: Lanes>(scores: &mut [f32], probabilities: &[f32], mean: f32) {
+fn softmax_backward_body<S: Lanes>(_: S, scores: &mut [f32], probabilities: &[f32], mean: f32) {
     for (score, probability) in scores.iter_mut().zip(probabilities) {
         *score = probability * (*score - mean);
     }
 }
 
 #[inline(always)]
-fn inner_body<V: Lanes>(a: &[f32], b: &[f32], out: &mut [f32; 1]) {
-    out[0] = dot::<V>(a, b);
+fn inner_body<S: Lanes>(simd: S, a: &[f32], b: &[f32], out: &mut [f32; 1]) {
+    out[0] = dot(simd, a, b);
 }

@@ -5,18 +5,18 @@
 //! 64 bytes: whoever reads a tile reads straight on.
 
 use crate::format::Format;
-use crate::kernels::ints::QUADS;
-use crate::kernels::lanes::{LANES, Simd};
-use crate::kernels::rounded::Rounding;
+use crate::kernels::Simd;
+use crate::kernels::panels::Quantization;
+use crate::kernels::simd::{LANES, QUADS};
 
 use super::GROUP;
 
 /// Vectors of four inputs in a group.
 const QUADS_PER_GROUP: usize = GROUP / 4;
-/// Bytes of the scales of two groups, in half precision: the head of a block of [`Layout::Q8_0`] and [`Layout::Q4_0`]. Where groups are
+/// Bytes of the scales of two groups, in half precision: the head of a block of [`TileFormat::Q8_0`] and [`TileFormat::Q4_0`]. Where groups are
 /// odd in number the last block is half empty.
 pub(super) const PAIR_HEAD: usize = 2 * 2 * LANES;
-/// Inputs of a block of [`Layout::Q4_K`], [`Layout::Q5_K`] and [`Layout::Q6_K`].
+/// Inputs of a block of [`TileFormat::Q4_K`], [`TileFormat::Q5_K`] and [`TileFormat::Q6_K`].
 pub(super) const BLOCK: usize = 256;
 /// Bytes of the scales of a block of the first two: a scale and a minimum in half precision per row, then of each group six bits of both.
 pub(super) const BLOCK_HEAD: usize = 2 * 2 * LANES + BLOCK / GROUP * 2 * LANES;
@@ -25,14 +25,14 @@ pub(super) const BLOCK_HEAD_6: usize = QUADS + BLOCK / GROUP * 2 * LANES;
 /// Bytes of a group's numbers in a tile, of eight bits and of four.
 pub(super) const GROUP_8: usize = QUADS_PER_GROUP * QUADS;
 pub(super) const GROUP_4: usize = QUADS_PER_GROUP / 2 * QUADS;
-/// Of five bits and of six: the high bits, then the low four as in [`Layout::Q4_K`].
+/// Of five bits and of six: the high bits, then the low four as in [`TileFormat::Q4_K`].
 pub(super) const GROUP_5: usize = (QUADS_PER_GROUP / 2 + 1) * QUADS;
 pub(super) const GROUP_6: usize = (QUADS_PER_GROUP / 2 + 2) * QUADS;
 
 /// A format of tiles, named as what it is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "the names are those of the formats")]
-pub(super) enum Layout {
+pub(super) enum TileFormat {
     Q8_0,
     Q4_0,
     Q4_K,
@@ -41,7 +41,7 @@ pub(super) enum Layout {
     BF16,
 }
 
-impl Layout {
+impl TileFormat {
     /// The layout that this processor gains by.
     pub(super) fn of(format: Format, simd: Simd) -> Option<Self> {
         match format {
@@ -60,8 +60,8 @@ impl Layout {
         inputs > 0 && (self != Self::BF16 || inputs.is_multiple_of(4))
     }
 
-    pub(super) fn rounding(self) -> Rounding {
-        if self == Self::BF16 { Rounding::Bf16 } else { Rounding::Int8 }
+    pub(super) fn quantization(self) -> Quantization {
+        if self == Self::BF16 { Quantization::Bf16 } else { Quantization::Int8 }
     }
 
     pub(super) fn tile_bytes(self, inputs: usize) -> usize {

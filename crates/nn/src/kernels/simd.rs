@@ -1,0 +1,109 @@
+//! Instruction sets, and one table of operations over all of them.
+//!
+//! [`Simd`] is the choice at run time. Kernels are generic over [`Lanes`], the operations on sixteen lanes at once,
+//! which a zero-sized type per instruction set implements. A value of such a type is a *witness*: only its module can
+//! make one, and does so after it has asked the processor. Every operation takes the witness as `self`, so code
+//! without one cannot reach an instruction that the processor may lack, and kernels need no `unsafe` of their own.
+//!
+//! A kernel is an `#[inline(always)]` body. [`dispatch!`] wraps it, once per instruction set, in a function that the
+//! compiler may fill with that set's instructions. Body, operations and intrinsics are all inlined there; a closure
+//! passed to a function that is not inlined (`LocalKey::with`, say) would be compiled without the instructions.
+
+mod features;
+mod lanes;
+mod portable;
+mod registers;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+use std::fmt::{self, Debug, Formatter};
+
+pub(crate) use self::features::{dispatch, with_features};
+pub(crate) use self::lanes::{LANES, Lanes, QUADS, dot, padded};
+pub(crate) use self::portable::Portable;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use self::neon::Neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::{avx2::Avx2, avx512::Avx512};
+
+/// An instruction set that this processor has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Simd(pub(crate) Witness);
+
+/// The witness of an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Witness {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// AVX-512 with VNNI, the dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512<false>),
+    /// AVX-512 with VNNI and the dot products of bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512<true>),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon<false>),
+    /// NEON with `dotprod`, the dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(Neon<true>),
+}
+
+impl Simd {
+    /// Returns the best instruction set of this processor.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::all().pop().unwrap_or(Self(Witness::Portable(Portable)))
+    }
+
+    /// Returns all instruction sets of this processor, the best last.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Witness::Portable(Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(Avx2::detect().map(Witness::Avx2));
+            all.extend(Avx512::<false>::detect().map(Witness::Avx512));
+            all.extend(Avx512::<true>::detect().map(Witness::Avx512Bf16));
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.push(Witness::Neon(Neon::<false>::detect()));
+            all.extend(Neon::<true>::detect().map(Witness::NeonDot));
+        }
+        all.into_iter().map(Self).collect()
+    }
+
+    /// Returns true if there are instructions for bfloat16, that is [`Lanes::dot_bf16`].
+    pub(crate) fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self.0, Witness::Avx512Bf16(_));
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+}
+
+impl Debug for Simd {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            Witness::Portable(_) => "Portable",
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx2(_) => "Avx2",
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx512(_) => "Avx512",
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx512Bf16(_) => "Avx512Bf16",
+            #[cfg(target_arch = "aarch64")]
+            Witness::Neon(_) => "Neon",
+            #[cfg(target_arch = "aarch64")]
+            Witness::NeonDot(_) => "NeonDot",
+        };
+        write!(f, "Simd({name})")
+    }
+}

@@ -1,0 +1,149 @@
+//! Sixteen lanes in two registers of AVX2.
+
+use std::arch::x86_64::*;
+
+use super::registers::{load, operations, parts, parts_mut, store};
+use super::{LANES, Lanes, QUADS};
+
+/// Distance in bytes at which [`Lanes::load_bytes`] prefetches on x86-64: an eighth of a first-level cache.
+pub(super) const PREFETCH_AHEAD: usize = 4 << 10;
+
+/// Witness of AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// Returns a witness if this processor has the instructions.
+    pub(super) fn detect() -> Option<Self> {
+        let has_all =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        has_all.then_some(Self(()))
+    }
+}
+
+impl Lanes for Avx2 {
+    const WIDE: bool = false;
+    const BIAS: i32 = 0;
+    type Floats = [__m256; 2];
+    type Ints = [__m256i; 2];
+    type Bytes = [__m256i; 2];
+
+    operations! { Avx2:
+        fn splat(value: f32) -> [__m256; 2] {
+            [_mm256_set1_ps(value); 2]
+        }
+
+        fn load(from: &[f32; LANES]) -> [__m256; 2] {
+            let [low, high] = parts::<[f32; 8], _, 2>(from);
+            [load(low), load(high)]
+        }
+
+        fn load_f32_bytes(from: &[u8; 4 * LANES]) -> [__m256; 2] {
+            let [low, high] = parts::<[u8; 32], _, 2>(from);
+            [load(low), load(high)]
+        }
+
+        fn load_bf16(from: &[u8; 2 * LANES]) -> [__m256; 2] {
+            // A bfloat16 is the upper half of a float.
+            let widen = |half: &[u8; 16]| _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load(half)));
+            let [low, high] = parts(from);
+            [_mm256_castsi256_ps(widen(low)), _mm256_castsi256_ps(widen(high))]
+        }
+
+        fn load_f16(from: &[u8; 2 * LANES]) -> [__m256; 2] {
+            let [low, high] = parts::<[u8; 16], _, 2>(from);
+            [_mm256_cvtph_ps(load(low)), _mm256_cvtph_ps(load(high))]
+        }
+
+        fn load_i8(from: &[u8; LANES]) -> [__m256; 2] {
+            let widen = |half: &[u8; 8]| _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(*half)));
+            let [low, high] = parts(from);
+            [_mm256_cvtepi32_ps(widen(low)), _mm256_cvtepi32_ps(widen(high))]
+        }
+
+        fn load_u8(from: &[u8; LANES]) -> [__m256; 2] {
+            let widen = |half: &[u8; 8]| _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(*half)));
+            let [low, high] = parts(from);
+            [_mm256_cvtepi32_ps(widen(low)), _mm256_cvtepi32_ps(widen(high))]
+        }
+
+        fn to_array(floats: [__m256; 2]) -> [f32; LANES] {
+            let mut array = [0.0; LANES];
+            let [low, high] = parts_mut::<[f32; 8], _, 2>(&mut array);
+            store(floats[0], low);
+            store(floats[1], high);
+            array
+        }
+
+        fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])]
+        }
+
+        fn mul_add(a: [__m256; 2], b: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
+            [_mm256_fmadd_ps(a[0], b[0], sum[0]), _mm256_fmadd_ps(a[1], b[1], sum[1])]
+        }
+
+        fn splat_i32(value: i32) -> [__m256i; 2] {
+            [_mm256_set1_epi32(value); 2]
+        }
+
+        fn to_floats(ints: [__m256i; 2]) -> [__m256; 2] {
+            [_mm256_cvtepi32_ps(ints[0]), _mm256_cvtepi32_ps(ints[1])]
+        }
+
+        fn load_bytes(from: &[u8; QUADS]) -> [__m256i; 2] {
+            _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(PREFETCH_AHEAD).cast());
+            let [low, high] = parts::<[u8; 32], _, 2>(from);
+            [load(low), load(high)]
+        }
+
+        fn zero_bytes() -> [__m256i; 2] {
+            [_mm256_setzero_si256(); 2]
+        }
+
+        fn low_nibbles(bytes: [__m256i; 2]) -> [__m256i; 2] {
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(bytes[0], mask), _mm256_and_si256(bytes[1], mask)]
+        }
+
+        fn high_nibbles(bytes: [__m256i; 2]) -> [__m256i; 2] {
+            let high = |half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), _mm256_set1_epi8(15));
+            [high(bytes[0]), high(bytes[1])]
+        }
+
+        fn shift_and_mask(bytes: [__m256i; 2], places: i32, mask: u8) -> [__m256i; 2] {
+            let shift = |half| {
+                let count = _mm_cvtsi32_si128(places.abs());
+                let shifted = if places < 0 { _mm256_srl_epi16(half, count) } else { _mm256_sll_epi16(half, count) };
+                _mm256_and_si256(shifted, _mm256_set1_epi8(mask.cast_signed()))
+            };
+            [shift(bytes[0]), shift(bytes[1])]
+        }
+
+        fn or(bytes: [__m256i; 2], others: [__m256i; 2]) -> [__m256i; 2] {
+            [_mm256_or_si256(bytes[0], others[0]), _mm256_or_si256(bytes[1], others[1])]
+        }
+
+        fn dot_small(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x));
+            let add = |sum, weights| {
+                let pairs = _mm256_maddubs_epi16(weights, x);
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            };
+            [add(sums[0], weights[0]), add(sums[1], weights[1])]
+        }
+
+        fn dot_biased(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+            // `maddubs` multiplies unsigned by signed bytes and adds pairs of products, saturating at 16 bits. Its
+            // unsigned operand is the magnitude of the weight; the weight's sign goes to the input. Two products of
+            // bytes from -127 to 127 fit into 16 bits, so nothing saturates.
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x));
+            let add = |sum, weights| {
+                let weights = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights));
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            };
+            [add(sums[0], weights[0]), add(sums[1], weights[1])]
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The operations that kernels are written in.
+
+/// Lanes of every sum.
+pub(crate) const LANES: usize = 16;
+/// Bytes of a vector that holds four inputs for each of sixteen rows.
+pub(crate) const QUADS: usize = 4 * LANES;
+
+/// Operations on sixteen lanes. A value of a type that implements it is the witness that the processor has the
+/// instructions; implementations keep their constructors to themselves.
+///
+/// Operations that read bytes take numbers in little-endian order at any address.
+pub(crate) trait Lanes: Copy {
+    /// Registers suffice for the sums of four rows by four tokens.
+    const WIDE: bool;
+    /// Factor of the inputs' sum that [`Lanes::dot_biased`] leaves in a result.
+    const BIAS: i32;
+    /// Sixteen `f32`.
+    type Floats: Copy;
+    /// Sixteen `i32`, one per row.
+    type Ints: Copy;
+    /// [`QUADS`] bytes: four for each of sixteen rows.
+    type Bytes: Copy;
+
+    /// Returns `value` in all lanes.
+    fn splat(self, value: f32) -> Self::Floats;
+    fn load(self, from: &[f32; LANES]) -> Self::Floats;
+    fn load_f32_bytes(self, from: &[u8; 4 * LANES]) -> Self::Floats;
+    fn load_bf16(self, from: &[u8; 2 * LANES]) -> Self::Floats;
+    fn load_f16(self, from: &[u8; 2 * LANES]) -> Self::Floats;
+    fn load_i8(self, from: &[u8; LANES]) -> Self::Floats;
+    fn load_u8(self, from: &[u8; LANES]) -> Self::Floats;
+    fn to_array(self, floats: Self::Floats) -> [f32; LANES];
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// Returns `a * b + sum`.
+    fn mul_add(self, a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats;
+
+    /// Returns the sum of all lanes: halves are added to each other until one lane is left.
+    #[inline(always)]
+    fn sum(self, floats: Self::Floats) -> f32 {
+        let mut lanes = self.to_array(floats);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] += lanes[lane + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// Returns [`Lanes::sum`] of each of four.
+    #[inline(always)]
+    fn sum_four(self, [a, b, c, d]: [Self::Floats; 4]) -> [f32; 4] {
+        [self.sum(a), self.sum(b), self.sum(c), self.sum(d)]
+    }
+
+    /// Returns [`Lanes::sum`] of each.
+    #[inline(always)]
+    fn sums<const N: usize>(self, floats: [Self::Floats; N]) -> [f32; N] {
+        let mut sums = [0.0; N];
+        let (fours, rest) = sums.as_chunks_mut::<4>();
+        let (floats_by_four, floats_left) = floats.as_chunks::<4>();
+        for (sums, floats) in fours.iter_mut().zip(floats_by_four) {
+            *sums = self.sum_four(*floats);
+        }
+        for (sum, floats) in rest.iter_mut().zip(floats_left) {
+            *sum = self.sum(*floats);
+        }
+        sums
+    }
+
+    /// Returns `value` in all lanes.
+    fn splat_i32(self, value: i32) -> Self::Ints;
+    fn to_floats(self, ints: Self::Ints) -> Self::Floats;
+    /// Loads bytes, and prefetches those that a reader of the whole tile comes to a little later.
+    fn load_bytes(self, from: &[u8; QUADS]) -> Self::Bytes;
+    /// Returns zeros.
+    fn zero_bytes(self) -> Self::Bytes;
+    /// Returns the low four bits of each byte.
+    fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
+    /// Returns the high four bits of each byte, moved down.
+    fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
+    /// Shifts each pair of bytes left by `places` bits, right if negative, then keeps the bits of `mask` in each byte.
+    fn shift_and_mask(self, bytes: Self::Bytes, places: i32, mask: u8) -> Self::Bytes;
+    fn or(self, bytes: Self::Bytes, others: Self::Bytes) -> Self::Bytes;
+    /// Adds to each row's sum its four bytes, each at most 63, times the four signed bytes of `x`.
+    fn dot_small(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints;
+    /// Adds to each row's sum its four weights times the four signed bytes of `x`. A weight from -127 to 127 is stored
+    /// as a byte, 128 larger. The result is too large by [`Lanes::BIAS`] times the sum of `x`.
+    fn dot_biased(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints;
+
+    /// Adds to each row's sum its two bfloat16 times the two of `x`.
+    ///
+    /// # Panics
+    /// If the processor has no instruction for it: [`Simd::has_bf16`](super::Simd::has_bf16).
+    #[inline(always)]
+    fn dot_bf16(self, _sums: Self::Floats, _weights: Self::Bytes, _x: [u8; 4]) -> Self::Floats {
+        unreachable!("invariant: matrices are stored in tiles of bfloat16 only where there are instructions for it")
+    }
+}
+
+/// Returns `sum(a[i] * b[i])` over 16 lanes; the tail, padded with zeros, is added last. Equal lengths.
+#[inline(always)]
+pub(crate) fn dot<S: Lanes>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let (a_blocks, a_tail) = a.as_chunks::<LANES>();
+    let (b_blocks, b_tail) = b.as_chunks::<LANES>();
+    let mut sum = simd.splat(0.0);
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        sum = simd.mul_add(simd.load(a), simd.load(b), sum);
+    }
+    if !a_tail.is_empty() {
+        sum = simd.mul_add(simd.load(&padded(a_tail)), simd.load(&padded(b_tail)), sum);
+    }
+    simd.sum(sum)
+}
+
+/// Pads fewer than sixteen floats with zeros.
+#[inline(always)]
+pub(crate) fn padded(tail: &[f32]) -> [f32; LANES] {
+    let mut block = [0.0; LANES];
+    for (to, from) in block.iter_mut().zip(tail) {
+        *to = *from;
+    }
+    block
+}
