@@ -8,6 +8,8 @@
 mod activation;
 mod attention;
 mod crew;
+pub mod dense;
+pub mod elementwise;
 mod ints;
 pub(crate) mod lanes;
 mod linear;

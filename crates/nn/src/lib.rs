@@ -13,6 +13,7 @@ mod device;
 mod engine;
 mod error;
 mod executor;
+pub mod files;
 mod format;
 pub mod kernels;
 mod load;
@@ -21,7 +22,6 @@ pub mod measure;
 pub mod shapes;
 #[cfg(feature = "candle")]
 pub mod tensors;
-pub mod train;
 
 pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::{Cpu, CpuOptions};

@@ -14,11 +14,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 use wsd::hub::{self, HubOptions};
-use wsd_core::files::write_whole;
-use wsd_nn::train::{
-    self, Encoder, Finished, Layout, Learner, Learns, Native, NativeOptions, Objective, State, Task, Tuning, Watch,
-};
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
+use wsd_train::{
+    self as train, Encoder, Finished, Layout, Learner, Learns, Native, NativeOptions, Objective, State, Task, Tuning,
+    Watch,
+};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
@@ -195,7 +195,7 @@ fn open_folder(folder: &Path, resolved: &str, resume: bool) -> Result<()> {
     let path = folder.join("config.toml");
     if train::saved(folder)?.is_empty() && !folder.join("model").exists() {
         train::forget_reference(folder)?;
-        return Ok(write_whole(&path, resolved.as_bytes())?);
+        return Ok(wsd_nn::files::write_whole(&path, resolved.as_bytes())?);
     }
     match fs_err::read_to_string(&path)? {
         _ if !resume => bail!(

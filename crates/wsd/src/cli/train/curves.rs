@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
-use wsd_core::files::write_whole;
-use wsd_lab::events::{Scalar, event_file};
 use wsd_lab::plot::{Lines, Page, Series};
-use wsd_nn::train::METRICS_FILE;
+use wsd_nn::files::write_whole;
+use wsd_train::METRICS_FILE;
+use wsd_train::events::{Scalar, event_file};
 
 /// A title, the unit, and the measures drawn with their names.
 type Panel = (&'static str, &'static str, &'static [(&'static str, &'static str)]);

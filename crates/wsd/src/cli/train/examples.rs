@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use wsd_core::files::write_whole;
-use wsd_lab::data::{Lesson, read_lessons};
-use wsd_nn::train::{Encoder, Example, Learns, Objective, Sequence, wrapped};
+use wsd_nn::files::write_whole;
+use wsd_train::data::{TrainingRow, read_rows};
+use wsd_train::{Encoder, Example, Learns, Objective, Sequence, wrapped};
 
 use super::super::output::note;
 use super::run_file::DataTable;
@@ -48,11 +48,11 @@ impl Examples<'_> {
     fn files(&self, files: &[PathBuf], refusals: &mut Vec<Refusal>) -> Result<Vec<Example>> {
         let mut examples = Vec::new();
         for file in files {
-            let lessons = read_lessons(file)?;
+            let rows = read_rows(file)?;
             let refusal = |line, reason: String| Refusal { file: file.clone(), line, reason };
-            refusals.extend(lessons.refused.iter().map(|(line, fault)| refusal(*line, fault.to_string())));
-            for (line, lesson) in &lessons.read {
-                match self.example(lesson) {
+            refusals.extend(rows.refused.iter().map(|(line, fault)| refusal(*line, fault.to_string())));
+            for (line, row) in &rows.read {
+                match self.example(row) {
                     Ok(example) => examples.push(example),
                     Err(reason) => refusals.push(refusal(*line, reason)),
                 }
@@ -66,33 +66,35 @@ impl Examples<'_> {
         Ok(examples)
     }
 
-    fn example(&self, lesson: &Lesson) -> Result<Example, String> {
+    fn example(&self, row: &TrainingRow) -> Result<Example, String> {
         let encoder = self.encoder;
-        let sequence = match (self.objective.learns, lesson) {
-            (Learns::Everything, Lesson::Text(text)) => encoder.document(text),
-            (Learns::Everything, Lesson::Completion { prompt, completion }) => {
+        let sequence = match (self.objective.learns, row) {
+            (Learns::Everything, TrainingRow::Text(text)) => encoder.document(text),
+            (Learns::Everything, TrainingRow::Completion { prompt, completion }) => {
                 encoder.document(&format!("{prompt}{completion}"))
             }
-            (Learns::Everything, Lesson::Chat { messages, .. }) => encoder.conversation(messages),
-            (Learns::Answers, lesson @ (Lesson::Completion { .. } | Lesson::Chat { .. })) => {
-                return self.answer(lesson).map(Example::of);
+            (Learns::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
+            (Learns::Answers, row @ (TrainingRow::Completion { .. } | TrainingRow::Chat { .. })) => {
+                return self.answer(row).map(Example::of);
             }
-            (Learns::Preferences, Lesson::Preference(pair)) => {
+            (Learns::Preferences, TrainingRow::Preference(pair)) => {
                 let sequences = pair.iter().map(|side| self.answer(side)).collect::<Result<_, _>>()?;
                 return Ok(Example { sequences, reference: Vec::new() });
             }
             (Learns::Answers, _) => return Err("sft needs `messages`, or `prompt` and `completion`".into()),
             (Learns::Preferences, _) => return Err("dpo needs `prompt`, `chosen` and `rejected`".into()),
-            (Learns::Everything, Lesson::Preference(_)) => return Err("pretrain needs `text` or `messages`".into()),
+            (Learns::Everything, TrainingRow::Preference(_)) => {
+                return Err("pretrain needs `text` or `messages`".into());
+            }
         };
         sequence.map(Example::of).map_err(|error| error.to_string())
     }
 
-    fn answer(&self, lesson: &Lesson) -> Result<Sequence, String> {
-        match lesson {
-            Lesson::Completion { prompt, completion } => self.encoder.completion(prompt, completion),
-            Lesson::Chat { messages, learned_from } => self.encoder.chat(messages, *learned_from),
-            Lesson::Text(_) | Lesson::Preference(_) => return Err("there is no answer in it".into()),
+    fn answer(&self, row: &TrainingRow) -> Result<Sequence, String> {
+        match row {
+            TrainingRow::Completion { prompt, completion } => self.encoder.completion(prompt, completion),
+            TrainingRow::Chat { messages, learned_from } => self.encoder.chat(messages, *learned_from),
+            TrainingRow::Text(_) | TrainingRow::Preference(_) => return Err("there is no answer in it".into()),
         }
         .map_err(|error| error.to_string())
     }

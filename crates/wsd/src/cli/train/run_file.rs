@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wsd_nn::Format;
-use wsd_nn::train::{Learns, Lora, Objective, Preference, Steps};
+use wsd_train::{Learns, Lora, Objective, Preference, Steps};
 
 /// A whole run; what is absent has its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

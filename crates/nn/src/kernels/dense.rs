@@ -2,7 +2,7 @@
 
 /// A matrix: element `(i, j)` lies at `i * strides[0] + j * strides[1]`.
 #[derive(Clone, Copy)]
-pub(in crate::train) struct Matrix<'a> {
+pub struct Matrix<'a> {
     data: &'a [f32],
     rows: usize,
     columns: usize,
@@ -11,16 +11,18 @@ pub(in crate::train) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// Rows of `columns` floats, one every `stride`.
-    pub(in crate::train) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         Self { data, rows, columns, strides: [stride, 1] }
     }
 
     /// Rows without gaps.
-    pub(in crate::train) fn dense(data: &'a [f32], columns: usize) -> Self {
+    pub fn dense(data: &'a [f32], columns: usize) -> Self {
         Self::new(data, data.len() / columns.max(1), columns, columns)
     }
 
-    pub(in crate::train) fn transposed(self) -> Self {
+    /// The same matrix with rows and columns exchanged.
+    #[must_use]
+    pub fn transposed(self) -> Self {
         Self { rows: self.columns, columns: self.rows, strides: [self.strides[1], self.strides[0]], ..self }
     }
 
@@ -40,7 +42,7 @@ fn extent(rows: usize, columns: usize, strides: [usize; 2]) -> usize {
 /// # Panics
 /// If the shapes do not fit together or into their slices.
 #[allow(unsafe_code)]
-pub(in crate::train) fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, out: &mut [f32], stride: usize) {
+pub fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, out: &mut [f32], stride: usize) {
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
     assert_eq!(inner, b.rows, "inner dimensions of a product");
     assert!(a.fits() && b.fits() && stride >= columns, "shapes of a product");

@@ -3,62 +3,62 @@
 
 use wsd_core::exp;
 
+use super::lanes::{LANES, Lanes, dot, on_each_simd};
 use crate::arch::Activation;
-use crate::kernels::lanes::{LANES, Lanes, dot, on_each_simd};
 
 on_each_simd! {
     /// `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`.
-    pub(super) fn norm(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_body
+    pub fn norm(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_body
 }
 
 on_each_simd! {
     /// The gradients of [`norm`], given that of its output.
-    pub(super) fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
+    pub fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
 }
 
 on_each_simd! {
     /// `out = activation(gate) * up`; a row of `gates` is a gate and then an up of `width`.
-    pub(super) fn gate(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) = gate_body
+    pub fn gate(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) = gate_body
 }
 
 on_each_simd! {
     /// Sets the gradients of gates and ups, in the place of these, given that of [`gate`]'s output.
-    pub(super) fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
+    pub fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
 }
 
 on_each_simd! {
     /// Make `row` its softmax; `log_sum[0]` becomes the logarithm of what its exponentials came to.
-    pub(super) fn softmax(row: &mut [f32], log_sum: &mut [f32; 1]) = softmax_body
+    pub fn softmax(row: &mut [f32], log_sum: &mut [f32; 1]) = softmax_body
 }
 
 on_each_simd! {
     /// `row = e^(row - log_sum)`.
-    pub(super) fn exponentials(row: &mut [f32], log_sum: f32) = exponentials_body
+    pub fn exponentials(row: &mut [f32], log_sum: f32) = exponentials_body
 }
 
 on_each_simd! {
     /// The logarithm of the sum of exponentials.
-    pub(super) fn log_sum_exp(row: &[f32], log_sum: &mut [f32; 1]) = log_sum_exp_body
+    pub fn log_sum_exp(row: &[f32], log_sum: &mut [f32; 1]) = log_sum_exp_body
 }
 
 on_each_simd! {
     /// `scores = probabilities * (scores - mean)`: from the gradient of probabilities to that of what a softmax was of.
-    pub(super) fn softmax_backward(scores: &mut [f32], probabilities: &[f32], mean: f32) = softmax_backward_body
+    pub fn softmax_backward(scores: &mut [f32], probabilities: &[f32], mean: f32) = softmax_backward_body
 }
 
 on_each_simd! {
     /// The dot product of two rows.
-    pub(super) fn inner(a: &[f32], b: &[f32], out: &mut [f32; 1]) = inner_body
+    pub fn inner(a: &[f32], b: &[f32], out: &mut [f32; 1]) = inner_body
 }
 
 /// Where [`norm_backward`] reads and writes.
-pub(super) struct NormGradients<'a> {
+pub struct NormGradients<'a> {
     /// Of the norm's output.
-    pub(super) output: &'a [f32],
+    pub output: &'a [f32],
     /// Of its input.
-    pub(super) x: &'a mut [f32],
+    pub x: &'a mut [f32],
     /// Of its weight.
-    pub(super) weight: &'a mut [f32],
+    pub weight: &'a mut [f32],
 }
 
 #[inline(always)]

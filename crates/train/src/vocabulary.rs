@@ -12,6 +12,7 @@ use tokenizers::{
 use wsd_core::files::write_folder;
 
 use crate::error::{Error, Result};
+use wsd_nn::files::write_folder;
 
 /// What a tokenizer is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,16 +40,12 @@ pub struct VocabularyOptions {
 pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &Path) -> Result<Tokenizer> {
     let least = 256 + options.special.len();
     if options.size < least {
-        return Err(Error::Setting {
-            name: "vocab_size",
-            value: options.size.to_string(),
-            limit: format!("at least {least}"),
-        });
+        return Err(Error::setting("vocab_size", format!("at least {least}"), options.size));
     }
     let roles = [options.bos.as_ref(), Some(&options.eos), options.pad.as_ref()];
     if let Some(role) = roles.into_iter().flatten().find(|role| !options.special.contains(role)) {
         let limit = format!("one of the special tokens: {}", options.special.join(", "));
-        return Err(Error::Setting { name: "bos, eos or pad", value: role.clone(), limit });
+        return Err(Error::setting("bos, eos or pad", limit, role));
     }
     let tokenizer = learnt(options, texts)
         .map_err(|error| Error::Tokenizer { file: "training".into(), reason: error.to_string() })?;
@@ -65,10 +62,8 @@ pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &P
     let config: serde_json::Map<_, _> = config.map(|(key, value)| (key.clone(), value.clone())).collect();
     write_folder(folder, |folder| -> Result<()> {
         fs_err::write(folder.join("tokenizer.json"), json)?;
-        Ok(fs_err::write(
-            folder.join("tokenizer_config.json"),
-            serde_json::to_string_pretty(&config).unwrap_or_default() + "\n",
-        )?)
+        let config = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
+        fs_err::write(folder.join("tokenizer_config.json"), config)
     })?;
     Ok(tokenizer)
 }

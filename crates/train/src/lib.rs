@@ -4,7 +4,10 @@
 //! slopes; a [`Trainee`] turns those into a gradient of all weights; [`Learner`] steps. Everything that a step depends on
 //! follows from the settings, the seed and the last checkpoint, so a run that was killed goes on as if nothing had been.
 
+pub mod data;
 mod encode;
+mod error;
+pub mod events;
 mod export;
 mod layout;
 mod metrics;
@@ -28,6 +31,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 pub use encode::{Encoder, wrapped};
+pub use error::{Error, Result};
 pub use export::{save_checkpoint, save_folder};
 pub use layout::{Layout, Place};
 pub use metrics::{FILE as METRICS_FILE, Means, Metrics};
@@ -43,8 +47,6 @@ pub use start::{INITIALIZER_RANGE, random};
 pub use state::{State, Stopping, saved};
 pub use tuning::Tuning;
 pub use vocabulary::{VocabularyOptions, train_tokenizer};
-
-use crate::error::Result;
 
 /// A run: what is learned, from what, and where it is written down.
 pub struct Task<'a> {

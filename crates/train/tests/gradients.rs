@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod cases;
+mod models;
 
-use cases::{cases, ids};
 use wsd_nn::arch;
-use wsd_nn::train::{
+use wsd_train::{
     Example, Graded, Layout, Lora, Native, NativeOptions, Objective, Preference, Sequence, Totals, Trainee, Tuning,
 };
 
@@ -33,12 +31,11 @@ fn pass(model: &mut Native, weights: &[f32], examples: &[Example], gradient: Opt
 
 #[test]
 fn gradients_are_differences_of_the_loss() {
-    // The other containers hold the same models.
-    for case in cases().into_iter().filter(|case| case.name.contains("fixtures")) {
+    for case in models::all() {
         let plan = arch::blueprint(&case.checkpoint.config).unwrap();
         let layout = Layout::new(&plan);
         let weights = layout.read(&case.checkpoint).unwrap();
-        let examples: Vec<_> = case.sequences.iter().map(|sequence| example(&ids(&sequence["ids"]))).collect();
+        let examples: Vec<_> = case.sequences.iter().map(|tokens| example(tokens)).collect();
         let examples: Vec<_> = examples.into_iter().filter(|example| example.tokens() > 3).collect();
         let mut model = native(&plan, 2, false);
         let mut gradient = vec![0.0; layout.len()];
@@ -76,7 +73,7 @@ fn gradients_are_differences_of_the_loss() {
 /// After a first step: before it one half of each adapter is zero, and with it the gradient of the other.
 #[test]
 fn every_adapter_has_a_gradient() {
-    for case in cases().into_iter().filter(|case| case.name.contains("fixtures") && case.name.contains("config")) {
+    for case in models::all() {
         let plan = arch::blueprint(&case.checkpoint.config).unwrap();
         let layout = Layout::new(&plan);
         let weights = layout.read(&case.checkpoint).unwrap();
@@ -87,7 +84,7 @@ fn every_adapter_has_a_gradient() {
         assert!(tuning.weights(&learnt) == weights, "{}: adapters change the model before training", case.name);
         learnt.iter_mut().enumerate().for_each(|(index, value)| *value += (index as f32 * 0.7).sin() * 0.05);
 
-        let examples: Vec<_> = case.sequences.iter().map(|sequence| example(&ids(&sequence["ids"]))).collect();
+        let examples: Vec<_> = case.sequences.iter().map(|tokens| example(tokens)).collect();
         let examples: Vec<_> = examples.into_iter().filter(|example| example.tokens() > 3).collect();
         let changes = |name: &str| tuning.changes(name);
         let options = NativeOptions { threads: 2, max_len: 512, recompute: false, trained: &changes };

@@ -10,6 +10,7 @@ use wsd_core::files::write_folder;
 
 use super::optimizer::Learner;
 use crate::error::{Error, Result};
+use wsd_nn::files::write_folder;
 
 const FILE: &str = "state.safetensors";
 const PREFIX: &str = "checkpoint-";
@@ -74,7 +75,8 @@ impl State {
             // One entry: several would be written in any order.
             let about = HashMap::from([(PROGRESS.to_owned(), about)]);
             let bytes = safetensors::serialize(tensors, Some(about)).map_err(|error| damaged(folder, &error))?;
-            Ok(fs_err::write(folder.join(FILE), bytes)?)
+            fs_err::write(folder.join(FILE), bytes)?;
+            Result::<()>::Ok(())
         })?;
         let mut saved = saved(run)?;
         for (_, old) in saved.drain(..saved.len().saturating_sub(keep.max(1))) {
@@ -126,5 +128,5 @@ pub fn saved(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
 }
 
 fn damaged(folder: &Path, reason: &dyn std::fmt::Display) -> Error {
-    Error::malformed(&folder.join(FILE).display().to_string(), "training state", reason.to_string())
+    Error::malformed(&folder.join(FILE), "training state", reason)
 }

@@ -6,10 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
 use super::layout::{Layout, Place};
-use super::native::{Matrix, multiply};
 use super::settings::Lora;
 use super::start::uniform;
 use crate::error::{Error, Result};
+use wsd_nn::kernels::dense::{Matrix, multiply};
 
 /// How the numbers that learn make the weights of the model.
 pub enum Tuning {
@@ -85,11 +85,11 @@ impl Adapters {
                 .iter()
                 .filter_map(|place| place.name.strip_suffix(".weight")?.rsplit('.').next())
                 .collect();
-            return Err(Error::Setting {
-                name: "lora.target_modules",
-                value: format!("{modules} at rank {}", lora.r),
-                limit: format!("a rank above 0, and some of {}", known.into_iter().collect::<Vec<_>>().join(", ")),
-            });
+            return Err(Error::setting(
+                "lora.target_modules",
+                format!("at a rank above 0, some of {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+                format!("{modules} at rank {}", lora.r),
+            ));
         }
         let pair = |target: &Place| {
             let name = target.name.trim_end_matches(".weight");

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::Model;
 use super::attention::{Heads, Scratch};
-use super::elementwise::{NormGradients, gate, gate_backward, norm, norm_backward};
-use super::product::{Matrix, multiply};
 use super::shard::Text;
-use crate::arch::{Blueprint, QkNorm};
-use crate::kernels::rotate;
-use crate::train::layout::Layout;
+use crate::layout::Layout;
+use wsd_nn::arch::{Blueprint, QkNorm};
+use wsd_nn::kernels::dense::{Matrix, multiply};
+use wsd_nn::kernels::elementwise::{NormGradients, gate, gate_backward, norm, norm_backward};
+use wsd_nn::kernels::rotate;
 
 /// Where a layer's tensors lie.
 pub(super) struct LayerPlaces {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::arch::{self, Blueprint};
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use wsd_nn::Checkpoint;
+use wsd_nn::arch::{self, Blueprint};
 
 /// Where each tensor of a blueprint lies.
 ///
@@ -87,7 +87,7 @@ impl Layout {
     /// The weights of a checkpoint as floats.
     ///
     /// # Errors
-    /// [`crate::Error::Tensors`] naming all that are missing or misshapen.
+    /// [`wsd_nn::Error::Tensors`] naming all that are missing or misshapen.
     pub fn read(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
         let wanted: Vec<_> = self.places.iter().map(|place| (place.name.clone(), place.shape.clone())).collect();
         let mut weights = vec![0.0; self.len()];

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use wsd_core::files::write_folder;
 
 use super::layout::Layout;
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::format::Format;
+use wsd_nn::Checkpoint;
+use wsd_nn::Format;
+use wsd_nn::files::write_folder;
 
 /// Files that are carried over as they are.
 const COPIED: [&str; 6] = [
@@ -64,7 +65,7 @@ fn write<'a>(
     format: Format,
     tensors: impl Iterator<Item = (&'a str, Format, Vec<usize>, &'a [u8])>,
 ) -> Result<()> {
-    let fault = |error: SafeTensorError| Error::malformed("model.safetensors", "weights", error.to_string());
+    let fault = |error: SafeTensorError| Error::malformed(Path::new("model.safetensors"), "weights", error);
     let views = tensors.map(|(name, format, shape, bytes)| {
         let (dtype, _) = dtype(format)?;
         Ok((name, TensorView::new(dtype, shape, bytes).map_err(fault)?))
@@ -94,7 +95,7 @@ fn dtype(format: Format) -> Result<(Dtype, &'static str)> {
         Format::F32 => Ok((Dtype::F32, "float32")),
         Format::F16 => Ok((Dtype::F16, "float16")),
         Format::BF16 => Ok((Dtype::BF16, "bfloat16")),
-        _ => Err(Error::Setting { name: "dtype", value: format.to_string(), limit: "F32, F16 or BF16".into() }),
+        _ => Err(Error::setting("dtype", "F32, F16 or BF16", format)),
     }
 }
 

@@ -4,9 +4,7 @@
 //! added in the order of the threads. So bits depend on the number of threads and on nothing else.
 
 mod attention;
-mod elementwise;
 mod layer;
-mod product;
 mod shard;
 
 use std::ops::Range;
@@ -14,13 +12,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use self::layer::LayerPlaces;
-pub(super) use self::product::{Matrix, multiply};
 use self::shard::Worker;
 use super::layout::Layout;
 use super::model::{Example, Grade, Graded, Trainee};
-use crate::arch::{Blueprint, RopePlan};
 use crate::error::{Error, Result};
-use crate::kernels::{Rotation, Simd};
+use wsd_nn::arch::{Blueprint, RopePlan};
+use wsd_nn::kernels::{Rotation, Simd};
 
 /// Tokens that a thread runs at once, but for single examples that are longer.
 const SHARD_TOKENS: usize = 1024;
@@ -80,7 +77,7 @@ impl Native {
         let layout = Layout::new(plan);
         let threads = options.threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|error| Error::Threads { threads: Some(threads), reason: error.to_string() })?;
+        let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
         let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
         let embedding = "model.embed_tokens.weight";
         let head = if plan.tied { embedding } else { "lm_head.weight" };
@@ -206,7 +203,7 @@ fn shards<'e, 'x>(mut examples: &'e [&'x Example]) -> Vec<&'e [&'x Example]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Sequence;
+    use crate::Sequence;
 
     #[test]
     fn every_example_is_in_one_shard() {

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use super::layout::Layout;
-use crate::arch::Blueprint;
+use wsd_nn::arch::Blueprint;
 
 /// The spread of weights, as in GPT-2 and most that came after it.
 pub const INITIALIZER_RANGE: f64 = 0.02;

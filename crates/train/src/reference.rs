@@ -10,6 +10,7 @@ use super::Task;
 use super::model::{Example, Graded, Measure, Trainee};
 use super::objective::sums;
 use crate::error::{Error, Result};
+use wsd_nn::files::write_whole;
 
 const FILE: &str = "reference.safetensors";
 
@@ -82,5 +83,5 @@ fn read(path: &Path, bytes: &[u8], texts: usize) -> Result<Vec<f64>> {
 }
 
 fn damaged(path: &Path, reason: &str) -> Error {
-    Error::malformed(&path.display().to_string(), "reference", reason)
+    Error::malformed(path, "reference", reason)
 }

@@ -2,26 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::{Path, PathBuf};
+#[allow(dead_code, reason = "other tests use the rest")]
+mod models;
+
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value};
-use wsd_nn::train::{
-    self, Decay, Encoder, Example, Layout, Learner, Native, NativeOptions, Objective, Preference, Sequence, State,
-    Steps, Task, Totals, Trainee as _, Tuning, Watch,
-};
+
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
-}
+use wsd_train::{
+    self as train, Decay, Encoder, Example, Layout, Learner, Native, NativeOptions, Objective, Preference, Sequence,
+    State, Steps, Task, Totals, Trainee as _, Tuning, Watch,
+};
 
 fn golden() -> Value {
-    json(&fixtures().join("train_goldens.json"))
+    models::json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/train_goldens.json"))
 }
 
 /// A fixture, ready to be trained.
@@ -33,7 +29,7 @@ struct Model {
 }
 
 fn model(name: &str) -> Model {
-    let checkpoint = Checkpoint::open(&fixtures().join(name)).unwrap();
+    let checkpoint = Checkpoint::open(&models::folder(name)).unwrap();
     let plan = arch::blueprint(&checkpoint.config).unwrap();
     let layout = Layout::new(&plan);
     let weights = layout.read(&checkpoint).unwrap();
@@ -59,7 +55,7 @@ fn example(sequence: &Value) -> Option<Example> {
 fn loss_gradient_and_step_are_those_of_pytorch() {
     for (name, golden) in golden()["gradients"].as_object().unwrap() {
         let Model { layout, weights, mut native, .. } = model(name);
-        let sequences = json(&fixtures().join(name).join("GOLDEN.json"));
+        let sequences = models::json(&models::folder(name).join("GOLDEN.json"));
         let examples: Vec<_> = sequences["sequences"].as_array().unwrap().iter().filter_map(example).collect();
         let examples: Vec<_> = examples.iter().collect();
         let totals = Totals::of(&examples);

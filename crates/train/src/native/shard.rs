@@ -3,17 +3,17 @@
 use std::ops::Range;
 
 use super::Model;
-use super::elementwise::{NormGradients, exponentials, log_sum_exp, norm, norm_backward};
 use super::layer::{Kept, LayerRun, Room, sized};
-use super::product::{Matrix, multiply};
-use crate::kernels::softcap;
-use crate::train::model::{Example, Grade, Graded};
+use crate::model::{Example, Grade, Graded};
+use wsd_nn::kernels::dense::{Matrix, multiply};
+use wsd_nn::kernels::elementwise::{NormGradients, exponentials, log_sum_exp, norm, norm_backward};
+use wsd_nn::kernels::softcap;
 
 /// A sequence of the shard.
 pub(super) struct Text {
     /// Its tokens, as rows of what the shard computes.
     pub(super) rows: Range<usize>,
-    /// It is longer than [`crate::arch::Blueprint::is_long`] allows for short ones.
+    /// It is longer than [`wsd_nn::arch::Blueprint::is_long`] allows for short ones.
     pub(super) long: bool,
 }
 

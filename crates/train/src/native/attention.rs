@@ -3,10 +3,10 @@
 //! The probabilities are not kept: backward makes them anew from the logarithms of their sums (Dao et al. 2022,
 //! arXiv 2205.14135, section 3.1).
 
-use super::elementwise::{exponentials, inner, softmax, softmax_backward};
-use super::product::{Matrix, multiply};
-use crate::arch::Blueprint;
-use crate::kernels::{Simd, softcap};
+use wsd_nn::arch::Blueprint;
+use wsd_nn::kernels::dense::{Matrix, multiply};
+use wsd_nn::kernels::elementwise::{exponentials, inner, softmax, softmax_backward};
+use wsd_nn::kernels::{Simd, softcap};
 
 /// Queries of a block.
 const BLOCK: usize = 64;

@@ -3,8 +3,8 @@
 use wsd_core::{ChatRole, Message, Prompt, Rendered, TextCodec};
 
 use super::model::Sequence;
-use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::error::{Error, Result};
+use wsd_nn::{Checkpoint, TemplateChoice};
 
 /// Writes examples as a model is to read them.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use wsd_core::files::write_whole;
 
 use super::model::Graded;
 use crate::error::Result;
+use wsd_nn::files::write_whole;
 
 /// The file in a run's folder.
 pub const FILE: &str = "metrics.jsonl";

@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
 
-use super::{Lesson, LessonError};
+use super::{TrainingRow, RowError};
 
 /// Parsed and refused rows of a file.
 #[derive(Debug, Default)]
-pub struct Lessons {
+pub struct TrainingRows {
     /// Line number, from 1, and content of each valid row.
-    pub read: Vec<(usize, Lesson)>,
+    pub read: Vec<(usize, TrainingRow)>,
     /// Line number, from 1, and fault of each invalid row.
-    pub refused: Vec<(usize, LessonError)>,
+    pub refused: Vec<(usize, RowError)>,
 }
 
 /// Reason for which a whole file cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LessonsError {
+pub enum RowFileError {
     /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -34,19 +34,19 @@ pub enum LessonsError {
 /// Reads a file that is a JSON list of objects, or has one object per line.
 ///
 /// # Errors
-/// [`LessonsError`]. Invalid rows are not errors; they are returned in [`Lessons::refused`].
-pub fn read_lessons(path: &Path) -> Result<Lessons, LessonsError> {
+/// [`RowFileError`]. Invalid rows are not errors; they are returned in [`TrainingRows::refused`].
+pub fn read_rows(path: &Path) -> Result<TrainingRows, RowFileError> {
     let bytes = fs_err::read(path)?;
     // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(&bytes);
     if bytes.trim_ascii_start().starts_with(b"[") {
-        let rows = list(bytes).map_err(|source| LessonsError::Json { path: path.into(), source })?;
-        return Ok(collect(rows.into_iter().map(|(line, row)| (line, Lesson::parse(row)))));
+        let rows = list(bytes).map_err(|source| RowFileError::Json { path: path.into(), source })?;
+        return Ok(collect(rows.into_iter().map(|(line, row)| (line, TrainingRow::parse(row)))));
     }
     let lines = bytes.split(|&byte| byte == b'\n').enumerate();
     Ok(collect(lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
-        let text = std::str::from_utf8(line).map_err(|error| LessonError::Utf8(error.valid_up_to()));
-        (index + 1, text.and_then(Lesson::parse))
+        let text = std::str::from_utf8(line).map_err(|error| RowError::Utf8(error.valid_up_to()));
+        (index + 1, text.and_then(TrainingRow::parse))
     })))
 }
 
@@ -63,15 +63,15 @@ fn list(bytes: &[u8]) -> Result<Vec<(usize, &str)>, serde_json::Error> {
     Ok(rows.into_iter().map(|row| (place(row), row.get())).collect())
 }
 
-fn collect(rows: impl Iterator<Item = (usize, Result<Lesson, LessonError>)>) -> Lessons {
-    let mut lessons = Lessons::default();
+fn collect(rows: impl Iterator<Item = (usize, Result<TrainingRow, RowError>)>) -> TrainingRows {
+    let mut parsed = TrainingRows::default();
     for (line, row) in rows {
         match row {
-            Ok(lesson) => lessons.read.push((line, lesson)),
-            Err(fault) => lessons.refused.push((line, fault)),
+            Ok(row) => parsed.read.push((line, row)),
+            Err(fault) => parsed.refused.push((line, fault)),
         }
     }
-    lessons
+    parsed
 }
 
 #[cfg(test)]
@@ -87,13 +87,13 @@ mod tests {
             (&b"\n[{\"text\": \"a\"},\n {}, 7,\n\n{\"text\":\n \"b\"}]\n"[..], [2, 5, 3, 3]),
         ] {
             fs_err::write(&path, text).unwrap();
-            let lessons = read_lessons(&path).unwrap();
-            let read: Vec<_> = lessons.read.iter().map(|(line, _)| *line).collect();
-            let refused: Vec<_> = lessons.refused.iter().map(|(line, _)| *line).collect();
+            let rows = read_rows(&path).unwrap();
+            let read: Vec<_> = rows.read.iter().map(|(line, _)| *line).collect();
+            let refused: Vec<_> = rows.refused.iter().map(|(line, _)| *line).collect();
             assert_eq!([read[0], read[1], refused[0], refused[1]], lines);
             assert_eq!((read.len(), refused.len()), (2, 2));
         }
         fs_err::write(&path, "[{}").unwrap();
-        assert!(matches!(read_lessons(&path), Err(LessonsError::Json { .. })));
+        assert!(matches!(read_rows(&path), Err(RowFileError::Json { .. })));
     }
 }

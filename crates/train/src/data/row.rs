@@ -5,7 +5,7 @@ use wsd_core::{ChatRole, Message, common_prefix};
 
 /// Content of a training row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lesson {
+pub enum TrainingRow {
     /// A document: `text`.
     Text(String),
     /// A text and its continuation: `prompt` and `completion`.
@@ -25,12 +25,12 @@ pub enum Lesson {
     },
     /// A chosen and a rejected answer to the same prompt, in this order: `prompt`, `chosen` and
     /// `rejected`.
-    Preference(Box<[Lesson; 2]>),
+    Preference(Box<[TrainingRow; 2]>),
 }
 
 /// Reason for which a row cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum LessonError {
+pub enum RowError {
     /// The row is not a JSON object.
     #[error("not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
@@ -53,12 +53,12 @@ pub enum LessonError {
     },
 }
 
-fn fault(key: &'static str, problem: impl Into<String>) -> LessonError {
-    LessonError::Value { key, problem: problem.into() }
+fn fault(key: &'static str, problem: impl Into<String>) -> RowError {
+    RowError::Value { key, problem: problem.into() }
 }
 
 /// The keys that identify a form, and its parser. The first form that matches is used.
-type Form = (&'static [&'static str], fn(&Map<String, Value>) -> Result<Lesson, LessonError>);
+type Form = (&'static [&'static str], fn(&Map<String, Value>) -> Result<TrainingRow, RowError>);
 
 const FORMS: &[Form] = &[
     (&["instruction", "chosen", "rejected"], alpaca_preference),
@@ -69,34 +69,34 @@ const FORMS: &[Form] = &[
     (&["instruction", "output"], alpaca),
     (&["messages"], |row| chat(messages(row, "messages")?, 0)),
     (&["conversations"], |row| chat(sharegpt(row)?, 0)),
-    (&["text"], |row| Ok(Lesson::Text(text(row, "text")?))),
+    (&["text"], |row| Ok(TrainingRow::Text(text(row, "text")?))),
 ];
 
-impl Lesson {
+impl TrainingRow {
     /// Parses a row.
     ///
     /// # Errors
-    /// [`LessonError`] names the key at fault.
+    /// [`RowError`] names the key at fault.
     ///
     /// ```
-    /// use wsd_lab::data::Lesson;
-    /// let lesson = Lesson::parse(r#"{"prompt": "2 + 2 =", "completion": " 4"}"#)?;
-    /// assert_eq!(lesson, Lesson::Completion { prompt: "2 + 2 =".into(), completion: " 4".into() });
-    /// # Ok::<(), wsd_lab::data::LessonError>(())
+    /// use wsd_train::data::TrainingRow;
+    /// let row = TrainingRow::parse(r#"{"prompt": "2 + 2 =", "completion": " 4"}"#)?;
+    /// assert_eq!(row, TrainingRow::Completion { prompt: "2 + 2 =".into(), completion: " 4".into() });
+    /// # Ok::<(), wsd_train::data::RowError>(())
     /// ```
-    pub fn parse(row: &str) -> Result<Self, LessonError> {
+    pub fn parse(row: &str) -> Result<Self, RowError> {
         let row: Map<String, Value> = serde_json::from_str(row)?;
         let form =
             FORMS.iter().find(|(keys, _)| keys.iter().all(|key| row.get(*key).is_some_and(|value| !value.is_null())));
         match form {
             Some((_, read)) => read(&row),
-            None if row.is_empty() => Err(LessonError::Form("no key".into())),
-            None => Err(LessonError::Form(row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
+            None if row.is_empty() => Err(RowError::Form("no key".into())),
+            None => Err(RowError::Form(row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
         }
     }
 }
 
-fn text(row: &Map<String, Value>, key: &'static str) -> Result<String, LessonError> {
+fn text(row: &Map<String, Value>, key: &'static str) -> Result<String, RowError> {
     match row.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
         Some(Value::String(_)) => Err(fault(key, "is empty")),
@@ -104,7 +104,7 @@ fn text(row: &Map<String, Value>, key: &'static str) -> Result<String, LessonErr
     }
 }
 
-fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<String>, LessonError> {
+fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<String>, RowError> {
     match row.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
@@ -113,7 +113,7 @@ fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<S
 }
 
 /// Parses a list of messages; a single message is accepted without a list.
-fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>, LessonError> {
+fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>, RowError> {
     let value = match row.get(key) {
         Some(message @ Value::Object(_)) => Value::Array(vec![message.clone()]),
         value => value.cloned().unwrap_or_default(),
@@ -126,7 +126,7 @@ fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>,
 }
 
 /// Parses `role` and `content`, or ShareGPT's `from` and `value`.
-fn one_message(message: &Value, key: &'static str) -> Result<Message, LessonError> {
+fn one_message(message: &Value, key: &'static str) -> Result<Message, RowError> {
     let (who, what) = if message.get("from").is_some() { ("from", "value") } else { ("role", "content") };
     let role = message.get(who).and_then(Value::as_str).unwrap_or_default();
     let role = match role {
@@ -143,19 +143,19 @@ fn one_message(message: &Value, key: &'static str) -> Result<Message, LessonErro
     }
 }
 
-fn chat(messages: Vec<Message>, learned_from: usize) -> Result<Lesson, LessonError> {
+fn chat(messages: Vec<Message>, learned_from: usize) -> Result<TrainingRow, RowError> {
     let answers = messages.iter().skip(learned_from).any(|message| message.role == ChatRole::Assistant);
     if answers {
-        Ok(Lesson::Chat { messages, learned_from })
+        Ok(TrainingRow::Chat { messages, learned_from })
     } else {
         Err(fault("messages", "has no assistant message"))
     }
 }
 
 /// Parses a prompt and its continuation: both text, or both messages.
-fn continued(row: &Map<String, Value>, key: &'static str) -> Result<Lesson, LessonError> {
+fn continued(row: &Map<String, Value>, key: &'static str) -> Result<TrainingRow, RowError> {
     if row.get("prompt").is_some_and(Value::is_string) {
-        return Ok(Lesson::Completion { prompt: text(row, "prompt")?, completion: text(row, key)? });
+        return Ok(TrainingRow::Completion { prompt: text(row, "prompt")?, completion: text(row, key)? });
     }
     let mut all = messages(row, "prompt")?;
     let learned_from = all.len();
@@ -163,18 +163,18 @@ fn continued(row: &Map<String, Value>, key: &'static str) -> Result<Lesson, Less
     chat(all, learned_from)
 }
 
-fn completion(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+fn completion(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     continued(row, "completion")
 }
 
-fn pair(chosen: Lesson, rejected: Lesson) -> Result<Lesson, LessonError> {
+fn pair(chosen: TrainingRow, rejected: TrainingRow) -> Result<TrainingRow, RowError> {
     if chosen == rejected {
         return Err(fault("rejected", "is the same as `chosen`"));
     }
-    Ok(Lesson::Preference(Box::new([chosen, rejected])))
+    Ok(TrainingRow::Preference(Box::new([chosen, rejected])))
 }
 
-fn preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+fn preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     // Some files hold whole conversations next to the text of the prompt.
     let conversations = ["chosen", "rejected"].iter().all(|key| row[*key].is_array());
     if conversations && row["prompt"].is_string() {
@@ -185,14 +185,14 @@ fn preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
 }
 
 /// Parses two conversations; their common prefix is the prompt.
-fn implicit_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+fn implicit_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     let (chosen, rejected) = (messages(row, "chosen")?, messages(row, "rejected")?);
     let shared = common_prefix(&chosen, &rejected);
     pair(chat(chosen, shared)?, chat(rejected, shared)?)
 }
 
 /// Parses LLaMA-Factory's `system`, `history`, `instruction` and `input`.
-fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, LessonError> {
+fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
     let mut messages = Vec::new();
     messages.extend(optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system)));
     for round in row.get("history").and_then(Value::as_array).into_iter().flatten() {
@@ -211,27 +211,27 @@ fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, LessonError> 
     Ok(messages)
 }
 
-fn answered(mut messages: Vec<Message>, answer: String) -> Result<Lesson, LessonError> {
+fn answered(mut messages: Vec<Message>, answer: String) -> Result<TrainingRow, RowError> {
     let learned_from = messages.len();
     messages.push(Message::new(ChatRole::Assistant, answer));
     chat(messages, learned_from)
 }
 
-fn alpaca(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+fn alpaca(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     answered(alpaca_prompt(row)?, text(row, "output")?)
 }
 
-fn alpaca_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+fn alpaca_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     let prompt = alpaca_prompt(row)?;
     pair(answered(prompt.clone(), text(row, "chosen")?)?, answered(prompt, text(row, "rejected")?)?)
 }
 
-fn sharegpt(row: &Map<String, Value>) -> Result<Vec<Message>, LessonError> {
+fn sharegpt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
     let system = optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system));
     Ok(system.into_iter().chain(messages(row, "conversations")?).collect())
 }
 
-fn sharegpt_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> {
+fn sharegpt_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     let prompt = sharegpt(row)?;
     let side = |key| chat([prompt.clone(), messages(row, key)?].concat(), prompt.len());
     pair(side("chosen")?, side("rejected")?)
@@ -241,22 +241,22 @@ fn sharegpt_preference(row: &Map<String, Value>) -> Result<Lesson, LessonError> 
 mod tests {
     use super::*;
 
-    fn chat_of(messages: &[(ChatRole, &str)], learned_from: usize) -> Lesson {
+    fn chat_of(messages: &[(ChatRole, &str)], learned_from: usize) -> TrainingRow {
         let messages = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
-        Lesson::Chat { messages, learned_from }
+        TrainingRow::Chat { messages, learned_from }
     }
 
     #[test]
     fn every_form_is_read() {
         use ChatRole::{Assistant, System, User};
-        let completion = |prompt: &str, completion: &str| Lesson::Completion {
+        let completion = |prompt: &str, completion: &str| TrainingRow::Completion {
             prompt: prompt.into(),
             completion: completion.into(),
         };
-        let pair = |chosen, rejected| Lesson::Preference(Box::new([chosen, rejected]));
+        let pair = |chosen, rejected| TrainingRow::Preference(Box::new([chosen, rejected]));
         let hi = |answer, from| chat_of(&[(User, "Hi"), (Assistant, answer)], from);
-        for (row, lesson) in [
-            (r#"{"text": "a"}"#, Lesson::Text("a".into())),
+        for (text, row) in [
+            (r#"{"text": "a"}"#, TrainingRow::Text("a".into())),
             (
                 r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}"#,
                 hi("Yo", 0),
@@ -283,7 +283,7 @@ mod tests {
                 pair(hi("Yo", 1), hi("No", 1)),
             ),
         ] {
-            assert_eq!(Lesson::parse(row).unwrap(), lesson, "{row}");
+            assert_eq!(TrainingRow::parse(text).unwrap(), row, "{text}");
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
             (r#"{"messages": [{"role": "user", "content": 1}]}"#, "whose `content` is not a text"),
             (r#"{"messages": []}"#, "`messages` must be a list of messages"),
         ] {
-            let error = Lesson::parse(row).unwrap_err().to_string();
+            let error = TrainingRow::parse(row).unwrap_err().to_string();
             assert!(error.contains(want), "{row}: {error}");
         }
     }
