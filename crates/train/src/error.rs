@@ -24,6 +24,26 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// Rows that cannot be examples.
+    #[error("{message}\n  hint: `skip_refused = true` in `[data]` goes on without them")]
+    RefusedRows {
+        /// A list of the first of them.
+        message: String,
+    },
+    /// A run file that cannot be used.
+    #[error("{file} cannot be used")]
+    RunFile {
+        /// The path of the file.
+        file: String,
+        /// The reason.
+        source: Box<Error>,
+    },
+    /// A run file of wrong form.
+    #[error("{0}")]
+    Form(String),
+    /// A file of training rows cannot be read.
+    #[error(transparent)]
+    Rows(#[from] crate::data::RowFileError),
     /// A setting outside its limits.
     #[error("`{name}` must be {limit}, got {value}")]
     Setting {

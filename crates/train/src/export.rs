@@ -1,4 +1,4 @@
-//! A model as a Hugging Face folder.
+//! Models as Hugging Face folders.
 
 use std::path::Path;
 
@@ -11,9 +11,9 @@ use super::layout::Layout;
 use crate::error::{Error, Result};
 use wsd_nn::Checkpoint;
 use wsd_nn::Format;
-use wsd_nn::files::write_folder;
+use wsd_core::files::write_folder;
 
-/// Files that are carried over as they are.
+/// Files that are copied from the source folder.
 const COPIED: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -23,8 +23,8 @@ const COPIED: [&str; 6] = [
     "generation_config.json",
 ];
 
-/// Write a model with new weights: its configuration, its tokenizer, and the weights in `format`, F32, F16 or BF16. Small files
-/// are carried over from `source`, the folder the checkpoint or its tokenizer came from.
+/// Writes a model with new weights: its configuration, its tokenizer, and the weights in F32, F16 or BF16.
+/// Tokenizer files are copied from `source`, the folder of the checkpoint or of its tokenizer.
 ///
 /// # Errors
 /// Those of the file system; another format.
@@ -32,8 +32,7 @@ pub fn save_folder(
     to: &Path,
     checkpoint: &Checkpoint,
     source: Option<&Path>,
-    layout: &Layout,
-    weights: &[f32],
+    (layout, weights): (&Layout, &[f32]),
     format: Format,
 ) -> Result<()> {
     let tensors = layout
@@ -45,7 +44,7 @@ pub fn save_folder(
     write(to, checkpoint, source, format, tensors)
 }
 
-/// Write a checkpoint whose weights are F32, F16 or BF16 as it is.
+/// Writes a checkpoint whose weights are F32, F16 or BF16, without converting them.
 ///
 /// # Errors
 /// As [`save_folder`].
@@ -57,7 +56,7 @@ pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint) -> Result<()> {
     write(to, checkpoint, None, format, tensors)
 }
 
-/// Names, formats, shapes and bytes of tensors into a folder, whose configuration says `format`.
+/// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names `format`.
 fn write<'a>(
     to: &Path,
     checkpoint: &Checkpoint,
@@ -80,7 +79,7 @@ fn write<'a>(
         config.insert("torch_dtype".into(), dtype_name.into());
         config.shift_remove("dtype");
         write_json(&settings, &config)?;
-        // The crate leaves a file that only its owner reads.
+        // safetensors leaves a file that only its owner may read.
         fs_err::set_permissions(&weights, fs_err::metadata(&settings)?.permissions())?;
         match source.filter(|source| source.is_dir()) {
             Some(source) => copy_small_files(source, folder),
@@ -89,7 +88,7 @@ fn write<'a>(
     })
 }
 
-/// What safetensors and configurations call a format.
+/// The names of a format in safetensors files and in configurations.
 fn dtype(format: Format) -> Result<(Dtype, &'static str)> {
     match format {
         Format::F32 => Ok((Dtype::F32, "float32")),
@@ -106,7 +105,7 @@ fn copy_small_files(source: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a checkpoint in another container says, as files.
+/// Writes the tokenizer files of a checkpoint that comes from another container.
 fn write_small_files(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
     let fault = |reason: String| Error::Tokenizer { file: checkpoint.name.clone(), reason };
     let tokenizer = checkpoint.tokenizer.to_string(true).map_err(|error| fault(error.to_string()))?;
@@ -117,10 +116,10 @@ fn write_small_files(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
         "bos_token": special.bos, "eos_token": special.eos, "pad_token": special.pad, "unk_token": special.unk,
         "add_bos_token": checkpoint.add_bos, "chat_template": checkpoint.chat_template,
     });
-    let said = config.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let given = config.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     write_json(
         &folder.join("tokenizer_config.json"),
-        &said.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        &given.map(|(key, value)| (key.clone(), value.clone())).collect(),
     )?;
     let mut generation = checkpoint.generation_config.clone();
     generation.entry("eos_token_id").or_insert_with(|| json!(checkpoint.end_tokens));

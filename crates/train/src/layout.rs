@@ -1,4 +1,4 @@
-//! All weights of a model in one list of floats.
+//! The weights of a model as one list of floats.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,29 +7,35 @@ use crate::error::Result;
 use wsd_nn::Checkpoint;
 use wsd_nn::arch::{self, Blueprint};
 
-/// Where each tensor of a blueprint lies.
+/// The ranges that tensors occupy in a list of floats.
 ///
-/// Queries, keys and values lie side by side, and so do gate and up: each can be read as one matrix, as some files
-/// stack them.
+/// The projections of queries, keys and values lie side by side, and so do gate and up: each group can
+/// be multiplied as one matrix.
+///
+/// ```
+/// let layout = wsd_train::Layout::of(vec![("a.weight".into(), vec![2, 3]), ("a.bias".into(), vec![2])]);
+/// assert_eq!(layout.get("a.bias").unwrap().range, 6..8);
+/// assert_eq!(layout.len(), 8);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Layout {
     places: Vec<Place>,
     by_name: HashMap<String, usize>,
 }
 
-/// A tensor.
+/// The place of one tensor in a list of floats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its Hugging Face name.
+    /// The Hugging Face name.
     pub name: String,
-    /// Its dimensions, matrices as `(outputs, inputs)`.
+    /// The dimensions; matrices are `(outputs, inputs)`.
     pub shape: Vec<usize>,
-    /// Its floats.
+    /// The range of its floats.
     pub range: Range<usize>,
 }
 
 impl Place {
-    /// Whether it has two dimensions: a matrix decays and takes adapters, a norm or a bias does neither.
+    /// True for two dimensions. Matrices decay and take adapters; norms and biases do neither.
     #[must_use]
     pub fn is_matrix(&self) -> bool {
         self.shape.len() == 2
@@ -37,16 +43,16 @@ impl Place {
 }
 
 impl Layout {
-    /// The tensors of a blueprint.
+    /// The layout of a blueprint's tensors.
     #[must_use]
-    pub fn new(plan: &Blueprint) -> Self {
-        let mut tensors = arch::tensors(plan);
-        // Biases would part the matrices that are to lie side by side.
+    pub fn new(blueprint: &Blueprint) -> Self {
+        let mut tensors = arch::tensors(blueprint);
+        // Biases go last within the list: between matrices they would keep these apart.
         tensors.sort_by_key(|(name, _)| name.ends_with(".bias"));
         Self::of(tensors)
     }
 
-    /// These tensors, one after another.
+    /// The layout of these tensors, one after another.
     #[must_use]
     pub fn of(tensors: Vec<(String, Vec<usize>)>) -> Self {
         let mut end = 0;
@@ -60,7 +66,7 @@ impl Layout {
         Self { places, by_name }
     }
 
-    /// The tensors in order.
+    /// The tensors in the order of their ranges.
     #[must_use]
     pub fn places(&self) -> &[Place] {
         &self.places
@@ -72,22 +78,22 @@ impl Layout {
         self.by_name.get(name).map(|&index| &self.places[index])
     }
 
-    /// Floats in all.
+    /// The number of floats.
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.last().map_or(0, |place| place.range.end)
     }
 
-    /// Whether there is nothing.
+    /// True without a tensor.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The weights of a checkpoint as floats.
+    /// Reads the weights of a checkpoint.
     ///
     /// # Errors
-    /// [`wsd_nn::Error::Tensors`] naming all that are missing or misshapen.
+    /// [`wsd_nn::Error::Tensors`] names every tensor that is missing or has another shape.
     pub fn read(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
         let wanted: Vec<_> = self.places.iter().map(|place| (place.name.clone(), place.shape.clone())).collect();
         let mut weights = vec![0.0; self.len()];

@@ -1,54 +1,61 @@
-//! Numbers of a run as they come: `metrics.jsonl`.
+//! The metrics of a run: `metrics.jsonl`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use wsd_core::files::write_whole;
 
-use super::model::Graded;
 use crate::error::Result;
-use wsd_nn::files::write_whole;
+use crate::objectives::Graded;
+use wsd_core::files::write_whole;
 
-/// The file in a run's folder.
+/// The name of the file in a run's folder.
 pub const FILE: &str = "metrics.jsonl";
 
-/// Sums of measures until they are written.
+/// Weighted means of measures.
 #[derive(Clone, Debug, Default)]
-pub struct Means(BTreeMap<&'static str, [f64; 2]>);
+pub struct Means(BTreeMap<&'static str, Mean>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    weight: f64,
+}
 
 impl Means {
-    /// Take in what examples were graded.
+    /// Takes in the measures of examples.
     pub fn add(&mut self, graded: &[Graded]) {
         for measure in graded.iter().flat_map(|graded| &graded.measures) {
-            let [sum, weight] = self.0.entry(measure.name).or_default();
-            *sum += measure.sum;
-            *weight += measure.weight;
+            let mean = self.0.entry(measure.name).or_default();
+            mean.sum += measure.sum;
+            mean.weight += measure.weight;
         }
     }
 
     /// The mean of one measure.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.0.get(name).map(|[sum, weight]| sum / weight.max(f64::MIN_POSITIVE))
+        self.0.get(name).map(|mean| mean.sum / mean.weight.max(f64::MIN_POSITIVE))
     }
 
-    /// All means, their names after a prefix.
+    /// All means, with a prefix before their names.
     #[must_use]
     pub fn values(&self, prefix: &str) -> Map<String, Value> {
         self.0.keys().map(|name| (format!("{prefix}{name}"), json!(self.get(name)))).collect()
     }
 }
 
-/// The file, open to be added to.
+/// The file, open for appending.
 #[derive(Debug)]
 pub struct Metrics {
     file: fs_err::File,
 }
 
 impl Metrics {
-    /// Open the metrics of a run that stands at `step`; later lines, of steps that are to be done again, are dropped.
+    /// Opens the metrics of a run that resumes after `step`, and removes the rows of later steps.
     ///
     /// # Errors
     /// Those of the file system.
@@ -68,7 +75,7 @@ impl Metrics {
         Ok(Self { file: fs_err::OpenOptions::new().append(true).open(&path)? })
     }
 
-    /// Add a line.
+    /// Appends a row.
     ///
     /// # Errors
     /// Those of the file system.
@@ -76,4 +83,13 @@ impl Metrics {
         let line = serde_json::to_string(row).unwrap_or_default() + "\n";
         Ok(self.file.write_all(line.as_bytes())?)
     }
+}
+
+/// A row with its step, and the time in seconds since 1970.
+pub(crate) fn stamped(step: usize) -> Map<String, Value> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut row = Map::new();
+    row.insert("step".into(), json!(step));
+    row.insert("time".into(), json!(time.as_secs_f64()));
+    row
 }

@@ -1,26 +1,33 @@
-//! Which examples a step looks at.
+//! The order of examples.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-/// Epochs end to end, each in an order of its own that follows from the seed alone: a step's examples need no memory of
-/// the steps before it.
+/// A sequence of epochs, each a permutation of the examples that depends on the seed and the epoch's
+/// number alone: a step's examples do not depend on the steps before it.
+///
+/// ```
+/// let mut order = wsd_train::Order::new(7, 3);
+/// let mut epoch = order.take(3..6);
+/// epoch.sort();
+/// assert_eq!(epoch, [0, 1, 2]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Order {
     seed: u64,
     examples: usize,
-    /// The order of the epoch that was asked for last.
+    /// The permutation of the epoch that was asked for last.
     epoch: Option<(u64, Vec<usize>)>,
 }
 
 impl Order {
-    /// An order of so many examples.
+    /// An order of `examples` examples.
     #[must_use]
     pub fn new(seed: u64, examples: usize) -> Self {
         Self { seed, examples, epoch: None }
     }
 
-    /// The examples at these places of all epochs.
+    /// The examples at these places of the concatenated epochs.
     pub fn take(&mut self, places: std::ops::Range<usize>) -> Vec<usize> {
         places.map(|place| self.at(place)).collect()
     }
@@ -34,7 +41,7 @@ impl Order {
     }
 }
 
-/// Fisher and Yates.
+/// A permutation by the Fisher-Yates shuffle.
 fn shuffled(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(epoch + 1);

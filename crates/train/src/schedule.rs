@@ -1,38 +1,44 @@
-//! The learning rate over time.
+//! Learning rate schedules.
 
 use serde::{Deserialize, Serialize};
 
-/// How the rate falls after the warm-up.
+/// The decay of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// Along half a cosine.
+    /// Half a period of a cosine.
     #[default]
     Cosine,
-    /// Along a line.
+    /// A straight line.
     Linear,
-    /// Not at all.
+    /// No decay.
     Constant,
 }
 
-/// A learning rate for every step.
+/// A learning rate for every step: a linear warm-up, then a decay.
+///
+/// ```
+/// use wsd_train::{Decay, Schedule};
+/// let schedule = Schedule { peak: 1.0, floor: 0.0, warmup_steps: 1, total_steps: 5, decay: Decay::Linear };
+/// assert_eq!([1, 2, 3, 4, 5].map(|step| schedule.rate(step)), [0.5, 1.0, 0.75, 0.5, 0.25]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// The rate after the warm-up.
+    /// The learning rate after the warm-up.
     pub peak: f64,
-    /// The share of it that is left in the end.
+    /// The share of the peak that remains at the end, from 0 to 1.
     pub floor: f64,
-    /// Steps of the warm-up.
+    /// The number of warm-up steps.
     pub warmup_steps: usize,
-    /// Steps in all.
+    /// The total number of steps.
     pub total_steps: usize,
-    /// How the rate falls.
+    /// The decay after the warm-up.
     pub decay: Decay,
 }
 
 impl Schedule {
-    /// The rate of a step, counted from 1. As in transformers, the first step of a warm-up of `n` has `0/n` of the peak;
-    /// here `1/(n + 1)`, so that it is not wasted.
+    /// The learning rate of a step, counted from 1. In transformers the first step of a warm-up of `n` steps
+    /// has a rate of 0 and changes nothing; here it has `1 / (n + 1)` of the peak.
     #[must_use]
     pub fn rate(&self, step: usize) -> f64 {
         if step <= self.warmup_steps {

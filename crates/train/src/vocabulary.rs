@@ -1,4 +1,4 @@
-//! A tokenizer from nothing: byte-level BPE.
+//! Training of tokenizers: byte-level BPE.
 
 use std::path::Path;
 
@@ -12,31 +12,32 @@ use tokenizers::{
 use wsd_core::files::write_folder;
 
 use crate::error::{Error, Result};
-use wsd_nn::files::write_folder;
+use wsd_core::files::write_folder;
 
-/// What a tokenizer is to be.
+/// The options of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VocabularyOptions {
-    /// Entries, special tokens and 256 bytes among them.
+    /// The number of entries, including special tokens and 256 bytes.
     pub size: usize,
-    /// Special tokens; they have the first ids.
+    /// The special tokens; they get the first ids.
     pub special: Vec<String>,
-    /// The one that begins a text, one of the special tokens.
+    /// The special token that begins a text.
     pub bos: Option<String>,
-    /// The one that ends a text, one of the special tokens.
+    /// The special token that ends a text.
     pub eos: String,
-    /// The one that fills a batch, one of the special tokens.
+    /// The special token that pads a batch.
     pub pad: Option<String>,
-    /// How conversations are written, as a Jinja template.
+    /// The chat template, in Jinja.
     pub chat_template: Option<String>,
-    /// Positions that a model with this tokenizer will have.
+    /// The number of positions of models with this tokenizer.
     pub model_max_length: usize,
 }
 
-/// Learn a vocabulary from texts and write `tokenizer.json` and `tokenizer_config.json` into a folder.
+/// Trains a tokenizer on texts and writes `tokenizer.json` and `tokenizer_config.json` into a folder.
 ///
 /// # Errors
-/// Roles that are no special token; a size below 256 bytes and the special tokens; those of the file system.
+/// A `bos`, `eos` or `pad` that is no special token; a size below 256 plus the special tokens; those of the
+/// file system.
 pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &Path) -> Result<Tokenizer> {
     let least = 256 + options.special.len();
     if options.size < least {
@@ -47,7 +48,7 @@ pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &P
         let limit = format!("one of the special tokens: {}", options.special.join(", "));
         return Err(Error::setting("bos, eos or pad", limit, role));
     }
-    let tokenizer = learnt(options, texts)
+    let tokenizer = trained(options, texts)
         .map_err(|error| Error::Tokenizer { file: "training".into(), reason: error.to_string() })?;
     let json = tokenizer
         .to_string(true)
@@ -68,7 +69,7 @@ pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &P
     Ok(tokenizer)
 }
 
-fn learnt(options: &VocabularyOptions, texts: &[String]) -> tokenizers::Result<Tokenizer> {
+fn trained(options: &VocabularyOptions, texts: &[String]) -> tokenizers::Result<Tokenizer> {
     let bytes = || ByteLevel::new(false, true, true);
     let special = || options.special.iter().map(|token| AddedToken::from(token.as_str(), true));
     let mut tokenizer = TokenizerBuilder::<

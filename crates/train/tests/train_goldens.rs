@@ -1,4 +1,4 @@
-//! Training against PyTorch and TRL: scripts/train_goldens.py wrote the numbers, and says what they are.
+//! Training against PyTorch and TRL: the numbers were written by scripts/train_goldens.py, which explains them.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,33 +8,32 @@ mod models;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use serde_json::{Map, Value};
-
+use serde_json::Value;
+use wsd_core::Values;
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 use wsd_train::{
-    self as train, Decay, Encoder, Example, Layout, Learner, Native, NativeOptions, Objective, Preference, Sequence,
-    State, Steps, Task, Totals, Trainee as _, Tuning, Watch,
+    Choice, Decay, Encoder, Example, Layout, METRICS_FILE, ModelOptions, Objective, OptimizerEntry, Pass, Sequence,
+    StepInput, Steps, Task, Term, Totals, TrainableModel, Trainer, TrainerOptions, run,
 };
 
 fn golden() -> Value {
     models::json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/train_goldens.json"))
 }
 
-/// A fixture, ready to be trained.
+/// A checkpoint and its weights.
 struct Model {
     checkpoint: Checkpoint,
+    blueprint: arch::Blueprint,
     layout: Layout,
     weights: Vec<f32>,
-    native: Native,
 }
 
 fn model(name: &str) -> Model {
     let checkpoint = Checkpoint::open(&models::folder(name)).unwrap();
-    let plan = arch::blueprint(&checkpoint.config).unwrap();
-    let layout = Layout::new(&plan);
+    let blueprint = arch::blueprint(&checkpoint.config).unwrap();
+    let layout = Layout::new(&blueprint);
     let weights = layout.read(&checkpoint).unwrap();
-    let options = NativeOptions { threads: 2, max_len: 256, recompute: false, trained: &|_| true };
-    Model { checkpoint, weights, native: Native::new(&plan, &options).unwrap(), layout }
+    Model { checkpoint, blueprint, weights, layout }
 }
 
 fn near(what: &str, found: f64, expected: &Value, relative: f64, absolute: f64) {
@@ -43,7 +42,7 @@ fn near(what: &str, found: f64, expected: &Value, relative: f64, absolute: f64) 
     assert!(error <= relative * expected.abs() + absolute, "{what}: {found}, expected {expected}");
 }
 
-/// All tokens but the first and the middle one.
+/// An example whose targets are all tokens but the first and the middle one; `None` for a short sequence.
 fn example(sequence: &Value) -> Option<Example> {
     let tokens: Vec<u32> = sequence["ids"].as_array()?.iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let middle = tokens.len() / 2;
@@ -54,22 +53,29 @@ fn example(sequence: &Value) -> Option<Example> {
 #[test]
 fn loss_gradient_and_step_are_those_of_pytorch() {
     for (name, golden) in golden()["gradients"].as_object().unwrap() {
-        let Model { layout, weights, mut native, .. } = model(name);
+        let Model { blueprint, layout, mut weights, .. } = model(name);
         let sequences = models::json(&models::folder(name).join("GOLDEN.json"));
         let examples: Vec<_> = sequences["sequences"].as_array().unwrap().iter().filter_map(example).collect();
         let examples: Vec<_> = examples.iter().collect();
         let totals = Totals::of(&examples);
         let objective = Objective::find("sft").unwrap();
-        let grade =
-            |example: &Example, logprobs: &[&[f32]]| objective.grade(&Preference::default(), totals, example, logprobs);
+        let loss = (objective.make)(&Values::default());
+        let options = ModelOptions { threads: 2, max_len: 256, recompute: false, trained: &|_| true };
+        let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
         let mut gradient = vec![0.0; layout.len()];
-        let graded = native.pass(&weights, &examples, &grade, Some(&mut gradient)).unwrap();
+        let (sees, reference) = (objective.sees, &[][..]);
+        let pass = Pass { weights: &weights, reference, examples: &examples, totals, loss: &*loss, sees, weight: 1.0 };
+        let graded = trainable.pass(&pass, Some(&mut gradient));
         let loss = graded.iter().map(|graded| graded.measures[0].sum).sum::<f64>() / totals.targets;
         near(&format!("{name}: loss"), loss, &golden["loss"], 1e-5, 0.0);
 
-        let mut learner = Learner::new(&layout, weights);
-        let steps = Steps { weight_decay: 0.1, max_grad_norm: 0.5, ..Steps::default() };
-        learner.step(&steps, 1, 1e-3, &gradient);
+        let adamw = OptimizerEntry::find("adamw").unwrap();
+        let decay = adamw.settings.iter().find(|setting| setting.name == "weight_decay").unwrap();
+        let mut adamw = (adamw.make)(&layout, &Values::default().with(decay, 0.1).unwrap());
+        let clipped = clipped(&gradient, 0.5);
+        let (parameters, start) = (&mut weights[..], &[][..]);
+        let (layout, learning_rate, step) = (&layout, 1e-3, 1);
+        adamw.step(StepInput { parameters, gradient: &clipped, start, layout, learning_rate, step });
         for place in layout.places() {
             let golden = &golden["tensors"][&place.name];
             let values = &gradient[place.range.clone()];
@@ -79,24 +85,23 @@ fn loss_gradient_and_step_are_those_of_pytorch() {
             for (index, at) in [0, values.len() / 3, 2 * values.len() / 3, last].into_iter().enumerate() {
                 let what = format!("{name}: {} at {at}", place.name);
                 near(&what, values[at].into(), &golden["gradient"][index], 1e-4, norm * 1e-5);
-                let after = learner.weights[place.range.start + at].into();
+                let after = weights[place.range.start + at].into();
                 near(&format!("{what} after a step"), after, &golden["after"][index], 1e-6, 2e-6);
             }
         }
     }
 }
 
-struct Silent;
-
-impl Watch for Silent {
-    fn progress(&mut self, _row: &Map<String, Value>, _total_steps: usize, _left: f64) {}
-    fn note(&mut self, _text: &str) {}
+/// A gradient of at most this norm, as `torch.nn.utils.clip_grad_norm_` clips it.
+fn clipped(gradient: &[f32], max_norm: f64) -> Vec<f32> {
+    let norm = gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    gradient.iter().map(|value| value * (max_norm / (norm + 1e-6)).min(1.0) as f32).collect()
 }
 
-/// What a run of three steps over all examples at once writes down.
-fn three_steps(objective: &str, preference: Preference, examples: impl Fn(&Encoder) -> Vec<Example>) -> Vec<Value> {
-    let Model { checkpoint, layout, weights, mut native } = model("llama");
-    let encoder = Encoder::new(&checkpoint, &TemplateChoice::Own, 300, None).unwrap();
+/// The rows of metrics of a run of three steps over all examples at once.
+fn three_steps(choice: &Choice<Objective>, examples: impl Fn(&Encoder) -> Vec<Example>) -> Vec<Value> {
+    let Model { checkpoint, blueprint, weights, .. } = model("llama");
+    let encoder = Encoder::try_new(&checkpoint, &TemplateChoice::Own, 300, None).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let examples = examples(&encoder);
     let steps = Steps {
@@ -105,25 +110,22 @@ fn three_steps(objective: &str, preference: Preference, examples: impl Fn(&Encod
         learning_rate: 1e-3,
         lr_scheduler_type: Decay::Constant,
         warmup_ratio: 0.0,
-        weight_decay: 0.1,
         logging_steps: 1,
         ..Steps::default()
     };
     let mut task = Task {
         folder: folder.path().into(),
-        objective: Objective::find(objective).unwrap(),
+        terms: vec![Term::new(choice, examples)],
         steps,
-        preference,
         seed: 1,
-        examples,
-        evaluation: Vec::new(),
         stop: &AtomicBool::new(false),
     };
-    task.refer(&mut native, &weights).unwrap();
-    let (mut tuning, learnt, learning) = Tuning::new(&layout, weights, None, 1).unwrap();
-    let mut state = State { learner: Learner::new(&learning, learnt), ..State::default() };
-    train::run(&mut task, &mut native, &mut tuning, &mut state, &mut Silent).unwrap();
-    let rows = fs_err::read_to_string(folder.path().join(train::METRICS_FILE)).unwrap();
+    let mut options = TrainerOptions { threads: 2, ..TrainerOptions::default() };
+    let decay = options.optimizer.entry.settings.iter().find(|setting| setting.name == "weight_decay").unwrap();
+    options.optimizer.values.set(decay, 0.1.into()).unwrap();
+    let mut trainer = Trainer::try_new(&blueprint, weights, &options).unwrap();
+    run(&mut task, &mut trainer, &mut ()).unwrap();
+    let rows = fs_err::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
     rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect()
 }
 
@@ -132,10 +134,10 @@ fn pair(row: &Value) -> [&str; 3] {
 }
 
 #[test]
-fn answers_are_learnt_as_by_trl() {
+fn answers_are_learned_as_by_trl() {
     let golden = golden();
     let pairs = golden["pairs"].as_array().unwrap();
-    let rows = three_steps("sft", Preference::default(), |encoder| {
+    let rows = three_steps(&Choice::of(Objective::find("sft").unwrap()), |encoder| {
         let example = |[prompt, chosen, _]: [&str; 3]| Example::of(encoder.completion(prompt, chosen).unwrap());
         pairs.iter().map(|row| example(pair(row))).collect()
     });
@@ -146,12 +148,13 @@ fn answers_are_learnt_as_by_trl() {
 }
 
 #[test]
-fn preferences_are_learnt_as_by_trl() {
+fn preferences_are_learned_as_by_trl() {
     let golden = golden();
     let pairs = golden["pairs"].as_array().unwrap();
     for run in golden["dpo"].as_array().unwrap() {
-        let preference = Preference { beta: run["beta"].as_f64().unwrap(), ..Preference::default() };
-        let rows = three_steps("dpo", preference, |encoder| {
+        let mut dpo = Choice::of(Objective::find("dpo").unwrap());
+        dpo.values.set(dpo.entry.settings[0], run["beta"].as_f64().unwrap().into()).unwrap();
+        let rows = three_steps(&dpo, |encoder| {
             let example = |[prompt, chosen, rejected]: [&str; 3]| {
                 let sequences = [chosen, rejected].map(|answer| encoder.completion(prompt, answer).unwrap());
                 Example { sequences: sequences.into(), reference: Vec::new() }

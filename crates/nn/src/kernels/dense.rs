@@ -1,6 +1,6 @@
-//! Products of matrices that lie in slices.
+//! Products of dense float matrices that lie in slices, for training.
 
-/// A matrix: element `(i, j)` lies at `i * strides[0] + j * strides[1]`.
+/// A matrix in a slice. Element `(i, j)` lies at `i * strides[0] + j * strides[1]`.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     data: &'a [f32],
@@ -10,12 +10,14 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of `columns` floats, one every `stride`.
+    /// A matrix of rows of `columns` floats that begin `stride` floats apart.
+    #[must_use]
     pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         Self { data, rows, columns, strides: [stride, 1] }
     }
 
-    /// Rows without gaps.
+    /// A matrix of rows without gaps.
+    #[must_use]
     pub fn dense(data: &'a [f32], columns: usize) -> Self {
         Self::new(data, data.len() / columns.max(1), columns, columns)
     }
@@ -31,18 +33,47 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Floats from the first element to the last.
+/// The result of a product: where it goes, and whether it is added to the floats there.
+pub struct Output<'a> {
+    data: &'a mut [f32],
+    stride: usize,
+    /// The factor on the floats that are there.
+    beta: f32,
+}
+
+impl<'a> Output<'a> {
+    /// Replaces the floats of rows that begin `stride` floats apart.
+    #[must_use]
+    pub fn set(data: &'a mut [f32], stride: usize) -> Self {
+        Self { data, stride, beta: 0.0 }
+    }
+
+    /// Adds to the floats of rows that begin `stride` floats apart.
+    #[must_use]
+    pub fn add(data: &'a mut [f32], stride: usize) -> Self {
+        Self { data, stride, beta: 1.0 }
+    }
+}
+
+/// The number of floats from the first element to the last.
 fn extent(rows: usize, columns: usize, strides: [usize; 2]) -> usize {
     if rows == 0 || columns == 0 { 0 } else { (rows - 1) * strides[0] + (columns - 1) * strides[1] + 1 }
 }
 
-/// `out = alpha * a * b + beta * out`, the rows of `out` one every `stride`. The order of every sum depends on the
-/// shapes alone.
+/// Sets or adds `alpha * a * b`. The order of every sum depends on the shapes alone.
+///
+/// ```
+/// use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+/// let mut out = [0.0; 2];
+/// multiply(2.0, Matrix::dense(&[1.0, 2.0], 2), Matrix::dense(&[1.0, 0.0, 0.0, 1.0], 2), Output::set(&mut out, 2));
+/// assert_eq!(out, [2.0, 4.0]);
+/// ```
 ///
 /// # Panics
 /// If the shapes do not fit together or into their slices.
 #[allow(unsafe_code)]
-pub fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, out: &mut [f32], stride: usize) {
+pub fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, to: Output<'_>) {
+    let Output { data: out, stride, beta } = to;
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
     assert_eq!(inner, b.rows, "inner dimensions of a product");
     assert!(a.fits() && b.fits() && stride >= columns, "shapes of a product");
@@ -81,11 +112,11 @@ mod tests {
         let b: Vec<f32> = (0..columns * inner).map(|i| (i as f32 * 0.3).cos()).collect();
         let mut out = vec![1.0; rows * 4];
         let b_matrix = Matrix::dense(&b, inner).transposed();
-        multiply(2.0, Matrix::new(&a, rows, inner, 9), b_matrix, 0.5, &mut out, 4);
+        multiply(2.0, Matrix::new(&a, rows, inner, 9), b_matrix, Output::add(&mut out, 4));
         for i in 0..rows {
             for j in 0..columns {
                 let sum: f32 = (0..inner).map(|k| a[i * 9 + k] * b[j * inner + k]).sum();
-                assert!((out[i * 4 + j] - (2.0 * sum + 0.5)).abs() < 1e-5);
+                assert!((out[i * 4 + j] - (2.0 * sum + 1.0)).abs() < 1e-5);
             }
             assert_eq!(out[i * 4 + 3], 1.0);
         }

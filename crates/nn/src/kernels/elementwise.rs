@@ -1,5 +1,5 @@
-//! What happens to single rows, forward and backward. Each gradient is added to what is there, except where it says
-//! otherwise.
+//! Operations on single rows and their derivatives, for training. A gradient is added to the floats that
+//! are there, unless its function says that it sets them.
 
 use wsd_core::exp;
 
@@ -7,57 +7,72 @@ use super::lanes::{LANES, Lanes, dot, on_each_simd};
 use crate::arch::Activation;
 
 on_each_simd! {
-    /// `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`.
-    pub fn norm(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_body
+    /// Sets `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()` floats.
+    pub fn norm(out: &mut [f32], x: &[f32], norm: RmsNorm<'_>) = norm_body
 }
 
 on_each_simd! {
-    /// The gradients of [`norm`], given that of its output.
-    pub fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) = norm_backward_body
+    /// Adds the gradients of [`norm`], given that of its output.
+    pub fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], norm: RmsNorm<'_>) = norm_backward_body
 }
 
 on_each_simd! {
-    /// `out = activation(gate) * up`; a row of `gates` is a gate and then an up of `width`.
+    /// Sets `out = activation(gate) * up`; a row of `gates` is a gate of `width` floats and then an up.
     pub fn gate(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) = gate_body
 }
 
 on_each_simd! {
-    /// Sets the gradients of gates and ups, in the place of these, given that of [`gate`]'s output.
+    /// Sets the gradients of gates and ups, in the place of these, given that of the output of [`gate`].
     pub fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
 }
 
 on_each_simd! {
-    /// Make `row` its softmax; `log_sum[0]` becomes the logarithm of what its exponentials came to.
+    /// Replaces `row` by its softmax and sets `log_sum[0]` to the logarithm of the sum of exponentials.
     pub fn softmax(row: &mut [f32], log_sum: &mut [f32; 1]) = softmax_body
 }
 
 on_each_simd! {
-    /// `row = e^(row - log_sum)`.
+    /// Replaces `row` by `e^(row - log_sum)`.
     pub fn exponentials(row: &mut [f32], log_sum: f32) = exponentials_body
 }
 
 on_each_simd! {
-    /// The logarithm of the sum of exponentials.
+    /// Sets `log_sum[0]` to the logarithm of the sum of exponentials. Training sums in single precision, lane
+    /// by lane, because the row is in single precision and the gradient needs no more; the engine's
+    /// log-probabilities, which are compared with a threshold, are summed in double precision
+    /// ([`wsd_core::logprob`]).
     pub fn log_sum_exp(row: &[f32], log_sum: &mut [f32; 1]) = log_sum_exp_body
 }
 
 on_each_simd! {
-    /// `scores = probabilities * (scores - mean)`: from the gradient of probabilities to that of what a softmax was of.
+    /// Sets `scores = probabilities * (scores - mean)`: from the gradient of a softmax's output to that of its
+    /// input.
     pub fn softmax_backward(scores: &mut [f32], probabilities: &[f32], mean: f32) = softmax_backward_body
 }
 
 on_each_simd! {
-    /// The dot product of two rows.
+    /// Sets `out[0]` to the dot product of two rows.
     pub fn inner(a: &[f32], b: &[f32], out: &mut [f32; 1]) = inner_body
 }
 
-/// Where [`norm_backward`] reads and writes.
+/// The parameters of an RMS norm.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNorm<'a> {
+    /// The weight.
+    pub weight: &'a [f32],
+    /// A constant added to the weight.
+    pub offset: f32,
+    /// A constant added to the mean square.
+    pub eps: f32,
+}
+
+/// The gradients that [`norm_backward`] reads and adds to.
 pub struct NormGradients<'a> {
-    /// Of the norm's output.
+    /// The gradient of the output.
     pub output: &'a [f32],
-    /// Of its input.
+    /// The gradient of the input, to be added to.
     pub x: &'a mut [f32],
-    /// Of its weight.
+    /// The gradient of the weight, to be added to.
     pub weight: &'a mut [f32],
 }
 
@@ -67,7 +82,8 @@ fn scale<V: Lanes>(row: &[f32], eps: f32) -> f32 {
 }
 
 #[inline(always)]
-fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], norm: RmsNorm<'_>) {
+    let RmsNorm { weight, offset, eps } = norm;
     for (out, x) in out.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())) {
         let scale = scale::<V>(x, eps);
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
@@ -79,7 +95,8 @@ fn norm_body<V: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], offset: f32, 
 /// With `s = 1 / sqrt(mean(x^2) + eps)` and `g` the output's gradient times the weight:
 /// `dx = s * g - x * s^3 * mean(g * x)`.
 #[inline(always)]
-fn norm_backward_body<V: Lanes>(gradients: &mut NormGradients<'_>, x: &[f32], weight: &[f32], offset: f32, eps: f32) {
+fn norm_backward_body<V: Lanes>(gradients: &mut NormGradients<'_>, x: &[f32], norm: RmsNorm<'_>) {
+    let RmsNorm { weight, offset, eps } = norm;
     let width = weight.len();
     let rows = gradients.output.chunks_exact(width).zip(gradients.x.chunks_exact_mut(width));
     for ((output, x_gradient), x) in rows.zip(x.chunks_exact(width)) {
@@ -136,8 +153,8 @@ fn gate_backward_body<V: Lanes>(gates: &mut [f32], output: &[f32], width: usize,
 #[inline(always)]
 fn pull(gate: &mut [f32], up: &mut [f32], output: &[f32], activation: impl Fn(f32) -> [f32; 2]) {
     for ((gate, up), output) in gate.iter_mut().zip(up).zip(output) {
-        let [value, slope] = activation(*gate);
-        *gate = output * *up * slope;
+        let [value, derivative] = activation(*gate);
+        *gate = output * *up * derivative;
         *up = output * value;
     }
 }
@@ -147,14 +164,14 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `x * sigmoid(x)` and its slope.
+/// `x * sigmoid(x)` and its derivative.
 #[inline(always)]
 fn silu(x: f32) -> [f32; 2] {
     let sigmoid = sigmoid(x);
     [x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid))]
 }
 
-/// `x * sigmoid(2u)` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`, and its slope.
+/// `x * sigmoid(2u)` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`, and its derivative.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> [f32; 2] {
     const TWICE_ROOT_2_BY_PI: f32 = 1.595_769;
@@ -163,7 +180,7 @@ fn gelu_tanh(x: f32) -> [f32; 2] {
     [x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner]
 }
 
-/// `x * Phi(x)`, with the normal distribution by Abramowitz and Stegun 7.1.26, and its slope `Phi(x) + x * phi(x)`.
+/// `x * Phi(x)`, with the normal distribution by Abramowitz and Stegun 7.1.26, and its derivative `Phi(x) + x * phi(x)`.
 #[inline(always)]
 fn gelu(x: f32) -> [f32; 2] {
     const BY_ROOT_2_PI: f32 = 0.398_942_3;
@@ -180,23 +197,23 @@ fn gelu(x: f32) -> [f32; 2] {
 }
 
 #[inline(always)]
-fn most(row: &[f32]) -> f32 {
-    let mut most = [f32::NEG_INFINITY; LANES];
+fn largest(row: &[f32]) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; LANES];
     for block in row.chunks(LANES) {
-        for (most, value) in most.iter_mut().zip(block) {
-            *most = if *value > *most { *value } else { *most };
+        for (largest, value) in largest.iter_mut().zip(block) {
+            *largest = if *value > *largest { *value } else { *largest };
         }
     }
-    most.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    largest.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[inline(always)]
 fn softmax_body<V: Lanes>(row: &mut [f32], log_sum: &mut [f32; 1]) {
-    let most = most(row);
+    let largest = largest(row);
     let mut sums = [0.0f32; LANES];
     for block in row.chunks_mut(LANES) {
         for (sum, value) in sums.iter_mut().zip(block) {
-            *value = exp(*value - most);
+            *value = exp(*value - largest);
             *sum += *value;
         }
     }
@@ -205,7 +222,7 @@ fn softmax_body<V: Lanes>(row: &mut [f32], log_sum: &mut [f32; 1]) {
     for value in row {
         *value *= share;
     }
-    log_sum[0] = most + sum.ln();
+    log_sum[0] = largest + sum.ln();
 }
 
 #[inline(always)]
@@ -217,14 +234,14 @@ fn exponentials_body<V: Lanes>(row: &mut [f32], log_sum: f32) {
 
 #[inline(always)]
 fn log_sum_exp_body<V: Lanes>(row: &[f32], log_sum: &mut [f32; 1]) {
-    let most = most(row);
+    let largest = largest(row);
     let mut sums = [0.0f32; LANES];
     for block in row.chunks(LANES) {
         for (sum, value) in sums.iter_mut().zip(block) {
-            *sum += exp(*value - most);
+            *sum += exp(*value - largest);
         }
     }
-    log_sum[0] = most + sums.iter().sum::<f32>().ln();
+    log_sum[0] = largest + sums.iter().sum::<f32>().ln();
 }
 
 #[inline(always)]

@@ -68,7 +68,7 @@ pub(super) fn run(args: &TokenizerArgs) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// All that is said in a row.
+/// Collects the texts of a row.
 fn collect(row: TrainingRow, texts: &mut Vec<String>) {
     match row {
         TrainingRow::Text(text) => texts.push(text),
