@@ -19,15 +19,9 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// The path of the model inside PEFT's wrapper.
 const PREFIX: &str = "base_model.model.";
 
-/// Options of PEFT that would change an adapter's meaning, with the value that leaves it as it is.
-const PLAIN: [(&str, Value); 6] = [
-    ("use_dora", Value::Bool(false)),
-    ("use_rslora", Value::Bool(false)),
-    ("fan_in_fan_out", Value::Bool(false)),
-    ("modules_to_save", Value::Null),
-    ("rank_pattern", Value::Null),
-    ("alpha_pattern", Value::Null),
-];
+/// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or empty.
+const REFUSED: [&str; 6] =
+    ["use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"];
 
 /// Writes an adapter as a folder; one without a `peft_type` is no adapter to PEFT, and `false` is
 /// returned. `base` is the name of the model it belongs to.
@@ -59,7 +53,6 @@ pub fn save(
     }
     config.insert("bias".into(), "none".into());
     config.insert("inference_mode".into(), true.into());
-    config.extend(PLAIN.map(|(key, value)| (key.to_owned(), value)));
     let config = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
     write_folder(to, |folder| {
         fs_err::write(folder.join(CONFIG), config)?;
@@ -120,7 +113,7 @@ fn parse(path: &Path, config: &Map<String, Value>) -> Result<(&'static AdapterEn
         Value::Object(map) => map.is_empty(),
         _ => false,
     };
-    if let Some((key, _)) = PLAIN.iter().find(|(key, _)| config.get(*key).is_some_and(|value| !is_empty(value))) {
+    if let Some(key) = REFUSED.iter().find(|key| config.get(**key).is_some_and(|value| !is_empty(value))) {
         return Err(fault(format!("`{key}` is not supported")));
     }
     if config.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
