@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden numbers of training: losses, gradients and a step of AdamW by PyTorch, SFT and DPO runs by TRL.
 
-    python scripts/train_goldens.py    # rewrites crates/nn/tests/fixtures/train_goldens.json
+    python scripts/train_goldens.py    # rewrites crates/train/tests/fixtures/train_goldens.json
 
 Needs torch, transformers, trl and datasets. Everything is computed in float32 on the CPU with eager attention, on the
 random fixtures. The fields are explained in the file itself, under "about".
@@ -118,7 +118,7 @@ def main():
         "sft": run("sft", {"completion_only_loss": True, "packing": False}, answers, ["loss", "grad_norm"]),
         "dpo": dpo,
     }
-    path = FIXTURES / "train_goldens.json"
+    path = Path("crates/train/tests/fixtures/train_goldens.json")
     path.write_text(json.dumps(golden, indent=1) + "\n")
     print(path, path.stat().st_size, "bytes")
 

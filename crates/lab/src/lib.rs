@@ -3,7 +3,6 @@
 
 pub mod data;
 pub mod eval;
-pub mod events;
 pub mod plot;
 pub mod report;
 pub mod stats;

@@ -7,7 +7,9 @@
 
 mod activation;
 mod attention;
+pub mod dense;
 mod disjoint;
+pub mod elementwise;
 mod linear;
 mod norm;
 mod packed;

@@ -21,7 +21,6 @@ pub mod measure;
 pub mod shapes;
 #[cfg(feature = "candle")]
 pub mod tensors;
-pub mod train;
 
 pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::{Cpu, CpuOptions};

@@ -1,4 +1,4 @@
-//! Weak-to-Strong Decoding: the facade over [`wsd_core`], [`wsd_nn`] and [`wsd_lab`], with settings and model names.
+//! Weak-to-Strong Decoding: the facade over [`wsd_core`], [`wsd_nn`], [`wsd_train`] and [`wsd_lab`], with settings and model names.
 
 pub mod config;
 pub mod hub;
@@ -7,4 +7,4 @@ pub mod process;
 pub mod remote;
 pub mod serve;
 
-pub use {wsd_core as core, wsd_lab as lab, wsd_nn as nn};
+pub use {wsd_core as core, wsd_lab as lab, wsd_nn as nn, wsd_train as train};

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use wsd::nn::kernels::Simd;
 use wsd::nn::shapes::{Recipe, SHAPES, Shape};
-use wsd::nn::train::save_checkpoint;
 use wsd::nn::{Checkpoint, Cpu, CpuOptions, Format, measure};
 use wsd::process;
+use wsd::train::save_checkpoint;
 
 use super::table::median;
 use crate::cli::output::Output;

@@ -1,15 +1,15 @@
-//! What a run's numbers look like: `curves.svg` and TensorBoard's events, made of `metrics.jsonl`.
+//! Plots of a run's metrics: `curves.svg`, and TensorBoard's event file, made of `metrics.jsonl`.
 
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
 use wsd_core::files::write_whole;
-use wsd_lab::events::{Scalar, event_file};
 use wsd_lab::plot::{Lines, Page, Series};
-use wsd_nn::train::METRICS_FILE;
+use wsd_train::METRICS_FILE;
+use wsd_train::events::{Scalar, event_file};
 
-/// A title, the unit, and the measures drawn with their names.
+/// A title, a unit, and the measures to draw with their labels.
 type Panel = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const PANELS: &[Panel] = &[
@@ -21,7 +21,7 @@ const PANELS: &[Panel] = &[
     ("Gradient", "norm before clipping", &[("grad_norm", "")]),
 ];
 
-/// Draw the run in a folder.
+/// Writes the plots of the run in a folder.
 pub(super) fn draw(folder: &Path, title: &str) -> Result<()> {
     let text = fs_err::read_to_string(folder.join(METRICS_FILE))?;
     let rows: Vec<Map<String, Value>> = text.lines().filter_map(|row| serde_json::from_str(row).ok()).collect();

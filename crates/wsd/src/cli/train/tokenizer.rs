@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use wsd_lab::data::{Lesson, read_lessons};
-use wsd_nn::train::{VocabularyOptions, train_tokenizer};
+use wsd_train::data::{TrainingRow, read_rows};
+use wsd_train::{VocabularyOptions, train_tokenizer};
 
 use super::super::Ending;
 
@@ -58,22 +58,22 @@ pub(super) fn run(args: &TokenizerArgs) -> Result<Ending> {
     };
     let mut texts = Vec::new();
     for path in &args.input {
-        let lessons = read_lessons(path)?;
-        if let Some((line, fault)) = lessons.refused.first() {
+        let rows = read_rows(path)?;
+        if let Some((line, fault)) = rows.refused.first() {
             bail!("{}:{line}: {fault}", path.display());
         }
-        lessons.read.into_iter().for_each(|(_, lesson)| collect(lesson, &mut texts));
+        rows.read.into_iter().for_each(|(_, row)| collect(row, &mut texts));
     }
     train_tokenizer(&options, &texts, &args.output)?;
     Ok(Ending::Done)
 }
 
-/// All that is said in a lesson.
-fn collect(lesson: Lesson, texts: &mut Vec<String>) {
-    match lesson {
-        Lesson::Text(text) => texts.push(text),
-        Lesson::Completion { prompt, completion } => texts.extend([prompt, completion]),
-        Lesson::Chat { messages, .. } => texts.extend(messages.into_iter().map(|message| message.content)),
-        Lesson::Preference(pair) => pair.into_iter().for_each(|side| collect(side, texts)),
+/// Collects the texts of a row.
+fn collect(row: TrainingRow, texts: &mut Vec<String>) {
+    match row {
+        TrainingRow::Text(text) => texts.push(text),
+        TrainingRow::Completion { prompt, completion } => texts.extend([prompt, completion]),
+        TrainingRow::Chat { messages, .. } => texts.extend(messages.into_iter().map(|message| message.content)),
+        TrainingRow::Preference(pair) => pair.into_iter().for_each(|side| collect(side, texts)),
     }
 }

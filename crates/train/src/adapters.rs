@@ -1,0 +1,79 @@
+//! Adapters: parametrizations of a model's weights, one entry each in [`ADAPTERS`].
+//!
+//! An adapter turns parameters into weights and carries the gradient of the weights back to the
+//! parameters; the model and the optimizer know nothing of it. Names of settings and tensors are those
+//! of PEFT, so that [`save`] and [`load`] follow from an entry's declarations.
+
+mod full;
+mod lora;
+mod peft;
+
+use wsd_core::{Setting, Values};
+
+pub use peft::{load, save};
+
+use crate::error::Result;
+use crate::layout::Layout;
+
+/// A parametrization of weights; an entry of [`ADAPTERS`].
+#[derive(Debug)]
+pub struct AdapterEntry {
+    /// The name in run files.
+    pub name: &'static str,
+    /// One line for the documentation.
+    pub about: &'static str,
+    /// `peft_type` of PEFT's `adapter_config.json`; `None` where the parameters are the weights.
+    pub peft_type: Option<&'static str>,
+    /// The settings of this adapter, named as in `adapter_config.json`.
+    pub settings: &'static [&'static Setting],
+    /// Defaults that the declarations of the settings cannot hold, such as lists.
+    pub defaults: fn() -> Values,
+    /// Makes the adapter of a model with these weights.
+    pub make: fn(&Layout, Vec<f32>, &Values) -> Result<Box<dyn Adapter>>,
+}
+
+/// All adapters; the first is the default.
+pub static ADAPTERS: &[&AdapterEntry] = &[&full::ENTRY, &lora::ENTRY];
+
+impl AdapterEntry {
+    /// The adapter of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        ADAPTERS.iter().copied().find(|entry| entry.name == name)
+    }
+}
+
+/// A parametrization of one model's weights.
+///
+/// ```
+/// use wsd_core::Values;
+/// use wsd_train::{AdapterEntry, Layout};
+///
+/// let layout = Layout::of(vec![("model.layers.0.mlp.down_proj.weight".into(), vec![1, 2])]);
+/// let lora = AdapterEntry::find("lora").unwrap();
+/// let values = Values::default().with(lora.settings[0], 1usize)?; // the rank
+/// let mut adapter = (lora.make)(&layout, vec![1.0, 2.0], &values)?;
+/// assert_eq!(adapter.layout().places()[0].name, "model.layers.0.mlp.down_proj.lora_A.weight");
+///
+/// // A = [3, 4], B = [0.5], lora_alpha / r = 32.
+/// assert_eq!(adapter.merge(&[3.0, 4.0, 0.5]), [1.0 + 48.0, 2.0 + 64.0]);
+/// # Ok::<(), wsd_train::Error>(())
+/// ```
+pub trait Adapter: Send {
+    /// The tensors that the parameters form.
+    fn layout(&self) -> &Layout;
+
+    /// The initial parameters. [`Adapter::merge`] makes of them the weights that the adapter was made
+    /// with, to the bit. To be called once.
+    fn start(&mut self, seed: u64) -> Vec<f32>;
+
+    /// Tells whether the model's tensor `name` depends on the parameters.
+    fn changes(&self, name: &str) -> bool;
+
+    /// The model's weights for these parameters.
+    fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32];
+
+    /// The gradient with respect to the parameters, given the gradient with respect to the weights;
+    /// `None` where the parameters are the weights.
+    fn pull_back(&self, parameters: &[f32], gradient: &[f32]) -> Option<Vec<f32>>;
+}

@@ -1,0 +1,147 @@
+//! Training data: files of rows, and rows as examples of an objective.
+
+mod file;
+mod row;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use wsd_core::files::write_whole;
+
+pub use file::{RowFileError, TrainingRows, read_rows};
+pub use row::{RowError, TrainingRow};
+
+use crate::encoder::{Encoder, packed};
+use crate::error::{Error, Result};
+use crate::example::{Example, Sequence};
+use crate::objectives::{Learns, Objective};
+
+/// The file of a run's folder that lists refused rows.
+const REFUSED: &str = "refused.jsonl";
+/// Refused rows that a message lists.
+const LISTED: usize = 20;
+
+/// A row that cannot be an example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The path of the file.
+    pub file: PathBuf,
+    /// The line of the row, from 1.
+    pub line: usize,
+    /// The reason.
+    pub reason: String,
+}
+
+/// Turns rows into examples.
+///
+/// ```
+/// # use wsd_nn::{Checkpoint, TemplateChoice};
+/// use wsd_train::data::{ExampleReader, TrainingRow};
+/// use wsd_train::{Encoder, Objective};
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../nn/tests/fixtures/llama");
+/// # let checkpoint = Checkpoint::open(folder.as_ref())?;
+///
+/// let encoder = Encoder::try_new(&checkpoint, &TemplateChoice::Own, 300, None)?;
+/// let reader = ExampleReader { objective: Objective::find("sft").unwrap(), encoder: &encoder, packing: None };
+/// let row = TrainingRow::Completion { prompt: "2 + 2 =".into(), completion: " 4".into() };
+/// let example = reader.example(&row)?;
+/// assert!(example.targets() < example.tokens());
+///
+/// let error = reader.example(&TrainingRow::Text("2 + 2 = 4".into())).unwrap_err();
+/// assert_eq!(error.to_string(), "sft needs `messages`, or `prompt` and `completion`");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct ExampleReader<'a> {
+    /// The objective that the examples are for.
+    pub objective: &'static Objective,
+    /// The encoder.
+    pub encoder: &'a Encoder,
+    /// If given, all sequences are concatenated and cut into sequences of this many tokens.
+    pub packing: Option<usize>,
+}
+
+impl ExampleReader<'_> {
+    /// Reads the examples of files; rows that cannot be one are added to `refused`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(&self, files: &[PathBuf], refused: &mut Vec<Refusal>) -> Result<Vec<Example>> {
+        let mut examples = Vec::new();
+        for file in files {
+            let rows = read_rows(file)?;
+            let refusal = |line, reason: String| Refusal { file: file.clone(), line, reason };
+            refused.extend(rows.refused.iter().map(|(line, error)| refusal(*line, error.to_string())));
+            for (line, row) in &rows.read {
+                match self.example(row) {
+                    Ok(example) => examples.push(example),
+                    Err(error) => refused.push(refusal(*line, error.to_string())),
+                }
+            }
+        }
+        let Some(len) = self.packing else { return Ok(examples) };
+        let documents: Vec<Sequence> = examples.into_iter().flat_map(|example| example.sequences).collect();
+        Ok(packed(&documents, len).into_iter().map(Example::of).collect())
+    }
+
+    /// The example of one row.
+    ///
+    /// # Errors
+    /// A row of another kind than the objective learns from, or one that cannot be encoded.
+    pub fn example(&self, row: &TrainingRow) -> Result<Example> {
+        let encoder = self.encoder;
+        let sequence = match (self.objective.learns, row) {
+            (Learns::Everything, TrainingRow::Text(text)) => encoder.document(text),
+            (Learns::Everything, TrainingRow::Completion { prompt, completion }) => {
+                encoder.document(&format!("{prompt}{completion}"))
+            }
+            (Learns::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
+            (Learns::Answers, row) => self.answer(row),
+            (Learns::Preferences, TrainingRow::Preference(pair)) => {
+                let sequences = pair.iter().map(|side| self.answer(side)).collect::<Result<_>>()?;
+                return Ok(Example { sequences, reference: Vec::new() });
+            }
+            (Learns::Everything, TrainingRow::Preference(_)) => Err(self.needs("`text` or `messages`")),
+            (Learns::Preferences, _) => Err(self.needs("`prompt`, `chosen` and `rejected`")),
+        };
+        sequence.map(Example::of)
+    }
+
+    fn answer(&self, row: &TrainingRow) -> Result<Sequence> {
+        match row {
+            TrainingRow::Completion { prompt, completion } => self.encoder.completion(prompt, completion),
+            TrainingRow::Chat { messages, learned_from } => self.encoder.chat(messages, *learned_from),
+            TrainingRow::Text(_) | TrainingRow::Preference(_) => {
+                Err(self.needs("`messages`, or `prompt` and `completion`"))
+            }
+        }
+    }
+
+    fn needs(&self, keys: &str) -> Error {
+        Error::Example { reason: format!("{} needs {keys}", self.objective.name) }
+    }
+}
+
+/// Writes refused rows into a run's folder, and returns a message that lists the first of them; `None`
+/// without a refused row.
+///
+/// # Errors
+/// [`Error::RefusedRows`] with this message unless `skip`; those of the file system.
+pub fn report_refusals(folder: &Path, refused: &[Refusal], skip: bool) -> Result<Option<String>> {
+    if refused.is_empty() {
+        return Ok(None);
+    }
+    let rows = refused
+        .iter()
+        .map(|Refusal { file, line, reason }| json!({"file": file, "line": line, "reason": reason}).to_string() + "\n");
+    let path = folder.join(REFUSED);
+    write_whole(&path, rows.collect::<String>().as_bytes())?;
+    let listed = refused.iter().take(LISTED);
+    let mut list: String =
+        listed.map(|Refusal { file, line, reason }| format!("\n  {}:{line}: {reason}", file.display())).collect();
+    if refused.len() > LISTED {
+        list.push_str(&format!("\n  and {} more: {}", refused.len() - LISTED, path.display()));
+    }
+    let message = format!("{} rows cannot be learned from:{list}", refused.len());
+    if skip { Ok(Some(message)) } else { Err(Error::RefusedRows { message }) }
+}

@@ -1,0 +1,94 @@
+//! Errors of the trainer.
+
+/// The result of anything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the trainer; it names the thing at fault, the limit and the value, and a `hint:` where
+/// there is a next step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of a run that does not keep to its format, or that belongs to another run.
+    #[error("{file}: {at}: {reason}")]
+    Malformed {
+        /// The path of the file.
+        file: String,
+        /// The part of the file at fault.
+        at: &'static str,
+        /// The fault.
+        reason: String,
+    },
+    /// A text that cannot be an example.
+    #[error("{reason}")]
+    Example {
+        /// The reason.
+        reason: String,
+    },
+    /// Rows that cannot be examples.
+    #[error("{message}\n  hint: `skip_refused = true` in `[data]` goes on without them")]
+    RefusedRows {
+        /// A list of the first of them.
+        message: String,
+    },
+    /// A run file that cannot be used.
+    #[error("{file} cannot be used")]
+    RunFile {
+        /// The path of the file.
+        file: String,
+        /// The reason.
+        source: Box<Error>,
+    },
+    /// A run file of wrong form.
+    #[error("{0}")]
+    Form(String),
+    /// A file of training rows cannot be read.
+    #[error(transparent)]
+    Rows(#[from] crate::data::RowFileError),
+    /// A setting outside its limits.
+    #[error("`{name}` must be {limit}, got {value}")]
+    Setting {
+        /// The name of the setting.
+        name: String,
+        /// The values that are allowed.
+        limit: String,
+        /// The value that was given.
+        value: String,
+    },
+    /// The worker threads could not be started.
+    #[error("{threads} threads could not be started: {reason}")]
+    Threads {
+        /// The number of threads asked for.
+        threads: usize,
+        /// The reason the system gives.
+        reason: String,
+    },
+    /// The tokenizer library refused to train or to write a tokenizer.
+    #[error("{file}: tokenizer: {reason}")]
+    Tokenizer {
+        /// The file, or the checkpoint's name.
+        file: String,
+        /// The reason the library gives.
+        reason: String,
+    },
+    /// A checkpoint, an architecture or a weight format is at fault.
+    #[error(transparent)]
+    Model(#[from] wsd_nn::Error),
+    /// The tokenizer or the chat template is at fault.
+    #[error(transparent)]
+    Core(#[from] wsd_core::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Error {
+    /// A part `at` of `file` breaks the rules of its format.
+    pub(crate) fn malformed(file: &std::path::Path, at: &'static str, reason: impl ToString) -> Self {
+        Self::Malformed { file: file.display().to_string(), at, reason: reason.to_string() }
+    }
+
+    /// A setting is outside its limits.
+    pub(crate) fn setting(name: impl Into<String>, limit: impl Into<String>, value: impl ToString) -> Self {
+        Self::Setting { name: name.into(), limit: limit.into(), value: value.to_string() }
+    }
+}

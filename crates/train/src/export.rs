@@ -1,0 +1,131 @@
+//! Models as Hugging Face folders.
+
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError};
+use serde_json::{Map, Value, json};
+use wsd_core::files::write_folder;
+
+use super::layout::Layout;
+use crate::error::{Error, Result};
+use wsd_nn::Checkpoint;
+use wsd_nn::Format;
+
+/// Files that are copied from the source folder.
+const COPIED: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
+/// Writes a model with new weights: its configuration, its tokenizer, and the weights in F32, F16 or BF16.
+/// Tokenizer files are copied from `source`, the folder of the checkpoint or of its tokenizer.
+///
+/// # Errors
+/// Those of the file system; another format.
+pub fn save_folder(
+    to: &Path,
+    checkpoint: &Checkpoint,
+    source: Option<&Path>,
+    (layout, weights): (&Layout, &[f32]),
+    format: Format,
+) -> Result<()> {
+    let tensors = layout
+        .places()
+        .iter()
+        .map(|place| Ok((place.name.as_str(), place.shape.clone(), format.quantize(&weights[place.range.clone()])?)));
+    let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    let tensors = tensors.iter().map(|(name, shape, bytes)| (*name, format, shape.clone(), bytes.as_slice()));
+    write(to, checkpoint, source, format, tensors)
+}
+
+/// Writes a checkpoint whose weights are F32, F16 or BF16, without converting them.
+///
+/// # Errors
+/// As [`save_folder`].
+pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    let format =
+        checkpoint.weights.iter().find(|tensor| tensor.shape.len() > 1).map_or(Format::F32, |first| first.format);
+    let tensors = checkpoint.weights.iter();
+    let tensors = tensors.map(|tensor| (tensor.name.as_str(), tensor.format, tensor.shape.clone(), tensor.bytes()));
+    write(to, checkpoint, None, format, tensors)
+}
+
+/// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names `format`.
+fn write<'a>(
+    to: &Path,
+    checkpoint: &Checkpoint,
+    source: Option<&Path>,
+    format: Format,
+    tensors: impl Iterator<Item = (&'a str, Format, Vec<usize>, &'a [u8])>,
+) -> Result<()> {
+    let fault = |error: SafeTensorError| Error::malformed(Path::new("model.safetensors"), "weights", error);
+    let views = tensors.map(|(name, format, shape, bytes)| {
+        let (dtype, _) = dtype(format)?;
+        Ok((name, TensorView::new(dtype, shape, bytes).map_err(fault)?))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let (_, dtype_name) = dtype(format)?;
+    write_folder(to, |folder| -> Result<()> {
+        let about = [("format".to_owned(), "pt".to_owned())].into();
+        let (weights, settings) = (folder.join("model.safetensors"), folder.join("config.json"));
+        safetensors::serialize_to_file(views, Some(about), &weights).map_err(fault)?;
+        let mut config = checkpoint.config.clone();
+        config.insert("torch_dtype".into(), dtype_name.into());
+        config.shift_remove("dtype");
+        write_json(&settings, &config)?;
+        // safetensors leaves a file that only its owner may read.
+        fs_err::set_permissions(&weights, fs_err::metadata(&settings)?.permissions())?;
+        match source.filter(|source| source.is_dir()) {
+            Some(source) => copy_small_files(source, folder),
+            None => write_small_files(checkpoint, folder),
+        }
+    })
+}
+
+/// The names of a format in safetensors files and in configurations.
+fn dtype(format: Format) -> Result<(Dtype, &'static str)> {
+    match format {
+        Format::F32 => Ok((Dtype::F32, "float32")),
+        Format::F16 => Ok((Dtype::F16, "float16")),
+        Format::BF16 => Ok((Dtype::BF16, "bfloat16")),
+        _ => Err(Error::setting("dtype", "F32, F16 or BF16", format)),
+    }
+}
+
+fn copy_small_files(source: &Path, folder: &Path) -> Result<()> {
+    for file in COPIED.iter().filter(|file| source.join(file).exists()) {
+        fs_err::write(folder.join(file), fs_err::read(source.join(file))?)?;
+    }
+    Ok(())
+}
+
+/// Writes the tokenizer files of a checkpoint that comes from another container.
+fn write_small_files(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
+    let fault = |reason: String| Error::Tokenizer { file: checkpoint.name.clone(), reason };
+    let tokenizer = checkpoint.tokenizer.to_string(true).map_err(|error| fault(error.to_string()))?;
+    fs_err::write(folder.join("tokenizer.json"), tokenizer)?;
+    let special = &checkpoint.special;
+    let config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false,
+        "bos_token": special.bos, "eos_token": special.eos, "pad_token": special.pad, "unk_token": special.unk,
+        "add_bos_token": checkpoint.add_bos, "chat_template": checkpoint.chat_template,
+    });
+    let given = config.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &given.map(|(key, value)| (key.clone(), value.clone())).collect(),
+    )?;
+    let mut generation = checkpoint.generation_config.clone();
+    generation.entry("eos_token_id").or_insert_with(|| json!(checkpoint.end_tokens));
+    write_json(&folder.join("generation_config.json"), &generation)
+}
+
+fn write_json(path: &Path, map: &Map<String, Value>) -> Result<()> {
+    let text = serde_json::to_string_pretty(map).unwrap_or_default();
+    Ok(fs_err::write(path, text + "\n")?)
+}

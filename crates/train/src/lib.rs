@@ -1,0 +1,51 @@
+//! The trainer of `wsd`: next tokens, answers, preferences.
+//!
+//! [`run`] is the loop. An [`Objective`] grades examples by log-probabilities; a [`TrainableModel`] carries
+//! the gradient on to the weights; an [`Adapter`] carries it on to the parameters; an [`Optimizer`] updates
+//! these. Objectives, adapters and optimizers are entries of the tables [`OBJECTIVES`], [`ADAPTERS`] and
+//! [`OPTIMIZERS`]: a new one is a file and a line in its table, and run files, the command line and the
+//! tests follow.
+
+pub mod adapters;
+pub mod data;
+mod encoder;
+mod error;
+pub mod events;
+mod example;
+mod export;
+mod initialization;
+mod layout;
+mod metrics;
+mod model;
+mod objectives;
+mod optimizers;
+mod order;
+mod reference;
+mod run;
+mod run_file;
+mod schedule;
+mod state;
+mod steps;
+mod trainer;
+mod vocabulary;
+
+pub use adapters::{ADAPTERS, Adapter, AdapterEntry};
+pub use encoder::Encoder;
+pub use error::{Error, Result};
+pub use example::{Example, Sequence};
+pub use export::{save_checkpoint, save_folder};
+pub use initialization::{INITIALIZER_RANGE, random};
+pub use layout::{Layout, Place};
+pub use metrics::{FILE as METRICS_FILE, Means, Metrics};
+pub use model::{ModelOptions, Pass, TrainableModel};
+pub use objectives::{Graded, Learns, Loss, Measure, OBJECTIVES, Objective, Seen, Sees, Totals};
+pub use optimizers::{OPTIMIZERS, Optimizer, OptimizerEntry, StepInput};
+pub use order::Order;
+pub use reference::forget_reference;
+pub use run::{Finished, Reporter, Task, run};
+pub use run_file::{DataTable, ModelTable, ObjectiveTable, RunFile};
+pub use schedule::{Decay, Schedule};
+pub use state::{EarlyStopping, State, saved};
+pub use steps::Steps;
+pub use trainer::{Choice, Term, Trainer, TrainerOptions};
+pub use vocabulary::{VocabularyOptions, train_tokenizer};

@@ -1,0 +1,221 @@
+//! A decoder that is trained on the CPU: every layer forward and backward by hand, over lists of floats.
+//!
+//! Each thread takes a run of the examples, computes them in shards, and sums a gradient of its own; the
+//! sums are added in the order of the threads. The bits of a result depend on the number of threads and
+//! on nothing else.
+
+mod attention;
+mod head;
+mod layer;
+mod places;
+mod rotary;
+mod worker;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use wsd_nn::arch::{Blueprint, RopePlan};
+use wsd_nn::kernels::Simd;
+use wsd_nn::kernels::elementwise::RmsNorm;
+
+use self::places::LayerPlaces;
+use self::rotary::RotaryTable;
+use self::worker::Worker;
+use crate::error::{Error, Result};
+use crate::example::Example;
+use crate::layout::Layout;
+use crate::objectives::{Graded, Loss, Sees, Totals};
+
+/// Tokens that a thread computes at once, unless one example alone has more.
+const SHARD_TOKENS: usize = 1024;
+
+/// A decoder with the buffers to differentiate it.
+pub struct TrainableModel {
+    decoder: Decoder,
+    layout: Layout,
+    workers: Vec<Worker>,
+    pool: rayon::ThreadPool,
+}
+
+/// The read-only parts that all threads share.
+struct Decoder {
+    blueprint: Blueprint,
+    simd: Simd,
+    embedding: Range<usize>,
+    head: Range<usize>,
+    final_norm: Range<usize>,
+    layers: Vec<LayerPlaces>,
+    /// Per rotary embedding of the blueprint, for short and for long sequences.
+    rotary: Vec<[RotaryTable; 2]>,
+    /// Only the inputs of layers are kept for the backward pass, which computes the rest again.
+    recompute: bool,
+    trains_embedding: bool,
+    trains_head: bool,
+}
+
+/// The options of a [`TrainableModel`].
+pub struct ModelOptions<'a> {
+    /// The number of threads, each with a gradient of its own.
+    pub threads: usize,
+    /// The length of the longest sequence, in tokens.
+    pub max_len: usize,
+    /// Keep only the inputs of layers for the backward pass, and compute the rest again.
+    pub recompute: bool,
+    /// Tells whether the tensor of this name changes; gradients of matrices that do not are skipped.
+    pub trained: &'a dyn Fn(&str) -> bool,
+}
+
+/// One batch and the loss to grade it by.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// The model's weights.
+    pub weights: &'a [f32],
+    /// The frozen reference model's weights; read for [`Sees::RowsAndReference`] only.
+    pub reference: &'a [f32],
+    /// The examples.
+    pub examples: &'a [&'a Example],
+    /// The counts over all examples of the step, of which this batch may be a part.
+    pub totals: Totals,
+    /// The loss.
+    pub loss: &'a dyn Loss,
+    /// The numbers that the loss needs.
+    pub sees: Sees,
+    /// A factor on the gradient, the objective's weight in the run.
+    pub weight: f32,
+}
+
+impl TrainableModel {
+    /// Makes the buffers for a blueprint.
+    ///
+    /// # Errors
+    /// [`Error::Threads`].
+    pub fn try_new(blueprint: &Blueprint, options: &ModelOptions<'_>) -> Result<Self> {
+        let layout = Layout::new(blueprint);
+        let threads = options.threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
+        let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
+        let embedding = "model.embed_tokens.weight";
+        let head = if blueprint.tied { embedding } else { "lm_head.weight" };
+        let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
+        let layers = 0..blueprint.layers.len();
+        let decoder = Decoder {
+            blueprint: blueprint.clone(),
+            simd: Simd::detect(),
+            embedding: range(embedding),
+            head: range(head),
+            final_norm: range("model.norm.weight"),
+            layers: layers.map(|index| LayerPlaces::new(blueprint, &layout, index, options.trained)).collect(),
+            rotary: blueprint.ropes.iter().map(tables).collect(),
+            recompute: options.recompute,
+            trains_embedding: (options.trained)(embedding),
+            trains_head: (options.trained)(head),
+        };
+        Ok(Self { decoder, layout, workers: (0..threads).map(|_| Worker::default()).collect(), pool })
+    }
+
+    /// The places of tensors in weights and gradients.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Runs the examples and grades each. A `gradient` is set to the sum over all examples of the
+    /// loss's gradient with respect to the weights.
+    pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<Graded> {
+        let Self { decoder, workers, pool, layout } = self;
+        let shares = shares(pass.examples, workers.len());
+        let learns = gradient.is_some();
+        let work = |(worker, share): (&mut Worker, &[&Example])| {
+            if learns {
+                worker.gradient.resize(layout.len(), 0.0);
+                worker.gradient.fill(0.0);
+            }
+            let shard = |shard| worker.run(decoder, &Pass { examples: shard, ..*pass }, learns);
+            shards(share).into_iter().flat_map(shard).collect::<Vec<_>>()
+        };
+        pool.install(|| {
+            let graded: Vec<_> = workers.par_iter_mut().zip(shares).map(work).collect();
+            if let Some(gradient) = gradient {
+                let chunk = 1 << 14;
+                gradient.par_chunks_mut(chunk).enumerate().for_each(|(index, sum)| {
+                    let start = index * chunk;
+                    sum.fill(0.0);
+                    for worker in &*workers {
+                        for (sum, part) in sum.iter_mut().zip(&worker.gradient[start..]) {
+                            *sum += part;
+                        }
+                    }
+                });
+            }
+            graded.into_iter().flatten().collect()
+        })
+    }
+}
+
+impl Decoder {
+    /// The RMS norm whose weight lies at `place`.
+    fn norm<'w>(&self, weights: &'w [f32], place: &Range<usize>) -> RmsNorm<'w> {
+        let norms = &self.blueprint.norms;
+        RmsNorm { weight: &weights[place.clone()], offset: norms.offset, eps: norms.eps }
+    }
+}
+
+/// Divides the examples into consecutive runs of about equal numbers of tokens, one per thread.
+fn shares<'e, 'x>(examples: &'e [&'x Example], threads: usize) -> Vec<&'e [&'x Example]> {
+    let total: usize = examples.iter().map(|example| example.tokens()).sum();
+    let (mut rest, mut seen) = (examples, 0);
+    let mut take = |thread: usize| {
+        let wanted = total * (thread + 1) / threads;
+        let mut len = 0;
+        // An example across a border belongs to the side that holds more of its tokens.
+        while let Some(tokens) = rest.get(len).map(|example| example.tokens()) {
+            if seen + tokens / 2 > wanted && thread + 1 < threads {
+                break;
+            }
+            seen += tokens;
+            len += 1;
+        }
+        let (share, others) = rest.split_at(len);
+        rest = others;
+        share
+    };
+    (0..threads).map(&mut take).collect()
+}
+
+/// Divides the examples into consecutive runs of at most [`SHARD_TOKENS`] tokens, or of one example.
+fn shards<'e, 'x>(mut examples: &'e [&'x Example]) -> Vec<&'e [&'x Example]> {
+    let mut shards = Vec::new();
+    while !examples.is_empty() {
+        let mut tokens = 0;
+        let fits = |example: &&&Example| {
+            tokens += example.tokens();
+            tokens <= SHARD_TOKENS
+        };
+        let len = examples.iter().take_while(fits).count().max(1);
+        let (shard, rest) = examples.split_at(len);
+        shards.push(shard);
+        examples = rest;
+    }
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sequence;
+
+    #[test]
+    fn every_example_is_in_one_shard() {
+        let examples: Vec<_> =
+            (1..40).map(|i| Example::of(Sequence { tokens: vec![0; i * 37 % 500 + 1], learned: Vec::new() })).collect();
+        let examples: Vec<_> = examples.iter().collect();
+        for threads in 1..6 {
+            let shares = shares(&examples, threads);
+            assert_eq!(shares.len(), threads);
+            let back: Vec<_> = shares.iter().flat_map(|share| shards(share)).flatten().copied().collect();
+            assert_eq!(back, examples);
+        }
+        assert!(shares(&[], 3).iter().all(|share| share.is_empty()));
+    }
+}

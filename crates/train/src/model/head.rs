@@ -1,0 +1,137 @@
+//! The output projection over the rows that predict a target, forward and backward.
+
+use std::ops::Range;
+
+use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::kernels::elementwise::{NormGradients, exponentials, log_sum_exp, norm, norm_backward};
+use wsd_nn::kernels::softcap;
+
+use super::Decoder;
+use super::layer::sized;
+
+/// The buffers of the output projection; one row per target.
+#[derive(Default)]
+pub(super) struct Head {
+    /// Per target, the row of the shard that predicts it, and its token.
+    pub(super) targets: Vec<(usize, u32)>,
+    states: Vec<f32>,
+    normed: Vec<f32>,
+    /// Logits `(targets, vocabulary)`; log-probabilities where the loss needs whole rows. After
+    /// [`Head::pull_back`], the gradient with respect to the logits.
+    logits: Vec<f32>,
+    /// True while `logits` holds log-probabilities.
+    is_normalized: bool,
+    log_sums: Vec<f32>,
+    logprobs: Vec<f32>,
+    /// The gradient with respect to the rows of the last layer's output.
+    pub(super) state_gradients: Vec<f32>,
+}
+
+impl Head {
+    /// Computes the targets' log-probabilities and, for `rows`, those of the whole vocabulary.
+    pub(super) fn forward(&mut self, decoder: &Decoder, weights: &[f32], last: &[f32], rows: bool) {
+        let (blueprint, targets) = (&decoder.blueprint, self.targets.len());
+        let (hidden, vocab) = (blueprint.hidden, blueprint.vocab);
+        self.states.clear();
+        for (row, _) in &self.targets {
+            self.states.extend_from_slice(&last[row * hidden..(row + 1) * hidden]);
+        }
+        let normed = sized(&mut self.normed, targets * hidden);
+        norm(decoder.simd, normed, &self.states, decoder.norm(weights, &decoder.final_norm));
+        let head = Matrix::dense(&weights[decoder.head.clone()], hidden).transposed();
+        let logits = sized(&mut self.logits, targets * vocab);
+        multiply(1.0, Matrix::dense(normed, hidden), head, Output::set(logits, vocab));
+        if let Some(cap) = blueprint.final_softcap {
+            softcap(decoder.simd, logits, cap);
+        }
+        self.log_sums.clear();
+        self.logprobs.clear();
+        for (row, (_, target)) in logits.chunks_exact_mut(vocab).zip(&self.targets) {
+            let mut log_sum = [0.0];
+            log_sum_exp(decoder.simd, row, &mut log_sum);
+            self.log_sums.push(log_sum[0]);
+            self.logprobs.push(row[*target as usize] - log_sum[0]);
+            if rows {
+                row.iter_mut().for_each(|logit| *logit -= log_sum[0]);
+            }
+        }
+        self.is_normalized = rows;
+    }
+
+    /// The log-probabilities of some targets: whole rows for a `width` above 1.
+    pub(super) fn seen(&self, targets: Range<usize>, width: usize) -> &[f32] {
+        let from = if self.is_normalized { &self.logits } else { &self.logprobs };
+        &from[targets.start * width..targets.end * width]
+    }
+
+    /// Gives away the rows of log-probabilities.
+    pub(super) fn take_rows(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.logits)
+    }
+
+    /// Replaces the logits of some targets by the gradient with respect to them, given that with respect
+    /// to the log-probabilities that [`Head::seen`] returned.
+    pub(super) fn pull_back(&mut self, decoder: &Decoder, targets: Range<usize>, given: &[f32]) {
+        let vocab = decoder.blueprint.vocab;
+        for target in targets.clone() {
+            let row = &mut self.logits[target * vocab..(target + 1) * vocab];
+            let log_sum = self.log_sums[target];
+            let own = target - targets.start;
+            if self.is_normalized {
+                row_gradients(decoder, row, log_sum, &given[own * vocab..(own + 1) * vocab]);
+            } else {
+                logit_gradients(decoder, row, log_sum, (self.targets[target].1 as usize, given[own]));
+            }
+        }
+    }
+
+    /// From the gradient with respect to the logits to that with respect to the states; adds those of the
+    /// projection and the norm to `gradient`.
+    pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
+        let (hidden, vocab) = (decoder.blueprint.hidden, decoder.blueprint.vocab);
+        let targets = self.targets.len();
+        let logits = Matrix::dense(&self.logits, vocab);
+        if decoder.trains_head {
+            let to = Output::add(&mut gradient[decoder.head.clone()], hidden);
+            multiply(1.0, logits.transposed(), Matrix::dense(&self.normed, hidden), to);
+        }
+        let head = Matrix::dense(&weights[decoder.head.clone()], hidden);
+        let output = sized(&mut self.normed, targets * hidden);
+        multiply(1.0, logits, head, Output::set(output, hidden));
+        let state_gradients = sized(&mut self.state_gradients, targets * hidden);
+        state_gradients.fill(0.0);
+        let weight = &mut gradient[decoder.final_norm.clone()];
+        let mut gradients = NormGradients { output, x: state_gradients, weight };
+        norm_backward(decoder.simd, &mut gradients, &self.states, decoder.norm(weights, &decoder.final_norm));
+    }
+}
+
+/// From the gradient `given` with respect to a target's log-probability to that with respect to the
+/// logits, `given * (one at the target - softmax)`, in the place of these.
+fn logit_gradients(decoder: &Decoder, row: &mut [f32], log_sum: f32, (target, given): (usize, f32)) {
+    if given == 0.0 {
+        row.fill(0.0);
+        return;
+    }
+    let cap = decoder.blueprint.final_softcap;
+    let capped = cap.map(|_| row.to_vec());
+    exponentials(decoder.simd, row, log_sum);
+    row.iter_mut().for_each(|value| *value *= -given);
+    row[target] += given;
+    if let (Some(cap), Some(capped)) = (cap, capped) {
+        row.iter_mut().zip(capped).for_each(|(gradient, capped)| *gradient *= 1.0 - (capped / cap).powi(2));
+    }
+}
+
+/// From the gradient `given` with respect to a row of log-probabilities to that with respect to the
+/// logits, `given - softmax * sum(given)`, in the place of the log-probabilities.
+fn row_gradients(decoder: &Decoder, row: &mut [f32], log_sum: f32, given: &[f32]) {
+    let capped = decoder.blueprint.final_softcap.map(|cap| (cap, row.to_vec()));
+    let total = given.iter().copied().map(f64::from).sum::<f64>() as f32;
+    exponentials(decoder.simd, row, 0.0);
+    row.iter_mut().zip(given).for_each(|(value, given)| *value = given - *value * total);
+    if let Some((cap, logprobs)) = capped {
+        let slope = |logprob: f32| 1.0 - ((logprob + log_sum) / cap).powi(2);
+        row.iter_mut().zip(logprobs).for_each(|(gradient, logprob)| *gradient *= slope(logprob));
+    }
+}

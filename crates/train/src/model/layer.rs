@@ -1,0 +1,264 @@
+//! One layer, forward and backward.
+
+use std::ops::Range;
+
+use wsd_nn::kernels::elementwise::{NormGradients, gate, gate_backward, norm, norm_backward};
+use wsd_nn::kernels::rotate;
+
+use super::Decoder;
+use super::attention::{Attended, AttentionScratch, Heads};
+use super::worker::Span;
+
+/// Intermediate results that the backward pass reads; rows are tokens.
+#[derive(Default)]
+pub(super) struct Activations {
+    normed: Vec<f32>,
+    /// Queries, keys and values before the norms of queries and keys; empty without these norms.
+    raw: Vec<f32>,
+    qkv: Vec<f32>,
+    log_sums: Vec<f32>,
+    attended: Vec<f32>,
+    /// The output of attention before its norm.
+    projected: Vec<f32>,
+    /// The residual stream between attention and the feed-forward part.
+    middle: Vec<f32>,
+    middle_normed: Vec<f32>,
+    gates: Vec<f32>,
+    gated: Vec<f32>,
+    /// The output of the feed-forward part before its norm.
+    lowered: Vec<f32>,
+}
+
+/// Buffers that all layers share.
+#[derive(Default)]
+pub(super) struct Scratch {
+    attention: AttentionScratch,
+    /// As wide as the feed-forward part or the queries.
+    wide: Vec<f32>,
+    qkv: Vec<f32>,
+    /// As wide as the residual stream.
+    narrow: Vec<f32>,
+    /// As wide as the residual stream.
+    other: Vec<f32>,
+}
+
+/// The buffers that a backward pass writes.
+pub(super) struct Backward<'a> {
+    /// The gradient with respect to all weights, to be added to.
+    pub(super) gradient: &'a mut [f32],
+    pub(super) scratch: &'a mut Scratch,
+}
+
+/// Resizes `buffer` to `len` floats of any value.
+pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
+
+/// Resizes `buffer` to `len` zeros.
+fn zeroed(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.clear();
+    buffer.resize(len, 0.0);
+    buffer
+}
+
+/// One layer applied to the sequences of a shard.
+pub(super) struct LayerRun<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) index: usize,
+    pub(super) weights: &'a [f32],
+    pub(super) spans: &'a [Span],
+}
+
+impl LayerRun<'_> {
+    /// Sets `out` to the layer's output for `x`, both `(tokens, hidden)`.
+    pub(super) fn forward(&self, x: &[f32], kept: &mut Activations, out: &mut Vec<f32>, scratch: &mut Scratch) {
+        let (blueprint, places) = (&self.decoder.blueprint, &self.decoder.layers[self.index]);
+        let (hidden, tokens) = (blueprint.hidden, x.len() / blueprint.hidden);
+        let normed = self.norm(places.pre_attention.as_ref(), x, &mut kept.normed);
+        places.qkv.forward(self.weights, normed, sized(&mut kept.qkv, tokens * places.qkv.outputs));
+        self.norm_heads(kept);
+        self.rotate(&mut kept.qkv, false);
+        self.attend(kept, tokens, &mut scratch.attention);
+        places.output.forward(self.weights, &kept.attended, sized(&mut kept.projected, tokens * hidden));
+        let output = self.norm(places.post_attention.as_ref(), &kept.projected, &mut scratch.other);
+        sum(sized(&mut kept.middle, x.len()), x, output);
+
+        let normed = self.norm(places.pre_mlp.as_ref(), &kept.middle, &mut kept.middle_normed);
+        places.gates.forward(self.weights, normed, sized(&mut kept.gates, tokens * 2 * blueprint.ffn));
+        let gated = sized(&mut kept.gated, tokens * blueprint.ffn);
+        gate(self.decoder.simd, gated, &kept.gates, blueprint.ffn, blueprint.activation);
+        places.down.forward(self.weights, &kept.gated, sized(&mut kept.lowered, tokens * hidden));
+        let output = self.norm(places.post_mlp.as_ref(), &kept.lowered, &mut scratch.other);
+        sum(sized(out, x.len()), &kept.middle, output);
+    }
+
+    /// Turns `gradients` with respect to the layer's output into those with respect to its input `x`, and
+    /// adds those of the layer's weights. Overwrites parts of `kept`.
+    pub(super) fn backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
+        self.feed_forward_backward(kept, gradients, to);
+        self.attention_backward(x, kept, gradients, to);
+    }
+
+    fn feed_forward_backward(&self, kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
+        let (blueprint, places, weights) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.weights);
+        let Backward { gradient, scratch } = to;
+        let tokens = gradients.len() / blueprint.hidden;
+        let post = NormStep { place: places.post_mlp.as_ref(), x: &kept.lowered };
+        let lowered = self.norm_input(post, gradients, gradient, &mut scratch.other);
+        let gated = sized(&mut scratch.wide, tokens * blueprint.ffn);
+        places.down.backward(weights, gradient, (&kept.gated, lowered), gated);
+        gate_backward(self.decoder.simd, &mut kept.gates, gated, blueprint.ffn, blueprint.activation);
+        let normed = if places.pre_mlp.is_some() { &kept.middle_normed } else { &kept.middle };
+        let narrow = sized(&mut scratch.narrow, gradients.len());
+        places.gates.backward(weights, gradient, (normed, &kept.gates), narrow);
+        self.norm_backward(NormStep { place: places.pre_mlp.as_ref(), x: &kept.middle }, narrow, gradient, gradients);
+    }
+
+    fn attention_backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
+        let (blueprint, places, weights) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.weights);
+        let Backward { gradient, scratch } = to;
+        let tokens = gradients.len() / blueprint.hidden;
+        let post = NormStep { place: places.post_attention.as_ref(), x: &kept.projected };
+        let projected = self.norm_input(post, gradients, gradient, &mut scratch.other);
+        let attended = sized(&mut scratch.wide, tokens * blueprint.query_width());
+        places.output.backward(weights, gradient, (&kept.attended, projected), attended);
+        let qkv = zeroed(&mut scratch.qkv, kept.qkv.len());
+        for span in self.spans {
+            let (heads, sums) = self.heads(&kept.qkv, span);
+            let rows = span.rows.start * blueprint.query_width()..span.rows.end * blueprint.query_width();
+            let own = span.rows.start * heads.width..span.rows.end * heads.width;
+            let (output, gradient) = (&kept.attended[rows.clone()], &attended[rows]);
+            let given = Attended { output, gradient, log_sums: &kept.log_sums[sums] };
+            heads.backward(given, &mut qkv[own], &mut scratch.attention);
+        }
+        self.rotate(qkv, true);
+        self.norm_heads_backward(&kept.raw, gradient, qkv, &mut scratch.other);
+        let normed = if places.pre_attention.is_some() { &kept.normed } else { x };
+        let narrow = sized(&mut scratch.narrow, gradients.len());
+        places.qkv.backward(weights, gradient, (normed, qkv), narrow);
+        self.norm_backward(NormStep { place: places.pre_attention.as_ref(), x }, narrow, gradient, gradients);
+    }
+
+    fn attend(&self, kept: &mut Activations, tokens: usize, scratch: &mut AttentionScratch) {
+        let blueprint = &self.decoder.blueprint;
+        sized(&mut kept.attended, tokens * blueprint.query_width());
+        sized(&mut kept.log_sums, tokens * blueprint.heads);
+        for span in self.spans {
+            let (heads, sums) = self.heads(&kept.qkv, span);
+            let rows = span.rows.start * blueprint.query_width()..span.rows.end * blueprint.query_width();
+            heads.forward(&mut kept.attended[rows], &mut kept.log_sums[sums], scratch);
+        }
+    }
+
+    /// The heads of one sequence, and the range of its logarithms of sums.
+    fn heads<'q>(&'q self, qkv: &'q [f32], span: &Span) -> (Heads<'q>, Range<usize>) {
+        let blueprint = &self.decoder.blueprint;
+        let width = blueprint.query_width() + 2 * blueprint.kv_width();
+        let Range { start, end } = span.rows;
+        let heads = Heads {
+            blueprint,
+            simd: self.decoder.simd,
+            window: blueprint.layers[self.index].window,
+            qkv: &qkv[start * width..end * width],
+            width,
+            tokens: end - start,
+        };
+        (heads, start * blueprint.heads..end * blueprint.heads)
+    }
+
+    /// Rotates queries and keys by their positions, or back.
+    fn rotate(&self, qkv: &mut [f32], back: bool) {
+        let blueprint = &self.decoder.blueprint;
+        let (width, rotated) =
+            (blueprint.query_width() + 2 * blueprint.kv_width(), blueprint.query_width() + blueprint.kv_width());
+        for span in self.spans {
+            let table = &self.decoder.rotary[blueprint.layers[self.index].rope][usize::from(span.long)];
+            let rows = qkv[span.rows.start * width..span.rows.end * width].chunks_exact_mut(width);
+            for (position, row) in rows.enumerate() {
+                rotate(&mut row[..rotated], blueprint.head_dim, table.at(position, back));
+            }
+        }
+    }
+
+    /// `x` normed into `buffer`, or `x` itself without a norm.
+    fn norm<'s>(&self, place: Option<&Range<usize>>, x: &'s [f32], buffer: &'s mut Vec<f32>) -> &'s [f32] {
+        let Some(place) = place else { return x };
+        let out = sized(buffer, x.len());
+        norm(self.decoder.simd, out, x, self.decoder.norm(self.weights, place));
+        out
+    }
+
+    /// From the gradients of a norm's output to those of its input, in `buffer`.
+    fn norm_input<'s>(
+        &self,
+        step: NormStep<'_>,
+        output: &'s [f32],
+        gradient: &mut [f32],
+        buffer: &'s mut Vec<f32>,
+    ) -> &'s [f32] {
+        if step.place.is_none() {
+            return output;
+        }
+        let x = zeroed(buffer, step.x.len());
+        self.norm_backward(step, output, gradient, x);
+        x
+    }
+
+    /// Adds to `x_gradients`, those of a norm's input, given those of its output, and to the weight's.
+    fn norm_backward(&self, step: NormStep<'_>, output: &[f32], gradient: &mut [f32], x_gradients: &mut [f32]) {
+        let Some(place) = step.place else {
+            x_gradients.iter_mut().zip(output).for_each(|(to, from)| *to += from);
+            return;
+        };
+        let mut gradients = NormGradients { output, x: x_gradients, weight: &mut gradient[place.clone()] };
+        norm_backward(self.decoder.simd, &mut gradients, step.x, self.decoder.norm(self.weights, place));
+    }
+
+    /// The columns of a row that hold queries, and those that hold keys.
+    fn parts(&self) -> [Range<usize>; 2] {
+        let (query, kv) = (self.decoder.blueprint.query_width(), self.decoder.blueprint.kv_width());
+        [0..query, query..query + kv]
+    }
+
+    fn norm_heads(&self, kept: &mut Activations) {
+        let Some(places) = &self.decoder.layers[self.index].qk_norm else { return };
+        let width = self.decoder.blueprint.query_width() + 2 * self.decoder.blueprint.kv_width();
+        kept.raw.clear();
+        kept.raw.extend_from_slice(&kept.qkv);
+        for (row, raw) in kept.qkv.chunks_exact_mut(width).zip(kept.raw.chunks_exact(width)) {
+            for (part, place) in self.parts().into_iter().zip(places) {
+                let weight = self.decoder.norm(self.weights, place);
+                norm(self.decoder.simd, &mut row[part.clone()], &raw[part], weight);
+            }
+        }
+    }
+
+    fn norm_heads_backward(&self, raw: &[f32], gradient: &mut [f32], qkv: &mut [f32], buffer: &mut Vec<f32>) {
+        let Some(places) = &self.decoder.layers[self.index].qk_norm else { return };
+        let width = self.decoder.blueprint.query_width() + 2 * self.decoder.blueprint.kv_width();
+        for (row, raw) in qkv.chunks_exact_mut(width).zip(raw.chunks_exact(width)) {
+            for (part, place) in self.parts().into_iter().zip(places) {
+                let row = &mut row[part.clone()];
+                let output = sized(buffer, row.len());
+                output.copy_from_slice(row);
+                row.fill(0.0);
+                let mut gradients = NormGradients { output, x: row, weight: &mut gradient[place.clone()] };
+                let weight = self.decoder.norm(self.weights, place);
+                norm_backward(self.decoder.simd, &mut gradients, &raw[part], weight);
+            }
+        }
+    }
+}
+
+/// A norm, if the architecture has it at this point, and its input.
+struct NormStep<'a> {
+    place: Option<&'a Range<usize>>,
+    x: &'a [f32],
+}
+
+fn sum(out: &mut [f32], a: &[f32], b: &[f32]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        *out = a + b;
+    }
+}

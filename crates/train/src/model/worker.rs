@@ -1,0 +1,147 @@
+//! A shard of examples on one thread: from tokens to the loss, and back to the gradient.
+
+use std::ops::Range;
+
+use super::head::Head;
+use super::layer::{Activations, Backward, LayerRun, Scratch, sized};
+use super::{Decoder, Pass};
+use crate::example::{Example, Sequence};
+use crate::objectives::{Graded, Seen, Sees};
+
+/// A sequence of the shard.
+pub(super) struct Span {
+    /// Its rows in the shard's activations, one per token.
+    pub(super) rows: Range<usize>,
+    /// True where the sequence is long in the sense of [`wsd_nn::arch::Blueprint::is_long`].
+    pub(super) long: bool,
+}
+
+/// The buffers of one thread, reused from shard to shard.
+#[derive(Default)]
+pub(super) struct Worker {
+    /// The thread's sum of gradients with respect to the weights.
+    pub(super) gradient: Vec<f32>,
+    /// The input of each layer, and the output of the last.
+    states: Vec<Vec<f32>>,
+    /// Per layer, or one for all layers where nothing is kept for a backward pass.
+    activations: Vec<Activations>,
+    scratch: Scratch,
+    head: Head,
+}
+
+impl Worker {
+    /// Grades the examples and, if `learns`, adds to the gradient.
+    pub(super) fn run(&mut self, decoder: &Decoder, pass: &Pass<'_>, learns: bool) -> Vec<Graded> {
+        let (tokens, spans) = self.lay_out(decoder, pass);
+        let mut reference = Vec::new();
+        if pass.sees == Sees::RowsAndReference {
+            self.forward(decoder, &Pass { weights: pass.reference, ..*pass }, (&tokens, &spans), learns);
+            reference = self.head.take_rows();
+        }
+        self.forward(decoder, pass, (&tokens, &spans), learns);
+        let graded = self.grade(decoder, pass, &reference, learns);
+        if learns {
+            let mut state_gradients = self.head_backward(decoder, pass.weights, tokens.len());
+            self.backward(decoder, pass.weights, &spans, &mut state_gradients);
+            if decoder.trains_embedding {
+                self.embedding_backward(decoder, &tokens, &state_gradients);
+            }
+        }
+        graded
+    }
+
+    /// Concatenates all sequences and notes the targets in the head.
+    fn lay_out(&mut self, decoder: &Decoder, pass: &Pass<'_>) -> (Vec<u32>, Vec<Span>) {
+        let (mut tokens, mut spans) = (Vec::new(), Vec::new());
+        self.head.targets.clear();
+        for sequence in pass.examples.iter().flat_map(|example| &example.sequences) {
+            let start = tokens.len();
+            tokens.extend_from_slice(&sequence.tokens);
+            spans.push(Span { rows: start..tokens.len(), long: decoder.blueprint.is_long(sequence.tokens.len()) });
+            let target = |position: usize| (start + position - 1, sequence.tokens[position]);
+            self.head.targets.extend(sequence.positions().map(target));
+        }
+        (tokens, spans)
+    }
+
+    /// Computes the log-probabilities that the loss needs.
+    fn forward(&mut self, decoder: &Decoder, pass: &Pass<'_>, (tokens, spans): (&[u32], &[Span]), learns: bool) {
+        let (hidden, layers) = (decoder.blueprint.hidden, decoder.layers.len());
+        let weights = pass.weights;
+        self.states.resize_with(layers + 1, Vec::new);
+        let kept = if learns && !decoder.recompute { layers.max(1) } else { 1 };
+        self.activations.resize_with(kept, Activations::default);
+        let embedding = &weights[decoder.embedding.clone()];
+        let rows = sized(&mut self.states[0], tokens.len() * hidden).chunks_exact_mut(hidden);
+        for (row, token) in rows.zip(tokens) {
+            let from = &embedding[*token as usize * hidden..][..hidden];
+            row.iter_mut().zip(from).for_each(|(to, from)| *to = from * decoder.blueprint.embedding_scale);
+        }
+        for index in 0..layers {
+            let (before, after) = self.states.split_at_mut(index + 1);
+            let own = index % self.activations.len();
+            let run = LayerRun { decoder, index, weights, spans };
+            run.forward(&before[index], &mut self.activations[own], &mut after[0], &mut self.scratch);
+        }
+        self.head.forward(decoder, weights, &self.states[layers], pass.sees.rows());
+    }
+
+    fn grade(&mut self, decoder: &Decoder, pass: &Pass<'_>, reference: &[f32], learns: bool) -> Vec<Graded> {
+        let width = if pass.sees.rows() { decoder.blueprint.vocab } else { 1 };
+        let mut end = 0;
+        let grade = |example: &&Example| {
+            let start = end;
+            end += example.sequences.iter().map(Sequence::targets).sum::<usize>();
+            let seen = Seen {
+                example,
+                totals: pass.totals,
+                width,
+                logprobs: self.head.seen(start..end, width),
+                reference: reference.get(start * width..end * width).unwrap_or_default(),
+            };
+            let mut graded = pass.loss.grade(&seen);
+            if learns {
+                graded.logprob_gradients.iter_mut().for_each(|gradient| *gradient *= pass.weight);
+                self.head.pull_back(decoder, start..end, &graded.logprob_gradients);
+            }
+            // Rows are large, and the head has taken in what they say.
+            graded.logprob_gradients = Vec::new();
+            graded
+        };
+        pass.examples.iter().map(grade).collect()
+    }
+
+    /// The gradient with respect to the last layer's output.
+    fn head_backward(&mut self, decoder: &Decoder, weights: &[f32], tokens: usize) -> Vec<f32> {
+        let hidden = decoder.blueprint.hidden;
+        self.head.backward(decoder, weights, &mut self.gradient);
+        let mut state_gradients = vec![0.0; tokens * hidden];
+        for ((row, _), from) in self.head.targets.iter().zip(self.head.state_gradients.chunks_exact(hidden)) {
+            state_gradients[row * hidden..(row + 1) * hidden].copy_from_slice(from);
+        }
+        state_gradients
+    }
+
+    /// From the gradient with respect to the last layer's output to that of the first layer's input.
+    fn backward(&mut self, decoder: &Decoder, weights: &[f32], spans: &[Span], state_gradients: &mut [f32]) {
+        let Self { gradient, states, activations, scratch, .. } = self;
+        for index in (0..decoder.layers.len()).rev() {
+            let run = LayerRun { decoder, index, weights, spans };
+            let own = index % activations.len();
+            let (before, after) = states.split_at_mut(index + 1);
+            if decoder.recompute {
+                run.forward(&before[index], &mut activations[own], &mut after[0], scratch);
+            }
+            run.backward(&before[index], &mut activations[own], state_gradients, &mut Backward { gradient, scratch });
+        }
+    }
+
+    fn embedding_backward(&mut self, decoder: &Decoder, tokens: &[u32], state_gradients: &[f32]) {
+        let hidden = decoder.blueprint.hidden;
+        let gradient = &mut self.gradient[decoder.embedding.clone()];
+        for (token, from) in tokens.iter().zip(state_gradients.chunks_exact(hidden)) {
+            let to = gradient[*token as usize * hidden..][..hidden].iter_mut();
+            to.zip(from).for_each(|(to, from)| *to += from * decoder.blueprint.embedding_scale);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Objectives: losses to minimize, one entry each in [`OBJECTIVES`].
+//!
+//! An objective grades an example by log-probabilities and returns the loss and its gradient with
+//! respect to these same log-probabilities. It declares in [`Sees`] whether it needs those of the
+//! targets alone, or whole rows over the vocabulary, and whether it needs the frozen reference model's
+//! beside them. The model computes what is declared and carries the gradient on to its weights, so an
+//! objective knows nothing of tensors.
+
+mod distill;
+mod dpo;
+mod next_token;
+
+use wsd_core::{Setting, Values};
+
+use crate::example::Example;
+
+/// A loss to minimize; an entry of [`OBJECTIVES`].
+#[derive(Debug)]
+pub struct Objective {
+    /// The name on the command line and in run files.
+    pub name: &'static str,
+    /// One line for the help.
+    pub about: &'static str,
+    /// The tokens of a row that become targets.
+    pub learns: Learns,
+    /// The settings of this objective.
+    pub settings: &'static [&'static Setting],
+    /// The numbers that [`Loss::grade`] needs.
+    pub sees: Sees,
+    /// Makes the loss from checked settings.
+    pub make: fn(&Values) -> Box<dyn Loss>,
+}
+
+/// All objectives; the first three are the stages of the paper's draft model.
+pub static OBJECTIVES: &[&Objective] = &[&next_token::PRETRAIN, &next_token::SFT, &dpo::OBJECTIVE, &distill::OBJECTIVE];
+
+impl Objective {
+    /// The objective of this name.
+    ///
+    /// ```
+    /// use wsd_train::{Objective, Sees};
+    /// assert_eq!(Objective::find("dpo").unwrap().sees, Sees::TargetsAndReference);
+    /// ```
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        OBJECTIVES.iter().copied().find(|objective| objective.name == name)
+    }
+}
+
+/// The tokens of a row that become targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learns {
+    /// Every token of a text or a conversation.
+    Everything,
+    /// The assistant's messages of a conversation, or the completion of a prompt.
+    Answers,
+    /// A chosen and a rejected answer: two sequences per example.
+    Preferences,
+}
+
+/// The numbers that an objective needs of each target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    /// The log-probability of the target.
+    Targets,
+    /// The log-probability of the target, and per sequence their sum under the reference model.
+    TargetsAndReference,
+    /// The log-probabilities of the whole vocabulary.
+    Rows,
+    /// The log-probabilities of the whole vocabulary, also under the reference model.
+    RowsAndReference,
+}
+
+impl Sees {
+    /// True for [`Sees::Rows`] and [`Sees::RowsAndReference`].
+    #[must_use]
+    pub fn rows(self) -> bool {
+        matches!(self, Self::Rows | Self::RowsAndReference)
+    }
+}
+
+/// A loss with its settings.
+pub trait Loss: Send + Sync {
+    /// Grades one example.
+    fn grade(&self, seen: &Seen<'_>) -> Graded;
+}
+
+/// The numbers that a loss is given of one example.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The example.
+    pub example: &'a Example,
+    /// Counts over all examples of the step, to divide by.
+    pub totals: Totals,
+    /// Entries of a row: the vocabulary's size for [`Sees::Rows`], 1 for [`Sees::Targets`].
+    pub width: usize,
+    /// Log-probabilities, `(targets, width)`, all sequences end to end.
+    pub logprobs: &'a [f32],
+    /// Log-probabilities under the reference model, of the same shape; empty unless
+    /// [`Sees::RowsAndReference`].
+    pub reference: &'a [f32],
+}
+
+impl Seen<'_> {
+    /// The sum of the targets' log-probabilities of each sequence, for [`Sees::Targets`].
+    #[must_use]
+    pub fn sums(&self) -> Vec<f64> {
+        let mut rest = self.logprobs;
+        let mut sum = |targets: usize| {
+            let (own, others) = rest.split_at(targets);
+            rest = others;
+            own.iter().copied().map(f64::from).sum()
+        };
+        self.example.sequences.iter().map(|sequence| sum(sequence.targets())).collect()
+    }
+
+    /// The token ids of all targets.
+    pub fn targets(&self) -> impl Iterator<Item = u32> {
+        let sequences = self.example.sequences.iter();
+        sequences.flat_map(|sequence| sequence.positions().map(|position| sequence.tokens[position]))
+    }
+}
+
+/// Counts over the examples of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Totals {
+    /// The number of examples.
+    pub examples: f64,
+    /// The number of targets of their first sequences, at least 1.
+    pub targets: f64,
+}
+
+impl Totals {
+    /// The counts of these examples.
+    #[must_use]
+    pub fn of(examples: &[&Example]) -> Self {
+        let targets: usize = examples.iter().map(|example| example.targets()).sum();
+        Self { examples: examples.len() as f64, targets: targets.max(1) as f64 }
+    }
+}
+
+/// The loss of one example and its gradient.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graded {
+    /// The measures to report; the first is the loss.
+    pub measures: Vec<Measure>,
+    /// The gradient of the step's loss with respect to [`Seen::logprobs`], of the same shape.
+    pub logprob_gradients: Vec<f32>,
+}
+
+/// A sum over examples and the weight to divide it by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measure {
+    /// The name, TRL's where TRL has one.
+    pub name: &'static str,
+    /// The sum.
+    pub sum: f64,
+    /// The divisor.
+    pub weight: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sequence;
+
+    /// The gradient of every objective equals finite differences of its loss.
+    #[test]
+    fn gradients_are_differences_of_the_loss() {
+        for objective in OBJECTIVES {
+            let loss = (objective.make)(&Values::default());
+            let targets = if objective.learns == Learns::Preferences { vec![3, 2] } else { vec![3] };
+            let sequence = |targets: &usize| Sequence::learned_from(1, (0..=*targets as u32).collect());
+            let example = Example { sequences: targets.iter().map(sequence).collect(), reference: vec![-3.0, -2.5] };
+            let totals = Totals::of(&[&example]);
+            let width = if objective.sees.rows() { 4 } else { 1 };
+            let len = targets.iter().sum::<usize>() * width;
+            let values = |shift: f32| (0..len).map(|i| -1.0 - (i as f32 * 0.9 + shift).sin().abs()).collect::<Vec<_>>();
+            let reference = if objective.sees == Sees::RowsAndReference { values(0.4) } else { Vec::new() };
+            let grade = |logprobs: &[f32]| {
+                let seen = Seen { example: &example, totals, width, logprobs, reference: &reference };
+                let graded = loss.grade(&seen);
+                (graded.measures[0].sum / graded.measures[0].weight, graded.logprob_gradients)
+            };
+            let logprobs = values(0.0);
+            let (before, gradients) = grade(&logprobs);
+            assert_eq!(gradients.len(), len);
+            for (index, gradient) in gradients.iter().enumerate() {
+                let mut nudged = logprobs.clone();
+                nudged[index] += 1.0 / 1024.0;
+                let difference = (grade(&nudged).0 - before) * 1024.0;
+                assert!((difference - f64::from(*gradient)).abs() < 1e-3, "{} {index}", objective.name);
+            }
+        }
+    }
+}

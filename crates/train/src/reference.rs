@@ -1,0 +1,91 @@
+//! Sums of log-probabilities under the start model, for objectives that see them. They are computed once
+//! and kept in a file, so that no second model stays in memory.
+
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use wsd_core::files::write_whole;
+
+use crate::error::{Error, Result};
+use crate::example::Example;
+use crate::objectives::{Graded, Loss, Measure, Seen, Sees};
+use crate::run::{Task, needs_sums};
+use crate::trainer::{Trainer, Weighted};
+
+const FILE: &str = "reference.safetensors";
+
+/// Sets [`Example::reference`] for all objectives that need it, from the run's folder if it was computed
+/// before; the trainer is at the start.
+pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
+    let terms = task.terms.iter_mut().filter(|term| needs_sums(term));
+    let examples = terms.flat_map(|term| term.examples.iter_mut().chain(&mut term.evaluation));
+    let examples: Vec<&mut Example> = examples.collect();
+    if examples.is_empty() {
+        return Ok(());
+    }
+    let path = task.folder.join(FILE);
+    let sequences: usize = examples.iter().map(|example| example.sequences.len()).sum();
+    let sums = match fs_err::read(&path) {
+        Ok(bytes) => read(&path, &bytes, sequences)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let examples: Vec<&Example> = examples.iter().map(|example| &**example).collect();
+            let sums = compute(trainer, &examples, task.steps.batch_size);
+            write(&path, &sums)?;
+            sums
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut rest = sums.into_iter();
+    for example in examples {
+        example.reference = rest.by_ref().take(example.sequences.len()).collect();
+    }
+    Ok(())
+}
+
+/// Removes the file from the folder of a run that has not begun, whose data may have changed.
+///
+/// # Errors
+/// Those of the file system.
+pub fn forget_reference(run: &Path) -> Result<()> {
+    match fs_err::remove_file(run.join(FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Reports the sum of log-probabilities of each sequence.
+struct Sums;
+
+impl Loss for Sums {
+    fn grade(&self, seen: &Seen<'_>) -> Graded {
+        let measure = |sum| Measure { name: "reference", sum, weight: 1.0 };
+        Graded { measures: seen.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
+    }
+}
+
+/// The sums of all sequences of all examples.
+fn compute(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> Vec<f64> {
+    let sums = Weighted { loss: &Sums, sees: Sees::Targets, weight: 1.0 };
+    let graded = trainer.grade(sums, examples, batch_size, None);
+    graded.iter().flat_map(|graded| &graded.measures).map(|measure| measure.sum).collect()
+}
+
+fn write(path: &Path, sums: &[f64]) -> Result<()> {
+    let fault = |error: safetensors::SafeTensorError| damaged(path, &error.to_string());
+    let view = TensorView::new(Dtype::F64, vec![sums.len()], bytemuck::cast_slice(sums)).map_err(fault)?;
+    Ok(write_whole(path, &safetensors::serialize([("logps", view)], None).map_err(fault)?)?)
+}
+
+fn read(path: &Path, bytes: &[u8], sequences: usize) -> Result<Vec<f64>> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    let tensor = tensors.tensor("logps").map_err(|error| damaged(path, &error.to_string()))?;
+    if tensor.dtype() != Dtype::F64 || tensor.shape() != [sequences] {
+        return Err(damaged(path, &format!("it is not for {sequences} sequences: the data has changed")));
+    }
+    Ok(tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+}
+
+fn damaged(path: &Path, reason: &str) -> Error {
+    Error::malformed(path, "reference", reason)
+}

@@ -1,0 +1,260 @@
+//! The training loop.
+//!
+//! Every step follows from the settings, the seed and the last checkpoint, so that a run that was killed
+//! resumes and ends with the same bits.
+
+mod pace;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Map, Value, json};
+
+use crate::error::Result;
+use crate::metrics::{Means, Metrics, stamped};
+use crate::objectives::Sees;
+use crate::order::Order;
+use crate::reference;
+use crate::schedule::Schedule;
+use crate::steps::Steps;
+use crate::trainer::{Gradient, Term, Trainer};
+use pace::Pace;
+
+/// A run: objectives, data, settings of the loop, and the folder for results.
+pub struct Task<'a> {
+    /// The run's folder; it exists.
+    pub folder: PathBuf,
+    /// The objectives, whose weighted losses are summed; at least one, each with examples. The first
+    /// one's examples are the run's epochs.
+    pub terms: Vec<Term>,
+    /// The settings of the loop.
+    pub steps: Steps,
+    /// The seed of the order of examples.
+    pub seed: u64,
+    /// A flag that stops the run after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+impl Task<'_> {
+    /// The learning rates of all steps.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.steps.schedule(self.terms.first().map_or(0, |term| term.examples.len()))
+    }
+}
+
+/// An observer of a run. Its methods do nothing by default, and `()` is the silent one.
+pub trait Reporter {
+    /// Reports a row of metrics; `seconds_left` is an estimate.
+    fn progress(&mut self, _row: &Map<String, Value>, _total_steps: usize, _seconds_left: f64) {}
+
+    /// Reports any other event.
+    fn note(&mut self, _text: &str) {}
+}
+
+impl Reporter for () {}
+
+/// The way a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// All steps are done.
+    Whole,
+    /// The evaluation loss no longer fell.
+    Early,
+    /// The run was stopped and can resume from a checkpoint.
+    Stopped,
+}
+
+/// Trains until the end, from the latest checkpoint in the run's folder if there is one.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+/// use wsd_nn::{Checkpoint, arch};
+/// use wsd_train::{Choice, Example, Finished, Layout, Objective, Sequence, Steps, Task, Term, Trainer, run};
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../nn/tests/fixtures/llama");
+/// # let checkpoint = Checkpoint::open(folder.as_ref())?;
+/// # let output = tempfile::tempdir()?;
+///
+/// let blueprint = arch::blueprint(&checkpoint.config)?;
+/// let weights = Layout::new(&blueprint).read(&checkpoint)?;
+/// let rows = (0..10).map(|row| Example::of(Sequence::learned_from(1, vec![row, row + 1, row + 2])));
+/// let objective = Choice::of(Objective::find("pretrain").unwrap());
+/// let mut task = Task {
+///     folder: output.path().into(),
+///     terms: vec![Term::new(&objective, rows.collect())],
+///     steps: Steps { max_steps: Some(8), learning_rate: 0.01, logging_steps: 1, ..Steps::default() },
+///     seed: 1,
+///     stop: &AtomicBool::new(false),
+/// };
+/// let mut trainer = Trainer::try_new(&blueprint, weights, &Default::default())?;
+/// assert_eq!(run(&mut task, &mut trainer, &mut ())?, Finished::Whole);
+/// assert_eq!(trainer.state.step, 8);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Those of the file system; the last checkpoint is then whole.
+pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<Finished> {
+    reference::fill(task, trainer)?;
+    if trainer.state.load_latest(&task.folder)? {
+        reporter.note(&format!("resuming after step {}", trainer.state.step));
+    }
+    let mut run = Run::open(task, trainer, reporter)?;
+    while !run.is_done() {
+        if run.is_stopped() {
+            run.save()?;
+            return Ok(Finished::Stopped);
+        }
+        let update = run.step();
+        run.log(&update)?;
+        let has_converged = run.evaluate()?;
+        if run.is_due(task.steps.save_steps) || has_converged || run.is_done() {
+            run.save()?;
+        }
+        if has_converged && !run.is_done() {
+            return Ok(Finished::Early);
+        }
+    }
+    Ok(Finished::Whole)
+}
+
+/// A run in progress.
+struct Run<'a> {
+    task: &'a Task<'a>,
+    trainer: &'a mut Trainer,
+    reporter: &'a mut dyn Reporter,
+    schedule: Schedule,
+    /// The order of examples of each term.
+    orders: Vec<Order>,
+    /// The measures of each term since the last row of metrics.
+    means: Vec<Means>,
+    metrics: Metrics,
+    pace: Pace,
+    gradient: Gradient,
+}
+
+/// The numbers of one update that are reported.
+struct Update {
+    grad_norm: f64,
+    learning_rate: f64,
+}
+
+impl<'a> Run<'a> {
+    fn open(task: &'a Task<'a>, trainer: &'a mut Trainer, reporter: &'a mut dyn Reporter) -> Result<Self> {
+        let order = |(index, term): (usize, &Term)| Order::new(task.seed ^ (index as u64) << 32, term.examples.len());
+        Ok(Self {
+            schedule: task.schedule(),
+            orders: task.terms.iter().enumerate().map(order).collect(),
+            means: vec![Means::default(); task.terms.len()],
+            metrics: Metrics::open(&task.folder, trainer.state.step)?,
+            pace: Pace::new(trainer.state.step),
+            gradient: Gradient::default(),
+            task,
+            trainer,
+            reporter,
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.trainer.state.step >= self.schedule.total_steps
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.task.stop.load(Ordering::Relaxed)
+    }
+
+    /// True for every `every`-th step; never for 0.
+    fn is_due(&self, every: usize) -> bool {
+        every > 0 && self.trainer.state.step.is_multiple_of(every)
+    }
+
+    /// Grades the examples of the next step and updates the parameters.
+    fn step(&mut self) -> Update {
+        let steps = &self.task.steps;
+        let step = self.trainer.state.step;
+        let per_step = steps.examples_per_step();
+        for ((term, order), means) in self.task.terms.iter().zip(&mut self.orders).zip(&mut self.means) {
+            let examples = order.take(step * per_step..(step + 1) * per_step);
+            let examples: Vec<_> = examples.into_iter().map(|index| &term.examples[index]).collect();
+            means.add(&self.trainer.grade(term.into(), &examples, steps.batch_size, Some(&mut self.gradient)));
+            self.pace.add(examples.iter().map(|example| example.tokens()).sum());
+        }
+        let learning_rate = self.schedule.rate(step + 1);
+        let grad_norm = self.trainer.update(&mut self.gradient, steps, learning_rate);
+        Update { grad_norm, learning_rate }
+    }
+
+    /// Writes a row of metrics if one is due.
+    fn log(&mut self, update: &Update) -> Result<()> {
+        if !self.is_due(self.task.steps.logging_steps.max(1)) && !self.is_done() {
+            return Ok(());
+        }
+        let step = self.trainer.state.step;
+        let examples = self.task.terms.first().map_or(1, |term| term.examples.len());
+        let mut row = stamped(step);
+        row.insert("epoch".into(), json!((step * self.task.steps.examples_per_step()) as f64 / examples as f64));
+        row.append(&mut summary(&self.task.terms, &self.means, ""));
+        row.insert("grad_norm".into(), json!(update.grad_norm));
+        row.insert("learning_rate".into(), json!(update.learning_rate));
+        row.insert("tokens_per_second".into(), json!(self.pace.tokens_per_second()));
+        self.means.fill(Means::default());
+        self.report(&row)
+    }
+
+    /// Evaluates if that is due, and tells whether the loss has stopped falling.
+    fn evaluate(&mut self) -> Result<bool> {
+        let has_set = self.task.terms.iter().any(|term| !term.evaluation.is_empty());
+        if !has_set || !(self.is_due(self.task.steps.eval_steps) || self.is_done()) {
+            return Ok(false);
+        }
+        let mut means = vec![Means::default(); self.task.terms.len()];
+        for (term, means) in self.task.terms.iter().zip(&mut means) {
+            let examples: Vec<_> = term.evaluation.iter().collect();
+            means.add(&self.trainer.grade(term.into(), &examples, self.task.steps.batch_size, None));
+        }
+        let mut row = stamped(self.trainer.state.step);
+        row.append(&mut summary(&self.task.terms, &means, "eval_"));
+        self.report(&row)?;
+        let loss = total_loss(&self.task.terms, &means).unwrap_or(f64::INFINITY);
+        Ok(self.trainer.state.stopping.observe(loss, self.task.steps.early_stopping_patience))
+    }
+
+    fn report(&mut self, row: &Map<String, Value>) -> Result<()> {
+        self.metrics.add(row)?;
+        let total = self.schedule.total_steps;
+        self.reporter.progress(row, total, self.pace.seconds_left(self.trainer.state.step, total));
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.trainer.state.save(&self.task.folder, self.task.steps.save_total_limit)
+    }
+}
+
+/// The measures of all terms. With several, `loss` is their weighted sum, and each term's own measures
+/// follow its objective's name and a slash.
+fn summary(terms: &[Term], means: &[Means], prefix: &str) -> Map<String, Value> {
+    if let [means] = means {
+        return means.values(prefix);
+    }
+    let mut row = Map::new();
+    row.insert(format!("{prefix}loss"), json!(total_loss(terms, means)));
+    for (index, (term, means)) in terms.iter().zip(means).enumerate() {
+        let name = term.objective.name;
+        let same = terms[..index].iter().filter(|other| other.objective.name == name).count();
+        let number = if same > 0 { (same + 1).to_string() } else { String::new() };
+        row.append(&mut means.values(&format!("{prefix}{name}{number}/")));
+    }
+    row
+}
+
+/// The weighted sum of the losses of all terms that have one.
+fn total_loss(terms: &[Term], means: &[Means]) -> Option<f64> {
+    let losses = terms.iter().zip(means).filter_map(|(term, means)| Some(means.get("loss")? * term.weight));
+    losses.reduce(|sum, loss| sum + loss)
+}
+
+/// True where an objective needs the reference model's sums of log-probabilities.
+pub(crate) fn needs_sums(term: &Term) -> bool {
+    term.objective.sees == Sees::TargetsAndReference
+}

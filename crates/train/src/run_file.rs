@@ -1,0 +1,261 @@
+//! Run files: the description of a training run in TOML.
+//!
+//! Settings of an objective, an optimizer or an adapter are read by the declarations of its entry, so a
+//! new entry needs no change here. They stand in `[[objective]]`, `[optimizer]` and `[adapter]` tables;
+//! in a table of the entry's own name (`[dpo]`, `[lora]`); those of the optimizer also in `[train]`, as
+//! in transformers.
+
+mod check;
+mod resolved;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use wsd_core::Values;
+use wsd_nn::Format;
+
+use crate::adapters::{ADAPTERS, AdapterEntry};
+use crate::data::{ExampleReader, Refusal};
+use crate::encoder::Encoder;
+use crate::error::{Error, Result};
+use crate::objectives::{OBJECTIVES, Objective};
+use crate::optimizers::OptimizerEntry;
+use crate::steps::Steps;
+use crate::trainer::{Choice, Term};
+use tables::{named_tables, optimizer, take_choice, take_objectives};
+
+/// A training run; settings that the file does not give have their defaults.
+#[derive(Clone, Debug)]
+pub struct RunFile {
+    /// The run's folder.
+    pub output: PathBuf,
+    /// The seed of everything random, such as the order of examples.
+    pub seed: u64,
+    /// The number of threads; all cores by default. The last bits of results depend on it.
+    pub threads: usize,
+    /// The model to train.
+    pub model: ModelTable,
+    /// The data of objectives that bring none, and how rows are read.
+    pub data: DataTable,
+    /// The settings of the loop.
+    pub steps: Steps,
+    /// The objectives, at least one.
+    pub objectives: Vec<ObjectiveTable>,
+    /// The optimizer.
+    pub optimizer: Choice<OptimizerEntry>,
+    /// The adapter.
+    pub adapter: Choice<AdapterEntry>,
+    /// The tables that are written in the general form.
+    general: General,
+    /// The settings in tables of objectives' own names, for all objectives.
+    named: Vec<Choice<Objective>>,
+}
+
+/// The tables of a file that have the general form.
+#[derive(Clone, Copy, Debug, Default)]
+struct General {
+    objective: bool,
+    optimizer: bool,
+    adapter: bool,
+}
+
+/// `[[objective]]`: an objective, its weight and its data.
+#[derive(Clone, Debug)]
+pub struct ObjectiveTable {
+    /// The objective.
+    pub choice: Choice<Objective>,
+    /// The factor on its loss.
+    pub weight: f64,
+    /// Its files to learn from; `None` for those of `[data]`.
+    pub train: Option<Vec<PathBuf>>,
+    /// Its files to evaluate on; `None` for those of `[data]`.
+    pub eval: Option<Vec<PathBuf>>,
+}
+
+/// `[model]`: the model to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelTable {
+    /// A folder, a GGUF file or a hub name, to start from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// A folder with a tokenizer, for a model of random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// The number format of the trained model's weights.
+    #[serde(default = "default_dtype")]
+    pub dtype: String,
+    /// The chat template: `own`, `plain`, or a file.
+    #[serde(default = "default_template")]
+    pub template: String,
+    /// The configuration of a model of random weights, as in a `config.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Map<String, Value>>,
+}
+
+/// `[data]`: files of rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataTable {
+    /// Files to learn from.
+    #[serde(default)]
+    pub train: Vec<PathBuf>,
+    /// Files to evaluate on.
+    #[serde(default)]
+    pub eval: Vec<PathBuf>,
+    /// The maximum length of a sequence in tokens; longer ones are cut.
+    #[serde(default = "default_max_length")]
+    pub max_length: usize,
+    /// Concatenate the texts of a pretraining run and cut them into sequences of `max_length`.
+    #[serde(default)]
+    pub packing: bool,
+    /// Go on without rows that cannot be learned from.
+    #[serde(default)]
+    pub skip_refused: bool,
+}
+
+fn default_dtype() -> String {
+    "bf16".into()
+}
+
+fn default_template() -> String {
+    "own".into()
+}
+
+fn default_max_length() -> usize {
+    1024
+}
+
+/// The keys of a run file that have one type each.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixed {
+    output: PathBuf,
+    #[serde(default)]
+    seed: u64,
+    threads: Option<usize>,
+    model: ModelTable,
+    data: DataTable,
+    #[serde(default)]
+    train: Map<String, Value>,
+}
+
+impl RunFile {
+    /// Reads a run file for the command of this objective.
+    ///
+    /// # Errors
+    /// [`Error::RunFile`] with the reason; those of the file system.
+    pub fn read(path: &Path, objective: &'static Objective) -> Result<Self> {
+        let text = fs_err::read_to_string(path)?;
+        let fault = |source| Error::RunFile { file: path.display().to_string(), source: Box::new(source) };
+        Self::parse(&text, objective).map_err(fault)
+    }
+
+    /// Parses a run file for the command of this objective.
+    ///
+    /// ```
+    /// use wsd_train::{Objective, RunFile};
+    /// let run = RunFile::parse(
+    ///     r#"
+    ///     output = "runs/careful"
+    ///     model = { from = "pilot" }
+    ///     data = { train = ["answers.jsonl"] }
+    ///     train = { learning_rate = 2e-5, adam_beta2 = 0.95 }
+    ///     lora = { r = 8 }
+    ///
+    ///     [[objective]]
+    ///     name = "sft"
+    ///
+    ///     [[objective]]
+    ///     name = "distill"
+    ///     weight = 0.5
+    ///     train = ["prompts-with-cues.jsonl"]
+    ///     "#,
+    ///     Objective::find("sft").unwrap(),
+    /// )?;
+    /// assert_eq!(run.objectives.len(), 2);
+    /// assert_eq!((run.optimizer.entry.name, run.adapter.entry.name), ("adamw", "lora"));
+    /// # Ok::<(), wsd_train::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A key that no entry declares; a value outside its limits.
+    pub fn parse(text: &str, objective: &'static Objective) -> Result<Self> {
+        let form = |error: &dyn std::fmt::Display| Error::Form(error.to_string());
+        let mut file: Map<String, Value> = toml::from_str(text).map_err(|error| form(&error))?;
+        let named = named_tables(&mut file, OBJECTIVES)?;
+        let has_objectives = file.contains_key("objective");
+        let objectives = take_objectives(&mut file, objective, &named)?;
+        let optimizer_table = take_choice(&mut file, "optimizer")?;
+        let (adapter, has_adapter) = tables::adapter(&mut file, ADAPTERS)?;
+        let general = General { objective: has_objectives, optimizer: optimizer_table.is_some(), adapter: has_adapter };
+        let mut fixed: Fixed = serde_json::from_value(Value::Object(file)).map_err(|error| form(&error))?;
+        let optimizer = optimizer(optimizer_table, &mut fixed.train)?;
+        let steps = serde_json::from_value(Value::Object(fixed.train))
+            .map_err(|error| Error::Form(format!("`[train]`: {error}")))?;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let run = Self {
+            output: fixed.output,
+            seed: fixed.seed,
+            threads: fixed.threads.unwrap_or_else(cores),
+            model: fixed.model,
+            data: fixed.data,
+            steps,
+            objectives,
+            optimizer,
+            adapter,
+            general,
+            named,
+        };
+        run.check()?;
+        Ok(run)
+    }
+
+    /// The number format of the trained model's weights.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for another word.
+    pub fn format(&self) -> Result<Format> {
+        match self.model.dtype.as_str() {
+            "bf16" | "bfloat16" => Ok(Format::BF16),
+            "f32" | "float32" => Ok(Format::F32),
+            "f16" | "float16" => Ok(Format::F16),
+            other => Err(Error::setting("model.dtype", "bf16, f32 or f16", other)),
+        }
+    }
+
+    /// Reads the data of all objectives; rows that cannot be examples are added to `refused`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read_terms(&self, encoder: &Encoder, refused: &mut Vec<Refusal>) -> Result<Vec<Term>> {
+        let packing = self.data.packing.then_some(self.data.max_length);
+        let mut read = |table: &ObjectiveTable| {
+            let reader = ExampleReader { objective: table.choice.entry, encoder, packing };
+            let mut term = Term::new(&table.choice, reader.read(self.train_files(table), refused)?);
+            term.evaluation = reader.read(table.eval.as_ref().unwrap_or(&self.data.eval), refused)?;
+            term.weight = table.weight;
+            Ok(term)
+        };
+        self.objectives.iter().map(&mut read).collect()
+    }
+
+    fn train_files<'a>(&'a self, table: &'a ObjectiveTable) -> &'a [PathBuf] {
+        table.train.as_ref().unwrap_or(&self.data.train)
+    }
+
+    /// Tells whether a text describes the same run as this file: whether all its settings are equal.
+    #[must_use]
+    pub fn is_described_by(&self, text: &str) -> bool {
+        let objective = self.objectives[0].choice.entry;
+        let other = Self::parse(text, objective).and_then(|other| other.resolved());
+        matches!((other, self.resolved()), (Ok(other), Ok(own)) if other == own)
+    }
+}
+
+/// The settings of an entry as JSON, in the order of their declarations.
+fn settings_json(settings: &[&'static wsd_core::Setting], values: &Values) -> Map<String, Value> {
+    settings.iter().map(|setting| (setting.name.to_owned(), serde_json::json!(values.value(setting)))).collect()
+}

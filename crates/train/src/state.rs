@@ -1,0 +1,142 @@
+//! The progress of a run, on disk as `checkpoint-<step>` folders.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use wsd_core::files::write_folder;
+
+use crate::error::{Error, Result};
+use crate::optimizers::Optimizer;
+
+const FILE: &str = "state.safetensors";
+const PREFIX: &str = "checkpoint-";
+/// The tensor that holds the parameters, beside those of the optimizer's state.
+const PARAMETERS: &str = "weights";
+/// The key of the file's metadata that holds [`Progress`].
+const PROGRESS: &str = "progress";
+
+/// Everything that a run needs to resume, besides its settings.
+pub struct State {
+    /// The number of steps done.
+    pub step: usize,
+    /// The parameters.
+    pub parameters: Vec<f32>,
+    /// The optimizer and its state.
+    pub optimizer: Box<dyn Optimizer>,
+    /// The evaluations so far.
+    pub stopping: EarlyStopping,
+}
+
+/// The part of a [`State`] that is not a tensor.
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    step: usize,
+    stopping: EarlyStopping,
+}
+
+/// Watches the loss on the evaluation set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStopping {
+    /// The lowest loss; in single precision, which JSON reproduces to the bit.
+    pub best: Option<f32>,
+    /// The number of evaluations since then.
+    pub since: usize,
+}
+
+impl EarlyStopping {
+    /// Takes in a loss. Returns true after `patience` evaluations without a lower one; never for 0.
+    ///
+    /// ```
+    /// let mut stopping = wsd_train::EarlyStopping::default();
+    /// assert_eq!([2.0, 1.0, 1.5, 1.2].map(|loss| stopping.observe(loss, 2)), [false, false, false, true]);
+    /// ```
+    pub fn observe(&mut self, loss: f64, patience: usize) -> bool {
+        let loss = loss as f32;
+        if self.best.is_none_or(|best| loss < best) {
+            *self = Self { best: Some(loss), since: 0 };
+        } else {
+            self.since += 1;
+        }
+        patience > 0 && self.since >= patience
+    }
+}
+
+impl State {
+    /// Writes a checkpoint into the run's folder, whole or not at all, and removes all but the last `keep`.
+    ///
+    /// # Errors
+    /// Those of the file system; earlier checkpoints are then as they were.
+    pub fn save(&mut self, run: &Path, keep: usize) -> Result<()> {
+        let progress = Progress { step: self.step, stopping: self.stopping.clone() };
+        write_folder(&run.join(format!("{PREFIX}{}", self.step)), |folder| -> Result<()> {
+            let mut tensors = vec![(PARAMETERS, view(folder, &self.parameters)?)];
+            for (name, values) in self.optimizer.state() {
+                tensors.push((name, view(folder, values)?));
+            }
+            let progress = serde_json::to_string(&progress).map_err(|error| damaged(folder, &error))?;
+            // A single entry, because a map of several would be written in any order.
+            let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
+            let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| damaged(folder, &error))?;
+            Ok(fs_err::write(folder.join(FILE), bytes)?)
+        })?;
+        let mut saved = saved(run)?;
+        for (_, old) in saved.drain(..saved.len().saturating_sub(keep.max(1))) {
+            fs_err::remove_dir_all(old)?;
+        }
+        Ok(())
+    }
+
+    /// Loads the latest checkpoint of a run; returns false if there is none.
+    ///
+    /// # Errors
+    /// Those of the file system; a checkpoint of another model or optimizer.
+    pub fn load_latest(&mut self, run: &Path) -> Result<bool> {
+        let Some((_, folder)) = saved(run)?.pop() else { return Ok(false) };
+        let bytes = fs_err::read(folder.join(FILE))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&folder, &error))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&folder, &error))?;
+        let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));
+        let progress = progress.ok_or_else(|| damaged(&folder, &"it lacks its step"))?;
+        let progress: Progress = serde_json::from_str(progress).map_err(|error| damaged(&folder, &error))?;
+        let parameters = std::iter::once((PARAMETERS, &mut *self.parameters));
+        for (name, values) in parameters.chain(self.optimizer.state()) {
+            let tensor = tensors.tensor(name).map_err(|error| damaged(&folder, &error))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != [values.len()] {
+                return Err(damaged(&folder, &format!("`{name}` belongs to another model")));
+            }
+            for (value, bytes) in values.iter_mut().zip(tensor.data().as_chunks::<4>().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+        (self.step, self.stopping) = (progress.step, progress.stopping);
+        Ok(true)
+    }
+}
+
+/// The steps and folders of a run's checkpoints, in the order of steps.
+///
+/// # Errors
+/// Those of the file system.
+pub fn saved(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
+    let mut saved = Vec::new();
+    for entry in fs_err::read_dir(run)? {
+        let path = entry?.path();
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.parse().ok());
+        saved.extend(step.map(|step: usize| (step, path)));
+    }
+    saved.sort_unstable();
+    Ok(saved)
+}
+
+fn view<'v>(folder: &Path, values: &'v [f32]) -> Result<TensorView<'v>> {
+    let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
+    view.map_err(|error| damaged(folder, &error))
+}
+
+fn damaged(folder: &Path, reason: &dyn Display) -> Error {
+    Error::malformed(&folder.join(FILE), "training state", reason)
+}

@@ -1,0 +1,153 @@
+//! Gradients of the trained model against differences of its own loss, for every architecture.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod models;
+
+use wsd_core::Values;
+use wsd_nn::arch::{self, Blueprint};
+use wsd_train::{
+    AdapterEntry, Example, Layout, Loss, ModelOptions, Objective, Pass, Sees, Sequence, Totals, TrainableModel,
+};
+
+/// An example whose targets are all tokens but the first and the middle one; `None` for a short sequence.
+fn example(tokens: &[u32]) -> Option<Example> {
+    let middle = tokens.len() / 2;
+    let learned = vec![1..middle, middle + 1..tokens.len()];
+    (tokens.len() > 3).then(|| Example::of(Sequence { tokens: tokens.to_vec(), learned }))
+}
+
+fn trainable(blueprint: &Blueprint, recompute: bool) -> TrainableModel {
+    let options = ModelOptions { threads: 2, max_len: 512, recompute, trained: &|_| true };
+    TrainableModel::try_new(blueprint, &options).unwrap()
+}
+
+/// A loss over examples, as a function of the weights.
+struct Graded<'a> {
+    loss: Box<dyn Loss>,
+    sees: Sees,
+    examples: Vec<&'a Example>,
+    reference: &'a [f32],
+}
+
+impl<'a> Graded<'a> {
+    fn new(objective: &str, examples: &'a [Example], reference: &'a [f32]) -> Self {
+        let objective = Objective::find(objective).unwrap();
+        let loss = (objective.make)(&Values::default());
+        Self { loss, sees: objective.sees, examples: examples.iter().collect(), reference }
+    }
+
+    fn pass(&self, model: &mut TrainableModel, weights: &[f32], gradient: Option<&mut [f32]>) -> f64 {
+        let (loss, sees, reference) = (&*self.loss, self.sees, self.reference);
+        let totals = Totals::of(&self.examples);
+        let pass = Pass { weights, reference, examples: &self.examples, totals, loss, sees, weight: 1.0 };
+        let graded = model.pass(&pass, gradient);
+        graded.iter().map(|graded| graded.measures[0].sum).sum::<f64>() / totals.targets
+    }
+}
+
+/// The largest relative error of the derivative along the gradient itself, per tensor, of the tensors
+/// whose gradient stands out from rounding; the loss changes fastest in this direction.
+fn worst_error(name: &str, layout: &Layout, gradient: &[f32], mut loss: impl FnMut(&str, f64) -> f64) -> f64 {
+    let mut worst = 0.0f64;
+    for place in layout.places() {
+        let part = &gradient[place.range.clone()];
+        let length = part.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        assert!(length > 0.0, "{name}: {} has no gradient", place.name);
+        let nudge = 2e-3 / length;
+        let difference = loss(&place.name, nudge) - loss(&place.name, -nudge);
+        let ratio = difference / (2.0 * nudge) / (length * length);
+        if 3e-6 / (nudge * length * length) < 0.02 {
+            worst = worst.max((ratio - 1.0).abs());
+            assert!((ratio - 1.0).abs() < 0.02, "{name}: {}: {ratio} of the gradient {length}", place.name);
+        }
+    }
+    worst
+}
+
+/// `weights` moved along the gradient of one tensor.
+fn moved(weights: &[f32], layout: &Layout, gradient: &[f32], tensor: &str, nudge: f64) -> Vec<f32> {
+    let range = layout.get(tensor).unwrap().range.clone();
+    let mut moved = weights.to_vec();
+    let values = moved[range.clone()].iter_mut().zip(&gradient[range]);
+    values.for_each(|(weight, gradient)| *weight += (nudge * f64::from(*gradient)) as f32);
+    moved
+}
+
+#[test]
+fn gradients_are_differences_of_the_loss() {
+    for model in models::all() {
+        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let layout = Layout::new(&blueprint);
+        let weights = layout.read(&model.checkpoint).unwrap();
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+        let graded = Graded::new("sft", &examples, &[]);
+        let mut trainable = trainable(&blueprint, false);
+        let mut gradient = vec![0.0; layout.len()];
+        graded.pass(&mut trainable, &weights, Some(&mut gradient));
+        let mut again = vec![0.0; layout.len()];
+        graded.pass(&mut self::trainable(&blueprint, true), &weights, Some(&mut again));
+        assert!(gradient == again, "{}: recomputing layers changes the gradient", model.name);
+        let worst = worst_error(&model.name, &layout, &gradient, |tensor, nudge| {
+            graded.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
+        });
+        println!("{}: within {worst:.1e}", model.name);
+    }
+}
+
+/// Gradients through whole rows, also through the cap on logits that some architectures have.
+#[test]
+fn distillation_gradients_are_differences_of_the_loss() {
+    for model in models::all() {
+        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let layout = Layout::new(&blueprint);
+        let reference = layout.read(&model.checkpoint).unwrap();
+        let drift = |(index, weight): (usize, &f32)| weight + (index as f32 * 0.37).sin() * 0.03;
+        let weights: Vec<_> = reference.iter().enumerate().map(drift).collect();
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+        let graded = Graded::new("distill", &examples, &reference);
+        let mut trainable = trainable(&blueprint, false);
+        assert!(graded.pass(&mut trainable, &reference, None).abs() < 1e-9, "{}: distance from itself", model.name);
+        let mut gradient = vec![0.0; layout.len()];
+        assert!(graded.pass(&mut trainable, &weights, Some(&mut gradient)) > 1e-4);
+        let worst = worst_error(&model.name, &layout, &gradient, |tensor, nudge| {
+            graded.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
+        });
+        println!("{}: within {worst:.1e}", model.name);
+    }
+}
+
+/// The start parameters are moved first: at the start one factor of each LoRA pair is zero, and with it
+/// the gradient of the other.
+#[test]
+fn every_adapter_has_a_gradient() {
+    let lora = AdapterEntry::find("lora").unwrap();
+    let names =
+        ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
+    let values = Values::default().with(lora.settings[0], 2usize).unwrap().with(lora.settings[1], 4.0).unwrap();
+    let values = values.with(lora.settings[2], names.map(str::to_owned).to_vec()).unwrap();
+    for model in models::all() {
+        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let layout = Layout::new(&blueprint);
+        let weights = layout.read(&model.checkpoint).unwrap();
+        let mut adapter = (lora.make)(&layout, weights.clone(), &values).unwrap();
+        let mut parameters = adapter.start(1);
+        assert!(adapter.merge(&parameters) == weights, "{}: the start changes the model", model.name);
+        parameters.iter_mut().enumerate().for_each(|(index, value)| *value += (index as f32 * 0.7).sin() * 0.05);
+
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+        let graded = Graded::new("sft", &examples, &[]);
+        let changes = |name: &str| adapter.changes(name);
+        let options = ModelOptions { threads: 2, max_len: 512, recompute: false, trained: &changes };
+        let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
+        let mut whole = vec![0.0; layout.len()];
+        graded.pass(&mut trainable, adapter.merge(&parameters), Some(&mut whole));
+        let gradient = adapter.pull_back(&parameters, &whole).unwrap();
+        let own = adapter.layout().clone();
+        worst_error(&model.name, &own, &gradient, |tensor, nudge| {
+            let moved = moved(&parameters, &own, &gradient, tensor, nudge);
+            graded.pass(&mut trainable, adapter.merge(&moved), None)
+        });
+    }
+}
