@@ -9,9 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A strategy asks an engine for something it cannot give.
-    #[error("strategy `{strategy}` needs {need}, which engine `{engine}` cannot return")]
+    #[error("`{strategy}` needs {need}, which engine `{engine}` cannot return")]
     Unsupported {
-        /// The strategy that was asked for.
+        /// The strategy or scorer that was asked for.
         strategy: &'static str,
         /// The engine's name.
         engine: String,
@@ -19,9 +19,9 @@ pub enum Error {
         need: String,
     },
     /// A strategy needs a model that was not given.
-    #[error("strategy `{strategy}` needs a {seat} model\n  hint: name one with {}", .seat.option())]
+    #[error("`{strategy}` needs a {seat} model\n  hint: name one with {}", .seat.option())]
     MissingModel {
-        /// The strategy that was asked for.
+        /// The strategy or scorer that was asked for.
         strategy: &'static str,
         /// The model it lacks.
         seat: Seat,

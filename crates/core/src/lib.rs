@@ -18,6 +18,7 @@ mod handover;
 mod job;
 mod models;
 mod sampling;
+mod scorers;
 pub mod scripted;
 mod seat;
 mod settings;
@@ -44,6 +45,7 @@ pub use sampling::{
     MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, likeliest, log_softmax, logprob,
     pick,
 };
+pub use scorers::{SCORERS, StepScorer};
 pub use seat::{Author, Seat};
 pub use settings::{FromValue, Kind, Setting, Value, Values};
 pub use splitmix::splitmix64;

@@ -74,8 +74,9 @@ impl Need {
     }
 }
 
-/// An entry of the table of strategies, [`crate::RECIPES`].
-pub struct Recipe {
+/// An entry of a table of things made of models: strategies ([`crate::RECIPES`]) and step scorers
+/// ([`crate::SCORERS`]).
+pub struct Recipe<T: ?Sized = dyn Strategy> {
     /// The name users call it by.
     pub name: &'static str,
     /// The heading above its answers.
@@ -86,16 +87,16 @@ pub struct Recipe {
     pub needs: &'static [Need],
     /// The settings it reads.
     pub settings: &'static [&'static Setting],
-    /// Makes the strategy of models that satisfy `needs`.
-    pub make: fn(&Models, &Values) -> Result<Arc<dyn Strategy>>,
+    /// Makes it of models that satisfy `needs`.
+    pub make: fn(&Models, &Values) -> Result<Arc<T>>,
 }
 
-impl Recipe {
-    /// Builds the strategy, or refuses now what could not work in a request.
+impl<T: ?Sized> Recipe<T> {
+    /// Builds the entry's product, or refuses now what could not work in a request.
     ///
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`], [`Error::Setting`].
-    pub fn build(&self, models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
+    pub fn build(&self, models: &Models, values: &Values) -> Result<Arc<T>> {
         self.needs.iter().try_for_each(|need| need.check(self.name, models))?;
         (self.make)(models, values)
     }
