@@ -32,7 +32,8 @@ impl Progress for Notes {
     }
 }
 
-/// Settings with the given models and remote settings, the built-in tokenizers and short limits.
+/// Settings with the given models and remote settings, the built-in tokenizers and short limits. A
+/// remote setting of null removes its default here.
 #[expect(clippy::needless_pass_by_value, reason = "callers build them in place")]
 fn settings(models: Value, remote: Value) -> Settings {
     let mut all = json!({
@@ -41,8 +42,13 @@ fn settings(models: Value, remote: Value) -> Settings {
         "connect_timeout_seconds": 2, "first_byte_timeout_seconds": 20, "idle_timeout_seconds": 20,
         "total_timeout_seconds": 60,
     });
+    let all_settings = all.as_object_mut().unwrap();
     for (name, value) in remote.as_object().unwrap() {
-        all[name] = value.clone();
+        if value.is_null() {
+            all_settings.remove(name);
+        } else {
+            all_settings.insert(name.clone(), value.clone());
+        }
     }
     let partial: Partial = serde_json::from_value(json!({"models": models, "remote": all})).unwrap();
     partial.resolve().unwrap()

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// An access token, hidden in debug output.
+///
+/// ```
+/// let token = wsd::hub::AccessToken::from_text(" hf_secret\n").unwrap();
+/// assert_eq!(format!("{token:?}"), "AccessToken(hidden)");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(String);
 

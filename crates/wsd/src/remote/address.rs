@@ -10,6 +10,14 @@ use super::dialect::{DIALECTS, Dialect};
 use super::error::RemoteError;
 
 /// One server's address, as written and parsed.
+///
+/// ```
+/// use wsd::remote::Address;
+/// let replicas = Address::parse_list("vllm+http://gpu-1:8000/model, vllm+http://gpu-2:8000/model")?;
+/// assert_eq!(replicas.len(), 2);
+/// assert!(Address::parse_list("vllm+http://user:password@gpu-1").is_err());
+/// # Ok::<(), wsd::remote::RemoteError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Address {
     text: String,

@@ -90,8 +90,9 @@ impl Report {
         let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| &settings.models[&seat]);
         let dtype = |model: &ModelSettings| model.dtype.map(|format| format.name().to_ascii_lowercase());
         json!({
-            "base": base.name, "draft": draft.name, "base_dtype": dtype(base), "draft_dtype": dtype(draft), "prompts": direct.first().len(),
-            "repeats": direct.rounds.len(), "systems": self.0.iter().map(system).collect::<Vec<_>>(),
+            "base": base.name, "draft": draft.name, "base_dtype": dtype(base), "draft_dtype": dtype(draft),
+            "prompts": direct.first().len(), "repeats": direct.rounds.len(),
+            "systems": self.0.iter().map(system).collect::<Vec<_>>(),
         })
     }
 
