@@ -202,10 +202,11 @@ def doc_comments(text):
 def missing_from_tree():
     """Returns source files that the README's tree lacks, and files in it that do not exist."""
     tree = read("README.md").split("## The tree")[-1]
+    parts = {part.split("\n")[0].strip(): part for part in re.split(r"\n(?=crates/)", tree)[1:]}
     offenders = []
-    for part in re.split(r"\n(?=crates/)", tree)[1:]:
-        folder = part.split("\n")[0].strip()
-        named = set(re.findall(r"[\w]+\.rs\b", re.sub(r"\w+/[\w/]*\.rs", "", part)))
+    for crate in sorted((ROOT / "crates").glob("*/src")):
+        folder = f"crates/{crate.parent.name}/src/"
+        named = set(re.findall(r"(?<![\w/])\w+\.rs\b", parts.get(folder, "")))
         there = {path.name for path in (ROOT / folder).glob("*.rs")} - {"lib.rs"}
         offenders += [f"README.md: {folder}{name} is not in the tree" for name in sorted(there - named)]
         offenders += [f"README.md: {folder}{name} does not exist" for name in sorted(named - there)]
