@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::{Blueprint, QkNorm};
 
-/// One decoder layer, generic over its norms `N` and its linear layers `L`. A norm that the architecture
-/// lacks is `None`.
+/// One decoder layer, generic over its norms `N` and its linear layers `L`. A norm that the
+/// architecture lacks is `None`.
 #[derive(Clone, Debug)]
 pub struct LayerParts<N, L> {
     /// The norm on the input of attention.
@@ -45,7 +45,8 @@ pub struct StoredNorm {
     pub width: usize,
 }
 
-/// A linear layer as a file stores it: all rows of a matrix `(outputs, inputs)`, or some rows of a fused one.
+/// A linear layer as a file stores it: all rows of a matrix `(outputs, inputs)`, or some rows of a
+/// fused one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredLinear {
     /// The name of the module within the layer, as `self_attn.q_proj`.

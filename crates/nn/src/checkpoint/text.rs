@@ -1,22 +1,22 @@
-//! The text side of a checkpoint: its tokenizer, and how it reads prompts.
+//! The codec of a checkpoint: its tokenizer and its prompt template.
 
 use std::sync::Arc;
 
 use wsd_core::{BosTokens, ChatTemplate, HfTokenizer, Specials, Template, TextCodec};
 
 use super::Checkpoint;
-use crate::Result;
+use crate::error::Result;
 
-/// How a model writes conversations.
+/// The choice of the template for conversations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// The checkpoint's own chat template, where it has one.
+    /// The checkpoint's own chat template, if it has one.
     Own,
-    /// The paper's plain form.
+    /// The plain form of the paper, for base models.
     Plain,
-    /// A template of the user's.
+    /// A template given by the user.
     Source {
-        /// Where it came from, for messages.
+        /// The name of its source, for messages.
         name: String,
         /// The Jinja source.
         text: String,
@@ -24,7 +24,7 @@ pub enum TemplateChoice {
 }
 
 impl Checkpoint {
-    /// The text side of the model, called `name`.
+    /// Makes the codec of the model, called `name`.
     ///
     /// # Errors
     /// [`crate::Error::Text`] for a chat template that does not parse.
