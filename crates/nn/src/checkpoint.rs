@@ -139,6 +139,19 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Quantize`] for a format that can be read but not written.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::path::Path;
+    /// use wsd_nn::{Checkpoint, Format};
+    ///
+    /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    /// let checkpoint = Checkpoint::open(&path)?;
+    /// let bytes = checkpoint.weights.total_bytes();
+    /// let smaller = checkpoint.with_matrices_in(Format::Q8_0)?;
+    /// assert!(smaller.weights.total_bytes() < bytes);
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     pub fn with_matrices_in(mut self, format: Format) -> Result<Self> {
         self.weights = self.weights.with_matrices_in(format)?;
         Ok(self)

@@ -51,6 +51,18 @@ const SURE: f32 = 14.0;
 const CONTEXT: usize = 8192;
 
 /// The parameters of a model of random weights.
+///
+/// # Examples
+/// ```
+/// use wsd_nn::Format;
+/// use wsd_nn::shapes::{Recipe, Shape};
+///
+/// let shape = Shape::find("tiny").expect("a shape");
+/// let base = shape.model(Format::Q8_0, Recipe { seed: 7, agreement: 1.0 })?;
+/// let draft = shape.model(Format::Q8_0, Recipe { seed: 7, agreement: 0.8 })?;
+/// assert_eq!(base.config, draft.config);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
     /// The seed of the weights and of the successors.

@@ -63,6 +63,20 @@ pub struct StoredLinear {
 
 impl Blueprint {
     /// Returns the parts of a layer as a file stores them. All layers of a model have the same.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::path::Path;
+    /// use wsd_nn::{Checkpoint, arch};
+    ///
+    /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    /// let blueprint = arch::blueprint(&Checkpoint::open(&path)?.config)?;
+    /// let layer = blueprint.layer();
+    /// assert_eq!(layer.query.module, "self_attn.q_proj");
+    /// assert_eq!(layer.down.inputs, blueprint.ffn);
+    /// assert!(layer.post_mlp.is_none());
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     #[must_use]
     pub fn layer(&self) -> LayerParts<StoredNorm, StoredLinear> {
         let (hidden, ffn, query, kv) = (self.hidden, self.ffn, self.query_width(), self.kv_width());

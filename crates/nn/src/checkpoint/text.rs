@@ -28,6 +28,19 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`crate::Error::Text`] for a chat template that does not parse.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::path::Path;
+    /// use wsd_core::Prompt;
+    /// use wsd_nn::{Checkpoint, TemplateChoice};
+    ///
+    /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    /// let codec = Checkpoint::open_text(&path)?.into_text("tiny", &TemplateChoice::Plain)?;
+    /// let prompt = codec.render(&Prompt::Raw("Hello".into()))?;
+    /// assert_eq!(prompt.text, "Hello");
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     pub fn into_text(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;

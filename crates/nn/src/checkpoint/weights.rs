@@ -220,6 +220,16 @@ impl Tensor {
     ///
     /// # Panics
     /// If the rows are out of range, as slicing does.
+    ///
+    /// # Examples
+    /// ```
+    /// use wsd_nn::{Format, Tensor};
+    ///
+    /// let bytes = Format::F32.quantize(&[1.0, 2.0, 3.0, 4.0])?;
+    /// let fused = Tensor::new("gate_up", Format::F32, vec![4, 1], bytes)?;
+    /// assert_eq!(fused.narrow_rows(2, 2).to_f32(), [3.0, 4.0]);
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     pub fn narrow_rows(&self, start: usize, count: usize) -> Self {
         assert!(start.checked_add(count).is_some_and(|end| end <= self.rows()), "rows of `{}`", self.name);
         let length = self.bytes_per_row();
