@@ -36,12 +36,12 @@ impl Checkpoint {
     /// use wsd_nn::{Checkpoint, TemplateChoice};
     ///
     /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
-    /// let codec = Checkpoint::open_text(&path)?.into_text("tiny", &TemplateChoice::Plain)?;
+    /// let codec = Checkpoint::open_text(&path)?.into_codec("tiny", &TemplateChoice::Plain)?;
     /// let prompt = codec.render(&Prompt::Raw("Hello".into()))?;
     /// assert_eq!(prompt.text, "Hello");
     /// # Ok::<_, wsd_nn::Error>(())
     /// ```
-    pub fn into_text(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
+    pub fn into_codec(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;
         let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
