@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `wsd serve` costs before engines that answer at once: gateway.sh [STREAMS]
+# The overhead of `wsd serve` in front of engines that answer at once: gateway.sh [STREAMS]
 #
 # Starts the example `stand_in`, which talks like vLLM and answers at once, and `wsd serve` with both models on it. Prints how long
 # requests take one at a time, which is all overhead, stand-in and client included; then, with STREAMS (2000) answers running at a

@@ -40,7 +40,7 @@ F16_FILES = {
     "olmo2": ("olmo2", {}),
 }
 LLAMA_TYPES = ["q8_0", "q4_0", "bf16"]
-# What the converter takes from folder names; a fixture has neither author nor version.
+# Values the converter derives from folder names; a fixture has neither author nor version.
 NAME_KEYS = ("general.basename", "general.finetune", "general.version", "general.size_label")
 
 

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # The top-level modules of a crate, lowest first. A module imports from those before it only.
 LAYERS = {
     "nn": [
-        "error", "format", "activation", "matrix", "device", "kernels", "arch", "checkpoint", "executor",
-        "cache", "cpu", "tensors", "load", "engine", "shapes", "measure", "train",
+        "error", "format", "activation", "matrix", "device", "kernels", "arch", "checkpoint", "adapter", "executor",
+        "cache", "cpu", "tensors", "load", "engine", "shapes", "measure",
     ],
 }  # fmt: skip
 

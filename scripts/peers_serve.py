@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tokens a second of a server of OpenAI's protocol under load: wsd's or another, asked the same.
+"""Tokens per second of a server of OpenAI's protocol under load: that of wsd or another, with equal requests.
 
     scripts/peers_serve.py http://127.0.0.1:8080 [--concurrency 1 2 4 8 16] [--requests 32] [--tokens 64] [--shared 0]
 
-Each request is a prompt of its own, some hundred words long and after as many sentences as are asked for that all prompts share, which is
-written on greedily. Prints a line of JSON for each number of clients.
+Each request continues greedily a distinct prompt of some hundred words. All prompts share a prefix of
+--shared sentences. Prints a line of JSON for each number of clients.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write the tables of docs/performance.md from what runs/peers.sh saw.
+"""Write the tables of docs/performance.md from the output of runs/peers.sh.
 
     python scripts/peers_table.py RESULTS.jsonl docs/performance.md
 
-Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`. Ratios are medians of the ratios within a round.
+Each table is between `<!-- NAME -->` and `<!-- /NAME -->`. Ratios are medians of the ratios within a round.
 """
 
 import datetime
@@ -53,7 +53,7 @@ def collect(records):
 
 
 def ratio(ours, theirs):
-    """How many times as fast as they we are."""
+    """The speed of wsd relative to theirs."""
     return statistics.median(their / our for our, their in zip(ours, theirs)) if ours and theirs else None
 
 

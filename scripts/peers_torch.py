@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What transformers takes on the CPU for the jobs of `wsd bench engine` and `wsd bench wsd`; runs/peers.sh calls it.
+"""Times of transformers on the CPU for the jobs of `wsd bench engine` and `wsd bench wsd`; runs/peers.sh calls it.
 
     python scripts/peers_torch.py --model FOLDER                             # decode, prefill, score, as one JSON object
     python scripts/peers_torch.py --base FOLDER --draft FOLDER --window 10   # the paper's three passes, greedy

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""How far Q8_0 moves log-probabilities, here and in llama.cpp: q8_accuracy.py WSD LLAMA_SERVER MODEL ROWS.jsonl [COUNT]
+"""Error of log-probabilities with Q8_0, in wsd and in llama.cpp: q8_accuracy.py WSD LLAMA_SERVER MODEL ROWS.jsonl [COUNT]
 
-MODEL is a folder with floats; it is written as Q8_0 by `wsd train export`, and both programs read that file. ROWS are conversations
-(`messages`), whose last answer is scored. Prints the mean, the root mean square and the largest distance from the log-probabilities
+MODEL is a folder with float weights; it is written as Q8_0 by `wsd train export`, and both programs read that file. ROWS are conversations
+(`messages`), whose last answer is scored. Prints the mean, the root mean square and the largest difference from the log-probabilities
 in float32, in nats, over all scored tokens.
 """
 

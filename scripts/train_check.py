@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Is what a training run wrote read by others: the model by transformers, with the same log-probabilities as by wsd; the events
-by TensorBoard.
+"""Checks that other programs read the output of a training run: transformers the model, with the same
+log-probabilities as wsd; TensorBoard the events.
 
     python scripts/train_check.py --wsd target/release/wsd runs/base
 """

@@ -1,5 +1,6 @@
 //! Architectures as data: one transformer skeleton, and for each architecture a function from its
-//! configuration to a [`Blueprint`]. A new architecture is a file under `arch/` and a row of [`ARCHS`].
+//! configuration to a [`Blueprint`]. A new architecture is a file under `arch/` and a row of
+//! [`ARCHS`].
 
 mod blueprint;
 mod gemma2;
@@ -52,7 +53,8 @@ pub const ARCHS: &[Arch] = &[
 /// checkpoints spell them or as transformers 5 does.
 ///
 /// # Errors
-/// [`Error::UnknownArchitecture`], or [`Error::Config`] for a value that is missing or not supported.
+/// [`Error::UnknownArchitecture`], or [`Error::Config`] for a value that is missing or not
+/// supported.
 ///
 /// # Examples
 /// ```
@@ -79,8 +81,8 @@ pub(crate) fn model_type(config: &Map<String, Value>) -> Result<&'static str> {
     Ok(find(config)?.model_type)
 }
 
-/// Finds an architecture by `architectures`, or else by `model_type`: the text part of a larger model
-/// lists the class of the whole.
+/// Finds an architecture by `architectures`, or else by `model_type`: the text part of a larger
+/// model lists the class of the whole.
 fn find(config: &Map<String, Value>) -> Result<&'static Arch> {
     let listed = config.get("architectures").and_then(Value::as_array).into_iter().flatten();
     let names: Vec<&str> = listed.chain(config.get("model_type")).filter_map(Value::as_str).collect();

@@ -1,7 +1,8 @@
-//! Checkpoints: a Hugging Face folder of safetensors, the same embedded in the program, or a GGUF file.
+//! Checkpoints: a Hugging Face folder of safetensors, on disk or embedded in the program, or a GGUF
+//! file.
 //!
-//! Whatever the container, what comes out has one form: a config with Hugging Face keys, tensors with Hugging Face names,
-//! a tokenizer. Weights are mapped, never copied. Nothing in these files is trusted.
+//! All containers yield one form: a config with Hugging Face keys, tensors with Hugging Face names,
+//! and a tokenizer. Weights are mapped, never copied. Nothing in the files is trusted.
 
 mod bytes;
 mod config;
@@ -26,17 +27,31 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use bytes::Bytes;
 
-/// Everything a checkpoint says about a model.
+/// A model as its files describe it.
+///
+/// # Examples
+/// ```
+/// # use std::path::Path;
+/// use wsd_nn::{Checkpoint, arch};
+///
+/// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+/// let checkpoint = Checkpoint::open(&path)?;
+/// let blueprint = arch::blueprint(&checkpoint.config)?;
+/// let embedding = checkpoint.weights.get("model.embed_tokens.weight").expect("a tensor");
+/// assert_eq!(embedding.shape, [blueprint.vocab, blueprint.hidden]);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
-    /// The folder's or file's name, without the path.
+    /// The name of the folder or file, without its path.
     pub name: String,
-    /// The config with Hugging Face keys, those of the text model where there are several. GGUF files add keys of their own:
+    /// The config with Hugging Face keys; of several models, the keys of the text model. GGUF files
+    /// add three keys:
     ///
-    /// - `wsd_rope_interleaved` (true): RoPE turns adjacent pairs of q and k, not the halves of a head.
-    /// - `wsd_norm_offset_folded` (true): norm weights have Gemma's 1 in them already.
-    /// - `wsd_rope_factors` (numbers): divisors of the RoPE frequencies, half a head of them.
+    /// - `wsd_rope_interleaved` (true): RoPE rotates adjacent pairs of q and k, not halves.
+    /// - `wsd_norm_offset_folded` (true): norm weights include the offset 1 of Gemma.
+    /// - `wsd_rope_factors` (numbers): divisors of the RoPE frequencies, one per pair.
     pub config: Map<String, Value>,
     /// All tensors.
     pub weights: Weights,
@@ -44,13 +59,14 @@ pub struct Checkpoint {
     pub tokenizer: Tokenizer,
     /// The Jinja source of the default chat template.
     pub chat_template: Option<String>,
-    /// The tokens with a role, as text.
+    /// The special tokens, as text.
     pub special: SpecialTokens,
-    /// Tokens that end an answer, ascending: all that config, generation config and tokenizer name, and well-known ones.
+    /// The tokens that end an answer, ascending: those named in config, generation config and
+    /// tokenizer, and well-known ones.
     pub end_tokens: Vec<u32>,
-    /// `generation_config.json`, or empty.
+    /// The content of `generation_config.json`, or empty.
     pub generation_config: Map<String, Value>,
-    /// Whether a text begins with BOS, where the files say so outside of the tokenizer itself.
+    /// The decision to begin a text with BOS, if a file states it outside of the tokenizer itself.
     pub add_bos: Option<bool>,
 }
 
@@ -58,8 +74,8 @@ impl Checkpoint {
     /// Opens a folder with `config.json`, `tokenizer.json` and safetensors, or a GGUF file.
     ///
     /// # Errors
-    /// Files that are missing, refused, damaged or of a kind that is not implemented; the error names the file and the
-    /// key, tensor or part of it.
+    /// Files that are missing, refused, damaged or of an unsupported kind; the error names the file
+    /// and its key, tensor or part.
     pub fn open(path: &Path) -> Result<Self> {
         if fs_err::metadata(path)?.is_dir() {
             return folder::open(path);
@@ -77,23 +93,24 @@ impl Checkpoint {
         })
     }
 
-    /// Opens the text side alone: a folder without its weights, which need not be there, or a GGUF file.
+    /// Opens a checkpoint for its tokenizer: a folder, whose weights may be absent, or a GGUF file.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
+    /// Those of [`Checkpoint::open`].
     pub fn open_text(path: &Path) -> Result<Self> {
         if fs_err::metadata(path)?.is_dir() { folder::open_text(path) } else { Self::open(path) }
     }
 
-    /// Opens a folder embedded in the program, as pairs of a file name and the bytes from `include_bytes!`.
+    /// Opens a folder embedded in the program, as pairs of a file name and the bytes from
+    /// `include_bytes!`.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
+    /// Those of [`Checkpoint::open`].
     pub fn from_bytes(name: &str, files: &[(&str, &'static [u8])]) -> Result<Self> {
         folder::open_embedded(name, files)
     }
 
-    /// A checkpoint of a config, tensors and a tokenizer, and nothing else.
+    /// Makes a checkpoint of a config, tensors and a tokenizer alone.
     pub(crate) fn bare(name: &str, config: Map<String, Value>, tensors: Vec<Tensor>, tokenizer: Tokenizer) -> Self {
         Self {
             name: name.into(),
@@ -108,32 +125,47 @@ impl Checkpoint {
         }
     }
 
-    /// A model that is yet to be trained: a configuration with Hugging Face keys, and the tokenizer in `folder`.
+    /// Makes a model without weights: a configuration with Hugging Face keys and the tokenizer in
+    /// `folder`.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`], of the tokenizer's files.
+    /// Those of [`Checkpoint::open`] for the files of the tokenizer.
     pub fn untrained(config: Map<String, Value>, folder: &Path) -> Result<Self> {
         folder::untrained(folder, config)
     }
 
-    /// The same checkpoint with its matrices written in another format, in memory of their own. Vectors stay, and so do
-    /// matrices whose rows are no whole number of the format's blocks.
+    /// Converts the matrices to another format, in new memory. Vectors stay as they are, and so do
+    /// matrices whose rows are not a multiple of the format's block.
     ///
     /// # Errors
     /// [`Error::Quantize`] for a format that can be read but not written.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::path::Path;
+    /// use wsd_nn::{Checkpoint, Format};
+    ///
+    /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    /// let checkpoint = Checkpoint::open(&path)?;
+    /// let bytes = checkpoint.weights.total_bytes();
+    /// let smaller = checkpoint.with_matrices_in(Format::Q8_0)?;
+    /// assert!(smaller.weights.total_bytes() < bytes);
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     pub fn with_matrices_in(mut self, format: Format) -> Result<Self> {
         self.weights = self.weights.with_matrices_in(format)?;
         Ok(self)
     }
 
-    /// What holds for all containers: sizes that the tensors bear out, and every token that ends a text. `file` is where the
-    /// config came from, for messages.
+    /// Completes a checkpoint of any container: checks the number of layers and collects the end
+    /// tokens. `file` names the source of the config in messages.
     fn checked(self, file: &str) -> Result<Self> {
-        // A layer has several tensors. A config that says otherwise would have its reader list names without end.
+        // A layer has several tensors. Without this check a hostile number of layers would make the reader list names
+        // without end.
         let (layers, tensors) =
             (self.config.get("num_hidden_layers").and_then(Value::as_u64), self.weights.names().count());
         if let Some(layers) = layers.filter(|&layers| layers > tensors as u64) {
-            let reason = format!("must be at most the {tensors} tensors there are, given: {layers}");
+            let reason = format!("must be at most {tensors}, the number of tensors, got {layers}");
             return Err(Error::malformed(file, "key `num_hidden_layers`", reason));
         }
         Ok(self.with_end_tokens())

@@ -19,12 +19,14 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum Device {
-    /// A GPU if this program is built for one and the machine has one, else this crate's kernels on the CPU.
+    /// A GPU if this program is built for one and the machine has one, else this crate's kernels on
+    /// the CPU.
     #[default]
     Auto,
     /// This crate's kernels on the CPU, with weights in any format.
     Cpu,
-    /// candle on the CPU, with the BLAS library this program is built with. It serves as a check on the other devices.
+    /// candle on the CPU, with the BLAS library this program is built with. It serves as a check on
+    /// the other devices.
     Candle,
     /// The NVIDIA GPU with this number.
     Cuda(usize),

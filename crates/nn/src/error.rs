@@ -1,59 +1,59 @@
-//! What can go wrong, in words a user can act on.
+//! Errors, in words a user can act on. They hold names of things, so that this module needs no
+//! other.
 
 use std::fmt::{self, Display, Formatter};
 
-/// The result of anything in this crate.
+/// The result of a fallible function in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Every failure names the file and the thing in it that is at fault, and a `hint:` where there is a next step.
-///
-/// `file` is a path, or the name of an embedded checkpoint.
+/// A failure of this crate. Its message names the file and the part of it at fault, and a `hint:`
+/// if there is a next step. `file` is a path or the name of an embedded checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A checkpoint lacks a file.
     #[error("{file}: missing {missing}\n  hint: {hint}")]
     MissingFile {
-        /// The folder looked in.
+        /// The folder searched.
         file: String,
-        /// What is not there.
+        /// The missing file.
         missing: String,
-        /// What to do about it.
+        /// The next step.
         hint: String,
     },
-    /// A file that is left alone on purpose.
+    /// A file that is refused on purpose.
     #[error("{file}: refused: {reason}\n  hint: {hint}")]
     Refused {
         /// The file.
         file: String,
-        /// Why it is not read.
+        /// The reason of the refusal.
         reason: &'static str,
-        /// What to do about it.
+        /// The next step.
         hint: &'static str,
     },
-    /// A file that does not keep to its format.
+    /// A file that violates its format.
     #[error("{file}: {at}: {reason}")]
     Malformed {
         /// The file.
         file: String,
         /// The key, tensor or part of the file at fault.
         at: String,
-        /// What is wrong with it.
+        /// The violation.
         reason: String,
     },
-    /// Something valid that this crate does not implement.
+    /// A valid file that this crate does not support.
     #[error("{file}: {what} `{found}` is not supported\n  hint: supported are {supported}")]
     Unsupported {
         /// The file.
         file: String,
-        /// The kind of thing: an architecture, a tensor type.
+        /// The unsupported kind: an architecture, a tensor type.
         what: String,
-        /// What the file asks for.
+        /// The value in the file.
         found: String,
-        /// What could be read instead.
+        /// The supported values.
         supported: String,
     },
-    /// Tensors that a model needs and the checkpoint does not have in that shape.
+    /// Tensors that a model needs and the checkpoint lacks, or has in another shape.
     #[error("{file}: the weights do not fit the model:{}", Lines(problems))]
     Tensors {
         /// The file or folder.
@@ -66,7 +66,7 @@ pub enum Error {
     Tokenizer {
         /// The file.
         file: String,
-        /// What went wrong.
+        /// The fault.
         reason: String,
     },
     /// Values that cannot be written in a format.
@@ -74,43 +74,43 @@ pub enum Error {
     Quantize {
         /// The format asked for.
         format: &'static str,
-        /// How many values were given.
+        /// The number of values.
         values: usize,
-        /// What stands in the way.
+        /// The obstacle.
         reason: String,
     },
-    /// An architecture that is none of [`crate::arch::ARCHS`].
+    /// An architecture outside of [`crate::arch::ARCHS`].
     #[error("architecture `{found}` is not supported\n  hint: supported are {known}")]
     UnknownArchitecture {
-        /// What the configuration names.
+        /// The architectures that the configuration names.
         found: String,
-        /// What it could have named.
+        /// The supported architectures.
         known: String,
     },
-    /// A value in a configuration that no model can be made of, or one that is not implemented.
+    /// A value in a configuration that is invalid or not supported.
     #[error("config: `{key}` must be {limit}, got {value}")]
     Config {
-        /// The key, with the section it is in.
+        /// The key, with its section.
         key: String,
-        /// Its value as JSON.
+        /// The value as JSON.
         value: String,
         /// The values that are supported.
         limit: String,
     },
-    /// A span that cannot be run.
+    /// An invalid span of a step.
     #[error("slot {slot}: {problem}")]
     Span {
         /// The slot.
         slot: u64,
-        /// What is wrong, with the limit and the value.
+        /// The violation, with the limit and the value.
         problem: String,
     },
-    /// Hidden states that are no whole number of rows.
-    #[error("{floats} floats are no whole number of rows of {width}")]
+    /// Hidden states that are not a whole number of rows.
+    #[error("hidden states must be a multiple of {width} floats, got {floats}")]
     Rows {
-        /// How many were given.
+        /// The number of floats.
         floats: usize,
-        /// Floats of a row.
+        /// The number of floats in a row.
         width: usize,
     },
     /// A name that no weight format has.
@@ -129,48 +129,47 @@ pub enum Error {
         /// The names of all devices.
         known: &'static str,
     },
-    /// A device that this program was built without.
+    /// A device that this program is built without.
     #[error(
-        "this program was built without the device `{device}`\n  hint: cargo build --release -p wsd --features {feature}"
+        "this program was built without the device `{device}`\n  \
+         hint: cargo build --release -p wsd --features {feature}"
     )]
     DeviceNotBuilt {
         /// The device asked for.
         device: String,
-        /// The cargo feature that it needs.
+        /// The cargo feature it needs.
         feature: &'static str,
     },
-    /// A device that is not there or cannot be used.
+    /// A device that is absent or cannot be used.
     #[error("the device `{device}` cannot be used: {reason}\n  hint: --device cpu needs no other device")]
     DeviceMissing {
         /// The device asked for.
         device: String,
-        /// What its driver says.
+        /// The message of its driver.
         reason: String,
     },
-    /// A format that the tensors of a device are not computed in.
-    #[error(
-        "a candle device does not compute in {format}\n  hint: it does in F32, F16 and BF16; --device cpu does in {format}"
-    )]
+    /// A format in which a device does not compute.
+    #[error("a candle device computes in F32, F16 or BF16, not in {format}\n  hint: --device cpu computes in {format}")]
     ComputeFormat {
         /// The format asked for.
         format: &'static str,
     },
-    /// A device failed, for want of memory perhaps.
+    /// A failure of a device, for instance a lack of memory.
     #[cfg(feature = "candle")]
     #[error("the device failed: {0}")]
     Candle(#[from] candle_core::Error),
-    /// The threads to compute with could not be started.
-    #[error("{} threads could not be started: {reason}", threads.map_or_else(|| "all cores'".to_owned(), |n| n.to_string()))]
+    /// A failure to start the worker threads.
+    #[error("{} threads could not be started: {reason}", Count(*threads))]
     Threads {
-        /// How many were asked for.
+        /// The number of threads asked for; `None` means one per core.
         threads: Option<usize>,
-        /// What stood in the way.
+        /// The message of the system.
         reason: String,
     },
-    /// Text that cannot be learned from.
+    /// A text that is unusable for training.
     #[error("{reason}")]
     Example {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A setting outside its limits.
@@ -178,27 +177,39 @@ pub enum Error {
     Setting {
         /// The setting.
         name: &'static str,
-        /// Its value.
+        /// The value.
         value: String,
-        /// What it may be.
+        /// The permitted values.
         limit: String,
     },
-    /// The tokenizer or the chat template is at fault.
+    /// A fault of the tokenizer or the chat template.
     #[error(transparent)]
     Text(#[from] wsd_core::Error),
-    /// A file could not be read.
+    /// A failure of the file system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 impl Error {
-    /// A part `at` of `file` breaks the rules of its format.
+    /// Makes the error of a part `at` of `file` that violates its format.
     pub(crate) fn malformed(file: &str, at: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Malformed { file: file.into(), at: at.into(), reason: reason.into() }
     }
 }
 
-/// Lines of a list, as many as a terminal holds.
+/// A number of threads, or the words for one per core.
+struct Count(Option<usize>);
+
+impl Display for Count {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(count) => count.fmt(f),
+            None => f.write_str("all cores'"),
+        }
+    }
+}
+
+/// The lines of a list, at most as many as a terminal shows.
 struct Lines<'a>(&'a [String]);
 
 impl Display for Lines<'_> {

@@ -1,6 +1,7 @@
-//! How the values of a tensor are stored: plain floats, or blocks of small integers that share a scale.
+//! The storage formats of tensors: plain floats, or blocks of small integers that share a scale.
 //!
-//! The block layouts are those of ggml (<https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>).
+//! The block layouts are those of ggml
+//! (<https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>).
 
 mod k_blocks;
 mod quantize;
@@ -15,6 +16,19 @@ use half::{f16, slice::HalfFloatSliceExt};
 pub(crate) use k_blocks::scale_and_minimum;
 
 /// The storage format of a tensor, spelled as ggml and safetensors spell it.
+///
+/// # Examples
+/// ```
+/// use wsd_nn::Format;
+///
+/// let format: Format = "q8_0".parse()?;
+/// let bytes = format.quantize(&[0.5; 64])?;
+/// assert_eq!(Some(bytes.len()), format.bytes_for(64));
+/// let mut values = [0.0; 64];
+/// format.dequantize(&bytes, &mut values);
+/// assert!((values[0] - 0.5).abs() < 1e-3);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the documentation")]
 #[allow(non_camel_case_types, reason = "the names are those that files and users write")]
@@ -42,7 +56,7 @@ struct Layout {
     ggml_type: u32,
     block_values: usize,
     block_bytes: usize,
-    /// Reads whole blocks into whole blocks of values.
+    /// The decoder of whole blocks.
     dequantize: fn(&[u8], &mut [f32]),
 }
 
@@ -59,7 +73,7 @@ macro_rules! layouts {
     };
 }
 
-/// In the order of [`Format`].
+/// All formats, in the order of [`Format`].
 const LAYOUTS: &[Layout] = layouts! {
     F32   0:   1 in   4, read_f32;
     F16   1:   1 in   2, read_f16;
@@ -77,30 +91,30 @@ const LAYOUTS: &[Layout] = layouts! {
 };
 
 impl Format {
-    /// Every format there is.
+    /// Returns every format.
     pub fn all() -> impl Iterator<Item = Self> {
         LAYOUTS.iter().map(|layout| layout.format)
     }
 
-    /// The formats that [`Format::quantize`] writes.
+    /// The formats that [`Format::quantize`] supports.
     pub const WRITABLE: [Self; 6] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4_K];
 
-    /// The format of this name (`"Q4_K"`, in either case).
+    /// Finds a format by name (`"Q4_K"`, in either case).
     pub fn parse(name: &str) -> Option<Self> {
         LAYOUTS.iter().find(|layout| layout.name.eq_ignore_ascii_case(name)).map(|layout| layout.format)
     }
 
-    /// The format of a tensor type in a GGUF file.
+    /// Finds a format by the number of its tensor type in a GGUF file.
     pub(crate) fn from_ggml_type(ggml_type: u32) -> Option<Self> {
         LAYOUTS.iter().find(|layout| layout.ggml_type == ggml_type).map(|layout| layout.format)
     }
 
-    /// Its number as a tensor type in a GGUF file.
+    /// Returns the number of its tensor type in a GGUF file.
     pub(crate) fn ggml_type(self) -> u32 {
         self.layout().ggml_type
     }
 
-    /// All names, for messages.
+    /// Returns all names, for messages.
     pub(crate) fn names() -> String {
         LAYOUTS.iter().map(|layout| layout.name).collect::<Vec<_>>().join(", ")
     }
@@ -109,37 +123,39 @@ impl Format {
         &LAYOUTS[self as usize]
     }
 
-    /// The name, as files spell it.
+    /// Returns the name, as files spell it.
     pub fn name(self) -> &'static str {
         self.layout().name
     }
 
-    /// Values in a block. A row of a tensor is a whole number of blocks.
+    /// Returns the number of values in a block. The length of a row is a multiple of it.
     pub fn block_values(self) -> usize {
         self.layout().block_values
     }
 
-    /// Bytes in a block.
+    /// Returns the size of a block in bytes.
     pub fn block_bytes(self) -> usize {
         self.layout().block_bytes
     }
 
-    /// Bytes that `values` values take, or `None` where they are no whole number of blocks (or too many to count).
+    /// Returns the size of `values` values in bytes, or `None` if they are not a multiple of the
+    /// block or the size overflows.
     pub fn bytes_for(self, values: usize) -> Option<usize> {
         let Layout { block_values, block_bytes, .. } = *self.layout();
         values.is_multiple_of(block_values).then(|| (values / block_values).checked_mul(block_bytes))?
     }
 
-    /// Reads whole blocks into `out`; values beyond the shorter of the two are left alone.
+    /// Decodes whole blocks into `out`. If one is shorter, the rest of the other is ignored.
     pub fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
         debug_assert_eq!(self.bytes_for(out.len()), Some(bytes.len()), "{self}");
         (self.layout().dequantize)(bytes, out);
     }
 
-    /// Writes values, to the nearest. Offered for [`Format::WRITABLE`].
+    /// Encodes values, rounded to the nearest. Supports [`Format::WRITABLE`].
     ///
     /// # Errors
-    /// Another format, or values that are no whole number of blocks.
+    /// [`crate::Error::Quantize`] for another format, or a number of values that is not a multiple
+    /// of the block.
     pub fn quantize(self, values: &[f32]) -> crate::Result<Vec<u8>> {
         quantize::quantize(self, values)
     }
@@ -172,7 +188,7 @@ fn read_bf16(bytes: &[u8], out: &mut [f32]) {
 }
 
 fn read_f16(bytes: &[u8], out: &mut [f32]) {
-    // `half` converts slices with the processor's own instruction where there is one, but wants them aligned.
+    // `half` converts slices with the processor's instruction if there is one, but needs them aligned.
     let mut halves = [f16::ZERO; 64];
     for (bytes, out) in bytes.chunks(128).zip(out.chunks_mut(64)) {
         for (bytes, half) in bytes.as_chunks::<2>().0.iter().zip(&mut halves) {

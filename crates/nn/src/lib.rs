@@ -1,8 +1,12 @@
-//! The embedded engine of `wsd`: checkpoints, architectures as data, CPU kernels, and one thread that runs all sessions as one ragged batch.
+//! The embedded engine of `wsd`: checkpoints, architectures as data, CPU kernels, and one thread
+//! that runs all sessions as one ragged batch.
 //!
-//! [`Checkpoint::open`] reads a Hugging Face folder or a GGUF file; [`Local::load`] makes it a [`wsd_core::Engine`].
-//! With the feature `candle` there is a second executor, on tensors, for GPUs and BLAS; the features `cuda`, `metal`,
-//! `accelerate` and `mkl` are its backends.
+//! [`Checkpoint::open`] reads a Hugging Face folder or a GGUF file; [`Local::load`] makes a
+//! [`wsd_core::Engine`] of it. The feature `candle` adds a second executor, on tensors, for GPUs
+//! and BLAS; the features `cuda`, `metal`, `accelerate` and `mkl` are its backends.
+//!
+//! Three modules are public for other crates of the workspace only: [`kernels`] for the trainer,
+//! and [`measure`] and [`shapes`] for `wsd bench`.
 
 mod activation;
 pub mod arch;

@@ -21,8 +21,8 @@ pub(crate) fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format
     Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, ..CpuOptions::default() })?))
 }
 
-/// Opens a device for candle. Returns `None` for devices that this crate's CPU kernels serve, and for those that this
-/// program was built without.
+/// Opens a device for candle. Returns `None` for devices that this crate's CPU kernels serve, and
+/// for those that this program was built without.
 #[cfg(feature = "candle")]
 fn open(device: Device) -> Result<Option<candle_core::Device>> {
     let opened = match device {

@@ -3,6 +3,18 @@
 use crate::format::Format;
 
 /// A matrix `(rows, columns)` in any storage format, row after row.
+///
+/// # Examples
+/// ```
+/// use wsd_nn::{Format, MatrixView};
+///
+/// let bytes = Format::BF16.quantize(&[1.0, 2.0, 3.0, 4.0])?;
+/// let matrix = MatrixView { format: Format::BF16, rows: 2, columns: 2, bytes: &bytes };
+/// let mut row = [0.0; 2];
+/// matrix.dequantize_row(1, &mut row);
+/// assert_eq!(row, [3.0, 4.0]);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixView<'a> {
     /// The storage format of the values.

@@ -1,5 +1,7 @@
-//! How long an executor takes for what engines ask of it. Each function is one sample; medians are the caller's. The tokens
-//! that stand before those measured stay in the cache from one sample to the next.
+//! Timing of an executor at the work of an engine: decoding, scoring, prefill.
+//!
+//! `wsd bench engine` uses it; nothing else needs this module. Each function takes one sample, of
+//! which the caller forms medians. The context stays in the cache from one sample to the next.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -12,15 +14,16 @@ use crate::error::Result;
 use crate::executor::{Executor, Span};
 use crate::kernels;
 
-/// The slot that is measured in.
+/// The slot of the measurements.
 const SLOT: u64 = u64::MAX;
-/// Tokens fed at a time where only their cache is wanted.
+/// The tokens of a step that only fills the cache.
 const FEED_TOKENS: usize = 256;
 
-/// Seconds per token of writing `count` tokens, one at a time with logits, after `context` others.
+/// Measures the seconds per token of decoding `count` tokens, one at a time with logits, after a
+/// context of `context` tokens.
 ///
 /// # Errors
-/// Those of the executor, as for a context that is too long.
+/// Those of the executor, for instance for a context that is too long.
 pub fn decode(executor: &mut dyn Executor, context: usize, count: usize) -> Result<f64> {
     feed(executor, context)?;
     let (mut logits, mut token) = (Vec::new(), 1);
@@ -36,10 +39,11 @@ pub fn decode(executor: &mut dyn Executor, context: usize, count: usize) -> Resu
     Ok(seconds / count as f64)
 }
 
-/// Seconds of a step of `count` tokens with the logits of each, after `context` others.
+/// Measures the seconds of a step over `count` tokens with the logits of each, after a context of
+/// `context` tokens.
 ///
 /// # Errors
-/// As [`decode`].
+/// Those of [`decode`].
 pub fn score(executor: &mut dyn Executor, context: usize, count: usize) -> Result<f64> {
     feed(executor, context)?;
     let seconds = step(executor, Step { slot: SLOT, start: context, count, first_row: 0 })?;
@@ -47,10 +51,10 @@ pub fn score(executor: &mut dyn Executor, context: usize, count: usize) -> Resul
     Ok(seconds)
 }
 
-/// Seconds from nothing to the logits after `count` tokens.
+/// Measures the seconds of the prefill of `count` tokens with the logits of the last.
 ///
 /// # Errors
-/// As [`decode`].
+/// Those of [`decode`].
 pub fn prefill(executor: &mut dyn Executor, count: usize) -> Result<f64> {
     let slot = SLOT - 1;
     let seconds = step(executor, Step { slot, start: 0, count, first_row: count.saturating_sub(1) })?;
@@ -58,11 +62,11 @@ pub fn prefill(executor: &mut dyn Executor, count: usize) -> Result<f64> {
     Ok(seconds)
 }
 
-/// Bytes that a step reads of a model at least: all matrices but that of the embeddings, of which it takes a row, or all
-/// where these make the logits too.
+/// Returns the fewest bytes of weights that a step reads: all matrices, without the embedding
+/// unless it is the output projection too.
 ///
 /// # Errors
-/// A configuration that cannot be run, or tensors that are missing.
+/// A configuration that is not supported, or tensors that are missing.
 pub fn step_bytes(checkpoint: &Checkpoint) -> Result<usize> {
     let blueprint = arch::blueprint(&checkpoint.config)?;
     let tensors = checkpoint.weights.require(&arch::tensors(&blueprint))?;
@@ -70,11 +74,11 @@ pub fn step_bytes(checkpoint: &Checkpoint) -> Result<usize> {
     Ok(tensors.iter().filter(is_read).map(|tensor| tensor.bytes().len()).sum())
 }
 
-/// Bytes per second that all threads together read of `bytes` of memory, the best of several times: what decoding is
-/// limited by.
+/// Measures the bytes per second that all threads together read from `bytes` bytes of memory, the
+/// best of five runs: the limit of decoding.
 ///
 /// # Errors
-/// When there is no such memory.
+/// An allocation that fails.
 pub fn read_bandwidth(bytes: usize) -> Result<f64> {
     let mut memory = kernels::zeroed_memory(bytes)?;
     memory.fill(1);
@@ -89,7 +93,7 @@ pub fn read_bandwidth(bytes: usize) -> Result<f64> {
     Ok((0..5).map(|_| read()).fold(0.0, f64::max))
 }
 
-/// Fill the cache up to `count` tokens, as far as they are not there.
+/// Extends the cache to `count` tokens.
 fn feed(executor: &mut dyn Executor, count: usize) -> Result<()> {
     executor.truncate(SLOT, count);
     for start in (executor.cached(SLOT)..count).step_by(FEED_TOKENS) {
@@ -99,17 +103,17 @@ fn feed(executor: &mut dyn Executor, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tokens of which no two neighbours are the same.
+/// Returns tokens without equal neighbors.
 fn some(executor: &dyn Executor, start: usize, count: usize) -> Vec<u32> {
     (start..start + count).map(|index| (index * 7919 % executor.blueprint().vocab) as u32).collect()
 }
 
-/// Tokens to run at once.
+/// The tokens of a step.
 struct Step {
     slot: u64,
     start: usize,
     count: usize,
-    /// Logits are wanted from this one on.
+    /// The first token with logits.
     first_row: usize,
 }
 

@@ -1,9 +1,12 @@
-//! Models of random weights in the shapes of real ones, made in memory: to measure what does not depend on what a model
-//! knows.
+//! Models of random weights in the shapes of real models, made in memory.
 //!
-//! The next token of such a model is a function of the last one, which it is sure of: its layers cost what those of a
-//! real model cost and change the residual stream little, and its output matrix points from each token to its successor.
-//! Two models agree on the successors of as many tokens as is asked, so that a draft can be made as good as one likes.
+//! `wsd bench` and the tests use them to measure speed without a download; nothing else needs this
+//! module.
+//!
+//! The next token of such a model is a fixed function of the last one, with a probability near 1:
+//! its layers cost as much as those of a real model but change the residual stream little, and its
+//! output matrix maps each token to its successor. Two models agree on the successors of a chosen
+//! share of tokens, which sets the acceptance rate of a draft.
 
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -18,7 +21,7 @@ use crate::format::Format;
 /// Sizes of a Llama model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// The name it is asked for by.
+    /// The name of the shape.
     pub name: &'static str,
     hidden: usize,
     layers: usize,
@@ -28,7 +31,7 @@ pub struct Shape {
     vocab: usize,
 }
 
-/// All shapes there are.
+/// All shapes.
 pub static SHAPES: &[Shape] = &[
     Shape { name: "tiny", hidden: 256, layers: 6, heads: 8, kv_heads: 4, ffn: 704, vocab: 2048 },
     Shape { name: "150m", hidden: 768, layers: 12, heads: 12, kv_heads: 4, ffn: 3072, vocab: 32000 },
@@ -37,38 +40,53 @@ pub static SHAPES: &[Shape] = &[
     Shape { name: "8b", hidden: 4096, layers: 32, heads: 32, kv_heads: 8, ffn: 14336, vocab: 32000 },
 ];
 
-/// Standard deviation of weights.
+/// The standard deviation of most weights.
 const SPREAD: f32 = 0.02;
-/// Of those that write to the residual stream: small beside embeddings of size 1, which so keep its direction.
+/// The standard deviation of weights that write to the residual stream: small beside embeddings of
+/// size 1, so that its direction stays.
 const FAINT: f32 = 5e-4;
-/// About the logit of a token's successor, where others have less than 1.
+/// The approximate logit of a token's successor; other logits are below 1.
 const SURE: f32 = 14.0;
-/// Positions.
+/// The context length, in tokens.
 const CONTEXT: usize = 8192;
 
-/// What a model of random weights is made from.
+/// The parameters of a model of random weights.
+///
+/// # Examples
+/// ```
+/// use wsd_nn::Format;
+/// use wsd_nn::shapes::{Recipe, Shape};
+///
+/// let shape = Shape::find("tiny").expect("a shape");
+/// let base = shape.model(Format::Q8_0, Recipe { seed: 7, agreement: 1.0 })?;
+/// let draft = shape.model(Format::Q8_0, Recipe { seed: 7, agreement: 0.8 })?;
+/// assert_eq!(base.config, draft.config);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
-    /// Of the weights, and of which token follows which.
+    /// The seed of the weights and of the successors.
     pub seed: u64,
-    /// The share of tokens, from 0 to 1, that are followed by the same one as in a model of 1 with this seed.
+    /// The share of tokens, from 0 to 1, with the same successor as in the model with this seed and
+    /// agreement 1.
     pub agreement: f64,
 }
 
 impl Shape {
-    /// The shape of this name.
+    /// Finds a shape by name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
         SHAPES.iter().find(|shape| shape.name == name)
     }
 
-    /// Tokens there are.
+    /// Returns the size of the vocabulary.
     #[must_use]
     pub fn vocab(&self) -> usize {
         self.vocab
     }
 
-    /// A model of this shape with its matrices in `format`. Its tokens beyond single bytes are words that name their number.
+    /// Makes a model of this shape with its matrices in `format`. Tokens beyond single bytes are
+    /// words that spell their id.
     ///
     /// # Errors
     /// [`Error::Quantize`] for a format that cannot be written.
@@ -97,7 +115,7 @@ impl Shape {
         Ok(Checkpoint::bare(self.name, config, tensors, self.tokenizer()?))
     }
 
-    /// Byte-level BPE whose one merge is there because some programs want one.
+    /// Makes a byte-level BPE. Its only merge exists because some programs require one.
     fn tokenizer(&self) -> Result<Tokenizer> {
         let mut bytes: Vec<_> = ByteLevel::alphabet().into_iter().map(String::from).collect();
         bytes.sort_unstable();
@@ -113,7 +131,7 @@ impl Shape {
         Tokenizer::from_bytes(tokenizer.to_string()).map_err(fault)
     }
 
-    /// Its `config.json`.
+    /// Returns its `config.json`.
     #[must_use]
     pub fn config(&self) -> Map<String, Value> {
         let config = json!({
@@ -127,14 +145,14 @@ impl Shape {
 }
 
 impl Recipe {
-    /// Which token stands before each. All tokens lie on one cycle.
+    /// Returns the predecessor of each token. All tokens form one cycle.
     fn predecessors(&self, vocab: usize) -> Vec<usize> {
         let next = |token: usize| (token * 20261 + 7919) % vocab;
         let mut before = vec![0; vocab];
         (0..vocab).for_each(|token| before[next(token)] = token);
         let differs =
             |token: &usize| (mix(self.seed ^ *token as u64) >> 11) as f64 >= self.agreement * (1u64 << 53) as f64;
-        // Where this model differs, tokens change successors among themselves.
+        // The tokens in which this model differs exchange their successors.
         let differing: Vec<usize> = (0..vocab).filter(differs).collect();
         for (index, token) in differing.iter().enumerate() {
             before[next(*token)] = differing[(index + 1) % differing.len()];
@@ -143,11 +161,11 @@ impl Recipe {
     }
 }
 
-/// A row of numbers that look drawn from a normal distribution with standard deviation `size`.
+/// Makes a row of nearly normal numbers with standard deviation `size`.
 fn noise(seed: u64, row: usize, columns: usize, size: f32) -> Vec<f32> {
     let start = mix(mix(seed) ^ row as u64);
     let number = |column: usize| {
-        // Four numbers of 16 bits: their sum is near enough to a normal one, of variance a third of their range's square.
+        // The sum of four uniform numbers is nearly normal; its variance is 4/12 of the square of their range.
         let bits = mix(start.wrapping_add(column as u64));
         let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
         (sum as f32 / 65536.0 - 2.0) * 3.0f32.sqrt() * size
@@ -155,7 +173,7 @@ fn noise(seed: u64, row: usize, columns: usize, size: f32) -> Vec<f32> {
     (0..columns).map(number).collect()
 }
 
-/// splitmix64's mixing function (Steele, Lea and Flood 2014).
+/// Mixes bits as SplitMix64 does (Steele, Lea and Flood 2014).
 fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

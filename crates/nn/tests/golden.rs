@@ -1,5 +1,5 @@
-//! The engine against numbers that the reference implementation wrote, and against itself: however a sequence is fed, the
-//! bits are the same.
+//! Comparison of the engine with numbers of the reference implementation, and with itself: bits do
+//! not depend on how a sequence is divided into steps.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,19 +9,19 @@ use cases::{Case, cases, is_stretched, log_sum_exp, longest, meet, project, rows
 use wsd_nn::kernels::Simd;
 use wsd_nn::{Cpu, CpuOptions, Executor, Format, Span};
 
-/// Of each token but the first.
+/// The log-probability of each token but the first.
 fn log_probabilities(model: &mut dyn Executor, tokens: &[u32]) -> Vec<f64> {
     let rows = rows(model, 0, tokens);
     rows.iter().zip(&tokens[1..]).map(|(row, token)| f64::from(row[*token as usize]) - log_sum_exp(row)).collect()
 }
 
-/// The path that rounds no activation, on an instruction set.
+/// Options of the exact path, which rounds no activation, on an instruction set.
 fn exact(case: &Case, simd: Simd) -> Cpu {
     Cpu::load_with(&case.checkpoint, CpuOptions { simd, exact: true, ..CpuOptions::default() }).unwrap()
 }
 
 #[test]
-fn the_reference_is_met_on_every_instruction_set() {
+fn every_instruction_set_meets_the_reference() {
     for case in cases() {
         for simd in Simd::all() {
             let worst = meet(&case.name, &mut exact(&case, simd), &case.sequences);
@@ -30,7 +30,8 @@ fn the_reference_is_met_on_every_instruction_set() {
     }
 }
 
-/// Products with integers and bfloat16 round activations; where nothing is rounded, both paths give the same bits.
+/// Products with integers and bfloat16 round activations; formats without rounding give equal bits
+/// on both paths.
 #[test]
 fn rounded_activations_stay_near_the_exact_path() {
     for case in steady_cases() {
@@ -69,7 +70,7 @@ fn chunks_and_single_tokens_give_equal_bits() {
 }
 
 #[test]
-fn company_in_a_batch_changes_no_bit() {
+fn other_sequences_in_a_batch_change_no_bit() {
     for case in steady_cases() {
         let mut cpu = Cpu::load(&case.checkpoint).unwrap();
         let tokens = longest(&case);
@@ -97,7 +98,7 @@ fn company_in_a_batch_changes_no_bit() {
 }
 
 #[test]
-fn a_truncated_cache_is_as_good_as_a_fresh_one() {
+fn a_truncated_cache_equals_a_fresh_one() {
     for case in steady_cases() {
         let mut cpu = Cpu::load(&case.checkpoint).unwrap();
         let tokens = longest(&case);
@@ -117,7 +118,7 @@ fn a_truncated_cache_is_as_good_as_a_fresh_one() {
 }
 
 #[test]
-fn spans_that_cannot_be_run_are_errors_and_change_nothing() {
+fn invalid_spans_are_errors_and_change_nothing() {
     let Some(case) = cases().into_iter().next() else { return };
     let mut cpu = Cpu::load(&case.checkpoint).unwrap();
     rows(&mut cpu, 0, &[5, 6, 7]);
@@ -140,8 +141,7 @@ fn spans_that_cannot_be_run_are_errors_and_change_nothing() {
     assert!(cpu.project(&[0.0; 3], &mut Vec::new()).is_err());
 }
 
-/// Where a file stretches positions by length, a sequence that grows over the border piece by piece ends like one that
-/// came whole.
+/// With LongRoPE, a sequence that grows over the border in pieces ends like one that was run whole.
 #[test]
 fn crossing_the_border_of_long_rope_leaves_no_trace() {
     for mut case in cases().into_iter().filter(is_stretched) {

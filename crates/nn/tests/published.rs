@@ -1,4 +1,4 @@
-//! Configurations as published models have them: the numbers that decide what is computed.
+//! Blueprints of published configurations.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,8 @@ fn of(config: Value) -> Blueprint {
     blueprint(config.as_object().unwrap()).unwrap()
 }
 
-/// Heads, heads of keys and values, width of a head, layers, vocabulary, context, and whether the head is tied.
+/// Returns query heads, key and value heads, head width, layers, vocabulary, context length, and
+/// tied.
 fn shape(plan: &Blueprint) -> (usize, usize, usize, usize, usize, usize, bool) {
     (plan.heads, plan.kv_heads, plan.head_dim, plan.layers.len(), plan.vocab, plan.max_len, plan.tied)
 }

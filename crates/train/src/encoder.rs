@@ -35,7 +35,7 @@ impl Encoder {
         Ok(Self {
             end: end.or(checkpoint.end_tokens.first().copied()),
             end_tokens: checkpoint.end_tokens.clone(),
-            codec: checkpoint.clone().into_text(&checkpoint.name, template)?,
+            codec: checkpoint.clone().into_codec(&checkpoint.name, template)?,
             vocab,
             max_len,
         })

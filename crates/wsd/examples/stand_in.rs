@@ -92,7 +92,7 @@ async fn main() {
     let port: u16 = arguments.next().unwrap_or_else(|| "9000".into()).parse().unwrap();
     let pause = Duration::from_millis(arguments.next().unwrap_or_else(|| "0".into()).parse().unwrap());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/base");
-    let codec = Checkpoint::open_text(&folder).unwrap().into_text("instant", &TemplateChoice::Plain).unwrap();
+    let codec = Checkpoint::open_text(&folder).unwrap().into_codec("instant", &TemplateChoice::Plain).unwrap();
     let answer = codec.tokenizer().encode("A fox is red. It lives in the wood. I am happy to help.").unwrap();
     let card = Card {
         name: "instant".into(),

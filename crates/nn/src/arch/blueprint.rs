@@ -64,14 +64,15 @@ pub struct Blueprint {
 /// The properties in which layers of one model differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerPlan {
-    /// The sliding window: a token attends to itself and to the `window - 1` positions before it. `None`
-    /// means all positions.
+    /// The sliding window: a token attends to itself and to the `window - 1` positions before it.
+    /// `None` means all positions.
     pub window: Option<usize>,
     /// The index of its rotary embedding in [`Blueprint::ropes`].
     pub rope: usize,
 }
 
-/// The RMS norms of a layer, by their names in the file; `None` if the architecture has no norm there.
+/// The RMS norms of a layer, by their names in the file; `None` if the architecture has no norm
+/// there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norms {
     /// The epsilon added to the mean square.
@@ -169,10 +170,10 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Returns true if a sequence of `len` tokens is beyond the original length of LongRoPE, so that every
-    /// token is rotated by the frequencies of long sequences. As in the reference implementation, the
-    /// whole sequence changes when its length passes that border, earlier positions included: a hidden
-    /// state depends on the side of the border its sequence is on.
+    /// Returns true if a sequence of `len` tokens is beyond the original length of LongRoPE, so
+    /// that every token is rotated by the frequencies of long sequences. As in the reference
+    /// implementation, the whole sequence changes when its length passes that border, earlier
+    /// positions included: a hidden state depends on the side of the border its sequence is on.
     #[must_use]
     pub fn is_long(&self, len: usize) -> bool {
         self.ropes.iter().any(|rope| rope.is_long(len))
@@ -201,7 +202,8 @@ pub(super) fn activation(keys: &Keys<'_>, key: &str, default: &str) -> Result<Ac
     }
 }
 
-/// Reads `sliding_window`. An absent key means `default`; null means no window, and so does the 0 of GGUF files.
+/// Reads `sliding_window`. An absent key means `default`; null means no window, and so does the 0
+/// of GGUF files.
 pub(super) fn window(keys: &Keys<'_>, default: usize) -> Result<Option<usize>> {
     match keys.raw("sliding_window") {
         None => Ok(Some(default)),

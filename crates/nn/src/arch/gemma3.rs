@@ -1,5 +1,6 @@
-//! Gemma 3, text only (arXiv 2503.19786): Gemma 2 with norms on queries and keys in place of the soft
-//! caps, five sliding layers to each full one, and a separate rotary embedding on the sliding layers.
+//! Gemma 3, text only (arXiv 2503.19786): Gemma 2 with norms on queries and keys in place of the
+//! soft caps, five sliding layers to each full one, and a separate rotary embedding on the sliding
+//! layers.
 
 use super::{Blueprint, QkNorm, blueprint, gemma2, keys::Keys, rope::RopePlan};
 use crate::error::Result;

@@ -1,4 +1,5 @@
-//! Typed access to a configuration. The error for a wrong value names the key, the limit and the value.
+//! Typed access to a configuration. The error for a wrong value names the key, the limit and the
+//! value.
 
 use serde_json::{Map, Value};
 

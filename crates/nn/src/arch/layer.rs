@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::{Blueprint, QkNorm};
 
-/// One decoder layer, generic over its norms `N` and its linear layers `L`. A norm that the architecture
-/// lacks is `None`.
+/// One decoder layer, generic over its norms `N` and its linear layers `L`. A norm that the
+/// architecture lacks is `None`.
 #[derive(Clone, Debug)]
 pub struct LayerParts<N, L> {
     /// The norm on the input of attention.
@@ -45,7 +45,8 @@ pub struct StoredNorm {
     pub width: usize,
 }
 
-/// A linear layer as a file stores it: all rows of a matrix `(outputs, inputs)`, or some rows of a fused one.
+/// A linear layer as a file stores it: all rows of a matrix `(outputs, inputs)`, or some rows of a
+/// fused one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredLinear {
     /// The name of the module within the layer, as `self_attn.q_proj`.
@@ -62,6 +63,20 @@ pub struct StoredLinear {
 
 impl Blueprint {
     /// Returns the parts of a layer as a file stores them. All layers of a model have the same.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::path::Path;
+    /// use wsd_nn::{Checkpoint, arch};
+    ///
+    /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    /// let blueprint = arch::blueprint(&Checkpoint::open(&path)?.config)?;
+    /// let layer = blueprint.layer();
+    /// assert_eq!(layer.query.module, "self_attn.q_proj");
+    /// assert_eq!(layer.down.inputs, blueprint.ffn);
+    /// assert!(layer.post_mlp.is_none());
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     #[must_use]
     pub fn layer(&self) -> LayerParts<StoredNorm, StoredLinear> {
         let (hidden, ffn, query, kv) = (self.hidden, self.ffn, self.query_width(), self.kv_width());

@@ -1,4 +1,5 @@
-//! Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) and the ways checkpoints scale them.
+//! Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) and the ways checkpoints scale
+//! them.
 
 use std::f64::consts::PI;
 
@@ -44,8 +45,8 @@ pub enum Scaling {
         /// One divisor per pair.
         divisors: Vec<f32>,
     },
-    /// LongRoPE (arXiv 2402.13753): one list of divisors for sequences up to the original length and one
-    /// for longer sequences.
+    /// LongRoPE (arXiv 2402.13753): one list of divisors for sequences up to the original length
+    /// and one for longer sequences.
     Long {
         /// One divisor per pair, for sequences of at most `original` tokens.
         short: Vec<f32>,
@@ -100,8 +101,8 @@ impl RopePlan {
         matches!(&self.scaling, Scaling::Long { original, .. } if len > *original)
     }
 
-    /// Returns the angle per position of each of the `dims / 2` pairs, in radians, for a sequence up to
-    /// (`long` false) or beyond the original length.
+    /// Returns the angle per position of each of the `dims / 2` pairs, in radians, for a sequence
+    /// up to (`long` false) or beyond the original length.
     #[must_use]
     pub fn frequencies(&self, long: bool) -> Vec<f32> {
         (0..self.dims / 2)
@@ -141,8 +142,8 @@ impl Scaling {
         Ok(Self::Llama3 { factor: section.positive("factor")?, low, high, original })
     }
 
-    /// Reads LongRoPE. The default attention factor is `sqrt(1 + ln(s) / ln(original))`, where `s` is the
-    /// ratio of the context length to the original one (arXiv 2402.13753, section 3).
+    /// Reads LongRoPE. The default attention factor is `sqrt(1 + ln(s) / ln(original))`, where `s`
+    /// is the ratio of the context length to the original one (arXiv 2402.13753, section 3).
     fn long(keys: &Keys<'_>, section: &Keys<'_>, dims: usize) -> Result<Self> {
         let max_len = keys.positive("max_position_embeddings")?;
         let key = "original_max_position_embeddings";

@@ -4,6 +4,18 @@ use super::Blueprint;
 
 /// Lists every tensor that a file of the model must have: its name and its shape, matrices as
 /// `(outputs, inputs)`.
+///
+/// # Examples
+/// ```
+/// # use std::path::Path;
+/// use wsd_nn::{Checkpoint, arch};
+///
+/// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+/// let checkpoint = Checkpoint::open(&path)?;
+/// let needed = arch::tensors(&arch::blueprint(&checkpoint.config)?);
+/// assert_eq!(checkpoint.weights.require(&needed)?.len(), needed.len());
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[must_use]
 pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
     let mut list = vec![

@@ -1,18 +1,16 @@
-//! The bytes of a file, shared and never copied.
+//! The bytes of a file, shared between tensors and never copied.
 
-use std::{
-    ops::{Deref, Range},
-    path::Path,
-    sync::Arc,
-};
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 
-use crate::Result;
+use crate::error::Result;
 
-/// Bytes that several tensors share.
+/// Bytes shared by several tensors; cloning copies a reference.
 #[derive(Clone)]
 pub(crate) struct Bytes(Arc<Source>);
 
@@ -23,24 +21,25 @@ enum Source {
 }
 
 impl Bytes {
-    /// Maps a file.
+    /// Maps a file into memory.
     pub(crate) fn map(path: &Path) -> Result<Self> {
         let file = fs_err::File::open(path)?;
-        // SAFETY: the map is read only. A file that another process shortens meanwhile ends this one with a bus error, the
-        // price every engine pays that does not copy its weights; no length read from the file is trusted after mapping.
+        // SAFETY: the map is read-only. If another process shortens the file, an access ends this process with a bus
+        // error: every engine that maps its weights accepts that. No length read from the file is trusted after
+        // mapping.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(file.file())? };
         Ok(Self(Arc::new(Source::Map(map))))
     }
 
-    /// Let go of the whole pages of a mapped file in `range`.
+    /// Drops the whole pages of a mapped file in `range` from the resident set.
     pub(crate) fn leave_memory(&self, range: Range<usize>) {
         const PAGE: usize = 4096;
         let (first, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
         #[cfg(unix)]
         if let (Source::Map(map), true) = (&*self.0, first < end) {
-            // SAFETY: nothing was written into a map that can only be read, so what is read again is the same. It is
-            // advice: where the system does not take it, the pages stay.
+            // SAFETY: a read-only map has no changes to lose, so the next access reads the same bytes from the file.
+            // The call is advice: if the system ignores it, the pages stay.
             #[allow(unsafe_code)]
             let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
         }

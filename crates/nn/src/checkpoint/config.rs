@@ -1,8 +1,8 @@
-//! One form for the configs of text models and of models that a text model is a part of.
+//! The normal form of configurations: text models, and models with a text model as one part.
 
 use serde_json::{Map, Value};
 
-/// Puts a config into the form that the engine reads: the keys of the text model at the top.
+/// Moves the keys of a nested text model to the top level, the form that [`crate::arch`] reads.
 pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = config.remove("text_config") {
         config.extend(text);
@@ -10,7 +10,8 @@ pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> 
     config
 }
 
-/// The text model's own name of a tensor in a checkpoint of several models, `None` for those of the other models.
+/// Returns the name within the text model of a tensor from a checkpoint of several models, or
+/// `None` for a tensor of another model.
 pub(super) fn text_tensor_name(name: &str) -> Option<String> {
     match name.strip_prefix("language_model.") {
         Some(rest) => Some(rest.to_owned()),

@@ -1,10 +1,8 @@
 //! A Hugging Face folder, on disk or embedded.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -65,7 +63,7 @@ fn read(folder: Folder<'_>) -> Result<Checkpoint> {
     checkpoint.checked(&folder.place("config.json"))
 }
 
-/// The small files around a configuration and weights.
+/// Makes a checkpoint of a configuration, weights and the small files of a folder.
 fn assemble(folder: Folder<'_>, config: Map<String, Value>, weights: Weights) -> Result<Checkpoint> {
     let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
     let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
@@ -84,7 +82,7 @@ fn assemble(folder: Folder<'_>, config: Map<String, Value>, weights: Weights) ->
 }
 
 impl<'a> Folder<'a> {
-    /// The path of a file in messages, or with an empty name that of the folder.
+    /// Returns the path of a file for messages; an empty name stands for the folder.
     fn place(self, file: &str) -> String {
         match self {
             Self::Disk(path) if file.is_empty() => path.display().to_string(),
@@ -108,7 +106,7 @@ impl<'a> Folder<'a> {
         files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
     }
 
-    /// The bytes of a small file, `None` where there is no such file.
+    /// Reads a small file; returns `None` if it does not exist.
     fn small(self, file: &str) -> Result<Option<Cow<'static, [u8]>>> {
         match self {
             Self::Embedded { files, .. } => Ok(Self::embedded(files, file).map(Cow::Borrowed)),
@@ -135,7 +133,7 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Names of the files there are.
+    /// Lists the names of the files.
     fn names(self) -> BTreeSet<String> {
         match self {
             Self::Disk(path) => fs_err::read_dir(path)
@@ -153,7 +151,7 @@ impl<'a> Folder<'a> {
         let hint = match (file, gguf) {
             (_, Some(gguf)) => format!("name the file itself: {}", self.place(gguf)),
             ("tokenizer.json", _) if names.contains("tokenizer.model") => {
-                "it has only the SentencePiece model; write the other with \
+                "it has only the SentencePiece model; convert it with \
                  transformers' AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder)"
                     .into()
             }
@@ -173,7 +171,7 @@ impl<'a> Folder<'a> {
         Ok(own.get("chat_template").or_else(|| tokenizer_config.get("chat_template")).and_then(default_template))
     }
 
-    /// The tensors of the one file or of all shards.
+    /// Reads the tensors of the single file or of all shards.
     fn tensors(self) -> Result<Vec<Tensor>> {
         let names = self.names();
         if names.contains(SINGLE) {
@@ -196,11 +194,11 @@ impl<'a> Folder<'a> {
         let fault = |at: &str, reason: String| Error::malformed(&self.place(INDEX), at, reason);
         let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
         if let Some(shard) = shards.iter().find(|shard| shard.contains(['/', '\\', ':']) || shard.starts_with('.')) {
-            return Err(fault("key `weight_map`", format!("a shard is a file of the same folder, given: {shard:?}")));
+            return Err(fault("key `weight_map`", format!("a shard must be a file of the same folder, got {shard:?}")));
         }
         let missing: Vec<_> = shards.iter().copied().filter(|shard| !present.contains(*shard)).collect();
         if !missing.is_empty() {
-            let hint = format!("{INDEX} lists {} shards; fetch those that are missing", shards.len());
+            let hint = format!("{INDEX} lists {} shards; fetch the missing ones", shards.len());
             return Err(Error::MissingFile { file: self.place(""), missing: missing.join(", "), hint });
         }
         let mut tensors = Vec::with_capacity(weight_map.len());
@@ -215,14 +213,14 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// `model.safetensors.index.json`.
+/// The content of `model.safetensors.index.json`.
 #[derive(serde::Deserialize)]
 struct Index {
     /// The shard of each tensor.
     weight_map: BTreeMap<String, String>,
 }
 
-/// The template, or of several with names the one called `default`.
+/// Returns the template itself, or the one called `default` from a list of named templates.
 fn default_template(value: &Value) -> Option<String> {
     let template = match value {
         Value::Array(named) => named.iter().find(|entry| entry["name"] == "default")?.get("template")?,
@@ -231,7 +229,7 @@ fn default_template(value: &Value) -> Option<String> {
     template.as_str().map(str::to_owned)
 }
 
-/// Weights in Python's pickle format are programs: loading them runs what a stranger wrote.
+/// Refuses weights in Python's pickle format: loading them runs code from the file.
 pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     if !PICKLES.contains(&extension.as_str()) {
@@ -240,6 +238,6 @@ pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
     Err(Error::Refused {
         file: path.display().to_string(),
         reason: "a pickle can run any code when it is loaded",
-        hint: "convert it to safetensors where you trust it: transformers' model.save_pretrained(folder)",
+        hint: "if you trust it, convert it to safetensors: transformers' model.save_pretrained(folder)",
     })
 }

@@ -1,5 +1,5 @@
-//! A GGUF file in the house's normal form: Hugging Face config keys and tensor names, and a tokenizer built from the
-//! vocabulary in the file.
+//! GGUF files in the normal form of checkpoints: Hugging Face config keys and tensor names, and a
+//! tokenizer built from the vocabulary in the file.
 
 mod architecture;
 mod byte_level;
@@ -15,15 +15,19 @@ mod writer;
 
 use std::path::Path;
 
-use self::{architecture::Architecture, metadata::Metadata};
-use super::{Checkpoint, bytes::Bytes, weights::Weights};
-use crate::{Error, Result};
+use super::Checkpoint;
+use super::bytes::Bytes;
+use super::weights::Weights;
+use crate::error::{Error, Result};
+use architecture::Architecture;
+use metadata::Metadata;
 
-/// Whether a file says that it is one of these.
+/// Returns true if the bytes begin like a GGUF file.
 pub(super) fn is_gguf(bytes: &[u8]) -> bool {
     bytes.starts_with(container::MAGIC)
 }
 
+/// Opens a GGUF file.
 pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let file = path.display().to_string();
     let container = container::parse(&file, bytes)?;

@@ -1,4 +1,4 @@
-//! Safetensors: a JSON header with names, shapes and ranges, then the bytes.
+//! Safetensors files: a JSON header with names, shapes and ranges, then the data.
 
 use safetensors::{
     Dtype,
@@ -6,24 +6,26 @@ use safetensors::{
 };
 use serde_json::{Map, Value};
 
-use super::{bytes::Bytes, weights::Tensor};
-use crate::{Error, Format, Result};
+use super::bytes::Bytes;
+use super::weights::Tensor;
+use crate::error::{Error, Result};
+use crate::format::Format;
 
-/// The largest header read, as the reference implementation has it.
+/// The largest header accepted, the limit of the reference implementation.
 const MAX_HEADER_BYTES: usize = 100_000_000;
 
-/// All tensors of one file, in the order of their bytes.
+/// Reads all tensors of a file, in the order of their data.
 pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
     let malformed = |reason: String| Error::malformed(file, "header", reason);
     let (length, rest) = bytes
         .split_first_chunk::<8>()
-        .ok_or_else(|| malformed(format!("a safetensors file has at least 8 bytes, this one has {}", bytes.len())))?;
+        .ok_or_else(|| malformed(format!("a safetensors file must have at least 8 bytes, got {}", bytes.len())))?;
     let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
     if length > MAX_HEADER_BYTES {
-        return Err(malformed(format!("its length is at most {MAX_HEADER_BYTES} bytes, given: {length}")));
+        return Err(malformed(format!("its length must be at most {MAX_HEADER_BYTES} bytes, got {length}")));
     }
     let (header, data) = rest.split_at_checked(length).ok_or_else(|| {
-        malformed(format!("it has {length} bytes, but the file ends after {} of them: truncated?", rest.len()))
+        malformed(format!("it has {length} bytes, but the file ends after {} of them: is it truncated?", rest.len()))
     })?;
     // `Metadata` checks shapes against ranges, and that the ranges follow one another from 0.
     let metadata: Metadata = serde_json::from_slice(header).map_err(|error| match faults(header).as_slice() {
@@ -32,7 +34,9 @@ pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
     })?;
     if metadata.data_len() != data.len() {
         let (needed, found) = (metadata.data_len(), data.len());
-        return Err(malformed(format!("the tensors take {needed} bytes, the file has {found} for them: truncated?")));
+        return Err(malformed(format!(
+            "the tensors take {needed} bytes, the file has {found} for them: is it truncated?"
+        )));
     }
     let start = bytes.len() - data.len();
     let (mut tensors, mut problems) = (Vec::new(), Vec::new());
@@ -51,18 +55,19 @@ pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
     if problems.is_empty() { Ok(tensors) } else { Err(Error::Tensors { file: file.into(), problems }) }
 }
 
-/// The tensors in a header that are no tensors, or do not fill their place.
+/// Lists the entries of a header that are not tensors, or whose range has another length than their
+/// data.
 fn faults(header: &[u8]) -> Vec<String> {
     let entries: Map<String, Value> = serde_json::from_slice(header).unwrap_or_default();
     let fault = |(name, entry): (String, Value)| match serde_json::from_value::<TensorInfo>(entry) {
-        Err(error) => Some(format!("`{name}` is no tensor: {error}")),
+        Err(error) => Some(format!("`{name}` is not a tensor: {error}")),
         Ok(info) => {
             let (start, end) = info.data_offsets;
             let values = info.shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
             let needed = values.and_then(|values| values.checked_mul(info.dtype.bitsize()));
             (needed != end.checked_sub(start).and_then(|bytes| bytes.checked_mul(8))).then(|| {
                 let (dtype, shape) = (info.dtype, info.shape);
-                format!("`{name}`, {dtype:?} of shape {shape:?}, does not fill its place from byte {start} to {end}")
+                format!("`{name}`, {dtype:?} of shape {shape:?}, does not fill its range from byte {start} to {end}")
             })
         }
     };
@@ -102,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn tensors_keep_their_place() {
+    fn tensors_keep_their_range() {
         let tensors = read("x", &small().into()).unwrap();
         assert_eq!(format!("{tensors:?}"), "[a F32 [2, 2], b BF16 [3]]");
         assert_eq!(tensors[1].bytes().len(), 6);
     }
 
     #[test]
-    fn faults_are_named() {
+    fn errors_name_the_fault() {
         let mut short = small();
         short.pop();
         assert!(message(short).contains("take 22 bytes, the file has 21"));
@@ -121,10 +126,11 @@ mod tests {
         let expected = "model.safetensors: the weights do not fit the model:\n  \
             `ids` has dtype I64, supported are F32, F16, BF16\n  `flags` has dtype BOOL, supported are F32, F16, BF16";
         assert_eq!(message(file(strange, 10)), expected);
-        let wrong = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"F99","shape":[],"data_offsets":[4,8]}}"#;
-        let told = message(file(wrong, 8));
-        assert!(told.contains("`a`, F32 of shape [2], does not fill its place from byte 0 to 4"), "{told}");
-        assert!(told.contains("`b` is no tensor: unknown variant `F99`"), "{told}");
+        let wrong = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]},
+            "b":{"dtype":"F99","shape":[],"data_offsets":[4,8]}}"#;
+        let error = message(file(wrong, 8));
+        assert!(error.contains("`a`, F32 of shape [2], does not fill its range from byte 0 to 4"), "{error}");
+        assert!(error.contains("`b` is not a tensor: unknown variant `F99`"), "{error}");
     }
 
     #[test]
@@ -136,8 +142,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_change_of_bytes_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-                                     cut in any::<prop::sample::Index>()) {
+        fn changed_bytes_never_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
             let mut bytes = small();
             for (place, value) in changes {
                 let place = place.index(bytes.len());

@@ -1,23 +1,23 @@
-//! The tokens with a role.
+//! Special tokens.
 
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
-/// Tokens with a role, as text.
+/// The special tokens of a vocabulary, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// Begins a text.
+    /// The token that begins a text.
     pub bos: Option<String>,
-    /// Ends a text.
+    /// The token that ends a text.
     pub eos: Option<String>,
-    /// Fills a batch.
+    /// The token that pads a batch.
     pub pad: Option<String>,
-    /// Stands for what the vocabulary cannot say.
+    /// The token for text outside of the vocabulary.
     pub unk: Option<String>,
 }
 
 impl SpecialTokens {
-    /// From `tokenizer_config.json`, and `special_tokens_map.json` for the roles that the former does not mention.
+    /// Reads the tokens from `tokenizer_config.json`, or else from `special_tokens_map.json`.
     pub(super) fn from_files(files: [&Map<String, Value>; 2]) -> Self {
         let token = |role: &str| {
             let value = files.iter().find_map(|file| file.get(role))?;
@@ -28,12 +28,12 @@ impl SpecialTokens {
     }
 }
 
-/// Tokens that end an answer in the published models, whether or not their config says so.
+/// Tokens that end an answer in published models, including models whose config omits them.
 const WELL_KNOWN_ENDS: [&str; 6] =
     ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|eom_id|>", "<|endoftext|>"];
 
-/// All ids that end an answer, ascending: those given, those in `eos_token_id` of the configs, EOS, and the well-known
-/// ones where they are special tokens of the vocabulary.
+/// Collects all ids that end an answer, in ascending order: `ids`, those in `eos_token_id` of the
+/// configs, EOS, and the well-known ones that are special tokens of the vocabulary.
 pub(super) fn end_tokens(
     tokenizer: &Tokenizer,
     special: &SpecialTokens,

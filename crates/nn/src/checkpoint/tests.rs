@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::Format;
+use crate::format::Format;
 
-/// A folder of the shared data, or `None`, said aloud, where it is absent.
+/// Returns a folder of the shared data, or prints that it is skipped and returns `None`.
 pub(super) fn shared(part: &str) -> Option<PathBuf> {
     let data = std::env::var_os("WSD_DATA").map(PathBuf::from);
     let data = data.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").into());
@@ -19,7 +19,8 @@ pub(super) fn shared(part: &str) -> Option<PathBuf> {
 }
 
 const HEADER: &str = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
-const TOKENIZER: &str = r#"{"version":"1.0","truncation":{"direction":"Right","max_length":1,"strategy":"LongestFirst","stride":0},
+const TOKENIZER: &str = r#"{"version":"1.0",
+    "truncation":{"direction":"Right","max_length":1,"strategy":"LongestFirst","stride":0},
     "added_tokens":[{"id":2,"content":"<|im_end|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,
     "special":true},{"id":3,"content":"<|end|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,
     "special":false}],"model":{"type":"BPE","vocab":{"a":0,"b":1,"<|im_end|>":2,"<|end|>":3,"</s>":4},"merges":[]}}"#;
@@ -28,7 +29,8 @@ fn safetensors_of(header: &str) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 4]].concat()
 }
 
-/// A folder of the smallest files that open, with some replaced (or left out where empty).
+/// Makes a folder of the smallest files that open, with some replaced, or removed if the text is
+/// empty.
 fn folder(changes: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let files = [("config.json", r#"{"eos_token_id": 7}"#), ("tokenizer.json", TOKENIZER)];
@@ -54,7 +56,7 @@ fn all_sources_of_end_tokens_are_joined() {
         ("special_tokens_map.json", r#"{"bos_token": "a", "unk_token": {"content": "b"}}"#),
     ];
     let checkpoint = Checkpoint::open(folder(&changes).path()).unwrap();
-    assert_eq!(checkpoint.end_tokens, [2, 4, 5, 7], "<|end|> is no special token here");
+    assert_eq!(checkpoint.end_tokens, [2, 4, 5, 7], "<|end|> is not a special token here");
     let expected = SpecialTokens { eos: Some("</s>".into()), unk: Some("b".into()), ..SpecialTokens::default() };
     assert_eq!(checkpoint.special, expected);
     assert_eq!(checkpoint.add_bos, Some(false));
@@ -73,7 +75,7 @@ fn the_nearest_chat_template_wins() {
 }
 
 #[test]
-fn missing_and_damaged_files_are_named() {
+fn errors_name_missing_and_damaged_files() {
     assert!(message(&[("config.json", "")]).contains("missing config.json\n  hint: "));
     assert!(message(&[("config.json", ""), ("m.gguf", "x")]).contains("m.gguf"));
     assert!(message(&[("tokenizer.json", "")]).contains("missing tokenizer.json\n  hint: copy it"));
@@ -99,7 +101,7 @@ fn a_tokenizer_that_panics_is_an_error() {
 }
 
 #[test]
-fn shards_are_joined_and_those_missing_named() {
+fn shards_are_joined_and_missing_ones_named() {
     let index = |map: serde_json::Value| json!({"weight_map": map}).to_string();
     let open = |map: serde_json::Value| {
         let folder = folder(&[("model.safetensors", ""), ("model.safetensors.index.json", &index(map))]);
@@ -116,7 +118,7 @@ fn shards_are_joined_and_those_missing_named() {
     let absent = open(json!({"a": "1.safetensors", "c": "2.safetensors"})).unwrap_err().to_string();
     assert!(absent.contains("`c` is not in 2.safetensors"), "{absent}");
     let outside = open(json!({"a": "../1.safetensors"})).unwrap_err().to_string();
-    assert!(outside.contains("a shard is a file of the same folder, given: \"../1.safetensors\""), "{outside}");
+    assert!(outside.contains("a shard must be a file of the same folder, got \"../1.safetensors\""), "{outside}");
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn empty_files_are_errors() {
 }
 
 #[test]
-fn configs_of_both_generations_of_transformers_come_out_the_same() {
+fn configs_of_transformers_4_and_5_are_read_alike() {
     let Some(weights) = shared("weights") else { return };
     for name in ["random_gemma2", "random_llama", "random_mistral", "random_qwen2", "random_qwen3"] {
         let read = |file: &str| {
@@ -196,7 +198,9 @@ fn configs_of_both_generations_of_transformers_come_out_the_same() {
 
 proptest! {
     #[test]
-    fn no_change_of_a_tokenizer_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn changed_tokenizers_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
         let mut json = TOKENIZER.as_bytes().to_vec();
         for (place, value) in changes {
             let place = place.index(json.len());

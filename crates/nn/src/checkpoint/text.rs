@@ -1,22 +1,22 @@
-//! The text side of a checkpoint: its tokenizer, and how it reads prompts.
+//! The codec of a checkpoint: its tokenizer and its prompt template.
 
 use std::sync::Arc;
 
 use wsd_core::{BosTokens, ChatTemplate, HfTokenizer, Specials, Template, TextCodec};
 
 use super::Checkpoint;
-use crate::Result;
+use crate::error::Result;
 
-/// How a model writes conversations.
+/// The choice of the template for conversations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// The checkpoint's own chat template, where it has one.
+    /// The checkpoint's own chat template, if it has one.
     Own,
-    /// The paper's plain form.
+    /// The plain form of the paper, for base models.
     Plain,
-    /// A template of the user's.
+    /// A template given by the user.
     Source {
-        /// Where it came from, for messages.
+        /// The name of its source, for messages.
         name: String,
         /// The Jinja source.
         text: String,
@@ -24,11 +24,24 @@ pub enum TemplateChoice {
 }
 
 impl Checkpoint {
-    /// The text side of the model, called `name`.
+    /// Makes the codec of the model, called `name`.
     ///
     /// # Errors
     /// [`crate::Error::Text`] for a chat template that does not parse.
-    pub fn into_text(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::path::Path;
+    /// use wsd_core::Prompt;
+    /// use wsd_nn::{Checkpoint, TemplateChoice};
+    ///
+    /// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    /// let codec = Checkpoint::open_text(&path)?.into_codec("tiny", &TemplateChoice::Plain)?;
+    /// let prompt = codec.render(&Prompt::Raw("Hello".into()))?;
+    /// assert_eq!(prompt.text, "Hello");
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
+    pub fn into_codec(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;
         let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));

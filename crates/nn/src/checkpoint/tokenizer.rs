@@ -1,23 +1,23 @@
-//! Reading a tokenizer from a stranger's file.
+//! Reading a tokenizer from an untrusted file.
 
 use tokenizers::Tokenizer;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// A `tokenizer.json`.
+/// Parses a `tokenizer.json`.
 pub(super) fn parse(file: &str, json: &[u8]) -> Result<Tokenizer> {
     guarded(file, || {
         Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer { file: file.into(), reason: error.to_string() })
     })
 }
 
-/// Runs `read`, which builds a tokenizer: crafted files make the `tokenizers` crate panic, which becomes an error here.
-/// Truncation and padding, which some files have left on, are turned off.
+/// Runs `read`, which builds a tokenizer, and turns a panic into an error: crafted files make the
+/// `tokenizers` crate panic. Disables truncation and padding, which some files enable.
 pub(super) fn guarded(file: &str, read: impl FnOnce() -> Result<Tokenizer>) -> Result<Tokenizer> {
     let fault = |reason: String| Error::Tokenizer { file: file.into(), reason };
-    // A tokenizer that was being built when the panic came is dropped with it: nothing half-done can be seen.
+    // A panic drops the tokenizer under construction, so no half-built state is observable.
     let mut tokenizer =
-        wsd_core::guard(read).map_err(|panic| fault(format!("the tokenizer library gave up on it: {panic}")))??;
+        wsd_core::guard(read).map_err(|panic| fault(format!("the tokenizer library panicked: {panic}")))??;
     tokenizer.with_truncation(None).map_err(|error| fault(error.to_string()))?.with_padding(None);
     Ok(tokenizer)
 }

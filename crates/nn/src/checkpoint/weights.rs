@@ -1,10 +1,8 @@
 //! Tensors by name.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Debug, Formatter},
-    ops::Range,
-};
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Formatter};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -14,48 +12,61 @@ use crate::format::Format;
 use crate::matrix::MatrixView;
 
 /// All tensors of a checkpoint, under their Hugging Face names.
+///
+/// # Examples
+/// ```
+/// use wsd_nn::{Format, Tensor, Weights};
+///
+/// let bytes = Format::F32.quantize(&[1.0, 2.0, 3.0, 4.0])?;
+/// let weights = Weights::new("memory", [Tensor::new("m", Format::F32, vec![2, 2], bytes)?]);
+/// let found = weights.require(&[("m".into(), vec![2, 2])])?;
+/// assert_eq!(found[0].to_f32(), [1.0, 2.0, 3.0, 4.0]);
+/// assert!(weights.require(&[("m".into(), vec![4, 1])]).is_err());
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
-    /// The file or folder, for messages.
+    /// The name of the file or folder, for messages.
     file: String,
     tensors: BTreeMap<String, Tensor>,
 }
 
 impl Weights {
-    /// A set of tensors; `file` is where they come from, for messages. Of two with the same name the later one stays.
+    /// Makes a set of tensors; `file` names their source in messages. A later tensor replaces an
+    /// earlier one of the same name.
     pub fn new(file: impl Into<String>, tensors: impl IntoIterator<Item = Tensor>) -> Self {
         let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         Self { file: file.into(), tensors }
     }
 
-    /// The tensor of this name.
+    /// Returns the tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
 
-    /// All names, in alphabetical order.
+    /// Returns all names, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// All tensors, in alphabetical order of their names.
+    /// Returns all tensors, in alphabetical order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
         self.tensors.values()
     }
 
-    /// Bytes that all tensors take together.
+    /// Returns the size of all tensors together, in bytes.
     pub fn total_bytes(&self) -> usize {
         self.iter().map(|tensor| tensor.bytes().len()).sum()
     }
 
-    /// How many matrices cannot be written in `format` because their rows are no whole number of its blocks, and how many
-    /// matrices there are.
+    /// Returns the number of matrices that cannot be written in `format`, because their rows are
+    /// not a multiple of its blocks, and the number of all matrices.
     pub fn unfit_for(&self, format: Format) -> (usize, usize) {
         let matrices = || self.iter().filter(|tensor| tensor.is_matrix());
         (matrices().filter(|tensor| !tensor.fits(format)).count(), matrices().count())
     }
 
-    /// See [`crate::Checkpoint::with_matrices_in`].
+    /// Converts matrices as [`crate::Checkpoint::with_matrices_in`] does.
     pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
         let convert = |tensor: Tensor| {
             if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
@@ -64,10 +75,10 @@ impl Weights {
         Ok(Self::new(self.file, tensors))
     }
 
-    /// Takes tensors by name and shape, in the order given.
+    /// Returns the tensors with these names and shapes, in this order.
     ///
     /// # Errors
-    /// One error names all tensors that are missing or have another shape.
+    /// [`Error::Tensors`] with all tensors that are missing or have another shape.
     pub fn require(&self, wanted: &[(String, Vec<usize>)]) -> Result<Vec<Tensor>> {
         let mut problems = Vec::new();
         let mut found = Vec::with_capacity(wanted.len());
@@ -82,24 +93,26 @@ impl Weights {
     }
 }
 
-/// A tensor whose bytes lie in a file or in static memory. Cloning it copies no weights.
+/// A tensor whose bytes are part of a mapped file or of shared memory. Cloning it copies no
+/// weights.
 #[derive(Clone)]
 pub struct Tensor {
-    /// Its Hugging Face name, as `model.layers.0.self_attn.q_proj.weight`.
+    /// The Hugging Face name, as `model.layers.0.self_attn.q_proj.weight`.
     pub name: String,
-    /// How its values are stored.
+    /// The storage format of the values.
     pub format: Format,
-    /// Its dimensions, outermost first as in torch: a linear layer has `[outputs, inputs]`.
+    /// The dimensions, outermost first as in PyTorch: a linear layer has `[outputs, inputs]`.
     pub shape: Vec<usize>,
     bytes: Bytes,
     range: Range<usize>,
 }
 
 impl Tensor {
-    /// A tensor of its own bytes.
+    /// Makes a tensor that owns its bytes.
     ///
     /// # Errors
-    /// The bytes are more or fewer than the shape needs, or a row is no whole number of blocks.
+    /// [`Error::Tensors`] if the number of bytes is not that of the shape, or a row is not a
+    /// multiple of the block.
     pub fn new(name: impl Into<String>, format: Format, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
         let range = 0..bytes.len();
         let name = name.into();
@@ -107,7 +120,7 @@ impl Tensor {
             .map_err(|reason| Error::Tensors { file: "memory".into(), problems: vec![format!("`{name}` {reason}")] })
     }
 
-    /// A tensor at a place in a file; the error is the reason without the name.
+    /// Makes a tensor of a range of `bytes`; the error is a reason without the name.
     pub(crate) fn in_bytes(
         name: &str,
         format: Format,
@@ -118,20 +131,21 @@ impl Tensor {
         let needed = tensor_bytes(format, &shape)?;
         if bytes.get(range.clone()).is_none_or(|bytes| bytes.len() != needed) {
             let length = bytes.len();
-            return Err(format!("needs {needed} bytes, its place is {range:?} in a file of {length} bytes"));
+            return Err(format!("needs {needed} bytes, its range is {range:?} in a file of {length} bytes"));
         }
         Ok(Self { name: name.into(), format, shape, bytes, range })
     }
 
-    /// The same tensor under another name.
+    /// Returns the tensor under another name.
     pub(crate) fn renamed(self, name: String) -> Self {
         Self { name, ..self }
     }
 
-    /// The same values written in another format, in memory of their own; as it is where it has that format.
+    /// Converts the values to another format, in new memory, unless they have it already.
     ///
     /// # Errors
-    /// [`Error::Quantize`] for a format that can be read but not written, or rows that are no whole number of its blocks.
+    /// [`Error::Quantize`] for a format that can be read but not written, or rows that are not a
+    /// multiple of its block.
     pub fn in_format(self, format: Format) -> Result<Self> {
         if self.format == format {
             return Ok(self);
@@ -145,22 +159,22 @@ impl Tensor {
         Self::new(self.name, format, self.shape, rows.concat())
     }
 
-    /// Its bytes, row after row.
+    /// Returns the bytes, row after row.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.range.clone()]
     }
 
-    /// Give the memory of its pages back to the system, which reads them from the file again where they are asked for.
+    /// Drops its pages from the resident set; the next access reads them from the file again.
     pub(crate) fn leave_memory(&self) {
         self.bytes.leave_memory(self.range.clone());
     }
 
-    /// The product of all dimensions but the last; 1 for a vector.
+    /// Returns the product of all dimensions but the last; 1 for a vector.
     pub fn rows(&self) -> usize {
         self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
     }
 
-    /// The last dimension; 1 for a scalar.
+    /// Returns the last dimension; 1 for a scalar.
     pub fn columns(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
@@ -169,7 +183,7 @@ impl Tensor {
         self.shape.len() >= 2
     }
 
-    /// Whether its rows are a whole number of the format's blocks.
+    /// Returns true if a row is a multiple of the block of `format`.
     pub(crate) fn fits(&self, format: Format) -> bool {
         self.columns().is_multiple_of(format.block_values())
     }
@@ -178,7 +192,7 @@ impl Tensor {
         self.columns() / self.format.block_values() * self.format.block_bytes()
     }
 
-    /// The bytes of one row.
+    /// Returns the bytes of one row.
     pub fn row_bytes(&self, row: usize) -> &[u8] {
         let length = self.bytes_per_row();
         &self.bytes()[row * length..(row + 1) * length]
@@ -189,22 +203,33 @@ impl Tensor {
         MatrixView { format: self.format, rows: self.rows(), columns: self.columns(), bytes: self.bytes() }
     }
 
-    /// Reads one row into `out`, which has as many values as the tensor has columns.
+    /// Decodes one row into `out`, which holds [`Tensor::columns`] values.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         self.format.dequantize(self.row_bytes(row), out);
     }
 
-    /// All values, row after row.
+    /// Decodes all values, row after row.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows() * self.columns()];
         self.format.dequantize(self.bytes(), &mut values);
         values
     }
 
-    /// Rows `start..start + count` as a matrix of their own, without a copy: the parts of a fused projection.
+    /// Returns rows `start..start + count` as a matrix, without a copy: a part of a fused
+    /// projection.
     ///
     /// # Panics
-    /// Where there are no such rows, as slicing does.
+    /// If the rows are out of range, as slicing does.
+    ///
+    /// # Examples
+    /// ```
+    /// use wsd_nn::{Format, Tensor};
+    ///
+    /// let bytes = Format::F32.quantize(&[1.0, 2.0, 3.0, 4.0])?;
+    /// let fused = Tensor::new("gate_up", Format::F32, vec![4, 1], bytes)?;
+    /// assert_eq!(fused.narrow_rows(2, 2).to_f32(), [3.0, 4.0]);
+    /// # Ok::<_, wsd_nn::Error>(())
+    /// ```
     pub fn narrow_rows(&self, start: usize, count: usize) -> Self {
         assert!(start.checked_add(count).is_some_and(|end| end <= self.rows()), "rows of `{}`", self.name);
         let length = self.bytes_per_row();
@@ -214,20 +239,17 @@ impl Tensor {
     }
 }
 
-/// The bytes that a tensor takes.
+/// Returns the size of a tensor in bytes.
 pub(super) fn tensor_bytes(format: Format, shape: &[usize]) -> Result<usize, String> {
     let columns = shape.last().copied().unwrap_or(1);
     let row = format.bytes_for(columns).ok_or_else(|| {
-        format!(
-            "has rows of {columns} values, which is no whole number of {format} blocks of {}",
-            format.block_values()
-        )
+        format!("has rows of {columns} values, which is not a multiple of {format} blocks of {}", format.block_values())
     })?;
     let outer = &shape[..shape.len().saturating_sub(1)];
     outer
         .iter()
         .try_fold(row, |bytes, dimension| bytes.checked_mul(*dimension))
-        .ok_or_else(|| format!("has shape {shape:?}, more values than memory can hold"))
+        .ok_or_else(|| format!("has shape {shape:?}, which exceeds any memory"))
 }
 
 impl Debug for Tensor {
@@ -246,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_and_narrowed_without_a_copy() {
+    fn rows_are_decoded_and_narrowed_without_a_copy() {
         let tensor = matrix();
         let mut row = [0.0; 2];
         tensor.dequantize_row(1, &mut row);
@@ -263,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn one_error_names_all_that_is_amiss() {
+    fn one_error_names_every_wrong_tensor() {
         let weights = Weights::new("folder", [matrix()]);
         let wanted = [("m".into(), vec![2, 3]), ("n".into(), vec![1]), ("o".into(), vec![2])];
         let error = weights.require(&wanted).unwrap_err().to_string();
@@ -283,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_do_not_fit_are_errors() {
+    fn wrong_shapes_are_errors() {
         assert!(Tensor::new("t", Format::F32, vec![2, 2], vec![0; 15]).is_err());
         assert!(Tensor::new("t", Format::Q8_0, vec![2, 16], vec![0; 34]).is_err());
         assert!(Tensor::new("t", Format::F32, vec![usize::MAX, usize::MAX], vec![]).is_err());

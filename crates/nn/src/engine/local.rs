@@ -92,7 +92,7 @@ impl Local {
             cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
-        let text = checkpoint.into_text(&options.name, &options.template)?.with_limit(card.max_len);
+        let text = checkpoint.into_codec(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let activity = Arc::new(Mutex::new(Activity::default()));
         let caches = Caches::new(options.prefix_cache_tokens);

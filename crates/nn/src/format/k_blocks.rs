@@ -1,8 +1,10 @@
-//! Blocks of 256 values in groups of 16 or 32, whose own scales are small integers times the scale of the block.
+//! Decoders of ggml blocks of 256 values, in groups of 16 or 32. The scale of a group is a small
+//! integer times the scale of the block.
 
 use super::small_blocks::half;
 
-/// Groups of 16: `scales[16]` (scale low, minimum high half), `quants[64]` of two bits, scale, minimum.
+/// Decodes groups of 16. Block: `scales[16]` (scale low, minimum high half), `quants[64]` of two
+/// bits, scale, minimum.
 pub(super) fn q2_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<84>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let (scales, quants) = (&block[..16], &block[16..80]);
@@ -18,7 +20,8 @@ pub(super) fn q2_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Groups of 16: `third bits[32]` (set means no minus 4), `quants[64]` of two bits, `scales[12]` of six bits, scale.
+/// Decodes groups of 16. Block: `third bits[32]` (set means no minus 4), `quants[64]` of two bits,
+/// `scales[12]` of six bits, scale.
 pub(super) fn q3_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let (third, quants, scales) = (&block[..32], &block[32..96], &block[96..108]);
@@ -38,13 +41,13 @@ pub(super) fn q3_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Where the two-bit integers of a group of 16 begin in `quants[64]`, and by how much they are shifted: 128 values
-/// lie in 32 bytes, 32 to each shift.
+/// Returns the start in `quants[64]` and the shift of the two-bit integers of a group of 16. 128
+/// values share 32 bytes, 32 values per shift.
 fn two_bits(group: usize) -> (usize, usize) {
     (group / 8 * 32 + group % 2 * 16, group % 8 / 2 * 2)
 }
 
-/// The six-bit scale and minimum of group `group` of eight, packed in twelve bytes.
+/// Unpacks the six-bit scale and minimum of one of eight groups from twelve bytes.
 pub(crate) fn scale_and_minimum(packed: &[u8], group: usize) -> [u8; 2] {
     if group < 4 {
         [packed[group] & 63, packed[group + 4] & 63]
@@ -54,7 +57,8 @@ pub(crate) fn scale_and_minimum(packed: &[u8], group: usize) -> [u8; 2] {
     }
 }
 
-/// Groups of 32: scale, minimum, `scales[12]`, `quants[128]` of four bits, two groups to 32 bytes.
+/// Decodes groups of 32. Block: scale, minimum, `scales[12]`, `quants[128]` of four bits, two
+/// groups per 32 bytes.
 pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<144>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let (scale, minimum) = (half([block[0], block[1]]), half([block[2], block[3]]));
@@ -73,7 +77,8 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// As [`q4_k`], with `fifth bits[32]` before the quants: bit `group` of byte `i` belongs to value `i` of the group.
+/// Decodes groups of 32 like [`q4_k`]. Block: `fifth bits[32]` before the quants; bit `group` of
+/// byte `i` belongs to value `i` of the group.
 pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<176>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let (scale, minimum) = (half([block[0], block[1]]), half([block[2], block[3]]));
@@ -90,7 +95,8 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Groups of 16: `low[128]` of four bits, `high[64]` of two bits, sixteen signed scales, scale; zero is 32.
+/// Decodes groups of 16. Block: `low[128]` of four bits, `high[64]` of two bits, sixteen signed
+/// scales, scale; the integer 32 stands for zero.
 pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<210>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);

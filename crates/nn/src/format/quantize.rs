@@ -1,15 +1,16 @@
-//! Writing values in a format, rounding as ggml's reference does.
+//! Encoders of values, with the rounding of ggml's reference implementation.
 
 use half::{bf16, f16};
 
 use super::{Format, quantize_k};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
+/// Encodes values in `format`.
 pub(super) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>> {
     let refuse = |reason: String| Error::Quantize { format: format.name(), values: values.len(), reason };
     let size = format
         .bytes_for(values.len())
-        .ok_or_else(|| refuse(format!("a block has {} values", format.block_values())))?;
+        .ok_or_else(|| refuse(format!("their number must be a multiple of {}", format.block_values())))?;
     let mut bytes = Vec::with_capacity(size);
     match format {
         Format::F32 => values.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
@@ -35,7 +36,7 @@ fn write_q8_0(block: &[f32; 32], bytes: &mut Vec<u8>) {
 }
 
 fn write_q4_0(block: &[f32; 32], bytes: &mut Vec<u8>) {
-    // The value farthest from zero becomes -8, the one end of the range that has no counterpart.
+    // The value farthest from zero becomes -8, the end of the range -8 to 7 that has no counterpart.
     let farthest = block.iter().fold(0.0f32, |far, value| if value.abs() > far.abs() { *value } else { far });
     let scale = farthest / -8.0;
     let inverse = reciprocal(scale);
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back_to_the_nearest() {
+    fn values_are_read_back_within_half_a_step() {
         let values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.0) / 9.0).collect();
         for (format, tolerance) in
             [(Format::F32, 0.0), (Format::BF16, 0.02), (Format::Q8_0, 0.02), (Format::Q4_0, 0.45)]
@@ -70,9 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_says_why() {
+    fn refusals_state_the_reason() {
         let error = quantize(Format::Q8_0, &[0.0; 33]).unwrap_err().to_string();
-        assert_eq!(error, "33 values cannot be written as Q8_0: a block has 32 values");
+        assert_eq!(error, "33 values cannot be written as Q8_0: their number must be a multiple of 32");
         assert!(quantize(Format::Q6_K, &[0.0; 256]).unwrap_err().to_string().contains("only F32"));
     }
 }

@@ -1,30 +1,33 @@
-//! Writing blocks of 256 values whose groups of 32 have scales and minima of their own.
+//! The encoder of Q4_K: blocks of 256 values in groups of 32, each with a scale and a minimum.
 
 use half::f16;
 
-/// Values of a group.
+/// The number of values in a group.
 const GROUP: usize = 32;
-/// Largest number of a value, and of a group's scale.
-const LARGEST: [f32; 2] = [15.0, 63.0];
-/// Scales that are tried for a group, around the one that spans its values.
+/// The largest integer of a value, of four bits.
+const MAX_QUANT: f32 = 15.0;
+/// The largest integer of a scale or minimum of a group, of six bits.
+const MAX_SCALE: f32 = 63.0;
+/// The number of scales tried for a group, around the one that spans its values.
 const TRIED: i32 = 20;
 
-/// `value = scale * number - minimum`.
+/// The affine map of a group: `value = scale * integer - minimum`.
 #[derive(Clone, Copy, Default)]
 struct Fit {
     scale: f32,
     minimum: f32,
 }
 
-/// Scale, minimum, `scales[12]`, `quants[128]`, as [`super::k_blocks::q4_k`] reads them.
+/// Encodes a block: scale, minimum, `scales[12]`, `quants[128]`, as [`super::k_blocks::q4_k`]
+/// decodes them.
 pub(super) fn write_q4_k(block: &[f32; 256], bytes: &mut Vec<u8>) {
     let groups = block.as_chunks::<GROUP>().0;
     let fits: [Fit; 8] = std::array::from_fn(|group| fit(&groups[group]));
-    let of_all = |part: fn(&Fit) -> f32| f16::from_f32(fits.iter().map(part).fold(0.0, f32::max) / LARGEST[1]);
+    let of_all = |part: fn(&Fit) -> f32| f16::from_f32(fits.iter().map(part).fold(0.0, f32::max) / MAX_SCALE);
     let (scale, minimum) = (of_all(|fit| fit.scale), of_all(|fit| fit.minimum));
     let six_bits = |value: f32, unit: f16| match unit.to_f32() {
         0.0 => 0,
-        unit => (value / unit).round().clamp(0.0, LARGEST[1]) as u8,
+        unit => (value / unit).round().clamp(0.0, MAX_SCALE) as u8,
     };
     let scales = fits.map(|fit| six_bits(fit.scale, scale));
     let minima = fits.map(|fit| six_bits(fit.minimum, minimum));
@@ -43,11 +46,12 @@ pub(super) fn write_q4_k(block: &[f32; 256], bytes: &mut Vec<u8>) {
 }
 
 fn number(value: f32) -> f32 {
-    value.round().clamp(0.0, LARGEST[0])
+    value.round().clamp(0.0, MAX_QUANT)
 }
 
-/// The scale and minimum that lose least, larger values weighing more: numbers are given for each of several scales, and the
-/// least squares for these numbers are taken.
+/// Finds the scale and minimum with the least weighted squared error; larger values have larger
+/// weights. For each of several scales it rounds the values to integers and solves least squares
+/// for these.
 fn fit(values: &[f32; GROUP]) -> Fit {
     let least = values.iter().copied().fold(0.0, f32::min);
     let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -56,9 +60,9 @@ fn fit(values: &[f32; GROUP]) -> Fit {
     }
     let size = (values.iter().map(|value| value * value).sum::<f32>() / GROUP as f32).sqrt();
     let weights = values.map(|value| size + value.abs());
-    let (mut best, mut least_loss) = (Fit { scale: (most - least) / LARGEST[0], minimum: -least }, f32::INFINITY);
+    let (mut best, mut least_loss) = (Fit { scale: (most - least) / MAX_QUANT, minimum: -least }, f32::INFINITY);
     for step in 0..=TRIED {
-        let inverse = (LARGEST[0] - 1.0 + 0.1 * step as f32) / (most - least);
+        let inverse = (MAX_QUANT - 1.0 + 0.1 * step as f32) / (most - least);
         let numbers = values.map(|value| number((value - least) * inverse));
         let Some(fit) = least_squares(values, &weights, &numbers) else { continue };
         let loss = |((value, weight), number): ((&f32, &f32), &f32)| {
@@ -72,7 +76,8 @@ fn fit(values: &[f32; GROUP]) -> Fit {
     best
 }
 
-/// For given numbers; a minimum is not below zero.
+/// Solves weighted least squares for given integers, with the minimum at least 0. Returns `None` if
+/// the system is singular or the scale not positive.
 fn least_squares(values: &[f32; GROUP], weights: &[f32; GROUP], numbers: &[f32; GROUP]) -> Option<Fit> {
     let [mut w, mut x, mut l, mut ll, mut xl] = [0.0; 5];
     for ((value, weight), number) in values.iter().zip(weights).zip(numbers) {
@@ -104,26 +109,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back_to_the_nearest() {
+    fn the_error_is_that_of_rounding_to_the_nearest() {
         let wave = |i: usize, speed: f32| (i as f32 * speed).sin();
         let uneven: [f32; 256] = std::array::from_fn(|i| wave(i, 0.7) * (1.0 + (i / 32) as f32) + wave(i, 0.013));
-        // A group of size s has numbers 2s / 15 apart, and rounding to the nearest an error of a twelfth of that squared.
+        // A group that spans 2s has a step of 2s / 15, and rounding a mean squared error of step^2 / 12.
         let expected: f32 = (1..=8).map(|size| (2.0 * size as f32 / 15.0).powi(2) / 12.0).sum::<f32>() / 8.0;
         assert!(error(&uneven) < 1.3 * expected, "{} {expected}", error(&uneven));
         let positive = uneven.map(|value| value.abs() + 5.0);
-        // A minimum is never above zero, so that up to 14 are spanned.
+        // The offset of a group is never above zero, so that the range is 0 to 14.
         assert!(error(&positive) < 1.3 * (14.0f32 / 15.0).powi(2) / 12.0, "{}", error(&positive));
     }
 
     #[test]
-    fn values_that_are_all_one_are_kept() {
+    fn equal_values_are_kept() {
         for value in [0.0, -1.0, 3.0] {
             assert!(error(&[value; 256]) < 1e-5, "{value}: {}", error(&[value; 256]));
         }
     }
 
     #[test]
-    fn what_is_not_finite_does_no_harm() {
+    fn values_that_are_not_finite_do_no_harm() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut bytes = Vec::new();
             write_q4_k(&[bad; 256], &mut bytes);

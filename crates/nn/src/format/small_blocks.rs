@@ -1,13 +1,13 @@
-//! Blocks of 32 values with one scale: `value = scale * integer (+ minimum)`.
+//! Decoders of ggml blocks of 32 values with one scale: `value = scale * integer (+ minimum)`.
 
 use half::f16;
 
-/// Little-endian half precision at the front of a block.
+/// Decodes a little-endian half-precision number.
 pub(super) fn half(bytes: [u8; 2]) -> f32 {
     f16::from_le_bytes(bytes).to_f32()
 }
 
-/// Scale, 32 signed bytes.
+/// Decodes blocks of a scale and 32 signed bytes.
 pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     for ([d0, d1, quants @ ..], out) in bytes.as_chunks::<34>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         let scale = half([*d0, *d1]);
@@ -17,7 +17,8 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Scale, 16 bytes: value `i` in the low half of byte `i`, value `i + 16` in the high half; zero is 8.
+/// Decodes blocks of a scale and 16 bytes: value `i` in the low half of byte `i`, value `i + 16` in
+/// the high half. The integer 8 stands for zero.
 pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     for ([d0, d1, quants @ ..], out) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         let scale = half([*d0, *d1]);
@@ -29,7 +30,8 @@ pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Scale, minimum, then as [`q4_0`] with zero at 0.
+/// Decodes blocks of a scale, a minimum and 16 bytes as in [`q4_0`]; the integer 0 stands for the
+/// minimum.
 pub(super) fn q4_1(bytes: &[u8], out: &mut [f32]) {
     for ([d0, d1, m0, m1, quants @ ..], out) in bytes.as_chunks::<20>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         let (scale, minimum) = (half([*d0, *d1]), half([*m0, *m1]));
@@ -41,14 +43,16 @@ pub(super) fn q4_1(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The two five-bit integers at place `i` of 16: four bits of each in `quants[i]`, the fifth in bits `i` and `i + 16`.
+/// Unpacks the two five-bit integers at `place` (0 to 15): four bits of each in `quant`, the fifth
+/// in bits `place` and `place + 16` of `fifth`.
 fn five_bits(quant: u8, fifth: u32, place: usize) -> (u8, u8) {
     let low = (quant & 15) | (((fifth >> place) & 1) << 4) as u8;
     let high = (quant >> 4) | (((fifth >> (place + 16)) & 1) << 4) as u8;
     (low, high)
 }
 
-/// Scale, 32 fifth bits, 16 bytes as in [`q4_0`]; zero is 16.
+/// Decodes blocks of a scale, 32 fifth bits and 16 bytes as in [`q4_0`]. The integer 16 stands for
+/// zero.
 pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     let blocks = bytes.as_chunks::<22>().0.iter().zip(out.as_chunks_mut::<32>().0);
     for ([d0, d1, h0, h1, h2, h3, quants @ ..], out) in blocks {
@@ -61,7 +65,8 @@ pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Scale, minimum, then as [`q5_0`] with zero at 0.
+/// Decodes blocks of a scale, a minimum, 32 fifth bits and 16 bytes; the integer 0 stands for the
+/// minimum.
 pub(super) fn q5_1(bytes: &[u8], out: &mut [f32]) {
     let blocks = bytes.as_chunks::<24>().0.iter().zip(out.as_chunks_mut::<32>().0);
     for ([d0, d1, m0, m1, h0, h1, h2, h3, quants @ ..], out) in blocks {

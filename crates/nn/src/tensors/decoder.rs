@@ -125,23 +125,22 @@ impl Decoder {
 impl Layer {
     fn new(blueprint: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
         let parts = blueprint.layer();
-        let mut at = |part: Option<StoredNorm>| {
-            part.map(|part| Ok(norm(blueprint, take(&format!("{}.weight", part.module))?))).transpose()
-        };
+        let mut stored = |part: StoredNorm| Ok(norm(blueprint, take(&format!("{}.weight", part.module))?));
+        let mut at = |part: Option<StoredNorm>| -> Result<_> { part.map(&mut stored).transpose() };
         let (pre_attention, post_attention) = (at(parts.pre_attention)?, at(parts.post_attention)?);
         let (pre_mlp, post_mlp) = (at(parts.pre_mlp)?, at(parts.post_mlp)?);
         let (query_norm, key_norm) = (at(parts.query_norm)?, at(parts.key_norm)?);
-        let mut linear = |part: &StoredLinear| {
+        let mut linear = |part: &StoredLinear| -> Result<_> {
             let weight = take(&format!("{}.weight", part.module))?;
             let bias = part.bias.then(|| take(&format!("{}.bias", part.module))).transpose()?;
             Ok(Linear { weight, bias })
         };
-        let mut projections = |parts: &[&StoredLinear]| {
+        let mut projections = |parts: &[&StoredLinear]| -> Result<_> {
             let widths = parts.iter().map(|part| part.rows.len()).collect();
             let mut modules = parts.to_vec();
             modules.dedup_by_key(|part| part.module);
             let matrices = modules.into_iter().map(&mut linear).collect::<Result<_>>()?;
-            Ok::<_, crate::Error>(Projections { matrices, widths })
+            Ok(Projections { matrices, widths })
         };
         let heads = projections(&[&parts.query, &parts.key, &parts.value])?;
         let gates = projections(&[&parts.gate, &parts.up])?;

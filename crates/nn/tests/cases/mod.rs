@@ -1,23 +1,23 @@
-//! Checkpoints with numbers that the reference implementation wrote (GOLDEN.json of each; its fields are explained in
-//! it), and the comparison of an executor with them.
+//! Checkpoints with numbers of the reference implementation (a GOLDEN.json each, which explains its
+//! fields), and the comparison of an executor with them.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wsd_nn::{Checkpoint, Executor, Span};
 
-/// How near the reference is to be met. In float32 the reference itself is this uncertain.
+/// The tolerance of the comparison, which is the uncertainty of the reference in float32.
 const LOGPROB_TOLERANCE: f64 = 1e-4;
 const LOGIT_TOLERANCE: f64 = 1e-3;
 
-/// A checkpoint file or folder and the reference's numbers for it.
+/// A checkpoint file or folder with the numbers of the reference.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) sequences: Vec<Value>,
 }
 
-/// Where checkpoints are looked for: beside this folder and in the shared data.
+/// The folders to search for checkpoints: the fixtures and the shared data.
 fn roots() -> [PathBuf; 2] {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shared = std::env::var_os("WSD_DATA").map_or_else(|| manifest.join("../../../shared/data"), PathBuf::from);
@@ -25,7 +25,7 @@ fn roots() -> [PathBuf; 2] {
     [fixtures, shared.join("weights")]
 }
 
-/// All that lies in a folder, sorted.
+/// Lists a folder, sorted.
 fn listing(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs_err::read_dir(folder) else {
         println!("skipped: there is no {}", folder.display());
@@ -40,7 +40,8 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Every folder with a GOLDEN.json, once for each spelling of its configuration, and every GGUF file.
+/// Lists every folder with a GOLDEN.json, once per spelling of its configuration, and every GGUF
+/// file.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for root in roots() {
@@ -56,7 +57,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// The files of `gguf/`, whose GOLDEN.json refers to that of the folder with the same weights where it has no numbers.
+/// Lists the files of `gguf/`. Their GOLDEN.json may refer to that of the folder with the same
+/// weights.
 fn gguf_cases(root: &Path) -> Vec<Case> {
     let folder = root.join("gguf");
     if !folder.exists() {
@@ -71,7 +73,7 @@ fn gguf_cases(root: &Path) -> Vec<Case> {
     golden["files"].as_object().unwrap().iter().map(case).collect()
 }
 
-/// The folder with `file` in the place of its config.json.
+/// Makes a copy of the folder with `file` as its config.json.
 fn open_with(folder: &Path, file: &str) -> Checkpoint {
     let copy = tempfile::tempdir().unwrap();
     for entry in fs_err::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
@@ -83,7 +85,7 @@ fn open_with(folder: &Path, file: &str) -> Checkpoint {
     Checkpoint::open(copy.path()).unwrap()
 }
 
-/// Real models have prompts where random ones have sequences.
+/// Returns the sequences of a case: of real models, the prompts.
 fn sequences(golden: &Value) -> Vec<Value> {
     golden.get("sequences").or_else(|| golden.get("prompts")).unwrap().as_array().unwrap().clone()
 }
@@ -92,7 +94,7 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
-/// Logits of every position of `tokens`, appended to a slot.
+/// Computes the logits of every position of `tokens`, appended to a slot.
 pub(crate) fn rows(model: &mut dyn Executor, slot: u64, tokens: &[u32]) -> Vec<Vec<f32>> {
     let start = model.cached(slot);
     let hidden = model.forward(&[Span { slot, start, tokens, rows: 0..tokens.len() }]).unwrap();
@@ -114,7 +116,7 @@ fn argmax(row: &[f32]) -> u32 {
     (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32
 }
 
-/// Compares with the reference; returns the largest error of a log-probability.
+/// Compares an executor with the reference; returns the largest error of a log-probability.
 pub(crate) fn meet(name: &str, model: &mut dyn Executor, sequences: &[Value]) -> f64 {
     let mut worst = 0.0f64;
     for (slot, sequence) in sequences.iter().enumerate() {
@@ -150,13 +152,13 @@ fn greedy(name: &str, model: &mut dyn Executor, slot: u64, last: &[f32], expecte
     assert_eq!(found, expected, "{name}: greedy tokens");
 }
 
-/// The longest sequence of a case with its greedy continuation.
+/// Returns the longest sequence of a case with its greedy continuation.
 pub(crate) fn longest(case: &Case) -> Vec<u32> {
     let full = |sequence: &Value| [ids(&sequence["ids"]), ids(&sequence["greedy_ids"])].concat();
     case.sequences.iter().map(full).max_by_key(Vec::len).unwrap()
 }
 
-/// Without LongRoPE's change of all positions at some length, which has a test of its own.
+/// Returns true for cases without LongRoPE, whose change of all positions has its own test.
 pub(crate) fn steady_cases() -> impl Iterator<Item = Case> {
     cases().into_iter().filter(|case| !is_stretched(case))
 }

@@ -1,25 +1,27 @@
-//! The architectures that GGUF files name, and how each names its tensors.
+//! The table of architectures in GGUF files, with their names of tensors.
 //!
-//! Names and conventions are those of llama.cpp's converter (`convert_hf_to_gguf.py`, `gguf-py/gguf/constants.py`).
+//! Names and conventions are those of llama.cpp's converter (`convert_hf_to_gguf.py`,
+//! `gguf-py/gguf/constants.py`).
 
 use super::metadata::Metadata;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// One row of the table of architectures.
 pub(super) struct Architecture {
-    /// `general.architecture`, and the prefix of its keys.
+    /// The value of `general.architecture` and the prefix of its keys.
     pub(super) name: &'static str,
-    /// `model_type` in a Hugging Face config.
+    /// The `model_type` in a Hugging Face config.
     pub(super) model_type: &'static str,
     /// The entry of `architectures` in a Hugging Face config.
     pub(super) class: &'static str,
-    /// The rows of q and k are permuted, so that RoPE turns adjacent pairs instead of the two halves of a head.
+    /// The rows of q and k are permuted: RoPE rotates adjacent pairs instead of the two halves of a
+    /// head.
     pub(super) rope_interleaved: bool,
-    /// Hugging Face norms multiply by 1 + weight; the file's weights have the 1 in them.
+    /// The norm weights of the file include the 1 that Hugging Face adds (`1 + weight`).
     pub(super) norm_offset_folded: bool,
-    /// `rope_theta` where the file has none.
+    /// The default of `rope_theta`.
     pub(super) rope_theta: f64,
-    /// Parts of a layer that are not named as in [`LAYER`].
+    /// The parts of a layer with other names than in [`LAYER`].
     layer: &'static [(&'static str, &'static str)],
 }
 
@@ -37,7 +39,7 @@ const GEMMA: Architecture =
     Architecture { norm_offset_folded: true, layer: &[("ffn_norm", "pre_feedforward_layernorm")], ..PLAIN };
 
 const ARCHITECTURES: &[Architecture] = &[
-    // Mistral, too, is written as `llama`: the same but for a sliding window, which the file does not mention.
+    // Mistral is written as `llama` too; it differs by a sliding window, which the file does not store.
     Architecture { name: "llama", model_type: "llama", class: "LlamaForCausalLM", rope_interleaved: true, ..PLAIN },
     Architecture { name: "qwen2", model_type: "qwen2", class: "Qwen2ForCausalLM", ..PLAIN },
     Architecture { name: "qwen3", model_type: "qwen3", class: "Qwen3ForCausalLM", ..PLAIN },
@@ -83,7 +85,7 @@ const LAYER: &[(&str, &str)] = &[
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
-/// The model type that is written as another's.
+/// Model types written under the name of another.
 const WRITTEN_AS: [(&str, &str); 1] = [("mistral", "llama")];
 
 fn translate(tables: &[&[(&str, &'static str)]], name: &str) -> Option<&'static str> {
@@ -91,7 +93,7 @@ fn translate(tables: &[&[(&str, &'static str)]], name: &str) -> Option<&'static 
 }
 
 impl Architecture {
-    /// The architecture that a file names.
+    /// Finds the architecture that a file names.
     pub(super) fn of(metadata: &Metadata<'_>) -> Result<&'static Self> {
         let key = "general.architecture";
         let name = metadata.needed(key, metadata.string(key)?)?;
@@ -103,15 +105,17 @@ impl Architecture {
         })
     }
 
-    /// How a model of this Hugging Face type is written.
+    /// Returns the architecture under which a model of this Hugging Face type is written.
     pub(super) fn written_as(model_type: &str) -> &'static Self {
         let written = WRITTEN_AS.iter().find(|(from, _)| *from == model_type).map_or(model_type, |(_, to)| *to);
         let row = ARCHITECTURES.iter().find(|architecture| architecture.model_type == written);
         row.expect("invariant: every architecture that can be run is in the table")
     }
 
-    /// The file's name for a tensor of this Hugging Face name; a name that is in no table stays as it is. Where a layer has
-    /// norms after its parts too (`post_norms`), a norm is called by its place in the file, and by its use otherwise.
+    /// Translates a Hugging Face tensor name to the name in the file; names outside of the tables
+    /// stay. Two names map to `post_attention_layernorm`: with norms after the parts of a layer
+    /// (`post_norms`) it is the norm after attention, otherwise the norm before the feed-forward
+    /// part.
     pub(super) fn written_name(&self, name: &str, post_norms: bool) -> String {
         let back = |tables: &[&[(&'static str, &'static str)]], name: &str| {
             let rows = tables.iter().copied().flatten();
@@ -129,7 +133,8 @@ impl Architecture {
         written.unwrap_or_else(|| name.into())
     }
 
-    /// The Hugging Face name of a tensor; a name that is in no table stays as it is.
+    /// Translates a tensor name of the file to its Hugging Face name; names outside of the tables
+    /// stay.
     pub(super) fn tensor_name(&self, name: &str) -> String {
         if let Some(translated) = translate(&[OUTSIDE_LAYERS], name) {
             return translated.into();

@@ -1,5 +1,6 @@
-//! Byte-level BPE (`tokenizer.ggml.model` = `gpt2`): tokens and merges are in the file, how text is cut before merging
-//! is only named. The table has the cuts of the published `tokenizer.json` files behind those names.
+//! Byte-level BPE (`tokenizer.ggml.model` = `gpt2`). The file holds tokens and merges, but only a
+//! name for the pre-tokenizer. The table has the expressions that the published `tokenizer.json`
+//! files use under these names.
 
 use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
@@ -8,30 +9,41 @@ use super::metadata::Metadata;
 use super::tokens::TokenTable;
 use crate::error::{Error, Result};
 
-/// How text is cut into pieces that no merge crosses.
+/// A pre-tokenizer: it cuts text into pieces that no merge crosses.
 pub(super) struct Cut {
-    /// Values of `tokenizer.ggml.pre`.
+    /// The values of `tokenizer.ggml.pre` that name it.
     names: &'static [&'static str],
-    /// Expressions applied one after another, each match a piece of its own.
+    /// Regular expressions applied in turn; each match becomes a piece.
     splits: &'static [&'static str],
-    /// Then GPT-2's expression.
+    /// The expression of GPT-2 is applied last.
     gpt2: bool,
-    /// Text is first put into Unicode normal form C.
+    /// Text is normalized to Unicode form C first.
     nfc: bool,
-    /// A piece that is a token as a whole is not built from merges.
+    /// A piece that is a token becomes that token without merges.
     ignore_merges: bool,
-    /// A text begins with BOS where the file does not say.
+    /// A text begins with BOS if the file does not decide.
     pub(super) add_bos: bool,
 }
 
 const PLAIN: Cut = Cut { names: &[], splits: &[], gpt2: false, nfc: false, ignore_merges: false, add_bos: false };
 
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Letters with a case, in escapes: several of them do not survive Unicode normal forms.
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+/// Cased letters, escaped because several change under Unicode normalization.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[",
     r"A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}\x{295}-\x{2AF}",
@@ -52,7 +64,10 @@ const DEEPSEEK_LETTERS: &str = concat!(
 const DEEPSEEK_PUNCTUATION: &str = r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+";
 const DEEPSEEK_EAST_ASIAN: &str = r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+";
 const DEEPSEEK3_EAST_ASIAN: &str = r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+";
-const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+const DEEPSEEK3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
+    r##"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+);
 
 const CUTS: &[Cut] = &[
     Cut { names: &["gpt-2", "default", "gpt2", "olmo", "mpt", "phi-2", "jais", "modern-bert"], gpt2: true, ..PLAIN },
@@ -92,7 +107,7 @@ const CUTS: &[Cut] = &[
 ];
 
 impl Cut {
-    /// The cut that a file names; one that names none has GPT-2's.
+    /// Finds the pre-tokenizer that a file names; the default is that of GPT-2.
     pub(super) fn of(metadata: &Metadata<'_>) -> Result<&'static Self> {
         let name = metadata.string("tokenizer.ggml.pre")?.unwrap_or("default");
         CUTS.iter().find(|cut| cut.names.contains(&name)).ok_or_else(|| Error::Unsupported {
@@ -103,7 +118,7 @@ impl Cut {
         })
     }
 
-    /// The cut of a `tokenizer.json`, by what its stages do.
+    /// Finds the pre-tokenizer that equals the stages of a `tokenizer.json`.
     pub(super) fn in_tokenizer(tokenizer: &Value) -> Option<&'static Self> {
         let stages = match &tokenizer["pre_tokenizer"] {
             Value::Object(stage) if stage["type"] == "Sequence" => stage["pretokenizers"].as_array()?.clone(),
@@ -121,7 +136,7 @@ impl Cut {
             Some("NFC") => true,
             Some(_) => return None,
         };
-        // Without splits there is GPT-2's expression, which the stage has unless it says otherwise.
+        // `use_regex`, true by default, applies the expression of GPT-2.
         let gpt2 = bytes["use_regex"] != false;
         let ignore_merges = tokenizer["model"]["ignore_merges"] == true;
         let same =
@@ -129,7 +144,7 @@ impl Cut {
         CUTS.iter().find(same).filter(|_| bytes["type"] == "ByteLevel" && bytes["add_prefix_space"] != true)
     }
 
-    /// The name that is written.
+    /// Returns the name to write.
     pub(super) fn name(&self) -> &'static str {
         self.names[0]
     }
@@ -139,7 +154,10 @@ impl Cut {
     }
 
     pub(super) fn pre_tokenizer(&self) -> Value {
-        let split = |regex: &&str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        let split = |regex: &&str| {
+            let pattern = json!({"Regex": regex});
+            json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false})
+        };
         let bytes =
             json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": self.gpt2});
         let stages: Vec<_> = self.splits.iter().map(split).chain([bytes]).collect();
@@ -156,7 +174,7 @@ impl Cut {
         let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
             Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
             None => {
-                Err(metadata.fault(key, format!("a merge is two tokens and a space between them, given: {merge:?}")))
+                Err(metadata.fault(key, format!("a merge must be two tokens with a space between them, got {merge:?}")))
             }
         });
         BPE::builder()
@@ -189,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_compiles_and_loses_nothing() {
+    fn every_expression_compiles_and_loses_no_text() {
         for cut in CUTS {
             let pieces = pieces(&cut.pre_tokenizer(), "It's 12345 x\r\n\n  y! 你好 🎉");
             let bytes: usize = pieces.iter().map(|piece| piece.chars().count()).sum();
@@ -207,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_in_two_rows() {
+    fn names_are_unique() {
         let mut names: Vec<_> = CUTS.iter().flat_map(|cut| cut.names).collect();
         let count = names.len();
         names.sort();
@@ -216,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_are_those_of_published_tokenizers() {
+    fn pieces_equal_those_of_published_tokenizers() {
         for (folder, name) in [("smollm2_135m", "smollm"), ("phi-2", "phi-2"), ("minimind_6400", "gpt-2")] {
             let Some(folder) = shared(&format!("tokenizers/{folder}")) else { return };
             let Ok(json) = fs_err::read(folder.join("tokenizer.json")) else { continue };

@@ -1,22 +1,25 @@
 //! The config of a GGUF file in Hugging Face keys.
 //!
-//! Where the file's tensors differ from Hugging Face's, keys of our own say so: `wsd_rope_interleaved`,
-//! `wsd_norm_offset_folded`, and `wsd_rope_factors`, by which each RoPE frequency is divided (the llama3 scaling,
-//! computed by the converter).
+//! Three keys describe differences between the tensors of the file and those of Hugging Face:
+//! `wsd_rope_interleaved`, `wsd_norm_offset_folded`, and `wsd_rope_factors`, the divisors of the
+//! RoPE frequencies (the llama3 scaling, computed by the converter).
 
 use serde_json::{Map, Value, json};
 
-use super::{architecture::Architecture, metadata::Metadata};
-use crate::{Error, Result, Weights};
+use super::architecture::Architecture;
+use super::metadata::Metadata;
+use crate::checkpoint::weights::Weights;
+use crate::error::{Error, Result};
 
-/// Gemma 3 has one layer of full attention in so many, and turns the others by this RoPE base.
+/// The period of full-attention layers in Gemma 3.
 const GEMMA3_PATTERN: u64 = 6;
+/// The RoPE base of the other layers.
 const GEMMA3_LOCAL_THETA: f64 = 10_000.0;
-/// The layers of the two Gemma models (27B each) whose queries are scaled by hidden size / heads, not by head size:
-/// the file does not say, llama.cpp tells them by this count.
+/// The numbers of layers of the two Gemma models (27B each) whose queries are scaled by hidden size
+/// / heads instead of head size. The file has no key for it; llama.cpp uses the same numbers.
 const GEMMA_27B_LAYERS: [(&str, u64); 2] = [("gemma2", 46), ("gemma3", 62)];
 
-/// Counts from the file, and their Hugging Face names.
+/// Counts in the file, with their Hugging Face names.
 const COUNTS: &[(&str, &str)] = &[
     ("embedding_length", "hidden_size"),
     ("block_count", "num_hidden_layers"),
@@ -34,6 +37,7 @@ const TOKEN_IDS: &[(&str, &str)] = &[
     ("tokenizer.ggml.padding_token_id", "pad_token_id"),
 ];
 
+/// Builds the config of a file.
 pub(super) fn config(
     metadata: &Metadata<'_>,
     architecture: &Architecture,
@@ -79,13 +83,14 @@ impl Reader<'_> {
         self.metadata.needed(&self.key(name), self.count(name)?)
     }
 
-    /// A number in the file's 32 bits, in as few digits as tell it apart (0.00001, not 0.0000099999997).
+    /// Reads a 32-bit number as the shortest decimal that rounds to it (0.00001, not
+    /// 0.0000099999997).
     fn number(&self, name: &str) -> Result<Option<f64>> {
         let value = self.metadata.float(&self.key(name))?;
         Ok(value.map(|value| (value as f32).to_string().parse().unwrap_or(value)))
     }
 
-    /// Models that go by the name of a supported architecture and are something else.
+    /// Refuses models that bear the name of a supported architecture but differ from it.
     fn refuse_other_models(&self) -> Result<()> {
         let experts = self.count("expert_count")?.is_some_and(|count| count > 0);
         let olmo3 = self.architecture.name == "olmo2" && self.sliding_window()?.is_some();
@@ -120,7 +125,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Tokens that a token sees; the file has 0 where it sees all.
+    /// Reads the sliding window, in tokens; the 0 of a file means no window.
     fn sliding_window(&self) -> Result<Option<u64>> {
         Ok(self.count("attention.sliding_window")?.filter(|window| *window > 0))
     }
@@ -129,10 +134,10 @@ impl Reader<'_> {
         let heads = self.needed_count("attention.head_count")?;
         let of_hidden = self.needed_count("embedding_length")?.checked_div(heads);
         let head_dim = self.count("attention.key_length")?.or(of_hidden);
-        head_dim.ok_or_else(|| self.metadata.fault(&self.key("attention.head_count"), "must be at least 1, given: 0"))
+        head_dim.ok_or_else(|| self.metadata.fault(&self.key("attention.head_count"), "must be at least 1, got 0"))
     }
 
-    /// What only the tensors tell.
+    /// Derives the keys that only the tensors determine.
     fn tensors(&self, config: &mut Map<String, Value>) -> Result<()> {
         let embedding = "model.embed_tokens.weight";
         let rows = self.weights.get(embedding).map(|tensor| tensor.rows());
@@ -157,9 +162,9 @@ impl Reader<'_> {
             config.insert("original_max_position_embeddings".into(), original.clone());
         }
         config.insert("rope_scaling".into(), scaling);
-        let (turned, head_dim) = (self.turned_dimensions()?, self.head_dim()?);
-        if turned < head_dim {
-            config.insert("partial_rotary_factor".into(), (turned as f64 / head_dim as f64).into());
+        let (rotated, head_dim) = (self.rotated_dimensions()?, self.head_dim()?);
+        if rotated < head_dim {
+            config.insert("partial_rotary_factor".into(), (rotated as f64 / head_dim as f64).into());
         }
         if self.architecture.rope_interleaved {
             config.insert("wsd_rope_interleaved".into(), true.into());
@@ -170,16 +175,16 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Dimensions of a head that RoPE turns.
-    fn turned_dimensions(&self) -> Result<u64> {
+    /// Returns the number of dimensions of a head that RoPE rotates.
+    fn rotated_dimensions(&self) -> Result<u64> {
         let head_dim = self.head_dim()?;
-        Ok(self.count("rope.dimension_count")?.map_or(head_dim, |turned| turned.min(head_dim)))
+        Ok(self.count("rope.dimension_count")?.map_or(head_dim, |rotated| rotated.min(head_dim)))
     }
 
-    /// A tensor with a factor for each pair of dimensions that RoPE turns.
+    /// Reads a tensor with one factor per rotated pair of dimensions.
     fn factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.weights.get(name) else { return Ok(None) };
-        let expected = vec![(self.turned_dimensions()? / 2) as usize];
+        let expected = vec![(self.rotated_dimensions()? / 2) as usize];
         if tensor.shape != expected {
             let reason = format!("has shape {:?}, expected {expected:?}", tensor.shape);
             return Err(Error::malformed(self.metadata.file, format!("tensor `{name}`"), reason));
@@ -205,7 +210,7 @@ impl Reader<'_> {
             None | Some("none") => return Ok(Value::Null),
             Some(kind @ ("linear" | "yarn")) => kind,
             Some(other) => {
-                return Err(self.metadata.fault(&key, format!("must be none, linear or yarn, given: {other:?}")));
+                return Err(self.metadata.fault(&key, format!("must be none, linear or yarn, got {other:?}")));
             }
         };
         let factor = "rope.scaling.factor";

@@ -1,18 +1,16 @@
-//! The GGUF container (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), versions 2 and 3, little-endian.
+//! The GGUF container (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), versions 2 and
+//! 3, little-endian.
 //!
-//! Such files come from strangers. Every count, length and offset is checked against the file before it is used, metadata
-//! is read in place, and nothing is allocated that the file does not fill: past readers of this format have overflowed,
-//! read beyond the file and allocated without bound.
+//! The files are untrusted. Every count, length and offset is checked against the file before use,
+//! metadata is read in place, and no allocation exceeds what the file fills: earlier readers of
+//! this format have overflowed, read beyond the file and allocated without bound.
 
 use std::collections::BTreeMap;
 
-use crate::{
-    Error, Format, Result,
-    checkpoint::{
-        bytes::Bytes,
-        weights::{Tensor, tensor_bytes},
-    },
-};
+use crate::checkpoint::bytes::Bytes;
+use crate::checkpoint::weights::{Tensor, tensor_bytes};
+use crate::error::{Error, Result};
+use crate::format::Format;
 
 /// The first four bytes of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
@@ -20,10 +18,12 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 const MIN_ALIGNMENT: u64 = 8;
 const MAX_DIMENSIONS: u32 = 4;
 const MAX_NAME_BYTES: usize = 65_535;
-/// The fewest bytes of a metadata entry (key length, type, value) and of a tensor entry.
-const MIN_ENTRY_BYTES: [u64; 2] = [8 + 4 + 1, 8 + 4 + 8 + 4 + 8];
+/// The smallest metadata entry in bytes: key length, type, value.
+const MIN_ENTRY_BYTES: u64 = 8 + 4 + 1;
+/// The smallest tensor entry in bytes: name length, dimensions, one dimension, type, offset.
+const MIN_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
 
-/// A parsed file. `'a` is the life of its bytes, in which all strings and arrays stay.
+/// A parsed file. Its strings and arrays borrow the bytes of the file for `'a`.
 #[derive(Debug)]
 pub(crate) struct Container<'a> {
     pub(crate) metadata: BTreeMap<&'a str, Value<'a>>,
@@ -41,7 +41,7 @@ pub(crate) enum Value<'a> {
     Array(Array<'a>),
 }
 
-/// Values of one type, checked to lie in the file.
+/// An array of values of one type, checked to be within the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Array<'a> {
     kind: Kind,
@@ -54,14 +54,14 @@ impl<'a> Array<'a> {
         self.count
     }
 
-    /// The values; ends early only where a string is not UTF-8, which parsing has excluded.
+    /// Returns the values. Parsing has checked every string, so the iterator never ends early.
     pub(crate) fn values(self) -> impl Iterator<Item = Value<'a>> {
         let mut cursor = Cursor { file: "", bytes: self.bytes, position: 0 };
         (0..self.count).map_while(move |_| cursor.value(self.kind, "").ok())
     }
 }
 
-/// The type of a value, in the order of its number in the file.
+/// The type of a value, in the order of the numbers in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     U8,
@@ -84,7 +84,7 @@ use Kind::{
 };
 const KINDS: [Kind; 13] = [U8, I8, U16, I16, U32, I32, F32, BoolKind, StringKind, ArrayKind, U64, I64, F64];
 
-/// Parses a file; `file` is its name for messages.
+/// Parses a file; `file` is its name in messages.
 pub(crate) fn parse<'a>(file: &str, bytes: &'a Bytes) -> Result<Container<'a>> {
     let mut cursor = Cursor { file, bytes, position: 0 };
     let (tensor_count, entry_count) = cursor.header()?;
@@ -92,19 +92,19 @@ pub(crate) fn parse<'a>(file: &str, bytes: &'a Bytes) -> Result<Container<'a>> {
     for _ in 0..entry_count {
         let (key, value) = cursor.entry()?;
         if metadata.insert(key, value).is_some() {
-            return Err(Error::malformed(file, format!("key `{key}`"), "it is there twice"));
+            return Err(Error::malformed(file, format!("key `{key}`"), "it is defined twice"));
         }
     }
     let alignment = alignment(file, &metadata)?;
-    let places = cursor.places(tensor_count, alignment)?;
+    let tensor_entries = cursor.tensor_entries(tensor_count, alignment)?;
     let data_start = (cursor.position as u64).checked_next_multiple_of(alignment);
     let mut tensors = BTreeMap::new();
-    for place in places {
-        let name = place.name;
+    for entry in tensor_entries {
+        let name = entry.name;
         let at = || format!("tensor `{name}`");
-        let tensor = place.tensor(data_start, bytes).map_err(|reason| Error::malformed(file, at(), reason))?;
+        let tensor = entry.tensor(data_start, bytes).map_err(|reason| Error::malformed(file, at(), reason))?;
         if tensors.insert(name, tensor).is_some() {
-            return Err(Error::malformed(file, at(), "it is there twice"));
+            return Err(Error::malformed(file, at(), "it is defined twice"));
         }
     }
     Ok(Container { metadata, tensors: tensors.into_values().collect() })
@@ -115,32 +115,32 @@ fn alignment(file: &str, metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64> {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(Value::Unsigned(value)) if value.is_power_of_two() && *value >= MIN_ALIGNMENT => Ok(*value),
         Some(other) => {
-            let reason = format!("must be a power of two of at least {MIN_ALIGNMENT}, given: {other:?}");
+            let reason = format!("must be a power of two of at least {MIN_ALIGNMENT}, got {other:?}");
             Err(Error::malformed(file, "key `general.alignment`", reason))
         }
     }
 }
 
 /// The entry of a tensor.
-struct Place<'a> {
+struct TensorEntry<'a> {
     name: &'a str,
     format: Format,
     shape: Vec<usize>,
-    /// From the start of the data.
+    /// The offset from the start of the data, in bytes.
     offset: u64,
 }
 
-impl Place<'_> {
+impl TensorEntry<'_> {
     fn tensor(self, data_start: Option<u64>, bytes: &Bytes) -> Result<Tensor, String> {
         let length = tensor_bytes(self.format, &self.shape)?;
         let start = data_start.and_then(|start| start.checked_add(self.offset)).and_then(|start| start.try_into().ok());
         let range = start.and_then(|start: usize| Some(start..start.checked_add(length)?));
-        let range = range.ok_or_else(|| format!("its offset {} is beyond all memory", self.offset))?;
+        let range = range.ok_or_else(|| format!("its offset {} exceeds any memory", self.offset))?;
         Tensor::in_bytes(self.name, self.format, self.shape, bytes.clone(), range)
     }
 }
 
-/// A place in the file; every read is checked.
+/// A position in the file; every read is checked.
 struct Cursor<'a, 'f> {
     file: &'f str,
     bytes: &'a [u8],
@@ -190,17 +190,17 @@ impl<'a> Cursor<'a, '_> {
     fn name(&mut self, at: &str) -> Result<&'a str> {
         let name = self.string(at)?;
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            let reason = format!("a name has 1 to {MAX_NAME_BYTES} bytes, given: {}", name.len());
+            let reason = format!("a name must have 1 to {MAX_NAME_BYTES} bytes, got {}", name.len());
             return Err(self.fault(at, reason));
         }
         Ok(name)
     }
 
-    /// The counts of tensors and of metadata entries.
+    /// Reads the header: the counts of tensors and of metadata entries.
     fn header(&mut self) -> Result<(u64, u64)> {
         let magic: [u8; 4] = self.array("header")?;
         if magic != *MAGIC {
-            return Err(self.fault("header", format!("a GGUF file begins with `GGUF`, this one with {magic:?}")));
+            return Err(self.fault("header", format!("a GGUF file must begin with `GGUF`, got {magic:?}")));
         }
         let version = self.u32("header")?;
         if !(2..=3).contains(&version) {
@@ -208,21 +208,20 @@ impl<'a> Cursor<'a, '_> {
             let (what, supported) = ("GGUF version".into(), "versions 2 and 3, little-endian".into());
             return Err(Error::Unsupported { file: self.file.into(), what, found, supported });
         }
-        let counts = [self.u64("tensor count")?, self.u64("metadata count")?];
-        let needed = counts[1].checked_mul(MIN_ENTRY_BYTES[0]);
-        let needed = needed.and_then(|bytes| counts[0].checked_mul(MIN_ENTRY_BYTES[1])?.checked_add(bytes));
+        let (tensors, entries) = (self.u64("tensor count")?, self.u64("metadata count")?);
+        let needed = entries.checked_mul(MIN_ENTRY_BYTES);
+        let needed = needed.and_then(|bytes| tensors.checked_mul(MIN_TENSOR_BYTES)?.checked_add(bytes));
         if needed.is_none_or(|needed| needed > self.remaining()) {
-            let [tensors, entries] = counts;
             let reason =
                 format!("{tensors} tensors and {entries} metadata entries do not fit in {} bytes", self.remaining());
             return Err(self.fault("header", reason));
         }
-        Ok((counts[0], counts[1]))
+        Ok((tensors, entries))
     }
 
     fn kind(&mut self, at: &str) -> Result<Kind> {
         let number = self.u32(at)?;
-        KINDS.get(number as usize).copied().ok_or_else(|| self.fault(at, format!("there is no value type {number}")))
+        KINDS.get(number as usize).copied().ok_or_else(|| self.fault(at, format!("value type {number} is unknown")))
     }
 
     fn entry(&mut self) -> Result<(&'a str, Value<'a>)> {
@@ -247,7 +246,7 @@ impl<'a> Cursor<'a, '_> {
             BoolKind => match self.array(at)? {
                 [0] => Value::Bool(false),
                 [1] => Value::Bool(true),
-                [other] => return Err(self.fault(at, format!("a boolean is 0 or 1, given: {other}"))),
+                [other] => return Err(self.fault(at, format!("a boolean must be 0 or 1, got {other}"))),
             },
             StringKind => Value::String(self.string(at)?),
             ArrayKind => Value::Array(self.values(at)?),
@@ -257,7 +256,7 @@ impl<'a> Cursor<'a, '_> {
     fn values(&mut self, at: &str) -> Result<Array<'a>> {
         let kind = self.kind(at)?;
         if kind == ArrayKind {
-            return Err(self.fault(at, "an array of arrays, which no key of a language model has"));
+            return Err(self.fault(at, "an array of arrays is not supported"));
         }
         let count = self.u64(at)?;
         if count > self.remaining() {
@@ -271,21 +270,21 @@ impl<'a> Cursor<'a, '_> {
         Ok(Array { kind, count: count as usize, bytes: &self.bytes[start..self.position] })
     }
 
-    fn places(&mut self, count: u64, alignment: u64) -> Result<Vec<Place<'a>>> {
-        (0..count).map(|_| self.place(alignment)).collect()
+    fn tensor_entries(&mut self, count: u64, alignment: u64) -> Result<Vec<TensorEntry<'a>>> {
+        (0..count).map(|_| self.tensor_entry(alignment)).collect()
     }
 
-    fn place(&mut self, alignment: u64) -> Result<Place<'a>> {
+    fn tensor_entry(&mut self, alignment: u64) -> Result<TensorEntry<'a>> {
         let name = self.name("tensor name")?;
         let at = format!("tensor `{name}`");
         let dimensions = self.u32(&at)?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-            return Err(self.fault(at, format!("has 1 to {MAX_DIMENSIONS} dimensions, given: {dimensions}")));
+            return Err(self.fault(at, format!("must have 1 to {MAX_DIMENSIONS} dimensions, got {dimensions}")));
         }
         let mut shape = (0..dimensions)
             .map(|_| match usize::try_from(self.u64(&at)?) {
                 Ok(dimension) if dimension > 0 => Ok(dimension),
-                _ => Err(self.fault(&at, "a dimension is 0 or beyond all memory")),
+                _ => Err(self.fault(&at, "a dimension is 0 or exceeds any memory")),
             })
             .collect::<Result<Vec<_>>>()?;
         shape.reverse(); // GGUF counts dimensions from the innermost.
@@ -298,9 +297,9 @@ impl<'a> Cursor<'a, '_> {
         })?;
         let offset = self.u64(&at)?;
         if !offset.is_multiple_of(alignment) {
-            return Err(self.fault(at, format!("its offset {offset} is no multiple of the alignment {alignment}")));
+            return Err(self.fault(at, format!("its offset {offset} is not a multiple of the alignment {alignment}")));
         }
-        Ok(Place { name, format, shape, offset })
+        Ok(TensorEntry { name, format, shape, offset })
     }
 }
 

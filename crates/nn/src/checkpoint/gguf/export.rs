@@ -1,4 +1,4 @@
-//! A checkpoint as a GGUF file: the way back from what [`super::open`] does, by the same tables.
+//! Writing a checkpoint as a GGUF file: the inverse of [`super::open`], by the same tables.
 
 use std::path::Path;
 
@@ -9,19 +9,22 @@ use super::vocabulary_entries::vocabulary_entries;
 use super::writer::{Announced, Entry, write};
 use crate::arch::{self, Blueprint, RopePlan, Scaling};
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::{Error, Format, Result};
+use crate::error::{Error, Result};
+use crate::format::Format;
 
-/// `general.file_type` of each format that is written.
+/// The value of `general.file_type` for each writable format.
 const FILE_TYPES: [(Format, u32); 6] =
     [(Format::F32, 0), (Format::F16, 1), (Format::Q4_0, 2), (Format::Q8_0, 7), (Format::Q4_K, 14), (Format::BF16, 32)];
 const QUANTIZATION_VERSION: u32 = 2;
 
 impl Checkpoint {
-    /// Write a GGUF file with its matrices in `format`, whole or not at all. Matrices whose rows are no whole number of the
-    /// format's blocks stay as they are; vectors are written as F32. llama.cpp reads the file.
+    /// Writes a GGUF file with its matrices in `format`, whole or not at all. Matrices whose rows
+    /// are not a multiple of the format's block keep their format; vectors are written as F32.
+    /// llama.cpp reads the file.
     ///
     /// # Errors
-    /// A format that cannot be written, what the container has no place for, and those of the file system.
+    /// A format that cannot be written, a property that the container cannot store, and those of
+    /// the file system.
     pub fn save_gguf(&self, to: &Path, format: Format) -> Result<()> {
         let (_, file_type) =
             FILE_TYPES.iter().find(|(written, _)| *written == format).ok_or_else(|| Error::Setting {
@@ -31,7 +34,7 @@ impl Checkpoint {
             })?;
         let export = Export::new(self)?;
         let mut metadata = export.metadata(*file_type)?;
-        metadata.extend(vocabulary_entries(self, export.plan.vocab)?);
+        metadata.extend(vocabulary_entries(self, export.blueprint.vocab)?);
         let planned = export.tensors(format);
         let announced: Vec<_> = planned.iter().map(|(announced, _)| announced.clone()).collect();
         write_whole_with(to, |file| -> Result<()> {
@@ -45,25 +48,25 @@ impl Checkpoint {
     }
 }
 
-/// A checkpoint, and what the file calls it.
+/// A checkpoint with its properties in the file.
 struct Export<'a> {
     checkpoint: &'a Checkpoint,
     architecture: &'static Architecture,
-    plan: Blueprint,
-    /// Tensors that a config holds as numbers.
+    blueprint: Blueprint,
+    /// Tensors made of numbers in the config.
     factors: Vec<Tensor>,
 }
 
 impl<'a> Export<'a> {
     fn new(checkpoint: &'a Checkpoint) -> Result<Self> {
-        let plan = arch::blueprint(&checkpoint.config)?;
+        let blueprint = arch::blueprint(&checkpoint.config)?;
         let architecture = Architecture::written_as(arch::model_type(&checkpoint.config)?);
-        let factors = factors(&plan.ropes[0])?;
-        Ok(Self { checkpoint, architecture, plan, factors })
+        let factors = factors(&blueprint.ropes[0])?;
+        Ok(Self { checkpoint, architecture, blueprint, factors })
     }
 
     fn metadata(&self, file_type: u32) -> Result<Vec<(String, Entry)>> {
-        let plan = &self.plan;
+        let blueprint = &self.blueprint;
         let mut entries = vec![
             ("general.architecture".to_owned(), Entry::Text(self.architecture.name.into())),
             ("general.type".to_owned(), Entry::Text("model".into())),
@@ -72,31 +75,32 @@ impl<'a> Export<'a> {
             ("general.quantization_version".to_owned(), Entry::Unsigned(QUANTIZATION_VERSION)),
         ];
         let mut own = |key: &str, value: Entry| entries.push((format!("{}.{key}", self.architecture.name), value));
-        let rope = &plan.ropes[0];
+        let rope = &blueprint.ropes[0];
         for (key, count) in [
-            ("vocab_size", plan.vocab),
-            ("context_length", plan.max_len),
-            ("embedding_length", plan.hidden),
-            ("block_count", plan.layers.len()),
-            ("feed_forward_length", plan.ffn),
-            ("attention.head_count", plan.heads),
-            ("attention.head_count_kv", plan.kv_heads),
-            ("attention.key_length", plan.head_dim),
-            ("attention.value_length", plan.head_dim),
+            ("vocab_size", blueprint.vocab),
+            ("context_length", blueprint.max_len),
+            ("embedding_length", blueprint.hidden),
+            ("block_count", blueprint.layers.len()),
+            ("feed_forward_length", blueprint.ffn),
+            ("attention.head_count", blueprint.heads),
+            ("attention.head_count_kv", blueprint.kv_heads),
+            ("attention.key_length", blueprint.head_dim),
+            ("attention.value_length", blueprint.head_dim),
             ("rope.dimension_count", rope.dims),
         ] {
             own(key, Entry::Unsigned(count as u32));
         }
-        own("attention.layer_norm_rms_epsilon", Entry::Float(plan.norms.eps));
-        for (key, cap) in
-            [("attn_logit_softcapping", plan.attention_softcap), ("final_logit_softcapping", plan.final_softcap)]
-        {
+        own("attention.layer_norm_rms_epsilon", Entry::Float(blueprint.norms.eps));
+        for (key, cap) in [
+            ("attn_logit_softcapping", blueprint.attention_softcap),
+            ("final_logit_softcapping", blueprint.final_softcap),
+        ] {
             if let Some(cap) = cap {
                 own(key, Entry::Float(cap));
             }
         }
         if self.architecture.norm_offset_folded {
-            own("attention.scale", Entry::Float(plan.attention_scale));
+            own("attention.scale", Entry::Float(blueprint.attention_scale));
         }
         self.windows(&mut own)?;
         own("rope.freq_base", Entry::Float(self.full_rope().theta as f32));
@@ -114,15 +118,16 @@ impl<'a> Export<'a> {
         Ok(entries)
     }
 
-    /// The rotation of the layers that see everything.
+    /// Returns the rotary embedding of the layers with full attention.
     fn full_rope(&self) -> &RopePlan {
-        let full = self.plan.layers.iter().find(|layer| layer.window.is_none());
-        &self.plan.ropes[full.map_or(0, |layer| layer.rope)]
+        let full = self.blueprint.layers.iter().find(|layer| layer.window.is_none());
+        &self.blueprint.ropes[full.map_or(0, |layer| layer.rope)]
     }
 
-    /// The sliding window, where the container has a place for it: a Llama file has none, and Mistral goes as Llama.
+    /// Writes the sliding window. Files of architecture `llama`, which Mistral uses too, have no
+    /// key for it.
     fn windows(&self, own: &mut impl FnMut(&str, Entry)) -> Result<()> {
-        let layers = &self.plan.layers;
+        let layers = &self.blueprint.layers;
         let Some((window, local)) = layers.iter().find_map(|layer| layer.window.map(|window| (window, layer.rope)))
         else {
             return Ok(());
@@ -136,50 +141,51 @@ impl<'a> Export<'a> {
             let regular =
                 layers.iter().enumerate().all(|(place, layer)| layer.window.is_none() == ((place + 1) % pattern == 0));
             if !regular {
-                let reason = "a GGUF file says only that every so many layers see everything".to_owned();
+                let reason = "a GGUF file stores only a period of full-attention layers".to_owned();
                 return Err(Error::malformed(&self.checkpoint.name, "key `layer_types`", reason));
             }
             own("attention.sliding_window_pattern", Entry::Unsigned(pattern as u32));
-            own("rope.freq_base_swa", Entry::Float(self.plan.ropes[local].theta as f32));
+            own("rope.freq_base_swa", Entry::Float(self.blueprint.ropes[local].theta as f32));
         }
         Ok(())
     }
 
-    /// Every tensor as it is announced, and where its values come from.
+    /// Lists every tensor of the file with the source of its values.
     fn tensors(&self, format: Format) -> Vec<(Announced, &Tensor)> {
         let weights =
-            self.checkpoint.weights.iter().filter(|tensor| !(self.plan.tied && tensor.name == "lm_head.weight"));
+            self.checkpoint.weights.iter().filter(|tensor| !(self.blueprint.tied && tensor.name == "lm_head.weight"));
         let announced = |tensor: &Tensor| {
             let format = match tensor.shape.len() {
                 0 | 1 => Format::F32,
                 _ if tensor.fits(format) => format,
                 _ => tensor.format,
             };
-            let name = self.architecture.written_name(&tensor.name, self.plan.norms.post_mlp.is_some());
+            let name = self.architecture.written_name(&tensor.name, self.blueprint.norms.post_mlp.is_some());
             Announced { name, format, shape: tensor.shape.clone() }
         };
         weights.chain(&self.factors).map(|tensor| (announced(tensor), tensor)).collect()
     }
 
-    /// The values of a tensor as the file has them.
+    /// Computes the values of a tensor in the file.
     fn values(&self, tensor: &Tensor) -> Vec<f32> {
         let mut values = tensor.to_f32();
-        let plan = &self.plan;
+        let blueprint = &self.blueprint;
         if tensor.name.ends_with("norm.weight") {
-            values.iter_mut().for_each(|value| *value += plan.norms.offset);
+            values.iter_mut().for_each(|value| *value += blueprint.norms.offset);
         }
-        if self.architecture.rope_interleaved && !plan.ropes[0].interleaved {
+        if self.architecture.rope_interleaved && !blueprint.ropes[0].interleaved {
             let is = |part: &str| tensor.name.contains(part);
             if is(".q_proj.") || is(".k_proj.") {
                 let width = if tensor.shape.len() == 1 { 1 } else { tensor.columns() };
-                return interleaved(&values, plan.head_dim, width);
+                return interleaved(&values, blueprint.head_dim, width);
             }
         }
         values
     }
 }
 
-/// Rows `i` and `i + head_dim / 2` of each head side by side, as rotations of adjacent pairs need them; a row has `width` values.
+/// Places rows `i` and `i + head_dim / 2` of each head next to each other, as the rotation of
+/// adjacent pairs needs them; a row has `width` values.
 fn interleaved(values: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
     let heads = values.chunks(head_dim * width);
     let rows = heads.flat_map(|head| {

@@ -1,11 +1,12 @@
-//! Typed access to the metadata of a GGUF file; an error names the key, the type it should have and what it holds.
+//! Typed access to the metadata of a GGUF file. Errors name the key, its expected type and its
+//! value.
 
 use std::collections::BTreeMap;
 
 use super::container::{Array, Value};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// The metadata, and the file for messages.
+/// The metadata of a file.
 pub(super) struct Metadata<'a> {
     pub(super) file: &'a str,
     entries: BTreeMap<&'a str, Value<'a>>,
@@ -20,7 +21,7 @@ impl<'a> Metadata<'a> {
         Error::malformed(self.file, format!("key `{key}`"), reason)
     }
 
-    /// The value of a key that the file must have.
+    /// Returns the value of a key that the file must have.
     pub(super) fn needed<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.fault(key, "it is missing"))
     }
@@ -29,7 +30,7 @@ impl<'a> Metadata<'a> {
         let Some(value) = self.entries.get(key) else { return Ok(None) };
         match read(*value) {
             Some(value) => Ok(Some(value)),
-            None => Err(self.fault(key, format!("must be {expected}, given: {}", describe(*value)))),
+            None => Err(self.fault(key, format!("must be {expected}, got {}", describe(*value)))),
         }
     }
 
@@ -47,7 +48,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// A count. An array, one value to a layer, is taken where all its values are the same.
+    /// Reads a count. An array with one value per layer is accepted if all values are equal.
     pub(super) fn unsigned(&self, key: &str) -> Result<Option<u64>> {
         self.get(key, "an unsigned integer", |value| match value {
             Value::Array(array) => {
@@ -70,7 +71,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// An array of strings.
+    /// Reads an array of strings.
     pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
         self.values(key, "strings", |value| match value {
             Value::String(text) => Some(text),
@@ -78,12 +79,12 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// An array of numbers.
+    /// Reads an array of finite numbers.
     pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f64>>> {
         self.values(key, "finite numbers", float)
     }
 
-    /// An array of unsigned integers.
+    /// Reads an array of unsigned integers.
     pub(super) fn unsigneds(&self, key: &str) -> Result<Option<Vec<u64>>> {
         self.values(key, "unsigned integers", unsigned)
     }
@@ -114,7 +115,7 @@ fn float(value: Value<'_>) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// A value in a message: long ones are only counted.
+/// Formats a value for a message; of long values only the length.
 fn describe(value: Value<'_>) -> String {
     match value {
         Value::Array(array) => format!("an array of {} values", array.len()),

@@ -1,5 +1,6 @@
-//! SentencePiece BPE (`tokenizer.ggml.model` = `llama`): pieces with scores. A piece is built from its parts in the order
-//! of scores, which is a list of merges; transformers' `SentencePieceExtractor` derives the same list.
+//! SentencePiece BPE (`tokenizer.ggml.model` = `llama`): pieces with scores. The scores order the
+//! ways to build a piece of two others, which makes them a list of merges. `SentencePieceExtractor`
+//! of transformers derives the same list.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -10,14 +11,15 @@ use super::metadata::Metadata;
 use super::tokens::{Kind, TokenTable};
 use crate::error::Result;
 
-/// How a space is written in a piece.
+/// The character that stands for a space in a piece.
 const SPACE: &str = "\u{2581}";
-/// Longer pieces get no merges; real ones stay below 64. The work for a piece grows with the square of its length.
+/// The longest piece with merges, in characters. Real pieces stay below 64; the work for a piece
+/// grows with the square of its length.
 const MAX_MERGED_CHARS: usize = 256;
-/// Gemma has 0.6 million.
+/// The most merges accepted; Gemma has 0.6 million.
 const MAX_MERGES: usize = 1 << 22;
 
-/// Spaces become `▁`, and with `prefix` one is put before the text.
+/// Replaces spaces by `▁`, and with `prefix` puts one before the text.
 pub(super) fn normalizer(prefix: bool) -> Value {
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     if prefix {
@@ -47,7 +49,7 @@ pub(super) fn model(metadata: &Metadata<'_>, table: &TokenTable<'_>) -> Result<B
         return Err(metadata.fault(key, reason));
     }
     let merges = merges(table, &scores).ok_or_else(|| {
-        metadata.fault("tokenizer.ggml.tokens", format!("its pieces have more than {MAX_MERGES} merges"))
+        metadata.fault("tokenizer.ggml.tokens", format!("its pieces must have at most {MAX_MERGES} merges"))
     })?;
     build(table, merges).map_err(|error| metadata.fault("tokenizer.ggml.tokens", error.to_string()))
 }
@@ -63,7 +65,8 @@ fn build(table: &TokenTable<'_>, merges: Vec<(String, String)>) -> tokenizers::R
     builder.build()
 }
 
-/// All ways to build a piece from two others, best score first, then longest parts; `None` where they are too many.
+/// Lists all ways to build a piece of two others, best score first, then longest parts. Returns
+/// `None` if they exceed [`MAX_MERGES`].
 fn merges(table: &TokenTable<'_>, scores: &[f64]) -> Option<Vec<(String, String)>> {
     let ids: HashMap<&str, usize> = table.tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
     let mut merges = Vec::new();
@@ -107,7 +110,8 @@ mod tests {
         assert_eq!(merges, [("ab".to_owned(), "a".to_owned()), ("a".to_owned(), "b".to_owned())]);
     }
 
-    /// The pieces of a SentencePiece model: in the protocol buffer, field 1, with text, score and type in fields 1 to 3.
+    /// Reads the pieces of a SentencePiece model: field 1 of the protocol buffer, with text, score
+    /// and type in its fields 1 to 3.
     fn pieces(model: &[u8]) -> Vec<(&str, f64, u64)> {
         let mut pieces = Vec::new();
         for (field, _, bytes) in fields(model) {
@@ -127,7 +131,7 @@ mod tests {
         pieces
     }
 
-    /// Fields of a protocol buffer: number, value if it is an integer, bytes if it is not.
+    /// Splits a protocol buffer into fields: number, value of an integer, bytes of anything else.
     fn fields(mut rest: &[u8]) -> Vec<(u64, u64, &[u8])> {
         let integer = |rest: &mut &[u8]| {
             let length = rest.iter().position(|byte| byte & 128 == 0).unwrap() + 1;

@@ -1,4 +1,4 @@
-//! GGUF files against the Hugging Face folders they were made from.
+//! Comparison of GGUF files with the Hugging Face folders they were made from.
 
 use std::path::Path;
 
@@ -27,12 +27,12 @@ pub(super) const TEXTS: [&str; 16] = [
     "\0\u{1}\u{7f} ~`!@#$%^&*()_+-=[]{}|;':\",./<>?",
 ];
 
-/// A GGUF file, and the folder it was made from.
+/// A GGUF file with the folder it was made from.
 struct Pair {
     file: String,
     gguf: Checkpoint,
     folder: Checkpoint,
-    /// Keys that the file, for want of a key of its own, gives other values.
+    /// Keys with other values, because the file format cannot store them.
     config_changes: Map<String, Value>,
 }
 
@@ -43,7 +43,8 @@ impl Pair {
     }
 }
 
-/// Every checkpoint fixture as we write it, and the folder; `config_changes` are what the converter's file of it changes.
+/// Writes every checkpoint fixture as a GGUF file. `config_changes` are the config keys that the
+/// converter changes.
 fn exported() -> Vec<Pair> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let names = [
@@ -73,7 +74,8 @@ fn exported() -> Vec<Pair> {
     there.flat_map(|folder| formats.map(|format| (folder.clone(), format))).map(pair).collect()
 }
 
-/// All pairs there are: our own files, the fixtures, and those of the shared weights that `WSD_GGUF` names a folder of.
+/// Returns all pairs: our own files, the fixtures, and the shared weights in the folder that
+/// `WSD_GGUF` names.
 fn pairs() -> Vec<Pair> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let golden = fs_err::read(fixtures.join("gguf/GOLDEN.json")).unwrap_or_else(|_| br#"{"files": {}}"#.to_vec());
@@ -98,7 +100,7 @@ fn pairs() -> Vec<Pair> {
     pairs
 }
 
-/// The values of a tensor of a GGUF file as Hugging Face has them.
+/// Converts the values of a tensor of a GGUF file to those of Hugging Face.
 fn values(checkpoint: &Checkpoint, tensor: &Tensor) -> Vec<f32> {
     let mut values = tensor.to_f32();
     let flag = |key: &str| checkpoint.config.get(key) == Some(&Value::Bool(true));
@@ -119,7 +121,7 @@ fn values(checkpoint: &Checkpoint, tensor: &Tensor) -> Vec<f32> {
     let mut out = Vec::with_capacity(values.len());
     for head in 0..heads {
         for row in 0..head_dim {
-            // Rows `i` and `i + head_dim / 2` of a head lie side by side in the file.
+            // Rows `i` and `i + head_dim / 2` of a head are adjacent in the file.
             let (half, pair) = (row / (head_dim / 2), row % (head_dim / 2));
             let from = (head * head_dim + 2 * pair + half) * width;
             out.extend(&values[from..from + width]);
@@ -175,10 +177,10 @@ fn the_tokenizer_in_the_file_gives_the_same_ids() {
 #[test]
 fn the_config_has_the_values_of_the_folder() {
     for Pair { file, gguf, folder, config_changes } in pairs() {
-        // The llama3 scaling is in the file as the factors it comes to.
+        // The file stores the llama3 scaling as its resulting factors.
         let factors = gguf.config.contains_key("wsd_rope_factors");
         assert_eq!(factors, folder.config.get("rope_scaling").is_some_and(|scaling| scaling["rope_type"] == "llama3"));
-        // `eos_token_id` may be a list, of which a GGUF file has the first. Mistral goes as Llama.
+        // `eos_token_id` may be a list, and a GGUF file stores its first. Mistral is written as Llama.
         let told_otherwise = |key: &str| {
             ["eos_token_id", "model_type", "architectures"].contains(&key) || (factors && key == "rope_scaling")
         };
@@ -190,7 +192,7 @@ fn the_config_has_the_values_of_the_folder() {
     }
 }
 
-/// Equal, numbers to the precision of the file; of an object, what both have.
+/// Compares values, numbers to the precision of the file; of two objects, the common keys.
 fn same(value: &Value, expected: &Value) -> bool {
     match (value, expected) {
         (Value::Number(value), Value::Number(expected)) => {
@@ -206,7 +208,7 @@ fn same(value: &Value, expected: &Value) -> bool {
     }
 }
 
-/// What llama.cpp's converter writes of a checkpoint, we write the same, but for what it takes from elsewhere.
+/// Our metadata equal those of llama.cpp's converter, except for keys it takes from other sources.
 #[test]
 fn the_metadata_is_that_of_the_converter() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -217,7 +219,7 @@ fn the_metadata_is_that_of_the_converter() {
         let [theirs, ours] = [theirs, fs_err::read(file.path()).unwrap()].map(super::Bytes::from);
         let [theirs, ours] = [&theirs, &ours].map(|bytes| container::parse(name, bytes).unwrap());
         for (key, value) in &theirs.metadata {
-            // A name is a name, and what is left out says only that nothing is unusual.
+            // Names may differ, and keys with a default value may be absent.
             if !["general.name", "attention.sliding_window", "original_context_length"]
                 .iter()
                 .any(|end| key.ends_with(end))
@@ -239,7 +241,7 @@ fn described(value: &container::Value<'_>) -> String {
     }
 }
 
-/// GGUF fixtures of both kinds of tokenizer.
+/// Returns GGUF fixtures with both kinds of tokenizer.
 fn small_files() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
     ["llama-f16.gguf", "mistral-f16.gguf", "phi3_longrope-f16.gguf", "gemma3_text-f16.gguf"]
@@ -251,12 +253,15 @@ fn small_files() -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
     #[test]
-    fn no_change_of_a_whole_file_panics(file in any::<prop::sample::Index>(),
-                                        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3)) {
+    fn changed_files_never_panic(
+        file in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
+    ) {
         let mut files = small_files();
         if !files.is_empty() {
             let mut bytes = files.swap_remove(file.index(files.len()));
-            // Before the weights lies the metadata, most of it tokens: few changes, or none gets past the first lengths.
+            // The metadata precede the weights and are mostly tokens. With many changes no file would pass the first
+            // lengths.
             for (place, value) in changes {
                 let place = place.index(bytes.len().min(12_000));
                 bytes[place] = value;

@@ -1,4 +1,4 @@
-//! The tokenizer of a GGUF file, built as the published `tokenizer.json` is.
+//! The tokenizer of a GGUF file, with the stages of the published `tokenizer.json`.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

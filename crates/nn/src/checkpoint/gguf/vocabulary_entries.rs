@@ -1,4 +1,4 @@
-//! A tokenizer as the metadata that [`super::vocabulary`] reads.
+//! Writing a tokenizer as the metadata that [`super::vocabulary`] reads.
 
 use std::collections::HashMap;
 
@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::byte_level::Cut;
 use super::writer::Entry;
 use crate::checkpoint::Checkpoint;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// `tokenizer.ggml.token_type` of what is written.
+// Values of `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
@@ -19,13 +19,13 @@ const BYTE: i32 = 6;
 
 type Entries = Vec<(String, Entry)>;
 
-/// All keys of the tokenizer, for a model of `rows` rows in the embedding.
+/// Makes all entries of the tokenizer, for a model with `rows` rows in the embedding.
 pub(super) fn vocabulary_entries(checkpoint: &Checkpoint, rows: usize) -> Result<Entries> {
     let fault = |reason: String| Error::Tokenizer { file: checkpoint.name.clone(), reason };
     let tokenizer = serde_json::to_value(&checkpoint.tokenizer).map_err(|error| fault(error.to_string()))?;
     let model = &tokenizer["model"];
     if model["type"] != "BPE" {
-        return Err(fault(format!("a GGUF file holds BPE tokenizers, this is {}", model["type"])));
+        return Err(fault(format!("a GGUF file stores BPE tokenizers, not {}", model["type"])));
     }
     let mut tokens = Tokens::of(&tokenizer, rows);
     let mut entries = if model["byte_fallback"] == true || tokenizer["pre_tokenizer"].is_null() {
@@ -33,7 +33,7 @@ pub(super) fn vocabulary_entries(checkpoint: &Checkpoint, rows: usize) -> Result
         sentence_piece(&tokenizer, &tokens)
     } else {
         byte_level(&tokenizer).ok_or_else(|| {
-            fault(format!("no name in a GGUF file stands for its pre-tokenizer {}", tokenizer["pre_tokenizer"]))
+            fault(format!("a GGUF file has no name for its pre-tokenizer {}", tokenizer["pre_tokenizer"]))
         })?
     };
     entries.push(key("tokens", Entry::Array(tokens.texts.into_iter().map(Entry::Text).collect())));
@@ -58,7 +58,8 @@ fn sentence_piece(tokenizer: &Value, tokens: &Tokens) -> Entries {
     ]
 }
 
-/// `None` where nothing in a file says how the text is cut.
+/// Makes the entries of byte-level BPE; returns `None` if the file format has no name for its
+/// pre-tokenizer.
 fn byte_level(tokenizer: &Value) -> Option<Entries> {
     let cut = Cut::in_tokenizer(tokenizer)?;
     let merges = merges(&tokenizer["model"]).into_iter().map(|pair| Entry::Text(pair.join(" ")));
@@ -69,7 +70,7 @@ fn byte_level(tokenizer: &Value) -> Option<Entries> {
     ])
 }
 
-/// The tokens with a role, and what is added to a text.
+/// Makes the entries of the special tokens and of the tokens added to a text.
 fn special(checkpoint: &Checkpoint) -> tokenizers::Result<Entries> {
     let (tokenizer, special) = (&checkpoint.tokenizer, &checkpoint.special);
     let id = |token: &Option<String>| token.as_ref().and_then(|token| tokenizer.token_to_id(token));
@@ -90,7 +91,7 @@ fn special(checkpoint: &Checkpoint) -> tokenizers::Result<Entries> {
     Ok(entries)
 }
 
-/// The merges of a BPE model, which `tokenizer.json` has as pairs or as two words.
+/// Reads the merges of a BPE model, which `tokenizer.json` stores as pairs or as two words.
 fn merges(model: &Value) -> Vec<[String; 2]> {
     let pair = |merge: &Value| match merge {
         Value::Array(pair) => Some([pair.first()?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned()]),
@@ -99,7 +100,7 @@ fn merges(model: &Value) -> Vec<[String; 2]> {
     model["merges"].as_array().into_iter().flatten().filter_map(pair).collect()
 }
 
-/// Tokens in the order of their ids, and what each is.
+/// Tokens in the order of their ids, with their types.
 struct Tokens {
     texts: Vec<String>,
     kinds: Vec<i32>,
@@ -124,7 +125,7 @@ impl Tokens {
         tokens
     }
 
-    /// The kinds that SentencePiece has beside the others.
+    /// Marks the types of tokens that only SentencePiece has.
     fn mark_pieces(&mut self, unknown: Option<&str>) {
         for (text, kind) in self.texts.iter().zip(&mut self.kinds) {
             if Some(text.as_str()) == unknown {
@@ -135,7 +136,8 @@ impl Tokens {
         }
     }
 
-    /// Scores by which pieces are built in the order of the merges; what is not built comes after all that is.
+    /// Computes scores that order pieces by their merges; pieces without a merge follow the last
+    /// merge.
     fn scores(&self, merges: &[[String; 2]]) -> Vec<Entry> {
         let mut ranks = HashMap::new();
         for (rank, [left, right]) in merges.iter().enumerate() {

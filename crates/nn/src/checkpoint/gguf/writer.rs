@@ -1,10 +1,9 @@
-//! Writing the container that [`super::container`] reads: version 3, little-endian.
+//! Writing the GGUF container that [`super::container`] reads: version 3, little-endian.
 
 use std::io::{self, Write};
 
-use crate::Format;
-
 use super::container::MAGIC;
+use crate::format::Format;
 
 const VERSION: u32 = 3;
 const ALIGNMENT: usize = 32;
@@ -21,7 +20,7 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    /// The number of the type in the file.
+    /// Returns the number of the type in the file.
     fn kind(&self) -> u32 {
         match self {
             Self::Unsigned(_) => 4,
@@ -49,12 +48,12 @@ impl Entry {
     }
 }
 
-/// A tensor as the file announces it.
+/// The header entry of a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Announced {
     pub(super) name: String,
     pub(super) format: Format,
-    /// Outermost first.
+    /// The dimensions, outermost first.
     pub(super) shape: Vec<usize>,
 }
 
@@ -64,7 +63,7 @@ impl Announced {
     }
 }
 
-/// Everything before the data of the first tensor.
+/// Makes the bytes before the data of the first tensor.
 fn head(metadata: &[(String, Entry)], tensors: &[Announced]) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend(MAGIC);
@@ -89,7 +88,7 @@ fn head(metadata: &[(String, Entry)], tensors: &[Announced]) -> Vec<u8> {
     out
 }
 
-/// Write a file; `data` gives the bytes of each tensor in turn.
+/// Writes a file; `data` returns the bytes of a tensor by its index.
 pub(super) fn write<E: From<io::Error>>(
     out: &mut impl Write,
     metadata: &[(String, Entry)],

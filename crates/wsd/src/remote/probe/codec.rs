@@ -67,7 +67,7 @@ impl Probe<'_> {
             let number = |key: &str| files.config.get(key).and_then(Value::as_u64).map(|number| number as usize);
             let (vocab, max_len) = (number("vocab_size"), number("max_position_embeddings"));
             let end_tokens = files.end_tokens.clone();
-            let codec = files.into_text(&server.model, &self.options.template).map_err(fault)?;
+            let codec = files.into_codec(&server.model, &self.options.template).map_err(fault)?;
             let pieces = codec.tokenizer().vocabulary().pieces.len();
             let vocab = Some(vocab.unwrap_or(0).max(pieces));
             let codec = match server.max_len.or(max_len) {

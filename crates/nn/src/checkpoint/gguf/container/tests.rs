@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Writes small files, faulty ones too.
+/// A writer of small files, including faulty ones.
 #[derive(Clone, Default)]
 struct Writer {
     entries: Vec<Vec<u8>>,
@@ -69,25 +69,25 @@ fn a_small_file_is_read_in_place() {
 #[test]
 fn every_fault_is_named() {
     let cases = [
-        (small().tensor("t", &[32], 8, 0), "tensor `t`: it is there twice"),
-        (small().entry("f", 6, &[0; 4]), "key `f`: it is there twice"),
+        (small().tensor("t", &[32], 8, 0), "tensor `t`: it is defined twice"),
+        (small().entry("f", 6, &[0; 4]), "key `f`: it is defined twice"),
         (
             Writer::default().entry("general.alignment", 4, &[0; 4]),
             "`general.alignment`: must be a power of two of at least 8",
         ),
         (Writer::default().entry("general.alignment", 4, &[24, 0, 0, 0]), "power of two"),
-        (small().tensor("w", &[32], 8, 7), "tensor `w`: its offset 7 is no multiple of the alignment 32"),
-        (small().tensor("w", &[32], 8, 1 << 40), "tensor `w`: needs 34 bytes, its place is"),
+        (small().tensor("w", &[32], 8, 7), "tensor `w`: its offset 7 is not a multiple of the alignment 32"),
+        (small().tensor("w", &[32], 8, 1 << 40), "tensor `w`: needs 34 bytes, its range is"),
         (small().tensor("w", &[32], 8, u64::MAX - 31), "tensor `w`: its offset 18446744073709551584 is beyond"),
         (small().tensor("w", &[32, 1 << 40, 1 << 40], 8, 0), "more values than memory can hold"),
         (small().tensor("w", &[u64::MAX, 2], 0, 0), "tensor `w`"),
         (small().tensor("w", &[33], 8, 0), "rows of 33 values, which is no whole number of Q8_0 blocks of 32"),
-        (small().tensor("w", &[], 0, 0), "1 to 4 dimensions, given: 0"),
-        (small().tensor("w", &[1, 1, 1, 1, 1], 0, 0), "1 to 4 dimensions, given: 5"),
+        (small().tensor("w", &[], 0, 0), "1 to 4 dimensions, got 0"),
+        (small().tensor("w", &[1, 1, 1, 1, 1], 0, 0), "1 to 4 dimensions, got 5"),
         (small().tensor("w", &[0, 1], 0, 0), "a dimension is 0"),
         (small().tensor("w", &[1], 99, 0), "type of tensor `w`: `ggml type 99` is not supported"),
         (small().entry("k", 99, &[]), "key `k`: there is no value type 99"),
-        (small().entry("k", 7, &[2]), "key `k`: a boolean is 0 or 1, given: 2"),
+        (small().entry("k", 7, &[2]), "key `k`: a boolean must be 0 or 1, got 2"),
         (small().entry("k", 8, &u64::MAX.to_le_bytes()), "key `k`: needs 18446744073709551615 bytes"),
         (
             small().entry("k", 9, &[&4u32.to_le_bytes()[..], &(1u64 << 60).to_le_bytes()].concat()),
@@ -103,7 +103,7 @@ fn every_fault_is_named() {
 }
 
 #[test]
-fn headers_that_lie_are_refused_before_anything_is_allocated() {
+fn hostile_headers_are_refused_before_any_allocation() {
     let with = |version: u32, tensors: u64, entries: u64| {
         let header = [&version.to_le_bytes()[..], &tensors.to_le_bytes(), &entries.to_le_bytes()].concat();
         let bytes = [b"GGUF".as_slice(), &header].concat();
@@ -113,7 +113,9 @@ fn headers_that_lie_are_refused_before_anything_is_allocated() {
     assert!(with(3, 0, u64::MAX / 2).contains("do not fit"));
     assert!(with(1, 0, 0).contains("GGUF version `1` is not supported"));
     assert!(with(3u32.swap_bytes(), 0, 0).contains("`big-endian` is not supported"));
-    assert!(parse("m.gguf", &b"PK\x03\x04".to_vec().into()).unwrap_err().to_string().contains("begins with `GGUF`"));
+    assert!(
+        parse("m.gguf", &b"PK\x03\x04".to_vec().into()).unwrap_err().to_string().contains("must begin with `GGUF`")
+    );
     assert!(parse("m.gguf", &Vec::new().into()).is_err());
 }
 
