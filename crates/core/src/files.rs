@@ -79,11 +79,11 @@ pub fn replace<E: From<io::Error>>(path: &Path, make: impl FnOnce(&Path) -> Resu
 /// Lets `make` create `temporary`, then gives it the name `path`.
 fn put<E: From<io::Error>>(path: &Path, temporary: &Path, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     remove(temporary);
-    let made = make(temporary).and_then(|()| Ok(fs_err::rename(temporary, path)?));
-    if made.is_err() {
+    let result = make(temporary).and_then(|()| Ok(fs_err::rename(temporary, path)?));
+    if result.is_err() {
         remove(temporary);
     }
-    made?;
+    result?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(sync_folder(parent.unwrap_or(Path::new(".")))?)
 }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn several_writers_of_one_path_do_not_meet() {
+    fn several_writers_of_one_path_do_not_interfere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::thread::scope(|scope| {

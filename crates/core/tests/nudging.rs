@@ -56,7 +56,7 @@ fn ask(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f
 fn likeliest(engine: &dyn Engine, list: &[Token]) -> (Token, f64) {
     let mut session = block_on(engine.open(list)).unwrap();
     let row = block_on(session.logits(list.len())).unwrap().remove(0);
-    let (token, logprob) = wsd_core::likeliest(&row, 1).unwrap()[0];
+    let (token, logprob) = wsd_core::top_tokens(&row, 1).unwrap()[0];
     (token, logprob.exp())
 }
 

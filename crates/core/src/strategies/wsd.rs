@@ -20,9 +20,9 @@ use futures::future::{Either, select, try_join};
 
 use crate::chunks::{Chunks, Round, Sizing};
 use crate::handover::{THRESHOLD, WINDOW};
-use crate::job::MAX_TOKENS_LIMIT;
 use crate::speculation::{Speculation, Speculator, can_speculate};
 use crate::steps::{check_vocabularies, render, write_to_end};
+use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
     Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
