@@ -1,5 +1,5 @@
-//! The answer being written: tokens in, events out. Text that may still become part of a stop string is
-//! held back.
+//! The answer being written: tokens in, events out. Text that may still become part of a stop
+//! string is held back.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,8 @@ pub enum Flow {
     Done(FinishReason),
 }
 
-/// The answer being written. It decodes tokens, applies stop strings and the token limit, and sends events.
+/// The answer being written. It decodes tokens, applies stop strings and the token limit, and sends
+/// events.
 #[derive(Debug)]
 pub struct Answer {
     events: mpsc::Sender<Result<Event>>,
@@ -63,8 +64,8 @@ impl Answer {
         self.send(Event::Prompt { tokens }).await;
     }
 
-    /// Starts decoding tokens that continue `context`. The first `skip` bytes of their text belong to the
-    /// prompt and are left out.
+    /// Starts decoding tokens that continue `context`. The first `skip` bytes of their text belong
+    /// to the prompt and are left out.
     pub fn begin(&mut self, text: &TextCodec, context: &[Token], skip: usize) {
         self.detokenizer = Some(text.detokenizer(context));
         self.skip = skip;
@@ -113,7 +114,8 @@ impl Answer {
         self.send(Event::Call(call)).await;
     }
 
-    /// Ends the answer: sends the held events, up to a stop string. An incomplete character is dropped.
+    /// Ends the answer: sends the held events, up to a stop string. An incomplete character is
+    /// dropped.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
         let cut = self.stops.find_first(&self.held_text);
         self.release(cut.unwrap_or(usize::MAX), cut.is_some()).await;
@@ -121,8 +123,8 @@ impl Answer {
         self.send(Event::Done(reason)).await;
     }
 
-    /// Sends the held events whose text ends within the first `at` bytes of the held text. With `cut`, a
-    /// token across that position is shortened and the rest is dropped.
+    /// Sends the held events whose text ends within the first `at` bytes of the held text. With
+    /// `cut`, a token across that position is shortened and the rest is dropped.
     async fn release(&mut self, at: usize, cut: bool) {
         let mut end = 0;
         while let Some(event) = self.held.front() {

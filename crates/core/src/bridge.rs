@@ -1,8 +1,8 @@
 //! The bridge carries what the draft writes into the base's vocabulary.
 //!
-//! Models with one vocabulary exchange ids. Otherwise the draft crosses as text: at any time the base's
-//! list is a prefix of the tokens that encoding the prompt and the whole drafted text at once gives. A
-//! token that later text could still change is held back until it is settled
+//! Models with one vocabulary exchange ids. Otherwise the draft crosses as text: at any time the
+//! base's list is a prefix of the tokens that encoding the prompt and the whole drafted text at
+//! once gives. A token that later text could still change is held back until it is settled
 //! ([`Tokenizer::settled`](crate::Tokenizer::settled)), so no token is ever taken back.
 
 use crate::{Detokenizer, Rendered, Result, TextCodec, Token, common_prefix};
@@ -10,8 +10,8 @@ use crate::{Detokenizer, Rendered, Result, TextCodec, Token, common_prefix};
 /// A change of the base's list: keep a prefix, then append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// The length of the prefix to keep, in tokens. It is less than the prompt's length only in the first
-    /// edit, where the prompt's last tokens may join with the first drafted text.
+    /// The length of the prefix to keep, in tokens. It is less than the prompt's length only in the
+    /// first edit, where the prompt's last tokens may join with the first drafted text.
     pub keep: usize,
     /// Tokens to append.
     pub append: Vec<Token>,
@@ -103,8 +103,9 @@ impl<'a> Bridge<'a> {
         draft.tokenizer().vocabulary().is_within(base.tokenizer().vocabulary())
     }
 
-    /// Returns the number of bytes of the prompt's text that its tokens from `keep` on spell. After an edit
-    /// that joined the prompt's last tokens with the draft, those bytes are at the start of the new text.
+    /// Returns the number of bytes of the prompt's text that its tokens from `keep` on spell. After
+    /// an edit that joined the prompt's last tokens with the draft, those bytes are at the start of
+    /// the new text.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
@@ -187,8 +188,8 @@ impl HeldText {
         let edit = if self.spelled == 0 || common == list.len() {
             Edit { keep: common, append: tokens[common..].to_vec() }
         } else {
-            // The tokenizer changed tokens that it called settled. Those handed over stay, and the rest of
-            // the text is encoded after them.
+            // The tokenizer changed tokens that it called settled. Those handed over stay, and the
+            // rest of the text is encoded after them.
             Edit { keep: list.len(), append: tokenizer.encode(&whole[self.spelled..end])? }
         };
         self.spelled = end;
@@ -201,8 +202,8 @@ fn is_blank(text: &TextCodec, token: Token) -> Result<bool> {
     Ok(text.tokenizer().decode(&[token])?.trim().is_empty())
 }
 
-/// Returns the first edit after a prompt, without the white space before the answer. A token that begins
-/// with white space is replaced by the tokens of the rest of it.
+/// Returns the first edit after a prompt, without the white space before the answer. A token that
+/// begins with white space is replaced by the tokens of the rest of it.
 fn first_ids(base: &TextCodec, prompt: &Rendered, ids: &[Token]) -> Result<Edit> {
     let (mut ids, keep) = (ids, prompt.tokens.len());
     while let [first, rest @ ..] = ids {

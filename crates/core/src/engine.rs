@@ -45,11 +45,11 @@ impl Caps {
 /// The cost model of an engine. It changes the cost of an answer and none of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// True if the engine computes on another machine, so that it and another engine can work at the same
-    /// time.
+    /// True if the engine computes on another machine, so that it and another engine can work at
+    /// the same time.
     pub is_remote: bool,
-    /// True if each [`Session::score`] computes the list from its beginning, so that few calls for many
-    /// tokens cost less than many calls for few tokens.
+    /// True if each [`Session::score`] computes the list from its beginning, so that few calls for
+    /// many tokens cost less than many calls for few tokens.
     pub rescores_from_start: bool,
 }
 
@@ -161,15 +161,16 @@ pub trait Engine: Send + Sync {
     /// Opens a session that holds `tokens`. Nothing is computed before the first request.
     ///
     /// # Errors
-    /// [`Error::TokenRange`] for ids outside the vocabulary; [`Error::Engine`] if the engine has stopped.
+    /// [`Error::TokenRange`] for ids outside the vocabulary; [`Error::Engine`] if the engine has
+    /// stopped.
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>>;
 }
 
 /// A token list that can be edited and then asked about.
 ///
 /// The engine keeps whatever KV cache matches a prefix of the list, so `append` and `truncate` cost
-/// nothing and rollback needs no protocol: *edit, then ask* gives what *a fresh session, then ask* gives.
-/// Dropping a session, or a future or stream it returned, frees what it held in the engine.
+/// nothing and rollback needs no protocol: *edit, then ask* gives what *a fresh session, then ask*
+/// gives. Dropping a session, or a future or stream it returned, frees what it held in the engine.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -219,19 +220,20 @@ pub trait Session: Send {
         Ok(())
     }
 
-    /// Generates tokens at the end of the list. The stream ends with [`Step::End`]. If it is dropped
-    /// earlier, the list holds the tokens yielded so far.
+    /// Generates tokens at the end of the list. The stream ends with [`Step::End`]. If it is
+    /// dropped earlier, the list holds the tokens yielded so far.
     fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>>;
 
-    /// Returns `ln p(tokens[i] | tokens[..i])` for every `i >= from` under the plain softmax. `from` is at
-    /// least 1. Needs [`Caps::score`].
+    /// Returns `ln p(tokens[i] | tokens[..i])` for every `i >= from` under the plain softmax.
+    /// `from` is at least 1. Needs [`Caps::score`].
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if the model computes NaN or infinity; [`Error::Engine`] if the engine fails.
+    /// [`Error::NotFinite`] if the model computes NaN or infinity; [`Error::Engine`] if the engine
+    /// fails.
     async fn score(&mut self, from: usize) -> Result<Vec<f64>>;
 
-    /// Returns the scores of [`Session::score`] together with the `top` most likely tokens at each position.
-    /// By default a `top` above 0 needs [`Caps::logits`].
+    /// Returns the scores of [`Session::score`] together with the `top` most likely tokens at each
+    /// position. By default a `top` above 0 needs [`Caps::logits`].
     ///
     /// # Errors
     /// Those of [`Session::score`].
@@ -243,8 +245,9 @@ pub trait Session: Send {
         Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob: Some(logprob), top }).collect())
     }
 
-    /// Returns, for each position `from..=len`, the first step that [`Session::generate`] would yield after
-    /// the list before that position: a token, or [`Step::End`]. Needs [`Caps::choices`].
+    /// Returns, for each position `from..=len`, the first step that [`Session::generate`] would
+    /// yield after the list before that position: a token, or [`Step::End`]. Needs
+    /// [`Caps::choices`].
     ///
     /// # Errors
     /// Those of [`Session::score`].
@@ -252,8 +255,8 @@ pub trait Session: Send {
         Err(Error::Engine { engine: "the engine".into(), message: "it cannot return its choices".into() })
     }
 
-    /// Returns the rows that predict positions `from..=len` of the list, `len + 1 - from` rows. Needs
-    /// [`Caps::logits`].
+    /// Returns the rows that predict positions `from..=len` of the list, `len + 1 - from` rows.
+    /// Needs [`Caps::logits`].
     ///
     /// # Errors
     /// Those of [`Session::score`].

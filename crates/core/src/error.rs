@@ -5,8 +5,8 @@ use crate::{Seat, Token};
 /// The result of an operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure. Messages name the object at fault, the limit and the value, and end with a line `hint: ...`
-/// if there is a next step.
+/// A failure. Messages name the object at fault, the limit and the value, and end with a line
+/// `hint: ...` if there is a next step.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A strategy needs an ability that an engine lacks.

@@ -1,9 +1,10 @@
 //! The exponential function in a form that compilers vectorize.
 
-/// Returns `e^x` with a relative error of about 1e-7. Arguments are clamped to -87..=87; NaN gives NaN.
+/// Returns `e^x` with a relative error of about 1e-7. Arguments are clamped to -87..=87; NaN gives
+/// NaN.
 ///
-/// The argument is reduced to `e^x = 2^n * e^r` with `|r| <= ln(2) / 2`; `e^r` is its Taylor polynomial of
-/// degree 7.
+/// The argument is reduced to `e^x = 2^n * e^r` with `|r| <= ln(2) / 2`; `e^r` is its Taylor
+/// polynomial of degree 7.
 ///
 /// ```
 /// assert!((wsd_core::exp(1.0) - std::f32::consts::E).abs() < 1e-6);
@@ -11,8 +12,8 @@
 #[must_use]
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    /// `1.5 * 2^23`. The sum of this and a small number has no bits for a fraction, so it is rounded to a
-    /// whole number, which ends up in the low bits of the mantissa.
+    /// `1.5 * 2^23`. The sum of this and a small number has no bits for a fraction, so it is
+    /// rounded to a whole number, which ends up in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     /// `ln 2` as a sum of two parts, the first with so few bits that its product with `n` is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];

@@ -1,9 +1,9 @@
 //! Files and folders that appear whole or not at all.
 //!
-//! Each function writes to a temporary name in the same folder, flushes it to the disk, renames it, and
-//! flushes the folder. A reader sees the old content or the new, also after a crash in between. When
-//! writing fails, the temporary is removed and the old content stays. The errors of the file system
-//! name the path.
+//! Each function writes to a temporary name in the same folder, flushes it to the disk, renames it,
+//! and flushes the folder. A reader sees the old content or the new, also after a crash in between.
+//! When writing fails, the temporary is removed and the old content stays. The errors of the file
+//! system name the path.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -40,8 +40,8 @@ pub fn write_whole_with<E: From<io::Error>>(
     })
 }
 
-/// Writes a folder whole: `fill` gets the path of an empty folder and writes files into it. An older
-/// folder at `path` is removed first, which is the one step that is not atomic.
+/// Writes a folder whole: `fill` gets the path of an empty folder and writes files into it. An
+/// older folder at `path` is removed first, which is the one step that is not atomic.
 ///
 /// # Errors
 /// Those of the file system and of `fill`; an older folder is then as it was before.
@@ -61,7 +61,8 @@ pub fn write_folder<E: From<io::Error>>(path: &Path, fill: impl FnOnce(&Path) ->
 }
 
 /// Replaces a file or a link by what `make` creates at the path it is given. Several processes and
-/// threads may replace the same path at once: each has a temporary of its own, and the last rename stays.
+/// threads may replace the same path at once: each has a temporary of its own, and the last rename
+/// stays.
 ///
 /// # Errors
 /// Those of the file system and of `make`; the old file is then as it was before.
@@ -88,14 +89,15 @@ fn put<E: From<io::Error>>(path: &Path, temporary: &Path, make: impl FnOnce(&Pat
     Ok(sync_folder(parent.unwrap_or(Path::new(".")))?)
 }
 
-/// Removes what an interrupted write left behind, if anything.
+/// Removes the remains of an interrupted write, if there are any.
 fn remove(temporary: &Path) {
     if std::fs::remove_file(temporary).is_err() {
         let _ = std::fs::remove_dir_all(temporary);
     }
 }
 
-/// A hidden name beside `path`, always the same, so that the next write removes what an interrupted one left.
+/// Returns a hidden name beside `path`. It is always the same, so that the next write removes the
+/// remains of an interrupted one.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.tmp"))

@@ -1,14 +1,14 @@
 //! The switch rule: pure functions over the base's log-probabilities.
 //!
-//! With window `w` and threshold `g`, position `i` (0-based) passes when `i + 1 >= w` and the geometric
-//! mean of `p[i + 1 - w..=i]` is at least `g`; the base takes over at the first such position (arXiv
-//! 2506.07434, and the authors' `get_accept_index`). The rule is computed as `mean(ln p) >= ln g`, which
-//! neither underflows nor loses ties.
+//! With window `w` and threshold `g`, position `i` (0-based) passes when `i + 1 >= w` and the
+//! geometric mean of `p[i + 1 - w..=i]` is at least `g`; the base takes over at the first such
+//! position (arXiv 2506.07434, and the authors' `get_accept_index`). The rule is computed as
+//! `mean(ln p) >= ln g`, which neither underflows nor loses ties.
 
 use crate::{Result, Setting, Values};
 
-/// The difference below which two logarithms count as equal, so that a tie of the product form is a tie of
-/// this form too.
+/// The difference below which two logarithms count as equal, so that a tie of the product form is a
+/// tie of this form too.
 const TIE: f64 = 1e-12;
 
 /// The setting for the window's length.
@@ -88,7 +88,8 @@ impl Rule {
         logprobs.iter().position(|&logprob| window.push(logprob).is_some_and(|seen| seen.passed))
     }
 
-    /// Returns the geometric mean of the window that ends at each position, `None` before the first full one.
+    /// Returns the geometric mean of the window that ends at each position, `None` before the first
+    /// full one.
     #[must_use]
     pub fn confidences(&self, logprobs: &[f64]) -> Vec<Option<f64>> {
         let mut window = Window::new(*self);
@@ -148,8 +149,8 @@ impl Window {
         if self.recent.len() < self.rule.window {
             return None;
         }
-        // The sum is computed from all entries, oldest first. A running sum would accumulate rounding
-        // errors and could never leave minus infinity.
+        // The sum is computed from all entries, oldest first. A running sum would accumulate
+        // rounding errors and could never leave minus infinity.
         let (newer, older) = self.recent.split_at(self.next);
         let mean = older.iter().chain(newer).sum::<f64>() / self.rule.window as f64;
         Some(WindowState { confidence: mean.exp(), passed: self.rule.is_reached(mean) })

@@ -1,9 +1,11 @@
-//! Weak-to-Strong Decoding (arXiv 2506.07434): a small aligned *draft* model writes the beginning of the
-//! answer, a large *base* model scores each drafted token and takes over as soon as it is confident.
+//! Weak-to-Strong Decoding (arXiv 2506.07434): a small aligned *draft* model writes the beginning
+//! of the answer, a large *base* model scores each drafted token and takes over as soon as it is
+//! confident.
 //!
-//! This crate holds the method: [`Engine`] and [`Session`] (a token list that can be edited and then asked
-//! about), the switch rule ([`Rule`]), the [`Bridge`] between vocabularies, and the table of strategies
-//! ([`RECIPES`]). It has no tensors and no network; [`scripted`] is a tiny engine for tests.
+//! This crate holds the method: [`Engine`] and [`Session`] (a token list that can be edited and
+//! then asked about), the switch rule ([`Rule`]), the [`Bridge`] between vocabularies, and the
+//! table of strategies ([`RECIPES`]). It has no tensors and no network; [`scripted`] is a tiny
+//! engine for tests.
 
 mod answer;
 mod bridge;

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 
 use crate::{Token, exp};
 
-/// Returns the index of a row's largest entry, the first among equals, or `None` if the row holds NaN
-/// or plus infinity, or nothing but minus infinity.
+/// Returns the index of a row's largest entry, the first among equals, or `None` if the row holds
+/// NaN or plus infinity, or nothing but minus infinity.
 pub(crate) fn argmax(logits: &[f32]) -> Option<usize> {
-    // The loop has no branches, so that compilers vectorize it; a comparison with NaN is false, hence
-    // the separate flag.
+    // The loop has no branches, so that compilers vectorize it; a comparison with NaN is false,
+    // hence the separate flag.
     let (mut max, mut has_nan) = (f32::NEG_INFINITY, false);
     for &x in logits {
         max = if x > max { x } else { max };
@@ -22,9 +22,9 @@ pub(crate) fn argmax(logits: &[f32]) -> Option<usize> {
 pub(crate) fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
     let best = argmax(logits)?;
     let max = logits[best];
-    // Sixteen sums side by side fill the SIMD lanes. Each sum has at most 16 terms, none above 1, so
-    // single precision suffices; the parts are added in double precision. The order of additions does
-    // not depend on the machine, and neither does the result.
+    // Sixteen sums side by side fill the SIMD lanes. Each sum has at most 16 terms, none above 1,
+    // so single precision suffices; the parts are added in double precision. The order of additions
+    // does not depend on the machine, and neither does the result.
     let mut sum = 0.0;
     for part in logits.chunks(256) {
         let mut sums = [0f32; 16];
@@ -39,8 +39,8 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
     Some((f64::from(max) + sum.ln(), best))
 }
 
-/// Returns the natural log-probability of one token under the plain softmax of a row, or `None` if the
-/// row is not finite or has no such token.
+/// Returns the natural log-probability of one token under the plain softmax of a row, or `None` if
+/// the row is not finite or has no such token.
 ///
 /// ```
 /// let logprob = wsd_core::logprob(&[0.0, 0.0], 1).unwrap();
@@ -53,8 +53,8 @@ pub fn logprob(logits: &[f32], token: Token) -> Option<f64> {
     logits.get(token as usize).map(|&x| (f64::from(x) - lse).min(0.0))
 }
 
-/// Returns the `count` most likely tokens of a row with their natural log-probabilities, most likely
-/// first and the lower id first among equals, or `None` if the row is not finite.
+/// Returns the `count` most likely tokens of a row with their natural log-probabilities, most
+/// likely first and the lower id first among equals, or `None` if the row is not finite.
 ///
 /// ```
 /// let top = wsd_core::top_tokens(&[0.0, 2.0, 1.0, 2.0], 3).unwrap();
@@ -79,8 +79,8 @@ pub fn top_tokens(logits: &[f32], count: usize) -> Option<Vec<(Token, f64)>> {
     Some(ids.into_iter().map(|id| (id as Token, (f64::from(logits[id]) - lse).min(0.0))).collect())
 }
 
-/// Replaces a row of logits by natural log-probabilities. Returns `None` and leaves the row unchanged if
-/// it is not finite.
+/// Replaces a row of logits by natural log-probabilities. Returns `None` and leaves the row
+/// unchanged if it is not finite.
 #[must_use]
 pub fn log_softmax(logits: &mut [f32]) -> Option<()> {
     let (lse, _) = log_sum_exp(logits)?;

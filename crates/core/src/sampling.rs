@@ -16,14 +16,16 @@ pub struct Sampling {
     pub temperature: f32,
     /// The number of most likely tokens to keep; 0 keeps all.
     pub top_k: usize,
-    /// The probability that the kept tokens, the most likely ones, must reach together; 1 keeps all.
+    /// The probability that the kept tokens, the most likely ones, must reach together; 1 keeps
+    /// all.
     pub top_p: f32,
     /// The least probability of a kept token, relative to the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// Divisor of positive logits and factor of negative ones for tokens already in the list; 1 changes
-    /// nothing.
+    /// Divisor of positive logits and factor of negative ones for tokens already in the list; 1
+    /// changes nothing.
     pub repetition_penalty: f32,
-    /// The seed of random numbers. The draw at a position depends only on the seed and the position.
+    /// The seed of random numbers. The draw at a position depends only on the seed and the
+    /// position.
     pub seed: u64,
 }
 
@@ -102,8 +104,8 @@ impl Sampling {
         Ok(self)
     }
 
-    /// The same sampling with a seed specific to the seat, so that two models with one seed draw different
-    /// numbers.
+    /// The same sampling with a seed specific to the seat, so that two models with one seed draw
+    /// different numbers.
     #[must_use]
     pub fn for_seat(self, seat: Seat) -> Self {
         Self { seed: self.seed ^ seat.salt(), ..self }
@@ -118,10 +120,11 @@ impl Sampling {
     }
 }
 
-/// Chooses the token at position `history.len()` from the logits that predict it. The row is overwritten.
+/// Chooses the token at position `history.len()` from the logits that predict it. The row is
+/// overwritten.
 ///
-/// The log-probability returned is that of the plain softmax, before any penalty, temperature or filter.
-/// Returns `None` if the row is not finite.
+/// The log-probability returned is that of the plain softmax, before any penalty, temperature or
+/// filter. Returns `None` if the row is not finite.
 ///
 /// ```
 /// use wsd_core::{Sampling, pick};
@@ -170,7 +173,8 @@ fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> us
             return id;
         }
     }
-    // Only rounding leads here. The last candidate may have weight zero, so the most likely one is taken.
+    // Only rounding leads here. The last candidate may have weight zero, so the most likely one is
+    // taken.
     best
 }
 
@@ -188,8 +192,8 @@ fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64
         return all;
     }
     let mass = f64::from(sampling.top_p) * all.iter().map(|(_, w)| w).sum::<f64>();
-    // Sorting the whole vocabulary is rarely necessary: sort a growing head of it until the head holds
-    // the mass.
+    // Sorting the whole vocabulary is rarely necessary: sort a growing head of it until the head
+    // holds the mass.
     let mut head = 256;
     loop {
         let head_len = head.min(all.len());

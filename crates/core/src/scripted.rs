@@ -129,7 +129,8 @@ impl Scripted {
         Self { card, codec, rows: Arc::new(rows), counters: Arc::default() }
     }
 
-    /// An engine with random logits that depend on the last two tokens and a seed. It never ends a text.
+    /// An engine with random logits that depend on the last two tokens and a seed. It never ends a
+    /// text.
     #[must_use]
     pub fn random(name: &str, pieces: Arc<Pieces>, seed: u64) -> Self {
         let vocab = pieces.vocabulary.pieces.len();

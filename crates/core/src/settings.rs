@@ -174,7 +174,8 @@ impl Setting {
     }
 
     const fn with_default(mut self, default: Value) -> Self {
-        // Constants run no destructors, so the default that this one replaces is forgotten, not dropped.
+        // Constants run no destructors, so the default that this one replaces is forgotten, not
+        // dropped.
         std::mem::forget(std::mem::replace(&mut self.default, Some(default)));
         self
     }
@@ -360,8 +361,8 @@ impl Values {
         Ok(self)
     }
 
-    /// Reads the value of a setting, or its default. A setting without either reads as `None` for an
-    /// `Option`, and as the type's own default otherwise.
+    /// Reads the value of a setting, or its default. A setting without either reads as `None` for
+    /// an `Option`, and as the type's own default otherwise.
     #[must_use]
     pub fn get<T: FromValue>(&self, setting: &'static Setting) -> T {
         self.value(setting).and_then(T::from_value).unwrap_or_default()

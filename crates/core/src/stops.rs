@@ -1,4 +1,5 @@
-//! Stop strings over a stream of text. Text that may still become part of a stop string is held back.
+//! Stop strings over a stream of text. Text that may still become part of a stop string is held
+//! back.
 
 /// Strings that end an answer and do not belong to it.
 ///
@@ -25,8 +26,8 @@ impl Stops {
         let cut = self.0.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let hold = self.0.iter().filter_map(|stop| overlap(text, stop)).min();
         match (cut, hold) {
-            // A longer stop string that began earlier may still be completed and would then be the first
-            // one, so the decision has to wait.
+            // A longer stop string that began earlier may still be completed and would then be the
+            // first one, so the decision has to wait.
             (Some(cut), Some(hold)) if hold < cut => StopMatch::Hold(hold),
             (Some(cut), _) => StopMatch::Cut(cut),
             (None, hold) => StopMatch::Hold(hold.unwrap_or(text.len())),
@@ -45,7 +46,8 @@ impl Stops {
 pub enum StopMatch {
     /// The answer ends at this byte.
     Cut(usize),
-    /// The bytes before this one can be sent; those from it on may be the beginning of a stop string.
+    /// The bytes before this one can be sent; those from it on may be the beginning of a stop
+    /// string.
     Hold(usize),
 }
 
@@ -62,7 +64,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
-        /// A text that arrives in any pieces is sent up to its first stop string, and never beyond it.
+        /// A text that arrives in any pieces is sent up to its first stop string, and never beyond
+        /// it.
         #[test]
         fn streaming_equals_cutting_at_once(
             text in "[ab\u{e9}\n]{0,40}",

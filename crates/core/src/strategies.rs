@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 
 use crate::{Error, Recipe, Result, Setting};
 
-/// Every strategy. The command line, the server, the help and the conformance tests derive from this
-/// table.
+/// Every strategy. The command line, the server, the help and the conformance tests derive from
+/// this table.
 pub static RECIPES: &[&Recipe] = &[&wsd::RECIPE, &alone::BASE, &alone::DRAFT, &nudging::RECIPE, &speculative::RECIPE];
 
 impl Recipe {

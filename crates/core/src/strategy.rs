@@ -160,8 +160,9 @@ impl Recipe {
     }
 }
 
-/// Runs a job. The stream yields events as soon as they are final; the last item is [`Event::Done`] or an
-/// error. Nothing runs unless the stream is polled; dropping it stops the job and frees its sessions.
+/// Runs a job. The stream yields events as soon as they are final; the last item is [`Event::Done`]
+/// or an error. Nothing runs unless the stream is polled; dropping it stops the job and frees its
+/// sessions.
 ///
 /// ```
 /// use std::sync::Arc;

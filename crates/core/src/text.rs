@@ -97,12 +97,13 @@ struct Limit {
     bytes: usize,
 }
 
-/// The length in bytes up to which a text is always encoded: runs of unknown characters and of white
-/// space may become fewer tokens than the longest piece of the vocabulary suggests.
+/// The length in bytes up to which a text is always encoded: runs of unknown characters and of
+/// white space may become fewer tokens than the longest piece of the vocabulary suggests.
 const ALWAYS_ENCODED_BYTES: usize = 1 << 16;
 
 impl TextCodec {
-    /// The codec of model `name`: its tokenizer, its chat template, and its beginning-of-text tokens.
+    /// The codec of model `name`: its tokenizer, its chat template, and its beginning-of-text
+    /// tokens.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -126,8 +127,8 @@ impl TextCodec {
         self
     }
 
-    /// The same codec, which refuses texts with more bytes than a context of `max_len` tokens can spell
-    /// before encoding them: encoding takes about a hundred times their memory.
+    /// The same codec, which refuses texts with more bytes than a context of `max_len` tokens can
+    /// spell before encoding them: encoding takes about a hundred times their memory.
     #[must_use]
     pub fn with_limit(mut self, max_len: usize) -> Self {
         let longest = self.tokenizer.vocabulary().pieces.iter().flatten().map(String::len).max().unwrap_or(1);
@@ -139,9 +140,9 @@ impl TextCodec {
     /// Renders a prompt.
     ///
     /// # Errors
-    /// [`Error::Chat`] for a chat without a message or a model without a template; [`Error::Template`] and
-    /// [`Error::Tokenizer`] if rendering fails; [`Error::EmptyPrompt`] if the prompt has no token;
-    /// [`Error::TextTooLong`] above the limit.
+    /// [`Error::Chat`] for a chat without a message or a model without a template;
+    /// [`Error::Template`] and [`Error::Tokenizer`] if rendering fails; [`Error::EmptyPrompt`] if
+    /// the prompt has no token; [`Error::TextTooLong`] above the limit.
     pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
         let rendered = match prompt {
             Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
@@ -171,7 +172,8 @@ impl TextCodec {
         self.encode_prompt(text, self.bos.chat)
     }
 
-    /// Tells whether conversations are rendered in the plain form, which does not mark the end of an answer.
+    /// Tells whether conversations are rendered in the plain form, which does not mark the end of
+    /// an answer.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         matches!(self.template.as_deref(), Some(Template::Plain))

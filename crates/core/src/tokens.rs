@@ -11,11 +11,12 @@ pub(crate) const MAX_TOKENS_LIMIT: u64 = 1 << 20;
 pub struct Sampled {
     /// The token, in the engine's vocabulary.
     pub token: Token,
-    /// Its natural log-probability under the plain softmax, independent of the sampling settings. `None` if
-    /// an engine does not report it for a token it sampled; always present for a scored token.
+    /// Its natural log-probability under the plain softmax, independent of the sampling settings.
+    /// `None` if an engine does not report it for a token it sampled; always present for a scored
+    /// token.
     pub logprob: Option<f64>,
-    /// The most likely tokens at its position with their natural log-probabilities, most likely first;
-    /// as many as were requested.
+    /// The most likely tokens at its position with their natural log-probabilities, most likely
+    /// first; as many as were requested.
     pub top: Vec<(Token, f64)>,
 }
 

@@ -11,7 +11,8 @@ use crate::{Author, Rule, Sampled, Seat, Token};
 /// A token of the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenRecord {
-    /// The id in the vocabulary of the strategy's output engine: the base's, unless the draft writes alone.
+    /// The id in the vocabulary of the strategy's output engine: the base's, unless the draft
+    /// writes alone.
     pub id: Token,
     /// The text that the token adds; empty for a token that ends within a character.
     pub text: String,
@@ -19,11 +20,11 @@ pub struct TokenRecord {
     pub logprob: Option<f64>,
     /// The author.
     pub by: Author,
-    /// The geometric mean of the base's probabilities over the window that ends here; `None` before the
-    /// first full window and after the switch.
+    /// The geometric mean of the base's probabilities over the window that ends here; `None` before
+    /// the first full window and after the switch.
     pub confidence: Option<f64>,
-    /// The most likely tokens at this position with their natural log-probabilities, as many as were
-    /// requested.
+    /// The most likely tokens at this position with their natural log-probabilities, as many as
+    /// were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub top: Vec<(Token, f64)>,
 }

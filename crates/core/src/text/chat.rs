@@ -49,7 +49,8 @@ impl Message {
         Self { role, content: content.into() }
     }
 
-    /// Tells whether this message, if it is the last one, is the beginning of an answer to be continued.
+    /// Tells whether this message, if it is the last one, is the beginning of an answer to be
+    /// continued.
     pub(super) fn begins_answer(&self) -> bool {
         self.role == ChatRole::Assistant && !self.content.trim().is_empty()
     }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use super::Tokenizer;
 use crate::{Result, Token};
 
-/// Tokens of the context that are decoded together with the first new one: enough for any decoder to
-/// treat that token as a continuation.
+/// Tokens of the context that are decoded together with the first new one: enough for any decoder
+/// to treat that token as a continuation.
 const CONTEXT: usize = 32;
 /// Tokens after which an incomplete character is returned as U+FFFD.
 const MAX_CHARACTER_TOKENS: usize = 8;
 
 /// A streaming decoder: the texts it returns, joined, equal the text of all tokens decoded at once.
 ///
-/// The text of a token depends on its neighbors (leading spaces, characters spread over several tokens),
-/// so each step decodes a window that reaches back to text already returned, and returns the rest.
+/// The text of a token depends on its neighbors (leading spaces, characters spread over several
+/// tokens), so each step decodes a window that reaches back to text already returned, and returns
+/// the rest.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -80,8 +81,8 @@ impl Detokenizer {
         if now.starts_with(&before) {
             return Ok(now.split_off(before.len()));
         }
-        // The text of the earlier tokens changed because more follow. Only decoders that join bytes into
-        // characters do so, and they keep the number of characters.
+        // The text of the earlier tokens changed because more follow. Only decoders that join bytes
+        // into characters do so, and they keep the number of characters.
         Ok(now.chars().skip(before.chars().count()).collect())
     }
 }

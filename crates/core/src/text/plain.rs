@@ -17,7 +17,8 @@ pub const PLAIN_STOPS: [&str; 9] = [
     "[Assistant]",
 ];
 
-/// Renders a conversation in the plain form, up to the assistant's next message or within its last one.
+/// Renders a conversation in the plain form, up to the assistant's next message or within its last
+/// one.
 pub(super) fn render(messages: &[Message]) -> Result<String> {
     let mut text = String::new();
     for message in messages {

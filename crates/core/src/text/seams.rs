@@ -1,9 +1,10 @@
 //! Seams: places where a text can be cut without changing its tokens on the left.
 //!
-//! Byte-pair merges and unigram pieces span only what some piece of the vocabulary spans. Between two
-//! characters that are adjacent in no piece lies a *seam*: no token crosses it, so both sides are encoded
-//! independently. Tokens may still depend on the text to their right through the pre-tokenizer's
-//! look-ahead after white space, added tokens, and normalization; seams near those are not used.
+//! Byte-pair merges and unigram pieces span only what some piece of the vocabulary spans. Between
+//! two characters that are adjacent in no piece lies a *seam*: no token crosses it, so both sides
+//! are encoded independently. Tokens may still depend on the text to their right through the
+//! pre-tokenizer's look-ahead after white space, added tokens, and normalization; seams near those
+//! are not used.
 
 use std::collections::HashSet;
 
@@ -34,7 +35,8 @@ pub(super) enum Seams {
     Pairs {
         /// Pairs of characters that are adjacent in some piece.
         joined: HashSet<(Edge, Edge)>,
-        /// Characters in the vocabulary, for a model that may join adjacent unknown ones into one token.
+        /// Characters in the vocabulary, for a model that may join adjacent unknown ones into one
+        /// token.
         known: Option<HashSet<char>>,
     },
     /// A model whose way of joining characters is unknown. Only word boundaries are used.
@@ -78,8 +80,8 @@ impl Seams {
         match self {
             Self::Words => end_of_settled_words(text),
             Self::Pairs { .. } => {
-                // From the end backwards, until a seam between `left` and `right` is found. One more
-                // character, `after`, must follow, because it may compose with `right`.
+                // From the end backwards, until a seam between `left` and `right` is found. One
+                // more character, `after`, must follow, because it may compose with `right`.
                 let mut after = None;
                 let mut right = None;
                 for (at, left) in text.char_indices().rev() {
@@ -99,8 +101,8 @@ impl Seams {
     fn is_seam(&self, left: char, right: char, after: char) -> bool {
         let Self::Pairs { joined, known } = self else { return false };
         let composes = |c: char| !c.is_ascii() && is_nfc_quick(std::iter::once(c)) != IsNormalized::Yes;
-        // A literal U+2581 is a space in sentencepiece vocabularies and a character in others, so no seam
-        // is assumed beside it.
+        // A literal U+2581 is a space in sentencepiece vocabularies and a character in others, so
+        // no seam is assumed beside it.
         let blank = |c: char| c.is_whitespace() || c == '\u{2581}';
         if blank(left) || right == '\u{2581}' || composes(left) || composes(right) || composes(after) {
             return false;
@@ -128,8 +130,8 @@ fn insert_pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
     }
 }
 
-/// Returns the byte of a character of GPT-2's byte-level alphabet, in which printable bytes stand for
-/// themselves and the others, in order, for the characters from U+0100 on.
+/// Returns the byte of a character of GPT-2's byte-level alphabet, in which printable bytes stand
+/// for themselves and the others, in order, for the characters from U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     let printable = |b: u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let code = u32::from(c);
@@ -165,8 +167,9 @@ pub(super) fn end_of_settled_words(text: &str) -> usize {
     last[0]
 }
 
-/// Tells whether a model turns characters without a piece into bytes (true) or into one unknown token for
-/// a run of them (false). `None` for a model that may join pieces into something outside its vocabulary.
+/// Tells whether a model turns characters without a piece into bytes (true) or into one unknown
+/// token for a run of them (false). `None` for a model that may join pieces into something outside
+/// its vocabulary.
 fn byte_fallback(tokenizer: &tokenizers::Tokenizer) -> Option<bool> {
     match tokenizer.get_model() {
         ModelWrapper::BPE(bpe) => Some(bpe.byte_fallback),

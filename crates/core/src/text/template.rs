@@ -16,21 +16,22 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-/// The budget of one rendering, in instructions. 64 bytes of output cost as much as one, so output ends
-/// at 64 MiB.
+/// The budget of one rendering, in instructions. 64 bytes of output cost as much as one, so output
+/// ends at 64 MiB.
 const FUEL: u64 = 1 << 20;
 /// The most macros and blocks nested inside one another; published templates stay below ten.
 const RECURSION_LIMIT: usize = 100;
-/// The mark that is put after the final message to find its end in the rendered text, as transformers
-/// does. Its trailing space shows whether the template trims messages.
+/// The mark that is put after the final message to find its end in the rendered text, as
+/// transformers does. Its trailing space shows whether the template trims messages.
 const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 /// The largest source accepted, in bytes; published templates have up to 20 KiB.
 const MAX_SOURCE_BYTES: usize = 128 << 10;
 /// The most `~` operators in a source. The engine compiles a chain `a ~ b ~ c` in quadratic time;
 /// published templates have up to 50 in all.
 const MAX_CONCATENATIONS: usize = 1000;
-/// The stack of the thread that compiles or renders, in bytes of address space. The engine recurses over
-/// chains like `----1` or `a.b.c`, up to one level per byte of source; a level takes 0.3 to 0.5 KiB.
+/// The stack of the thread that compiles or renders, in bytes of address space. The engine recurses
+/// over chains like `----1` or `a.b.c`, up to one level per byte of source; a level takes 0.3 to
+/// 0.5 KiB.
 const STACK_BYTES: usize = MAX_SOURCE_BYTES << 10;
 const TEMPLATE: &str = "chat";
 
@@ -50,10 +51,10 @@ pub struct Specials {
 
 /// A chat template in Jinja, rendered as transformers' `apply_chat_template` does without tools.
 ///
-/// A template is an untrusted program: it has access to the conversation and the special tokens only, a
-/// budget of instructions and bytes ends its loops, and its recursion is limited. As in jinja2, printing
-/// or comparing values that double at each level (a list that holds another one twice, which holds a third
-/// one twice, and so on for thirty levels) is not limited.
+/// A template is an untrusted program: it has access to the conversation and the special tokens
+/// only, a budget of instructions and bytes ends its loops, and its recursion is limited. As in
+/// jinja2, printing or comparing values that double at each level (a list that holds another one
+/// twice, which holds a third one twice, and so on for thirty levels) is not limited.
 ///
 /// ```
 /// use wsd_core::{ChatRole, ChatTemplate, Message, Specials};
@@ -104,8 +105,8 @@ impl ChatTemplate {
         })
     }
 
-    /// The same template with a fixed time for `strftime_now`, in seconds since 1970 (UTC), so that runs are
-    /// reproducible.
+    /// The same template with a fixed time for `strftime_now`, in seconds since 1970 (UTC), so that
+    /// runs are reproducible.
     #[must_use]
     pub fn with_date(mut self, unix_seconds: i64) -> Self {
         self.environment.add_function("strftime_now", move |format: &str| strftime(format, unix_seconds));
@@ -114,12 +115,12 @@ impl ChatTemplate {
 
     /// Renders a conversation, up to the beginning of the assistant's next message.
     ///
-    /// A generation prompt is added unless the last message is the assistant's. In that case the text ends
-    /// with that message, to be continued (`continue_final_message` of transformers).
+    /// A generation prompt is added unless the last message is the assistant's. In that case the
+    /// text ends with that message, to be continued (`continue_final_message` of transformers).
     ///
     /// # Errors
-    /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template refuses the
-    /// conversation, fails, exceeds its budget, or drops the message to be continued.
+    /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template
+    /// refuses the conversation, fails, exceeds its budget, or drops the message to be continued.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
         match messages.split_last() {
             None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
@@ -236,8 +237,8 @@ fn variables(message: &Message) -> Value {
     Value::from_pairs([("role", message.role.name()), ("content", message.content.as_str())])
 }
 
-/// Runs `work` on a thread whose stack suffices for the deepest source and the deepest value. A panic of
-/// the engine becomes an error of template `name`.
+/// Runs `work` on a thread whose stack suffices for the deepest source and the deepest value. A
+/// panic of the engine becomes an error of template `name`.
 fn with_stack<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)?;

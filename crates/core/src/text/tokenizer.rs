@@ -20,10 +20,10 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
     /// [`Error::Tokenizer`].
     fn decode(&self, tokens: &[Token]) -> Result<String>;
 
-    /// Returns the length in bytes of a prefix of `text` whose tokens are a prefix of the tokens of `text`
-    /// and of every continuation of it. The longer it is, the sooner a token drafted by another model can
-    /// be scored. The default assumes nothing about how the model joins characters and ends two words
-    /// before the end.
+    /// Returns the length in bytes of a prefix of `text` whose tokens are a prefix of the tokens of
+    /// `text` and of every continuation of it. The longer it is, the sooner a token drafted by
+    /// another model can be scored. The default assumes nothing about how the model joins
+    /// characters and ends two words before the end.
     fn settled(&self, text: &str) -> usize {
         seams::end_of_settled_words(text)
     }
@@ -108,8 +108,8 @@ fn call<T>(name: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T
 
 fn vocabulary(tokenizer: &tokenizers::Tokenizer) -> Vocabulary {
     let vocab = tokenizer.get_vocab(true);
-    // A damaged file may hold ids far above its number of entries, for which the table would be huge. No
-    // model produces them, so they are left out.
+    // A damaged file may hold ids far above its number of entries, for which the table would be
+    // huge. No model produces them, so they are left out.
     let limit = vocab.len().saturating_mul(4) + 1024;
     let len = vocab.values().map(|&id| id as usize + 1).filter(|&len| len <= limit).max().unwrap_or(0);
     let mut pieces = vec![None; len];

@@ -18,8 +18,8 @@ pub struct Vocabulary {
     pub pieces: Vec<Option<String>>,
     /// True for each id that is a control token and not text.
     pub special: Vec<bool>,
-    /// The rule that turns pieces into text, as an opaque description. Two vocabularies are equal only if
-    /// their rules are.
+    /// The rule that turns pieces into text, as an opaque description. Two vocabularies are equal
+    /// only if their rules are.
     pub decoder: String,
 }
 

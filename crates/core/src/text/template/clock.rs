@@ -25,8 +25,8 @@ pub(super) fn unix_seconds() -> i64 {
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Formats a time, in seconds since 1970 (UTC), in Python's `strftime` notation and the C locale. The
-/// error is the first unknown directive.
+/// Formats a time, in seconds since 1970 (UTC), in Python's `strftime` notation and the C locale.
+/// The error is the first unknown directive.
 pub(super) fn strftime(format: &str, unix_seconds: i64) -> Result<String, String> {
     let moment = Moment::new(unix_seconds);
     let mut text = String::new();
@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn dates_equal_those_of_python() {
-        // python3 -c 'import datetime as d; print(d.datetime.fromtimestamp(N, d.UTC).replace(tzinfo=None).strftime(F))'
+        // python3 -c 'import datetime as d; print(d.datetime.fromtimestamp(N,
+        // d.UTC).replace(tzinfo=None).strftime(F))'
         let all = "%Y %y %m %B %b %d %e %j %A %a %w %u %H %I %M %S %p %F %T %D %% %-d %-m";
         for (seconds, expected) in [
             (0, "1970 70 01 January Jan 01  1 001 Thursday Thu 4 4 00 12 00 00 AM 1970-01-01 00:00:00 01/01/70 % 1 1"),

@@ -1,13 +1,13 @@
-//! The template filter `tojson` as transformers defines it: Python's `json.dumps`, without escapes for
-//! HTML.
+//! The template filter `tojson` as transformers defines it: Python's `json.dumps`, without escapes
+//! for HTML.
 
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// The deepest nesting accepted. A template can nest values without limit in a loop, which would overflow
-/// the stack.
+/// The deepest nesting accepted. A template can nest values without limit in a loop, which would
+/// overflow the stack.
 const MAX_DEPTH: usize = 64;
 
 /// Applies the filter. Its options are `ensure_ascii`, `indent`, `separators` and `sort_keys`.
@@ -55,7 +55,8 @@ impl<'a> Writer<'a> {
         if depth > MAX_DEPTH {
             return Err(refused(format!("a value nests deeper than {MAX_DEPTH}")));
         }
-        // Fuel is consumed while writing, because values can double in size at each level of nesting.
+        // Fuel is consumed while writing, because values can double in size at each level of
+        // nesting.
         self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 16)?;
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),

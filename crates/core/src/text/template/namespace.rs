@@ -1,8 +1,8 @@
 //! The values that a template may store in a `namespace`.
 //!
-//! A namespace is the only mutable value of a template. Through it a loop could nest lists without limit,
-//! or store a namespace in itself; printing, comparing or dropping such a value would overflow the stack.
-//! Attributes therefore get copies of plain data, nested up to a limit.
+//! A namespace is the only mutable value of a template. Through it a loop could nest lists without
+//! limit, or store a namespace in itself; printing, comparing or dropping such a value would
+//! overflow the stack. Attributes therefore get copies of plain data, nested up to a limit.
 
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};

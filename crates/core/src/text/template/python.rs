@@ -36,8 +36,8 @@ pub(super) fn trim(value: &Value, letters: Option<&str>) -> String {
     strip(&text, letters, Ends::Both).to_owned()
 }
 
-/// Applies the test `sequence`, true for every value that Python can index, including text and undefined
-/// values.
+/// Applies the test `sequence`, true for every value that Python can index, including text and
+/// undefined values.
 pub(super) fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
@@ -118,8 +118,8 @@ fn strip<'a>(text: &'a str, letters: Option<&str>, ends: Ends) -> &'a str {
     if ends == Ends::Left { text } else { text.trim_end_matches(drops) }
 }
 
-/// Tells whether a character is white space in Python, which includes the separators U+001C to U+001F;
-/// Unicode's property does not.
+/// Tells whether a character is white space in Python, which includes the separators U+001C to
+/// U+001F; Unicode's property does not.
 fn is_space(letter: char) -> bool {
     letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter)
 }

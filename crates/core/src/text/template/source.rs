@@ -3,8 +3,8 @@
 
 use super::namespace;
 
-/// Returns the source with line breaks normalized as in jinja2, `generation` tags replaced by scopes, and
-/// assignments to attributes passed through [`namespace::FILTER`].
+/// Returns the source with line breaks normalized as in jinja2, `generation` tags replaced by
+/// scopes, and assignments to attributes passed through [`namespace::FILTER`].
 pub(super) fn prepared(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut edits: Vec<Edit> = source.match_indices("{%").flat_map(|(start, _)| edits(&source, start + 2)).collect();
@@ -31,8 +31,8 @@ struct Edit {
 
 /// Returns the edits of the tag whose content begins at byte `inside`.
 ///
-/// Text that only looks like a tag, in a comment or a string, is edited too, so that no assignment can be
-/// hidden from the filter.
+/// Text that only looks like a tag, in a comment or a string, is edited too, so that no assignment
+/// can be hidden from the filter.
 fn edits(source: &str, inside: usize) -> Vec<Edit> {
     let tag = source[inside..].trim_start_matches(['-', '+']).trim_start();
     let start = source.len() - tag.len();
@@ -41,7 +41,8 @@ fn edits(source: &str, inside: usize) -> Vec<Edit> {
     let end = start + word.len();
     match word {
         "generation" | "endgeneration" if after.trim_start().trim_start_matches(['-', '+']).starts_with("%}") => {
-            // The tag marks the assistant's words for training. It prints nothing but opens a scope.
+            // The tag marks the assistant's words for training. It prints nothing but opens a
+            // scope.
             vec![Edit { start, end, text: word.replace("generation", "with") }]
         }
         "set" => filter_assignment(after, end),
@@ -49,7 +50,8 @@ fn edits(source: &str, inside: usize) -> Vec<Edit> {
     }
 }
 
-/// Turns `{% set a.b = value %}` into `{% set a.b = (value)|stored %}`; [`namespace`] explains the reason.
+/// Turns `{% set a.b = value %}` into `{% set a.b = (value)|stored %}`; [`namespace`] explains the
+/// reason.
 fn filter_assignment(after: &str, offset: usize) -> Vec<Edit> {
     let Some(length) = tag_length(after) else { return Vec::new() };
     let statement = after[..length].trim_end_matches(['-', '+']);
