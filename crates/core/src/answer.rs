@@ -1,5 +1,5 @@
-//! The answer being written: tokens in, events out. Text that may still become a stop string is held
-//! back.
+//! The answer being written: tokens in, events out. Text that may still become part of a stop
+//! string is held back.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,8 @@ pub enum Flow {
     Done(FinishReason),
 }
 
-/// The answer being written: it decodes tokens, watches stop strings and the limit, and sends events.
+/// The answer being written. It decodes tokens, applies stop strings and the token limit, and sends
+/// events.
 #[derive(Debug)]
 pub struct Answer {
     events: mpsc::Sender<Result<Event>>,
@@ -28,10 +29,11 @@ pub struct Answer {
     max_tokens: usize,
     written: usize,
     detokenizer: Option<Detokenizer>,
-    /// Bytes at the start of the text that belong to the prompt.
+    /// Bytes of the coming text that still belong to the prompt.
     skip: usize,
-    /// Tokens and hand-overs whose text may still become a stop string.
+    /// Tokens, and hand-overs between them, whose text may still become part of a stop string.
     held: VecDeque<Event>,
+    /// The text of the held tokens.
     held_text: String,
 }
 
@@ -62,17 +64,17 @@ impl Answer {
         self.send(Event::Prompt { tokens }).await;
     }
 
-    /// Starts decoding tokens that continue `context`; the first `skip` bytes of their text belong to the
-    /// prompt.
+    /// Starts decoding tokens that continue `context`. The first `skip` bytes of their text belong
+    /// to the prompt and are left out.
     pub fn begin(&mut self, text: &TextCodec, context: &[Token], skip: usize) {
         self.detokenizer = Some(text.detokenizer(context));
         self.skip = skip;
     }
 
-    /// Writes one token; its text is filled in here.
+    /// Writes one token and fills in its text.
     ///
     /// # Errors
-    /// Those of the tokenizer.
+    /// [`crate::Error::Tokenizer`].
     pub async fn token(&mut self, mut record: TokenRecord) -> Result<Flow> {
         let mut text = match &mut self.detokenizer {
             Some(detokenizer) => detokenizer.push(record.id)?,
@@ -86,7 +88,7 @@ impl Answer {
         self.held_text.push_str(&text);
         record.text = text;
         self.held.push_back(Event::Token(record));
-        match self.stops.look(&self.held_text) {
+        match self.stops.find(&self.held_text) {
             StopMatch::Cut(at) => {
                 self.release(at, true).await;
                 Ok(Flow::Done(FinishReason::Stop))
@@ -98,7 +100,7 @@ impl Answer {
         }
     }
 
-    /// Reports that the base takes over after the last token.
+    /// Reports that the base takes over after the token written last.
     pub async fn handover(&mut self, handover: Handover) {
         if self.held.is_empty() {
             self.send(Event::Handover(handover)).await;
@@ -112,16 +114,17 @@ impl Answer {
         self.send(Event::Call(call)).await;
     }
 
-    /// Ends the answer: held events are sent, up to a stop string. An incomplete character is dropped.
+    /// Ends the answer: sends the held events, up to a stop string. An incomplete character is
+    /// dropped.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
-        let cut = self.stops.last_look(&self.held_text);
+        let cut = self.stops.find_first(&self.held_text);
         self.release(cut.unwrap_or(usize::MAX), cut.is_some()).await;
         let reason = if cut.is_some() { FinishReason::Stop } else { reason };
         self.send(Event::Done(reason)).await;
     }
 
-    /// Sends the held events whose text ends within the first `at` bytes of the held text. With `cut`, the
-    /// token across that position is shortened and the rest dropped.
+    /// Sends the held events whose text ends within the first `at` bytes of the held text. With
+    /// `cut`, a token across that position is shortened and the rest is dropped.
     async fn release(&mut self, at: usize, cut: bool) {
         let mut end = 0;
         while let Some(event) = self.held.front() {
@@ -150,7 +153,7 @@ impl Answer {
         }
     }
 
-    /// Sends an event. A receiver that is gone is no error: dropping its stream drops this future too.
+    /// Sends an event. An error is ignored: the receiver is dropped only together with this future.
     async fn send(&mut self, event: Event) {
         let _ = self.events.send(Ok(event)).await;
     }

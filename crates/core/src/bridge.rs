@@ -1,121 +1,136 @@
-//! Carries what the draft writes into the base's vocabulary.
+//! The bridge carries what the draft writes into the base's vocabulary.
 //!
-//! Equal vocabularies pass ids. Otherwise the draft crosses as text: at every moment the base's list is the beginning of what
-//! encoding the prompt and the whole drafted text at once gives. A token that later text could still change is held back
-//! until it is settled ([`Tokenizer::settled`](crate::Tokenizer::settled)), so nothing is ever taken back.
+//! Models with one vocabulary exchange ids. Otherwise the draft crosses as text: at any time the
+//! base's list is a prefix of the tokens that encoding the prompt and the whole drafted text at
+//! once gives. A token that later text could still change is held back until it is settled
+//! ([`Tokenizer::settled`](crate::Tokenizer::settled)), so no token is ever taken back.
 
 use crate::{Detokenizer, Rendered, Result, TextCodec, Token, common_prefix};
 
-/// How the base's list changes: keep the first `keep` tokens, then append.
+/// A change of the base's list: keep a prefix, then append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// Tokens to keep. Less than the prompt's length only in the first edit, where the prompt's last tokens may join with
-    /// the first drafted text.
+    /// The length of the prefix to keep, in tokens. It is less than the prompt's length only in the
+    /// first edit, where the prompt's last tokens may join with the first drafted text.
     pub keep: usize,
     /// Tokens to append.
     pub append: Vec<Token>,
 }
 
-/// The way from one draft to one base.
+/// A translation of one draft into one base's vocabulary, chunk by chunk.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wsd_core::scripted::{Pieces, Scripted};
+/// use wsd_core::{Bridge, Engine as _, Prompt};
+///
+/// let letters = Scripted::random("draft", Arc::new(Pieces::letters("ab ")), 1);
+/// let pieces = ["ab", "a", "b", " "].map(String::from);
+/// let pairs = Scripted::random("base", Arc::new(Pieces::new(pieces)), 2);
+/// let (draft, base) = (letters.codec(), pairs.codec());
+///
+/// let prompt = Prompt::Raw("b ".into());
+/// let (draft_prompt, base_prompt) = (draft.render(&prompt)?, base.render(&prompt)?);
+/// let mut bridge = Bridge::new(draft, base, &draft_prompt, &base_prompt);
+/// let mut list = base_prompt.tokens.clone();
+/// // "a" is held back, because the base may join it with the next letter.
+/// for (drafted, is_last) in [("a", false), ("ba", true)] {
+///     let edit = bridge.push(&draft.tokenizer().encode(drafted)?, is_last)?;
+///     list.truncate(edit.keep);
+///     list.extend(edit.append);
+/// }
+/// assert_eq!(list, base.encode_after(&base_prompt, "aba")?);
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Bridge<'a> {
+    ends: Ends<'a>,
+    /// The base's list: the prompt and all drafted tokens handed over.
+    list: Vec<Token>,
+    held: Held,
+}
+
+/// The two models, and the base's prompt.
+#[derive(Debug)]
+struct Ends<'a> {
     draft: &'a TextCodec,
     base: &'a TextCodec,
     prompt: &'a Rendered,
-    /// What the base's list holds: the prompt and all drafted tokens handed over.
-    list: Vec<Token>,
-    way: Way,
 }
 
+/// The part of the draft that is held back.
 #[derive(Debug)]
-enum Way {
-    /// Ids pass; white space at the end waits until something follows it.
-    Ids { waiting: Vec<Token>, begun: bool },
-    /// Text passes: all drafted so far, and how many bytes of prompt and draft the list spells.
-    Text { detokenizer: Detokenizer, drafted: String, spelled: usize },
+enum Held {
+    Ids(HeldIds),
+    Text(HeldText),
+}
+
+/// A draft whose ids are the base's.
+#[derive(Debug, Default)]
+struct HeldIds {
+    /// White space at the end of the draft, held back until something follows it.
+    waiting: Vec<Token>,
+    /// True after the first token of the answer.
+    has_begun: bool,
+}
+
+/// A draft that crosses as text.
+#[derive(Debug)]
+struct HeldText {
+    detokenizer: Detokenizer,
+    /// All text drafted so far.
+    drafted: String,
+    /// Bytes of prompt and draft that the base's list spells; 0 before the first edit.
+    spelled: usize,
 }
 
 impl<'a> Bridge<'a> {
-    /// A bridge between prompts rendered for either model.
+    /// A bridge from `draft` to `base`, with the prompt rendered for each of them.
     #[must_use]
     pub fn new(draft: &'a TextCodec, base: &'a TextCodec, draft_prompt: &Rendered, prompt: &'a Rendered) -> Self {
-        let way = if Self::passes_ids(draft, base) {
-            Way::Ids { waiting: Vec::new(), begun: false }
+        let held = if Self::passes_ids(draft, base) {
+            Held::Ids(HeldIds::default())
         } else {
-            Way::Text { detokenizer: draft.detokenizer(&draft_prompt.tokens), drafted: String::new(), spelled: 0 }
+            let detokenizer = draft.detokenizer(&draft_prompt.tokens);
+            Held::Text(HeldText { detokenizer, drafted: String::new(), spelled: 0 })
         };
-        Self { draft, base, prompt, list: prompt.tokens.clone(), way }
+        Self { ends: Ends { draft, base, prompt }, list: prompt.tokens.clone(), held }
     }
 
-    /// Whether ids mean the same to both models.
+    /// Tells whether every text token of the draft has the same id in the base's vocabulary.
     #[must_use]
     pub fn passes_ids(draft: &TextCodec, base: &TextCodec) -> bool {
         draft.tokenizer().vocabulary().is_within(base.tokenizer().vocabulary())
     }
 
-    /// Bytes of the prompt's text that the tokens from `keep` on still spell, where the seam has moved.
+    /// Returns the number of bytes of the prompt's text that its tokens from `keep` on spell. After
+    /// an edit that joined the prompt's last tokens with the draft, those bytes are at the start of
+    /// the new text.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
     pub fn overlap(&self, keep: usize) -> Result<usize> {
-        let Some(moved) = self.prompt.tokens.get(keep..).filter(|moved| !moved.is_empty()) else { return Ok(0) };
-        let mut detokenizer = self.base.detokenizer(&self.prompt.tokens[..keep]);
+        let Ends { base, prompt, .. } = self.ends;
+        let Some(replaced) = prompt.tokens.get(keep..).filter(|replaced| !replaced.is_empty()) else { return Ok(0) };
+        let mut detokenizer = base.detokenizer(&prompt.tokens[..keep]);
         let mut text = String::new();
-        for &token in moved {
+        for &token in replaced {
             text.push_str(&detokenizer.push(token)?);
         }
         text.push_str(&detokenizer.flush()?);
         Ok(text.len())
     }
 
-    /// Take in tokens the draft wrote; with `done` they are its last.
+    /// Takes in tokens that the draft wrote; `is_last` marks the end of the draft.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
-    pub fn push(&mut self, drafted: &[Token], done: bool) -> Result<Edit> {
-        let edit = match &mut self.way {
-            Way::Ids { waiting, begun } => {
-                let vocabulary = self.draft.tokenizer().vocabulary();
-                waiting.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
-                let mut ready = waiting.len();
-                while self.prompt.strip_end && ready > 0 && is_blank(self.draft, waiting[ready - 1])? {
-                    ready -= 1;
-                }
-                let ready: Vec<_> = waiting.drain(..ready).collect();
-                match self.prompt.strip_start && !std::mem::replace(begun, *begun || !ready.is_empty()) {
-                    true => first_ids(self.base, self.prompt, &ready)?,
-                    false => Edit { keep: self.list.len(), append: ready },
-                }
-            }
-            Way::Text { detokenizer, drafted: text, spelled } => {
-                for &token in drafted {
-                    text.push_str(&detokenizer.push(token)?);
-                }
-                if done {
-                    // Half a character is not text: the base writes its own.
-                    text.push_str(detokenizer.flush()?.trim_end_matches('\u{FFFD}'));
-                }
-                let answer = if self.prompt.strip_start { text.trim_start() } else { text };
-                // White space at the end waits until something follows it.
-                let answer = if self.prompt.strip_end { answer.trim_end() } else { answer };
-                let whole = format!("{}{answer}", self.prompt.text);
-                let upto = if done { whole.len() } else { self.base.tokenizer().settled(&whole) };
-                if answer.is_empty() || upto <= self.prompt.text.len().max(*spelled) {
-                    return Ok(Edit { keep: self.list.len(), append: Vec::new() });
-                }
-                let answer = &whole[self.prompt.text.len()..upto];
-                let want = self.base.encode_after(self.prompt, answer)?;
-                let common = common_prefix(&self.list, &want);
-                let first = *spelled == 0;
-                let edit = if first || common == self.list.len() {
-                    Edit { keep: common, append: want[common..].to_vec() }
-                } else {
-                    // A tokenizer that broke its promise: what is handed over stays, the rest is spelled after it.
-                    let rest = &whole[*spelled..upto];
-                    Edit { keep: self.list.len(), append: self.base.tokenizer().encode(rest)? }
-                };
-                *spelled = upto;
-                edit
+    pub fn push(&mut self, drafted: &[Token], is_last: bool) -> Result<Edit> {
+        let edit = match &mut self.held {
+            Held::Ids(held) => held.push(&self.ends, &self.list, drafted)?,
+            Held::Text(held) => {
+                held.decode(drafted, is_last)?;
+                held.encode(&self.ends, &self.list, is_last)?
             }
         };
         self.list.truncate(edit.keep);
@@ -124,12 +139,71 @@ impl<'a> Bridge<'a> {
     }
 }
 
+impl HeldIds {
+    /// Takes in drafted tokens and returns the edit of the base's `list`.
+    fn push(&mut self, ends: &Ends<'_>, list: &[Token], drafted: &[Token]) -> Result<Edit> {
+        let vocabulary = ends.draft.tokenizer().vocabulary();
+        self.waiting.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
+        let mut ready = self.waiting.len();
+        while ends.prompt.strip_end && ready > 0 && is_blank(ends.draft, self.waiting[ready - 1])? {
+            ready -= 1;
+        }
+        let ready: Vec<_> = self.waiting.drain(..ready).collect();
+        let is_first = !self.has_begun;
+        self.has_begun |= !ready.is_empty();
+        if ends.prompt.strip_start && is_first {
+            return first_ids(ends.base, ends.prompt, &ready);
+        }
+        Ok(Edit { keep: list.len(), append: ready })
+    }
+}
+
+impl HeldText {
+    /// Takes in drafted tokens as text.
+    fn decode(&mut self, drafted: &[Token], is_last: bool) -> Result<()> {
+        for &token in drafted {
+            self.drafted.push_str(&self.detokenizer.push(token)?);
+        }
+        if is_last {
+            // An incomplete character is not text; the base writes its own.
+            self.drafted.push_str(self.detokenizer.flush()?.trim_end_matches('\u{FFFD}'));
+        }
+        Ok(())
+    }
+
+    /// Encodes the part of the text that is settled and returns the edit of the base's `list`.
+    fn encode(&mut self, ends: &Ends<'_>, list: &[Token], is_last: bool) -> Result<Edit> {
+        let prompt = ends.prompt;
+        let answer = if prompt.strip_start { self.drafted.trim_start() } else { &self.drafted };
+        // White space at the end is held back until something follows it.
+        let answer = if prompt.strip_end { answer.trim_end() } else { answer };
+        let whole = format!("{}{answer}", prompt.text);
+        let tokenizer = ends.base.tokenizer();
+        let end = if is_last { whole.len() } else { tokenizer.settled(&whole) };
+        if answer.is_empty() || end <= prompt.text.len().max(self.spelled) {
+            return Ok(Edit { keep: list.len(), append: Vec::new() });
+        }
+        let tokens = ends.base.encode_after(prompt, &whole[prompt.text.len()..end])?;
+        let common = common_prefix(list, &tokens);
+        let edit = if self.spelled == 0 || common == list.len() {
+            Edit { keep: common, append: tokens[common..].to_vec() }
+        } else {
+            // The tokenizer changed tokens that it called settled. Those handed over stay, and the
+            // rest of the text is encoded after them.
+            Edit { keep: list.len(), append: tokenizer.encode(&whole[self.spelled..end])? }
+        };
+        self.spelled = end;
+        Ok(edit)
+    }
+}
+
+/// Tells whether a token is white space.
 fn is_blank(text: &TextCodec, token: Token) -> Result<bool> {
     Ok(text.tokenizer().decode(&[token])?.trim().is_empty())
 }
 
-/// The first ids after a prompt, less the white space before the answer; it may be a part of a token, which is then spelled
-/// anew.
+/// Returns the first edit after a prompt, without the white space before the answer. A token that
+/// begins with white space is replaced by the tokens of the rest of it.
 fn first_ids(base: &TextCodec, prompt: &Rendered, ids: &[Token]) -> Result<Edit> {
     let (mut ids, keep) = (ids, prompt.tokens.len());
     while let [first, rest @ ..] = ids {
@@ -141,9 +215,9 @@ fn first_ids(base: &TextCodec, prompt: &Rendered, ids: &[Token]) -> Result<Edit>
         if !text.starts_with(char::is_whitespace) {
             break;
         }
-        let want = base.encode_after(prompt, text.trim_start())?;
-        let keep = common_prefix(&prompt.tokens, &want);
-        return Ok(Edit { keep, append: [&want[keep..], rest].concat() });
+        let tokens = base.encode_after(prompt, text.trim_start())?;
+        let keep = common_prefix(&prompt.tokens, &tokens);
+        return Ok(Edit { keep, append: [&tokens[keep..], rest].concat() });
     }
     Ok(Edit { keep, append: ids.to_vec() })
 }

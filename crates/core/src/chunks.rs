@@ -1,10 +1,10 @@
 //! Chunk lengths: the number of tokens drafted between two scorings.
 //!
-//! Let a chunk of `n` tokens take `fixed + n * each` seconds to write and to score, with the switch `r`
-//! tokens away. The calls cost `fixed * r / n` on top of the tokens themselves, and the part of the last
-//! chunk behind the switch, half a chunk on average, wastes `each * n / 2`. The sum is least at
-//! `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; `r` is unknown and estimated
-//! as the length drafted so far plus a constant.
+//! Let a chunk of `n` tokens take `fixed + n * each` seconds to write and to score, with the switch
+//! `r` tokens away. The calls cost `fixed * r / n` on top of the tokens themselves, and the part of
+//! the last chunk behind the switch, half a chunk on average, wastes `each * n / 2`. The sum is
+//! least at `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; `r` is
+//! unknown and estimated as the length drafted so far plus a constant.
 
 use std::ops::RangeInclusive;
 
@@ -36,7 +36,8 @@ pub(crate) struct Chunks {
     total: usize,
     /// The most tokens that the whole answer may have.
     max_tokens: usize,
-    /// Chunks that have been scored, except the first, whose times include the prefill of the prompts.
+    /// Chunks that have been scored, except the first, whose times include the prefill of the
+    /// prompts.
     rounds: Vec<Round>,
     is_first: bool,
 }
@@ -61,7 +62,8 @@ impl Chunks {
 
     /// Returns the length of the next chunk.
     pub(crate) fn next(&mut self) -> usize {
-        // The draft's tokens may be shorter than the base's, so a few more are needed to fill an answer.
+        // The draft's tokens may be shorter than the base's, so a few more are needed to fill an
+        // answer.
         let length = self.length.min(self.max_tokens.saturating_sub(self.total).max(FIRST));
         self.total = self.total.saturating_add(length);
         if let Sizing::Times(times) = self.sizing {
@@ -77,7 +79,8 @@ impl Chunks {
         }
         self.rounds.push(round);
         if let Sizing::Costs { is_parallel } = self.sizing {
-            // In parallel, the tokens written while the base scores hide the scoring: more gain nothing.
+            // In parallel, the tokens written while the base scores hide the scoring: more gain
+            // nothing.
             let hiding = if is_parallel { round.read * round.tokens as f64 / round.write } else { f64::INFINITY };
             self.length = (self.best().min(hiding) as usize).clamp(*LIMITS.start(), *LIMITS.end());
         }
@@ -93,8 +96,8 @@ impl Chunks {
         let seconds = write + read;
         let spread = mean(&|round| (round.tokens as f64 - tokens).powi(2));
         let slope = mean(&|round| (round.tokens as f64 - tokens) * (round.write + round.read - seconds)) / spread;
-        // Least-squares fit of fixed plus per-token cost. With chunks of one length the two cannot be told
-        // apart, so the time of scoring is split evenly.
+        // Least-squares fit of fixed plus per-token cost. With chunks of one length the two cannot
+        // be told apart, so the time of scoring is split evenly.
         let each = if spread > 0.0 { slope.max(write / tokens) } else { (write + read / 2.0) / tokens };
         let fixed = (seconds - each * tokens).max(0.0);
         (2.0 * (self.total + NEAR) as f64 * fixed / each).sqrt()
@@ -105,7 +108,8 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// The lengths of the first chunks, where tokens take `draft` and `more` seconds and each reading `fixed`.
+    /// Returns the lengths of the first chunks if the draft takes `draft` seconds per token, and
+    /// scoring a chunk takes `fixed` seconds and `more` per token.
     fn lengths(sizing: Sizing, [draft, fixed, more]: [f64; 3]) -> Vec<usize> {
         let mut chunks = Chunks::new(None, 6, sizing, 1000);
         let next = |_| {
@@ -119,12 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn chunks_grow_with_what_a_call_costs() {
+    fn lengths_grow_with_the_fixed_cost_of_a_call() {
         let alone = Sizing::Costs { is_parallel: false };
-        // The first guess knows one length only.
-        assert_eq!(lengths(alone, [0.1, 0.0, 0.1])[3..], [4; 4], "a call costs nothing");
-        assert_eq!(lengths(alone, [0.001, 10.0, 0.0])[3..], [64; 4], "a call costs all");
-        // Measured on 1.1B and 150M parameters: the draft's token 3 ms, the base's call 31 ms and 3 ms for each token.
+        // The first estimates rest on one length, which does not separate fixed costs from costs
+        // per token.
+        assert_eq!(lengths(alone, [0.1, 0.0, 0.1])[3..], [4; 4], "no fixed cost");
+        assert_eq!(lengths(alone, [0.001, 10.0, 0.0])[3..], [64; 4], "no cost per token of scoring");
+        // Measured with 1.1B and 150M parameters: 3 ms per drafted token; 31 ms per call and 3 ms
+        // per scored token.
         let found = lengths(alone, [0.003, 0.031, 0.003]);
         assert_eq!(found[..2], [8, 8]);
         let mut total = 16;
@@ -136,18 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn is_parallel_none_is_longer_than_hides_the_reading() {
+    fn parallel_chunks_are_no_longer_than_scoring_takes() {
         let found = lengths(Sizing::Costs { is_parallel: true }, [0.02, 0.1, 0.0005]);
         assert_eq!(found[2..], [5; 5]);
     }
 
     #[test]
-    fn what_is_given_holds() {
+    fn a_given_first_length_is_kept() {
         assert_eq!(lengths(Sizing::Times(2), [1.0; 3])[..4], [8, 16, 32, 64]);
         let mut chunks = Chunks::new(Some(3), 6, Sizing::Times(1), 1000);
         assert_eq!([chunks.next(), chunks.next()], [3, 3]);
         assert_eq!(Chunks::new(None, 10, Sizing::Times(1), 1000).next(), 10);
         let mut endless = Chunks::new(Some(usize::MAX), 6, Sizing::Times(2), 20);
-        assert_eq!([endless.next(), endless.next()], [20, FIRST], "an answer needs no more");
+        assert_eq!([endless.next(), endless.next()], [20, FIRST], "no chunk is longer than the answer");
     }
 }

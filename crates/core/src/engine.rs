@@ -1,4 +1,4 @@
-//! Engines and sessions: a session is a token list that you may edit, then ask about.
+//! Engines and sessions. A session is a token list that can be edited and then asked about.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::{Error, Result, Sampling, TextCodec, Token, likeliest};
+use crate::{Error, Result, Sampled, Sampling, TextCodec, Token, top_tokens};
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
@@ -18,7 +18,7 @@ pub struct Caps {
     pub score: bool,
     /// Whole rows of log-probabilities ([`Session::logits`]).
     pub logits: bool,
-    /// The tokens it would choose at given positions ([`Session::choices`]).
+    /// The tokens that the engine would choose at given positions ([`Session::choices`]).
     pub choices: bool,
 }
 
@@ -42,27 +42,29 @@ impl Caps {
     }
 }
 
-/// How an engine is best asked. It changes the cost of an answer and no token of it.
+/// The cost model of an engine. It changes the cost of an answer and none of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// It computes elsewhere, so it and another engine can work at the same time.
+    /// True if the engine computes on another machine, so that it and another engine can work at
+    /// the same time.
     pub is_remote: bool,
-    /// Each [`Session::score`] computes the list from its beginning: few calls for many tokens cost less than many for few.
+    /// True if each [`Session::score`] computes the list from its beginning, so that few calls for
+    /// many tokens cost less than many calls for few tokens.
     pub rescores_from_start: bool,
 }
 
-/// What an engine says of itself.
+/// The description of an engine.
 #[derive(Clone, Debug)]
 pub struct Card {
-    /// The model's name, for people.
+    /// The model's name in messages.
     pub name: String,
     /// Tokens the context holds, prompt and answer together.
     pub max_len: usize,
-    /// Entries in the model's output row.
+    /// Entries in a row of logits.
     pub vocab: usize,
-    /// What the engine can do.
+    /// The abilities besides generating.
     pub caps: Caps,
-    /// How it is best asked.
+    /// The cost model.
     pub cost: Cost,
     /// Tokens that end a text.
     pub end_tokens: Vec<Token>,
@@ -84,45 +86,33 @@ impl Card {
 /// One request to continue a session.
 #[derive(Clone, Debug)]
 pub struct Generation {
-    /// At most this many tokens.
+    /// The most tokens to generate.
     pub max_tokens: usize,
-    /// How each token is chosen.
+    /// The choice of each token.
     pub sampling: Sampling,
-    /// How many of the likeliest tokens to name at each position.
+    /// The number of most likely tokens to return at each position.
     pub top_logprobs: usize,
 }
 
-/// A token that was sampled, or given and scored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampled {
-    /// The token, in the engine's vocabulary.
-    pub token: Token,
-    /// Natural log-probability under the plain softmax, whatever the sampling settings. `None` where
-    /// an engine does not report it for a token it sampled; always present for a scored token.
-    pub logprob: Option<f64>,
-    /// The likeliest tokens at its position, likeliest first, as many as were asked for.
-    pub top: Vec<(Token, f64)>,
-}
-
-/// What an engine is doing at a moment.
+/// The activity of an engine at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Sessions that hold a cache.
+    /// Sessions that hold a KV cache.
     pub slots: usize,
-    /// Questions being answered.
+    /// Requests being computed.
     pub working: usize,
-    /// Turns run so far.
+    /// Steps (forward passes) run so far.
     pub steps: usize,
-    /// Tokens that a session had from another's cache so far.
+    /// Tokens whose KV cache was copied from another session so far.
     pub reused_tokens: usize,
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// An end-of-text token was sampled. It is neither yielded nor kept.
     End,
-    /// `max_tokens` were written, or the context is full.
+    /// The token limit was reached, or the context is full.
     Length,
 }
 
@@ -140,108 +130,136 @@ pub enum Step {
 pub struct Written {
     /// The tokens, which are now at the end of the session's list.
     pub tokens: Vec<Sampled>,
-    /// Why the generation ended.
+    /// The reason why the generation ended.
     pub stop: Stop,
-    /// Time it took, in seconds.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Written {
-    /// The token ids alone.
+    /// Returns the token ids.
     #[must_use]
     pub fn ids(&self) -> Vec<Token> {
         self.tokens.iter().map(|sampled| sampled.token).collect()
     }
 }
 
-/// A model that can be asked.
+/// A model that opens sessions.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// Name, limits and abilities.
+    /// Returns the name, limits and abilities.
     fn card(&self) -> &Card;
 
-    /// The model's tokenizer and chat template.
+    /// Returns the model's tokenizer and prompt templates.
     fn codec(&self) -> &TextCodec;
 
-    /// What it is doing now; nothing where it does not tell.
+    /// Returns the present activity; all zero for an engine that does not report it.
     fn activity(&self) -> Activity {
         Activity::default()
     }
 
-    /// Open a session that holds `tokens`; nothing is computed before it is asked.
+    /// Opens a session that holds `tokens`. Nothing is computed before the first request.
     ///
     /// # Errors
-    /// [`crate::Error::TokenRange`] for ids outside the vocabulary; [`crate::Error::Engine`] when no slot can be had.
+    /// [`Error::TokenRange`] for ids outside the vocabulary; [`Error::Engine`] if the engine has
+    /// stopped.
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>>;
 }
 
-/// A token list that you may edit.
+/// A token list that can be edited and then asked about.
 ///
-/// The engine keeps whatever cache matches the list's beginning, so `append` and `truncate` are free and rollback
-/// needs no protocol: *edit, then ask* gives what *a fresh session, then ask* gives. Dropping a session, or a future or
-/// stream it returned, frees what it held in the engine.
+/// The engine keeps whatever KV cache matches a prefix of the list, so `append` and `truncate` cost
+/// nothing and rollback needs no protocol: *edit, then ask* gives what *a fresh session, then ask*
+/// gives. Dropping a session, or a future or stream it returned, frees what it held in the engine.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wsd_core::scripted::{BEGIN, Pieces, Scripted};
+/// use wsd_core::{Engine as _, Generation, Sampling};
+///
+/// # futures::executor::block_on(async {
+/// let engine = Scripted::random("demo", Arc::new(Pieces::letters("abcd ")), 1);
+/// let mut session = engine.open(&[BEGIN]).await?;
+/// let generation = Generation { max_tokens: 5, sampling: Sampling::default(), top_logprobs: 0 };
+/// let written = session.write(&generation).await?;
+/// assert_eq!(session.tokens()[1..], written.ids());
+///
+/// // Scoring the tokens gives the log-probabilities with which they were generated.
+/// let logprobs: Vec<_> = written.tokens.iter().filter_map(|sampled| sampled.logprob).collect();
+/// assert_eq!(session.score(1).await?, logprobs);
+///
+/// // After a rollback the engine writes the same tokens again.
+/// session.truncate(3);
+/// let again = session.write(&Generation { max_tokens: 3, ..generation }).await?;
+/// assert_eq!(again.ids(), written.ids()[2..]);
+/// # Ok::<(), wsd_core::Error>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Session: Send {
-    /// The list.
+    /// Returns the list.
     fn tokens(&self) -> &[Token];
 
-    /// The list, to be changed at its end.
+    /// Returns the list for editing.
     fn tokens_mut(&mut self) -> &mut Vec<Token>;
 
-    /// Add tokens to the end.
+    /// Appends tokens.
     fn append(&mut self, tokens: &[Token]) {
         self.tokens_mut().extend_from_slice(tokens);
     }
 
-    /// Keep the first `len` tokens.
+    /// Keeps the first `len` tokens.
     fn truncate(&mut self, len: usize) {
         self.tokens_mut().truncate(len);
     }
 
-    /// Compute what is to be known of the list before it is asked about, where the engine keeps such things: a hint.
+    /// Prefills the KV cache, if the engine has one.
     ///
     /// # Errors
-    /// As [`Session::score`].
+    /// Those of [`Session::score`].
     async fn warm(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Sample onto the end of the list. The stream ends with [`Step::End`] and may be dropped at any token: the list then
-    /// holds what was yielded.
+    /// Generates tokens at the end of the list. The stream ends with [`Step::End`]. If it is
+    /// dropped earlier, the list holds the tokens yielded so far.
     fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>>;
 
-    /// `ln p(tokens[i] | tokens[..i])` for every `i >= from`, under the plain softmax. `from` is at least 1.
+    /// Returns `ln p(tokens[i] | tokens[..i])` for every `i >= from` under the plain softmax.
+    /// `from` is at least 1. Needs [`Caps::score`].
     ///
     /// # Errors
-    /// [`crate::Error::NotFinite`] where the model computes NaN; [`crate::Error::Engine`] when the engine fails.
+    /// [`Error::NotFinite`] if the model computes NaN or infinity; [`Error::Engine`] if the engine
+    /// fails.
     async fn score(&mut self, from: usize) -> Result<Vec<f64>>;
 
-    /// As [`Session::score`], and the `top` likeliest tokens at each position. Above 0 needs [`Caps::logits`], unless the engine
-    /// has its own way.
+    /// Returns the scores of [`Session::score`] together with the `top` most likely tokens at each
+    /// position. By default a `top` above 0 needs [`Caps::logits`].
     ///
     /// # Errors
-    /// As [`Session::score`].
+    /// Those of [`Session::score`].
     async fn score_top(&mut self, from: usize, top: usize) -> Result<Vec<Sampled>> {
         let logprobs = self.score(from).await?;
         let rows = if top > 0 { self.logits(from).await? } else { Vec::new() };
-        let tops = rows.iter().map(|row| likeliest(row, top).unwrap_or_default()).chain(std::iter::repeat(Vec::new()));
+        let tops = rows.iter().map(|row| top_tokens(row, top).unwrap_or_default()).chain(std::iter::repeat(Vec::new()));
         let scored = self.tokens().iter().skip(from).zip(logprobs).zip(tops);
         Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob: Some(logprob), top }).collect())
     }
 
-    /// What [`Session::generate`] would write first at each position `from..=len`, given the list before that position: a token
-    /// each, or [`Step::End`]. Needs [`Caps::logits`].
+    /// Returns, for each position `from..=len`, the first step that [`Session::generate`] would
+    /// yield after the list before that position: a token, or [`Step::End`]. Needs
+    /// [`Caps::choices`].
     ///
     /// # Errors
-    /// As [`Session::score`].
+    /// Those of [`Session::score`].
     async fn choices(&mut self, _from: usize, _generation: &Generation) -> Result<Vec<Step>> {
-        Err(Error::Engine { engine: "the engine".into(), message: "it does not say what it would choose".into() })
+        Err(Error::Engine { engine: "the engine".into(), message: "it cannot return its choices".into() })
     }
 
-    /// Rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs [`Caps::logits`].
+    /// Returns the rows that predict positions `from..=len` of the list, `len + 1 - from` rows.
+    /// Needs [`Caps::logits`].
     ///
     /// # Errors
-    /// As [`Session::score`].
+    /// Those of [`Session::score`].
     async fn logits(&mut self, from: usize) -> Result<Vec<Row>>;
 }
 

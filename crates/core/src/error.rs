@@ -1,29 +1,30 @@
-//! What can go wrong, in words a user can act on.
+//! Errors, with messages that name the fault and a next step.
 
 use crate::{Seat, Token};
 
-/// The result of anything in this crate.
+/// The result of an operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Every failure names the thing at fault, the limit and the value, and a `hint:` where there is a next step.
+/// A failure. Messages name the object at fault, the limit and the value, and end with a line
+/// `hint: ...` if there is a next step.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A strategy asks an engine for something it cannot give.
+    /// A strategy needs an ability that an engine lacks.
     #[error("`{strategy}` needs {need}, which engine `{engine}` cannot return")]
     Unsupported {
-        /// The strategy or scorer that was asked for.
+        /// The requested strategy or scorer.
         strategy: &'static str,
         /// The engine's name.
         engine: String,
-        /// The ability it lacks.
+        /// The ability that the engine lacks.
         need: String,
     },
     /// A strategy needs a model that was not given.
     #[error("`{strategy}` needs a {seat} model\n  hint: name one with {}", .seat.option())]
     MissingModel {
-        /// The strategy or scorer that was asked for.
+        /// The requested strategy or scorer.
         strategy: &'static str,
-        /// The model it lacks.
+        /// The seat without a model.
         seat: Seat,
     },
     /// No strategy has this name.
@@ -39,9 +40,9 @@ pub enum Error {
     Setting {
         /// The setting, as the command line and the server spell it.
         name: &'static str,
-        /// What is allowed.
+        /// The allowed values, in words that follow "must be".
         limit: String,
-        /// What was given.
+        /// The value given.
         value: String,
     },
     /// A prompt without a token.
@@ -54,7 +55,8 @@ pub enum Error {
     },
     /// A prompt that fills the context.
     #[error(
-        "the prompt has {tokens} tokens, but the context of `{engine}` holds {limit} and at least one must be left for the answer"
+        "the prompt has {tokens} tokens, but the context of `{engine}` holds {limit} \
+         and at least one must be left for the answer"
     )]
     PromptTooLong {
         /// The engine whose context is too short.
@@ -64,9 +66,10 @@ pub enum Error {
         /// Tokens the context holds.
         limit: usize,
     },
-    /// A text that is too long to be worth counting its tokens.
+    /// A text with more bytes than its context can hold, refused before it is encoded.
     #[error(
-        "the prompt has {bytes} bytes, but at most {limit} are worth encoding for the context of `{engine}`, which holds {tokens} tokens"
+        "the prompt has {bytes} bytes, but at most {limit} are worth encoding for the context of `{engine}`, \
+         which holds {tokens} tokens"
     )]
     TextTooLong {
         /// The engine whose context is too short.
@@ -75,7 +78,7 @@ pub enum Error {
         bytes: usize,
         /// Tokens the context holds.
         tokens: usize,
-        /// Bytes that could fit, and some more.
+        /// The most bytes that are encoded.
         limit: usize,
     },
     /// A token id outside the vocabulary.
@@ -88,9 +91,10 @@ pub enum Error {
         /// Entries in the vocabulary.
         limit: usize,
     },
-    /// The model computed something that is not a probability.
+    /// The model computed logits that are not finite.
     #[error(
-        "engine `{engine}`: the logits at position {position} hold NaN or infinity\n  hint: the weights may be damaged, or overflow in this dtype; try --dtype f32"
+        "engine `{engine}`: the logits at position {position} hold NaN or infinity\n  \
+         hint: the weights may be damaged, or overflow in this dtype; try --dtype f32"
     )]
     NotFinite {
         /// The engine.
@@ -98,15 +102,15 @@ pub enum Error {
         /// Position in the token list, 0-based.
         position: usize,
     },
-    /// A chat that no template can render.
+    /// A prompt that cannot be rendered.
     #[error("{0}")]
     Chat(String),
-    /// A template that does not parse, raises or runs for ever.
+    /// A template that does not parse, raises an error, or exceeds its budget.
     #[error("chat template `{name}`: {message}")]
     Template {
         /// The file or model the template came from.
         name: String,
-        /// What went wrong, with the line where known.
+        /// The fault, with the line number if it is known.
         message: String,
     },
     /// A tokenizer that does not parse, or fails on a text.
@@ -114,7 +118,7 @@ pub enum Error {
     Tokenizer {
         /// The file or model the tokenizer came from.
         name: String,
-        /// What went wrong.
+        /// The fault.
         message: String,
     },
     /// An engine failed.
@@ -122,7 +126,7 @@ pub enum Error {
     Engine {
         /// The engine's name or address.
         engine: String,
-        /// What went wrong.
+        /// The fault.
         message: String,
     },
     /// An engine on another machine failed.
@@ -130,13 +134,13 @@ pub enum Error {
     Remote {
         /// The engine's name.
         engine: String,
-        /// The server that was asked last.
+        /// The server that received the last request.
         url: String,
-        /// What it was asked for.
+        /// The purpose of the request.
         phase: &'static str,
-        /// The status of its reply, where that was the fault.
+        /// The HTTP status of the reply, if that was the fault.
         status: Option<u16>,
-        /// What went wrong.
+        /// The fault.
         fault: String,
     },
     /// A file could not be read or written.

@@ -1,15 +1,23 @@
-//! The exponential function in the form that compilers vectorise.
+//! The exponential function in a form that compilers vectorize.
 
-/// `e^x` to about 1e-7 of itself: `2^n * e^r` with `|r| <= ln(2) / 2`, `e^r` by its Taylor series. Arguments beyond
-/// +-87 are taken as +-87; NaN gives NaN.
+/// Returns `e^x` with a relative error of about 1e-7. Arguments are clamped to -87..=87; NaN gives
+/// NaN.
+///
+/// The argument is reduced to `e^x = 2^n * e^r` with `|r| <= ln(2) / 2`; `e^r` is its Taylor
+/// polynomial of degree 7.
+///
+/// ```
+/// assert!((wsd_core::exp(1.0) - std::f32::consts::E).abs() < 1e-6);
+/// ```
 #[must_use]
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    /// Adding this leaves a whole number in the low bits of the mantissa.
+    /// `1.5 * 2^23`. The sum of this and a small number has no bits for a fraction, so it is
+    /// rounded to a whole number, which ends up in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts, the first short enough that its product with `n` is exact.
+    /// `ln 2` as a sum of two parts, the first with so few bits that its product with `n` is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    // Not `clamp`: it would keep a branch in the way of vectorising.
+    // `clamp` would compile to branches, which prevent vectorization.
     let x = if x > 87.0 { 87.0 } else { x };
     let x = if x < -87.0 { -87.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;

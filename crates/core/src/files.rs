@@ -80,24 +80,24 @@ pub fn replace<E: From<io::Error>>(path: &Path, make: impl FnOnce(&Path) -> Resu
 /// Lets `make` create `temporary`, then gives it the name `path`.
 fn put<E: From<io::Error>>(path: &Path, temporary: &Path, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     remove(temporary);
-    let made = make(temporary).and_then(|()| Ok(fs_err::rename(temporary, path)?));
-    if made.is_err() {
+    let result = make(temporary).and_then(|()| Ok(fs_err::rename(temporary, path)?));
+    if result.is_err() {
         remove(temporary);
     }
-    made?;
+    result?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(sync_folder(parent.unwrap_or(Path::new(".")))?)
 }
 
-/// Removes what an interrupted write left behind, if anything.
+/// Removes the remains of an interrupted write, if there are any.
 fn remove(temporary: &Path) {
     if std::fs::remove_file(temporary).is_err() {
         let _ = std::fs::remove_dir_all(temporary);
     }
 }
 
-/// A hidden name beside `path`, always the same, so that the next write removes what an interrupted
-/// one left.
+/// Returns a hidden name beside `path`. It is always the same, so that the next write removes the
+/// remains of an interrupted one.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.tmp"))
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn several_writers_of_one_path_do_not_meet() {
+    fn several_writers_of_one_path_do_not_interfere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::thread::scope(|scope| {

@@ -8,7 +8,8 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Run `call`; a panic in it becomes an error, its message. What `call` was changing when it panicked must not be used.
+/// Runs `call` and turns a panic in it into an error. Values that `call` was changing when it
+/// panicked must not be used afterwards.
 ///
 /// # Errors
 /// The panic's message.
@@ -26,7 +27,8 @@ pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|panic| message(panic.as_ref()))
 }
 
-/// Whether this thread is inside of [`guard`]: then a panic is an expected answer, and a panic hook should say nothing.
+/// Tells whether this thread is inside of [`guard`], where a panic is expected and a panic hook
+/// should not print it.
 #[must_use]
 pub fn is_guarded() -> bool {
     GUARDED.get()

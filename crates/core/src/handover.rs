@@ -1,12 +1,14 @@
 //! The switch rule: pure functions over the base's log-probabilities.
 //!
-//! With window `w` and threshold `g`, position `i` (0-based) passes when `i + 1 >= w` and the geometric mean of
-//! `p[i + 1 - w..=i]` is at least `g`; the first such position is where the base takes over (arXiv 2506.07434, and the
-//! authors' `get_accept_index`). Here it is computed as `mean(ln p) >= ln g`, which neither underflows nor loses ties.
+//! With window `w` and threshold `g`, position `i` (0-based) passes when `i + 1 >= w` and the
+//! geometric mean of `p[i + 1 - w..=i]` is at least `g`; the base takes over at the first such
+//! position (arXiv 2506.07434, and the authors' `get_accept_index`). The rule is computed as
+//! `mean(ln p) >= ln g`, which neither underflows nor loses ties.
 
 use crate::{Result, Setting, Values};
 
-/// Two logarithms nearer than this are taken for equal, so that a tie in the product form is one here too.
+/// The difference below which two logarithms count as equal, so that a tie of the product form is a
+/// tie of this form too.
 const TIE: f64 = 1e-12;
 
 /// The setting for the window's length.
@@ -74,19 +76,20 @@ impl Rule {
         self.threshold
     }
 
-    /// Whether a mean log-probability reaches the threshold.
-    fn reached(&self, mean: f64) -> bool {
+    /// Tells whether a mean log-probability reaches the threshold.
+    fn is_reached(&self, mean: f64) -> bool {
         mean >= self.threshold.ln() - TIE
     }
 
-    /// The first position at which the window passes, over natural log-probabilities; `None` where none does.
+    /// Returns the first position at which the window passes, given natural log-probabilities.
     #[must_use]
     pub fn accept_index(&self, logprobs: &[f64]) -> Option<usize> {
         let mut window = Window::new(*self);
         logprobs.iter().position(|&logprob| window.push(logprob).is_some_and(|seen| seen.passed))
     }
 
-    /// The geometric mean of each full window, `None` before the first one.
+    /// Returns the geometric mean of the window that ends at each position, `None` before the first
+    /// full one.
     #[must_use]
     pub fn confidences(&self, logprobs: &[f64]) -> Vec<Option<f64>> {
         let mut window = Window::new(*self);
@@ -94,20 +97,31 @@ impl Rule {
     }
 }
 
-/// What a full window says.
+/// The state of a full window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WindowState {
     /// The geometric mean of the window's probabilities.
     pub confidence: f64,
-    /// Whether it reaches the threshold.
+    /// True if the geometric mean reaches the threshold.
     pub passed: bool,
 }
 
 /// The rule applied token by token.
+///
+/// ```
+/// use wsd_core::{Rule, Window};
+/// let mut window = Window::new(Rule::parse(2, 0.8)?);
+/// assert_eq!(window.push(0.9_f64.ln()), None); // not full yet
+/// let state = window.push(0.8_f64.ln()).unwrap();
+/// assert!(state.passed && (state.confidence - 0.849).abs() < 0.001);
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Window {
     rule: Rule,
+    /// The latest log-probabilities, at most one window of them, as a ring buffer.
     recent: Vec<f64>,
+    /// Index of the oldest entry once the window is full.
     next: usize,
 }
 
@@ -118,13 +132,13 @@ impl Window {
         Self { rule, recent: Vec::with_capacity(rule.window), next: 0 }
     }
 
-    /// The rule it applies.
+    /// The rule that is applied.
     #[must_use]
     pub fn rule(&self) -> Rule {
         self.rule
     }
 
-    /// Take in one natural log-probability; `None` while the window is not full.
+    /// Takes in one natural log-probability. Returns `None` while the window is not full.
     pub fn push(&mut self, logprob: f64) -> Option<WindowState> {
         if self.recent.len() < self.rule.window {
             self.recent.push(logprob);
@@ -135,10 +149,11 @@ impl Window {
         if self.recent.len() < self.rule.window {
             return None;
         }
-        // Summed afresh, oldest first: a running sum would drift, and could never leave minus infinity.
+        // The sum is computed from all entries, oldest first. A running sum would accumulate
+        // rounding errors and could never leave minus infinity.
         let (newer, older) = self.recent.split_at(self.next);
         let mean = older.iter().chain(newer).sum::<f64>() / self.rule.window as f64;
-        Some(WindowState { confidence: mean.exp(), passed: self.rule.reached(mean) })
+        Some(WindowState { confidence: mean.exp(), passed: self.rule.is_reached(mean) })
     }
 }
 
@@ -147,7 +162,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The authors' rule, in the product form.
+    /// The authors' rule, in its product form.
     fn reference(probabilities: &[f64], window: usize, threshold: f64) -> Option<usize> {
         (0..probabilities.len()).find(|&i| {
             i + 1 >= window
@@ -170,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_one_and_subnormal() {
+    fn probabilities_of_zero_one_and_subnormal_numbers() {
         assert_eq!(accept(&[1.0; 6], 6, 1.0), Some(5));
         assert_eq!(accept(&[1.0; 5], 6, 0.1), None);
         assert_eq!(accept(&[0.0; 6], 6, 0.0), Some(5), "a threshold of 0 is always reached");
@@ -181,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_named() {
+    fn errors_name_the_limits() {
         let text = Rule::parse(6, 1.5).unwrap_err().to_string();
         assert_eq!(text, "`threshold` must be a number from 0 to 1, got 1.5");
         assert!(Rule::parse(6, f64::NAN).is_err());
@@ -192,14 +207,15 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
         #[test]
         fn agrees_with_the_reference(
-            probabilities in prop::collection::vec(prop_oneof![0.0..=1.0, 0.7..=1.0, Just(0.0), Just(1.0), Just(0.8)], 0..60),
+            probabilities in prop::collection::vec(
+                prop_oneof![0.0..=1.0, 0.7..=1.0, Just(0.0), Just(1.0), Just(0.8)], 0..60),
             window in 1usize..12,
             threshold in prop_oneof![Just(0.8), 0.0..=1.0],
         ) {
             let want = reference(&probabilities, window, threshold);
             let got = accept(&probabilities, window, threshold);
             if got != want {
-                // Both forms round: they may differ only where a window lies on the threshold itself.
+                // Both forms round, so they may differ if a window lies on the threshold itself.
                 let at = got.into_iter().chain(want).min().unwrap();
                 let mean = probabilities[at + 1 - window..=at].iter().map(|p| p.ln()).sum::<f64>() / window as f64;
                 prop_assert!((mean - threshold.ln()).abs() < 1e-11, "got {got:?}, want {want:?}, mean {mean}");

@@ -1,9 +1,7 @@
 //! Requests: a prompt, and the terms on which it is continued.
 
+use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{Error, Prompt, Result, Sampling, Setting, Values};
-
-/// The most tokens that a setting may ask for.
-pub(crate) const MAX_TOKENS_LIMIT: u64 = 1 << 20;
 
 /// The setting for the length of an answer.
 pub static MAX_TOKENS: Setting =
@@ -63,6 +61,14 @@ impl Terms {
 }
 
 /// One request: a prompt to continue, and the terms.
+///
+/// ```
+/// use wsd_core::{ChatRole, Job, Message, Prompt, Terms};
+///
+/// let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "How do I keep bees?")]);
+/// let job = Job { prompt, terms: Terms { max_tokens: 64, stop: vec!["\n\n".into()], ..Terms::default() } };
+/// assert!(job.terms.check().is_ok());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// The text to continue.

@@ -1,10 +1,11 @@
-//! Weak-to-Strong Decoding (arXiv 2506.07434): a small aligned *draft* model opens the answer, a large
-//! *base* model scores each drafted token and takes over as soon as it is confident.
+//! Weak-to-Strong Decoding (arXiv 2506.07434): a small aligned *draft* model writes the beginning
+//! of the answer, a large *base* model scores each drafted token and takes over as soon as it is
+//! confident.
 //!
-//! This crate holds the method and nothing heavy: [`Engine`] and [`Session`] (a token list that can be
-//! edited, then asked about), the switch rule ([`Rule`]), the [`Bridge`] between vocabularies, and the
-//! table of strategies ([`RECIPES`]). It has no tensors and no network; [`scripted`] is a tiny engine to
-//! try everything on.
+//! This crate holds the method: [`Engine`] and [`Session`] (a token list that can be edited and
+//! then asked about), the switch rule ([`Rule`]), the [`Bridge`] between vocabularies, and the
+//! table of strategies ([`RECIPES`]). It has no tensors and no network; [`scripted`] is a tiny
+//! engine for tests.
 
 mod answer;
 mod bridge;
@@ -16,6 +17,7 @@ pub mod files;
 mod guard;
 mod handover;
 mod job;
+mod logits;
 mod models;
 mod sampling;
 mod scorers;
@@ -34,17 +36,15 @@ mod trace;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Row, Sampled, Session, Step, Stop, Written};
+pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Row, Session, Step, Stop, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
 pub use handover::{Rule, THRESHOLD, WINDOW, Window, WindowState};
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
+pub use logits::{log_softmax, logprob, top_tokens};
 pub use models::Models;
-pub use sampling::{
-    MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, likeliest, log_softmax, logprob,
-    pick,
-};
+pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
 pub use scorers::{SCORERS, StepScorer};
 pub use seat::{Author, Seat};
 pub use settings::{FromValue, Kind, Setting, Value, Values};
@@ -58,7 +58,7 @@ pub use text::{
     BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
     Template, TextCodec, Tokenizer, Vocabulary,
 };
-pub use tokens::{Token, common_prefix};
+pub use tokens::{Sampled, Token, common_prefix};
 pub use trace::{
     Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
     Trace, Usage,

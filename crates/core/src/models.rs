@@ -6,6 +6,19 @@ use std::sync::Arc;
 use crate::{Engine, Error, Result, Seat};
 
 /// The models at hand, by seat. A seat may hold several, as a chain of middle models does.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wsd_core::scripted::{Pieces, Scripted};
+/// use wsd_core::{Models, Seat};
+///
+/// let pieces = Arc::new(Pieces::letters("abc "));
+/// let models = Models::default().with(Seat::BASE, Arc::new(Scripted::random("base", pieces, 1)));
+/// assert_eq!(models.require("wsd", Seat::BASE)?.card().name, "base");
+/// let error = models.require("wsd", Seat::DRAFT).err().unwrap().to_string();
+/// assert!(error.starts_with("strategy `wsd` needs a draft model"));
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Models(BTreeMap<Seat, Vec<Arc<dyn Engine>>>);
 

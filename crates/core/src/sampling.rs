@@ -1,28 +1,31 @@
 //! Choosing the next token from a row of logits.
 
-use std::cmp::Ordering;
-
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-use crate::job::MAX_TOKENS_LIMIT;
-use crate::{Result, Sampled, Seat, Setting, Token, Value, Values, exp};
+use crate::logits::{argmax, log_sum_exp};
+use crate::tokens::MAX_TOKENS_LIMIT;
+use crate::{Result, Sampled, Seat, Setting, Token, Value, Values};
 
-/// How a token is chosen. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
+/// The parameters of sampling. Filters apply in the order of Hugging Face transformers: repetition
+/// penalty, temperature, top-k, top-p, min-p.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
-    /// 0 takes the likeliest token; otherwise logits are divided by it.
+    /// Divisor of the logits, at least 0; 0 takes the argmax.
     pub temperature: f32,
-    /// Keep the `top_k` likeliest tokens; 0 keeps all.
+    /// The number of most likely tokens to keep; 0 keeps all.
     pub top_k: usize,
-    /// Keep the smallest set of likeliest tokens whose probability reaches `top_p`; 1 keeps all.
+    /// The probability that the kept tokens, the most likely ones, must reach together; 1 keeps
+    /// all.
     pub top_p: f32,
-    /// Keep tokens at least `min_p` times as likely as the likeliest; 0 keeps all.
+    /// The least probability of a kept token, relative to the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// Logits of tokens already in the list are divided (positive) or multiplied (negative) by it; 1 changes nothing.
+    /// Divisor of positive logits and factor of negative ones for tokens already in the list; 1
+    /// changes nothing.
     pub repetition_penalty: f32,
-    /// Same seed, same text: the draw at a position depends on the seed and the position alone.
+    /// The seed of random numbers. The draw at a position depends only on the seed and the
+    /// position.
     pub seed: u64,
 }
 
@@ -101,13 +104,15 @@ impl Sampling {
         Ok(self)
     }
 
-    /// The same sampling with random numbers of the seat's own.
+    /// The same sampling with a seed specific to the seat, so that two models with one seed draw
+    /// different numbers.
     #[must_use]
     pub fn for_seat(self, seat: Seat) -> Self {
         Self { seed: self.seed ^ seat.salt(), ..self }
     }
 
-    /// A uniform number in 0..1 for a position of the list. The generator is `ChaCha8`, the position its stream.
+    /// Draws a uniform number in 0..1 for a position of the list, from stream number `position` of
+    /// `ChaCha8`.
     fn draw(&self, position: usize) -> f64 {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(position as u64);
@@ -115,77 +120,19 @@ impl Sampling {
     }
 }
 
-/// The index of a row's largest entry (the first among equals); `None` where the row holds NaN, plus infinity, or nothing but
-/// minus infinity.
-fn largest(logits: &[f32]) -> Option<usize> {
-    // Without branches, so that it vectorises.
-    let (mut max, mut has_nan) = (f32::NEG_INFINITY, false);
-    for &x in logits {
-        max = if x > max { x } else { max };
-        has_nan |= x.is_nan();
-    }
-    let is_finite = !has_nan && max.is_finite();
-    is_finite.then(|| logits.iter().position(|&x| x == max))?
-}
-
-/// `ln sum exp` of a row and the index of its largest entry; `None` where [`largest`] finds none.
-fn log_sum_exp(logits: &[f32]) -> Option<(f64, usize)> {
-    let best = largest(logits)?;
-    let max = logits[best];
-    // Sums side by side keep the processor's lanes full, and are short, so that single precision does. Their order is fixed, and so
-    // is the result.
-    let mut sum = 0.0;
-    for part in logits.chunks(256) {
-        let mut sums = [0f32; 16];
-        let (blocks, tail) = part.as_chunks::<16>();
-        for block in blocks {
-            for (sum, &x) in sums.iter_mut().zip(block) {
-                *sum += exp(x - max);
-            }
-        }
-        sum += sums.iter().copied().chain(tail.iter().map(|&x| exp(x - max))).map(f64::from).sum::<f64>();
-    }
-    Some((f64::from(max) + sum.ln(), best))
-}
-
-/// The natural log-probability of one token under the plain softmax of a row; `None` where the row is not finite.
-#[must_use]
-pub fn logprob(logits: &[f32], token: Token) -> Option<f64> {
-    let (lse, _) = log_sum_exp(logits)?;
-    logits.get(token as usize).map(|&x| (f64::from(x) - lse).min(0.0))
-}
-
-/// The `count` likeliest tokens of a row with their natural log-probabilities, likeliest first and the lower id first among equals;
-/// `None` where the row is not finite.
-#[must_use]
-pub fn likeliest(logits: &[f32], count: usize) -> Option<Vec<(Token, f64)>> {
-    if count == 0 {
-        return Some(Vec::new());
-    }
-    let (lse, _) = log_sum_exp(logits)?;
-    let mut ids: Vec<_> = (0..logits.len()).collect();
-    // Both zeros are equal here, as they are to `pick`; NaN has been excluded.
-    let likelier = |a: &usize, b: &usize| logits[*b].partial_cmp(&logits[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b));
-    if count < ids.len() {
-        ids.select_nth_unstable_by(count - 1, likelier);
-        ids.truncate(count);
-    }
-    ids.sort_unstable_by(likelier);
-    Some(ids.into_iter().map(|id| (id as Token, (f64::from(logits[id]) - lse).min(0.0))).collect())
-}
-
-/// A row's natural log-probabilities, in place; `None` where the row is not finite.
-#[must_use]
-pub fn log_softmax(logits: &mut [f32]) -> Option<()> {
-    let (lse, _) = log_sum_exp(logits)?;
-    logits.iter_mut().for_each(|x| *x = (f64::from(*x) - lse) as f32);
-    Some(())
-}
-
-/// Choose the token at `history.len()`, the position that `logits` predict. The row is used as scratch.
+/// Chooses the token at position `history.len()` from the logits that predict it. The row is
+/// overwritten.
 ///
-/// The log-probability returned is the plain softmax's, before any penalty, temperature or filter. `None` where the row
-/// is not finite.
+/// The log-probability returned is that of the plain softmax, before any penalty, temperature or
+/// filter. Returns `None` if the row is not finite.
+///
+/// ```
+/// use wsd_core::{Sampling, pick};
+/// let row = [0.0, 3.0, 1.0];
+/// assert_eq!(pick(&mut row.clone(), &[], &Sampling::default()).unwrap().token, 1); // argmax
+/// let penalty = Sampling { repetition_penalty: 4.0, ..Sampling::default() };
+/// assert_eq!(pick(&mut row.clone(), &[1], &penalty).unwrap().token, 2);
+/// ```
 #[must_use]
 pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Option<Sampled> {
     let (lse, mut best) = log_sum_exp(logits)?;
@@ -196,25 +143,25 @@ pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Optio
             top: Vec::new(),
         });
     }
-    let mut penalised = Vec::new();
+    let mut penalized = Vec::new();
     if sampling.repetition_penalty != 1.0 {
         let mut seen = history.to_vec();
         seen.sort_unstable();
         seen.dedup();
         for token in seen {
             if let Some(x) = logits.get_mut(token as usize) {
-                penalised.push((token as usize, *x));
+                penalized.push((token as usize, *x));
                 *x = if *x > 0.0 { *x / sampling.repetition_penalty } else { *x * sampling.repetition_penalty };
             }
         }
-        best = largest(logits)?;
+        best = argmax(logits)?;
     }
     let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };
-    let plain = penalised.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
+    let plain = penalized.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
     Some(Sampled { token: token as Token, logprob: Some((f64::from(plain) - lse).min(0.0)), top: Vec::new() })
 }
 
-/// Draw among the tokens that pass the filters.
+/// Draws among the tokens that pass the filters.
 fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> usize {
     let weight = |id: usize| (f64::from(logits[id] - logits[best]) / f64::from(sampling.temperature)).exp();
     let mut kept = candidates(logits, sampling, &weight);
@@ -226,17 +173,18 @@ fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> us
             return id;
         }
     }
-    // Only rounding leads here; the last token may be one that cannot be.
+    // Only rounding leads here. The last candidate may have weight zero, so the most likely one is
+    // taken.
     best
 }
 
-/// The tokens that top-k and top-p leave, with weights relative to the likeliest.
+/// Returns the tokens that top-k and top-p leave, with weights relative to the most likely one.
 fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64) -> Vec<(usize, f64)> {
     let mut all: Vec<_> = (0..logits.len()).map(|id| (id, weight(id))).collect();
-    let likelier = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let descending = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let limit = if sampling.top_k == 0 { all.len() } else { sampling.top_k.min(all.len()) };
     if limit < all.len() {
-        all.select_nth_unstable_by(limit - 1, likelier);
+        all.select_nth_unstable_by(limit - 1, descending);
         all.truncate(limit);
     }
     if sampling.top_p >= 1.0 {
@@ -244,14 +192,15 @@ fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64
         return all;
     }
     let mass = f64::from(sampling.top_p) * all.iter().map(|(_, w)| w).sum::<f64>();
-    // A whole vocabulary is seldom needed: sort a growing head of it until the head holds the mass.
+    // Sorting the whole vocabulary is rarely necessary: sort a growing head of it until the head
+    // holds the mass.
     let mut head = 256;
     loop {
         let head_len = head.min(all.len());
         if head_len < all.len() {
-            all.select_nth_unstable_by(head_len - 1, likelier);
+            all.select_nth_unstable_by(head_len - 1, descending);
         }
-        all[..head_len].sort_unstable_by(likelier);
+        all[..head_len].sort_unstable_by(descending);
         let mut before = 0.0;
         let kept = all[..head_len].iter().position(|(_, w)| {
             let full = before >= mass;
@@ -271,6 +220,7 @@ fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logprob;
     use proptest::prelude::*;
 
     fn sampling(temperature: f32, seed: u64) -> Sampling {
@@ -278,32 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_likeliest_come_in_order() {
-        let row = [0.0, 2.0, 1.0, 2.0];
-        let top = likeliest(&row, 3).unwrap();
-        assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
-        assert!(top.iter().all(|&(id, p)| logprob(&row, id) == Some(p)));
-        assert_eq!((likeliest(&row, 9).unwrap().len(), likeliest(&row, 0).unwrap().len()), (4, 0));
-        assert_eq!(likeliest(&[f32::NAN], 1), None);
-        assert_eq!(
-            likeliest(&[-0.0, 0.0], 1).unwrap()[0].0,
-            pick(&mut [-0.0, 0.0], &[], &Sampling::default()).unwrap().token
-        );
-    }
-
-    #[test]
-    fn a_long_row_has_the_logprobs_of_double_precision() {
-        for (len, spread) in [(1, 1.0), (15, 9.0), (257, 1.0), (32_003, 0.0), (32_003, 1.0), (131_072, 20.0)] {
-            let row: Vec<f32> = (0..len).map(|i| spread * (i as f32 * 12.9898).sin()).collect();
-            let expected = row.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
-            let (lse, best) = log_sum_exp(&row).unwrap();
-            assert!((lse - expected).abs() < 1e-6, "{len} {spread}: {lse} {expected}");
-            assert!(row.iter().all(|&x| x <= row[best]));
-        }
-    }
-
-    #[test]
-    fn greedy_takes_the_first_of_equals() {
+    fn greedy_sampling_takes_the_first_of_equal_logits() {
         let sampled = pick(&mut [0.0, 1.0, 1.0, -1.0], &[], &Sampling::default()).unwrap();
         assert_eq!(sampled.token, 1);
         let z: f64 = [0.0f64, 1.0, 1.0, -1.0].iter().map(|x| x.exp()).sum();
@@ -311,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_no_choice() {
+    fn rows_that_are_not_finite_are_refused() {
         for row in [vec![f32::NAN, 0.0], vec![0.0, f32::INFINITY], vec![f32::NEG_INFINITY; 3], vec![]] {
             assert_eq!(pick(&mut row.clone(), &[], &Sampling::default()), None, "{row:?}");
             assert_eq!(logprob(&row, 0), None);
@@ -320,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draw_depends_on_seed_and_position_alone() {
+    fn a_draw_depends_only_on_seed_and_position() {
         let row = [0.3, 0.1, 0.9, 0.2];
         let at =
             |position: usize, seed| pick(&mut row.clone(), &vec![0; position], &sampling(1.0, seed)).unwrap().token;
@@ -344,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_penalty_moves_the_choice_and_not_the_logprob() {
+    fn a_penalty_changes_the_choice_but_not_the_logprob() {
         let row = [2.0, 1.9];
         let plain = logprob(&row, 1);
         let penalty = Sampling { repetition_penalty: 1.5, ..Sampling::default() };
@@ -354,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_named() {
+    fn errors_name_the_limits() {
         let text = Sampling { top_p: 0.0, ..Sampling::default() }.check().unwrap_err().to_string();
         assert_eq!(text, "`top_p` must be a number above 0 and at most 1, got 0");
     }
@@ -362,7 +287,7 @@ mod tests {
     proptest! {
         /// The filters against their definitions, spelled out over a full sort.
         #[test]
-        fn filters_keep_what_they_say(
+        fn filters_keep_what_they_define(
             row in prop::collection::vec(-8f32..8.0, 1..600),
             top_k in 0usize..40, top_p in 0.05f32..=1.0, min_p in 0f32..0.5, seed: u64,
         ) {
@@ -374,7 +299,8 @@ mod tests {
             let total: f64 = p.iter().sum();
             let mut before = 0.0;
             let allowed: Vec<usize> = order.iter().zip(&p).filter(|(_, w)| {
-                let keep = before < f64::from(top_p) * total * (1.0 + 1e-9) && **w >= f64::from(min_p) * p[0] * (1.0 - 1e-6);
+                let is_in_top_p = before < f64::from(top_p) * total * (1.0 + 1e-9);
+                let keep = is_in_top_p && **w >= f64::from(min_p) * p[0] * (1.0 - 1e-6);
                 before += **w;
                 keep
             }).map(|(&i, _)| i).collect();

@@ -1,6 +1,7 @@
-//! A tiny deterministic engine: everything above engines can be tried without weights.
+//! A tiny deterministic engine, to test everything above engines without weights.
 //!
-//! [`Scripted`] computes a row of logits from the tokens before it by a function of your own, over a vocabulary of [`Pieces`].
+//! [`Scripted`] computes each row of logits by a given function of the tokens before it, over a
+//! vocabulary of [`Pieces`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,7 +30,7 @@ use futures::stream::{self, BoxStream};
 
 use crate::{
     Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop,
-    Template, TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick, splitmix64,
+    Template, TextCodec, Token, Tokenizer, Vocabulary, log_softmax, logprob, pick, splitmix64, top_tokens,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -37,7 +38,7 @@ pub const END: Token = 0;
 /// The beginning-of-text token of every scripted vocabulary.
 pub const BEGIN: Token = 1;
 
-/// A vocabulary of given pieces; a text is spelled by the longest piece at each place.
+/// A tokenizer over given pieces, which encodes a text by the longest piece at each position.
 #[derive(Debug)]
 pub struct Pieces {
     vocabulary: Vocabulary,
@@ -45,7 +46,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// One token per piece, after the two special ones.
+    /// A vocabulary of [`END`], [`BEGIN`], and one token per piece.
     #[must_use]
     pub fn new(pieces: impl IntoIterator<Item = String>) -> Self {
         let special = ["</s>".to_owned(), "<s>".to_owned()];
@@ -55,7 +56,7 @@ impl Pieces {
         Self { vocabulary: Vocabulary { pieces, special, decoder: "pieces".into() }, longest }
     }
 
-    /// One token per character.
+    /// A vocabulary of one token per character.
     #[must_use]
     pub fn letters(letters: &str) -> Self {
         Self::new(letters.chars().map(String::from))
@@ -69,11 +70,9 @@ impl Tokenizer for Pieces {
             let fits = |piece: &&(usize, &String)| rest.starts_with(piece.1.as_str());
             let pieces = self.vocabulary.pieces.iter().enumerate().skip(2);
             let pieces: Vec<_> = pieces.filter_map(|(id, piece)| piece.as_ref().map(|piece| (id, piece))).collect();
-            let (id, piece) =
-                pieces.iter().filter(fits).max_by_key(|(_, piece)| piece.len()).ok_or_else(|| Error::Tokenizer {
-                    name: "pieces".into(),
-                    message: format!("no piece spells the beginning of {rest:?}"),
-                })?;
+            let (id, piece) = pieces.iter().filter(fits).max_by_key(|(_, piece)| piece.len()).ok_or_else(|| {
+                Error::Tokenizer { name: "pieces".into(), message: format!("no piece begins {rest:?}") }
+            })?;
             tokens.push(*id as Token);
             rest = &rest[piece.len()..];
         }
@@ -103,14 +102,14 @@ impl Tokenizer for Pieces {
 
 type Rows = dyn Fn(&[Token]) -> Row + Send + Sync;
 
-/// What an engine counts, shared with its sessions.
+/// Counters of an engine, shared with its sessions.
 #[derive(Debug, Default)]
 struct Counters {
     sessions: AtomicUsize,
     steps: AtomicUsize,
 }
 
-/// A model whose next row is a function of the tokens before it.
+/// An engine whose next row is a function of the tokens before it.
 pub struct Scripted {
     card: Card,
     codec: TextCodec,
@@ -119,7 +118,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// A model that computes logits by `rows`. It can score and give rows; see [`Scripted::with_caps`].
+    /// An engine that computes logits by `rows`. It has every ability; see [`Scripted::with_caps`].
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
@@ -130,7 +129,8 @@ impl Scripted {
         Self { card, codec, rows: Arc::new(rows), counters: Arc::default() }
     }
 
-    /// A model with random, rather peaked logits that depend on the last two tokens. It never ends a text.
+    /// An engine with random logits that depend on the last two tokens and a seed. It never ends a
+    /// text.
     #[must_use]
     pub fn random(name: &str, pieces: Arc<Pieces>, seed: u64) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
@@ -141,28 +141,28 @@ impl Scripted {
         })
     }
 
-    /// The same model with other abilities.
+    /// The same engine with other abilities.
     #[must_use]
     pub fn with_caps(mut self, caps: Caps) -> Self {
         self.card.caps = caps;
         self
     }
 
-    /// The same model with other cost.
+    /// The same engine with another cost model.
     #[must_use]
     pub fn with_cost(mut self, cost: Cost) -> Self {
         self.card.cost = cost;
         self
     }
 
-    /// The same model with a context of `max_len` tokens.
+    /// The same engine with a context of `max_len` tokens.
     #[must_use]
     pub fn with_context(mut self, max_len: usize) -> Self {
         self.card.max_len = max_len;
         self
     }
 
-    /// The same model without a beginning-of-text token.
+    /// The same engine without a beginning-of-text token.
     #[must_use]
     pub fn without_bos(mut self) -> Self {
         let tokenizer = self.codec.tokenizer().clone();
@@ -170,13 +170,13 @@ impl Scripted {
         self
     }
 
-    /// Sessions that are open now.
+    /// Returns the number of open sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.counters.sessions.load(Ordering::SeqCst)
     }
 
-    /// Tokens generated so far, over all sessions.
+    /// Returns the number of tokens generated so far, over all sessions.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.counters.steps.load(Ordering::SeqCst)
@@ -200,7 +200,7 @@ impl Engine for Scripted {
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
         self.card.check(tokens)?;
         self.counters.sessions.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(Open {
+        Ok(Box::new(ScriptedSession {
             tokens: tokens.to_vec(),
             card: self.card.clone(),
             rows: self.rows.clone(),
@@ -209,20 +209,20 @@ impl Engine for Scripted {
     }
 }
 
-struct Open {
+struct ScriptedSession {
     tokens: Vec<Token>,
     card: Card,
     rows: Arc<Rows>,
     counters: Arc<Counters>,
 }
 
-impl Drop for Open {
+impl Drop for ScriptedSession {
     fn drop(&mut self) {
         self.counters.sessions.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Open {
+impl ScriptedSession {
     fn not_finite(&self, position: usize) -> Error {
         Error::NotFinite { engine: self.card.name.clone(), position }
     }
@@ -230,7 +230,7 @@ impl Open {
     fn step(&mut self, generation: &Generation) -> Result<Option<Sampled>> {
         let mut row = (self.rows)(&self.tokens);
         let position = self.tokens.len();
-        let top = likeliest(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(position))?;
+        let top = top_tokens(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(position))?;
         let sampled = pick(&mut row, &self.tokens, &generation.sampling).ok_or_else(|| self.not_finite(position))?;
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
         if self.card.end_tokens.contains(&sampled.token) {
@@ -242,7 +242,7 @@ impl Open {
 }
 
 #[async_trait]
-impl Session for Open {
+impl Session for ScriptedSession {
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -272,7 +272,7 @@ impl Session for Open {
     async fn score(&mut self, from: usize) -> Result<Vec<f64>> {
         yield_once().await;
         if from == 0 {
-            let message = "asked for the score of the first token, which has nothing before it".into();
+            let message = "the first token has no score, because nothing precedes it".into();
             return Err(Error::Engine { engine: self.card.name.clone(), message });
         }
         (from..self.tokens.len())
@@ -307,7 +307,7 @@ impl Session for Open {
     }
 }
 
-/// Let others run, as an engine that computes elsewhere would.
+/// Suspends once, as an engine that computes on another thread does.
 async fn yield_once() {
     let mut yielded = false;
     futures::future::poll_fn(|context| {

@@ -37,7 +37,7 @@ pub struct Setting {
     pub kind: Kind,
     /// The value where none is set; `None` where it is computed.
     pub default: Option<Value>,
-    /// The default in words, where the value itself does not tell.
+    /// The default in words, for a default that is computed or needs an explanation.
     pub default_about: Option<&'static str>,
     /// The placeholder for a value in the help.
     pub placeholder: &'static str,
@@ -174,7 +174,8 @@ impl Setting {
     }
 
     const fn with_default(mut self, default: Value) -> Self {
-        // Constants run no destructors, so the default that this one replaces is forgotten, not dropped.
+        // Constants run no destructors, so the default that this one replaces is forgotten, not
+        // dropped.
         std::mem::forget(std::mem::replace(&mut self.default, Some(default)));
         self
     }
@@ -210,7 +211,7 @@ impl Setting {
     /// Reads a value from the command line.
     ///
     /// # Errors
-    /// [`Error::Setting`] for what is no value of this kind, or outside the limits.
+    /// [`Error::Setting`] for text that is not a value of this kind, or a value outside the limits.
     pub fn parse(&self, text: &str) -> Result<Value> {
         let value = match self.kind {
             Kind::Integer { .. } => text.parse().ok().map(Value::Integer),
@@ -229,7 +230,7 @@ impl Setting {
     /// Reads a value from JSON.
     ///
     /// # Errors
-    /// [`Error::Setting`] for what is no value of this kind, or outside the limits.
+    /// [`Error::Setting`] for text that is not a value of this kind, or a value outside the limits.
     pub fn from_json(&self, json: &serde_json::Value) -> Result<Value> {
         let texts = |json: &serde_json::Value| serde_json::from_value::<Vec<String>>(json.clone()).ok();
         let value = match self.kind {
@@ -301,7 +302,7 @@ impl std::fmt::Display for Value {
 
 /// A type that values of settings are read as.
 pub trait FromValue: Default {
-    /// Converts a value; `None` for another kind's.
+    /// Converts a value; `None` if it is of another kind.
     fn from_value(value: &Value) -> Option<Self>;
 }
 
@@ -360,8 +361,8 @@ impl Values {
         Ok(self)
     }
 
-    /// Reads the value of a setting, or its default. A setting without either reads as `None` for an
-    /// `Option`, and as the type's own default otherwise.
+    /// Reads the value of a setting, or its default. A setting without either reads as `None` for
+    /// an `Option`, and as the type's own default otherwise.
     #[must_use]
     pub fn get<T: FromValue>(&self, setting: &'static Setting) -> T {
         self.value(setting).and_then(T::from_value).unwrap_or_default()
@@ -379,7 +380,7 @@ impl Values {
         self.0.contains_key(setting.name)
     }
 
-    /// Takes back the value of a setting.
+    /// Removes the value of a setting.
     pub fn unset(&mut self, setting: &'static Setting) {
         self.0.remove(setting.name);
     }
@@ -426,7 +427,7 @@ mod tests {
     static STOP: Setting = Setting::texts("stop", "Texts");
 
     #[test]
-    fn limits_hold_on_every_way_in() {
+    fn limits_hold_for_every_source() {
         for (setting, good, bad) in [
             (&COUNT, ["1", "9"], ["0", "10"]),
             (&SHARE, ["0.5", "1"], ["0", "1.5"]),
@@ -452,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn the_upper_word_holds_and_defaults_fill_in() {
+    fn upper_values_take_precedence_over_lower_ones_and_defaults() {
         let upper = Values::default().with(&COUNT, 3usize).unwrap();
         let lower = Values::default().with(&COUNT, 4usize).unwrap().with(&WORD, "stop").unwrap();
         let values = upper.or(lower);

@@ -1,12 +1,13 @@
-//! Speculation: the draft proposes tokens, the base checks many of them in one step, and the text is
-//! the base's own.
+//! Speculation: the draft proposes tokens, the base checks many of them in one step, and the text
+//! is the base's own.
 //!
 //! The draft proposes its most likely tokens. The base tells what it would have written at each
-//! position ([`Session::choices`]), and the proposals are kept as far as they equal those choices; the
-//! base's own token follows. The answer is therefore, token for token, the one that the base gives by
-//! itself, greedy or sampled. This is the rule of Leviathan, Kalman and Matias (arXiv 2211.17192,
-//! algorithm 1) for a draft that puts all its probability on one token `x`: `x` is accepted with
-//! probability `p(x)`, and otherwise the token drawn is distributed as `p` without `x`.
+//! position ([`Session::choices`]), and the proposals are kept as far as they equal those choices;
+//! the base's own token follows. The answer is therefore, token for token, the one that the base
+//! gives by itself, greedy or sampled. This is the rule of Leviathan, Kalman and Matias (arXiv
+//! 2211.17192, algorithm 1) for a draft that puts all its probability on one token `x`: `x` is
+//! accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p` without
+//! `x`.
 
 mod pace;
 mod propose;
@@ -21,8 +22,8 @@ use crate::{Answer, Bridge, Call, CallKind, Engine, FinishReason, Result, Seat, 
 use pace::{MAX_AHEAD, Pace, Turn};
 use verify::verify;
 
-/// Tokens that a draft prefills together with its first step of a round at no extra cost: those that
-/// the round before may have left.
+/// Tokens that a draft prefills together with its first step of a round at no extra cost: those
+/// that the round before may have left.
 const FREE_PREFILL: usize = 2;
 
 /// Tells whether the draft's tokens are the base's and the base tells its choices.
@@ -77,7 +78,8 @@ impl<'a> Speculation<'a> {
         Ok(done)
     }
 
-    /// The draft proposes `count` tokens, the base checks them. The draft lacked `behind` tokens before.
+    /// The draft proposes `count` tokens, the base checks them. The draft lacked `behind` tokens
+    /// before.
     async fn round(&mut self, count: usize, behind: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let proposal = self.draft.propose(count).await?;
         let proposed = proposal.ids();
@@ -85,7 +87,8 @@ impl<'a> Speculation<'a> {
         answer.call(call).await;
 
         let verified = verify(self.base, &proposed, &generation(self.terms, Seat::BASE, 1), answer).await?;
-        // A long prefill of what the base wrote alone is the price of a probe, not of a draft token.
+        // A long prefill of what the base wrote alone is the price of a probe, not of a draft
+        // token.
         let draft_seconds = (behind <= FREE_PREFILL).then_some(proposal.seconds);
         self.pace.record_round(proposed.len(), verified.accepted, draft_seconds, verified.seconds);
         Ok(verified.done)

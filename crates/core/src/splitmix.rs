@@ -1,8 +1,8 @@
 //! `SplitMix64`, a hash of 64 bits that is the same in every run and on every machine.
 
-/// The output of the `SplitMix64` generator in state `x` (Steele, Lea and Flood 2014, "Fast
-/// splittable pseudorandom number generators"): every bit of `x` changes each bit of the result with
-/// a probability near one half.
+/// Returns the output of the `SplitMix64` generator in state `x` (Steele, Lea and Flood 2014, "Fast
+/// splittable pseudorandom number generators"): every bit of `x` changes each bit of the result
+/// with a probability near one half.
 ///
 /// ```
 /// assert_eq!(wsd_core::splitmix64(0), 0xE220_A839_7B1D_CDAF);

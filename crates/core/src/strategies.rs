@@ -12,14 +12,15 @@ use std::sync::LazyLock;
 
 use crate::{Error, Recipe, Result, Setting};
 
-/// Every strategy. Command line, server, help and conformance tests derive from this table.
+/// Every strategy. The command line, the server, the help and the conformance tests derive from
+/// this table.
 pub static RECIPES: &[&Recipe] = &[&wsd::RECIPE, &alone::BASE, &alone::DRAFT, &nudging::RECIPE, &speculative::RECIPE];
 
 impl Recipe {
-    /// Finds the recipe of a name.
+    /// Finds a recipe by its name.
     ///
     /// # Errors
-    /// [`Error::UnknownStrategy`], with the names there are.
+    /// [`Error::UnknownStrategy`], with the known names.
     ///
     /// ```
     /// use wsd_core::Recipe;

@@ -12,15 +12,52 @@ use crate::{
 };
 
 /// A way to answer with the models at hand.
+///
+/// This one writes one token greedily and ends.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wsd_core::scripted::{Pieces, Scripted};
+/// use wsd_core::{
+///     Answer, Engine, FinishReason, Generation, Job, Prompt, Result, Sampling, Seat, Strategy, Terms, TokenRecord,
+///     Trace, run,
+/// };
+///
+/// struct OneToken(Arc<dyn Engine>);
+///
+/// #[async_trait::async_trait]
+/// impl Strategy for OneToken {
+///     fn output_engine(&self) -> &Arc<dyn Engine> {
+///         &self.0
+///     }
+///
+///     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
+///         let prompt = self.0.codec().render(&job.prompt)?;
+///         answer.begin(self.0.codec(), &prompt.tokens, 0);
+///         let mut session = self.0.open(&prompt.tokens).await?;
+///         let generation = Generation { max_tokens: 1, sampling: Sampling::default(), top_logprobs: 0 };
+///         for sampled in session.write(&generation).await?.tokens {
+///             let _ = answer.token(TokenRecord::new(sampled, Seat::BASE)).await?;
+///         }
+///         Ok(FinishReason::Length)
+///     }
+/// }
+///
+/// let engine = Arc::new(Scripted::random("demo", Arc::new(Pieces::letters("ab")), 1));
+/// let job = Job { prompt: Prompt::Raw("ab".into()), terms: Terms::default() };
+/// let events = run(Arc::new(OneToken(engine)), job);
+/// assert_eq!(futures::executor::block_on(Trace::collect(events))?.tokens.len(), 1);
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
 #[async_trait]
 pub trait Strategy: Send + Sync {
-    /// The engine in whose vocabulary the answer's tokens are.
+    /// Returns the engine whose vocabulary the answer's tokens belong to.
     fn output_engine(&self) -> &Arc<dyn Engine>;
 
-    /// Writes the answer to a job. Dropping the future ends it and frees all it held.
+    /// Writes the answer to a job. Dropping the future stops it and frees its sessions.
     ///
     /// # Errors
-    /// Those of the engines, and of rendering the prompt.
+    /// Those of the engines and of [`crate::TextCodec::render`].
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason>;
 }
 
@@ -79,13 +116,13 @@ impl Need {
 pub struct Recipe<T: ?Sized = dyn Strategy> {
     /// The name users call it by.
     pub name: &'static str,
-    /// The heading above its answers.
+    /// The heading above the answers.
     pub title: &'static str,
     /// One line for the help.
     pub about: &'static str,
     /// The seats that must be filled.
     pub needs: &'static [Need],
-    /// The settings it reads.
+    /// The settings that the strategy reads.
     pub settings: &'static [&'static Setting],
     /// Makes it of models that satisfy `needs`.
     pub make: fn(&Models, &Values) -> Result<Arc<T>>,
@@ -108,9 +145,31 @@ impl<T: ?Sized> Recipe<T> {
     }
 }
 
-/// Runs a job: the stream yields events as soon as they are certain, the last of them [`Event::Done`],
-/// or one error at its end. Nothing runs unless the stream is polled; dropping it ends the job and
-/// frees all it held.
+/// Runs a job. The stream yields events as soon as they are final; the last item is [`Event::Done`]
+/// or an error. Nothing runs unless the stream is polled; dropping it stops the job and frees its
+/// sessions.
+///
+/// ```
+/// use std::sync::Arc;
+/// use futures::TryStreamExt as _;
+/// use wsd_core::scripted::{Pieces, Scripted};
+/// use wsd_core::{Event, Job, Models, Prompt, Recipe, Seat, Terms, Values, run};
+///
+/// # futures::executor::block_on(async {
+/// let pieces = Arc::new(Pieces::letters("abc "));
+/// let models = Models::default().with(Seat::BASE, Arc::new(Scripted::random("base", pieces, 1)));
+/// let strategy = Recipe::find("base")?.build(&models, &Values::default())?;
+/// let job = Job { prompt: Prompt::Raw("ab".into()), terms: Terms { max_tokens: 8, ..Terms::default() } };
+/// let mut events = run(strategy, job);
+/// let mut text = String::new();
+/// while let Some(event) = events.try_next().await? {
+///     if let Event::Token(token) = event {
+///         text += &token.text;
+///     }
+/// }
+/// assert_eq!(text.len(), 8);
+/// # Ok::<(), wsd_core::Error>(()) }).unwrap();
+/// ```
 pub fn run(strategy: Arc<dyn Strategy>, job: Job) -> BoxStream<'static, Result<Event>> {
     let (mut sender, events) = mpsc::channel(16);
     let work = async move {

@@ -6,6 +6,7 @@ mod plain;
 mod seams;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 use std::sync::Arc;
 
@@ -13,22 +14,23 @@ pub use chat::{ChatRole, Message};
 pub use detokenizer::Detokenizer;
 pub use plain::PLAIN_STOPS;
 pub use template::{ChatTemplate, Specials};
-pub use tokenizer::{HfTokenizer, Tokenizer, Vocabulary};
+pub use tokenizer::{HfTokenizer, Tokenizer};
+pub use vocabulary::Vocabulary;
 
 use crate::{Error, Result, Token};
 
-/// What a user asks to be continued.
+/// The text to continue, as a user gives it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
-    /// A conversation. A last message of the assistant's is continued.
+    /// A conversation. If its last message is the assistant's, that message is continued.
     Chat(Vec<Message>),
-    /// A text used verbatim for both models.
+    /// A text, used verbatim by all models.
     Raw(String),
-    /// Tokens used verbatim.
+    /// Tokens, used verbatim by all models.
     Tokens(Vec<Token>),
 }
 
-/// How a model writes a conversation down.
+/// The form in which a model reads conversations.
 #[derive(Debug)]
 pub enum Template {
     /// The paper's `[User]` / `[Assistant]` form for base models.
@@ -37,22 +39,39 @@ pub enum Template {
     Jinja(Box<ChatTemplate>),
 }
 
-/// A prompt as one model reads it.
+/// A prompt in the form and the vocabulary of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rendered {
-    /// The prompt's text; empty where tokens were given.
+    /// The prompt's text; empty for [`Prompt::Tokens`].
     pub text: String,
-    /// The beginning-of-text token that stands before the tokens of `text`.
+    /// The beginning-of-text token before the tokens of `text`.
     pub bos: Option<Token>,
     /// The whole prompt.
     pub tokens: Vec<Token>,
-    /// Whether white space before the answer is the form's and not the answer's.
+    /// True if white space before the answer belongs to the form and not to the answer.
     pub strip_start: bool,
-    /// Whether white space after the answer is the form's and not the answer's.
+    /// True if white space after the answer belongs to the form and not to the answer.
     pub strip_end: bool,
 }
 
-/// A model's tokenizer and the forms it reads prompts in.
+/// A model's tokenizer together with its prompt templates.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wsd_core::scripted::{BEGIN, Pieces};
+/// use wsd_core::{BosTokens, ChatRole, Message, Prompt, Template, TextCodec, Tokenizer as _};
+///
+/// let pieces = Arc::new(Pieces::letters("abcdefgh \n[]UserAitn"));
+/// let bos = BosTokens { chat: Some(BEGIN), raw: Some(BEGIN) };
+/// let codec = TextCodec::new("demo", pieces.clone(), Some(Template::Plain), bos);
+///
+/// let chat = Prompt::Chat(vec![Message::new(ChatRole::User, "bad cab")]);
+/// let rendered = codec.render(&chat)?;
+/// assert_eq!(rendered.text, "\n\n[User]\nbad cab\n\n[Assistant]\n");
+/// assert_eq!(rendered.tokens[0], BEGIN);
+/// assert_eq!(pieces.decode(&rendered.tokens)?, rendered.text);
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TextCodec {
     name: String,
@@ -78,12 +97,13 @@ struct Limit {
     bytes: usize,
 }
 
-/// Bytes that are always worth encoding: unknown characters and white space may become fewer tokens than the longest piece
-/// of the vocabulary would make one believe.
+/// The length in bytes up to which a text is always encoded: runs of unknown characters and of
+/// white space may become fewer tokens than the longest piece of the vocabulary suggests.
 const ALWAYS_ENCODED_BYTES: usize = 1 << 16;
 
 impl TextCodec {
-    /// The codec of model `name`: its tokenizer, its chat template, and its beginning-of-text tokens.
+    /// The codec of model `name`: its tokenizer, its chat template, and its beginning-of-text
+    /// tokens.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -100,15 +120,15 @@ impl TextCodec {
         &self.tokenizer
     }
 
-    /// The same text side with another template for chats.
+    /// The same codec with another template for chats.
     #[must_use]
     pub fn with_template(mut self, template: Template) -> Self {
         self.template = Some(Arc::new(template));
         self
     }
 
-    /// The same text side, which refuses texts that have more bytes than a context of `max_len` tokens can spell, before they
-    /// are encoded: encoding takes a hundred times their memory.
+    /// The same codec, which refuses texts with more bytes than a context of `max_len` tokens can
+    /// spell before encoding them: encoding takes about a hundred times their memory.
     #[must_use]
     pub fn with_limit(mut self, max_len: usize) -> Self {
         let longest = self.tokenizer.vocabulary().pieces.iter().flatten().map(String::len).max().unwrap_or(1);
@@ -117,18 +137,18 @@ impl TextCodec {
         self
     }
 
-    /// Render a prompt.
+    /// Renders a prompt.
     ///
     /// # Errors
-    /// [`Error::Chat`] for a chat without a message or a model without a template; [`Error::Template`] and
-    /// [`Error::Tokenizer`] when rendering fails; [`Error::EmptyPrompt`] when not one token comes of it;
-    /// [`Error::TextTooLong`] above the limit.
+    /// [`Error::Chat`] for a chat without a message or a model without a template;
+    /// [`Error::Template`] and [`Error::Tokenizer`] if rendering fails; [`Error::EmptyPrompt`] if
+    /// the prompt has no token; [`Error::TextTooLong`] above the limit.
     pub fn render(&self, prompt: &Prompt) -> Result<Rendered> {
         let rendered = match prompt {
             Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
             Prompt::Raw(text) => self.encode_prompt(text.clone(), self.bos.raw)?,
             Prompt::Chat(messages) => Rendered {
-                // White space after an answer that has begun parts its words.
+                // White space after the beginning of an answer separates its words.
                 strip_start: !messages.last().is_some_and(Message::begins_answer),
                 strip_end: true,
                 ..self.encode_prompt(self.render_chat(messages)?, self.bos.chat)?
@@ -140,10 +160,10 @@ impl TextCodec {
         Ok(rendered)
     }
 
-    /// Render a conversation as it stands: each message ended as the form ends it, and no answer begun.
+    /// Renders a conversation with every message complete and without the beginning of an answer.
     ///
     /// # Errors
-    /// As [`TextCodec::render`].
+    /// Those of [`TextCodec::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<Rendered> {
         let text = match self.template.as_deref() {
             Some(Template::Jinja(template)) => template.render_whole(messages)?,
@@ -152,13 +172,14 @@ impl TextCodec {
         self.encode_prompt(text, self.bos.chat)
     }
 
-    /// Whether conversations are written in the plain form, which does not say where an answer ends.
+    /// Tells whether conversations are rendered in the plain form, which does not mark the end of
+    /// an answer.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         matches!(self.template.as_deref(), Some(Template::Plain))
     }
 
-    /// The tokens of a rendered prompt with `answer` after it, all encoded at once.
+    /// Encodes a rendered prompt and `answer` after it as one text.
     ///
     /// # Errors
     /// [`Error::Tokenizer`], [`Error::TextTooLong`].
@@ -168,7 +189,7 @@ impl TextCodec {
         Ok(tokens)
     }
 
-    /// Stop strings that the form of the prompt calls for.
+    /// Returns the stop strings that belong to the form of the prompt.
     #[must_use]
     pub fn default_stops(&self, prompt: &Prompt) -> &'static [&'static str] {
         match (prompt, self.template.as_deref()) {
@@ -177,7 +198,7 @@ impl TextCodec {
         }
     }
 
-    /// Turns tokens that follow `context` into text, one by one.
+    /// Returns a decoder of tokens that follow `context`, one by one.
     #[must_use]
     pub fn detokenizer(&self, context: &[Token]) -> Detokenizer {
         Detokenizer::new(self.tokenizer.clone(), context)

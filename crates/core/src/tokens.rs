@@ -1,7 +1,24 @@
-//! Token ids and lists of them.
+//! Token ids, sampled tokens, and lists of ids.
 
-/// A token id in some model's vocabulary.
+/// A token id in the vocabulary of a model.
 pub type Token = u32;
+
+/// The upper limit of every setting that counts tokens.
+pub(crate) const MAX_TOKENS_LIMIT: u64 = 1 << 20;
+
+/// A token that was sampled, or given and scored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// The token, in the engine's vocabulary.
+    pub token: Token,
+    /// Its natural log-probability under the plain softmax, independent of the sampling settings.
+    /// `None` if an engine does not report it for a token it sampled; always present for a scored
+    /// token.
+    pub logprob: Option<f64>,
+    /// The most likely tokens at its position with their natural log-probabilities, most likely
+    /// first; as many as were requested.
+    pub top: Vec<(Token, f64)>,
+}
 
 /// Returns the length of the longest common prefix of two lists.
 ///

@@ -1,4 +1,4 @@
-//! The events of an answer as they come, and their sum.
+//! The events of an answer as they are streamed, and their sum.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,17 +11,20 @@ use crate::{Author, Rule, Sampled, Seat, Token};
 /// A token of the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenRecord {
-    /// The id in the vocabulary of the model that continues: the base's, or the draft's where it writes alone.
+    /// The id in the vocabulary of the strategy's output engine: the base's, unless the draft
+    /// writes alone.
     pub id: Token,
-    /// The text it adds; empty for a token that only begins a character.
+    /// The text that the token adds; empty for a token that ends within a character.
     pub text: String,
-    /// The base's natural log-probability of it under the plain softmax (the draft's where it writes alone).
+    /// The token's natural log-probability under the plain softmax of the output engine.
     pub logprob: Option<f64>,
     /// The author.
     pub by: Author,
-    /// The geometric mean of the base's probabilities over the window that ends here, while the switch was undecided.
+    /// The geometric mean of the base's probabilities over the window that ends here; `None` before
+    /// the first full window and after the switch.
     pub confidence: Option<f64>,
-    /// The likeliest tokens here with their log-probabilities, where they were asked for.
+    /// The most likely tokens at this position with their natural log-probabilities, as many as
+    /// were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub top: Vec<(Token, f64)>,
 }
@@ -34,7 +37,7 @@ impl TokenRecord {
         Self { logprob, top, ..Self::unscored(token, by) }
     }
 
-    /// A token of which only the author is known.
+    /// A token without a log-probability.
     #[must_use]
     pub fn unscored(id: Token, by: impl Into<Author>) -> Self {
         Self { id, text: String::new(), logprob: None, by: by.into(), confidence: None, top: Vec::new() }
@@ -72,7 +75,7 @@ pub enum FinishReason {
     Length,
 }
 
-/// The kind of a call.
+/// The kind of a request to an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallKind {
@@ -80,7 +83,7 @@ pub enum CallKind {
     Generate,
     /// Scoring tokens.
     Score,
-    /// Checking proposed tokens against its own choices.
+    /// Checking proposed tokens against the engine's own choices.
     Check,
 }
 
@@ -93,7 +96,7 @@ pub struct Call {
     pub kind: CallKind,
     /// Tokens written or scored.
     pub tokens: usize,
-    /// Time it took, in seconds.
+    /// Duration in seconds.
     pub seconds: f64,
     /// Proposed tokens that the base confirmed, for a check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,12 +117,12 @@ impl Call {
     }
 }
 
-/// An item of a decoding's stream.
+/// An item of the stream of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The prompt is rendered: its length in tokens of the model that continues.
+    /// The prompt was rendered.
     Prompt {
-        /// Tokens in the prompt.
+        /// Tokens in the prompt, in the vocabulary of the output engine.
         tokens: usize,
     },
     /// A token that is certain to be kept.
@@ -128,7 +131,7 @@ pub enum Event {
     Handover(Handover),
     /// A call of an engine ended.
     Call(Call),
-    /// The answer is complete. Always the last event.
+    /// The answer is complete. This is always the last event.
     Done(FinishReason),
 }
 
@@ -242,7 +245,7 @@ impl SecondsBySeat {
 pub struct Completion {
     /// The answer's text.
     pub text: String,
-    /// Its tokens; their texts joined are `text`.
+    /// The answer's tokens; their texts, joined, are `text`.
     pub tokens: Vec<TokenRecord>,
     /// The switch, if the base took over.
     pub handover: Option<Handover>,
@@ -256,7 +259,19 @@ pub struct Completion {
     pub calls: Vec<Call>,
 }
 
-/// Sums events up to a [`Completion`].
+/// An accumulator of events into a [`Completion`].
+///
+/// ```
+/// use wsd_core::{Event, FinishReason, Seat, TokenRecord, Trace};
+///
+/// let mut trace = Trace::new();
+/// let token = TokenRecord { text: "Hello".into(), ..TokenRecord::unscored(7, Seat::DRAFT) };
+/// for event in [Event::Prompt { tokens: 3 }, Event::Token(token), Event::Done(FinishReason::Stop)] {
+///     trace.push(&event);
+/// }
+/// let completion = trace.finish();
+/// assert_eq!((completion.text.as_str(), completion.usage.by_author.get(Seat::DRAFT)), ("Hello", 1));
+/// ```
 #[derive(Debug)]
 pub struct Trace {
     started: Instant,
@@ -286,10 +301,10 @@ impl Trace {
         Self { started: Instant::now(), first_token: None, completion }
     }
 
-    /// The sum of all events of a stream, or its first error.
+    /// Collects all events of a stream.
     ///
     /// # Errors
-    /// The stream's.
+    /// The first error of the stream.
     pub async fn collect<E>(events: impl Stream<Item = Result<Event, E>>) -> Result<Completion, E> {
         let sum = |mut trace: Self, event| {
             trace.push(&event);
@@ -330,7 +345,7 @@ impl Trace {
         }
     }
 
-    /// The sum.
+    /// Returns the sum of the events.
     #[must_use]
     pub fn finish(self) -> Completion {
         self.completion

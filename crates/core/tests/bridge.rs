@@ -1,4 +1,5 @@
-//! The draft crosses as text: however it arrives, the base's ids are those of encoding prompt and draft at once.
+//! Tests of the bridge: for every division into chunks, the base's ids equal those of encoding
+//! prompt and draft at once.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,8 +9,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use wsd_core::{BosTokens, Bridge, HfTokenizer, Prompt, TextCodec, Token};
 
-/// Tokenizers of every kind: byte-level, byte fallback, characters without fallback, several pre-tokenizers and normalisers.
-/// (`tokenizers/llama2` is left out: three of its merges are damaged, and the Python library refuses it too.)
+/// Tokenizers of every kind: byte-level, byte fallback, characters without fallback, several
+/// pre-tokenizers and normalizers. `tokenizers/llama2` is left out, because three of its merges are
+/// damaged and the Python library refuses it too.
 const TOKENIZERS: &[&str] = &[
     "tokenizers/smollm2_135m/tokenizer.json",
     "tokenizers/mistral_7b_v0.2/tokenizer.json",
@@ -50,7 +52,7 @@ fn data() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// The tokenizers at hand, the repository's own always among them.
+/// Loads the available tokenizers, at least the repository's own.
 fn texts() -> Vec<(String, TextCodec)> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures/llama/tokenizer.json");
     let mut paths = vec![own];
@@ -67,7 +69,8 @@ fn texts() -> Vec<(String, TextCodec)> {
     paths.into_iter().map(load).collect()
 }
 
-/// Send `ids` over the bridge in the given chunks; after each, what the base holds must begin what it ends with.
+/// Sends `ids` over the bridge in the given chunks. Returns the base's list, the list expected, and
+/// the share of the text that is held back on average.
 fn cross(
     draft: &TextCodec,
     base: &TextCodec,
@@ -102,7 +105,7 @@ fn cross(
 }
 
 #[test]
-fn every_pair_of_tokenizers_agrees_with_encoding_at_once() {
+fn chunks_equal_encoding_at_once_for_every_pair_of_tokenizers() {
     let all = texts();
     let (mut crossings, mut passes_ids) = (0, 0);
     for (draft_name, draft) in &all {
@@ -149,7 +152,7 @@ fn the_prompts_last_token_may_join_with_the_draft() {
 }
 
 #[test]
-fn little_is_held_back() {
+fn less_than_a_quarter_of_the_text_is_held_back() {
     for (draft_name, draft) in &texts() {
         for (base_name, base) in texts().iter().filter(|(_, base)| !Bridge::passes_ids(draft, base)) {
             let ids = draft.tokenizer().encode(TEXTS[0]).unwrap();
@@ -162,7 +165,7 @@ fn little_is_held_back() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn any_text_by_any_chunks(
+    fn chunks_equal_encoding_at_once_for_random_texts(
         text in prop_oneof![
             "[ a-c\n.,'0-9]{1,60}",
             "(\\PC|\n| |  |\t){1,40}",

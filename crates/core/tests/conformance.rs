@@ -1,4 +1,4 @@
-//! Every strategy of the table against every rule that binds all of them.
+//! Tests of the rules that every strategy of the table must keep.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,7 +28,7 @@ fn job(max_tokens: usize) -> Job {
     }
 }
 
-fn on(terms: Terms) -> Job {
+fn with_terms(terms: Terms) -> Job {
     Job { terms, ..job(1) }
 }
 
@@ -86,8 +86,9 @@ fn every_strategy_runs_to_its_limit_and_counts() {
 #[test]
 fn same_seed_same_text() {
     let (models, ..) = pair();
-    let sampled =
-        |seed| on(Terms { sampling: Sampling { temperature: 1.0, seed, ..Sampling::default() }, ..job(40).terms });
+    let sampled = |seed| {
+        with_terms(Terms { sampling: Sampling { temperature: 1.0, seed, ..Sampling::default() }, ..job(40).terms })
+    };
     assert_eq!(texts(&models, &sampled(1)), texts(&models, &sampled(1)));
     for (one, other) in texts(&models, &sampled(1)).iter().zip(texts(&models, &sampled(2))) {
         assert_ne!(*one, other);
@@ -95,14 +96,15 @@ fn same_seed_same_text() {
 }
 
 #[test]
-fn a_stop_string_cuts_and_never_leaks() {
+fn a_stop_string_ends_the_answer_and_is_never_sent() {
     let (models, ..) = pair();
     for recipe in RECIPES {
         let whole = complete(recipe, &models, job(60)).unwrap().text;
-        // Any piece of the answer, at and around chunk borders and the switch.
+        // Every piece of the answer, including those across chunk borders and the switch.
         for at in 0..50 {
             let stop = &whole[at..at + 3];
-            let done = complete(recipe, &models, on(Terms { stop: vec![stop.into()], ..job(60).terms })).unwrap();
+            let done =
+                complete(recipe, &models, with_terms(Terms { stop: vec![stop.into()], ..job(60).terms })).unwrap();
             assert_eq!(done.text, whole[..whole.find(stop).unwrap()], "{} stopping at {stop:?}", recipe.name);
             assert_eq!(done.finish_reason, FinishReason::Stop);
             assert_eq!(done.text, done.tokens.iter().map(|token| token.text.as_str()).collect::<String>());
@@ -112,7 +114,7 @@ fn a_stop_string_cuts_and_never_leaks() {
 }
 
 #[test]
-fn the_plain_form_stops_at_the_next_turn_and_user_stops_add_to_it() {
+fn the_plain_form_and_the_user_both_set_stop_strings() {
     let spell = "abc\n\n[User]\nef";
     let pieces = Arc::new(Pieces::letters("abcdefgh \n[]UserAitn"));
     let ids = pieces.encode(spell).unwrap();
@@ -141,7 +143,7 @@ fn the_plain_form_stops_at_the_next_turn_and_user_stops_add_to_it() {
 }
 
 #[test]
-fn dropping_the_stream_frees_every_session_at_any_point() {
+fn dropping_the_stream_at_any_point_closes_every_session() {
     for (recipe, elsewhere) in RECIPES.iter().flat_map(|recipe| [(recipe, false), (recipe, true)]) {
         for events_read in 0..40 {
             let cost = Cost { is_remote: elsewhere, rescores_from_start: elsewhere };
@@ -162,7 +164,7 @@ fn dropping_the_stream_frees_every_session_at_any_point() {
 }
 
 #[test]
-fn what_is_missing_is_refused_when_it_is_built() {
+fn missing_models_and_abilities_are_refused_at_build_time() {
     let (models, ..) = pair();
     for recipe in RECIPES {
         for need in recipe.needs {
@@ -172,16 +174,17 @@ fn what_is_missing_is_refused_when_it_is_built() {
             assert!(error.contains(recipe.name) && error.contains(&need.seat.option()), "{error}");
             if need.caps != Caps::GENERATE {
                 let pieces = Arc::new(Pieces::letters(LETTERS));
-                let dumb: Arc<dyn Engine> = Arc::new(Scripted::random("dumb", pieces, 1).with_caps(Caps::default()));
+                let limited: Arc<dyn Engine> =
+                    Arc::new(Scripted::random("limited", pieces, 1).with_caps(Caps::default()));
                 let mut models = models.clone();
                 models.remove(need.seat);
-                models.add(need.seat, dumb);
+                models.add(need.seat, limited);
                 let error = recipe.build(&models, &Values::default()).err().unwrap().to_string();
-                assert!(error.contains("`dumb`") && error.contains(recipe.name), "{error}");
+                assert!(error.contains("`limited`") && error.contains(recipe.name), "{error}");
             }
         }
-        let spoiled = recipe.settings.iter().filter(|setting| !matches!(setting.kind, Kind::Flag | Kind::Choice(_)));
-        for setting in spoiled {
+        let numbers = recipe.settings.iter().filter(|setting| !matches!(setting.kind, Kind::Flag | Kind::Choice(_)));
+        for setting in numbers {
             let error = setting.parse("-1").unwrap_err().to_string();
             assert!(error.starts_with(&format!("`{}` must be ", setting.name)) && error.ends_with("got -1"), "{error}");
         }
@@ -189,7 +192,7 @@ fn what_is_missing_is_refused_when_it_is_built() {
 }
 
 #[test]
-fn bad_jobs_are_one_clear_error() {
+fn invalid_jobs_give_one_error_that_names_the_fault() {
     let (models, ..) = pair();
     let pieces = Arc::new(Pieces::letters(LETTERS));
     let short = |name| Arc::new(Scripted::random(name, pieces.clone(), 1).with_context(8));
@@ -203,7 +206,7 @@ fn bad_jobs_are_one_clear_error() {
         assert!(fault(&models, Job { prompt: Prompt::Tokens(vec![999]), ..job(9) }).contains("token id 999"));
         assert!(fault(&models, Job { prompt: Prompt::Chat(vec![]), ..job(9) }).contains("no message"));
         let hot = Sampling { temperature: -1.0, ..Sampling::default() };
-        assert!(fault(&models, on(Terms { sampling: hot, ..job(9).terms })).contains("`temperature`"));
+        assert!(fault(&models, with_terms(Terms { sampling: hot, ..job(9).terms })).contains("`temperature`"));
         assert!(fault(&nan, job(9)).contains("NaN"));
         let text = fault(&short, job(9));
         assert!(text.contains("8 tokens") && text.contains("holds 8"), "{text}");
@@ -221,7 +224,7 @@ fn a_full_context_ends_the_answer() {
     }
 }
 
-/// A model that spells `spell` after a prompt of `prompt` tokens, then ends.
+/// A model that writes `spell` after a prompt of `prompt` tokens and then ends.
 fn speller(name: &str, pieces: &Arc<Pieces>, spell: &str, prompt: usize) -> Arc<Scripted> {
     let (ids, vocab) = (pieces.encode(spell).unwrap(), pieces.vocabulary().pieces.len());
     Arc::new(Scripted::new(name, pieces.clone(), move |tokens: &[Token]| {
@@ -233,7 +236,7 @@ fn speller(name: &str, pieces: &Arc<Pieces>, spell: &str, prompt: usize) -> Arc<
 }
 
 #[test]
-fn white_space_after_a_prefill_is_the_answers_and_after_the_form_it_is_not() {
+fn white_space_belongs_to_the_answer_only_after_a_prefill() {
     let letters = "abcdefgh \n[]UserAitn,";
     let draft_pieces = Arc::new(Pieces::letters(letters));
     let same = draft_pieces.clone();
@@ -256,7 +259,7 @@ fn white_space_after_a_prefill_is_the_answers_and_after_the_form_it_is_not() {
 }
 
 #[test]
-fn white_space_at_the_start_of_a_drafted_token_is_the_forms() {
+fn white_space_at_the_start_of_the_first_drafted_token_is_removed() {
     let pieces = ["a", "b", " b", "d", "\n", "[", "]", "U", "s", "e", "r", "A", "i", "t", "n"].map(String::from);
     let pieces = Arc::new(Pieces::new(pieces));
     let form = 1 + "\n\n[User]\nab\n\n[Assistant]\n".len();
@@ -281,11 +284,11 @@ fn a_prompt_of_one_token_may_join_with_the_draft() {
     assert_eq!(done.text, "bcd");
     let scored: Vec<_> = done.tokens.iter().map(|token| (token.id, token.logprob.is_some())).collect();
     let ids = joined.encode("abcd").unwrap();
-    assert_eq!(scored, [(ids[0], false), (ids[1], true), (ids[2], true)], "nothing stands before the first");
+    assert_eq!(scored, [(ids[0], false), (ids[1], true), (ids[2], true)], "the first token has no context");
 }
 
 #[test]
-fn absurd_lengths_are_no_panic() {
+fn extreme_lengths_do_not_panic() {
     let values =
         Values::default().with(&MAX_DRAFT_TOKENS, 1usize << 20).unwrap().with(&CHUNK_TOKENS, 1usize << 20).unwrap();
     let pieces = Arc::new(Pieces::letters("ab"));
@@ -299,11 +302,11 @@ fn absurd_lengths_are_no_panic() {
 }
 
 #[test]
-fn a_stop_string_found_at_the_limit_is_the_reason() {
+fn a_stop_string_at_the_token_limit_is_the_finish_reason() {
     let pieces = Arc::new(Pieces::letters("abcd"));
     let base: Arc<dyn Engine> = speller("base", &pieces, "abcd", 2);
     let models = Models::default().with(Seat::BASE, base);
-    // "abcx" may still be complete when the limit comes, "c" is.
+    // At the limit "abcx" is incomplete but may still be completed, and "c" is complete.
     let stop = vec!["abcx".to_owned(), "c".to_owned()];
     let recipe = Recipe::find("base").unwrap();
     let done =

@@ -1,4 +1,5 @@
-//! The incremental decoding against the reference's three passes: draft everything, score everything, continue.
+//! Tests of incremental decoding against the reference's three passes: draft everything, score
+//! everything, continue.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +15,8 @@ use wsd_core::{
     Values, WINDOW, run,
 };
 
-/// A model over letters whose next row depends on the last two characters, in whatever pieces they came, and which may end.
+/// A model over letters whose next row depends on the last two tokens. With `ends` it may end its
+/// text.
 fn model(name: &str, pieces: Vec<String>, seed: u64, sharpness: f32, ends: bool) -> Scripted {
     let pieces = Arc::new(Pieces::new(pieces));
     let vocab = pieces_len(&pieces);
@@ -39,10 +41,10 @@ fn mix(x: u64) -> u64 {
     (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
 }
 
-async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Generation) -> (Vec<Token>, Stop) {
+async fn generate(engine: &dyn Engine, tokens: &[Token], generation: Generation) -> (Vec<Token>, Stop) {
     let mut session = engine.open(tokens).await.unwrap();
     let (mut written, mut stop) = (vec![], Stop::Length);
-    let mut steps = session.generate(&plan);
+    let mut steps = session.generate(&generation);
     while let Some(step) = steps.next().await {
         match step.unwrap() {
             Step::Token(sampled) => written.push(sampled.token),
@@ -52,7 +54,7 @@ async fn generate(engine: &dyn Engine, tokens: &[Token], plan: Generation) -> (V
     (written, stop)
 }
 
-/// Three passes, written down from the paper.
+/// The paper's procedure in three passes.
 async fn three_passes(models: &Models, job: &Job, values: &Values) -> (Vec<Token>, Option<usize>, FinishReason) {
     let (draft, base) = (models.get(Seat::DRAFT).unwrap(), models.get(Seat::BASE).unwrap());
     let draft_prompt = draft.codec().render(&job.prompt).unwrap();
@@ -99,7 +101,7 @@ fn letters() -> Vec<String> {
     "abcd \n".chars().map(String::from).collect()
 }
 
-/// Pieces of several letters: what one model spells in three tokens the other spells in one.
+/// Pieces of several letters: one token of this vocabulary may be three tokens of [`letters`].
 fn syllables() -> Vec<String> {
     ["d", "c", "b", "a", "\n", " ", "ab", "abc", " a", "cd", "dd", "\n\n", "ba", " bad"].map(String::from).to_vec()
 }
@@ -107,7 +109,7 @@ fn syllables() -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
     #[test]
-    fn every_chunking_equals_the_three_passes(
+    fn every_chunk_length_gives_the_tokens_of_three_passes(
         seed: u64, sharpness in 2f32..14.0, temperature in prop_oneof![Just(0.0), 0.3f32..1.5], ends: bool, stop: bool,
         window in 1usize..7, threshold in 0.3f64..0.9, max_draft_tokens in 1usize..60, max_tokens in 1usize..80,
         chunk_tokens in prop::option::of(1usize..20), vocabularies in 0..3, elsewhere: bool, rescores_from_start: bool,
@@ -117,9 +119,10 @@ proptest! {
             1 => (letters(), syllables()),
             _ => (syllables(), letters()),
         };
-        let models = Models::default().with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends))).with(Seat::BASE, Arc::new(
-                model("base", other, seed ^ 1, sharpness, ends).with_cost(Cost { is_remote: elsewhere, rescores_from_start }),
-            ));
+        let cost = Cost { is_remote: elsewhere, rescores_from_start };
+        let models = Models::default()
+            .with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends)))
+            .with(Seat::BASE, Arc::new(model("base", other, seed ^ 1, sharpness, ends).with_cost(cost)));
         let mut values = Values::default()
             .with(&WINDOW, window).unwrap()
             .with(&THRESHOLD, threshold).unwrap()
@@ -129,7 +132,8 @@ proptest! {
             values = values.with(&CHUNK_TOKENS, chunk_tokens).unwrap();
         }
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let job = Job { prompt: Prompt::Raw("ab ca".into()), terms: Terms { max_tokens, sampling, stop: vec![], top_logprobs: 0 } };
+        let terms = Terms { max_tokens, sampling, stop: vec![], top_logprobs: 0 };
+        let job = Job { prompt: Prompt::Raw("ab ca".into()), terms };
         let (want, at, reason) = block_on(three_passes(&models, &job, &values));
         let got = block_on(complete(&models, &job, &values));
         let ids: Vec<_> = got.tokens.iter().map(|token| token.id).collect();
@@ -149,13 +153,14 @@ proptest! {
 }
 
 #[test]
-fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
-    // Every token but one is likely: the window passes at the twelfth.
+fn drafting_ends_with_the_chunk_of_the_switch() {
+    // The first six tokens have probability one half and the others one, so the window passes at
+    // the twelfth.
     let pieces = || Arc::new(Pieces::letters("xy"));
     let draft = Arc::new(Scripted::new("draft", pieces(), |_| vec![-9.0, -9.0, 9.0, -9.0]));
     let base = Arc::new(Scripted::new("base", pieces(), |tokens: &[Token]| {
-        let sure = tokens.len() > 2 + 6;
-        vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
+        let is_certain = tokens.len() > 2 + 6;
+        vec![-9.0, -9.0, if is_certain { 9.0 } else { 0.0 }, 0.0]
     }));
     let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base.clone());
     let job = Job {
@@ -170,20 +175,20 @@ fn a_draft_of_512_costs_no_more_than_the_switch_needs() {
         let steps = draft.steps() - before;
         assert_eq!(steps, 12usize.div_ceil(chunk_tokens) * chunk_tokens, "draft steps for a chunk of {chunk_tokens}");
         let drafted: usize = done.calls.iter().filter(|call| call.to == Seat::DRAFT).map(|call| call.tokens).sum();
-        assert_eq!(drafted, steps, "and the trace says so");
+        assert_eq!(drafted, steps, "the trace counts every draft step");
         assert_eq!((done.usage.by_author.get(Seat::DRAFT), done.usage.by_author.get(Seat::BASE)), (12, 28));
     }
 }
 
 #[test]
-fn a_base_that_reads_everything_anew_is_asked_seldom_and_a_chunk_in_vain_is_all_it_may_cost() {
+fn chunks_double_for_a_base_that_rescores_from_the_start() {
     // The window passes at the forty-first token.
     let pieces = || Arc::new(Pieces::letters("xy"));
     for elsewhere in [false, true] {
         let draft = Arc::new(Scripted::new("draft", pieces(), |_| vec![-9.0, -9.0, 9.0, -9.0]));
         let base = Scripted::new("base", pieces(), |tokens: &[Token]| {
-            let sure = tokens.len() > 2 + 35;
-            vec![-9.0, -9.0, if sure { 9.0 } else { 0.0 }, 0.0]
+            let is_certain = tokens.len() > 2 + 35;
+            vec![-9.0, -9.0, if is_certain { 9.0 } else { 0.0 }, 0.0]
         });
         let base = Arc::new(base.with_cost(Cost { is_remote: elsewhere, rescores_from_start: true }));
         let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base);
@@ -201,9 +206,9 @@ fn a_base_that_reads_everything_anew_is_asked_seldom_and_a_chunk_in_vain_is_all_
         assert_eq!(calls(CallKind::Score, Seat::BASE), [8, 16, 32]);
         let drafted = calls(CallKind::Generate, Seat::DRAFT);
         assert_eq!(drafted[..3], [8, 16, 32]);
-        assert_eq!(drafted.len(), if elsewhere { 4 } else { 3 }, "one chunk is begun in vain, and the trace says so");
+        assert_eq!(drafted.len(), if elsewhere { 4 } else { 3 }, "a remote draft begins one chunk too many");
         assert_eq!(drafted.iter().sum::<usize>(), draft.steps());
-        assert!(draft.steps() < 56 + 64, "it was given up when the base had made up its mind");
+        assert!(draft.steps() < 56 + 64, "that chunk is dropped at the switch");
         assert_eq!(draft.sessions(), 0);
     }
 }
@@ -226,7 +231,8 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
         while let Some(event) = events.next().await {
             if let Event::Token(_) = event.unwrap() {
                 seen += 1;
-                // The stream's buffer is 16 events deep; the draft may be that far ahead, and never the whole 512.
+                // The stream buffers 16 events, so the draft may be that far ahead, but never all
+                // 512 tokens.
                 assert!(draft.steps() <= seen + 32, "{} drafted when token {seen} arrived", draft.steps());
             }
         }

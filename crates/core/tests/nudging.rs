@@ -1,4 +1,5 @@
-//! Nudging against its rule written down plainly: every question asked of a fresh session, word by word.
+//! Tests of nudging against a plain implementation of its rule, which opens a new session for each
+//! request.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +14,8 @@ use wsd_core::{
     Seat, Step, Stop, Terms, Token, Tokenizer as _, Trace, Values, run,
 };
 
-/// A model whose next row depends on the last two characters it was told, in whatever pieces, and which may end.
+/// A model whose next row depends on the last two characters, whatever their tokens. With `ends` it
+/// may end its text.
 fn model(name: &str, pieces: &[&str], seed: u64, sharpness: f32, ends: bool) -> Scripted {
     let pieces = Arc::new(Pieces::new(pieces.iter().map(|&piece| piece.to_owned())));
     let (spelling, vocab) = (pieces.clone(), pieces.vocabulary().pieces.len());
@@ -35,8 +37,9 @@ fn mix(x: u64) -> u64 {
     (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ (x >> 32)
 }
 
-/// Up to `max_tokens` tokens after a list, each with the probability of the likeliest at its place.
-fn ask(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f64)>, Stop) {
+/// Generates up to `max_tokens` tokens after a list, each with the probability of the most likely
+/// token at its position.
+fn generate(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f64)>, Stop) {
     let generation = Generation { max_tokens, sampling: Sampling::default(), top_logprobs: 1 };
     block_on(async {
         let mut session = engine.open(list).await.unwrap();
@@ -52,15 +55,15 @@ fn ask(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f
     })
 }
 
-/// The likeliest token after a list, be it the end, and its probability.
-fn likeliest(engine: &dyn Engine, list: &[Token]) -> (Token, f64) {
+/// Returns the most likely token after a list, which may be the end, and its probability.
+fn most_likely(engine: &dyn Engine, list: &[Token]) -> (Token, f64) {
     let mut session = block_on(engine.open(list)).unwrap();
     let row = block_on(session.logits(list.len())).unwrap().remove(0);
-    let (token, logprob) = wsd_core::likeliest(&row, 1).unwrap()[0];
+    let (token, logprob) = wsd_core::top_tokens(&row, 1).unwrap()[0];
     (token, logprob.exp())
 }
 
-/// The rule, in words: see the strategy.
+/// Implements the rule that the strategy's documentation describes.
 fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -> (Vec<(Token, Author)>, FinishReason) {
     let (draft, base) = (models.get(Seat::DRAFT).unwrap().as_ref(), models.get(Seat::BASE).unwrap().as_ref());
     let spell = |engine: &dyn Engine, text: &str| engine.codec().tokenizer().encode(text).unwrap();
@@ -70,7 +73,7 @@ fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -
     while answer.len() < max_tokens {
         let ids: Vec<_> = answer.iter().map(|&(token, _)| token).collect();
         let (list, text) = ([&start[..], &ids].concat(), read(base, &ids));
-        let (written, stop) = ask(draft, &[vec![1], spell(draft, &format!("{prompt}{text}"))].concat(), 16);
+        let (written, stop) = generate(draft, &[vec![1], spell(draft, &format!("{prompt}{text}"))].concat(), 16);
         let nudge = read(draft, &written.iter().map(|&(token, _)| token).collect::<Vec<_>>());
         if stop == Stop::End {
             answer.extend(spell(base, &nudge).into_iter().map(|token| (token, Seat::DRAFT.into())));
@@ -86,7 +89,7 @@ fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -
         while count < words.len() {
             if !words[count].is_empty() {
                 let list = [&list[..], &spell(base, &kept(count))].concat();
-                let (token, probability) = likeliest(base, &list);
+                let (token, probability) = most_likely(base, &list);
                 let piece = read(base, &[token]);
                 let agreed = !piece.is_empty() && nudge[kept(count).len()..].starts_with(&piece);
                 if agreed || probability >= threshold {
@@ -100,9 +103,9 @@ fn reference(models: &Models, prompt: &str, max_tokens: usize, threshold: f64) -
         let nudged = spell(base, &kept(count));
         answer.extend(nudged.iter().map(|&token| (token, Seat::DRAFT.into())));
         if let Some(agreed) = base_begins {
-            let (written, _) = ask(base, &[&list[..], &nudged].concat(), max_tokens);
-            let sure = written.iter().enumerate().take_while(|(i, (_, top))| *top >= threshold || agreed && *i == 0);
-            answer.extend(sure.map(|(_, &(token, _))| (token, Seat::BASE.into())));
+            let (written, _) = generate(base, &[&list[..], &nudged].concat(), max_tokens);
+            let kept = written.iter().enumerate().take_while(|(i, (_, top))| *top >= threshold || agreed && *i == 0);
+            answer.extend(kept.map(|(_, &(token, _))| (token, Seat::BASE.into())));
         }
     }
     answer.truncate(max_tokens);
@@ -129,11 +132,14 @@ const SYLLABLES: &[&str] = &["c", "b", "a", "\n", " ", "ab", "abc", " a", "cc", 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
     #[test]
-    fn the_turns_are_those_of_the_rule(
-        seed: u64, sharpness in 1f32..14.0, ends: bool, threshold in 0.2f64..0.9, max_tokens in 1usize..80, vocabularies in 0usize..3,
+    fn turns_follow_the_rule(
+        seed: u64, sharpness in 1f32..14.0, ends: bool,
+        threshold in 0.2f64..0.9, max_tokens in 1usize..80, vocabularies in 0usize..3,
     ) {
         let (one, other) = [(LETTERS, LETTERS), (LETTERS, SYLLABLES), (SYLLABLES, LETTERS)][vocabularies];
-        let models = Models::default().with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends))).with(Seat::BASE, Arc::new(model("base", other, seed ^ 1, sharpness, ends)));
+        let models = Models::default()
+            .with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends)))
+            .with(Seat::BASE, Arc::new(model("base", other, seed ^ 1, sharpness, ends)));
         let (want, reason) = reference(&models, "ab c", max_tokens, threshold);
         let got = complete(&models, "ab c", max_tokens, threshold);
         let tokens: Vec<_> = got.tokens.iter().map(|token| (token.id, token.by)).collect();

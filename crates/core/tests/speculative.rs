@@ -1,4 +1,4 @@
-//! Speculation changes no token.
+//! Tests of speculation: it changes no token.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,8 +15,8 @@ use wsd_core::{
 
 const LETTERS: &str = "abcdefg ";
 
-/// A model whose next row depends on the last two tokens. The states that `seed` and a share of 1 - `agreement` mark as
-/// its own lead to rows of its own; in the others all models of all seeds agree.
+/// A model whose next row depends on the last two tokens. In a share `agreement` of all states,
+/// models of every seed compute the same row; in the others the row depends on the seed.
 fn model(seed: u64, agreement: f64, sharpness: f32, ends: bool) -> Scripted {
     let pieces = Arc::new(Pieces::letters(LETTERS));
     let vocab = wsd_core::Tokenizer::vocabulary(&*pieces).pieces.len();
@@ -49,7 +49,7 @@ fn complete(strategy: &str, models: &Models, job: &Job, values: &Values) -> Comp
     })
 }
 
-fn same(one: &Completion, other: &Completion) {
+fn assert_equal(one: &Completion, other: &Completion) {
     assert_eq!(one.tokens, other.tokens);
     assert_eq!((&one.text, one.finish_reason, one.handover), (&other.text, other.finish_reason, other.handover));
 }
@@ -65,24 +65,27 @@ fn models(seed: u64, agreement: f64, sharpness: f32, ends: bool, contexts: [usiz
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
     #[test]
-    fn every_token_is_the_one_without_it(
-        seed: u64, agreement in 0f64..1.0, sharpness in 1f32..14.0, ends: bool, contexts in prop::array::uniform2(12usize..200),
+    fn tokens_equal_those_without_speculation(
+        seed: u64, agreement in 0f64..1.0, sharpness in 1f32..14.0, ends: bool,
+        contexts in prop::array::uniform2(12usize..200),
         max_tokens in 1usize..150, top_logprobs in 0usize..3, threshold in 0.05f64..0.9,
-        temperature in prop::sample::select(vec![0f32, 0.7, 1.3]), top_k in 0usize..5, repetition_penalty in prop::sample::select(vec![1f32, 1.2]),
+        temperature in prop::sample::select(vec![0f32, 0.7, 1.3]), top_k in 0usize..5,
+        repetition_penalty in prop::sample::select(vec![1f32, 1.2]),
         stop in prop::collection::vec("[a-g ]{2,3}", 0..2),
     ) {
         let models = models(seed, agreement, sharpness, ends, contexts);
         let sampling = Sampling { temperature, top_k, repetition_penalty, seed, ..Sampling::default() };
-        let job = Job { prompt: Prompt::Raw("bad cab".into()), terms: Terms { max_tokens, sampling, stop, top_logprobs } };
+        let terms = Terms { max_tokens, sampling, stop, top_logprobs };
+        let job = Job { prompt: Prompt::Raw("bad cab".into()), terms };
         let values = Values::default().with(&THRESHOLD, threshold).unwrap();
         let without = values.clone().with(&SPECULATE, false).unwrap();
-        same(&complete("speculative", &models, &job, &values), &complete("base", &models, &job, &values));
-        same(&complete("wsd", &models, &job, &values), &complete("wsd", &models, &job, &without));
+        assert_equal(&complete("speculative", &models, &job, &values), &complete("base", &models, &job, &values));
+        assert_equal(&complete("wsd", &models, &job, &values), &complete("wsd", &models, &job, &without));
     }
 }
 
 #[test]
-fn models_that_agree_need_few_rounds() {
+fn every_proposal_of_an_equal_draft_is_accepted() {
     let models = models(3, 1.0, 12.0, false, [4096; 2]);
     let prompt = Prompt::Raw("bad cab".into());
     let job =
@@ -95,7 +98,7 @@ fn models_that_agree_need_few_rounds() {
 }
 
 #[test]
-fn vocabularies_that_differ_are_refused_and_left_alone_by_wsd() {
+fn different_vocabularies_exclude_speculation() {
     let models = Models::default()
         .with(Seat::DRAFT, Arc::new(model(1, 1.0, 9.0, false)))
         .with(Seat::BASE, Arc::new(Scripted::random("base", Arc::new(Pieces::letters("abcdefgh ")), 4)));

@@ -1,4 +1,5 @@
-//! Chat templates of published models, rendered as transformers renders them: `scripts/chat_goldens.py` wrote the texts.
+//! Tests of published chat templates against the texts that transformers renders, written by
+//! `scripts/chat_goldens.py`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,8 +10,8 @@ use wsd_core::{ChatTemplate, Error, Message, Specials};
 /// The goldens' frozen clock, 2026-07-26T12:00:00.
 const NOW: (&str, i64) = ("2026-07-26T12:00:00", 1_785_067_200);
 
-/// Templates that only render with tools: transformers fails as it iterates over `tools`, which is none. The engine
-/// iterates over none as over nothing, so the conversation is rendered with an empty list of tools.
+/// Templates that need tools: transformers fails when it iterates over `tools`, which is none. This
+/// engine iterates over none as over an empty list, so the conversation is rendered without tools.
 const ITERATE_OVER_NO_TOOLS: &[&str] = &[
     "chat_templates/llama_cpp/CohereForAI-c4ai-command-r-plus-tool_use.jinja",
     "chat_templates/llama_cpp/NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja",
@@ -51,7 +52,7 @@ fn data() -> PathBuf {
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from)
 }
 
-/// A `.jinja` file, or the `chat_template` of a `tokenizer_config.json`.
+/// Reads a `.jinja` file, or the `chat_template` of a `tokenizer_config.json`.
 fn source(path: &str) -> Option<String> {
     let text = fs_err::read_to_string(data().join(path)).ok()?;
     if !path.ends_with(".json") {
@@ -61,13 +62,13 @@ fn source(path: &str) -> Option<String> {
     config["chat_template"].as_str().map(str::to_owned)
 }
 
-/// What is wrong with the rendering of one case, if anything.
+/// Describes the difference between the rendering of a case and its golden, if there is one.
 fn difference(golden: &Golden, case: &Case, rendered: wsd_core::Result<String>) -> Option<String> {
     match (case, rendered) {
         (Case::Text(expected), Ok(text)) if *expected == text => None,
         (Case::Text(expected), Ok(text)) => Some(format!("expected {expected:?}\n     got {text:?}")),
         (Case::Text(_), Err(error)) => Some(format!("failed: {error}")),
-        // What the template says itself must arrive; other errors are worded by the engine.
+        // The messages of `raise_exception` must be equal; others are the engine's own.
         (Case::Error(reason), Err(Error::Template { message, .. })) => {
             let raised = reason.strip_prefix("TemplateError: ");
             raised.filter(|raised| **raised != message).map(|raised| format!("raises {raised:?}, got {message:?}"))
@@ -81,7 +82,7 @@ fn difference(golden: &Golden, case: &Case, rendered: wsd_core::Result<String>) 
 }
 
 #[test]
-fn templates_render_as_in_transformers() {
+fn renderings_equal_those_of_transformers() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/chat_templates.json");
     let Goldens { now, conversations, templates } =
         serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();

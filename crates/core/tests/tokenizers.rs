@@ -1,4 +1,4 @@
-//! Encoding and decoding against the Python package, and text that arrives token by token.
+//! Tests of encoding and decoding against the Python package, at once and token by token.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn ids_and_texts_equal_the_python_packages() {
 }
 
 #[test]
-fn what_is_no_tokenizer_is_an_error() {
+fn invalid_tokenizer_files_are_errors() {
     for json in ["", "{}", "[1]", r#"{"model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}}"#, "{\"version\":"] {
         if let Ok(tokenizer) = HfTokenizer::parse("odd.json", json.as_bytes()) {
             assert!(tokenizer.vocabulary().pieces.len() < 10_000);

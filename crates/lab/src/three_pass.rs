@@ -132,7 +132,7 @@ impl DraftRun {
         let (list, opening) = self.opening(kept.min(job.terms.max_tokens));
         let mut output = self.text(base, opening.len())?;
         let remaining = job.terms.max_tokens - opening.len();
-        if remaining > 0 && list.len() < base.card().max_len && stops.last_look(&output).is_none() {
+        if remaining > 0 && list.len() < base.card().max_len && stops.find_first(&output).is_none() {
             // Stop strings are matched here and not by the strategy, since one may begin in the
             // opening.
             let terms = Terms { max_tokens: remaining, stop: Vec::new(), ..job.terms.clone() };
@@ -141,13 +141,13 @@ impl DraftRun {
             while let Some(event) = events.next().await {
                 if let Event::Token(token) = event? {
                     output.push_str(&token.text);
-                    if matches!(stops.look(&output), StopMatch::Cut(_)) {
+                    if matches!(stops.find(&output), StopMatch::Cut(_)) {
                         break;
                     }
                 }
             }
         }
-        if let Some(at) = stops.last_look(&output) {
+        if let Some(at) = stops.find_first(&output) {
             output.truncate(at);
         }
         Ok(Continuation { kept, output })

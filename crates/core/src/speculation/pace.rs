@@ -1,9 +1,9 @@
 //! The choice of how far ahead to draft, from measured costs.
 //!
-//! With acceptance rate `a`, a round of `k` proposals yields `(1 - a^(k+1)) / (1 - a)` tokens on average
-//! (arXiv 2211.17192, equation 1) and costs `k` steps of the draft and one of the base over `k + 1`
-//! tokens. All costs are measured; the `k` with the least time per token is taken. `k = 0` means that
-//! the base decodes alone for a while (back-off).
+//! With acceptance rate `a`, a round of `k` proposals yields `(1 - a^(k+1)) / (1 - a)` tokens on
+//! average (arXiv 2211.17192, equation 1) and costs `k` steps of the draft and one of the base over
+//! `k + 1` tokens. All costs are measured; the `k` with the least time per token is taken. `k = 0`
+//! means that the base decodes alone for a while (back-off).
 
 use std::ops::RangeInclusive;
 
@@ -77,8 +77,8 @@ impl Pace {
         let acceptance = (self.accepted + 1.0) / (self.proposed + 2.0);
         let is_rested = std::mem::take(&mut self.is_rested);
         match costs.best(acceptance, 0..=MAX_AHEAD) {
-            // After a back-off always probe once, with the length that would pay if every proposal were
-            // accepted: otherwise a draft that was bad for a while would never be tried again.
+            // After a back-off always probe once, with the length that would pay if every proposal
+            // were accepted: otherwise a draft that was bad for a while would never be tried again.
             0 if is_rested => Turn::Propose(costs.best(1.0, 1..=INITIAL_AHEAD)),
             0 => Turn::Alone(self.back_off()),
             ahead => {
@@ -103,8 +103,8 @@ impl Pace {
         }
     }
 
-    /// Records a round of proposals. `draft_seconds` is `None` where they do not measure the draft's
-    /// steps alone.
+    /// Records a round of proposals. `draft_seconds` is `None` where they do not measure the
+    /// draft's steps alone.
     pub(super) fn record_round(
         &mut self,
         proposed: usize,
@@ -142,7 +142,8 @@ struct Costs {
 }
 
 impl Costs {
-    /// The number of proposals within `counts` with the least time per token at this acceptance rate.
+    /// The number of proposals within `counts` with the least time per token at this acceptance
+    /// rate.
     fn best(self, acceptance: f64, counts: RangeInclusive<usize>) -> usize {
         let per_token = |ahead: usize| {
             let tokens = (0..=ahead).map(|power| acceptance.powi(power as i32)).sum::<f64>();
@@ -156,9 +157,9 @@ impl Costs {
 mod tests {
     use super::*;
 
-    /// Simulates a long answer. `share` of the proposals are right, a draft step takes `draft` seconds, a
-    /// step of the base 1 second and `more` for each further token. Returns the seconds per token and the
-    /// last number of proposals.
+    /// Simulates a long answer. `share` of the proposals are right, a draft step takes `draft`
+    /// seconds, a step of the base 1 second and `more` for each further token. Returns the seconds
+    /// per token and the last number of proposals.
     fn settled(share: f64, draft: f64, more: f64) -> (f64, usize) {
         let (mut pace, mut seconds, mut tokens, mut last) = (Pace::default(), 0.0, 0, 0);
         let mut state = 1u64;
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_draft_is_worth_the_pace_comes_near_the_best() {
+    fn the_pace_approaches_the_best_one_for_every_draft() {
         for share in [0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.99] {
             for (draft, more) in [(0.02, 0.02), (0.1, 0.1), (0.25, 0.1), (0.5, 0.05), (1.5, 0.1)] {
                 let costs = Costs { draft, alone: 1.0, extra: more };
@@ -199,27 +200,27 @@ mod tests {
     }
 
     #[test]
-    fn a_good_cheap_draft_is_let_far_ahead() {
+    fn a_good_and_fast_draft_proposes_many_tokens() {
         assert!(settled(0.95, 0.02, 0.02).1 >= 8);
         assert!((1..=8).contains(&settled(0.6, 0.05, 0.05).1));
     }
 
     #[test]
-    fn a_draft_that_was_bad_is_tried_again() {
+    fn a_draft_is_probed_again_after_each_back_off() {
         let mut pace = Pace::default();
         pace.record_alone(1, 1.0);
         (0..50).for_each(|_| pace.record_round(4, 0, Some(0.4), 1.1));
         pace.turns = 1;
         let turns: Vec<_> = (0..9).map(|_| pace.turn()).collect();
-        let rests = [4, 8, 16, 32].map(Turn::Alone);
-        assert_eq!(turns.iter().copied().step_by(2).take(4).collect::<Vec<_>>(), rests);
+        let back_offs = [4, 8, 16, 32].map(Turn::Alone);
+        assert_eq!(turns.iter().copied().step_by(2).take(4).collect::<Vec<_>>(), back_offs);
         assert!(turns.iter().skip(1).step_by(2).all(|turn| *turn == Turn::Propose(INITIAL_AHEAD)), "{turns:?}");
         (0..4).for_each(|_| pace.record_round(4, 4, Some(0.4), 1.1));
         assert!(matches!(pace.turn(), Turn::Propose(2..)));
     }
 
     #[test]
-    fn the_price_of_a_chance_is_not_that_of_a_token() {
+    fn the_first_round_does_not_count_as_the_cost_of_a_draft_token() {
         let mut pace = Pace::default();
         pace.record_alone(1, 1.0);
         pace.record_round(4, 1, Some(9.0), 1.1);

@@ -4,8 +4,8 @@ use crate::{Generation, Result, Sampling, Session, Token, Written, common_prefix
 
 /// A draft that proposes tokens to a base.
 pub(crate) struct Speculator {
-    /// A session that holds the draft's prompt and some answer, whose common prefix with the base's is
-    /// reused.
+    /// A session that holds the draft's prompt and some answer, whose common prefix with the base's
+    /// is reused.
     pub(crate) session: Box<dyn Session>,
     /// Tokens in the draft's prompt.
     pub(crate) prompt: usize,

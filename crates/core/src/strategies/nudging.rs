@@ -1,16 +1,20 @@
-//! Nudging (Fei, Razeghi, Singh, arXiv 2410.09300), the two models take turns.
+//! Nudging (Fei, Razeghi, Singh, arXiv 2410.09300): the two models take turns.
 //!
-//! Where the base's most likely token has a probability below a threshold, the draft writes the next word or words; elsewhere
-//! the base writes. Read from the authors' `completion_with_nudging`:
+//! If the base's most likely token has a probability below a threshold, the draft writes the next
+//! word or words; otherwise the base writes. The rule follows the authors'
+//! `completion_with_nudging`:
 //!
-//! - *The draft's turn.* It writes up to 16 tokens after the answer so far. If it ends within them, they end the answer.
-//!   Otherwise its first word is kept, and each further one until the base may go on before it: because its most likely token
-//!   there reaches the threshold, or begins that very word. The last word may be a part of one: it is never kept, unless it is
-//!   the only one. If the base may nowhere go on, the draft has the next turn too.
-//! - *The base's turn.* It writes until its most likely token is below the threshold, or the text ends: the end is the draft's
-//!   to say. Its first token stands where it began the draft's word.
+//! - *The draft's turn.* It writes up to 16 tokens after the answer so far. If its text ends within
+//!   them, they end the answer. Otherwise its first word is kept, and each further word until the
+//!   base may continue before it: because the base's most likely token there reaches the threshold,
+//!   or is a prefix of that word. The last word may be incomplete and is kept only if it is the
+//!   only one. If the base may continue nowhere, the draft has the next turn too.
+//! - *The base's turn.* It writes until its most likely token is below the threshold or its text
+//!   ends; only the draft can end the answer. The base's first token is always kept if it is a
+//!   prefix of the draft's word.
 //!
-//! The models meet in text, so any two vocabularies do. The authors' guards against repetition are left out.
+//! The models exchange text, so their vocabularies may differ. The authors' guards against
+//! repetition are left out.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,10 +29,10 @@ use crate::{
     common_prefix,
 };
 
-/// Tokens that the draft writes in a turn; only the first words are kept.
+/// The most tokens that the draft writes in a turn, of which only the first words are kept.
 const TURN_TOKENS: usize = 16;
 
-/// The setting for the base's turn.
+/// The setting for the probability from which on the base writes.
 pub static NUDGE_THRESHOLD: Setting = Setting::number(
     "nudge_threshold",
     "In nudging, the base writes where its most likely token has at least this probability",
@@ -75,7 +79,7 @@ impl Strategy for Nudging {
         let mut duet = Duet {
             base: self.base.open(&prompt.tokens).await?,
             draft: self.draft.open(&draft_prompt.tokens).await?,
-            script: Script { text: String::new(), reading: self.base.codec().detokenizer(&prompt.tokens) },
+            written: Written { text: String::new(), detokenizer: self.base.codec().detokenizer(&prompt.tokens) },
             models: self,
             job,
             prompt,
@@ -98,17 +102,20 @@ impl Strategy for Nudging {
 
 /// The turn that follows one of the draft's.
 enum Turn {
-    /// Another one.
+    /// The draft writes again.
     Draft,
-    /// The base's; `agreed` where its first token begins the draft's word.
-    Base { agreed: bool },
-    /// The base alone: the draft's context is full.
+    /// The base writes.
+    Base {
+        /// True if the base's first token is a prefix of the draft's next word.
+        agreed: bool,
+    },
+    /// The base writes to the end, because the draft's context is full.
     Alone,
-    /// Nothing.
+    /// The answer has ended.
     Done(FinishReason),
 }
 
-/// Two models at one answer.
+/// Two models that write one answer.
 struct Duet<'a> {
     models: &'a Nudging,
     job: &'a Job,
@@ -116,38 +123,40 @@ struct Duet<'a> {
     draft_prompt: Rendered,
     base: Box<dyn Session>,
     draft: Box<dyn Session>,
-    script: Script,
+    written: Written,
 }
 
-/// The answer so far as text, and the decoder of the base's tokens.
-struct Script {
+/// The answer so far, as text.
+struct Written {
     text: String,
-    reading: Detokenizer,
+    /// The decoder of the base's tokens, behind the text.
+    detokenizer: Detokenizer,
 }
 
-impl Script {
-    async fn write(&mut self, mut sampled: Sampled, by: Seat, top: usize, answer: &mut Answer) -> Result<Flow> {
-        self.text.push_str(&self.reading.push(sampled.token)?);
+impl Written {
+    /// Writes a token, with at most `top` alternatives, into the answer.
+    async fn push(&mut self, mut sampled: Sampled, by: Seat, top: usize, answer: &mut Answer) -> Result<Flow> {
+        self.text.push_str(&self.detokenizer.push(sampled.token)?);
         sampled.top.truncate(top);
         answer.token(TokenRecord::new(sampled, by)).await
     }
 }
 
 impl Duet<'_> {
+    /// Lets the draft write and keeps its first words; returns the next turn.
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
-        let known = list(self.models.draft.codec(), &self.draft_prompt, &self.script.text)?;
+        let known = list(self.models.draft.codec(), &self.draft_prompt, &self.written.text)?;
         let common = common_prefix(self.draft.tokens(), &known);
         self.draft.truncate(common);
         self.draft.append(&known[common..]);
         let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT);
         let written = self.draft.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
-        let (stop, ids) = (written.stop, written.ids());
-        answer.call(Call::new(Seat::DRAFT, CallKind::Generate, ids.len(), written.seconds)).await;
-        let written = ids;
-        if stop == Stop::Length && written.len() < TURN_TOKENS {
+        let (stop, drafted) = (written.stop, written.ids());
+        answer.call(Call::new(Seat::DRAFT, CallKind::Generate, drafted.len(), written.seconds)).await;
+        if stop == Stop::Length && drafted.len() < TURN_TOKENS {
             return Ok(Turn::Alone);
         }
-        let text = self.spell(&written, stop)?;
+        let text = self.spell(&drafted, stop)?;
         if text.is_empty() {
             return Ok(Turn::Done(FinishReason::Stop));
         }
@@ -165,7 +174,7 @@ impl Duet<'_> {
         self.base.truncate(from + kept);
         for sampled in scored.into_iter().take(kept) {
             if let Flow::Done(reason) =
-                self.script.write(sampled, Seat::DRAFT, self.job.terms.top_logprobs, answer).await?
+                self.written.push(sampled, Seat::DRAFT, self.job.terms.top_logprobs, answer).await?
             {
                 return Ok(Turn::Done(reason));
             }
@@ -174,20 +183,20 @@ impl Duet<'_> {
     }
 
     /// Decodes what the draft wrote, without the white space that belongs to its prompt form.
-    fn spell(&self, written: &[Token], stop: Stop) -> Result<String> {
-        let text = self.models.draft.codec().tokenizer().decode(written)?;
+    fn spell(&self, drafted: &[Token], stop: Stop) -> Result<String> {
+        let text = self.models.draft.codec().tokenizer().decode(drafted)?;
         // An incomplete character is not text.
         let text = text.trim_end_matches('\u{FFFD}');
-        let text = if self.prompt.strip_start && self.script.text.is_empty() { text.trim_start() } else { text };
+        let text = if self.prompt.strip_start && self.written.text.is_empty() { text.trim_start() } else { text };
         Ok(if self.prompt.strip_end && stop == Stop::End { text.trim_end() } else { text }.to_owned())
     }
 
-    /// Encodes `text` for the base as a continuation of the answer so far: as part of the whole, where
-    /// that leaves the earlier tokens unchanged.
+    /// Encodes `text` for the base as a continuation of the answer so far: as part of the whole,
+    /// where that leaves the earlier tokens unchanged.
     fn base_tokens(&self, text: &str) -> Result<Vec<Token>> {
         let base = self.models.base.codec();
-        let before = list(base, &self.prompt, &self.script.text)?;
-        let whole = list(base, &self.prompt, &format!("{}{text}", self.script.text))?;
+        let before = list(base, &self.prompt, &self.written.text)?;
+        let whole = list(base, &self.prompt, &format!("{}{text}", self.written.text))?;
         match whole.strip_prefix(&before[..]) {
             Some(tokens) => Ok(tokens.to_vec()),
             None => base.tokenizer().encode(text),
@@ -197,26 +206,27 @@ impl Duet<'_> {
     /// Chooses how many of the tokens of the draft's `text` are kept, and the next turn.
     fn first_words(&self, text: &str, scored: &[Sampled]) -> Result<(usize, Turn)> {
         let starts = word_starts(text);
-        let (mut reading, mut read, mut last) = (self.script.reading.clone(), 0, None);
-        for (place, token) in scored.iter().enumerate() {
-            // A word that begins within a token cannot be parted from the one before it.
+        let (mut detokenizer, mut read, mut last) = (self.written.detokenizer.clone(), 0, None);
+        for (index, token) in scored.iter().enumerate() {
+            // The base can continue only before words that begin with a token.
             if starts.contains(&read) {
-                last = Some(place);
+                last = Some(index);
                 let word = &text[read..];
                 if let Some(&(most_likely, logprob)) = token.top.first().filter(|_| word != " ") {
-                    let piece = reading.clone().push(most_likely)?;
+                    let piece = detokenizer.clone().push(most_likely)?;
                     let agreed = !piece.is_empty() && word.starts_with(&piece);
                     if agreed || logprob.exp() >= self.models.threshold {
-                        return Ok((place, Turn::Base { agreed }));
+                        return Ok((index, Turn::Base { agreed }));
                     }
                 }
             }
-            read += reading.push(token.token)?.len();
+            read += detokenizer.push(token.token)?.len();
         }
         Ok((last.unwrap_or(scored.len()), Turn::Draft))
     }
 
-    /// Lets the base write until it is unsure, or its text ends. `agreed` lets its first token pass.
+    /// Lets the base write until its most likely token is below the threshold, or its text ends. If
+    /// `agreed`, the first token is kept in any case.
     async fn base_turn(&mut self, agreed: bool, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let top = self.job.terms.top_logprobs;
         let mut generation = generation(&self.job.terms, Seat::BASE, answer.remaining());
@@ -229,7 +239,7 @@ impl Duet<'_> {
                     asked += 1;
                     let sure = sampled.top.first().is_some_and(|(_, logprob)| logprob.exp() >= self.models.threshold);
                     unsure = !(sure || agreed && asked == 1);
-                    if !unsure && let Flow::Done(reason) = self.script.write(sampled, Seat::BASE, top, answer).await? {
+                    if !unsure && let Flow::Done(reason) = self.written.push(sampled, Seat::BASE, top, answer).await? {
                         done = Some(reason);
                     }
                 }
@@ -254,8 +264,8 @@ fn list(text: &TextCodec, prompt: &Rendered, answer: &str) -> Result<Vec<Token>>
     text.encode_after(prompt, answer)
 }
 
-/// Finds the byte at which each word after the first begins: that of the space before it. A space at
-/// the end begins a word that is yet to come.
+/// Returns the byte at which each word after the first begins, which is that of the space before
+/// it. A space at the end begins an empty word.
 fn word_starts(text: &str) -> Vec<usize> {
     let leading = text.len() - text.trim_start_matches(' ').len();
     let spaces = text.match_indices(' ').map(|(at, _)| at);

@@ -1,15 +1,15 @@
 //! Weak-to-Strong Decoding, incrementally.
 //!
 //! The reference drafts 512 tokens, scores all of them, and lets the base continue from the first
-//! position whose window passes. Here the draft is written and scored in chunks and ends at the switch.
-//! The tokens are the same for every chunk length, because a position's score depends on nothing behind
-//! it. A token is sent on as soon as its score is known: everything up to the switch is kept. The base's
-//! KV cache holds the scored tokens, so it continues without a second prefill.
+//! position whose window passes. Here the draft is written and scored in chunks and ends at the
+//! switch. The tokens are the same for every chunk length, because a position's score depends on
+//! nothing behind it. A token is sent on as soon as its score is known: everything up to the switch
+//! is kept. The base's KV cache holds the scored tokens, so it continues without a second prefill.
 //!
-//! If one of the two engines is remote, the draft writes the next chunk while the base scores this one,
-//! and both prompts are prefilled at the same time. Chunk lengths follow from measured costs
-//! ([`crate::chunks`]); if a scoring call computes its list from the start, each chunk is twice as long
-//! as the one before.
+//! If one of the two engines is remote, the draft writes the next chunk while the base scores this
+//! one, and both prompts are prefilled at the same time. Chunk lengths follow from measured costs
+//! ([`crate::chunks`]); if a scoring call computes its list from the start, each chunk is twice as
+//! long as the one before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,9 +20,9 @@ use futures::future::{Either, select, try_join};
 
 use crate::chunks::{Chunks, Round, Sizing};
 use crate::handover::{THRESHOLD, WINDOW};
-use crate::job::MAX_TOKENS_LIMIT;
 use crate::speculation::{Speculation, Speculator, can_speculate};
 use crate::steps::{check_vocabularies, render, write_to_end};
+use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
     Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
@@ -44,8 +44,8 @@ pub static CHUNK_TOKENS: Setting = Setting::integer(
 .with_placeholder("TOKENS")
 .speed_only();
 
-/// The setting for what follows a draft whose window never passed: `continue` lets the base continue
-/// behind the whole draft (the paper's rule), `stop` makes the draft the answer.
+/// The setting for what follows a draft whose window never passed: `continue` lets the base
+/// continue behind the whole draft (the paper's rule), `stop` makes the draft the answer.
 pub static ON_DRAFT_END: Setting = Setting::choice(
     "on_draft_end",
     "After a draft that never convinced the base: let the base continue, or stop",
@@ -152,8 +152,8 @@ impl Wsd {
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
         } else if first.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
-            // A server's samples may depend on the positions at which generations start: lengths that
-            // follow a clock would make answers irreproducible.
+            // A server's samples may depend on the positions at which generations start: lengths
+            // that follow a clock would make answers irreproducible.
             Sizing::Times(1)
         } else {
             Sizing::Costs { is_parallel: self.is_parallel() }
@@ -224,8 +224,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes the next chunk. The call is recorded token by token, so that one that is cut off is reported
-    /// with what it wrote.
+    /// Writes the next chunk. The call is recorded token by token, so that one that is cut off is
+    /// reported with what it wrote.
     async fn write(&mut self) -> Result<Chunk> {
         let generation =
             Generation { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
@@ -256,8 +256,8 @@ impl Writer {
     }
 }
 
-/// Lets the base score one chunk while the draft writes the next. If the verdict ends the draft, the
-/// next chunk is dropped.
+/// Lets the base score one chunk while the draft writes the next. If the verdict ends the draft,
+/// the next chunk is dropped.
 async fn read_while_writing(
     reading: impl Future<Output = Result<Verdict>>,
     writing: impl Future<Output = Result<Chunk>>,
@@ -295,8 +295,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// Applies an edit to the base's list, scores the new tokens, and writes them into the answer up to
-    /// the switch.
+    /// Applies an edit to the base's list, scores the new tokens, and writes them into the answer
+    /// up to the switch.
     async fn read(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
         self.base.truncate(edit.keep);
         let space = self.max_len - edit.keep;

@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Who speaks.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChatRole {
     /// Instructions to the model; newer clients call this role `developer`.
     #[serde(alias = "developer")]
     System,
-    /// The person.
+    /// The person who asks.
     User,
     /// The model.
     Assistant,
@@ -34,22 +34,23 @@ impl fmt::Display for ChatRole {
     }
 }
 
-/// One turn of a conversation.
+/// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: ChatRole,
-    /// What is said, as text.
+    /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// A turn of `role` saying `content`.
+    /// A message of `role` with the text `content`.
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
     }
 
-    /// Whether this is the beginning of an answer, to be continued where it stands last.
+    /// Tells whether this message, if it is the last one, is the beginning of an answer to be
+    /// continued.
     pub(super) fn begins_answer(&self) -> bool {
         self.role == ChatRole::Assistant && !self.content.trim().is_empty()
     }
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_read_and_write_their_wire_names() {
+    fn roles_are_read_and_written_by_name() {
         for role in [ChatRole::System, ChatRole::User, ChatRole::Assistant] {
             let json = serde_json::to_string(&role).unwrap();
             assert_eq!(json, format!("\"{role}\""));

@@ -1,26 +1,43 @@
-//! Tokens to text as they come.
+//! Streaming conversion of tokens to text.
 
 use std::sync::Arc;
 
 use super::Tokenizer;
 use crate::{Result, Token};
 
-/// Tokens of the context that are decoded along: enough for any decoder to know what stands before the first new one.
+/// Tokens of the context that are decoded together with the first new one: enough for any decoder
+/// to treat that token as a continuation.
 const CONTEXT: usize = 32;
-/// Tokens after which a character that will not complete is let out as U+FFFD.
-const PATIENCE: usize = 8;
+/// Tokens after which an incomplete character is returned as U+FFFD.
+const MAX_CHARACTER_TOKENS: usize = 8;
 
-/// Turns tokens into text one by one, so that the pieces joined equal the whole decoded at once.
+/// A streaming decoder: the texts it returns, joined, equal the text of all tokens decoded at once.
 ///
-/// A tokenizer's decoder sees more than one token (leading spaces, characters spread over bytes), so each step decodes a
-/// window that reaches back to text already let out and takes what is new.
+/// The text of a token depends on its neighbors (leading spaces, characters spread over several
+/// tokens), so each step decodes a window that reaches back to text already returned, and returns
+/// the rest.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wsd_core::scripted::{Pieces, Scripted};
+/// use wsd_core::Engine as _;
+/// let model = Scripted::random("demo", Arc::new(Pieces::letters("ab ")), 1);
+/// let mut detokenizer = model.codec().detokenizer(&[]);
+/// let tokens = model.codec().tokenizer().encode("ab a")?;
+/// let mut text = String::new();
+/// for token in tokens {
+///     text += &detokenizer.push(token)?;
+/// }
+/// assert_eq!(text, "ab a");
+/// # Ok::<(), wsd_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     tokenizer: Arc<dyn Tokenizer>,
     tokens: Vec<Token>,
-    /// The window begins here...
+    /// Index of the window's first token.
     window: usize,
-    /// ...and its text up to here has been let out.
+    /// Index of the first token whose text has not been returned.
     done: usize,
 }
 
@@ -31,14 +48,14 @@ impl Detokenizer {
         Self { tokenizer, tokens, window: 0, done }
     }
 
-    /// The text that `token` adds; empty while a character is incomplete.
+    /// Returns the text that `token` adds; empty while a character is incomplete.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
     pub fn push(&mut self, token: Token) -> Result<String> {
         self.tokens.push(token);
         let new = self.pending()?;
-        if new.is_empty() || (new.ends_with('\u{FFFD}') && self.tokens.len() - self.done < PATIENCE) {
+        if new.is_empty() || (new.ends_with('\u{FFFD}') && self.tokens.len() - self.done < MAX_CHARACTER_TOKENS) {
             return Ok(String::new());
         }
         self.window = self.done;
@@ -46,7 +63,7 @@ impl Detokenizer {
         Ok(new)
     }
 
-    /// What is left when no token follows: an incomplete character, as U+FFFD.
+    /// Returns the text left at the end: an incomplete character, as U+FFFD, or nothing.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
@@ -57,14 +74,15 @@ impl Detokenizer {
         Ok(new)
     }
 
-    /// The text of the tokens that has not been let out.
+    /// Returns the text that has not been returned yet.
     fn pending(&self) -> Result<String> {
         let before = self.tokenizer.decode(&self.tokens[self.window..self.done])?;
         let mut now = self.tokenizer.decode(&self.tokens[self.window..])?;
-        match now.starts_with(&before) {
-            true => Ok(now.split_off(before.len())),
-            // The earlier tokens read differently now that more follow them: only a decoder that joins bytes does so.
-            false => Ok(now.chars().skip(before.chars().count()).collect()),
+        if now.starts_with(&before) {
+            return Ok(now.split_off(before.len()));
         }
+        // The text of the earlier tokens changed because more follow. Only decoders that join bytes
+        // into characters do so, and they keep the number of characters.
+        Ok(now.chars().skip(before.chars().count()).collect())
     }
 }

@@ -1,4 +1,5 @@
-//! The paper's plain form, which any base model can continue: no chat template, no examples.
+//! The paper's plain form of conversations, which any base model can continue: no chat template, no
+//! examples.
 
 use super::{ChatRole, Message};
 use crate::{Error, Result};
@@ -16,7 +17,8 @@ pub const PLAIN_STOPS: [&str; 9] = [
     "[Assistant]",
 ];
 
-/// Write a conversation in the plain form, ready for the assistant to speak, or within its last message.
+/// Renders a conversation in the plain form, up to the assistant's next message or within its last
+/// one.
 pub(super) fn render(messages: &[Message]) -> Result<String> {
     let mut text = String::new();
     for message in messages {
@@ -30,7 +32,7 @@ pub(super) fn render(messages: &[Message]) -> Result<String> {
     match messages.last() {
         Some(Message { role: ChatRole::Assistant, content }) => text.push_str(&content[content.trim_end().len()..]),
         Some(Message { role: ChatRole::User, .. }) => text.push_str("\n\n[Assistant]\n"),
-        _ => return Err(Error::Chat("the last message must be the user's, or an assistant's to be continued".into())),
+        _ => return Err(Error::Chat("the last message must be the user's, or the assistant's to be continued".into())),
     }
     Ok(text)
 }
@@ -44,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_headed_and_stripped() {
+    fn messages_get_headings_and_are_stripped() {
         let text = render(&chat(&[
             (ChatRole::System, "Be kind."),
             (ChatRole::User, " Hello \n"),
@@ -58,13 +60,13 @@ mod tests {
     }
 
     #[test]
-    fn a_prefill_keeps_its_last_white_space() {
+    fn a_prefill_keeps_its_trailing_white_space() {
         let text = render(&chat(&[(ChatRole::User, "Hello"), (ChatRole::Assistant, "\nSure, ")])).unwrap();
         assert_eq!(text, "\n\n[User]\nHello\n\n[Assistant]\nSure, ");
     }
 
     #[test]
-    fn someone_must_be_answered() {
+    fn a_conversation_without_a_question_is_refused() {
         assert!(render(&chat(&[(ChatRole::System, "Be kind.")])).is_err());
     }
 }

@@ -1,17 +1,19 @@
-//! Where a text can be cut so that its tokens on the left no longer depend on what follows.
+//! Seams: places where a text can be cut without changing its tokens on the left.
 //!
-//! Byte-pair merges and unigram pieces only ever span what some piece of the vocabulary spans. Between two characters that
-//! stand side by side in no piece lies a *seam*: no token crosses it, so both sides are encoded independently. What is left
-//! to the right context are the pre-tokenizer's look-aheads after white space, added tokens, and normalisation; seams near
-//! those are not used.
+//! Byte-pair merges and unigram pieces span only what some piece of the vocabulary spans. Between
+//! two characters that are adjacent in no piece lies a *seam*: no token crosses it, so both sides
+//! are encoded independently. Tokens may still depend on the text to their right through the
+//! pre-tokenizer's look-ahead after white space, added tokens, and normalization; seams near those
+//! are not used.
 
 use std::collections::HashSet;
 
+use tokenizers::models::ModelWrapper;
 use unicode_normalization::{IsNormalized, is_nfc_quick};
 
-use super::tokenizer::{Vocabulary, joins_pieces};
+use super::vocabulary::Vocabulary;
 
-/// Up to four bytes: a character, or the part of one at the edge of a piece.
+/// A character, or the part of one at the edge of a piece: one to four bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Edge {
     bytes: [u8; 4],
@@ -29,9 +31,15 @@ impl Edge {
 /// The seams of a tokenizer.
 #[derive(Debug)]
 pub(super) enum Seams {
-    /// Characters that stand side by side in some piece, and those the vocabulary knows where unknown ones may be joined.
-    Pairs { joined: HashSet<(Edge, Edge)>, known: Option<HashSet<char>> },
-    /// Nothing is known of how the model joins characters: only whole words apart are trusted.
+    /// A model that joins only what its pieces join.
+    Pairs {
+        /// Pairs of characters that are adjacent in some piece.
+        joined: HashSet<(Edge, Edge)>,
+        /// Characters in the vocabulary, for a model that may join adjacent unknown ones into one
+        /// token.
+        known: Option<HashSet<char>>,
+    },
+    /// A model whose way of joining characters is unknown. Only word boundaries are used.
     Words,
 }
 
@@ -42,35 +50,38 @@ impl std::fmt::Debug for Edge {
 }
 
 impl Seams {
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer, vocabulary: &Vocabulary) -> Self {
+    /// Derives the seams from a tokenizer's model and normalizer.
+    pub(super) fn new(tokenizer: &tokenizers::Tokenizer, vocabulary: &Vocabulary) -> Self {
         let normalizer = serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default();
-        let Some(joins) = joins_pieces(tokenizer).filter(|_| leaves_characters_alone(&normalizer)) else {
+        let Some(has_byte_fallback) = byte_fallback(tokenizer).filter(|_| keeps_characters(&normalizer)) else {
             return Self::Words;
         };
         let byte_level = vocabulary.decoder.contains("ByteLevel");
         let added: HashSet<_> = tokenizer.get_added_vocabulary().get_vocab().keys().cloned().collect();
         let (mut joined, mut known) = (HashSet::new(), HashSet::new());
         for piece in vocabulary.pieces.iter().flatten() {
-            let bytes = match byte_level && !added.contains(piece) {
-                true => piece.chars().filter_map(byte_of).collect(),
-                false => piece.replace('\u{2581}', " ").into_bytes(),
+            let bytes = if byte_level && !added.contains(piece) {
+                piece.chars().filter_map(byte_of).collect()
+            } else {
+                piece.replace('\u{2581}', " ").into_bytes()
             };
-            pairs(&bytes, &mut joined);
+            insert_pairs(&bytes, &mut joined);
             let mut characters = piece.chars();
             if let (Some(c), None) = (characters.next(), characters.next()) {
                 known.insert(if c == '\u{2581}' { ' ' } else { c });
             }
         }
-        let known = (!byte_level && !joins.byte_fallback).then_some(known);
+        let known = (!byte_level && !has_byte_fallback).then_some(known);
         Self::Pairs { joined, known }
     }
 
-    /// See [`super::Tokenizer::settled`].
+    /// Implements [`super::Tokenizer::settled`].
     pub(super) fn settled(&self, text: &str) -> usize {
         match self {
-            Self::Words => last_words(text),
+            Self::Words => end_of_settled_words(text),
             Self::Pairs { .. } => {
-                // From the end backwards: `left | right after`, where all three characters are there.
+                // From the end backwards, until a seam between `left` and `right` is found. One
+                // more character, `after`, must follow, because it may compose with `right`.
                 let mut after = None;
                 let mut right = None;
                 for (at, left) in text.char_indices().rev() {
@@ -90,7 +101,8 @@ impl Seams {
     fn is_seam(&self, left: char, right: char, after: char) -> bool {
         let Self::Pairs { joined, known } = self else { return false };
         let composes = |c: char| !c.is_ascii() && is_nfc_quick(std::iter::once(c)) != IsNormalized::Yes;
-        // A literal U+2581 is a space to sentencepiece vocabularies and a character to others: no seam beside it.
+        // A literal U+2581 is a space in sentencepiece vocabularies and a character in others, so
+        // no seam is assumed beside it.
         let blank = |c: char| c.is_whitespace() || c == '\u{2581}';
         if blank(left) || right == '\u{2581}' || composes(left) || composes(right) || composes(after) {
             return false;
@@ -100,13 +112,13 @@ impl Seams {
         }
         let (mut l, mut r) = ([0; 4], [0; 4]);
         let (l, r) = (left.encode_utf8(&mut l).as_bytes(), right.encode_utf8(&mut r).as_bytes());
-        // A piece may hold only the last bytes of the one and the first bytes of the other.
+        // A piece may hold only the last bytes of `left` and the first bytes of `right`.
         !(0..l.len()).any(|i| (1..=r.len()).any(|j| joined.contains(&(Edge::new(&l[i..]), Edge::new(&r[..j])))))
     }
 }
 
-/// Note which characters, or parts of them at the edges, stand side by side in a piece.
-fn pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
+/// Inserts the pairs of characters, or parts of them at the edges, that are adjacent in a piece.
+fn insert_pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
     let is_start = |i: usize| piece[i] & 0xC0 != 0x80;
     let starts: Vec<usize> = (1..piece.len()).filter(|&i| is_start(i)).collect();
     for (n, &at) in starts.iter().enumerate() {
@@ -118,8 +130,8 @@ fn pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
     }
 }
 
-/// The byte that a character of the byte-level alphabet stands for (GPT-2's table: printable bytes stand for themselves, the
-/// others for the characters from U+0100 on, in order).
+/// Returns the byte of a character of GPT-2's byte-level alphabet, in which printable bytes stand
+/// for themselves and the others, in order, for the characters from U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     let printable = |b: u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let code = u32::from(c);
@@ -130,21 +142,21 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// Whether a normaliser keeps characters as they are, save for spaces and canonical composition.
-fn leaves_characters_alone(normalizer: &serde_json::Value) -> bool {
+/// Tells whether a normalizer keeps all characters, except for spaces and canonical composition.
+fn keeps_characters(normalizer: &serde_json::Value) -> bool {
     match normalizer.get("type").and_then(|kind| kind.as_str()) {
         None => normalizer.is_null(),
         Some("NFC" | "Prepend") => true,
         Some("Replace") => normalizer["pattern"]["String"] == " " && normalizer["content"] == "\u{2581}",
         Some("Sequence") => {
-            normalizer["normalizers"].as_array().is_some_and(|parts| parts.iter().all(leaves_characters_alone))
+            normalizer["normalizers"].as_array().is_some_and(|parts| parts.iter().all(keeps_characters))
         }
         Some(_) => false,
     }
 }
 
-/// The end of the last word that has two more words after it.
-pub(super) fn last_words(text: &str) -> usize {
+/// Returns the end, in bytes, of the last word that is followed by two more words.
+pub(super) fn end_of_settled_words(text: &str) -> usize {
     let mut ends = text.char_indices().zip(text.chars().skip(1)).filter_map(|((at, left), right)| {
         (!left.is_whitespace() && right.is_whitespace()).then_some(at + left.len_utf8())
     });
@@ -155,6 +167,17 @@ pub(super) fn last_words(text: &str) -> usize {
     last[0]
 }
 
+/// Tells whether a model turns characters without a piece into bytes (true) or into one unknown
+/// token for a run of them (false). `None` for a model that may join pieces into something outside
+/// its vocabulary.
+fn byte_fallback(tokenizer: &tokenizers::Tokenizer) -> Option<bool> {
+    match tokenizer.get_model() {
+        ModelWrapper::BPE(bpe) => Some(bpe.byte_fallback),
+        ModelWrapper::Unigram(unigram) => Some(unigram.byte_fallback()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,22 +186,22 @@ mod tests {
     fn the_byte_alphabet_is_complete() {
         let bytes: HashSet<u8> = (0..0x150).filter_map(char::from_u32).filter_map(byte_of).collect();
         assert_eq!(bytes.len(), 256);
-        assert_eq!(byte_of('\u{120}'), Some(b' '), "the sign that stands for a space");
+        assert_eq!(byte_of('\u{120}'), Some(b' '), "the character for a space");
     }
 
     #[test]
     fn pairs_reach_to_the_edges_of_a_piece() {
         let mut joined = HashSet::new();
-        pairs(b" a\xE4\xB8", &mut joined);
+        insert_pairs(b" a\xE4\xB8", &mut joined);
         assert!(joined.contains(&(Edge::new(b" "), Edge::new(b"a"))));
         assert!(joined.contains(&(Edge::new(b"a"), Edge::new(b"\xE4\xB8"))));
         assert_eq!(joined.len(), 2);
     }
 
     #[test]
-    fn words_keep_two_back() {
-        assert_eq!(last_words("one two three four"), "one two".len());
-        assert_eq!(last_words("one two"), 0);
-        assert_eq!(last_words(""), 0);
+    fn two_words_are_kept_back() {
+        assert_eq!(end_of_settled_words("one two three four"), "one two".len());
+        assert_eq!(end_of_settled_words("one two"), 0);
+        assert_eq!(end_of_settled_words(""), 0);
     }
 }

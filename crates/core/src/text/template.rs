@@ -1,4 +1,4 @@
-//! Chat templates of Hugging Face: a conversation becomes the text that a model was tuned on.
+//! Chat templates of Hugging Face: conversations in the form that a model was tuned on.
 
 use std::thread;
 
@@ -16,44 +16,51 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-/// What one rendering may cost: a unit pays for an instruction or for 64 bytes made, so this also ends output at 64 MiB.
+/// The budget of one rendering, in instructions. 64 bytes of output cost as much as one, so output
+/// ends at 64 MiB.
 const FUEL: u64 = 1 << 20;
-/// Macros and blocks inside one another; real templates stay below ten.
+/// The most macros and blocks nested inside one another; published templates stay below ten.
 const RECURSION_LIMIT: usize = 100;
-/// Marks where the final message ends, as transformers does it. The trailing space tells whether the template trims.
+/// The mark that is put after the final message to find its end in the rendered text, as
+/// transformers does. Its trailing space shows whether the template trims messages.
 const END_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
-/// The largest source read; the templates of real models have up to 20 KiB.
+/// The largest source accepted, in bytes; published templates have up to 20 KiB.
 const MAX_SOURCE_BYTES: usize = 128 << 10;
-/// The engine compiles a chain of `a ~ b ~ c` in quadratic time; real templates have up to 50 in all.
+/// The most `~` operators in a source. The engine compiles a chain `a ~ b ~ c` in quadratic time;
+/// published templates have up to 50 in all.
 const MAX_CONCATENATIONS: usize = 1000;
-/// Address space of the thread that compiles or renders. The engine recurses over chains like `----1` or `a.b.c`, up to
-/// a level for each byte of source; a level takes 0.3 to 0.5 KiB.
+/// The stack of the thread that compiles or renders, in bytes of address space. The engine recurses
+/// over chains like `----1` or `a.b.c`, up to one level per byte of source; a level takes 0.3 to
+/// 0.5 KiB.
 const STACK_BYTES: usize = MAX_SOURCE_BYTES << 10;
 const TEMPLATE: &str = "chat";
 
-/// Special tokens a template may name. One that is absent is undefined in the template, as in transformers.
+/// The special tokens that a template may name. An absent one is undefined in the template, as in
+/// transformers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Specials {
-    /// `bos_token`: the beginning of a text.
+    /// The token `bos_token`: the beginning of a text.
     pub bos: Option<String>,
-    /// `eos_token`: the end of a text or of a turn.
+    /// The token `eos_token`: the end of a text or of a message.
     pub eos: Option<String>,
-    /// `pad_token`: fills up batches.
+    /// The token `pad_token`: padding of batches.
     pub pad: Option<String>,
-    /// `unk_token`: stands for what the vocabulary lacks.
+    /// The token `unk_token`: text that the vocabulary lacks.
     pub unk: Option<String>,
 }
 
-/// A chat template in Jinja, rendered as `apply_chat_template` of transformers renders it without tools.
+/// A chat template in Jinja, rendered as transformers' `apply_chat_template` does without tools.
 ///
-/// A template is somebody else's program: it sees the conversation and the special tokens and nothing else, a budget of
-/// steps and bytes ends its loops, and depth is limited. As in jinja2, printing or comparing a list that holds another
-/// one twice, that a third one twice, and so on for thirty levels, is not limited.
+/// A template is an untrusted program: it has access to the conversation and the special tokens
+/// only, a budget of instructions and bytes ends its loops, and its recursion is limited. As in
+/// jinja2, printing or comparing values that double at each level (a list that holds another one
+/// twice, which holds a third one twice, and so on for thirty levels) is not limited.
 ///
 /// ```
 /// use wsd_core::{ChatRole, ChatTemplate, Message, Specials};
 ///
-/// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+/// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}\
+///     {% if add_generation_prompt %}<assistant>{% endif %}";
 /// let template = ChatTemplate::parse("demo", source, Specials::default())?;
 /// let mut chat = vec![Message { role: ChatRole::User, content: "Hi".into() }];
 /// assert_eq!(template.render(&chat)?, "<user>Hi</><assistant>");
@@ -74,7 +81,7 @@ impl ChatTemplate {
     /// Compiles `source`; `name`, a file or a model, is for error messages.
     ///
     /// # Errors
-    /// [`Error::Template`] with the line, if the source is no Jinja.
+    /// [`Error::Template`] with the line number if the source is not valid Jinja, or too large.
     pub fn parse(name: &str, source: &str, specials: Specials) -> Result<Self> {
         let mut template = Self {
             name: name.to_owned(),
@@ -98,21 +105,22 @@ impl ChatTemplate {
         })
     }
 
-    /// Fixes the moment that `strftime_now` prints, in seconds since 1970 (UTC), so that runs can be repeated.
+    /// The same template with a fixed time for `strftime_now`, in seconds since 1970 (UTC), so that
+    /// runs are reproducible.
     #[must_use]
     pub fn with_date(mut self, unix_seconds: i64) -> Self {
         self.environment.add_function("strftime_now", move |format: &str| strftime(format, unix_seconds));
         self
     }
 
-    /// The text of the conversation up to where the assistant speaks next.
+    /// Renders a conversation, up to the beginning of the assistant's next message.
     ///
-    /// A generation prompt is added, unless the last message is the assistant's: then the text ends with that message,
-    /// to be continued (`continue_final_message` of transformers).
+    /// A generation prompt is added unless the last message is the assistant's. In that case the
+    /// text ends with that message, to be continued (`continue_final_message` of transformers).
     ///
     /// # Errors
-    /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template refuses the
-    /// conversation, fails, exceeds its budget, or does not show the message to be continued.
+    /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template
+    /// refuses the conversation, fails, exceeds its budget, or drops the message to be continued.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
         match messages.split_last() {
             None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
@@ -121,10 +129,10 @@ impl ChatTemplate {
         }
     }
 
-    /// The text of the conversation as it stands, each message ended as the template ends it and nothing begun.
+    /// Renders a conversation with every message complete and without a generation prompt.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// Those of [`ChatTemplate::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<String> {
         self.run(messages.iter().map(variables).collect(), false)
     }
@@ -138,10 +146,10 @@ impl ChatTemplate {
         let mut text = self.run(messages, false)?;
         let mark = text.rfind(END_MARK.trim_end()).filter(|_| text.contains(python::strip_both(&last.content)));
         let Some(mark) = mark else {
-            return Err(self.refusal("cannot continue the final message: the template drops or changes a part of it"));
+            return Err(self.refusal("cannot continue the final message: the template drops or changes part of it"));
         };
         let kept = &text[..mark];
-        // Where the template keeps the mark's space it keeps the message's, too.
+        // A template that keeps the mark's trailing space also keeps the message's.
         let end = if text[mark..].starts_with(END_MARK) { mark } else { python::strip_end(kept).len() };
         text.truncate(end);
         Ok(text)
@@ -186,7 +194,7 @@ impl ChatTemplate {
     }
 }
 
-/// What a template says when it refuses a conversation.
+/// The message of `raise_exception`, with which a template refuses a conversation.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Raised(String);
@@ -198,7 +206,7 @@ fn environment(specials: Specials) -> Environment<'static> {
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_unknown_method_callback(python::call_method);
     environment.add_filter("tojson", json::tojson);
-    environment.add_filter(namespace::GUARD, namespace::stored);
+    environment.add_filter(namespace::FILTER, namespace::stored);
     environment.add_filter("trim", python::trim);
     environment.add_test("sequence", python::is_sequence);
     environment.add_test("iterable", python::is_iterable);
@@ -229,8 +237,8 @@ fn variables(message: &Message) -> Value {
     Value::from_pairs([("role", message.role.name()), ("content", message.content.as_str())])
 }
 
-/// Runs `work` with a stack on which neither the deepest source nor the deepest value overflows. A panic of the engine
-/// is an error of template `name`.
+/// Runs `work` on a thread whose stack suffices for the deepest source and the deepest value. A
+/// panic of the engine becomes an error of template `name`.
 fn with_stack<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)?;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tokio::sync::{mpsc, oneshot};
-use wsd_core::{Error, Generation, Result, Row, Sampled, Step, Stop, Token, likeliest, log_softmax, logprob, pick};
+use wsd_core::{Error, Generation, Result, Row, Sampled, Step, Stop, Token, log_softmax, logprob, pick, top_tokens};
 
 /// A question about a token list, on its way through the batch.
 pub(super) struct Work {
@@ -106,12 +106,12 @@ impl Work {
         let outcome = match &self.ask {
             Ask::Score { top, .. } => {
                 let token = self.tokens[self.next_row + ahead + 1];
-                let scored = logprob(logits, token).zip(likeliest(logits, *top));
+                let scored = logprob(logits, token).zip(top_tokens(logits, *top));
                 scored.map(|(logprob, top)| Outcome::Score(Sampled { token, logprob: Some(logprob), top }))
             }
             Ask::Logits { .. } => log_softmax(logits).map(|()| Outcome::Row(logits.to_vec())),
             Ask::Choices { plan, .. } | Ask::Generate { plan, .. } => {
-                let top = likeliest(logits, plan.top_logprobs);
+                let top = top_tokens(logits, plan.top_logprobs);
                 let sampled = pick(logits, &self.tokens[..=self.next_row + ahead], &plan.sampling);
                 sampled.zip(top).map(|(sampled, top)| Outcome::Token(Sampled { top, ..sampled }))
             }

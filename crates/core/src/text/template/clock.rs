@@ -1,4 +1,4 @@
-//! `strftime_now`: the date that some templates print.
+//! The template function `strftime_now`, which prints the date.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,13 +19,14 @@ const MONTHS: [&str; 12] = [
 ];
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// Seconds since 1970-01-01 00:00 UTC, now.
+/// Returns the current time in seconds since 1970-01-01 00:00 UTC.
 pub(super) fn unix_seconds() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// The moment `unix_seconds` (UTC) in Python's `strftime` notation, C locale. The error is the directive not known.
+/// Formats a time, in seconds since 1970 (UTC), in Python's `strftime` notation and the C locale.
+/// The error is the first unknown directive.
 pub(super) fn strftime(format: &str, unix_seconds: i64) -> Result<String, String> {
     let moment = Moment::new(unix_seconds);
     let mut text = String::new();
@@ -36,7 +37,7 @@ pub(super) fn strftime(format: &str, unix_seconds: i64) -> Result<String, String
             continue;
         }
         let mut directive = rest.next();
-        // glibc's `%-d` drops the padding.
+        // A hyphen, as in `%-d`, drops the padding (an extension of glibc).
         let bare = directive == Some('-');
         if bare {
             directive = rest.next();
@@ -49,8 +50,11 @@ pub(super) fn strftime(format: &str, unix_seconds: i64) -> Result<String, String
     Ok(text)
 }
 
+/// A date and time, in UTC.
 struct Moment {
+    /// Days since 1970-01-01.
     days: i64,
+    /// Seconds since midnight.
     seconds: i64,
     year: i64,
     month: i64,
@@ -58,8 +62,8 @@ struct Moment {
 }
 
 impl Moment {
-    /// The proleptic Gregorian date, by counting in eras of 400 years that start on 1 March
-    /// (Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
+    /// Computes the proleptic Gregorian date by counting in eras of 400 years that start on 1 March
+    /// (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`).
     fn new(unix_seconds: i64) -> Self {
         let days = unix_seconds.div_euclid(SECONDS_PER_DAY);
         let shifted = days + 719_468;
@@ -84,6 +88,7 @@ impl Moment {
         before + self.day + i64::from(leap && self.month > 2)
     }
 
+    /// Formats the field of a directive; `None` if it is unknown.
     fn field(&self, directive: char) -> Option<String> {
         let weekday = (self.days + 4).rem_euclid(7);
         let (hour, minute, second) = (self.seconds / 3600, self.seconds / 60 % 60, self.seconds % 60);
@@ -112,7 +117,7 @@ impl Moment {
             'F' => format!("{}-{:02}-{:02}", self.year, self.month, self.day),
             'T' => format!("{hour:02}:{minute:02}:{second:02}"),
             'D' => format!("{:02}/{:02}/{:02}", self.month, self.day, self.year.rem_euclid(100)),
-            // Python's naive `now()` has no zone.
+            // Python's `datetime.now()` has no time zone.
             'z' | 'Z' => String::new(),
             'n' => "\n".to_owned(),
             't' => "\t".to_owned(),
@@ -127,22 +132,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_python() {
-        // python3 -c 'import datetime as d; print(d.datetime.fromtimestamp(N, d.UTC).replace(tzinfo=None).strftime(F))'
+    fn dates_equal_those_of_python() {
+        // python3 -c 'import datetime as d; print(d.datetime.fromtimestamp(N,
+        // d.UTC).replace(tzinfo=None).strftime(F))'
         let all = "%Y %y %m %B %b %d %e %j %A %a %w %u %H %I %M %S %p %F %T %D %% %-d %-m";
         for (seconds, expected) in [
             (0, "1970 70 01 January Jan 01  1 001 Thursday Thu 4 4 00 12 00 00 AM 1970-01-01 00:00:00 01/01/70 % 1 1"),
             (
                 1_709_210_096,
-                "2024 24 02 February Feb 29 29 060 Thursday Thu 4 4 12 12 34 56 PM 2024-02-29 12:34:56 02/29/24 % 29 2",
+                "2024 24 02 February Feb 29 29 060 Thursday Thu 4 4 12 12 34 56 PM 2024-02-29 12:34:56 02/29/24 \
+                 % 29 2",
             ),
             (
                 1_735_689_599,
-                "2024 24 12 December Dec 31 31 366 Tuesday Tue 2 2 23 11 59 59 PM 2024-12-31 23:59:59 12/31/24 % 31 12",
+                "2024 24 12 December Dec 31 31 366 Tuesday Tue 2 2 23 11 59 59 PM 2024-12-31 23:59:59 12/31/24 \
+                 % 31 12",
             ),
             (
                 -1,
-                "1969 69 12 December Dec 31 31 365 Wednesday Wed 3 3 23 11 59 59 PM 1969-12-31 23:59:59 12/31/69 % 31 12",
+                "1969 69 12 December Dec 31 31 365 Wednesday Wed 3 3 23 11 59 59 PM 1969-12-31 23:59:59 12/31/69 \
+                 % 31 12",
             ),
         ] {
             assert_eq!(strftime(all, seconds).unwrap(), expected);
@@ -150,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn no_format_and_no_moment_panics() {
+    fn unknown_directives_and_extreme_times_do_not_panic() {
         assert_eq!(strftime("%Q", 0).unwrap_err(), "%Q");
         assert_eq!(strftime("100%", 0).unwrap_err(), "%");
         for seconds in [i64::MIN, i64::MIN + 1, i64::MAX] {

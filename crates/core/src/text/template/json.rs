@@ -1,15 +1,17 @@
-//! `tojson` as transformers defines it: Python's `json.dumps`, with nothing escaped for HTML.
+//! The template filter `tojson` as transformers defines it: Python's `json.dumps`, without escapes
+//! for HTML.
 
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// A template can nest a list in itself in a loop; the limit keeps the stack.
+/// The deepest nesting accepted. A template can nest values without limit in a loop, which would
+/// overflow the stack.
 const MAX_DEPTH: usize = 64;
 
-/// The filter. Options: `ensure_ascii`, `indent`, `separators`, `sort_keys`.
-#[allow(clippy::needless_pass_by_value)] // the engine's calling convention
+/// Applies the filter. Its options are `ensure_ascii`, `indent`, `separators` and `sort_keys`.
+#[allow(clippy::needless_pass_by_value, reason = "the engine's calling convention")]
 pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let mut writer = Writer::new(state, &options)?;
     writer.value(value, 0)?;
@@ -37,7 +39,7 @@ impl<'a> Writer<'a> {
         let indent = match indent.kind() {
             ValueKind::Undefined | ValueKind::None => None,
             ValueKind::String => Some(indent.to_string()),
-            // More than this indents nothing real, and the text grows with it.
+            // Limited, because the output grows with it.
             _ => Some(" ".repeat(i64::try_from(indent)?.clamp(0, 64) as usize)),
         };
         let (item_separator, key_separator) = match separators.kind() {
@@ -53,7 +55,8 @@ impl<'a> Writer<'a> {
         if depth > MAX_DEPTH {
             return Err(refused(format!("a value nests deeper than {MAX_DEPTH}")));
         }
-        // Paid for while writing: a list that holds another one twice, that a third one twice, doubles at each level.
+        // Fuel is consumed while writing, because values can double in size at each level of
+        // nesting.
         self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 16)?;
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
@@ -164,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn text_is_that_of_json_dumps() {
-        // Expected strings are what transformers 5 prints for the same expression.
+    fn text_equals_that_of_json_dumps() {
+        // The expected strings are those that transformers 5 prints for the same expressions.
         for (source, expected) in [
             ("{{ [1, {'a': none, 'b': true}]|tojson }}", r#"[1, {"a": null, "b": true}]"#),
             ("{{ [1, {'a': []}]|tojson(indent=2) }}", "[\n  1,\n  {\n    \"a\": []\n  }\n]"),
@@ -179,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_say_is_an_error() {
-        for source in ["{{ missing|tojson }}", "{{ [1]|tojson(colour=1) }}", "{{ {(1, 2): 1}|tojson }}"] {
+    fn values_without_a_json_form_are_errors() {
+        for source in ["{{ missing|tojson }}", "{{ [1]|tojson(color=1) }}", "{{ {(1, 2): 1}|tojson }}"] {
             render(source).unwrap_err();
         }
     }
 
     #[test]
-    fn deep_and_doubling_values_end() {
+    fn deep_and_doubling_values_are_refused() {
         let nested =
             "{% set ns = namespace(x=[]) %}{% for i in range(N) %}{% set ns.x = X %}{% endfor %}{{ ns.x|tojson }}";
         render(&nested.replace('N', "1000").replace('X', "[ns.x]")).unwrap_err();

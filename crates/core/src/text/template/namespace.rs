@@ -1,17 +1,18 @@
-//! What a template may keep in a `namespace`.
+//! The values that a template may store in a `namespace`.
 //!
-//! A namespace is the one thing in a template that changes: through it a loop could nest lists without limit, or put a
-//! namespace into itself, and whoever prints, compares or drops that exhausts the stack. So attributes get copies of
-//! plain data, nested to a limit.
+//! A namespace is the only mutable value of a template. Through it a loop could nest lists without
+//! limit, or store a namespace in itself; printing, comparing or dropping such a value would
+//! overflow the stack. Attributes therefore get copies of plain data, nested up to a limit.
 
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// The filter's name.
-pub(super) const GUARD: &str = "stored";
+/// The name of the filter that assignments pass through.
+pub(super) const FILTER: &str = "stored";
+/// The deepest nesting accepted.
 const MAX_DEPTH: usize = 64;
 
-/// A copy of `value` that shares nothing that can change.
+/// Copies `value` deeply, so that it shares no mutable part with the original.
 pub(super) fn stored(state: &State, value: Value) -> Result<Value, Error> {
     copy(state, value, 0)
 }
@@ -19,7 +20,7 @@ pub(super) fn stored(state: &State, value: Value) -> Result<Value, Error> {
 fn copy(state: &State, value: Value, depth: usize) -> Result<Value, Error> {
     state.consume_fuel(1)?;
     if depth > MAX_DEPTH {
-        return Err(refused(format!("a value kept in a namespace nests deeper than {MAX_DEPTH}")));
+        return Err(refused(format!("a value in a namespace nests deeper than {MAX_DEPTH}")));
     }
     match value.kind() {
         ValueKind::Seq | ValueKind::Iterable => {
@@ -36,7 +37,7 @@ fn copy(state: &State, value: Value, depth: usize) -> Result<Value, Error> {
             }
             Ok(Value::from_pairs(pairs))
         }
-        ValueKind::Plain => Err(refused("a namespace keeps data, not functions".to_owned())),
+        ValueKind::Plain => Err(refused("a namespace holds data, not functions".to_owned())),
         _ => Ok(value),
     }
 }
@@ -51,13 +52,13 @@ mod tests {
 
     fn render(body: &str) -> Result<String, minijinja::Error> {
         let mut environment = Environment::new();
-        environment.add_filter(super::GUARD, super::stored);
+        environment.add_filter(super::FILTER, super::stored);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.render_str(&format!("{{% set ns = namespace(a=1) %}}{body}"), ())
     }
 
     #[test]
-    fn data_is_kept_as_it_was() {
+    fn data_is_stored_unchanged() {
         for (value, expected) in [
             ("[1, (2, 'x'), {'k': none}]", "[1, (2, 'x'), {'k': None}]"),
             ("range(3)", "[0, 1, 2]"),

@@ -1,14 +1,14 @@
-//! Python's methods on strings and lists, where templates see a difference to the engine's own.
+//! Methods of Python's strings and lists that the engine lacks or implements differently.
 
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
-/// Parameters that Python also takes by name.
+/// The methods whose parameters Python also accepts by name, with these names.
 const KEYWORDS: &[(&str, &[&str])] =
     &[("split", &["sep", "maxsplit"]), ("rsplit", &["sep", "maxsplit"]), ("splitlines", &["keepends"])];
 
-/// Calls `method` of a value that has no methods of its own.
+/// Calls a method that the engine does not know.
 pub(super) fn call_method(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     let arguments = &positional(method, arguments)?[..];
     match (value.as_str(), value.kind()) {
@@ -30,28 +30,29 @@ pub(super) fn call_method(state: &mut State, value: &Value, method: &str, argume
     }
 }
 
-/// The filter `trim`: Python's `str.strip` of the value as text.
+/// Applies the filter `trim`: Python's `str.strip` of the value as text.
 pub(super) fn trim(value: &Value, letters: Option<&str>) -> String {
     let text = value.to_string();
     strip(&text, letters, Ends::Both).to_owned()
 }
 
-/// The test `sequence`, true for all that Python can index, text and undefined values among it.
+/// Applies the test `sequence`, true for every value that Python can index, including text and
+/// undefined values.
 pub(super) fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
 
-/// The test `iterable`; `none` is not.
+/// Applies the test `iterable`; `none` is not.
 pub(super) fn is_iterable(value: &Value) -> bool {
     is_sequence(value) || value.kind() == ValueKind::Iterable
 }
 
-/// Python's `str.rstrip()`.
+/// Implements Python's `str.rstrip()`.
 pub(super) fn strip_end(text: &str) -> &str {
     strip(text, None, Ends::Right)
 }
 
-/// Python's `str.strip()`.
+/// Implements Python's `str.strip()`.
 pub(super) fn strip_both(text: &str) -> &str {
     strip(text, None, Ends::Both)
 }
@@ -117,7 +118,8 @@ fn strip<'a>(text: &'a str, letters: Option<&str>, ends: Ends) -> &'a str {
     if ends == Ends::Left { text } else { text.trim_end_matches(drops) }
 }
 
-/// Python counts the four separators U+001C to U+001F as white space, Unicode's property does not.
+/// Tells whether a character is white space in Python, which includes the separators U+001C to
+/// U+001F; Unicode's property does not.
 fn is_space(letter: char) -> bool {
     letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter)
 }
@@ -141,7 +143,7 @@ fn split(text: &str, from_the_right: bool, arguments: &[Value]) -> Result<Value,
     while !rest.is_empty() {
         let cut = if from_the_right { rest.rfind(is_space) } else { rest.find(is_space) };
         let Some(cut) = cut.filter(|_| parts.len() + 1 < pieces) else {
-            // At the limit the last piece keeps the white space at its far end.
+            // When the limit is reached, the last piece keeps the white space at its far end.
             parts.push(rest);
             break;
         };
@@ -185,7 +187,7 @@ fn pad(state: &State, text: &str, method: &str, arguments: &[Value]) -> Result<V
     Ok(Value::from(if method == "ljust" { format!("{text}{padding}") } else { format!("{sign}{padding}{digits}") }))
 }
 
-/// Arguments given by name, put in their places.
+/// Converts arguments given by name into positional ones.
 fn positional(method: &str, arguments: &[Value]) -> Result<Vec<Value>, Error> {
     let known = KEYWORDS.iter().find(|(name, _)| *name == method);
     let (Some((_, names)), Some((last, rest))) = (known, arguments.split_last()) else {
@@ -216,14 +218,14 @@ mod tests {
     use minijinja::Environment;
 
     #[test]
-    fn methods_answer_as_in_python() {
+    fn methods_return_what_python_returns() {
         let mut environment = Environment::new();
         environment.set_unknown_method_callback(super::call_method);
         environment.add_filter("trim", super::trim);
         environment.add_test("sequence", super::is_sequence);
         environment.add_test("iterable", super::is_iterable);
         for (expression, expected) in [
-            // Expected strings are what jinja2 3.1.6 prints for the same expression.
+            // The expected strings are those that jinja2 3.1.6 prints for the same expressions.
             (
                 "'\\x1ca\\x1c '.strip() ~ '|' ~ '\\x1ca '|trim ~ '|' ~ 'xax'.lstrip('x') ~ ' a '.rstrip(none)",
                 "a|a|ax a",

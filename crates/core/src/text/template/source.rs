@@ -1,8 +1,10 @@
-//! What is changed in a template's source before the engine reads it. No line moves, so errors name the right one.
+//! Changes to a template's source before the engine compiles it. Lines stay where they are, so that
+//! errors report the right one.
 
 use super::namespace;
 
-/// Line breaks as jinja2 reads them, `generation` tags as scopes, and assignments to attributes guarded.
+/// Returns the source with line breaks normalized as in jinja2, `generation` tags replaced by
+/// scopes, and assignments to attributes passed through [`namespace::FILTER`].
 pub(super) fn prepared(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut edits: Vec<Edit> = source.match_indices("{%").flat_map(|(start, _)| edits(&source, start + 2)).collect();
@@ -20,17 +22,17 @@ pub(super) fn prepared(source: &str) -> String {
     prepared
 }
 
-/// Puts `text` in place of the bytes `start..end`.
+/// A replacement of the bytes `start..end` by `text`.
 struct Edit {
     start: usize,
     end: usize,
     text: String,
 }
 
-/// The edits of the tag whose inside begins at byte `inside`.
+/// Returns the edits of the tag whose content begins at byte `inside`.
 ///
-/// Text that only looks like a tag, in a comment or a string, is edited like one: whoever wants to hide an assignment
-/// from the guard must not be able to.
+/// Text that only looks like a tag, in a comment or a string, is edited too, so that no assignment
+/// can be hidden from the filter.
 fn edits(source: &str, inside: usize) -> Vec<Edit> {
     let tag = source[inside..].trim_start_matches(['-', '+']).trim_start();
     let start = source.len() - tag.len();
@@ -39,23 +41,25 @@ fn edits(source: &str, inside: usize) -> Vec<Edit> {
     let end = start + word.len();
     match word {
         "generation" | "endgeneration" if after.trim_start().trim_start_matches(['-', '+']).starts_with("%}") => {
-            // The tag marks the assistant's words for training and shows nothing, but is a scope of its own.
+            // The tag marks the assistant's words for training. It prints nothing but opens a
+            // scope.
             vec![Edit { start, end, text: word.replace("generation", "with") }]
         }
-        "set" => guard(after, end),
+        "set" => filter_assignment(after, end),
         _ => Vec::new(),
     }
 }
 
-/// `{% set a.b = value %}` becomes `{% set a.b = (value)|stored %}`; see [`namespace`] for why.
-fn guard(after: &str, offset: usize) -> Vec<Edit> {
+/// Turns `{% set a.b = value %}` into `{% set a.b = (value)|stored %}`; [`namespace`] explains the
+/// reason.
+fn filter_assignment(after: &str, offset: usize) -> Vec<Edit> {
     let Some(length) = tag_length(after) else { return Vec::new() };
     let statement = after[..length].trim_end_matches(['-', '+']);
     let Some(target_end) = statement.find(['=', '|']).or(Some(statement.len())) else { return Vec::new() };
     if !statement[..target_end].contains('.') || target_end == statement.len() {
         return Vec::new();
     }
-    let filter = format!("|{}", namespace::GUARD);
+    let filter = format!("|{}", namespace::FILTER);
     let close = offset + statement.len();
     if statement[target_end..].starts_with('|') {
         return vec![Edit { start: close, end: close, text: filter }];
@@ -67,7 +71,7 @@ fn guard(after: &str, offset: usize) -> Vec<Edit> {
     ]
 }
 
-/// Bytes up to the `%}` that is outside of strings.
+/// Returns the number of bytes before the first `%}` outside of strings.
 fn tag_length(tag: &str) -> Option<usize> {
     let mut quote = None;
     let mut letters = tag.char_indices();
@@ -90,7 +94,7 @@ mod tests {
     use super::prepared;
 
     #[test]
-    fn only_line_breaks_scopes_and_attributes_change() {
+    fn only_line_breaks_scopes_and_attributes_are_edited() {
         for (source, expected) in [
             ("a\r\nb\rc\n", "a\nb\nc\n"),
             ("{%- generation -%}x{%endgeneration%}", "{%- with -%}x{%endwith%}"),

@@ -1,4 +1,4 @@
-//! What a chat template gets, and what it cannot do.
+//! Tests of chat templates: their input, and the limits of an untrusted one.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn a_question_gets_a_generation_prompt_and_an_answer_is_continued() {
 }
 
 #[test]
-fn what_cannot_be_continued_is_refused() {
+fn a_message_that_the_template_changes_cannot_be_continued() {
     for source in ["{{ messages[0].content }}", "{{ messages[1].content|upper }}", "{{ messages|length }}"] {
         assert!(
             message_of(render(source, ANSWER).unwrap_err()).contains("cannot continue the final message"),
@@ -63,7 +63,7 @@ fn what_cannot_be_continued_is_refused() {
 }
 
 #[test]
-fn a_template_refuses_in_its_own_words() {
+fn errors_raised_by_a_template_are_passed_on() {
     assert!(render(GEMMA, QUESTION).is_ok());
     let error = render(GEMMA, &[(ChatRole::System, "Be brief."), (ChatRole::User, "Hi")]).unwrap_err();
     assert_eq!(message_of(error), "System role not supported");
@@ -79,7 +79,7 @@ fn errors_name_the_line() {
 }
 
 #[test]
-fn generation_tags_are_a_scope_and_show_nothing() {
+fn generation_tags_open_a_scope_and_print_nothing() {
     for (source, expected) in [
         ("a {%- generation -%} b {%- endgeneration %} c", "ab c"),
         ("{% generation %}\nb\n{% endgeneration %}\nc", "b\nc"),
@@ -99,7 +99,7 @@ fn dates_can_be_fixed() {
 }
 
 #[test]
-fn line_breaks_and_missing_specials_are_as_in_jinja2() {
+fn line_breaks_and_missing_specials_equal_those_of_jinja2() {
     assert_eq!(render("a\r\n{% if true %}\r\nb\rc\r\n{% endif %}\r\n", QUESTION).unwrap(), "a\nb\nc\n");
     assert_eq!(
         render("{{ bos_token }}{{ eos_token }}{{ tools is none }}{{ pad_token is defined }}", QUESTION).unwrap(),
@@ -108,7 +108,7 @@ fn line_breaks_and_missing_specials_are_as_in_jinja2() {
 }
 
 #[test]
-fn costly_templates_end_soon() {
+fn expensive_templates_end_early() {
     let doubling = "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}";
     let tree = "{% set ns = namespace(x=[]) %}{% for i in range(90) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
     for source in [
@@ -132,7 +132,7 @@ fn costly_templates_end_soon() {
 }
 
 #[test]
-fn deep_sources_and_values_keep_the_stack() {
+fn deep_sources_and_values_do_not_overflow_the_stack() {
     for source in [
         format!("{{{{ {}1{} }}}}", "(".repeat(60_000), ")".repeat(60_000)),
         format!("{}{}", "{% if 1 %}".repeat(6_000), "{% endif %}".repeat(6_000)),
