@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The tests of wsd-nn on an emulated AArch64 processor, with and without the instructions for bytes.
+# Runs the tests of wsd-nn on an emulated AArch64 processor, without and with the dot products of
+# bytes (dotprod).
 #
-#     scripts/neon.sh [FOLDER]       # builds in FOLDER, target/neon if not said
+#     scripts/neon.sh [FOLDER]       # builds in FOLDER, by default target/neon
 #
-# Needs qemu-aarch64-static, aarch64-linux-gnu-gcc and the sources of the standard library at hand
-# (`rustup component add rust-src`, or a distribution's package of the same version): it is built for the target with the rest.
+# Needs qemu-aarch64-static, aarch64-linux-gnu-gcc and the sources of the standard library, which is
+# built for the target as well (`rustup component add rust-src`, or a distribution's package of the
+# same version).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:-target/neon}")

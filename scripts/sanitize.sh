@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Kernels, crew and engine under AddressSanitizer (all tests of wsd-nn) and ThreadSanitizer (the crew's tests).
+# Runs all tests of wsd-nn under AddressSanitizer, and those of the worker threads under
+# ThreadSanitizer. If a nightly toolchain with Miri is installed, also runs the worker threads and
+# the portable kernels under Miri (Miri has no AVX-512).
 #
-#     scripts/sanitize.sh [FOLDER]       # builds in FOLDER, target/sanitize if not said
+#     scripts/sanitize.sh [FOLDER]       # builds in FOLDER, by default target/sanitize
 #
-# The stable toolchain brings the sanitizers' runtimes along; RUSTC_BOOTSTRAP lets it use them. Its standard library is not built with
-# them, so ThreadSanitizer does not see what the locks and fences of std, rayon and crossbeam put in order, and reports accesses there
-# that are no races. What counts is a report whose own line is one of this project's.
+# The stable toolchain ships the sanitizers' runtimes; RUSTC_BOOTSTRAP lets it use them. Its standard
+# library is not instrumented: ThreadSanitizer does not see the order that locks and fences of std,
+# rayon and crossbeam establish, and reports accesses there that do not race. Only a report whose own
+# line lies in this project counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:-target/sanitize}")
@@ -19,14 +22,14 @@ run() {
         cargo test -q -p wsd-nn --target "$target" --target-dir "$folder/$sanitizer" "$@"
 }
 
-# One test leaks a file on purpose, to have it for as long as the program runs.
+# One test leaks a file on purpose, to keep it for as long as the program runs.
 ASAN_OPTIONS=detect_leaks=0 run address --lib --test engine --test golden
 echo "AddressSanitizer: nothing found"
 
 run thread --lib --no-run
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-run thread --lib kernels::crew > "$log" 2>&1 || true
+run thread --lib kernels::workers > "$log" 2>&1 || true
 if ! grep -q "running" "$log" || grep "SUMMARY: .*crates/nn/src" "$log"; then
     cat "$log"
     exit 1

@@ -1,9 +1,10 @@
 //! The arithmetic of a transformer on a CPU.
 //!
-//! Every kernel is one generic body, compiled once for each instruction set in [`Simd`]; the choice is made at run
-//! time. Sums are formed over 16 lanes, which are added in one fixed order that depends neither on the number of tokens
-//! in a step nor on the tile or the thread: **a token's result has the same bits alone or in a batch**. Between
-//! instruction sets results differ in the last bits only.
+//! Every kernel is one generic body, compiled once for each instruction set in [`Simd`]; the choice
+//! is made at run time. Sums are formed over 16 lanes, which are added in one fixed order that
+//! depends neither on the number of tokens in a step nor on the tile or the thread: **a token's
+//! result has the same bits alone or in a batch**. Between instruction sets results differ in the
+//! last bits only.
 
 mod activation;
 mod attention;

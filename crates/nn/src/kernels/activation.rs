@@ -1,4 +1,4 @@
-//! Elementwise functions, without calls, so that loops over them vectorise.
+//! Elementwise functions, free of calls, so that loops over them vectorize.
 
 use wsd_core::exp;
 
@@ -6,17 +6,17 @@ use super::simd::{Lanes, dispatch};
 use crate::activation::Activation;
 
 dispatch! {
-    /// `gated[i] = activation(gated[i]) * up[i]`.
+    /// Computes `gated[i] = activation(gated[i]) * up[i]`.
     pub fn gate(gated: &mut [f32], up: &[f32], activation: Activation) = gate_body
 }
 
 dispatch! {
-    /// `cap * tanh(x / cap)`, in place.
+    /// Computes `cap * tanh(x / cap)` in place.
     pub fn softcap(x: &mut [f32], cap: f32) = softcap_body
 }
 
 dispatch! {
-    /// `x[i] += y[i]`.
+    /// Computes `x[i] += y[i]`.
     pub fn add(x: &mut [f32], y: &[f32]) = add_body
 }
 
@@ -60,14 +60,16 @@ fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)
 }
 
-/// `(1 + tanh(u)) / 2 = sigmoid(2u)`, with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`.
+/// GELU by its tanh approximation (Hendrycks and Gimpel 2016, arXiv 1606.08415): `x * (1 + tanh(u))
+/// / 2`, where `(1 + tanh(u)) / 2 = sigmoid(2u)` and `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     const TWICE_ROOT_2_BY_PI: f32 = 1.595_769;
     x * sigmoid(TWICE_ROOT_2_BY_PI * (x + 0.044_715 * x * x * x))
 }
 
-/// `x * (1 + erf(x / sqrt(2))) / 2`, the error function by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
+/// GELU: `x * (1 + erf(x / sqrt(2))) / 2`, with the error function of Abramowitz and Stegun 7.1.26
+/// (absolute error 1.5e-7).
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn activations_meet_their_formulas() {
+    fn activations_match_their_formulas() {
         for simd in Simd::all() {
             for step in -400..=400 {
                 let x = step as f32 / 20.0;
@@ -112,7 +114,7 @@ mod tests {
         }
     }
 
-    /// By the trapezoid rule.
+    /// Returns the normal distribution function, integrated by the trapezoid rule.
     fn normal_cdf(x: f64) -> f64 {
         let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
         let steps = 2000;

@@ -1,4 +1,5 @@
-//! Softmax attention of one token over a cache, queries in groups that share a key and value head.
+//! Softmax attention of one token over a KV cache, for a group of queries that share a key and
+//! value head.
 
 use wsd_core::exp;
 
@@ -8,25 +9,26 @@ use super::simd::{LANES, Lanes, dispatch, padded};
 /// One token's attention in one key and value head.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    /// The queries that share the head: `(group, head_dim)`.
+    /// Queries that share the head: `(group, head_dim)`.
     pub queries: &'a [f32],
-    /// Keys of the positions the token sees, oldest first: `(seen, head_dim)`, and what follows them.
+    /// Keys, oldest position first: `(seen or more, head_dim)`.
     pub keys: &'a [f32],
-    /// Values, laid out as the keys.
+    /// Values: `(seen or more, head_dim)`.
     pub values: &'a [f32],
-    /// Positions seen, the token's own included.
+    /// Number of positions that the token attends to, its own included.
     pub seen: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Factor on the scores.
+    /// Factor of the scores.
     pub scale: f32,
-    /// `cap * tanh(score / cap)` on the scaled scores.
+    /// `cap` of `cap * tanh(score / cap)`, applied to the scaled scores.
     pub softcap: Option<f32>,
 }
 
 dispatch! {
-    /// `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`. `scores` is scratch of any
-    /// size. Sums run from the oldest position seen to the newest, so they depend on nothing but those.
+    /// Computes `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`.
+    /// `scores` is scratch memory of any size. Sums run from the oldest position to the newest and
+    /// depend on nothing else.
     pub fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) = body
 }
 
@@ -60,7 +62,7 @@ fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, out:
     }
 }
 
-/// The scores of `M` queries, `P` positions at a time; returns `M`.
+/// Computes the scores of `M` queries from `member` on, `P` positions at a time; returns `M`.
 #[inline(always)]
 fn score<S: Lanes, const M: usize, const P: usize>(
     simd: S,
@@ -94,7 +96,7 @@ fn score<S: Lanes, const M: usize, const P: usize>(
     M
 }
 
-/// The products of `M` queries and `P` keys, each in sixteen lanes of its own.
+/// Returns the dot products of `M` queries and `P` keys, each in sixteen lanes of its own.
 #[inline(always)]
 fn dots<S: Lanes, const M: usize, const P: usize>(
     simd: S,
@@ -124,7 +126,7 @@ fn dots<S: Lanes, const M: usize, const P: usize>(
     out
 }
 
-/// The first sixteen floats, or all there are and zeros.
+/// Loads the first sixteen floats; fewer are padded with zeros.
 #[inline(always)]
 fn lanes<S: Lanes>(simd: S, from: &[f32]) -> S::Floats {
     match from.first_chunk() {
@@ -156,14 +158,15 @@ fn largest(scores: &[f32]) -> f32 {
     let mut most = [f32::NEG_INFINITY; LANES];
     for block in blocks {
         for (most, score) in most.iter_mut().zip(block) {
-            // Not `max`: it says more of NaN than one instruction does.
+            // `f32::max` also defines what happens to NaN, which takes more than one instruction.
             *most = if *score > *most { *score } else { *most };
         }
     }
     most.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// The sums of all values for `M` queries, `B` times sixteen of their numbers at a time; returns `M`.
+/// Computes the outputs of `M` queries from `member` on, `16 * B` dimensions at a time; returns
+/// `M`.
 #[inline(always)]
 fn weigh<S: Lanes, const M: usize, const B: usize>(
     simd: S,
@@ -178,16 +181,17 @@ fn weigh<S: Lanes, const M: usize, const B: usize>(
     let mut first = 0;
     while first < head_dim {
         first += match head_dim - first {
-            left if left >= B * LANES => sums_of_values::<S, M, B>(simd, attention, first, scores, out),
-            _ => sums_of_values::<S, M, 1>(simd, attention, first, scores, out),
+            left if left >= B * LANES => weighted_values::<S, M, B>(simd, attention, first, scores, out),
+            _ => weighted_values::<S, M, 1>(simd, attention, first, scores, out),
         }
     }
     M
 }
 
-/// Numbers `first..` of the outputs of `M` queries; returns how many.
+/// Computes up to `16 * B` dimensions, from `first` on, of the outputs of `M` queries; returns
+/// their number.
 #[inline(always)]
-fn sums_of_values<S: Lanes, const M: usize, const B: usize>(
+fn weighted_values<S: Lanes, const M: usize, const B: usize>(
     simd: S,
     attention: &Attention<'_>,
     first: usize,
@@ -243,13 +247,13 @@ mod tests {
         out
     }
 
-    /// Numbers without a pattern, of a size.
+    /// Returns pseudo-random numbers of magnitude up to `size`.
     fn noise(len: usize, seed: usize, size: f32) -> Vec<f32> {
         (0..len).map(|i| (((i + 31 * seed) as f32 * 12.9898).sin() * 43758.547).fract() * size).collect()
     }
 
     #[test]
-    fn meets_the_formula_on_every_instruction_set() {
+    fn matches_the_formula_on_every_instruction_set() {
         for (head_dim, seen) in [(8, 1), (16, 33), (20, 70), (64, 5), (64, 130), (80, 9), (128, 18), (83, 17)] {
             for (group, softcap, size) in [(1, None, 2.0), (2, Some(3.0), 2.0), (3, None, 1e-20), (7, None, 20.0)] {
                 let queries = noise(group * head_dim, 1, size);
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_stays_so() {
+    fn nan_in_a_key_reaches_every_output() {
         for simd in Simd::all() {
             let (queries, mut keys, values) = (noise(64, 1, 1.0), noise(40 * 64, 2, 1.0), noise(40 * 64, 3, 1.0));
             keys[37 * 64 + 5] = f32::NAN;

@@ -12,8 +12,8 @@ pub(super) struct Disjoint<'a, T> {
     _items: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a shared `Disjoint` offers nothing but `range`, by whose contract an item is reached by one thread at a time.
-// Handing `&mut T` to a thread needs `T: Send`.
+// SAFETY: a shared `Disjoint` offers nothing but `range`, by whose contract an item is reached by
+// one thread at a time. Handing `&mut T` to a thread needs `T: Send`.
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 
 impl<'a, T> Disjoint<'a, T> {
@@ -32,8 +32,8 @@ impl<'a, T> Disjoint<'a, T> {
     #[inline(always)]
     pub(super) unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "a range of shared items");
-        // SAFETY: the range lies within the slice, which is borrowed for `'a`, and by this function's contract nothing
-        // else reaches its items meanwhile.
+        // SAFETY: the range lies within the slice, which is borrowed for `'a`, and by this
+        // function's contract nothing else reaches its items meanwhile.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(range.start), range.len()) }
     }
 }

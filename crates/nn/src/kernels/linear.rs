@@ -1,8 +1,9 @@
-//! Products with weight matrices, which stay in the format of their file.
+//! Products with weight matrices in the format of their file.
 //!
-//! A tile of four weight rows by up to four tokens is summed in registers. For few tokens the rows are widened on
-//! the way into registers, so that the work is one pass over the file's bytes; for many, or for formats that unpack
-//! by larger blocks, a block of rows is first widened into scratch that stays in the cache.
+//! A tile of four weight rows by up to four tokens is summed in registers. For few tokens, weights
+//! are widened to `f32` on the way into registers, in one pass over the bytes of the file. For many
+//! tokens, and for formats of larger blocks, a block of rows is first widened into scratch memory
+//! that stays in the cache.
 
 mod source;
 
@@ -18,17 +19,17 @@ use crate::matrix::MatrixView;
 
 /// Rows of a tile.
 const ROWS: usize = 4;
-/// Tokens above which widening a block of rows once pays.
+/// Number of tokens above which widening a block of rows into scratch pays.
 const FEW_TOKENS: usize = 8;
-/// Floats of scratch for widened rows: half a second-level cache.
+/// Floats of scratch memory for widened rows: half a second-level cache.
 const SCRATCH: usize = 1 << 16;
 
 thread_local! {
     static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `out = x * weight^T + bias`: `x` is `(tokens, inputs)`, `weight` `(outputs, inputs)`, `out` `(tokens, outputs)`.
-/// The order of every sum depends on `inputs` alone.
+/// Computes `out = x * weight^T + bias`: `x` is `(tokens, inputs)`, `weight` `(outputs, inputs)`,
+/// `out` `(tokens, outputs)`. The order of every sum depends on `inputs` alone.
 ///
 /// # Panics
 /// If lengths do not fit together.
@@ -61,7 +62,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Returns true if rows are widened on the way into registers.
+    /// Returns true if weights are widened on the way into registers.
     fn is_direct(&self) -> bool {
         let format = matches!(self.weight.format, Format::F32 | Format::BF16 | Format::F16 | Format::Q8_0);
         format && self.inputs.is_multiple_of(LANES) && self.tokens <= FEW_TOKENS
@@ -83,8 +84,8 @@ impl Product<'_> {
             assert!(row < self.outputs);
             for (token, sum) in (token..).zip(sums) {
                 let index = token * self.outputs + row;
-                // SAFETY: the output of this row for one token. A row is given to one thread, once, and no other call
-                // of this function by that thread is under way.
+                // SAFETY: the output of this row for one token. A row is given to one thread, once,
+                // and no other call of this function by that thread is under way.
                 #[allow(unsafe_code)]
                 let out = unsafe { self.out.range(index..index + 1) };
                 out[0] = self.bias.map_or(sum, |bias| sum + bias[row]);
@@ -136,7 +137,8 @@ fn all_tokens<'a, S: Lanes, W: Source<'a>, const R: usize>(simd: S, product: &Pr
     }
 }
 
-/// Multiplies `R` weight rows, from `row` on, by the next one, two or four tokens; returns how many.
+/// Multiplies `R` weight rows, from `row` on, by the next one, two or four tokens; returns how
+/// many.
 #[inline(always)]
 fn some_tokens<'a, S: Lanes, W: Source<'a>, const R: usize>(
     simd: S,
@@ -177,8 +179,8 @@ fn widened<S: Lanes>(simd: S, product: &Product<'_>, rows: Range<usize>, block: 
     }
 }
 
-/// Multiplies a block of widened rows, the first of which is `start`, by the next few tokens, which stay in the
-/// first-level cache meanwhile; returns how many.
+/// Multiplies a block of widened rows, the first of which is `start`, by the next few tokens, which
+/// stay in the first-level cache meanwhile; returns how many.
 #[inline(always)]
 fn block_tile<S: Lanes>(simd: S, product: &Product<'_>, start: usize, block: &[f32], token: usize) -> usize {
     let width = product.inputs.next_multiple_of(LANES);
@@ -196,8 +198,8 @@ fn block_tile<S: Lanes>(simd: S, product: &Product<'_>, start: usize, block: &[f
     done
 }
 
-/// Returns the sums of `R` weight rows by `C` tokens. Each has lanes of its own, so its value does not depend on `R` or
-/// `C`.
+/// Returns the sums of `R` weight rows by `C` tokens. Each has lanes of its own, so its value does
+/// not depend on `R` or `C`.
 #[inline(always)]
 fn tile<'a, S: Lanes, W: Source<'a>, const R: usize, const C: usize>(
     simd: S,
@@ -212,8 +214,8 @@ fn tile<'a, S: Lanes, W: Source<'a>, const R: usize, const C: usize>(
     let whole_tokens = tokens.map(|x| &x.as_chunks::<LANES>().0[..blocks]);
     for block in 0..blocks {
         let mut x = [simd.splat(0.0); C];
-        for c in 0..C {
-            x[c] = simd.load(&whole_tokens[c][block]);
+        for (x, token) in x.iter_mut().zip(whole_tokens) {
+            *x = simd.load(&token[block]);
         }
         for r in 0..R {
             let weights = whole_rows[r].lanes(simd, block);

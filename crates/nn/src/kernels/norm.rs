@@ -1,10 +1,10 @@
-//! RMS norm: Zhang and Sennrich 2019 (arXiv 1910.07467).
+//! RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467).
 
 use super::simd::{LANES, Lanes, dispatch, dot};
 
 dispatch! {
-    /// Norm each row of `x`, which holds rows of `weight.len()`, in place:
-    /// `x / sqrt(mean(x^2) + eps) * weight`.
+    /// Computes `x / sqrt(mean(x^2) + eps) * weight` in place, for each row of `weight.len()`
+    /// values of `x`.
     pub fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) = body
 }
 
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn meets_the_formula_on_every_instruction_set() {
+    fn matches_the_formula_on_every_instruction_set() {
         for width in [1, 7, 16, 64, 83] {
             let x: Vec<f32> = (0..2 * width).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
             let weight: Vec<f32> = (0..width).map(|i| 1.0 + 0.1 * i as f32).collect();

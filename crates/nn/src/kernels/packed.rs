@@ -1,9 +1,10 @@
 //! Weight matrices packed into tiles, and products with them.
 //!
-//! A tile is sixteen rows: a vector register holds numbers of sixteen sums at once, and a tile is read from its first
-//! byte to its last. Activations are quantized to the format that the weights are multiplied with: signed bytes with a
-//! scale per [`GROUP`] inputs, as in ggml, or bfloat16. Integer sums are exact and those of groups are added in order, so
-//! a token's result has the same bits alone or in a batch.
+//! A tile is sixteen rows: a vector register holds numbers of sixteen sums at once, and a tile is
+//! read from its first byte to its last. Activations are quantized to the format that the weights
+//! are multiplied with: signed bytes with a scale per [`GROUP`] inputs, as in ggml, or bfloat16.
+//! Integer sums are exact and those of groups are added in order, so a token's result has the same
+//! bits alone or in a batch.
 
 mod format;
 mod tile;
@@ -53,7 +54,8 @@ pub struct Product<'a> {
 }
 
 impl Packed {
-    /// Copies a matrix into tiles. Returns `None` if there are no tiles for its format or shape on this processor.
+    /// Copies a matrix into tiles. Returns `None` if there are no tiles for its format or shape on
+    /// this processor.
     ///
     /// # Errors
     /// If memory runs out.
@@ -116,7 +118,8 @@ impl Debug for Packed {
     }
 }
 
-/// `out = x * weight^T + bias` for matrices that share their input, in one go over all threads.
+/// Computes `out = x * weight^T + bias` for matrices that share their input, in one loop over all
+/// threads.
 ///
 /// # Panics
 /// If lengths do not fit together, or a matrix needs another quantization.
@@ -166,8 +169,8 @@ impl TiledProduct<'_> {
             }
         }
         let start = token * self.weight.outputs + first;
-        // SAFETY: these are outputs of this tile's rows. A tile is given to one thread, once, and no other call of this
-        // function by that thread is under way.
+        // SAFETY: these are outputs of this tile's rows. A tile is given to one thread, once, and
+        // no other call of this function by that thread is under way.
         #[allow(unsafe_code)]
         let out = unsafe { self.out.range(start..start + count) };
         out.copy_from_slice(&sums[..count]);

@@ -16,10 +16,12 @@ pub enum Quantization {
 pub(super) const GROUP: usize = 32;
 /// Groups that one thread quantizes at a time.
 const GROUPS_PER_PIECE: usize = 128;
-/// Largest magnitude of a group that is quantized to zeros: the inverse of its scale would not be finite.
+/// Largest magnitude of a group that is quantized to zeros: the inverse of its scale would not be
+/// finite.
 const SMALLEST: f32 = 1e-30;
 
-/// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is the scale.
+/// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is
+/// the scale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Int8Group {
     /// Four inputs each.
@@ -35,8 +37,8 @@ pub struct Bf16Group(pub(super) [[u8; 4]; GROUP / 2]);
 
 /// Quantized activations `(tokens, inputs)` in panels.
 ///
-/// A panel holds the tokens that are multiplied together: the first group of each, then the second of each, and so on.
-/// A product reads it from front to back.
+/// A panel holds the tokens that are multiplied together: the first group of each, then the second
+/// of each, and so on. A product reads it from front to back.
 #[derive(Debug, Default)]
 pub struct Panels<G> {
     groups: Vec<G>,
@@ -58,8 +60,8 @@ pub(super) fn panel_tokens<S: Lanes>(left: usize) -> usize {
 }
 
 impl<G: Group> Panels<G> {
-    /// Quantizes rows of `inputs` floats in place of the previous content. Rows are padded with zeros to a multiple of
-    /// 32 inputs.
+    /// Quantizes rows of `inputs` floats in place of the previous content. Rows are padded with
+    /// zeros to a multiple of 32 inputs.
     pub fn quantize(&mut self, workers: &Workers<'_>, x: &[f32], inputs: usize) {
         self.per_row = inputs.div_ceil(GROUP);
         self.groups.resize(x.len() / inputs * self.per_row, G::default());
@@ -131,7 +133,8 @@ pub trait Group: Copy + Default + Send {
 impl Group for Int8Group {
     #[inline(always)]
     fn quantize(x: &[f32; GROUP]) -> Self {
-        // The comparison in `max` drops NaN. `poison` is 0 for finite inputs and NaN otherwise, and makes the scale NaN.
+        // The comparison in `max` drops NaN. `poison` is 0 for finite inputs and NaN otherwise, and
+        // makes the scale NaN.
         let (mut most, mut poison) = (0.0f32, 0.0);
         for x in x {
             most = most.max(x.abs());
@@ -160,9 +163,10 @@ impl Group for Bf16Group {
     fn quantize(x: &[f32; GROUP]) -> Self {
         let mut out = [0; GROUP];
         for (x, out) in x.iter().zip(&mut out) {
-            // The upper half of a float's bits is a bfloat16. Adding just less than half of its last place, and one more
-            // if it is odd, carries into it exactly when the nearest value, or the even one of two, is the next. A NaN
-            // would lose its low bits, and with them perhaps its nature: it gets a bit that stays.
+            // The upper half of a float's bits is a bfloat16. Adding just less than half of its
+            // last place, and one more if it is odd, carries into it exactly when the nearest
+            // value, or the even one of two, is the next. A NaN would lose its low bits, and with
+            // them perhaps its nature: it gets a bit that stays.
             let bits = x.to_bits();
             let nearest = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
             *out = ((nearest >> 16) as u16).to_le();

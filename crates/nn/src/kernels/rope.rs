@@ -1,17 +1,18 @@
-//! Rotation of queries and keys by position.
+//! Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
-/// Cosines and sines of one token's angles, one per pair.
+/// Cosines and sines of one token's angles, one per pair of dimensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation<'a> {
     /// Cosines.
     pub cos: &'a [f32],
     /// Sines.
     pub sin: &'a [f32],
-    /// Pairs are neighbours rather than half the rotated part apart.
+    /// True if a pair is two adjacent dimensions, false if they are half the rotated part apart.
     pub interleaved: bool,
 }
 
-/// Rotate the first `2 * cos.len()` dimensions of every head of one token, in place; `heads` holds heads of `head_dim`.
+/// Rotates the first `2 * cos.len()` dimensions of every head of one token in place; a head has
+/// `head_dim` dimensions.
 pub fn rotate(heads: &mut [f32], head_dim: usize, rotation: Rotation<'_>) {
     let pairs = rotation.cos.len();
     for head in heads.chunks_exact_mut(head_dim) {

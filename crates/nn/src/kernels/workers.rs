@@ -1,9 +1,9 @@
 //! Worker threads that compute one step together.
 //!
-//! A step is some hundred parallel loops of a few microseconds to a few hundred each. Waking a thread takes as long as
-//! the shorter ones, so threads are woken once per step and spin between loops. In each loop a thread takes indices
-//! from a range of its own first, so that it reads its part of a matrix from front to back, then helps with what is
-//! left of the other ranges.
+//! A step is some hundred parallel loops of a few microseconds to a few hundred each. Waking a
+//! thread takes as long as the shorter ones, so threads are woken once per step and spin between
+//! loops. In each loop a thread takes indices from a range of its own first, so that it reads its
+//! part of a matrix from front to back, then helps with what is left of the other ranges.
 
 #![allow(unsafe_code)]
 
@@ -26,21 +26,24 @@ const DONE: usize = usize::MAX;
 pub struct Workers<'a> {
     simd: Simd,
     shared: Option<&'a Shared>,
-    /// Makes the type `!Sync`: only one thread leads, and the body of a loop cannot start another loop.
+    /// Makes the type `!Sync`: only one thread leads, and the body of a loop cannot start another
+    /// loop.
     _not_sync: PhantomData<*const ()>,
 }
 
 /// State that the leader and its helpers share.
 ///
-/// A counter, the epoch, is odd while a loop is open and even between loops. The leader alone changes it, and only
-/// upwards. To open a loop it writes `task`, then makes the epoch odd; to close it, it makes the epoch even, then waits
-/// until no helper is active. A helper that finds an odd epoch counts itself as active, *then* reads the epoch again,
-/// and touches `task` only if the epoch is still the same.
+/// A counter, the epoch, is odd while a loop is open and even between loops. The leader alone
+/// changes it, and only upwards. To open a loop it writes `task`, then makes the epoch odd; to
+/// close it, it makes the epoch even, then waits until no helper is active. A helper that finds an
+/// odd epoch counts itself as active, *then* reads the epoch again, and touches `task` only if the
+/// epoch is still the same.
 ///
-/// These four accesses (helper: write `active`, read `epoch`; leader: write `epoch`, read `active`) are sequentially
-/// consistent, so they have one order that all threads agree on. Either the helper's write comes before the leader's
-/// read, and the leader waits for it; or it comes after, then so does the helper's read, which finds a later epoch, and
-/// the helper leaves without touching the task. With acquire and release alone both could miss each other's write.
+/// These four accesses (helper: write `active`, read `epoch`; leader: write `epoch`, read `active`)
+/// are sequentially consistent, so they have one order that all threads agree on. Either the
+/// helper's write comes before the leader's read, and the leader waits for it; or it comes after,
+/// then so does the helper's read, which finds a later epoch, and the helper leaves without
+/// touching the task. With acquire and release alone both could miss each other's write.
 struct Shared {
     epoch: AtomicUsize,
     /// The open loop. Written by the leader while the epoch is even and no helper active.
@@ -52,7 +55,8 @@ struct Shared {
     panicked: AtomicBool,
 }
 
-/// A value on cache lines of its own, to avoid false sharing: 128 bytes, as processors prefetch lines in pairs.
+/// A value on cache lines of its own, to avoid false sharing: 128 bytes, as processors prefetch
+/// lines in pairs.
 #[repr(align(128))]
 struct CacheLine<T>(T);
 
@@ -64,8 +68,8 @@ struct Task {
     body: *const (dyn Fn(Range<usize>) + Sync),
 }
 
-// SAFETY: all fields but `task` are `Sync`. By the protocol described at `Shared`, the leader writes `task` only while no
-// other thread reads it, and the body that it points to is `Sync`.
+// SAFETY: all fields but `task` are `Sync`. By the protocol described at `Shared`, the leader
+// writes `task` only while no other thread reads it, and the body that it points to is `Sync`.
 unsafe impl Sync for Shared {}
 
 impl Workers<'_> {
@@ -98,7 +102,8 @@ impl Workers<'_> {
         self.simd
     }
 
-    /// Calls `body` on all threads, with disjoint ranges of at most `grain` indices that cover `0..count`.
+    /// Calls `body` on all threads, with disjoint ranges of at most `grain` indices that cover
+    /// `0..count`.
     ///
     /// # Panics
     /// If `body` panics, after all threads have left it.
@@ -110,11 +115,11 @@ impl Workers<'_> {
         }
     }
 
-    /// Calls `body` on all threads with each chunk of `len` items and its index, `grain` chunks at a time. The last
-    /// chunk may be shorter.
+    /// Calls `body` on all threads with each chunk of `len` items and its index, `grain` chunks at
+    /// a time. The last chunk may be shorter.
     ///
     /// # Panics
-    /// As [`Workers::share`].
+    /// If `body` panics, after all threads have left it.
     pub fn chunks<T: Send>(&self, items: &mut [T], len: usize, grain: usize, body: impl Fn(usize, &mut [T]) + Sync) {
         let count = items.len();
         let items = Disjoint::new(items);
@@ -146,12 +151,13 @@ impl Shared {
 
     /// Runs a loop as the leader, which is thread 0.
     fn lead(&self, count: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
-        // SAFETY: only the lifetime is erased. `close` below, which runs also when this function unwinds, waits until no
-        // thread uses the pointer any more.
+        // SAFETY: only the lifetime is erased. `close` below, which runs also when this function
+        // unwinds, waits until no thread uses the pointer any more.
         let body = unsafe {
             std::mem::transmute::<&(dyn Fn(Range<usize>) + Sync), *const (dyn Fn(Range<usize>) + Sync)>(body)
         };
-        // SAFETY: the epoch is even and no helper active, so no thread reads the cell: see `Shared`.
+        // SAFETY: the epoch is even and no helper active, so no thread reads the cell: see
+        // `Shared`.
         unsafe { *self.task.get() = Task { count, grain, body } };
         for (thread, next) in self.next.iter().enumerate() {
             next.0.store(self.start(thread, count), Ordering::Relaxed);
@@ -189,12 +195,12 @@ impl Shared {
 
     /// Runs the open loop on one thread: its own range, then what is left of the others'.
     ///
-    /// The counters may be relaxed: each index is handed out by one atomic addition, and what the loop reads and writes
-    /// is ordered by the epoch and by `active`.
+    /// The counters may be relaxed: each index is handed out by one atomic addition, and what the
+    /// loop reads and writes is ordered by the epoch and by `active`.
     fn run(&self, thread: usize) {
-        // SAFETY: this thread is the leader in `lead`, or a helper that is active and found the loop open. The leader
-        // neither writes the cell nor lets the body's lifetime end before it has closed the loop and no helper is
-        // active: see `Shared`.
+        // SAFETY: this thread is the leader in `lead`, or a helper that is active and found the
+        // loop open. The leader neither writes the cell nor lets the body's lifetime end before it
+        // has closed the loop and no helper is active: see `Shared`.
         let (Task { count, grain, .. }, body) = unsafe {
             let task = *self.task.get();
             (task, &*task.body)

@@ -1,8 +1,8 @@
-//! Weight rows as sixteen floats at a time.
+//! Weight rows, read as sixteen floats at a time.
 
 use crate::kernels::simd::{LANES, Lanes};
 
-/// A weight row in some format.
+/// Weight row in some format.
 pub(super) trait Source<'a>: Copy {
     /// Views the bytes of a row.
     fn new(row: &'a [u8]) -> Self;
@@ -20,7 +20,7 @@ pub(super) trait Source<'a>: Copy {
     fn lanes<S: Lanes>(self, simd: S, block: usize) -> S::Floats;
 }
 
-/// A row already widened, padded with zeros to whole blocks.
+/// Row that is widened already, padded with zeros to whole blocks.
 #[derive(Clone, Copy)]
 pub(super) struct Widened<'a>(&'a [[f32; LANES]]);
 
@@ -76,7 +76,8 @@ plain!(F32, 4, load_f32_bytes);
 plain!(Bf16, 2, load_bf16);
 plain!(F16, 2, load_f16);
 
-/// Blocks of 32: a half-precision scale, then signed bytes.
+/// Row of [`Format::Q8_0`](crate::format::Format): blocks of a half-precision scale and 32 signed
+/// bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Q8<'a>(&'a [[u8; 34]]);
 
@@ -99,9 +100,12 @@ impl<'a> Source<'a> for Q8<'a> {
     }
 }
 
-/// A half-precision number in single precision, without branches or questions to the processor: moved to its place,
-/// the exponent is 112 too small, which a multiplication mends, for subnormal numbers too. Infinities and NaN keep
-/// all bits of the exponent set.
+/// Converts half to single precision, without branches and without asking the processor for its
+/// instructions.
+///
+/// Shifted to its place in an `f32`, the exponent is 112 too small, as the two biases are 15 and
+/// 127. A multiplication by 2^112 corrects it, and normalizes subnormal numbers on the way. In
+/// infinities and NaN all bits of the exponent must stay set instead.
 #[inline(always)]
 fn widen(half: u16) -> f32 {
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_half_is_widened_as_the_library_does() {
+    fn every_half_is_widened_as_by_the_half_crate() {
         for bits in 0..=u16::MAX {
             let expected = half::f16::from_bits(bits).to_f32();
             let widened = widen(bits);

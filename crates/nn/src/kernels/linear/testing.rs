@@ -1,9 +1,9 @@
-//! Matrices for tests.
+//! Matrices for tests of products.
 
 use crate::checkpoint::Tensor;
 use crate::format::Format;
 
-/// Values that look random, from -1 to 1.
+/// Returns pseudo-random values from -1 to 1.
 pub(in crate::kernels) fn noise(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -15,7 +15,8 @@ pub(in crate::kernels) fn noise(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// A matrix in any format: written where this crate writes it, else bytes that look random with tame scales.
+/// Returns a matrix in any format: quantized if this crate can, else pseudo-random bytes with small
+/// scales.
 pub(in crate::kernels) fn matrix(format: Format, rows: usize, columns: usize, seed: u64) -> Tensor {
     let bytes = format.quantize(&noise(rows * columns, seed)).unwrap_or_else(|_| {
         let len = rows * format.bytes_for(columns).unwrap();
@@ -29,7 +30,7 @@ pub(in crate::kernels) fn matrix(format: Format, rows: usize, columns: usize, se
     Tensor::new("w", format, vec![rows, columns], bytes).unwrap()
 }
 
-/// Where a block has its half-precision scales.
+/// Returns the range of a block that holds its half-precision scales.
 fn halves(format: Format) -> std::ops::Range<usize> {
     match format {
         Format::Q2_K => 80..84,

@@ -43,8 +43,9 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn meets_the_formula_alone_and_batched(
-        kind in 0..Format::all().count(), rows in 1..40usize, columns in 1..300usize, tokens in 1..24usize, seed in 0..1000u64,
+    fn matches_the_formula_alone_and_batched(
+        kind in 0..Format::all().count(), rows in 1..40usize, columns in 1..300usize,
+        tokens in 1..24usize, seed in 0..1000u64,
     ) {
         let format = Format::all().nth(kind).unwrap();
         check(format, rows, columns, tokens, seed);
@@ -52,7 +53,7 @@ proptest! {
 }
 
 #[test]
-fn threads_change_nothing() {
+fn threads_do_not_change_results() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for format in [Format::F32, Format::BF16, Format::F16, Format::Q8_0, Format::Q6_K] {
         check(format, 523, 512, 11, 7);

@@ -1,35 +1,41 @@
-//! How the rows of a format lie in a tile.
+//! The formats of tiles: where the numbers of a weight row lie in its tile.
 //!
-//! Four inputs of a row are neighbours (two in bfloat16), then come those of the next row: a vector of 64 bytes has a
-//! share for each of sixteen rows. A tile is a row of blocks, each of which has its scales before its numbers, both at multiples of
-//! 64 bytes: whoever reads a tile reads straight on.
+//! Four inputs of a row lie side by side (two in bfloat16), followed by the same inputs of the next
+//! row, so that a vector of 64 bytes has a share for each of sixteen rows. A tile is a sequence of
+//! blocks. A block has its scales before its numbers, both at multiples of 64 bytes, in the order
+//! in which products read them.
 
+use super::GROUP;
 use crate::format::Format;
 use crate::kernels::Simd;
 use crate::kernels::panels::Quantization;
 use crate::kernels::simd::{LANES, QUADS};
 
-use super::GROUP;
-
-/// Vectors of four inputs in a group.
+/// Vectors in a group of 8-bit numbers.
 const QUADS_PER_GROUP: usize = GROUP / 4;
-/// Bytes of the scales of two groups, in half precision: the head of a block of [`TileFormat::Q8_0`] and [`TileFormat::Q4_0`]. Where groups are
-/// odd in number the last block is half empty.
+/// Bytes of the head of a block of [`TileFormat::Q8_0`] and [`TileFormat::Q4_0`]: the scales of two
+/// groups in half precision. If the number of groups is odd, the last block is half empty.
 pub(super) const PAIR_HEAD: usize = 2 * 2 * LANES;
 /// Inputs of a block of [`TileFormat::Q4_K`], [`TileFormat::Q5_K`] and [`TileFormat::Q6_K`].
 pub(super) const BLOCK: usize = 256;
-/// Bytes of the scales of a block of the first two: a scale and a minimum in half precision per row, then of each group six bits of both.
+/// Bytes of the head of a block of [`TileFormat::Q4_K`] and [`TileFormat::Q5_K`]: a scale and a
+/// minimum per row in half precision, then six bits of each per row and group, one byte each.
 pub(super) const BLOCK_HEAD: usize = 2 * 2 * LANES + BLOCK / GROUP * 2 * LANES;
-/// Of the third: a scale in half precision per row, filled up to 64 bytes, then of each half of a group eight bits.
+/// Bytes of the head of a block of [`TileFormat::Q6_K`]: a scale per row in half precision, padded
+/// to 64 bytes, then eight bits per row and half group.
 pub(super) const BLOCK_HEAD_6: usize = QUADS + BLOCK / GROUP * 2 * LANES;
-/// Bytes of a group's numbers in a tile, of eight bits and of four.
+/// Bytes of a group of 8-bit numbers in a tile.
 pub(super) const GROUP_8: usize = QUADS_PER_GROUP * QUADS;
+/// Bytes of a group of 4-bit numbers in a tile.
 pub(super) const GROUP_4: usize = QUADS_PER_GROUP / 2 * QUADS;
-/// Of five bits and of six: the high bits, then the low four as in [`TileFormat::Q4_K`].
+/// Bytes of a group of 5-bit numbers in a tile: the fifth bits, then the low four as in
+/// [`TileFormat::Q4_K`].
 pub(super) const GROUP_5: usize = (QUADS_PER_GROUP / 2 + 1) * QUADS;
+/// Bytes of a group of 6-bit numbers in a tile: the high two bits, then the low four as in
+/// [`TileFormat::Q4_K`].
 pub(super) const GROUP_6: usize = (QUADS_PER_GROUP / 2 + 2) * QUADS;
 
-/// A format of tiles, named as what it is made from.
+/// A format of tiles, named after the weight format that is packed into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "the names are those of the formats")]
 pub(super) enum TileFormat {
@@ -42,7 +48,7 @@ pub(super) enum TileFormat {
 }
 
 impl TileFormat {
-    /// The layout that this processor gains by.
+    /// Returns the tile format for a weight format, if packing pays on this processor.
     pub(super) fn of(format: Format, simd: Simd) -> Option<Self> {
         match format {
             Format::Q8_0 => Some(Self::Q8_0),
@@ -55,15 +61,17 @@ impl TileFormat {
         }
     }
 
-    /// Whether rows of `inputs` can be laid out so.
+    /// Returns true if rows of `inputs` can be packed.
     pub(super) fn fits(self, inputs: usize) -> bool {
         inputs > 0 && (self != Self::BF16 || inputs.is_multiple_of(4))
     }
 
+    /// Returns the format of the activations that tiles are multiplied with.
     pub(super) fn quantization(self) -> Quantization {
         if self == Self::BF16 { Quantization::Bf16 } else { Quantization::Int8 }
     }
 
+    /// Returns the bytes of a tile of rows of `inputs`.
     pub(super) fn tile_bytes(self, inputs: usize) -> usize {
         let (pairs, blocks, groups) = ((inputs / GROUP).div_ceil(2), inputs / BLOCK, BLOCK / GROUP);
         match self {
@@ -76,7 +84,7 @@ impl TileFormat {
         }
     }
 
-    /// Write a row of the format's blocks into its lane of a tile, which is zero there.
+    /// Writes a row in its weight format into a lane of a tile, which holds zeros there.
     pub(super) fn pack(self, row: &[u8], lane: usize, tile: &mut [u8]) {
         match self {
             Self::Q8_0 => q8_0(row, lane, tile),
@@ -93,7 +101,8 @@ impl TileFormat {
     }
 }
 
-/// The blocks of two groups of a row: what is done with a group's values, its scale and its numbers in the tile.
+/// Packs a row whose groups are a scale and `VALUES` bytes: copies the scales, and calls `write`
+/// with the bytes of each group and the place of its numbers in the tile.
 fn pairs<const VALUES: usize, const NUMBERS: usize>(
     row: &[u8],
     lane: usize,
@@ -115,7 +124,7 @@ fn pairs<const VALUES: usize, const NUMBERS: usize>(
 fn q8_0(row: &[u8], lane: usize, tile: &mut [u8]) {
     pairs::<32, GROUP_8>(row, lane, tile, |values, numbers| {
         for (values, quad) in values.as_chunks::<4>().0.iter().zip(numbers.as_chunks_mut::<QUADS>().0) {
-            // From -128 on: the instruction wants weights without a sign.
+            // The sign bit is flipped, which adds 128: `Lanes::dot_biased` takes unsigned weights.
             quad.as_chunks_mut().0[lane] = values.map(|value| value ^ 0x80);
         }
     });
@@ -125,8 +134,8 @@ fn q4_0(row: &[u8], lane: usize, tile: &mut [u8]) {
     pairs::<16, GROUP_4>(row, lane, tile, |values, numbers| halves(values, values, 4, lane, numbers));
 }
 
-/// Four-bit numbers of a group: inputs 0 to 15 in the bytes of `first`, 16 to 31 in those of `second`, shifted by
-/// `shift` more. Two quads of inputs share a vector.
+/// Writes the 4-bit numbers of a group: inputs 0 to 15 are the low bits of `first`, 16 to 31 the
+/// bits of `second` from bit `shift` on. Two quads of inputs share a vector.
 fn halves(first: &[u8], second: &[u8], shift: u32, lane: usize, group: &mut [u8]) {
     let value = |input: usize| match input {
         0..16 => first[input] & 15,
@@ -184,7 +193,7 @@ fn q6_k(row: &[u8], lane: usize, tile: &mut [u8]) {
     }
 }
 
-/// The head of a block that has minima; returns the place of its numbers.
+/// Writes the head of a block that has minima; returns the place of its numbers.
 fn scales_and_minima<'a>(block: &[u8], lane: usize, bytes: &'a mut [u8]) -> &'a mut [u8] {
     let (head, numbers) = bytes.split_at_mut(BLOCK_HEAD);
     let (scales, groups) = head.split_at_mut(4 * LANES);
@@ -196,13 +205,14 @@ fn scales_and_minima<'a>(block: &[u8], lane: usize, bytes: &'a mut [u8]) -> &'a 
     numbers
 }
 
-/// The low bits of a group: two groups share 32 bytes, one in the low bits and one in the high ones.
+/// Returns the low four bits of a group. Two groups share 32 bytes: the low and the high nibbles.
 fn nibbles_of(values: &[u8], group: usize) -> [u8; GROUP] {
     let bytes = &values[group / 2 * GROUP..][..GROUP];
     std::array::from_fn(|i| (bytes[i] >> (4 * (group % 2))) & 15)
 }
 
-/// Numbers of `4 + HIGH` bits. Of the high ones those of `8 / HIGH` quads share a byte, the first lowest.
+/// Writes numbers of `4 + HIGH` bits. The high bits of `8 / HIGH` quads share a byte, those of the
+/// first quad lowest.
 fn low_and_high<const HIGH: usize>(values: [u8; GROUP], lane: usize, numbers: &mut [u8]) {
     let (high, low) = numbers.split_at_mut(HIGH * QUADS);
     halves(&values[..16], &values[16..], 0, lane, low);

@@ -7,11 +7,11 @@ use super::*;
 use crate::checkpoint::Tensor;
 use crate::format::Format;
 
-/// The formats that are packed.
+/// Formats that are packed.
 const FORMATS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::Q4_K, Format::Q5_K, Format::Q6_K, Format::BF16];
 
-/// `x` after the rounding that the format's products take.
-fn as_rounded(format: Format, x: &[f32]) -> Vec<f32> {
+/// Returns `x` after the quantization that the format's products take.
+fn after_quantization(format: Format, x: &[f32]) -> Vec<f32> {
     if format == Format::BF16 {
         return x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
     }
@@ -22,7 +22,7 @@ fn as_rounded(format: Format, x: &[f32]) -> Vec<f32> {
     groups.iter().flat_map(|group| group.values.as_flattened().iter().map(move |value| float(group, value))).collect()
 }
 
-/// The product, or `None` where this processor has no tiles of the format.
+/// Returns the product, or `None` if this processor has no tiles of the format.
 fn product(simd: Simd, x: &[f32], weight: &Tensor, bias: Option<&[f32]>) -> Option<Vec<f32>> {
     product_by(&Workers::alone(simd), x, weight, bias)
 }
@@ -32,7 +32,7 @@ fn product_by(workers: &Workers<'_>, x: &[f32], weight: &Tensor, bias: Option<&[
     let packed = Packed::try_new(weight.view(), simd).unwrap()?;
     let mut out = vec![f32::NAN; x.len() / weight.columns() * weight.rows()];
     let (mut int8, mut halves) = (Panels::<Int8Group>::default(), Panels::<Bf16Group>::default());
-    let rounded = match packed.quantization() {
+    let quantized = match packed.quantization() {
         Quantization::Int8 => {
             int8.quantize(workers, x, weight.columns());
             Quantized::Int8(&int8)
@@ -42,11 +42,12 @@ fn product_by(workers: &Workers<'_>, x: &[f32], weight: &Tensor, bias: Option<&[
             Quantized::Bf16(&halves)
         }
     };
-    multiply(workers, rounded, &mut [Product { weight: &packed, bias, out: &mut out }]);
+    multiply(workers, quantized, &mut [Product { weight: &packed, bias, out: &mut out }]);
     Some(out)
 }
 
-/// Against the plain path on the same rounded activations, alone and in a batch, on every instruction set.
+/// Compares with [`linear`] on the same quantized activations, alone and in a batch, on every
+/// instruction set.
 fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) {
     let columns = columns.next_multiple_of(format.block_values().max(4));
     let weight = matrix(format, rows, columns, seed);
@@ -54,11 +55,11 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
         noise(tokens * columns, seed + 1).iter().enumerate().map(|(i, x)| x * (1 + i / 40 % 9) as f32).collect();
     let bias = noise(rows, seed + 2);
     let bias = seed.is_multiple_of(2).then_some(bias.as_slice());
-    let (rounded, sizes) = (as_rounded(format, &x), magnitudes(&x, &weight));
+    let (quantized, sizes) = (after_quantization(format, &x), magnitudes(&x, &weight));
     for simd in Simd::all() {
         let Some(batched) = product(simd, &x, &weight, bias) else { continue };
         let mut expected = vec![0.0; batched.len()];
-        linear(&Workers::alone(simd), &rounded, weight.view(), bias, &mut expected);
+        linear(&Workers::alone(simd), &quantized, weight.view(), bias, &mut expected);
         for (index, (value, expected)) in batched.iter().zip(&expected).enumerate() {
             let error = f64::from(value - expected).abs();
             assert!(error <= 2e-6 * (sizes[index] + 1.0), "{format} {simd:?} {rows}x{columns}: {value}, {expected}");
@@ -70,7 +71,7 @@ fn check(format: Format, rows: usize, columns: usize, tokens: usize, seed: u64) 
     }
 }
 
-/// Sums of the sizes of all terms, `(tokens, rows)`.
+/// Returns the sums of the magnitudes of all terms, `(tokens, rows)`.
 fn magnitudes(x: &[f32], weight: &Tensor) -> Vec<f64> {
     let (values, columns) = (weight.to_f32(), weight.columns());
     let term = |(x, w): (&f32, &f32)| f64::from(x * w).abs();
@@ -81,7 +82,7 @@ fn magnitudes(x: &[f32], weight: &Tensor) -> Vec<f64> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(80))]
     #[test]
-    fn meets_the_plain_path_alone_and_batched(
+    fn matches_linear_alone_and_batched(
         kind in 0..FORMATS.len(), rows in 1..50usize, columns in 1..700usize, tokens in 1..20usize, seed in 0..1000u64,
     ) {
         check(FORMATS[kind], rows, columns, tokens, seed);
@@ -89,7 +90,7 @@ proptest! {
 }
 
 #[test]
-fn threads_change_nothing() {
+fn threads_do_not_change_results() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for format in FORMATS {
         check(format, 531, 768, 13, 7);
@@ -104,7 +105,8 @@ fn threads_change_nothing() {
 
 #[test]
 fn the_largest_numbers_do_not_overflow() {
-    // Bytes of -128, which no quantiser writes, and numbers of four to six bits at their ends, against activations of the largest size.
+    // Bytes of -128, which no quantizer writes, and 4-bit to 6-bit numbers at both ends of their
+    // range, against the largest activations.
     for (format, block) in [
         (Format::Q8_0, [[0, 0x3c].to_vec(), vec![0x80; 32]].concat()),
         (Format::Q4_0, [[0, 0x3c].to_vec(), vec![0xff; 16]].concat()),
@@ -127,7 +129,7 @@ fn the_largest_numbers_do_not_overflow() {
 }
 
 #[test]
-fn what_is_not_finite_stays_so_and_touches_no_other_token() {
+fn values_that_are_not_finite_stay_so_and_touch_no_other_token() {
     for format in FORMATS {
         let weight = matrix(format, 5, 256, 3);
         for simd in Simd::all() {
@@ -156,7 +158,7 @@ fn no_tokens_is_no_work() {
 }
 
 #[test]
-fn tiny_and_huge_activations_keep_their_size() {
+fn tiny_and_huge_activations_keep_their_magnitude() {
     for format in FORMATS {
         let weight = matrix(format, 3, 256, 4);
         for size in [1e-36f32, 1e-20, 1e20] {
@@ -176,7 +178,7 @@ fn tiny_and_huge_activations_keep_their_size() {
 }
 
 #[test]
-fn matrices_that_share_their_input_are_multiplied_in_one_go() {
+fn matrices_that_share_their_input_are_multiplied_together() {
     let simd = Simd::detect();
     let x = noise(3 * 64, 9);
     let weights = [17, 200, 4].map(|rows| matrix(Format::Q8_0, rows, 64, rows as u64));

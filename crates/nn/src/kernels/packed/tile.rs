@@ -1,13 +1,14 @@
-//! Sums of a tile's sixteen rows for a few tokens.
+//! Products of a tile's sixteen rows and a panel of `C` tokens.
+//!
+//! Weights are loaded from the lowest address to the highest, each just before it is multiplied. If
+//! the compiler were free to load the vectors of a group in another order, prefetching would reach
+//! half the bandwidth.
 
 use super::format::{BLOCK, BLOCK_HEAD, BLOCK_HEAD_6, GROUP_4, GROUP_5, GROUP_6, GROUP_8, PAIR_HEAD};
 use crate::kernels::panels::{Bf16Group, GROUP, Int8Group};
 use crate::kernels::simd::{LANES, Lanes, QUADS};
 
-// Weights are loaded from the lowest address to the highest, each just before it is multiplied: where a compiler is free to load
-// those of a group in another order, processors fetch ahead at half the pace.
-
-/// `sum over groups of (weight scale * x scale * sum of products)`.
+/// Returns `sum over groups of (weight scale * x scale * sum of products)` per token.
 #[inline(always)]
 pub(super) fn q8_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
@@ -28,7 +29,7 @@ pub(super) fn q8_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Gro
     sums
 }
 
-/// As [`q8_0`], of numbers whose zero is 8.
+/// Like [`q8_0`], for 4-bit numbers that are stored 8 larger.
 #[inline(always)]
 pub(super) fn q4_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
@@ -44,19 +45,20 @@ pub(super) fn q4_0<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Gro
     sums
 }
 
-/// `sum over groups of (x scale * (weight scale * sum of products - weight minimum * sum of x))`.
+/// Returns `sum over groups of (x scale * (weight scale * sum of products - weight minimum * sum of
+/// x))` per token.
 #[inline(always)]
 pub(super) fn q4_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     with_minima::<S, C, 0, GROUP_4>(simd, tile, x)
 }
 
-/// As [`q4_k`], of numbers of five bits.
+/// Like [`q4_k`], for 5-bit numbers.
 #[inline(always)]
 pub(super) fn q5_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     with_minima::<S, C, 1, GROUP_5>(simd, tile, x)
 }
 
-/// Numbers of `4 + HIGH` bits; those of a group take `BYTES`.
+/// Like [`q4_k`], for numbers of `4 + HIGH` bits, `BYTES` per group.
 #[inline(always)]
 fn with_minima<S: Lanes, const C: usize, const HIGH: usize, const BYTES: usize>(
     simd: S,
@@ -71,7 +73,7 @@ fn with_minima<S: Lanes, const C: usize, const HIGH: usize, const BYTES: usize>(
         let (block_scale, block_minimum) = (simd.load_f16(&halves[0]), simd.load_f16(&halves[1]));
         for ((head, numbers), x) in heads.iter().zip(numbers.as_chunks::<BYTES>().0).zip(x) {
             let (high, low) = numbers.as_chunks::<QUADS>().0.split_at(HIGH);
-            let numbers = Numbers::<S, HIGH> { high: all(simd, high), low, first: 0 };
+            let numbers = Numbers::<S, HIGH> { high: load_all(simd, high), low, first: 0 };
             let products = numbers.dot(simd, [simd.splat_i32(0); C], x);
             let head = head.as_chunks::<LANES>().0;
             let scale = simd.mul(simd.load_u8(&head[0]), block_scale);
@@ -85,7 +87,8 @@ fn with_minima<S: Lanes, const C: usize, const HIGH: usize, const BYTES: usize>(
     sums
 }
 
-/// `sum over halves of groups of (weight scale * x scale * sum of products)`, of numbers of six bits whose zero is 32.
+/// Returns `sum over half groups of (weight scale * x scale * sum of products)` per token, for
+/// 6-bit numbers that are stored 32 larger.
 #[inline(always)]
 pub(super) fn q6_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Group; C]]) -> [S::Floats; C] {
     let mut sums = [simd.splat(0.0); C];
@@ -96,7 +99,7 @@ pub(super) fn q6_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Gro
         let block_scale = simd.load_f16(&head[0]);
         for ((head, numbers), x) in head[QUADS / LANES / 2..].iter().zip(numbers.as_chunks::<GROUP_6>().0).zip(x) {
             let (high, low) = numbers.as_chunks::<QUADS>().0.split_at(2);
-            let high = all::<S, 2>(simd, high);
+            let high = load_all::<S, 2>(simd, high);
             for (half, (scale, low)) in head.as_chunks::<LANES>().0.iter().zip(low.chunks_exact(2)).enumerate() {
                 let start = starts::<S, C>(simd, x, |x| -32 * x.sums[half]);
                 let products = Numbers::<S, 2> { high, low, first: 4 * half }.dot(simd, start, x);
@@ -107,7 +110,7 @@ pub(super) fn q6_k<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Int8Gro
     sums
 }
 
-/// Adds the products of a group, which has this scale.
+/// Adds `products * scale * x scale` of a group to each token's sums.
 #[inline(always)]
 fn scaled<S: Lanes, const C: usize>(
     simd: S,
@@ -121,7 +124,7 @@ fn scaled<S: Lanes, const C: usize>(
     }
 }
 
-/// What sums begin with, token by token.
+/// Returns the starting value of each token's integer sums.
 #[inline(always)]
 fn starts<S: Lanes, const C: usize>(simd: S, x: &[Int8Group; C], value: impl Fn(&Int8Group) -> i32) -> [S::Ints; C] {
     let mut starts = [simd.splat_i32(0); C];
@@ -131,8 +134,9 @@ fn starts<S: Lanes, const C: usize>(simd: S, x: &[Int8Group; C], value: impl Fn(
     starts
 }
 
+/// Loads `N` vectors.
 #[inline(always)]
-fn all<S: Lanes, const N: usize>(simd: S, numbers: &[[u8; QUADS]]) -> [S::Bytes; N] {
+fn load_all<S: Lanes, const N: usize>(simd: S, numbers: &[[u8; QUADS]]) -> [S::Bytes; N] {
     let mut all = [simd.zero_bytes(); N];
     for (quads, numbers) in all.iter_mut().zip(numbers) {
         *quads = simd.load_bytes(numbers);
@@ -172,7 +176,8 @@ impl<S: Lanes, const HIGH: usize> Numbers<'_, S, HIGH> {
     }
 }
 
-/// Products of pairs are added to two sums in turn, so that none waits for the one before it.
+/// Returns the sums of bfloat16 products per token. Pairs are added to two sums alternately, so
+/// that no addition waits for the one before it.
 #[inline(always)]
 pub(super) fn bf16<S: Lanes, const C: usize>(simd: S, tile: &[u8], x: &[[Bf16Group; C]]) -> [S::Floats; C] {
     let mut sums = [[simd.splat(0.0); 2]; C];

@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::registers::{load, operations, parts, parts_mut, store};
 use super::{LANES, Lanes, QUADS};
 
-/// Distance in bytes at which [`Lanes::load_bytes`] prefetches on x86-64: an eighth of a first-level cache.
+/// Distance in bytes at which [`Lanes::load_bytes`] prefetches on x86-64: an eighth of a
+/// first-level cache.
 pub(super) const PREFETCH_AHEAD: usize = 4 << 10;
 
 /// Witness of AVX2, FMA and F16C.
@@ -134,9 +135,10 @@ impl Lanes for Avx2 {
         }
 
         fn dot_biased(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
-            // `maddubs` multiplies unsigned by signed bytes and adds pairs of products, saturating at 16 bits. Its
-            // unsigned operand is the magnitude of the weight; the weight's sign goes to the input. Two products of
-            // bytes from -127 to 127 fit into 16 bits, so nothing saturates.
+            // `maddubs` multiplies unsigned by signed bytes and adds pairs of products, saturating
+            // at 16 bits. Its unsigned operand is the magnitude of the weight; the weight's sign
+            // goes to the input. Two products of bytes from -127 to 127 fit into 16 bits, so
+            // nothing saturates.
             let x = _mm256_set1_epi32(i32::from_le_bytes(x));
             let add = |sum, weights| {
                 let weights = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));

@@ -6,9 +6,11 @@ use super::avx2::PREFETCH_AHEAD;
 use super::registers::{load, operations, store};
 use super::{Avx2, LANES, Lanes, QUADS, with_features};
 
-/// Witness of AVX-512 F, BW, VL and VNNI, of all that [`Avx2`] stands for, and of AVX-512 BF16 if so marked.
+/// Witness of AVX-512 F, BW, VL and VNNI, of all that [`Avx2`] stands for, and of AVX-512 BF16 if
+/// so marked.
 ///
-/// VL makes the lower parts of all 32 registers usable, so that sixteen sums and their operands stay in registers.
+/// VL makes the lower parts of all 32 registers usable, so that sixteen sums and their operands
+/// stay in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Avx512<const BF16: bool>(());
 
@@ -97,8 +99,8 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         }
 
         fn sum_four(floats: [__m512; 4]) -> [f32; 4] {
-            // Four vectors of four lanes are transposed on the way, so that two additions fold all of them: lane by
-            // lane the same additions as in `sum`.
+            // Four vectors of four lanes are transposed on the way, so that two additions fold all
+            // of them: lane by lane the same additions as in `sum`.
             let [a, b, c, d] = floats;
             let [a, b, c, d] = [fold_to_four(a), fold_to_four(b), fold_to_four(c), fold_to_four(d)];
             let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));

@@ -2,9 +2,10 @@
 
 /// Runs a function under the target features that a witness vouches for.
 ///
-/// `with_features!(Avx2, witness, fn(a: u32) -> u32 { a + 1 })` compiles the body under AVX2, calls it with the
-/// variable `a` in scope, and is as safe as its witness: each arm names the features that the constructors of its
-/// token type ask the processor for. The body is a function item: it sees its arguments and nothing else.
+/// `with_features!(Avx2, witness, fn(a: u32) -> u32 { a + 1 })` compiles the body under AVX2, calls
+/// it with the variable `a` in scope, and is as safe as its witness: each arm names the features
+/// that the constructors of its token type ask the processor for. The body is a function item: it
+/// sees its arguments and nothing else.
 macro_rules! with_features {
     (Avx2, $($call:tt)*) => {
         $crate::kernels::simd::with_features!(@ "avx2,fma,f16c", $crate::kernels::simd::Avx2, $($call)*)
@@ -34,15 +35,19 @@ macro_rules! with_features {
         #[target_feature(enable = $features)]
         fn run($($argument: $type),*) $(-> $out)? $body
         let _witness: $token = $witness;
-        // SAFETY: the witness exists, so the processor was found to have the features listed with its type above.
+        // SAFETY: the witness exists, so the processor was found to have the features listed with
+        // its type above.
         #[allow(unsafe_code)]
         unsafe { run($($argument),*) }
     }};
 }
 pub(crate) use with_features;
 
-/// Defines a function that runs a kernel body, generic over [`Lanes`](super::Lanes), under the instruction set it is
-/// given first: `dispatch! { pub fn add(x: &mut [f32], y: &[f32]) = add_body }`.
+/// Defines a function that runs a kernel body under the instruction set that it is given first.
+///
+/// `dispatch! { pub fn add(x: &mut [f32], y: &[f32]) = add_body }` defines
+/// `pub fn add(simd: Simd, x: &mut [f32], y: &[f32])`, which passes the witness in `simd` to
+/// `fn add_body<S: Lanes>(simd: S, x: &mut [f32], y: &[f32])`, an `#[inline(always)]` function.
 macro_rules! dispatch {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
         $(#[$attribute])*

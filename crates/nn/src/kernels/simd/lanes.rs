@@ -5,8 +5,8 @@ pub(crate) const LANES: usize = 16;
 /// Bytes of a vector that holds four inputs for each of sixteen rows.
 pub(crate) const QUADS: usize = 4 * LANES;
 
-/// Operations on sixteen lanes. A value of a type that implements it is the witness that the processor has the
-/// instructions; implementations keep their constructors to themselves.
+/// Operations on sixteen lanes. A value of a type that implements it is the witness that the
+/// processor has the instructions; implementations keep their constructors to themselves.
 ///
 /// Operations that read bytes take numbers in little-endian order at any address.
 pub(crate) trait Lanes: Copy {
@@ -23,13 +23,21 @@ pub(crate) trait Lanes: Copy {
 
     /// Returns `value` in all lanes.
     fn splat(self, value: f32) -> Self::Floats;
+    /// Loads sixteen `f32`.
     fn load(self, from: &[f32; LANES]) -> Self::Floats;
+    /// Loads sixteen `f32` from bytes.
     fn load_f32_bytes(self, from: &[u8; 4 * LANES]) -> Self::Floats;
+    /// Loads sixteen bfloat16 and widens them.
     fn load_bf16(self, from: &[u8; 2 * LANES]) -> Self::Floats;
+    /// Loads sixteen half-precision numbers and widens them.
     fn load_f16(self, from: &[u8; 2 * LANES]) -> Self::Floats;
+    /// Loads sixteen signed bytes and converts them.
     fn load_i8(self, from: &[u8; LANES]) -> Self::Floats;
+    /// Loads sixteen unsigned bytes and converts them.
     fn load_u8(self, from: &[u8; LANES]) -> Self::Floats;
+    /// Returns the lanes in order.
     fn to_array(self, floats: Self::Floats) -> [f32; LANES];
+    /// Returns `a * b`.
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Returns `a * b + sum`.
     fn mul_add(self, a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats;
@@ -71,6 +79,7 @@ pub(crate) trait Lanes: Copy {
 
     /// Returns `value` in all lanes.
     fn splat_i32(self, value: i32) -> Self::Ints;
+    /// Converts to floats, rounding to nearest even.
     fn to_floats(self, ints: Self::Ints) -> Self::Floats;
     /// Loads bytes, and prefetches those that a reader of the whole tile comes to a little later.
     fn load_bytes(self, from: &[u8; QUADS]) -> Self::Bytes;
@@ -80,13 +89,16 @@ pub(crate) trait Lanes: Copy {
     fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
     /// Returns the high four bits of each byte, moved down.
     fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
-    /// Shifts each pair of bytes left by `places` bits, right if negative, then keeps the bits of `mask` in each byte.
+    /// Shifts each pair of bytes left by `places` bits, right if negative, then keeps the bits of
+    /// `mask` in each byte.
     fn shift_and_mask(self, bytes: Self::Bytes, places: i32, mask: u8) -> Self::Bytes;
+    /// Returns the bits that are set in either.
     fn or(self, bytes: Self::Bytes, others: Self::Bytes) -> Self::Bytes;
     /// Adds to each row's sum its four bytes, each at most 63, times the four signed bytes of `x`.
     fn dot_small(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints;
-    /// Adds to each row's sum its four weights times the four signed bytes of `x`. A weight from -127 to 127 is stored
-    /// as a byte, 128 larger. The result is too large by [`Lanes::BIAS`] times the sum of `x`.
+    /// Adds to each row's sum its four weights times the four signed bytes of `x`. A weight from
+    /// -127 to 127 is stored as a byte, 128 larger. The result is too large by [`Lanes::BIAS`]
+    /// times the sum of `x`.
     fn dot_biased(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints;
 
     /// Adds to each row's sum its two bfloat16 times the two of `x`.
@@ -99,7 +111,8 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
-/// Returns `sum(a[i] * b[i])` over 16 lanes; the tail, padded with zeros, is added last. Equal lengths.
+/// Returns `sum(a[i] * b[i])` over 16 lanes; the tail, padded with zeros, is added last. Equal
+/// lengths.
 #[inline(always)]
 pub(crate) fn dot<S: Lanes>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let (a_blocks, a_tail) = a.as_chunks::<LANES>();

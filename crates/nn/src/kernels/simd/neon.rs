@@ -196,9 +196,8 @@ fn four<T>(make: impl Fn(usize) -> T) -> [T; 4] {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn sdot(mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // The intrinsic, `vdotq_s32`, is not in stable Rust.
-    // SAFETY: the instruction computes from its register operands alone and belongs to `dotprod`, which this function
-    // is compiled under.
+    // The intrinsic, `vdotq_s32`, is not in stable Rust. SAFETY: the instruction computes from its
+    // register operands alone and belongs to `dotprod`, which this function is compiled under.
     #[allow(unsafe_code)]
     unsafe {
         asm!(

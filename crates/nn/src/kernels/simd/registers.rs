@@ -1,8 +1,11 @@
 //! Loads and stores of whole registers, at any address.
 
+#![allow(unsafe_code)]
+
 use bytemuck::Pod;
 
-/// A value at any address. Reading the field is one instruction, where `read_unaligned` leaves a copy on the stack.
+/// A value at any address. Reading the field is one instruction, where `read_unaligned` leaves a
+/// copy on the stack.
 #[repr(C, packed)]
 struct Unaligned<T>(T);
 
@@ -10,21 +13,17 @@ struct Unaligned<T>(T);
 #[inline(always)]
 pub(super) fn load<R: Pod, T: Pod>(from: &T) -> R {
     const { assert!(size_of::<R>() == size_of::<T>()) };
-    // SAFETY: the reference leads to as many initialized bytes as `R` has, any bytes make an `R`, as it is `Pod`, and
-    // `Unaligned` needs no alignment.
-    #[allow(unsafe_code)]
-    unsafe {
-        (*std::ptr::from_ref(from).cast::<Unaligned<R>>()).0
-    }
+    // SAFETY: the reference leads to as many initialized bytes as `R` has, any bytes make an `R`,
+    // as it is `Pod`, and `Unaligned` needs no alignment.
+    unsafe { (*std::ptr::from_ref(from).cast::<Unaligned<R>>()).0 }
 }
 
 /// Writes a register over plain data of its size.
 #[inline(always)]
 pub(super) fn store<R: Pod, T: Pod>(value: R, to: &mut T) {
     const { assert!(size_of::<R>() == size_of::<T>()) };
-    // SAFETY: the reference leads to as many bytes as `R` has, which nobody else sees meanwhile, any bytes make a `T`,
-    // as it is `Pod`, and `Unaligned` needs no alignment.
-    #[allow(unsafe_code)]
+    // SAFETY: the reference leads to as many bytes as `R` has, which nobody else sees meanwhile,
+    // any bytes make a `T`, as it is `Pod`, and `Unaligned` needs no alignment.
     unsafe {
         (*std::ptr::from_mut(to).cast::<Unaligned<R>>()).0 = value;
     }
@@ -42,8 +41,8 @@ pub(super) fn parts_mut<P: Pod, T: Pod, const N: usize>(of: &mut T) -> &mut [P; 
     bytemuck::must_cast_mut(of)
 }
 
-/// Implements operations of [`Lanes`](super::Lanes) with the intrinsics of an instruction set: each body is compiled
-/// under the features that the token type stands for.
+/// Implements operations of [`Lanes`](super::Lanes) with the intrinsics of an instruction set: each
+/// body is compiled under the features that the token type stands for.
 macro_rules! operations {
     ($token:ident: $(
         $(#[$attribute:meta])*
