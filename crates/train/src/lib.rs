@@ -26,6 +26,7 @@ mod run_file;
 mod schedule;
 mod state;
 mod steps;
+mod task;
 mod trainer;
 mod vocabulary;
 
@@ -42,10 +43,11 @@ pub use objectives::{Graded, Learns, Loss, Measure, OBJECTIVES, Objective, Seen,
 pub use optimizers::{OPTIMIZERS, Optimizer, OptimizerEntry, StepInput};
 pub use order::Order;
 pub use reference::forget_reference;
-pub use run::{Finished, Reporter, Task, run};
+pub use run::{Finished, Reporter, run};
 pub use run_file::{DataTable, ModelTable, ObjectiveTable, RunFile};
 pub use schedule::{Decay, Schedule};
 pub use state::{EarlyStopping, State, saved};
 pub use steps::Steps;
+pub use task::Task;
 pub use trainer::{Choice, Term, Trainer, TrainerOptions};
 pub use vocabulary::{VocabularyOptions, train_tokenizer};

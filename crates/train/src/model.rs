@@ -5,26 +5,27 @@
 //! on nothing else.
 
 mod attention;
+mod decoder;
 mod head;
 mod layer;
 mod places;
 mod rotary;
 mod worker;
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 use wsd_nn::arch::{Blueprint, RopePlan};
 use wsd_nn::kernels::Simd;
-use wsd_nn::kernels::elementwise::RmsNorm;
 
+pub use self::decoder::Pass;
+
+use self::decoder::Decoder;
 use self::places::LayerPlaces;
 use self::rotary::RotaryTable;
 use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::layout::Layout;
-use crate::objectives::{Graded, Loss, Sees, Totals};
+use crate::objectives::Graded;
 
 /// Tokens that a thread computes at once, unless one example alone has more.
 const SHARD_TOKENS: usize = 1024;
@@ -37,22 +38,6 @@ pub struct TrainableModel {
     pool: rayon::ThreadPool,
 }
 
-/// The read-only parts that all threads share.
-struct Decoder {
-    blueprint: Blueprint,
-    simd: Simd,
-    embedding: Range<usize>,
-    head: Range<usize>,
-    final_norm: Range<usize>,
-    layers: Vec<LayerPlaces>,
-    /// Per rotary embedding of the blueprint, for short and for long sequences.
-    rotary: Vec<[RotaryTable; 2]>,
-    /// Only the inputs of layers are kept for the backward pass, which computes the rest again.
-    recompute: bool,
-    trains_embedding: bool,
-    trains_head: bool,
-}
-
 /// The options of a [`TrainableModel`].
 pub struct ModelOptions<'a> {
     /// The number of threads, each with a gradient of its own.
@@ -63,25 +48,6 @@ pub struct ModelOptions<'a> {
     pub recompute: bool,
     /// Tells whether the tensor of this name changes; gradients of matrices that do not are skipped.
     pub trained: &'a dyn Fn(&str) -> bool,
-}
-
-/// One batch and the loss to grade it by.
-#[derive(Clone, Copy)]
-pub struct Pass<'a> {
-    /// The model's weights.
-    pub weights: &'a [f32],
-    /// The frozen reference model's weights; read for [`Sees::RowsAndReference`] only.
-    pub reference: &'a [f32],
-    /// The examples.
-    pub examples: &'a [&'a Example],
-    /// The counts over all examples of the step, of which this batch may be a part.
-    pub totals: Totals,
-    /// The loss.
-    pub loss: &'a dyn Loss,
-    /// The numbers that the loss needs.
-    pub sees: Sees,
-    /// A factor on the gradient, the objective's weight in the run.
-    pub weight: f32,
 }
 
 impl TrainableModel {
@@ -150,14 +116,6 @@ impl TrainableModel {
             }
             graded.into_iter().flatten().collect()
         })
-    }
-}
-
-impl Decoder {
-    /// The RMS norm whose weight lies at `place`.
-    fn norm<'w>(&self, weights: &'w [f32], place: &Range<usize>) -> RmsNorm<'w> {
-        let norms = &self.blueprint.norms;
-        RmsNorm { weight: &weights[place.clone()], offset: norms.offset, eps: norms.eps }
     }
 }
 

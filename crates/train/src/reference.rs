@@ -10,7 +10,7 @@ use wsd_core::files::write_whole;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::objectives::{Graded, Loss, Measure, Seen, Sees};
-use crate::run::{Task, needs_sums};
+use crate::task::Task;
 use crate::trainer::{Trainer, Weighted};
 
 const FILE: &str = "reference.safetensors";
@@ -18,7 +18,7 @@ const FILE: &str = "reference.safetensors";
 /// Sets [`Example::reference`] for all objectives that need it, from the run's folder if it was computed
 /// before; the trainer is at the start.
 pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
-    let terms = task.terms.iter_mut().filter(|term| needs_sums(term));
+    let terms = task.terms.iter_mut().filter(|term| term.objective.sees == Sees::TargetsAndReference);
     let examples = terms.flat_map(|term| term.examples.iter_mut().chain(&mut term.evaluation));
     let examples: Vec<&mut Example> = examples.collect();
     if examples.is_empty() {

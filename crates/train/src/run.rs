@@ -5,43 +5,18 @@
 
 mod pace;
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::metrics::{Means, Metrics, stamped};
-use crate::objectives::Sees;
 use crate::order::Order;
 use crate::reference;
 use crate::schedule::Schedule;
-use crate::steps::Steps;
+use crate::task::Task;
 use crate::trainer::{Gradient, Term, Trainer};
 use pace::Pace;
-
-/// A run: objectives, data, settings of the loop, and the folder for results.
-pub struct Task<'a> {
-    /// The run's folder; it exists.
-    pub folder: PathBuf,
-    /// The objectives, whose weighted losses are summed; at least one, each with examples. The first
-    /// one's examples are the run's epochs.
-    pub terms: Vec<Term>,
-    /// The settings of the loop.
-    pub steps: Steps,
-    /// The seed of the order of examples.
-    pub seed: u64,
-    /// A flag that stops the run after the current step.
-    pub stop: &'a AtomicBool,
-}
-
-impl Task<'_> {
-    /// The learning rates of all steps.
-    #[must_use]
-    pub fn schedule(&self) -> Schedule {
-        self.steps.schedule(self.terms.first().map_or(0, |term| term.examples.len()))
-    }
-}
 
 /// An observer of a run. Its methods do nothing by default, and `()` is the silent one.
 pub trait Reporter {
@@ -252,9 +227,4 @@ fn summary(terms: &[Term], means: &[Means], prefix: &str) -> Map<String, Value> 
 fn total_loss(terms: &[Term], means: &[Means]) -> Option<f64> {
     let losses = terms.iter().zip(means).filter_map(|(term, means)| Some(means.get("loss")? * term.weight));
     losses.reduce(|sum, loss| sum + loss)
-}
-
-/// True where an objective needs the reference model's sums of log-probabilities.
-pub(crate) fn needs_sums(term: &Term) -> bool {
-    term.objective.sees == Sees::TargetsAndReference
 }

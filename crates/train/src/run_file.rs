@@ -24,6 +24,7 @@ use crate::objectives::{OBJECTIVES, Objective};
 use crate::optimizers::OptimizerEntry;
 use crate::steps::Steps;
 use crate::trainer::{Choice, Term};
+pub use tables::ObjectiveTable;
 use tables::{named_tables, optimizer, take_choice, take_objectives};
 
 /// A training run; settings that the file does not give have their defaults.
@@ -59,19 +60,6 @@ struct General {
     objective: bool,
     optimizer: bool,
     adapter: bool,
-}
-
-/// `[[objective]]`: an objective, its weight and its data.
-#[derive(Clone, Debug)]
-pub struct ObjectiveTable {
-    /// The objective.
-    pub choice: Choice<Objective>,
-    /// The factor on its loss.
-    pub weight: f64,
-    /// Its files to learn from; `None` for those of `[data]`.
-    pub train: Option<Vec<PathBuf>>,
-    /// Its files to evaluate on; `None` for those of `[data]`.
-    pub eval: Option<Vec<PathBuf>>,
 }
 
 /// `[model]`: the model to train.

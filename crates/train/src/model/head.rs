@@ -6,7 +6,7 @@ use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 use wsd_nn::kernels::elementwise::{NormGradients, exponentials, log_sum_exp, norm, norm_backward};
 use wsd_nn::kernels::softcap;
 
-use super::Decoder;
+use super::decoder::Decoder;
 use super::layer::sized;
 
 /// The buffers of the output projection; one row per target.

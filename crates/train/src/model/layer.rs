@@ -5,9 +5,16 @@ use std::ops::Range;
 use wsd_nn::kernels::elementwise::{NormGradients, gate, gate_backward, norm, norm_backward};
 use wsd_nn::kernels::rotate;
 
-use super::Decoder;
 use super::attention::{Attended, AttentionScratch, Heads};
-use super::worker::Span;
+use super::decoder::Decoder;
+
+/// A sequence of the shard.
+pub(super) struct Span {
+    /// Its rows in the shard's activations, one per token.
+    pub(super) rows: Range<usize>,
+    /// True where the sequence is long in the sense of [`wsd_nn::arch::Blueprint::is_long`].
+    pub(super) long: bool,
+}
 
 /// Intermediate results that the backward pass reads; rows are tokens.
 #[derive(Default)]

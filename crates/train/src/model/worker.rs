@@ -1,20 +1,10 @@
 //! A shard of examples on one thread: from tokens to the loss, and back to the gradient.
 
-use std::ops::Range;
-
+use super::decoder::{Decoder, Pass};
 use super::head::Head;
-use super::layer::{Activations, Backward, LayerRun, Scratch, sized};
-use super::{Decoder, Pass};
+use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
 use crate::example::{Example, Sequence};
 use crate::objectives::{Graded, Seen, Sees};
-
-/// A sequence of the shard.
-pub(super) struct Span {
-    /// Its rows in the shard's activations, one per token.
-    pub(super) rows: Range<usize>,
-    /// True where the sequence is long in the sense of [`wsd_nn::arch::Blueprint::is_long`].
-    pub(super) long: bool,
-}
 
 /// The buffers of one thread, reused from shard to shard.
 #[derive(Default)]

@@ -1,10 +1,11 @@
 //! The tables of a run file that entries of OBJECTIVES, OPTIMIZERS and ADAPTERS declare.
 
+use std::path::PathBuf;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use wsd_core::{Setting, Values};
 
-use super::ObjectiveTable;
 use crate::adapters::AdapterEntry;
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
@@ -13,6 +14,19 @@ use crate::trainer::Choice;
 
 /// Names that TRL gives to settings of ours.
 const ALIASES: [(&str, &str); 1] = [("rpo_alpha", "sft_weight")];
+
+/// `[[objective]]`: an objective, its weight and its data.
+#[derive(Clone, Debug)]
+pub struct ObjectiveTable {
+    /// The objective.
+    pub choice: Choice<Objective>,
+    /// The factor on its loss.
+    pub weight: f64,
+    /// Its files to learn from; `None` for those of `[data]`.
+    pub train: Option<Vec<PathBuf>>,
+    /// Its files to evaluate on; `None` for those of `[data]`.
+    pub eval: Option<Vec<PathBuf>>,
+}
 
 type Table = Map<String, Value>;
 

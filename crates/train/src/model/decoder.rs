@@ -1,0 +1,55 @@
+//! The parts of a decoder that all threads share, and the description of one pass over it.
+
+use std::ops::Range;
+
+use wsd_nn::arch::Blueprint;
+use wsd_nn::kernels::Simd;
+use wsd_nn::kernels::elementwise::RmsNorm;
+
+use super::places::LayerPlaces;
+use super::rotary::RotaryTable;
+use crate::example::Example;
+use crate::objectives::{Loss, Sees, Totals};
+
+/// The read-only parts that all threads share.
+pub(super) struct Decoder {
+    pub(super) blueprint: Blueprint,
+    pub(super) simd: Simd,
+    pub(super) embedding: Range<usize>,
+    pub(super) head: Range<usize>,
+    pub(super) final_norm: Range<usize>,
+    pub(super) layers: Vec<LayerPlaces>,
+    /// Per rotary embedding of the blueprint, for short and for long sequences.
+    pub(super) rotary: Vec<[RotaryTable; 2]>,
+    /// Only the inputs of layers are kept for the backward pass, which computes the rest again.
+    pub(super) recompute: bool,
+    pub(super) trains_embedding: bool,
+    pub(super) trains_head: bool,
+}
+
+/// One batch and the loss to grade it by.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// The model's weights.
+    pub weights: &'a [f32],
+    /// The frozen reference model's weights; read for [`Sees::RowsAndReference`] only.
+    pub reference: &'a [f32],
+    /// The examples.
+    pub examples: &'a [&'a Example],
+    /// The counts over all examples of the step, of which this batch may be a part.
+    pub totals: Totals,
+    /// The loss.
+    pub loss: &'a dyn Loss,
+    /// The numbers that the loss needs.
+    pub sees: Sees,
+    /// A factor on the gradient, the objective's weight in the run.
+    pub weight: f32,
+}
+
+impl Decoder {
+    /// The RMS norm whose weight lies at `place`.
+    pub(super) fn norm<'w>(&self, weights: &'w [f32], place: &Range<usize>) -> RmsNorm<'w> {
+        let norms = &self.blueprint.norms;
+        RmsNorm { weight: &weights[place.clone()], offset: norms.offset, eps: norms.eps }
+    }
+}

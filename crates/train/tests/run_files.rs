@@ -1,0 +1,113 @@
+//! Run files: keys of old, tables of entries, and messages.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use wsd_train::{Objective, Result, RunFile};
+
+const HEAD: &str =
+    "output = \"runs/a\"\nseed = 5\nthreads = 2\n\n[model]\nfrom = \"base\"\n\n[data]\ntrain = [\"rows.jsonl\"]\n";
+
+fn parse(objective: &str, rest: &str) -> Result<RunFile> {
+    RunFile::parse(&format!("{HEAD}{rest}"), Objective::find(objective).unwrap())
+}
+
+/// The text that runs have always kept beside their results; `--resume` compares with it.
+#[test]
+fn a_resolved_file_has_every_setting() {
+    let run =
+        parse("sft", "[train]\nmax_steps = 20\nadam_beta2 = 0.95\n[dpo]\nrpo_alpha = 0.5\n[lora]\nr = 4\n").unwrap();
+    let expected = r#"output = "runs/a"
+seed = 5
+threads = 2
+
+[model]
+from = "base"
+dtype = "bf16"
+template = "own"
+
+[data]
+train = ["rows.jsonl"]
+eval = []
+max_length = 1024
+packing = false
+skip_refused = false
+
+[train]
+num_train_epochs = 1.0
+max_steps = 20
+batch_size = 16
+gradient_accumulation_steps = 1
+learning_rate = 0.0001
+lr_scheduler_type = "cosine"
+min_lr_rate = 0.0
+warmup_steps = 0
+warmup_ratio = 0.03
+weight_decay = 0.0
+adam_beta1 = 0.9
+adam_beta2 = 0.95
+adam_epsilon = 0.00000001
+max_grad_norm = 1.0
+logging_steps = 10
+eval_steps = 0
+save_steps = 500
+save_total_limit = 2
+early_stopping_patience = 0
+gradient_checkpointing = false
+
+[dpo]
+beta = 0.1
+label_smoothing = 0.0
+sft_weight = 0.5
+
+[lora]
+r = 4
+lora_alpha = 32.0
+target_modules = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+]
+"#;
+    assert_eq!(run.resolved().unwrap(), expected);
+    assert!(run.is_described_by(expected));
+    assert!(!run.is_described_by(&expected.replace("seed = 5", "seed = 6")));
+}
+
+#[test]
+fn general_tables_are_read_and_resolved() {
+    let rest = "[optimizer]\nname = \"sgd\"\nmomentum = 0.9\n[adapter]\nname = \"lora\"\nr = 2\n\
+                [[objective]]\nname = \"dpo\"\nbeta = 0.2\n\
+                [[objective]]\nname = \"distill\"\nweight = 0.5\ntrain = [\"cues.jsonl\"]\n";
+    let run = parse("dpo", rest).unwrap();
+    assert_eq!((run.optimizer.entry.name, run.adapter.entry.name), ("sgd", "lora"));
+    let names: Vec<_> = run.objectives.iter().map(|table| (table.choice.entry.name, table.weight)).collect();
+    assert_eq!(names, [("dpo", 1.0), ("distill", 0.5)]);
+    let resolved = run.resolved().unwrap();
+    assert!(resolved.contains("beta = 0.2") && resolved.contains("momentum = 0.9") && !resolved.contains("adam_"));
+    assert!(run.is_described_by(&resolved));
+    let same = parse("dpo", "[optimizer]\nname = \"adamw\"\nadam_beta1 = 0.8\n").unwrap();
+    assert_eq!(same.optimizer.values, parse("dpo", "[train]\nadam_beta1 = 0.8\n").unwrap().optimizer.values);
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (objective, rest, message) in [
+        ("dpo", "[dpo]\nbeta = 0\n", "`dpo.beta` must be a number above 0 and at most 1000000, got 0"),
+        ("dpo", "[dpo]\nbeat = 1\n", "`[dpo]` has no setting `beat`"),
+        ("sft", "[train]\nadam_beta1 = 1.0\n", "`train.adam_beta1` must be a number from 0 to 0.999999, got 1"),
+        ("sft", "[train]\nbatch_size = 0\n", "`train.batch_size` must be at least 1, got 0"),
+        ("sft", "[train]\nbatchsize = 1\n", "unknown field `batchsize`"),
+        ("sft", "[train]\nwarmup_ratio = 1.5\n", "`train.warmup_ratio` must be at least 0 and below 1, got 1.5"),
+        ("sft", "[optimizer]\nname = \"lion\"\n", "`optimizer.name` must be adamw, sgd, got lion"),
+        ("sft", "[adapter]\nname = \"full\"\n[lora]\nr = 1\n", "a run has one adapter"),
+        ("sft", "[[objective]]\nname = \"dpo\"\n", "must be sft, the command, got dpo"),
+        ("sft", "[extra]\n", "unknown field `extra`"),
+    ] {
+        let error = parse(objective, rest).unwrap_err().to_string();
+        assert!(error.contains(message), "{rest}: {error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Whole runs: several objectives, every optimizer and adapter, interruption, adapter folders.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod models;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Map, Value, json};
+use wsd_core::Values;
+use wsd_nn::arch::{self, Blueprint};
+use wsd_nn::{Checkpoint, Format};
+use wsd_train::{
+    ADAPTERS, Choice, Example, Finished, Layout, METRICS_FILE, OPTIMIZERS, Objective, Reporter, Sequence, Steps, Task,
+    Term, Trainer, TrainerOptions, adapters, run, save_folder,
+};
+
+struct Start {
+    checkpoint: Checkpoint,
+    blueprint: Blueprint,
+    weights: Vec<f32>,
+}
+
+fn start() -> Start {
+    let checkpoint = Checkpoint::open(&models::folder("llama")).unwrap();
+    let blueprint = arch::blueprint(&checkpoint.config).unwrap();
+    let weights = Layout::new(&blueprint).read(&checkpoint).unwrap();
+    Start { checkpoint, blueprint, weights }
+}
+
+fn term(objective: &str, weight: f64) -> Term {
+    let example =
+        |row: u32| Example::of(Sequence::learned_from(2, (0..6).map(|at| (row * 7 + at * 3) % 250).collect()));
+    let mut term = Term::new(&Choice::of(Objective::find(objective).unwrap()), (0..10).map(example).collect());
+    term.weight = weight;
+    term
+}
+
+fn task<'a>(folder: &Path, terms: Vec<Term>, stop: &'a AtomicBool) -> Task<'a> {
+    let steps = Steps {
+        batch_size: 3,
+        gradient_accumulation_steps: 2,
+        max_steps: Some(6),
+        learning_rate: 5e-3,
+        logging_steps: 1,
+        save_steps: 2,
+        ..Steps::default()
+    };
+    Task { folder: folder.into(), terms, steps, seed: 3, stop }
+}
+
+fn trained(folder: &Path, terms: Vec<Term>) -> Trainer {
+    let Start { blueprint, weights, .. } = start();
+    let options = TrainerOptions { keeps_reference: true, ..TrainerOptions::default() };
+    let mut trainer = Trainer::try_new(&blueprint, weights, &options).unwrap();
+    run(&mut task(folder, terms, &AtomicBool::new(false)), &mut trainer, &mut ()).unwrap();
+    trainer
+}
+
+fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
+    let text = fs_err::read_to_string(folder.join(METRICS_FILE)).unwrap();
+    text.lines().map(|row| serde_json::from_str(row).unwrap()).collect()
+}
+
+#[test]
+fn several_objectives_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    trained(folder.path(), vec![term("sft", 1.0), term("distill", 0.5)]);
+    let rows = metrics(folder.path());
+    let number = |row: &Map<String, Value>, key: &str| row[key].as_f64().unwrap();
+    for row in &rows {
+        let sum = number(row, "sft/loss") + 0.5 * number(row, "distill/loss");
+        assert!((number(row, "loss") - sum).abs() < 1e-9);
+    }
+    assert!(number(&rows[0], "distill/loss").abs() < 1e-9 && number(&rows[5], "distill/loss") > 0.0);
+    assert!(number(&rows[5], "sft/loss") < number(&rows[0], "sft/loss"));
+}
+
+#[test]
+fn a_heavier_distillation_stays_closer_to_the_start() {
+    let distance = |weight: f64| {
+        let folder = tempfile::tempdir().unwrap();
+        trained(folder.path(), vec![term("sft", 1.0), term("distill", weight)]);
+        metrics(folder.path())[5]["distill/loss"].as_f64().unwrap()
+    };
+    assert!(distance(20.0) < 0.5 * distance(0.0));
+}
+
+#[test]
+fn an_objective_of_no_weight_changes_nothing() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let alone = trained(folders[0].path(), vec![term("sft", 1.0)]);
+    let beside = trained(folders[1].path(), vec![term("sft", 1.0), term("distill", 0.0)]);
+    assert!(alone.state.parameters == beside.state.parameters);
+}
+
+/// Stops a run after some steps.
+struct StopAfter<'a>(u64, &'a AtomicBool);
+
+impl Reporter for StopAfter<'_> {
+    fn progress(&mut self, row: &Map<String, Value>, _total_steps: usize, _seconds_left: f64) {
+        self.1.store(row["step"] == self.0, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn every_optimizer_and_adapter_resumes_to_the_same_bits() {
+    for (optimizer, adapter) in
+        OPTIMIZERS.iter().flat_map(|optimizer| ADAPTERS.iter().map(move |adapter| (optimizer, adapter)))
+    {
+        let Start { blueprint, weights, .. } = start();
+        let options = TrainerOptions {
+            optimizer: Choice::of(optimizer),
+            adapter: Choice::of(adapter),
+            seed: 9,
+            keeps_reference: true,
+            ..TrainerOptions::default()
+        };
+        let trainer = || Trainer::try_new(&blueprint, weights.clone(), &options).unwrap();
+        let terms = || vec![term("sft", 1.0), term("distill", 0.5)];
+        let stop = AtomicBool::new(false);
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let mut whole = trainer();
+        run(&mut task(folders[0].path(), terms(), &stop), &mut whole, &mut ()).unwrap();
+        let mut task = task(folders[1].path(), terms(), &stop);
+        assert_eq!(run(&mut task, &mut trainer(), &mut StopAfter(3, &stop)).unwrap(), Finished::Stopped);
+        stop.store(false, Ordering::Relaxed);
+        let mut resumed = trainer();
+        assert_eq!(run(&mut task, &mut resumed, &mut ()).unwrap(), Finished::Whole);
+        assert!(whole.state.parameters == resumed.state.parameters, "{} {}", optimizer.name, adapter.name);
+        assert!(whole.state.parameters != trainer().state.parameters);
+    }
+}
+
+#[test]
+fn adapters_are_saved_loaded_and_merged_as_by_peft() {
+    let Start { checkpoint, blueprint, weights } = start();
+    let folder = tempfile::tempdir().unwrap();
+    let lora = Choice::of(ADAPTERS.iter().copied().find(|entry| entry.name == "lora").unwrap());
+    let rank = Values::default().with(lora.entry.settings[0], 4usize).unwrap();
+    let lora = Choice { values: rank.or((lora.entry.defaults)()), ..lora };
+    let options = TrainerOptions { adapter: lora.clone(), ..TrainerOptions::default() };
+    let mut trainer = Trainer::try_new(&blueprint, weights.clone(), &options).unwrap();
+    let stop = AtomicBool::new(false);
+    run(&mut task(folder.path(), vec![term("sft", 1.0)], &stop), &mut trainer, &mut ()).unwrap();
+    let saved = folder.path().join("adapter");
+    assert!(trainer.save_adapter(&saved, &lora, "the-base").unwrap());
+
+    let config = models::json(&saved.join("adapter_config.json"));
+    for (key, value) in [
+        ("peft_type", json!("LORA")),
+        ("task_type", json!("CAUSAL_LM")),
+        ("base_model_name_or_path", json!("the-base")),
+        ("r", json!(4)),
+        ("lora_alpha", json!(32.0)),
+        ("bias", json!("none")),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+    assert!(config["target_modules"].as_array().unwrap().contains(&json!("down_proj")));
+    let bytes = fs_err::read(saved.join("adapter_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight";
+    assert_eq!(tensors.tensor(name).unwrap().shape(), [blueprint.query_width(), 4]);
+
+    let layout = Layout::new(&blueprint);
+    let (mut adapter, parameters) = adapters::load(&saved, &layout, weights.clone()).unwrap();
+    let merged = adapter.merge(&parameters);
+    assert!(merged != weights);
+    let own = trainer.weights();
+    assert!(merged.iter().zip(own).all(|(a, b)| (a - b).abs() <= 1e-6));
+
+    let to = folder.path().join("merged");
+    save_folder(&to, &checkpoint, Some(&models::folder("llama")), (&layout, merged), Format::F32).unwrap();
+    assert!(layout.read(&Checkpoint::open(&to).unwrap()).unwrap() == merged);
+
+    let mut refused = config;
+    refused["use_dora"] = json!(true);
+    fs_err::write(saved.join("adapter_config.json"), refused.to_string()).unwrap();
+    let error = adapters::load(&saved, &layout, weights).err().unwrap().to_string();
+    assert!(error.contains("`use_dora` is not supported"), "{error}");
+}
