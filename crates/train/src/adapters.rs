@@ -1,8 +1,8 @@
 //! Adapters: parametrizations of a model's weights, one entry each in [`ADAPTERS`].
 //!
 //! An adapter turns parameters into weights and carries the gradient of the weights back to the
-//! parameters; the model and the optimizer know nothing of it. Names of settings and tensors are those
-//! of PEFT, so that [`save`] and [`load`] follow from an entry's declarations.
+//! parameters; the model and the optimizer know nothing of it. Names of settings and tensors are
+//! those of PEFT, so that [`save`] and [`load`] follow from an entry's declarations.
 
 mod full;
 mod lora;
@@ -63,8 +63,8 @@ pub trait Adapter: Send {
     /// The tensors that the parameters form.
     fn layout(&self) -> &Layout;
 
-    /// The initial parameters. [`Adapter::merge`] makes of them the weights that the adapter was made
-    /// with, to the bit. To be called once.
+    /// The initial parameters. [`Adapter::merge`] makes of them the weights that the adapter was
+    /// made with, to the bit. To be called once.
     fn start(&mut self, seed: u64) -> Vec<f32>;
 
     /// Tells whether the model's tensor `name` depends on the parameters.

@@ -122,8 +122,8 @@ impl ExampleReader<'_> {
     }
 }
 
-/// Writes refused rows into a run's folder, and returns a message that lists the first of them; `None`
-/// without a refused row.
+/// Writes refused rows into a run's folder, and returns a message that lists the first of them;
+/// `None` without a refused row.
 ///
 /// # Errors
 /// [`Error::RefusedRows`] with this message unless `skip`; those of the file system.

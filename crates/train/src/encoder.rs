@@ -78,12 +78,12 @@ impl Encoder {
         self.checked(Sequence::learned_from(start, tokens))
     }
 
-    /// A conversation whose targets are the assistant's messages from index `from` on, each with the
-    /// token that ends it.
+    /// A conversation whose targets are the assistant's messages from index `from` on, each with
+    /// the token that ends it.
     ///
-    /// A message's tokens are the difference between rendering the conversation through it and rendering
-    /// what precedes it with the generation prompt. This works with every template that renders a prefix
-    /// of a conversation the same whatever follows; other templates are refused.
+    /// A message's tokens are the difference between rendering the conversation through it and
+    /// rendering what precedes it with the generation prompt. This works with every template that
+    /// renders a prefix of a conversation the same whatever follows; other templates are refused.
     ///
     /// # Errors
     /// As [`Encoder::document`]; a template that is refused; a conversation without such a message.
@@ -125,8 +125,8 @@ impl Encoder {
         Ok(self.answer(&whole.tokens, start, end))
     }
 
-    /// The part of a range through the last token that ends an answer, or all of it without such a token.
-    /// Templates put line breaks after that token.
+    /// The part of a range through the last token that ends an answer, or all of it without such a
+    /// token. Templates put line breaks after that token.
     fn answer(&self, tokens: &[u32], start: usize, end: usize) -> Option<Range<usize>> {
         let range = tokens.get(start..end)?;
         let ended = range.iter().rposition(|token| self.end_tokens.contains(token));
@@ -162,7 +162,8 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Concatenates documents and cuts the result into sequences of `len` tokens; the last may be shorter.
+/// Concatenates documents and cuts the result into sequences of `len` tokens; the last may be
+/// shorter.
 #[must_use]
 pub(crate) fn packed(documents: &[Sequence], len: usize) -> Vec<Sequence> {
     let tokens: Vec<u32> = documents.iter().flat_map(|document| document.tokens.iter().copied()).collect();

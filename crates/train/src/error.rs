@@ -3,8 +3,8 @@
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of the trainer; it names the thing at fault, the limit and the value, and a `hint:` where
-/// there is a next step.
+/// An error of the trainer; it names the thing at fault, the limit and the value, and a `hint:`
+/// where there is a next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,22 +1,23 @@
 //! TensorBoard's event files: records with checksums, each an `Event` in protocol buffers.
 //!
-//! Written from <https://github.com/tensorflow/tensorboard/blob/master/tensorboard/compat/proto/event.proto> and the
-//! TFRecord format beside it.
+//! Written from
+//! <https://github.com/tensorflow/tensorboard/blob/master/tensorboard/compat/proto/event.proto> and
+//! the TFRecord format beside it.
 
-/// A number at a step.
+/// A measure at a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scalar {
-    /// When it was measured, in seconds since 1970.
+    /// The time of the measurement, in seconds since 1970.
     pub time: f64,
     /// The step.
     pub step: u64,
-    /// What was measured.
+    /// The name of the measure.
     pub name: String,
-    /// The number.
+    /// The value.
     pub value: f64,
 }
 
-/// An event file that holds these numbers.
+/// Encodes an event file.
 #[must_use]
 pub fn event_file(scalars: &[Scalar]) -> Vec<u8> {
     let mut file = Vec::new();
@@ -24,12 +25,12 @@ pub fn event_file(scalars: &[Scalar]) -> Vec<u8> {
     record(&mut file, &[double(1, time), bytes(3, b"brain.Event:2")].concat());
     for Scalar { time, step, name, value } in scalars {
         let value = bytes(1, &[bytes(1, name.as_bytes()), float(2, *value as f32)].concat());
-        record(&mut file, &[double(1, *time), whole(2, *step), bytes(5, &value)].concat());
+        record(&mut file, &[double(1, *time), integer(2, *step), bytes(5, &value)].concat());
     }
     file
 }
 
-/// Length, its checksum, the data, its checksum.
+/// Appends a record: length, its checksum, data, its checksum.
 fn record(file: &mut Vec<u8>, data: &[u8]) {
     let length = (data.len() as u64).to_le_bytes();
     file.extend(length);
@@ -38,12 +39,13 @@ fn record(file: &mut Vec<u8>, data: &[u8]) {
     file.extend(masked(data).to_le_bytes());
 }
 
-/// The checksum as TFRecord has it: turned and moved, so that checksums of data with checksums are sound.
+/// The masked checksum of TFRecord: rotated and offset, because a CRC of data that contains CRCs is
+/// weak.
 fn masked(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli), a bit at a time.
+/// CRC-32C (Castagnoli), bit by bit.
 fn crc32c(data: &[u8]) -> u32 {
     let byte = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
@@ -65,7 +67,7 @@ fn key(field: u64, kind: u64) -> Vec<u8> {
     varint(field << 3 | kind)
 }
 
-fn whole(field: u64, value: u64) -> Vec<u8> {
+fn integer(field: u64, value: u64) -> Vec<u8> {
     [key(field, 0), varint(value)].concat()
 }
 

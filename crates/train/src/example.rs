@@ -48,8 +48,8 @@ impl Sequence {
 pub struct Example {
     /// The sequences.
     pub sequences: Vec<Sequence>,
-    /// Per sequence, the sum of the targets' log-probabilities under the reference model; empty where
-    /// the objective needs none.
+    /// Per sequence, the sum of the targets' log-probabilities under the reference model; empty
+    /// where the objective needs none.
     pub reference: Vec<f64>,
 }
 

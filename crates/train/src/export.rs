@@ -22,8 +22,9 @@ const COPIED: [&str; 6] = [
     "generation_config.json",
 ];
 
-/// Writes a model with new weights: its configuration, its tokenizer, and the weights in F32, F16 or BF16.
-/// Tokenizer files are copied from `source`, the folder of the checkpoint or of its tokenizer.
+/// Writes a model with new weights: its configuration, its tokenizer, and the weights in F32, F16
+/// or BF16. Tokenizer files are copied from `source`, the folder of the checkpoint or of its
+/// tokenizer.
 ///
 /// # Errors
 /// Those of the file system; another format.
@@ -55,7 +56,8 @@ pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint) -> Result<()> {
     write(to, checkpoint, None, format, tensors)
 }
 
-/// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names `format`.
+/// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names
+/// `format`.
 fn write<'a>(
     to: &Path,
     checkpoint: &Checkpoint,

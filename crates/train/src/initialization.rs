@@ -11,8 +11,9 @@ pub const INITIALIZER_RANGE: f64 = 0.02;
 
 /// Returns random weights.
 ///
-/// Matrices are normal with standard deviation `spread`, divided by `sqrt(2 * layers)` for those that
-/// write to the residual stream (Radford et al. 2019, section 2.3). Norms are the identity, and biases 0.
+/// Matrices are normal with standard deviation `spread`, divided by `sqrt(2 * layers)` for those
+/// that write to the residual stream (Radford et al. 2019, section 2.3). Norms are the identity,
+/// and biases 0.
 #[must_use]
 pub fn random(blueprint: &Blueprint, layout: &Layout, spread: f64, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);

@@ -9,8 +9,8 @@ use wsd_nn::arch::{self, Blueprint};
 
 /// The ranges that tensors occupy in a list of floats.
 ///
-/// The projections of queries, keys and values lie side by side, and so do gate and up: each group can
-/// be multiplied as one matrix.
+/// The projections of queries, keys and values lie side by side, and so do gate and up: each group
+/// can be multiplied as one matrix.
 ///
 /// ```
 /// let layout = wsd_train::Layout::of(vec![("a.weight".into(), vec![2, 3]), ("a.bias".into(), vec![2])]);

@@ -1,10 +1,10 @@
 //! The trainer of `wsd`: next tokens, answers, preferences.
 //!
-//! [`run`] is the loop. An [`Objective`] grades examples by log-probabilities; a [`TrainableModel`] carries
-//! the gradient on to the weights; an [`Adapter`] carries it on to the parameters; an [`Optimizer`] updates
-//! these. Objectives, adapters and optimizers are entries of the tables [`OBJECTIVES`], [`ADAPTERS`] and
-//! [`OPTIMIZERS`]: a new one is a file and a line in its table, and run files, the command line and the
-//! tests follow.
+//! [`run`] is the loop. An [`Objective`] grades examples by log-probabilities; a [`TrainableModel`]
+//! carries the gradient on to the weights; an [`Adapter`] carries it on to the parameters; an
+//! [`Optimizer`] updates these. Objectives, adapters and optimizers are entries of the tables
+//! [`OBJECTIVES`], [`ADAPTERS`] and [`OPTIMIZERS`]: a new one is a file and a line in its table,
+//! and run files, the command line and the tests follow.
 
 pub mod adapters;
 pub mod data;

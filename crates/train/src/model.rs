@@ -1,8 +1,9 @@
-//! A decoder that is trained on the CPU: every layer forward and backward by hand, over lists of floats.
+//! A decoder that is trained on the CPU: every layer forward and backward by hand, over lists of
+//! floats.
 //!
-//! Each thread takes a run of the examples, computes them in shards, and sums a gradient of its own; the
-//! sums are added in the order of the threads. The bits of a result depend on the number of threads and
-//! on nothing else.
+//! Each thread takes a run of the examples, computes them in shards, and sums a gradient of its
+//! own; the sums are added in the order of the threads. The bits of a result depend on the number
+//! of threads and on nothing else.
 
 mod attention;
 mod decoder;
@@ -46,7 +47,8 @@ pub struct ModelOptions<'a> {
     pub max_len: usize,
     /// Keep only the inputs of layers for the backward pass, and compute the rest again.
     pub recompute: bool,
-    /// Tells whether the tensor of this name changes; gradients of matrices that do not are skipped.
+    /// Tells whether the tensor of this name changes; gradients of matrices that do not are
+    /// skipped.
     pub trained: &'a dyn Fn(&str) -> bool,
 }
 
@@ -141,7 +143,8 @@ fn shares<'e, 'x>(examples: &'e [&'x Example], threads: usize) -> Vec<&'e [&'x E
     (0..threads).map(&mut take).collect()
 }
 
-/// Divides the examples into consecutive runs of at most [`SHARD_TOKENS`] tokens, or of one example.
+/// Divides the examples into consecutive runs of at most [`SHARD_TOKENS`] tokens, or of one
+/// example.
 fn shards<'e, 'x>(mut examples: &'e [&'x Example]) -> Vec<&'e [&'x Example]> {
     let mut shards = Vec::new();
     while !examples.is_empty() {

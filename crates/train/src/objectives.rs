@@ -2,9 +2,9 @@
 //!
 //! An objective grades an example by log-probabilities and returns the loss and its gradient with
 //! respect to these same log-probabilities. It declares in [`Sees`] whether it needs those of the
-//! targets alone, or whole rows over the vocabulary, and whether it needs the frozen reference model's
-//! beside them. The model computes what is declared and carries the gradient on to its weights, so an
-//! objective knows nothing of tensors.
+//! targets alone, or whole rows over the vocabulary, and whether it needs the frozen reference
+//! model's beside them. The model computes what is declared and carries the gradient on to its
+//! weights, so an objective knows nothing of tensors.
 
 mod distill;
 mod dpo;

@@ -103,8 +103,8 @@ pub(crate) fn norm(gradient: &[f32]) -> f64 {
     sums.iter().sum::<f64>().sqrt()
 }
 
-/// Scales a gradient of norm `norm` down to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does; 0 for
-/// no clipping.
+/// Scales a gradient of norm `norm` down to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does; 0
+/// for no clipping.
 pub(crate) fn clip(gradient: &mut [f32], norm: f64, max_norm: f64) {
     let factor = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 };
     if factor != 1.0 {

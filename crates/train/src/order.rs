@@ -3,8 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-/// A sequence of epochs, each a permutation of the examples that depends on the seed and the epoch's
-/// number alone: a step's examples do not depend on the steps before it.
+/// A sequence of epochs, each a permutation of the examples that depends on the seed and the
+/// epoch's number alone: a step's examples do not depend on the steps before it.
 ///
 /// ```
 /// let mut order = wsd_train::Order::new(7, 3);

@@ -1,5 +1,5 @@
-//! Sums of log-probabilities under the start model, for objectives that see them. They are computed once
-//! and kept in a file, so that no second model stays in memory.
+//! Sums of log-probabilities under the start model, for objectives that see them. They are computed
+//! once and kept in a file, so that no second model stays in memory.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use crate::trainer::{Trainer, Weighted};
 
 const FILE: &str = "reference.safetensors";
 
-/// Sets [`Example::reference`] for all objectives that need it, from the run's folder if it was computed
-/// before; the trainer is at the start.
+/// Sets [`Example::reference`] for all objectives that need it, from the run's folder if it was
+/// computed before; the trainer is at the start.
 pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
     let terms = task.terms.iter_mut().filter(|term| term.objective.sees == Sees::TargetsAndReference);
     let examples = terms.flat_map(|term| term.examples.iter_mut().chain(&mut term.evaluation));

@@ -1,7 +1,7 @@
 //! The training loop.
 //!
-//! Every step follows from the settings, the seed and the last checkpoint, so that a run that was killed
-//! resumes and ends with the same bits.
+//! Every step follows from the settings, the seed and the last checkpoint, so that a run that was
+//! killed resumes and ends with the same bits.
 
 mod pace;
 
@@ -206,8 +206,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The measures of all terms. With several, `loss` is their weighted sum, and each term's own measures
-/// follow its objective's name and a slash.
+/// The measures of all terms. With several, `loss` is their weighted sum, and each term's own
+/// measures follow its objective's name and a slash.
 fn summary(terms: &[Term], means: &[Means], prefix: &str) -> Map<String, Value> {
     if let [means] = means {
         return means.values(prefix);

@@ -1,9 +1,9 @@
 //! Run files: the description of a training run in TOML.
 //!
-//! Settings of an objective, an optimizer or an adapter are read by the declarations of its entry, so a
-//! new entry needs no change here. They stand in `[[objective]]`, `[optimizer]` and `[adapter]` tables;
-//! in a table of the entry's own name (`[dpo]`, `[lora]`); those of the optimizer also in `[train]`, as
-//! in transformers.
+//! Settings of an objective, an optimizer or an adapter are read by the declarations of its entry,
+//! so a new entry needs no change here. They stand in `[[objective]]`, `[optimizer]` and
+//! `[adapter]` tables; in a table of the entry's own name (`[dpo]`, `[lora]`); those of the
+//! optimizer also in `[train]`, as in transformers.
 
 mod check;
 mod resolved;
@@ -234,7 +234,8 @@ impl RunFile {
         table.train.as_ref().unwrap_or(&self.data.train)
     }
 
-    /// Tells whether a text describes the same run as this file: whether all its settings are equal.
+    /// Tells whether a text describes the same run as this file: whether all its settings are
+    /// equal.
     #[must_use]
     pub fn is_described_by(&self, text: &str) -> bool {
         let objective = self.objectives[0].choice.entry;

@@ -37,8 +37,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The learning rate of a step, counted from 1. In transformers the first step of a warm-up of `n` steps
-    /// has a rate of 0 and changes nothing; here it has `1 / (n + 1)` of the peak.
+    /// The learning rate of a step, counted from 1. In transformers the first step of a warm-up of
+    /// `n` steps has a rate of 0 and changes nothing; here it has `1 / (n + 1)` of the peak.
     #[must_use]
     pub fn rate(&self, step: usize) -> f64 {
         if step <= self.warmup_steps {

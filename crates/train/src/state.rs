@@ -66,7 +66,8 @@ impl EarlyStopping {
 }
 
 impl State {
-    /// Writes a checkpoint into the run's folder, whole or not at all, and removes all but the last `keep`.
+    /// Writes a checkpoint into the run's folder, whole or not at all, and removes all but the last
+    /// `keep`.
     ///
     /// # Errors
     /// Those of the file system; earlier checkpoints are then as they were.

@@ -11,8 +11,8 @@ use crate::trainer::Term;
 pub struct Task<'a> {
     /// The run's folder; it exists.
     pub folder: PathBuf,
-    /// The objectives, whose weighted losses are summed; at least one, each with examples. The first
-    /// one's examples are the run's epochs.
+    /// The objectives, whose weighted losses are summed; at least one, each with examples. The
+    /// first one's examples are the run's epochs.
     pub terms: Vec<Term>,
     /// The settings of the loop.
     pub steps: Steps,

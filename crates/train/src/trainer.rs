@@ -155,8 +155,9 @@ impl Trainer {
         self.adapter.layout()
     }
 
-    /// Writes the adapter as a folder in PEFT's layout; returns false for an adapter that PEFT has no layout
-    /// for. `choice` is the one of [`TrainerOptions`], `base` the name of the start model.
+    /// Writes the adapter as a folder in PEFT's layout; returns false for an adapter that PEFT has
+    /// no layout for. `choice` is the one of [`TrainerOptions`], `base` the name of the start
+    /// model.
     ///
     /// # Errors
     /// Those of the file system.
@@ -188,7 +189,8 @@ impl Trainer {
         graded
     }
 
-    /// Updates the parameters by the gradient of a step, and returns the gradient's norm before clipping.
+    /// Updates the parameters by the gradient of a step, and returns the gradient's norm before
+    /// clipping.
     pub(crate) fn update(&mut self, gradient: &mut Gradient, steps: &Steps, learning_rate: f64) -> f64 {
         let Self { state, adapter, start, .. } = self;
         let mut pulled = adapter.pull_back(&state.parameters, &gradient.sum);
@@ -224,8 +226,8 @@ impl<'a> From<&'a Term> for Weighted<'a> {
 }
 
 impl Gradient {
-    /// Lets `fill` set the gradient of a batch, and adds it to the step's. The step's first batch is set in
-    /// place.
+    /// Lets `fill` set the gradient of a batch, and adds it to the step's. The step's first batch
+    /// is set in place.
     fn add<T>(&mut self, len: usize, fill: impl FnOnce(&mut [f32]) -> T) -> T {
         if !self.is_set {
             self.is_set = true;

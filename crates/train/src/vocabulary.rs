@@ -32,11 +32,12 @@ pub struct VocabularyOptions {
     pub model_max_length: usize,
 }
 
-/// Trains a tokenizer on texts and writes `tokenizer.json` and `tokenizer_config.json` into a folder.
+/// Trains a tokenizer on texts and writes `tokenizer.json` and `tokenizer_config.json` into a
+/// folder.
 ///
 /// # Errors
-/// A `bos`, `eos` or `pad` that is no special token; a size below 256 plus the special tokens; those of the
-/// file system.
+/// A `bos`, `eos` or `pad` that is no special token; a size below 256 plus the special tokens;
+/// those of the file system.
 pub fn train_tokenizer(options: &VocabularyOptions, texts: &[String], folder: &Path) -> Result<Tokenizer> {
     let least = 256 + options.special.len();
     if options.size < least {

@@ -11,7 +11,8 @@ use wsd_train::{
     AdapterEntry, Example, Layout, Loss, ModelOptions, Objective, Pass, Sees, Sequence, Totals, TrainableModel,
 };
 
-/// An example whose targets are all tokens but the first and the middle one; `None` for a short sequence.
+/// An example whose targets are all tokens but the first and the middle one; `None` for a short
+/// sequence.
 fn example(tokens: &[u32]) -> Option<Example> {
     let middle = tokens.len() / 2;
     let learned = vec![1..middle, middle + 1..tokens.len()];
@@ -47,8 +48,8 @@ impl<'a> Graded<'a> {
     }
 }
 
-/// The largest relative error of the derivative along the gradient itself, per tensor, of the tensors
-/// whose gradient stands out from rounding; the loss changes fastest in this direction.
+/// The largest relative error of the derivative along the gradient itself, per tensor, of the
+/// tensors whose gradient stands out from rounding; the loss changes fastest in this direction.
 fn worst_error(name: &str, layout: &Layout, gradient: &[f32], mut loss: impl FnMut(&str, f64) -> f64) -> f64 {
     let mut worst = 0.0f64;
     for place in layout.places() {
@@ -118,8 +119,8 @@ fn distillation_gradients_are_differences_of_the_loss() {
     }
 }
 
-/// The start parameters are moved first: at the start one factor of each LoRA pair is zero, and with it
-/// the gradient of the other.
+/// The start parameters are moved first: at the start one factor of each LoRA pair is zero, and
+/// with it the gradient of the other.
 #[test]
 fn every_adapter_has_a_gradient() {
     let lora = AdapterEntry::find("lora").unwrap();

@@ -1,4 +1,5 @@
-//! Training against PyTorch and TRL: the numbers were written by scripts/train_goldens.py, which explains them.
+//! Training against PyTorch and TRL: the numbers were written by scripts/train_goldens.py, which
+//! explains them.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -42,7 +43,8 @@ fn near(what: &str, found: f64, expected: &Value, relative: f64, absolute: f64) 
     assert!(error <= relative * expected.abs() + absolute, "{what}: {found}, expected {expected}");
 }
 
-/// An example whose targets are all tokens but the first and the middle one; `None` for a short sequence.
+/// An example whose targets are all tokens but the first and the middle one; `None` for a short
+/// sequence.
 fn example(sequence: &Value) -> Option<Example> {
     let tokens: Vec<u32> = sequence["ids"].as_array()?.iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let middle = tokens.len() / 2;

@@ -1,4 +1,5 @@
-//! Training as its users run it: killed, starved of disk, stopped, and still the same model in the end.
+//! Training as its users run it: killed, starved of disk, stopped, and still the same model in the
+//! end.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 

@@ -79,8 +79,8 @@ pub fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, to: Output<'_>) {
     assert!(a.fits() && b.fits() && stride >= columns, "shapes of a product");
     assert!(extent(rows, columns, [stride, 1]) <= out.len(), "shape of a result");
     let step = |stride: usize| isize::try_from(stride).expect("invariant: a stride lies within a slice");
-    // SAFETY: the extents of all three were just found to lie within their slices; `out` is borrowed alone, and its
-    // rows do not overlap.
+    // SAFETY: the extents of all three were just found to lie within their slices; `out` is
+    // borrowed alone, and its rows do not overlap.
     unsafe {
         matrixmultiply::sgemm(
             rows,

@@ -1,13 +1,14 @@
-//! Operations on single rows and their derivatives, for training. A gradient is added to the floats that
-//! are there, unless its function says that it sets them.
+//! Operations on single rows and their derivatives, for training. A gradient is added to the floats
+//! that are there, unless its function says that it sets them.
 
 use wsd_core::exp;
 
 use super::simd::{LANES, Lanes, dispatch, dot};
-use crate::arch::Activation;
+use crate::activation::Activation;
 
 dispatch! {
-    /// Sets `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()` floats.
+    /// Sets `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`
+    /// floats.
     pub fn norm(out: &mut [f32], x: &[f32], norm: RmsNorm<'_>) = norm_body
 }
 
@@ -17,17 +18,20 @@ dispatch! {
 }
 
 dispatch! {
-    /// Sets `out = activation(gate) * up`; a row of `gates` is a gate of `width` floats and then an up.
+    /// Sets `out = activation(gate) * up`; a row of `gates` is a gate of `width` floats and then an
+    /// up.
     pub fn gate(out: &mut [f32], gates: &[f32], width: usize, activation: Activation) = gate_body
 }
 
 dispatch! {
-    /// Sets the gradients of gates and ups, in the place of these, given that of the output of [`gate`].
+    /// Sets the gradients of gates and ups, in the place of these, given that of the output of
+    /// [`gate`].
     pub fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
 }
 
 dispatch! {
-    /// Replaces `row` by its softmax and sets `log_sum[0]` to the logarithm of the sum of exponentials.
+    /// Replaces `row` by its softmax and sets `log_sum[0]` to the logarithm of the sum of
+    /// exponentials.
     pub fn softmax(row: &mut [f32], log_sum: &mut [f32; 1]) = softmax_body
 }
 
@@ -37,16 +41,16 @@ dispatch! {
 }
 
 dispatch! {
-    /// Sets `log_sum[0]` to the logarithm of the sum of exponentials. Training sums in single precision, lane
-    /// by lane, because the row is in single precision and the gradient needs no more; the engine's
-    /// log-probabilities, which are compared with a threshold, are summed in double precision
-    /// ([`wsd_core::logprob`]).
+    /// Sets `log_sum[0]` to the logarithm of the sum of exponentials. Training sums in single
+    /// precision, lane by lane, because the row is in single precision and the gradient needs no
+    /// more; the engine's log-probabilities, which are compared with a threshold, are summed in
+    /// double precision ([`wsd_core::logprob`]).
     pub fn log_sum_exp(row: &[f32], log_sum: &mut [f32; 1]) = log_sum_exp_body
 }
 
 dispatch! {
-    /// Sets `scores = probabilities * (scores - mean)`: from the gradient of a softmax's output to that of its
-    /// input.
+    /// Sets `scores = probabilities * (scores - mean)`: from the gradient of a softmax's output to
+    /// that of its input.
     pub fn softmax_backward(scores: &mut [f32], probabilities: &[f32], mean: f32) = softmax_backward_body
 }
 
@@ -180,7 +184,8 @@ fn gelu_tanh(x: f32) -> [f32; 2] {
     [x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner]
 }
 
-/// `x * Phi(x)`, with the normal distribution by Abramowitz and Stegun 7.1.26, and its derivative `Phi(x) + x * phi(x)`.
+/// `x * Phi(x)`, with the normal distribution by Abramowitz and Stegun 7.1.26, and its derivative
+/// `Phi(x) + x * phi(x)`.
 #[inline(always)]
 fn gelu(x: f32) -> [f32; 2] {
     const BY_ROOT_2_PI: f32 = 0.398_942_3;

@@ -1,5 +1,5 @@
-//! LoRA: `W + lora_alpha / r * B * A` with `A` of `r` rows and `B` of `r` columns for some matrices `W`
-//! (Hu et al. 2021, arXiv 2106.09685).
+//! LoRA: `W + lora_alpha / r * B * A` with `A` of `r` rows and `B` of `r` columns for some matrices
+//! `W` (Hu et al. 2021, arXiv 2106.09685).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -111,7 +111,8 @@ impl Adapter for Lora {
         &self.merged
     }
 
-    /// With `s` the scale and `G` the gradient of `W`: `s * B^T * G` for `A` and `s * G * A^T` for `B`.
+    /// With `s` the scale and `G` the gradient of `W`: `s * B^T * G` for `A` and `s * G * A^T` for
+    /// `B`.
     fn pull_back(&self, parameters: &[f32], gradient: &[f32]) -> Option<Vec<f32>> {
         let mut pulled = vec![0.0; self.layout.len()];
         for (target, a, b) in self.triples() {

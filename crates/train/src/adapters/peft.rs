@@ -19,7 +19,8 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// The path of the model inside PEFT's wrapper.
 const PREFIX: &str = "base_model.model.";
 
-/// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or empty.
+/// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or
+/// empty.
 const REFUSED: [&str; 6] =
     ["use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"];
 
@@ -65,8 +66,8 @@ pub fn save(
 /// which [`Adapter::merge`] makes the tuned model's weights.
 ///
 /// # Errors
-/// A folder that lacks a file or a tensor, has one that does not fit the model, or uses an option that
-/// is not implemented.
+/// A folder that lacks a file or a tensor, has one that does not fit the model, or uses an option
+/// that is not implemented.
 pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dyn Adapter>, Vec<f32>)> {
     let path = folder.join(CONFIG);
     let config: Map<String, Value> =

@@ -263,7 +263,8 @@ mod tests {
             ),
             (r#"{"prompt": "a", "completion": "b"}"#, completion("a", "b")),
             (
-                r#"{"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Yo"}]}"#,
+                r#"{"prompt": [{"role": "user", "content": "Hi"}],
+                    "completion": [{"role": "assistant", "content": "Yo"}]}"#,
                 hi("Yo", 1),
             ),
             (r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, pair(completion("a", "b"), completion("a", "c"))),

@@ -1,7 +1,7 @@
 //! Attention of one sequence, forward and backward, a block of queries at a time.
 //!
-//! Probabilities are not kept: the backward pass computes them again from the scores and the logarithms
-//! of their sums (Dao et al. 2022, arXiv 2205.14135, section 3.1).
+//! Probabilities are not kept: the backward pass computes them again from the scores and the
+//! logarithms of their sums (Dao et al. 2022, arXiv 2205.14135, section 3.1).
 
 use wsd_nn::arch::Blueprint;
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
@@ -79,7 +79,8 @@ impl Heads<'_> {
         }
     }
 
-    /// Sets the gradients of queries in `qkv_gradients`, `(tokens, width)`, and adds those of keys and values.
+    /// Sets the gradients of queries in `qkv_gradients`, `(tokens, width)`, and adds those of keys
+    /// and values.
     pub(super) fn backward(&self, attended: Attended<'_>, qkv_gradients: &mut [f32], scratch: &mut AttentionScratch) {
         let Attended { output, gradient, log_sums } = attended;
         let (size, stride) = (self.blueprint.head_dim, self.blueprint.query_width());
@@ -146,7 +147,8 @@ impl Heads<'_> {
         })
     }
 
-    /// Scaled and capped scores of a block, `(queries, keys)`, including those of keys outside the window.
+    /// Scaled and capped scores of a block, `(queries, keys)`, including those of keys outside the
+    /// window.
     fn scores<'s>(&self, block: &Block, buffer: &'s mut Vec<f32>) -> &'s mut [f32] {
         let area = block.queries * block.keys;
         buffer.resize(area.max(buffer.len()), 0.0);

@@ -69,8 +69,8 @@ impl Head {
         std::mem::take(&mut self.logits)
     }
 
-    /// Replaces the logits of some targets by the gradient with respect to them, given that with respect
-    /// to the log-probabilities that [`Head::seen`] returned.
+    /// Replaces the logits of some targets by the gradient with respect to them, given that with
+    /// respect to the log-probabilities that [`Head::seen`] returned.
     pub(super) fn pull_back(&mut self, decoder: &Decoder, targets: Range<usize>, given: &[f32]) {
         let vocab = decoder.blueprint.vocab;
         for target in targets.clone() {
@@ -85,8 +85,8 @@ impl Head {
         }
     }
 
-    /// From the gradient with respect to the logits to that with respect to the states; adds those of the
-    /// projection and the norm to `gradient`.
+    /// From the gradient with respect to the logits to that with respect to the states; adds those
+    /// of the projection and the norm to `gradient`.
     pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
         let (hidden, vocab) = (decoder.blueprint.hidden, decoder.blueprint.vocab);
         let targets = self.targets.len();
@@ -131,7 +131,7 @@ fn row_gradients(decoder: &Decoder, row: &mut [f32], log_sum: f32, given: &[f32]
     exponentials(decoder.simd, row, 0.0);
     row.iter_mut().zip(given).for_each(|(value, given)| *value = given - *value * total);
     if let Some((cap, logprobs)) = capped {
-        let slope = |logprob: f32| 1.0 - ((logprob + log_sum) / cap).powi(2);
-        row.iter_mut().zip(logprobs).for_each(|(gradient, logprob)| *gradient *= slope(logprob));
+        let derivative = |logprob: f32| 1.0 - ((logprob + log_sum) / cap).powi(2);
+        row.iter_mut().zip(logprobs).for_each(|(gradient, logprob)| *gradient *= derivative(logprob));
     }
 }

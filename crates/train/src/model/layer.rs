@@ -40,12 +40,12 @@ pub(super) struct Activations {
 #[derive(Default)]
 pub(super) struct Scratch {
     attention: AttentionScratch,
-    /// As wide as the feed-forward part or the queries.
+    /// Rows of the width of the feed-forward part or the queries.
     wide: Vec<f32>,
     qkv: Vec<f32>,
-    /// As wide as the residual stream.
+    /// Rows of the width of the residual stream.
     narrow: Vec<f32>,
-    /// As wide as the residual stream.
+    /// Rows of the width of the residual stream.
     other: Vec<f32>,
 }
 
@@ -100,8 +100,8 @@ impl LayerRun<'_> {
         sum(sized(out, x.len()), &kept.middle, output);
     }
 
-    /// Turns `gradients` with respect to the layer's output into those with respect to its input `x`, and
-    /// adds those of the layer's weights. Overwrites parts of `kept`.
+    /// Turns `gradients` with respect to the layer's output into those with respect to its input
+    /// `x`, and adds those of the layer's weights. Overwrites parts of `kept`.
     pub(super) fn backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
         self.feed_forward_backward(kept, gradients, to);
         self.attention_backward(x, kept, gradients, to);
@@ -212,7 +212,8 @@ impl LayerRun<'_> {
         x
     }
 
-    /// Adds to `x_gradients`, those of a norm's input, given those of its output, and to the weight's.
+    /// Adds to `x_gradients`, those of a norm's input, given those of its output, and to the
+    /// weight's.
     fn norm_backward(&self, step: NormStep<'_>, output: &[f32], gradient: &mut [f32], x_gradients: &mut [f32]) {
         let Some(place) = step.place else {
             x_gradients.iter_mut().zip(output).for_each(|(to, from)| *to += from);

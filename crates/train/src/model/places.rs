@@ -62,8 +62,8 @@ impl Linear {
         multiply(1.0, Matrix::dense(x, self.inputs), weight.transposed(), to);
     }
 
-    /// Adds the gradients of matrix and bias to `gradient` and sets that of the input `x`, given that of the
-    /// output, `out`.
+    /// Adds the gradients of matrix and bias to `gradient` and sets that of the input `x`, given
+    /// that of the output, `out`.
     pub(super) fn backward(
         &self,
         weights: &[f32],

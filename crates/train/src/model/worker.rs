@@ -112,7 +112,8 @@ impl Worker {
         state_gradients
     }
 
-    /// From the gradient with respect to the last layer's output to that of the first layer's input.
+    /// From the gradient with respect to the last layer's output to that of the first layer's
+    /// input.
     fn backward(&mut self, decoder: &Decoder, weights: &[f32], spans: &[Span], state_gradients: &mut [f32]) {
         let Self { gradient, states, activations, scratch, .. } = self;
         for index in (0..decoder.layers.len()).rev() {

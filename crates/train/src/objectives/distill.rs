@@ -17,9 +17,10 @@ fn make(_: &Values) -> Box<dyn Loss> {
     Box::new(Distill)
 }
 
-/// The forward Kullback-Leibler divergence from the reference's distribution `q` to the model's `p`,
-/// `sum over the vocabulary of q * (log q - log p)`, averaged over the targets of the step (Hinton et
-/// al. 2015, arXiv 1503.02531, at temperature 1). Its gradient with respect to `log p` is `-q`.
+/// The forward Kullback-Leibler divergence from the reference's distribution `q` to the model's
+/// `p`, `sum over the vocabulary of q * (log q - log p)`, averaged over the targets of the step
+/// (Hinton et al. 2015, arXiv 1503.02531, at temperature 1). Its gradient with respect to `log p`
+/// is `-q`.
 struct Distill;
 
 impl Loss for Distill {

@@ -1,7 +1,7 @@
 //! Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290, equation 7).
 //!
-//! Label smoothing is conservative DPO's; the next-token term on the chosen answer is that of Pang et
-//! al. 2024 (arXiv 2404.19733). Both are computed as TRL computes them.
+//! Label smoothing is conservative DPO's; the next-token term on the chosen answer is that of Pang
+//! et al. 2024 (arXiv 2404.19733). Both are computed as TRL computes them.
 
 use wsd_core::{Setting, Values};
 

@@ -1,4 +1,5 @@
-//! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), operation by operation as `torch.optim.AdamW`.
+//! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), operation by operation as
+//! `torch.optim.AdamW`.
 
 use rayon::prelude::*;
 use wsd_core::{Setting, Values};

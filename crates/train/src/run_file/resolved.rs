@@ -39,7 +39,8 @@ impl RunFile {
         toml::to_string_pretty(&file).map_err(|error| Error::Form(error.to_string()))
     }
 
-    /// `[train]`, with the optimizer's settings after the schedule's unless they have a table of their own.
+    /// `[train]`, with the optimizer's settings after the schedule's unless they have a table of
+    /// their own.
     fn train_table(&self) -> Map<String, Value> {
         let steps = match json!(self.steps) {
             Value::Object(steps) => steps,

@@ -39,8 +39,8 @@ pub(super) fn named_tables(file: &mut Table, all: &[&'static Objective]) -> Resu
     all.iter().copied().map(read).collect()
 }
 
-/// The `[objective]` or `[[objective]]` tables; without any, the command's objective with the settings of
-/// its own table.
+/// The `[objective]` or `[[objective]]` tables; without any, the command's objective with the
+/// settings of its own table.
 pub(super) fn take_objectives(
     file: &mut Table,
     command: &'static Objective,

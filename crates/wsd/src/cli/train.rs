@@ -81,8 +81,8 @@ impl Start {
         let checkpoint = Checkpoint::open(&folder)?;
         if let Some(key) = checkpoint.config.keys().find(|key| key.starts_with("wsd_")) {
             bail!(
-                "{name}: a GGUF file of this architecture stores its weights in another order (`{key}`)\n  hint: train the \
-                 Hugging Face folder it was made from"
+                "{name}: a GGUF file of this architecture stores its weights in another order (`{key}`)\n  hint: train \
+                 the Hugging Face folder it was made from"
             );
         }
         Ok(Self { checkpoint, folder, has_weights: true })

@@ -33,7 +33,8 @@ pub(super) fn run(args: &ExportArgs, look: &GlobalArgs) -> Result<Ending> {
     match &args.adapter {
         None => export_gguf(&checkpoint, args, look.quiet)?,
         Some(adapter) if is_gguf => {
-            // A GGUF file is written from a checkpoint, so the merged one takes the way over a folder.
+            // A GGUF file is written from a checkpoint, so the merged one takes the way over a
+            // folder.
             let folder = args.output.with_extension("merged");
             merge(&checkpoint, &path, adapter, (&folder, Format::F32))?;
             let exported = Checkpoint::open(&folder).map_err(Into::into);
