@@ -28,8 +28,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop,
-    Template, TextCodec, Token, Tokenizer, Vocabulary, likeliest, log_softmax, logprob, pick, splitmix64,
+    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Layer, Result, Row, Sampled, Session, Step, Stop,
+    Template, TextCodec, Token, Tokenizer, Tree, Vocabulary, likeliest, log_softmax, logprob, pick, splitmix64,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -102,6 +102,7 @@ impl Tokenizer for Pieces {
 }
 
 type Rows = dyn Fn(&[Token]) -> Row + Send + Sync;
+type Rewards = dyn Fn(&[Token]) -> f32 + Send + Sync;
 
 /// What an engine counts, shared with its sessions.
 #[derive(Debug, Default)]
@@ -115,19 +116,21 @@ pub struct Scripted {
     card: Card,
     codec: TextCodec,
     rows: Arc<Rows>,
+    rewards: Option<Arc<Rewards>>,
     counters: Arc<Counters>,
 }
 
 impl Scripted {
-    /// A model that computes logits by `rows`. It can score and give rows; see [`Scripted::with_caps`].
+    /// Makes a model that computes logits by `rows`. Its hidden states are its logits. It has every ability but rewards;
+    /// see [`Scripted::with_caps`] and [`Scripted::with_rewards`].
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
-        let caps = Caps { score: true, logits: true, choices: true };
+        let caps = Caps { score: true, logits: true, choices: true, hidden: true, trees: true, ..Caps::GENERATE };
         let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
         let bos = BosTokens { chat: Some(BEGIN), raw: Some(BEGIN) };
         let codec = TextCodec::new(name, pieces, Some(Template::Plain), bos);
-        Self { card, codec, rows: Arc::new(rows), counters: Arc::default() }
+        Self { card, codec, rows: Arc::new(rows), rewards: None, counters: Arc::default() }
     }
 
     /// A model with random, rather peaked logits that depend on the last two tokens. It never ends a text.
@@ -139,6 +142,28 @@ impl Scripted {
             let logit = |id: usize| (splitmix64(last ^ splitmix64(id as u64)) >> 40) as f32 / (1 << 24) as f32 * 12.0;
             (0..vocab).map(|id| if id < 2 { f32::NEG_INFINITY } else { logit(id) }).collect()
         })
+    }
+
+    /// The same model with a reward head of one label: `rewards` gives its output for a list.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wsd_core::Engine as _;
+    /// use wsd_core::scripted::{Pieces, Scripted};
+    ///
+    /// # futures::executor::block_on(async {
+    /// let judge = Scripted::random("judge", Arc::new(Pieces::letters("abc")), 1);
+    /// let judge = judge.with_rewards(|tokens| tokens.len() as f32 / 10.0);
+    /// let mut session = judge.open(&[2, 3, 4]).await?;
+    /// assert_eq!(session.reward().await?, [0.3]);
+    /// assert_eq!(session.rewards(1).await?, [[0.1], [0.2], [0.3]]);
+    /// # Ok::<(), wsd_core::Error>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn with_rewards(mut self, rewards: impl Fn(&[Token]) -> f32 + Send + Sync + 'static) -> Self {
+        self.card.caps.reward = true;
+        self.rewards = Some(Arc::new(rewards));
+        self
     }
 
     /// The same model with other abilities.
@@ -204,6 +229,7 @@ impl Engine for Scripted {
             tokens: tokens.to_vec(),
             card: self.card.clone(),
             rows: self.rows.clone(),
+            rewards: self.rewards.clone(),
             counters: self.counters.clone(),
         }))
     }
@@ -213,6 +239,7 @@ struct Open {
     tokens: Vec<Token>,
     card: Card,
     rows: Arc<Rows>,
+    rewards: Option<Arc<Rewards>>,
     counters: Arc<Counters>,
 }
 
@@ -227,22 +254,48 @@ impl Open {
         Error::NotFinite { engine: self.card.name.clone(), position }
     }
 
-    fn step(&mut self, generation: &Generation) -> Result<Option<Sampled>> {
-        let mut row = (self.rows)(&self.tokens);
-        let position = self.tokens.len();
-        let top = likeliest(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(position))?;
-        let sampled = pick(&mut row, &self.tokens, &generation.sampling).ok_or_else(|| self.not_finite(position))?;
+    /// The logits after `list`, as log-probabilities.
+    fn row(&self, list: &[Token]) -> Result<Row> {
+        let mut row = (self.rows)(list);
+        log_softmax(&mut row).ok_or_else(|| self.not_finite(list.len()))?;
+        Ok(row)
+    }
+
+    /// The token chosen after `list`; none where that ends the text.
+    fn choose(&self, list: &[Token], generation: &Generation) -> Result<Option<Sampled>> {
+        let mut row = (self.rows)(list);
+        let top = likeliest(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(list.len()))?;
+        let sampled = pick(&mut row, list, &generation.sampling).ok_or_else(|| self.not_finite(list.len()))?;
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
-        if self.card.end_tokens.contains(&sampled.token) {
-            return Ok(None);
+        let is_end = self.card.end_tokens.contains(&sampled.token);
+        Ok((!is_end).then_some(Sampled { top, ..sampled }))
+    }
+
+    fn choice(&self, list: &[Token], generation: &Generation) -> Result<Step> {
+        Ok(self.choose(list, generation)?.map_or(Step::End(Stop::End), Step::Token))
+    }
+
+    /// The list continued to each vertex of a tree, the root first.
+    fn continued<'a>(&'a self, tree: &'a Tree) -> impl Iterator<Item = Vec<Token>> + 'a {
+        (0..=tree.len() as u32).map(|vertex| [self.tokens.clone(), tree.spelled(vertex)].concat())
+    }
+
+    /// Fails for a first position that no prefix ends before.
+    fn check(&self, from: usize) -> Result<()> {
+        if from > 0 {
+            return Ok(());
         }
-        self.tokens.push(sampled.token);
-        Ok(Some(Sampled { top, ..sampled }))
+        let message = "asked about the first token, which has nothing before it".into();
+        Err(Error::Engine { engine: self.card.name.clone(), message })
     }
 }
 
 #[async_trait]
 impl Session for Open {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -260,8 +313,11 @@ impl Session for Open {
                 return Some((Ok(Step::End(Stop::Length)), (session, 0, true)));
             }
             yield_once().await;
-            Some(match session.step(generation) {
-                Ok(Some(sampled)) => (Ok(Step::Token(sampled)), (session, left - 1, false)),
+            Some(match session.choose(&session.tokens, generation) {
+                Ok(Some(sampled)) => {
+                    session.tokens.push(sampled.token);
+                    (Ok(Step::Token(sampled)), (session, left - 1, false))
+                }
                 Ok(None) => (Ok(Step::End(Stop::End)), (session, 0, true)),
                 Err(error) => (Err(error), (session, 0, true)),
             })
@@ -271,10 +327,7 @@ impl Session for Open {
 
     async fn score(&mut self, from: usize) -> Result<Vec<f64>> {
         yield_once().await;
-        if from == 0 {
-            let message = "asked for the score of the first token, which has nothing before it".into();
-            return Err(Error::Engine { engine: self.card.name.clone(), message });
-        }
+        self.check(from)?;
         (from..self.tokens.len())
             .map(|i| {
                 let row = (self.rows)(&self.tokens[..i]);
@@ -285,25 +338,36 @@ impl Session for Open {
 
     async fn choices(&mut self, from: usize, generation: &Generation) -> Result<Vec<Step>> {
         yield_once().await;
-        let list = std::mem::take(&mut self.tokens);
-        let choice = |len: usize| {
-            self.tokens = list[..len].to_vec();
-            Ok(self.step(generation)?.map_or(Step::End(Stop::End), Step::Token))
-        };
-        let choices = (from..=list.len()).map(choice).collect();
-        self.tokens = list;
-        choices
+        (from..=self.tokens.len()).map(|len| self.choice(&self.tokens[..len], generation)).collect()
     }
 
     async fn logits(&mut self, from: usize) -> Result<Vec<Row>> {
         yield_once().await;
-        (from..=self.tokens.len())
-            .map(|i| {
-                let mut row = (self.rows)(&self.tokens[..i]);
-                log_softmax(&mut row).ok_or_else(|| self.not_finite(i))?;
-                Ok(row)
-            })
-            .collect()
+        (from..=self.tokens.len()).map(|len| self.row(&self.tokens[..len])).collect()
+    }
+
+    async fn hidden(&mut self, from: usize, _layer: Layer) -> Result<Vec<Vec<f32>>> {
+        yield_once().await;
+        self.check(from)?;
+        Ok((from..=self.tokens.len()).map(|len| (self.rows)(&self.tokens[..len])).collect())
+    }
+
+    async fn rewards(&mut self, from: usize) -> Result<Vec<Vec<f32>>> {
+        yield_once().await;
+        self.check(from)?;
+        let need = "rewards";
+        let rewards = self.rewards.as_ref().ok_or_else(|| Error::Lacks { engine: self.card.name.clone(), need })?;
+        Ok((from..=self.tokens.len()).map(|len| vec![rewards(&self.tokens[..len])]).collect())
+    }
+
+    async fn tree_logits(&mut self, tree: &Tree) -> Result<Vec<Row>> {
+        yield_once().await;
+        self.continued(tree).map(|list| self.row(&list)).collect()
+    }
+
+    async fn tree_choices(&mut self, tree: &Tree, generation: &Generation) -> Result<Vec<Step>> {
+        yield_once().await;
+        self.continued(tree).map(|list| self.choice(&list, generation)).collect()
     }
 }
 

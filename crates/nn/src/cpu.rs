@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::arch::{self, Blueprint};
+use crate::adapter::Adapter;
+use crate::arch::{self, Blueprint, Head, HeadPlan};
 use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
@@ -32,8 +33,7 @@ const AWAKE_BYTES: usize = 1 << 26;
 
 /// A model on the CPU.
 pub struct Cpu {
-    blueprint: Blueprint,
-    weights: Weights,
+    model: Model,
     slots: HashMap<u64, Slot>,
     /// Of the head's input.
     rounded: Activations,
@@ -41,15 +41,16 @@ pub struct Cpu {
     scratches: Vec<Scratch>,
 }
 
-/// What a step reads and never changes.
-struct Weights {
+/// The weights and their blueprint, which no step changes.
+struct Model {
+    blueprint: Blueprint,
     simd: Simd,
     /// Of all tensors.
     bytes: usize,
     embedding: Tensor,
     layers: Vec<LayerWeights>,
     final_norm: Vec<f32>,
-    head: Linear,
+    heads: Vec<(Head, Linear)>,
 }
 
 /// How a model is put on the CPU.
@@ -84,7 +85,8 @@ impl Cpu {
     /// # Errors
     /// As [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; or there is no memory.
     pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
-        let blueprint = arch::blueprint(&checkpoint.config)?;
+        let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
+        let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
         let tensors: HashMap<&str, &Tensor> = required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -100,44 +102,49 @@ impl Cpu {
             Linear::new(Stored { weight, bias }, simd, exact)
         };
         let embedding = take("model.embed_tokens.weight");
-        let head = if blueprint.tied { embedding.clone() } else { take("lm_head.weight") };
-        let head = make(Stored { weight: head, bias: None })?;
+        let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
+            let is_embedding = blueprint.tied && *head == Head::Vocabulary;
+            let weight = if is_embedding { embedding.clone() } else { take(head.weight()) };
+            let bias = bias.then(|| take(head.bias()).to_f32());
+            Ok((*head, make(Stored { weight, bias })?))
+        };
+        let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
         let final_norm = layer::norm_weight(&take("model.norm.weight"), &blueprint);
         let layers = (0..blueprint.layers.len())
             .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
-        let weights = Weights { simd, bytes, embedding, layers, final_norm, head };
+        let model = Model { blueprint, simd, bytes, embedding, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
-        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), scratches })
+        Ok(Self { model, slots, rounded: Activations::default(), scratches })
     }
 
     /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
     fn cross_border(&mut self, span: &Span<'_>) {
-        let (layers, heads) = (self.blueprint.layers.len(), self.blueprint.kv_heads);
+        let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
         let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers, heads));
-        let long = self.blueprint.is_long(span.start + span.tokens.len());
+        let long = self.model.blueprint.is_long(span.end());
         if std::mem::replace(&mut slot.long, long) == long || slot.len() == 0 {
             return;
         }
         let tokens = slot.tokens.clone();
-        slot.truncate(0, self.blueprint.head_dim);
+        slot.truncate(0, self.model.blueprint.head_dim);
         for (index, tokens) in tokens.chunks(RERUN_TOKENS).enumerate() {
-            self.run(&[Span { slot: span.slot, start: index * RERUN_TOKENS, tokens, rows: 0..0 }]);
+            self.run(&[Span::chain(span.slot, index * RERUN_TOKENS, tokens)]);
         }
     }
 
     /// Run spans, which are valid and not empty.
     fn run(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
-        let (layers, heads) = (self.blueprint.layers.len(), self.blueprint.kv_heads);
+        let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
         let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers, heads));
         let mut slots: Vec<_> = spans.iter().map(take).collect();
         let parts = self.parts(spans);
         self.scratches.resize_with(self.scratches.len().max(parts.len()), Scratch::default);
-        let (plan, weights) = (&self.blueprint, &self.weights);
+        let model = &self.model;
         let rows = if let [_] = parts[..] {
             let tokens = spans.iter().map(|span| span.tokens.len()).sum();
             let scratch = &mut self.scratches[0];
-            weights.with_workers(tokens, |workers| Step::new(plan, weights, workers, scratch, &mut slots, spans).run())
+            model.with_workers(tokens, |workers| Step::new(model, workers, scratch, &mut slots, spans).run())
         } else {
             let mut left = (spans, &mut slots[..]);
             let steps = parts.into_iter().zip(&mut self.scratches).map(|(count, scratch)| {
@@ -148,7 +155,7 @@ impl Cpu {
             });
             let steps = steps.collect::<Vec<_>>().into_par_iter();
             let rows = steps.map(|(spans, slots, scratch)| {
-                Step::new(plan, weights, &Workers::alone(weights.simd), scratch, slots, spans).run()
+                Step::new(model, &Workers::alone(model.simd), scratch, slots, spans).run()
             });
             rows.collect::<Vec<_>>().concat()
         };
@@ -160,7 +167,7 @@ impl Cpu {
     fn parts(&self, spans: &[Span<'_>]) -> Vec<usize> {
         let tokens: usize = spans.iter().map(|span| span.tokens.len()).sum();
         let most = rayon::current_num_threads().min(tokens / PART_TOKENS).max(1);
-        if self.weights.bytes > CACHED_BYTES || most == 1 {
+        if self.model.bytes > CACHED_BYTES || most == 1 {
             return vec![spans.len()];
         }
         let (mut parts, mut count, mut done) = (Vec::new(), 0, 0);
@@ -175,7 +182,7 @@ impl Cpu {
     }
 }
 
-impl Weights {
+impl Model {
     /// What `lead` returns, called with all threads where so many tokens are worth it.
     fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
@@ -185,41 +192,70 @@ impl Weights {
 
 impl Executor for Cpu {
     fn blueprint(&self) -> &Blueprint {
-        &self.blueprint
+        &self.model.blueprint
     }
 
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
-        executor::check(&self.blueprint, spans, |slot| self.cached(slot))?;
+        executor::check(&self.model.blueprint, spans, |slot| {
+            self.slots.get(&slot).map(Slot::cached).unwrap_or_default()
+        })?;
         let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
         spans.iter().for_each(|span| self.cross_border(span));
         Ok(if spans.is_empty() { Vec::new() } else { self.run(&spans) })
     }
 
-    fn project(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let width = self.blueprint.hidden;
+    fn adapt(&mut self, adapter: &Adapter) -> Result<()> {
+        let Model { blueprint, layers, heads, .. } = &mut self.model;
+        let parts = blueprint.layer();
+        for (module, change) in adapter.modules(blueprint)? {
+            let head = heads.iter_mut().find(|(head, _)| head.module() == module);
+            head.into_iter().for_each(|(_, linear)| linear.add(change, 0));
+            let Some((layer, name)) = arch::layer_module(module) else { continue };
+            for (part, linear) in parts.linears().into_iter().zip(layers[layer].linears_mut()) {
+                if part.module == name {
+                    linear.add(change, part.rows.start);
+                }
+            }
+        }
+        // Cached keys and values are those of the model before.
+        self.slots.clear();
+        Ok(())
+    }
+
+    fn project(&mut self, head: Head, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
+        let width = self.model.blueprint.hidden;
         if !hidden.len().is_multiple_of(width) {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
-        let Self { weights, rounded, .. } = self;
-        weights.with_workers(hidden.len() / width, |workers| {
-            linear::apply(workers, hidden, rounded, [(&weights.head, &mut *out)]);
+        let Self { model, rounded, .. } = self;
+        let (_, linear) =
+            model.heads.iter().find(|(other, _)| *other == head).ok_or(Error::MissingHead { head: head.module() })?;
+        model.with_workers(hidden.len() / width, |workers| {
+            linear::apply(workers, hidden, rounded, [(linear, &mut *out)])
         });
-        if let Some(cap) = self.blueprint.final_softcap {
-            kernels::softcap(self.weights.simd, out, cap);
+        if let (Some(cap), Head::Vocabulary) = (self.model.blueprint.final_softcap, head) {
+            kernels::softcap(self.model.simd, out, cap);
         }
         Ok(())
     }
 
     fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()> {
-        let copy = self.slots.get(&from).map(|slot| slot.beginning(len, self.blueprint.head_dim));
+        let copy = self.slots.get(&from).map(|slot| slot.prefix(len, self.model.blueprint.head_dim));
         self.slots.remove(&to);
         self.slots.extend(copy.map(|slot| (to, slot)));
         Ok(())
     }
 
+    fn keep(&mut self, slot: u64, len: usize, path: &[usize]) -> Result<()> {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.keep(len, path, self.model.blueprint.head_dim);
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, slot: u64, len: usize) {
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.truncate(len, self.blueprint.head_dim);
+            slot.truncate(len, self.model.blueprint.head_dim);
         }
     }
 
