@@ -17,9 +17,11 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The file that holds the matrices.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The prefix of every tensor's name; the module's name follows.
-const PREFIX: &str = "base_model.model.";
-const A_SUFFIX: &str = ".lora_A.weight";
-const B_SUFFIX: &str = ".lora_B.weight";
+pub const PREFIX: &str = "base_model.model.";
+/// The end of the name of a matrix `A`.
+pub const LORA_A: &str = ".lora_A.weight";
+/// The end of the name of a matrix `B`.
+pub const LORA_B: &str = ".lora_B.weight";
 
 /// Changes of low rank to linear layers of a model.
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ pub(crate) struct LowRank {
 /// ```
 #[must_use]
 pub fn names(module: &str) -> [String; 2] {
-    [A_SUFFIX, B_SUFFIX].map(|suffix| format!("{PREFIX}{module}{suffix}"))
+    [LORA_A, LORA_B].map(|suffix| format!("{PREFIX}{module}{suffix}"))
 }
 
 impl Adapter {
@@ -147,7 +149,7 @@ fn pair(file: &str, tensors: Vec<Tensor>, rank: usize, scale: f32) -> Result<BTr
     let (mut downs, mut ups, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for tensor in tensors {
         let module = tensor.name.strip_prefix(PREFIX);
-        let [a, b] = [A_SUFFIX, B_SUFFIX].map(|suffix| module.and_then(|name| name.strip_suffix(suffix)));
+        let [a, b] = [LORA_A, LORA_B].map(|suffix| module.and_then(|name| name.strip_suffix(suffix)));
         match (a.map(str::to_owned), b.map(str::to_owned), &tensor.shape[..]) {
             (Some(module), _, [found, _]) if *found == rank => drop(downs.insert(module, tensor)),
             (_, Some(module), [_, found]) if *found == rank => drop(ups.insert(module, tensor)),
