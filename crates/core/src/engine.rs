@@ -11,7 +11,8 @@ use crate::{Error, Result, Sampling, TextCodec, Token, Tree, likeliest};
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
 
-/// The abilities of an engine besides generating. Each names the questions of [`Session`] that need it.
+/// The abilities of an engine besides generating. Each names the questions of [`Session`] that need
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps {
     /// Log-probabilities of given tokens ([`Session::score`]).
@@ -24,7 +25,8 @@ pub struct Caps {
     pub hidden: bool,
     /// Outputs of a reward head ([`Session::rewards`]).
     pub reward: bool,
-    /// Trees of continuations ([`Session::tree_choices`], and [`Session::tree_logits`] with `logits`).
+    /// Trees of continuations ([`Session::tree_choices`], and [`Session::tree_logits`] with
+    /// `logits`).
     pub trees: bool,
 }
 
@@ -71,27 +73,28 @@ pub enum Layer {
     After(usize),
 }
 
-/// How an engine is best asked. It changes the cost of an answer and no token of it.
+/// Costs of asking an engine. They affect the duration of an answer and none of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// It computes elsewhere, so it and another engine can work at the same time.
+    /// The engine computes elsewhere, so that it and another engine can work at the same time.
     pub is_remote: bool,
-    /// Each [`Session::score`] computes the list from its beginning: few calls for many tokens cost less than many for few.
+    /// Each [`Session::score`] computes the whole list again: few calls for many tokens cost less
+    /// than many for few.
     pub rescores_from_start: bool,
 }
 
-/// What an engine says of itself.
+/// The properties of an engine.
 #[derive(Clone, Debug)]
 pub struct Card {
-    /// The model's name, for people.
+    /// The model's name for messages and listings.
     pub name: String,
-    /// Tokens the context holds, prompt and answer together.
+    /// Context length in tokens, prompt and answer together.
     pub max_len: usize,
     /// Entries in the model's output row.
     pub vocab: usize,
-    /// What the engine can do.
+    /// Abilities besides generating.
     pub caps: Caps,
-    /// How it is best asked.
+    /// Costs of asking it.
     pub cost: Cost,
     /// Tokens that end a text.
     pub end_tokens: Vec<Token>,
@@ -113,11 +116,11 @@ impl Card {
 /// One request to continue a session.
 #[derive(Clone, Debug)]
 pub struct Generation {
-    /// At most this many tokens.
+    /// The largest number of tokens to write.
     pub max_tokens: usize,
-    /// How each token is chosen.
+    /// Parameters of the choice of each token.
     pub sampling: Sampling,
-    /// How many of the likeliest tokens to name at each position.
+    /// The number of top-k tokens to report at each position.
     pub top_logprobs: usize,
 }
 
@@ -126,27 +129,28 @@ pub struct Generation {
 pub struct Sampled {
     /// The token, in the engine's vocabulary.
     pub token: Token,
-    /// Natural log-probability under the plain softmax, whatever the sampling settings. `None` where
-    /// an engine does not report it for a token it sampled; always present for a scored token.
+    /// Natural log-probability under the plain softmax, whatever the sampling settings. `None`
+    /// where an engine does not report it for a token it sampled; always present for a scored
+    /// token.
     pub logprob: Option<f64>,
     /// The likeliest tokens at its position, likeliest first, as many as were asked for.
     pub top: Vec<(Token, f64)>,
 }
 
-/// What an engine is doing at a moment.
+/// The activity of an engine at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Sessions that hold a cache.
     pub slots: usize,
     /// Questions being answered.
     pub working: usize,
-    /// Turns run so far.
+    /// Steps run so far.
     pub steps: usize,
-    /// Tokens that a session had from another's cache so far.
+    /// Tokens that sessions got from the caches of others so far.
     pub reused_tokens: usize,
 }
 
-/// Why a generation ended.
+/// The reason for the end of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// An end-of-text token was sampled. It is neither yielded nor kept.
@@ -169,7 +173,7 @@ pub enum Step {
 pub struct Written {
     /// The tokens, which are now at the end of the session's list.
     pub tokens: Vec<Sampled>,
-    /// Why the generation ended.
+    /// The reason for the end.
     pub stop: Stop,
     /// Time it took, in seconds.
     pub seconds: f64,
@@ -186,13 +190,13 @@ impl Written {
 /// A model that can be asked.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// Name, limits and abilities.
+    /// Returns name, limits and abilities.
     fn card(&self) -> &Card;
 
     /// The model's tokenizer and chat template.
     fn codec(&self) -> &TextCodec;
 
-    /// What it is doing now; nothing where it does not tell.
+    /// Returns its activity; all zeros for an engine that does not report it.
     fn activity(&self) -> Activity {
         Activity::default()
     }
@@ -200,15 +204,16 @@ pub trait Engine: Send + Sync {
     /// Open a session that holds `tokens`; nothing is computed before it is asked.
     ///
     /// # Errors
-    /// [`crate::Error::TokenRange`] for ids outside the vocabulary; [`crate::Error::Engine`] when no slot can be had.
+    /// [`crate::Error::TokenRange`] for ids outside the vocabulary; [`crate::Error::Engine`] when
+    /// no slot can be had.
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>>;
 }
 
 /// A token list that you may edit.
 ///
-/// The engine keeps whatever cache matches the list's beginning, so `append` and `truncate` are free and rollback
-/// needs no protocol: *edit, then ask* gives what *a fresh session, then ask* gives. Dropping a session, or a future or
-/// stream it returned, frees what it held in the engine.
+/// The engine keeps whatever cache matches the list's beginning, so `append` and `truncate` are
+/// free and rollback needs no protocol: *edit, then ask* gives what *a fresh session, then ask*
+/// gives. Dropping a session, or a future or stream it returned, frees what it held in the engine.
 #[async_trait]
 pub trait Session: Send {
     /// The engine's card.
@@ -238,18 +243,20 @@ pub trait Session: Send {
         Ok(())
     }
 
-    /// Samples onto the end of the list. The stream ends with [`Step::End`] and may be dropped at any token: the list
-    /// then holds what was yielded.
+    /// Samples onto the end of the list. The stream ends with [`Step::End`] and may be dropped at
+    /// any token: the list then holds what was yielded.
     fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>>;
 
-    /// `ln p(tokens[i] | tokens[..i])` for every `i >= from`, under the plain softmax. `from` is at least 1.
+    /// `ln p(tokens[i] | tokens[..i])` for every `i >= from`, under the plain softmax. `from` is at
+    /// least 1.
     ///
     /// # Errors
-    /// [`crate::Error::NotFinite`] where the model computes NaN; [`crate::Error::Engine`] when the engine fails.
+    /// [`crate::Error::NotFinite`] where the model computes NaN; [`crate::Error::Engine`] when the
+    /// engine fails.
     async fn score(&mut self, from: usize) -> Result<Vec<f64>>;
 
-    /// Scores as [`Session::score`] does and adds the `top` likeliest tokens at each position. Above 0 needs
-    /// [`Caps::logits`], unless the engine has another way.
+    /// Scores as [`Session::score`] does and adds the `top` likeliest tokens at each position.
+    /// Above 0 needs [`Caps::logits`], unless the engine has another way.
     ///
     /// # Errors
     /// As [`Session::score`].
@@ -261,8 +268,8 @@ pub trait Session: Send {
         Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob: Some(logprob), top }).collect())
     }
 
-    /// Returns what [`Session::generate`] would write first at each position `from..=len`, given the list before that
-    /// position: a token each, or [`Step::End`]. Needs [`Caps::choices`].
+    /// Returns what [`Session::generate`] would write first at each position `from..=len`, given
+    /// the list before that position: a token each, or [`Step::End`]. Needs [`Caps::choices`].
     ///
     /// # Errors
     /// As [`Session::score`]; [`Error::Lacks`] where the engine is not able to.
@@ -270,7 +277,8 @@ pub trait Session: Send {
         Err(lacks(self.card(), Caps { choices: true, ..Caps::GENERATE }))
     }
 
-    /// Returns rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs [`Caps::logits`].
+    /// Returns rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs
+    /// [`Caps::logits`].
     ///
     /// # Errors
     /// As [`Session::choices`].
@@ -278,8 +286,8 @@ pub trait Session: Send {
         Err(lacks(self.card(), Caps { logits: true, ..Caps::GENERATE }))
     }
 
-    /// Returns hidden states of a layer, one vector for each prefix of `from..=len` tokens. `from` is at least 1. Needs
-    /// [`Caps::hidden`].
+    /// Returns hidden states of a layer, one vector for each prefix of `from..=len` tokens. `from`
+    /// is at least 1. Needs [`Caps::hidden`].
     ///
     /// # Errors
     /// As [`Session::choices`]; [`Error::Engine`] for a layer that the model does not have.
@@ -287,8 +295,8 @@ pub trait Session: Send {
         Err(lacks(self.card(), Caps { hidden: true, ..Caps::GENERATE }))
     }
 
-    /// Returns outputs of the reward head, one number per label, for each prefix of `from..=len` tokens. `from` is at
-    /// least 1. Needs [`Caps::reward`].
+    /// Returns outputs of the reward head, one number per label, for each prefix of `from..=len`
+    /// tokens. `from` is at least 1. Needs [`Caps::reward`].
     ///
     /// # Errors
     /// As [`Session::choices`].
@@ -296,7 +304,8 @@ pub trait Session: Send {
         Err(lacks(self.card(), Caps { reward: true, ..Caps::GENERATE }))
     }
 
-    /// Returns the output of the reward head for the whole list, one number per label. Needs [`Caps::reward`].
+    /// Returns the output of the reward head for the whole list, one number per label. Needs
+    /// [`Caps::reward`].
     ///
     /// # Errors
     /// As [`Session::choices`].
@@ -305,9 +314,9 @@ pub trait Session: Send {
         Ok(rewards.into_iter().next_back().unwrap_or_default())
     }
 
-    /// Returns rows predicting the token after each vertex of a tree that continues the list, the root first. To accept
-    /// a path, append [`Tree::spelled`]: the engine keeps what it computed of it. Needs [`Caps::trees`] and
-    /// [`Caps::logits`].
+    /// Returns rows predicting the token after each vertex of a tree that continues the list, the
+    /// root first. To accept a path, append [`Tree::spelled`]: the engine keeps what it computed of
+    /// it. Needs [`Caps::trees`] and [`Caps::logits`].
     ///
     /// # Errors
     /// As [`Session::choices`].
@@ -315,8 +324,8 @@ pub trait Session: Send {
         Err(lacks(self.card(), Caps { trees: true, logits: true, ..Caps::GENERATE }))
     }
 
-    /// Returns what [`Session::generate`] would write first after each vertex of a tree that continues the list, the
-    /// root first; see [`Tree::accepted`]. Needs [`Caps::trees`].
+    /// Returns what [`Session::generate`] would write first after each vertex of a tree that
+    /// continues the list, the root first; see [`Tree::accepted`]. Needs [`Caps::trees`].
     ///
     /// # Errors
     /// As [`Session::choices`].

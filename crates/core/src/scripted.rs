@@ -1,6 +1,7 @@
 //! A tiny deterministic engine: everything above engines can be tried without weights.
 //!
-//! [`Scripted`] computes a row of logits from the tokens before it by a function of your own, over a vocabulary of [`Pieces`].
+//! [`Scripted`] computes a row of logits from the tokens before it by a function of your own, over
+//! a vocabulary of [`Pieces`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -121,8 +122,8 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Makes a model that computes logits by `rows`. Its hidden states are its logits. It has every ability but rewards;
-    /// see [`Scripted::with_caps`] and [`Scripted::with_rewards`].
+    /// Makes a model that computes logits by `rows`. Its hidden states are its logits. It has every
+    /// ability but rewards; see [`Scripted::with_caps`] and [`Scripted::with_rewards`].
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
@@ -133,7 +134,8 @@ impl Scripted {
         Self { card, codec, rows: Arc::new(rows), rewards: None, counters: Arc::default() }
     }
 
-    /// A model with random, rather peaked logits that depend on the last two tokens. It never ends a text.
+    /// A model with random, rather peaked logits that depend on the last two tokens. It never ends
+    /// a text.
     #[must_use]
     pub fn random(name: &str, pieces: Arc<Pieces>, seed: u64) -> Self {
         let vocab = pieces.vocabulary.pieces.len();

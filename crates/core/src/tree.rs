@@ -4,8 +4,9 @@ use crate::{Error, Result, Step, Token};
 
 /// Continuations of a token list.
 ///
-/// Vertices are numbered from 0: vertex 0 is the root, which stands for the end of the list, and vertex `i + 1` is the
-/// node of `tokens()[i]`. A parent precedes its children, so a chain has the parents `0, 1, 2, ...`.
+/// Vertices are numbered from 0: vertex 0 is the root, which stands for the end of the list, and
+/// vertex `i + 1` is the node of `tokens()[i]`. A parent precedes its children, so a chain has the
+/// parents `0, 1, 2, ...`.
 ///
 /// ```
 /// use wsd_core::Tree;
@@ -128,9 +129,9 @@ impl Tree {
         path
     }
 
-    /// The deepest vertex that is reached by following `choices`, one per vertex as [`crate::Session::tree_choices`]
-    /// returns them: each node on its path is what the model chooses after its parent. The choice at that vertex
-    /// continues the list beyond the tree.
+    /// The deepest vertex that is reached by following `choices`, one per vertex as
+    /// [`crate::Session::tree_choices`] returns them: each node on its path is what the model
+    /// chooses after its parent. The choice at that vertex continues the list beyond the tree.
     #[must_use]
     pub fn accepted(&self, choices: &[Step]) -> u32 {
         let mut vertex = 0;

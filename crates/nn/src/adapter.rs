@@ -1,7 +1,7 @@
 //! LoRA adapters in PEFT's form: `adapter_config.json` and `adapter_model.safetensors` in a folder.
 //!
-//! An adapter changes a linear layer `W` to `W + scale * B * A`, with matrices `A` of `(rank, inputs)` and `B` of
-//! `(outputs, rank)` (Hu et al. 2021, arXiv 2106.09685).
+//! An adapter changes a linear layer `W` to `W + scale * B * A`, with matrices `A` of `(rank,
+//! inputs)` and `B` of `(outputs, rank)` (Hu et al. 2021, arXiv 2106.09685).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,8 +57,8 @@ impl Adapter {
     /// Opens a folder.
     ///
     /// # Errors
-    /// Missing files; [`Error::Unsupported`] for parts of PEFT that are not implemented, by their key or tensor;
-    /// [`Error::Tensors`] naming all matrices without a partner or of another rank.
+    /// Missing files; [`Error::Unsupported`] for parts of PEFT that are not implemented, by their
+    /// key or tensor; [`Error::Tensors`] naming all matrices without a partner or of another rank.
     pub fn open(folder: &Path) -> Result<Self> {
         let place = folder.join(CONFIG_FILE);
         let file = place.display().to_string();
@@ -71,7 +71,8 @@ impl Adapter {
         Ok(Self { file, modules })
     }
 
-    /// The modules it changes and their matrices, each of which is checked to fit a linear layer of the model.
+    /// The modules it changes and their matrices, each of which is checked to fit a linear layer of
+    /// the model.
     ///
     /// # Errors
     /// [`Error::Tensors`] naming all modules that the model does not have or that have other sizes.
@@ -94,8 +95,8 @@ impl Adapter {
     }
 }
 
-/// The rank of every module, and the factor on its product: `alpha / r`, or `alpha / sqrt(r)` for rank-stabilized LoRA
-/// (Kalajdzievski 2023, arXiv 2312.03732).
+/// The rank of every module, and the factor on its product: `alpha / r`, or `alpha / sqrt(r)` for
+/// rank-stabilized LoRA (Kalajdzievski 2023, arXiv 2312.03732).
 fn rank_and_scale(file: &str, config: &Map<String, Value>) -> Result<(usize, f32)> {
     let is_set = |value: &&Value| match value {
         Value::Null => false,

@@ -14,13 +14,14 @@ pub(crate) struct Slot {
     pub(crate) layers: Vec<LayerCache>,
 }
 
-/// The cache of one layer, head by head: what attention reads of a head is contiguous.
+/// The cache of one layer, head by head: the keys and the values of a head are contiguous.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerCache {
     pub(crate) heads: Vec<HeadCache>,
 }
 
-/// Rotated keys, and values, of one head: `(positions, head_dim)` each. Memory grows with the positions.
+/// Rotated keys, and values, of one head: `(positions, head_dim)` each. Memory grows with the
+/// positions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeadCache {
     pub(crate) keys: Vec<f32>,
@@ -41,8 +42,9 @@ impl LayerCache {
 }
 
 impl HeadCache {
-    /// Gathers from another cache its first `prefix` floats and the positions of `path`. Attention then reads the keys
-    /// and values of a path in a tree as it reads those of a chain, in the same order and with equal bits.
+    /// Gathers from another cache its first `prefix` floats and the positions of `path`. Attention
+    /// then reads the keys and values of a path in a tree as it reads those of a chain, in the same
+    /// order and with equal bits.
     pub(crate) fn set(&mut self, from: &Self, prefix: usize, path: &[usize], head_dim: usize) {
         let gather = |to: &mut Vec<f32>, from: &[f32]| {
             to.clear();

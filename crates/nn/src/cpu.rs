@@ -1,5 +1,5 @@
-//! The executor on a CPU. Matrices are rearranged for the processor where that is faster, else they stay mapped in the
-//! format of their file; what a step computes is float32.
+//! The executor on a CPU. Matrices are packed into tiles where that is faster, else they stay
+//! mapped in the format of their file; a step computes in float32.
 
 mod layer;
 mod linear;
@@ -21,23 +21,24 @@ use layer::{LayerWeights, layer_weights};
 use linear::{Activations, Linear, Stored};
 use step::{Scratch, Step};
 
-/// Tokens run at once when a slot has to be run anew.
+/// Tokens run at once when a slot is run again.
 const RERUN_TOKENS: usize = 256;
-/// Bytes of weights that stay in a processor's cache. Sequences of so small a model are shared out among the threads, and each
-/// thread reads all weights: that costs less than to wait for each other at every matrix, as threads do that share out its rows.
+/// Bytes of weights that fit a processor's cache. Models this small are parallelized over
+/// sequences: each thread runs whole layers. Parallelizing over rows would need a barrier per
+/// matrix.
 const CACHED_BYTES: usize = 32 << 20;
-/// Tokens in a thread's part at least: so many cost hardly more than one.
+/// The least number of tokens in a thread's part: this many cost hardly more than one.
 const PART_TOKENS: usize = 4;
-/// Bytes of weights, times tokens, from which a step is worth waking other threads.
+/// The product of bytes of weights and tokens from which a step is worth waking other threads.
 const AWAKE_BYTES: usize = 1 << 26;
 
 /// A model on the CPU.
 pub struct Cpu {
     model: Model,
     slots: HashMap<u64, Slot>,
-    /// Of the head's input.
+    /// Scratch of the output heads.
     rounded: Activations,
-    /// Of each part of a step.
+    /// Scratch of each part of a step.
     scratches: Vec<Scratch>,
 }
 
@@ -45,7 +46,7 @@ pub struct Cpu {
 struct Model {
     blueprint: Blueprint,
     simd: Simd,
-    /// Of all tensors.
+    /// The size of all tensors.
     bytes: usize,
     embedding: Tensor,
     layers: Vec<LayerWeights>,
@@ -53,15 +54,16 @@ struct Model {
     heads: Vec<(Head, Linear)>,
 }
 
-/// How a model is put on the CPU.
+/// Options for loading a model onto the CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuOptions {
     /// The instruction set.
     pub simd: Simd,
-    /// Write matrices in this format first, those that fit.
+    /// Convert matrices to this format first, if their rows are a multiple of its blocks.
     pub dtype: Option<Format>,
-    /// Multiply with matrices as they are stored, by floats that nothing rounds: slow, and what fast products are
-    /// measured by. Else activations are rounded to what quantised and bfloat16 matrices are multiplied with.
+    /// Multiply matrices as they are stored with unrounded floats: slow, and the reference for fast
+    /// products. Otherwise activations are quantized to the format that quantized and bfloat16
+    /// matrices are multiplied with.
     pub exact: bool,
 }
 
@@ -72,18 +74,21 @@ impl Default for CpuOptions {
 }
 
 impl Cpu {
-    /// The model of a checkpoint.
+    /// Loads the model of a checkpoint.
     ///
     /// # Errors
-    /// A configuration that cannot be run, or [`Error::Tensors`] naming all that are missing or misshapen.
+    /// A configuration that cannot be run, or [`Error::Tensors`] naming all that are missing or
+    /// misshapen.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         Self::load_with(checkpoint, CpuOptions::default())
     }
 
-    /// As [`Cpu::load`], with a choice. A matrix at a time is converted and rearranged, and its file's memory given back.
+    /// Loads the model of a checkpoint with options. Matrices are converted and packed one at a
+    /// time, and the pages of their file are released.
     ///
     /// # Errors
-    /// As [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; or there is no memory.
+    /// Those of [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; not enough
+    /// memory.
     pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
@@ -118,7 +123,8 @@ impl Cpu {
         Ok(Self { model, slots, rounded: Activations::default(), scratches })
     }
 
-    /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
+    /// Runs the cached tokens again if a span takes its sequence across the border of
+    /// [`Blueprint::is_long`].
     fn cross_border(&mut self, span: &Span<'_>) {
         let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
         let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers, heads));
@@ -133,7 +139,7 @@ impl Cpu {
         }
     }
 
-    /// Run spans, which are valid and not empty.
+    /// Runs spans, which are valid and not empty.
     fn run(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
         let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
         let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers, heads));
@@ -163,7 +169,7 @@ impl Cpu {
         rows
     }
 
-    /// How many spans each thread runs: about as many tokens as the others.
+    /// The number of spans that each thread runs: each gets about as many tokens as the others.
     fn parts(&self, spans: &[Span<'_>]) -> Vec<usize> {
         let tokens: usize = spans.iter().map(|span| span.tokens.len()).sum();
         let most = rayon::current_num_threads().min(tokens / PART_TOKENS).max(1);
@@ -183,7 +189,7 @@ impl Cpu {
 }
 
 impl Model {
-    /// What `lead` returns, called with all threads where so many tokens are worth it.
+    /// Calls `lead` with all threads if this number of tokens is worth it, and returns its result.
     fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
         if is_worth_it { Workers::awake(self.simd, lead) } else { lead(&Workers::alone(self.simd)) }
@@ -217,7 +223,7 @@ impl Executor for Cpu {
                 }
             }
         }
-        // Cached keys and values are those of the model before.
+        // Cached keys and values belong to the model without the adapter.
         self.slots.clear();
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged batch.
+//! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged
+//! batch.
 
 mod local;
 mod prefix_cache;

@@ -18,9 +18,9 @@ pub struct Span<'a> {
     pub start: usize,
     /// Token ids, each below [`Blueprint::vocab`].
     pub tokens: &'a [u32],
-    /// For a tree of continuations, the parent of each token: 0 for the last cached position, `i + 1` for `tokens[i]`.
-    /// A token sees its ancestors and the cached positions, and its depth determines its rotary position. `None` for a
-    /// chain, whose parents would be `0, 1, 2, ...`.
+    /// For a tree of continuations, the parent of each token: 0 for the last cached position, `i +
+    /// 1` for `tokens[i]`. A token sees its ancestors and the cached positions, and its depth
+    /// determines its rotary position. `None` for a chain, whose parents would be `0, 1, 2, ...`.
     pub parents: Option<&'a [u32]>,
     /// Indices into `tokens` whose hidden state is returned; may be empty.
     pub rows: Range<usize>,
@@ -43,7 +43,8 @@ impl<'a> Span<'a> {
         Self { slot, start, tokens, parents: None, rows: 0..0, layer: Layer::Final }
     }
 
-    /// The token before `tokens[index]` on its path, as an index into `tokens`; `None` where that is cached.
+    /// The token before `tokens[index]` on its path, as an index into `tokens`; `None` where that
+    /// is cached.
     pub(crate) fn parent(&self, index: usize) -> Option<usize> {
         self.parents.map_or(index, |parents| parents[index] as usize).checked_sub(1)
     }
@@ -82,10 +83,10 @@ impl<'a> Span<'a> {
 
 /// A model on some device, with a KV cache per slot.
 ///
-/// A hidden state depends on the tokens of its sequence up to it and on nothing else: not on how they were divided into
-/// spans, nor on what else is in a step, nor on other branches of a tree. On [`crate::Cpu`] bits are equal, not merely
-/// close; other devices choose the order of their sums by the shapes at hand. The one exception is named in
-/// [`Blueprint::is_long`].
+/// A hidden state depends on the tokens of its sequence up to it and on nothing else: not on how
+/// they were divided into spans, nor on what else is in a step, nor on other branches of a tree. On
+/// [`crate::Cpu`] bits are equal, not merely close; other devices choose the order of their sums by
+/// the shapes at hand. The one exception is named in [`Blueprint::is_long`].
 pub trait Executor: Send + Sync {
     /// The model.
     fn blueprint(&self) -> &Blueprint;
@@ -96,22 +97,24 @@ pub trait Executor: Send + Sync {
     /// [`crate::Error::Tensors`] for an adapter of another model, which then is not added.
     fn adapt(&mut self, adapter: &Adapter) -> Result<()>;
 
-    /// Runs one step over several sequences, each slot at most once: one matrix product per layer over all tokens,
-    /// attention per sequence. Appends to each slot's cache. Returns the hidden states of the wanted rows,
-    /// `(rows, hidden)`, in the order of `spans`.
+    /// Runs one step over several sequences, each slot at most once: one matrix product per layer
+    /// over all tokens, attention per sequence. Appends to each slot's cache. Returns the hidden
+    /// states of the wanted rows, `(rows, hidden)`, in the order of `spans`.
     ///
-    /// After a span with branches, [`Executor::keep`] or [`Executor::truncate`] must reduce the slot to a chain before it
-    /// is continued.
+    /// After a span with branches, [`Executor::keep`] or [`Executor::truncate`] must reduce the
+    /// slot to a chain before it is continued.
     ///
     /// # Errors
-    /// [`crate::Error::Span`] for a span that does not continue its slot or exceeds a limit; no cache has changed then.
+    /// [`crate::Error::Span`] for a span that does not continue its slot or exceeds a limit; no
+    /// cache has changed then.
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>>;
 
-    /// Applies an output head to hidden states of [`Layer::Final`] and writes `(rows, outputs)` in place of what `out`
-    /// held. Logits are those after the final soft cap.
+    /// Applies an output head to hidden states of [`Layer::Final`] and writes `(rows, outputs)` in
+    /// place of what `out` held. Logits are those after the final soft cap.
     ///
     /// # Errors
-    /// [`crate::Error::Rows`] where `hidden` is not a whole number of rows; [`crate::Error::MissingHead`].
+    /// [`crate::Error::Rows`] where `hidden` is not a whole number of rows;
+    /// [`crate::Error::MissingHead`].
     fn project(&mut self, head: Head, hidden: &[f32], out: &mut Vec<f32>) -> Result<()>;
 
     /// Replaces slot `to` by the first `len` positions of `from`.
@@ -123,8 +126,8 @@ pub trait Executor: Send + Sync {
     /// Keeps the first `len` positions of a slot.
     fn truncate(&mut self, slot: u64, len: usize);
 
-    /// Keeps the first `len` positions of a slot and, after them, the cached positions of `path`, which ascend from at
-    /// least `len`: the accepted path of a tree.
+    /// Keeps the first `len` positions of a slot and, after them, the cached positions of `path`,
+    /// which ascend from at least `len`: the accepted path of a tree.
     ///
     /// # Errors
     /// Not enough memory on the device; the slot is released then.

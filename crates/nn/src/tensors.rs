@@ -1,6 +1,7 @@
 //! The executor on candle tensors: GPUs, and BLAS on a CPU.
 //!
-//! [`Decoder`] is the model without caches, of operations that gradients pass through; [`Tensors`] adds the KV caches.
+//! [`Decoder`] is the model without caches, of operations that gradients pass through; [`Tensors`]
+//! adds the KV caches.
 
 mod attention;
 mod batch;
@@ -43,12 +44,14 @@ pub struct Tensors {
 impl Tensors {
     /// Loads the model of a checkpoint, one matrix at a time.
     ///
-    /// Products are computed in `dtype`: F32, F16 or BF16. The default is F32 on candle's CPU. On a GPU it is F32 or F16
-    /// if most of the checkpoint is stored so, else BF16, also for block formats.
+    /// Products are computed in `dtype`: F32, F16 or BF16. The default is F32 on candle's CPU. On a
+    /// GPU it is F32 or F16 if most of the checkpoint is stored so, else BF16, also for block
+    /// formats.
     ///
     /// # Errors
-    /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or misshapen;
-    /// [`Error::ComputeFormat`] for another `dtype`; or those of the device, as when its memory is full.
+    /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or
+    /// misshapen; [`Error::ComputeFormat`] for another `dtype`; or those of the device, as when its
+    /// memory is full.
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: Option<Format>) -> Result<Self> {
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
@@ -64,7 +67,8 @@ impl Tensors {
         Ok(Self { blueprint, decoder, device: device.clone(), slots: HashMap::new() })
     }
 
-    /// Runs the cached tokens again if a span takes its sequence across the border of [`Blueprint::is_long`].
+    /// Runs the cached tokens again if a span takes its sequence across the border of
+    /// [`Blueprint::is_long`].
     fn cross_border(&mut self, span: &Span<'_>) -> Result<()> {
         let layers = self.blueprint.layers.len();
         let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers));
@@ -79,8 +83,8 @@ impl Tensors {
         Ok(())
     }
 
-    /// Runs spans, which are valid and not empty and whose slots exist. Returns hidden states of all tokens by layer: those
-    /// that spans ask for.
+    /// Runs spans, which are valid and not empty and whose slots exist. Returns hidden states of
+    /// all tokens by layer: those that spans ask for.
     fn run<'a>(&mut self, spans: &[Span<'a>]) -> Result<HashMap<Layer, Tensor>> {
         let slots = &mut self.slots;
         let is_long = |span: &Span<'_>| slots.get(&span.slot).is_some_and(|slot| slot.long);
@@ -96,7 +100,7 @@ impl Tensors {
         let last = self.decoder.forward_in(&batch, &mut context)?;
         let Run { mut hidden, slots, .. } = context;
         hidden.insert(Layer::Final, last);
-        // Only now do the new positions count: a step that failed half-way is as if it had never been.
+        // New positions count only now, so a step that fails half-way has no effect.
         for span in spans {
             let slot = slots.get_mut(&span.slot).expect("invariant: `cross_border` made the slot");
             slot.tokens.extend_from_slice(span.tokens);
@@ -106,7 +110,7 @@ impl Tensors {
     }
 }
 
-/// A step under way.
+/// The context of a step.
 struct Run<'a> {
     spans: &'a [Span<'a>],
     slots: &'a mut HashMap<u64, Slot>,
@@ -164,7 +168,7 @@ impl Executor for Tensors {
             let [a, b] = [a, b].map(|matrix| Tensor::from_vec(matrix.to_f32(), &matrix.shape[..], &self.device));
             self.decoder.add(module, &(b?.matmul(&a?)? * f64::from(*scale))?)?;
         }
-        // Cached keys and values are those of the model before.
+        // Cached keys and values belong to the model without the adapter.
         self.slots.clear();
         Ok(())
     }

@@ -7,8 +7,8 @@ use super::Blueprint;
 pub enum Head {
     /// Logits of the next token.
     Vocabulary,
-    /// One number per label, as `*ForSequenceClassification` checkpoints have it: reward models and process reward
-    /// models.
+    /// One number per label, as `*ForSequenceClassification` checkpoints have it: reward models and
+    /// process reward models.
     Reward,
 }
 
@@ -56,8 +56,8 @@ impl Head {
 }
 
 impl Blueprint {
-    /// The same model with the heads that a checkpoint has. `shape` returns the shape of a tensor by its name. A
-    /// checkpoint without any head is expected to have that of the vocabulary.
+    /// The same model with the heads that a checkpoint has. `shape` returns the shape of a tensor
+    /// by its name. A checkpoint without any head is expected to have that of the vocabulary.
     #[must_use]
     pub fn with_heads<'a>(self, shape: impl Fn(&str) -> Option<&'a [usize]>) -> Self {
         let outputs = shape(Head::Reward.weight()).and_then(|shape| shape.first().copied());

@@ -5,7 +5,8 @@ use super::{Blueprint, Head};
 /// The prefix of the names of all tensors in layers.
 const LAYERS: &str = "model.layers.";
 
-/// Splits the name of a tensor or a module in a layer into the index of the layer and the name within it.
+/// Splits the name of a tensor or a module in a layer into the index of the layer and the name
+/// within it.
 pub(crate) fn layer_module(name: &str) -> Option<(usize, &str)> {
     let (index, name) = name.strip_prefix(LAYERS)?.split_once('.')?;
     Some((index.parse().ok()?, name))

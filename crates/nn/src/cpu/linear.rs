@@ -11,7 +11,7 @@ pub(super) struct Stored {
     pub(super) bias: Option<Vec<f32>>,
 }
 
-/// A matrix as it is multiplied with, its bias, and what is added to their output.
+/// A linear layer: a matrix ready to multiply, its bias, and further terms of the sum.
 pub(super) struct Linear {
     weight: Weight,
     bias: Option<Vec<f32>>,
@@ -26,7 +26,8 @@ enum Weight {
     Packed(Packed),
 }
 
-/// A function of a layer's input that is added to its output.
+/// A function of a layer's input that is added to its output. A routed sum of low-rank experts
+/// (SMILE, arXiv 2408.10174) would be a variant beside the one there is.
 enum Term {
     /// `scale * b * a * x`.
     LowRank(LowRank),
@@ -44,7 +45,7 @@ pub(super) struct Activations {
 }
 
 impl Linear {
-    /// `exact` matrices are multiplied as they are stored, with floats that nothing rounds.
+    /// Prepares a matrix. If `exact`, it is multiplied as it is stored with unrounded floats.
     pub(super) fn new(Stored { weight, bias }: Stored, simd: Simd, exact: bool) -> Result<Self> {
         let packed = if exact { None } else { Packed::try_new(weight.view(), simd)? };
         let weight = match packed {
@@ -57,7 +58,8 @@ impl Linear {
         Ok(Self { weight, bias, terms: Vec::new() })
     }
 
-    /// Adds outputs `start..start + self.outputs()` of a change to a module.
+    /// Adds a low-rank change of the module that this layer is a part of; the layer has the
+    /// module's outputs from `start` on.
     pub(super) fn add(&mut self, change: &LowRank, start: usize) {
         let b = change.b.narrow_rows(start, self.outputs());
         self.terms.push(Term::LowRank(LowRank { b, ..change.clone() }));
@@ -78,7 +80,8 @@ impl Linear {
     }
 }
 
-/// Applies layers to the same input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of what the outputs held.
+/// Applies layers to the same input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of
+/// what the outputs held.
 pub(super) fn apply<const N: usize>(
     workers: &Workers<'_>,
     x: &[f32],
@@ -111,7 +114,7 @@ pub(super) fn apply<const N: usize>(
 }
 
 impl Term {
-    /// Adds its value at `x` to `out`.
+    /// Adds the value of this term at `x` to `out`.
     fn apply(&self, workers: &Workers<'_>, x: &[f32], scratch: &mut Activations, out: &mut [f32]) {
         let Self::LowRank(LowRank { a, b, scale }) = self;
         let Activations { inner, added, .. } = scratch;

@@ -10,12 +10,12 @@ use crate::cache::{HeadCache, LayerCache, Slot};
 use crate::executor::Span;
 use crate::kernels::{self, Attention, Rotation, Workers};
 
-/// Floats that are worth a piece of work of their own in an elementwise pass.
+/// Floats per piece of work in an elementwise pass.
 const FLOATS_PER_PIECE: usize = 1 << 12;
-/// Multiplications that are in attention.
+/// Multiplications per piece of work in attention.
 const ATTENTION_PER_PIECE: usize = 1 << 14;
 
-/// Buffers kept from step to step. Each is `(tokens, width)` of the step at hand.
+/// Buffers kept from step to step. Each holds `(tokens, width)` of the current step.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// The residual stream.
@@ -29,19 +29,19 @@ pub(super) struct Scratch {
     gate: Vec<f32>,
     up: Vec<f32>,
     activations: Activations,
-    /// Per rotary embedding: cosines and sines, `(tokens, dims / 2)` each.
+    /// Cosines and sines per rotary embedding, `(tokens, dims / 2)` each.
     angles: Vec<[Vec<f32>; 2]>,
 }
 
-/// A step under way.
+/// The state of a step.
 pub(super) struct Step<'a> {
     model: &'a Model,
     workers: &'a Workers<'a>,
     scratch: &'a mut Scratch,
-    /// Of each span.
+    /// The cache of each span.
     slots: &'a mut [Slot],
     spans: &'a [Span<'a>],
-    /// Of each token.
+    /// The place of each token.
     places: Vec<Place>,
     /// The returned rows, span after span.
     rows: Vec<f32>,
@@ -57,9 +57,9 @@ struct Place {
 
 /// The cached positions that a token sees, before a window narrows them.
 enum Visibility {
-    /// All up to its own, which are contiguous.
+    /// All positions through its own, which are contiguous.
     Prefix,
-    /// Those before its span, and these: its ancestors in a tree and itself.
+    /// The positions before its span, and these: its ancestors in a tree and itself.
     Ancestors(Vec<usize>),
 }
 
@@ -109,7 +109,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The wanted rows, those of the final layer normed.
+    /// Returns the wanted rows; those of the final layer are normed.
     fn finish(mut self) -> Vec<f32> {
         let mut rest = &mut self.rows[..];
         for alike in self.spans.chunk_by(|one, other| one.layer == other.layer) {
@@ -153,7 +153,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The whole of one layer.
+    /// Runs one layer.
     fn layer(&mut self, index: usize) {
         let layer = &self.model.layers[index];
         self.project_heads(layer);
@@ -167,7 +167,7 @@ impl<'a> Step<'a> {
         self.residual(layer.post_mlp.as_deref());
     }
 
-    /// Queries, keys and values of all tokens.
+    /// Computes queries, keys and values of all tokens.
     fn project_heads(&mut self, layer: &LayerWeights) {
         let (workers, blueprint) = (self.workers, &self.model.blueprint);
         let Scratch { x, normed, query, key, value, activations, .. } = &mut *self.scratch;
@@ -206,7 +206,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// A task is one token in one key and value head.
+    /// Computes attention; a task is one token in one key and value head.
     fn attend(&mut self, index: usize) {
         let blueprint = &self.model.blueprint;
         let simd = self.workers.simd();
@@ -247,7 +247,7 @@ impl<'a> Step<'a> {
         });
     }
 
-    /// From the residual stream into `output`.
+    /// Computes the feed-forward part, from the residual stream into `output`.
     fn feed_forward(&mut self, layer: &LayerWeights) {
         let (workers, blueprint) = (self.workers, &self.model.blueprint);
         let Scratch { x, normed, output, gate, up, activations, .. } = &mut *self.scratch;
@@ -261,7 +261,7 @@ impl<'a> Step<'a> {
         linear::apply(workers, gate, activations, [(&layer.down, output)]);
     }
 
-    /// Adds `output`, normed where the layer has a norm there, to the residual stream.
+    /// Adds `output` to the residual stream, after a norm if the layer has one there.
     fn residual(&mut self, post_norm: Option<&[f32]>) {
         let Scratch { x, output, .. } = &mut *self.scratch;
         if let Some(weight) = post_norm {
@@ -271,10 +271,10 @@ impl<'a> Step<'a> {
     }
 }
 
-/// The places of a span's tokens.
+/// Computes the places of a span's tokens.
 fn places(index: usize, span: &Span<'_>) -> Vec<Place> {
     let place = |(token, position)| {
-        // A token that sees all before it needs no gathering, be it in a tree or not.
+        // A token whose ancestors are all tokens before it sees contiguous positions, also in a tree.
         let visibility = if position == span.start + token {
             Visibility::Prefix
         } else {
@@ -285,7 +285,7 @@ fn places(index: usize, span: &Span<'_>) -> Vec<Place> {
     span.positions().into_iter().enumerate().map(place).collect()
 }
 
-/// `x` normed into `normed`, or `x` itself where there is no norm.
+/// Returns `x` normed, in `normed`, or `x` itself without a norm.
 fn pre_norm<'a>(
     workers: &Workers<'_>,
     blueprint: &Blueprint,

@@ -25,39 +25,46 @@ use crate::device::Device;
 use crate::format::Format;
 use crate::load;
 
-/// Tokens that the engine may be ahead of a reader.
+/// The number of tokens that the engine may be ahead of a reader.
 const READ_AHEAD: usize = 64;
 
-/// How to load a checkpoint.
+/// Options for loading a checkpoint.
+///
+/// ```
+/// use wsd_nn::{Device, LoadOptions};
+///
+/// let options = LoadOptions { device: Device::Cpu, max_len: Some(2048), ..LoadOptions::new("draft") };
+/// assert_eq!(options.prefix_cache_tokens, LoadOptions::PREFIX_CACHE_TOKENS);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// The model's name, for people.
+    /// The model's name for messages and listings.
     pub name: String,
-    /// Threads to compute with; all cores where not given.
+    /// The number of threads; by default one per core.
     pub threads: Option<usize>,
-    /// What to compute on.
+    /// The device to compute on.
     pub device: Device,
-    /// Compute with matrices in this format. Where not given, a CPU maps them in the file's own, and a candle device
-    /// chooses F32, F16 or BF16 by itself and the file.
+    /// The format to compute with matrices in. By default a CPU keeps that of the file, and a
+    /// candle device chooses F32, F16 or BF16.
     pub dtype: Option<Format>,
-    /// How the model writes conversations.
+    /// The template for conversations.
     pub template: TemplateChoice,
     /// Folders of LoRA adapters in PEFT's form, all added to the model; see [`Adapter::open`].
     pub adapters: Vec<PathBuf>,
-    /// A shorter context than the model's.
+    /// The context length in tokens, if shorter than the model's.
     pub max_len: Option<usize>,
-    /// Sessions open at once; more wait.
+    /// The number of sessions that may be open at once; further ones wait.
     pub max_sessions: usize,
-    /// Tokens of ended sessions whose keys and values stay in memory, so that sessions which begin alike need not compute them.
-    /// With 0, open sessions share nothing either.
+    /// Capacity of the prefix cache: tokens of ended sessions whose KV caches are kept for later
+    /// sessions with a common prefix. With 0, open sessions share nothing either.
     pub prefix_cache_tokens: usize,
 }
 
 impl LoadOptions {
-    /// [`LoadOptions::prefix_cache_tokens`] where nothing is said.
+    /// The default of [`LoadOptions::prefix_cache_tokens`].
     pub const PREFIX_CACHE_TOKENS: usize = 4096;
 
-    /// The defaults for a model of this name.
+    /// Returns the defaults for a model of this name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -74,7 +81,27 @@ impl LoadOptions {
     }
 }
 
-/// A checkpoint, loaded and run by a thread of its own.
+/// A loaded checkpoint that a thread of its own runs.
+///
+/// ```
+/// use wsd_core::{Engine as _, Tree};
+/// use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
+///
+/// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+/// let options = LoadOptions { template: TemplateChoice::Plain, ..LoadOptions::new("tiny") };
+/// let engine = Local::load(Checkpoint::open(&folder)?, &options)?;
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let mut session = engine.open(&[5, 6, 7]).await?;
+/// // Two tokens follow the first: two log-probabilities.
+/// assert_eq!(session.score(1).await?.len(), 2);
+/// // Rows predict the tokens after the root and after each node of a tree.
+/// let tree = Tree::try_new([(0, 8), (1, 9), (0, 10)])?;
+/// assert_eq!(session.tree_logits(&tree).await?.len(), 4);
+/// session.append(&tree.spelled(2));
+/// assert_eq!(session.tokens(), [5, 6, 7, 8, 9]);
+/// # Ok::<(), wsd_core::Error>(()) })?;
+/// # Ok::<(), wsd_nn::Error>(())
+/// ```
 pub struct Local {
     card: Card,
     text: TextCodec,
@@ -85,10 +112,11 @@ pub struct Local {
 }
 
 impl Local {
-    /// Load a checkpoint onto a device.
+    /// Loads a checkpoint onto a device.
     ///
     /// # Errors
-    /// [`crate::Error`] names every tensor, key or limit at fault.
+    /// Those of [`Checkpoint`] and of the device; [`crate::Error`] names every tensor, key or limit
+    /// at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
         let mut executor = load::load(options.device, &checkpoint, options.dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
@@ -111,7 +139,7 @@ impl Local {
             .thread_name(|i| format!("wsd-engine-{i}"))
             .build()
             .map_err(|error| crate::Error::Threads { threads: options.threads, reason: error.to_string() })?;
-        // The loop lives on a thread of the pool, so that handing work to the others costs no hop.
+        // The loop runs on a thread of the pool, so that handing work to the others needs no switch of threads.
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
         Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
@@ -145,14 +173,14 @@ impl Engine for Local {
     }
 }
 
-/// The questions that a model with these heads answers.
+/// Returns the questions that a model with these heads answers.
 fn caps(blueprint: &Blueprint) -> Caps {
     let writes = blueprint.head(Head::Vocabulary).is_some();
     let reward = blueprint.head(Head::Reward).is_some();
     Caps { score: writes, logits: writes, choices: writes, hidden: true, reward, trees: writes }
 }
 
-/// The device thread is gone, which only a fault of its own can bring about.
+/// The error for a device thread that has ended, which only a fault of its own brings about.
 fn stopped(card: &Card) -> Error {
     Error::Engine { engine: card.name.clone(), message: "the engine's thread has ended".into() }
 }
@@ -225,7 +253,7 @@ impl Session for Open {
     }
 
     async fn warm(&mut self) -> wsd_core::Result<()> {
-        // To score the last token is to run all before it.
+        // Scoring the last token runs all before it.
         let last = self.tokens.len().saturating_sub(1);
         if last == 0 { Ok(()) } else { self.score(last).await.map(drop) }
     }

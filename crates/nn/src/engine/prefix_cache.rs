@@ -1,5 +1,5 @@
-//! The tokens that the executor's KV caches hold: those of open sessions, and those of ended ones, kept for later sessions
-//! with a common prefix.
+//! The tokens that the executor's KV caches hold: those of open sessions, and those of ended ones,
+//! kept for later sessions with a common prefix.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,12 @@ use wsd_core::{Token, Tree};
 
 use crate::executor::Executor;
 
-/// The length from which a common prefix is worth a copy, or a wait for another session to compute it.
+/// The length from which a common prefix is worth a copy, or a wait for another session to compute
+/// it.
 pub(super) const SHARED_TOKENS: usize = 16;
 
-/// Tokens held by each slot's KV cache. This table is authoritative: what it does not list of a slot is not cached.
+/// Tokens held by each slot's KV cache. This table is authoritative: what it does not list of a
+/// slot is not cached.
 pub(super) struct PrefixCache {
     open: HashMap<u64, Held>,
     /// Tokens of ended sessions in LRU order, the least recently used first.
@@ -23,7 +25,8 @@ pub(super) struct PrefixCache {
 #[derive(Default)]
 struct Held {
     tokens: Vec<Token>,
-    /// A tree whose nodes are cached behind the tokens, until the next question shows which path was accepted.
+    /// A tree whose nodes are cached behind the tokens, until the next question shows which path
+    /// was accepted.
     tree: Option<Tree>,
 }
 
@@ -79,8 +82,8 @@ impl PrefixCache {
         all.map(|(slot, cached)| (*slot, common(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
     }
 
-    /// Starts a session with `tokens`, copied from another's cache. Returns the number of tokens it has then: none where
-    /// the device's memory is full.
+    /// Starts a session with `tokens`, copied from another's cache. Returns the number of tokens it
+    /// has then: none where the device's memory is full.
     pub(super) fn copy(&mut self, executor: &mut dyn Executor, from: u64, slot: u64, tokens: &[Token]) -> usize {
         if let Some(index) = self.kept.iter().position(|(kept, _)| *kept == from) {
             self.kept[index..].rotate_left(1);
@@ -91,7 +94,8 @@ impl PrefixCache {
         self.tokens(slot).len()
     }
 
-    /// Ends a session. Its cache is kept unless another holds all of it, and the least recently used ones are evicted.
+    /// Ends a session. Its cache is kept unless another holds all of it, and the least recently
+    /// used ones are evicted.
     pub(super) fn close(&mut self, executor: &mut dyn Executor, slot: u64) {
         let mut tokens = self.open.remove(&slot).unwrap_or_default().tokens;
         tokens.truncate(self.capacity);

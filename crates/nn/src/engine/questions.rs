@@ -1,5 +1,5 @@
-//! Questions about a token list. A new kind of question is a file here: a [`Reader`] where each row gives one item of the
-//! answer, else a [`Question`] of its own.
+//! Questions about a token list. A new kind of question is a file here: a [`Reader`] if each vector
+//! gives one item of the answer, else a [`Question`] of its own.
 
 mod choices;
 mod collect;
@@ -43,7 +43,7 @@ pub(super) struct NotFinite;
 
 /// Something asked about a list, and the way back to who asked.
 pub(super) trait Question: Send {
-    /// The vectors it reads.
+    /// The kind of vectors it reads.
     fn output(&self) -> Output {
         Output::Head(Head::Vocabulary)
     }
@@ -53,8 +53,8 @@ pub(super) trait Question: Send {
         len
     }
 
-    /// Takes in the vectors of the next positions of the list, which are consecutive from [`List::next`] on, and advances
-    /// the list past them.
+    /// Takes in the vectors of the next positions of the list, which are consecutive from
+    /// [`List::next`] on, and advances the list past them.
     ///
     /// # Errors
     /// A vector that is not finite; the list is advanced up to it.

@@ -1,5 +1,5 @@
-//! The device thread: each step it takes what all sessions wait for (prompt pieces, drafts to score, next tokens) and runs
-//! it as one ragged batch.
+//! The device thread: each step it takes what all sessions wait for (prompt pieces, drafts to
+//! score, next tokens) and runs it as one ragged batch.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
 use crate::executor::Executor;
 
-/// Tokens run in one step: enough to keep the matrix products efficient, few enough that a token being generated beside a
-/// long prompt does not wait long.
+/// Tokens run in one step: enough to keep the matrix products efficient, few enough that a token
+/// being generated beside a long prompt does not wait long.
 const STEP_TOKENS: usize = 256;
 /// The least of these that long prompts get, however many tokens are being generated.
 const PROMPT_TOKENS: usize = 32;
@@ -70,7 +70,8 @@ impl Scheduler {
         change(&mut self.activity.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes in messages, waiting for one where there is nothing to run; `false` when no more can come.
+    /// Takes in messages, waiting for one where there is nothing to run; `false` when no more can
+    /// come.
     fn receive(&mut self) -> bool {
         loop {
             let next = if self.works.is_empty() {
@@ -131,8 +132,9 @@ impl Scheduler {
         }
     }
 
-    /// Copies the longest cached prefix into every session that has no cache yet. Returns, per work, whether it may run
-    /// this step: a work waits for a slow reader, and while an earlier one is still computing a longer shared prefix.
+    /// Copies the longest cached prefix into every session that has no cache yet. Returns, per
+    /// work, whether it may run this step: a work waits for a slow reader, and while an earlier one
+    /// is still computing a longer shared prefix.
     fn share_prefixes(&mut self) -> Vec<bool> {
         let mut ready = Vec::with_capacity(self.works.len());
         for (index, work) in self.works.iter().enumerate() {
@@ -153,8 +155,8 @@ impl Scheduler {
         ready
     }
 
-    /// The positions that each ready work runs this step: first all works that lack one token, then longer ones, which
-    /// share the rest of the step. No work waits for another to finish.
+    /// The positions that each ready work runs this step: first all works that lack one token, then
+    /// longer ones, which share the rest of the step. No work waits for another to finish.
     fn plan(&mut self) -> Vec<Piece> {
         let ready = self.share_prefixes();
         let cached = |work: &Work| self.cache.tokens(work.slot).len();
@@ -198,7 +200,8 @@ impl Scheduler {
         }
     }
 
-    /// Gives each work the vectors of its rows: the hidden states, or what a head makes of them, block by block.
+    /// Gives each work the vectors of its rows: the hidden states, or what a head makes of them,
+    /// block by block.
     fn hand_out(&mut self, mut hidden: Vec<f32>, pieces: &[Piece], rows: &[usize]) -> crate::Result<()> {
         let width = self.executor.blueprint().hidden;
         let mut by_index: Vec<_> = self.works.iter_mut().map(Some).collect();
@@ -239,7 +242,8 @@ impl Scheduler {
     }
 }
 
-/// Gives vectors to works in order, to each as many rows as it lacks. Works read in parallel. Returns those that lack more.
+/// Gives vectors to works in order, to each as many rows as it lacks. Works read in parallel.
+/// Returns those that lack more.
 fn read<'s, 'w>(works: &'s mut [(&'w mut Work, usize)], vectors: Vectors<'_>) -> &'s mut [(&'w mut Work, usize)] {
     let width = vectors.width;
     let (mut parts, mut rest, mut served) = (Vec::new(), vectors.floats, 0);

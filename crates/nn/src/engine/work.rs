@@ -10,12 +10,13 @@ use crate::executor::Span;
 
 /// The tokens a question is about, and how far it has come.
 ///
-/// The vector at position `i` predicts the token at `i + 1`. The nodes of a tree stand after the tokens of the list, in
-/// positions of their own.
+/// The vector at position `i` predicts the token at `i + 1`. The nodes of a tree stand after the
+/// tokens of the list, in positions of their own.
 pub(super) struct List {
     tokens: Vec<Token>,
     tree: Tree,
-    /// The parents of the list's last token and of the nodes as a [`Span`] has them. Empty without a tree.
+    /// The parents of the list's last token and of the nodes as a [`Span`] has them. Empty without
+    /// a tree.
     parents: Vec<u32>,
     next: usize,
 }
@@ -127,7 +128,8 @@ impl Work {
         self.list.len()
     }
 
-    /// The tokens that need not be run where they are cached. Vectors are not kept, so their positions are run again.
+    /// The tokens that need not be run where they are cached. Vectors are not kept, so their
+    /// positions are run again.
     pub(super) fn before_rows(&self) -> &[Token] {
         &self.list.tokens[..self.list.next]
     }
@@ -142,8 +144,8 @@ impl Work {
         self.question.end(self.list.tokens.len())
     }
 
-    /// The positions to run next, at most `limit` of them, given how many are cached. A tree is run whole, in a step of
-    /// its own size whatever the limit.
+    /// The positions to run next, at most `limit` of them, given how many are cached. A tree is run
+    /// whole, in a step of its own size whatever the limit.
     pub(super) fn next_range(&self, cached: usize, limit: usize) -> Range<usize> {
         let tail = self.tail();
         let end = if cached == tail { self.end() } else { tail.min(cached + limit) };
@@ -166,7 +168,8 @@ impl Work {
         Span { rows, layer, parents, ..Span::chain(self.slot, range.start, &self.list.tokens[range.clone()]) }
     }
 
-    /// A range of positions as the cache takes it: the tokens of the list, and the tree behind them.
+    /// A range of positions as the cache takes it: the tokens of the list, and the tree behind
+    /// them.
     pub(super) fn cacheable(&self, range: &Range<usize>) -> (&[Token], Option<&Tree>) {
         let end = range.end.min(self.list.chain());
         (&self.list.tokens[range.start..end], (end < range.end).then_some(&self.list.tree))
@@ -179,7 +182,8 @@ impl Work {
         }
     }
 
-    /// Sends the answer if nothing is left to compute, or the error if there is one; returns the work otherwise.
+    /// Sends the answer if nothing is left to compute, or the error if there is one; returns the
+    /// work otherwise.
     pub(super) fn finish_if_done(self, engine: &str) -> Option<Self> {
         if self.fault.is_some() {
             // The vector at fault predicts the position after it.

@@ -1,4 +1,5 @@
-//! The input of a step of the decoder: pieces of sequences end to end, with their positions and visibilities.
+//! The input of a step of the decoder: pieces of sequences end to end, with their positions and
+//! visibilities.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -30,7 +31,7 @@ pub struct Batch {
     pub(super) ids: Tensor,
     /// Tokens of each piece.
     pub(super) lengths: Vec<usize>,
-    /// Per rotary embedding of the blueprint.
+    /// The angles for each rotary embedding of the blueprint.
     pub(super) rotations: Vec<Rotation>,
     /// Windows that occur in the model, and for each the view of every piece through it.
     views: Vec<(Option<usize>, Vec<View>)>,
@@ -45,11 +46,12 @@ pub(super) struct Rotation {
 
 /// The positions that the tokens of a piece see.
 pub(super) struct View {
-    /// The first position that any of them sees, and how many follow up to the last token's own.
+    /// The first position that any of them sees.
     pub(super) first: usize,
+    /// The number of positions from there through the last token's own.
     pub(super) count: usize,
-    /// 0 where a token sees a position, minus infinity elsewhere: `(tokens, count)`. `None` if every token sees every
-    /// position.
+    /// 0 where a token sees a position, minus infinity elsewhere: `(tokens, count)`. `None` if
+    /// every token sees every position.
     pub(super) mask: Option<Tensor>,
 }
 
@@ -87,7 +89,7 @@ impl Batch {
         Self::new(blueprint, &pieces, device)
     }
 
-    /// The view of each piece through a window of the blueprint.
+    /// Returns the view of each piece through a window of the blueprint.
     pub(super) fn views(&self, window: Option<usize>) -> &[View] {
         self.views.iter().find(|(other, _)| *other == window).map_or(&[], |(_, views)| views)
     }
@@ -126,7 +128,7 @@ impl View {
                 let row = &mut mask[token * count..][..count];
                 let seen = first_seen(position);
                 row[seen.min(start) - first..start - first].fill(0.0);
-                // Of its ancestors in the piece those within the window, which are the last ones.
+                // The window keeps the last ancestors.
                 let ancestors = span.ancestors(token);
                 let beyond = seen.saturating_sub(start).min(ancestors.len());
                 ancestors[beyond..].iter().for_each(|token| row[start + token - first] = 0.0);

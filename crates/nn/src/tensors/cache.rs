@@ -51,7 +51,8 @@ impl Slot {
     }
 }
 
-/// Rotated keys, and values, of one layer: `(kv_heads, capacity, head_dim)` each, made with the first positions.
+/// Rotated keys, and values, of one layer: `(kv_heads, capacity, head_dim)` each, made with the
+/// first positions.
 #[derive(Clone, Default)]
 pub(super) struct LayerCache {
     buffers: Option<[Tensor; 2]>,
@@ -87,8 +88,8 @@ impl LayerCache {
         Ok(())
     }
 
-    /// Writes the keys and values of positions from `start` on, `(kv_heads, tokens, head_dim)` each, and returns those
-    /// of all positions up to their end, without a copy.
+    /// Writes the keys and values of positions from `start` on, `(kv_heads, tokens, head_dim)`
+    /// each, and returns those of all positions up to their end, without a copy.
     pub(super) fn append(&mut self, start: usize, fresh: &[Tensor; 2]) -> Result<[Tensor; 2]> {
         let end = start + fresh[0].dim(1)?;
         let capacity = self.buffers.as_ref().map_or(0, |[keys, _]| keys.dims()[1]);

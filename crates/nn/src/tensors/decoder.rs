@@ -9,8 +9,8 @@ use super::layers::{Linear, Norm, Projections, gate, rotate, softcap};
 use crate::arch::{self, Blueprint, Head, HeadPlan, QkNorm, StoredLinear, StoredNorm};
 use crate::error::{Error, Result};
 
-/// A decoder of any [`Blueprint`]. Every operation lets gradients pass, from logits to every weight, so a decoder of
-/// variables can be trained.
+/// A decoder of any [`Blueprint`]. Every operation lets gradients pass, from logits to every
+/// weight, so a decoder of variables can be trained.
 pub struct Decoder {
     blueprint: Blueprint,
     embedding: Tensor,
@@ -37,18 +37,18 @@ struct Layer {
 
 /// The surroundings of a forward pass: a KV cache, and observers of hidden states.
 pub(super) trait Context {
-    /// Takes the keys and values of a piece in a layer, rotated, `(kv_heads, tokens, head_dim)` each; returns those of its
-    /// sequence from the first position to the last of the piece.
+    /// Takes the keys and values of a piece in a layer, rotated, `(kv_heads, tokens, head_dim)`
+    /// each; returns those of its sequence from the first position to the last of the piece.
     ///
     /// # Errors
     /// Those of the device.
     fn remember(&mut self, layer: usize, piece: usize, fresh: [Tensor; 2]) -> candle_core::Result<[Tensor; 2]>;
 
-    /// Sees the residual stream after a number of layers, `(tokens, hidden)`.
+    /// Is called with the residual stream after a number of layers, `(tokens, hidden)`.
     fn observe(&mut self, layers: usize, hidden: &Tensor);
 }
 
-/// Whole sequences need no cache.
+/// The context of whole sequences, without a cache.
 struct Whole;
 
 impl Context for Whole {
@@ -60,7 +60,8 @@ impl Context for Whole {
 }
 
 impl Decoder {
-    /// Builds a decoder. `take` returns a tensor by its Hugging Face name, in the shape of [`crate::arch::tensors`].
+    /// Builds a decoder. `take` returns a tensor by its Hugging Face name, in the shape of
+    /// [`crate::arch::tensors`].
     ///
     /// # Errors
     /// Those of `take`.
@@ -80,7 +81,8 @@ impl Decoder {
         Ok(Self { blueprint: blueprint.clone(), embedding, layers, final_norm, heads })
     }
 
-    /// Returns hidden states of all tokens of whole sequences, after the final norm: floats `(tokens, hidden)`.
+    /// Returns hidden states of all tokens of whole sequences, after the final norm: floats
+    /// `(tokens, hidden)`.
     ///
     /// # Errors
     /// Those of the device.
@@ -106,8 +108,8 @@ impl Decoder {
         self.final_norm.apply(&x)
     }
 
-    /// Applies an output head to hidden states `(rows, hidden)` and returns floats `(rows, outputs)`: logits are those
-    /// after the final soft cap.
+    /// Applies an output head to hidden states `(rows, hidden)` and returns floats `(rows,
+    /// outputs)`: logits are those after the final soft cap.
     ///
     /// # Errors
     /// [`Error::MissingHead`], or those of the device.
@@ -130,7 +132,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The linear layer of a module; `None` for an unknown name.
+    /// Returns the linear layer of a module; `None` for an unknown name.
     fn module(&mut self, name: &str) -> Option<&mut Linear> {
         if let Some(index) = self.heads.iter().position(|(head, _)| head.module() == name) {
             return Some(&mut self.heads[index].1);
@@ -199,7 +201,7 @@ impl Layer {
         Ok(Self { pre_attention, post_attention, pre_mlp, post_mlp, query_norm, key_norm, heads, output, gates, down })
     }
 
-    /// The linear layer of a module; `None` for an unknown name.
+    /// Returns the linear layer of a module; `None` for an unknown name.
     fn module(&mut self, name: &str) -> Option<&mut Linear> {
         let Self { heads, output, gates, down, .. } = self;
         match name {
@@ -240,7 +242,7 @@ fn norm(blueprint: &Blueprint, weight: Tensor) -> Norm {
     Norm { weight, offset: blueprint.norms.offset.into(), eps: blueprint.norms.eps.into() }
 }
 
-/// `x` normed, or as it is where the architecture has no norm there.
+/// Applies a norm, if the architecture has one there.
 fn apply(norm: Option<&Norm>, x: &Tensor) -> candle_core::Result<Tensor> {
     norm.map_or_else(|| Ok(x.clone()), |norm| norm.apply(x))
 }

@@ -45,7 +45,8 @@ impl Question for Generate {
         self.left == 0
     }
 
-    /// The channel of a slow reader may be full: then this last item is left out, and the closed channel means the same.
+    /// The channel of a slow reader may be full: then this last item is left out, and the closed
+    /// channel means the same.
     fn finish(self: Box<Self>) {
         let _ = self.reply.try_send(Ok(Step::End(self.stop)));
     }
