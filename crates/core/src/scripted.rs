@@ -105,7 +105,7 @@ impl Tokenizer for Pieces {
 type Rows = dyn Fn(&[Token]) -> Row + Send + Sync;
 type Rewards = dyn Fn(&[Token]) -> f32 + Send + Sync;
 
-/// What an engine counts, shared with its sessions.
+/// The counters of an engine, shared with its sessions.
 #[derive(Debug, Default)]
 struct Counters {
     sessions: AtomicUsize,
@@ -385,4 +385,36 @@ async fn yield_once() {
         std::task::Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sampling;
+
+    #[test]
+    fn a_tree_has_the_choices_of_its_paths() {
+        futures::executor::block_on(async {
+            let engine = Scripted::random("tiny", Arc::new(Pieces::letters("abcdef")), 3);
+            let greedy = Generation { max_tokens: 3, sampling: Sampling::default(), top_logprobs: 1 };
+            let written = engine.open(&[2, 3]).await.unwrap().write(&greedy).await.unwrap().ids();
+            let mut session = engine.open(&[2, 3]).await.unwrap();
+            let mut tree = Tree::chain(&written[..2]);
+            tree.push(1, written[1] ^ 1).unwrap();
+            let choices = session.tree_choices(&tree, &greedy).await.unwrap();
+            assert_eq!(tree.accepted(&choices), 2);
+            for vertex in 0..=tree.len() as u32 {
+                let mut chain = engine.open(&[vec![2, 3], tree.spelled(vertex)].concat()).await.unwrap();
+                let last = chain.tokens().len();
+                assert_eq!(chain.choices(last, &greedy).await.unwrap(), choices[vertex as usize..][..1]);
+            }
+        });
+    }
+
+    #[test]
+    fn an_engine_without_a_reward_head_names_itself() {
+        let engine = Scripted::random("tiny", Arc::new(Pieces::letters("ab")), 3);
+        let error = futures::executor::block_on(async { engine.open(&[2]).await.unwrap().reward().await.unwrap_err() });
+        assert_eq!(error.to_string(), "engine `tiny` cannot return rewards");
+    }
 }

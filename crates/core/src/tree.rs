@@ -42,6 +42,12 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Builds a tree with a single branch.
+    #[must_use]
+    pub fn chain(tokens: &[Token]) -> Self {
+        Self { tokens: tokens.to_vec(), parents: (0..tokens.len() as u32).collect() }
+    }
+
     /// Adds a node below the vertex `parent` and returns its vertex.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 use cases::{Case, cases, ids, is_stretched, longest, meet, project, rows, steady_cases};
 use futures::StreamExt as _;
-use wsd_core::{Engine as _, Generation, Sampling, Step};
+use wsd_core::{Engine as _, Generation, Layer, Sampling, Step};
 use wsd_nn::arch::Head;
 use wsd_nn::tensors::{Batch, Decoder, Tensors};
 use wsd_nn::{Executor, Format, LoadOptions, Local, Span, TemplateChoice, arch};
@@ -147,6 +147,36 @@ fn a_copied_beginning_is_as_good_as_one_computed() {
         assert_near(&case.name, &rows(&mut model, 0, &tokens[kept..]), &whole[kept..]);
         model.truncate(1, kept - 1);
         assert_near(&case.name, &rows(&mut model, 1, &tokens[kept - 1..]), &whole[kept - 1..]);
+    }
+}
+
+#[test]
+fn branches_of_a_tree_equal_chains_and_the_accepted_one_is_kept() {
+    for case in steady_cases() {
+        let mut model = load(&case);
+        let tokens = longest(&case);
+        let list = &tokens[..tokens.len() - 4];
+        let branches = [[7, 8, 9], [8, 7, 10]];
+        let (parents, nodes) = ([0, 0, 1, 2, 3, 4], [7, 8, 8, 7, 9, 10]);
+        rows(&mut model, 0, list);
+        let tree = Span { rows: 0..6, parents: Some(&parents), ..Span::chain(0, list.len(), &nodes) };
+        let hidden = model.forward(&[tree]).unwrap();
+        let found = project(&mut model, &hidden);
+        for (index, branch) in branches.iter().enumerate() {
+            let chain = rows(&mut model, 1, &[list, &branch[..]].concat());
+            let of_branch: Vec<_> = found.iter().skip(index).step_by(2).cloned().collect();
+            assert_near(&case.name, &of_branch, &chain[list.len()..]);
+            model.release(1);
+        }
+        model.keep(0, list.len(), &[1, 3].map(|node| list.len() + node)).unwrap();
+        let next = rows(&mut model, 0, &[11]);
+        assert_near(&case.name, &next, &rows(&mut model, 1, &[list, &[8, 7, 11]].concat())[list.len() + 2..]);
+        model.release(1);
+        model.truncate(0, list.len());
+        // Hidden states before the final norm differ from those after it.
+        let span = Span { rows: 0..1, layer: Layer::After(1), ..Span::chain(0, list.len(), &[11]) };
+        let early = model.forward(&[span]).unwrap();
+        assert_eq!(early.len(), model.blueprint().hidden);
     }
 }
 
