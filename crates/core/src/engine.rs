@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::{Error, Result, Sampled, Sampling, TextCodec, Token, top_tokens};
+use crate::{Error, Result, Sampled, Sampling, TextCodec, Token, Tree, top_tokens};
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
 
-/// The abilities of an engine besides generating.
+/// The abilities of an engine besides generating. Each names the questions of [`Session`] that need
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps {
     /// Log-probabilities of given tokens ([`Session::score`]).
@@ -20,26 +21,56 @@ pub struct Caps {
     pub logits: bool,
     /// The tokens that the engine would choose at given positions ([`Session::choices`]).
     pub choices: bool,
+    /// Hidden states ([`Session::hidden`]).
+    pub hidden: bool,
+    /// Outputs of a reward head ([`Session::rewards`]).
+    pub reward: bool,
+    /// Trees of continuations ([`Session::tree_choices`], and [`Session::tree_logits`] with
+    /// `logits`).
+    pub trees: bool,
 }
 
 impl Caps {
     /// Generation alone.
-    pub const GENERATE: Self = Self { score: false, logits: false, choices: false };
+    pub const GENERATE: Self =
+        Self { score: false, logits: false, choices: false, hidden: false, reward: false, trees: false };
 
     /// Every ability with its description.
-    fn list(self) -> [(bool, &'static str); 3] {
+    fn list(self) -> [(bool, &'static str); 6] {
         [
             (self.score, "log-probabilities of given tokens"),
             (self.logits, "whole rows of logits"),
             (self.choices, "its choices at given positions"),
+            (self.hidden, "hidden states"),
+            (self.reward, "rewards"),
+            (self.trees, "trees of continuations"),
         ]
     }
 
     /// Describes the first of these abilities that is not among `given`.
-    pub(crate) fn lacking(self, given: Self) -> Option<&'static str> {
+    ///
+    /// ```
+    /// use wsd_core::Caps;
+    ///
+    /// let remote = Caps { score: true, ..Caps::GENERATE };
+    /// assert_eq!(Caps { score: true, ..Caps::GENERATE }.lacking(remote), None);
+    /// assert_eq!(Caps { reward: true, ..Caps::GENERATE }.lacking(remote), Some("rewards"));
+    /// ```
+    #[must_use]
+    pub fn lacking(self, given: Self) -> Option<&'static str> {
         let pairs = self.list().into_iter().zip(given.list());
         pairs.into_iter().find_map(|((needed, about), (given, _))| (needed && !given).then_some(about))
     }
+}
+
+/// A place in a model whose hidden states are returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// After the final norm: the input of the output heads.
+    #[default]
+    Final,
+    /// The residual stream after this number of layers; 0 for the embeddings.
+    After(usize),
 }
 
 /// The cost model of an engine. It changes the cost of an answer and none of its tokens.
@@ -58,7 +89,7 @@ pub struct Cost {
 pub struct Card {
     /// The model's name in messages.
     pub name: String,
-    /// Tokens the context holds, prompt and answer together.
+    /// Context length in tokens, prompt and answer together.
     pub max_len: usize,
     /// Entries in a row of logits.
     pub vocab: usize,
@@ -196,6 +227,9 @@ pub trait Engine: Send + Sync {
 /// ```
 #[async_trait]
 pub trait Session: Send {
+    /// Returns the engine's card.
+    fn card(&self) -> &Card;
+
     /// Returns the list.
     fn tokens(&self) -> &[Token];
 
@@ -245,22 +279,76 @@ pub trait Session: Send {
         Ok(scored.map(|((&token, logprob), top)| Sampled { token, logprob: Some(logprob), top }).collect())
     }
 
-    /// Returns, for each position `from..=len`, the first step that [`Session::generate`] would
-    /// yield after the list before that position: a token, or [`Step::End`]. Needs
-    /// [`Caps::choices`].
+    /// Returns what [`Session::generate`] would write first at each position `from..=len`, given
+    /// the list before that position: a token each, or [`Step::End`]. Needs [`Caps::choices`].
     ///
     /// # Errors
-    /// Those of [`Session::score`].
+    /// As [`Session::score`]; [`Error::Lacks`] where the engine is not able to.
     async fn choices(&mut self, _from: usize, _generation: &Generation) -> Result<Vec<Step>> {
-        Err(Error::Engine { engine: "the engine".into(), message: "it cannot return its choices".into() })
+        Err(lacks(self.card(), Caps { choices: true, ..Caps::GENERATE }))
     }
 
-    /// Returns the rows that predict positions `from..=len` of the list, `len + 1 - from` rows.
-    /// Needs [`Caps::logits`].
+    /// Returns rows predicting positions `from..=len` of the list, `len + 1 - from` of them. Needs
+    /// [`Caps::logits`].
     ///
     /// # Errors
-    /// Those of [`Session::score`].
-    async fn logits(&mut self, from: usize) -> Result<Vec<Row>>;
+    /// As [`Session::choices`].
+    async fn logits(&mut self, _from: usize) -> Result<Vec<Row>> {
+        Err(lacks(self.card(), Caps { logits: true, ..Caps::GENERATE }))
+    }
+
+    /// Returns hidden states of a layer, one vector for each prefix of `from..=len` tokens. `from`
+    /// is at least 1. Needs [`Caps::hidden`].
+    ///
+    /// # Errors
+    /// As [`Session::choices`]; [`Error::Engine`] for a layer that the model does not have.
+    async fn hidden(&mut self, _from: usize, _layer: Layer) -> Result<Vec<Vec<f32>>> {
+        Err(lacks(self.card(), Caps { hidden: true, ..Caps::GENERATE }))
+    }
+
+    /// Returns outputs of the reward head, one number per label, for each prefix of `from..=len`
+    /// tokens. `from` is at least 1. Needs [`Caps::reward`].
+    ///
+    /// # Errors
+    /// As [`Session::choices`].
+    async fn rewards(&mut self, _from: usize) -> Result<Vec<Vec<f32>>> {
+        Err(lacks(self.card(), Caps { reward: true, ..Caps::GENERATE }))
+    }
+
+    /// Returns the output of the reward head for the whole list, one number per label. Needs
+    /// [`Caps::reward`].
+    ///
+    /// # Errors
+    /// As [`Session::choices`].
+    async fn reward(&mut self) -> Result<Vec<f32>> {
+        let rewards = self.rewards(self.tokens().len()).await?;
+        Ok(rewards.into_iter().next_back().unwrap_or_default())
+    }
+
+    /// Returns rows predicting the token after each vertex of a tree that continues the list, the
+    /// root first. To accept a path, append [`Tree::spelled`]: the engine keeps what it computed of
+    /// it. Needs [`Caps::trees`] and [`Caps::logits`].
+    ///
+    /// # Errors
+    /// As [`Session::choices`].
+    async fn tree_logits(&mut self, _tree: &Tree) -> Result<Vec<Row>> {
+        Err(lacks(self.card(), Caps { trees: true, logits: true, ..Caps::GENERATE }))
+    }
+
+    /// Returns what [`Session::generate`] would write first after each vertex of a tree that
+    /// continues the list, the root first; see [`Tree::accepted`]. Needs [`Caps::trees`].
+    ///
+    /// # Errors
+    /// As [`Session::choices`].
+    async fn tree_choices(&mut self, _tree: &Tree, _generation: &Generation) -> Result<Vec<Step>> {
+        Err(lacks(self.card(), Caps { trees: true, choices: true, ..Caps::GENERATE }))
+    }
+}
+
+/// The error for a question that needs `needed`.
+fn lacks(card: &Card, needed: Caps) -> Error {
+    let need = needed.lacking(card.caps).unwrap_or("an answer to this question");
+    Error::Lacks { engine: card.name.clone(), need }
 }
 
 impl dyn Session + '_ {

@@ -19,6 +19,22 @@ pub enum Error {
         /// The ability that the engine lacks.
         need: String,
     },
+    /// A session was asked for something its engine cannot give.
+    #[error("engine `{engine}` cannot return {need}")]
+    Lacks {
+        /// The engine's name.
+        engine: String,
+        /// The ability it lacks, as [`crate::Caps::lacking`] names it.
+        need: &'static str,
+    },
+    /// A tree whose nodes are out of order.
+    #[error("the parent of node {node} must be a vertex from 0 to {node}, got {parent}")]
+    Tree {
+        /// Index of the node.
+        node: u32,
+        /// The parent given.
+        parent: u32,
+    },
     /// A strategy needs a model that was not given.
     #[error("`{strategy}` needs a {seat} model\n  hint: name one with {}", .seat.option())]
     MissingModel {

@@ -33,10 +33,11 @@ mod strategy;
 mod text;
 mod tokens;
 mod trace;
+mod tree;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Row, Session, Step, Stop, Written};
+pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Layer, Row, Session, Step, Stop, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
@@ -63,3 +64,4 @@ pub use trace::{
     Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
     Trace, Usage,
 };
+pub use tree::Tree;

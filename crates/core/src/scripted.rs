@@ -29,8 +29,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Result, Row, Sampled, Session, Step, Stop,
-    Template, TextCodec, Token, Tokenizer, Vocabulary, log_softmax, logprob, pick, splitmix64, top_tokens,
+    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Layer, Result, Row, Sampled, Session, Step, Stop,
+    Template, TextCodec, Token, Tokenizer, Tree, Vocabulary, log_softmax, logprob, pick, splitmix64, top_tokens,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -101,6 +101,7 @@ impl Tokenizer for Pieces {
 }
 
 type Rows = dyn Fn(&[Token]) -> Row + Send + Sync;
+type Rewards = dyn Fn(&[Token]) -> f32 + Send + Sync;
 
 /// Counters of an engine, shared with its sessions.
 #[derive(Debug, Default)]
@@ -114,19 +115,21 @@ pub struct Scripted {
     card: Card,
     codec: TextCodec,
     rows: Arc<Rows>,
+    rewards: Option<Arc<Rewards>>,
     counters: Arc<Counters>,
 }
 
 impl Scripted {
-    /// An engine that computes logits by `rows`. It has every ability; see [`Scripted::with_caps`].
+    /// Makes a model that computes logits by `rows`. Its hidden states are its logits. It has every
+    /// ability but rewards; see [`Scripted::with_caps`] and [`Scripted::with_rewards`].
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
-        let caps = Caps { score: true, logits: true, choices: true };
+        let caps = Caps { score: true, logits: true, choices: true, hidden: true, trees: true, ..Caps::GENERATE };
         let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
         let bos = BosTokens { chat: Some(BEGIN), raw: Some(BEGIN) };
         let codec = TextCodec::new(name, pieces, Some(Template::Plain), bos);
-        Self { card, codec, rows: Arc::new(rows), counters: Arc::default() }
+        Self { card, codec, rows: Arc::new(rows), rewards: None, counters: Arc::default() }
     }
 
     /// An engine with random logits that depend on the last two tokens and a seed. It never ends a
@@ -141,7 +144,29 @@ impl Scripted {
         })
     }
 
-    /// The same engine with other abilities.
+    /// The same model with a reward head of one label: `rewards` gives its output for a list.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use wsd_core::Engine as _;
+    /// use wsd_core::scripted::{Pieces, Scripted};
+    ///
+    /// # futures::executor::block_on(async {
+    /// let judge = Scripted::random("judge", Arc::new(Pieces::letters("abc")), 1);
+    /// let judge = judge.with_rewards(|tokens| tokens.len() as f32 / 10.0);
+    /// let mut session = judge.open(&[2, 3, 4]).await?;
+    /// assert_eq!(session.reward().await?, [0.3]);
+    /// assert_eq!(session.rewards(1).await?, [[0.1], [0.2], [0.3]]);
+    /// # Ok::<(), wsd_core::Error>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn with_rewards(mut self, rewards: impl Fn(&[Token]) -> f32 + Send + Sync + 'static) -> Self {
+        self.card.caps.reward = true;
+        self.rewards = Some(Arc::new(rewards));
+        self
+    }
+
+    /// The same model with other abilities.
     #[must_use]
     pub fn with_caps(mut self, caps: Caps) -> Self {
         self.card.caps = caps;
@@ -204,6 +229,7 @@ impl Engine for Scripted {
             tokens: tokens.to_vec(),
             card: self.card.clone(),
             rows: self.rows.clone(),
+            rewards: self.rewards.clone(),
             counters: self.counters.clone(),
         }))
     }
@@ -213,6 +239,7 @@ struct ScriptedSession {
     tokens: Vec<Token>,
     card: Card,
     rows: Arc<Rows>,
+    rewards: Option<Arc<Rewards>>,
     counters: Arc<Counters>,
 }
 
@@ -227,22 +254,48 @@ impl ScriptedSession {
         Error::NotFinite { engine: self.card.name.clone(), position }
     }
 
-    fn step(&mut self, generation: &Generation) -> Result<Option<Sampled>> {
-        let mut row = (self.rows)(&self.tokens);
-        let position = self.tokens.len();
-        let top = top_tokens(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(position))?;
-        let sampled = pick(&mut row, &self.tokens, &generation.sampling).ok_or_else(|| self.not_finite(position))?;
+    /// The logits after `list`, as log-probabilities.
+    fn row(&self, list: &[Token]) -> Result<Row> {
+        let mut row = (self.rows)(list);
+        log_softmax(&mut row).ok_or_else(|| self.not_finite(list.len()))?;
+        Ok(row)
+    }
+
+    /// The token chosen after `list`; none where that ends the text.
+    fn choose(&self, list: &[Token], generation: &Generation) -> Result<Option<Sampled>> {
+        let mut row = (self.rows)(list);
+        let top = top_tokens(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(list.len()))?;
+        let sampled = pick(&mut row, list, &generation.sampling).ok_or_else(|| self.not_finite(list.len()))?;
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
-        if self.card.end_tokens.contains(&sampled.token) {
-            return Ok(None);
+        let is_end = self.card.end_tokens.contains(&sampled.token);
+        Ok((!is_end).then_some(Sampled { top, ..sampled }))
+    }
+
+    fn choice(&self, list: &[Token], generation: &Generation) -> Result<Step> {
+        Ok(self.choose(list, generation)?.map_or(Step::End(Stop::End), Step::Token))
+    }
+
+    /// The list continued to each vertex of a tree, the root first.
+    fn continued<'a>(&'a self, tree: &'a Tree) -> impl Iterator<Item = Vec<Token>> + 'a {
+        (0..=tree.len() as u32).map(|vertex| [self.tokens.clone(), tree.spelled(vertex)].concat())
+    }
+
+    /// Fails for a first position that no prefix ends before.
+    fn check(&self, from: usize) -> Result<()> {
+        if from > 0 {
+            return Ok(());
         }
-        self.tokens.push(sampled.token);
-        Ok(Some(Sampled { top, ..sampled }))
+        let message = "asked about the first token, which has nothing before it".into();
+        Err(Error::Engine { engine: self.card.name.clone(), message })
     }
 }
 
 #[async_trait]
 impl Session for ScriptedSession {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -260,8 +313,11 @@ impl Session for ScriptedSession {
                 return Some((Ok(Step::End(Stop::Length)), (session, 0, true)));
             }
             yield_once().await;
-            Some(match session.step(generation) {
-                Ok(Some(sampled)) => (Ok(Step::Token(sampled)), (session, left - 1, false)),
+            Some(match session.choose(&session.tokens, generation) {
+                Ok(Some(sampled)) => {
+                    session.tokens.push(sampled.token);
+                    (Ok(Step::Token(sampled)), (session, left - 1, false))
+                }
                 Ok(None) => (Ok(Step::End(Stop::End)), (session, 0, true)),
                 Err(error) => (Err(error), (session, 0, true)),
             })
@@ -271,10 +327,7 @@ impl Session for ScriptedSession {
 
     async fn score(&mut self, from: usize) -> Result<Vec<f64>> {
         yield_once().await;
-        if from == 0 {
-            let message = "the first token has no score, because nothing precedes it".into();
-            return Err(Error::Engine { engine: self.card.name.clone(), message });
-        }
+        self.check(from)?;
         (from..self.tokens.len())
             .map(|i| {
                 let row = (self.rows)(&self.tokens[..i]);
@@ -285,25 +338,36 @@ impl Session for ScriptedSession {
 
     async fn choices(&mut self, from: usize, generation: &Generation) -> Result<Vec<Step>> {
         yield_once().await;
-        let list = std::mem::take(&mut self.tokens);
-        let choice = |len: usize| {
-            self.tokens = list[..len].to_vec();
-            Ok(self.step(generation)?.map_or(Step::End(Stop::End), Step::Token))
-        };
-        let choices = (from..=list.len()).map(choice).collect();
-        self.tokens = list;
-        choices
+        (from..=self.tokens.len()).map(|len| self.choice(&self.tokens[..len], generation)).collect()
     }
 
     async fn logits(&mut self, from: usize) -> Result<Vec<Row>> {
         yield_once().await;
-        (from..=self.tokens.len())
-            .map(|i| {
-                let mut row = (self.rows)(&self.tokens[..i]);
-                log_softmax(&mut row).ok_or_else(|| self.not_finite(i))?;
-                Ok(row)
-            })
-            .collect()
+        (from..=self.tokens.len()).map(|len| self.row(&self.tokens[..len])).collect()
+    }
+
+    async fn hidden(&mut self, from: usize, _layer: Layer) -> Result<Vec<Vec<f32>>> {
+        yield_once().await;
+        self.check(from)?;
+        Ok((from..=self.tokens.len()).map(|len| (self.rows)(&self.tokens[..len])).collect())
+    }
+
+    async fn rewards(&mut self, from: usize) -> Result<Vec<Vec<f32>>> {
+        yield_once().await;
+        self.check(from)?;
+        let need = "rewards";
+        let rewards = self.rewards.as_ref().ok_or_else(|| Error::Lacks { engine: self.card.name.clone(), need })?;
+        Ok((from..=self.tokens.len()).map(|len| vec![rewards(&self.tokens[..len])]).collect())
+    }
+
+    async fn tree_logits(&mut self, tree: &Tree) -> Result<Vec<Row>> {
+        yield_once().await;
+        self.continued(tree).map(|list| self.row(&list)).collect()
+    }
+
+    async fn tree_choices(&mut self, tree: &Tree, generation: &Generation) -> Result<Vec<Step>> {
+        yield_once().await;
+        self.continued(tree).map(|list| self.choice(&list, generation)).collect()
     }
 }
 
@@ -319,4 +383,36 @@ async fn yield_once() {
         std::task::Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sampling;
+
+    #[test]
+    fn a_tree_has_the_choices_of_its_paths() {
+        futures::executor::block_on(async {
+            let engine = Scripted::random("tiny", Arc::new(Pieces::letters("abcdef")), 3);
+            let greedy = Generation { max_tokens: 3, sampling: Sampling::default(), top_logprobs: 1 };
+            let written = engine.open(&[2, 3]).await.unwrap().write(&greedy).await.unwrap().ids();
+            let mut session = engine.open(&[2, 3]).await.unwrap();
+            let mut tree = Tree::chain(&written[..2]);
+            tree.push(1, written[1] ^ 1).unwrap();
+            let choices = session.tree_choices(&tree, &greedy).await.unwrap();
+            assert_eq!(tree.accepted(&choices), 2);
+            for vertex in 0..=tree.len() as u32 {
+                let mut chain = engine.open(&[vec![2, 3], tree.spelled(vertex)].concat()).await.unwrap();
+                let last = chain.tokens().len();
+                assert_eq!(chain.choices(last, &greedy).await.unwrap(), choices[vertex as usize..][..1]);
+            }
+        });
+    }
+
+    #[test]
+    fn an_engine_without_a_reward_head_names_itself() {
+        let engine = Scripted::random("tiny", Arc::new(Pieces::letters("ab")), 3);
+        let error = futures::executor::block_on(async { engine.open(&[2]).await.unwrap().reward().await.unwrap_err() });
+        assert_eq!(error.to_string(), "engine `tiny` cannot return rewards");
+    }
 }

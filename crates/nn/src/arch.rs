@@ -5,6 +5,7 @@
 mod blueprint;
 mod gemma2;
 mod gemma3;
+mod heads;
 mod keys;
 mod layer;
 mod llama;
@@ -19,8 +20,10 @@ mod tensors;
 use serde_json::{Map, Value};
 
 pub use blueprint::{Blueprint, LayerPlan, Norms, QkNorm};
+pub use heads::{Head, HeadPlan};
 pub use layer::{LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
+pub(crate) use tensors::layer_module;
 pub use tensors::tensors;
 
 pub use crate::activation::Activation;

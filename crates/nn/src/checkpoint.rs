@@ -178,5 +178,13 @@ impl Checkpoint {
     }
 }
 
+/// Reads all tensors of a safetensors file.
+///
+/// # Errors
+/// A file that is missing or damaged; the error names the file and the tensor.
+pub(crate) fn read_safetensors(path: &Path) -> Result<Vec<Tensor>> {
+    safetensors::read(&path.display().to_string(), &Bytes::map(path)?)
+}
+
 #[cfg(test)]
 mod tests;

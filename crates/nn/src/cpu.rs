@@ -1,5 +1,5 @@
-//! The executor on a CPU. Matrices are rearranged for the processor where that is faster, else they stay mapped in the
-//! format of their file; what a step computes is float32.
+//! The executor on a CPU. Matrices are packed into tiles where that is faster, else they stay
+//! mapped in the format of their file; a step computes in float32.
 
 mod layer;
 mod linear;
@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::arch::{self, Blueprint};
+use crate::adapter::Adapter;
+use crate::arch::{self, Blueprint, Head, HeadPlan};
 use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
@@ -20,47 +21,49 @@ use layer::{LayerWeights, layer_weights};
 use linear::{Activations, Linear, Stored};
 use step::{Scratch, Step};
 
-/// Tokens run at once when a slot has to be run anew.
+/// Tokens run at once when a slot is run again.
 const RERUN_TOKENS: usize = 256;
-/// Bytes of weights that stay in a processor's cache. Sequences of so small a model are shared out among the threads, and each
-/// thread reads all weights: that costs less than to wait for each other at every matrix, as threads do that share out its rows.
+/// Bytes of weights that fit a processor's cache. Models this small are parallelized over
+/// sequences: each thread runs whole layers. Parallelizing over rows would need a barrier per
+/// matrix.
 const CACHED_BYTES: usize = 32 << 20;
-/// Tokens in a thread's part at least: so many cost hardly more than one.
+/// The least number of tokens in a thread's part: this many cost hardly more than one.
 const PART_TOKENS: usize = 4;
-/// Bytes of weights, times tokens, from which a step is worth waking other threads.
+/// The product of bytes of weights and tokens from which a step is worth waking other threads.
 const AWAKE_BYTES: usize = 1 << 26;
 
 /// A model on the CPU.
 pub struct Cpu {
-    blueprint: Blueprint,
-    weights: Weights,
+    model: Model,
     slots: HashMap<u64, Slot>,
-    /// Of the head's input.
+    /// Scratch of the output heads.
     rounded: Activations,
-    /// Of each part of a step.
+    /// Scratch of each part of a step.
     scratches: Vec<Scratch>,
 }
 
-/// What a step reads and never changes.
-struct Weights {
+/// The weights and their blueprint, which no step changes.
+struct Model {
+    blueprint: Blueprint,
     simd: Simd,
-    /// Of all tensors.
+    /// The size of all tensors.
     bytes: usize,
     embedding: Tensor,
     layers: Vec<LayerWeights>,
     final_norm: Vec<f32>,
-    head: Linear,
+    heads: Vec<(Head, Linear)>,
 }
 
-/// How a model is put on the CPU.
+/// Options for loading a model onto the CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuOptions {
     /// The instruction set.
     pub simd: Simd,
-    /// Write matrices in this format first, those that fit.
+    /// Convert matrices to this format first, if their rows are a multiple of its blocks.
     pub dtype: Option<Format>,
-    /// Multiply with matrices as they are stored, by floats that nothing rounds: slow, and what fast products are
-    /// measured by. Else activations are rounded to what quantised and bfloat16 matrices are multiplied with.
+    /// Multiply matrices as they are stored with unrounded floats: slow, and the reference for fast
+    /// products. Otherwise activations are quantized to the format that quantized and bfloat16
+    /// matrices are multiplied with.
     pub exact: bool,
 }
 
@@ -71,20 +74,24 @@ impl Default for CpuOptions {
 }
 
 impl Cpu {
-    /// The model of a checkpoint.
+    /// Loads the model of a checkpoint.
     ///
     /// # Errors
-    /// A configuration that cannot be run, or [`Error::Tensors`] naming all that are missing or misshapen.
+    /// A configuration that cannot be run, or [`Error::Tensors`] naming all that are missing or
+    /// misshapen.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         Self::load_with(checkpoint, CpuOptions::default())
     }
 
-    /// As [`Cpu::load`], with a choice. A matrix at a time is converted and rearranged, and its file's memory given back.
+    /// Loads the model of a checkpoint with options. Matrices are converted and packed one at a
+    /// time, and the pages of their file are released.
     ///
     /// # Errors
-    /// As [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; or there is no memory.
+    /// Those of [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; not enough
+    /// memory.
     pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
-        let blueprint = arch::blueprint(&checkpoint.config)?;
+        let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
+        let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
         let tensors: HashMap<&str, &Tensor> = required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -100,44 +107,50 @@ impl Cpu {
             Linear::new(Stored { weight, bias }, simd, exact)
         };
         let embedding = take("model.embed_tokens.weight");
-        let head = if blueprint.tied { embedding.clone() } else { take("lm_head.weight") };
-        let head = make(Stored { weight: head, bias: None })?;
+        let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
+            let is_embedding = blueprint.tied && *head == Head::Vocabulary;
+            let weight = if is_embedding { embedding.clone() } else { take(head.weight()) };
+            let bias = bias.then(|| take(head.bias()).to_f32());
+            Ok((*head, make(Stored { weight, bias })?))
+        };
+        let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
         let final_norm = layer::norm_weight(&take("model.norm.weight"), &blueprint);
         let layers = (0..blueprint.layers.len())
             .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
-        let weights = Weights { simd, bytes, embedding, layers, final_norm, head };
+        let model = Model { blueprint, simd, bytes, embedding, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
-        Ok(Self { blueprint, weights, slots, rounded: Activations::default(), scratches })
+        Ok(Self { model, slots, rounded: Activations::default(), scratches })
     }
 
-    /// Where a span takes its sequence across the border of [`Blueprint::is_long`], run what is cached anew.
+    /// Runs the cached tokens again if a span takes its sequence across the border of
+    /// [`Blueprint::is_long`].
     fn cross_border(&mut self, span: &Span<'_>) {
-        let (layers, heads) = (self.blueprint.layers.len(), self.blueprint.kv_heads);
+        let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
         let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers, heads));
-        let long = self.blueprint.is_long(span.start + span.tokens.len());
+        let long = self.model.blueprint.is_long(span.end());
         if std::mem::replace(&mut slot.long, long) == long || slot.len() == 0 {
             return;
         }
         let tokens = slot.tokens.clone();
-        slot.truncate(0, self.blueprint.head_dim);
+        slot.truncate(0, self.model.blueprint.head_dim);
         for (index, tokens) in tokens.chunks(RERUN_TOKENS).enumerate() {
-            self.run(&[Span { slot: span.slot, start: index * RERUN_TOKENS, tokens, rows: 0..0 }]);
+            self.run(&[Span::chain(span.slot, index * RERUN_TOKENS, tokens)]);
         }
     }
 
-    /// Run spans, which are valid and not empty.
+    /// Runs spans, which are valid and not empty.
     fn run(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
-        let (layers, heads) = (self.blueprint.layers.len(), self.blueprint.kv_heads);
+        let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
         let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers, heads));
         let mut slots: Vec<_> = spans.iter().map(take).collect();
         let parts = self.parts(spans);
         self.scratches.resize_with(self.scratches.len().max(parts.len()), Scratch::default);
-        let (plan, weights) = (&self.blueprint, &self.weights);
+        let model = &self.model;
         let rows = if let [_] = parts[..] {
             let tokens = spans.iter().map(|span| span.tokens.len()).sum();
             let scratch = &mut self.scratches[0];
-            weights.with_workers(tokens, |workers| Step::new(plan, weights, workers, scratch, &mut slots, spans).run())
+            model.with_workers(tokens, |workers| Step::new(model, workers, scratch, &mut slots, spans).run())
         } else {
             let mut left = (spans, &mut slots[..]);
             let steps = parts.into_iter().zip(&mut self.scratches).map(|(count, scratch)| {
@@ -148,7 +161,7 @@ impl Cpu {
             });
             let steps = steps.collect::<Vec<_>>().into_par_iter();
             let rows = steps.map(|(spans, slots, scratch)| {
-                Step::new(plan, weights, &Workers::alone(weights.simd), scratch, slots, spans).run()
+                Step::new(model, &Workers::alone(model.simd), scratch, slots, spans).run()
             });
             rows.collect::<Vec<_>>().concat()
         };
@@ -156,11 +169,11 @@ impl Cpu {
         rows
     }
 
-    /// How many spans each thread runs: about as many tokens as the others.
+    /// The number of spans that each thread runs: each gets about as many tokens as the others.
     fn parts(&self, spans: &[Span<'_>]) -> Vec<usize> {
         let tokens: usize = spans.iter().map(|span| span.tokens.len()).sum();
         let most = rayon::current_num_threads().min(tokens / PART_TOKENS).max(1);
-        if self.weights.bytes > CACHED_BYTES || most == 1 {
+        if self.model.bytes > CACHED_BYTES || most == 1 {
             return vec![spans.len()];
         }
         let (mut parts, mut count, mut done) = (Vec::new(), 0, 0);
@@ -175,8 +188,8 @@ impl Cpu {
     }
 }
 
-impl Weights {
-    /// What `lead` returns, called with all threads where so many tokens are worth it.
+impl Model {
+    /// Calls `lead` with all threads if this number of tokens is worth it, and returns its result.
     fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
         if is_worth_it { Workers::awake(self.simd, lead) } else { lead(&Workers::alone(self.simd)) }
@@ -185,41 +198,70 @@ impl Weights {
 
 impl Executor for Cpu {
     fn blueprint(&self) -> &Blueprint {
-        &self.blueprint
+        &self.model.blueprint
     }
 
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
-        executor::check(&self.blueprint, spans, |slot| self.cached(slot))?;
+        executor::check(&self.model.blueprint, spans, |slot| {
+            self.slots.get(&slot).map(Slot::cached).unwrap_or_default()
+        })?;
         let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
         spans.iter().for_each(|span| self.cross_border(span));
         Ok(if spans.is_empty() { Vec::new() } else { self.run(&spans) })
     }
 
-    fn project(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let width = self.blueprint.hidden;
+    fn adapt(&mut self, adapter: &Adapter) -> Result<()> {
+        let Model { blueprint, layers, heads, .. } = &mut self.model;
+        let parts = blueprint.layer();
+        for (module, change) in adapter.modules(blueprint)? {
+            let head = heads.iter_mut().find(|(head, _)| head.module() == module);
+            head.into_iter().for_each(|(_, linear)| linear.add(change, 0));
+            let Some((layer, name)) = arch::layer_module(module) else { continue };
+            for (part, linear) in parts.linears().into_iter().zip(layers[layer].linears_mut()) {
+                if part.module == name {
+                    linear.add(change, part.rows.start);
+                }
+            }
+        }
+        // Cached keys and values belong to the model without the adapter.
+        self.slots.clear();
+        Ok(())
+    }
+
+    fn project(&mut self, head: Head, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
+        let width = self.model.blueprint.hidden;
         if !hidden.len().is_multiple_of(width) {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
-        let Self { weights, rounded, .. } = self;
-        weights.with_workers(hidden.len() / width, |workers| {
-            linear::apply(workers, hidden, rounded, [(&weights.head, &mut *out)]);
+        let Self { model, rounded, .. } = self;
+        let (_, linear) =
+            model.heads.iter().find(|(other, _)| *other == head).ok_or(Error::MissingHead { head: head.module() })?;
+        model.with_workers(hidden.len() / width, |workers| {
+            linear::apply(workers, hidden, rounded, [(linear, &mut *out)])
         });
-        if let Some(cap) = self.blueprint.final_softcap {
-            kernels::softcap(self.weights.simd, out, cap);
+        if let (Some(cap), Head::Vocabulary) = (self.model.blueprint.final_softcap, head) {
+            kernels::softcap(self.model.simd, out, cap);
         }
         Ok(())
     }
 
     fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()> {
-        let copy = self.slots.get(&from).map(|slot| slot.beginning(len, self.blueprint.head_dim));
+        let copy = self.slots.get(&from).map(|slot| slot.prefix(len, self.model.blueprint.head_dim));
         self.slots.remove(&to);
         self.slots.extend(copy.map(|slot| (to, slot)));
         Ok(())
     }
 
+    fn keep(&mut self, slot: u64, len: usize, path: &[usize]) -> Result<()> {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.keep(len, path, self.model.blueprint.head_dim);
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, slot: u64, len: usize) {
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.truncate(len, self.blueprint.head_dim);
+            slot.truncate(len, self.model.blueprint.head_dim);
         }
     }
 

@@ -1,7 +1,9 @@
-//! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged batch.
+//! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged
+//! batch.
 
-mod caches;
 mod local;
+mod prefix_cache;
+mod questions;
 mod scheduler;
 mod work;
 

@@ -113,6 +113,12 @@ pub enum Error {
         /// The number of floats in a row.
         width: usize,
     },
+    /// An output head that the checkpoint does not have.
+    #[error("the model has no head `{head}`")]
+    MissingHead {
+        /// The module's Hugging Face name.
+        head: &'static str,
+    },
     /// A name that no weight format has.
     #[error("weight format `{name}` is unknown\n  hint: known are {known}")]
     UnknownFormat {

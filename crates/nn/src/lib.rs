@@ -9,6 +9,7 @@
 //! and [`measure`] and [`shapes`] for `wsd bench`.
 
 mod activation;
+pub mod adapter;
 pub mod arch;
 mod cache;
 mod checkpoint;
@@ -26,6 +27,7 @@ pub mod shapes;
 #[cfg(feature = "candle")]
 pub mod tensors;
 
+pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::{Cpu, CpuOptions};
 pub use device::Device;

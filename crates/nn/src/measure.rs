@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::arch;
+use crate::arch::{self, Head};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
 use crate::executor::{Executor, Span};
@@ -29,10 +29,10 @@ pub fn decode(executor: &mut dyn Executor, context: usize, count: usize) -> Resu
     let (mut logits, mut token) = (Vec::new(), 1);
     let started = Instant::now();
     for start in context..context + count {
-        let hidden = executor.forward(&[Span { slot: SLOT, start, tokens: &[token], rows: 0..1 }])?;
-        executor.project(&hidden, &mut logits)?;
-        let likeliest = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-        token = likeliest.unwrap_or(0) as u32;
+        let hidden = executor.forward(&[Span { rows: 0..1, ..Span::chain(SLOT, start, &[token]) }])?;
+        executor.project(Head::Vocabulary, &hidden, &mut logits)?;
+        let argmax = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+        token = argmax.unwrap_or(0) as u32;
     }
     let seconds = started.elapsed().as_secs_f64();
     executor.truncate(SLOT, context);
@@ -98,7 +98,7 @@ fn feed(executor: &mut dyn Executor, count: usize) -> Result<()> {
     executor.truncate(SLOT, count);
     for start in (executor.cached(SLOT)..count).step_by(FEED_TOKENS) {
         let tokens = some(executor, start, FEED_TOKENS.min(count - start));
-        executor.forward(&[Span { slot: SLOT, start, tokens: &tokens, rows: 0..0 }])?;
+        executor.forward(&[Span::chain(SLOT, start, &tokens)])?;
     }
     Ok(())
 }
@@ -121,8 +121,8 @@ fn step(executor: &mut dyn Executor, Step { slot, start, count, first_row }: Ste
     let tokens = some(executor, start, count);
     let mut logits = Vec::new();
     let started = Instant::now();
-    let hidden = executor.forward(&[Span { slot, start, tokens: &tokens, rows: first_row..count }])?;
-    executor.project(&hidden, &mut logits)?;
+    let hidden = executor.forward(&[Span { rows: first_row..count, ..Span::chain(slot, start, &tokens) }])?;
+    executor.project(Head::Vocabulary, &hidden, &mut logits)?;
     black_box(&logits);
     Ok(started.elapsed().as_secs_f64())
 }

@@ -105,7 +105,7 @@ impl Shape {
             let is_faint = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
             let row = |row: usize| match name.as_str() {
                 "model.embed_tokens.weight" => embedding(row, 1.0),
-                "lm_head.weight" => embedding(before[row], SURE / self.hidden as f32),
+                name if name == arch::Head::Vocabulary.weight() => embedding(before[row], SURE / self.hidden as f32),
                 _ => noise(recipe.seed + 1 + index as u64, row, columns, if is_faint { FAINT } else { SPREAD }),
             };
             let rows = (0..rows).into_par_iter().map(|index| format.quantize(&row(index)));
@@ -198,13 +198,13 @@ mod tests {
                 Cpu::load(&shape.model(Format::Q8_0, recipe(if before == &whole { 1.0 } else { 0.8 })).unwrap())
                     .unwrap();
             let tokens = [5, 700, 1999, 42];
-            let hidden = cpu.forward(&[Span { slot: 0, start: 0, tokens: &tokens, rows: 0..tokens.len() }]).unwrap();
+            let hidden = cpu.forward(&[Span { rows: 0..tokens.len(), ..Span::chain(0, 0, &tokens) }]).unwrap();
             let mut logits = Vec::new();
-            cpu.project(&hidden, &mut logits).unwrap();
+            cpu.project(arch::Head::Vocabulary, &hidden, &mut logits).unwrap();
             for (row, token) in logits.chunks(shape.vocab).zip(tokens) {
-                let likeliest = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
-                assert_eq!(before[likeliest], token as usize);
-                let total: f32 = row.iter().map(|logit| (logit - row[likeliest]).exp()).sum();
+                let argmax = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+                assert_eq!(before[argmax], token as usize);
+                let total: f32 = row.iter().map(|logit| (logit - row[argmax]).exp()).sum();
                 assert!(total < 1.2, "the model is not sure: {}", 1.0 / total);
             }
         }

@@ -6,6 +6,7 @@
 mod cases;
 
 use cases::{Case, cases, is_stretched, log_sum_exp, longest, meet, project, rows, steady_cases};
+use wsd_nn::arch::Head;
 use wsd_nn::kernels::Simd;
 use wsd_nn::{Cpu, CpuOptions, Executor, Format, Span};
 
@@ -78,16 +79,16 @@ fn other_sequences_in_a_batch_change_no_bit() {
         let (half, other) = (tokens.len() / 2, &tokens[3..]);
         let first = cpu
             .forward(&[
-                Span { slot: 1, start: 0, tokens: &tokens[..half], rows: 0..half },
-                Span { slot: 2, start: 0, tokens: other, rows: 0..0 },
-                Span { slot: 3, start: 0, tokens: &[], rows: 0..0 },
+                Span { rows: 0..half, ..Span::chain(1, 0, &tokens[..half]) },
+                Span::chain(2, 0, other),
+                Span::chain(3, 0, &[]),
             ])
             .unwrap();
         let second = cpu
             .forward(&[
-                Span { slot: 2, start: other.len(), tokens: &other[..1], rows: 0..1 },
-                Span { slot: 4, start: 0, tokens: &other[..7], rows: 6..7 },
-                Span { slot: 1, start: half, tokens: &tokens[half..], rows: 1..tokens.len() - half },
+                Span { rows: 0..1, ..Span::chain(2, other.len(), &other[..1]) },
+                Span { rows: 6..7, ..Span::chain(4, 0, &other[..7]) },
+                Span { rows: 1..tokens.len() - half, ..Span::chain(1, half, &tokens[half..]) },
             ])
             .unwrap();
         let width = cpu.blueprint().hidden;
@@ -123,22 +124,22 @@ fn invalid_spans_are_errors_and_change_nothing() {
     let mut cpu = Cpu::load(&case.checkpoint).unwrap();
     rows(&mut cpu, 0, &[5, 6, 7]);
     let (vocab, limit) = (cpu.blueprint().vocab as u32, cpu.blueprint().max_len);
-    let good = Span { slot: 0, start: 3, tokens: &[1], rows: 0..1 };
+    let good = Span { rows: 0..1, ..Span::chain(0, 3, &[1]) };
     let long = vec![1; limit];
     #[allow(clippy::reversed_empty_ranges)]
     for (bad, word) in [
-        (Span { slot: 1, start: 1, tokens: &[1], rows: 0..1 }, "0 are cached"),
-        (Span { slot: 1, start: 0, tokens: &[vocab], rows: 0..1 }, "token"),
-        (Span { slot: 1, start: 0, tokens: &[1], rows: 0..2 }, "rows"),
-        (Span { slot: 1, start: 0, tokens: &[1], rows: 1..0 }, "rows"),
-        (Span { slot: 0, start: 3, tokens: &long, rows: 0..0 }, "limit"),
+        (Span::chain(1, 1, &[1]), "0 are cached"),
+        (Span::chain(1, 0, &[vocab]), "token"),
+        (Span { rows: 0..2, ..Span::chain(1, 0, &[1]) }, "rows"),
+        (Span { rows: 1..0, ..Span::chain(1, 0, &[1]) }, "rows"),
+        (Span::chain(0, 3, &long), "limit"),
         (good.clone(), "it is in the step twice"),
     ] {
         let error = cpu.forward(&[bad, good.clone()]).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
         assert_eq!((cpu.cached(0), cpu.slots()), (3, 1));
     }
-    assert!(cpu.project(&[0.0; 3], &mut Vec::new()).is_err());
+    assert!(cpu.project(Head::Vocabulary, &[0.0; 3], &mut Vec::new()).is_err());
 }
 
 /// With LongRoPE, a sequence that grows over the border in pieces ends like one that was run whole.

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 use cases::{Case, cases, ids, is_stretched, longest, meet, project, rows, steady_cases};
 use futures::StreamExt as _;
-use wsd_core::{Engine as _, Generation, Sampling, Step};
+use wsd_core::{Engine as _, Generation, Layer, Sampling, Step};
+use wsd_nn::arch::Head;
 use wsd_nn::tensors::{Batch, Decoder, Tensors};
 use wsd_nn::{Executor, Format, LoadOptions, Local, Span, TemplateChoice, arch};
 
@@ -93,15 +94,15 @@ fn company_in_a_batch_changes_nothing() {
         let alone = rows(&mut model, 0, &tokens);
         let (half, other) = (tokens.len() / 2, &tokens[3..]);
         let spans = [
-            Span { slot: 1, start: 0, tokens: &tokens[..half], rows: 0..half },
-            Span { slot: 2, start: 0, tokens: other, rows: 0..0 },
-            Span { slot: 3, start: 0, tokens: &[], rows: 0..0 },
+            Span { rows: 0..half, ..Span::chain(1, 0, &tokens[..half]) },
+            Span::chain(2, 0, other),
+            Span::chain(3, 0, &[]),
         ];
         let first = model.forward(&spans).unwrap();
         let spans = [
-            Span { slot: 2, start: other.len(), tokens: &other[..1], rows: 0..1 },
-            Span { slot: 4, start: 0, tokens: &other[..7], rows: 6..7 },
-            Span { slot: 1, start: half, tokens: &tokens[half..], rows: 1..tokens.len() - half },
+            Span { rows: 0..1, ..Span::chain(2, other.len(), &other[..1]) },
+            Span { rows: 6..7, ..Span::chain(4, 0, &other[..7]) },
+            Span { rows: 1..tokens.len() - half, ..Span::chain(1, half, &tokens[half..]) },
         ];
         let second = model.forward(&spans).unwrap();
         let width = model.blueprint().hidden;
@@ -149,6 +150,36 @@ fn a_copied_beginning_is_as_good_as_one_computed() {
     }
 }
 
+#[test]
+fn branches_of_a_tree_equal_chains_and_the_accepted_one_is_kept() {
+    for case in steady_cases() {
+        let mut model = load(&case);
+        let tokens = longest(&case);
+        let list = &tokens[..tokens.len() - 4];
+        let branches = [[7, 8, 9], [8, 7, 10]];
+        let (parents, nodes) = ([0, 0, 1, 2, 3, 4], [7, 8, 8, 7, 9, 10]);
+        rows(&mut model, 0, list);
+        let tree = Span { rows: 0..6, parents: Some(&parents), ..Span::chain(0, list.len(), &nodes) };
+        let hidden = model.forward(&[tree]).unwrap();
+        let found = project(&mut model, &hidden);
+        for (index, branch) in branches.iter().enumerate() {
+            let chain = rows(&mut model, 1, &[list, &branch[..]].concat());
+            let of_branch: Vec<_> = found.iter().skip(index).step_by(2).cloned().collect();
+            assert_near(&case.name, &of_branch, &chain[list.len()..]);
+            model.release(1);
+        }
+        model.keep(0, list.len(), &[1, 3].map(|node| list.len() + node)).unwrap();
+        let next = rows(&mut model, 0, &[11]);
+        assert_near(&case.name, &next, &rows(&mut model, 1, &[list, &[8, 7, 11]].concat())[list.len() + 2..]);
+        model.release(1);
+        model.truncate(0, list.len());
+        // Hidden states before the final norm differ from those after it.
+        let span = Span { rows: 0..1, layer: Layer::After(1), ..Span::chain(0, list.len(), &[11]) };
+        let early = model.forward(&[span]).unwrap();
+        assert_eq!(early.len(), model.blueprint().hidden);
+    }
+}
+
 /// Buffers double at 256 positions: what they held moves along.
 #[test]
 fn a_cache_that_grows_keeps_what_it_holds() {
@@ -183,15 +214,12 @@ fn spans_and_formats_that_cannot_be_run_are_errors() {
     let mut model = load(&case);
     rows(&mut model, 0, &[5, 6, 7]);
     let vocab = model.blueprint().vocab as u32;
-    for (bad, word) in [
-        (Span { slot: 1, start: 1, tokens: &[1], rows: 0..1 }, "0 are cached"),
-        (Span { slot: 1, start: 0, tokens: &[vocab], rows: 0..1 }, "token"),
-    ] {
+    for (bad, word) in [(Span::chain(1, 1, &[1]), "0 are cached"), (Span::chain(1, 0, &[vocab]), "token")] {
         let error = model.forward(&[bad]).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
         assert_eq!((model.cached(0), model.slots()), (3, 1));
     }
-    assert!(model.project(&[0.0; 3], &mut Vec::new()).is_err());
+    assert!(model.project(Head::Vocabulary, &[0.0; 3], &mut Vec::new()).is_err());
     let error = Tensors::load(&case.checkpoint, &Device::Cpu, Some(Format::Q8_0)).err().unwrap().to_string();
     assert!(error.contains("Q8_0") && error.contains("BF16"), "{error}");
 }
@@ -229,7 +257,7 @@ fn loss(plan: &arch::Blueprint, decoder: &Decoder, sequences: &[&[u32]]) -> Tens
     let inputs: Vec<&[u32]> = sequences.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
     let targets: Vec<u32> = sequences.iter().flat_map(|tokens| &tokens[1..]).copied().collect();
     let hidden = decoder.forward(&Batch::whole(plan, &inputs, &Device::Cpu).unwrap()).unwrap();
-    let logits = decoder.logits(&hidden).unwrap();
+    let logits = decoder.project(Head::Vocabulary, &hidden).unwrap();
     let wanted = Tensor::new(targets, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
     let wanted = logits.gather(&wanted, 1).unwrap().squeeze(1).unwrap();
     (logits.log_sum_exp(1).unwrap() - wanted).unwrap().mean_all().unwrap()

@@ -14,7 +14,7 @@ mod rotary;
 mod worker;
 
 use rayon::prelude::*;
-use wsd_nn::arch::{Blueprint, RopePlan};
+use wsd_nn::arch::{Blueprint, Head, RopePlan};
 use wsd_nn::kernels::Simd;
 
 pub use self::decoder::Pass;
@@ -64,7 +64,7 @@ impl TrainableModel {
         let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
         let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
         let embedding = "model.embed_tokens.weight";
-        let head = if blueprint.tied { embedding } else { "lm_head.weight" };
+        let head = if blueprint.tied { embedding } else { Head::Vocabulary.weight() };
         let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
         let layers = 0..blueprint.layers.len();
         let decoder = Decoder {

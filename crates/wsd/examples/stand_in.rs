@@ -30,6 +30,7 @@ struct Instant {
 }
 
 struct InstantSession {
+    card: Card,
     tokens: Vec<Token>,
     prompt: usize,
     answer: Arc<[Token]>,
@@ -46,7 +47,8 @@ impl Engine for Instant {
     }
 
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
-        Ok(Box::new(InstantSession { tokens: tokens.to_vec(), prompt: tokens.len(), answer: self.answer.clone() }))
+        let (card, answer) = (self.card.clone(), self.answer.clone());
+        Ok(Box::new(InstantSession { card, tokens: tokens.to_vec(), prompt: tokens.len(), answer }))
     }
 }
 
@@ -64,6 +66,10 @@ impl InstantSession {
 
 #[async_trait]
 impl Session for InstantSession {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }

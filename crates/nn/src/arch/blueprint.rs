@@ -1,5 +1,6 @@
 //! A decoder of the common skeleton as plain data.
 
+use super::heads::HeadPlan;
 use super::keys::Keys;
 use super::rope::RopePlan;
 use crate::activation::Activation;
@@ -57,8 +58,10 @@ pub struct Blueprint {
     pub final_softcap: Option<f32>,
     /// The factor on token embeddings.
     pub embedding_scale: f32,
-    /// The output projection is the embedding.
+    /// The matrix of the vocabulary head is the embedding.
     pub tied: bool,
+    /// Output heads; see [`Blueprint::with_heads`].
+    pub output_heads: Vec<HeadPlan>,
 }
 
 /// The properties in which layers of one model differ.
@@ -136,6 +139,7 @@ impl Blueprint {
             final_softcap: None,
             embedding_scale: 1.0,
             tied: keys.flag_or("tie_word_embeddings", false)?,
+            output_heads: vec![HeadPlan::vocabulary(keys.count("vocab_size", MOST_TOKENS)?)],
         })
     }
 

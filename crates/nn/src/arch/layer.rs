@@ -152,6 +152,12 @@ impl<N, L> LayerParts<N, L> {
         attention.into_iter().chain(rest).flatten()
     }
 
+    /// Returns the linear layers to be changed, in the order of the fields.
+    pub fn linears_mut(&mut self) -> [&mut L; 7] {
+        let Self { query, key, value, gate, up, output, down, .. } = self;
+        [query, key, value, gate, up, output, down]
+    }
+
     /// Returns the linear layers in the order of the fields.
     pub fn linears(&self) -> [&L; 7] {
         [&self.query, &self.key, &self.value, &self.gate, &self.up, &self.output, &self.down]

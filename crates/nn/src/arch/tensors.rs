@@ -1,6 +1,16 @@
 //! The names and shapes of the tensors of a model.
 
-use super::Blueprint;
+use super::{Blueprint, Head};
+
+/// The prefix of the names of all tensors in layers.
+const LAYERS: &str = "model.layers.";
+
+/// Splits the name of a tensor or a module in a layer into the index of the layer and the name
+/// within it.
+pub(crate) fn layer_module(name: &str) -> Option<(usize, &str)> {
+    let (index, name) = name.strip_prefix(LAYERS)?.split_once('.')?;
+    Some((index.parse().ok()?, name))
+}
 
 /// Lists every tensor that a file of the model must have: its name and its shape, matrices as
 /// `(outputs, inputs)`.
@@ -22,12 +32,18 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
         ("model.embed_tokens.weight".to_owned(), vec![plan.vocab, plan.hidden]),
         ("model.norm.weight".to_owned(), vec![plan.hidden]),
     ];
-    if !plan.tied {
-        list.push(("lm_head.weight".to_owned(), vec![plan.vocab, plan.hidden]));
+    for head in &plan.output_heads {
+        let is_embedding = plan.tied && head.head == Head::Vocabulary;
+        if !is_embedding {
+            list.push((head.head.weight().to_owned(), vec![head.outputs, plan.hidden]));
+        }
+        if head.bias {
+            list.push((head.head.bias().to_owned(), vec![head.outputs]));
+        }
     }
     for index in 0..plan.layers.len() {
         let layer = layer_tensors(plan);
-        list.extend(layer.into_iter().map(|(name, shape)| (format!("model.layers.{index}.{name}"), shape)));
+        list.extend(layer.into_iter().map(|(name, shape)| (format!("{LAYERS}{index}.{name}"), shape)));
     }
     list
 }

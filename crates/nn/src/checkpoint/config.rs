@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::arch::Head;
+
 /// Moves the keys of a nested text model to the top level, the form that [`crate::arch`] reads.
 pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = config.remove("text_config") {
@@ -15,7 +17,7 @@ pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> 
 pub(super) fn text_tensor_name(name: &str) -> Option<String> {
     match name.strip_prefix("language_model.") {
         Some(rest) => Some(rest.to_owned()),
-        None if name == "lm_head.weight" => Some(name.to_owned()),
+        None if name == Head::Vocabulary.weight() => Some(name.to_owned()),
         None => name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}")),
     }
 }

@@ -5,7 +5,8 @@ use crate::arch::{Blueprint, LayerParts, StoredLinear, StoredNorm};
 use crate::checkpoint::Tensor;
 use crate::error::Result;
 
-/// A layer with its matrices ready to multiply and its norms as floats, the architecture's offset added.
+/// A layer with its matrices ready to multiply and its norms as floats, the architecture's offset
+/// added.
 pub(super) type LayerWeights = LayerParts<Vec<f32>, Linear>;
 
 /// Makes the weights of a layer. `take` returns a tensor of this layer by name, for all names in

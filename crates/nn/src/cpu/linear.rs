@@ -1,5 +1,6 @@
-//! Linear layers of the model.
+//! Linear layers of the model, each a sum of terms.
 
+use crate::adapter::LowRank;
 use crate::checkpoint::Tensor;
 use crate::error::Result;
 use crate::kernels::{self, Bf16Group, Int8Group, Packed, Panels, Product, Quantization, Quantized, Simd, Workers};
@@ -10,29 +11,41 @@ pub(super) struct Stored {
     pub(super) bias: Option<Vec<f32>>,
 }
 
-/// A matrix as it is multiplied with, and its bias.
+/// A linear layer: a matrix ready to multiply, its bias, and further terms of the sum.
 pub(super) struct Linear {
     weight: Weight,
     bias: Option<Vec<f32>>,
+    terms: Vec<Term>,
 }
 
-/// Where the numbers of a matrix are.
+/// The storage of a matrix.
 enum Weight {
-    /// In their file, as they are.
+    /// In the file, unchanged.
     Mapped(Tensor),
     /// In tiles.
     Packed(Packed),
 }
 
-/// Scratch for the quantized input of a product.
+/// A function of a layer's input that is added to its output. A routed sum of low-rank experts
+/// (SMILE, arXiv 2408.10174) would be a variant beside the one there is.
+enum Term {
+    /// `scale * b * a * x`.
+    LowRank(LowRank),
+}
+
+/// Scratch of a product: its quantized input, and the vectors within terms.
 #[derive(Default)]
 pub(super) struct Activations {
     int8: Panels<Int8Group>,
     bf16: Panels<Bf16Group>,
+    /// `(tokens, rank)`.
+    inner: Vec<f32>,
+    /// `(tokens, outputs)`.
+    added: Vec<f32>,
 }
 
 impl Linear {
-    /// `exact` matrices are multiplied as they are stored, with floats that nothing rounds.
+    /// Prepares a matrix. If `exact`, it is multiplied as it is stored with unrounded floats.
     pub(super) fn new(Stored { weight, bias }: Stored, simd: Simd, exact: bool) -> Result<Self> {
         let packed = if exact { None } else { Packed::try_new(weight.view(), simd)? };
         let weight = match packed {
@@ -42,10 +55,17 @@ impl Linear {
             }
             None => Weight::Mapped(weight),
         };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, terms: Vec::new() })
     }
 
-    fn outputs(&self) -> usize {
+    /// Adds a low-rank change of the module that this layer is a part of; the layer has the
+    /// module's outputs from `start` on.
+    pub(super) fn add(&mut self, change: &LowRank, start: usize) {
+        let b = change.b.narrow_rows(start, self.outputs());
+        self.terms.push(Term::LowRank(LowRank { b, ..change.clone() }));
+    }
+
+    pub(super) fn outputs(&self) -> usize {
         match &self.weight {
             Weight::Mapped(weight) => weight.rows(),
             Weight::Packed(weight) => weight.outputs(),
@@ -60,7 +80,8 @@ impl Linear {
     }
 }
 
-/// Layers that share their input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of what the outputs held.
+/// Applies layers to the same input: `(tokens, inputs)` to `(tokens, outputs)` each, in place of
+/// what the outputs held.
 pub(super) fn apply<const N: usize>(
     workers: &Workers<'_>,
     x: &[f32],
@@ -68,7 +89,7 @@ pub(super) fn apply<const N: usize>(
     mut layers: [(&Linear, &mut Vec<f32>); N],
 ) {
     for (layer, out) in &mut layers {
-        // Every element is written, so what a longer step left behind need not be cleared.
+        // Every element is written, so remains of a longer step need not be cleared.
         out.resize(x.len() / layer.inputs() * layer.outputs(), 0.0);
         if let Weight::Mapped(weight) = &layer.weight {
             kernels::linear(workers, x, weight.view(), layer.bias.as_deref(), out);
@@ -86,6 +107,23 @@ pub(super) fn apply<const N: usize>(
         if let [Product { weight, .. }, ..] = products[..] {
             kernels::multiply(workers, scratch.quantize(workers, x, weight), &mut products);
         }
+    }
+    for (layer, out) in layers {
+        layer.terms.iter().for_each(|term| term.apply(workers, x, scratch, out));
+    }
+}
+
+impl Term {
+    /// Adds the value of this term at `x` to `out`.
+    fn apply(&self, workers: &Workers<'_>, x: &[f32], scratch: &mut Activations, out: &mut [f32]) {
+        let Self::LowRank(LowRank { a, b, scale }) = self;
+        let Activations { inner, added, .. } = scratch;
+        inner.resize(x.len() / a.columns() * a.rows(), 0.0);
+        kernels::linear(workers, x, a.view(), None, inner);
+        inner.iter_mut().for_each(|value| *value *= scale);
+        added.resize(out.len(), 0.0);
+        kernels::linear(workers, inner, b.view(), None, added);
+        kernels::add(workers.simd(), out, added);
     }
 }
 

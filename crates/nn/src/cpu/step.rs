@@ -1,19 +1,21 @@
 //! One ragged step: all tokens through a layer at once, attention by sequence.
 
-use super::Weights;
+use wsd_core::Layer;
+
+use super::Model;
 use super::layer::LayerWeights;
 use super::linear::{self, Activations};
 use crate::arch::Blueprint;
-use crate::cache::{LayerCache, Slot};
+use crate::cache::{HeadCache, LayerCache, Slot};
 use crate::executor::Span;
 use crate::kernels::{self, Attention, Rotation, Workers};
 
-/// Floats that are worth a piece of work of their own in an elementwise pass.
+/// Floats per piece of work in an elementwise pass.
 const FLOATS_PER_PIECE: usize = 1 << 12;
-/// Multiplications that are in attention.
+/// Multiplications per piece of work in attention.
 const ATTENTION_PER_PIECE: usize = 1 << 14;
 
-/// Buffers kept from step to step. Each is `(tokens, width)` of the step at hand.
+/// Buffers kept from step to step. Each holds `(tokens, width)` of the current step.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// The residual stream.
@@ -27,71 +29,120 @@ pub(super) struct Scratch {
     gate: Vec<f32>,
     up: Vec<f32>,
     activations: Activations,
-    /// Per rotary embedding: cosines and sines, `(tokens, dims / 2)` each.
+    /// Cosines and sines per rotary embedding, `(tokens, dims / 2)` each.
     angles: Vec<[Vec<f32>; 2]>,
 }
 
-/// A step under way.
+/// The state of a step.
 pub(super) struct Step<'a> {
-    plan: &'a Blueprint,
-    weights: &'a Weights,
+    model: &'a Model,
     workers: &'a Workers<'a>,
     scratch: &'a mut Scratch,
-    /// Of each span.
+    /// The cache of each span.
     slots: &'a mut [Slot],
     spans: &'a [Span<'a>],
-    /// Of each token: its span, and its position.
-    places: Vec<(usize, usize)>,
+    /// The place of each token.
+    places: Vec<Place>,
+    /// The returned rows, span after span.
+    rows: Vec<f32>,
+}
+
+/// The place of a token.
+struct Place {
+    span: usize,
+    /// Its rotary position: the number of tokens before it on its path.
+    position: usize,
+    visibility: Visibility,
+}
+
+/// The cached positions that a token sees, before a window narrows them.
+enum Visibility {
+    /// All positions through its own, which are contiguous.
+    Prefix,
+    /// The positions before its span, and these: its ancestors in a tree and itself.
+    Ancestors(Vec<usize>),
 }
 
 impl<'a> Step<'a> {
     /// Embeds the tokens of spans, which are valid and not empty, each with its slot.
     pub(super) fn new(
-        plan: &'a Blueprint,
-        weights: &'a Weights,
+        model: &'a Model,
         workers: &'a Workers<'a>,
         scratch: &'a mut Scratch,
         slots: &'a mut [Slot],
         spans: &'a [Span<'a>],
     ) -> Self {
-        let places = spans.iter().enumerate();
-        let places =
-            places.flat_map(|(index, span)| (0..span.tokens.len()).map(move |token| (index, span.start + token)));
-        let mut step = Self { plan, weights, workers, scratch, slots, spans, places: places.collect() };
+        let places = spans.iter().enumerate().flat_map(|(index, span)| places(index, span)).collect();
+        let rows = spans.iter().map(|span| span.rows.len()).sum::<usize>() * model.blueprint.hidden;
+        let mut step = Self { model, workers, scratch, slots, spans, places, rows: vec![0.0; rows] };
         step.embed();
         step.set_angles();
         for (span, slot) in spans.iter().zip(&mut *step.slots) {
             slot.tokens.extend_from_slice(span.tokens);
+            slot.fork = span.fork();
         }
         step
     }
 
-    /// All layers, to the wanted rows after the final norm.
+    /// Runs all layers and returns the wanted rows.
     pub(super) fn run(mut self) -> Vec<f32> {
-        (0..self.plan.layers.len()).for_each(|index| self.layer(index));
+        self.collect(Layer::After(0));
+        for index in 0..self.model.blueprint.layers.len() {
+            self.layer(index);
+            self.collect(Layer::After(index + 1));
+        }
+        self.collect(Layer::Final);
         self.finish()
     }
 
+    /// Copies the residual stream of the wanted rows of spans that ask for `layer`.
+    fn collect(&mut self, layer: Layer) {
+        let width = self.model.blueprint.hidden;
+        let (mut token, mut row) = (0, 0);
+        for span in self.spans {
+            if span.layer == layer {
+                let from = (token + span.rows.start) * width..(token + span.rows.end) * width;
+                self.rows[row * width..][..from.len()].copy_from_slice(&self.scratch.x[from]);
+            }
+            token += span.tokens.len();
+            row += span.rows.len();
+        }
+    }
+
+    /// Returns the wanted rows; those of the final layer are normed.
+    fn finish(mut self) -> Vec<f32> {
+        let mut rest = &mut self.rows[..];
+        for alike in self.spans.chunk_by(|one, other| one.layer == other.layer) {
+            let floats = alike.iter().map(|span| span.rows.len()).sum::<usize>() * self.model.blueprint.hidden;
+            let (rows, later) = std::mem::take(&mut rest).split_at_mut(floats);
+            if alike[0].layer == Layer::Final {
+                norm(self.workers, rows, &self.model.final_norm, self.model.blueprint.norms.eps);
+            }
+            rest = later;
+        }
+        self.rows
+    }
+
     fn embed(&mut self) {
-        let width = self.plan.hidden;
+        let width = self.model.blueprint.hidden;
         self.scratch.x.resize(self.places.len() * width, 0.0);
         let tokens = self.spans.iter().flat_map(|span| span.tokens);
         for (row, token) in self.scratch.x.chunks_exact_mut(width).zip(tokens) {
-            self.weights.embedding.dequantize_row(*token as usize, row);
-            if self.plan.embedding_scale != 1.0 {
-                row.iter_mut().for_each(|x| *x *= self.plan.embedding_scale);
+            self.model.embedding.dequantize_row(*token as usize, row);
+            if self.model.blueprint.embedding_scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= self.model.blueprint.embedding_scale);
             }
         }
     }
 
     fn set_angles(&mut self) {
-        self.scratch.angles.resize_with(self.plan.ropes.len(), Default::default);
-        for (rope, [cos, sin]) in self.plan.ropes.iter().zip(&mut self.scratch.angles) {
+        self.scratch.angles.resize_with(self.model.blueprint.ropes.len(), Default::default);
+        for (rope, [cos, sin]) in self.model.blueprint.ropes.iter().zip(&mut self.scratch.angles) {
             let frequencies = [false, true].map(|long| rope.frequencies(long));
             let factor = rope.attention_factor();
             cos.clear();
             sin.clear();
-            for (span, position) in &self.places {
+            for Place { span, position, .. } in &self.places {
                 for frequency in &frequencies[usize::from(self.slots[*span].long)] {
                     // The product in single precision, as the reference implementations have it.
                     let angle = f64::from(*position as f32 * frequency);
@@ -102,9 +153,9 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The whole of one layer.
+    /// Runs one layer.
     fn layer(&mut self, index: usize) {
-        let layer = &self.weights.layers[index];
+        let layer = &self.model.layers[index];
         self.project_heads(layer);
         self.rotate(index);
         self.append(index);
@@ -116,120 +167,128 @@ impl<'a> Step<'a> {
         self.residual(layer.post_mlp.as_deref());
     }
 
-    /// Queries, keys and values of all tokens.
+    /// Computes queries, keys and values of all tokens.
     fn project_heads(&mut self, layer: &LayerWeights) {
-        let (workers, plan) = (self.workers, self.plan);
+        let (workers, blueprint) = (self.workers, &self.model.blueprint);
         let Scratch { x, normed, query, key, value, activations, .. } = &mut *self.scratch;
-        let input = pre_norm(workers, plan, layer.pre_attention.as_deref(), x, normed);
+        let input = pre_norm(workers, blueprint, layer.pre_attention.as_deref(), x, normed);
         let layers = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, value)];
         linear::apply(workers, input, activations, layers);
         for (heads, weight) in [(query, &layer.query_norm), (key, &layer.key_norm)] {
             if let Some(weight) = weight {
-                norm(workers, heads, weight, plan.norms.eps);
+                norm(workers, heads, weight, blueprint.norms.eps);
             }
         }
     }
 
     fn rotate(&mut self, index: usize) {
-        let plan = self.plan;
-        let rope = plan.layers[index].rope;
-        let (pairs, interleaved) = (plan.ropes[rope].dims / 2, plan.ropes[rope].interleaved);
+        let blueprint = &self.model.blueprint;
+        let rope = blueprint.layers[index].rope;
+        let (pairs, interleaved) = (blueprint.ropes[rope].dims / 2, blueprint.ropes[rope].interleaved);
         let Scratch { query, key, angles, .. } = &mut *self.scratch;
         let [cos, sin] = &angles[rope];
-        for (heads, width) in [(query, plan.query_width()), (key, plan.kv_width())] {
+        for (heads, width) in [(query, blueprint.query_width()), (key, blueprint.kv_width())] {
             let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
             for (heads, (cos, sin)) in heads.chunks_exact_mut(width).zip(angles) {
-                kernels::rotate(heads, plan.head_dim, Rotation { cos, sin, interleaved });
+                kernels::rotate(heads, blueprint.head_dim, Rotation { cos, sin, interleaved });
             }
         }
     }
 
     fn append(&mut self, index: usize) {
-        let width = self.plan.kv_width();
+        let width = self.model.blueprint.kv_width();
         let mut first = 0;
         for (span, slot) in self.spans.iter().zip(&mut *self.slots) {
             let range = first * width..(first + span.tokens.len()) * width;
             let (keys, values) = (&self.scratch.key[range.clone()], &self.scratch.value[range]);
-            slot.layers[index].append(keys, values, self.plan.head_dim);
+            slot.layers[index].append(keys, values, self.model.blueprint.head_dim);
             first += span.tokens.len();
         }
     }
 
-    /// A task is one token in one key and value head.
+    /// Computes attention; a task is one token in one key and value head.
     fn attend(&mut self, index: usize) {
-        let plan = self.plan;
+        let blueprint = &self.model.blueprint;
         let simd = self.workers.simd();
-        let window = plan.layers[index].window.unwrap_or(usize::MAX);
+        let window = blueprint.layers[index].window.unwrap_or(usize::MAX);
         let caches: Vec<&LayerCache> = self.slots.iter().map(|slot| &slot.layers[index]).collect();
-        let width = plan.query_width() / plan.kv_heads;
-        let places = &self.places;
+        let width = blueprint.query_width() / blueprint.kv_heads;
+        let (places, spans) = (&self.places, self.spans);
         let Scratch { query, attended, .. } = &mut *self.scratch;
         attended.resize(query.len(), 0.0);
-        let positions: usize = places.iter().map(|(_, position)| window.min(position + 1)).sum();
+        let positions: usize = places.iter().map(|place| window.min(place.position + 1)).sum();
         let tasks_per_piece = ATTENTION_PER_PIECE.div_ceil(2 * positions / places.len() * width);
         self.workers.chunks(attended, tasks_per_piece * width, 1, |piece, attended| {
-            let mut scores = Vec::new();
+            let (mut scores, mut gathered) = (Vec::new(), HeadCache::default());
             for (task, out) in (piece * tasks_per_piece..).zip(attended.chunks_exact_mut(width)) {
-                let (span, position) = places[task / plan.kv_heads];
-                let seen = window.min(position + 1);
-                let head = &caches[span].heads[task % plan.kv_heads];
-                let start = (position + 1 - seen) * plan.head_dim;
+                let place = &places[task / blueprint.kv_heads];
+                let seen = window.min(place.position + 1);
+                let head = &caches[place.span].heads[task % blueprint.kv_heads];
+                let first = (place.position + 1 - seen) * blueprint.head_dim;
+                let (keys, values) = match &place.visibility {
+                    Visibility::Prefix => (&head.keys[first..], &head.values[first..]),
+                    Visibility::Ancestors(ancestors) => {
+                        let prefix = spans[place.span].start * blueprint.head_dim;
+                        gathered.set(head, prefix, ancestors, blueprint.head_dim);
+                        (&gathered.keys[first..], &gathered.values[first..])
+                    }
+                };
                 let attention = Attention {
                     queries: &query[task * width..][..width],
-                    keys: &head.keys[start..],
-                    values: &head.values[start..],
+                    keys,
+                    values,
                     seen,
-                    head_dim: plan.head_dim,
-                    scale: plan.attention_scale,
-                    softcap: plan.attention_softcap,
+                    head_dim: blueprint.head_dim,
+                    scale: blueprint.attention_scale,
+                    softcap: blueprint.attention_softcap,
                 };
                 kernels::attend(simd, attention, &mut scores, out);
             }
         });
     }
 
-    /// From the residual stream into `output`.
+    /// Computes the feed-forward part, from the residual stream into `output`.
     fn feed_forward(&mut self, layer: &LayerWeights) {
-        let (workers, plan) = (self.workers, self.plan);
+        let (workers, blueprint) = (self.workers, &self.model.blueprint);
         let Scratch { x, normed, output, gate, up, activations, .. } = &mut *self.scratch;
-        let input = pre_norm(workers, plan, layer.pre_mlp.as_deref(), x, normed);
+        let input = pre_norm(workers, blueprint, layer.pre_mlp.as_deref(), x, normed);
         linear::apply(workers, input, activations, [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
         let simd = workers.simd();
         workers.chunks(gate, FLOATS_PER_PIECE, 1, |index, gate| {
             let up = &up[index * FLOATS_PER_PIECE..][..gate.len()];
-            kernels::gate(simd, gate, up, plan.activation);
+            kernels::gate(simd, gate, up, blueprint.activation);
         });
         linear::apply(workers, gate, activations, [(&layer.down, output)]);
     }
 
-    /// Adds `output`, normed where the layer has a norm there, to the residual stream.
+    /// Adds `output` to the residual stream, after a norm if the layer has one there.
     fn residual(&mut self, post_norm: Option<&[f32]>) {
         let Scratch { x, output, .. } = &mut *self.scratch;
         if let Some(weight) = post_norm {
-            norm(self.workers, output, weight, self.plan.norms.eps);
+            norm(self.workers, output, weight, self.model.blueprint.norms.eps);
         }
         kernels::add(self.workers.simd(), x, output);
     }
-
-    /// The wanted rows after the final norm.
-    fn finish(self) -> Vec<f32> {
-        let width = self.plan.hidden;
-        let mut wanted = Vec::with_capacity(self.spans.iter().map(|span| span.rows.len()).sum::<usize>() * width);
-        let mut first = 0;
-        for span in self.spans {
-            let rows = (first + span.rows.start) * width..(first + span.rows.end) * width;
-            wanted.extend_from_slice(&self.scratch.x[rows]);
-            first += span.tokens.len();
-        }
-        norm(self.workers, &mut wanted, &self.weights.final_norm, self.plan.norms.eps);
-        wanted
-    }
 }
 
-/// `x` normed into `normed`, or `x` itself where there is no norm.
+/// Computes the places of a span's tokens.
+fn places(index: usize, span: &Span<'_>) -> Vec<Place> {
+    let place = |(token, position)| {
+        // A token whose ancestors are all tokens before it sees contiguous positions, also in a tree.
+        let visibility = if position == span.start + token {
+            Visibility::Prefix
+        } else {
+            Visibility::Ancestors(span.ancestors(token).into_iter().map(|token| span.start + token).collect())
+        };
+        Place { span: index, position, visibility }
+    };
+    span.positions().into_iter().enumerate().map(place).collect()
+}
+
+/// Returns `x` normed, in `normed`, or `x` itself without a norm.
 fn pre_norm<'a>(
     workers: &Workers<'_>,
-    plan: &Blueprint,
+    blueprint: &Blueprint,
     weight: Option<&[f32]>,
     x: &'a [f32],
     normed: &'a mut Vec<f32>,
@@ -237,7 +296,7 @@ fn pre_norm<'a>(
     let Some(weight) = weight else { return x };
     normed.clear();
     normed.extend_from_slice(x);
-    norm(workers, normed, weight, plan.norms.eps);
+    norm(workers, normed, weight, blueprint.norms.eps);
     normed
 }
 

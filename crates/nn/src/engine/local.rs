@@ -1,5 +1,6 @@
 //! An engine in this process, and its sessions.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,48 +10,61 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Row, Sampled, Session, Step, Stop, TextCodec, Token,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Layer, Row, Sampled, Session, Step, Stop, TextCodec, Token,
+    Tree,
 };
 
-use super::caches::Caches;
+use super::prefix_cache::PrefixCache;
+use super::questions::{Choices, Collect, Generate, Hidden, Question, Reader, Rewards, Rows, Score};
 use super::scheduler::{Message, Scheduler};
-use super::work::Work;
+use super::work::{List, Work};
+use crate::adapter::Adapter;
+use crate::arch::{Blueprint, Head};
 use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
 use crate::load;
 
-/// Tokens that the engine may be ahead of a reader.
+/// The number of tokens that the engine may be ahead of a reader.
 const READ_AHEAD: usize = 64;
 
-/// How to load a checkpoint.
+/// Options for loading a checkpoint.
+///
+/// ```
+/// use wsd_nn::{Device, LoadOptions};
+///
+/// let options = LoadOptions { device: Device::Cpu, max_len: Some(2048), ..LoadOptions::new("draft") };
+/// assert_eq!(options.prefix_cache_tokens, LoadOptions::PREFIX_CACHE_TOKENS);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// The model's name, for people.
+    /// The model's name for messages and listings.
     pub name: String,
-    /// Threads to compute with; all cores where not given.
+    /// The number of threads; by default one per core.
     pub threads: Option<usize>,
-    /// What to compute on.
+    /// The device to compute on.
     pub device: Device,
-    /// Compute with matrices in this format. Where not given, a CPU maps them in the file's own, and a candle device
-    /// chooses F32, F16 or BF16 by itself and the file.
+    /// The format to compute with matrices in. By default a CPU keeps that of the file, and a
+    /// candle device chooses F32, F16 or BF16.
     pub dtype: Option<Format>,
-    /// How the model writes conversations.
+    /// The template for conversations.
     pub template: TemplateChoice,
-    /// A shorter context than the model's.
+    /// Folders of LoRA adapters in PEFT's form, all added to the model; see [`Adapter::open`].
+    pub adapters: Vec<PathBuf>,
+    /// The context length in tokens, if shorter than the model's.
     pub max_len: Option<usize>,
-    /// Sessions open at once; more wait.
+    /// The number of sessions that may be open at once; further ones wait.
     pub max_sessions: usize,
-    /// Tokens of ended sessions whose keys and values stay in memory, so that sessions which begin alike need not compute them.
-    /// With 0, open sessions share nothing either.
+    /// Capacity of the prefix cache: tokens of ended sessions whose KV caches are kept for later
+    /// sessions with a common prefix. With 0, open sessions share nothing either.
     pub prefix_cache_tokens: usize,
 }
 
 impl LoadOptions {
-    /// [`LoadOptions::prefix_cache_tokens`] where nothing is said.
+    /// The default of [`LoadOptions::prefix_cache_tokens`].
     pub const PREFIX_CACHE_TOKENS: usize = 4096;
 
-    /// The defaults for a model of this name.
+    /// Returns the defaults for a model of this name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -58,6 +72,7 @@ impl LoadOptions {
             threads: None,
             device: Device::default(),
             dtype: None,
+            adapters: Vec::new(),
             template: TemplateChoice::Own,
             max_len: None,
             max_sessions: 64,
@@ -66,7 +81,27 @@ impl LoadOptions {
     }
 }
 
-/// A checkpoint, loaded and run by a thread of its own.
+/// A loaded checkpoint that a thread of its own runs.
+///
+/// ```
+/// use wsd_core::{Engine as _, Tree};
+/// use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
+///
+/// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+/// let options = LoadOptions { template: TemplateChoice::Plain, ..LoadOptions::new("tiny") };
+/// let engine = Local::load(Checkpoint::open(&folder)?, &options)?;
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let mut session = engine.open(&[5, 6, 7]).await?;
+/// // Two tokens follow the first: two log-probabilities.
+/// assert_eq!(session.score(1).await?.len(), 2);
+/// // Rows predict the tokens after the root and after each node of a tree.
+/// let tree = Tree::try_new([(0, 8), (1, 9), (0, 10)])?;
+/// assert_eq!(session.tree_logits(&tree).await?.len(), 4);
+/// session.append(&tree.spelled(2));
+/// assert_eq!(session.tokens(), [5, 6, 7, 8, 9]);
+/// # Ok::<(), wsd_core::Error>(()) })?;
+/// # Ok::<(), wsd_nn::Error>(())
+/// ```
 pub struct Local {
     card: Card,
     text: TextCodec,
@@ -77,32 +112,34 @@ pub struct Local {
 }
 
 impl Local {
-    /// Load a checkpoint onto a device.
+    /// Loads a checkpoint onto a device.
     ///
     /// # Errors
-    /// [`crate::Error`] names every tensor, key or limit at fault.
+    /// Those of [`Checkpoint`] and of the device; [`crate::Error`] names every tensor, key or limit
+    /// at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
-        let executor = load::load(options.device, &checkpoint, options.dtype)?;
+        let mut executor = load::load(options.device, &checkpoint, options.dtype)?;
+        options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();
         let card = Card {
             name: options.name.clone(),
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
             vocab: blueprint.vocab,
-            caps: Caps { score: true, logits: true, choices: true },
+            caps: caps(blueprint),
             cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
         let text = checkpoint.into_codec(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let activity = Arc::new(Mutex::new(Activity::default()));
-        let caches = Caches::new(options.prefix_cache_tokens);
-        let scheduler = Scheduler::new(executor, card.clone(), caches, receiver, activity.clone());
+        let cache = PrefixCache::new(options.prefix_cache_tokens);
+        let scheduler = Scheduler::new(executor, card.clone(), cache, receiver, activity.clone());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|i| format!("wsd-engine-{i}"))
             .build()
             .map_err(|error| crate::Error::Threads { threads: options.threads, reason: error.to_string() })?;
-        // The loop lives on a thread of the pool, so that handing work to the others costs no hop.
+        // The loop runs on a thread of the pool, so that handing work to the others needs no switch of threads.
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
         Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
@@ -136,7 +173,14 @@ impl Engine for Local {
     }
 }
 
-/// The device thread is gone, which only a fault of its own can bring about.
+/// Returns the questions that a model with these heads answers.
+fn caps(blueprint: &Blueprint) -> Caps {
+    let writes = blueprint.head(Head::Vocabulary).is_some();
+    let reward = blueprint.head(Head::Reward).is_some();
+    Caps { score: writes, logits: writes, choices: writes, hidden: true, reward, trees: writes }
+}
+
+/// The error for a device thread that has ended, which only a fault of its own brings about.
 fn stopped(card: &Card) -> Error {
     Error::Engine { engine: card.name.clone(), message: "the engine's thread has ended".into() }
 }
@@ -156,26 +200,50 @@ impl Drop for Open {
 }
 
 impl Open {
-    /// Ask about the list from position `from` on, which must follow at least one token.
-    async fn ask<T>(
-        &self,
-        from: usize,
-        work: impl FnOnce(u64, Vec<Token>, usize, oneshot::Sender<wsd_core::Result<T>>) -> Work,
-    ) -> wsd_core::Result<T> {
+    /// Sends a question to the device thread.
+    fn send(&self, list: List, question: impl Question + 'static) -> wsd_core::Result<()> {
+        let work = Work::new(self.slot, list, question);
+        self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))
+    }
+
+    /// Reads one item for each prefix of `from..=len` tokens.
+    async fn collect<R: Reader>(&self, from: usize, reader: R) -> wsd_core::Result<Vec<R::Item>> {
         if from == 0 || from > self.tokens.len() {
             let message =
                 format!("asked from position {from} of {} tokens; the first has nothing before it", self.tokens.len());
             return Err(Error::Engine { engine: self.card.name.clone(), message });
         }
         let (reply, answer) = oneshot::channel();
-        let work = work(self.slot, self.tokens.clone(), from, reply);
-        self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))?;
+        self.send(List::new(self.tokens.clone(), from - 1), Collect::new(reader, reply))?;
         answer.await.map_err(|_| stopped(&self.card))?
+    }
+
+    /// Reads one item for each vertex of a tree that continues the list.
+    async fn collect_tree<R: Reader>(&self, tree: &Tree, reader: R) -> wsd_core::Result<Vec<R::Item>> {
+        if self.tokens.is_empty() {
+            return Err(Error::EmptyPrompt { engine: self.card.name.clone() });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(List::with_tree(self.tokens.clone(), tree.clone()), Collect::new(reader, reply))?;
+        answer.await.map_err(|_| stopped(&self.card))?
+    }
+
+    fn choosing(&self, generation: &Generation) -> Choices {
+        Choices { generation: generation.clone(), end_tokens: self.card.end_tokens.clone() }
+    }
+
+    /// Tokens that a generation may still write.
+    fn left(&self, generation: &Generation) -> usize {
+        generation.max_tokens.min(self.card.max_len.saturating_sub(self.tokens.len()))
     }
 }
 
 #[async_trait]
 impl Session for Open {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }
@@ -185,21 +253,22 @@ impl Session for Open {
     }
 
     async fn warm(&mut self) -> wsd_core::Result<()> {
-        // To score the last token is to run all before it.
+        // Scoring the last token runs all before it.
         let last = self.tokens.len().saturating_sub(1);
         if last == 0 { Ok(()) } else { self.score(last).await.map(drop) }
     }
 
-    fn generate<'a>(&'a mut self, plan: &'a Generation) -> BoxStream<'a, wsd_core::Result<Step>> {
+    fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, wsd_core::Result<Step>> {
         let (reply, steps) = mpsc::channel(READ_AHEAD);
         let asked = if self.tokens.is_empty() {
             Err(Error::EmptyPrompt { engine: self.card.name.clone() })
         } else {
-            let work = Work::generate(self.slot, self.tokens.clone(), plan.clone(), self.card.max_len, reply);
-            self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))
+            let end_tokens = self.card.end_tokens.clone();
+            let question = Generate::new(generation.clone(), end_tokens, self.left(generation), reply);
+            self.send(List::new(self.tokens.clone(), self.tokens.len() - 1), question)
         };
         let asked = stream::iter(asked.err().map(Err));
-        let state = (self, steps, plan.max_tokens, false);
+        let state = (self, steps, generation.max_tokens, false);
         let steps = stream::unfold(state, |(session, mut steps, left, ended)| async move {
             if ended {
                 return None;
@@ -222,23 +291,38 @@ impl Session for Open {
     }
 
     async fn score(&mut self, from: usize) -> wsd_core::Result<Vec<f64>> {
-        let scored = self.score_top(from, 0).await?;
-        scored.into_iter().map(|scored| scored.logprob).collect::<Option<_>>().ok_or_else(|| Error::Engine {
-            engine: self.card.name.clone(),
-            message: "a scored token has no log-probability".into(),
-        })
+        // Every scored token has its log-probability.
+        Ok(self.score_top(from, 0).await?.into_iter().filter_map(|scored| scored.logprob).collect())
     }
 
     async fn score_top(&mut self, from: usize, top: usize) -> wsd_core::Result<Vec<Sampled>> {
-        self.ask(from, |slot, tokens, from, reply| Work::score(slot, tokens, from, top, reply)).await
+        self.collect(from, Score { top }).await
     }
 
-    async fn choices(&mut self, from: usize, plan: &Generation) -> wsd_core::Result<Vec<Step>> {
-        let plan = plan.clone();
-        self.ask(from, |slot, tokens, from, reply| Work::choices(slot, tokens, from, plan, reply)).await
+    async fn choices(&mut self, from: usize, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
+        self.collect(from, self.choosing(generation)).await
     }
 
     async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {
-        self.ask(from, Work::logits).await
+        self.collect(from, Rows).await
+    }
+
+    async fn hidden(&mut self, from: usize, layer: Layer) -> wsd_core::Result<Vec<Vec<f32>>> {
+        self.collect(from, Hidden { layer }).await
+    }
+
+    async fn rewards(&mut self, from: usize) -> wsd_core::Result<Vec<Vec<f32>>> {
+        if !self.card.caps.reward {
+            return Err(Error::Lacks { engine: self.card.name.clone(), need: "rewards" });
+        }
+        self.collect(from, Rewards).await
+    }
+
+    async fn tree_logits(&mut self, tree: &Tree) -> wsd_core::Result<Vec<Row>> {
+        self.collect_tree(tree, Rows).await
+    }
+
+    async fn tree_choices(&mut self, tree: &Tree, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
+        self.collect_tree(tree, self.choosing(generation)).await
     }
 }

@@ -1,7 +1,6 @@
-//! The device thread: each turn it takes what all sessions wait for (prompt pieces, drafts to score, next tokens) and runs it as
-//! one ragged batch.
+//! The device thread: each step it takes what all sessions wait for (prompt pieces, drafts to
+//! score, next tokens) and runs it as one ragged batch.
 
-use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,18 +8,19 @@ use std::time::Duration;
 use rayon::prelude::*;
 use wsd_core::{Activity, Card, Error};
 
-use super::caches::{Caches, SHARED_TOKENS, common};
-use super::work::{Outcome, Work};
-use crate::executor::{Executor, Span};
+use super::prefix_cache::{PrefixCache, SHARED_TOKENS, common};
+use super::questions::{Output, Vectors};
+use super::work::{Piece, Work};
+use crate::executor::Executor;
 
-/// Tokens run in one turn: enough to keep the matrix products efficient, few enough that a token being generated beside a long
-/// prompt does not wait long.
+/// Tokens run in one step: enough to keep the matrix products efficient, few enough that a token
+/// being generated beside a long prompt does not wait long.
 const STEP_TOKENS: usize = 256;
-/// Of these, at least so many for long prompts, however many tokens are being generated.
+/// The least of these that long prompts get, however many tokens are being generated.
 const PROMPT_TOKENS: usize = 32;
-/// Rows projected to the vocabulary at once, which bounds the memory of a long scoring.
+/// Hidden states that a head is applied to at once, which bounds the memory of a long scoring.
 const PROJECT_ROWS: usize = 32;
-/// How long to wait for a slow reader before looking again.
+/// Time to wait for a slow reader before looking again.
 const BLOCKED_WAIT: Duration = Duration::from_millis(1);
 
 /// From sessions to the device thread.
@@ -35,23 +35,23 @@ pub(super) struct Scheduler {
     card: Card,
     inbox: Receiver<Message>,
     activity: Arc<Mutex<Activity>>,
-    /// What is asked, in order of arrival.
+    /// Open questions, in order of arrival.
     works: Vec<Work>,
-    caches: Caches,
+    cache: PrefixCache,
 }
 
 impl Scheduler {
     pub(super) fn new(
         executor: Box<dyn Executor>,
         card: Card,
-        caches: Caches,
+        cache: PrefixCache,
         inbox: Receiver<Message>,
         activity: Arc<Mutex<Activity>>,
     ) -> Self {
-        Self { executor, card, inbox, activity, works: Vec::new(), caches }
+        Self { executor, card, inbox, activity, works: Vec::new(), cache }
     }
 
-    /// Run until every session and the engine are gone.
+    /// Runs until every session and the engine are gone.
     pub(super) fn run(mut self) {
         while self.receive() {
             self.works.retain(|work| !work.is_abandoned());
@@ -62,7 +62,7 @@ impl Scheduler {
 
     /// Publishes the numbers of questions and caches.
     fn report(&self) {
-        self.count(|activity| (activity.working, activity.slots) = (self.works.len(), self.caches.open()));
+        self.count(|activity| (activity.working, activity.slots) = (self.works.len(), self.cache.open()));
     }
 
     /// Changes the counters that [`wsd_core::Engine::activity`] reads.
@@ -70,7 +70,8 @@ impl Scheduler {
         change(&mut self.activity.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Take in messages, waiting for one where there is nothing to run; `false` when no more can come.
+    /// Takes in messages, waiting for one where there is nothing to run; `false` when no more can
+    /// come.
     fn receive(&mut self) -> bool {
         loop {
             let next = if self.works.is_empty() {
@@ -87,7 +88,7 @@ impl Scheduler {
                 Ok(Message::Ask(work)) => self.admit(work),
                 Ok(Message::Close(slot)) => {
                     self.works.retain(|work| work.slot != slot);
-                    self.caches.close(&mut *self.executor, slot);
+                    self.cache.close(&mut *self.executor, slot);
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return !self.works.is_empty(),
@@ -96,38 +97,57 @@ impl Scheduler {
         }
     }
 
-    /// Check a question and keep what the cache already knows of its list.
+    /// Checks a question and keeps what the cache already has of its list.
     fn admit(&mut self, work: Work) {
         // A session asks one thing at a time: what it asked before has been dropped.
         self.works.retain(|other| other.slot != work.slot);
-        if let Some(&token) = work.tokens.iter().find(|&&token| token as usize >= self.card.vocab) {
-            let engine = self.card.name.clone();
+        let engine = self.card.name.clone();
+        if let Some(&token) = work.tokens().iter().find(|&&token| token as usize >= self.card.vocab) {
             return work.fail(Error::TokenRange { engine, token, limit: self.card.vocab });
         }
-        if work.tokens.len() > self.card.max_len {
-            let (engine, tokens) = (self.card.name.clone(), work.tokens.len());
+        if work.len() > self.card.max_len {
+            let tokens = work.len();
             return work.fail(Error::PromptTooLong { engine, tokens, limit: self.card.max_len });
         }
-        let Some(work) = work.finish_if_done() else { return };
-        self.caches.edit(&mut *self.executor, work.slot, work.before_rows());
+        if let Err(message) = self.check_output(work.output()) {
+            return work.fail(Error::Engine { engine, message });
+        }
+        let Some(work) = work.finish_if_done(&self.card.name) else { return };
+        self.cache.edit(&mut *self.executor, work.slot, work.before_rows());
         self.works.push(work);
     }
 
-    /// Let works that have nothing yet begin with what some cache holds. Which of all works are to run now: one that a work asked
-    /// before it is computing more of the beginning for waits.
-    fn share_beginnings(&mut self) -> Vec<bool> {
+    /// Checks that the model has the layer or the head that a question reads.
+    fn check_output(&self, output: Output) -> Result<(), String> {
+        let blueprint = self.executor.blueprint();
+        let layers = blueprint.layers.len();
+        match output {
+            Output::Hidden(wsd_core::Layer::After(layer)) if layer > layers => {
+                Err(format!("`layer` must be at most {layers}, got {layer}"))
+            }
+            Output::Head(head) if blueprint.head(head).is_none() => {
+                Err(crate::Error::MissingHead { head: head.module() }.to_string())
+            }
+            Output::Hidden(_) | Output::Head(_) => Ok(()),
+        }
+    }
+
+    /// Copies the longest cached prefix into every session that has no cache yet. Returns, per
+    /// work, whether it may run this step: a work waits for a slow reader, and while an earlier one
+    /// is still computing a longer shared prefix.
+    fn share_prefixes(&mut self) -> Vec<bool> {
         let mut ready = Vec::with_capacity(self.works.len());
         for (index, work) in self.works.iter().enumerate() {
             let needed = work.before_rows();
-            if !self.caches.may_share(work.slot) || needed.len() < SHARED_TOKENS {
+            if !self.cache.may_share(work.slot) || needed.len() < SHARED_TOKENS {
                 ready.push(!work.is_blocked());
                 continue;
             }
-            let (from, held) = self.caches.longest(needed);
-            let coming = self.works[..index].iter().map(|other| common(&other.tokens[..other.end()], needed)).max();
+            let (from, held) = self.cache.longest(needed);
+            let coming = self.works[..index].iter().map(|other| common(other.shareable(), needed)).max();
             let waits = coming.unwrap_or(0) >= held + SHARED_TOKENS;
             if !waits && held >= SHARED_TOKENS {
-                let copied = self.caches.copy(&mut *self.executor, from, work.slot, &needed[..held]);
+                let copied = self.cache.copy(&mut *self.executor, from, work.slot, &needed[..held]);
                 self.count(|activity| activity.reused_tokens += copied);
             }
             ready.push(!waits);
@@ -135,93 +155,111 @@ impl Scheduler {
         ready
     }
 
-    /// What each work that is ready runs this turn, as ranges of positions: all that are one token short, then long ones, which
-    /// share what is left. Nobody waits for others to finish.
-    fn plan(&mut self) -> Vec<(usize, Range<usize>)> {
-        let ready = self.share_beginnings();
-        let pending = |work: &Work| self.caches.tokens(work.slot).len()..work.end();
+    /// The positions that each ready work runs this step: first all works that lack one token, then
+    /// longer ones, which share the rest of the step. No work waits for another to finish.
+    fn plan(&mut self) -> Vec<Piece> {
+        let ready = self.share_prefixes();
+        let cached = |work: &Work| self.cache.tokens(work.slot).len();
         let ready = self.works.iter().enumerate().filter(|(index, _)| ready[*index]);
-        let (mut plan, long): (Vec<_>, Vec<_>) =
-            ready.map(|(i, work)| (i, pending(work))).partition(|(_, span)| span.len() == 1);
-        let mut left = STEP_TOKENS.saturating_sub(plan.len()).max(PROMPT_TOKENS);
-        for (n, (i, span)) in long.iter().enumerate() {
-            let share = left.div_ceil(long.len() - n);
-            let take = span.len().min(share);
-            if take > 0 {
-                plan.push((*i, span.start..span.start + take));
-                left -= take;
+        let (short, long): (Vec<_>, Vec<_>) = ready.partition(|(_, work)| work.end() == cached(work) + 1);
+        let piece =
+            |(index, work): &(usize, &Work), limit| Piece { work: *index, range: work.next_range(cached(work), limit) };
+        let mut pieces: Vec<_> = short.iter().map(|work| piece(work, 1)).collect();
+        let mut left = STEP_TOKENS.saturating_sub(pieces.len()).max(PROMPT_TOKENS);
+        for (n, work) in long.iter().enumerate() {
+            let piece = piece(work, left.div_ceil(long.len() - n));
+            if !piece.range.is_empty() {
+                left = left.saturating_sub(piece.range.len());
+                pieces.push(piece);
             }
         }
-        plan
+        pieces
     }
 
-    /// Run one turn.
+    /// Runs one step.
     fn step(&mut self) {
-        let plan = self.plan();
-        if plan.is_empty() {
+        let pieces = self.plan();
+        if pieces.is_empty() {
             return;
         }
-        let spans: Vec<_> = plan
-            .iter()
-            .map(|(i, span)| {
-                let work = &self.works[*i];
-                let rows = work.rows(span.clone());
-                let rows = rows.start - span.start..rows.end - span.start;
-                Span { slot: work.slot, start: span.start, tokens: &work.tokens[span.clone()], rows }
-            })
-            .collect();
-        // Which work each row belongs to, and how many of its rows come before.
-        let owners: Vec<(usize, usize)> = plan
-            .iter()
-            .zip(&spans)
-            .flat_map(|((i, _), span)| (0..span.rows.len()).map(move |ahead| (*i, ahead)))
-            .collect();
-        let outcomes = self.executor.forward(&spans).and_then(|hidden| self.outcomes(&hidden, &owners));
+        let spans: Vec<_> = pieces.iter().map(|piece| self.works[piece.work].span(&piece.range)).collect();
+        let rows: Vec<_> = spans.iter().map(|span| span.rows.len()).collect();
+        let hidden = self.executor.forward(&spans);
         self.count(|activity| activity.steps += 1);
-        for (i, span) in &plan {
-            let work = &self.works[*i];
-            self.caches.extend(work.slot, &work.tokens[span.clone()]);
+        for piece in &pieces {
+            let work = &self.works[piece.work];
+            let (tokens, tree) = work.cacheable(&piece.range);
+            self.cache.extend(work.slot, tokens, tree);
         }
-        match outcomes {
-            Ok(outcomes) => self.apply(outcomes, &owners),
-            Err(error) => self.fail_all(&plan, &error.to_string()),
+        match hidden.and_then(|hidden| self.hand_out(hidden, &pieces, &rows)) {
+            Ok(()) => {
+                let works = std::mem::take(&mut self.works).into_iter();
+                self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
+            }
+            Err(error) => self.fail_all(&pieces, &error.to_string()),
         }
     }
 
-    /// Project hidden rows to the vocabulary, block by block, and see what each leads to.
-    fn outcomes(&mut self, hidden: &[f32], owners: &[(usize, usize)]) -> crate::Result<Vec<Outcome>> {
-        let width = hidden.len() / owners.len().max(1);
-        let mut outcomes = Vec::with_capacity(owners.len());
-        let mut logits = Vec::new();
-        for (hidden, owners) in hidden.chunks((PROJECT_ROWS * width).max(1)).zip(owners.chunks(PROJECT_ROWS)) {
-            self.executor.project(hidden, &mut logits)?;
-            let rows = logits.par_chunks_mut(self.card.vocab).zip(owners);
-            let works = &self.works;
-            outcomes.par_extend(rows.map(|(row, &(i, ahead))| works[i].outcome(ahead, row)));
+    /// Gives each work the vectors of its rows: the hidden states, or what a head makes of them,
+    /// block by block.
+    fn hand_out(&mut self, mut hidden: Vec<f32>, pieces: &[Piece], rows: &[usize]) -> crate::Result<()> {
+        let width = self.executor.blueprint().hidden;
+        let mut by_index: Vec<_> = self.works.iter_mut().map(Some).collect();
+        // In the order of the pieces, which is that of the rows.
+        let works = pieces.iter().zip(rows).filter_map(|(piece, rows)| Some((by_index[piece.work].take()?, *rows)));
+        let mut works: Vec<_> = works.filter(|(_, rows)| *rows > 0).collect();
+        let (mut rest, mut outputs) = (&mut hidden[..], Vec::new());
+        for alike in works.chunk_by_mut(|(one, _), (other, _)| one.output() == other.output()) {
+            let rows: usize = alike.iter().map(|(_, rows)| rows).sum();
+            let (hidden, later) = std::mem::take(&mut rest).split_at_mut(rows * width);
+            rest = later;
+            match alike[0].0.output() {
+                Output::Hidden(_) => drop(read(alike, Vectors { floats: hidden, width })),
+                Output::Head(head) => {
+                    let mut alike = alike;
+                    for hidden in hidden.chunks(PROJECT_ROWS * width) {
+                        self.executor.project(head, hidden, &mut outputs)?;
+                        let rows = hidden.len() / width;
+                        let width = outputs.len() / rows;
+                        alike = read(alike, Vectors { floats: &mut outputs, width });
+                    }
+                }
+            }
         }
-        Ok(outcomes)
+        Ok(())
     }
 
-    /// Hand out the outcomes; a work that ends early ignores its later rows.
-    fn apply(&mut self, outcomes: Vec<Outcome>, owners: &[(usize, usize)]) {
+    /// The executor failed: the contents of the caches it touched are unknown.
+    fn fail_all(&mut self, pieces: &[Piece], message: &str) {
         let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
-        for (outcome, &(i, _)) in outcomes.into_iter().zip(owners) {
-            works[i] = works[i].take().and_then(|work| work.apply(outcome, &self.card.name, &self.card.end_tokens));
-        }
-        self.works = works.into_iter().flatten().collect();
-    }
-
-    /// The executor failed: nothing is known of the caches it touched.
-    fn fail_all(&mut self, plan: &[(usize, Range<usize>)], message: &str) {
-        let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
-        for (i, _) in plan {
-            if let Some(work) = works[*i].take() {
-                self.caches.forget(&mut *self.executor, work.slot);
+        for piece in pieces {
+            if let Some(work) = works[piece.work].take() {
+                self.cache.forget(&mut *self.executor, work.slot);
                 work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
             }
         }
         self.works = works.into_iter().flatten().collect();
     }
+}
+
+/// Gives vectors to works in order, to each as many rows as it lacks. Works read in parallel.
+/// Returns those that lack more.
+fn read<'s, 'w>(works: &'s mut [(&'w mut Work, usize)], vectors: Vectors<'_>) -> &'s mut [(&'w mut Work, usize)] {
+    let width = vectors.width;
+    let (mut parts, mut rest, mut served) = (Vec::new(), vectors.floats, 0);
+    for (work, lacking) in works.iter_mut() {
+        let rows = (*lacking).min(rest.len() / width);
+        if rows == 0 {
+            break;
+        }
+        let (floats, later) = std::mem::take(&mut rest).split_at_mut(rows * width);
+        rest = later;
+        *lacking -= rows;
+        served += usize::from(*lacking == 0);
+        parts.push((work, floats));
+    }
+    parts.into_par_iter().for_each(|(work, floats)| work.take(Vectors { floats, width }));
+    &mut works[served..]
 }
 
 #[cfg(test)]
@@ -231,6 +269,8 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
     use wsd_core::{Caps, Cost, Generation, Sampling};
 
+    use super::super::questions::{Collect, Generate, Score};
+    use super::super::work::List;
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
 
@@ -247,16 +287,17 @@ mod tests {
             end_tokens: vec![],
         };
         let (_inbox, receiver) = std::sync::mpsc::channel();
-        let mut scheduler = Scheduler::new(Box::new(executor), card, Caches::new(0), receiver, Arc::default());
+        let mut scheduler = Scheduler::new(Box::new(executor), card, PrefixCache::new(0), receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
-        let plan = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
+        let generation = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
-            scheduler.admit(Work::generate(slot, vec![1], plan.clone(), 256, reply.clone()));
+            let question = Generate::new(generation.clone(), vec![], generation.max_tokens, reply.clone());
+            scheduler.admit(Work::new(slot, List::new(vec![1], 0), question));
         }
         let (reply, _scores) = oneshot::channel();
-        scheduler.admit(Work::score(writers, vec![1; 200], 1, 0, reply));
-        let tokens: Vec<_> = scheduler.plan().into_iter().map(|(i, span)| (i, span.len())).collect();
+        scheduler.admit(Work::new(writers, List::new(vec![1; 200], 0), Collect::new(Score { top: 0 }, reply)));
+        let tokens: Vec<_> = scheduler.plan().into_iter().map(|piece| (piece.work, piece.range.len())).collect();
         let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
         expected.push((writers as usize, PROMPT_TOKENS));
         assert_eq!(tokens, expected);

@@ -1,179 +1,205 @@
-//! What a session waits for, and how far it has come.
+//! A question on its way through the batch.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use tokio::sync::{mpsc, oneshot};
-use wsd_core::{Error, Generation, Result, Row, Sampled, Step, Stop, Token, log_softmax, logprob, pick, top_tokens};
+use wsd_core::{Error, Token, Tree};
 
-/// A question about a token list, on its way through the batch.
+use super::questions::{NotFinite, Output, Question, Vectors};
+use crate::executor::Span;
+
+/// The tokens a question is about, and how far it has come.
+///
+/// The vector at position `i` predicts the token at `i + 1`. The nodes of a tree stand after the
+/// tokens of the list, in positions of their own.
+pub(super) struct List {
+    tokens: Vec<Token>,
+    tree: Tree,
+    /// The parents of the list's last token and of the nodes as a [`Span`] has them. Empty without
+    /// a tree.
+    parents: Vec<u32>,
+    next: usize,
+}
+
+impl List {
+    /// A list with vectors wanted from position `next` on.
+    pub(super) fn new(tokens: Vec<Token>, next: usize) -> Self {
+        Self { tokens, tree: Tree::default(), parents: Vec::new(), next }
+    }
+
+    /// A list continued by a tree, with vectors wanted of each vertex.
+    pub(super) fn with_tree(mut tokens: Vec<Token>, tree: Tree) -> Self {
+        let next = tokens.len() - 1;
+        tokens.extend(tree.tokens());
+        // Vertex 0 is the list's last token, which follows the cached ones.
+        let parents = if tree.is_empty() {
+            Vec::new()
+        } else {
+            std::iter::once(0).chain(tree.parents().iter().map(|vertex| vertex + 1)).collect()
+        };
+        Self { tokens, tree, parents, next }
+    }
+
+    /// The tokens, those of a tree's nodes included.
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// The position of the next vector.
+    pub(super) fn next(&self) -> usize {
+        self.next
+    }
+
+    /// Proceeds to the next vector.
+    pub(super) fn advance(&mut self) {
+        self.next += 1;
+    }
+
+    /// Adds a token to the end.
+    pub(super) fn push(&mut self, token: Token) {
+        self.tokens.push(token);
+    }
+
+    /// The tokens on the way to a position, its own included.
+    pub(super) fn through(&self, position: usize) -> Cow<'_, [Token]> {
+        let root = self.chain() - 1;
+        if position <= root {
+            return Cow::Borrowed(&self.tokens[..=position]);
+        }
+        Cow::Owned([&self.tokens[..=root], &self.tree.spelled((position - root) as u32)].concat())
+    }
+
+    /// The number of tokens before the nodes of a tree.
+    fn chain(&self) -> usize {
+        self.tokens.len() - self.tree.len()
+    }
+
+    /// Length of the longest sequence.
+    fn len(&self) -> usize {
+        self.chain() + self.tree.depth()
+    }
+}
+
+/// A question about a list.
 pub(super) struct Work {
     /// The session's slot.
     pub(super) slot: u64,
-    /// The list, growing at its end while it is being generated.
-    pub(super) tokens: Vec<Token>,
-    /// The position whose row is needed next; the row at position `i` predicts the token at `i + 1`.
-    next_row: usize,
-    ask: Ask,
+    list: List,
+    question: Box<dyn Question>,
+    fault: Option<NotFinite>,
 }
 
-enum Ask {
-    Score { top: usize, scores: Vec<Sampled>, reply: oneshot::Sender<Result<Vec<Sampled>>> },
-    Logits { rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<Row>>> },
-    Choices { plan: Generation, choices: Vec<Step>, reply: oneshot::Sender<Result<Vec<Step>>> },
-    Generate { plan: Generation, left: usize, reply: mpsc::Sender<Result<Step>> },
-}
-
-/// What a row of logits leads to; computed for many rows at once, then applied in order.
-pub(super) enum Outcome {
-    Score(Sampled),
-    Row(Row),
-    Token(Sampled),
-    NotFinite,
+/// Positions of a work's list to run in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Index of the work.
+    pub(super) work: usize,
+    /// The positions.
+    pub(super) range: Range<usize>,
 }
 
 impl Work {
-    pub(super) fn score(
-        slot: u64,
-        tokens: Vec<Token>,
-        from: usize,
-        top: usize,
-        reply: oneshot::Sender<Result<Vec<Sampled>>>,
-    ) -> Self {
-        Self { slot, tokens, next_row: from - 1, ask: Ask::Score { top, scores: Vec::new(), reply } }
+    pub(super) fn new(slot: u64, list: List, question: impl Question + 'static) -> Self {
+        Self { slot, list, question: Box::new(question), fault: None }
     }
 
-    pub(super) fn logits(slot: u64, tokens: Vec<Token>, from: usize, reply: oneshot::Sender<Result<Vec<Row>>>) -> Self {
-        Self { slot, tokens, next_row: from - 1, ask: Ask::Logits { rows: Vec::new(), reply } }
+    /// The vectors it reads.
+    pub(super) fn output(&self) -> Output {
+        self.question.output()
     }
 
-    pub(super) fn choices(
-        slot: u64,
-        tokens: Vec<Token>,
-        from: usize,
-        plan: Generation,
-        reply: oneshot::Sender<Result<Vec<Step>>>,
-    ) -> Self {
-        Self { slot, tokens, next_row: from - 1, ask: Ask::Choices { plan, choices: Vec::new(), reply } }
-    }
-
-    pub(super) fn generate(
-        slot: u64,
-        tokens: Vec<Token>,
-        plan: Generation,
-        max_len: usize,
-        reply: mpsc::Sender<Result<Step>>,
-    ) -> Self {
-        let left = plan.max_tokens.min(max_len.saturating_sub(tokens.len()));
-        Self { slot, next_row: tokens.len() - 1, tokens, ask: Ask::Generate { plan, left, reply } }
-    }
-
-    /// Whether nobody waits for the answer any more.
+    /// True when nobody waits for the answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
-        match &self.ask {
-            Ask::Score { reply, .. } => reply.is_closed(),
-            Ask::Logits { reply, .. } => reply.is_closed(),
-            Ask::Choices { reply, .. } => reply.is_closed(),
-            Ask::Generate { reply, .. } => reply.is_closed(),
-        }
+        self.question.is_abandoned()
     }
 
-    /// Whether the reader has fallen so far behind that the next token would have nowhere to go.
+    /// True while the reader is too slow for the next token.
     pub(super) fn is_blocked(&self) -> bool {
-        matches!(&self.ask, Ask::Generate { reply, .. } if reply.capacity() == 0)
+        self.question.is_blocked()
     }
 
-    /// The tokens that need not be run where they are cached. A row is not kept, so those of the rows to come are run anew.
+    /// All tokens, those of a tree's nodes included.
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.list.tokens
+    }
+
+    /// Length of the longest sequence.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The tokens that need not be run where they are cached. Vectors are not kept, so their
+    /// positions are run again.
     pub(super) fn before_rows(&self) -> &[Token] {
-        &self.tokens[..self.next_row]
+        &self.list.tokens[..self.list.next]
     }
 
-    /// The end of the positions to run for the rows still needed.
+    /// The tokens to run that other works may share: those before the nodes of a tree.
+    pub(super) fn shareable(&self) -> &[Token] {
+        &self.list.tokens[..self.end().min(self.list.chain())]
+    }
+
+    /// The end of the positions to run.
     pub(super) fn end(&self) -> usize {
-        match &self.ask {
-            // The last token need not be run to be scored.
-            Ask::Score { .. } => self.tokens.len() - 1,
-            Ask::Logits { .. } | Ask::Choices { .. } | Ask::Generate { .. } => self.tokens.len(),
+        self.question.end(self.list.tokens.len())
+    }
+
+    /// The positions to run next, at most `limit` of them, given how many are cached. A tree is run
+    /// whole, in a step of its own size whatever the limit.
+    pub(super) fn next_range(&self, cached: usize, limit: usize) -> Range<usize> {
+        let tail = self.tail();
+        let end = if cached == tail { self.end() } else { tail.min(cached + limit) };
+        cached..end.max(cached)
+    }
+
+    /// The first position that must be run together with all after it.
+    fn tail(&self) -> usize {
+        if self.list.parents.is_empty() { self.end() } else { self.list.chain() - 1 }
+    }
+
+    /// A range of positions as the executor takes it.
+    pub(super) fn span(&self, range: &Range<usize>) -> Span<'_> {
+        let rows = self.list.next.clamp(range.start, range.end) - range.start..range.len();
+        let layer = match self.output() {
+            Output::Hidden(layer) => layer,
+            Output::Head(_) => wsd_core::Layer::Final,
+        };
+        let parents = (!self.list.parents.is_empty() && range.start == self.tail()).then_some(&self.list.parents[..]);
+        Span { rows, layer, parents, ..Span::chain(self.slot, range.start, &self.list.tokens[range.clone()]) }
+    }
+
+    /// A range of positions as the cache takes it: the tokens of the list, and the tree behind
+    /// them.
+    pub(super) fn cacheable(&self, range: &Range<usize>) -> (&[Token], Option<&Tree>) {
+        let end = range.end.min(self.list.chain());
+        (&self.list.tokens[range.start..end], (end < range.end).then_some(&self.list.tree))
+    }
+
+    /// Takes in the next vectors; those after a fault or after the end are ignored.
+    pub(super) fn take(&mut self, vectors: Vectors<'_>) {
+        if self.fault.is_none() && !self.question.is_done(&self.list) {
+            self.fault = self.question.take(&mut self.list, vectors).err();
         }
     }
 
-    /// The rows to return of a span of positions.
-    pub(super) fn rows(&self, span: Range<usize>) -> Range<usize> {
-        self.next_row.clamp(span.start, span.end)..span.end
-    }
-
-    /// What the row at `next_row + ahead` leads to. The row is used as scratch.
-    pub(super) fn outcome(&self, ahead: usize, logits: &mut [f32]) -> Outcome {
-        let outcome = match &self.ask {
-            Ask::Score { top, .. } => {
-                let token = self.tokens[self.next_row + ahead + 1];
-                let scored = logprob(logits, token).zip(top_tokens(logits, *top));
-                scored.map(|(logprob, top)| Outcome::Score(Sampled { token, logprob: Some(logprob), top }))
-            }
-            Ask::Logits { .. } => log_softmax(logits).map(|()| Outcome::Row(logits.to_vec())),
-            Ask::Choices { plan, .. } | Ask::Generate { plan, .. } => {
-                let top = top_tokens(logits, plan.top_logprobs);
-                let sampled = pick(logits, &self.tokens[..=self.next_row + ahead], &plan.sampling);
-                sampled.zip(top).map(|(sampled, top)| Outcome::Token(Sampled { top, ..sampled }))
-            }
-        };
-        outcome.unwrap_or(Outcome::NotFinite)
-    }
-
-    /// Take in the outcome of the next row; gives the work back while it is not done.
-    pub(super) fn apply(mut self, outcome: Outcome, engine: &str, end_tokens: &[Token]) -> Option<Self> {
-        self.next_row += 1;
-        match (&mut self.ask, outcome) {
-            (Ask::Score { scores, .. }, Outcome::Score(score)) => scores.push(score),
-            (Ask::Logits { rows, .. }, Outcome::Row(row)) => rows.push(row),
-            (Ask::Choices { choices, .. }, Outcome::Token(sampled)) => {
-                let is_end = end_tokens.contains(&sampled.token);
-                choices.push(if is_end { Step::End(Stop::End) } else { Step::Token(sampled) });
-            }
-            (Ask::Generate { left, reply, .. }, Outcome::Token(sampled)) => {
-                if end_tokens.contains(&sampled.token) {
-                    let _ = reply.try_send(Ok(Step::End(Stop::End)));
-                    return None;
-                }
-                self.tokens.push(sampled.token);
-                *left -= 1;
-                let _ = reply.try_send(Ok(Step::Token(sampled)));
-            }
-            _ => {
-                let position = self.next_row;
-                self.fail(Error::NotFinite { engine: engine.to_owned(), position });
-                return None;
-            }
+    /// Sends the answer if nothing is left to compute, or the error if there is one; returns the
+    /// work otherwise.
+    pub(super) fn finish_if_done(self, engine: &str) -> Option<Self> {
+        if self.fault.is_some() {
+            // The vector at fault predicts the position after it.
+            let position = self.list.through(self.list.next).len();
+            self.fail(Error::NotFinite { engine: engine.to_owned(), position });
+            return None;
         }
-        self.finish_if_done()
-    }
-
-    /// Send the answer if nothing is left to compute; gives the work back otherwise.
-    pub(super) fn finish_if_done(self) -> Option<Self> {
-        let done = match &self.ask {
-            Ask::Generate { left, .. } => *left == 0,
-            _ => self.next_row >= self.end(),
-        };
-        if !done {
+        if !self.question.is_done(&self.list) {
             return Some(self);
         }
-        match self.ask {
-            Ask::Score { scores, reply, .. } => drop(reply.send(Ok(scores))),
-            Ask::Logits { rows, reply } => drop(reply.send(Ok(rows))),
-            Ask::Choices { choices, reply, .. } => drop(reply.send(Ok(choices))),
-            // The reader may be far behind and the channel full: then this last item is left out, and the channel's end
-            // says the same.
-            Ask::Generate { reply, .. } => drop(reply.try_send(Ok(Step::End(Stop::Length)))),
-        }
+        self.question.finish();
         None
     }
 
-    /// End with an error.
+    /// Ends with an error.
     pub(super) fn fail(self, error: Error) {
-        match self.ask {
-            Ask::Score { reply, .. } => drop(reply.send(Err(error))),
-            Ask::Logits { reply, .. } => drop(reply.send(Err(error))),
-            Ask::Choices { reply, .. } => drop(reply.send(Err(error))),
-            Ask::Generate { reply, .. } => drop(reply.try_send(Err(error))),
-        }
+        self.question.fail(error);
     }
 }

@@ -6,8 +6,9 @@ use super::WIDE;
 use super::batch::View;
 use super::layers::{softcap, softmax};
 
-/// `queries` is `(tokens, heads, head_dim)`, scaled; keys and values are `(kv_heads, positions, head_dim)`, of which
-/// every `heads / kv_heads` neighbouring queries share one. Returns floats `(tokens, heads * head_dim)`.
+/// Computes attention. `queries` is `(tokens, heads, head_dim)`, scaled; keys and values are
+/// `(kv_heads, positions, head_dim)`; `heads / kv_heads` consecutive queries share one. Returns
+/// floats `(tokens, heads * head_dim)`.
 pub(super) fn attend(queries: &Tensor, [keys, values]: &[Tensor; 2], view: &View, cap: Option<f32>) -> Result<Tensor> {
     let (tokens, heads, head_dim) = queries.dims3()?;
     let (kv_heads, ..) = keys.dims3()?;

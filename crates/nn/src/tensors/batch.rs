@@ -1,10 +1,12 @@
-//! What a step of the decoder runs: pieces of sequences end to end, where their tokens stand and what each may look at.
+//! The input of a step of the decoder: pieces of sequences end to end, with their positions and
+//! visibilities.
 
 use candle_core::{Device, Result, Tensor};
 
 use crate::arch::{Blueprint, RopePlan};
+use crate::executor::Span;
 
-/// A run of tokens and where it stands in its sequence.
+/// Consecutive tokens of a sequence, or a tree of its continuations.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
     /// Token ids, each below [`Blueprint::vocab`]; at least one.
@@ -13,6 +15,14 @@ pub struct Piece<'a> {
     pub start: usize,
     /// The sequence is a long one: [`Blueprint::is_long`].
     pub long: bool,
+    /// Parents of the tokens in a tree; see [`Span::parents`].
+    pub parents: Option<&'a [u32]>,
+}
+
+impl Piece<'_> {
+    fn span(&self) -> Span<'_> {
+        Span { parents: self.parents, ..Span::chain(0, self.start, self.tokens) }
+    }
 }
 
 /// Pieces of sequences end to end, with all that does not depend on weights.
@@ -21,9 +31,9 @@ pub struct Batch {
     pub(super) ids: Tensor,
     /// Tokens of each piece.
     pub(super) lengths: Vec<usize>,
-    /// Per rotary embedding of the blueprint.
+    /// The angles for each rotary embedding of the blueprint.
     pub(super) rotations: Vec<Rotation>,
-    /// Windows that occur in the model, and for each what the pieces see through it.
+    /// Windows that occur in the model, and for each the view of every piece through it.
     views: Vec<(Option<usize>, Vec<View>)>,
 }
 
@@ -36,22 +46,24 @@ pub(super) struct Rotation {
 
 /// The positions that the tokens of a piece see.
 pub(super) struct View {
-    /// The first position that any of them sees, and how many follow up to the last token's own.
+    /// The first position that any of them sees.
     pub(super) first: usize,
+    /// The number of positions from there through the last token's own.
     pub(super) count: usize,
-    /// 0 where a token sees a position, minus infinity elsewhere: `(tokens, count)`. None where all see all.
+    /// 0 where a token sees a position, minus infinity elsewhere: `(tokens, count)`. `None` if
+    /// every token sees every position.
     pub(super) mask: Option<Tensor>,
 }
 
 impl Batch {
-    /// These pieces, in this order.
+    /// Joins pieces in this order.
     ///
     /// # Errors
-    /// What the device says.
-    pub fn new(plan: &Blueprint, pieces: &[Piece<'_>], device: &Device) -> Result<Self> {
+    /// Those of the device.
+    pub fn new(blueprint: &Blueprint, pieces: &[Piece<'_>], device: &Device) -> Result<Self> {
         let ids: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens).copied().collect();
-        let rotations = plan.ropes.iter().map(|rope| Rotation::new(rope, pieces, device));
-        let mut windows: Vec<_> = plan.layers.iter().map(|layer| layer.window).collect();
+        let rotations = blueprint.ropes.iter().map(|rope| Rotation::new(rope, pieces, device));
+        let mut windows: Vec<_> = blueprint.layers.iter().map(|layer| layer.window).collect();
         windows.sort_unstable();
         windows.dedup();
         let views = |window: Option<usize>| {
@@ -66,17 +78,18 @@ impl Batch {
         })
     }
 
-    /// Whole sequences, for scoring and training without a cache.
+    /// Joins whole sequences, for scoring and training without a cache.
     ///
     /// # Errors
-    /// What the device says.
-    pub fn whole<'a>(plan: &Blueprint, sequences: &[&'a [u32]], device: &Device) -> Result<Self> {
-        let piece = |tokens: &&'a [u32]| Piece { tokens, start: 0, long: plan.is_long(tokens.len()) };
+    /// Those of the device.
+    pub fn whole<'a>(blueprint: &Blueprint, sequences: &[&'a [u32]], device: &Device) -> Result<Self> {
+        let piece =
+            |tokens: &&'a [u32]| Piece { tokens, start: 0, long: blueprint.is_long(tokens.len()), parents: None };
         let pieces: Vec<_> = sequences.iter().map(piece).collect();
-        Self::new(plan, &pieces, device)
+        Self::new(blueprint, &pieces, device)
     }
 
-    /// What each piece sees through a window of the blueprint.
+    /// Returns the view of each piece through a window of the blueprint.
     pub(super) fn views(&self, window: Option<usize>) -> &[View] {
         self.views.iter().find(|(other, _)| *other == window).map_or(&[], |(_, views)| views)
     }
@@ -88,7 +101,7 @@ impl Rotation {
         let factor = rope.attention_factor();
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for piece in pieces {
-            for position in piece.start..piece.start + piece.tokens.len() {
+            for position in piece.span().positions() {
                 for frequency in &frequencies[usize::from(piece.long)] {
                     // The product in single precision, as the reference implementations have it.
                     let angle = f64::from(position as f32 * frequency);
@@ -105,14 +118,20 @@ impl Rotation {
 
 impl View {
     fn new(piece: &Piece<'_>, window: Option<usize>, device: &Device) -> Result<Self> {
-        let (start, tokens) = (piece.start, piece.tokens.len());
+        let (start, tokens, span) = (piece.start, piece.tokens.len(), piece.span());
         let first_seen = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
         let first = first_seen(start);
         let count = start + tokens - first;
         let mask = (tokens > 1).then(|| {
             let mut mask = vec![f32::NEG_INFINITY; tokens * count];
-            for (row, position) in mask.chunks_exact_mut(count).zip(start..) {
-                row[first_seen(position) - first..=position - first].fill(0.0);
+            for (token, position) in span.positions().into_iter().enumerate() {
+                let row = &mut mask[token * count..][..count];
+                let seen = first_seen(position);
+                row[seen.min(start) - first..start - first].fill(0.0);
+                // The window keeps the last ancestors.
+                let ancestors = span.ancestors(token);
+                let beyond = seen.saturating_sub(start).min(ancestors.len());
+                ancestors[beyond..].iter().for_each(|token| row[start + token - first] = 0.0);
             }
             Tensor::from_vec(mask, (tokens, count), device)
         });

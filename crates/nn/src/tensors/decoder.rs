@@ -1,4 +1,4 @@
-//! The model by itself: weights, and what they make of token ids.
+//! The model without caches: its weights, and the computation from token ids to head outputs.
 
 use candle_core::Tensor;
 
@@ -6,17 +6,17 @@ use super::WIDE;
 use super::attention::attend;
 use super::batch::Batch;
 use super::layers::{Linear, Norm, Projections, gate, rotate, softcap};
-use crate::arch::{Blueprint, QkNorm, StoredLinear, StoredNorm};
-use crate::error::Result;
+use crate::arch::{self, Blueprint, Head, HeadPlan, QkNorm, StoredLinear, StoredNorm};
+use crate::error::{Error, Result};
 
-/// A decoder of any [`Blueprint`]. All it does lets gradients pass, from logits to every weight: give it variables and
-/// it can be trained.
+/// A decoder of any [`Blueprint`]. Every operation lets gradients pass, from logits to every
+/// weight, so a decoder of variables can be trained.
 pub struct Decoder {
-    plan: Blueprint,
+    blueprint: Blueprint,
     embedding: Tensor,
     layers: Vec<Layer>,
     final_norm: Norm,
-    head: Linear,
+    heads: Vec<(Head, Linear)>,
 }
 
 /// The weights of one layer.
@@ -35,80 +35,133 @@ struct Layer {
     down: Linear,
 }
 
-/// Takes the index of a layer, that of a piece, and the piece's own keys and values; gives all that the piece looks at.
-type Remember<'a> = dyn FnMut(usize, usize, [Tensor; 2]) -> candle_core::Result<[Tensor; 2]> + 'a;
+/// The surroundings of a forward pass: a KV cache, and observers of hidden states.
+pub(super) trait Context {
+    /// Takes the keys and values of a piece in a layer, rotated, `(kv_heads, tokens, head_dim)`
+    /// each; returns those of its sequence from the first position to the last of the piece.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn remember(&mut self, layer: usize, piece: usize, fresh: [Tensor; 2]) -> candle_core::Result<[Tensor; 2]>;
+
+    /// Is called with the residual stream after a number of layers, `(tokens, hidden)`.
+    fn observe(&mut self, layers: usize, hidden: &Tensor);
+}
+
+/// The context of whole sequences, without a cache.
+struct Whole;
+
+impl Context for Whole {
+    fn remember(&mut self, _: usize, _: usize, fresh: [Tensor; 2]) -> candle_core::Result<[Tensor; 2]> {
+        Ok(fresh)
+    }
+
+    fn observe(&mut self, _: usize, _: &Tensor) {}
+}
 
 impl Decoder {
-    /// `take` gives a tensor by its Hugging Face name, in the shape of [`crate::arch::tensors`].
+    /// Builds a decoder. `take` returns a tensor by its Hugging Face name, in the shape of
+    /// [`crate::arch::tensors`].
     ///
     /// # Errors
     /// Those of `take`.
-    pub fn new(plan: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
+    pub fn new(blueprint: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
         let embedding = take("model.embed_tokens.weight")?;
-        let head = if plan.tied { embedding.clone() } else { take("lm_head.weight")? };
-        let final_norm = norm(plan, take("model.norm.weight")?);
-        let layers = (0..plan.layers.len())
-            .map(|index| Layer::new(plan, |name| take(&format!("model.layers.{index}.{name}"))))
+        let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
+            let is_embedding = blueprint.tied && *head == Head::Vocabulary;
+            let weight = if is_embedding { embedding.clone() } else { take(head.weight())? };
+            let bias = bias.then(|| take(head.bias())).transpose()?;
+            Ok((*head, Linear { weight, bias }))
+        };
+        let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
+        let final_norm = norm(blueprint, take("model.norm.weight")?);
+        let layers = (0..blueprint.layers.len())
+            .map(|index| Layer::new(blueprint, |name| take(&format!("model.layers.{index}.{name}"))))
             .collect::<Result<_>>()?;
-        Ok(Self { plan: plan.clone(), embedding, layers, final_norm, head: Linear { weight: head, bias: None } })
+        Ok(Self { blueprint: blueprint.clone(), embedding, layers, final_norm, heads })
     }
 
-    /// Hidden states of all tokens of whole sequences, after the final norm: floats `(tokens, hidden)`.
+    /// Returns hidden states of all tokens of whole sequences, after the final norm: floats
+    /// `(tokens, hidden)`.
     ///
     /// # Errors
-    /// What the device says.
+    /// Those of the device.
     pub fn forward(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        self.forward_cached(batch, &mut |_, _, fresh| Ok(fresh))
+        self.forward_in(batch, &mut Whole)
     }
 
-    /// As [`Decoder::forward`], of pieces of sequences. `remember` takes the index of a layer, that of a piece, and
-    /// the piece's own rotated keys and its values, `(kv_heads, tokens, head_dim)` each; it gives those of the
-    /// sequence from its first position to the last of the piece.
+    /// Returns hidden states as [`Decoder::forward`] does, of pieces of sequences.
     ///
     /// # Errors
-    /// What the device says, or `remember`.
-    pub fn forward_cached(&self, batch: &Batch, remember: &mut Remember<'_>) -> candle_core::Result<Tensor> {
+    /// Those of the device and of the context.
+    pub(super) fn forward_in(&self, batch: &Batch, context: &mut dyn Context) -> candle_core::Result<Tensor> {
         let mut x = self.embedding.index_select(&batch.ids, 0)?.to_dtype(WIDE)?;
-        if self.plan.embedding_scale != 1.0 {
-            x = (x * f64::from(self.plan.embedding_scale))?;
+        if self.blueprint.embedding_scale != 1.0 {
+            x = (x * f64::from(self.blueprint.embedding_scale))?;
         }
+        context.observe(0, &x);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = (&x + self.attention(index, layer, &x, batch, remember)?)?;
+            x = (&x + self.attention(index, &x, batch, context)?)?;
             x = (&x + self.feed_forward(layer, &x)?)?;
+            context.observe(index + 1, &x);
         }
         self.final_norm.apply(&x)
     }
 
-    /// Logits of hidden states `(rows, hidden)`, after the final soft cap: floats `(rows, vocab)`.
+    /// Applies an output head to hidden states `(rows, hidden)` and returns floats `(rows,
+    /// outputs)`: logits are those after the final soft cap.
     ///
     /// # Errors
-    /// What the device says.
-    pub fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
-        softcap(self.head.apply(hidden)?, self.plan.final_softcap)
+    /// [`Error::MissingHead`], or those of the device.
+    pub fn project(&self, head: Head, hidden: &Tensor) -> Result<Tensor> {
+        let found = self.heads.iter().find(|(other, _)| *other == head);
+        let (_, linear) = found.ok_or(Error::MissingHead { head: head.module() })?;
+        let cap = self.blueprint.final_softcap.filter(|_| head == Head::Vocabulary);
+        Ok(softcap(linear.apply(hidden)?, cap)?)
+    }
+
+    /// Adds `change`, `(outputs, inputs)` floats, to the matrix of a module. Modules are those of
+    /// [`crate::arch::tensors`].
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(super) fn add(&mut self, module: &str, change: &Tensor) -> candle_core::Result<()> {
+        if let Some(linear) = self.module(module) {
+            linear.weight = (linear.weight.to_dtype(WIDE)? + change)?.to_dtype(linear.weight.dtype())?;
+        }
+        Ok(())
+    }
+
+    /// Returns the linear layer of a module; `None` for an unknown name.
+    fn module(&mut self, name: &str) -> Option<&mut Linear> {
+        if let Some(index) = self.heads.iter().position(|(head, _)| head.module() == name) {
+            return Some(&mut self.heads[index].1);
+        }
+        let (layer, name) = arch::layer_module(name)?;
+        self.layers.get_mut(layer)?.module(name)
     }
 
     fn attention(
         &self,
         index: usize,
-        layer: &Layer,
         x: &Tensor,
         batch: &Batch,
-        remember: &mut Remember<'_>,
+        context: &mut dyn Context,
     ) -> candle_core::Result<Tensor> {
-        let plan = &self.plan;
-        let [queries, keys, values] = layer.queries_keys_values(plan, &apply(layer.pre_attention.as_ref(), x)?)?;
-        let rotation = &batch.rotations[plan.layers[index].rope];
-        let queries = (rotate(&queries, rotation)? * f64::from(plan.attention_scale))?;
+        let (blueprint, layer) = (&self.blueprint, &self.layers[index]);
+        let [queries, keys, values] = layer.queries_keys_values(blueprint, &apply(layer.pre_attention.as_ref(), x)?)?;
+        let rotation = &batch.rotations[blueprint.layers[index].rope];
+        let queries = (rotate(&queries, rotation)? * f64::from(blueprint.attention_scale))?;
         // `(kv_heads, tokens, head_dim)`, in the type that products are computed in.
         let by_head = |heads: &Tensor| heads.transpose(0, 1)?.to_dtype(layer.output.weight.dtype());
         let (keys, values) = (by_head(&rotate(&keys, rotation)?)?, by_head(&values)?);
         let mut attended = Vec::with_capacity(batch.lengths.len());
         let mut first = 0;
-        for (piece, view) in batch.views(plan.layers[index].window).iter().enumerate() {
+        for (piece, view) in batch.views(blueprint.layers[index].window).iter().enumerate() {
             let tokens = batch.lengths[piece];
             let fresh = [keys.narrow(1, first, tokens)?, values.narrow(1, first, tokens)?];
-            let seen = remember(index, piece, fresh)?;
-            attended.push(attend(&queries.narrow(0, first, tokens)?, &seen, view, plan.attention_softcap)?);
+            let seen = context.remember(index, piece, fresh)?;
+            attended.push(attend(&queries.narrow(0, first, tokens)?, &seen, view, blueprint.attention_softcap)?);
             first += tokens;
         }
         let output = layer.output.apply(&Tensor::cat(&attended, 0)?)?;
@@ -117,7 +170,7 @@ impl Decoder {
 
     fn feed_forward(&self, layer: &Layer, x: &Tensor) -> candle_core::Result<Tensor> {
         let gates = layer.gates.apply(&apply(layer.pre_mlp.as_ref(), x)?)?;
-        let output = layer.down.apply(&gate(&gates[0], &gates[1], self.plan.activation)?)?;
+        let output = layer.down.apply(&gate(&gates[0], &gates[1], self.blueprint.activation)?)?;
         apply(layer.post_mlp.as_ref(), &output)
     }
 }
@@ -148,8 +201,23 @@ impl Layer {
         Ok(Self { pre_attention, post_attention, pre_mlp, post_mlp, query_norm, key_norm, heads, output, gates, down })
     }
 
-    /// `(tokens, heads, head_dim)` each, queries and keys normed.
-    fn queries_keys_values(&self, plan: &Blueprint, x: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+    /// Returns the linear layer of a module; `None` for an unknown name.
+    fn module(&mut self, name: &str) -> Option<&mut Linear> {
+        let Self { heads, output, gates, down, .. } = self;
+        match name {
+            "self_attn.qkv_proj" | "self_attn.q_proj" => heads.matrices.first_mut(),
+            "self_attn.k_proj" => heads.matrices.get_mut(1),
+            "self_attn.v_proj" => heads.matrices.get_mut(2),
+            "self_attn.o_proj" => Some(output),
+            "mlp.gate_up_proj" | "mlp.gate_proj" => gates.matrices.first_mut(),
+            "mlp.up_proj" => gates.matrices.get_mut(1),
+            "mlp.down_proj" => Some(down),
+            _ => None,
+        }
+    }
+
+    /// Returns `(tokens, heads, head_dim)` each, queries and keys normed.
+    fn queries_keys_values(&self, blueprint: &Blueprint, x: &Tensor) -> candle_core::Result<[Tensor; 3]> {
         let mut flat = self.heads.apply(x)?;
         let qk_norm = |flat: &mut [Tensor]| {
             for (heads, norm) in flat.iter_mut().zip([&self.query_norm, &self.key_norm].into_iter().flatten()) {
@@ -157,24 +225,24 @@ impl Layer {
             }
             candle_core::Result::Ok(())
         };
-        if plan.qk_norm == QkNorm::Full {
+        if blueprint.qk_norm == QkNorm::Full {
             qk_norm(&mut flat)?;
         }
         for heads in &mut flat {
-            *heads = heads.reshape(((), heads.dim(1)? / plan.head_dim, plan.head_dim))?;
+            *heads = heads.reshape(((), heads.dim(1)? / blueprint.head_dim, blueprint.head_dim))?;
         }
-        if plan.qk_norm == QkNorm::PerHead {
+        if blueprint.qk_norm == QkNorm::PerHead {
             qk_norm(&mut flat)?;
         }
         Ok(flat.try_into().expect("invariant: queries, keys and values have three widths"))
     }
 }
 
-fn norm(plan: &Blueprint, weight: Tensor) -> Norm {
-    Norm { weight, offset: plan.norms.offset.into(), eps: plan.norms.eps.into() }
+fn norm(blueprint: &Blueprint, weight: Tensor) -> Norm {
+    Norm { weight, offset: blueprint.norms.offset.into(), eps: blueprint.norms.eps.into() }
 }
 
-/// `x` normed, or as it is where the architecture has no norm there.
+/// Applies a norm, if the architecture has one there.
 fn apply(norm: Option<&Norm>, x: &Tensor) -> candle_core::Result<Tensor> {
     norm.map_or_else(|| Ok(x.clone()), |norm| norm.apply(x))
 }

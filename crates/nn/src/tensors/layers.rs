@@ -1,5 +1,5 @@
-//! The operations a decoder is made of. Each lets gradients pass: candle-nn's fused `rms_norm`, `rope` and
-//! `softmax_last_dim` do not, and say nothing.
+//! The operations of a decoder. Each lets gradients pass: candle-nn's fused `rms_norm`, `rope` and
+//! `softmax_last_dim` drop them without an error.
 
 use candle_core::{D, Result, Tensor};
 
@@ -14,7 +14,8 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// `(tokens, inputs)` to `(tokens, outputs)` floats. The product is computed in the matrix's own type.
+    /// Maps `(tokens, inputs)` to `(tokens, outputs)` floats. The product is computed in the
+    /// matrix's own type.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let product = x.to_dtype(self.weight.dtype())?.matmul(&self.weight.t()?)?.to_dtype(WIDE)?;
         match &self.bias {
@@ -24,16 +25,17 @@ impl Linear {
     }
 }
 
-/// Linear layers of one input, whose outputs are cut to `widths` where the file stacks them in one matrix.
+/// Linear layers of one input. If the file fuses them into one matrix, its outputs are split into
+/// `widths`.
 pub(super) struct Projections {
     pub(super) matrices: Vec<Linear>,
     pub(super) widths: Vec<usize>,
 }
 
 impl Projections {
-    /// `(tokens, inputs)` to one `(tokens, width)` for each width.
+    /// Maps `(tokens, inputs)` to one `(tokens, width)` for each width.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Vec<Tensor>> {
-        // Narrowed once for all of them.
+        // Converted once for all of them.
         let x = match self.matrices.first() {
             Some(first) => x.to_dtype(first.weight.dtype())?,
             None => x.clone(),
@@ -61,7 +63,7 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// `x / sqrt(mean(x^2) + eps) * (weight + offset)`.
+    /// Computes `x / sqrt(mean(x^2) + eps) * (weight + offset)`.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let root = x.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, self.eps)?.sqrt()?;
         let weight = self.weight.to_dtype(WIDE)?;
@@ -70,7 +72,7 @@ impl Norm {
     }
 }
 
-/// `activation(gate) * up`.
+/// Computes `activation(gate) * up`.
 pub(super) fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::Silu => gate.silu(),
@@ -79,7 +81,7 @@ pub(super) fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result
     }? * up
 }
 
-/// `cap * tanh(x / cap)`, or `x` without a cap.
+/// Computes `cap * tanh(x / cap)`; returns `x` without a cap.
 pub(super) fn softcap(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
     match cap.map(f64::from) {
         Some(cap) => (x / cap)?.tanh()? * cap,
@@ -87,14 +89,14 @@ pub(super) fn softcap(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
     }
 }
 
-/// Over the last dimension.
+/// Computes softmax over the last dimension.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     // The maximum cancels out of the value and of the gradient.
     let x = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
     x.broadcast_div(&x.sum_keepdim(D::Minus1)?)
 }
 
-/// Rotate the first dimensions of heads, `(tokens, heads, head_dim)`.
+/// Rotates the first dimensions of heads, `(tokens, heads, head_dim)`.
 pub(super) fn rotate(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     let Rotation { cos, sin, interleaved } = rotation;
     let (tokens, heads, head_dim) = x.dims3()?;

@@ -9,9 +9,9 @@ use crate::checkpoint;
 use crate::error::Result;
 use crate::format::Format;
 
-/// The format that matrices are best computed in on a device.
+/// Chooses the format that products are computed in on a device.
 pub(super) fn compute_format(tensors: &[checkpoint::Tensor], device: &Device) -> Format {
-    // candle's CPU widens other formats anew at every call.
+    // candle's CPU converts other formats at every call.
     if device.is_cpu() {
         return Format::F32;
     }
@@ -21,13 +21,13 @@ pub(super) fn compute_format(tensors: &[checkpoint::Tensor], device: &Device) ->
     }
     match values.into_iter().max_by_key(|(_, values)| *values) {
         Some((format @ (Format::F32 | Format::F16), _)) => format,
-        // Blocks too: their numbers are no finer than BF16, and activations may exceed the range of F16.
+        // Also for block formats: their values are no finer than BF16, and activations may exceed the range of F16.
         _ => Format::BF16,
     }
 }
 
-/// A matrix in `format`; a vector as floats, since only elementwise operations read it. The host holds no more than
-/// this one tensor beside the file.
+/// Uploads a matrix in `format`, or a vector as floats, since only elementwise operations read it.
+/// The host holds no more than this one tensor beside the file.
 pub(super) fn upload(tensor: &checkpoint::Tensor, format: Format, device: &Device) -> Result<Tensor> {
     let (format, dtype) = match format {
         _ if tensor.shape.len() < 2 => (Format::F32, WIDE),

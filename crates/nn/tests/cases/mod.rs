@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use wsd_nn::arch::Head;
 use wsd_nn::{Checkpoint, Executor, Span};
 
 /// The tolerance of the comparison, which is the uncertainty of the reference in float32.
@@ -97,13 +98,13 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
 /// Computes the logits of every position of `tokens`, appended to a slot.
 pub(crate) fn rows(model: &mut dyn Executor, slot: u64, tokens: &[u32]) -> Vec<Vec<f32>> {
     let start = model.cached(slot);
-    let hidden = model.forward(&[Span { slot, start, tokens, rows: 0..tokens.len() }]).unwrap();
+    let hidden = model.forward(&[Span { rows: 0..tokens.len(), ..Span::chain(slot, start, tokens) }]).unwrap();
     project(model, &hidden)
 }
 
 pub(crate) fn project(model: &mut dyn Executor, hidden: &[f32]) -> Vec<Vec<f32>> {
     let mut logits = Vec::new();
-    model.project(hidden, &mut logits).unwrap();
+    model.project(Head::Vocabulary, hidden, &mut logits).unwrap();
     logits.chunks(model.blueprint().vocab).map(<[f32]>::to_vec).collect()
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use wsd_core::{Setting, Values};
+use wsd_nn::adapter::{LORA_A, LORA_B};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
 use super::{Adapter, AdapterEntry};
@@ -58,7 +59,7 @@ fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn A
     let tensors = |target: &Place| {
         let name = target.name.trim_end_matches(".weight");
         let (a, b) = (vec![rank, target.shape[1]], vec![target.shape[0], rank]);
-        [(format!("{name}.lora_A.weight"), a), (format!("{name}.lora_B.weight"), b)]
+        [(format!("{name}{LORA_A}"), a), (format!("{name}{LORA_B}"), b)]
     };
     let layout = Layout::of(targets.iter().flat_map(tensors).collect());
     let scale = (values.get::<f64>(&LORA_ALPHA) / rank as f64) as f32;

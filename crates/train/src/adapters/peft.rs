@@ -9,18 +9,13 @@ use serde_json::{Map, Value, json};
 use wsd_core::Values;
 use wsd_core::files::write_folder;
 use wsd_nn::Format;
+use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 
 use super::{ADAPTERS, Adapter, AdapterEntry};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
-/// The path of the model inside PEFT's wrapper.
-const PREFIX: &str = "base_model.model.";
-
-/// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or
-/// empty.
+/// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or empty.
 const REFUSED: [&str; 6] =
     ["use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"];
 
@@ -37,7 +32,7 @@ pub fn save(
     base: &str,
 ) -> Result<bool> {
     let Some(peft_type) = entry.peft_type else { return Ok(false) };
-    let fault = |error: safetensors::SafeTensorError| Error::malformed(&to.join(WEIGHTS), "weights", error);
+    let fault = |error: safetensors::SafeTensorError| Error::malformed(&to.join(WEIGHTS_FILE), "weights", error);
     let view = |place: &Place| {
         let bytes = bytemuck::cast_slice(&parameters[place.range.clone()]);
         let view = TensorView::new(Dtype::F32, place.shape.clone(), bytes).map_err(fault)?;
@@ -56,8 +51,8 @@ pub fn save(
     config.insert("inference_mode".into(), true.into());
     let config = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
     write_folder(to, |folder| {
-        fs_err::write(folder.join(CONFIG), config)?;
-        fs_err::write(folder.join(WEIGHTS), bytes)
+        fs_err::write(folder.join(CONFIG_FILE), config)?;
+        fs_err::write(folder.join(WEIGHTS_FILE), bytes)
     })?;
     Ok(true)
 }
@@ -69,12 +64,12 @@ pub fn save(
 /// A folder that lacks a file or a tensor, has one that does not fit the model, or uses an option
 /// that is not implemented.
 pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dyn Adapter>, Vec<f32>)> {
-    let path = folder.join(CONFIG);
+    let path = folder.join(CONFIG_FILE);
     let config: Map<String, Value> =
         serde_json::from_slice(&fs_err::read(&path)?).map_err(|error| Error::malformed(&path, "adapter", error))?;
     let (entry, values) = parse(&path, &config)?;
     let adapter = (entry.make)(layout, weights, &values)?;
-    let path = folder.join(WEIGHTS);
+    let path = folder.join(WEIGHTS_FILE);
     let bytes = fs_err::read(&path)?;
     let fault = |error: &dyn std::fmt::Display| Error::malformed(&path, "weights", error);
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fault(&error))?;

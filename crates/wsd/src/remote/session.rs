@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
-use wsd_core::{Error, Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_core::{Card, Error, Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
 
 use super::attempts::{Attempts, Route};
 use super::dialect::{Delta, GenerateRequest, ScoreRequest, Scoring};
@@ -81,6 +81,10 @@ async fn score(
 
 #[async_trait]
 impl Session for Remote {
+    fn card(&self) -> &Card {
+        &self.shared.card
+    }
+
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }

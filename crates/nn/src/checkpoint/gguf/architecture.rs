@@ -4,6 +4,7 @@
 //! `gguf-py/gguf/constants.py`).
 
 use super::metadata::Metadata;
+use crate::arch::Head;
 use crate::error::{Error, Result};
 
 /// One row of the table of architectures.
@@ -64,8 +65,8 @@ const ARCHITECTURES: &[Architecture] = &[
 const OUTSIDE_LAYERS: &[(&str, &str)] = &[
     ("token_embd.weight", "model.embed_tokens.weight"),
     ("output_norm.weight", "model.norm.weight"),
-    ("output.weight", "lm_head.weight"),
-    ("output.bias", "lm_head.bias"),
+    ("output.weight", Head::Vocabulary.weight()),
+    ("output.bias", Head::Vocabulary.bias()),
     ("rope_freqs.weight", "rope_freqs"),
 ];
 

@@ -7,7 +7,7 @@ use wsd_core::files::write_whole_with;
 use super::architecture::Architecture;
 use super::vocabulary_entries::vocabulary_entries;
 use super::writer::{Announced, Entry, write};
-use crate::arch::{self, Blueprint, RopePlan, Scaling};
+use crate::arch::{self, Blueprint, Head, RopePlan, Scaling};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -152,8 +152,11 @@ impl<'a> Export<'a> {
 
     /// Lists every tensor of the file with the source of its values.
     fn tensors(&self, format: Format) -> Vec<(Announced, &Tensor)> {
-        let weights =
-            self.checkpoint.weights.iter().filter(|tensor| !(self.blueprint.tied && tensor.name == "lm_head.weight"));
+        let weights = self
+            .checkpoint
+            .weights
+            .iter()
+            .filter(|tensor| !(self.blueprint.tied && tensor.name == Head::Vocabulary.weight()));
         let announced = |tensor: &Tensor| {
             let format = match tensor.shape.len() {
                 0 | 1 => Format::F32,

@@ -1,0 +1,152 @@
+//! The tokens that the executor's KV caches hold: those of open sessions, and those of ended ones,
+//! kept for later sessions with a common prefix.
+
+use std::collections::HashMap;
+
+use wsd_core::{Token, Tree};
+
+use crate::executor::Executor;
+
+/// The length from which a common prefix is worth a copy, or a wait for another session to compute
+/// it.
+pub(super) const SHARED_TOKENS: usize = 16;
+
+/// Tokens held by each slot's KV cache. This table is authoritative: what it does not list of a
+/// slot is not cached.
+pub(super) struct PrefixCache {
+    open: HashMap<u64, Held>,
+    /// Tokens of ended sessions in LRU order, the least recently used first.
+    kept: Vec<(u64, Vec<Token>)>,
+    /// The number of tokens that may be kept. With 0, open sessions share nothing either.
+    capacity: usize,
+}
+
+/// The contents of an open session's cache.
+#[derive(Default)]
+struct Held {
+    tokens: Vec<Token>,
+    /// A tree whose nodes are cached behind the tokens, until the next question shows which path
+    /// was accepted.
+    tree: Option<Tree>,
+}
+
+impl PrefixCache {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { open: HashMap::new(), kept: Vec::new(), capacity }
+    }
+
+    /// The number of open sessions that hold a cache.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The tokens cached for an open session.
+    pub(super) fn tokens(&self, slot: u64) -> &[Token] {
+        self.open.get(&slot).map_or(&[], |held| &held.tokens)
+    }
+
+    /// Keeps what a session's cache has of `tokens`: of a tree, the path that they follow.
+    pub(super) fn edit(&mut self, executor: &mut dyn Executor, slot: u64, tokens: &[Token]) {
+        let held = self.open.entry(slot).or_default();
+        let shared = common(&held.tokens, tokens);
+        let tree = held.tree.take().filter(|_| shared == held.tokens.len());
+        let path = tree.map_or_else(Vec::new, |tree| tree.matching(&tokens[shared..]));
+        held.tokens.truncate(shared);
+        if path.is_empty() {
+            return executor.truncate(slot, shared);
+        }
+        let positions: Vec<_> = path.iter().map(|vertex| shared + *vertex as usize - 1).collect();
+        match executor.keep(slot, shared, &positions) {
+            Ok(()) => held.tokens.extend(&tokens[shared..][..path.len()]),
+            Err(_) => held.tokens.clear(),
+        }
+    }
+
+    /// Adds tokens that the executor has run, and a tree that continues them.
+    pub(super) fn extend(&mut self, slot: u64, tokens: &[Token], tree: Option<&Tree>) {
+        if let Some(held) = self.open.get_mut(&slot) {
+            held.tokens.extend(tokens);
+            held.tree = tree.cloned();
+        }
+    }
+
+    /// True if a session has no cache yet and may start with a copy of another's.
+    pub(super) fn may_share(&self, slot: u64) -> bool {
+        self.capacity > 0 && self.tokens(slot).is_empty()
+    }
+
+    /// The slot whose cache has the longest common prefix with `tokens`, and the length of that.
+    pub(super) fn longest(&self, tokens: &[Token]) -> (u64, usize) {
+        let open = self.open.iter().map(|(slot, held)| (slot, &held.tokens));
+        let all = open.chain(self.kept.iter().map(|(slot, cached)| (slot, cached)));
+        all.map(|(slot, cached)| (*slot, common(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
+    }
+
+    /// Starts a session with `tokens`, copied from another's cache. Returns the number of tokens it
+    /// has then: none where the device's memory is full.
+    pub(super) fn copy(&mut self, executor: &mut dyn Executor, from: u64, slot: u64, tokens: &[Token]) -> usize {
+        if let Some(index) = self.kept.iter().position(|(kept, _)| *kept == from) {
+            self.kept[index..].rotate_left(1);
+        }
+        if executor.copy(from, slot, tokens.len()).is_ok() {
+            self.extend(slot, tokens, None);
+        }
+        self.tokens(slot).len()
+    }
+
+    /// Ends a session. Its cache is kept unless another holds all of it, and the least recently
+    /// used ones are evicted.
+    pub(super) fn close(&mut self, executor: &mut dyn Executor, slot: u64) {
+        let mut tokens = self.open.remove(&slot).unwrap_or_default().tokens;
+        tokens.truncate(self.capacity);
+        executor.truncate(slot, tokens.len());
+        if tokens.len() < SHARED_TOKENS || self.kept.iter().any(|(_, kept)| kept.starts_with(&tokens)) {
+            return executor.release(slot);
+        }
+        let mut release = |(old, _): &(u64, Vec<Token>)| executor.release(*old);
+        self.kept.extract_if(.., |(_, kept)| tokens.starts_with(kept)).for_each(|gone| release(&gone));
+        self.kept.push((slot, tokens));
+        while self.kept.iter().map(|(_, kept)| kept.len()).sum::<usize>() > self.capacity {
+            release(&self.kept.remove(0));
+        }
+    }
+
+    /// Forgets a slot whose contents are unknown.
+    pub(super) fn forget(&mut self, executor: &mut dyn Executor, slot: u64) {
+        self.open.remove(&slot);
+        executor.release(slot);
+    }
+}
+
+/// Length of the common prefix of two lists.
+pub(super) fn common(one: &[Token], other: &[Token]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::cpu::Cpu;
+    use crate::executor::Span;
+
+    #[test]
+    fn the_path_of_a_tree_that_the_list_follows_is_kept() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let mut cpu = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
+        let mut cache = PrefixCache::new(0);
+        let tree = Tree::try_new([(0, 7), (0, 8), (1, 9), (2, 5), (4, 6)]).unwrap();
+        for (edited, kept) in [(&[1, 2, 8, 5, 3][..], 4), (&[1, 2, 7], 3), (&[1, 2, 6], 2), (&[1, 3], 1), (&[1, 2], 2)]
+        {
+            cache.edit(&mut cpu, 0, &[]);
+            cpu.forward(&[Span::chain(0, 0, &[1, 2])]).unwrap();
+            let span = Span { parents: Some(tree.parents()), ..Span::chain(0, 2, tree.tokens()) };
+            cpu.forward(&[span]).unwrap();
+            cache.extend(0, &[1, 2], Some(&tree));
+            cache.edit(&mut cpu, 0, edited);
+            assert_eq!((cache.tokens(0), cpu.cached(0)), (&edited[..kept], kept));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Text, a token at a time.
+
+use tokio::sync::mpsc;
+use wsd_core::{Error, Generation, Result, Step, Stop, Token};
+
+use super::{Choices, NotFinite, Question, Reader as _, Vectors};
+use crate::engine::work::List;
+
+/// Continues a list: the next token is chosen as [`Choices`] does and appended.
+pub(in crate::engine) struct Generate {
+    choices: Choices,
+    left: usize,
+    stop: Stop,
+    reply: mpsc::Sender<Result<Step>>,
+}
+
+impl Generate {
+    /// Appends at most `left` tokens and sends each over `reply`.
+    pub(in crate::engine) fn new(
+        generation: Generation,
+        end_tokens: Vec<Token>,
+        left: usize,
+        reply: mpsc::Sender<Result<Step>>,
+    ) -> Self {
+        Self { choices: Choices { generation, end_tokens }, left, stop: Stop::Length, reply }
+    }
+}
+
+impl Question for Generate {
+    fn take(&mut self, list: &mut List, vectors: Vectors<'_>) -> Result<(), NotFinite> {
+        // The vectors are those of the list's last position, so there is one.
+        match self.choices.read(list, list.next(), vectors.floats).ok_or(NotFinite)? {
+            Step::End(stop) => (self.stop, self.left) = (stop, 0),
+            Step::Token(sampled) => {
+                list.push(sampled.token);
+                self.left -= 1;
+                let _ = self.reply.try_send(Ok(Step::Token(sampled)));
+            }
+        }
+        list.advance();
+        Ok(())
+    }
+
+    fn is_done(&self, _: &List) -> bool {
+        self.left == 0
+    }
+
+    /// The channel of a slow reader may be full: then this last item is left out, and the closed
+    /// channel means the same.
+    fn finish(self: Box<Self>) {
+        let _ = self.reply.try_send(Ok(Step::End(self.stop)));
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        let _ = self.reply.try_send(Err(error));
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.reply.capacity() == 0
+    }
+}

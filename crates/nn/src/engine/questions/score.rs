@@ -1,0 +1,26 @@
+//! Log-probabilities of given tokens.
+
+use wsd_core::{Sampled, logprob, top_tokens};
+
+use super::Reader;
+use crate::engine::work::List;
+
+/// Scores each token after the one at a position, with the `top` top_tokens tokens in its place.
+pub(in crate::engine) struct Score {
+    pub(in crate::engine) top: usize,
+}
+
+impl Reader for Score {
+    type Item = Sampled;
+
+    /// The last token need not be run to be scored.
+    fn end(&self, len: usize) -> usize {
+        len - 1
+    }
+
+    fn read(&self, list: &List, position: usize, logits: &mut [f32]) -> Option<Sampled> {
+        let token = list.tokens()[position + 1];
+        let (logprob, top) = logprob(logits, token).zip(top_tokens(logits, self.top))?;
+        Some(Sampled { token, logprob: Some(logprob), top })
+    }
+}
