@@ -79,21 +79,11 @@ pub(crate) fn without_line_end(text: &str) -> &str {
 }
 
 /// The prompt for a conversation: with the system message and the beginning of the answer, where it has none itself.
-pub(crate) fn of_messages(mut messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt> {
+pub(crate) fn of_messages(messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt> {
     if settings.raw {
         bail!("a conversation needs a chat form\n  hint: leave out --raw, or give the text as `prompt`");
     }
-    if let Some(system) = &settings.system
-        && messages.first().is_none_or(|first| first.role != ChatRole::System)
-    {
-        messages.insert(0, Message::new(ChatRole::System, system));
-    }
-    if let Some(prefill) = &settings.prefill
-        && messages.last().is_none_or(|last| last.role != ChatRole::Assistant)
-    {
-        messages.push(Message::new(ChatRole::Assistant, prefill));
-    }
-    Ok(Prompt::Chat(messages))
+    Ok(Prompt::Chat(settings.complete(messages)))
 }
 
 /// The prompt for a row of a file.

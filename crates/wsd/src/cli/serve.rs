@@ -62,7 +62,7 @@ pub(crate) async fn run(mut args: ServeCommand, look: &GlobalArgs) -> Result<End
     if !look.quiet {
         note(&format!("listening on http://{address}"));
     }
-    serve(app, listener, stopped(look.quiet)).await?;
+    serve(app, listener, stopped(look.quiet)).await;
     Ok(Ending::Done)
 }
 

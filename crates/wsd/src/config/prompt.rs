@@ -1,6 +1,6 @@
 //! `[prompt]`: the text around a prompt.
 
-use wsd_core::{Error, Setting, Values};
+use wsd_core::{ChatRole, Error, Message, Setting, Values};
 
 static SYSTEM: Setting =
     Setting::text("system", "Instructions above the conversation", "TEXT").with_default_about("none");
@@ -40,6 +40,23 @@ impl PromptSettings {
             }
             None => Ok(settings),
         }
+    }
+
+    /// Adds the instructions to a conversation that has no system message, and the start of the answer
+    /// to one that does not end with an answer.
+    #[must_use]
+    pub fn complete(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        if let Some(system) = &self.system
+            && messages.first().is_none_or(|first| first.role != ChatRole::System)
+        {
+            messages.insert(0, Message::new(ChatRole::System, system));
+        }
+        if let Some(prefill) = &self.prefill
+            && messages.last().is_none_or(|last| last.role != ChatRole::Assistant)
+        {
+            messages.push(Message::new(ChatRole::Assistant, prefill));
+        }
+        messages
     }
 }
 
