@@ -30,7 +30,7 @@ impl PromptSettings {
     /// Reads the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a raw prompt together with what only a chat has.
+    /// [`Error::Setting`] for a raw prompt together with settings of a chat.
     pub(super) fn parse(values: &Values) -> Result<Self, Error> {
         let settings = Self { system: values.get(&SYSTEM), prefill: values.get(&PREFILL), raw: values.get(&RAW) };
         match [&SYSTEM, &PREFILL].into_iter().find(|setting| settings.raw && values.is_set(setting)) {
@@ -60,8 +60,8 @@ impl PromptSettings {
     }
 }
 
-/// The settings of `lower` that do not hold under `upper`, because `raw` and what only a chat has
-/// exclude each other.
+/// Returns the settings of `lower` that `upper` overrides because `raw` excludes the settings of a
+/// chat.
 pub(super) fn overridden(lower: &Values, upper: &Values) -> Vec<&'static Setting> {
     let is_chat = upper.is_set(&SYSTEM) || upper.is_set(&PREFILL);
     let overridden: &[&'static Setting] = match upper.get::<Option<bool>>(&RAW) {

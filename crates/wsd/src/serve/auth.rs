@@ -11,7 +11,7 @@ use super::app::App;
 use super::error::ApiError;
 use super::keys::parse_header;
 
-/// The scheme that a refusal names, which decides what a client does next.
+/// The authentication scheme that a refusal names.
 #[derive(Clone, Copy)]
 pub(super) enum Challenge {
     /// For programs, which send a key of their own.

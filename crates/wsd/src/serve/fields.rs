@@ -110,7 +110,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Refuses fields that nobody took.
+    /// Refuses the fields that remain.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.left.keys().next().map(|field| self.name(field)) {
             Some(name) => Err(ApiError::unknown(name, "is not a parameter of this server")),
