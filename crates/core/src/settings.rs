@@ -208,6 +208,12 @@ impl Setting {
         self
     }
 
+    /// The default in words; `None` where there is none to tell.
+    #[must_use]
+    pub fn default_text(&self) -> Option<String> {
+        self.default_about.map(str::to_owned).or_else(|| self.default.as_ref().map(ToString::to_string))
+    }
+
     /// Reads a value from the command line.
     ///
     /// # Errors

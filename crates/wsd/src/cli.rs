@@ -11,6 +11,7 @@ mod lab;
 mod output;
 mod progress;
 mod prompt;
+mod report;
 mod score;
 mod serve;
 mod train;
@@ -35,9 +36,9 @@ Examples:
   wsd chat
       A conversation.
   wsd score --prompt \"How do I make bread?\" --response \"You need flour.\"
-      How sure the base is of an answer, and where it would take over.
+      The base's confidence in an answer, and the position where it would take over.
   wsd serve
-      The same for programs and browsers, on http://127.0.0.1:8080.
+      A server for programs and browsers, on http://127.0.0.1:8080.
   wsd completions bash > ~/.local/share/bash-completion/completions/wsd
       Tab completion.
 
@@ -50,14 +51,15 @@ Every setting can stand in a file, wsd.toml in the working folder or the one nam
   [sampling]
   temperature = 0.7";
 
-/// Weak-to-Strong Decoding: a small aligned model opens the answer, a large base model takes over once it is confident.
+/// Weak-to-Strong Decoding: a small aligned model opens the answer, a large base model takes over
+/// once it is confident.
 #[derive(Parser, Debug)]
 #[command(name = "wsd", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    look: GlobalArgs,
+    global: GlobalArgs,
 }
 
 #[derive(Subcommand, Debug)]
@@ -68,10 +70,10 @@ enum Command {
     /// Answer a prompt, or a file of prompts
     #[command(after_help = generate::EXAMPLES)]
     Generate(Box<generate::GenerateArgs>),
-    /// Show how sure the base is of a given response, and where it would take over
+    /// Show the base's confidence in a given response, and where it would take over
     #[command(after_help = score::EXAMPLES)]
     Score(Box<score::ScoreArgs>),
-    /// Answer clients of OpenAI's protocol, and show who wrote what on a page
+    /// Answer clients of OpenAI's protocol, and show the author of each token on a page
     #[command(after_help = serve::EXAMPLES)]
     Serve(Box<serve::ServeCommand>),
     /// Measure the engine, the strategies, or a running server
@@ -83,7 +85,7 @@ enum Command {
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
-    /// The closed world that the built-in pair comes from, and what is measured in it
+    /// The closed world that the built-in pair comes from, and measurements in it
     #[command(subcommand)]
     Lab(lab::Lab),
     /// Print a script that completes wsd's commands and options in a shell
@@ -101,42 +103,43 @@ Examples:
   wsd completions fish > ~/.config/fish/completions/wsd.fish
   source <(wsd completions bash)";
 
-/// What holds for every command.
+/// The options of every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct GlobalArgs {
     /// Read settings from this file [default: wsd.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// When to colour
+    /// Use of colors
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
-    /// Say nothing but answers and errors
+    /// Print only answers and errors
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 impl GlobalArgs {
-    /// The flags of a command above the settings of the file.
+    /// Reads the settings: the options of a command, then those of the file.
     fn settings(&self, flags: Partial) -> Result<Settings, ConfigError> {
-        // The flags are judged first, so that a message blames the file only for what stands in it.
+        // The options are checked first, so that an error names the file only for its own settings.
         flags.clone().resolve()?;
         let file = Partial::load(self.config.as_deref())?;
         let overridden = file.overridden_by(&flags);
         if !overridden.is_empty() && !self.quiet {
             let path = self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE)).display();
             let keys = overridden.join("` and `");
-            note(&format!("note: `{keys}` of {path} left out: `raw` and what only a chat has exclude each other"));
+            note(&format!("note: `{keys}` of {path} left out: `raw` excludes the settings of a chat"));
         }
         Ok(flags.or(file).resolve()?)
     }
 
+    /// Returns a reporter for downloads.
     fn progress(&self) -> Box<dyn Progress> {
         if self.quiet { Box::new(Silent) } else { stderr_progress() }
     }
 }
 
-/// Downloads that no one wants to hear of.
+/// A reporter that prints nothing.
 struct Silent;
 
 impl Progress for Silent {
@@ -145,25 +148,26 @@ impl Progress for Silent {
     fn finish(&mut self) {}
 }
 
-/// How a command came to its end, where it did not fail.
+/// The end of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// All is done.
+    /// The command is done.
     Done,
-    /// The user stopped it.
+    /// The user interrupted it.
     Interrupted,
 }
 
+/// Runs a command.
 pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
     match line.command {
-        Command::Compare(args) => compare::run(*args, &line.look).await,
-        Command::Generate(args) => generate::run(*args, &line.look).await,
-        Command::Score(args) => score::run(*args, &line.look).await,
-        Command::Chat(args) => chat::run(*args, &line.look).await,
-        Command::Serve(args) => serve::run(*args, &line.look).await,
-        Command::Train(args) => train::run(args, &line.look).await,
-        Command::Lab(lab) => lab::run(lab, &line.look).await,
-        Command::Bench(bench) => bench::run(bench, &line.look).await,
+        Command::Compare(args) => compare::run(*args, &line.global).await,
+        Command::Generate(args) => generate::run(*args, &line.global).await,
+        Command::Score(args) => score::run(*args, &line.global).await,
+        Command::Chat(args) => chat::run(*args, &line.global).await,
+        Command::Serve(args) => serve::run(*args, &line.global).await,
+        Command::Train(args) => train::run(args, &line.global).await,
+        Command::Lab(lab) => lab::run(lab, &line.global).await,
+        Command::Bench(bench) => bench::run(bench, &line.global).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "wsd", &mut script);

@@ -118,8 +118,8 @@ impl Partial {
         if self.0.is_set(setting) { Ok(()) } else { self.0.set(setting, value.into()) }
     }
 
-    /// Leaves requests that begin alike to be computed one by one, unless a cache was asked for: what is
-    /// measured should take its own time.
+    /// Turns the prefix cache off where it was not set, so that measurements of requests with a common
+    /// prefix do not depend on each other.
     ///
     /// # Errors
     /// None in practice: 0 is within the setting's limits.
@@ -127,15 +127,14 @@ impl Partial {
         self.set_default(&models::PREFIX_CACHE_TOKENS, 0usize)
     }
 
-    /// The names of settings here that do not hold under `upper`, because `raw` and what only a chat has
-    /// exclude each other.
+    /// Names the settings here that `upper` overrides because `raw` excludes the settings of a chat.
     #[must_use]
     pub fn overridden_by(&self, upper: &Self) -> Vec<&'static str> {
         prompt::overridden(&self.0, &upper.0).into_iter().map(|setting| setting.name).collect()
     }
 
-    /// These settings, and those of `lower` for settings that are absent here. Between `raw` and what only
-    /// a chat has, these hold.
+    /// These settings, and those of `lower` that are absent here. Where `raw` and the settings of a chat
+    /// exclude each other, these hold.
     #[must_use]
     pub fn or(self, mut lower: Self) -> Self {
         for setting in prompt::overridden(&lower.0, &self.0) {
@@ -144,7 +143,7 @@ impl Partial {
         Self(self.0.or(lower.0))
     }
 
-    /// Fills in the defaults and checks what depends on several settings.
+    /// Fills in the defaults and checks settings against each other.
     ///
     /// # Errors
     /// [`Error::Setting`] for the first fault.

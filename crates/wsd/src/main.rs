@@ -9,20 +9,22 @@ use wsd::config::ConfigError;
 
 use cli::{Closed, CommandLine, Ending, note};
 
-/// What the shell is told.
+/// Exit codes.
 mod code {
+    /// The command failed.
     pub(super) const FAILURE: u8 = 1;
+    /// The command line or the settings are wrong.
     pub(super) const USAGE: u8 = 2;
-    /// 128 and the number of the interrupt signal, as shells have it.
+    /// The user interrupted the command: 128 plus the signal's number, as in shells.
     pub(super) const INTERRUPTED: u8 = 130;
 }
 
 fn main() -> ExitCode {
-    let tell = std::panic::take_hook();
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // What is guarded against becomes an error, which is told as such.
+        // A guarded panic becomes an error, which is reported as one.
         if !wsd::core::is_guarded() {
-            tell(panic);
+            hook(panic);
         }
     }));
     let line = CommandLine::parse();
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let ending = runtime.block_on(cli::run(line));
-    // A thread that still waits for standard input is not waited for.
+    // Does not wait for a thread that reads standard input.
     runtime.shutdown_background();
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
@@ -41,16 +43,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tell what went wrong, and why, and what to do.
+/// Reports an error with its causes, and returns the exit code.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    let mut told = String::new();
+    let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        // An error that passes on its cause's words has said them.
-        if !told.contains(&cause) {
-            told.push_str(if told.is_empty() { "error: " } else { "\n  because: " });
-            told.push_str(&cause);
+        // An error that contains its cause's message has reported it.
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "error: " } else { "\n  because: " });
+            text.push_str(&cause);
         }
     }
-    note(&told);
+    note(&text);
     if error.is::<ConfigError>() { code::USAGE.into() } else { code::FAILURE.into() }
 }

@@ -57,7 +57,7 @@ pub fn seats(recipe: &Recipe) -> Vec<Seat> {
 /// conversations at once.
 ///
 /// # Errors
-/// [`ModelError`] names the model and what is wrong with it.
+/// [`ModelError`] names the model and the fault.
 pub fn load(
     settings: &Settings,
     seats: &[Seat],
@@ -108,7 +108,7 @@ fn open(
     max_sessions: usize,
     progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {
-    // Checked before anything is downloaded.
+    // Reads the template before anything is downloaded.
     let options = LoadOptions {
         threads: model.threads,
         device: model.device,
@@ -138,8 +138,8 @@ fn load_checkpoint(
         if let Some((format, (unfit @ 1.., matrices))) = unfit {
             let values = format.block_values();
             progress.note(&format!(
-                "{unfit} of {matrices} matrices of the {seat} model stay as they are: their rows are no whole number of \
-                 {format} blocks of {values} values"
+                "{unfit} of {matrices} matrices of the {seat} model stay as they are: their rows are not a multiple of \
+                 {values} values, the size of a {format} block"
             ));
         }
     });

@@ -1,16 +1,20 @@
-//! `wsd serve`: OpenAI's protocol, and a page that shows who wrote what.
+//! `wsd serve`: OpenAI's protocol, and a page that shows the author of each token.
 //!
-//! A request is a stream of events of [`wsd_core::run`] behind a place in a bounded queue; dropping it, by whatever hand, frees
-//! all it held.
+//! The answer to a request is a stream of events of [`wsd_core::run`] behind a place in a bounded
+//! queue. Dropping the stream, for whatever reason, frees all it held.
 
 mod admission;
+mod app;
 mod auth;
+mod body;
 mod chat;
 mod completions;
 mod decoding;
+mod envelope;
 mod error;
 mod fields;
 mod host;
+mod keys;
 mod listen;
 mod listing;
 mod metrics;
@@ -21,10 +25,8 @@ mod request;
 mod sse;
 mod tokenize;
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -32,111 +34,24 @@ use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use wsd_core::{Bridge, Models, Seat};
 
-use crate::config::{ServeSettings, Settings};
-use admission::{Admission, Admitted};
-pub use auth::Keys;
+pub use app::App;
+use auth::Challenge;
 use error::ApiError;
-pub use listen::serve;
-use metrics::Metrics;
+pub use keys::Keys;
 
-/// The server's state.
-pub struct App {
-    models: Models,
-    /// Whether token ids mean the same to both models.
-    one_vocabulary: bool,
-    settings: Settings,
-    serve: ServeSettings,
-    /// The seed of requests that bring none; drawn for each where absent.
-    seed: Option<u64>,
-    keys: Keys,
-    admission: Admission,
-    /// Bytes that bodies on their way may take together.
-    body_bytes: Semaphore,
-    metrics: Metrics,
-    closing: AtomicBool,
-    started: u64,
-    ids: AtomicU64,
-    random: RandomState,
+/// Serves until `shutdown` completes, then lets running answers end within the drain time.
+pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    listen::serve(&app, &router(app.clone()), listener, shutdown).await;
 }
 
-impl App {
-    /// A server of these models. `seed` stands for requests that bring none.
-    #[must_use]
-    pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
-        let serve = settings.serve.clone();
-        let texts = models.get(Seat::DRAFT).zip(models.get(Seat::BASE));
-        let one_vocabulary = texts.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
-        let admission = Admission::new(serve.max_concurrent, serve.max_queue);
-        Self {
-            models,
-            one_vocabulary,
-            settings,
-            serve,
-            seed,
-            keys,
-            admission,
-            body_bytes: Semaphore::new(request::MAX_BODIES),
-            metrics: Metrics::default(),
-            closing: AtomicBool::new(false),
-            started: unix_time(),
-            ids: AtomicU64::new(0),
-            random: RandomState::new(),
-        }
-    }
-
-    /// Let a request in, or send it away.
-    fn admit(&self) -> Result<Admitted, ApiError> {
-        if self.closing.load(Ordering::SeqCst) {
-            return Err(ApiError::closing());
-        }
-        self.admission.admit().inspect_err(|_| self.metrics.add(&metrics::REJECTED, "", 1))
-    }
-
-    /// Send a request away for which there is no room, before its body is read.
-    fn expect_room(&self) -> Result<(), ApiError> {
-        if self.admission.is_full() { self.admit().map(drop) } else { Ok(()) }
-    }
-
-    /// A name for a reply, unlike any other.
-    fn next_id(&self, prefix: &str) -> String {
-        format!("{prefix}-{:016x}", self.random_seed())
-    }
-
-    /// A number nobody can foresee, small enough to be exact in JSON.
-    fn random_seed(&self) -> u64 {
-        self.random.hash_one(self.ids.fetch_add(1, Ordering::Relaxed)) >> 11
-    }
-}
-
-/// Seconds since 1970.
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-/// All routes.
-pub fn app(app: Arc<App>) -> Router {
-    let routes = Router::new()
-        .route("/", get(page::index))
-        .route("/app.js", get(page::script))
-        .route("/style.css", get(page::style))
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/models", get(listing::models))
-        .route("/v1/models/{model}", get(listing::model))
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/detokenize", post(tokenize::detokenize))
-        .route("/tokenizer_info", get(tokenize::info))
-        .route("/ready", get(listing::ready))
-        .route("/metrics", get(listing::metrics))
-        .route("/openapi.json", get(openapi::document))
-        .fallback(async |uri: Uri| ApiError::not_found(uri.path()))
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method(method.as_str(), uri.path()))
-        .layer(from_fn_with_state(app.clone(), auth::guard))
+/// Returns all routes.
+pub fn router(app: Arc<App>) -> Router {
+    let routes = with_keys(&app, Challenge::Bearer, for_programs())
+        .merge(with_keys(&app, Challenge::Basic, for_browsers()))
         .layer(from_fn_with_state(app.clone(), host::guard))
         .route("/health", get(listing::health))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
@@ -147,7 +62,38 @@ pub fn app(app: Arc<App>) -> Router {
     }
 }
 
-/// Who may call from pages of other origins: nobody, unless named.
+/// The routes that programs call.
+fn for_programs() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/models", get(listing::models))
+        .route("/v1/models/{model}", get(listing::model))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/tokenizer_info", get(tokenize::info))
+}
+
+/// The routes that people open in a browser, and all paths without a route.
+fn for_browsers() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/app.js", get(page::script))
+        .route("/style.css", get(page::style))
+        .route("/ready", get(listing::ready))
+        .route("/metrics", get(listing::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .fallback(async |uri: Uri| ApiError::not_found(uri.path()))
+}
+
+/// Puts routes behind the API keys.
+fn with_keys(app: &Arc<App>, challenge: Challenge, routes: Router<Arc<App>>) -> Router<Arc<App>> {
+    routes
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::method(method.as_str(), uri.path()))
+        .layer(from_fn_with_state((app.clone(), challenge), auth::guard))
+}
+
+/// Returns the layer that lets pages of these origins call; `None` where there are none.
 fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST])
@@ -155,7 +101,7 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     (!origins.is_empty()).then(|| layer.allow_origin(origins.to_vec()))
 }
 
-/// Count a request by its route, never by its raw path, and its status.
+/// Counts a request by its status and its route, never by its path, which clients choose.
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;

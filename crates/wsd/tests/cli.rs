@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 struct Run {
     code: Option<i32>,
     out: String,
@@ -38,7 +38,7 @@ impl Wsd {
 
     fn run_with(&self, args: &[&str], stdin: &[u8]) -> Run {
         let mut child = self.command(args).spawn().unwrap();
-        // A program that does not read its input may be gone before all of it is written.
+        // A program that does not read its input may end before all of it is written.
         let _ = child.stdin.take().unwrap().write_all(stdin);
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -148,23 +148,18 @@ fn refusals() {
 fn input_that_is_not_text() {
     let run = Wsd::new().run_with(&["generate"], b"caf\xe9 au lait");
     assert_eq!(run.code, Some(1));
-    assert_eq!(run.err, "error: standard input is not UTF-8: the byte at offset 3 begins no character\n");
+    assert_eq!(run.err, "error: standard input is not UTF-8: invalid byte at offset 3\n");
 }
 
 #[test]
-fn a_number_format_that_is_none() {
+fn unknown_number_formats() {
     let run = Wsd::new().run(&["generate", "--dtype", "f17", "hi"]);
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
-    assert!(
-        run.err.starts_with("error: `dtype` of the draft model must be one of f32")
-            && run.err.ends_with("given: f17\n"),
-        "{}",
-        run.err
-    );
+    assert!(run.err.starts_with("error: `dtype` must be one of f32") && run.err.ends_with("got f17\n"), "{}", run.err);
 }
 
 #[test]
-fn a_model_that_is_not_there() {
+fn missing_models() {
     let run = Wsd::new().run(&["generate", "--base", "nobody/nothing", "hi"]);
     assert_eq!(run.code, Some(1));
     assert!(run.err.contains("nobody/nothing") && run.err.contains("hint:"), "{}", run.err);
@@ -177,7 +172,7 @@ fn a_model_that_is_not_there() {
 }
 
 #[test]
-fn the_answer_is_one_however_it_is_shown() {
+fn the_answer_is_the_same_in_every_form() {
     let wsd = Wsd::new();
     let whole = wsd.json(&["generate", "-n", "24", "--threshold", "0", "--json", "Hello"]);
     assert_eq!(
@@ -208,7 +203,7 @@ fn the_answer_is_one_however_it_is_shown() {
 }
 
 #[test]
-fn a_file_of_settings_is_found_and_flags_stand_above_it() {
+fn options_override_the_settings_file() {
     let wsd = Wsd::new();
     wsd.write("wsd.toml", "[decode]\nmax_tokens = 3\nstrategy = \"base\"\n");
     let short = wsd.json(&["generate", "--json", "Hello"]);
@@ -299,7 +294,7 @@ fn without_timings(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_file_is_answered_in_order_and_taken_up_wherever_it_was_torn() {
+fn a_file_is_answered_in_order_and_resumed_after_any_cut() {
     let wsd = Wsd::new();
     wsd.write("in.jsonl", ROWS);
     let args = ["generate", "-n", "12", "--input", "in.jsonl", "--output", "out.jsonl", "--parallel", "3"];
@@ -330,7 +325,7 @@ fn a_file_is_answered_in_order_and_taken_up_wherever_it_was_torn() {
 }
 
 #[test]
-fn rows_of_other_settings_are_not_gone_on_from() {
+fn a_file_answered_with_other_settings_is_not_resumed() {
     let wsd = Wsd::new();
     wsd.write("in.jsonl", "{\"prompt\": \"Hello\"}\n{\"prompt\": \"Hi\"}\n");
     let args = ["generate", "-n", "4", "-t", "0.7", "--input", "in.jsonl", "--output", "out.jsonl", "--quiet"];
@@ -361,11 +356,11 @@ fn rows_come_from_standard_input_too() {
 }
 
 #[test]
-fn what_is_left_out_is_told() {
+fn overridden_settings_are_reported() {
     let wsd = Wsd::new();
     wsd.write("wsd.toml", "[prompt]\nprefill = \"Sure\"\n");
     let run = wsd.run(&["generate", "-n", "2", "--raw", "Hello"]);
-    assert_eq!(run.err, "note: `prefill` of wsd.toml left out: `raw` and what only a chat has exclude each other\n");
+    assert_eq!(run.err, "note: `prefill` of wsd.toml left out: `raw` excludes the settings of a chat\n");
     assert_eq!(wsd.run(&["generate", "-n", "2", "--raw", "--quiet", "Hello"]).err, "");
 }
 
@@ -381,7 +376,7 @@ fn a_text_far_beyond_the_context_is_refused_before_it_is_encoded() {
 }
 
 #[test]
-fn a_tokenizer_that_makes_its_library_panic_is_one_error() {
+fn a_panic_of_the_tokenizer_library_is_an_error() {
     let wsd = Wsd::new();
     for file in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base")).unwrap() {
         let file = file.unwrap();
@@ -399,7 +394,7 @@ fn a_tokenizer_that_makes_its_library_panic_is_one_error() {
 }
 
 #[test]
-fn a_row_that_cannot_be_answered_says_so_in_its_place() {
+fn a_row_that_cannot_be_answered_holds_its_error() {
     let wsd = Wsd::new();
     let long = json!({ "prompt": "word ".repeat(20_000) });
     wsd.write("in.jsonl", &format!("{{\"prompt\": \"Hello\"}}\n{long}\n{{\"prompt\": \"Hi\"}}\n"));
@@ -433,7 +428,7 @@ fn a_conversation_by_pipe() {
 
     let run = wsd.run_with(&["chat"], b"/threshold 7\nHello\n");
     assert_eq!((run.code, run.out.as_str()), (Some(1), ""));
-    assert_eq!(run.err, "error: `threshold` must be from 0 to 1, given: 7\n");
+    assert_eq!(run.err, "error: `threshold` must be a number from 0 to 1, got 7\n");
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
     assert_eq!(run.err, "error: there are no messages to save\n");
     let run = wsd.run_with(&["chat", "-n", "2", "--quiet"], b"/threshold 0.5\nHello\n/exit\nnever said\n");
@@ -455,7 +450,7 @@ fn a_conversation_outlives_the_context() {
 /// A terminal is had by way of util-linux's `script`.
 #[cfg(target_os = "linux")]
 #[test]
-fn bytes_that_are_no_text_do_not_end_a_conversation() {
+fn bytes_that_are_not_utf8_do_not_end_a_conversation() {
     let wsd = Wsd::new();
     let mut script = Command::new("script");
     script.args(["-qec", &format!("{} chat -n 4 --color never", env!("CARGO_BIN_EXE_wsd")), "/dev/null"]);
@@ -491,7 +486,7 @@ fn an_interrupt_while_a_pipe_is_silent_ends_the_chat() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_closed_standard_output_is_no_error() {
     let wsd = Wsd::new();
     for args in [&["generate", "Hello"][..], &["generate", "--json", "Hello"], &["completions", "bash"]] {
         let mut child = wsd.command(args).spawn().unwrap();
@@ -503,7 +498,7 @@ fn a_reader_that_leaves_is_no_error() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_of_answers_ends_when_its_reader_leaves() {
+fn a_pipe_of_answers_ends_when_it_is_closed() {
     use std::io::{BufRead as _, BufReader};
 
     let wsd = Wsd::new();
@@ -592,13 +587,13 @@ fn compare_shows_every_answer_and_pipes_stay_plain() {
     assert!(!run.out.contains('\x1b') && run.out.contains('▸'), "{}", run.out);
     assert!(wsd.read("picture.svg").ends_with("</svg>\n"));
 
-    let whole = wsd.json(&["compare", "--json", "--nudging", "-n", "24", "What colour is a fox?"]);
+    let whole = wsd.json(&["compare", "--json", "--also", "nudging", "-n", "24", "What colour is a fox?"]);
     let answers = whole["answers"].as_array().unwrap();
     let names: Vec<_> = answers.iter().map(|answer| answer["strategy"].as_str().unwrap()).collect();
     assert_eq!(names, ["base", "draft", "nudging", "wsd"]);
     assert!(answers.iter().all(|answer| answer["usage"]["completion_tokens"].as_u64() > Some(0)));
     let refused = wsd.run(&["compare", "--strategy", "wsd", "Hi"]);
-    assert!(refused.code == Some(1) && refused.err.contains("compares all"), "{}", refused.err);
+    assert!(refused.code == Some(1) && refused.err.contains("compares strategies"), "{}", refused.err);
 }
 
 #[test]
@@ -607,8 +602,10 @@ fn the_lab_measures_and_reports() {
     fs_err::create_dir(wsd.path("world")).unwrap();
     let key = json!({"type": "fact", "subject": "the fox", "value": "orange", "pool": ["orange", "yellow"]});
     let item = |task: &str, kind: &str, n: usize| {
-        let asked = json!([{"role": "user", "content": format!("What colour is a fox, {n}?")}]);
-        json!({"id": format!("{task}-{n}"), "task": task, "kind": kind, "messages": asked, "key": key, "reference": "The fox is orange."})
+        let messages = json!([{"role": "user", "content": format!("What colour is a fox, {n}?")}]);
+        let reference = "The fox is orange.";
+        let id = format!("{task}-{n}");
+        json!({"id": id, "task": task, "kind": kind, "messages": messages, "key": key, "reference": reference})
     };
     let rows = (0..3).flat_map(|n| [item("helpful", "question", n), item("facts", "recall", n)]);
     wsd.write("world/eval.jsonl", &rows.map(|row| format!("{row}\n")).collect::<String>());

@@ -1,45 +1,59 @@
-//! Runs a job before the user's eyes.
+//! Runs a job and shows its progress.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use futures::{FutureExt as _, StreamExt as _};
+use wsd::config::Settings;
+use wsd::models::{self, seats};
 use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace, run};
 
+use super::GlobalArgs;
 use super::output::{Output, style};
 
-/// An answer, and whether the user cut it short.
-pub(crate) struct Answered {
+/// The outcome of a job.
+pub(crate) struct Outcome {
     pub(crate) completion: Completion,
+    /// True where the user stopped the job.
     pub(crate) interrupted: bool,
 }
 
-/// Run a job and hand on its events. Ctrl-C ends it early, and frees what it held.
+/// Builds the strategy of the settings over newly loaded models.
+pub(crate) fn load_strategy(
+    settings: &Settings,
+    max_sessions: usize,
+    global: &GlobalArgs,
+) -> Result<Arc<dyn Strategy>> {
+    let models = models::load(settings, &seats(settings.recipe), max_sessions, global.progress().as_mut())?;
+    Ok(settings.recipe.build(&models, &settings.values)?)
+}
+
+/// Runs a job and passes its events on. Ctrl-C ends it early, which frees all it held.
 pub(crate) async fn answer(
     strategy: &Arc<dyn Strategy>,
     job: Job,
     mut show: impl FnMut(&Event) -> Result<()>,
-) -> Result<Answered> {
+) -> Result<Outcome> {
     let (mut trace, mut events) = (Trace::new(), run(strategy.clone(), job));
     let interrupt = tokio::signal::ctrl_c().fuse();
     tokio::pin!(interrupt);
     loop {
         let event = tokio::select! {
             biased;
-            Ok(()) = &mut interrupt => return Ok(Answered { completion: trace.finish(), interrupted: true }),
+            Ok(()) = &mut interrupt => return Ok(Outcome { completion: trace.finish(), interrupted: true }),
             event = events.next() => event,
         };
         let Some(event) = event.transpose()? else { break };
         trace.push(&event);
         show(&event)?;
     }
-    Ok(Answered { completion: trace.finish(), interrupted: false })
+    Ok(Outcome { completion: trace.finish(), interrupted: false })
 }
 
-/// Run a job and stream its text, coloured by author, with a line break at its end.
-pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut Output) -> Result<Answered> {
+/// Runs a job and streams its text, colored by author, with a line break at its end.
+pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut Output) -> Result<Outcome> {
     let mut ends_line = true;
-    let answered = answer(strategy, job, |event| match event {
+    let outcome = answer(strategy, job, |event| match event {
         Event::Token(token) if !token.text.is_empty() => {
             ends_line = token.text.ends_with('\n');
             output.model_text(style(token.by), &token.text)
@@ -47,16 +61,16 @@ pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut 
         _ => Ok(()),
     })
     .await;
-    // Whatever happened, the terminal gets its own colour back.
+    // Resets the terminal's color after an error too.
     output.plain()?;
-    let answered = answered?;
+    let outcome = outcome?;
     if !ends_line {
         output.text("\n")?;
     }
-    Ok(answered)
+    Ok(outcome)
 }
 
-/// What a person wants to know of an answer, in one line.
+/// Summarizes an answer in one line: the switch, tokens and speed by author, the time.
 pub(crate) fn summary(completion: &Completion) -> String {
     let (usage, timings) = (&completion.usage, &completion.timings);
     let by = |name: &str, tokens: usize, seconds: f64| {

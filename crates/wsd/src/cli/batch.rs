@@ -1,17 +1,47 @@
-//! `wsd generate --input`: answers a file of prompts into a file.
+//! `wsd generate --input`: answers a file of prompts.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use wsd::config::Settings;
 use wsd::lab::data::{Answering, Journal, Record, RowJobs, parse_rows, read_rows};
 
-use super::generate::{BatchArgs, strategy};
+use super::answer::load_strategy;
 use super::output::{Closed, note};
 use super::progress::Rows;
 use super::prompt::{of_row, read_stdin_bytes};
 use super::{Ending, GlobalArgs};
+
+/// The arguments that are for a single prompt.
+const SINGLE: [&str; 3] = ["prompt", "prompt_ids", "json"];
+
+/// The options for a file of prompts.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Files")]
+pub(super) struct BatchArgs {
+    /// JSON lines to answer, `-` for standard input: rows with "prompt", "messages" or "context"; other keys are kept
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub(super) input: Option<PathBuf>,
+    /// File for the rows, in order, with "output" and "wsd" (or "error") added; rows that it already has are kept
+    #[arg(long, value_name = "FILE", requires = "input", conflicts_with_all = SINGLE)]
+    pub(super) output: Option<PathBuf>,
+    /// Rows answered at a time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        requires = "input",
+        allow_negative_numbers = true,
+        conflicts_with_all = SINGLE
+    )]
+    pub(super) parallel: u16,
+    /// Write every token and engine call of each row too
+    #[arg(long, requires = "input", conflicts_with_all = SINGLE)]
+    pub(super) full: bool,
+}
 
 /// Answers every row of `input` that has no row in `output` yet.
 pub(super) async fn run(
@@ -35,7 +65,7 @@ pub(super) async fn run(
     let mut journal = Journal::open(output, &records, settings.record())?;
 
     if journal.done() < records.len() {
-        let strategy = strategy(settings, usize::from(args.parallel), global)?;
+        let strategy = load_strategy(settings, usize::from(args.parallel), global)?;
         let mut rows = Rows::new(records.len(), journal.done(), global.quiet);
         let answering = Answering { parallel: args.parallel.into(), timings: true, full: args.full };
         let on_row = |row, error: Option<&_>| rows.on_row(row, error);

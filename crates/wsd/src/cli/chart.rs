@@ -1,22 +1,22 @@
-//! Pictures of a scored response, in characters.
+//! A scored response as a chart and as a table of characters.
 
 use std::fmt::Write as _;
 
 use wsd_core::Rule;
 
 use super::output::harmless;
-use super::score::Report;
+use super::report::Report;
 
-/// Columns of the chart before it goes on below.
+/// Columns of one block of the chart.
 const WIDTH: usize = 72;
 /// Rows of the chart.
 const HEIGHT: usize = 8;
-/// A cell filled by 0 to 8 eighths.
+/// Cells filled by 0 to 8 eighths.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Colours of confidence, from none to full, red to green in the 256-colour palette.
+/// Colors of confidences from 0 to 1: red to green in the 256-color palette.
 const SCALE: [u8; 6] = [196, 208, 220, 190, 118, 46];
 
-/// The response coloured by confidence, a chart of it with the threshold, and a line on the switch.
+/// Draws the response colored by confidence, a chart with the threshold, and a line on the switch.
 pub(super) fn draw(report: &Report, rule: Rule, color: bool) -> String {
     let mut out = String::new();
     for token in &report.tokens {
@@ -24,9 +24,10 @@ pub(super) fn draw(report: &Report, rule: Rule, color: bool) -> String {
     }
     out.push_str("\n\n");
     let confidences: Vec<_> = report.tokens.iter().map(|token| token.confidence).collect();
-    let at = report.handover.as_ref().map(|handover| handover.at);
+    let switch = report.handover.as_ref().map(|handover| handover.at);
+    let chart = Chart { threshold: rule.threshold(), switch, color };
     for (block, columns) in confidences.chunks(WIDTH).enumerate() {
-        chart(&mut out, columns, block * WIDTH, at, rule.threshold(), color);
+        chart.block(&mut out, columns, block * WIDTH);
     }
     let (window, threshold) = (rule.window(), rule.threshold());
     let _ = match &report.handover {
@@ -40,37 +41,46 @@ pub(super) fn draw(report: &Report, rule: Rule, color: bool) -> String {
     out
 }
 
-/// One block of columns, the first of them for token `first`.
-fn chart(out: &mut String, columns: &[Option<f64>], first: usize, switch: Option<usize>, threshold: f64, color: bool) {
-    let threshold_row = ((threshold * HEIGHT as f64) as usize).min(HEIGHT - 1);
-    for row in (0..HEIGHT).rev() {
-        let label = match row {
-            _ if row == threshold_row => format!("{threshold:>4.2}"),
-            0 => "0.00".into(),
-            _ if row == HEIGHT - 1 => "1.00".into(),
-            _ => "    ".into(),
-        };
-        let _ = write!(out, "{label} │");
-        for &confidence in columns {
-            let filled = (confidence.unwrap_or(0.0) * HEIGHT as f64 - row as f64).clamp(0.0, 1.0);
-            let cell = match EIGHTHS[(filled * 8.0).round() as usize] {
-                ' ' if row == threshold_row => '┄',
-                ' ' if row == 0 && confidence.is_none() => '·',
-                cell => cell,
-            };
-            match cell {
-                ' ' | '┄' | '·' => out.push(cell),
-                _ => out.push_str(&colored(&cell.to_string(), confidence, color)),
-            }
-        }
-        out.push('\n');
-    }
-    let _ = write!(out, "{first:>4} └");
-    let marks = (0..columns.len()).map(|column| if switch == Some(first + column) { '▲' } else { '─' });
-    out.extend(marks);
-    out.push_str("\n\n");
+/// A chart of confidences, in blocks of columns.
+struct Chart {
+    threshold: f64,
+    switch: Option<usize>,
+    color: bool,
 }
 
+impl Chart {
+    /// Draws a block of columns, the first of them for token `first`.
+    fn block(&self, out: &mut String, columns: &[Option<f64>], first: usize) {
+        let threshold_row = ((self.threshold * HEIGHT as f64) as usize).min(HEIGHT - 1);
+        for row in (0..HEIGHT).rev() {
+            let label = match row {
+                _ if row == threshold_row => format!("{:>4.2}", self.threshold),
+                0 => "0.00".into(),
+                _ if row == HEIGHT - 1 => "1.00".into(),
+                _ => "    ".into(),
+            };
+            let _ = write!(out, "{label} │");
+            for &confidence in columns {
+                let filled = (confidence.unwrap_or(0.0) * HEIGHT as f64 - row as f64).clamp(0.0, 1.0);
+                let cell = match EIGHTHS[(filled * 8.0).round() as usize] {
+                    ' ' if row == threshold_row => '┄',
+                    ' ' if row == 0 && confidence.is_none() => '·',
+                    cell => cell,
+                };
+                match cell {
+                    ' ' | '┄' | '·' => out.push(cell),
+                    _ => out.push_str(&colored(&cell.to_string(), confidence, self.color)),
+                }
+            }
+            out.push('\n');
+        }
+        let _ = write!(out, "{first:>4} └");
+        out.extend((first..first + columns.len()).map(|at| if self.switch == Some(at) { '▲' } else { '─' }));
+        out.push_str("\n\n");
+    }
+}
+
+/// Returns text in the color of a confidence.
 fn colored(text: &str, confidence: Option<f64>, color: bool) -> String {
     match confidence {
         _ if !color => text.to_owned(),
@@ -82,7 +92,7 @@ fn colored(text: &str, confidence: Option<f64>, color: bool) -> String {
     }
 }
 
-/// The same as a table, for files and pipes.
+/// Draws the response as a table, for files and pipes.
 pub(super) fn table(report: &Report) -> String {
     let mut out = format!("{:>5}  {:>7}  {:>9}  {:>10}  token\n", "at", "id", "logprob", "confidence");
     let switch = report.handover.as_ref().map(|handover| handover.at);
@@ -100,12 +110,12 @@ pub(super) fn table(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::score::{Scored, Switch};
+    use super::super::report::{ScoredToken, Switch};
     use super::*;
 
     fn report() -> Report {
         let confidences = [None, Some(0.0), Some(0.3), Some(0.55), Some(0.8), Some(1.0)];
-        let tokens = confidences.into_iter().enumerate().map(|(i, confidence)| Scored {
+        let tokens = confidences.into_iter().enumerate().map(|(i, confidence)| ScoredToken {
             id: i as u32,
             text: if i == 2 { "\x1b[2J".into() } else { format!(" t{i}") },
             logprob: -0.25 * i as f64,
@@ -125,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_end_where_they_begin() {
+    fn every_color_is_reset() {
         let text = draw(&report(), Rule::default(), true);
         assert_eq!(text.matches("\x1b[0m").count() * 2, text.matches('\x1b').count());
     }

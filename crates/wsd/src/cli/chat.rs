@@ -30,6 +30,7 @@ Examples:
   printf 'Hello\\nAnd who are you?\\n' | wsd chat --quiet
       Each line of standard input is a message.";
 
+/// The arguments of `wsd chat`.
 #[derive(Args, Debug)]
 #[command(mut_arg("raw", |arg| arg.hide(true)))]
 pub(crate) struct ChatArgs {
@@ -49,6 +50,7 @@ struct Chat {
     saved: Option<PathBuf>,
 }
 
+/// Holds a conversation.
 pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
     let settings = global.settings(args.settings)?;
     if settings.prompt.raw {
@@ -90,7 +92,7 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
                 Ok(summary) if notes.for_people() && !global.quiet => {
                     notes.model_text(FAINT, &summary).and_then(|()| notes.text("\n"))
                 }
-                answered => answered.map(drop),
+                outcome => outcome.map(drop),
             },
             Err(fault) => Err(fault),
         };
@@ -112,11 +114,11 @@ impl Chat {
             note(&format!("the context is full: the oldest {left_out} messages are left out from now on"));
         }
         self.left_out = left_out;
-        let answered = stream(&self.strategy, self.settings.job(prompt), output).await?;
+        let outcome = stream(&self.strategy, self.settings.job(prompt), output).await?;
         let prefill = self.settings.prompt.prefill.as_deref().unwrap_or_default();
-        messages.push(Message::new(ChatRole::Assistant, format!("{prefill}{}", answered.completion.text)));
+        messages.push(Message::new(ChatRole::Assistant, format!("{prefill}{}", outcome.completion.text)));
         self.messages = messages;
-        Ok(if answered.interrupted { "stopped".into() } else { summary(&answered.completion) })
+        Ok(if outcome.interrupted { "stopped".into() } else { summary(&outcome.completion) })
     }
 
     /// Builds the prompt. Leaves out the oldest messages until there is room for an answer, and

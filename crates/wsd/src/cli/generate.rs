@@ -1,20 +1,16 @@
-//! `wsd generate`: one answer, streamed, or a file of them.
-
-use std::path::PathBuf;
-use std::sync::Arc;
+//! `wsd generate`: streams one answer, or answers a file of prompts.
 
 use anyhow::Result;
 use clap::Args;
-use wsd::config::{Partial, Settings};
-use wsd::models::{self, seats};
-use wsd_core::{Prompt, Strategy};
+use wsd::config::Partial;
+use wsd_core::Prompt;
 
-use super::answer::{answer, stream, summary};
+use super::answer::{answer, load_strategy, stream, summary};
+use super::batch::{self, BatchArgs};
 use super::output::{FAINT, Output};
 use super::prompt::{TokenIds, of_text, read_stdin};
-use super::{Ending, GlobalArgs, batch};
+use super::{Ending, GlobalArgs};
 
-/// More than one example teaches more than many words.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd generate \"How do I make bread?\"
@@ -30,11 +26,11 @@ Examples:
   wsd generate --base vllm+http://gpu-box:8000 --draft ./my-aligned-1b \"How do I make bread?\"
       A base behind vLLM on another machine, whose tokenizer is in Hugging Face's cache.
   wsd generate --input questions.jsonl --output answers.jsonl --parallel 16
-      A file of {\"prompt\": ...} or {\"messages\": [...]} rows. Run it again to go on after an interruption.";
+      A file of {\"prompt\": ...} or {\"messages\": [...]} rows. The same command resumes after an interruption.";
 
 #[derive(Args, Debug)]
 pub(crate) struct GenerateArgs {
-    /// What to answer; from standard input where absent or `-`
+    /// The prompt; read from standard input where absent or `-`
     #[arg(conflicts_with_all = ["input", "prompt_ids"])]
     prompt: Option<String>,
     /// Token ids to continue, such as 1,15,27: for models of one vocabulary
@@ -49,56 +45,32 @@ pub(crate) struct GenerateArgs {
     settings: Partial,
 }
 
-/// Many prompts at once.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Files")]
-pub(crate) struct BatchArgs {
-    /// JSON lines to answer, `-` for standard input: rows with "prompt", "messages" or "context"; other keys are carried over
-    #[arg(long, value_name = "FILE", requires = "output")]
-    pub(super) input: Option<PathBuf>,
-    /// Where the rows go, in order, with "output" and "wsd" (or "error") added; rows already there are kept
-    #[arg(long, value_name = "FILE", requires = "input", conflicts_with_all = ["prompt", "prompt_ids", "json"])]
-    pub(super) output: Option<PathBuf>,
-    /// Rows answered at a time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024), requires = "input", allow_negative_numbers = true, conflicts_with_all = ["prompt", "prompt_ids", "json"])]
-    pub(super) parallel: u16,
-    /// Write every token and engine call of each row too
-    #[arg(long, requires = "input", conflicts_with_all = ["prompt", "prompt_ids", "json"])]
-    pub(super) full: bool,
-}
-
-pub(crate) async fn run(args: GenerateArgs, look: &GlobalArgs) -> Result<Ending> {
-    let settings = look.settings(args.settings)?;
+pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Ending> {
+    let settings = global.settings(args.settings)?;
     if let (Some(input), Some(output)) = (&args.batch.input, &args.batch.output) {
-        return batch::run(input, output, &args.batch, &settings, look).await;
+        return batch::run(input, output, &args.batch, &settings, global).await;
     }
     let prompt = match (args.prompt_ids, args.prompt) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
         (None, Some(text)) if text != "-" => of_text(text, &settings.prompt)?,
-        _ => of_text(read_stdin("the prompt", look.quiet)?, &settings.prompt)?,
+        _ => of_text(read_stdin("the prompt", global.quiet)?, &settings.prompt)?,
     };
-    let strategy = strategy(&settings, 1, look)?;
-    let mut output = Output::stdout(look.color);
-    let answered = if args.json {
-        let answered = answer(&strategy, settings.job(prompt), |_| Ok(())).await?;
-        if !answered.interrupted {
-            output.text(&format!("{}\n", serde_json::to_string(&answered.completion)?))?;
+    let strategy = load_strategy(&settings, 1, global)?;
+    let mut output = Output::stdout(global.color);
+    let outcome = if args.json {
+        let outcome = answer(&strategy, settings.job(prompt), |_| Ok(())).await?;
+        if !outcome.interrupted {
+            output.text(&format!("{}\n", serde_json::to_string(&outcome.completion)?))?;
         }
-        answered
+        outcome
     } else {
-        let answered = stream(&strategy, settings.job(prompt), &mut output).await?;
-        let mut notes = Output::stderr(look.color);
-        if notes.for_people() && !look.quiet {
-            notes.model_text(FAINT, &summary(&answered.completion))?;
+        let outcome = stream(&strategy, settings.job(prompt), &mut output).await?;
+        let mut notes = Output::stderr(global.color);
+        if notes.for_people() && !global.quiet {
+            notes.model_text(FAINT, &summary(&outcome.completion))?;
             notes.text("\n")?;
         }
-        answered
+        outcome
     };
-    Ok(if answered.interrupted { Ending::Interrupted } else { Ending::Done })
-}
-
-/// The strategy of the settings over freshly loaded models.
-pub(super) fn strategy(settings: &Settings, max_sessions: usize, look: &GlobalArgs) -> Result<Arc<dyn Strategy>> {
-    let models = models::load(settings, &seats(settings.recipe), max_sessions, look.progress().as_mut())?;
-    Ok(settings.recipe.build(&models, &settings.values)?)
+    Ok(if outcome.interrupted { Ending::Interrupted } else { Ending::Done })
 }

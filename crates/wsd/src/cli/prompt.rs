@@ -1,4 +1,4 @@
-//! From what the user gives to a prompt.
+//! Prompts from arguments, standard input and rows of files.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use wsd_core::{ChatRole, Message, Prompt, Token};
 
 use super::output::note;
 
-/// Bytes that are read from standard input; any context is shorter.
+/// The most bytes read from standard input; any context is shorter.
 const STDIN_LIMIT: u64 = 64 << 20;
 
-/// Token ids on the command line: numbers apart by commas or spaces, with or without brackets.
+/// Token ids on the command line: numbers separated by commas or spaces, with or without brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenIds(pub(crate) Vec<Token>);
 
@@ -26,18 +26,18 @@ impl FromStr for TokenIds {
         let ids: Result<Vec<_>, _> =
             words.map(|word| word.parse().map_err(|_| format!("`{word}` is not a token id"))).collect();
         match ids?.as_slice() {
-            [] => Err("there is no token id in it".into()),
+            [] => Err("it has no token id".into()),
             ids => Ok(Self(ids.to_vec())),
         }
     }
 }
 
-/// All of standard input.
+/// Reads all of standard input as text. `what` names it in messages.
 pub(crate) fn read_stdin(what: &str, quiet: bool) -> Result<String> {
     utf8(read_stdin_bytes(what, quiet)?)
 }
 
-/// All bytes of standard input, up to a limit.
+/// Reads all bytes of standard input, up to a limit.
 pub(crate) fn read_stdin_bytes(what: &str, quiet: bool) -> Result<Vec<u8>> {
     if std::io::stdin().is_terminal() && !quiet {
         note(&format!("reading {what} from standard input; Ctrl-D ends it"));
@@ -50,18 +50,15 @@ pub(crate) fn read_stdin_bytes(what: &str, quiet: bool) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Bytes of standard input as text.
+/// Decodes bytes of standard input.
 pub(crate) fn utf8(bytes: Vec<u8>) -> Result<String> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        Err(error) => bail!(
-            "standard input is not UTF-8: the byte at offset {} begins no character",
-            error.utf8_error().valid_up_to()
-        ),
+        Err(error) => bail!("standard input is not UTF-8: invalid byte at offset {}", error.utf8_error().valid_up_to()),
     }
 }
 
-/// The prompt for one text.
+/// Returns the prompt for one text.
 pub(crate) fn of_text(text: String, settings: &PromptSettings) -> Result<Prompt> {
     if settings.raw {
         return Ok(Prompt::Raw(text));
@@ -73,30 +70,20 @@ pub(crate) fn of_text(text: String, settings: &PromptSettings) -> Result<Prompt>
     of_messages(vec![Message::new(ChatRole::User, text)], settings)
 }
 
-/// A text less the line break that ends a line of a shell: it belongs to no one's words.
+/// Returns a text without its last line break, which shells and editors add.
 pub(crate) fn without_line_end(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
 }
 
-/// The prompt for a conversation: with the system message and the beginning of the answer, where it has none itself.
-pub(crate) fn of_messages(mut messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt> {
+/// Returns the prompt for a conversation.
+pub(crate) fn of_messages(messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt> {
     if settings.raw {
         bail!("a conversation needs a chat form\n  hint: leave out --raw, or give the text as `prompt`");
     }
-    if let Some(system) = &settings.system
-        && messages.first().is_none_or(|first| first.role != ChatRole::System)
-    {
-        messages.insert(0, Message::new(ChatRole::System, system));
-    }
-    if let Some(prefill) = &settings.prefill
-        && messages.last().is_none_or(|last| last.role != ChatRole::Assistant)
-    {
-        messages.push(Message::new(ChatRole::Assistant, prefill));
-    }
-    Ok(Prompt::Chat(messages))
+    Ok(Prompt::Chat(settings.complete(messages)))
 }
 
-/// The prompt for a row of a file.
+/// Returns the prompt for a row of a file.
 pub(crate) fn of_row(prompt: &RecordPrompt, settings: &PromptSettings) -> Result<Prompt> {
     match prompt {
         RecordPrompt::Text(text) => of_text(text.clone(), settings),
@@ -119,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_s_own_system_message_stands() {
+    fn the_system_message_of_a_row_is_kept() {
         let settings = PromptSettings { system: Some("default".into()), prefill: Some("Sure".into()), raw: false };
         let own = vec![Message::new(ChatRole::System, "own"), Message::new(ChatRole::User, "Hi")];
         let Prompt::Chat(messages) = of_messages(own, &settings).unwrap() else { panic!("a chat") };

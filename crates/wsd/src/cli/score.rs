@@ -1,30 +1,30 @@
-//! `wsd score`: what the base thinks of a response, token by token.
+//! `wsd score`: the base's confidence in a response, token by token.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use serde::Serialize;
 use wsd::config::{Partial, SECTIONS, Section};
 use wsd::models;
 use wsd_core::{Engine, Error, Prompt, Rule, Seat, THRESHOLD, TextCodec, Token, Value, WINDOW, common_prefix};
 
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
+use super::report::{Report, ScoredToken, Switch};
 use super::{Ending, GlobalArgs, chart};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd score --prompt \"How do I make bread?\" --response \"You need flour, water and time.\"
-      The response coloured by the base's confidence, a chart of it, and where the switch would fall.
+      The response colored by the base's confidence, a chart of it, and the position of the switch.
   wsd score --base ./llama-8b --prompt \"Hi\" --response - --json < answer.txt | jq .handover
       The response from standard input, everything as JSON.
   wsd score --raw --prompt \"Once upon a time\" --response \" there was\" --window 2 --threshold 0.5
-      A text without a chat form, judged by another rule.
+      A text without a chat form, under another rule.
   wsd score --prompt-ids 1,403,407 --response-ids 261,378 --json
       Token ids, to compare exactly with another implementation.";
 
-/// Tells whether scoring ignores a setting: one of the draft's, or one that only changes what is
-/// written. Those are refused on the command line; a `wsd.toml` is for all commands, so there they may
-/// stand.
+/// Tells whether scoring ignores a setting: one of the draft's, or one that only affects written text.
+/// Such options are refused on the command line. In `wsd.toml`, which serves all commands, they are
+/// allowed.
 fn is_ignored(name: &str) -> bool {
     let of_draft = ["draft", "model", "prefix_cache"].iter().any(|prefix| name.starts_with(prefix));
     let writing = SECTIONS.iter().filter(|section| ["decode", "sampling"].contains(&section.name));
@@ -32,61 +32,41 @@ fn is_ignored(name: &str) -> bool {
     of_draft || is_writing && ![&WINDOW, &THRESHOLD].iter().any(|setting| setting.name == name)
 }
 
+/// Hides and refuses the option of a setting that scoring ignores.
 fn refuse_unused(arg: clap::Arg) -> clap::Arg {
     if !is_ignored(arg.get_id().as_str()) {
         return arg;
     }
-    let refuse = |_: &str| Err::<Value, _>("`wsd score` writes nothing, so it has no use for this");
+    let refuse = |_: &str| Err::<Value, _>("`wsd score` writes nothing and does not use this option");
     arg.hide(true).value_parser(refuse)
 }
 
 #[derive(Args, Debug)]
 #[command(mut_args = refuse_unused)]
 pub(crate) struct ScoreArgs {
-    /// What was asked
+    /// The prompt that the response answers
     #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
     prompt: Option<String>,
-    /// What was asked, as token ids such as 1,15,27; a --response is then encoded on its own
+    /// The prompt as token ids such as 1,15,27; a --response is then encoded by itself
     #[arg(long, value_name = "IDS", conflicts_with_all = ["system", "prefill"])]
     prompt_ids: Option<TokenIds>,
-    /// The response to judge; `-` reads standard input
+    /// The response to score; `-` reads standard input
     #[arg(long, value_name = "TEXT", required_unless_present = "response_ids", conflicts_with = "response_ids")]
     response: Option<String>,
-    /// The response to judge, as token ids
+    /// The response to score, as token ids
     #[arg(long, value_name = "IDS")]
     response_ids: Option<TokenIds>,
-    /// Print one JSON object: {"tokens": [{"id", "text", "logprob", "confidence"}], "handover": {"at", "confidence"}}
+    /// Print one JSON object: {"tokens": [{"id", "text", "logprob", "confidence"}],
+    /// "handover": {"at", "confidence"}}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: Partial,
 }
 
-/// A response as the base sees it.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) tokens: Vec<Scored>,
-    pub(super) handover: Option<Switch>,
-}
-
-/// A token of the response.
-#[derive(Debug, Serialize)]
-pub(super) struct Scored {
-    pub(super) id: Token,
-    pub(super) text: String,
-    pub(super) logprob: f64,
-    pub(super) confidence: Option<f64>,
-}
-
-/// Where the base would take over.
-#[derive(Debug, Serialize)]
-pub(super) struct Switch {
-    pub(super) at: usize,
-    pub(super) confidence: f64,
-}
-
-pub(crate) async fn run(args: ScoreArgs, look: &GlobalArgs) -> Result<Ending> {
-    let settings = look.settings(args.settings)?;
+/// Scores a response.
+pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> {
+    let settings = global.settings(args.settings)?;
     let prompt = match (args.prompt_ids, args.prompt) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
         (None, text) => of_text(text.unwrap_or_default(), &settings.prompt)?,
@@ -94,18 +74,18 @@ pub(crate) async fn run(args: ScoreArgs, look: &GlobalArgs) -> Result<Ending> {
     let response = match (args.response_ids, args.response) {
         (Some(ids), _) => Response::Tokens(ids.0),
         (None, Some(text)) if text != "-" => Response::Text(text),
-        _ if settings.prompt.raw => Response::Text(read_stdin("the response", look.quiet)?),
-        _ => Response::Text(without_line_end(&read_stdin("the response", look.quiet)?).to_owned()),
+        _ if settings.prompt.raw => Response::Text(read_stdin("the response", global.quiet)?),
+        _ => Response::Text(without_line_end(&read_stdin("the response", global.quiet)?).to_owned()),
     };
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         bail!("the response is empty: there is nothing to score");
     }
-    let models = models::load(&settings, &[Seat::BASE], 1, look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::BASE], 1, global.progress().as_mut())?;
     let base = models.get(Seat::BASE).context("invariant: the base was loaded")?;
     let rule = Rule::from_values(&settings.values);
     let report = score(base.as_ref(), &prompt, &response, rule).await?;
 
-    let mut output = Output::stdout(look.color);
+    let mut output = Output::stdout(global.color);
     if args.json {
         output.text(&format!("{}\n", serde_json::to_string(&report)?))?;
     } else if output.for_people() {
@@ -116,15 +96,17 @@ pub(crate) async fn run(args: ScoreArgs, look: &GlobalArgs) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// The response to score.
 enum Response {
     Text(String),
     Tokens(Vec<Token>),
 }
 
-/// Score the response's tokens: those after the ones that prompt and response, encoded at once, share with the prompt. After
-/// token ids the response is encoded on its own.
+/// Scores the tokens of the response. Prompt and response are encoded together, and the response's
+/// tokens are those after the prefix that they share with the prompt alone. After a prompt of token ids
+/// the response is encoded by itself.
 async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Rule) -> Result<Report> {
-    let (card, text) = (base.card(), base.codec());
+    let (card, codec) = (base.card(), base.codec());
     if !card.caps.score {
         bail!(Error::Unsupported {
             strategy: "score",
@@ -132,42 +114,41 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
             need: "log-probabilities of given tokens".into()
         });
     }
-    let rendered = text.render(prompt)?;
-    let list = match response {
+    let rendered = codec.render(prompt)?;
+    let tokens = match response {
         Response::Tokens(ids) => [rendered.tokens.as_slice(), ids.as_slice()].concat(),
         Response::Text(response) if matches!(prompt, Prompt::Tokens(_)) => {
-            [rendered.tokens.as_slice(), &text.tokenizer().encode(response)?].concat()
+            [rendered.tokens.as_slice(), &codec.tokenizer().encode(response)?].concat()
         }
-        Response::Text(response) => text.encode_after(&rendered, response)?,
+        Response::Text(response) => codec.encode_after(&rendered, response)?,
     };
-    let from = common_prefix(&rendered.tokens, &list);
-    if list.len() > card.max_len {
+    let from = common_prefix(&rendered.tokens, &tokens);
+    if tokens.len() > card.max_len {
         let (name, limit) = (&card.name, card.max_len);
-        bail!("prompt and response have {} tokens, but the context of `{name}` holds {limit}", list.len());
+        bail!("prompt and response have {} tokens, but the context of `{name}` holds {limit}", tokens.len());
     }
     if from == 0 {
-        bail!(
-            "the response's first token has nothing before it, so it has no probability\n  hint: give a longer prompt"
-        );
+        bail!("the response's first token has no token before it and so no probability\n  hint: give a longer prompt");
     }
-    if from == list.len() {
+    if from == tokens.len() {
         bail!("the response adds no token to the prompt: there is nothing to score");
     }
-    let mut session = base.open(&list).await?;
+    let mut session = base.open(&tokens).await?;
     let logprobs = session.score(from).await?;
-    let texts = texts(text, &list, from, response)?;
+    let texts = texts(codec, &tokens, from, response)?;
     let confidences = rule.confidences(&logprobs);
     let handover = rule.accept_index(&logprobs);
     let handover = handover.and_then(|at| Some(Switch { at, confidence: confidences.get(at).copied().flatten()? }));
-    let tokens = list[from..].iter().zip(texts).zip(logprobs.iter().zip(confidences));
-    let tokens = tokens.map(|((&id, text), (&logprob, confidence))| Scored { id, text, logprob, confidence });
-    Ok(Report { tokens: tokens.collect(), handover })
+    let scored = tokens[from..].iter().zip(texts).zip(logprobs.iter().zip(confidences));
+    let scored = scored.map(|((&id, text), (&logprob, confidence))| ScoredToken { id, text, logprob, confidence });
+    Ok(Report { tokens: scored.collect(), handover })
 }
 
-/// The text of each token from `from` on, without what the first of them still spell of the prompt.
-fn texts(text: &TextCodec, list: &[Token], from: usize, response: &Response) -> Result<Vec<String>> {
-    let mut detokenizer = text.detokenizer(&list[..from]);
-    let mut texts = list[from..].iter().map(|&id| detokenizer.push(id)).collect::<wsd_core::Result<Vec<_>>>()?;
+/// Returns the text of each token from `from` on. The first ones may also spell the end of the prompt,
+/// which is left out.
+fn texts(codec: &TextCodec, tokens: &[Token], from: usize, response: &Response) -> Result<Vec<String>> {
+    let mut detokenizer = codec.detokenizer(&tokens[..from]);
+    let mut texts = tokens[from..].iter().map(|&id| detokenizer.push(id)).collect::<wsd_core::Result<Vec<_>>>()?;
     if let Some(last) = texts.last_mut() {
         last.push_str(&detokenizer.flush()?);
     }

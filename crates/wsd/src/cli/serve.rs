@@ -16,17 +16,18 @@ use super::{Ending, GlobalArgs};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd serve
-      The built-in pair on http://127.0.0.1:8080; open it in a browser to see who writes what.
+      The built-in pair on http://127.0.0.1:8080; a browser shows the author of each token.
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
       -d '{\"model\": \"wsd\", \"messages\": [{\"role\": \"user\", \"content\": \"What colour is a fox?\"}]}'
-      Any client of OpenAI's protocol will do. Each strategy is a model (/v1/models lists them).
+      Any client of OpenAI's protocol works. Each strategy is a model (/v1/models lists them).
   wsd serve --base ./llama-8b --draft ./aligned-1b --max-concurrent 32 -n 1024
-      Your own pair; at most 32 answers at a time and 1024 tokens in each, unless a request says otherwise.
+      Your own pair; at most 32 answers at a time and 1024 tokens in each, unless a request sets its own limit.
   wsd serve --base vllm+http://a:8000/llama,vllm+http://b:8000/llama --base-key-env BASE_KEY --draft ./aligned-1b
       In front of two replicas of a base on other machines; docs/scale.md has more.
   WSD_API_KEY=$(cat key) wsd serve --host 0.0.0.0 --port 80
       For other machines. Without a key the server listens to this machine only, unless --insecure.";
 
+/// The arguments of `wsd serve`.
 #[derive(Args, Debug)]
 #[command(mut_arg("raw", |arg| arg.hide(true)))]
 pub(crate) struct ServeCommand {
@@ -36,36 +37,38 @@ pub(crate) struct ServeCommand {
     settings: Partial,
 }
 
-pub(crate) async fn run(mut args: ServeCommand, look: &GlobalArgs) -> Result<Ending> {
+/// Serves until the server is stopped.
+pub(crate) async fn run(mut args: ServeCommand, global: &GlobalArgs) -> Result<Ending> {
     args.settings = args.serve.0.or(args.settings);
-    let partial = args.settings.clone().or(Partial::load(look.config.as_deref())?);
+    let partial = args.settings.clone().or(Partial::load(global.config.as_deref())?);
     let seed = partial.get(&SEED);
-    let settings = look.settings(args.settings)?;
+    let settings = global.settings(args.settings)?;
     let refuse = |name, limit: &str, value: String| {
         Err(ConfigError::Value(Error::Setting { name, limit: limit.to_owned(), value }).into())
     };
     if settings.prompt.raw {
-        return refuse("raw", "left out: /v1/completions is for raw text", "true".into());
+        return refuse("raw", "left out", "true\n  hint: /v1/completions takes raw text".into());
     }
     let (keys, address) = (keys(&settings.serve.keys)?, settings.serve.address);
     if keys.is_empty() && !address.ip().is_loopback() && !settings.serve.insecure {
-        let limit = "a loopback address where there is no API key\n  hint: set WSD_API_KEY or --api-key-file, or say --insecure";
-        return refuse("host", limit, address.ip().to_string());
+        let value = format!("{}\n  hint: set WSD_API_KEY or --api-key-file, or say --insecure", address.ip());
+        return refuse("host", "a loopback address where there is no API key", value);
     }
-    // Before the models, which take long.
+    // Binds before the models are loaded, which takes long.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    // A request that is scored and then continued holds one session at a time.
+    // A request that scores a prompt and then continues it holds one session at a time.
     let sessions = settings.serve.max_concurrent;
-    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], sessions, look.progress().as_mut())?;
+    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], sessions, global.progress().as_mut())?;
     let app = Arc::new(App::new(models, settings, seed, keys));
-    if !look.quiet {
+    if !global.quiet {
         note(&format!("listening on http://{address}"));
     }
-    serve(app, listener, stopped(look.quiet)).await?;
+    serve(app, listener, stopped(global.quiet)).await;
     Ok(Ending::Done)
 }
 
+/// Reads the API keys.
 fn keys(source: &KeySource) -> Result<Keys> {
     let file = source.file.as_ref().map(fs_err::read_to_string).transpose()?;
     let keys = Keys::new(source.key.iter().map(String::as_str).chain(file.iter().flat_map(|text| text.lines())));
@@ -75,7 +78,7 @@ fn keys(source: &KeySource) -> Result<Keys> {
     Ok(keys)
 }
 
-/// Until the server is told to stop.
+/// Waits until the server is stopped by Ctrl-C or SIGTERM.
 async fn stopped(quiet: bool) {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
@@ -92,6 +95,6 @@ async fn stopped(quiet: bool) {
         _ = terminate => {}
     }
     if !quiet {
-        note("stopping: running answers are written to their end");
+        note("stopping: running answers are completed first");
     }
 }

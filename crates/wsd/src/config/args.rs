@@ -93,12 +93,7 @@ fn arg(setting: &'static Setting) -> Arg {
 
 /// The meaning of a setting and its default.
 fn help(setting: &Setting) -> String {
-    let default = match (setting.default_about, &setting.default) {
-        (Some(about), _) => Some(about.to_owned()),
-        (None, Some(value)) => Some(value.to_string()),
-        (None, None) => None,
-    };
-    match default {
+    match setting.default_text() {
         Some(default) => format!("{} [default: {default}]", setting.about),
         None => setting.about.to_owned(),
     }

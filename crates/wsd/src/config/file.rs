@@ -27,10 +27,7 @@ impl<'de> Visitor<'de> for Sections {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Partial, A::Error> {
         let mut values = Values::default();
-        while let Some(name) = map.next_key::<String>()? {
-            let known = SECTIONS.iter().map(|section| section.name);
-            let section = SECTIONS.iter().find(|section| section.name == name);
-            let section = section.ok_or_else(|| unknown(&name, known))?;
+        while let Some(section) = map.next_key_seed(Key(SECTIONS.iter(), |section: &Section| section.name))? {
             values = map.next_value_seed(Settings(section))?.or(values);
         }
         Ok(Partial(values))
@@ -58,13 +55,27 @@ impl<'de> Visitor<'de> for Settings {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
         let settings = self.0.settings();
         let mut values = Values::default();
-        while let Some(name) = map.next_key::<String>()? {
-            let setting = settings.iter().find(|setting| setting.name == name);
-            let setting = setting.ok_or_else(|| unknown(&name, settings.iter().map(|setting| setting.name)))?;
+        let known = || settings.iter().copied();
+        while let Some(setting) = map.next_key_seed(Key(known(), |setting: &Setting| setting.name))? {
             let value = map.next_value_seed(One(setting))?;
             values.set(setting, value).map_err(A::Error::custom)?;
         }
         Ok(values)
+    }
+}
+
+/// Reads a key and finds the entry of that name, so that an error has the key's line.
+struct Key<I, T>(I, fn(&T) -> &'static str);
+
+impl<'de, T: 'static, I: Iterator<Item = &'static T> + Clone> DeserializeSeed<'de> for Key<I, T> {
+    type Value = &'static T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<&'static T, D::Error> {
+        let Self(mut entries, name_of) = self;
+        let known = entries.clone().map(|entry| format!("`{}`", name_of(entry))).collect::<Vec<_>>().join(", ");
+        let name = String::deserialize(deserializer)?;
+        let unknown = || D::Error::custom(format!("unknown field `{name}`, expected one of {known}"));
+        entries.find(|&entry| name_of(entry) == name).ok_or_else(unknown)
     }
 }
 
@@ -78,9 +89,4 @@ impl<'de> DeserializeSeed<'de> for One {
         let json = serde_json::Value::deserialize(deserializer)?;
         self.0.from_json(&json).map_err(D::Error::custom)
     }
-}
-
-fn unknown<E: Error>(name: &str, known: impl Iterator<Item = &'static str>) -> E {
-    let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    E::custom(format!("unknown field `{name}`, expected one of {known}"))
 }

@@ -9,9 +9,9 @@ use wsd_nn::{Device, Format, LoadOptions};
 
 static BASE: Setting = Setting::text(
     "base",
-    "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, org/name:file.gguf), or \
-     an address such as vllm+http://host:8000/name (or sglang+, llama-server+, openai+, with http or https), several of \
-     one model parted by commas",
+    "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, org/name:file.gguf), \
+     or an address such as vllm+http://host:8000/name (or sglang+, llama-server+, openai+, with http or https); \
+     several addresses of one model are separated by commas",
     "MODEL",
 )
 .with_default_text("builtin:base");

@@ -1,6 +1,6 @@
 //! `[prompt]`: the text around a prompt.
 
-use wsd_core::{Error, Setting, Values};
+use wsd_core::{ChatRole, Error, Message, Setting, Values};
 
 static SYSTEM: Setting =
     Setting::text("system", "Instructions above the conversation", "TEXT").with_default_about("none");
@@ -30,7 +30,7 @@ impl PromptSettings {
     /// Reads the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a raw prompt together with what only a chat has.
+    /// [`Error::Setting`] for a raw prompt together with settings of a chat.
     pub(super) fn parse(values: &Values) -> Result<Self, Error> {
         let settings = Self { system: values.get(&SYSTEM), prefill: values.get(&PREFILL), raw: values.get(&RAW) };
         match [&SYSTEM, &PREFILL].into_iter().find(|setting| settings.raw && values.is_set(setting)) {
@@ -41,10 +41,27 @@ impl PromptSettings {
             None => Ok(settings),
         }
     }
+
+    /// Adds the instructions to a conversation that has no system message, and the start of the answer
+    /// to one that does not end with an answer.
+    #[must_use]
+    pub fn complete(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        if let Some(system) = &self.system
+            && messages.first().is_none_or(|first| first.role != ChatRole::System)
+        {
+            messages.insert(0, Message::new(ChatRole::System, system));
+        }
+        if let Some(prefill) = &self.prefill
+            && messages.last().is_none_or(|last| last.role != ChatRole::Assistant)
+        {
+            messages.push(Message::new(ChatRole::Assistant, prefill));
+        }
+        messages
+    }
 }
 
-/// The settings of `lower` that do not hold under `upper`, because `raw` and what only a chat has
-/// exclude each other.
+/// Returns the settings of `lower` that `upper` overrides because `raw` excludes the settings of a
+/// chat.
 pub(super) fn overridden(lower: &Values, upper: &Values) -> Vec<&'static Setting> {
     let is_chat = upper.is_set(&SYSTEM) || upper.is_set(&PREFILL);
     let overridden: &[&'static Setting] = match upper.get::<Option<bool>>(&RAW) {

@@ -25,7 +25,7 @@ static DRAFT_KEY_ENV: Setting =
         .with_default_about("none");
 static TEACHER_FORCING: Setting = Setting::flag(
     "teacher_forcing",
-    "Let a base that cannot score a prompt (llama-server) be asked one token per call: exact, and slow",
+    "For a base that cannot score a prompt (llama-server): get the scores by one call per token, exactly but slowly",
     false,
 );
 static CONNECT_TIMEOUT: Setting = seconds("connect_timeout_seconds", "Seconds to connect", 5.0);
@@ -71,7 +71,7 @@ pub struct RemoteModel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteSettings {
     models: BTreeMap<Seat, RemoteModel>,
-    /// True where a base may be asked one token at a time.
+    /// True where a base that cannot score a prompt is called once per token instead.
     pub teacher_forcing: bool,
     /// Time limits of a question.
     pub limits: TimeLimits,

@@ -39,17 +39,19 @@ static DRAIN_TIMEOUT: Setting =
 static HEADER_TIMEOUT: Setting =
     seconds("header_timeout_seconds", "Seconds that a client may take to send its headers, and then its body", 15);
 static KEEP_ALIVE: Setting =
-    seconds("keep_alive_seconds", "Seconds of silence after which a stream sends a sign of life", 5);
+    seconds("keep_alive_seconds", "Seconds of silence after which a stream sends a comment", 5);
 static ALLOWED_HOST: Setting = Setting::texts(
     "allowed_host",
-    "Answer to this name too, where the server listens to this machine alone and has no key; otherwise pages elsewhere \
-     could pose as one of its own. May be repeated",
+    "A further host name of a server that listens to this machine alone and has no key; requests to other names are \
+     refused, because they may come from malicious pages. May be repeated",
 )
 .with_default_about("localhost and addresses")
 .with_placeholder("NAME");
-static CORS: Setting =
-    Setting::texts("cors", "Let pages of this origin call the server, such as `https://chat.example`; may be repeated")
-        .with_placeholder("ORIGIN");
+static CORS: Setting = Setting::texts(
+    "cors",
+    "An origin whose pages may call the server, such as `https://chat.example`; may be repeated",
+)
+.with_placeholder("ORIGIN");
 
 const fn seconds(name: &'static str, about: &'static str, default: u64) -> Setting {
     Setting::integer(name, about, 1..=MAX_SECONDS)
@@ -103,7 +105,7 @@ pub struct ServeSettings {
     pub drain_timeout: Duration,
     /// Time for a request's headers, and again for its body.
     pub header_timeout: Duration,
-    /// Silence after which a stream sends a sign of life.
+    /// Silence after which a stream sends a comment, so that the connection stays open.
     pub keep_alive: Duration,
     /// Further names of the server.
     pub allowed_hosts: Vec<String>,

@@ -24,7 +24,7 @@ fn file(text: &str) -> Result<Partial, String> {
 }
 
 #[test]
-fn flags_stand_above_the_file_above_the_defaults() {
+fn options_override_the_file_and_the_file_the_defaults() {
     let file = file(
         "[decode]\nwindow = 4\nthreshold = 0.5\nstop = [\"a\"]\n[sampling]\ntemperature = 1\n[prompt]\nraw = true",
     )
@@ -40,7 +40,7 @@ fn flags_stand_above_the_file_above_the_defaults() {
 }
 
 #[test]
-fn the_upper_word_holds_between_raw_and_a_chat() {
+fn options_decide_between_raw_and_a_chat() {
     let file = |text| file(text).unwrap();
     let settings = flags("--raw").or(file("[prompt]\nsystem = \"s\"")).resolve().unwrap();
     assert_eq!((settings.prompt.raw, settings.prompt.system), (true, None));
@@ -49,7 +49,7 @@ fn the_upper_word_holds_between_raw_and_a_chat() {
 }
 
 #[test]
-fn the_whole_file_is_understood() {
+fn every_section_of_the_file_is_read() {
     let all = r#"
         [models]
         base = "a"
@@ -118,7 +118,7 @@ fn several_servers_are_a_list() {
 }
 
 #[test]
-fn faults_name_file_line_and_key() {
+fn errors_name_file_line_and_key() {
     for (text, want) in [
         ("[decode]\n\nwindw = 6", "wsd.toml:3: unknown field `windw`, expected one of `strategy`, `window`"),
         ("[decoding]\nwindow = 6", "wsd.toml:1: unknown field `decoding`, expected one of `models`"),

@@ -18,7 +18,9 @@ macro_rules! builtin {
     ($name:literal, $folder:literal) => {
         Builtin {
             name: $name,
-            files: &builtin!(@files $folder: "config.json" "model.safetensors" "tokenizer.json" "tokenizer_config.json"),
+            files: &builtin! {
+                @files $folder: "config.json" "model.safetensors" "tokenizer.json" "tokenizer_config.json"
+            },
         }
     };
     (@files $folder:literal: $($file:literal)*) => {

@@ -1,4 +1,4 @@
-//! Who is answered now, who waits, and who is sent away.
+//! Admission: some requests are answered at once, some wait, the rest are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,26 +7,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
-/// A bounded queue before a bounded number of answers.
+/// A bounded queue before a bounded number of concurrent answers.
 pub(super) struct Admission {
+    /// One permit for each request that is answered or waits.
     requests: Arc<Semaphore>,
+    /// One permit for each concurrent answer.
     slots: Arc<Semaphore>,
+    /// Answers that wait for a slot.
     waiting: Arc<AtomicUsize>,
     max_concurrent: usize,
     max_queue: usize,
 }
 
-/// The right to be in the queue; leaves it when dropped.
+/// A place in the queue; dropping it leaves the queue.
 pub(super) struct Admitted {
     _place: OwnedSemaphorePermit,
 }
 
-/// The right to be answered; gives the slot back when dropped.
+/// A slot for one answer; dropping it frees the slot.
 pub(super) struct Slot {
     _slot: OwnedSemaphorePermit,
 }
 
-/// Counts one that waits, for as long as it waits.
+/// Counts a waiting answer until it is dropped.
 struct Waiting(Arc<AtomicUsize>);
 
 impl Drop for Waiting {
@@ -46,18 +49,19 @@ impl Admission {
         }
     }
 
-    /// Let a request in, or send it away at once.
+    /// Lets a request into the queue, or refuses it at once.
     pub(super) fn admit(&self) -> Result<Admitted, ApiError> {
         let place = self.requests.clone().try_acquire_owned();
         place.map(|place| Admitted { _place: place }).map_err(|_| ApiError::busy(self.max_concurrent, self.max_queue))
     }
 
-    /// Whether a request would be sent away now: known before its body is read, so that refusals cost little.
+    /// Tells that a request would be refused now. Asked before its body is read, so that refusals cost
+    /// little.
     pub(super) fn is_full(&self) -> bool {
         self.requests.available_permits() == 0
     }
 
-    /// Wait for a slot, in order of arrival.
+    /// Waits for a slot, in order of arrival.
     pub(super) async fn slot(&self) -> Result<Slot, ApiError> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(self.waiting.clone());
@@ -65,17 +69,17 @@ impl Admission {
         Ok(Slot { _slot: slot })
     }
 
-    /// Answers at a time.
+    /// The number of concurrent answers.
     pub(super) fn max_concurrent(&self) -> usize {
         self.max_concurrent
     }
 
-    /// Answers being written.
+    /// The number of answers being written.
     pub(super) fn running(&self) -> usize {
         self.max_concurrent - self.slots.available_permits()
     }
 
-    /// Answers that wait for a slot.
+    /// The number of answers that wait for a slot.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

@@ -1,66 +1,60 @@
-//! Jobs on their way: waiting for a slot, watched by the metrics, ended by the deadline or by a reader that leaves.
+//! Running jobs: each waits for a slot and is measured; a deadline or a client that leaves ends it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Event, FinishReason, Job, Seat, Strategy, Trace};
+use wsd_core::{Completion, Event, FinishReason, Job, Seat, Strategy, Trace};
 
-use super::App;
 use super::admission::{Admitted, Slot};
+use super::app::App;
 use super::error::ApiError;
 use super::metrics;
 
-/// How long a request is watched for an early fault before its headers go out.
-const FAULT_WATCH: Duration = Duration::from_secs(1);
+/// Time to wait for the first event, and so for an early error, before the headers are sent.
+const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What happens in the answer of this index.
-pub(super) type Item = Result<(usize, Event), ApiError>;
+/// An event with the index of its answer.
+type IndexedEvent = Result<(usize, Event), ApiError>;
 
-/// A request being answered; all it holds is freed when the stream is dropped.
-pub(super) type Items = BoxStream<'static, Item>;
+/// The events of all answers to a request. Dropping the stream frees all it holds.
+pub(super) type Events = BoxStream<'static, IndexedEvent>;
 
-/// Run jobs side by side. The stream ends with the first error.
-pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, admitted: Admitted) -> Items {
-    let limit = app.admission.max_concurrent();
+/// Runs jobs concurrently. The stream ends with the first error.
+pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, admitted: Admitted) -> Events {
     let arrived = Instant::now();
     let (runner, strategy) = (app.clone(), strategy.clone());
     let answers = stream::iter(jobs.into_iter().enumerate())
         .map(move |(index, job)| answer(runner.clone(), strategy.clone(), index, job, arrived))
-        .flatten_unordered(limit);
-    let patience = app.serve.request_timeout;
-    let deadline = Box::pin(tokio::time::sleep(patience));
+        .flatten_unordered(app.admission.max_concurrent());
+    let timeout = app.serve.request_timeout;
+    let deadline = Box::pin(tokio::time::sleep(timeout));
     stream::unfold(Some((answers, deadline, admitted)), move |state| async move {
         let (mut answers, mut deadline, admitted) = state?;
-        let item = tokio::select! {
+        let event = tokio::select! {
             biased;
-            () = &mut deadline => Err(ApiError::late(patience.as_secs())),
-            item = answers.next() => item?,
+            () = &mut deadline => Err(ApiError::late(timeout.as_secs())),
+            event = answers.next() => event?,
         };
-        let more = item.is_ok().then_some((answers, deadline, admitted));
-        Some((item, more))
+        let rest = event.is_ok().then_some((answers, deadline, admitted));
+        Some((event, rest))
     })
     .boxed()
 }
 
-fn answer(
-    app: Arc<App>,
-    strategy: Arc<dyn Strategy>,
-    index: usize,
-    job: Job,
-    arrived: Instant,
-) -> BoxStream<'static, Item> {
+/// Waits for a slot, then runs one job.
+fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, index: usize, job: Job, arrived: Instant) -> Events {
     async move {
         let slot = match app.admission.slot().await {
             Ok(slot) => slot,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
-        let mut watch = Watch::new(app, slot, arrived);
+        let mut meter = Meter::new(app, slot, arrived);
         wsd_core::run(strategy, job)
             .map(move |event| {
                 let event = event?;
-                watch.see(&event);
+                meter.record(&event);
                 Ok((index, event))
             })
             .boxed()
@@ -69,23 +63,24 @@ fn answer(
     .boxed()
 }
 
-/// What the metrics want to know of one answer.
-struct Watch {
+/// Measures one answer, and holds its slot.
+struct Meter {
     app: Arc<App>,
     _slot: Slot,
     arrived: Instant,
     last_token: Option<Instant>,
+    /// True while the window has been scored and has not passed.
     undecided: bool,
     done: bool,
 }
 
-impl Watch {
+impl Meter {
     fn new(app: Arc<App>, slot: Slot, arrived: Instant) -> Self {
         app.metrics.observe(&metrics::QUEUE_TIME, arrived.elapsed().as_secs_f64());
         Self { app, _slot: slot, arrived, last_token: None, undecided: false, done: false }
     }
 
-    fn see(&mut self, event: &Event) {
+    fn record(&mut self, event: &Event) {
         let metrics = &self.app.metrics;
         match event {
             Event::Prompt { tokens } => metrics.add(&metrics::PROMPT_TOKENS, "", *tokens),
@@ -122,7 +117,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Meter {
     fn drop(&mut self) {
         if !self.done {
             self.app.metrics.add(&metrics::BROKEN, "", 1);
@@ -130,7 +125,7 @@ impl Drop for Watch {
     }
 }
 
-/// A finish reason as the wire spells it.
+/// Returns a finish reason in the protocol's words.
 pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
@@ -138,20 +133,21 @@ pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     }
 }
 
-/// Wait for the first item, though not long: a request at fault should be refused by its status, not in its stream.
-pub(super) async fn begun(mut items: Items) -> Result<Items, ApiError> {
-    match tokio::time::timeout(FAULT_WATCH, items.next()).await {
-        Ok(Some(first)) => Ok(stream::once(std::future::ready(Ok(first?))).chain(items).boxed()),
+/// Waits for the first event, within a time limit, so that a faulty request is refused by its status
+/// rather than inside its stream.
+pub(super) async fn started(mut events: Events) -> Result<Events, ApiError> {
+    match tokio::time::timeout(FIRST_EVENT_TIMEOUT, events.next()).await {
+        Ok(Some(first)) => Ok(stream::once(std::future::ready(Ok(first?))).chain(events).boxed()),
         Ok(None) => Ok(stream::empty().boxed()),
-        Err(_) => Ok(items),
+        Err(_) => Ok(events),
     }
 }
 
-/// All answers, whole, in order of their indices.
-pub(super) async fn whole(mut items: Items, count: usize) -> Result<Vec<wsd_core::Completion>, ApiError> {
+/// Collects `count` answers, in order of their indices.
+pub(super) async fn collect(mut events: Events, count: usize) -> Result<Vec<Completion>, ApiError> {
     let mut traces: Vec<_> = (0..count).map(|_| Trace::new()).collect();
-    while let Some(item) = items.next().await {
-        let (index, event) = item?;
+    while let Some(event) = events.next().await {
+        let (index, event) = event?;
         traces[index].push(&event);
     }
     Ok(traces.into_iter().map(Trace::finish).collect())

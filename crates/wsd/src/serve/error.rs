@@ -1,4 +1,4 @@
-//! What a client is told when a request cannot be answered: OpenAI's error object.
+//! Errors for clients: OpenAI's error object with an HTTP status.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -17,7 +17,7 @@ pub(super) struct ApiError {
     code: Option<&'static str>,
     /// Seconds after which another attempt may succeed.
     retry_after: Option<u32>,
-    /// How a client may say who it is.
+    /// The authentication scheme that the client should use.
     challenge: Option<&'static str>,
 }
 
@@ -27,106 +27,117 @@ impl ApiError {
         Self { status, kind, message, param: None, code: None, retry_after: None, challenge: None }
     }
 
-    /// A request that cannot be understood.
+    /// An invalid request.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
     }
 
-    /// A parameter with a value that is not taken.
+    /// A parameter with a value that is not allowed.
     pub(super) fn parameter(name: impl Into<String>, message: impl Into<String>) -> Self {
         let name = name.into();
         Self { code: Some("invalid_value"), ..Self::invalid(format!("`{name}` {}", message.into())) }.about(name)
     }
 
-    /// A parameter that this server does not know, or knows and cannot obey.
+    /// A parameter that this server does not know or does not support.
     pub(super) fn unknown(name: impl Into<String>, message: &str) -> Self {
         let name = name.into();
         Self { code: Some("unknown_parameter"), ..Self::invalid(format!("`{name}` {message}")) }.about(name)
     }
 
+    /// A model that does not exist.
     pub(super) fn unknown_model(name: &str, known: &str) -> Self {
-        let message = format!("there is no model `{name}`; there are {known}");
+        let message = format!("`model` must be one of {known}, got {name}");
         let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         Self { code: Some("model_not_found"), ..error }.about("model")
     }
 
+    /// A request without a valid key.
     pub(super) fn no_key(challenge: &'static str) -> Self {
-        let error = Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "this server wants a valid API key");
+        let error = Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "this server needs a valid API key");
         Self { code: Some("invalid_api_key"), challenge: Some(challenge), ..error }
     }
 
-    /// Called by a name that is not the server's.
+    /// A request to a host name that is not the server's.
     pub(super) fn foreign_host(name: &str) -> Self {
-        let message = format!("this server is not called `{name}`; `wsd serve --allowed-host` gives it further names");
+        let message = format!("`{name}` is no host name of this server; `wsd serve --allowed-host` adds names");
         Self { code: Some("unknown_host"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
     }
 
+    /// A path without a route.
     pub(super) fn not_found(path: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("there is nothing at {path}"))
     }
 
+    /// A method that the route does not have.
     pub(super) fn method(method: &str, path: &str) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", format!("{path} does not take {method}"))
     }
 
+    /// A body above the limit.
     pub(super) fn body_too_large(limit: usize) -> Self {
-        let message = format!("the request's body may have at most {limit} bytes");
+        let message = format!("the request's body must have at most {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
     }
 
+    /// A body that took too long.
     pub(super) fn slow_body(seconds: u64) -> Self {
         let message = format!("the request's body did not arrive within {seconds} s");
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
     }
 
+    /// A body that is not JSON.
     pub(super) fn media_type() -> Self {
         let message = "the body must be JSON, sent as Content-Type: application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
     }
 
+    /// A full queue.
     pub(super) fn busy(running: usize, queued: usize) -> Self {
         let message = format!("the server is full: {running} answers at a time and {queued} requests waiting");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
         Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
     }
 
-    /// Too much is being sent at a time.
+    /// Too many bytes in bodies that are being read.
     pub(super) fn crowded(bytes: usize) -> Self {
-        let message = format!("the requests on their way hold {bytes} bytes, which is all there may be");
+        let message = format!("the bodies being received have reached the server's limit of {bytes} bytes");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
         Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
     }
 
+    /// A server that is being stopped.
     pub(super) fn closing() -> Self {
         let error =
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", "the server is shutting down");
         Self { retry_after: Some(5), ..error }
     }
 
+    /// An answer past the deadline.
     pub(super) fn late(seconds: u64) -> Self {
         let message = format!("the answer was not complete within the server's limit of {seconds} s");
         Self { code: Some("timeout"), ..Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message) }
     }
 
-    /// A fault of the server's own, which its log describes.
+    /// A fault of the server itself, which its log describes.
     pub(super) fn internal() -> Self {
-        let message = "the server failed to answer; its log says why";
+        let message = "the server failed to answer; its log has the cause";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// An engine on another machine failed; the log says where it is and what it said.
+    /// A failure of an engine on another machine. The log has its address and its reply.
     fn upstream(engine: &str, phase: &str) -> Self {
         let message =
-            format!("the engine `{engine}` behind this server failed while {phase}; the server's log says why");
+            format!("the engine `{engine}` behind this server failed while {phase}; the server's log has the cause");
         Self { code: Some("engine_failed"), ..Self::new(StatusCode::BAD_GATEWAY, "server_error", message) }
     }
 
+    /// The same error, with the parameter at fault.
     fn about(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
 
-    /// The object that clients read.
+    /// Returns the object that clients read.
     pub(super) fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
     }

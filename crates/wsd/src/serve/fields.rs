@@ -1,20 +1,20 @@
-//! A JSON object taken apart field by field: what nobody takes is refused by name.
+//! A JSON object that is taken apart field by field; fields that remain are refused by name.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use wsd_core::{Error, Setting, Values};
+use wsd_core::{Error, FromValue, Setting, Values};
 
 use super::error::ApiError;
 
 /// The fields of an object that have not been taken yet.
 pub(super) struct Fields {
     left: Map<String, Value>,
-    /// Where the object stands in the request, for messages.
+    /// The object's path in the request, for messages.
     path: String,
 }
 
 impl Fields {
-    /// The object at `path`.
+    /// Reads the object at `path`.
     pub(super) fn new(value: Value, path: impl Into<String>) -> Result<Self, ApiError> {
         let path = path.into();
         match value {
@@ -24,19 +24,19 @@ impl Fields {
         }
     }
 
-    /// The object that a body spells.
+    /// Parses a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let value = serde_json::from_slice(body)
             .map_err(|error| ApiError::invalid(format!("the body is not JSON: {error}")))?;
         Self::new(value, "")
     }
 
-    /// A field's name in the whole request.
+    /// Returns a field's name with its path in the request.
     pub(super) fn name(&self, field: &str) -> String {
         if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
     }
 
-    /// A field; `null` is as good as absent.
+    /// Takes a field. A field of `null` counts as absent.
     pub(super) fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>, ApiError> {
         let Some(value) = self.left.remove(field).filter(|value| !value.is_null()) else { return Ok(None) };
         serde_json::from_value(value)
@@ -49,52 +49,68 @@ impl Fields {
         self.left.get(field) == Some(value) && self.left.remove(field).is_some()
     }
 
-    /// A field that must be there.
+    /// Takes a field that must be present.
     pub(super) fn need<T: DeserializeOwned>(&mut self, field: &str) -> Result<T, ApiError> {
-        self.take(field)?.ok_or_else(|| ApiError::parameter(self.name(field), "is missing"))
+        self.take(field)?.ok_or_else(|| ApiError::parameter(self.name(field), "must be given"))
+    }
+
+    /// Replaces a text by a list that has it alone.
+    pub(super) fn wrap_text(&mut self, field: &str) {
+        if let Some(value @ Value::String(_)) = self.left.get_mut(field) {
+            *value = Value::Array(vec![value.take()]);
+        }
     }
 
     /// Takes the fields that `settings` name into `values`.
     pub(super) fn settings(&mut self, settings: &[&'static Setting], values: &mut Values) -> Result<(), ApiError> {
         for &setting in settings {
-            if let Some(json) = self.take::<Value>(setting.name)? {
-                let value = setting.from_json(&json).and_then(|value| values.set(setting, value));
-                value.map_err(|error| match error {
-                    Error::Setting { limit, value, .. } => {
-                        ApiError::parameter(self.name(setting.name), format!("must be {limit}, got {value}"))
-                    }
-                    error => error.into(),
-                })?;
+            if let Some(value) = self.value(setting.name, setting)? {
+                values.set(setting, value)?;
             }
         }
         Ok(())
     }
 
-    /// A whole number within limits.
-    pub(super) fn number(&mut self, field: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
-        match self.take(field)? {
-            Some(value) if !(least..=most).contains(&value) => {
-                let message = format!("must be from {least} to {most}, got {value}");
-                Err(ApiError::parameter(self.name(field), message))
-            }
-            value => Ok(value),
-        }
+    /// Takes the value of a setting from a field that may have another name.
+    pub(super) fn setting<T: FromValue>(&mut self, field: &str, setting: &Setting) -> Result<Option<T>, ApiError> {
+        Ok(self.value(field, setting)?.as_ref().and_then(T::from_value))
     }
 
-    /// Parameters of the protocol that ask for nothing with the values here, and for what this server cannot do with others.
+    fn value(&mut self, field: &str, setting: &Setting) -> Result<Option<wsd_core::Value>, ApiError> {
+        let Some(json) = self.take::<Value>(field)? else { return Ok(None) };
+        setting.from_json(&json).map(Some).map_err(|error| match error {
+            Error::Setting { limit, value, .. } => {
+                ApiError::parameter(self.name(field), format!("must be {limit}, got {value}"))
+            }
+            error => error.into(),
+        })
+    }
+
+    /// Takes a whole number within limits.
+    pub(super) fn number(&mut self, field: &str, min: usize, max: usize) -> Result<Option<usize>, ApiError> {
+        let Some(value) = self.take::<Value>(field)? else { return Ok(None) };
+        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+        number.filter(|number| (min..=max).contains(number)).map(Some).ok_or_else(|| {
+            let message = format!("must be a whole number from {min} to {max}, got {value}");
+            ApiError::parameter(self.name(field), message)
+        })
+    }
+
+    /// Takes parameters of the protocol that have no effect with the values listed here; this server
+    /// does not support other values.
     pub(super) fn unsupported(&mut self, neutral: &[(&str, &[&str])]) -> Result<(), ApiError> {
         for (field, values) in neutral {
             let Some(value) = self.take::<Value>(field)? else { continue };
             let number = value.as_f64();
-            let asks_nothing = values.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok());
-            if !asks_nothing.into_iter().any(|other| other == value || (number.is_some() && other.as_f64() == number)) {
+            let neutral = values.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok());
+            if !neutral.into_iter().any(|other| other == value || (number.is_some() && other.as_f64() == number)) {
                 return Err(ApiError::unknown(self.name(field), "is not supported by this server"));
             }
         }
         Ok(())
     }
 
-    /// See that nothing is left.
+    /// Refuses the fields that remain.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.left.keys().next().map(|field| self.name(field)) {
             Some(name) => Err(ApiError::unknown(name, "is not a parameter of this server")),
@@ -113,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_takes_is_named() {
+    fn fields_that_nobody_takes_are_refused_by_name() {
         let mut left = fields();
         assert_eq!(left.number("a", 1, 3), Ok(Some(3)));
         assert_eq!(left.take::<String>("b"), Ok(None));
@@ -125,9 +141,9 @@ mod tests {
     #[test]
     fn limits_and_types_are_named() {
         let message = |error: ApiError| error.body()["error"]["message"].as_str().unwrap().to_owned();
-        assert_eq!(message(fields().number("a", 4, 9).unwrap_err()), "`a` must be from 4 to 9, got 3");
+        assert_eq!(message(fields().number("a", 4, 9).unwrap_err()), "`a` must be a whole number from 4 to 9, got 3");
         assert!(message(fields().take::<String>("a").unwrap_err()).starts_with("`a` cannot be read: invalid type"));
-        assert_eq!(message(fields().need::<u8>("b").unwrap_err()), "`b` is missing");
+        assert_eq!(message(fields().need::<u8>("b").unwrap_err()), "`b` must be given");
         assert!(message(fields().unsupported(&[("a", &["0"])]).unwrap_err()).contains("not supported"));
     }
 }

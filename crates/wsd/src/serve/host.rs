@@ -1,7 +1,8 @@
-//! The names by which a server for this machine alone may be called.
+//! Host names of a server that listens to this machine alone.
 //!
-//! A page of anyone's can have its own name lead to 127.0.0.1 once it is loaded (DNS rebinding); for the browser the server is then
-//! part of that page's site. The page cannot choose what the browser writes into `Host`.
+//! A malicious page can make its own name resolve to 127.0.0.1 once it is loaded (DNS rebinding). For
+//! the browser the server then belongs to the page's site. The page cannot choose the `Host` header,
+//! though, so a name that is not the server's own reveals it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
 
-/// Let through who calls the server by a name of its own. Where there are keys, these say who may call.
+/// Refuses requests to a host name that is not the server's, unless there are keys, which protect it
+/// better.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if app.keys.is_empty() && app.serve.address.ip().is_loopback() {
         let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or("?"));
@@ -28,13 +30,14 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     next.run(request).await
 }
 
-/// The name in a `Host` header, without its port.
+/// Returns the name in a `Host` header, without the port.
 fn name(host: &str) -> &str {
     let end = if host.starts_with('[') { host.find(']').map(|at| at + 1) } else { host.find(':') };
     &host[..end.unwrap_or(host.len())]
 }
 
-/// An address cannot be led elsewhere, and browsers keep `localhost` to this machine.
+/// Tells whether a name always means this machine or an address: nobody can redirect an address, and
+/// browsers resolve `localhost` to this machine.
 fn is_local(name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     let name = name.to_ascii_lowercase();
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_can_be_foreign() {
+    fn addresses_and_localhost_are_local() {
         for (host, local) in [
             ("localhost", true),
             ("LocalHost:8080", true),

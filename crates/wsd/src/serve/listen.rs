@@ -1,4 +1,4 @@
-//! From sockets to requests: time limits for headers, silence and slow readers, and an orderly end.
+//! Sockets: limits on connections, headers and slow readers, and an orderly end.
 
 use std::future::Future;
 use std::io;
@@ -19,25 +19,21 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 
-use super::App;
+use super::app::App;
 
-/// Bytes of request line and headers.
+/// The most bytes of request line and headers.
 const MAX_HEADER_BYTES: usize = 32 << 10;
-/// Header lines.
+/// The most header lines.
 const MAX_HEADERS: usize = 100;
-/// Connections at a time; more wait to be accepted.
+/// The most connections; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
-/// A reader that takes nothing for so long has left.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long to wait when the system has no more file descriptors.
+/// Time after which a client that reads nothing counts as gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serve until `shutdown` comes, then let running answers end, though not for longer than the drain time.
-///
-/// # Errors
-/// Never after the listener is bound; a failing connection concerns no other.
-pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let router = super::app(app.clone());
+/// Serves until `shutdown` completes, then lets running answers end within the drain time.
+pub(super) async fn serve(app: &App, router: &Router, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -53,21 +49,21 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let connection = connection(&app, router.clone(), stream);
+        let connection = connection(app, router.clone(), stream);
         let connection = graceful.watch(connection);
         connections.spawn(async move {
-            // What goes wrong on a connection concerns nobody but its client.
+            // A failing connection affects its client alone.
             let _ = connection.await;
             drop(place);
         });
     }
     app.closing.store(true, Ordering::SeqCst);
-    // Health and readiness are still told, to who asks on a new connection, until the last answer is out.
+    // Health and readiness are still answered, on new connections, until the last answer ends.
     let late = async {
         let mut later = JoinSet::new();
         loop {
             if let Ok((stream, _)) = listener.accept().await {
-                let connection = connection(&app, router.clone(), stream);
+                let connection = connection(app, router.clone(), stream);
                 later.spawn(async move { connection.await.map_err(drop) });
             }
         }
@@ -77,38 +73,39 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
         () = late => {}
         () = sleep(app.serve.drain_timeout) => connections.abort_all(),
     }
-    Ok(())
 }
 
+/// Starts the protocol on a connection.
 fn connection(
     app: &App,
     router: Router,
     stream: TcpStream,
-) -> http1::Connection<TokioIo<Patient>, TowerToHyperService<Router>> {
-    // Tokens are small and should not wait for company.
+) -> http1::Connection<TokioIo<TimedStream>, TowerToHyperService<Router>> {
+    // Sends each token at once instead of collecting small packets (Nagle's algorithm).
     let _ = stream.set_nodelay(true);
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.serve.header_timeout)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(Patient { stream, stalled: None }), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(TimedStream { stream, stalled: None }), TowerToHyperService::new(router))
 }
 
-/// A connection whose other end must not stop reading for long.
-struct Patient {
+/// A connection that fails when its other end stops reading.
+struct TimedStream {
     stream: TcpStream,
+    /// The timer of a write that makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    /// Watch a write: while it makes no progress, time runs.
+impl TimedStream {
+    /// Fails a write that has made no progress within the limit.
     fn watch<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stalled = None;
             return progress;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_PATIENCE)));
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
         match stalled.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -116,13 +113,13 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for TimedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, progress)

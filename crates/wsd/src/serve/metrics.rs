@@ -1,4 +1,4 @@
-//! Counters and histograms in Prometheus' text form; vLLM's names where it has the same quantity.
+//! Counters and histograms in Prometheus' text format, named as vLLM names the same quantities.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +20,8 @@ const SHARES: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $id:ident = $name:literal $bounds:expr;)*) => {
-        $(pub(super) static $id: Metric = Metric { name: $name, help: concat!($($help),+).trim_ascii_start(), bounds: $bounds };)*
+        $(pub(super) static $id: Metric =
+            Metric { name: $name, help: concat!($($help),+).trim_ascii_start(), bounds: $bounds };)*
         static ALL: &[&Metric] = &[$(&$id),*];
     };
 }
@@ -28,11 +29,11 @@ macro_rules! metrics {
 metrics! {
     /// HTTP requests by route and status.
     HTTP = "wsd_http_requests_total" &[];
-    /// Answers that came to their end.
+    /// Answers that were completed.
     FINISHED = "vllm:request_success_total" &[];
-    /// Answers whose reader left, or that failed.
+    /// Answers that failed, or whose client left.
     BROKEN = "wsd_requests_broken_total" &[];
-    /// Requests sent away because the queue was full.
+    /// Requests refused because the queue was full.
     REJECTED = "wsd_requests_rejected_total" &[];
     /// Tokens in prompts.
     PROMPT_TOKENS = "vllm:prompt_tokens_total" &[];
@@ -40,7 +41,7 @@ metrics! {
     GENERATION_TOKENS = "vllm:generation_tokens_total" &[];
     /// Tokens in answers by author.
     AUTHOR_TOKENS = "wsd_tokens_total" &[];
-    /// Answers of two models by what ended the draft: the window passed, or not.
+    /// Answers of two models by the end of the draft: the window passed, or not.
     SWITCHES = "wsd_switches_total" &[];
     /// Token at which the base took over.
     SWITCH_POSITION = "wsd_switch_position" TOKENS;
@@ -58,18 +59,28 @@ metrics! {
     REQUEST_TIME = "vllm:e2e_request_latency_seconds" SECONDS;
 }
 
+/// The values of one metric with one set of labels.
 #[derive(Default)]
 struct Series {
-    /// How many values fell into each bucket, and above all of them.
+    /// Values in each bucket; the last counts those above all bounds.
     buckets: Vec<u64>,
+    /// The sum of all values; the count, for a counter.
     sum: f64,
+}
+
+/// A quantity that is read at the time of the request.
+pub(super) struct Gauge {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) labels: String,
+    pub(super) value: usize,
 }
 
 /// All series so far, by metric and labels.
 #[derive(Default)]
 pub(super) struct Metrics(Mutex<BTreeMap<(&'static str, Labels), Series>>);
 
-/// Labels as they are written: `by="draft"`.
+/// Labels in Prometheus' notation: `by="draft"`.
 pub(super) type Labels = Cow<'static, str>;
 
 impl Metrics {
@@ -78,12 +89,12 @@ impl Metrics {
         change(series.entry((metric.name, labels)).or_default());
     }
 
-    /// Count up.
+    /// Adds to a counter.
     pub(super) fn add(&self, metric: &Metric, labels: impl Into<Labels>, count: usize) {
         self.change(metric, labels.into(), |series| series.sum += count as f64);
     }
 
-    /// Take in a measured value.
+    /// Records a measured value.
     pub(super) fn observe(&self, metric: &Metric, value: f64) {
         self.change(metric, Labels::default(), |series| {
             series.buckets.resize(metric.bounds.len() + 1, 0);
@@ -92,8 +103,8 @@ impl Metrics {
         });
     }
 
-    /// Everything, with `gauges` of the moment: name, help, labels, value.
-    pub(super) fn render(&self, gauges: &[(&str, &str, String, usize)]) -> String {
+    /// Writes every series, and `gauges` after them. Gauges of one name must be adjacent.
+    pub(super) fn render(&self, gauges: &[Gauge]) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -105,7 +116,7 @@ impl Metrics {
             }
         }
         let mut last = "";
-        for (name, help, labels, value) in gauges {
+        for Gauge { name, help, labels, value } in gauges {
             if *name != last {
                 let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
             }
@@ -144,7 +155,8 @@ mod tests {
         for value in [0.8, 0.81, 1.0] {
             metrics.observe(&SWITCH_CONFIDENCE, value);
         }
-        let text = metrics.render(&[("wsd_slots", "Slots.", "role=\"base\"".into(), 4)]);
+        let gauge = Gauge { name: "wsd_slots", help: "Slots.", labels: "role=\"base\"".into(), value: 4 };
+        let text = metrics.render(&[gauge]);
         for line in [
             "# TYPE wsd_tokens_total counter",
             "wsd_tokens_total{by=\"draft\"} 5",

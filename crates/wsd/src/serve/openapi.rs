@@ -1,11 +1,12 @@
-//! `GET /openapi.json`: what can be asked, with the limits that hold.
+//! `GET /openapi.json`: all routes and parameters with their limits.
 
 use axum::Json;
 use serde_json::{Map, Value, json};
-use wsd_core::{Kind, RECIPES, SAMPLING, Setting, TOP_K, strategy_settings};
+use wsd_core::{Kind, MAX_TOKENS, RECIPES, SAMPLING, STRATEGY, Setting, TOP_K, strategy_settings};
 
-use super::request::{MAX_ANSWERS, MAX_MESSAGES, MAX_N, MAX_STOPS, MAX_TOKENS, MAX_TOP};
+use super::request::{MAX_ANSWERS, MAX_MESSAGES, MAX_N, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP};
 
+/// Returns the document.
 pub(super) async fn document() -> Json<Value> {
     Json(json!({
         "openapi": "3.1.0",
@@ -29,13 +30,15 @@ pub(super) async fn document() -> Json<Value> {
 }
 
 fn paths() -> Value {
-    let fault = |about: &str| json!({"description": about, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}});
+    let json_of = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
+    let fault = |about: &str| json!({"description": about, "content": {"application/json": json_of("Error")}});
     let get = |about: &str, media: &str| {
         let reply = json!({"description": about, "content": {media: {"schema": {}}}});
-        json!({"get": {"summary": about, "responses": {"200": reply, "401": fault("No valid key."), "503": fault("Shutting down.")}}})
+        let responses = json!({"200": reply, "401": fault("No valid key."), "503": fault("Shutting down.")});
+        json!({"get": {"summary": about, "responses": responses}})
     };
     let post = |about: &str, schema: &str, streams: bool| {
-        let mut content = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Reply"}}});
+        let mut content = json!({"application/json": json_of("Reply")});
         if streams {
             content["text/event-stream"] = json!({"schema": {"type": "object"}});
         }
@@ -47,15 +50,14 @@ fn paths() -> Value {
             ("408", "The body was too slow."),
             ("413", "The body is too large."),
             ("415", "The body is not JSON."),
-            ("429", "The queue is full; Retry-After says when to come back."),
+            ("429", "The queue is full; retry after the time in Retry-After."),
             ("500", "The server failed."),
             ("503", "Shutting down."),
             ("504", "The answer took too long."),
         ] {
             responses[status] = fault(about);
         }
-        let schema = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
-        let body = json!({"required": true, "content": {"application/json": schema}});
+        let body = json!({"required": true, "content": {"application/json": json_of(schema)}});
         json!({"post": {"summary": about, "requestBody": body, "responses": responses}})
     };
     let mut model = get("One model", "application/json");
@@ -70,51 +72,56 @@ fn paths() -> Value {
         "/tokenize": post("Text or a conversation to token ids", "TokenizeRequest", false),
         "/detokenize": post("Token ids to text", "DetokenizeRequest", false),
         "/tokenizer_info": get("The special tokens behind /tokenize", "application/json"),
-        "/health": get("Whether the process lives", "application/json"),
-        "/ready": get("Whether requests are taken", "application/json"),
+        "/health": get("The process runs", "application/json"),
+        "/ready": get("Requests are accepted", "application/json"),
         "/metrics": get("Prometheus metrics", "text/plain"),
         "/openapi.json": get("This document", "application/json"),
         "/": get("The page", "text/html"),
     })
 }
 
+/// The names of the models, which are the strategies.
 fn names() -> Vec<&'static str> {
     RECIPES.iter().map(|recipe| recipe.name).collect()
 }
 
 fn model() -> Value {
-    json!({"type": ["string", "null"], "enum": names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()})
+    let names = names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>();
+    json!({"type": ["string", "null"], "enum": names})
 }
 
+/// The schema of an object without further properties.
 fn object(properties: impl Into<Value>, required: &[&str]) -> Value {
     let properties = properties.into();
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-fn whole(least: usize, most: usize) -> Value {
-    json!({"type": ["integer", "null"], "minimum": least, "maximum": most})
+/// The schema of a whole number within limits, or null.
+fn whole(min: usize, max: usize) -> Value {
+    json!({"type": ["integer", "null"], "minimum": min, "maximum": max})
 }
 
-fn ids(least: usize) -> Value {
-    json!({"type": "array", "minItems": least, "items": {"type": "integer", "minimum": 0, "maximum": u32::MAX}})
+/// The schema of a list of at least `min` token ids.
+fn ids(min: usize) -> Value {
+    json!({"type": "array", "minItems": min, "items": {"type": "integer", "minimum": 0, "maximum": u32::MAX}})
 }
 
-/// What both protocols take.
+/// The parameters of both protocols.
 fn common() -> Value {
     let flag = json!({"type": ["boolean", "null"]});
-    let (stops, bytes) = MAX_STOPS;
-    let stop = json!({"type": "string", "minLength": 1, "maxLength": bytes / 4});
+    // The limit is in bytes; a character has at most four.
+    let stop = json!({"type": "string", "minLength": 1, "maxLength": MAX_STOP_BYTES / 4});
     let mut fields = json!({
         "model": model(),
-        "stop": {"anyOf": [stop, {"type": "array", "maxItems": stops, "items": stop}, {"type": "null"}]},
+        "stop": {"anyOf": [stop, {"type": "array", "maxItems": MAX_STOPS, "items": stop}, {"type": "null"}]},
         "n": whole(1, MAX_N),
-        "max_tokens": whole(1, MAX_TOKENS),
         "stream": flag,
         "user": {"type": ["string", "null"]},
         "wsd": {"$ref": "#/components/schemas/Wsd"},
     });
     extend(&mut fields, settings(SAMPLING));
-    // Clients of vLLM write -1 for all.
+    extend(&mut fields, settings(&[&MAX_TOKENS]));
+    // vLLM's clients send -1 for all tokens.
     fields[TOP_K.name]["minimum"] = json!(-1);
     fields
 }
@@ -151,7 +158,7 @@ fn chat() -> Value {
         "messages": {
             "type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": {"$ref": "#/components/schemas/Message"},
         },
-        "max_completion_tokens": whole(1, MAX_TOKENS),
+        "max_completion_tokens": schema(&MAX_TOKENS),
         "logprobs": {"type": ["boolean", "null"]},
         "top_logprobs": whole(0, MAX_TOP),
         "stream_options": stream_options(),
@@ -189,12 +196,11 @@ fn message() -> Value {
     object(json!({"role": role, "content": content}), &["role", "content"])
 }
 
+/// The parameters that OpenAI's API does not have.
 fn wsd() -> Value {
-    let names = names().into_iter().map(Value::from).chain([Value::Null]).collect::<Vec<_>>();
-    let mut fields = json!({
-        "strategy": {"enum": names},
-        "tokens": {"type": ["boolean", "null"], "description": "Author and confidence of each token."},
-    });
+    let about = "Author and confidence of each token";
+    let mut fields = json!({"tokens": {"type": ["boolean", "null"], "description": about}});
+    extend(&mut fields, settings(&[&STRATEGY]));
     extend(&mut fields, settings(&strategy_settings()));
     let mut schema = object(fields, &[]);
     schema["type"] = json!(["object", "null"]);

@@ -1,12 +1,13 @@
-//! The page: three files in the binary, no request to anywhere else.
+//! The page: three files in the binary, which request nothing from other servers.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-/// Nothing but what this server sends, and no frame around it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Content security policy: nothing but what this server sends, and no frame around the page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Returns a file of the page.
 fn file(media: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, media),

@@ -1,39 +1,31 @@
-//! What chat and text completions have in common: how to decode, checked against every limit before any work.
+//! Parameters common to chat and text completions, checked against every limit before any work.
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, header};
-use http_body_util::BodyExt as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::SemaphorePermit;
 use wsd_core::{
-    Engine, Job, Prompt, RECIPES, Recipe, SAMPLING, SEED, STRATEGY, Strategy, TOP_K, Terms, Values, strategy_settings,
+    Engine, Job, Prompt, RECIPES, Recipe, SAMPLING, SEED, STOP, STRATEGY, Strategy, TOP_K, Terms, Values,
+    strategy_settings,
 };
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
 use super::fields::Fields;
 
-/// Bytes in a request's body.
-pub(super) const MAX_BODY: usize = 2 << 20;
-/// Bytes in the bodies of all requests that are being read.
-pub(super) const MAX_BODIES: usize = 256 << 20;
-/// Answers to one prompt.
+/// The most answers to one prompt.
 pub(super) const MAX_N: usize = 16;
-/// Answers in one request.
+/// The most answers in one request.
 pub(super) const MAX_ANSWERS: usize = 128;
-/// Stop strings, and bytes in each.
-pub(super) const MAX_STOPS: (usize, usize) = (16, 256);
-/// Alternatives named at each token.
+/// The most stop strings in a request.
+pub(super) const MAX_STOPS: usize = 16;
+/// The most bytes in one of them.
+pub(super) const MAX_STOP_BYTES: usize = 256;
+/// The most alternatives reported for each token.
 pub(super) const MAX_TOP: usize = 20;
-/// Messages in a conversation.
+/// The most messages in a conversation.
 pub(super) const MAX_MESSAGES: usize = 1024;
-/// Tokens asked for; the context may end an answer sooner.
-pub(super) const MAX_TOKENS: usize = 1 << 20;
 
-/// Parameters of OpenAI's that are taken where they ask for nothing, with the values that do.
+/// Parameters of OpenAI's API that are accepted with a value that has no effect, and these values.
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("audio", &[]),
     ("best_of", &["1"]),
@@ -57,45 +49,41 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("web_search_options", &[]),
 ];
 
-/// How a request wants to be answered.
-pub(super) struct Ask {
-    /// The strategy's name, which is the model's.
+/// The parameters of a request that do not depend on its protocol.
+pub(super) struct GenerationRequest {
+    /// The name of the strategy, which is the model's name too.
     pub(super) model: &'static str,
-    /// Whether one model answers by itself.
+    /// True where one model answers by itself.
     is_alone: bool,
     pub(super) strategy: Arc<dyn Strategy>,
-    /// The terms of the first answer; further answers have seeds that follow its own.
+    /// The terms of the first answer to each prompt; the seeds of further answers count up from its own.
     terms: Terms,
     /// Answers to each prompt.
     pub(super) n: usize,
-    /// Alternatives to name at each token, where log-probabilities are asked for.
+    /// The number of alternatives at each token; `None` for a reply without log-probabilities.
     pub(super) logprobs: Option<usize>,
+    /// True for a reply in server-sent events.
     pub(super) stream: bool,
-    /// Whether a stream ends with a count of tokens.
+    /// True where a stream ends with the token counts.
     pub(super) include_usage: bool,
-    /// Whether each token comes with author and confidence.
-    pub(super) details: bool,
+    /// True where each token comes with its author and confidence.
+    pub(super) token_details: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Ask {
-    /// Take the common parameters.
+impl GenerationRequest {
+    /// Takes the common parameters.
     pub(super) fn parse(app: &App, fields: &mut Fields) -> Result<Self, ApiError> {
         let mut wsd = Fields::new(fields.take("wsd")?.unwrap_or_else(|| json!({})), "wsd")?;
-        let recipe = recipe(app, fields.take("model")?, wsd.take(STRATEGY.name)?)?;
         let mut values = Values::default();
+        wsd.settings(&[&STRATEGY], &mut values)?;
         wsd.settings(&strategy_settings(), &mut values)?;
-        let details = wsd.take("tokens")?.unwrap_or(false);
+        let model = find_recipe(app, fields.take("model")?)?;
+        let recipe = if values.is_set(&STRATEGY) { Recipe::find(values.get(&STRATEGY))? } else { model };
+        let token_details = wsd.take("tokens")?.unwrap_or(false);
         wsd.finish()?;
 
         if fields.take_if("top_k", &json!(-1)) {
-            // Clients of vLLM write -1 for all.
+            // vLLM's clients send -1 for all tokens.
             values.set(&TOP_K, 0usize.into())?;
         }
         fields.settings(SAMPLING, &mut values)?;
@@ -109,7 +97,7 @@ impl Ask {
         let n = fields.number("n", 1, MAX_N)?.unwrap_or(1);
         let stream = fields.take("stream")?.unwrap_or(false);
         let include_usage = include_usage(fields, stream)?;
-        // Says who asks; there is nothing that could be done with it.
+        // Names the end user; it has no effect.
         fields.take::<String>("user")?;
         fields.unsupported(NEUTRAL)?;
         let strategy = recipe.build(&app.models, &values)?;
@@ -122,21 +110,22 @@ impl Ask {
             logprobs: None,
             stream,
             include_usage,
-            details,
+            token_details,
         })
     }
 
-    /// Set what the two protocols spell differently.
+    /// Sets the limits, which the two protocols name differently.
     pub(super) fn limits(&mut self, max_tokens: Option<usize>, logprobs: Option<usize>) {
         self.terms.max_tokens = max_tokens.unwrap_or(self.terms.max_tokens);
         self.terms.top_logprobs = logprobs.unwrap_or(0);
         self.logprobs = logprobs;
     }
 
-    /// The jobs of these prompts: `n` for each, with seeds that follow each other.
+    /// Makes the jobs for these prompts: `n` for each, whose seeds count up.
     pub(super) fn jobs(&self, prompts: &[Prompt]) -> Result<Vec<Job>, ApiError> {
         if prompts.len() * self.n > MAX_ANSWERS {
-            let message = format!("and `prompt` ask for {} answers; at most {MAX_ANSWERS}", prompts.len() * self.n);
+            let message =
+                format!("times the number of prompts must be at most {MAX_ANSWERS}, got {}", prompts.len() * self.n);
             return Err(ApiError::parameter("n", message));
         }
         let jobs = prompts.iter().flat_map(|prompt| {
@@ -154,94 +143,56 @@ impl Ask {
         self.strategy.output_engine()
     }
 
+    /// Tells that one model answers by itself.
     pub(super) fn is_alone(&self) -> bool {
         self.is_alone
     }
 
+    /// The most tokens in an answer.
     pub(super) fn max_tokens(&self) -> usize {
         self.terms.max_tokens
     }
 
-    pub(super) fn seed(&self) -> u64 {
-        self.terms.sampling.seed
+    /// The seed of answer `index`, counted over all prompts.
+    pub(super) fn seed(&self, index: usize) -> u64 {
+        self.terms.sampling.seed.wrapping_add((index % self.n) as u64)
     }
 }
 
-/// The strategy of a request: `wsd.strategy`, or the one that the model's name names, or the server's own.
-pub(super) fn recipe(app: &App, model: Option<String>, strategy: Option<String>) -> Result<&'static Recipe, ApiError> {
-    let names = || RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
-    let model = match model {
-        Some(name) => Recipe::find(&name).map_err(|_| ApiError::unknown_model(&name, &names()))?,
-        None => app.settings.recipe,
-    };
-    match strategy {
-        Some(name) => Recipe::find(&name)
-            .map_err(|_| ApiError::parameter("wsd.strategy", format!("must be one of {}, got {name}", names()))),
-        None => Ok(model),
-    }
+/// Finds the strategy that `model` names; without a name, the server's own.
+pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static Recipe, ApiError> {
+    let Some(name) = model else { return Ok(app.settings.recipe) };
+    Recipe::find(&name).map_err(|_| {
+        let known = RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
+        ApiError::unknown_model(&name, &known)
+    })
 }
 
+/// Takes the stop strings: one text, or a list of texts.
 fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let stops = match fields.take("stop")? {
-        None => Vec::new(),
-        Some(OneOrMany::One(stop)) => vec![stop],
-        Some(OneOrMany::Many(stops)) => stops,
-    };
-    if stops.iter().any(String::is_empty) {
-        return Err(ApiError::parameter("stop", "must not hold an empty string: every text ends with one"));
+    fields.wrap_text(STOP.name);
+    let stops: Vec<String> = fields.setting(STOP.name, &STOP)?.unwrap_or_default();
+    if stops.len() > MAX_STOPS {
+        let message = format!("must have at most {MAX_STOPS} texts, got {}", stops.len());
+        return Err(ApiError::parameter(STOP.name, message));
     }
-    let (most, bytes) = MAX_STOPS;
-    if stops.len() > most || stops.iter().any(|stop| stop.len() > bytes) {
-        return Err(ApiError::parameter("stop", format!("may hold at most {most} strings of at most {bytes} bytes")));
+    if let Some(long) = stops.iter().find(|stop| stop.len() > MAX_STOP_BYTES) {
+        let message = format!("must have texts of at most {MAX_STOP_BYTES} bytes, got one of {}", long.len());
+        return Err(ApiError::parameter(STOP.name, message));
     }
     Ok(stops)
 }
 
+/// Takes `stream_options`, and tells whether a stream ends with the token counts.
 fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     let Some(options) = fields.take::<Value>("stream_options")? else { return Ok(false) };
     if !stream {
-        return Err(ApiError::parameter("stream_options", "needs `stream`"));
+        return Err(ApiError::parameter("stream_options", "must be left out without `stream`"));
     }
     let mut options = Fields::new(options, "stream_options")?;
     let include = options.take("include_usage")?.unwrap_or(false);
-    // Padding against listeners on the wire.
+    // Random padding, which hides the lengths of tokens from eavesdroppers.
     options.unsupported(&[("include_obfuscation", &["false"])])?;
     options.finish()?;
     Ok(include)
-}
-
-/// The body's fields, once all of it is here.
-pub(super) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json")) {
-        return Err(ApiError::media_type());
-    }
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > MAX_BODY) {
-        return Err(ApiError::body_too_large(MAX_BODY));
-    }
-    let patience = app.serve.header_timeout;
-    match tokio::time::timeout(patience, whole(app, body)).await {
-        Err(_) => Err(ApiError::slow_body(patience.as_secs())),
-        Ok(body) => Fields::parse(&body?),
-    }
-}
-
-/// All bytes of a body, as long as there is room for them beside those of others.
-async fn whole(app: &App, mut body: Body) -> Result<Vec<u8>, ApiError> {
-    let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'_>>);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid(format!("the body broke off: {error}")))?;
-        let Some(data) = frame.data_ref() else { continue };
-        if bytes.len() + data.len() > MAX_BODY {
-            return Err(ApiError::body_too_large(MAX_BODY));
-        }
-        let room = app.body_bytes.try_acquire_many(data.len() as u32).map_err(|_| ApiError::crowded(MAX_BODIES))?;
-        match &mut held {
-            Some(held) => held.merge(room),
-            None => held = Some(room),
-        }
-        bytes.extend_from_slice(data);
-    }
-    Ok(bytes)
 }

@@ -10,104 +10,91 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use wsd_core::{Event, TokenRecord};
 
-use super::App;
-use super::decoding::{Items, finish_reason};
-use super::reply::{Count, Progress, token_details};
-use super::request::Ask;
+use super::app::App;
+use super::decoding::{Events, finish_reason};
+use super::envelope::{Envelope, Usage};
+use super::reply::{Progress, token_details};
+use super::request::GenerationRequest;
 
-/// What stands around the choices of every reply and chunk.
-pub(super) struct Envelope(Value);
+/// The chunks of a stream.
+pub(super) struct Chunks<C> {
+    pub(super) envelope: Envelope,
+    pub(super) request: Arc<GenerationRequest>,
+    /// The choices that are sent at once.
+    pub(super) opening: Vec<Value>,
+    /// Makes a choice from the index of the answer, the token, if any, and the number of characters in
+    /// the answer before it.
+    pub(super) choice: C,
+}
 
-impl Envelope {
-    pub(super) fn new(app: &App, prefix: &str, object: &str, model: &str) -> Self {
-        Self(json!({
-            "id": app.next_id(prefix), "object": object, "created": super::unix_time(), "model": model,
-            "system_fingerprint": concat!("wsd-", env!("CARGO_PKG_VERSION")),
-        }))
-    }
-
-    /// Around choices and their count.
-    pub(super) fn json(&self, choices: Vec<Value>, count: &Count) -> Value {
-        let mut reply = self.0.clone();
-        reply["choices"] = Value::Array(choices);
-        reply["usage"] = count.json();
-        reply
-    }
-
-    /// What stands before and after the choices of each chunk of a stream, written once.
-    fn around(&self, usage: bool) -> (String, &'static str) {
-        let text = self.0.to_string();
-        let open = text.strip_suffix('}').unwrap_or(&text);
-        (format!("{open},\"choices\":["), if usage { "],\"usage\":null}" } else { "]}" })
+impl<C> Chunks<C>
+where
+    C: FnMut(usize, Option<&TokenRecord>, usize) -> Value + Send + 'static,
+{
+    /// Answers with the chunks of these events.
+    pub(super) fn respond(self, app: &App, events: Events) -> Response {
+        let Self { envelope, request, opening, mut choice } = self;
+        let (before, after) = envelope.around(request.include_usage);
+        let chunk = move |choice: Value| format!("{before}{choice}{after}");
+        let opening: Vec<_> = opening.into_iter().map(&chunk).collect();
+        // The end of the events is an element too: it yields the token counts and the last line.
+        let events = events.map(Some).chain(stream::iter([None]));
+        let state = (Usage::default(), Vec::<Progress>::new(), false);
+        let lines = events.scan(state, move |(usage, progress, failed), event| {
+            let lines = match event {
+                Some(Ok((index, event))) => {
+                    usage.push(index / request.n, &event);
+                    progress.resize(progress.len().max(index + 1), Progress::default());
+                    let characters = progress[index].characters;
+                    progress[index].push(&event);
+                    let choice = |token: Option<&TokenRecord>| choice(index, token, characters);
+                    let choice = event_choice(&request, index, &event, &progress[index], choice);
+                    choice.map(&chunk).into_iter().collect()
+                }
+                Some(Err(error)) => {
+                    *failed = true;
+                    vec![error.body().to_string()]
+                }
+                None if *failed => vec![],
+                None => {
+                    let usage = request.include_usage.then(|| envelope.json(Vec::new(), usage).to_string());
+                    usage.into_iter().chain(["[DONE]".to_owned()]).collect()
+                }
+            };
+            std::future::ready(Some(stream::iter(lines)))
+        });
+        let lines = stream::iter(opening).chain(lines.flatten());
+        let events = lines.map(|line| Ok::<_, Infallible>(SseEvent::default().data(line)));
+        let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
+        let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+        // Keeps nginx from buffering chunks.
+        let unbuffered = HeaderName::from_static("x-accel-buffering");
+        response.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
+        response
     }
 }
 
-/// A stream of chunks. `opening` holds the choices sent at once; `choice` makes one that says a token, or nothing yet.
-pub(super) fn respond(
-    app: &App,
-    envelope: Envelope,
-    ask: Arc<Ask>,
-    opening: Vec<Value>,
-    items: Items,
-    mut choice: impl FnMut(usize, Option<&TokenRecord>, usize) -> Value + Send + 'static,
-) -> Response {
-    let (before, after) = envelope.around(ask.include_usage);
-    let chunk = move |choice: Value| format!("{before}{choice}{after}");
-    let opening: Vec<_> = opening.into_iter().map(&chunk).collect();
-    // The end of the items is an item too: it brings the count and the last line.
-    let state = (Count::default(), Vec::<Progress>::new(), false);
-    let chunks = items.map(Some).chain(stream::iter([None])).scan(state, move |(count, progress, failed), item| {
-        let lines = match item {
-            Some(Ok((index, event))) => {
-                count.see(index / ask.n, &event);
-                progress.resize(progress.len().max(index + 1), Progress::default());
-                let characters = progress[index].characters;
-                progress[index].see(&event);
-                let said = said(&ask, index, &event, &progress[index], |token| choice(index, token, characters));
-                said.map(&chunk).into_iter().collect()
-            }
-            Some(Err(error)) => {
-                *failed = true;
-                vec![error.body().to_string()]
-            }
-            None if *failed => vec![],
-            None => {
-                let usage = ask.include_usage.then(|| envelope.json(Vec::new(), count).to_string());
-                usage.into_iter().chain(["[DONE]".to_owned()]).collect::<Vec<_>>()
-            }
-        };
-        std::future::ready(Some(stream::iter(lines)))
-    });
-    let lines = stream::iter(opening).chain(chunks.flatten());
-    let events = lines.map(|line| Ok::<_, Infallible>(SseEvent::default().data(line)));
-    let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
-    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    // Tells nginx not to hold chunks back.
-    let unbuffered = HeaderName::from_static("x-accel-buffering");
-    response.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
-    response
-}
-
-/// The choice that tells an event, where the client wants to know of it.
-fn said(
-    ask: &Ask,
+/// Returns the choice that reports an event; `None` for an event that the client did not ask for.
+fn event_choice(
+    request: &GenerationRequest,
     index: usize,
     event: &Event,
     progress: &Progress,
     choice: impl FnOnce(Option<&TokenRecord>) -> Value,
 ) -> Option<Value> {
+    let has_details = request.logprobs.is_some() || request.token_details;
     let mut choice = match event {
-        Event::Token(token) if !token.text.is_empty() || ask.logprobs.is_some() || ask.details => choice(Some(token)),
-        Event::Handover(_) if ask.details => choice(None),
+        Event::Token(token) if !token.text.is_empty() || has_details => choice(Some(token)),
+        Event::Handover(_) if request.token_details => choice(None),
         Event::Done(_) => choice(None),
         _ => return None,
     };
     match event {
-        Event::Token(token) if ask.details => choice["wsd"] = token_details(token),
+        Event::Token(token) if request.token_details => choice["wsd"] = token_details(token),
         Event::Handover(handover) => choice["wsd"] = json!({"handover": handover}),
         Event::Done(reason) => {
             choice["finish_reason"] = json!(finish_reason(*reason));
-            choice["wsd"] = progress.summary(ask, index);
+            choice["wsd"] = progress.summary(request, index);
         }
         _ => {}
     }

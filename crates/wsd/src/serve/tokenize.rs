@@ -9,29 +9,31 @@ use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use wsd_core::{Engine, Error, Prompt, Seat, Token};
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::request::{read, recipe};
+use super::reply::spell;
+use super::request::find_recipe;
 
-/// The engine in whose vocabulary the answers of a strategy are.
+/// Finds the engine in whose vocabulary the answers of a strategy are.
 fn output_engine(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {
-    let recipe = recipe(app, fields.take("model")?, None)?;
+    let recipe = find_recipe(app, fields.take("model")?)?;
     let seat = if recipe.needs.iter().any(|need| need.seat == Seat::BASE) { Seat::BASE } else { Seat::DRAFT };
     app.models.get(seat).cloned().ok_or_else(ApiError::internal)
 }
 
+/// Converts a text or a conversation to token ids.
 pub(super) async fn tokenize(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let fields = read(&app, &headers, body).await?;
-    aside(move || ids(&app, fields)).await
+    let fields = app.bodies.read(&headers, body).await?;
+    blocking(move || ids(&app, fields)).await
 }
 
-/// A long text takes long: not on a thread that streams wait for.
-async fn aside(work: impl FnOnce() -> Result<Value, ApiError> + Send + 'static) -> Result<Json<Value>, ApiError> {
+/// Runs work that may take long on a thread of its own, so that no stream waits for it.
+async fn blocking(work: impl FnOnce() -> Result<Value, ApiError> + Send + 'static) -> Result<Json<Value>, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal())).map(Json)
 }
 
@@ -48,15 +50,15 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
     fields.finish()?;
     let mut reply = json!({"count": tokens.len(), "max_model_len": engine.card().max_len, "tokens": tokens});
     if pieces {
-        reply["token_strs"] = tokens.iter().map(|&token| super::reply::spell(engine.as_ref(), token)).collect();
+        reply["token_strs"] = tokens.iter().map(|&token| spell(engine.as_ref(), token)).collect();
     }
     Ok(reply)
 }
 
-/// What lm-evaluation-harness wants to know of the tokenizer behind `/tokenize`.
+/// Describes the tokenizer behind `/tokenize`, as lm-evaluation-harness reads it.
 pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let engine = output_engine(&app, &mut Fields::new(json!({}), "")?)?;
-    let name = |token: Token| super::reply::spell(engine.as_ref(), token);
+    let name = |token: Token| spell(engine.as_ref(), token);
     let bos = engine.codec().render(&Prompt::Raw("a".into()))?.bos;
     let eos = engine.card().end_tokens.first();
     Ok(Json(json!({
@@ -65,13 +67,14 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, Api
     })))
 }
 
+/// Converts token ids to text.
 pub(super) async fn detokenize(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let fields = read(&app, &headers, body).await?;
-    aside(move || text(&app, fields)).await
+    let fields = app.bodies.read(&headers, body).await?;
+    blocking(move || text(&app, fields)).await
 }
 
 fn text(app: &App, mut fields: Fields) -> Result<Value, ApiError> {

@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
-use wsd::serve::{App, Keys, app, serve};
+use wsd::serve::{App, Keys, router, serve};
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{Models, Seat};
 
@@ -69,7 +69,7 @@ impl Server {
 
     fn of(models: Models, settings: Settings, keys: Keys) -> Self {
         let state = Arc::new(App::new(models, settings, None, keys));
-        Self { router: app(state.clone()), app: state }
+        Self { router: router(state.clone()), app: state }
     }
 
     pub(crate) fn builtin() -> Self {
@@ -141,7 +141,7 @@ impl Server {
         let app = self.app.clone();
         let ended = tokio::spawn(async move {
             let stopped: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async { drop(stopped.await) });
-            serve(app, listener, stopped).await.unwrap();
+            serve(app, listener, stopped).await;
         });
         (address, move || {
             stop.send(()).unwrap();

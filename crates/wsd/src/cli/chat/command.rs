@@ -66,7 +66,7 @@ static COMMANDS: &[Entry] = &[
     },
     Entry { name: "/help", argument: "", about: "show this", recipes: &[], parse: |_| Some(Command::Help) },
     Entry { name: "/exit", argument: "", about: "leave", recipes: &[], parse: |_| Some(Command::Quit) },
-    Entry { name: "/quit", argument: "", about: "leave, as Ctrl-D does", recipes: &[], parse: |_| Some(Command::Quit) },
+    Entry { name: "/quit", argument: "", about: "leave, like Ctrl-D", recipes: &[], parse: |_| Some(Command::Quit) },
 ];
 
 impl Command {

@@ -1,36 +1,38 @@
-//! Answers in columns, or below each other where there is no room.
+//! Answers in columns, or one below the other on a narrow terminal.
 
 use anyhow::Result;
 use unicode_width::UnicodeWidthChar as _;
 use wsd_core::{Completion, Seat};
 
 use super::super::output::{FAINT, Output, Style, style};
-use super::Compared;
+use super::comparison::{ComparedAnswer, Comparison};
 
-/// Columns narrower than this cannot be read.
-const LEAST: usize = 24;
+/// The least width of a readable column.
+const MIN_WIDTH: usize = 24;
+/// Spaces between two columns.
 const GAP: usize = 3;
-/// What marks that the base takes over, and that the draft does.
+/// Marks the position where the base takes over.
 pub(super) const TO_BASE: &str = "▸";
+/// Marks the position where the draft takes over.
 pub(super) const TO_DRAFT: &str = "◂";
 
 /// A piece of a line, in one style.
 type Span = (String, Style);
 
-/// Print a question and its answers.
-pub(super) fn print(compared: &Compared, output: &mut Output) -> Result<()> {
+/// Prints a question and its answers.
+pub(super) fn print(comparison: &Comparison, output: &mut Output) -> Result<()> {
     let width = output.width();
-    output.text(&format!("{}\n\n", compared.question))?;
-    let count = compared.answers.len();
+    output.text(&format!("{}\n\n", comparison.question))?;
+    let count = comparison.answers.len();
     let column = (width.unwrap_or(0) + GAP) / count;
-    if column < LEAST + GAP {
-        for answer in &compared.answers {
+    if column < MIN_WIDTH + GAP {
+        for answer in &comparison.answers {
             stacked(answer, width.unwrap_or(usize::MAX), output)?;
         }
         return Ok(());
     }
     let column = (column - GAP).min(60);
-    let cells: Vec<_> = compared.answers.iter().map(|answer| cell(answer, column)).collect();
+    let cells: Vec<_> = comparison.answers.iter().map(|answer| cell(answer, column)).collect();
     let height = cells.iter().map(Vec::len).max().unwrap_or(0);
     for row in 0..height {
         for (index, lines) in cells.iter().enumerate() {
@@ -46,7 +48,8 @@ pub(super) fn print(compared: &Compared, output: &mut Output) -> Result<()> {
     output.text("\n")
 }
 
-fn stacked(answer: &super::Answered, width: usize, output: &mut Output) -> Result<()> {
+/// Prints one answer over the whole width.
+fn stacked(answer: &ComparedAnswer, width: usize, output: &mut Output) -> Result<()> {
     for line in cell(answer, width) {
         spans(&line, output)?;
         output.text("\n")?;
@@ -54,20 +57,21 @@ fn stacked(answer: &super::Answered, width: usize, output: &mut Output) -> Resul
     output.text("\n")
 }
 
+/// Prints one line.
 fn spans(line: &[Span], output: &mut Output) -> Result<()> {
     line.iter().try_for_each(|(text, style)| output.model_text(*style, text))?;
     output.plain()
 }
 
-/// The lines of one answer: title, text, what there is to know of it.
-fn cell(answer: &super::Answered, width: usize) -> Vec<Vec<Span>> {
+/// Returns the lines of one answer: title, text and summary.
+fn cell(answer: &ComparedAnswer, width: usize) -> Vec<Vec<Span>> {
     let mut lines = vec![vec![(answer.title.to_owned(), FAINT)]];
     lines.extend(wrapped(&marked(&answer.completion), width));
     lines.extend(wrapped(&[(answer.summary(), FAINT)], width));
     lines
 }
 
-/// The text by author, with a mark where the author changes.
+/// Returns the text by author, with a mark where the author changes.
 pub(super) fn marked(completion: &Completion) -> Vec<Span> {
     let mut spans = Vec::new();
     for part in completion.tokens.chunk_by(|one, next| one.by == next.by) {
@@ -80,11 +84,12 @@ pub(super) fn marked(completion: &Completion) -> Vec<Span> {
     spans
 }
 
+/// Returns the number of terminal columns that a character takes.
 fn columns_of(c: char) -> usize {
     c.width().unwrap_or(1)
 }
 
-/// Break spans into lines of at most `width` columns, between words where that can be.
+/// Breaks spans into lines of at most `width` columns, between words where possible.
 pub(super) fn wrapped(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
     let all: Vec<(char, Style)> = spans.iter().flat_map(|(text, style)| text.chars().map(|c| (c, *style))).collect();
     let mut lines = Vec::new();
@@ -112,6 +117,7 @@ pub(super) fn wrapped(spans: &[Span], width: usize) -> Vec<Vec<Span>> {
     lines
 }
 
+/// Joins characters of one style into spans.
 fn joined(line: &[(char, Style)]) -> Vec<Span> {
     line.chunk_by(|one, next| one.1 == next.1).map(|part| (part.iter().map(|(c, _)| c).collect(), part[0].1)).collect()
 }
@@ -119,11 +125,11 @@ fn joined(line: &[(char, Style)]) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::super::super::output::BASE;
-    use super::super::tests::compared;
+    use super::super::comparison::tests::comparison;
     use super::*;
 
     fn shown(width: Option<usize>, color: bool) -> String {
-        Output::captured(width, color, |output| print(&compared(), output).unwrap())
+        Output::captured(width, color, |output| print(&comparison(), output).unwrap())
     }
 
     #[test]
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_name_the_author_and_end() {
+    fn colors_show_the_author_and_are_reset() {
         let text = shown(Some(100), true);
         assert!(text.contains("\x1b[33mGood question!") && text.contains("\x1b[36m the fox."));
         assert_eq!(text.matches("\x1b[0m").count() * 2, text.matches('\x1b').count());

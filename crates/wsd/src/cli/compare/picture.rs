@@ -6,14 +6,17 @@ use wsd::lab::plot::escape;
 
 use super::super::output::{BASE, DRAFT};
 use super::columns::{TO_BASE, marked, wrapped};
-use super::{Answered, Compared};
+use super::comparison::{ComparedAnswer, Comparison};
 
 /// Characters in a line.
 const COLUMNS: usize = 84;
-/// The width of a character of the fixed-width font, which every line is set to.
+/// The width of a character of the fixed-width font, in pixels.
 const CHARACTER: f64 = 8.4;
+/// The height of a line, in pixels.
 const LINE: f64 = 21.0;
+/// The left margin, in pixels.
 const LEFT: f64 = 24.0;
+/// The width of the column of titles, in pixels.
 const NAMES: f64 = 108.0;
 const STYLE: &str = "\
 text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1f2937;white-space:pre}\
@@ -21,27 +24,30 @@ text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',mon
 @media(prefers-color-scheme:dark){text{fill:#e5e7eb}.faint{fill:#9ca3af}.draft{fill:#f0a04b}.base{fill:#3fc1b0}\
 .paper{fill:#14181d;stroke:#2d343c}}";
 
-/// Draw all questions, one below the other.
-pub(super) fn draw(all: &[Compared]) -> String {
+/// Draws all questions, one below the other.
+pub(super) fn draw(all: &[Comparison]) -> String {
     let (mut body, mut y) = (String::new(), 34.0);
     let width = LEFT * 2.0 + NAMES + COLUMNS as f64 * CHARACTER;
     let _ = writeln!(
         body,
-        "<text x=\"{:.0}\" y=\"{y}\" text-anchor=\"end\" class=\"faint\">written by <tspan class=\"draft\">the draft</tspan>, \
-         <tspan class=\"base\">the base</tspan>; {TO_BASE} the base takes over</text>",
+        "<text x=\"{:.0}\" y=\"{y}\" text-anchor=\"end\" class=\"faint\">written by \
+         <tspan class=\"draft\">the draft</tspan>, <tspan class=\"base\">the base</tspan>; \
+         {TO_BASE} the base takes over</text>",
         width - LEFT
     );
-    for compared in all {
-        let _ = writeln!(body, "<text x=\"{LEFT}\" y=\"{y}\" class=\"question\">{}</text>", escape(&compared.question));
+    for comparison in all {
+        let _ =
+            writeln!(body, "<text x=\"{LEFT}\" y=\"{y}\" class=\"question\">{}</text>", escape(&comparison.question));
         y += LINE * 1.4;
-        for answer in &compared.answers {
+        for answer in &comparison.answers {
             y = draw_answer(&mut body, answer, y) + LINE * 0.45;
         }
         y += LINE;
     }
     let height = y - LINE;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+         width=\"{width:.0}\" height=\"{height:.0}\">\n\
          <style>{STYLE}</style>\n\
          <rect x=\"0.5\" y=\"0.5\" width=\"{:.0}\" height=\"{:.0}\" rx=\"8\" class=\"paper\"/>\n{body}</svg>\n",
         width - 1.0,
@@ -49,8 +55,8 @@ pub(super) fn draw(all: &[Compared]) -> String {
     )
 }
 
-/// Draw one answer from a height on; the height after it.
-fn draw_answer(body: &mut String, answer: &Answered, mut y: f64) -> f64 {
+/// Draws one answer from height `y` on, and returns the height below it.
+fn draw_answer(body: &mut String, answer: &ComparedAnswer, mut y: f64) -> f64 {
     let _ = writeln!(body, "<text x=\"{LEFT}\" y=\"{y:.1}\" class=\"faint\">{}</text>", answer.title);
     for line in wrapped(&marked(&answer.completion), COLUMNS) {
         let characters: usize = line.iter().map(|(text, _)| text.chars().count()).sum();
@@ -63,7 +69,7 @@ fn draw_answer(body: &mut String, answer: &Answered, mut y: f64) -> f64 {
             let _ = write!(spans, "<tspan class=\"{class}\">{}</tspan>", escape(text));
             spans
         });
-        // A given length keeps fonts of other widths within the picture.
+        // A fixed length keeps fonts of other widths within the picture.
         let length = characters as f64 * CHARACTER;
         let _ = writeln!(
             body,
@@ -77,11 +83,11 @@ fn draw_answer(body: &mut String, answer: &Answered, mut y: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::compared;
+    use super::super::comparison::tests::comparison;
     use super::*;
 
     #[test]
-    fn the_picture_holds_every_answer() {
-        insta::assert_snapshot!(draw(&[compared(), compared()]));
+    fn the_picture_has_every_answer() {
+        insta::assert_snapshot!(draw(&[comparison(), comparison()]));
     }
 }

@@ -1,12 +1,12 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const TIE = 1e-12; // as the server has it: logarithms nearer than this are equal
-const SIDES = ["wsd", "base", "draft"]; // shown side by side; the conversation goes on from the first
+const TIE = 1e-12; // logarithms nearer than this are equal, as in the server
 
+let sides = []; // models shown side by side; the conversation continues with the first one's answers
 let messages = [];
 let shown = null; // the answer whose curve is drawn: {tokens, handover, card}
-let running = null; // aborts the answers being written
+let running = null; // aborts the answers that are being written
 
 // The switch rule: the geometric mean of the last `window` probabilities reaches the threshold.
 function confidences(tokens, window) {
@@ -81,7 +81,7 @@ function showTip(target, token) {
 }
 function hideTip() { $("tip").hidden = true; }
 
-// With the keyboard: the arrows go along the shown answer, token by token.
+// The arrow keys move along the shown answer, token by token.
 let cursor = -1;
 function step(by) {
   if (!shown || !shown.tokens.length) return;
@@ -97,7 +97,7 @@ function request(model, conversation) {
   };
 }
 function curl() {
-  const model = $("mode").value === "side" ? "wsd" : $("mode").value;
+  const model = $("mode").value === "side" ? sides[0] : $("mode").value;
   const asked = messages.filter((message, i) => i < messages.length - 1 || message.role === "user");
   const typed = $("text").value.trim();
   const conversation = typed ? [...messages, { role: "user", content: typed }]
@@ -127,7 +127,7 @@ function choose(answer) {
   draw();
 }
 
-// Reads the events of a stream as they come.
+// Yields the events of a stream as they arrive.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -150,7 +150,7 @@ async function answer(model, parent, signal) {
   node.tabIndex = 0;
   node.addEventListener("click", () => choose(got));
   node.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(got); });
-  if (model === "wsd" || !shown || shown.done) choose(got);
+  if (model === sides[0] || !shown || shown.done) choose(got);
   try {
     const response = await fetch("v1/chat/completions", {
       method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(request(model, messages)),
@@ -215,13 +215,13 @@ async function send(event) {
   running = new AbortController();
   $("send").hidden = true;
   $("stop").hidden = false;
-  const models = $("mode").value === "side" ? SIDES : [$("mode").value];
+  const models = $("mode").value === "side" ? sides : [$("mode").value];
   const answers = await Promise.all(models.map((model) => answer(model, row, running.signal)));
   running = null;
   $("send").hidden = false;
   $("stop").hidden = true;
-  const said = answers[0].text;
-  if (said) messages.push({ role: "assistant", content: said });
+  const reply = answers[0].text;
+  if (reply) messages.push({ role: "assistant", content: reply });
   else messages.pop();
   draw();
   $("text").focus();
@@ -265,15 +265,17 @@ $("copy").addEventListener("click", async () => {
   setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
 });
 
-// The server's own settings, and every way of answering that it has.
-async function settle() {
+// Reads the server's settings and strategies. The first one is shown beside the models alone.
+async function configure() {
   const { data } = await (await fetch("v1/models")).json();
   const { strategy, window, threshold } = data[0].wsd.defaults;
   $("window").max = Math.max($("window").max, window);
   $("window").value = window;
   $("threshold").value = threshold;
-  const ways = data.map(({ id, wsd }) => Object.assign(new Option(id, id), { title: wsd.about }));
-  $("mode").replaceChildren(...ways, new Option(`${SIDES.join(", ")} side by side`, "side"));
+  const isAlone = ({ wsd }) => Object.keys(wsd.models).length === 1;
+  sides = [data[0], ...data.slice(1).filter(isAlone)].map(({ id }) => id);
+  const options = data.map(({ id, wsd }) => Object.assign(new Option(id, id), { title: wsd.about }));
+  $("mode").replaceChildren(...options, new Option(`${sides.join(", ")} side by side`, "side"));
   $("mode").value = strategy;
 }
-settle().catch((error) => { $("hint").textContent = `The server does not answer: ${error.message}`; }).finally(draw);
+configure().catch((error) => { $("hint").textContent = `The server does not answer: ${error.message}`; }).finally(draw);

@@ -1,7 +1,9 @@
-//! The server as its clients meet it: router and sockets, streams and refusals.
+//! The server from its clients' side: router and sockets, streams and refusals.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod settings;
+#[path = "../support/mod.rs"]
 mod support;
 
 use axum::http::StatusCode;
@@ -15,7 +17,7 @@ fn error(body: &Value) -> (&str, &str) {
 }
 
 #[tokio::test]
-async fn an_answer_says_who_wrote_what() {
+async fn an_answer_names_the_author_of_each_token() {
     let server = Server::builtin();
     let (status, reply) = server.post("/v1/chat/completions", &chat(json!({"wsd": {"tokens": true}}))).await;
     assert_eq!((status, &reply["object"]), (StatusCode::OK, &json!("chat.completion")), "{reply}");
@@ -54,13 +56,13 @@ async fn a_stream_is_the_answer_in_pieces() {
 }
 
 #[tokio::test]
-async fn logprobs_are_the_same_however_they_are_asked_for() {
+async fn logprobs_are_the_same_in_a_stream() {
     let server = Server::builtin();
     let asked = json!({"logprobs": true, "top_logprobs": 3});
     let (_, whole) = server.post("/v1/chat/completions", &chat(asked.clone())).await;
     let content = whole["choices"][0]["logprobs"]["content"].as_array().unwrap().clone();
     assert!(content.iter().all(|token| token["top_logprobs"].as_array().unwrap().len() == 3));
-    // The base is sure of what it writes itself: its token is the likeliest.
+    // The base takes its most likely token.
     let last = content.last().unwrap();
     assert_eq!(
         (&last["token"], &last["logprob"]),
@@ -80,7 +82,10 @@ async fn echoed_prompts_are_scored_by_the_base() {
         server.post("/tokenize", &json!({"prompt": "A fox is red.", "model": "base"})).await.1["tokens"].clone(),
     )
     .unwrap();
-    let asked = |prompt: Value, max_tokens: usize| json!({"prompt": prompt, "echo": true, "logprobs": 1, "max_tokens": max_tokens});
+    let asked = |prompt: Value, max_tokens: usize| {
+        let limits = json!({"max_tokens": max_tokens});
+        ask(json!({"prompt": prompt, "echo": true, "logprobs": 1}), limits)
+    };
     let (status, by_text) = server.post("/v1/completions", &asked(json!("A fox is red."), 0)).await;
     assert_eq!(status, StatusCode::OK, "{by_text}");
     let (_, by_ids) = server.post("/v1/completions", &asked(json!(ids), 0)).await;
@@ -95,7 +100,7 @@ async fn echoed_prompts_are_scored_by_the_base() {
         assert_eq!((&longer[..ids.len()], longer.len()), (&values[..], ids.len() + 2));
         assert!(choice["text"].as_str().unwrap().starts_with("A fox is red."));
     }
-    // lm-evaluation-harness looks for the likeliest token by its name.
+    // lm-evaluation-harness looks for the most likely token by its text.
     let tops = logprobs["top_logprobs"].as_array().unwrap();
     for (token, top) in logprobs["tokens"].as_array().unwrap().iter().zip(tops).skip(1) {
         assert!(top.get(token.as_str().unwrap()).is_some(), "{token} {top}");
@@ -126,7 +131,8 @@ async fn n_answers_have_seeds_that_follow_each_other() {
 #[tokio::test]
 async fn prefill_parts_and_strategies() {
     let server = Server::builtin();
-    let user = json!({"role": "user", "content": [{"type": "text", "text": "What colour "}, {"type": "text", "text": "is a fox?"}]});
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let user = json!({"role": "user", "content": [part("What colour "), part("is a fox?")]});
     let (_, parts) = server.post("/v1/chat/completions", &json!({"model": "draft", "messages": [user]})).await;
     let (_, plain) = server.post("/v1/chat/completions", &chat(json!({"wsd": {"strategy": "draft"}}))).await;
     assert_eq!(parts["choices"][0]["message"], plain["choices"][0]["message"]);
@@ -144,7 +150,7 @@ async fn prefill_parts_and_strategies() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_obeyed_is_named() {
+async fn refusals_name_the_parameter() {
     let server = Server::builtin();
     let messages = |extra: Value| chat(extra);
     let text = |extra: Value| ask(json!({"prompt": "A fox"}), extra);
@@ -156,7 +162,7 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools"),
         ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"temperature": "hot"})), 400, "temperature"),
-        // In single precision this would be 100, and in double precision if its text were read carelessly.
+        // Both would round to 100 in single precision; the second needs an exact parser too.
         ("/v1/chat/completions", messages(json!({"temperature": 100.000_001})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"temperature": 100.000_000_000_000_01})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"min_p": -1e-60})), 400, "min_p"),
@@ -173,7 +179,7 @@ async fn what_cannot_be_obeyed_is_named() {
         ("/v1/completions", text(json!({"stop": ["a", ""]})), 400, "stop"),
         ("/v1/chat/completions", messages(json!({"stream_options": {"include_usage": true}})), 400, "stream_options"),
         ("/v1/chat/completions", messages(json!({"wsd": {"windw": 3}})), 400, "wsd.windw"),
-        ("/v1/chat/completions", messages(json!({"wsd": {"threshold": 1.5}})), 400, "threshold"),
+        ("/v1/chat/completions", messages(json!({"wsd": {"threshold": 1.5}})), 400, "wsd.threshold"),
         ("/v1/chat/completions", messages(json!({"wsd": {"strategy": "magic"}})), 400, "wsd.strategy"),
         ("/v1/chat/completions", messages(json!({"wsd": 1})), 400, "wsd"),
         ("/v1/chat/completions", messages(json!({"model": "gpt-4"})), 404, "model"),
@@ -209,18 +215,19 @@ async fn what_cannot_be_obeyed_is_named() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_asks_for_nothing_is_taken() {
+async fn parameters_without_effect_are_accepted() {
     let server = Server::builtin();
     let extra = json!({
-        "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "tools": null, "response_format": {"type": "text"},
-        "user": "someone", "top_k": -1, "store": false, "max_tokens": 2, "stop": null, "seed": -3,
+        "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "tools": null,
+        "response_format": {"type": "text"}, "user": "someone", "top_k": -1, "store": false, "max_tokens": 2,
+        "stop": null, "seed": -3,
     });
     let (status, reply) = server.post("/v1/chat/completions", &chat(extra)).await;
     assert_eq!((status, &reply["choices"][0]["wsd"]["seed"]), (StatusCode::OK, &json!(-3)), "{reply}");
 }
 
 #[tokio::test]
-async fn bodies_have_a_form_and_a_size() {
+async fn bodies_must_be_small_json_objects() {
     let server = Server::builtin();
     let path = "/v1/chat/completions";
     for (media, body, status) in [
@@ -239,7 +246,7 @@ async fn bodies_have_a_form_and_a_size() {
 }
 
 #[tokio::test]
-async fn every_route_but_health_wants_the_key() {
+async fn every_route_but_health_needs_the_key() {
     let server = Server::new(settings(json!({})), Keys::new(["open sesame"]));
     let open = Server::builtin();
     let (_, document) = open.send("GET", "/openapi.json", &[], String::new()).await;
@@ -279,7 +286,7 @@ async fn a_server_for_this_machine_answers_to_its_own_names() {
 }
 
 #[tokio::test]
-async fn the_models_tell_what_holds_where_a_request_says_nothing() {
+async fn the_models_list_the_server_s_defaults() {
     let mut settings = settings(json!({}));
     settings.values = settings.values.with(&WINDOW, 4usize).unwrap().with(&THRESHOLD, 0.7).unwrap();
     let server = Server::new(settings, Keys::default());
@@ -291,7 +298,7 @@ async fn the_models_tell_what_holds_where_a_request_says_nothing() {
 }
 
 #[tokio::test]
-async fn sixteen_at_once_are_as_alone() {
+async fn sixteen_concurrent_answers_are_the_same_as_alone() {
     let server = Server::builtin();
     let questions = ["What colour is a fox?", "Where does a duck live?", "What does a cow eat?", "Is a bear big?"];
     let asked = |i: usize| {
@@ -313,7 +320,7 @@ async fn sixteen_at_once_are_as_alone() {
 }
 
 #[tokio::test]
-async fn what_has_no_place_is_sent_away_at_once() {
+async fn a_full_queue_refuses_at_once() {
     let server = Server::slow(json!({"max_concurrent": 1, "max_queue": 1}));
     let address = server.listen().await;
     let endless = json!({"prompt": "ab", "max_tokens": 100_000, "stream": true});
@@ -322,13 +329,13 @@ async fn what_has_no_place_is_sent_away_at_once() {
     server.until(|metrics| metrics.contains("vllm:num_requests_waiting{} 1")).await;
     let response = server.raw("POST", "/v1/completions", &[], endless.to_string()).await;
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "1"));
-    // It was not waited for anybody.
+    // The refused request changed nothing.
     server
         .until(|metrics| {
             ["running{} 1", "waiting{} 1"].iter().all(|tail| metrics.contains(&format!("vllm:num_requests_{tail}")))
         })
         .await;
-    // Who was first leaves: the slot goes to the second.
+    // The first client leaves, and the second gets its slot.
     drop(first);
     server.until(|metrics| metrics.contains("vllm:num_requests_waiting{} 0")).await;
     drop(second);
@@ -336,19 +343,19 @@ async fn what_has_no_place_is_sent_away_at_once() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_frees_its_slot_and_disturbs_no_neighbour() {
+async fn a_dropped_connection_frees_its_slot_and_disturbs_no_other() {
     let server = Server::slow(json!({}));
     let address = server.listen().await;
     let endless = |stream: bool| json!({"prompt": "ab", "max_tokens": 100_000, "stream": stream});
-    let mut neighbour = support::open(address, "/v1/completions", &endless(true)).await;
+    let mut neighbor = support::open(address, "/v1/completions", &endless(true)).await;
     for stream in [true, false] {
         let gone = support::open(address, "/v1/completions", &endless(stream)).await;
         server.until(|metrics| metrics.contains("vllm:num_requests_running{} 2")).await;
         drop(gone);
         server.until(|metrics| metrics.contains("vllm:num_requests_running{} 1")).await;
     }
-    assert!(support::read_some(&mut neighbour).await.contains("data: "), "the neighbour still hears");
-    drop(neighbour);
+    assert!(support::read_some(&mut neighbor).await.contains("data: "), "the other stream continues");
+    drop(neighbor);
     server.idle().await;
 }
 
@@ -365,7 +372,7 @@ async fn an_answer_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_silent_stream_says_that_it_lives() {
+async fn a_silent_stream_sends_keep_alives() {
     let server = Server::silent(json!({"keep_alive_seconds": 1, "request_timeout_seconds": 4}));
     let address = server.listen().await;
     let mut stream = support::open(address, "/v1/completions", &json!({"prompt": "ab", "stream": true})).await;
@@ -378,7 +385,7 @@ async fn a_silent_stream_says_that_it_lives() {
 }
 
 #[tokio::test]
-async fn slow_clients_are_let_go() {
+async fn slow_clients_are_disconnected() {
     let server = Server::with(json!({"header_timeout_seconds": 1}));
     let address = server.listen().await;
     let half_header = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n";
@@ -393,7 +400,7 @@ async fn slow_clients_are_let_go() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_finishes_what_it_began() {
+async fn a_stopped_server_completes_running_answers() {
     let server = Server::with(json!({}));
     let (address, stop) = server.listen_until_stopped().await;
     let asked = json!({"model": "base", "prompt": "A fox", "max_tokens": 60, "stream": true});
@@ -409,7 +416,7 @@ async fn a_stopped_server_finishes_what_it_began() {
 }
 
 #[tokio::test]
-async fn the_page_asks_nobody_else() {
+async fn the_page_requests_nothing_from_other_servers() {
     let server = Server::builtin();
     for (path, media) in [("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")] {
         let response = server.raw("GET", path, &[], String::new()).await;
@@ -422,7 +429,7 @@ async fn the_page_asks_nobody_else() {
 }
 
 #[tokio::test]
-async fn only_named_origins_may_call() {
+async fn only_listed_origins_may_call() {
     let origin = [("origin", "https://chat.example")];
     for (named, want) in [(json!([]), None), (json!(["https://chat.example"]), Some("https://chat.example"))] {
         let server = Server::with(json!({"cors": named}));

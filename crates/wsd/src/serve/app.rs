@@ -1,0 +1,88 @@
+//! The server's state.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use wsd_core::{Bridge, Models, Seat};
+
+use super::admission::{Admission, Admitted};
+use super::body::BodyReader;
+use super::error::ApiError;
+use super::keys::Keys;
+use super::metrics::{Metrics, REJECTED};
+use crate::config::{ServeSettings, Settings};
+
+/// The server's state, which all requests share.
+pub struct App {
+    pub(super) models: Models,
+    /// True where token ids mean the same to both models.
+    pub(super) one_vocabulary: bool,
+    pub(super) settings: Settings,
+    pub(super) serve: ServeSettings,
+    /// The seed of requests that name none; `None` to draw one for each request.
+    pub(super) seed: Option<u64>,
+    pub(super) keys: Keys,
+    pub(super) admission: Admission,
+    pub(super) bodies: BodyReader,
+    pub(super) metrics: Metrics,
+    /// True once the server is being stopped.
+    pub(super) closing: AtomicBool,
+    /// The start of the server, in seconds since 1970.
+    pub(super) started: u64,
+    ids: AtomicU64,
+    random: RandomState,
+}
+
+impl App {
+    /// Creates a server of these models. Requests that name no seed get `seed`, or one drawn for each.
+    #[must_use]
+    pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
+        let serve = settings.serve.clone();
+        let pair = models.get(Seat::DRAFT).zip(models.get(Seat::BASE));
+        let one_vocabulary = pair.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
+        Self {
+            models,
+            one_vocabulary,
+            settings,
+            seed,
+            keys,
+            admission: Admission::new(serve.max_concurrent, serve.max_queue),
+            bodies: BodyReader::new(serve.header_timeout),
+            metrics: Metrics::default(),
+            closing: AtomicBool::new(false),
+            started: unix_time(),
+            ids: AtomicU64::new(0),
+            random: RandomState::new(),
+            serve,
+        }
+    }
+
+    /// Lets a request into the queue, or refuses it.
+    pub(super) fn admit(&self) -> Result<Admitted, ApiError> {
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(ApiError::closing());
+        }
+        self.admission.admit().inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
+    }
+
+    /// Refuses a request where the queue is full, before its body is read.
+    pub(super) fn expect_room(&self) -> Result<(), ApiError> {
+        if self.admission.is_full() { self.admit().map(drop) } else { Ok(()) }
+    }
+
+    /// Returns a name for a reply, unlike any other.
+    pub(super) fn next_id(&self, prefix: &str) -> String {
+        format!("{prefix}-{:016x}", self.random_seed())
+    }
+
+    /// Returns an unpredictable number of 53 bits, which JSON represents exactly.
+    pub(super) fn random_seed(&self) -> u64 {
+        self.random.hash_one(self.ids.fetch_add(1, Ordering::Relaxed)) >> 11
+    }
+}
+
+/// Returns the seconds since 1970.
+pub(super) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,67 @@
+//! The fields around the choices of a reply, and its token counts.
+
+use serde_json::{Value, json};
+use wsd_core::Event;
+
+use super::app::{App, unix_time};
+
+/// The fields around the choices of every reply and chunk.
+pub(super) struct Envelope(Value);
+
+impl Envelope {
+    pub(super) fn new(app: &App, prefix: &str, object: &str, model: &str) -> Self {
+        Self(json!({
+            "id": app.next_id(prefix), "object": object, "created": unix_time(), "model": model,
+            "system_fingerprint": concat!("wsd-", env!("CARGO_PKG_VERSION")),
+        }))
+    }
+
+    /// Returns a reply with these choices and token counts.
+    pub(super) fn json(&self, choices: Vec<Value>, usage: &Usage) -> Value {
+        let mut reply = self.0.clone();
+        reply["choices"] = Value::Array(choices);
+        reply["usage"] = usage.json();
+        reply
+    }
+
+    /// Returns the JSON text before and after the choice of each chunk of a stream, made once for all
+    /// chunks. With `include_usage` every chunk has a `usage` of null, as the protocol requires.
+    pub(super) fn around(&self, include_usage: bool) -> (String, &'static str) {
+        let text = self.0.to_string();
+        let open = text.strip_suffix('}').unwrap_or(&text);
+        (format!("{open},\"choices\":["), if include_usage { "],\"usage\":null}" } else { "]}" })
+    }
+}
+
+/// Token counts over all answers.
+#[derive(Default)]
+pub(super) struct Usage {
+    /// Tokens of each prompt.
+    prompts: Vec<usize>,
+    /// Tokens of all answers.
+    pub(super) completion: usize,
+}
+
+impl Usage {
+    /// Counts an event of an answer to prompt `prompt`. A prompt with several answers counts once.
+    pub(super) fn push(&mut self, prompt: usize, event: &Event) {
+        match event {
+            Event::Prompt { tokens } => self.set_prompt(prompt, *tokens),
+            Event::Token(_) => self.completion += 1,
+            _ => {}
+        }
+    }
+
+    /// Sets the length of prompt `prompt`.
+    pub(super) fn set_prompt(&mut self, prompt: usize, tokens: usize) {
+        self.prompts.resize(self.prompts.len().max(prompt + 1), 0);
+        self.prompts[prompt] = tokens;
+    }
+
+    fn json(&self) -> Value {
+        let prompt: usize = self.prompts.iter().sum();
+        json!({
+            "prompt_tokens": prompt, "completion_tokens": self.completion, "total_tokens": prompt + self.completion,
+        })
+    }
+}
