@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::{Error, Result, Sampled, Sampling, TextCodec, Token, Tree, top_tokens};
+use crate::{Error, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, top_tokens};
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
@@ -136,24 +136,6 @@ pub struct Activity {
     pub steps: usize,
     /// Tokens whose KV cache was copied from another session so far.
     pub reused_tokens: usize,
-}
-
-/// The reason why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// An end-of-text token was sampled. It is neither yielded nor kept.
-    End,
-    /// The token limit was reached, or the context is full.
-    Length,
-}
-
-/// An item of a generation's stream.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// The next token, already at the end of the session's list.
-    Token(Sampled),
-    /// The last item of every stream.
-    End(Stop),
 }
 
 /// The tokens of one generation, collected.

@@ -37,7 +37,7 @@ mod tree;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Layer, Row, Session, Step, Stop, Written};
+pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Layer, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
@@ -59,7 +59,7 @@ pub use text::{
     BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
     Template, TextCodec, Tokenizer, Vocabulary,
 };
-pub use tokens::{Sampled, Token, common_prefix};
+pub use tokens::{Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
     Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
     Trace, Usage,

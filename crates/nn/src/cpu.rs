@@ -3,6 +3,7 @@
 
 mod layer;
 mod linear;
+mod model;
 mod step;
 
 use std::collections::HashMap;
@@ -17,8 +18,9 @@ use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
 use crate::format::Format;
 use crate::kernels::{self, Simd, Workers};
-use layer::{LayerWeights, layer_weights};
+use layer::layer_weights;
 use linear::{Activations, Linear, Stored};
+use model::Model;
 use step::{Scratch, Step};
 
 /// Tokens run at once when a slot is run again.
@@ -29,9 +31,6 @@ const RERUN_TOKENS: usize = 256;
 const CACHED_BYTES: usize = 32 << 20;
 /// The least number of tokens in a thread's part: this many cost hardly more than one.
 const PART_TOKENS: usize = 4;
-/// The product of bytes of weights and tokens from which a step is worth waking other threads.
-const AWAKE_BYTES: usize = 1 << 26;
-
 /// A model on the CPU.
 pub struct Cpu {
     model: Model,
@@ -40,18 +39,6 @@ pub struct Cpu {
     rounded: Activations,
     /// Scratch of each part of a step.
     scratches: Vec<Scratch>,
-}
-
-/// The weights and their blueprint, which no step changes.
-struct Model {
-    blueprint: Blueprint,
-    simd: Simd,
-    /// The size of all tensors.
-    bytes: usize,
-    embedding: Tensor,
-    layers: Vec<LayerWeights>,
-    final_norm: Vec<f32>,
-    heads: Vec<(Head, Linear)>,
 }
 
 /// Options for loading a model onto the CPU.
@@ -185,14 +172,6 @@ impl Cpu {
             }
         }
         parts
-    }
-}
-
-impl Model {
-    /// Calls `lead` with all threads if this number of tokens is worth it, and returns its result.
-    fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
-        let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
-        if is_worth_it { Workers::awake(self.simd, lead) } else { lead(&Workers::alone(self.simd)) }
     }
 }
 

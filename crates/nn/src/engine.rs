@@ -1,6 +1,7 @@
 //! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged
 //! batch.
 
+mod list;
 mod local;
 mod prefix_cache;
 mod questions;

@@ -9,6 +9,7 @@ mod cache;
 mod decoder;
 mod layers;
 mod upload;
+mod wide;
 
 use std::collections::HashMap;
 
@@ -29,9 +30,6 @@ use decoder::Context;
 
 /// Tokens run at once when a slot is run again.
 const RERUN_TOKENS: usize = 256;
-
-/// The type that norms, rotations and softmax are computed in, for matrices of any type.
-const WIDE: DType = DType::F32;
 
 /// A model on a candle device.
 pub struct Tensors {

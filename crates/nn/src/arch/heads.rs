@@ -1,7 +1,5 @@
 //! Output heads: linear layers on the final hidden state.
 
-use super::Blueprint;
-
 /// An output head by its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Head {
@@ -52,26 +50,6 @@ impl Head {
             Self::Vocabulary => "lm_head.bias",
             Self::Reward => "score.bias",
         }
-    }
-}
-
-impl Blueprint {
-    /// The same model with the heads that a checkpoint has. `shape` returns the shape of a tensor
-    /// by its name. A checkpoint without any head is expected to have that of the vocabulary.
-    #[must_use]
-    pub fn with_heads<'a>(self, shape: impl Fn(&str) -> Option<&'a [usize]>) -> Self {
-        let outputs = shape(Head::Reward.weight()).and_then(|shape| shape.first().copied());
-        let reward =
-            outputs.map(|outputs| HeadPlan { head: Head::Reward, outputs, bias: shape(Head::Reward.bias()).is_some() });
-        let has_vocabulary = self.tied || reward.is_none() || shape(Head::Vocabulary.weight()).is_some();
-        let vocabulary = has_vocabulary.then(|| HeadPlan::vocabulary(self.vocab));
-        Self { output_heads: vocabulary.into_iter().chain(reward).collect(), ..self }
-    }
-
-    /// The head for this purpose, if the model has one.
-    #[must_use]
-    pub fn head(&self, head: Head) -> Option<HeadPlan> {
-        self.output_heads.iter().find(|plan| plan.head == head).copied()
     }
 }
 

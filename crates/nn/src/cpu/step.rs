@@ -2,9 +2,9 @@
 
 use wsd_core::Layer;
 
-use super::Model;
 use super::layer::LayerWeights;
 use super::linear::{self, Activations};
+use super::model::Model;
 use crate::arch::Blueprint;
 use crate::cache::{HeadCache, LayerCache, Slot};
 use crate::executor::Span;

@@ -14,10 +14,11 @@ use wsd_core::{
     Tree,
 };
 
+use super::list::List;
 use super::prefix_cache::PrefixCache;
 use super::questions::{Choices, Collect, Generate, Hidden, Question, Reader, Rewards, Rows, Score};
 use super::scheduler::{Message, Scheduler};
-use super::work::{List, Work};
+use super::work::Work;
 use crate::adapter::Adapter;
 use crate::arch::{Blueprint, Head};
 use crate::checkpoint::{Checkpoint, TemplateChoice};

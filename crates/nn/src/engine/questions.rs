@@ -19,7 +19,7 @@ pub(super) use rewards::Rewards;
 pub(super) use rows::Rows;
 pub(super) use score::Score;
 
-use super::work::List;
+use super::list::List;
 use crate::arch::Head;
 
 /// The kind of vector that a question reads.

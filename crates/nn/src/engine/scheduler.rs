@@ -269,8 +269,8 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
     use wsd_core::{Caps, Cost, Generation, Sampling};
 
+    use super::super::list::List;
     use super::super::questions::{Collect, Generate, Score};
-    use super::super::work::List;
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
 

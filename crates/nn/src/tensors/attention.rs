@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::WIDE;
 use super::batch::View;
 use super::layers::{softcap, softmax};
+use super::wide::WIDE;
 
 /// Computes attention. `queries` is `(tokens, heads, head_dim)`, scaled; keys and values are
 /// `(kv_heads, positions, head_dim)`; `heads / kv_heads` consecutive queries share one. Returns

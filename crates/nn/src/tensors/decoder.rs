@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::WIDE;
 use super::attention::attend;
 use super::batch::Batch;
 use super::layers::{Linear, Norm, Projections, gate, rotate, softcap};
+use super::wide::WIDE;
 use crate::arch::{self, Blueprint, Head, HeadPlan, QkNorm, StoredLinear, StoredNorm};
 use crate::error::{Error, Result};
 

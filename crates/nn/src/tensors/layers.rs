@@ -3,8 +3,8 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::WIDE;
 use super::batch::Rotation;
+use super::wide::WIDE;
 use crate::arch::Activation;
 
 /// A matrix `(outputs, inputs)` and its bias.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::WIDE;
+use super::wide::WIDE;
 use crate::checkpoint;
 use crate::error::Result;
 use crate::format::Format;

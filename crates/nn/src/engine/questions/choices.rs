@@ -3,7 +3,7 @@
 use wsd_core::{Generation, Step, Stop, Token, pick, top_tokens};
 
 use super::Reader;
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// Chooses a token after each position, as a generation there would.
 pub(in crate::engine) struct Choices {

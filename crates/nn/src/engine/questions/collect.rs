@@ -6,7 +6,7 @@ use wsd_core::{Error, Result};
 
 use super::{NotFinite, Output, Question, Vectors};
 use crate::arch::Head;
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// The reading of one vector.
 pub(in crate::engine) trait Reader: Send + Sync + 'static {

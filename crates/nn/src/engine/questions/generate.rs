@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use wsd_core::{Error, Generation, Result, Step, Stop, Token};
 
 use super::{Choices, NotFinite, Question, Reader as _, Vectors};
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// Continues a list: the next token is chosen as [`Choices`] does and appended.
 pub(in crate::engine) struct Generate {

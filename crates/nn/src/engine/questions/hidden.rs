@@ -3,7 +3,7 @@
 use wsd_core::Layer;
 
 use super::{Output, Reader};
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// Returns the hidden state of a layer at each position.
 pub(in crate::engine) struct Hidden {

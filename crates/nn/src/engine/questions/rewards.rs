@@ -3,7 +3,7 @@
 use super::hidden::finite;
 use super::{Output, Reader};
 use crate::arch::Head;
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// Returns the reward head's output at each position.
 pub(in crate::engine) struct Rewards;

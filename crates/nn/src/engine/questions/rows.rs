@@ -3,7 +3,7 @@
 use wsd_core::{Row, log_softmax};
 
 use super::Reader;
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// Returns the log-probabilities of all tokens after each position.
 pub(in crate::engine) struct Rows;

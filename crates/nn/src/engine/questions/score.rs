@@ -3,7 +3,7 @@
 use wsd_core::{Sampled, logprob, top_tokens};
 
 use super::Reader;
-use crate::engine::work::List;
+use crate::engine::list::List;
 
 /// Scores each token after the one at a position, with the `top` top_tokens tokens in its place.
 pub(in crate::engine) struct Score {

@@ -1,0 +1,30 @@
+//! The weights of a model on the CPU.
+
+use super::layer::LayerWeights;
+use super::linear::Linear;
+use crate::arch::{Blueprint, Head};
+use crate::checkpoint::Tensor;
+use crate::kernels::{Simd, Workers};
+
+/// The product of bytes of weights and tokens from which a step is worth waking other threads.
+const AWAKE_BYTES: usize = 1 << 26;
+
+/// The weights and their blueprint, which no step changes.
+pub(super) struct Model {
+    pub(super) blueprint: Blueprint,
+    pub(super) simd: Simd,
+    /// The size of all tensors.
+    pub(super) bytes: usize,
+    pub(super) embedding: Tensor,
+    pub(super) layers: Vec<LayerWeights>,
+    pub(super) final_norm: Vec<f32>,
+    pub(super) heads: Vec<(Head, Linear)>,
+}
+
+impl Model {
+    /// Calls `lead` with all threads if this number of tokens is worth it, and returns its result.
+    pub(super) fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
+        let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;
+        if is_worth_it { Workers::awake(self.simd, lead) } else { lead(&Workers::alone(self.simd)) }
+    }
+}

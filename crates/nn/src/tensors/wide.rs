@@ -1,0 +1,6 @@
+//! The format of sums and of everything between matrix products.
+
+use candle_core::DType;
+
+/// The type that norms, rotations and softmax are computed in, for matrices of any type.
+pub(super) const WIDE: DType = DType::F32;
