@@ -118,8 +118,8 @@ impl Partial {
         if self.0.is_set(setting) { Ok(()) } else { self.0.set(setting, value.into()) }
     }
 
-    /// Turns the prefix cache off where it was not set, so that measurements of requests with a common
-    /// prefix do not depend on each other.
+    /// Turns the prefix cache off where it was not set, so that measurements of requests with a
+    /// common prefix do not depend on each other.
     ///
     /// # Errors
     /// None in practice: 0 is within the setting's limits.
@@ -127,14 +127,15 @@ impl Partial {
         self.set_default(&models::PREFIX_CACHE_TOKENS, 0usize)
     }
 
-    /// Names the settings here that `upper` overrides because `raw` excludes the settings of a chat.
+    /// Names the settings here that `upper` overrides because `raw` excludes the settings of a
+    /// chat.
     #[must_use]
     pub fn overridden_by(&self, upper: &Self) -> Vec<&'static str> {
         prompt::overridden(&self.0, &upper.0).into_iter().map(|setting| setting.name).collect()
     }
 
-    /// These settings, and those of `lower` that are absent here. Where `raw` and the settings of a chat
-    /// exclude each other, these hold.
+    /// These settings, and those of `lower` that are absent here. Where `raw` and the settings of a
+    /// chat exclude each other, these hold.
     #[must_use]
     pub fn or(self, mut lower: Self) -> Self {
         for setting in prompt::overridden(&lower.0, &self.0) {
@@ -167,7 +168,8 @@ impl Settings {
         self.models.get(&seat)
     }
 
-    /// The same settings with another model in `seat`, which otherwise runs as the present one does.
+    /// The same settings with another model in `seat`, which otherwise runs as the present one
+    /// does.
     #[must_use]
     pub fn with_model(mut self, seat: Seat, name: &str) -> Self {
         if let Some(model) = self.models.get_mut(&seat) {

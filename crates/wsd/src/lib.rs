@@ -1,5 +1,5 @@
-//! Weak-to-Strong Decoding: the facade over [`wsd_core`], [`wsd_nn`], [`wsd_train`] and [`wsd_lab`],
-//! with settings, model names, remote models and a server.
+//! Weak-to-Strong Decoding: the facade over [`wsd_core`], [`wsd_nn`], [`wsd_train`] and
+//! [`wsd_lab`], with settings, model names, remote models and a server.
 
 pub mod config;
 pub mod hub;

@@ -21,10 +21,12 @@ const SINGLE: [&str; 3] = ["prompt", "prompt_ids", "json"];
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Files")]
 pub(super) struct BatchArgs {
-    /// JSON lines to answer, `-` for standard input: rows with "prompt", "messages" or "context"; other keys are kept
+    /// JSON lines to answer, `-` for standard input: rows with "prompt", "messages" or "context";
+    /// other keys are kept
     #[arg(long, value_name = "FILE", requires = "output")]
     pub(super) input: Option<PathBuf>,
-    /// File for the rows, in order, with "output" and "wsd" (or "error") added; rows that it already has are kept
+    /// File for the rows, in order, with "output" and "wsd" (or "error") added; rows that it
+    /// already has are kept
     #[arg(long, value_name = "FILE", requires = "input", conflicts_with_all = SINGLE)]
     pub(super) output: Option<PathBuf>,
     /// Rows answered at a time

@@ -22,9 +22,9 @@ Examples:
   wsd score --prompt-ids 1,403,407 --response-ids 261,378 --json
       Token ids, to compare exactly with another implementation.";
 
-/// Tells whether scoring ignores a setting: one of the draft's, or one that only affects written text.
-/// Such options are refused on the command line. In `wsd.toml`, which serves all commands, they are
-/// allowed.
+/// Tells whether scoring ignores a setting: one of the draft's, or one that only affects written
+/// text. Such options are refused on the command line. In `wsd.toml`, which serves all commands,
+/// they are allowed.
 fn is_ignored(name: &str) -> bool {
     let of_draft = ["draft", "model", "prefix_cache"].iter().any(|prefix| name.starts_with(prefix));
     let writing = SECTIONS.iter().filter(|section| ["decode", "sampling"].contains(&section.name));
@@ -103,8 +103,8 @@ enum Response {
 }
 
 /// Scores the tokens of the response. Prompt and response are encoded together, and the response's
-/// tokens are those after the prefix that they share with the prompt alone. After a prompt of token ids
-/// the response is encoded by itself.
+/// tokens are those after the prefix that they share with the prompt alone. After a prompt of token
+/// ids the response is encoded by itself.
 async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Rule) -> Result<Report> {
     let (card, codec) = (base.card(), base.codec());
     if !card.caps.score {
@@ -144,8 +144,8 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
     Ok(Report { tokens: scored.collect(), handover })
 }
 
-/// Returns the text of each token from `from` on. The first ones may also spell the end of the prompt,
-/// which is left out.
+/// Returns the text of each token from `from` on. The first ones may also spell the end of the
+/// prompt, which is left out.
 fn texts(codec: &TextCodec, tokens: &[Token], from: usize, response: &Response) -> Result<Vec<String>> {
     let mut detokenizer = codec.detokenizer(&tokens[..from]);
     let mut texts = tokens[from..].iter().map(|&id| detokenizer.push(id)).collect::<wsd_core::Result<Vec<_>>>()?;

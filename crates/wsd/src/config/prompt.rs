@@ -42,8 +42,8 @@ impl PromptSettings {
         }
     }
 
-    /// Adds the instructions to a conversation that has no system message, and the start of the answer
-    /// to one that does not end with an answer.
+    /// Adds the instructions to a conversation that has no system message, and the start of the
+    /// answer to one that does not end with an answer.
     #[must_use]
     pub fn complete(&self, mut messages: Vec<Message>) -> Vec<Message> {
         if let Some(system) = &self.system

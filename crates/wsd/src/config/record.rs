@@ -6,8 +6,8 @@ use wsd_core::{SAMPLING, STRATEGY, Seat, TERMS};
 use super::Settings;
 
 impl Settings {
-    /// Everything that the text of an answer depends on, by the names of `wsd.toml`. Settings that affect
-    /// only the speed are left out, and those that the strategy does not read.
+    /// Everything that the text of an answer depends on, by the names of `wsd.toml`. Settings that
+    /// affect only the speed are left out, and those that the strategy does not read.
     #[must_use]
     pub fn record(&self) -> Map<String, Value> {
         let mut record = Map::new();

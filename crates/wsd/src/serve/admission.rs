@@ -55,8 +55,8 @@ impl Admission {
         place.map(|place| Admitted { _place: place }).map_err(|_| ApiError::busy(self.max_concurrent, self.max_queue))
     }
 
-    /// Tells that a request would be refused now. Asked before its body is read, so that refusals cost
-    /// little.
+    /// Tells that a request would be refused now. Asked before its body is read, so that refusals
+    /// cost little.
     pub(super) fn is_full(&self) -> bool {
         self.requests.available_permits() == 0
     }

@@ -35,7 +35,8 @@ pub struct App {
 }
 
 impl App {
-    /// Creates a server of these models. Requests that name no seed get `seed`, or one drawn for each.
+    /// Creates a server of these models. Requests that name no seed get `seed`, or one drawn for
+    /// each.
     #[must_use]
     pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
         let serve = settings.serve.clone();

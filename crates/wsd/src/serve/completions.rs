@@ -1,4 +1,5 @@
-//! `POST /v1/completions`: texts or token ids, continued without a chat form, and scored on request.
+//! `POST /v1/completions`: texts or token ids, continued without a chat form, and scored on
+//! request.
 
 use std::sync::Arc;
 
@@ -106,8 +107,8 @@ impl CompletionRequest {
         Ok(Self { common, prompts, echo })
     }
 
-    /// Returns the prompts for a reply that repeats them. If it has log-probabilities, they are scored by
-    /// the model whose tokens the answers have.
+    /// Returns the prompts for a reply that repeats them. If it has log-probabilities, they are
+    /// scored by the model whose tokens the answers have.
     async fn echoes(&self, app: &App, _admitted: &Admitted) -> Result<Vec<Echo>, ApiError> {
         if !self.echo {
             return Ok(vec![Echo::default(); self.prompts.len()]);

@@ -133,8 +133,8 @@ pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     }
 }
 
-/// Waits for the first event, within a time limit, so that a faulty request is refused by its status
-/// rather than inside its stream.
+/// Waits for the first event, within a time limit, so that a faulty request is refused by its
+/// status rather than inside its stream.
 pub(super) async fn started(mut events: Events) -> Result<Events, ApiError> {
     match tokio::time::timeout(FIRST_EVENT_TIMEOUT, events.next()).await {
         Ok(Some(first)) => Ok(stream::once(std::future::ready(Ok(first?))).chain(events).boxed()),

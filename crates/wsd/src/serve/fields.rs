@@ -96,8 +96,8 @@ impl Fields {
         })
     }
 
-    /// Takes parameters of the protocol that have no effect with the values listed here; this server
-    /// does not support other values.
+    /// Takes parameters of the protocol that have no effect with the values listed here; this
+    /// server does not support other values.
     pub(super) fn unsupported(&mut self, neutral: &[(&str, &[&str])]) -> Result<(), ApiError> {
         for (field, values) in neutral {
             let Some(value) = self.take::<Value>(field)? else { continue };

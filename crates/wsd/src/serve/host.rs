@@ -1,8 +1,8 @@
 //! Host names of a server that listens to this machine alone.
 //!
-//! A malicious page can make its own name resolve to 127.0.0.1 once it is loaded (DNS rebinding). For
-//! the browser the server then belongs to the page's site. The page cannot choose the `Host` header,
-//! though, so a name that is not the server's own reveals it.
+//! A malicious page can make its own name resolve to 127.0.0.1 once it is loaded (DNS rebinding).
+//! For the browser the server then belongs to the page's site. The page cannot choose the `Host`
+//! header, though, so a name that is not the server's own reveals it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use axum::response::{IntoResponse as _, Response};
 use super::app::App;
 use super::error::ApiError;
 
-/// Refuses requests to a host name that is not the server's, unless there are keys, which protect it
-/// better.
+/// Refuses requests to a host name that is not the server's, unless there are keys, which protect
+/// it better.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if app.keys.is_empty() && app.serve.address.ip().is_loopback() {
         let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or("?"));
@@ -36,8 +36,8 @@ fn name(host: &str) -> &str {
     &host[..end.unwrap_or(host.len())]
 }
 
-/// Tells whether a name always means this machine or an address: nobody can redirect an address, and
-/// browsers resolve `localhost` to this machine.
+/// Tells whether a name always means this machine or an address: nobody can redirect an address,
+/// and browsers resolve `localhost` to this machine.
 fn is_local(name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     let name = name.to_ascii_lowercase();

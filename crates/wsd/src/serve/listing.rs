@@ -27,8 +27,8 @@ fn entry(app: &App, recipe: &Recipe) -> Value {
     })
 }
 
-/// Returns the values that apply where a request leaves a setting out, for the settings that `recipe`
-/// reads.
+/// Returns the values that apply where a request leaves a setting out, for the settings that
+/// `recipe` reads.
 fn defaults(app: &App, recipe: &Recipe) -> Value {
     let mut defaults = Map::from_iter([(STRATEGY.name.to_owned(), json!(app.settings.recipe.name))]);
     // A request without a seed gets one of its own, which is no default.

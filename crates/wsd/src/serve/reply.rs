@@ -102,7 +102,8 @@ pub(super) fn token_details(record: &TokenRecord) -> Value {
     })
 }
 
-/// Returns the reply with all answers. `choice` makes the part of each that depends on the protocol.
+/// Returns the reply with all answers. `choice` makes the part of each that depends on the
+/// protocol.
 pub(super) fn whole(
     envelope: &Envelope,
     request: &GenerationRequest,

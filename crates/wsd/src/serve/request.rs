@@ -56,7 +56,8 @@ pub(super) struct GenerationRequest {
     /// True where one model answers by itself.
     is_alone: bool,
     pub(super) strategy: Arc<dyn Strategy>,
-    /// The terms of the first answer to each prompt; the seeds of further answers count up from its own.
+    /// The terms of the first answer to each prompt; the seeds of further answers count up from its
+    /// own.
     terms: Terms,
     /// Answers to each prompt.
     pub(super) n: usize,

@@ -22,8 +22,8 @@ pub(super) struct Chunks<C> {
     pub(super) request: Arc<GenerationRequest>,
     /// The choices that are sent at once.
     pub(super) opening: Vec<Value>,
-    /// Makes a choice from the index of the answer, the token, if any, and the number of characters in
-    /// the answer before it.
+    /// Makes a choice from the index of the answer, the token, if any, and the number of characters
+    /// in the answer before it.
     pub(super) choice: C,
 }
 

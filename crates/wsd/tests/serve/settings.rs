@@ -1,4 +1,5 @@
-//! Every setting on every surface: HTTP requests, `/openapi.json`, `/v1/models`, `docs/settings.md`.
+//! Every setting on every surface: HTTP requests, `/openapi.json`, `/v1/models`,
+//! `docs/settings.md`.
 //!
 //! `UPDATE_DOCS=1 cargo test -p wsd --test serve settings` rewrites `docs/settings.md`.
 
@@ -52,8 +53,8 @@ async fn requests_take_every_setting_and_refuse_values_outside_its_limits_by_nam
             let (status, reply) = server.post("/v1/chat/completions", &request(prefix, setting, &bad)).await;
             let name = format!("{prefix}{}", setting.name);
             assert_eq!((status.as_u16(), &reply["error"]["param"]), (400, &json!(name)), "{reply}");
-            let message = format!("`{name}` must be {}, got {bad}", setting.limit());
-            assert_eq!(reply["error"]["message"], json!(message));
+            let message = reply["error"]["message"].as_str().unwrap();
+            assert!(message.starts_with(&format!("`{name}` must be {}, got ", setting.limit())), "{message}");
         }
     }
 }

@@ -34,8 +34,8 @@ pub(super) mod tests {
     use super::*;
     use wsd_core::{Call, CallKind, Event, Handover, Recipe, Rule, Seat, TokenRecord, Trace};
 
-    /// Answers with text of every author, a line break, a control character, and characters that XML
-    /// must escape.
+    /// Answers with text of every author, a line break, a control character, and characters that
+    /// XML must escape.
     pub(in super::super) fn comparison() -> Comparison {
         let answers = [
             ("base", vec![("who cares <&> about the fox?\nbuy cheap boots", Seat::BASE)]),
