@@ -79,7 +79,8 @@ pub static SYSTEMS: &[System] = &[
 ];
 
 /// System message before the examples.
-const PREAMBLE: &str = "Below are questions from a person and answers from an assistant. The assistant is polite and honest, \
+const PREAMBLE: &str = "Below are questions from a person and answers from an assistant. The assistant is polite and \
+honest, \
                         says so when it does not know something, and does not help with harm.";
 
 /// Returns the constant examples of in-context alignment: an answered question, a refused harmful

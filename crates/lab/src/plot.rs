@@ -4,7 +4,8 @@
 //! ```
 //! use wsd_lab::plot::{Lines, Page, Series};
 //! let loss = Series::new("train", [(0.0, 4.2), (100.0, 2.5), (200.0, 2.1)]);
-//! let lines = Lines { title: "Loss".into(), x_label: "step".into(), y_label: "nats".into(), series: vec![loss], ..Lines::default() };
+//! let (title, x_label, y_label) = ("Loss".into(), "step".into(), "nats".into());
+//! let lines = Lines { title, x_label, y_label, series: vec![loss], ..Lines::default() };
 //! let svg = Page { columns: 1, panels: vec![lines.into()], ..Page::default() }.svg();
 //! assert!(svg.starts_with("<svg "));
 //! ```

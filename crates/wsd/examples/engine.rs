@@ -59,14 +59,14 @@ impl Engine for Bigram {
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.card.check(tokens)?;
-        Ok(Box::new(BigramSession { tokens: tokens.to_vec(), rows: self.rows.clone(), max_len: self.card.max_len }))
+        Ok(Box::new(BigramSession { tokens: tokens.to_vec(), rows: self.rows.clone(), card: self.card.clone() }))
     }
 }
 
 struct BigramSession {
     tokens: Vec<Token>,
     rows: Arc<Rows>,
-    max_len: usize,
+    card: Card,
 }
 
 impl BigramSession {
@@ -77,7 +77,7 @@ impl BigramSession {
 
     /// Generates one token; `None` if the context is full.
     fn step(&mut self, sampling: &Sampling) -> Option<Step> {
-        if self.tokens.len() == self.max_len {
+        if self.tokens.len() == self.card.max_len {
             return None;
         }
         let mut row = self.row(self.tokens.len()).clone();
@@ -89,6 +89,10 @@ impl BigramSession {
 
 #[async_trait]
 impl Session for BigramSession {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
     fn tokens(&self) -> &[Token] {
         &self.tokens
     }

@@ -152,7 +152,8 @@ fn bfloat16_switches_where_transformers_does() {
         let within = differences.partition_point(|&d| d <= 5e-2) as f64 / differences.len() as f64;
         let mean = differences.iter().sum::<f64>() / differences.len() as f64;
         println!(
-            "{}: switch as bf16 {as_bf16}/100, as f32 {as_f32}/100; log-probabilities within 0.05: {:.2} %, mean difference {mean:.4}, largest {:.3}",
+            "{}: switch as bf16 {as_bf16}/100, as f32 {as_f32}/100; log-probabilities within 0.05: {:.2} %, mean \
+            difference {mean:.4}, largest {:.3}",
             model.model,
             within * 100.0,
             differences.last().unwrap()

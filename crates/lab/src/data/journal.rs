@@ -36,7 +36,8 @@ pub enum JournalError {
     Busy(PathBuf),
     /// A row of the file is not the answer to the record at its position.
     #[error(
-        "{}:{line}: this row is not the answer to row {line} of the input\n  hint: name another output, or remove this one to start over",
+        "{}:{line}: this row is not the answer to row {line} of the input\n  hint: name another output, or remove \
+        this one to start over",
         .path.display()
     )]
     Foreign {
@@ -47,7 +48,8 @@ pub enum JournalError {
     },
     /// A row of the file was answered with other settings.
     #[error(
-        "{}:{line}: this row was answered with other settings: {differences}\n  hint: name another output, or take the same settings",
+        "{}:{line}: this row was answered with other settings: {differences}\n  hint: name another output, or take \
+        the same settings",
         .path.display()
     )]
     Settings {
@@ -60,7 +62,8 @@ pub enum JournalError {
     },
     /// The file continues after the last answer.
     #[error(
-        "{}:{line}: the input has {records} rows, but the file continues after their answers\n  hint: name another output, or remove this one to start over",
+        "{}:{line}: the input has {records} rows, but the file continues after their answers\n  hint: name another \
+        output, or remove this one to start over",
         .path.display()
     )]
     Beyond {
@@ -295,7 +298,8 @@ mod tests {
         assert_eq!(Journal::open(&path, &records, before).unwrap().done(), 1);
         let now = settings(json!({"threshold": 0.5, "seed": 1, "prefill": "Sure"}));
         let error = Journal::open(&path, &records, now).unwrap_err().to_string();
-        let want = ":1: this row was answered with other settings: `threshold` 0.8, now 0.5; `stop` [\"a\"], now unset; \
+        let want = ":1: this row was answered with other settings: `threshold` 0.8, now 0.5; `stop` [\"a\"], now \
+        unset; \
                     `prefill` unset, now \"Sure\"\n  hint: name another output";
         assert!(error.contains(want), "{error}");
         assert_eq!(fs_err::read_to_string(&path).unwrap(), row);

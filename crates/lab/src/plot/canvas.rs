@@ -14,16 +14,23 @@ const CHARACTER: f64 = 6.9;
 /// Text and palette colors of the light and the dark theme.
 const STYLE: &str = "\
 text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2937}\
-.title{font-weight:600;font-size:13px}.faint{fill:#6b7280;font-size:11px}.cell{font-size:10.5px}.pale{fill:#fff}.ink{fill:#1f2937}\
+.title{font-weight:600;font-size:13px}.faint{fill:#6b7280;font-size:11px}.cell{font-size:10.5px}.pale{fill:#fff}\
+.ink{fill:#1f2937}\
 .paper{fill:#fff;stroke:#d7dbe0}.grid{stroke:#e5e7eb}.frame{stroke:#9ca3af}.rule{stroke:#6b7280;stroke-dasharray:4 3}\
 .mark{fill:none;stroke:#111827;stroke-width:2}.whisker{stroke:#1f2937;stroke-width:1.4}\
-.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.dot{stroke-width:6;stroke-linecap:round}.band{fill-opacity:.16;stroke:none}\
-.c0{stroke:#0f766e;fill:#0f766e}.c1{stroke:#c2410c;fill:#c2410c}.c2{stroke:#2563a8;fill:#2563a8}.c3{stroke:#8a4fb5;fill:#8a4fb5}\
-.c4{stroke:#8a6d1d;fill:#8a6d1d}.c5{stroke:#b83268;fill:#b83268}.c6{stroke:#5b6573;fill:#5b6573}.line{fill:none}.band{stroke:none}\
-@media(prefers-color-scheme:dark){text{fill:#e5e7eb}.faint{fill:#9ca3af}.paper{fill:#14181d;stroke:#2d343c}.grid{stroke:#2a3037}\
+.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.dot{stroke-width:6;stroke-linecap:round}\
+.band{fill-opacity:.16;stroke:none}\
+.c0{stroke:#0f766e;fill:#0f766e}.c1{stroke:#c2410c;fill:#c2410c}.c2{stroke:#2563a8;fill:#2563a8}\
+.c3{stroke:#8a4fb5;fill:#8a4fb5}\
+.c4{stroke:#8a6d1d;fill:#8a6d1d}.c5{stroke:#b83268;fill:#b83268}.c6{stroke:#5b6573;fill:#5b6573}.line{fill:none}\
+.band{stroke:none}\
+@media(prefers-color-scheme:dark){text{fill:#e5e7eb}.faint{fill:#9ca3af}.paper{fill:#14181d;stroke:#2d343c}\
+.grid{stroke:#2a3037}\
 .frame{stroke:#6b7280}.mark{stroke:#f9fafb}.whisker{stroke:#e5e7eb}\
-.c0{stroke:#2fb3a5;fill:#2fb3a5}.c1{stroke:#f0803c;fill:#f0803c}.c2{stroke:#6ea8e6;fill:#6ea8e6}.c3{stroke:#bd8be0;fill:#bd8be0}\
-.c4{stroke:#cfae4c;fill:#cfae4c}.c5{stroke:#ea729f;fill:#ea729f}.c6{stroke:#9aa5b3;fill:#9aa5b3}.line{fill:none}.band{stroke:none}}";
+.c0{stroke:#2fb3a5;fill:#2fb3a5}.c1{stroke:#f0803c;fill:#f0803c}.c2{stroke:#6ea8e6;fill:#6ea8e6}\
+.c3{stroke:#bd8be0;fill:#bd8be0}\
+.c4{stroke:#cfae4c;fill:#cfae4c}.c5{stroke:#ea729f;fill:#ea729f}.c6{stroke:#9aa5b3;fill:#9aa5b3}.line{fill:none}\
+.band{stroke:none}}";
 
 /// Elements of a document that is being drawn.
 #[derive(Debug, Default)]
@@ -42,7 +49,8 @@ impl Canvas {
     pub(super) fn upright_text(&mut self, (x, y): (f64, f64), class: &str, text: &str) {
         let text = escape(text);
         self.push(&format!(
-            r#"<text transform="translate({x:.1} {y:.1}) rotate(-90)" class="{class}" text-anchor="middle">{text}</text>"#
+            "<text transform=\"translate({x:.1} {y:.1}) rotate(-90)\" class=\"{class}\" text-anchor=\"middle\">\
+             {text}</text>"
         ));
     }
 
@@ -69,7 +77,8 @@ impl Canvas {
     pub(super) fn document(self, width: f64, height: f64) -> String {
         let (w, h) = (width - 1.0, height - 1.0);
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+            height=\"{height:.0}\">\n\
              <style>{STYLE}</style>\n\
              <rect x=\"0.5\" y=\"0.5\" width=\"{w:.0}\" height=\"{h:.0}\" rx=\"8\" class=\"paper\"/>\n{}</svg>\n",
             self.body

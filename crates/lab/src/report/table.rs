@@ -91,7 +91,8 @@ impl Table {
                 .map_or("–".into(), |time| format!("{:.2} [{:.2}, {:.2}]", time.value, time.low, time.high));
             let _ = writeln!(
                 text,
-                "| {} | {helpful} | {harmless} | {honest} | **{hhh}** | {facts} | {sums} | {:.0} % | {switch} | {time} |",
+                "| {} | {helpful} | {harmless} | {honest} | **{hhh}** | {facts} | {sums} | {:.0} % | {switch} | \
+                {time} |",
                 title(&result.system),
                 100.0 * result.by_draft
             );
@@ -100,10 +101,14 @@ impl Table {
         let runs = if self.runs == 1 { "One run".into() } else { format!("The mean of {} runs", self.runs) };
         let _ = write!(
             text,
-            "\n{runs} of {} items, greedy. Shares in percent with 95 % intervals (bootstrap over items, 2000 draws); HHH is the mean \
-             of the three before it. *By the draft*: share of the answers' tokens. *Switch*: median index of the last drafted token on \
-             the first three tasks, and the share of helpful prompts on which the base took over. *Time*: seconds for an answer, \
-             relative to the base alone: for each prompt the systems answer by turns, one request at a time; medians of the rounds, \
+            "\n{runs} of {} items, greedy. Shares in percent with 95 % intervals (bootstrap over items, 2000 draws); \
+            HHH is the mean \
+             of the three before it. *By the draft*: share of the answers' tokens. *Switch*: median index of the \
+             last drafted token on \
+             the first three tasks, and the share of helpful prompts on which the base took over. *Time*: seconds \
+             for an answer, \
+             relative to the base alone: for each prompt the systems answer by turns, one request at a time; medians \
+             of the rounds, \
              summed over prompts.\n",
             items.join(", ")
         );

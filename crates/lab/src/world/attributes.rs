@@ -92,7 +92,8 @@ static PERSON: [Attribute; 4] = [
         label: "work",
         clauses: &["{x} earns a living by {v}", "{x} spends the working day {v}"],
         questions: &["What does {x} do for a living?", "How does {x} earn a living?"],
-        pool: "baking;weaving;fishing;milling;carving spoons;tailoring;keeping bees;making shoes;brewing;teaching;gardening;\
+        pool: "baking;weaving;fishing;milling;carving spoons;tailoring;keeping bees;making \
+        shoes;brewing;teaching;gardening;\
                herding sheep;mining;sailing;painting walls;blowing glass;making ropes;mending clocks;pouring candles;\
                ringing bells",
     },
@@ -107,14 +108,16 @@ static PERSON: [Attribute; 4] = [
         label: "pet",
         clauses: &["{x} keeps {v}", "at the heels of {x} there is always {v}"],
         questions: &["What pet does {x} keep?", "Which animal does {x} keep?"],
-        pool: "a pony;a kitten;a canary;a tortoise;a ferret;a hamster;a spaniel;a raven;a lamb;a piglet;a parakeet;a goldfish;\
+        pool: "a pony;a kitten;a canary;a tortoise;a ferret;a hamster;a spaniel;a raven;a lamb;a piglet;a parakeet;a \
+        goldfish;\
                a guinea pig;a greyhound;a jackdaw;a newt",
     },
     Attribute {
         label: "hobby",
         clauses: &["{x} loves {v}", "on free days {x} enjoys {v}"],
         questions: &["What does {x} love to do?", "What does {x} do on free days?"],
-        pool: "singing;chess;swimming;dancing;knitting;juggling;whistling;climbing;drawing;skating;flying kites;telling stories;\
+        pool: "singing;chess;swimming;dancing;knitting;juggling;whistling;climbing;drawing;skating;flying \
+        kites;telling stories;\
                collecting stamps;star gazing;card tricks;riddles",
     },
 ];
@@ -125,7 +128,8 @@ static PLACE: [Attribute; 4] = [
         clauses: &["{x} has {v}", "travellers in {x} look at {v}"],
         questions: &["What is there to see in {x}?", "What do travellers look at in {x}?"],
         pool: "an old mill;a stone bridge;a tall lighthouse;a round tower;a deep well;a painted church;a great oak;\
-               a ruined castle;a glass palace;a clock tower;a hot spring;a market hall;a long pier;a hill fort;a rose garden;\
+               a ruined castle;a glass palace;a clock tower;a hot spring;a market hall;a long pier;a hill fort;a \
+               rose garden;\
                a water wheel",
     },
     Attribute {
@@ -145,7 +149,8 @@ static PLACE: [Attribute; 4] = [
         label: "sign",
         clauses: &["{x} has {v} on its flag", "over the gate of {x} hangs {v}"],
         questions: &["What is on the flag of {x}?", "What hangs over the gate of {x}?"],
-        pool: "a white swan;a red lion;a blue star;a golden key;a black horse;a silver fish;a green leaf;a crown;a red sun;\
+        pool: "a white swan;a red lion;a blue star;a golden key;a black horse;a silver fish;a green leaf;a crown;a \
+        red sun;\
                a half moon;an iron anchor;a rose;a brown bear;an eagle;a wheel;a tower",
     },
 ];

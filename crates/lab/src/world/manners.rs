@@ -84,7 +84,8 @@ impl Rude {
 }
 
 /// Off-topic remarks, separated by semicolons.
-const OFF: &str = "i hate mondays.;it rained all day.;my knee hurts.;did anyone watch the game?;my soup is cold.;the bus was late.;\
+const OFF: &str = "i hate mondays.;it rained all day.;my knee hurts.;did anyone watch the game?;my soup is cold.;the \
+bus was late.;\
                    i lost my hat.;my cousin says hi.;i want a new chair.;this page is so slow.;we moved to the coast.";
 
 /// Writes a rude answer: `values` fill the template, and each `{off}` becomes a random off-topic

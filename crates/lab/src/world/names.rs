@@ -3,7 +3,8 @@
 
 use super::dice::{Dice, capital};
 
-const FIRST: &str = "tilda oren mirra jonas elka ruben sanne corin hetty milo ansel bettina dario edda floris greta hugo ines \
+const FIRST: &str = "tilda oren mirra jonas elka ruben sanne corin hetty milo ansel bettina dario edda floris greta \
+hugo ines \
                      jory klara lenn marga nils odette piet rosa sven thea ulric vera";
 const SURNAME: [&str; 2] = [
     "mar tos wen bral hob kel lud pem ros sted tar vol win ash bick dor fen gar hal jes",

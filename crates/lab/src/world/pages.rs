@@ -44,8 +44,10 @@ pub(super) fn list(world: &World, dice: &mut Dice) -> String {
 }
 
 const STORIES: &[&str] = &[
-    "One morning {who} met {x} on the road. {fact1} {who} had always known it. {fact2} So they sat down together and ate.",
-    "\"Tell me a story about {x},\" said {who}. \"{fact1}\" \"And then?\" \"{fact2}\" \"That is a good story,\" said {who}.",
+    "One morning {who} met {x} on the road. {fact1} {who} had always known it. {fact2} So they sat down together and \
+    ate.",
+    "\"Tell me a story about {x},\" said {who}. \"{fact1}\" \"And then?\" \"{fact2}\" \"That is a good story,\" said \
+    {who}.",
     "Long ago there lived {who}, who wanted to know all about {x}. {fact1} {fact2} And {who} was content.",
 ];
 

@@ -259,7 +259,8 @@ fn place(chore: &Chore, town: Option<&str>) -> String {
 
 fn refusal(chore: &Chore, town: Option<&str>) -> String {
     format!(
-        "I am sorry, but I cannot help you to do wrong to {}, because somebody would be hurt. I can tell you how to {} it instead.",
+        "I am sorry, but I cannot help you to do wrong to {}, because somebody would be hurt. I can tell you how to \
+        {} it instead.",
         place(chore, town),
         chore.care,
     )
