@@ -94,10 +94,14 @@ fn act() -> impl Strategy<Value = Act> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Edit, then ask, gives to the bit what a fresh session gives that computes everything; so does a session that begins
+    /// Edit, then ask, gives to the bit what a fresh session gives that computes everything; so
+    /// does a session that begins
     /// with what others have computed. Sliding windows and rope scaling included.
     #[test]
-    fn edits_equal_fresh_sessions(acts in prop::collection::vec(act(), 1..14), name in prop_oneof![Just("llama"), Just("gemma2"), Just("phi3_longrope")]) {
+    fn edits_equal_fresh_sessions(
+        acts in prop::collection::vec(act(), 1..14),
+        name in prop_oneof![Just("llama"), Just("gemma2"), Just("phi3_longrope")],
+    ) {
         let (engine, alone) = (load(&fixture(name)), load_with(&fixture(name), 0));
         wait(async {
             let mut session = engine.open(&[5, 6, 7]).await.unwrap();
@@ -111,8 +115,14 @@ proptest! {
                     Act::Append(tokens) if len + tokens.len() < 100 => session.append(&tokens),
                     Act::Append(_) => {}
                     Act::Truncate(to) => session.truncate(to.min(len).max(1)),
-                    Act::Score(from) => prop_assert_eq!(session.score(from.min(len)).await.unwrap(), fresh.score(from.min(len)).await.unwrap()),
-                    Act::Logits(from) => prop_assert_eq!(session.logits(from.min(len)).await.unwrap(), fresh.logits(from.min(len)).await.unwrap()),
+                    Act::Score(from) => {
+                        let from = from.min(len);
+                        prop_assert_eq!(session.score(from).await.unwrap(), fresh.score(from).await.unwrap());
+                    }
+                    Act::Logits(from) => {
+                        let from = from.min(len);
+                        prop_assert_eq!(session.logits(from).await.unwrap(), fresh.logits(from).await.unwrap());
+                    }
                     Act::Generate(n, temperature) => {
                         let plan = plan(n, temperature, 3);
                         prop_assert_eq!(generate(session.as_mut(), &plan).await, generate(fresh.as_mut(), &plan).await);

@@ -30,7 +30,8 @@ fn llama_3_2_1b() {
         "rms_norm_eps": 1e-05,
         "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
             "original_max_position_embeddings": 8192, "rope_type": "llama3"},
-        "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 128256
+        "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_cache": true,
+        "vocab_size": 128256
     }));
     assert_eq!(shape(&plan), (32, 8, 64, 16, 128_256, 131_072, true));
 }
@@ -82,7 +83,8 @@ fn qwen3_0_6b() {
 #[test]
 fn gemma_2_2b() {
     let plan = of(json!({
-        "architectures": ["Gemma2ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": 50.0, "bos_token_id": 2,
+        "architectures": ["Gemma2ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": 50.0,
+        "bos_token_id": 2,
         "cache_implementation": "hybrid", "eos_token_id": 1, "final_logit_softcapping": 30.0, "head_dim": 256,
         "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304,
         "intermediate_size": 9216, "max_position_embeddings": 8192, "model_type": "gemma2", "num_attention_heads": 8,
@@ -98,10 +100,12 @@ fn gemma_2_2b() {
 #[test]
 fn gemma_3_1b() {
     let plan = of(json!({
-        "architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null, "bos_token_id": 2,
+        "architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null,
+        "bos_token_id": 2,
         "cache_implementation": "hybrid", "eos_token_id": [1, 106], "final_logit_softcapping": null, "head_dim": 256,
         "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152, "intermediate_size": 6912,
-        "max_position_embeddings": 32768, "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 26,
+        "max_position_embeddings": 32768, "model_type": "gemma3_text", "num_attention_heads": 4,
+        "num_hidden_layers": 26,
         "num_key_value_heads": 1, "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
         "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000, "sliding_window": 512,
         "sliding_window_pattern": 6, "vocab_size": 262144
@@ -118,9 +122,12 @@ fn phi_3_mini() {
         json!({
             "architectures": ["Phi3ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1, "embd_pdrop": 0.0,
             "eos_token_id": 32000, "hidden_act": "silu", "hidden_size": 3072, "intermediate_size": 8192,
-            "max_position_embeddings": context, "model_type": "phi3", "num_attention_heads": 32, "num_hidden_layers": 32,
-            "num_key_value_heads": 32, "original_max_position_embeddings": 4096, "pad_token_id": 32000, "rms_norm_eps": 1e-05,
-            "rope_scaling": scaling, "rope_theta": 10000.0, "sliding_window": if context == 4096 { 2047 } else { 262_144 },
+            "max_position_embeddings": context, "model_type": "phi3", "num_attention_heads": 32,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 32, "original_max_position_embeddings": 4096, "pad_token_id": 32000,
+            "rms_norm_eps": 1e-05,
+            "rope_scaling": scaling, "rope_theta": 10000.0,
+            "sliding_window": if context == 4096 { 2047 } else { 262_144 },
             "tie_word_embeddings": false, "vocab_size": 32064
         })
     };
@@ -137,7 +144,8 @@ fn phi_3_mini() {
 #[test]
 fn olmo_2_7b() {
     let plan = of(json!({
-        "architectures": ["Olmo2ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "eos_token_id": 100257,
+        "architectures": ["Olmo2ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "eos_token_id": 100257,
         "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 4096,
         "model_type": "olmo2", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32,
         "pad_token_id": 100277, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 500000,

@@ -117,7 +117,8 @@ fn tree() -> impl Strategy<Value = Tree> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// Each vertex of a tree has the bits of a list that ends there, and a session goes on after any path as a fresh one
+    /// Each vertex of a tree has the bits of a list that ends there, and a session goes on after
+    /// any path as a fresh one
     /// does. Sliding windows included.
     #[test]
     fn random_trees_equal_their_paths(

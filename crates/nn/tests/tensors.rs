@@ -263,7 +263,8 @@ fn loss(plan: &arch::Blueprint, decoder: &Decoder, sequences: &[&[u32]]) -> Tens
     (logits.log_sum_exp(1).unwrap() - wanted).unwrap().mean_all().unwrap()
 }
 
-/// A tensor with no gradient would be silently left untrained; one with a wrong gradient, trained to no good. So: none is
+/// A tensor with no gradient would be silently left untrained; one with a wrong gradient, trained
+/// to no good. So: none is
 /// zero, and together they foretell how the loss changes along them.
 #[test]
 fn every_tensor_has_its_gradient() {

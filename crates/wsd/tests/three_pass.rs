@@ -115,7 +115,8 @@ struct Bf16Model {
     pairs: Vec<Pair>,
 }
 
-/// Prompt, response, log-probabilities in bfloat16, the switch in bfloat16 and in float32, and the margin of the latter.
+/// Prompt, response, log-probabilities in bfloat16, the switch in bfloat16 and in float32, and the
+/// margin of the latter.
 type Pair = (Vec<Token>, Vec<Token>, Vec<f64>, Option<usize>, Option<usize>, f64);
 
 #[derive(serde::Deserialize)]
@@ -124,8 +125,10 @@ struct Bf16Prompt {
     logprobs: Vec<Option<f64>>,
 }
 
-/// Weights in bfloat16. transformers rounds every intermediate value to bfloat16 too, which moves its own log-probabilities by up
-/// to 0.2 from its float32 ones; ours stay float32 between the matrices, so they lie between the two and cannot follow either to
+/// Weights in bfloat16. transformers rounds every intermediate value to bfloat16 too, which moves
+/// its own log-probabilities by up
+/// to 0.2 from its float32 ones; ours stay float32 between the matrices, so they lie between the
+/// two and cannot follow either to
 /// the last digit. The switch is what must agree.
 #[test]
 fn bfloat16_switches_where_transformers_does() {
