@@ -9,6 +9,7 @@
 
 mod answer;
 mod bridge;
+mod card;
 mod chunks;
 mod engine;
 mod error;
@@ -37,7 +38,8 @@ mod tree;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Layer, Row, Session, Step, Stop, Written};
+pub use card::{Caps, Card, Cost};
+pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
@@ -59,7 +61,7 @@ pub use text::{
     BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
     Template, TextCodec, Tokenizer, Vocabulary,
 };
-pub use tokens::{Sampled, Token, common_prefix};
+pub use tokens::{Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
     Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
     Trace, Usage,

@@ -1,4 +1,4 @@
-//! Token ids, sampled tokens, and lists of ids.
+//! Token ids, the items that a generation yields, and lists of ids.
 
 /// A token id in the vocabulary of a model.
 pub type Token = u32;
@@ -18,6 +18,24 @@ pub struct Sampled {
     /// The most likely tokens at its position with their natural log-probabilities, most likely
     /// first; as many as were requested.
     pub top: Vec<(Token, f64)>,
+}
+
+/// The reason why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// An end-of-text token was sampled. It is neither yielded nor kept.
+    End,
+    /// The token limit was reached, or the context is full.
+    Length,
+}
+
+/// An item of a generation's stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The next token, already at the end of the session's list.
+    Token(Sampled),
+    /// The last item of every stream.
+    End(Stop),
 }
 
 /// Returns the length of the longest common prefix of two lists.

@@ -2,6 +2,8 @@
 
 mod builtin;
 
+pub use builtin::builtin_pair;
+
 use std::sync::Arc;
 
 use wsd_core::{Engine, Models, Recipe, Seat};

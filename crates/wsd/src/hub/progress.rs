@@ -17,6 +17,13 @@ pub trait Progress {
     fn note(&mut self, _text: &str) {}
 }
 
+/// The silent reporter.
+impl Progress for () {
+    fn start(&mut self, _file: &str, _total: Option<u64>) {}
+    fn advance(&mut self, _bytes: u64) {}
+    fn finish(&mut self) {}
+}
+
 /// Returns bars on a terminal and lines otherwise, on the error stream.
 pub fn stderr_progress() -> Box<dyn Progress> {
     if std::io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::new(std::io::stderr())) }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use wsd_core::{Engine, Seat};
-use wsd_nn::{Checkpoint, LoadOptions};
+use wsd_core::{Engine, Models, Seat};
+use wsd_nn::{Checkpoint, LoadOptions, TemplateChoice};
 
 use super::{ModelError, load_checkpoint};
 use crate::hub::Progress;
@@ -30,6 +30,25 @@ macro_rules! builtin {
 
 /// Every built-in model.
 static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "base"), builtin!("builtin:draft", "pilot")];
+
+/// Loads the pair of models inside the binary: `builtin:draft` in the draft's seat, `builtin:base` in
+/// the base's, which reads chats in the paper's plain form.
+///
+/// ```
+/// use wsd::core::Seat;
+/// let models = wsd::models::builtin_pair()?;
+/// assert_eq!(models.require("wsd", Seat::BASE)?.card().name, "builtin:base");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`ModelError::Load`] if no engine can be started.
+pub fn builtin_pair() -> Result<Models, ModelError> {
+    let base = LoadOptions { template: TemplateChoice::Plain, ..LoadOptions::new("builtin:base") };
+    Ok(Models::default()
+        .with(Seat::DRAFT, open(Seat::DRAFT, &LoadOptions::new("builtin:draft"), &mut ())?)
+        .with(Seat::BASE, open(Seat::BASE, &base, &mut ())?))
+}
 
 /// Loads the built-in model that the options name.
 pub(super) fn open(
