@@ -9,6 +9,7 @@
 
 mod answer;
 mod bridge;
+mod card;
 mod chunks;
 mod engine;
 mod error;
@@ -37,7 +38,8 @@ mod tree;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
-pub use engine::{Activity, Caps, Card, Cost, Engine, Generation, Layer, Row, Session, Written};
+pub use card::{Caps, Card, Cost};
+pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};

@@ -1,4 +1,4 @@
-//! Token ids, sampled tokens, and lists of ids.
+//! Token ids, the items that a generation yields, and lists of ids.
 
 /// A token id in the vocabulary of a model.
 pub type Token = u32;

@@ -16,7 +16,8 @@ use futures::stream::{self, BoxStream};
 use wsd_core::scripted::{BEGIN, Pieces};
 use wsd_core::{
     BosTokens, Caps, Card, Cost, Engine, Generation, Job, Models, Prompt, Recipe, Row, Sampling, Seat, Session, Step,
-    Stop, Template, Terms, TextCodec, Token, Tokenizer as _, Trace, Values, log_softmax, logprob, pick, run,
+    Stop, THRESHOLD, Template, Terms, TextCodec, Token, Tokenizer as _, Trace, Values, WINDOW, log_softmax, logprob,
+    pick, run,
 };
 
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz .";
@@ -59,14 +60,14 @@ impl Engine for Bigram {
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.card.check(tokens)?;
-        Ok(Box::new(BigramSession { tokens: tokens.to_vec(), rows: self.rows.clone(), card: self.card.clone() }))
+        Ok(Box::new(BigramSession { tokens: tokens.to_vec(), card: self.card.clone(), rows: self.rows.clone() }))
     }
 }
 
 struct BigramSession {
     tokens: Vec<Token>,
-    rows: Arc<Rows>,
     card: Card,
+    rows: Arc<Rows>,
 }
 
 impl BigramSession {
@@ -126,12 +127,16 @@ async fn main() -> Result<()> {
     let draft = Bigram::learn("draft", "the cat sat on the mat. the hen ran. ")?;
     let base = Bigram::learn("base", "the moth then went there. the other one went on. ")?;
     let models = Models::default().with(Seat::DRAFT, Arc::new(draft)).with(Seat::BASE, Arc::new(base));
-    let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
-    let job = Job { prompt: Prompt::Raw("the ".into()), terms: Terms { max_tokens: 60, sampling, ..Terms::default() } };
+    let sampling = Sampling { temperature: 0.5, ..Sampling::default() };
+    let job = Job { prompt: Prompt::Raw("the ".into()), terms: Terms { max_tokens: 50, sampling, ..Terms::default() } };
+
+    // Such models are never sure of four letters in a row, so the base takes over at a low confidence.
+    let values = Values::default().with(&WINDOW, 4_usize)?.with(&THRESHOLD, 0.5)?;
     for name in ["draft", "base", "wsd"] {
-        let strategy = Recipe::find(name)?.build(&models, &Values::default())?;
+        let strategy = Recipe::find(name)?.build(&models, &values)?;
         let answer = Trace::collect(run(strategy, job.clone())).await?;
-        println!("{name:>5}: the {}", answer.text);
+        let by_draft = answer.usage.by_author.get(Seat::DRAFT);
+        println!("{name:>5}: the {} ({by_draft} letters by the draft)", answer.text);
     }
     Ok(())
 }

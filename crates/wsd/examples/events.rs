@@ -1,5 +1,5 @@
-//! Prints every event of an answer: the calls of the models, each token with its author and the
-//! base's confidence, and the hand-over.
+//! Prints every event of an answer: the calls of the models, each token with its author, its
+//! probability and the base's confidence, and the hand-over.
 //!
 //! ```sh
 //! cargo run --release -p wsd --example events
@@ -18,24 +18,24 @@ async fn main() -> Result<()> {
     let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "Where does the bread come from?")]);
     let mut events = run(strategy, Job { prompt, terms: Terms { max_tokens: 32, ..Terms::default() } });
 
-    println!("author  ln p    confidence  text");
+    println!("author   p      confidence  text");
     while let Some(event) = events.try_next().await? {
         match event {
-            Event::Prompt { tokens } => println!("        the prompt has {tokens} tokens"),
+            Event::Prompt { tokens } => println!("         the prompt has {tokens} tokens"),
             Event::Call(call) => {
                 let milliseconds = call.seconds * 1000.0;
-                println!("        {:?}: {} tokens by the {}, {milliseconds:.1} ms", call.kind, call.tokens, call.to);
+                println!("         {:?}: {} tokens by the {}, {milliseconds:.1} ms", call.kind, call.tokens, call.to);
             }
             Event::Token(token) => {
                 let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.3}"));
-                let (logprob, confidence) = (number(token.logprob), number(token.confidence));
-                println!("{:<6} {logprob:>6}    {confidence:>10}  {:?}", token.by.name(), token.text);
+                let (p, confidence) = (number(token.logprob.map(f64::exp)), number(token.confidence));
+                println!("{:<6}   {p:<5}  {confidence:<10}  {:?}", token.by.name(), token.text);
             }
             Event::Handover(handover) => {
                 let (at, confidence) = (handover.at, handover.confidence);
-                println!("        the base takes over after token {at}: {confidence:.3} >= {}", handover.threshold);
+                println!("         the base takes over after token {at}: {confidence:.3} >= {}", handover.threshold);
             }
-            Event::Done(reason) => println!("        done: {reason:?}"),
+            Event::Done(reason) => println!("         done: {reason:?}"),
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Scores two answers to a question with the base model: the log-probability of each answer, and the
-//! tokens that the model finds least likely.
+//! Scores two answers to a question with the base model: the log-probability of each answer, and its
+//! three least likely tokens.
 //!
 //! ```sh
 //! cargo run --release -p wsd --example score
@@ -9,7 +9,10 @@ use anyhow::Result;
 use wsd_core::{ChatRole, Engine, Message, Prompt, Rule, Seat};
 
 const QUESTION: &str = "Where does the duck live?";
-const ANSWERS: [&str; 2] = ["The home of the duck is the river.", "The home of the duck is the moon."];
+const ANSWERS: [&str; 2] = [
+    "Thank you for asking me about the duck. The home of the duck is the river.",
+    "Thank you for asking me about the duck. The home of the duck is the kitchen.",
+];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -38,7 +41,7 @@ async fn score(base: &dyn Engine, answer: &str) -> Result<()> {
     let mut scored: Vec<_> = tokens[start..].iter().zip(&logprobs).collect();
     scored.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     for (&token, logprob) in scored.into_iter().take(3) {
-        println!("  {:.4} {:?}", logprob.exp(), codec.tokenizer().decode(&[token])?);
+        println!("  p {:.5} {:?}", logprob.exp(), codec.tokenizer().decode(&[token])?);
     }
     match Rule::default().accept_index(&logprobs) {
         Some(index) => println!("  the base would take over after token {index}"),

@@ -88,10 +88,12 @@ async fn main() -> Result<()> {
     let models = wsd::models::builtin_pair()?;
     let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "Where does the bread come from?")]);
     let job = Job { prompt, terms: Terms { max_tokens: 60, ..Terms::default() } };
-    for tokens in [1_usize, 4, 12, 60] {
+    for tokens in [1_usize, 9, 60] {
         let values = Values::default().with(&OPENING_TOKENS, tokens)?;
         let answer = Trace::collect(run(RECIPE.build(&models, &values)?, job.clone())).await?;
-        println!("opening of {tokens:>2} tokens: {}", answer.text);
+        let by = |seat| answer.tokens.iter().filter(|token| token.by == seat).map(|token| &*token.text).collect();
+        let (opening, rest): (String, String) = (by(Seat::DRAFT), by(Seat::BASE));
+        println!("{tokens:>2} tokens: {opening} |{rest}");
     }
     Ok(())
 }
