@@ -82,7 +82,10 @@ fn errors_name_missing_and_damaged_files() {
     assert!(message(&[("tokenizer.json", ""), ("tokenizer.model", "x")]).contains("save_pretrained"));
     assert!(message(&[("tokenizer.json", "{}")]).contains("tokenizer.json: tokenizer: "));
     assert!(message(&[("config.json", "{")]).contains("config.json: JSON: EOF"));
-    assert!(message(&[("config.json", r#"{"num_hidden_layers": 4000000000}"#)]).contains("at most 1, the number of tensors"));
+    assert!(
+        message(&[("config.json", r#"{"num_hidden_layers": 4000000000}"#)])
+            .contains("at most 1, the number of tensors")
+    );
     assert!(message(&[("model.safetensors", "")]).contains("missing model.safetensors"));
     let pickle = message(&[("model.safetensors", ""), ("pytorch_model.bin", "x")]);
     assert!(pickle.contains("refused: a pickle can run any code") && pickle.contains("safetensors"), "{pickle}");
