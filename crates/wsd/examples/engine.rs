@@ -130,8 +130,8 @@ async fn main() -> Result<()> {
     let sampling = Sampling { temperature: 0.5, ..Sampling::default() };
     let job = Job { prompt: Prompt::Raw("the ".into()), terms: Terms { max_tokens: 50, sampling, ..Terms::default() } };
 
-    // Such models are never sure of four letters in a row, so the base takes over at a low confidence.
-    let values = Values::default().with(&WINDOW, 4_usize)?.with(&THRESHOLD, 0.5)?;
+    // Such a base is never sure of several letters in a row, so it takes over at a low confidence.
+    let values = Values::default().with(&WINDOW, 4_usize)?.with(&THRESHOLD, 0.25)?;
     for name in ["draft", "base", "wsd"] {
         let strategy = Recipe::find(name)?.build(&models, &values)?;
         let answer = Trace::collect(run(strategy, job.clone())).await?;

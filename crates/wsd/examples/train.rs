@@ -44,12 +44,7 @@ fn train(source: &Path, folder: &Path, trained: &Path) -> Result<()> {
     let mut task = Task {
         folder: folder.into(),
         terms: vec![Term::new(&Choice::of(objective), examples)],
-        steps: Steps {
-            max_steps: Some(std::env::var("ST")?.parse()?),
-            batch_size: 10,
-            learning_rate: std::env::var("LR")?.parse()?,
-            ..Steps::default()
-        },
+        steps: Steps { max_steps: Some(20), batch_size: 10, learning_rate: 1e-3, ..Steps::default() },
         seed: 1,
         stop: &AtomicBool::new(false),
     };
