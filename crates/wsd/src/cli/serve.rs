@@ -51,7 +51,7 @@ pub(crate) async fn run(mut args: ServeCommand, global: &GlobalArgs) -> Result<E
     }
     let (keys, address) = (keys(&settings.serve.keys)?, settings.serve.address);
     if keys.is_empty() && !address.ip().is_loopback() && !settings.serve.insecure {
-        let value = format!("{}\n  hint: set WSD_API_KEY or --api-key-file, or say --insecure", address.ip());
+        let value = format!("{}\n  hint: set WSD_API_KEY or --api-key-file, or use --insecure", address.ip());
         return refuse("host", "a loopback address where there is no API key", value);
     }
     // Binds before the models are loaded, which takes long.
