@@ -40,7 +40,8 @@ pub(super) struct RunArgs {
 
 impl Subcommand for Action {
     fn augment_subcommands(command: Command) -> Command {
-        let run = |objective: &&Objective| RunArgs::augment_args(Command::new(objective.name).about(objective.about));
+        // The arguments bring their own description, so the objective's comes after.
+        let run = |objective: &&Objective| RunArgs::augment_args(Command::new(objective.name)).about(objective.about);
         Tool::augment_subcommands(command.subcommands(OBJECTIVES.iter().map(run)))
     }
 
