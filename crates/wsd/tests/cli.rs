@@ -389,7 +389,7 @@ fn a_panic_of_the_tokenizer_library_is_an_error() {
     fs_err::write(wsd.path("tokenizer.json"), bytes).unwrap();
     let run = wsd.run(&["generate", "--base", ".", "--strategy", "base", "-n", "2", "hi"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.err.starts_with("error: the base model `.` cannot be loaded") && run.err.contains("gave up on it"));
+    assert!(run.err.starts_with("error: the base model `.` cannot be loaded") && run.err.contains("failed on it"));
     assert!(!run.err.contains("panicked"), "{}", run.err);
 }
 

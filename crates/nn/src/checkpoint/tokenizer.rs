@@ -17,7 +17,7 @@ pub(super) fn guarded(file: &str, read: impl FnOnce() -> Result<Tokenizer>) -> R
     let fault = |reason: String| Error::Tokenizer { file: file.into(), reason };
     // A panic drops the tokenizer under construction, so no half-built state is observable.
     let mut tokenizer =
-        wsd_core::guard(read).map_err(|panic| fault(format!("the tokenizer library panicked: {panic}")))??;
+        wsd_core::guard(read).map_err(|panic| fault(format!("the tokenizer library failed on it: {panic}")))??;
     tokenizer.with_truncation(None).map_err(|error| fault(error.to_string()))?.with_padding(None);
     Ok(tokenizer)
 }
