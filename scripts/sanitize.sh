@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Runs all tests of wsd-nn under AddressSanitizer, and those of the worker threads under
-# ThreadSanitizer. If a nightly toolchain with Miri is installed, also runs the worker threads and
-# the portable kernels under Miri (Miri has no AVX-512).
+# ThreadSanitizer.
 #
 #     scripts/sanitize.sh [FOLDER]       # builds in FOLDER, by default target/sanitize
 #

@@ -109,3 +109,6 @@ impl Debug for Simd {
         write!(f, "Simd({name})")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+use super::super::Simd;
+use super::*;
+
+dispatch! {
+    fn check(bytes: &[u8; QUADS], floats: &[f32; LANES]) = check_body
+}
+
+/// Compares every operation with [`Portable`]'s on numbers for which no rounding differs.
+#[inline(always)]
+fn check_body<S: Lanes>(simd: S, bytes: &[u8; QUADS], floats: &[f32; LANES]) {
+    let (half, quarter) = (bytes.first_chunk().unwrap(), bytes.first_chunk().unwrap());
+    assert_eq!(simd.to_array(simd.load_f32_bytes(bytes)), Portable.load_f32_bytes(bytes));
+    assert_eq!(simd.to_array(simd.load_bf16(half)), Portable.load_bf16(half));
+    assert_eq!(simd.to_array(simd.load_f16(half)), Portable.load_f16(half));
+    assert_eq!(simd.to_array(simd.load_i8(quarter)), Portable.load_i8(quarter));
+    assert_eq!(simd.to_array(simd.load_u8(quarter)), Portable.load_u8(quarter));
+
+    let loaded = simd.load(floats);
+    assert_eq!(simd.to_array(loaded), *floats);
+    assert_eq!(simd.to_array(simd.mul(loaded, simd.splat(2.0))), floats.map(|x| 2.0 * x));
+    assert_eq!(simd.to_array(simd.mul_add(loaded, loaded, simd.splat(1.0))), floats.map(|x| x * x + 1.0));
+    assert_eq!(simd.sums([loaded; 7]), [floats.iter().sum::<f32>(); 7]);
+
+    let weights = simd.load_bytes(bytes);
+    let ints = |sums| simd.to_array(simd.to_floats(sums));
+    let x = [3, 250, 127, 129];
+    let pairs = [
+        (weights, *bytes),
+        (simd.low_nibbles(weights), Portable.low_nibbles(*bytes)),
+        (simd.high_nibbles(weights), Portable.high_nibbles(*bytes)),
+        (simd.shift_and_mask(weights, -3, 31), Portable.shift_and_mask(*bytes, -3, 31)),
+        (simd.shift_and_mask(weights, 2, 0x30), Portable.shift_and_mask(*bytes, 2, 0x30)),
+        (simd.or(weights, simd.zero_bytes()), *bytes),
+    ];
+    for (weights, expected) in pairs {
+        let expected = Portable.dot_small([5; LANES], expected, x);
+        assert_eq!(ints(simd.dot_small(simd.splat_i32(5), weights, x)), Portable.to_floats(expected));
+    }
+    let biased = bytes.map(|byte| byte.wrapping_mul(5) | 1);
+    let sum: i32 = x.iter().map(|x| i32::from(x.cast_signed())).sum();
+    let products = simd.dot_biased(simd.splat_i32(-S::BIAS * sum), simd.load_bytes(&biased), x);
+    assert_eq!(ints(products), Portable.to_floats(Portable.dot_biased([0; LANES], biased, x)));
+}
+
+#[test]
+fn operations_match_the_portable_ones_on_every_instruction_set() {
+    for simd in Simd::all() {
+        for seed in 0..64 {
+            let bytes = std::array::from_fn(|i| (i * 37 + seed * 11) as u8 & 63);
+            let floats = std::array::from_fn(|i| (i * seed % 29) as f32 - 8.0);
+            check(simd, &bytes, &floats);
+        }
+    }
+}
