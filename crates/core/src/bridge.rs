@@ -1,9 +1,9 @@
-//! The bridge carries what the draft writes into the base's vocabulary.
+//! Translates drafted tokens into the base's vocabulary.
 //!
-//! Models with one vocabulary exchange ids. Otherwise the draft crosses as text: at any time the
-//! base's list is a prefix of the tokens that encoding the prompt and the whole drafted text at
-//! once gives. A token that later text could still change is held back until it is settled
-//! ([`Tokenizer::settled`](crate::Tokenizer::settled)), so no token is ever taken back.
+//! Models with one vocabulary exchange ids. Otherwise the draft crosses as text: the base's list is
+//! always a prefix of the encoding of the prompt and the whole drafted text. A token that later
+//! text could still change is held back until it is settled
+//! ([`Tokenizer::settled`](crate::Tokenizer::settled)), so no token is retracted.
 
 use crate::{Detokenizer, Rendered, Result, TextCodec, Token, common_prefix};
 
@@ -65,16 +65,17 @@ enum Held {
     Text(HeldText),
 }
 
-/// A draft whose ids are the base's.
+/// State for a shared vocabulary: ids are passed on.
 #[derive(Debug, Default)]
 struct HeldIds {
-    /// White space at the end of the draft, held back until something follows it.
+    /// Tokens of white space at the end, held back until another token follows; dropped at the end
+    /// of the draft.
     waiting: Vec<Token>,
     /// True after the first token of the answer.
     has_begun: bool,
 }
 
-/// A draft that crosses as text.
+/// State for different vocabularies: text is decoded and encoded again.
 #[derive(Debug)]
 struct HeldText {
     detokenizer: Detokenizer,
@@ -165,7 +166,7 @@ impl HeldText {
             self.drafted.push_str(&self.detokenizer.push(token)?);
         }
         if is_last {
-            // An incomplete character is not text; the base writes its own.
+            // An incomplete character at the end is dropped.
             self.drafted.push_str(self.detokenizer.flush()?.trim_end_matches('\u{FFFD}'));
         }
         Ok(())
@@ -188,8 +189,8 @@ impl HeldText {
         let edit = if self.spelled == 0 || common == list.len() {
             Edit { keep: common, append: tokens[common..].to_vec() }
         } else {
-            // The tokenizer changed tokens that it called settled. Those handed over stay, and the
-            // rest of the text is encoded after them.
+            // The encoding changed before `settled`, against its contract. Tokens already handed
+            // over are kept, and the remaining text is encoded separately.
             Edit { keep: list.len(), append: tokenizer.encode(&whole[self.spelled..end])? }
         };
         self.spelled = end;
@@ -202,8 +203,8 @@ fn is_blank(text: &TextCodec, token: Token) -> Result<bool> {
     Ok(text.tokenizer().decode(&[token])?.trim().is_empty())
 }
 
-/// Returns the first edit after a prompt, without the white space before the answer. A token that
-/// begins with white space is replaced by the tokens of the rest of it.
+/// Returns the first edit after a prompt, without the white space before the answer. A first token
+/// that begins with white space is re-encoded without it.
 fn first_ids(base: &TextCodec, prompt: &Rendered, ids: &[Token]) -> Result<Edit> {
     let (mut ids, keep) = (ids, prompt.tokens.len());
     while let [first, rest @ ..] = ids {

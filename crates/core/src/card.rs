@@ -16,8 +16,8 @@ pub struct Caps {
     pub hidden: bool,
     /// Outputs of a reward head ([`crate::Session::rewards`]).
     pub reward: bool,
-    /// Trees of continuations ([`crate::Session::tree_choices`], and [`Session::tree_logits`] with
-    /// `logits`).
+    /// Trees of continuations ([`crate::Session::tree_choices`], and
+    /// [`crate::Session::tree_logits`] with `logits`).
     pub trees: bool,
 }
 

@@ -35,7 +35,7 @@ pub struct Setting {
     pub about: &'static str,
     /// The values that are allowed.
     pub kind: Kind,
-    /// The value where none is set; `None` where it is computed.
+    /// The value used if none is set; `None` if the default is computed.
     pub default: Option<Value>,
     /// The default in words, for a default that is computed or needs an explanation.
     pub default_about: Option<&'static str>,
@@ -43,7 +43,7 @@ pub struct Setting {
     pub placeholder: &'static str,
     /// The command line's one-letter option.
     pub short: Option<char>,
-    /// True where the text of an answer depends on the value; false where only speed does.
+    /// True if the value can change the text of an answer; false if it changes only the speed.
     pub affects_text: bool,
 }
 
@@ -59,22 +59,22 @@ pub enum Kind {
     },
     /// A real number within limits.
     Number {
-        /// The least value, or the one that every value exceeds.
+        /// The lower limit; see `above_min`.
         min: f64,
         /// The greatest value.
         max: f64,
-        /// True where `min` itself is not allowed.
+        /// True if the lower limit is exclusive.
         above_min: bool,
     },
-    /// 64 random bits; a negative number stands for its two's complement.
+    /// A 64-bit seed; a negative number is read as its two's complement.
     Seed,
     /// `true` or `false`.
     Flag,
     /// One of several words, each with one line for the help.
     Choice(&'static [(&'static str, &'static str)]),
-    /// A text. In files it may be a list, whose parts are joined by commas.
+    /// A string. In JSON and files it may be a list of strings, which are joined by commas.
     Text,
-    /// Several texts, none of them empty.
+    /// A list of non-empty strings.
     Texts,
 }
 
@@ -174,7 +174,7 @@ impl Setting {
     }
 
     const fn with_default(mut self, default: Value) -> Self {
-        // Constants run no destructors, so the default that this one replaces is forgotten, not
+        // A `const fn` cannot run destructors, so the replaced default is forgotten instead of
         // dropped.
         std::mem::forget(std::mem::replace(&mut self.default, Some(default)));
         self
@@ -306,7 +306,7 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// A type that values of settings are read as.
+/// A type that a [`Value`] can be converted to.
 pub trait FromValue: Default {
     /// Converts a value; `None` if it is of another kind.
     fn from_value(value: &Value) -> Option<Self>;
@@ -367,8 +367,8 @@ impl Values {
         Ok(self)
     }
 
-    /// Reads the value of a setting, or its default. A setting without either reads as `None` for
-    /// an `Option`, and as the type's own default otherwise.
+    /// Returns the value of a setting, or its default. Without either, or if the value does not fit
+    /// `T`, returns `T::default()`, which is `None` for an `Option`.
     #[must_use]
     pub fn get<T: FromValue>(&self, setting: &'static Setting) -> T {
         self.value(setting).and_then(T::from_value).unwrap_or_default()
@@ -391,7 +391,7 @@ impl Values {
         self.0.remove(setting.name);
     }
 
-    /// These values, and those of `lower` for settings that have none here.
+    /// Merges two assignments: the values of `self` take precedence over those of `lower`.
     #[must_use]
     pub fn or(mut self, lower: Self) -> Self {
         for (name, value) in lower.0 {

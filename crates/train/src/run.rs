@@ -1,7 +1,7 @@
 //! The training loop.
 //!
-//! Every step follows from the settings, the seed and the last checkpoint, so that a run that was
-//! killed resumes and ends with the same bits.
+//! Every step follows from the settings, the seed and the last checkpoint, so an interrupted run
+//! that is resumed ends with bit-identical parameters.
 
 mod pace;
 
@@ -29,18 +29,19 @@ pub trait Reporter {
 
 impl Reporter for () {}
 
-/// The way a run ended.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
     /// All steps are done.
     Whole,
-    /// The evaluation loss no longer fell.
+    /// Early stopping: the evaluation loss did not improve for `early_stopping_patience`
+    /// evaluations.
     Early,
     /// The run was stopped and can resume from a checkpoint.
     Stopped,
 }
 
-/// Trains until the end, from the latest checkpoint in the run's folder if there is one.
+/// Runs a training task, resuming from the latest checkpoint in its folder if there is one.
 ///
 /// ```
 /// use std::sync::atomic::AtomicBool;
@@ -68,7 +69,7 @@ pub enum Finished {
 /// ```
 ///
 /// # Errors
-/// Those of the file system; the last checkpoint is then whole.
+/// I/O errors; the last checkpoint then stays intact.
 pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<Finished> {
     reference::fill(task, trainer)?;
     if trainer.state.load_latest(&task.folder)? {
@@ -99,9 +100,9 @@ struct Run<'a> {
     trainer: &'a mut Trainer,
     reporter: &'a mut dyn Reporter,
     schedule: Schedule,
-    /// The order of examples of each term.
+    /// The shuffled order of examples, one per objective.
     orders: Vec<Order>,
-    /// The measures of each term since the last row of metrics.
+    /// The running averages of each objective since the last logged row.
     means: Vec<Means>,
     metrics: Metrics,
     pace: Pace,
@@ -138,12 +139,13 @@ impl<'a> Run<'a> {
         self.task.stop.load(Ordering::Relaxed)
     }
 
-    /// True for every `every`-th step; never for 0.
+    /// True if the step is a multiple of `every`; never if `every` is 0.
     fn is_due(&self, every: usize) -> bool {
         every > 0 && self.trainer.state.step.is_multiple_of(every)
     }
 
-    /// Grades the examples of the next step and updates the parameters.
+    /// Accumulates the gradients of the next step's examples over all objectives, then updates the
+    /// parameters.
     fn step(&mut self) -> Update {
         let steps = &self.task.steps;
         let step = self.trainer.state.step;
@@ -176,7 +178,7 @@ impl<'a> Run<'a> {
         self.report(&row)
     }
 
-    /// Evaluates if that is due, and tells whether the loss has stopped falling.
+    /// Evaluates if due. Returns true if training should stop early.
     fn evaluate(&mut self) -> Result<bool> {
         let has_set = self.task.terms.iter().any(|term| !term.evaluation.is_empty());
         if !has_set || !(self.is_due(self.task.steps.eval_steps) || self.is_done()) {
@@ -206,8 +208,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The measures of all terms. With several, `loss` is their weighted sum, and each term's own
-/// measures follow its objective's name and a slash.
+/// Merges the metrics of all objectives. With more than one, `loss` is the weighted sum of their
+/// losses, and each objective's own metrics are named `objective/metric`; repeated objectives are
+/// numbered from 2.
 fn summary(terms: &[Term], means: &[Means], prefix: &str) -> Map<String, Value> {
     if let [means] = means {
         return means.values(prefix);

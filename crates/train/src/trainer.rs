@@ -166,7 +166,8 @@ impl Trainer {
         adapters::save(to, about, self.adapter.layout(), &self.state.parameters, base)
     }
 
-    /// Grades examples batch by batch and adds to the gradient, if one is given.
+    /// Computes the losses of examples in micro-batches and, if a gradient is given, adds theirs to
+    /// it.
     pub(crate) fn grade(
         &mut self,
         term: Weighted<'_>,

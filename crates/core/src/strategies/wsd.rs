@@ -1,15 +1,16 @@
 //! Weak-to-Strong Decoding, incrementally.
 //!
 //! The reference drafts 512 tokens, scores all of them, and lets the base continue from the first
-//! position whose window passes. Here the draft is written and scored in chunks and ends at the
-//! switch. The tokens are the same for every chunk length, because a position's score depends on
-//! nothing behind it. A token is sent on as soon as its score is known: everything up to the switch
-//! is kept. The base's KV cache holds the scored tokens, so it continues without a second prefill.
+//! position whose window passes. Here drafting and scoring alternate in chunks and stop at the
+//! switch. The tokens are the same for every chunk length, because a score depends only on the
+//! tokens before it. Each token is emitted as soon as it is scored, because every token up to the
+//! switch is kept. The base's KV cache holds the scored tokens, so it continues without a second
+//! prefill.
 //!
-//! If one of the two engines is remote, the draft writes the next chunk while the base scores this
-//! one, and both prompts are prefilled at the same time. Chunk lengths follow from measured costs
-//! ([`crate::chunks`]); if a scoring call computes its list from the start, each chunk is twice as
-//! long as the one before.
+//! If one of the two engines is remote, the draft model generates the next chunk while the base
+//! scores the current one, and both prompts are prefilled at the same time. Chunk lengths follow
+//! from measured costs ([`crate::chunks`]); if every scoring call recomputes the whole list, each
+//! chunk is twice as long as the one before, so that the total work stays linear in the length.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +29,7 @@ use crate::{
     Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
 };
 
-/// The setting for the longest draft.
+/// The setting for the maximum number of drafted tokens.
 pub static MAX_DRAFT_TOKENS: Setting =
     Setting::integer("max_draft_tokens", "At most this many tokens are drafted", 1..=MAX_TOKENS_LIMIT)
         .with_default_integer(512)
@@ -44,15 +45,15 @@ pub static CHUNK_TOKENS: Setting = Setting::integer(
 .with_placeholder("TOKENS")
 .speed_only();
 
-/// The setting for what follows a draft whose window never passed: `continue` lets the base
-/// continue behind the whole draft (the paper's rule), `stop` makes the draft the answer.
+/// The setting for a draft that ends before the window passes: with `continue`, the base continues
+/// after the whole draft (the paper's rule); with `stop`, the drafted text is the answer.
 pub static ON_DRAFT_END: Setting = Setting::choice(
     "on_draft_end",
     "After a draft that never convinced the base: let the base continue, or stop",
     &[("continue", "the base goes on after the whole draft: the paper's rule"), ("stop", "the draft is the answer")],
 );
 
-/// The setting for speculation behind the switch.
+/// The setting for speculative decoding after the switch.
 pub static SPECULATE: Setting = Setting::flag(
     "speculate",
     "Once the base writes, let the draft write ahead of it: changes the speed and never the text; needs one vocabulary",
@@ -152,8 +153,8 @@ impl Wsd {
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
         } else if first.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
-            // A server's samples may depend on the positions at which generations start: lengths
-            // that follow a clock would make answers irreproducible.
+            // A server's samples may depend on where each request starts, so lengths derived from
+            // measured times would make answers irreproducible.
             Sizing::Times(1)
         } else {
             Sizing::Costs { is_parallel: self.is_parallel() }
@@ -167,7 +168,8 @@ impl Wsd {
         }
     }
 
-    /// Lets the draft write and the base score until the window passes, or nothing more is drafted.
+    /// Alternates drafting and scoring until the window passes, the draft ends or the answer is
+    /// complete. Also returns the reason why the draft ended, if it did.
     async fn opening(
         &self,
         writer: &mut Writer,
@@ -203,7 +205,7 @@ impl Wsd {
     }
 }
 
-/// Tokens that the draft wrote in one call.
+/// Tokens drafted in one call.
 struct Chunk {
     tokens: Vec<Token>,
     /// Time it took, in seconds.
@@ -212,7 +214,7 @@ struct Chunk {
     stop: Option<Stop>,
 }
 
-/// A draft that writes in chunks.
+/// A session of the draft model that generates in chunks.
 struct Writer {
     draft: Box<dyn Session>,
     sampling: Sampling,
@@ -224,8 +226,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes the next chunk. The call is recorded token by token, so that one that is cut off is
-    /// reported with what it wrote.
+    /// Writes the next chunk. The call is updated after every token, so that a cancelled call is
+    /// reported with the tokens generated so far.
     async fn write(&mut self) -> Result<Chunk> {
         let generation =
             Generation { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
@@ -256,8 +258,8 @@ impl Writer {
     }
 }
 
-/// Lets the base score one chunk while the draft writes the next. If the verdict ends the draft,
-/// the next chunk is dropped.
+/// Scores one chunk while the next is being drafted. If the verdict ends the draft, the next chunk
+/// is cancelled.
 async fn read_while_writing(
     reading: impl Future<Output = Result<Verdict>>,
     writing: impl Future<Output = Result<Chunk>>,
@@ -272,17 +274,17 @@ async fn read_while_writing(
     }
 }
 
-/// The base's verdict on a chunk.
+/// The result of scoring a chunk.
 enum Verdict {
     /// The window has not passed.
     Unsure,
-    /// The window passed: the list ends with the token at which it did.
+    /// The window passed; the base's list was truncated after the token at which it did.
     Sure,
     /// The answer is complete.
     Done(FinishReason),
 }
 
-/// A base that scores what the draft writes.
+/// A session of the base that scores drafted tokens.
 struct Reader {
     base: Box<dyn Session>,
     max_len: usize,
@@ -295,8 +297,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// Applies an edit to the base's list, scores the new tokens, and writes them into the answer
-    /// up to the switch.
+    /// Applies an edit to the base's list, scores the appended tokens, and emits them up to the
+    /// switch.
     async fn read(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
         self.base.truncate(edit.keep);
         let space = self.max_len - edit.keep;
@@ -320,7 +322,8 @@ impl Reader {
         Ok(if edit.append.len() > space { Verdict::Done(FinishReason::Length) } else { Verdict::Unsure })
     }
 
-    /// Scores the list from `keep` on. A token without context has no score.
+    /// Scores the tokens from position `keep` on. The first token of a list has no context, so it
+    /// gets no score.
     async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
         self.seconds = 0.0;
         if keep == self.base.tokens().len() {

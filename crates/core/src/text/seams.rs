@@ -80,8 +80,8 @@ impl Seams {
         match self {
             Self::Words => end_of_settled_words(text),
             Self::Pairs { .. } => {
-                // From the end backwards, until a seam between `left` and `right` is found. One
-                // more character, `after`, must follow, because it may compose with `right`.
+                // Searches backwards for a seam between `left` and `right`. The character `after`
+                // must be known too, because it could compose with `right`.
                 let mut after = None;
                 let mut right = None;
                 for (at, left) in text.char_indices().rev() {
@@ -117,7 +117,7 @@ impl Seams {
     }
 }
 
-/// Inserts the pairs of characters, or parts of them at the edges, that are adjacent in a piece.
+/// Inserts all pairs of adjacent characters of a piece. The first and the last may be incomplete.
 fn insert_pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
     let is_start = |i: usize| piece[i] & 0xC0 != 0x80;
     let starts: Vec<usize> = (1..piece.len()).filter(|&i| is_start(i)).collect();
@@ -130,8 +130,9 @@ fn insert_pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
     }
 }
 
-/// Returns the byte of a character of GPT-2's byte-level alphabet, in which printable bytes stand
-/// for themselves and the others, in order, for the characters from U+0100 on.
+/// Returns the byte that a character of GPT-2's byte-level alphabet represents. Printable bytes are
+/// represented by the character with the same code, the others, in ascending order, by the
+/// characters from U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     let printable = |b: u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let code = u32::from(c);

@@ -11,8 +11,8 @@ use wsd_core::{Token, Tree};
 pub(super) struct List {
     pub(super) tokens: Vec<Token>,
     pub(super) tree: Tree,
-    /// The parents of the list's last token and of the nodes as a [`Span`] has them. Empty without
-    /// a tree.
+    /// The parents of the list's last token and of the nodes as in
+    /// [`crate::executor::Span::parents`]. Empty without a tree.
     pub(super) parents: Vec<u32>,
     pub(super) next: usize,
 }

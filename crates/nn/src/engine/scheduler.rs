@@ -13,14 +13,14 @@ use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
 use crate::executor::Executor;
 
-/// Tokens run in one step: enough to keep the matrix products efficient, few enough that a token
-/// being generated beside a long prompt does not wait long.
+/// Token budget of one step: large enough for efficient matrix products, small enough that a long
+/// prompt does not delay the tokens generated beside it.
 const STEP_TOKENS: usize = 256;
-/// The least of these that long prompts get, however many tokens are being generated.
+/// The part of the budget reserved for prompts, however many sessions are decoding.
 const PROMPT_TOKENS: usize = 32;
 /// Hidden states that a head is applied to at once, which bounds the memory of a long scoring.
 const PROJECT_ROWS: usize = 32;
-/// Time to wait for a slow reader before looking again.
+/// Polling interval while the clients of all requests are too slow.
 const BLOCKED_WAIT: Duration = Duration::from_millis(1);
 
 /// From sessions to the device thread.
@@ -35,7 +35,7 @@ pub(super) struct Scheduler {
     card: Card,
     inbox: Receiver<Message>,
     activity: Arc<Mutex<Activity>>,
-    /// Open questions, in order of arrival.
+    /// Requests in progress, in order of arrival.
     works: Vec<Work>,
     cache: PrefixCache,
 }
@@ -60,7 +60,7 @@ impl Scheduler {
         }
     }
 
-    /// Publishes the numbers of questions and caches.
+    /// Publishes the numbers of running requests and of open caches.
     fn report(&self) {
         self.count(|activity| (activity.working, activity.slots) = (self.works.len(), self.cache.open()));
     }
@@ -70,8 +70,8 @@ impl Scheduler {
         change(&mut self.activity.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes in messages, waiting for one where there is nothing to run; `false` when no more can
-    /// come.
+    /// Handles all pending messages and waits for one if nothing can run. Returns `false` once all
+    /// senders are gone and no work is left.
     fn receive(&mut self) -> bool {
         loop {
             let next = if self.works.is_empty() {
@@ -97,9 +97,9 @@ impl Scheduler {
         }
     }
 
-    /// Checks a question and keeps what the cache already has of its list.
+    /// Validates a request, queues it, and truncates its cache to the prefix that its list shares.
     fn admit(&mut self, work: Work) {
-        // A session asks one thing at a time: what it asked before has been dropped.
+        // A session has one request at a time, so an earlier one was cancelled.
         self.works.retain(|other| other.slot != work.slot);
         let engine = self.card.name.clone();
         if let Some(&token) = work.tokens().iter().find(|&&token| token as usize >= self.card.vocab) {
@@ -132,9 +132,9 @@ impl Scheduler {
         }
     }
 
-    /// Copies the longest cached prefix into every session that has no cache yet. Returns, per
-    /// work, whether it may run this step: a work waits for a slow reader, and while an earlier one
-    /// is still computing a longer shared prefix.
+    /// Copies the longest cached prefix into every session that has no cache yet. Returns, for each
+    /// work, true if it may run this step. A work must wait while its client is slow, or while an
+    /// earlier work is computing a longer prefix that it can then copy.
     fn share_prefixes(&mut self) -> Vec<bool> {
         let mut ready = Vec::with_capacity(self.works.len());
         for (index, work) in self.works.iter().enumerate() {
@@ -200,12 +200,12 @@ impl Scheduler {
         }
     }
 
-    /// Gives each work the vectors of its rows: the hidden states, or what a head makes of them,
-    /// block by block.
+    /// Delivers the output vectors of each work: hidden states, or head outputs, projected in
+    /// blocks of `PROJECT_ROWS`.
     fn hand_out(&mut self, mut hidden: Vec<f32>, pieces: &[Piece], rows: &[usize]) -> crate::Result<()> {
         let width = self.executor.blueprint().hidden;
         let mut by_index: Vec<_> = self.works.iter_mut().map(Some).collect();
-        // In the order of the pieces, which is that of the rows.
+        // Pieces have the same order as the rows in `hidden`.
         let works = pieces.iter().zip(rows).filter_map(|(piece, rows)| Some((by_index[piece.work].take()?, *rows)));
         let mut works: Vec<_> = works.filter(|(_, rows)| *rows > 0).collect();
         let (mut rest, mut outputs) = (&mut hidden[..], Vec::new());
@@ -229,7 +229,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The executor failed: the contents of the caches it touched are unknown.
+    /// Fails the works of a step that the executor could not complete, and drops their caches,
+    /// whose contents are unknown.
     fn fail_all(&mut self, pieces: &[Piece], message: &str) {
         let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
         for piece in pieces {
@@ -242,8 +243,8 @@ impl Scheduler {
     }
 }
 
-/// Gives vectors to works in order, to each as many rows as it lacks. Works read in parallel.
-/// Returns those that lack more.
+/// Distributes vectors to works in order, at most the missing rows of each, which then process them
+/// in parallel. Returns the works that still miss rows.
 fn read<'s, 'w>(works: &'s mut [(&'w mut Work, usize)], vectors: Vectors<'_>) -> &'s mut [(&'w mut Work, usize)] {
     let width = vectors.width;
     let (mut parts, mut rest, mut served) = (Vec::new(), vectors.floats, 0);

@@ -22,7 +22,7 @@ use super::simd::{LANES, Lanes, dispatch};
 use super::{Simd, WORK_PER_PIECE, Workers};
 use crate::matrix::MatrixView;
 
-/// Bytes from which large pages pay.
+/// Allocations of at least this many bytes request huge pages.
 const LARGE_PAGES_FROM: usize = 4 << 20;
 
 /// A matrix `(outputs, inputs)` in tiles.
@@ -54,8 +54,8 @@ pub struct Product<'a> {
 }
 
 impl Packed {
-    /// Copies a matrix into tiles. Returns `None` if there are no tiles for its format or shape on
-    /// this processor.
+    /// Copies a matrix into tiles. Returns `None` if its format or shape cannot be packed on this
+    /// processor.
     ///
     /// # Errors
     /// If memory runs out.
@@ -101,12 +101,12 @@ impl Packed {
     }
 }
 
-/// Allocates zeros, in large pages where they pay.
+/// Allocates zeroed memory, in transparent huge pages if it is large.
 pub(crate) fn zeroed_memory(bytes: usize) -> std::io::Result<MmapMut> {
     let memory = MmapMut::map_anon(bytes.max(1))?;
     #[cfg(target_os = "linux")]
     if bytes >= LARGE_PAGES_FROM {
-        // Only advice: without large pages the system takes small ones.
+        // This is advice; the system may use small pages.
         let _ = memory.advise(memmap2::Advice::HugePage);
     }
     Ok(memory)
@@ -178,7 +178,7 @@ impl TiledProduct<'_> {
 }
 
 dispatch! {
-    /// Computes some tiles.
+    /// Computes a range of a product's tiles.
     fn run(product: &TiledProduct<'_>, tiles: Range<usize>) = run_body
 }
 

@@ -2,14 +2,14 @@
 //!
 //! [`Simd`] is the choice at run time. Kernels are generic over [`Lanes`], the operations on
 //! sixteen lanes at once, which a zero-sized type per instruction set implements. A value of such a
-//! type is a *witness*: only its module can make one, and does so after it has asked the processor.
-//! Every operation takes the witness as `self`, so code without one cannot reach an instruction
-//! that the processor may lack, and kernels need no `unsafe` of their own.
+//! type is a *witness*: only its module can construct one, after detecting the instructions at run
+//! time. Every operation takes the witness as `self`, so code without one cannot reach an
+//! instruction that the processor may lack, and kernels need no `unsafe` of their own.
 //!
 //! A kernel is an `#[inline(always)]` body. [`dispatch!`] wraps it, once per instruction set, in a
-//! function that the compiler may fill with that set's instructions. Body, operations and
-//! intrinsics are all inlined there; a closure passed to a function that is not inlined
-//! (`LocalKey::with`, say) would be compiled without the instructions.
+//! function that is compiled with that set's target features. Body, operations and intrinsics are
+//! all inlined there; a closure passed to a function that is not inlined (`LocalKey::with`, say)
+//! would be compiled without the instructions.
 
 mod features;
 mod lanes;

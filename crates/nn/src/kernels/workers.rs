@@ -2,8 +2,8 @@
 //!
 //! A step is some hundred parallel loops of a few microseconds to a few hundred each. Waking a
 //! thread takes as long as the shorter ones, so threads are woken once per step and spin between
-//! loops. In each loop a thread takes indices from a range of its own first, so that it reads its
-//! part of a matrix from front to back, then helps with what is left of the other ranges.
+//! loops. In each loop a thread first works through its own range of indices, so that it reads its
+//! part of a matrix sequentially, then steals from the ranges of other threads.
 
 #![allow(unsafe_code)]
 
@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::Simd;
 use super::disjoint::Disjoint;
 
-/// Times that a waiting thread spins before it yields its core to others.
+/// Number of spins before a waiting thread starts to yield its core.
 const SPINS: usize = 1 << 12;
-/// Epoch after the last loop of a step.
+/// The epoch that tells helpers that the step is over. It is odd, so it is compared before the
+/// parity.
 const DONE: usize = usize::MAX;
 
-/// The threads of a step, as the thread that leads it sees them.
+/// The leader's handle to the threads of a step.
 pub struct Workers<'a> {
     simd: Simd,
     shared: Option<&'a Shared>,
@@ -50,7 +51,7 @@ struct Shared {
     task: UnsafeCell<Task>,
     /// Next index of each thread's range.
     next: Vec<CacheLine<AtomicUsize>>,
-    /// Number of helpers that run the open loop, or are about to find out that it is closed.
+    /// Number of helpers that run the open loop or are checking that it is still open.
     active: AtomicUsize,
     panicked: AtomicBool,
 }
@@ -73,13 +74,14 @@ struct Task {
 unsafe impl Sync for Shared {}
 
 impl Workers<'_> {
-    /// Returns the calling thread as the only worker.
+    /// Returns a pool that consists of the calling thread only.
     #[must_use]
     pub fn alone(simd: Simd) -> Self {
         Self { simd, shared: None, _not_sync: PhantomData }
     }
 
-    /// Calls `lead` with all threads of the current rayon pool, which stay awake until it returns.
+    /// Calls `lead` with the threads of the current rayon pool. They spin, ready for loops, until
+    /// it returns.
     pub fn awake<R>(simd: Simd, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let threads = rayon::current_num_threads();
         if threads == 1 {
@@ -173,7 +175,7 @@ impl Shared {
         assert!(!self.panicked.load(Ordering::SeqCst), "a thread that helped with a step has panicked");
     }
 
-    /// Helps with all loops until the step is done.
+    /// Runs a helper thread: takes part in every loop until the step is over.
     fn help(&self, thread: usize) {
         let mut seen = 0;
         loop {
@@ -219,7 +221,7 @@ impl Shared {
     }
 }
 
-/// Spins, later yields, until a condition holds.
+/// Waits for a condition, spinning at first and then yielding.
 fn wait(until: impl Fn() -> bool) {
     let mut spins = 0;
     while !until() {
@@ -232,7 +234,7 @@ fn wait(until: impl Fn() -> bool) {
     }
 }
 
-/// Calls a function when it goes out of scope, also while unwinding.
+/// A guard that calls a function when dropped, also while unwinding.
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

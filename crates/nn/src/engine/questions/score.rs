@@ -5,7 +5,8 @@ use wsd_core::{Sampled, logprob, top_tokens};
 use super::Reader;
 use crate::engine::list::List;
 
-/// Scores each token after the one at a position, with the `top` top_tokens tokens in its place.
+/// Scores each token after the one at a position, with the `top` most likely tokens at its
+/// position.
 pub(in crate::engine) struct Score {
     pub(in crate::engine) top: usize,
 }

@@ -1,9 +1,9 @@
 //! The formats of tiles: where the numbers of a weight row lie in its tile.
 //!
 //! Four inputs of a row lie side by side (two in bfloat16), followed by the same inputs of the next
-//! row, so that a vector of 64 bytes has a share for each of sixteen rows. A tile is a sequence of
-//! blocks. A block has its scales before its numbers, both at multiples of 64 bytes, in the order
-//! in which products read them.
+//! row, so that a vector of 64 bytes holds four bytes of each of sixteen rows. A tile is a sequence
+//! of blocks. A block has its scales before its numbers, both at multiples of 64 bytes, in the
+//! order in which products read them.
 
 use super::GROUP;
 use crate::format::Format;
@@ -48,7 +48,7 @@ pub(super) enum TileFormat {
 }
 
 impl TileFormat {
-    /// Returns the tile format for a weight format, if packing pays on this processor.
+    /// Returns the tile format for a weight format, if packing is faster on this processor.
     pub(super) fn of(format: Format, simd: Simd) -> Option<Self> {
         match format {
             Format::Q8_0 => Some(Self::Q8_0),

@@ -81,7 +81,7 @@ pub(crate) trait Lanes: Copy {
     fn splat_i32(self, value: i32) -> Self::Ints;
     /// Converts to floats, rounding to nearest even.
     fn to_floats(self, ints: Self::Ints) -> Self::Floats;
-    /// Loads bytes, and prefetches those that a reader of the whole tile comes to a little later.
+    /// Loads bytes, and prefetches bytes further ahead, for code that reads a tile sequentially.
     fn load_bytes(self, from: &[u8; QUADS]) -> Self::Bytes;
     /// Returns zeros.
     fn zero_bytes(self) -> Self::Bytes;
