@@ -16,7 +16,7 @@ use crate::{Engine, Error, Result, Seat};
 /// let models = Models::default().with(Seat::BASE, Arc::new(Scripted::random("base", pieces, 1)));
 /// assert_eq!(models.require("wsd", Seat::BASE)?.card().name, "base");
 /// let error = models.require("wsd", Seat::DRAFT).err().unwrap().to_string();
-/// assert!(error.starts_with("strategy `wsd` needs a draft model"));
+/// assert!(error.starts_with("`wsd` needs a draft model"));
 /// # Ok::<(), wsd_core::Error>(())
 /// ```
 #[derive(Clone, Default)]
@@ -30,7 +30,7 @@ impl Models {
         self
     }
 
-    /// Adds a model to `seat`, behind those it holds.
+    /// Adds a model to `seat`, after those it already holds.
     pub fn add(&mut self, seat: Seat, engine: Arc<dyn Engine>) {
         self.0.entry(seat).or_default().push(engine);
     }
