@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Flow {
-    /// The answer goes on.
+    /// The answer continues.
     More,
     /// The answer is complete.
     Done(FinishReason),
@@ -29,7 +29,7 @@ pub struct Answer {
     max_tokens: usize,
     written: usize,
     detokenizer: Option<Detokenizer>,
-    /// Bytes of the coming text that still belong to the prompt.
+    /// Bytes of the next decoded text that belong to the prompt.
     skip: usize,
     /// Tokens, and hand-overs between them, whose text may still become part of a stop string.
     held: VecDeque<Event>,

@@ -44,7 +44,7 @@ pub struct Edit {
 /// ```
 #[derive(Debug)]
 pub struct Bridge<'a> {
-    ends: Ends<'a>,
+    ends: Codecs<'a>,
     /// The base's list: the prompt and all drafted tokens handed over.
     list: Vec<Token>,
     held: Held,
@@ -52,7 +52,7 @@ pub struct Bridge<'a> {
 
 /// The two models, and the base's prompt.
 #[derive(Debug)]
-struct Ends<'a> {
+struct Codecs<'a> {
     draft: &'a TextCodec,
     base: &'a TextCodec,
     prompt: &'a Rendered,
@@ -95,7 +95,7 @@ impl<'a> Bridge<'a> {
             let detokenizer = draft.detokenizer(&draft_prompt.tokens);
             Held::Text(HeldText { detokenizer, drafted: String::new(), spelled: 0 })
         };
-        Self { ends: Ends { draft, base, prompt }, list: prompt.tokens.clone(), held }
+        Self { ends: Codecs { draft, base, prompt }, list: prompt.tokens.clone(), held }
     }
 
     /// Tells whether every text token of the draft has the same id in the base's vocabulary.
@@ -111,7 +111,7 @@ impl<'a> Bridge<'a> {
     /// # Errors
     /// [`crate::Error::Tokenizer`].
     pub fn overlap(&self, keep: usize) -> Result<usize> {
-        let Ends { base, prompt, .. } = self.ends;
+        let Codecs { base, prompt, .. } = self.ends;
         let Some(replaced) = prompt.tokens.get(keep..).filter(|replaced| !replaced.is_empty()) else { return Ok(0) };
         let mut detokenizer = base.detokenizer(&prompt.tokens[..keep]);
         let mut text = String::new();
@@ -142,7 +142,7 @@ impl<'a> Bridge<'a> {
 
 impl HeldIds {
     /// Takes in drafted tokens and returns the edit of the base's `list`.
-    fn push(&mut self, ends: &Ends<'_>, list: &[Token], drafted: &[Token]) -> Result<Edit> {
+    fn push(&mut self, ends: &Codecs<'_>, list: &[Token], drafted: &[Token]) -> Result<Edit> {
         let vocabulary = ends.draft.tokenizer().vocabulary();
         self.waiting.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
         let mut ready = self.waiting.len();
@@ -173,7 +173,7 @@ impl HeldText {
     }
 
     /// Encodes the part of the text that is settled and returns the edit of the base's `list`.
-    fn encode(&mut self, ends: &Ends<'_>, list: &[Token], is_last: bool) -> Result<Edit> {
+    fn encode(&mut self, ends: &Codecs<'_>, list: &[Token], is_last: bool) -> Result<Edit> {
         let prompt = ends.prompt;
         let answer = if prompt.strip_start { self.drafted.trim_start() } else { &self.drafted };
         // White space at the end is held back until something follows it.

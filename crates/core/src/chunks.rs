@@ -2,8 +2,8 @@
 //!
 //! Let a chunk of `n` tokens take `fixed + n * each` seconds to write and to score, with the switch
 //! `r` tokens away. The calls cost `fixed * r / n` on top of the tokens themselves, and the part of
-//! the last chunk behind the switch, half a chunk on average, wastes `each * n / 2`. The sum is
-//! least at `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; `r` is
+//! the last chunk after the switch, half a chunk on average, wastes `each * n / 2`. The sum is
+//! minimal at `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; `r` is
 //! unknown and estimated as the length drafted so far plus a constant.
 
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 const FIRST: usize = 8;
 /// Limits of a length chosen by costs, in tokens.
 const LIMITS: RangeInclusive<usize> = 4..=64;
-/// Estimated distance of the switch at the start, in tokens.
+/// Tokens expected until the switch, at the start.
 const NEAR: usize = 16;
 
 /// The rule for the length of the next chunk.
@@ -20,7 +20,7 @@ const NEAR: usize = 16;
 pub(crate) enum Sizing {
     /// Each chunk is this many times as long as the one before.
     Times(usize),
-    /// The length with the least measured cost.
+    /// The length with the lowest estimated cost.
     Costs {
         /// True where a chunk is written while the one before is scored.
         is_parallel: bool,
@@ -79,8 +79,8 @@ impl Chunks {
         }
         self.rounds.push(round);
         if let Sizing::Costs { is_parallel } = self.sizing {
-            // In parallel, the tokens written while the base scores hide the scoring: more gain
-            // nothing.
+            // In parallel, drafting is hidden by scoring up to the length that takes as long;
+            // longer chunks gain nothing.
             let hiding = if is_parallel { round.read * round.tokens as f64 / round.write } else { f64::INFINITY };
             self.length = (self.best().min(hiding) as usize).clamp(*LIMITS.start(), *LIMITS.end());
         }

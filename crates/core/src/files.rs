@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all.
+//! Atomic writes of files and folders.
 //!
 //! Each function writes to a temporary name in the same folder, flushes it to the disk, renames it,
 //! and flushes the folder. A reader sees the old content or the new, also after a crash in between.

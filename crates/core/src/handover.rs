@@ -58,7 +58,7 @@ impl Rule {
         Ok(Self::from_values(&Values::default().with(&WINDOW, window)?.with(&THRESHOLD, threshold)?))
     }
 
-    /// The rule that [`WINDOW`] and [`THRESHOLD`] have in `values`.
+    /// The rule set by [`WINDOW`] and [`THRESHOLD`] in `values`.
     #[must_use]
     pub fn from_values(values: &Values) -> Self {
         Self { window: values.get(&WINDOW), threshold: values.get(&THRESHOLD) }

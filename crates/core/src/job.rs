@@ -1,4 +1,4 @@
-//! Requests: a prompt, and the terms on which it is continued.
+//! Requests: a prompt, and the limits and sampling of the answer.
 
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{Error, Prompt, Result, Sampling, Setting, Values};
@@ -37,7 +37,7 @@ impl Default for Terms {
 }
 
 impl Terms {
-    /// The terms that [`TERMS`] and [`crate::SAMPLING`] have in `values`.
+    /// The terms set by [`TERMS`] and [`crate::SAMPLING`] in `values`.
     #[must_use]
     pub fn from_values(values: &Values) -> Self {
         Self {

@@ -26,7 +26,7 @@ use verify::verify;
 /// that the round before may have left.
 const FREE_PREFILL: usize = 2;
 
-/// Tells whether the draft's tokens are the base's and the base tells its choices.
+/// Tells whether both models share ids and the base can return its choices.
 pub(crate) fn can_speculate(draft: &dyn Engine, base: &dyn Engine) -> bool {
     base.card().caps.choices && Bridge::passes_ids(draft.codec(), base.codec())
 }

@@ -14,7 +14,7 @@
 pub struct Stops(Vec<String>);
 
 impl Stops {
-    /// Stop strings, of which empty ones are ignored.
+    /// Stop strings; empty ones are ignored.
     #[must_use]
     pub fn new(strings: impl IntoIterator<Item = String>) -> Self {
         Self(strings.into_iter().filter(|stop| !stop.is_empty()).collect())

@@ -11,7 +11,7 @@ use crate::{
     Answer, Bridge, Caps, Engine, Error, Event, FinishReason, Job, Models, Result, Seat, Setting, Stops, Values,
 };
 
-/// A way to answer with the models at hand.
+/// A decoding strategy over one or several models.
 ///
 /// This one writes one token greedily and ends.
 ///
@@ -111,8 +111,8 @@ impl Need {
     }
 }
 
-/// An entry of a table of things made of models: strategies ([`crate::RECIPES`]) and step scorers
-/// ([`crate::SCORERS`]).
+/// A table entry that builds something from models: strategies ([`crate::RECIPES`]) and step
+/// scorers ([`crate::SCORERS`]).
 pub struct Recipe<T: ?Sized = dyn Strategy> {
     /// The name users call it by.
     pub name: &'static str,
@@ -129,7 +129,7 @@ pub struct Recipe<T: ?Sized = dyn Strategy> {
 }
 
 impl<T: ?Sized> Recipe<T> {
-    /// Builds the entry's product, or refuses now what could not work in a request.
+    /// Builds the strategy or scorer. Checks everything that could fail later in a request.
     ///
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`], [`Error::Setting`].

@@ -205,7 +205,7 @@ pub struct Timings {
     /// Time spent in scoring calls.
     pub score: f64,
     /// Tokens that the draft proposed during speculation. Not reproducible: the number of proposals
-    /// follows measured times.
+    /// depends on measured times.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub proposed_tokens: usize,
     /// Proposed tokens that the base confirmed. Not reproducible either.

@@ -215,7 +215,7 @@ impl Display for Count {
     }
 }
 
-/// The lines of a list, at most as many as a terminal shows.
+/// A list with one entry per line, cut to the height of a terminal.
 struct Lines<'a>(&'a [String]);
 
 impl Display for Lines<'_> {

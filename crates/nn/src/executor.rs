@@ -29,7 +29,7 @@ pub struct Span<'a> {
 }
 
 impl<'a> Span<'a> {
-    /// A chain of which no hidden state is returned.
+    /// A chain that returns no hidden states.
     ///
     /// ```
     /// use wsd_nn::Span;
@@ -143,7 +143,7 @@ pub trait Executor: Send + Sync {
     fn slots(&self) -> usize;
 }
 
-/// What an executor holds of a slot.
+/// The state of a slot's cache.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cached {
     /// Positions.
@@ -159,7 +159,7 @@ pub(crate) fn check(blueprint: &Blueprint, spans: &[Span<'_>], cached: impl Fn(u
         let problem = if seen.insert(span.slot) {
             problem(blueprint, span, cached(span.slot))
         } else {
-            Some("it is in the step twice".to_owned())
+            Some("it occurs twice in the step".to_owned())
         };
         if let Some(problem) = problem {
             return Err(Error::Span { slot: span.slot, problem });
@@ -184,11 +184,12 @@ fn problem(blueprint: &Blueprint, span: &Span<'_>, cached: Cached) -> Option<Str
             return Some(format!("the parent of token {index} must be from 0 to {index}, got {}", parents[index]));
         }
     }
+    // A tree is not longer than its number of tokens; the first test avoids computing its depth.
     if span.start.saturating_add(len) > blueprint.max_len && span.end() > blueprint.max_len {
         return Some(format!("{} positions exceed the model's limit of {}", span.end(), blueprint.max_len));
     }
     if let Some(token) = span.tokens.iter().find(|token| **token as usize >= blueprint.vocab) {
-        return Some(format!("token {token} is none of the model's {}", blueprint.vocab));
+        return Some(format!("token {token} is outside the vocabulary of {} entries", blueprint.vocab));
     }
     if span.rows.start > span.rows.end || span.rows.end > len {
         return Some(format!("rows {:?} are not within its {len} tokens", span.rows));

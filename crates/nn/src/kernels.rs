@@ -30,5 +30,5 @@ pub use rope::{Rotation, rotate};
 pub use simd::Simd;
 pub use workers::Workers;
 
-/// Multiplications that are worth handing to another thread.
+/// Multiplications per piece of work; fewer are not worth handing to another thread.
 const WORK_PER_PIECE: usize = 1 << 17;

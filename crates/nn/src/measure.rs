@@ -1,7 +1,7 @@
 //! Timing of an executor at the work of an engine: decoding, scoring, prefill.
 //!
-//! `wsd bench engine` uses it; nothing else needs this module. Each function takes one sample, of
-//! which the caller forms medians. The context stays in the cache from one sample to the next.
+//! `wsd bench engine` uses it; nothing else needs this module. Each function measures one sample;
+//! the caller takes medians. The context stays in the cache from one sample to the next.
 
 use std::hint::black_box;
 use std::time::Instant;

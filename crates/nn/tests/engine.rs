@@ -171,7 +171,7 @@ fn alike(i: u32) -> Vec<Token> {
 }
 
 #[test]
-fn a_beginning_is_computed_once() {
+fn a_shared_prefix_is_computed_once() {
     let (engine, alone) = (llama(), load_with(&fixture("llama"), 0));
     wait(async {
         let answer = async |engine: &Local, i: u32| {
@@ -198,7 +198,7 @@ fn a_beginning_is_computed_once() {
 }
 
 #[test]
-fn no_more_is_kept_than_there_is_room_for() {
+fn the_prefix_cache_stays_within_its_capacity() {
     let engine = load_with(&fixture("llama"), 120);
     wait(async {
         let ask = async |first: Token, len: u32| {
@@ -218,7 +218,7 @@ fn no_more_is_kept_than_there_is_room_for() {
 }
 
 #[test]
-fn what_is_dropped_is_freed_within_a_step() {
+fn dropped_requests_are_cancelled_within_a_step() {
     let engine = endless();
     wait(async {
         let activity = || engine.activity();
@@ -284,7 +284,7 @@ fn a_long_prompt_does_not_stall_its_neighbour() {
 }
 
 #[test]
-fn a_slow_reader_holds_up_nobody() {
+fn a_slow_client_does_not_delay_others() {
     let engine = llama();
     wait(async {
         let mut slow = engine.open(&[1, 2, 3]).await.unwrap();

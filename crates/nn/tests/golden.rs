@@ -133,7 +133,7 @@ fn invalid_spans_are_errors_and_change_nothing() {
         (Span { rows: 0..2, ..Span::chain(1, 0, &[1]) }, "rows"),
         (Span { rows: 1..0, ..Span::chain(1, 0, &[1]) }, "rows"),
         (Span::chain(0, 3, &long), "limit"),
-        (good.clone(), "it is in the step twice"),
+        (good.clone(), "it occurs twice in the step"),
     ] {
         let error = cpu.forward(&[bad, good.clone()]).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");

@@ -32,7 +32,7 @@ fn assert_near(name: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
 }
 
 #[test]
-fn the_reference_is_met() {
+fn logits_match_the_reference() {
     for case in cases() {
         let worst = meet(&case.name, &mut load(&case), &case.sequences);
         println!("{}: log-probabilities within {worst:.1e}", case.name);
@@ -40,7 +40,7 @@ fn the_reference_is_met() {
 }
 
 #[test]
-fn the_reference_is_met_on_cuda() {
+fn logits_match_the_reference_on_cuda() {
     let device = match Device::new_cuda(0) {
         Ok(device) => device,
         Err(error) => return println!("skipped: no CUDA device: {error}"),
@@ -55,7 +55,7 @@ fn the_reference_is_met_on_cuda() {
 }
 
 #[test]
-fn the_reference_is_met_in_half_precision() {
+fn logits_match_the_reference_in_half_precision() {
     for case in cases() {
         meet_in_half(&case, Format::BF16, &Device::Cpu);
     }
@@ -73,7 +73,7 @@ fn meet_in_half(case: &Case, dtype: Format, device: &Device) {
 }
 
 #[test]
-fn pieces_come_to_the_whole() {
+fn pieces_equal_one_pass_over_the_whole() {
     for case in steady_cases() {
         let mut model = load(&case);
         let tokens = longest(&case);
@@ -87,7 +87,7 @@ fn pieces_come_to_the_whole() {
 }
 
 #[test]
-fn company_in_a_batch_changes_nothing() {
+fn other_sequences_in_a_batch_change_nothing() {
     for case in steady_cases() {
         let mut model = load(&case);
         let tokens = longest(&case);
@@ -114,7 +114,7 @@ fn company_in_a_batch_changes_nothing() {
 }
 
 #[test]
-fn a_truncated_cache_is_as_good_as_a_fresh_one() {
+fn a_truncated_cache_equals_a_fresh_one() {
     for case in steady_cases() {
         let mut model = load(&case);
         let tokens = longest(&case);
@@ -131,7 +131,7 @@ fn a_truncated_cache_is_as_good_as_a_fresh_one() {
 }
 
 #[test]
-fn a_copied_beginning_is_as_good_as_one_computed() {
+fn a_copied_prefix_equals_a_computed_one() {
     for case in steady_cases() {
         let mut model = load(&case);
         let tokens = longest(&case);

@@ -1,4 +1,4 @@
-//! The choice of how far ahead to draft, from measured costs.
+//! Chooses the number of proposals per round from measured costs.
 //!
 //! With acceptance rate `a`, a round of `k` proposals yields `(1 - a^(k+1)) / (1 - a)` tokens on
 //! average (arXiv 2211.17192, equation 1) and costs `k` steps of the draft and one of the base over
@@ -41,7 +41,7 @@ pub(super) struct Pace {
     check: Average,
     /// Tokens in one check.
     checked: Average,
-    /// Number of back-offs, less the rounds since then that paid.
+    /// Number of back-offs, minus the profitable rounds since then.
     back_offs: u32,
     /// True right after a back-off.
     is_rested: bool,

@@ -14,8 +14,8 @@ pub(super) struct Verified {
     pub(super) done: Option<FinishReason>,
 }
 
-/// Checks proposals in one step of the base and writes its choices into the answer: the confirmed
-/// proposals, and the base's own token behind them.
+/// Checks proposals in one step of the base and appends its choices to the answer: the accepted
+/// proposals and one token of its own.
 pub(super) async fn verify(
     base: &mut dyn Session,
     proposed: &[Token],

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_reach_to_the_edges_of_a_piece() {
+    fn pairs_include_incomplete_characters_at_the_edges() {
         let mut joined = HashSet::new();
         insert_pairs(b" a\xE4\xB8", &mut joined);
         assert!(joined.contains(&(Edge::new(b" "), Edge::new(b"a"))));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn two_words_are_kept_back() {
+    fn the_last_two_words_are_not_settled() {
         assert_eq!(end_of_settled_words("one two three four"), "one two".len());
         assert_eq!(end_of_settled_words("one two"), 0);
         assert_eq!(end_of_settled_words(""), 0);

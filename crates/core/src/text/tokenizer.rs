@@ -28,7 +28,7 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
         seams::end_of_settled_words(text)
     }
 
-    /// The meaning of the ids.
+    /// The vocabulary.
     fn vocabulary(&self) -> &Vocabulary;
 }
 

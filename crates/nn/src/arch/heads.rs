@@ -22,7 +22,7 @@ pub struct HeadPlan {
 }
 
 impl Head {
-    /// Every head there is a name for.
+    /// All known heads.
     pub const ALL: [Self; 2] = [Self::Vocabulary, Self::Reward];
 
     /// The module's Hugging Face name.

@@ -1,10 +1,10 @@
-//! A token list on its way through the batch.
+//! The token list of a request.
 
 use std::borrow::Cow;
 
 use wsd_core::{Token, Tree};
 
-/// The tokens a question is about, and how far it has come.
+/// The tokens of a request and its progress.
 ///
 /// The vector at position `i` predicts the token at `i + 1`. The nodes of a tree stand after the
 /// tokens of the list, in positions of their own.
@@ -18,7 +18,7 @@ pub(super) struct List {
 }
 
 impl List {
-    /// A list with vectors wanted from position `next` on.
+    /// A list whose output vectors are requested from position `next` on.
     pub(super) fn new(tokens: Vec<Token>, next: usize) -> Self {
         Self { tokens, tree: Tree::default(), parents: Vec::new(), next }
     }

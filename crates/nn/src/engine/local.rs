@@ -26,7 +26,7 @@ use crate::device::Device;
 use crate::format::Format;
 use crate::load;
 
-/// The number of tokens that the engine may be ahead of a reader.
+/// Tokens that may be buffered for a slow client.
 const READ_AHEAD: usize = 64;
 
 /// Options for loading a checkpoint.
@@ -82,7 +82,7 @@ impl LoadOptions {
     }
 }
 
-/// A loaded checkpoint that a thread of its own runs.
+/// An engine that runs a loaded checkpoint on its own thread.
 ///
 /// ```
 /// use wsd_core::{Engine as _, Tree};
@@ -181,7 +181,7 @@ fn caps(blueprint: &Blueprint) -> Caps {
     Caps { score: writes, logits: writes, choices: writes, hidden: true, reward, trees: writes }
 }
 
-/// The error for a device thread that has ended, which only a fault of its own brings about.
+/// The error for a device thread that ended, which happens only if it panicked.
 fn stopped(card: &Card) -> Error {
     Error::Engine { engine: card.name.clone(), message: "the engine's thread has ended".into() }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use wsd_core::{Token, Tree};
+use wsd_core::{Token, Tree, common_prefix};
 
 use crate::executor::Executor;
 
@@ -25,8 +25,8 @@ pub(super) struct PrefixCache {
 #[derive(Default)]
 struct Held {
     tokens: Vec<Token>,
-    /// A tree whose nodes are cached behind the tokens, until the next question shows which path
-    /// was accepted.
+    /// A tree whose nodes are cached after the tokens, until the next request shows which path was
+    /// accepted.
     tree: Option<Tree>,
 }
 
@@ -45,10 +45,11 @@ impl PrefixCache {
         self.open.get(&slot).map_or(&[], |held| &held.tokens)
     }
 
-    /// Keeps what a session's cache has of `tokens`: of a tree, the path that they follow.
+    /// Reduces a session's cache to its common prefix with `tokens`, including the path of a cached
+    /// tree that they follow.
     pub(super) fn edit(&mut self, executor: &mut dyn Executor, slot: u64, tokens: &[Token]) {
         let held = self.open.entry(slot).or_default();
-        let shared = common(&held.tokens, tokens);
+        let shared = common_prefix(&held.tokens, tokens);
         let tree = held.tree.take().filter(|_| shared == held.tokens.len());
         let path = tree.map_or_else(Vec::new, |tree| tree.matching(&tokens[shared..]));
         held.tokens.truncate(shared);
@@ -79,7 +80,7 @@ impl PrefixCache {
     pub(super) fn longest(&self, tokens: &[Token]) -> (u64, usize) {
         let open = self.open.iter().map(|(slot, held)| (slot, &held.tokens));
         let all = open.chain(self.kept.iter().map(|(slot, cached)| (slot, cached)));
-        all.map(|(slot, cached)| (*slot, common(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
+        all.map(|(slot, cached)| (*slot, common_prefix(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
     }
 
     /// Starts a session with `tokens`, copied from another's cache. Returns the number of tokens it
@@ -116,11 +117,6 @@ impl PrefixCache {
         self.open.remove(&slot);
         executor.release(slot);
     }
-}
-
-/// Length of the common prefix of two lists.
-pub(super) fn common(one: &[Token], other: &[Token]) -> usize {
-    one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Questions about a token list. A new kind of question is a file here: a [`Reader`] if each vector
-//! gives one item of the answer, else a [`Question`] of its own.
+//! Kinds of requests on a token list. A new kind is a file here: a [`Reader`] if the answer has one
+//! item per output vector, otherwise its own [`Question`].
 
 mod choices;
 mod collect;
@@ -37,11 +37,11 @@ pub(super) struct Vectors<'a> {
     pub(super) width: usize,
 }
 
-/// The next vector holds NaN or infinity.
+/// The error for an output vector that contains NaN or infinity.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NotFinite;
 
-/// Something asked about a list, and the way back to who asked.
+/// A request on a token list, with the channel for its answer.
 pub(super) trait Question: Send {
     /// The kind of vectors it reads.
     fn output(&self) -> Output {
@@ -71,10 +71,10 @@ pub(super) trait Question: Send {
     /// Sends an error.
     fn fail(self: Box<Self>, error: Error);
 
-    /// True when nobody waits for the answer any more.
+    /// True if the receiver of the answer was dropped.
     fn is_abandoned(&self) -> bool;
 
-    /// True while the next part of the answer could not be sent because the reader is too slow.
+    /// True while the answer's channel is full because the client is slow.
     fn is_blocked(&self) -> bool {
         false
     }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
-use wsd_core::{Activity, Card, Error};
+use wsd_core::{Activity, Card, Error, common_prefix};
 
-use super::prefix_cache::{PrefixCache, SHARED_TOKENS, common};
+use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
 use crate::executor::Executor;
@@ -144,8 +144,8 @@ impl Scheduler {
                 continue;
             }
             let (from, held) = self.cache.longest(needed);
-            let coming = self.works[..index].iter().map(|other| common(other.shareable(), needed)).max();
-            let waits = coming.unwrap_or(0) >= held + SHARED_TOKENS;
+            let pending = self.works[..index].iter().map(|other| common_prefix(other.shareable(), needed)).max();
+            let waits = pending.unwrap_or(0) >= held + SHARED_TOKENS;
             if !waits && held >= SHARED_TOKENS {
                 let copied = self.cache.copy(&mut *self.executor, from, work.slot, &needed[..held]);
                 self.count(|activity| activity.reused_tokens += copied);
@@ -155,8 +155,9 @@ impl Scheduler {
         ready
     }
 
-    /// The positions that each ready work runs this step: first all works that lack one token, then
-    /// longer ones, which share the rest of the step. No work waits for another to finish.
+    /// The positions that each ready work runs this step: first the works with one position left
+    /// (decoding), then longer ones, which share the rest of the budget equally. Long works that get
+    /// nothing run in a later step.
     fn plan(&mut self) -> Vec<Piece> {
         let ready = self.share_prefixes();
         let cached = |work: &Work| self.cache.tokens(work.slot).len();
@@ -191,7 +192,7 @@ impl Scheduler {
             let (tokens, tree) = work.cacheable(&piece.range);
             self.cache.extend(work.slot, tokens, tree);
         }
-        match hidden.and_then(|hidden| self.hand_out(hidden, &pieces, &rows)) {
+        match hidden.and_then(|hidden| self.deliver(hidden, &pieces, &rows)) {
             Ok(()) => {
                 let works = std::mem::take(&mut self.works).into_iter();
                 self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
@@ -202,7 +203,7 @@ impl Scheduler {
 
     /// Delivers the output vectors of each work: hidden states, or head outputs, projected in
     /// blocks of `PROJECT_ROWS`.
-    fn hand_out(&mut self, mut hidden: Vec<f32>, pieces: &[Piece], rows: &[usize]) -> crate::Result<()> {
+    fn deliver(&mut self, mut hidden: Vec<f32>, pieces: &[Piece], rows: &[usize]) -> crate::Result<()> {
         let width = self.executor.blueprint().hidden;
         let mut by_index: Vec<_> = self.works.iter_mut().map(Some).collect();
         // Pieces have the same order as the rows in `hidden`.
@@ -276,7 +277,7 @@ mod tests {
     use crate::{Checkpoint, cpu::Cpu};
 
     #[test]
-    fn nobody_waits_for_others_to_finish_however_many_there_are() {
+    fn a_step_decodes_for_every_session_and_reserves_tokens_for_prompts() {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
         let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
         let card = Card {

@@ -1,4 +1,4 @@
-//! A question on its way through the batch.
+//! A request that the scheduler is processing.
 
 use std::ops::Range;
 
@@ -36,12 +36,12 @@ impl Work {
         self.question.output()
     }
 
-    /// True when nobody waits for the answer any more.
+    /// True if the receiver of the answer was dropped.
     pub(super) fn is_abandoned(&self) -> bool {
         self.question.is_abandoned()
     }
 
-    /// True while the reader is too slow for the next token.
+    /// True while the client is too slow to receive the next token.
     pub(super) fn is_blocked(&self) -> bool {
         self.question.is_blocked()
     }
@@ -56,8 +56,8 @@ impl Work {
         self.list.len()
     }
 
-    /// The tokens that need not be run where they are cached. Vectors are not kept, so their
-    /// positions are run again.
+    /// The tokens before the first requested vector. Only these may come from the cache, because
+    /// output vectors are not cached.
     pub(super) fn before_rows(&self) -> &[Token] {
         &self.list.tokens[..self.list.next]
     }
@@ -73,7 +73,7 @@ impl Work {
     }
 
     /// The positions to run next, at most `limit` of them, given how many are cached. A tree is run
-    /// whole, in a step of its own size whatever the limit.
+    /// whole in one step, whatever the limit.
     pub(super) fn next_range(&self, cached: usize, limit: usize) -> Range<usize> {
         let tail = self.tail();
         let end = if cached == tail { self.end() } else { tail.min(cached + limit) };

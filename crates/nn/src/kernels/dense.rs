@@ -33,11 +33,11 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The result of a product: where it goes, and whether it is added to the floats there.
+/// The destination of a product, which is overwritten or added to.
 pub struct Output<'a> {
     data: &'a mut [f32],
     stride: usize,
-    /// The factor on the floats that are there.
+    /// The factor on the old values (BLAS `beta`).
     beta: f32,
 }
 

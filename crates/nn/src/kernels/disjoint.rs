@@ -1,4 +1,4 @@
-//! A slice that several threads write to, each at places of its own.
+//! A slice that several threads write to at disjoint places.
 
 #![allow(unsafe_code)]
 

@@ -24,8 +24,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// Sets the gradients of gates and ups, in the place of these, given that of the output of
-    /// [`gate`].
+    /// Replaces gates and ups by their gradients, given the gradient of the output of [`gate`].
     pub fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
 }
 

@@ -19,7 +19,7 @@ use crate::matrix::MatrixView;
 
 /// Rows of a tile.
 const ROWS: usize = 4;
-/// Number of tokens above which widening a block of rows into scratch pays.
+/// Number of tokens above which it is faster to widen a block of rows into scratch memory.
 const FEW_TOKENS: usize = 8;
 /// Floats of scratch memory for widened rows: half a second-level cache.
 const SCRATCH: usize = 1 << 16;
@@ -112,6 +112,7 @@ fn run_body<S: Lanes>(simd: S, product: &Product<'_>, rows: Range<usize>, block:
         Format::F32 => direct::<S, F32<'_>>(simd, product, rows),
         Format::BF16 => direct::<S, Bf16<'_>>(simd, product, rows),
         Format::F16 => direct::<S, F16<'_>>(simd, product, rows),
+        // `is_direct` holds for four formats only.
         _ => direct::<S, Q8<'_>>(simd, product, rows),
     }
 }
@@ -209,7 +210,7 @@ fn tile<'a, S: Lanes, W: Source<'a>, const R: usize, const C: usize>(
     let mut sums = [[simd.splat(0.0); C]; R];
     let inputs = tokens[0].len();
     let blocks = inputs / LANES;
-    // Cut to one length, so that the compiler sees that no index below lies outside.
+    // Slices of equal length let the compiler remove the bounds checks below.
     let whole_rows = rows.map(|row| row.first(blocks));
     let whole_tokens = tokens.map(|x| &x.as_chunks::<LANES>().0[..blocks]);
     for block in 0..blocks {

@@ -1,4 +1,4 @@
-//! The format of sums and of everything between matrix products.
+//! The number format of everything except matrix products.
 
 use candle_core::DType;
 

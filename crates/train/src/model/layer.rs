@@ -1,4 +1,4 @@
-//! One layer, forward and backward.
+//! Forward and backward pass of one decoder layer.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(super) struct Span {
     pub(super) long: bool,
 }
 
-/// Intermediate results that the backward pass reads; rows are tokens.
+/// Activations saved for the backward pass, one row per token.
 #[derive(Default)]
 pub(super) struct Activations {
     normed: Vec<f32>,
@@ -56,7 +56,7 @@ pub(super) struct Backward<'a> {
     pub(super) scratch: &'a mut Scratch,
 }
 
-/// Resizes `buffer` to `len` floats of any value.
+/// Resizes `buffer` to `len` floats, which keep old values.
 pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     buffer.resize(len, 0.0);
     buffer
@@ -100,8 +100,8 @@ impl LayerRun<'_> {
         sum(sized(out, x.len()), &kept.middle, output);
     }
 
-    /// Turns `gradients` with respect to the layer's output into those with respect to its input
-    /// `x`, and adds those of the layer's weights. Overwrites parts of `kept`.
+    /// Backpropagates through the layer: replaces `gradients`, with respect to its output, by those
+    /// with respect to its input `x`, and adds the weight gradients. Overwrites parts of `kept`.
     pub(super) fn backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
         self.feed_forward_backward(kept, gradients, to);
         self.attention_backward(x, kept, gradients, to);
@@ -174,7 +174,7 @@ impl LayerRun<'_> {
         (heads, start * blueprint.heads..end * blueprint.heads)
     }
 
-    /// Rotates queries and keys by their positions, or back.
+    /// Applies the rotary embedding to queries and keys, or its inverse if `back`.
     fn rotate(&self, qkv: &mut [f32], back: bool) {
         let blueprint = &self.decoder.blueprint;
         let (width, rotated) =

@@ -28,6 +28,9 @@ pub enum RemoteError {
     /// TLS that cannot be set up, for example because the system has no certificates.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+    /// A probe that could not run.
+    #[error("the probe could not run: {0}")]
+    Runtime(String),
     /// A server that does not answer, or cannot do what it must.
     #[error("the {seat} model at {address}, {phase}: {why}")]
     Probe {

@@ -1,4 +1,4 @@
-//! The probe: what a server can do, found out by trying it once at the start.
+//! Detection of a server's abilities by trial requests at startup.
 
 mod codec;
 mod trials;
@@ -34,16 +34,16 @@ pub(super) struct Probed {
 pub(super) fn on_own_thread(options: &RemoteOptions, targets: &[Target]) -> Result<Probed, RemoteError> {
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| RemoteError::Tls(error.to_string()))?;
+        let runtime = runtime.map_err(|error| RemoteError::Runtime(error.to_string()))?;
         runtime.block_on(probe_all(options, targets))
     };
     std::thread::scope(|scope| {
-        scope.spawn(work).join().unwrap_or_else(|_| Err(RemoteError::Tls("the probe ended unexpectedly".into())))
+        scope.spawn(work).join().unwrap_or_else(|_| Err(RemoteError::Runtime("the probe ended unexpectedly".into())))
     })
 }
 
-/// Probes every replica. One that cannot be reached is only noted, as it may come back; one that
-/// serves another model is an error.
+/// Probes every replica. An unreachable replica gives a note, as it may recover; a replica with
+/// another model is an error.
 async fn probe_all(options: &RemoteOptions, targets: &[Target]) -> Result<Probed, RemoteError> {
     let http = Http::open(options.limits)?;
     let (mut probed, mut unreached) = (None::<Probed>, None);
@@ -222,7 +222,7 @@ impl Probe<'_> {
     }
 }
 
-/// The dialect whose models have this owner, or the one that fits any service.
+/// Returns the dialect of the engine that reports this `owned_by`, or the generic one.
 fn dialect_of(owner: Option<&str>) -> Option<&'static dyn Dialect> {
     let by_owner = DIALECTS.iter().find(|dialect| dialect.facts().owner.is_some_and(|name| Some(name) == owner));
     let generic = || DIALECTS.iter().find(|dialect| dialect.facts().owner.is_none());

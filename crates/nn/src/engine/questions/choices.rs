@@ -1,4 +1,4 @@
-//! The tokens a generation would begin with.
+//! The tokens that a generation would choose at given positions.
 
 use wsd_core::{Generation, Step, Stop, Token, pick, top_tokens};
 

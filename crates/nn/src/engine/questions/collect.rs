@@ -8,7 +8,7 @@ use super::{NotFinite, Output, Question, Vectors};
 use crate::arch::Head;
 use crate::engine::list::List;
 
-/// The reading of one vector.
+/// A conversion of one output vector into an item of the answer.
 pub(in crate::engine) trait Reader: Send + Sync + 'static {
     /// An item of the answer.
     type Item: Send;

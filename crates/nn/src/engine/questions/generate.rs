@@ -1,4 +1,4 @@
-//! Text, a token at a time.
+//! Generation, one token at a time.
 
 use tokio::sync::mpsc;
 use wsd_core::{Error, Generation, Result, Step, Stop, Token};
@@ -45,8 +45,8 @@ impl Question for Generate {
         self.left == 0
     }
 
-    /// The channel of a slow reader may be full: then this last item is left out, and the closed
-    /// channel means the same.
+    /// If the last token filled the channel, [`Step::End`] is not sent: the receiver infers it from
+    /// its own token limit when the channel closes.
     fn finish(self: Box<Self>) {
         let _ = self.reply.try_send(Ok(Step::End(self.stop)));
     }

@@ -22,7 +22,7 @@ impl Reader for Hidden {
     }
 }
 
-/// A copy of a vector without NaN and infinity.
+/// Copies a vector; returns `None` if it contains NaN or infinity.
 pub(super) fn finite(vector: &[f32]) -> Option<Vec<f32>> {
     vector.iter().all(|value| value.is_finite()).then(|| vector.to_vec())
 }

@@ -74,7 +74,7 @@ fn threads_do_not_change_results() {
 }
 
 #[test]
-fn extreme_values_stay_where_they_belong() {
+fn extreme_values_affect_only_their_own_outputs() {
     let values = [f32::MAX, f32::MIN_POSITIVE, -0.0, 1e-40, f32::INFINITY, f32::NAN];
     for (row, value) in values.into_iter().enumerate() {
         for format in [Format::F32, Format::BF16, Format::F16] {
@@ -96,6 +96,6 @@ fn extreme_values_stay_where_they_belong() {
 }
 
 #[test]
-fn no_tokens_is_no_work() {
+fn zero_tokens_are_accepted() {
     linear(&Workers::alone(Simd::detect()), &[], matrix(Format::F32, 4, 16, 1).view(), None, &mut []);
 }

@@ -150,7 +150,7 @@ fn values_that_are_not_finite_stay_so_and_touch_no_other_token() {
 }
 
 #[test]
-fn no_tokens_is_no_work() {
+fn zero_tokens_are_accepted() {
     for format in FORMATS {
         let out = product(Simd::detect(), &[], &matrix(format, 5, 256, 3), None);
         assert!(out.is_none_or(|out| out.is_empty()));

@@ -1,6 +1,6 @@
 //! The only place where code is compiled under target features and called from code without them.
 
-/// Runs a function under the target features that a witness vouches for.
+/// Runs a function under the target features that a witness guarantees.
 ///
 /// `with_features!(Avx2, witness, fn(a: u32) -> u32 { a + 1 })` compiles the body under AVX2, calls
 /// it with the variable `a` in scope, and is as safe as its witness: each arm names the features

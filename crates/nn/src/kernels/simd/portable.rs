@@ -1,4 +1,4 @@
-//! Sixteen lanes in plain Rust, vectorized as the compiler sees fit.
+//! Sixteen lanes in plain Rust, auto-vectorized by the compiler.
 
 use half::f16;
 
