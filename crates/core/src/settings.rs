@@ -176,7 +176,7 @@ impl Setting {
     const fn with_default(mut self, default: Value) -> Self {
         // A `const fn` cannot run destructors, so the replaced default is forgotten instead of
         // dropped.
-        std::mem::forget(std::mem::replace(&mut self.default, Some(default)));
+        std::mem::forget(self.default.replace(default));
         self
     }
 

@@ -138,7 +138,7 @@ fn the_plain_form_and_the_user_both_set_stop_strings() {
             assert_eq!((done.text.as_str(), done.finish_reason), (text, FinishReason::Stop), "{}", recipe.name);
         }
     }
-    let raw = complete(&RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
+    let raw = complete(RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
     assert_eq!(raw.finish_reason, FinishReason::Length, "a raw prompt has no turns to stop at");
 }
 
@@ -252,7 +252,7 @@ fn white_space_belongs_to_the_answer_only_after_a_prefill() {
             let models = Models::default()
                 .with(Seat::DRAFT, speller("draft", &draft_pieces, " bed \n", prompt))
                 .with(Seat::BASE, speller("base", &base_pieces, "", usize::MAX));
-            let done = complete(&RECIPES[0], &models, Job { prompt: Prompt::Chat(messages), ..job(60) }).unwrap();
+            let done = complete(RECIPES[0], &models, Job { prompt: Prompt::Chat(messages), ..job(60) }).unwrap();
             assert_eq!(done.text, want, "after {prefill:?}");
         }
     }
@@ -266,7 +266,7 @@ fn white_space_at_the_start_of_the_first_drafted_token_is_removed() {
     let draft = speller("draft", &pieces, " bad", form);
     let models = Models::default().with(Seat::DRAFT, draft).with(Seat::BASE, speller("base", &pieces, "", usize::MAX));
     let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]);
-    let done = complete(&RECIPES[0], &models, Job { prompt, ..job(60) }).unwrap();
+    let done = complete(RECIPES[0], &models, Job { prompt, ..job(60) }).unwrap();
     let ids: Vec<_> = done.tokens.iter().map(|token| token.id).collect();
     assert_eq!((done.text.as_str(), ids), ("bad", pieces.encode("bad").unwrap()));
 }
@@ -280,7 +280,7 @@ fn a_prompt_of_one_token_may_join_with_the_draft() {
     let models = Models::default()
         .with(Seat::DRAFT, Arc::new(draft.without_bos()))
         .with(Seat::BASE, Arc::new(base.without_bos()));
-    let done = complete(&RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
+    let done = complete(RECIPES[0], &models, Job { prompt: Prompt::Raw("a".into()), ..job(60) }).unwrap();
     assert_eq!(done.text, "bcd");
     let scored: Vec<_> = done.tokens.iter().map(|token| (token.id, token.logprob.is_some())).collect();
     let ids = joined.encode("abcd").unwrap();

@@ -29,8 +29,11 @@ pub struct AdapterEntry {
     /// Defaults that the declarations of the settings cannot hold, such as lists.
     pub defaults: fn() -> Values,
     /// Makes the adapter of a model with these weights.
-    pub make: fn(&Layout, Vec<f32>, &Values) -> Result<Box<dyn Adapter>>,
+    pub make: MakeAdapter,
 }
+
+/// The constructor of an adapter from the layout of a model, its weights and the settings.
+pub type MakeAdapter = fn(&Layout, Vec<f32>, &Values) -> Result<Box<dyn Adapter>>;
 
 /// All adapters; the first is the default.
 pub static ADAPTERS: &[&AdapterEntry] = &[&full::ENTRY, &lora::ENTRY];

@@ -83,12 +83,12 @@ pub enum Error {
 
 impl Error {
     /// A part `at` of `file` breaks the rules of its format.
-    pub(crate) fn malformed(file: &std::path::Path, at: &'static str, reason: impl ToString) -> Self {
+    pub(crate) fn malformed(file: &std::path::Path, at: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::Malformed { file: file.display().to_string(), at, reason: reason.to_string() }
     }
 
     /// A setting is outside its limits.
-    pub(crate) fn setting(name: impl Into<String>, limit: impl Into<String>, value: impl ToString) -> Self {
+    pub(crate) fn setting(name: impl Into<String>, limit: impl Into<String>, value: impl std::fmt::Display) -> Self {
         Self::Setting { name: name.into(), limit: limit.into(), value: value.to_string() }
     }
 }

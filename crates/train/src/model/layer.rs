@@ -260,6 +260,7 @@ impl LayerRun<'_> {
 }
 
 /// A norm, if the architecture has it at this point, and its input.
+#[derive(Clone, Copy)]
 struct NormStep<'a> {
     place: Option<&'a Range<usize>>,
     x: &'a [f32],

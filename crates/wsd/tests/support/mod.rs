@@ -34,7 +34,7 @@ impl Progress for Silent {
 
 /// The default settings with the given `[serve]` section.
 pub(crate) fn settings(serve: Value) -> Settings {
-    serde_json::from_value::<Partial>(json!({"serve": serve})).unwrap().resolve().unwrap()
+    serde_json::from_value::<Partial>(Value::from_iter([("serve", serve)])).unwrap().resolve().unwrap()
 }
 
 /// The built-in pair of models, loaded once.
