@@ -13,7 +13,7 @@ mod wide;
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use wsd_core::Layer;
 
 pub use batch::{Batch, Piece};

@@ -1,6 +1,6 @@
 //! The trainer of `wsd`: next tokens, answers, preferences.
 //!
-//! [`run`] is the loop. An [`Objective`] grades examples by log-probabilities; a [`TrainableModel`]
+//! [`run()`] is the loop. An [`Objective`] grades examples by log-probabilities; a [`TrainableModel`]
 //! carries the gradient on to the weights; an [`Adapter`] carries it on to the parameters; an
 //! [`Optimizer`] updates these. Objectives, adapters and optimizers are entries of the tables
 //! [`OBJECTIVES`], [`ADAPTERS`] and [`OPTIMIZERS`]: a new one is a file and a line in its table,

@@ -15,7 +15,7 @@ const MOST_POSITIONS: usize = 1 << 28;
 
 /// A decoder-only transformer with rotary positions, RMS norms and a gated feed-forward part.
 ///
-/// [`crate::arch::blueprint`] reads one from a configuration.
+/// [`crate::arch::blueprint()`] reads one from a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blueprint {
     /// The width of the residual stream.

@@ -260,7 +260,13 @@ fn read<'s, 'w>(works: &'s mut [(&'w mut Work, usize)], vectors: Vectors<'_>) ->
         served += usize::from(*lacking == 0);
         parts.push((work, floats));
     }
-    parts.into_par_iter().for_each(|(work, floats)| work.take(Vectors { floats, width }));
+    let take = |(work, floats): (&mut &mut Work, &mut [f32])| work.take(Vectors { floats, width });
+    // One work is not worth the hand-over to another thread.
+    if parts.len() == 1 {
+        parts.into_iter().for_each(take)
+    } else {
+        parts.into_par_iter().for_each(take)
+    }
     &mut works[served..]
 }
 
