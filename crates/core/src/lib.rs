@@ -35,6 +35,7 @@ mod text;
 mod tokens;
 mod trace;
 mod tree;
+mod values;
 
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
@@ -50,7 +51,7 @@ pub use models::Models;
 pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
 pub use scorers::{SCORERS, StepScorer};
 pub use seat::{Author, Seat};
-pub use settings::{FromValue, Kind, Setting, Value, Values};
+pub use settings::{Kind, Setting, Value};
 pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
@@ -67,3 +68,4 @@ pub use trace::{
     Trace, Usage,
 };
 pub use tree::Tree;
+pub use values::{FromValue, Values};
