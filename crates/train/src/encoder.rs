@@ -54,7 +54,7 @@ impl Encoder {
     /// A conversation; all tokens are targets.
     ///
     /// # Errors
-    /// As [`Encoder::document`].
+    /// Those of [`Encoder::document`].
     pub fn conversation(&self, messages: &[Message]) -> Result<Sequence> {
         let mut tokens = self.codec.render_whole(messages)?.tokens;
         if self.codec.is_plain() {
@@ -66,7 +66,7 @@ impl Encoder {
     /// A prompt and its completion, whose tokens are the targets, with the end-of-text token.
     ///
     /// # Errors
-    /// As [`Encoder::document`]; an empty completion.
+    /// Those of [`Encoder::document`]; an empty completion.
     pub fn completion(&self, prompt: &str, completion: &str) -> Result<Sequence> {
         let rendered = match prompt {
             "" => Rendered::default(),
@@ -86,7 +86,7 @@ impl Encoder {
     /// renders a prefix of a conversation the same whatever follows; other templates are refused.
     ///
     /// # Errors
-    /// As [`Encoder::document`]; a template that is refused; a conversation without such a message.
+    /// Those of [`Encoder::document`]; a template that is refused; a conversation without such a message.
     pub fn chat(&self, messages: &[Message], from: usize) -> Result<Sequence> {
         let whole = self.codec.render_whole(messages)?;
         let mut sequence = Sequence { tokens: whole.tokens.clone(), learned: Vec::new() };

@@ -135,17 +135,8 @@ impl GlobalArgs {
 
     /// Returns a reporter for downloads.
     fn progress(&self) -> Box<dyn Progress> {
-        if self.quiet { Box::new(Silent) } else { stderr_progress() }
+        if self.quiet { Box::new(()) } else { stderr_progress() }
     }
-}
-
-/// A reporter that prints nothing.
-struct Silent;
-
-impl Progress for Silent {
-    fn start(&mut self, _file: &str, _total: Option<u64>) {}
-    fn advance(&mut self, _bytes: u64) {}
-    fn finish(&mut self) {}
 }
 
 /// The end of a command that did not fail.

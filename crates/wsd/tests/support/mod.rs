@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 use wsd::config::{Partial, Settings};
-use wsd::hub::Progress;
 use wsd::models;
 use wsd::serve::{App, Keys, router, serve};
 use wsd_core::scripted::{Pieces, Scripted};
@@ -23,14 +22,6 @@ use wsd_core::{Models, Seat};
 
 /// Longest wait; anything slower counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Silent;
-
-impl Progress for Silent {
-    fn start(&mut self, _file: &str, _total: Option<u64>) {}
-    fn advance(&mut self, _bytes: u64) {}
-    fn finish(&mut self) {}
-}
 
 /// The default settings with the given `[serve]` section.
 pub(crate) fn settings(serve: Value) -> Settings {
@@ -40,7 +31,7 @@ pub(crate) fn settings(serve: Value) -> Settings {
 /// The built-in pair of models, loaded once.
 fn builtin() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
-    let load = || models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 64, &mut Silent).unwrap();
+    let load = || models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 64, &mut ()).unwrap();
     MODELS.get_or_init(load).clone()
 }
 
@@ -87,7 +78,7 @@ impl Server {
 
     /// A server whose base does not answer, because its one session is taken.
     pub(crate) fn silent(serve: Value) -> Self {
-        let models = models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 1, &mut Silent).unwrap();
+        let models = models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 1, &mut ()).unwrap();
         let base = models.get(Seat::BASE).unwrap().clone();
         let held = futures::executor::block_on(base.open(&[5])).unwrap();
         std::mem::forget(held);
