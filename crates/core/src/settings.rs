@@ -42,6 +42,8 @@ pub struct Setting {
     pub placeholder: &'static str,
     /// The command line's one-letter option.
     pub short: Option<char>,
+    /// The environment variable that may hold the value, which the help then does not print.
+    pub env: Option<&'static str>,
     /// True if the value can change the text of an answer; false if it changes only the speed.
     pub affects_text: bool,
 }
@@ -98,7 +100,7 @@ pub enum Value {
 impl Setting {
     const fn new(name: &'static str, about: &'static str, kind: Kind, placeholder: &'static str) -> Self {
         let (default, default_about) = (None, None);
-        Self { name, about, kind, default, default_about, placeholder, short: None, affects_text: true }
+        Self { name, about, kind, default, default_about, placeholder, short: None, env: None, affects_text: true }
     }
 
     /// A whole number within limits, with a computed default.
@@ -190,6 +192,13 @@ impl Setting {
     #[must_use]
     pub const fn with_placeholder(mut self, placeholder: &'static str) -> Self {
         self.placeholder = placeholder;
+        self
+    }
+
+    /// The same setting with an environment variable for its value.
+    #[must_use]
+    pub const fn with_env(mut self, variable: &'static str) -> Self {
+        self.env = Some(variable);
         self
     }
 

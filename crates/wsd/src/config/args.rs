@@ -6,10 +6,6 @@ use wsd_core::{Kind, Setting, Value, Values};
 
 use super::Partial;
 use super::sections::{SECTIONS, Section};
-use super::serve::API_KEY;
-
-/// The environment variable that may hold the server's key.
-const API_KEY_VARIABLE: &str = "WSD_API_KEY";
 
 /// The options of `wsd serve` alone.
 #[derive(Clone, Debug, Default)]
@@ -74,8 +70,8 @@ fn arg(setting: &'static Setting) -> Arg {
     if let Some(short) = setting.short {
         arg = arg.short(short);
     }
-    if setting.name == API_KEY.name {
-        arg = arg.env(API_KEY_VARIABLE).hide_env_values(true);
+    if let Some(variable) = setting.env {
+        arg = arg.env(variable).hide_env_values(true);
     }
     match setting.kind {
         Kind::Integer { .. } | Kind::Number { .. } | Kind::Seed => arg.allow_negative_numbers(true),

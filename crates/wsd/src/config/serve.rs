@@ -17,11 +17,12 @@ static PORT: Setting = Setting::integer("port", "Port to listen on; 0 takes a fr
     .with_default_integer(8080)
     .with_placeholder("PORT");
 /// The setting for the key that clients must send.
-pub(super) static API_KEY: Setting = Setting::text(
+static API_KEY: Setting = Setting::text(
     "api_key",
     "The key that clients must send; better given by the environment or a file, where others cannot see it",
     "KEY",
-);
+)
+.with_env("WSD_API_KEY");
 static API_KEY_FILE: Setting =
     Setting::text("api_key_file", "A file of keys that clients may send, one to a line", "FILE");
 static INSECURE: Setting = Setting::flag("insecure", "Listen beyond this machine although there is no key", false);
