@@ -109,8 +109,8 @@ fn document() -> String {
         "# Settings\n\n<!-- Written by `UPDATE_DOCS=1 cargo test -p wsd --test serve settings`. -->\n\n\
          Each setting is a key of `wsd.toml` and an option of the commands, with hyphens for underscores:\n\
          `max_tokens = 100` under `[decode]` is `--max-tokens 100`. An option overrides the file. HTTP\n\
-         requests may set those of `[decode]` under `wsd`, and `max_tokens`, `stop` and those of\n\
-         `[sampling]` beside it.\n",
+         requests may set those of `[decode]` under `wsd`, and `max_tokens`, `stop` and those of `[sampling]`\n\
+         beside it.\n",
     );
     // A vertical bar would end a cell, and `<` may begin an element.
     let cell = |text: &str| text.replace('|', "\\|").replace('<', "\\<");
