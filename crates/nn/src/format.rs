@@ -3,17 +3,17 @@
 //! The block layouts are those of ggml
 //! (<https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>).
 
-mod k_blocks;
+pub(crate) mod blocks;
+mod encode;
 mod quantize;
 mod quantize_k;
-mod small_blocks;
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-pub(crate) use k_blocks::scale_and_minimum;
+use blocks::BlockFormat;
 
 /// The storage format of a tensor, spelled as ggml and safetensors spell it.
 ///
@@ -46,6 +46,9 @@ pub enum Format {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4,
 }
 
 /// One row of the table of formats.
@@ -60,44 +63,80 @@ struct Layout {
     dequantize: fn(&[u8], &mut [f32]),
 }
 
-macro_rules! layouts {
-    ($($format:ident $ggml_type:literal: $values:literal in $bytes:literal, $dequantize:path;)*) => {
-        &[$(Layout {
-            format: Format::$format,
-            name: stringify!($format),
-            ggml_type: $ggml_type,
-            block_values: $values,
-            block_bytes: $bytes,
-            dequantize: $dequantize,
-        }),*]
+/// Something to do with a block format that is known only at run time.
+pub(crate) trait BlockVisitor {
+    type Out;
+    /// Does it with a format.
+    fn visit<F: BlockFormat>(self) -> Self::Out;
+}
+
+/// Defines the table of formats: plain numbers of some bytes and their decoder, then blocks.
+macro_rules! formats {
+    (
+        plain { $($plain:ident $plain_type:literal: $bytes:literal, $decode:path;)* }
+        blocks { $($block:ident $block_type:literal;)* }
+    ) => {
+        /// All formats, in the order of [`Format`].
+        const LAYOUTS: &[Layout] = &[
+            $(Layout {
+                format: Format::$plain,
+                name: stringify!($plain),
+                ggml_type: $plain_type,
+                block_values: 1,
+                block_bytes: $bytes,
+                dequantize: $decode,
+            },)*
+            $(Layout {
+                format: Format::$block,
+                name: stringify!($block),
+                ggml_type: $block_type,
+                block_values: blocks::$block::SHAPE.values,
+                block_bytes: blocks::$block::SHAPE.bytes,
+                dequantize: blocks::dequantize::<blocks::$block>,
+            },)*
+        ];
+
+        impl Format {
+            /// Calls a visitor with the type of a block format. Returns `None` for plain numbers.
+            #[inline(always)]
+            pub(crate) fn visit_block<V: BlockVisitor>(self, visitor: V) -> Option<V::Out> {
+                match self {
+                    $(Self::$plain => None,)*
+                    $(Self::$block => Some(visitor.visit::<blocks::$block>()),)*
+                }
+            }
+        }
     };
 }
 
-/// All formats, in the order of [`Format`].
-const LAYOUTS: &[Layout] = layouts! {
-    F32   0:   1 in   4, read_f32;
-    F16   1:   1 in   2, read_f16;
-    BF16 30:   1 in   2, read_bf16;
-    Q8_0  8:  32 in  34, small_blocks::q8_0;
-    Q4_0  2:  32 in  18, small_blocks::q4_0;
-    Q4_1  3:  32 in  20, small_blocks::q4_1;
-    Q5_0  6:  32 in  22, small_blocks::q5_0;
-    Q5_1  7:  32 in  24, small_blocks::q5_1;
-    Q2_K 10: 256 in  84, k_blocks::q2_k;
-    Q3_K 11: 256 in 110, k_blocks::q3_k;
-    Q4_K 12: 256 in 144, k_blocks::q4_k;
-    Q5_K 13: 256 in 176, k_blocks::q5_k;
-    Q6_K 14: 256 in 210, k_blocks::q6_k;
-};
+formats! {
+    plain {
+        F32 0: 4, read_f32;
+        F16 1: 2, read_f16;
+        BF16 30: 2, read_bf16;
+    }
+    blocks {
+        Q8_0 8;
+        Q4_0 2;
+        Q4_1 3;
+        Q5_0 6;
+        Q5_1 7;
+        Q2_K 10;
+        Q3_K 11;
+        Q4_K 12;
+        Q5_K 13;
+        Q6_K 14;
+        IQ4_NL 20;
+        IQ4_XS 23;
+        MXFP4 39;
+    }
+}
 
 impl Format {
     /// Returns every format.
     pub fn all() -> impl Iterator<Item = Self> {
         LAYOUTS.iter().map(|layout| layout.format)
     }
-
-    /// The formats that [`Format::quantize`] supports.
-    pub const WRITABLE: [Self; 6] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4_K];
 
     /// Finds a format by name (`"Q4_K"`, in either case).
     pub fn parse(name: &str) -> Option<Self> {
@@ -115,7 +154,7 @@ impl Format {
     }
 
     /// Returns all names, for messages.
-    pub(crate) fn names() -> String {
+    pub fn names() -> String {
         LAYOUTS.iter().map(|layout| layout.name).collect::<Vec<_>>().join(", ")
     }
 
@@ -151,11 +190,10 @@ impl Format {
         (self.layout().dequantize)(bytes, out);
     }
 
-    /// Encodes values, rounded to the nearest. Supports [`Format::WRITABLE`].
+    /// Encodes values, rounded to the nearest.
     ///
     /// # Errors
-    /// [`crate::Error::Quantize`] for another format, or a number of values that is not a multiple
-    /// of the block.
+    /// [`crate::Error::Quantize`] if the number of values is not a multiple of the block.
     pub fn quantize(self, values: &[f32]) -> crate::Result<Vec<u8>> {
         quantize::quantize(self, values)
     }

@@ -25,7 +25,7 @@ pub use linear::linear;
 pub use norm::rms_norm;
 pub(crate) use packed::zeroed_memory;
 pub use packed::{Packed, Product, Quantized, multiply};
-pub use panels::{Bf16Group, Int8Group, Panels, Quantization};
+pub use panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
 pub use rope::{Rotation, rotate};
 pub use simd::Simd;
 pub use workers::Workers;

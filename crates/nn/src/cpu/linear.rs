@@ -3,7 +3,9 @@
 use crate::adapter::LowRank;
 use crate::checkpoint::Tensor;
 use crate::error::Result;
-use crate::kernels::{self, Bf16Group, Int8Group, Packed, Panels, Product, Quantization, Quantized, Simd, Workers};
+use crate::kernels::{
+    self, Bf16Group, F32Group, Int8Group, Packed, Panels, Product, Quantization, Quantized, Simd, Workers,
+};
 
 /// A matrix in its file, and its bias.
 pub(super) struct Stored {
@@ -38,6 +40,7 @@ enum Term {
 pub(super) struct Activations {
     int8: Panels<Int8Group>,
     bf16: Panels<Bf16Group>,
+    f32: Panels<F32Group>,
     /// `(tokens, rank)`.
     inner: Vec<f32>,
     /// `(tokens, outputs)`.
@@ -95,7 +98,7 @@ pub(super) fn apply<const N: usize>(
             kernels::linear(workers, x, weight.view(), layer.bias.as_deref(), out);
         }
     }
-    for quantization in [Quantization::Int8, Quantization::Bf16] {
+    for quantization in [Quantization::Int8, Quantization::Bf16, Quantization::F32] {
         let mut products = Vec::with_capacity(N);
         for (layer, out) in &mut layers {
             if let Weight::Packed(weight) = &layer.weight
@@ -138,6 +141,10 @@ impl Activations {
             Quantization::Bf16 => {
                 self.bf16.quantize(workers, x, weight.inputs());
                 Quantized::Bf16(&self.bf16)
+            }
+            Quantization::F32 => {
+                self.f32.quantize(workers, x, weight.inputs());
+                Quantized::F32(&self.f32)
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Weight matrices packed into tiles, and products with them.
 //!
 //! A tile is sixteen rows: a vector register holds numbers of sixteen sums at once, and a tile is
-//! read from its first byte to its last. Activations are quantized to the format that the weights
-//! are multiplied with: signed bytes with a scale per [`GROUP`] inputs, as in ggml, or bfloat16.
+//! read from its first byte to its last. Activations are rounded to what the weights are multiplied
+//! with: signed bytes with a scale per [`GROUP`] inputs, as in ggml, or bfloat16; with weights in
+//! half precision they stay floats.
 //! Integer sums are exact and those of groups are added in order, so a token's result has the same
 //! bits alone or in a batch.
 
@@ -15,11 +16,13 @@ use std::ops::Range;
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
-use self::format::TileFormat;
+use self::format::Layout;
 use super::disjoint::Disjoint;
-use super::panels::{Bf16Group, GROUP, Int8Group, Panels, Quantization, panel_tokens};
+use super::panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization, panel_tokens};
 use super::simd::{LANES, Lanes, dispatch};
 use super::{Simd, WORK_PER_PIECE, Workers};
+use crate::format::blocks::{BlockFormat, GROUP};
+use crate::format::{BlockVisitor, Format};
 use crate::matrix::MatrixView;
 
 /// Allocations of at least this many bytes request huge pages.
@@ -27,7 +30,8 @@ const LARGE_PAGES_FROM: usize = 4 << 20;
 
 /// A matrix `(outputs, inputs)` in tiles.
 pub struct Packed {
-    format: TileFormat,
+    format: Format,
+    quantization: Quantization,
     outputs: usize,
     inputs: usize,
     tile_bytes: usize,
@@ -41,6 +45,8 @@ pub enum Quantized<'a> {
     Int8(&'a Panels<Int8Group>),
     /// Bfloat16.
     Bf16(&'a Panels<Bf16Group>),
+    /// Floats, as they were.
+    F32(&'a Panels<F32Group>),
 }
 
 /// A matrix to multiply with, and the place of the result.
@@ -61,17 +67,20 @@ impl Packed {
     /// If memory runs out.
     pub fn try_new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
         let (outputs, inputs) = (weight.rows, weight.columns);
-        let Some(format) = TileFormat::of(weight.format, simd).filter(|format| format.fits(inputs)) else {
+        let Some(quantization) = quantization_for(weight.format, simd).filter(|quantization| quantization.fits(inputs))
+        else {
             return Ok(None);
         };
-        let tile_bytes = format.tile_bytes(inputs);
+        let format = weight.format;
+        let tile_bytes = format.visit_block(TileBytes { inputs }).unwrap_or(2 * LANES * inputs);
         let mut bytes = zeroed_memory(outputs.div_ceil(LANES) * tile_bytes)?;
         bytes.par_chunks_exact_mut(tile_bytes).enumerate().for_each(|(tile, bytes)| {
             for (lane, row) in (tile * LANES..outputs).take(LANES).enumerate() {
-                format.pack(weight.row(row), lane, bytes);
+                let row = Row { bytes: weight.row(row), lane, tile: bytes, quantization };
+                row.pack(format);
             }
         });
-        Ok(Some(Self { format, outputs, inputs, tile_bytes, bytes }))
+        Ok(Some(Self { format, quantization, outputs, inputs, tile_bytes, bytes }))
     }
 
     /// Returns the rows of the matrix.
@@ -89,7 +98,7 @@ impl Packed {
     /// Returns the format that activations must have.
     #[must_use]
     pub fn quantization(&self) -> Quantization {
-        self.format.quantization()
+        self.quantization
     }
 
     fn tiles(&self) -> usize {
@@ -98,6 +107,60 @@ impl Packed {
 
     fn tile(&self, index: usize) -> &[u8] {
         &self.bytes[index * self.tile_bytes..][..self.tile_bytes]
+    }
+}
+
+/// Returns what activations are rounded to for weights in tiles, or `None` if the format has no
+/// tiles.
+fn quantization_for(format: Format, simd: Simd) -> Option<Quantization> {
+    match format {
+        Format::F32 => None,
+        Format::BF16 if simd.has_bf16() => Some(Quantization::Bf16),
+        Format::BF16 | Format::F16 => Some(Quantization::F32),
+        _ => Some(Quantization::Int8),
+    }
+}
+
+/// The size of a tile of block-quantized rows.
+struct TileBytes {
+    inputs: usize,
+}
+
+impl BlockVisitor for TileBytes {
+    type Out = usize;
+
+    fn visit<F: BlockFormat>(self) -> usize {
+        Layout::of(&F::SHAPE).tile_bytes(self.inputs)
+    }
+}
+
+/// A row in its weight format, and its lane of a tile that holds zeros there.
+struct Row<'a> {
+    bytes: &'a [u8],
+    lane: usize,
+    tile: &'a mut [u8],
+    quantization: Quantization,
+}
+
+impl Row<'_> {
+    /// Writes the row into its lane.
+    fn pack(self, format: Format) {
+        match self.quantization {
+            Quantization::Int8 => {
+                format.visit_block(self);
+            }
+            // Two inputs of a row side by side, or one.
+            Quantization::Bf16 => format::interleave::<4>(self.bytes, self.lane, self.tile),
+            Quantization::F32 => format::interleave::<2>(self.bytes, self.lane, self.tile),
+        }
+    }
+}
+
+impl BlockVisitor for Row<'_> {
+    type Out = ();
+
+    fn visit<F: BlockFormat>(self) {
+        format::pack::<F>(self.bytes, self.lane, self.tile);
     }
 }
 
@@ -201,23 +264,40 @@ fn run_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, tiles: Range<usize>) 
     }
 }
 
+/// Product of a tile and the tokens of a panel.
+struct BlockProduct<'a, S, const C: usize> {
+    simd: S,
+    tile: &'a [u8],
+    x: &'a [[Int8Group; C]],
+}
+
+impl<S: Lanes, const C: usize> BlockVisitor for BlockProduct<'_, S, C> {
+    type Out = [S::Floats; C];
+
+    #[inline(always)]
+    fn visit<F: BlockFormat>(self) -> Self::Out {
+        tile::blocks::<S, F, C>(self.simd, self.tile, self.x)
+    }
+}
+
 /// Multiplies one tile by a panel of `C` tokens.
 #[inline(always)]
 fn some_tokens<S: Lanes, const C: usize>(simd: S, product: &TiledProduct<'_>, tile: usize, token: &mut usize) {
     let bytes = product.weight.tile(tile);
     let sums: [S::Floats; C] = match product.x {
         Quantized::Int8(x) => {
-            let x = x.panel(*token);
-            match product.weight.format {
-                TileFormat::Q8_0 => tile::q8_0(simd, bytes, x),
-                TileFormat::Q4_0 => tile::q4_0(simd, bytes, x),
-                TileFormat::Q4_K => tile::q4_k(simd, bytes, x),
-                TileFormat::Q5_K => tile::q5_k(simd, bytes, x),
-                TileFormat::Q6_K => tile::q6_k(simd, bytes, x),
-                TileFormat::BF16 => unreachable!("invariant: `Quantized::tokens` has checked the format"),
-            }
+            let product_of = BlockProduct { simd, tile: bytes, x: x.panel(*token) };
+            product
+                .weight
+                .format
+                .visit_block(product_of)
+                .expect("invariant: plain numbers are not multiplied with bytes")
         }
         Quantized::Bf16(x) => tile::bf16(simd, bytes, x.panel(*token)),
+        Quantized::F32(x) => match product.weight.format {
+            Format::F16 => tile::halves(simd, bytes, x.panel(*token), S::load_f16),
+            _ => tile::halves(simd, bytes, x.panel(*token), S::load_bf16),
+        },
     };
     for sums in sums {
         product.write(tile, *token, simd.to_array(sums));
@@ -234,6 +314,7 @@ impl Quantized<'_> {
         let (quantization, tokens, groups) = match self {
             Self::Int8(x) => (Quantization::Int8, x.tokens(), x.per_row()),
             Self::Bf16(x) => (Quantization::Bf16, x.tokens(), x.per_row()),
+            Self::F32(x) => (Quantization::F32, x.tokens(), x.per_row()),
         };
         assert_eq!(
             (quantization, groups),

@@ -2,6 +2,7 @@
 
 use super::simd::{Lanes, dispatch};
 use super::{Simd, Workers};
+use crate::format::blocks::GROUP;
 
 /// Number format that activations are quantized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,10 +11,17 @@ pub enum Quantization {
     Int8,
     /// [`Bf16Group`].
     Bf16,
+    /// [`F32Group`].
+    F32,
 }
 
-/// Inputs of a token that are quantized together.
-pub(super) const GROUP: usize = 32;
+impl Quantization {
+    /// Returns true if rows of `inputs` can be multiplied.
+    pub(super) fn fits(self, inputs: usize) -> bool {
+        inputs > 0 && (self != Self::Bf16 || inputs.is_multiple_of(4))
+    }
+}
+
 /// Groups that one thread quantizes at a time.
 const GROUPS_PER_PIECE: usize = 128;
 /// Largest magnitude of a group that is quantized to zeros: the inverse of its scale would not be
@@ -34,6 +42,10 @@ pub struct Int8Group {
 /// A group of bfloat16, rounded to nearest even; two inputs each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bf16Group(pub(super) [[u8; 4]; GROUP / 2]);
+
+/// A group of floats, as they were.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct F32Group(pub(super) [f32; GROUP]);
 
 /// Quantized activations `(tokens, inputs)` in panels.
 ///
@@ -94,6 +106,10 @@ dispatch! {
 
 dispatch! {
     fn quantize_bf16(x: &[f32], inputs: usize, first: usize, groups: &mut [Bf16Group]) = quantize_body
+}
+
+dispatch! {
+    fn copy_f32(x: &[f32], inputs: usize, first: usize, groups: &mut [F32Group]) = quantize_body
 }
 
 #[inline(always)]
@@ -176,6 +192,17 @@ impl Group for Bf16Group {
 
     fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
         quantize_bf16(simd, x, inputs, first, groups);
+    }
+}
+
+impl Group for F32Group {
+    #[inline(always)]
+    fn quantize(x: &[f32; GROUP]) -> Self {
+        Self(*x)
+    }
+
+    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
+        copy_f32(simd, x, inputs, first, groups);
     }
 }
 

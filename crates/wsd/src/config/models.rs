@@ -168,10 +168,10 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
 
 fn dtype(setting: &Setting, name: Option<String>) -> Result<Option<Format>, Error> {
     let Some(name) = name else { return Ok(None) };
-    match Format::parse(&name).filter(|format| Format::WRITABLE.contains(format)) {
+    match Format::parse(&name) {
         Some(format) => Ok(Some(format)),
         None => {
-            let known = Format::WRITABLE.map(|format| format.name().to_ascii_lowercase()).join(", ");
+            let known = Format::names().to_ascii_lowercase();
             Err(Error::Setting { name: setting.name, limit: format!("one of {known}"), value: name })
         }
     }

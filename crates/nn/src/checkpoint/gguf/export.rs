@@ -13,8 +13,24 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 
 /// The value of `general.file_type` for each writable format.
-const FILE_TYPES: [(Format, u32); 6] =
-    [(Format::F32, 0), (Format::F16, 1), (Format::Q4_0, 2), (Format::Q8_0, 7), (Format::Q4_K, 14), (Format::BF16, 32)];
+const FILE_TYPES: [(Format, u32); 16] = [
+    (Format::F32, 0),
+    (Format::F16, 1),
+    (Format::Q4_0, 2),
+    (Format::Q4_1, 3),
+    (Format::Q8_0, 7),
+    (Format::Q5_0, 8),
+    (Format::Q5_1, 9),
+    (Format::Q2_K, 10),
+    (Format::Q3_K, 11),
+    (Format::Q4_K, 14),
+    (Format::Q5_K, 16),
+    (Format::Q6_K, 18),
+    (Format::IQ4_NL, 25),
+    (Format::IQ4_XS, 30),
+    (Format::BF16, 32),
+    (Format::MXFP4, 38),
+];
 const QUANTIZATION_VERSION: u32 = 2;
 
 impl Checkpoint {
@@ -26,12 +42,10 @@ impl Checkpoint {
     /// A format that cannot be written, a property that the container cannot store, and those of
     /// the file system.
     pub fn save_gguf(&self, to: &Path, format: Format) -> Result<()> {
-        let (_, file_type) =
-            FILE_TYPES.iter().find(|(written, _)| *written == format).ok_or_else(|| Error::Setting {
-                name: "dtype",
-                value: format.to_string(),
-                limit: Format::WRITABLE.map(Format::name).join(", "),
-            })?;
+        let (_, file_type) = FILE_TYPES
+            .iter()
+            .find(|(written, _)| *written == format)
+            .ok_or_else(|| Error::Setting { name: "dtype", value: format.to_string(), limit: Format::names() })?;
         let export = Export::new(self)?;
         let mut metadata = export.metadata(*file_type)?;
         metadata.extend(vocabulary_entries(self, export.blueprint.vocab)?);

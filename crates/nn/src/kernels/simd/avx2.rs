@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::registers::{load, operations, parts, parts_mut, store};
-use super::{LANES, Lanes, QUADS};
+use super::{LANES, Lanes, VECTOR_BYTES};
 
 /// Distance in bytes at which [`Lanes::load_bytes`] prefetches on x86-64: an eighth of a
 /// first-level cache.
@@ -92,7 +92,7 @@ impl Lanes for Avx2 {
             [_mm256_cvtepi32_ps(ints[0]), _mm256_cvtepi32_ps(ints[1])]
         }
 
-        fn load_bytes(from: &[u8; QUADS]) -> [__m256i; 2] {
+        fn load_bytes(from: &[u8; VECTOR_BYTES]) -> [__m256i; 2] {
             _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(PREFETCH_AHEAD).cast());
             let [low, high] = parts::<[u8; 32], _, 2>(from);
             [load(low), load(high)]
@@ -100,16 +100,6 @@ impl Lanes for Avx2 {
 
         fn zero_bytes() -> [__m256i; 2] {
             [_mm256_setzero_si256(); 2]
-        }
-
-        fn low_nibbles(bytes: [__m256i; 2]) -> [__m256i; 2] {
-            let mask = _mm256_set1_epi8(15);
-            [_mm256_and_si256(bytes[0], mask), _mm256_and_si256(bytes[1], mask)]
-        }
-
-        fn high_nibbles(bytes: [__m256i; 2]) -> [__m256i; 2] {
-            let high = |half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), _mm256_set1_epi8(15));
-            [high(bytes[0]), high(bytes[1])]
         }
 
         fn shift_and_mask(bytes: [__m256i; 2], places: i32, mask: u8) -> [__m256i; 2] {
@@ -123,6 +113,11 @@ impl Lanes for Avx2 {
 
         fn or(bytes: [__m256i; 2], others: [__m256i; 2]) -> [__m256i; 2] {
             [_mm256_or_si256(bytes[0], others[0]), _mm256_or_si256(bytes[1], others[1])]
+        }
+
+        fn look_up(table: &[u8; 16], indices: [__m256i; 2]) -> [__m256i; 2] {
+            let table = _mm256_broadcastsi128_si256(load(table));
+            [_mm256_shuffle_epi8(table, indices[0]), _mm256_shuffle_epi8(table, indices[1])]
         }
 
         fn dot_small(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {

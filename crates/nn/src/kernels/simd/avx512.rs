@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::PREFETCH_AHEAD;
 use super::registers::{load, operations, store};
-use super::{Avx2, LANES, Lanes, QUADS, with_features};
+use super::{Avx2, LANES, Lanes, VECTOR_BYTES, with_features};
 
 /// Witness of AVX-512 F, BW, VL and VNNI, of all that [`Avx2`] stands for, and of AVX-512 BF16 if
 /// so marked.
@@ -119,21 +119,13 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             _mm512_cvtepi32_ps(ints)
         }
 
-        fn load_bytes(from: &[u8; QUADS]) -> __m512i {
+        fn load_bytes(from: &[u8; VECTOR_BYTES]) -> __m512i {
             _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(PREFETCH_AHEAD).cast());
             load(from)
         }
 
         fn zero_bytes() -> __m512i {
             _mm512_setzero_si512()
-        }
-
-        fn low_nibbles(bytes: __m512i) -> __m512i {
-            _mm512_and_si512(bytes, _mm512_set1_epi8(15))
-        }
-
-        fn high_nibbles(bytes: __m512i) -> __m512i {
-            _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), _mm512_set1_epi8(15))
         }
 
         fn shift_and_mask(bytes: __m512i, places: i32, mask: u8) -> __m512i {
@@ -144,6 +136,10 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
 
         fn or(bytes: __m512i, others: __m512i) -> __m512i {
             _mm512_or_si512(bytes, others)
+        }
+
+        fn look_up(table: &[u8; 16], indices: __m512i) -> __m512i {
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load(table)), indices)
         }
 
         fn dot_small(sums: __m512i, weights: __m512i, x: [u8; 4]) -> __m512i {

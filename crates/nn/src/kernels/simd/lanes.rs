@@ -3,7 +3,7 @@
 /// Lanes of every sum.
 pub(crate) const LANES: usize = 16;
 /// Bytes of a vector that holds four inputs for each of sixteen rows.
-pub(crate) const QUADS: usize = 4 * LANES;
+pub(crate) const VECTOR_BYTES: usize = 4 * LANES;
 
 /// Operations on sixteen lanes. A value of a type that implements it is the witness that the
 /// processor has the instructions; implementations keep their constructors to themselves.
@@ -18,7 +18,7 @@ pub(crate) trait Lanes: Copy {
     type Floats: Copy;
     /// Sixteen `i32`, one per row.
     type Ints: Copy;
-    /// [`QUADS`] bytes: four for each of sixteen rows.
+    /// [`VECTOR_BYTES`] bytes: four for each of sixteen rows.
     type Bytes: Copy;
 
     /// Returns `value` in all lanes.
@@ -82,18 +82,16 @@ pub(crate) trait Lanes: Copy {
     /// Converts to floats, rounding to nearest even.
     fn to_floats(self, ints: Self::Ints) -> Self::Floats;
     /// Loads bytes, and prefetches bytes further ahead, for code that reads a tile sequentially.
-    fn load_bytes(self, from: &[u8; QUADS]) -> Self::Bytes;
+    fn load_bytes(self, from: &[u8; VECTOR_BYTES]) -> Self::Bytes;
     /// Returns zeros.
     fn zero_bytes(self) -> Self::Bytes;
-    /// Returns the low four bits of each byte.
-    fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
-    /// Returns the high four bits of each byte, moved down.
-    fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
     /// Shifts each pair of bytes left by `places` bits, right if negative, then keeps the bits of
     /// `mask` in each byte.
     fn shift_and_mask(self, bytes: Self::Bytes, places: i32, mask: u8) -> Self::Bytes;
     /// Returns the bits that are set in either.
     fn or(self, bytes: Self::Bytes, others: Self::Bytes) -> Self::Bytes;
+    /// Returns the entries of a table at indices below 16.
+    fn look_up(self, table: &[u8; 16], indices: Self::Bytes) -> Self::Bytes;
     /// Adds to each row's sum its four bytes, each at most 63, times the four signed bytes of `x`.
     fn dot_small(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints;
     /// Adds to each row's sum its four weights times the four signed bytes of `x`. A weight from

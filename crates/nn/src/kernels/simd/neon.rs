@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 
 use super::registers::{load, operations, parts, parts_mut, store};
-use super::{LANES, Lanes, QUADS, with_features};
+use super::{LANES, Lanes, VECTOR_BYTES, with_features};
 
 /// Witness of NEON, and of `dotprod`, the dot products of bytes, if so marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,21 +114,13 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
             four(|i| vcvtq_f32_s32(ints[i]))
         }
 
-        fn load_bytes(from: &[u8; QUADS]) -> [uint8x16_t; 4] {
+        fn load_bytes(from: &[u8; VECTOR_BYTES]) -> [uint8x16_t; 4] {
             let parts = parts::<[u8; 16], _, 4>(from);
             four(|i| load(&parts[i]))
         }
 
         fn zero_bytes() -> [uint8x16_t; 4] {
             [vdupq_n_u8(0); 4]
-        }
-
-        fn low_nibbles(bytes: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-            four(|i| vandq_u8(bytes[i], vdupq_n_u8(15)))
-        }
-
-        fn high_nibbles(bytes: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-            four(|i| vshrq_n_u8::<4>(bytes[i]))
         }
 
         fn shift_and_mask(bytes: [uint8x16_t; 4], places: i32, mask: u8) -> [uint8x16_t; 4] {
@@ -142,6 +134,11 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
 
         fn or(bytes: [uint8x16_t; 4], others: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
             four(|i| vorrq_u8(bytes[i], others[i]))
+        }
+
+        fn look_up(table: &[u8; 16], indices: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+            let table = load(table);
+            four(|i| vqtbl1q_u8(table, indices[i]))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{LANES, Lanes, QUADS};
+use super::{LANES, Lanes, VECTOR_BYTES};
 
 /// Witness of no instruction set: every processor runs these operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ impl Lanes for Portable {
     const BIAS: i32 = 0;
     type Floats = [f32; LANES];
     type Ints = [i32; LANES];
-    type Bytes = [u8; QUADS];
+    type Bytes = [u8; VECTOR_BYTES];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Floats {
@@ -83,23 +83,13 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn load_bytes(self, from: &[u8; QUADS]) -> Self::Bytes {
+    fn load_bytes(self, from: &[u8; VECTOR_BYTES]) -> Self::Bytes {
         *from
     }
 
     #[inline(always)]
     fn zero_bytes(self) -> Self::Bytes {
-        [0; QUADS]
-    }
-
-    #[inline(always)]
-    fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes {
-        bytes.map(|byte| byte & 15)
-    }
-
-    #[inline(always)]
-    fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes {
-        bytes.map(|byte| byte >> 4)
+        [0; VECTOR_BYTES]
     }
 
     #[inline(always)]
@@ -118,6 +108,11 @@ impl Lanes for Portable {
             *byte |= other;
         }
         bytes
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], indices: Self::Bytes) -> Self::Bytes {
+        indices.map(|index| table[usize::from(index)])
     }
 
     #[inline(always)]
@@ -143,7 +138,7 @@ fn each<const BYTES: usize>(from: &[[u8; BYTES]], read: impl Fn([u8; BYTES]) -> 
 
 /// Adds to each row's sum its four bytes, less `zero`, times the four signed bytes of `x`.
 #[inline(always)]
-fn dot(mut sums: [i32; LANES], weights: [u8; QUADS], x: [u8; 4], zero: i32) -> [i32; LANES] {
+fn dot(mut sums: [i32; LANES], weights: [u8; VECTOR_BYTES], x: [u8; 4], zero: i32) -> [i32; LANES] {
     for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<4>().0) {
         for (weight, x) in weights.iter().zip(x) {
             *sum += (i32::from(*weight) - zero) * i32::from(x.cast_signed());

@@ -2,12 +2,12 @@ use super::super::Simd;
 use super::*;
 
 dispatch! {
-    fn check(bytes: &[u8; QUADS], floats: &[f32; LANES]) = check_body
+    fn check(bytes: &[u8; VECTOR_BYTES], floats: &[f32; LANES]) = check_body
 }
 
 /// Compares every operation with [`Portable`]'s on numbers for which no rounding differs.
 #[inline(always)]
-fn check_body<S: Lanes>(simd: S, bytes: &[u8; QUADS], floats: &[f32; LANES]) {
+fn check_body<S: Lanes>(simd: S, bytes: &[u8; VECTOR_BYTES], floats: &[f32; LANES]) {
     let (half, quarter) = (bytes.first_chunk().unwrap(), bytes.first_chunk().unwrap());
     assert_eq!(simd.to_array(simd.load_f32_bytes(bytes)), Portable.load_f32_bytes(bytes));
     assert_eq!(simd.to_array(simd.load_bf16(half)), Portable.load_bf16(half));
@@ -24,10 +24,12 @@ fn check_body<S: Lanes>(simd: S, bytes: &[u8; QUADS], floats: &[f32; LANES]) {
     let weights = simd.load_bytes(bytes);
     let ints = |sums| simd.to_array(simd.to_floats(sums));
     let x = [3, 250, 127, 129];
+    let table = std::array::from_fn(|i| 60 - 4 * i as u8);
     let pairs = [
         (weights, *bytes),
-        (simd.low_nibbles(weights), Portable.low_nibbles(*bytes)),
-        (simd.high_nibbles(weights), Portable.high_nibbles(*bytes)),
+        (simd.shift_and_mask(weights, 0, 15), Portable.shift_and_mask(*bytes, 0, 15)),
+        (simd.shift_and_mask(weights, -4, 15), Portable.shift_and_mask(*bytes, -4, 15)),
+        (simd.look_up(&table, simd.shift_and_mask(weights, 0, 15)), bytes.map(|byte| table[usize::from(byte & 15)])),
         (simd.shift_and_mask(weights, -3, 31), Portable.shift_and_mask(*bytes, -3, 31)),
         (simd.shift_and_mask(weights, 2, 0x30), Portable.shift_and_mask(*bytes, 2, 0x30)),
         (simd.or(weights, simd.zero_bytes()), *bytes),
