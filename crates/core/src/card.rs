@@ -1,6 +1,6 @@
 //! The description of an engine: name, limits, abilities and cost.
 
-use crate::{Error, Result, Token};
+use crate::{Error, Head, Heads, Result, Token};
 
 /// The abilities of an engine besides generating. Each names the questions of [`crate::Session`]
 /// that need it.
@@ -14,8 +14,8 @@ pub struct Caps {
     pub choices: bool,
     /// Hidden states ([`crate::Session::hidden`]).
     pub hidden: bool,
-    /// Outputs of a reward head ([`crate::Session::rewards`]).
-    pub reward: bool,
+    /// Outputs of these heads ([`crate::Session::outputs`]).
+    pub heads: Heads,
     /// Trees of continuations ([`crate::Session::tree_choices`], and
     /// [`crate::Session::tree_logits`] with `logits`).
     pub trees: bool,
@@ -24,16 +24,15 @@ pub struct Caps {
 impl Caps {
     /// Generation alone.
     pub const GENERATE: Self =
-        Self { score: false, logits: false, choices: false, hidden: false, reward: false, trees: false };
+        Self { score: false, logits: false, choices: false, hidden: false, heads: Heads::NONE, trees: false };
 
-    /// Every ability with its description.
-    fn list(self) -> [(bool, &'static str); 6] {
+    /// Every ability but the heads, with its description.
+    fn list(self) -> [(bool, &'static str); 5] {
         [
             (self.score, "log-probabilities of given tokens"),
             (self.logits, "whole rows of logits"),
             (self.choices, "its choices at given positions"),
             (self.hidden, "hidden states"),
-            (self.reward, "rewards"),
             (self.trees, "trees of continuations"),
         ]
     }
@@ -41,16 +40,18 @@ impl Caps {
     /// Describes the first of these abilities that is not among `given`.
     ///
     /// ```
-    /// use wsd_core::Caps;
+    /// use wsd_core::{Caps, Head, Heads};
     ///
     /// let remote = Caps { score: true, ..Caps::GENERATE };
     /// assert_eq!(Caps { score: true, ..Caps::GENERATE }.lacking(remote), None);
-    /// assert_eq!(Caps { reward: true, ..Caps::GENERATE }.lacking(remote), Some("rewards"));
+    /// let judging = Caps { heads: Heads::NONE.with(Head::REWARD), ..Caps::GENERATE };
+    /// assert_eq!(judging.lacking(remote), Some("rewards"));
     /// ```
     #[must_use]
     pub fn lacking(self, given: Self) -> Option<&'static str> {
-        let pairs = self.list().into_iter().zip(given.list());
-        pairs.into_iter().find_map(|((needed, about), (given, _))| (needed && !given).then_some(about))
+        let mut pairs = self.list().into_iter().zip(given.list());
+        let flag = pairs.find_map(|((needed, about), (given, _))| (needed && !given).then_some(about));
+        flag.or_else(|| self.heads.iter().find(|head| !given.heads.contains(*head)).map(Head::outputs))
     }
 }
 

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::{Caps, Card, Error, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, top_tokens};
+use crate::{
+    Caps, Card, Error, Head, Heads, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, top_tokens,
+};
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
@@ -196,17 +198,25 @@ pub trait Session: Send {
         Err(lacks(self.card(), Caps { hidden: true, ..Caps::GENERATE }))
     }
 
-    /// Returns outputs of the reward head, one number per label, for each prefix of `from..=len`
-    /// tokens. `from` is at least 1. Needs [`Caps::reward`].
+    /// Returns outputs of a head, one vector for each prefix of `from..=len` tokens. `from` is at
+    /// least 1. Needs the head in [`Caps::heads`].
     ///
     /// # Errors
     /// Those of [`Session::choices`].
-    async fn rewards(&mut self, _from: usize) -> Result<Vec<Vec<f32>>> {
-        Err(lacks(self.card(), Caps { reward: true, ..Caps::GENERATE }))
+    async fn outputs(&mut self, head: Head, _from: usize) -> Result<Vec<Vec<f32>>> {
+        Err(lacks(self.card(), Caps { heads: Heads::NONE.with(head), ..Caps::GENERATE }))
+    }
+
+    /// Returns [`Session::outputs`] of [`Head::REWARD`], one number per label.
+    ///
+    /// # Errors
+    /// Those of [`Session::choices`].
+    async fn rewards(&mut self, from: usize) -> Result<Vec<Vec<f32>>> {
+        self.outputs(Head::REWARD, from).await
     }
 
     /// Returns the output of the reward head for the whole list, one number per label. Needs
-    /// [`Caps::reward`].
+    /// [`Head::REWARD`] in [`Caps::heads`].
     ///
     /// # Errors
     /// Those of [`Session::choices`].

@@ -21,6 +21,7 @@
 //! # Ok::<(), wsd_core::Error>(()) }).unwrap();
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,8 +30,9 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Layer, Result, Row, Sampled, Session, Step, Stop,
-    Template, TextCodec, Token, Tokenizer, Tree, Vocabulary, log_softmax, logprob, pick, splitmix64, top_tokens,
+    Activity, BosTokens, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, Result, Row, Sampled,
+    Session, Step, Stop, Template, TextCodec, Token, Tokenizer, Tree, Vocabulary, log_softmax, logprob, pick,
+    splitmix64, top_tokens,
 };
 
 /// The end-of-text token of every scripted vocabulary.
@@ -100,8 +102,7 @@ impl Tokenizer for Pieces {
     }
 }
 
-type Rows = dyn Fn(&[Token]) -> Row + Send + Sync;
-type Rewards = dyn Fn(&[Token]) -> f32 + Send + Sync;
+type Outputs = dyn Fn(&[Token]) -> Vec<f32> + Send + Sync;
 
 /// Counters of an engine, shared with its sessions.
 #[derive(Debug, Default)]
@@ -114,22 +115,26 @@ struct Counters {
 pub struct Scripted {
     card: Card,
     codec: TextCodec,
-    rows: Arc<Rows>,
-    rewards: Option<Arc<Rewards>>,
+    rows: Arc<Outputs>,
+    heads: BTreeMap<Head, Arc<Outputs>>,
     counters: Arc<Counters>,
 }
 
 impl Scripted {
     /// Makes a model that computes logits by `rows`. Its hidden states are its logits. It has every
-    /// ability but rewards; see [`Scripted::with_caps`] and [`Scripted::with_rewards`].
+    /// ability, and the head of the vocabulary; see [`Scripted::with_caps`] and
+    /// [`Scripted::with_head`].
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary.pieces.len();
-        let caps = Caps { score: true, logits: true, choices: true, hidden: true, trees: true, ..Caps::GENERATE };
+        let heads = Heads::NONE.with(Head::VOCABULARY);
+        let caps = Caps { score: true, logits: true, choices: true, hidden: true, heads, trees: true };
         let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
         let bos = BosTokens { chat: Some(BEGIN), raw: Some(BEGIN) };
         let codec = TextCodec::new(name, pieces, Some(Template::Plain), bos);
-        Self { card, codec, rows: Arc::new(rows), rewards: None, counters: Arc::default() }
+        let rows: Arc<Outputs> = Arc::new(rows);
+        let heads = BTreeMap::from([(Head::VOCABULARY, rows.clone())]);
+        Self { card, codec, rows, heads, counters: Arc::default() }
     }
 
     /// An engine with random logits that depend on the last two tokens and a seed. It never ends a
@@ -144,25 +149,25 @@ impl Scripted {
         })
     }
 
-    /// The same model with a reward head of one label: `rewards` gives its output for a list.
+    /// The same model with a further head: `outputs` gives its output for a list.
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use wsd_core::Engine as _;
     /// use wsd_core::scripted::{Pieces, Scripted};
+    /// use wsd_core::{Engine as _, Head};
     ///
     /// # futures::executor::block_on(async {
     /// let judge = Scripted::random("judge", Arc::new(Pieces::letters("abc")), 1);
-    /// let judge = judge.with_rewards(|tokens| tokens.len() as f32 / 10.0);
+    /// let judge = judge.with_head(Head::REWARD, |tokens| vec![tokens.len() as f32 / 10.0]);
     /// let mut session = judge.open(&[2, 3, 4]).await?;
     /// assert_eq!(session.reward().await?, [0.3]);
     /// assert_eq!(session.rewards(1).await?, [[0.1], [0.2], [0.3]]);
     /// # Ok::<(), wsd_core::Error>(()) }).unwrap();
     /// ```
     #[must_use]
-    pub fn with_rewards(mut self, rewards: impl Fn(&[Token]) -> f32 + Send + Sync + 'static) -> Self {
-        self.card.caps.reward = true;
-        self.rewards = Some(Arc::new(rewards));
+    pub fn with_head(mut self, head: Head, outputs: impl Fn(&[Token]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        self.card.caps.heads = self.card.caps.heads.with(head);
+        self.heads.insert(head, Arc::new(outputs));
         self
     }
 
@@ -229,7 +234,7 @@ impl Engine for Scripted {
             tokens: tokens.to_vec(),
             card: self.card.clone(),
             rows: self.rows.clone(),
-            rewards: self.rewards.clone(),
+            heads: self.heads.clone(),
             counters: self.counters.clone(),
         }))
     }
@@ -238,8 +243,8 @@ impl Engine for Scripted {
 struct ScriptedSession {
     tokens: Vec<Token>,
     card: Card,
-    rows: Arc<Rows>,
-    rewards: Option<Arc<Rewards>>,
+    rows: Arc<Outputs>,
+    heads: BTreeMap<Head, Arc<Outputs>>,
     counters: Arc<Counters>,
 }
 
@@ -352,12 +357,12 @@ impl Session for ScriptedSession {
         Ok((from..=self.tokens.len()).map(|len| (self.rows)(&self.tokens[..len])).collect())
     }
 
-    async fn rewards(&mut self, from: usize) -> Result<Vec<Vec<f32>>> {
+    async fn outputs(&mut self, head: Head, from: usize) -> Result<Vec<Vec<f32>>> {
         yield_once().await;
         self.check(from)?;
-        let need = "rewards";
-        let rewards = self.rewards.as_ref().ok_or_else(|| Error::Lacks { engine: self.card.name.clone(), need })?;
-        Ok((from..=self.tokens.len()).map(|len| vec![rewards(&self.tokens[..len])]).collect())
+        let lacks = || Error::Lacks { engine: self.card.name.clone(), need: head.outputs() };
+        let outputs = self.heads.get(&head).ok_or_else(lacks)?;
+        Ok((from..=self.tokens.len()).map(|len| outputs(&self.tokens[..len])).collect())
     }
 
     async fn tree_logits(&mut self, tree: &Tree) -> Result<Vec<Row>> {

@@ -20,11 +20,12 @@ mod tensors;
 use serde_json::{Map, Value};
 
 pub use blueprint::{Blueprint, LayerPlan, Norms, QkNorm};
-pub use heads::{Head, HeadPlan};
+pub use heads::HeadPlan;
 pub use layer::{LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
 pub(crate) use tensors::layer_module;
 pub use tensors::tensors;
+pub use wsd_core::Head;
 
 pub use crate::activation::Activation;
 use crate::error::{Error, Result};

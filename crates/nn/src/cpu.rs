@@ -95,9 +95,9 @@ impl Cpu {
         };
         let embedding = take("model.embed_tokens.weight");
         let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
-            let is_embedding = blueprint.tied && *head == Head::Vocabulary;
-            let weight = if is_embedding { embedding.clone() } else { take(head.weight()) };
-            let bias = bias.then(|| take(head.bias()).to_f32());
+            let is_embedding = blueprint.tied && *head == Head::VOCABULARY;
+            let weight = if is_embedding { embedding.clone() } else { take(&head.weight()) };
+            let bias = bias.then(|| take(&head.bias()).to_f32());
             Ok((*head, make(Stored { weight, bias })?))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
@@ -218,7 +218,7 @@ impl Executor for Cpu {
         model.with_workers(hidden.len() / width, |workers| {
             linear::apply(workers, hidden, rounded, [(linear, &mut *out)])
         });
-        if let (Some(cap), Head::Vocabulary) = (self.model.blueprint.final_softcap, head) {
+        if let (Some(cap), Head::VOCABULARY) = (self.model.blueprint.final_softcap, head) {
             kernels::softcap(self.model.simd, out, cap);
         }
         Ok(())

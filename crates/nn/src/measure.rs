@@ -30,7 +30,7 @@ pub fn decode(executor: &mut dyn Executor, context: usize, count: usize) -> Resu
     let started = Instant::now();
     for start in context..context + count {
         let hidden = executor.forward(&[Span { rows: 0..1, ..Span::chain(SLOT, start, &[token]) }])?;
-        executor.project(Head::Vocabulary, &hidden, &mut logits)?;
+        executor.project(Head::VOCABULARY, &hidden, &mut logits)?;
         let argmax = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
         token = argmax.unwrap_or(0) as u32;
     }
@@ -122,7 +122,7 @@ fn step(executor: &mut dyn Executor, Step { slot, start, count, first_row }: Ste
     let mut logits = Vec::new();
     let started = Instant::now();
     let hidden = executor.forward(&[Span { rows: first_row..count, ..Span::chain(slot, start, &tokens) }])?;
-    executor.project(Head::Vocabulary, &hidden, &mut logits)?;
+    executor.project(Head::VOCABULARY, &hidden, &mut logits)?;
     black_box(&logits);
     Ok(started.elapsed().as_secs_f64())
 }

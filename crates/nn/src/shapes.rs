@@ -95,7 +95,7 @@ impl Shape {
         let blueprint = arch::blueprint(&config)?;
         let before = recipe.predecessors(self.vocab);
         let embedding = |token: usize, size: f32| noise(recipe.seed, token, self.hidden, size);
-        let mut tensors = Vec::new();
+        let (mut tensors, head) = (Vec::new(), arch::Head::VOCABULARY.weight());
         for (index, (name, shape)) in arch::tensors(&blueprint).into_iter().enumerate() {
             let [rows, columns] = shape[..] else {
                 let ones = Format::F32.quantize(&vec![1.0; shape[0]])?;
@@ -105,7 +105,7 @@ impl Shape {
             let is_faint = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
             let row = |row: usize| match name.as_str() {
                 "model.embed_tokens.weight" => embedding(row, 1.0),
-                name if name == arch::Head::Vocabulary.weight() => embedding(before[row], SURE / self.hidden as f32),
+                name if name == head => embedding(before[row], SURE / self.hidden as f32),
                 _ => noise(recipe.seed + 1 + index as u64, row, columns, if is_faint { FAINT } else { SPREAD }),
             };
             let rows = (0..rows).into_par_iter().map(|index| format.quantize(&row(index)));
@@ -200,7 +200,7 @@ mod tests {
             let tokens = [5, 700, 1999, 42];
             let hidden = cpu.forward(&[Span { rows: 0..tokens.len(), ..Span::chain(0, 0, &tokens) }]).unwrap();
             let mut logits = Vec::new();
-            cpu.project(arch::Head::Vocabulary, &hidden, &mut logits).unwrap();
+            cpu.project(arch::Head::VOCABULARY, &hidden, &mut logits).unwrap();
             for (row, token) in logits.chunks(shape.vocab).zip(tokens) {
                 let argmax = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
                 assert_eq!(before[argmax], token as usize);

@@ -139,7 +139,7 @@ fn invalid_spans_are_errors_and_change_nothing() {
         assert!(error.contains(word), "{error}");
         assert_eq!((cpu.cached(0), cpu.slots()), (3, 1));
     }
-    assert!(cpu.project(Head::Vocabulary, &[0.0; 3], &mut Vec::new()).is_err());
+    assert!(cpu.project(Head::VOCABULARY, &[0.0; 3], &mut Vec::new()).is_err());
 }
 
 /// With LongRoPE, a sequence that grows over the border in pieces ends like one that was run whole.

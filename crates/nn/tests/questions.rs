@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::json;
-use wsd_core::{Engine, Generation, Layer, Sampling, Step, Token, Tree};
-use wsd_nn::arch::Head;
+use wsd_core::{Engine, Generation, Head, Heads, Layer, Sampling, Step, Token, Tree, log_softmax};
 use wsd_nn::{
     Adapter, Checkpoint, Cpu, CpuOptions, Executor, Format, LoadOptions, Local, Span, TemplateChoice, Tensor,
 };
@@ -46,7 +45,7 @@ fn rows(model: &mut dyn Executor, slot: u64, tokens: &[u32]) -> Vec<Vec<f32>> {
 
 fn project(model: &mut dyn Executor, hidden: &[f32]) -> Vec<Vec<f32>> {
     let mut logits = Vec::new();
-    model.project(Head::Vocabulary, hidden, &mut logits).unwrap();
+    model.project(Head::VOCABULARY, hidden, &mut logits).unwrap();
     logits.chunks(model.blueprint().vocab).map(<[f32]>::to_vec).collect()
 }
 
@@ -104,7 +103,7 @@ fn spans_of_misshapen_trees_are_errors() {
     }
     let error = cpu.forward(&[Span { layer: Layer::After(99), ..Span::chain(0, 0, &[1]) }]).unwrap_err().to_string();
     assert!(error.contains("layer must be at most"), "{error}");
-    assert!(cpu.project(Head::Reward, &[], &mut Vec::new()).unwrap_err().to_string().contains("`score`"));
+    assert!(cpu.project(Head::REWARD, &[], &mut Vec::new()).unwrap_err().to_string().contains("`score`"));
 }
 
 fn tree() -> impl Strategy<Value = Tree> {
@@ -232,28 +231,42 @@ fn with_tensors(checkpoint: &mut Checkpoint, tensors: Vec<Tensor>) {
 }
 
 #[test]
-fn rewards_are_products_with_hidden_states() {
-    let mut checkpoint = Checkpoint::open(&fixture("llama")).unwrap();
-    let width = checkpoint.config["hidden_size"].as_u64().unwrap() as usize;
-    let (weight, bias) = (noise(2 * width, 3), vec![0.5, -1.0]);
-    let tensors = vec![matrix("score.weight", vec![2, width], &weight), matrix("score.bias", vec![2], &bias)];
-    with_tensors(&mut checkpoint, tensors);
-    let engine = Local::load(checkpoint, &options()).unwrap();
-    assert!(engine.card().caps.reward);
+fn outputs_are_products_with_hidden_states() {
+    for head in Head::all().filter(|head| *head != Head::VOCABULARY) {
+        let mut checkpoint = Checkpoint::open(&fixture("llama")).unwrap();
+        let width = checkpoint.config["hidden_size"].as_u64().unwrap() as usize;
+        let (weight, bias) = (noise(2 * width, 3), vec![0.5, -1.0]);
+        let tensors = vec![matrix(&head.weight(), vec![2, width], &weight), matrix(&head.bias(), vec![2], &bias)];
+        with_tensors(&mut checkpoint, tensors);
+        let engine = Local::load(checkpoint, &options()).unwrap();
+        assert!(engine.card().caps.heads.iter().eq([Head::VOCABULARY, head]));
+        wait(async {
+            let mut session = engine.open(&[5, 6, 7, 8]).await.unwrap();
+            let outputs = session.outputs(head, 2).await.unwrap();
+            let hidden = session.hidden(2, Layer::Final).await.unwrap();
+            assert_eq!(outputs.len(), 3);
+            for (outputs, hidden) in outputs.iter().zip(&hidden) {
+                for ((output, weight), bias) in outputs.iter().zip(weight.chunks(width)).zip(&bias) {
+                    let sum: f64 = weight.iter().zip(hidden).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
+                    assert!((sum + f64::from(*bias) - f64::from(*output)).abs() < 1e-4, "{output} {sum}");
+                }
+            }
+            // A model without the head names itself.
+            let error = load("llama").open(&[1]).await.unwrap().outputs(head, 1).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("`tiny` cannot return {}", head.outputs())), "{error}");
+        });
+    }
+}
+
+#[test]
+fn outputs_of_the_vocabulary_head_are_logits() {
+    let engine = load("gemma2");
     wait(async {
         let mut session = engine.open(&[5, 6, 7, 8]).await.unwrap();
-        let (rewards, hidden) = (session.rewards(2).await.unwrap(), session.hidden(2, Layer::Final).await.unwrap());
-        assert_eq!(rewards.len(), 3);
-        for (rewards, hidden) in rewards.iter().zip(&hidden) {
-            for ((reward, weight), bias) in rewards.iter().zip(weight.chunks(width)).zip(&bias) {
-                let sum: f64 = weight.iter().zip(hidden).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum();
-                assert!((sum + f64::from(*bias) - f64::from(*reward)).abs() < 1e-4, "{reward} {sum}");
-            }
-        }
-        assert_eq!(session.reward().await.unwrap(), rewards[2]);
-        // A model without the head names itself.
-        let error = load("llama").open(&[1]).await.unwrap().reward().await.unwrap_err().to_string();
-        assert!(error.contains("`tiny` cannot return rewards"), "{error}");
+        let (mut outputs, rows) =
+            (session.outputs(Head::VOCABULARY, 2).await.unwrap(), session.logits(2).await.unwrap());
+        outputs.iter_mut().for_each(|row| log_softmax(row).unwrap());
+        assert!(outputs == rows);
     });
 }
 
@@ -263,17 +276,20 @@ fn a_judge_without_a_vocabulary_head_does_not_write() {
     let mut checkpoint = Checkpoint::open(&fixture("llama")).unwrap();
     let width = checkpoint.config["hidden_size"].as_u64().unwrap() as usize;
     let kept: Vec<_> =
-        checkpoint.weights.iter().filter(|tensor| tensor.name != Head::Vocabulary.weight()).cloned().collect();
+        checkpoint.weights.iter().filter(|tensor| tensor.name != Head::VOCABULARY.weight()).cloned().collect();
     checkpoint.weights = wsd_nn::Weights::new("test", kept);
     checkpoint.config.insert("tie_word_embeddings".into(), false.into());
     checkpoint.config.insert("architectures".into(), json!(["LlamaForSequenceClassification"]));
     with_tensors(&mut checkpoint, vec![matrix("score.weight", vec![1, width], &noise(width, 1))]);
     let engine = Local::load(checkpoint, &options()).unwrap();
     let caps = engine.card().caps;
-    assert!(caps.reward && caps.hidden && !caps.score && !caps.logits && !caps.choices && !caps.trees);
+    assert_eq!(caps.heads, Heads::NONE.with(Head::REWARD));
+    assert!(caps.hidden && !caps.score && !caps.logits && !caps.choices && !caps.trees);
     wait(async {
         let mut session = engine.open(&[5, 6, 7]).await.unwrap();
-        assert_eq!(session.reward().await.unwrap().len(), 1);
+        let rewards = session.rewards(1).await.unwrap();
+        assert_eq!(rewards.len(), 3);
+        assert_eq!(session.reward().await.unwrap(), rewards[2]);
         let error = session.score(1).await.unwrap_err().to_string();
         assert!(error.contains("no head `lm_head`"), "{error}");
         assert!(session.write(&greedy()).await.is_err());

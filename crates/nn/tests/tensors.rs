@@ -219,7 +219,7 @@ fn spans_and_formats_that_cannot_be_run_are_errors() {
         assert!(error.contains(word), "{error}");
         assert_eq!((model.cached(0), model.slots()), (3, 1));
     }
-    assert!(model.project(Head::Vocabulary, &[0.0; 3], &mut Vec::new()).is_err());
+    assert!(model.project(Head::VOCABULARY, &[0.0; 3], &mut Vec::new()).is_err());
     let error = Tensors::load(&case.checkpoint, &Device::Cpu, Some(Format::Q8_0)).err().unwrap().to_string();
     assert!(error.contains("Q8_0") && error.contains("BF16"), "{error}");
 }
@@ -257,7 +257,7 @@ fn loss(plan: &arch::Blueprint, decoder: &Decoder, sequences: &[&[u32]]) -> Tens
     let inputs: Vec<&[u32]> = sequences.iter().map(|tokens| &tokens[..tokens.len() - 1]).collect();
     let targets: Vec<u32> = sequences.iter().flat_map(|tokens| &tokens[1..]).copied().collect();
     let hidden = decoder.forward(&Batch::whole(plan, &inputs, &Device::Cpu).unwrap()).unwrap();
-    let logits = decoder.project(Head::Vocabulary, &hidden).unwrap();
+    let logits = decoder.project(Head::VOCABULARY, &hidden).unwrap();
     let wanted = Tensor::new(targets, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
     let wanted = logits.gather(&wanted, 1).unwrap().squeeze(1).unwrap();
     (logits.log_sum_exp(1).unwrap() - wanted).unwrap().mean_all().unwrap()

@@ -64,7 +64,8 @@ impl TrainableModel {
         let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
         let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
         let embedding = "model.embed_tokens.weight";
-        let head = if blueprint.tied { embedding } else { Head::Vocabulary.weight() };
+        let own_head = Head::VOCABULARY.weight();
+        let head = if blueprint.tied { embedding } else { &own_head };
         let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
         let layers = 0..blueprint.layers.len();
         let decoder = Decoder {

@@ -1,6 +1,8 @@
 //! A decoder of the common skeleton as plain data.
 
-use super::heads::{Head, HeadPlan};
+use wsd_core::Head;
+
+use super::heads::HeadPlan;
 use super::keys::Keys;
 use super::rope::RopePlan;
 use crate::activation::Activation;
@@ -240,12 +242,14 @@ impl Blueprint {
     /// by its name. A checkpoint without any head is expected to have that of the vocabulary.
     #[must_use]
     pub fn with_heads<'a>(self, shape: impl Fn(&str) -> Option<&'a [usize]>) -> Self {
-        let outputs = shape(Head::Reward.weight()).and_then(|shape| shape.first().copied());
-        let reward =
-            outputs.map(|outputs| HeadPlan { head: Head::Reward, outputs, bias: shape(Head::Reward.bias()).is_some() });
-        let has_vocabulary = self.tied || reward.is_none() || shape(Head::Vocabulary.weight()).is_some();
+        let stored = |head: Head| {
+            let outputs = *shape(&head.weight())?.first()?;
+            Some(HeadPlan { head, outputs, bias: shape(&head.bias()).is_some() })
+        };
+        let others: Vec<_> = Head::all().filter(|head| *head != Head::VOCABULARY).filter_map(stored).collect();
+        let has_vocabulary = self.tied || others.is_empty() || shape(&Head::VOCABULARY.weight()).is_some();
         let vocabulary = has_vocabulary.then(|| HeadPlan::vocabulary(self.vocab));
-        Self { output_heads: vocabulary.into_iter().chain(reward).collect(), ..self }
+        Self { output_heads: vocabulary.into_iter().chain(others).collect(), ..self }
     }
 
     /// The head for this purpose, if the model has one.

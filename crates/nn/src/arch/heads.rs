@@ -1,14 +1,6 @@
-//! Output heads: linear layers on the final hidden state.
+//! The shapes of output heads.
 
-/// An output head by its purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Head {
-    /// Logits of the next token.
-    Vocabulary,
-    /// One number per label, as `*ForSequenceClassification` checkpoints have it: reward models and
-    /// process reward models.
-    Reward,
-}
+use wsd_core::Head;
 
 /// The shape of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,43 +13,11 @@ pub struct HeadPlan {
     pub bias: bool,
 }
 
-impl Head {
-    /// All known heads.
-    pub const ALL: [Self; 2] = [Self::Vocabulary, Self::Reward];
-
-    /// The module's Hugging Face name.
-    #[must_use]
-    pub const fn module(self) -> &'static str {
-        match self {
-            Self::Vocabulary => "lm_head",
-            Self::Reward => "score",
-        }
-    }
-
-    /// The Hugging Face name of its matrix.
-    #[must_use]
-    pub const fn weight(self) -> &'static str {
-        match self {
-            Self::Vocabulary => "lm_head.weight",
-            Self::Reward => "score.weight",
-        }
-    }
-
-    /// The Hugging Face name of its bias.
-    #[must_use]
-    pub const fn bias(self) -> &'static str {
-        match self {
-            Self::Vocabulary => "lm_head.bias",
-            Self::Reward => "score.bias",
-        }
-    }
-}
-
 impl HeadPlan {
     /// The head of a vocabulary of this size.
     #[must_use]
     pub(super) fn vocabulary(vocab: usize) -> Self {
-        Self { head: Head::Vocabulary, outputs: vocab, bias: false }
+        Self { head: Head::VOCABULARY, outputs: vocab, bias: false }
     }
 }
 
@@ -81,7 +41,7 @@ mod tests {
             blueprint.with_heads(shape).output_heads
         };
         let vocabulary = HeadPlan::vocabulary(512);
-        let reward = |outputs, bias| HeadPlan { head: Head::Reward, outputs, bias };
+        let reward = |outputs, bias| HeadPlan { head: Head::REWARD, outputs, bias };
         assert_eq!(heads(false, &[]), [vocabulary]);
         assert_eq!(heads(false, &[("score.weight", &[1, 64])]), [reward(1, false)]);
         assert_eq!(heads(true, &[("score.weight", &[1, 64])]), [vocabulary, reward(1, false)]);

@@ -33,12 +33,12 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
         ("model.norm.weight".to_owned(), vec![plan.hidden]),
     ];
     for head in &plan.output_heads {
-        let is_embedding = plan.tied && head.head == Head::Vocabulary;
+        let is_embedding = plan.tied && head.head == Head::VOCABULARY;
         if !is_embedding {
-            list.push((head.head.weight().to_owned(), vec![head.outputs, plan.hidden]));
+            list.push((head.head.weight(), vec![head.outputs, plan.hidden]));
         }
         if head.bias {
-            list.push((head.head.bias().to_owned(), vec![head.outputs]));
+            list.push((head.head.bias(), vec![head.outputs]));
         }
     }
     for index in 0..plan.layers.len() {

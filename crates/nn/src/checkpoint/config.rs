@@ -17,7 +17,7 @@ pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> 
 pub(super) fn text_tensor_name(name: &str) -> Option<String> {
     match name.strip_prefix("language_model.") {
         Some(rest) => Some(rest.to_owned()),
-        None if name == Head::Vocabulary.weight() => Some(name.to_owned()),
+        None if name == Head::VOCABULARY.weight() => Some(name.to_owned()),
         None => name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}")),
     }
 }

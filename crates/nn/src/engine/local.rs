@@ -10,17 +10,17 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Layer, Row, Sampled, Session, Step, Stop, TextCodec, Token,
-    Tree,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, Row, Sampled, Session, Step, Stop,
+    TextCodec, Token, Tree,
 };
 
 use super::list::List;
 use super::prefix_cache::PrefixCache;
-use super::questions::{Choices, Collect, Generate, Hidden, Question, Reader, Rewards, Rows, Score};
+use super::questions::{Choices, Collect, Generate, Hidden, Outputs, Question, Reader, Rows, Score};
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::adapter::Adapter;
-use crate::arch::{Blueprint, Head};
+use crate::arch::Blueprint;
 use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
@@ -176,9 +176,9 @@ impl Engine for Local {
 
 /// Returns the questions that a model with these heads answers.
 fn caps(blueprint: &Blueprint) -> Caps {
-    let writes = blueprint.head(Head::Vocabulary).is_some();
-    let reward = blueprint.head(Head::Reward).is_some();
-    Caps { score: writes, logits: writes, choices: writes, hidden: true, reward, trees: writes }
+    let heads: Heads = blueprint.output_heads.iter().map(|plan| plan.head).collect();
+    let writes = heads.contains(Head::VOCABULARY);
+    Caps { score: writes, logits: writes, choices: writes, hidden: true, heads, trees: writes }
 }
 
 /// The error for a device thread that ended, which happens only if it panicked.
@@ -312,11 +312,11 @@ impl Session for Open {
         self.collect(from, Hidden { layer }).await
     }
 
-    async fn rewards(&mut self, from: usize) -> wsd_core::Result<Vec<Vec<f32>>> {
-        if !self.card.caps.reward {
-            return Err(Error::Lacks { engine: self.card.name.clone(), need: "rewards" });
+    async fn outputs(&mut self, head: Head, from: usize) -> wsd_core::Result<Vec<Vec<f32>>> {
+        if !self.card.caps.heads.contains(head) {
+            return Err(Error::Lacks { engine: self.card.name.clone(), need: head.outputs() });
         }
-        self.collect(from, Rewards).await
+        self.collect(from, Outputs { head }).await
     }
 
     async fn tree_logits(&mut self, tree: &Tree) -> wsd_core::Result<Vec<Row>> {

@@ -5,7 +5,7 @@ mod choices;
 mod collect;
 mod generate;
 mod hidden;
-mod rewards;
+mod outputs;
 mod rows;
 mod score;
 
@@ -15,7 +15,7 @@ pub(super) use choices::Choices;
 pub(super) use collect::{Collect, Reader};
 pub(super) use generate::Generate;
 pub(super) use hidden::Hidden;
-pub(super) use rewards::Rewards;
+pub(super) use outputs::Outputs;
 pub(super) use rows::Rows;
 pub(super) use score::Score;
 
@@ -45,7 +45,7 @@ pub(super) struct NotFinite;
 pub(super) trait Question: Send {
     /// The kind of vectors it reads.
     fn output(&self) -> Output {
-        Output::Head(Head::Vocabulary)
+        Output::Head(Head::VOCABULARY)
     }
 
     /// The end of the positions it needs vectors of, in a list of `len` tokens.

@@ -68,9 +68,9 @@ impl Decoder {
     pub fn new(blueprint: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
         let embedding = take("model.embed_tokens.weight")?;
         let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
-            let is_embedding = blueprint.tied && *head == Head::Vocabulary;
-            let weight = if is_embedding { embedding.clone() } else { take(head.weight())? };
-            let bias = bias.then(|| take(head.bias())).transpose()?;
+            let is_embedding = blueprint.tied && *head == Head::VOCABULARY;
+            let weight = if is_embedding { embedding.clone() } else { take(&head.weight())? };
+            let bias = bias.then(|| take(&head.bias())).transpose()?;
             Ok((*head, Linear { weight, bias }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
@@ -116,7 +116,7 @@ impl Decoder {
     pub fn project(&self, head: Head, hidden: &Tensor) -> Result<Tensor> {
         let found = self.heads.iter().find(|(other, _)| *other == head);
         let (_, linear) = found.ok_or(Error::MissingHead { head: head.module() })?;
-        let cap = self.blueprint.final_softcap.filter(|_| head == Head::Vocabulary);
+        let cap = self.blueprint.final_softcap.filter(|_| head == Head::VOCABULARY);
         Ok(softcap(linear.apply(hidden)?, cap)?)
     }
 

@@ -104,7 +104,7 @@ pub(crate) fn rows(model: &mut dyn Executor, slot: u64, tokens: &[u32]) -> Vec<V
 
 pub(crate) fn project(model: &mut dyn Executor, hidden: &[f32]) -> Vec<Vec<f32>> {
     let mut logits = Vec::new();
-    model.project(Head::Vocabulary, hidden, &mut logits).unwrap();
+    model.project(Head::VOCABULARY, hidden, &mut logits).unwrap();
     logits.chunks(model.blueprint().vocab).map(<[f32]>::to_vec).collect()
 }
 

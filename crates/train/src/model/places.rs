@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wsd_nn::arch::{Blueprint, QkNorm};
+use wsd_nn::arch::{Blueprint, StoredLinear, StoredNorm};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
 use crate::layout::Layout;
@@ -87,35 +87,28 @@ impl Linear {
 }
 
 impl LayerPlaces {
+    /// Finds the parts of a layer in `layout`. Parts that share a matrix or lie side by side are one
+    /// product.
     pub(super) fn new(blueprint: &Blueprint, layout: &Layout, index: usize, trained: &dyn Fn(&str) -> bool) -> Self {
-        let named = |name: &str| format!("model.layers.{index}.{name}");
-        let norm = |name: Option<&str>| {
-            name.and_then(|name| layout.get(&named(&format!("{name}.weight")))).map(|place| place.range.clone())
+        let parts = blueprint.layer();
+        let named = |module: &str| format!("model.layers.{index}.{module}");
+        let norm = |part: Option<StoredNorm>| {
+            layout.get(&format!("{}.weight", named(part?.module))).map(|place| place.range.clone())
         };
-        let linear = |names: &[&str]| {
-            let names: Vec<_> = names.iter().map(|name| named(name)).collect();
+        let linear = |parts: &[&StoredLinear]| {
+            let names: Vec<_> = parts.iter().map(|part| named(part.module)).collect();
             Linear::new(layout, &names, trained)
         };
-        let (heads, gates): (&[_], &[_]) = if blueprint.fused {
-            (&["self_attn.qkv_proj"], &["mlp.gate_up_proj"])
-        } else {
-            (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["mlp.gate_proj", "mlp.up_proj"])
-        };
         Self {
-            pre_attention: norm(blueprint.norms.pre_attention),
-            post_attention: norm(blueprint.norms.post_attention),
-            pre_mlp: norm(blueprint.norms.pre_mlp),
-            post_mlp: norm(blueprint.norms.post_mlp),
-            qk_norm: match blueprint.qk_norm {
-                QkNorm::None => None,
-                QkNorm::PerHead | QkNorm::Full => {
-                    norm(Some("self_attn.q_norm")).zip(norm(Some("self_attn.k_norm"))).map(<[_; 2]>::from)
-                }
-            },
-            qkv: linear(heads),
-            output: linear(&["self_attn.o_proj"]),
-            gates: linear(gates),
-            down: linear(&["mlp.down_proj"]),
+            pre_attention: norm(parts.pre_attention),
+            post_attention: norm(parts.post_attention),
+            pre_mlp: norm(parts.pre_mlp),
+            post_mlp: norm(parts.post_mlp),
+            qk_norm: norm(parts.query_norm).zip(norm(parts.key_norm)).map(<[_; 2]>::from),
+            qkv: linear(&[&parts.query, &parts.key, &parts.value]),
+            output: linear(&[&parts.output]),
+            gates: linear(&[&parts.gate, &parts.up]),
+            down: linear(&[&parts.down]),
         }
     }
 }

@@ -4,7 +4,6 @@
 //! `gguf-py/gguf/constants.py`).
 
 use super::metadata::Metadata;
-use crate::arch::Head;
 use crate::error::{Error, Result};
 
 /// One row of the table of architectures.
@@ -65,8 +64,8 @@ const ARCHITECTURES: &[Architecture] = &[
 const OUTSIDE_LAYERS: &[(&str, &str)] = &[
     ("token_embd.weight", "model.embed_tokens.weight"),
     ("output_norm.weight", "model.norm.weight"),
-    ("output.weight", Head::Vocabulary.weight()),
-    ("output.bias", Head::Vocabulary.bias()),
+    ("output.weight", "lm_head.weight"),
+    ("output.bias", "lm_head.bias"),
     ("rope_freqs.weight", "rope_freqs"),
 ];
 

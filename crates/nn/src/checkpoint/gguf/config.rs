@@ -145,7 +145,7 @@ impl Reader<'_> {
         let rows =
             rows.ok_or_else(|| Error::malformed(self.metadata.file, "tensor `token_embd.weight`", "it is missing"))?;
         config.insert("vocab_size".into(), rows.into());
-        config.insert("tie_word_embeddings".into(), self.weights.get(Head::Vocabulary.weight()).is_none().into());
+        config.insert("tie_word_embeddings".into(), self.weights.get(&Head::VOCABULARY.weight()).is_none().into());
         for (key, tensor) in [
             ("attention_bias", "model.layers.0.self_attn.q_proj.bias"),
             ("mlp_bias", "model.layers.0.mlp.up_proj.bias"),

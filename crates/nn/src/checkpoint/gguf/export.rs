@@ -170,7 +170,7 @@ impl<'a> Export<'a> {
             .checkpoint
             .weights
             .iter()
-            .filter(|tensor| !(self.blueprint.tied && tensor.name == Head::Vocabulary.weight()));
+            .filter(|tensor| !(self.blueprint.tied && tensor.name == Head::VOCABULARY.weight()));
         let announced = |tensor: &Tensor| {
             let format = match tensor.shape.len() {
                 0 | 1 => Format::F32,

@@ -15,7 +15,7 @@ pub(in crate::engine) trait Reader: Send + Sync + 'static {
 
     /// The vectors it reads.
     fn output(&self) -> Output {
-        Output::Head(Head::Vocabulary)
+        Output::Head(Head::VOCABULARY)
     }
 
     /// The end of the positions it needs vectors of, in a list of `len` tokens.
