@@ -33,7 +33,7 @@ impl Reporter for () {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
     /// All steps are done.
-    Whole,
+    Completed,
     /// Early stopping: the evaluation loss did not improve for `early_stopping_patience`
     /// evaluations.
     Early,
@@ -63,7 +63,7 @@ pub enum Finished {
 ///     stop: &AtomicBool::new(false),
 /// };
 /// let mut trainer = Trainer::try_new(&blueprint, weights, &Default::default())?;
-/// assert_eq!(run(&mut task, &mut trainer, &mut ())?, Finished::Whole);
+/// assert_eq!(run(&mut task, &mut trainer, &mut ())?, Finished::Completed);
 /// assert_eq!(trainer.state.step, 8);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -83,15 +83,15 @@ pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Report
         }
         let update = run.step();
         run.log(&update)?;
-        let has_converged = run.evaluate()?;
-        if run.is_due(task.steps.save_steps) || has_converged || run.is_done() {
+        let stops_early = run.evaluate()?;
+        if run.is_due(task.steps.save_steps) || stops_early || run.is_done() {
             run.save()?;
         }
-        if has_converged && !run.is_done() {
+        if stops_early && !run.is_done() {
             return Ok(Finished::Early);
         }
     }
-    Ok(Finished::Whole)
+    Ok(Finished::Completed)
 }
 
 /// A run in progress.

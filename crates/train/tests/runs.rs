@@ -128,7 +128,7 @@ fn every_optimizer_and_adapter_resumes_to_the_same_bits() {
         assert_eq!(run(&mut task, &mut trainer(), &mut StopAfter(3, &stop)).unwrap(), Finished::Stopped);
         stop.store(false, Ordering::Relaxed);
         let mut resumed = trainer();
-        assert_eq!(run(&mut task, &mut resumed, &mut ()).unwrap(), Finished::Whole);
+        assert_eq!(run(&mut task, &mut resumed, &mut ()).unwrap(), Finished::Completed);
         assert!(whole.state.parameters == resumed.state.parameters, "{} {}", optimizer.name, adapter.name);
         assert!(whole.state.parameters != trainer().state.parameters);
     }
