@@ -38,10 +38,10 @@ pub static MAX_DRAFT_TOKENS: Setting =
 /// The setting for the chunk length.
 pub static CHUNK_TOKENS: Setting = Setting::integer(
     "chunk_tokens",
-    "Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart",
+    "Number of draft tokens that the base scores per call; changes only the speed, unless a remote draft samples",
     1..=MAX_TOKENS_LIMIT,
 )
-.with_default_about("8, or as many as the window has, then what measured costs make the best")
+.with_default_about("at first 8 or the window's length if longer, then chosen from measured costs")
 .with_placeholder("TOKENS")
 .speed_only();
 
@@ -49,14 +49,18 @@ pub static CHUNK_TOKENS: Setting = Setting::integer(
 /// after the whole draft (the paper's rule); with `stop`, the drafted text is the answer.
 pub static ON_DRAFT_END: Setting = Setting::choice(
     "on_draft_end",
-    "After a draft that never convinced the base: let the base continue, or stop",
-    &[("continue", "the base goes on after the whole draft: the paper's rule"), ("stop", "the draft is the answer")],
+    "What to do if the draft ends before the threshold is reached",
+    &[
+        ("continue", "the base continues after the whole draft, as in the paper"),
+        ("stop", "the draft is the whole answer"),
+    ],
 );
 
 /// The setting for speculative decoding after the switch.
 pub static SPECULATE: Setting = Setting::flag(
     "speculate",
-    "Once the base writes, let the draft write ahead of it: changes the speed and never the text; needs one vocabulary",
+    "After the base takes over, the draft proposes tokens and the base verifies them (speculative decoding); \
+     changes only the speed; ignored if the vocabularies differ",
     true,
 )
 .speed_only();
