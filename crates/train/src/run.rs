@@ -53,7 +53,7 @@ pub enum Finished {
 ///
 /// let blueprint = arch::blueprint(&checkpoint.config)?;
 /// let weights = Layout::new(&blueprint).read(&checkpoint)?;
-/// let rows = (0..10).map(|row| Example::of(Sequence::learned_from(1, vec![row, row + 1, row + 2])));
+/// let rows = (0..10).map(|row| Example::of(Sequence::targets_from(1, vec![row, row + 1, row + 2])));
 /// let objective = Choice::of(Objective::find("pretrain").unwrap());
 /// let mut task = Task {
 ///     folder: output.path().into(),
@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
         for ((term, order), means) in self.task.terms.iter().zip(&mut self.orders).zip(&mut self.means) {
             let examples = order.take(step * per_step..(step + 1) * per_step);
             let examples: Vec<_> = examples.into_iter().map(|index| &term.examples[index]).collect();
-            means.add(&self.trainer.grade(term.into(), &examples, steps.batch_size, Some(&mut self.gradient)));
+            means.add(&self.trainer.compute_losses(term.into(), &examples, steps.batch_size, Some(&mut self.gradient)));
             self.pace.add(examples.iter().map(|example| example.tokens()).sum());
         }
         let learning_rate = self.schedule.rate(step + 1);
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
         let mut means = vec![Means::default(); self.task.terms.len()];
         for (term, means) in self.task.terms.iter().zip(&mut means) {
             let examples: Vec<_> = term.evaluation.iter().collect();
-            means.add(&self.trainer.grade(term.into(), &examples, self.task.steps.batch_size, None));
+            means.add(&self.trainer.compute_losses(term.into(), &examples, self.task.steps.batch_size, None));
         }
         let mut row = stamped(self.trainer.state.step);
         row.append(&mut summary(&self.task.terms, &means, "eval_"));
