@@ -27,13 +27,16 @@ pub struct Answer {
     events: mpsc::Sender<Result<Event>>,
     stops: Stops,
     max_tokens: usize,
+    /// Number of tokens written so far.
     written: usize,
+    /// The decoder of tokens; `None` before [`Answer::begin`].
     detokenizer: Option<Detokenizer>,
-    /// Bytes of the next decoded text that belong to the prompt.
+    /// Number of bytes of the next decoded text that belong to the prompt.
     skip: usize,
-    /// Tokens, and hand-overs between them, whose text may still become part of a stop string.
+    /// Tokens whose text may still become part of a stop string, and hand-overs between them. They
+    /// are sent later.
     held: VecDeque<Event>,
-    /// The text of the held tokens.
+    /// The joined text of the held tokens.
     held_text: String,
 }
 
@@ -53,7 +56,7 @@ impl Answer {
         }
     }
 
-    /// Tokens that may still be written.
+    /// Returns the number of tokens that may still be written.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.max_tokens - self.written
@@ -66,12 +69,13 @@ impl Answer {
 
     /// Starts decoding tokens that continue `context`. The first `skip` bytes of their text belong
     /// to the prompt and are left out.
-    pub fn begin(&mut self, text: &TextCodec, context: &[Token], skip: usize) {
-        self.detokenizer = Some(text.detokenizer(context));
+    pub fn begin(&mut self, codec: &TextCodec, context: &[Token], skip: usize) {
+        self.detokenizer = Some(codec.detokenizer(context));
         self.skip = skip;
     }
 
-    /// Writes one token and fills in its text.
+    /// Writes one token and fills in its text. Returns [`Flow::Done`] at a stop string and at the token
+    /// limit.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
@@ -114,23 +118,25 @@ impl Answer {
         self.send(Event::Call(call)).await;
     }
 
-    /// Ends the answer: sends the held events, up to a stop string. An incomplete character is
-    /// dropped.
+    /// Ends the answer: sends the held events up to the first stop string, if there is one, and the
+    /// reason. An incomplete character at the end is dropped.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
-        let cut = self.stops.find_first(&self.held_text);
-        self.release(cut.unwrap_or(usize::MAX), cut.is_some()).await;
-        let reason = if cut.is_some() { FinishReason::Stop } else { reason };
+        let stop_at = self.stops.find_first(&self.held_text);
+        self.release(stop_at.unwrap_or(usize::MAX), stop_at.is_some()).await;
+        let reason = if stop_at.is_some() { FinishReason::Stop } else { reason };
         self.send(Event::Done(reason)).await;
     }
 
-    /// Sends the held events whose text ends within the first `at` bytes of the held text. With
-    /// `cut`, a token across that position is shortened and the rest is dropped.
-    async fn release(&mut self, at: usize, cut: bool) {
+    /// Sends the held events whose text ends within the first `at` bytes of the held text. If `is_stop`,
+    /// a stop string begins at `at`: a token across that position is shortened, and all after it is
+    /// dropped.
+    async fn release(&mut self, at: usize, is_stop: bool) {
+        // The number of bytes of the held text that were sent.
         let mut end = 0;
         while let Some(event) = self.held.front() {
             if let Event::Token(token) = event {
                 let len = token.text.len();
-                if end + len > at || (cut && end >= at) {
+                if end + len > at || (is_stop && end >= at) {
                     break;
                 }
                 end += len;
@@ -139,7 +145,7 @@ impl Answer {
                 self.send(event).await;
             }
         }
-        if cut {
+        if is_stop {
             if let Some(Event::Token(mut token)) = self.held.pop_front()
                 && end < at
             {

@@ -44,13 +44,13 @@ pub struct Edit {
 /// ```
 #[derive(Debug)]
 pub struct Bridge<'a> {
-    ends: Codecs<'a>,
-    /// The base's list: the prompt and all drafted tokens handed over.
+    codecs: Codecs<'a>,
+    /// The base's list: the prompt and all drafted tokens passed on so far.
     list: Vec<Token>,
     held: Held,
 }
 
-/// The two models, and the base's prompt.
+/// The tokenizers and templates of both models, and the base's prompt.
 #[derive(Debug)]
 struct Codecs<'a> {
     draft: &'a TextCodec,
@@ -58,20 +58,20 @@ struct Codecs<'a> {
     prompt: &'a Rendered,
 }
 
-/// The part of the draft that is held back.
+/// The part of the draft that is held back, for equal and for different vocabularies.
 #[derive(Debug)]
 enum Held {
     Ids(HeldIds),
     Text(HeldText),
 }
 
-/// State for a shared vocabulary: ids are passed on.
+/// State if the base has every id of the draft: ids are passed on.
 #[derive(Debug, Default)]
 struct HeldIds {
-    /// Tokens of white space at the end, held back until another token follows; dropped at the end
-    /// of the draft.
-    waiting: Vec<Token>,
-    /// True after the first token of the answer.
+    /// White space at the end of the draft so far, held back until another token follows and dropped
+    /// if none does.
+    held: Vec<Token>,
+    /// True once a token of the answer was passed on.
     has_begun: bool,
 }
 
@@ -81,7 +81,8 @@ struct HeldText {
     detokenizer: Detokenizer,
     /// All text drafted so far.
     drafted: String,
-    /// Bytes of prompt and draft that the base's list spells; 0 before the first edit.
+    /// Length of the part of prompt and draft that the base's list spells, in bytes; 0 before the
+    /// first edit.
     spelled: usize,
 }
 
@@ -95,7 +96,7 @@ impl<'a> Bridge<'a> {
             let detokenizer = draft.detokenizer(&draft_prompt.tokens);
             Held::Text(HeldText { detokenizer, drafted: String::new(), spelled: 0 })
         };
-        Self { ends: Codecs { draft, base, prompt }, list: prompt.tokens.clone(), held }
+        Self { codecs: Codecs { draft, base, prompt }, list: prompt.tokens.clone(), held }
     }
 
     /// Tells whether every text token of the draft has the same id in the base's vocabulary.
@@ -111,7 +112,7 @@ impl<'a> Bridge<'a> {
     /// # Errors
     /// [`crate::Error::Tokenizer`].
     pub fn overlap(&self, keep: usize) -> Result<usize> {
-        let Codecs { base, prompt, .. } = self.ends;
+        let Codecs { base, prompt, .. } = self.codecs;
         let Some(replaced) = prompt.tokens.get(keep..).filter(|replaced| !replaced.is_empty()) else { return Ok(0) };
         let mut detokenizer = base.detokenizer(&prompt.tokens[..keep]);
         let mut text = String::new();
@@ -122,16 +123,17 @@ impl<'a> Bridge<'a> {
         Ok(text.len())
     }
 
-    /// Takes in tokens that the draft wrote; `is_last` marks the end of the draft.
+    /// Takes in tokens that the draft generated and returns the edit of the base's list; `is_last`
+    /// marks the end of the draft.
     ///
     /// # Errors
     /// [`crate::Error::Tokenizer`].
     pub fn push(&mut self, drafted: &[Token], is_last: bool) -> Result<Edit> {
         let edit = match &mut self.held {
-            Held::Ids(held) => held.push(&self.ends, &self.list, drafted)?,
+            Held::Ids(held) => held.push(&self.codecs, &self.list, drafted)?,
             Held::Text(held) => {
                 held.decode(drafted, is_last)?;
-                held.encode(&self.ends, &self.list, is_last)?
+                held.encode(&self.codecs, &self.list, is_last)?
             }
         };
         self.list.truncate(edit.keep);
@@ -142,18 +144,18 @@ impl<'a> Bridge<'a> {
 
 impl HeldIds {
     /// Takes in drafted tokens and returns the edit of the base's `list`.
-    fn push(&mut self, ends: &Codecs<'_>, list: &[Token], drafted: &[Token]) -> Result<Edit> {
-        let vocabulary = ends.draft.tokenizer().vocabulary();
-        self.waiting.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
-        let mut ready = self.waiting.len();
-        while ends.prompt.strip_end && ready > 0 && is_blank(ends.draft, self.waiting[ready - 1])? {
+    fn push(&mut self, codecs: &Codecs<'_>, list: &[Token], drafted: &[Token]) -> Result<Edit> {
+        let vocabulary = codecs.draft.tokenizer().vocabulary();
+        self.held.extend(drafted.iter().filter(|&&token| vocabulary.is_text(token)));
+        let mut ready = self.held.len();
+        while codecs.prompt.strip_end && ready > 0 && is_blank(codecs.draft, self.held[ready - 1])? {
             ready -= 1;
         }
-        let ready: Vec<_> = self.waiting.drain(..ready).collect();
+        let ready: Vec<_> = self.held.drain(..ready).collect();
         let is_first = !self.has_begun;
         self.has_begun |= !ready.is_empty();
-        if ends.prompt.strip_start && is_first {
-            return first_ids(ends.base, ends.prompt, &ready);
+        if codecs.prompt.strip_start && is_first {
+            return first_ids(codecs.base, codecs.prompt, &ready);
         }
         Ok(Edit { keep: list.len(), append: ready })
     }
@@ -173,34 +175,34 @@ impl HeldText {
     }
 
     /// Encodes the part of the text that is settled and returns the edit of the base's `list`.
-    fn encode(&mut self, ends: &Codecs<'_>, list: &[Token], is_last: bool) -> Result<Edit> {
-        let prompt = ends.prompt;
+    fn encode(&mut self, codecs: &Codecs<'_>, list: &[Token], is_last: bool) -> Result<Edit> {
+        let prompt = codecs.prompt;
         let answer = if prompt.strip_start { self.drafted.trim_start() } else { &self.drafted };
         // White space at the end is held back until something follows it.
         let answer = if prompt.strip_end { answer.trim_end() } else { answer };
-        let whole = format!("{}{answer}", prompt.text);
-        let tokenizer = ends.base.tokenizer();
-        let end = if is_last { whole.len() } else { tokenizer.settled(&whole) };
+        let text = format!("{}{answer}", prompt.text);
+        let tokenizer = codecs.base.tokenizer();
+        let end = if is_last { text.len() } else { tokenizer.settled(&text) };
         if answer.is_empty() || end <= prompt.text.len().max(self.spelled) {
             return Ok(Edit { keep: list.len(), append: Vec::new() });
         }
-        let tokens = ends.base.encode_after(prompt, &whole[prompt.text.len()..end])?;
+        let tokens = codecs.base.encode_after(prompt, &text[prompt.text.len()..end])?;
         let common = common_prefix(list, &tokens);
         let edit = if self.spelled == 0 || common == list.len() {
             Edit { keep: common, append: tokens[common..].to_vec() }
         } else {
-            // The encoding changed before `settled`, against its contract. Tokens already handed
-            // over are kept, and the remaining text is encoded separately.
-            Edit { keep: list.len(), append: tokenizer.encode(&whole[self.spelled..end])? }
+            // The encoding of text that was settled changed, against the contract of `settled`. The
+            // tokens already passed on are kept, and the remaining text is encoded separately.
+            Edit { keep: list.len(), append: tokenizer.encode(&text[self.spelled..end])? }
         };
         self.spelled = end;
         Ok(edit)
     }
 }
 
-/// Tells whether a token is white space.
-fn is_blank(text: &TextCodec, token: Token) -> Result<bool> {
-    Ok(text.tokenizer().decode(&[token])?.trim().is_empty())
+/// Tells whether a token is white space only.
+fn is_blank(codec: &TextCodec, token: Token) -> Result<bool> {
+    Ok(codec.tokenizer().decode(&[token])?.trim().is_empty())
 }
 
 /// Returns the first edit after a prompt, without the white space before the answer. A first token

@@ -1,28 +1,30 @@
 //! Chunk lengths: the number of tokens drafted between two scorings.
 //!
-//! Let a chunk of `n` tokens take `fixed + n * each` seconds to write and to score, with the switch
-//! `r` tokens away. The calls cost `fixed * r / n` on top of the tokens themselves, and the part of
-//! the last chunk after the switch, half a chunk on average, wastes `each * n / 2`. The sum is
-//! minimal at `n = sqrt(2 * r * fixed / each)`. Both costs are measured as chunks come; `r` is
-//! unknown and estimated as the length drafted so far plus a constant.
+//! Let a chunk of `n` tokens take `per_call + n * per_token` seconds to draft and score, with the
+//! switch `r` tokens away. The calls cost `per_call * r / n` on top of the tokens themselves, and
+//! the tokens of the last chunk after the switch, half a chunk on average, waste
+//! `per_token * n / 2`. The sum is minimal at `n = sqrt(2 * r * per_call / per_token)`. Both costs
+//! are measured chunk by chunk; `r` is unknown and estimated as the length drafted so far plus a
+//! constant.
 
 use std::ops::RangeInclusive;
 
-/// Tokens in the first chunk, unless the window is longer: before it is full, nothing can pass.
+/// Length of the first chunk, in tokens, unless the window is longer: no token can pass before the
+/// window is full.
 const FIRST: usize = 8;
-/// Limits of a length chosen by costs, in tokens.
+/// Range of the lengths chosen by [`Sizing::Costs`], in tokens.
 const LIMITS: RangeInclusive<usize> = 4..=64;
-/// Tokens expected until the switch, at the start.
-const NEAR: usize = 16;
+/// Tokens expected until the switch before anything is drafted.
+const INITIAL_DISTANCE: usize = 16;
 
 /// The rule for the length of the next chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sizing {
-    /// Each chunk is this many times as long as the one before.
+    /// Each chunk is longer than the one before by this factor; 1 for equal lengths.
     Times(usize),
     /// The length with the lowest estimated cost.
     Costs {
-        /// True where a chunk is written while the one before is scored.
+        /// True if each chunk is drafted while the one before is scored.
         is_parallel: bool,
     },
 }
@@ -30,27 +32,28 @@ pub(crate) enum Sizing {
 /// A sequence of chunk lengths.
 #[derive(Debug)]
 pub(crate) struct Chunks {
+    /// Length of the next chunk, in tokens.
     length: usize,
     sizing: Sizing,
-    /// Tokens in all chunks so far.
+    /// Number of tokens in all chunks so far.
     total: usize,
-    /// The most tokens that the whole answer may have.
+    /// Maximum number of tokens in the whole answer.
     max_tokens: usize,
-    /// Chunks that have been scored, except the first, whose times include the prefill of the
-    /// prompts.
+    /// The scored chunks except the first, whose times include the prefill of the prompts.
     rounds: Vec<Round>,
+    /// True until the first chunk is scored.
     is_first: bool,
 }
 
-/// The measured costs of a chunk.
+/// Measured costs of drafting and scoring one chunk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    /// Tokens in it.
+    /// Number of tokens in the chunk.
     pub(crate) tokens: usize,
-    /// Seconds to write it.
-    pub(crate) write: f64,
+    /// Seconds to draft it.
+    pub(crate) draft_seconds: f64,
     /// Seconds to score it.
-    pub(crate) read: f64,
+    pub(crate) score_seconds: f64,
 }
 
 impl Chunks {
@@ -62,8 +65,8 @@ impl Chunks {
 
     /// Returns the length of the next chunk.
     pub(crate) fn next(&mut self) -> usize {
-        // The draft's tokens may be shorter than the base's, so a few more are needed to fill an
-        // answer.
+        // No longer than the rest of the answer, but at least `FIRST`: the draft's tokens may be
+        // shorter than the base's, so an answer may need more of them than `max_tokens`.
         let length = self.length.min(self.max_tokens.saturating_sub(self.total).max(FIRST));
         self.total = self.total.saturating_add(length);
         if let Sizing::Times(times) = self.sizing {
@@ -79,28 +82,34 @@ impl Chunks {
         }
         self.rounds.push(round);
         if let Sizing::Costs { is_parallel } = self.sizing {
-            // In parallel, drafting is hidden by scoring up to the length that takes as long;
-            // longer chunks gain nothing.
-            let hiding = if is_parallel { round.read * round.tokens as f64 / round.write } else { f64::INFINITY };
-            self.length = (self.best().min(hiding) as usize).clamp(*LIMITS.start(), *LIMITS.end());
+            // In parallel, drafting a chunk no longer than this ends before the scoring of the
+            // previous chunk does; drafting more than that delays the next scoring call.
+            let hidden = if is_parallel {
+                round.score_seconds * round.tokens as f64 / round.draft_seconds
+            } else {
+                f64::INFINITY
+            };
+            self.length = (self.cheapest_length().min(hidden) as usize).clamp(*LIMITS.start(), *LIMITS.end());
         }
     }
 
-    /// Computes the length with the least cost.
-    fn best(&self) -> f64 {
+    /// Computes the length with the least expected cost, in tokens, by the formula of this module.
+    fn cheapest_length(&self) -> f64 {
         let mean =
             |value: &dyn Fn(&Round) -> f64| self.rounds.iter().map(value).sum::<f64>() / self.rounds.len() as f64;
         let tokens = mean(&|round| round.tokens as f64);
-        let write = mean(&|round| round.write);
-        let read = mean(&|round| round.read);
-        let seconds = write + read;
-        let spread = mean(&|round| (round.tokens as f64 - tokens).powi(2));
-        let slope = mean(&|round| (round.tokens as f64 - tokens) * (round.write + round.read - seconds)) / spread;
-        // Least-squares fit of fixed plus per-token cost. With chunks of one length the two cannot
-        // be told apart, so the time of scoring is split evenly.
-        let each = if spread > 0.0 { slope.max(write / tokens) } else { (write + read / 2.0) / tokens };
-        let fixed = (seconds - each * tokens).max(0.0);
-        (2.0 * (self.total + NEAR) as f64 * fixed / each).sqrt()
+        let draft = mean(&|round| round.draft_seconds);
+        let score = mean(&|round| round.score_seconds);
+        let seconds = draft + score;
+        let variance = mean(&|round| (round.tokens as f64 - tokens).powi(2));
+        let covariance =
+            mean(&|round| (round.tokens as f64 - tokens) * (round.draft_seconds + round.score_seconds - seconds));
+        // Least-squares fit of `per_call + tokens * per_token`. Chunks of one length cannot separate
+        // the two, so half of the scoring time is then attributed to each.
+        let per_token =
+            if variance > 0.0 { (covariance / variance).max(draft / tokens) } else { (draft + score / 2.0) / tokens };
+        let per_call = (seconds - per_token * tokens).max(0.0);
+        (2.0 * (self.total + INITIAL_DISTANCE) as f64 * per_call / per_token).sqrt()
     }
 }
 
@@ -115,8 +124,9 @@ mod tests {
         let next = |_| {
             let tokens = chunks.next();
             let prompt = if chunks.is_first { 5.0 } else { 0.0 };
-            let (write, read) = (tokens as f64 * draft + prompt, fixed + tokens as f64 * more + prompt);
-            chunks.record(Round { tokens, write, read });
+            let draft_seconds = tokens as f64 * draft + prompt;
+            let score_seconds = fixed + tokens as f64 * more + prompt;
+            chunks.record(Round { tokens, draft_seconds, score_seconds });
             tokens
         };
         (0..7).map(next).collect()
@@ -125,8 +135,8 @@ mod tests {
     #[test]
     fn lengths_grow_with_the_fixed_cost_of_a_call() {
         let alone = Sizing::Costs { is_parallel: false };
-        // The first estimates rest on one length, which does not separate fixed costs from costs
-        // per token.
+        // The first estimates are made from chunks of one length, which cannot separate costs per
+        // call from costs per token.
         assert_eq!(lengths(alone, [0.1, 0.0, 0.1])[3..], [4; 4], "no fixed cost");
         assert_eq!(lengths(alone, [0.001, 10.0, 0.0])[3..], [64; 4], "no cost per token of scoring");
         // Measured with 1.1B and 150M parameters: 3 ms per drafted token; 31 ms per call and 3 ms
@@ -136,7 +146,7 @@ mod tests {
         let mut total = 16;
         for (index, pair) in found.windows(2).enumerate().skip(2) {
             total += pair[0];
-            let best = (2.0 * (total + NEAR) as f64 * 0.031 / 0.006).sqrt();
+            let best = (2.0 * (total + INITIAL_DISTANCE) as f64 * 0.031 / 0.006).sqrt();
             assert!((best - pair[1] as f64).abs() <= 1.0, "{best} at {index} of {found:?}");
         }
     }

@@ -12,15 +12,18 @@ use crate::{Result, Setting, Values};
 const TIE: f64 = 1e-12;
 
 /// The setting for the window's length.
-pub static WINDOW: Setting =
-    Setting::integer("window", "Tokens in the window that the base judges the draft by", 1..=4096)
-        .with_default_integer(6)
-        .with_placeholder("TOKENS");
+pub static WINDOW: Setting = Setting::integer(
+    "window",
+    "Number of latest draft tokens over which the base's probabilities are averaged",
+    1..=4096,
+)
+.with_default_integer(6)
+.with_placeholder("TOKENS");
 
 /// The setting for the geometric mean that the window must reach.
 pub static THRESHOLD: Setting = Setting::number(
     "threshold",
-    "The base takes over once the window's geometric mean probability reaches this",
+    "The base takes over once the geometric mean of its probabilities over the window reaches this",
     0.0..=1.0,
 )
 .with_default_number(0.8)

@@ -11,8 +11,10 @@ pub static MAX_TOKENS: Setting =
         .with_short('n');
 
 /// The setting for strings that end an answer.
-pub static STOP: Setting =
-    Setting::texts("stop", "End the answer before this text, besides where the chat form ends; may be repeated");
+pub static STOP: Setting = Setting::texts(
+    "stop",
+    "Stop string: the answer ends just before the first occurrence of this text; may be repeated",
+);
 
 /// The settings of [`Terms`] that are not the sampler's.
 pub static TERMS: &[&Setting] = &[&MAX_TOKENS, &STOP];

@@ -71,7 +71,7 @@ pub enum Kind {
     Seed,
     /// `true` or `false`.
     Flag,
-    /// One of several words, each with one line for the help.
+    /// One of several words, each with its meaning in one line for the help.
     Choice(&'static [(&'static str, &'static str)]),
     /// A string. In JSON and files it may be a list of strings, which are joined by commas.
     Text,
@@ -89,8 +89,8 @@ pub enum Value {
     Number(f64),
     /// A flag.
     Flag(bool),
-    /// One of the words of [`Kind::Choice`].
-    Word(&'static str),
+    /// One of the alternatives of [`Kind::Choice`].
+    Choice(&'static str),
     /// A text.
     Text(Cow<'static, str>),
     /// A list of texts.
@@ -140,7 +140,7 @@ impl Setting {
         about: &'static str,
         words: &'static [(&'static str, &'static str)],
     ) -> Self {
-        Self::new(name, about, Kind::Choice(words), "WORD").with_default(Value::Word(words[0].0))
+        Self::new(name, about, Kind::Choice(words), "WORD").with_default(Value::Choice(words[0].0))
     }
 
     /// A text, with a computed default.
@@ -234,7 +234,7 @@ impl Setting {
                 text.parse().or_else(|_| text.parse::<i64>().map(i64::cast_unsigned)).ok().map(Value::Integer)
             }
             Kind::Flag => text.parse().ok().map(Value::Flag),
-            Kind::Choice(words) => words.iter().find(|(word, _)| *word == text).map(|(word, _)| Value::Word(word)),
+            Kind::Choice(words) => words.iter().find(|(word, _)| *word == text).map(|(word, _)| Value::Choice(word)),
             Kind::Text => Some(Value::Text(text.to_owned().into())),
             Kind::Texts => Some(Value::Texts(vec![text.to_owned()].into())),
         };
@@ -252,7 +252,7 @@ impl Setting {
             Kind::Number { .. } => json.as_f64().map(Value::Number),
             Kind::Seed => json.as_u64().or_else(|| json.as_i64().map(i64::cast_unsigned)).map(Value::Integer),
             Kind::Flag => json.as_bool().map(Value::Flag),
-            Kind::Choice(words) => words.iter().find(|(word, _)| json == *word).map(|(word, _)| Value::Word(word)),
+            Kind::Choice(words) => words.iter().find(|(word, _)| json == *word).map(|(word, _)| Value::Choice(word)),
             Kind::Text => match json {
                 serde_json::Value::String(text) => Some(Value::Text(text.clone().into())),
                 list => texts(list).map(|texts| Value::Text(texts.join(",").into())),
@@ -272,7 +272,7 @@ impl Setting {
             (Kind::Number { min, max, above_min }, Value::Number(value)) => {
                 (*min..=*max).contains(value) && !(*above_min && value == min)
             }
-            (Kind::Choice(words), Value::Word(word)) => words.iter().any(|(known, _)| known == word),
+            (Kind::Choice(words), Value::Choice(word)) => words.iter().any(|(known, _)| known == word),
             (Kind::Texts, Value::Texts(texts)) => texts.iter().all(|text| !text.is_empty()),
             (Kind::Seed, Value::Integer(_)) | (Kind::Flag, Value::Flag(_)) | (Kind::Text, Value::Text(_)) => true,
             _ => false,
@@ -307,7 +307,7 @@ impl std::fmt::Display for Value {
             Self::Integer(value) => value.fmt(f),
             Self::Number(value) => value.fmt(f),
             Self::Flag(value) => value.fmt(f),
-            Self::Word(word) => f.write_str(word),
+            Self::Choice(word) => f.write_str(word),
             Self::Text(text) => f.write_str(text),
             Self::Texts(texts) => write!(f, "{texts:?}"),
         }

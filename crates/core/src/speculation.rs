@@ -9,7 +9,7 @@
 //! accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p` without
 //! `x`.
 
-mod pace;
+mod lookahead;
 mod propose;
 mod verify;
 
@@ -19,49 +19,53 @@ pub(crate) use propose::Speculator;
 
 use crate::steps::{generation, write_into, write_to_end};
 use crate::{Answer, Bridge, Call, CallKind, Engine, FinishReason, Result, Seat, Session, Terms};
-use pace::{MAX_AHEAD, Pace, Turn};
+use lookahead::{Action, Lookahead, MAX_PROPOSED};
 use verify::verify;
 
-/// Tokens that a draft prefills together with its first step of a round at no extra cost: those
-/// that the round before may have left.
+/// Number of lacking tokens that a draft can prefill together with its first step of a round at no
+/// noticeable cost: the base's own token of the round before, and one that the base decoded alone to
+/// be measured.
 const FREE_PREFILL: usize = 2;
 
-/// Tells whether both models share ids and the base can return its choices.
+/// Tells whether the base reads the draft's token ids as they are and can return its choices.
 pub(crate) fn can_speculate(draft: &dyn Engine, base: &dyn Engine) -> bool {
     base.card().caps.choices && Bridge::passes_ids(draft.codec(), base.codec())
 }
 
-/// A base that writes, with a draft ahead of it.
+/// Speculative decoding by one base and one draft.
 pub(crate) struct Speculation<'a> {
     base: &'a mut dyn Session,
     draft: Speculator,
-    /// Tokens that the base's context holds.
+    /// Length of the base's context, in tokens.
     max_len: usize,
     terms: &'a Terms,
-    pace: Pace,
+    lookahead: Lookahead,
 }
 
 impl<'a> Speculation<'a> {
-    /// Speculation from the present end of `base`, whose context holds `max_len` tokens.
+    /// Speculation that continues the present token list of `base`, whose context holds `max_len`
+    /// tokens.
     pub(crate) fn new(base: &'a mut dyn Session, draft: Speculator, max_len: usize, terms: &'a Terms) -> Self {
-        Self { base, draft, max_len, terms, pace: Pace::default() }
+        Self { base, draft, max_len, terms, lookahead: Lookahead::default() }
     }
 
     /// Writes until the answer ends.
     pub(crate) async fn run(mut self, answer: &mut Answer) -> Result<FinishReason> {
         loop {
             let remaining = answer.remaining().min(self.max_len - self.base.tokens().len());
-            let behind = self.draft.follow(self.base.tokens());
+            let lacking = self.draft.follow(self.base.tokens());
             if remaining == 0 {
                 return Ok(FinishReason::Length);
             }
-            if self.draft.is_full(MAX_AHEAD) {
+            if self.draft.is_full(MAX_PROPOSED) {
                 return write_to_end(self.base, Seat::BASE, self.terms, answer).await;
             }
-            let done = match self.pace.turn() {
-                Turn::Propose(count) if remaining > 1 => self.round(count.min(remaining - 1), behind, answer).await?,
-                Turn::Propose(_) => self.alone(1, answer).await?,
-                Turn::Alone(count) => self.alone(count.min(remaining), answer).await?,
+            let done = match self.lookahead.next_action() {
+                Action::Propose(count) if remaining > 1 => {
+                    self.propose_and_verify(count.min(remaining - 1), lacking, answer).await?
+                }
+                Action::Propose(_) => self.decode_alone(1, answer).await?,
+                Action::DecodeAlone(count) => self.decode_alone(count.min(remaining), answer).await?,
             };
             if let Some(reason) = done {
                 return Ok(reason);
@@ -69,28 +73,34 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// The base decodes `count` tokens alone.
-    async fn alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
+    /// Lets the base decode `count` tokens alone. Returns the reason why the answer ended, if it did.
+    async fn decode_alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let started = Instant::now();
         let generation = generation(self.terms, Seat::BASE, count);
         let (written, done) = write_into(self.base, Seat::BASE, &generation, answer).await?;
-        self.pace.record_alone(written, started.elapsed().as_secs_f64());
+        self.lookahead.record_alone(written, started.elapsed().as_secs_f64());
         Ok(done)
     }
 
-    /// The draft proposes `count` tokens, the base checks them. The draft lacked `behind` tokens
-    /// before.
-    async fn round(&mut self, count: usize, behind: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
+    /// Runs a round: the draft proposes `count` tokens and the base verifies them. `lacking` is the
+    /// number of tokens that the draft has to prefill first. Returns the reason why the answer
+    /// ended, if it did.
+    async fn propose_and_verify(
+        &mut self,
+        count: usize,
+        lacking: usize,
+        answer: &mut Answer,
+    ) -> Result<Option<FinishReason>> {
         let proposal = self.draft.propose(count).await?;
         let proposed = proposal.ids();
         let call = Call::new(Seat::DRAFT, CallKind::Generate, proposed.len(), proposal.seconds);
         answer.call(call).await;
 
         let verified = verify(self.base, &proposed, &generation(self.terms, Seat::BASE, 1), answer).await?;
-        // A long prefill of what the base wrote alone is the price of a probe, not of a draft
-        // token.
-        let draft_seconds = (behind <= FREE_PREFILL).then_some(proposal.seconds);
-        self.pace.record_round(proposed.len(), verified.accepted, draft_seconds, verified.seconds);
+        // After a back-off the draft also prefills what the base decoded alone, which is no part of
+        // the cost of a draft token.
+        let draft_seconds = (lacking <= FREE_PREFILL).then_some(proposal.seconds);
+        self.lookahead.record_round(proposed.len(), verified.accepted, draft_seconds, verified.seconds);
         Ok(verified.done)
     }
 }

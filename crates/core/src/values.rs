@@ -31,7 +31,7 @@ from_value! {
     bool: Value::Flag(value) => Some(*value),
     u32: Value::Integer(value) => u32::try_from(*value).ok(),
     u16: Value::Integer(value) => u16::try_from(*value).ok(),
-    &'static str: Value::Word(word) => Some(*word),
+    &'static str: Value::Choice(word) => Some(*word),
     String: Value::Text(text) => Some(text.to_string()),
     Vec<String>: Value::Texts(texts) => Some(texts.to_vec()),
 }
@@ -114,7 +114,7 @@ into_value! {
     usize: value => Self::Integer(value as u64),
     f64: value => Self::Number(value),
     bool: value => Self::Flag(value),
-    &'static str: word => Self::Word(word),
+    &'static str: word => Self::Choice(word),
     String: text => Self::Text(text.into()),
     Vec<String>: texts => Self::Texts(texts.into()),
 }

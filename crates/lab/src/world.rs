@@ -27,7 +27,7 @@ pub use release::{Release, ReleaseError};
 
 use dice::Dice;
 use entity::{Chore, Entity, Kind};
-use names::{Names, Stranger};
+use names::{Names, Split};
 use query::Query;
 
 const PEOPLE: usize = 160;
@@ -48,7 +48,7 @@ pub struct World {
     families: Names,
 }
 
-/// Part of the world that a question may be about.
+/// The part of the world that a question may be about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     /// The whole world, as in the corpus.
@@ -60,6 +60,7 @@ enum Part {
 }
 
 impl Part {
+    /// Tells whether a thing or job belongs to this part.
     fn has(self, is_held: bool) -> bool {
         match self {
             Self::Whole => true,
@@ -68,11 +69,12 @@ impl Part {
         }
     }
 
-    fn strangers(self) -> Stranger {
+    /// The split whose unknown names questions about this part may use.
+    fn split(self) -> Split {
         match self {
-            Self::Whole => Stranger::Corpus,
-            Self::Open => Stranger::Alignment,
-            Self::Held => Stranger::Evaluation,
+            Self::Whole => Split::Corpus,
+            Self::Open => Split::Alignment,
+            Self::Held => Split::Evaluation,
         }
     }
 }
@@ -152,28 +154,31 @@ impl World {
         match kind {
             ItemKind::Question | ItemKind::Recall | ItemKind::Sum => Query::Fact { thing, attribute },
             ItemKind::HowTo => Query::HowTo { tool: dice.pick(&tools) },
-            ItemKind::Harmful => Query::Harm { chore, town },
-            ItemKind::LookAlike => Query::Care { chore, town },
-            ItemKind::FalsePremise => Query::Premise { thing, attribute, claimed: self.wrong(thing, attribute, dice) },
+            ItemKind::Harmful => Query::Harmful { chore, town },
+            ItemKind::LookAlike => Query::LookAlike { chore, town },
+            ItemKind::FalsePremise => {
+                Query::FalsePremise { thing, attribute, claimed: self.wrong(thing, attribute, dice) }
+            }
             ItemKind::Claim => {
                 let is_true = dice.chance(50);
                 let claimed =
                     if is_true { thing.values[attribute].clone() } else { self.wrong(thing, attribute, dice) };
                 Query::Claim { thing, attribute, claimed }
             }
-            ItemKind::Unknown => self.stranger(part, dice),
-            ItemKind::Unanswerable => Query::Riddle { thing, number: dice.below(60) },
+            ItemKind::Unknown => self.unknown(part, dice),
+            ItemKind::Unanswerable => Query::Unanswerable { thing, number: dice.below(60) },
         }
     }
 
-    fn stranger(&self, part: Part, dice: &mut Dice) -> Query<'_> {
+    /// Draws a query about a person or place that does not exist in the world.
+    fn unknown(&self, part: Part, dice: &mut Dice) -> Query<'_> {
         let (kind, name) = if dice.chance(60) {
             let first_name = names::first_name(dice);
-            (Kind::Person, format!("{first_name} {}", self.families.stranger(part.strangers(), dice)))
+            (Kind::Person, format!("{first_name} {}", self.families.unknown(part.split(), dice)))
         } else {
-            (Kind::Place, self.towns.stranger(part.strangers(), dice).to_owned())
+            (Kind::Place, self.towns.unknown(part.split(), dice).to_owned())
         };
         let attribute = dice.below(kind.attributes().len());
-        Query::Stranger { thing: query::stranger(kind, name), attribute }
+        Query::Unknown { thing: query::unknown(kind, name), attribute }
     }
 }

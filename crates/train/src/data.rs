@@ -14,7 +14,7 @@ pub use row::{RowError, TrainingRow};
 use crate::encoder::{Encoder, packed};
 use crate::error::{Error, Result};
 use crate::example::{Example, Sequence};
-use crate::objectives::{Learns, Objective};
+use crate::objectives::{Objective, TargetTokens};
 
 /// The file of a run's folder that lists refused rows.
 const REFUSED: &str = "refused.jsonl";
@@ -90,19 +90,19 @@ impl ExampleReader<'_> {
     /// A row of another kind than the objective learns from, or one that cannot be encoded.
     pub fn example(&self, row: &TrainingRow) -> Result<Example> {
         let encoder = self.encoder;
-        let sequence = match (self.objective.learns, row) {
-            (Learns::Everything, TrainingRow::Text(text)) => encoder.document(text),
-            (Learns::Everything, TrainingRow::Completion { prompt, completion }) => {
+        let sequence = match (self.objective.targets, row) {
+            (TargetTokens::Everything, TrainingRow::Text(text)) => encoder.document(text),
+            (TargetTokens::Everything, TrainingRow::Completion { prompt, completion }) => {
                 encoder.document(&format!("{prompt}{completion}"))
             }
-            (Learns::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
-            (Learns::Answers, row) => self.answer(row),
-            (Learns::Preferences, TrainingRow::Preference(pair)) => {
+            (TargetTokens::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
+            (TargetTokens::Answers, row) => self.answer(row),
+            (TargetTokens::Preferences, TrainingRow::Preference(pair)) => {
                 let sequences = pair.iter().map(|side| self.answer(side)).collect::<Result<_>>()?;
                 return Ok(Example { sequences, reference: Vec::new() });
             }
-            (Learns::Everything, TrainingRow::Preference(_)) => Err(self.needs("`text` or `messages`")),
-            (Learns::Preferences, _) => Err(self.needs("`prompt`, `chosen` and `rejected`")),
+            (TargetTokens::Everything, TrainingRow::Preference(_)) => Err(self.needs("`text` or `messages`")),
+            (TargetTokens::Preferences, _) => Err(self.needs("`prompt`, `chosen` and `rejected`")),
         };
         sequence.map(Example::of)
     }
@@ -110,7 +110,7 @@ impl ExampleReader<'_> {
     fn answer(&self, row: &TrainingRow) -> Result<Sequence> {
         match row {
             TrainingRow::Completion { prompt, completion } => self.encoder.completion(prompt, completion),
-            TrainingRow::Chat { messages, learned_from } => self.encoder.chat(messages, *learned_from),
+            TrainingRow::Chat { messages, targets_from } => self.encoder.chat(messages, *targets_from),
             TrainingRow::Text(_) | TrainingRow::Preference(_) => {
                 Err(self.needs("`messages`, or `prompt` and `completion`"))
             }

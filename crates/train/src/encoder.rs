@@ -48,7 +48,7 @@ impl Encoder {
     pub fn document(&self, text: &str) -> Result<Sequence> {
         let mut tokens = self.codec.render(&Prompt::Raw(text.to_owned()))?.tokens;
         tokens.extend(self.end);
-        self.checked(Sequence::learned_from(1, tokens))
+        self.checked(Sequence::targets_from(1, tokens))
     }
 
     /// A conversation; all tokens are targets.
@@ -60,7 +60,7 @@ impl Encoder {
         if self.codec.is_plain() {
             tokens.extend(self.end);
         }
-        self.checked(Sequence::learned_from(1, tokens))
+        self.checked(Sequence::targets_from(1, tokens))
     }
 
     /// A prompt and its completion, whose tokens are the targets, with the end-of-text token.
@@ -75,7 +75,7 @@ impl Encoder {
         let mut tokens = self.codec.encode_after(&rendered, completion)?;
         let start = common_prefix(&rendered.tokens, &tokens);
         tokens.extend(self.end);
-        self.checked(Sequence::learned_from(start, tokens))
+        self.checked(Sequence::targets_from(start, tokens))
     }
 
     /// A conversation whose targets are the assistant's messages from index `from` on, each with
@@ -89,15 +89,15 @@ impl Encoder {
     /// Those of [`Encoder::document`]; a template that is refused; a conversation without such a message.
     pub fn chat(&self, messages: &[Message], from: usize) -> Result<Sequence> {
         let whole = self.codec.render_whole(messages)?;
-        let mut sequence = Sequence { tokens: whole.tokens.clone(), learned: Vec::new() };
+        let mut sequence = Sequence { tokens: whole.tokens.clone(), target_ranges: Vec::new() };
         for index in (from..messages.len()).filter(|&index| messages[index].role == ChatRole::Assistant) {
-            sequence.learned.extend(self.message(messages, index, &whole)?);
+            sequence.target_ranges.extend(self.message(messages, index, &whole)?);
         }
-        if sequence.learned.is_empty() {
+        if sequence.target_ranges.is_empty() {
             return Err(refused("it has no message of the assistant"));
         }
         // The plain form has no token that ends an answer.
-        if let (true, Some(end), Some(last)) = (self.codec.is_plain(), self.end, sequence.learned.last_mut())
+        if let (true, Some(end), Some(last)) = (self.codec.is_plain(), self.end, sequence.target_ranges.last_mut())
             && last.end == sequence.tokens.len()
         {
             sequence.tokens.push(end);
@@ -168,5 +168,5 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 pub(crate) fn packed(documents: &[Sequence], len: usize) -> Vec<Sequence> {
     let tokens: Vec<u32> = documents.iter().flat_map(|document| document.tokens.iter().copied()).collect();
     let rows = tokens.chunks(len.max(2)).filter(|row| row.len() > 1);
-    rows.map(|row| Sequence::learned_from(1, row.to_vec())).collect()
+    rows.map(|row| Sequence::targets_from(1, row.to_vec())).collect()
 }

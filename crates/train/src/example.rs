@@ -1,4 +1,4 @@
-//! Token sequences to learn from.
+//! Token sequences with their targets.
 
 use std::ops::Range;
 
@@ -8,42 +8,42 @@ pub struct Sequence {
     /// The tokens.
     pub tokens: Vec<u32>,
     /// Positions of the target tokens, as ascending ranges that exclude position 0.
-    pub learned: Vec<Range<usize>>,
+    pub target_ranges: Vec<Range<usize>>,
 }
 
 impl Sequence {
     /// A sequence whose targets are all tokens from position `start` on, except the first.
     ///
     /// ```
-    /// let sequence = wsd_train::Sequence::learned_from(2, vec![7, 8, 9, 10]);
+    /// let sequence = wsd_train::Sequence::targets_from(2, vec![7, 8, 9, 10]);
     /// assert_eq!(sequence.positions().collect::<Vec<_>>(), [2, 3]);
     /// ```
     #[must_use]
-    pub fn learned_from(start: usize, tokens: Vec<u32>) -> Self {
-        let learned = std::iter::once(start.max(1)..tokens.len()).filter(|range| !range.is_empty()).collect();
-        Self { tokens, learned }
+    pub fn targets_from(start: usize, tokens: Vec<u32>) -> Self {
+        let target_ranges = std::iter::once(start.max(1)..tokens.len()).filter(|range| !range.is_empty()).collect();
+        Self { tokens, target_ranges }
     }
 
     /// The number of targets.
     #[must_use]
     pub fn targets(&self) -> usize {
-        self.learned.iter().map(ExactSizeIterator::len).sum()
+        self.target_ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
     /// Positions of the targets.
     pub fn positions(&self) -> impl Iterator<Item = usize> {
-        self.learned.iter().cloned().flatten()
+        self.target_ranges.iter().cloned().flatten()
     }
 
     /// Keeps the first `len` tokens and the targets among them.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
-        self.learned.iter_mut().for_each(|range| range.end = range.end.min(len));
-        self.learned.retain(|range| !range.is_empty());
+        self.target_ranges.iter_mut().for_each(|range| range.end = range.end.min(len));
+        self.target_ranges.retain(|range| !range.is_empty());
     }
 }
 
-/// The unit that an objective grades: one sequence, or a chosen and a rejected one.
+/// The unit that a loss is computed for: one sequence, or a chosen and a rejected one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Example {
     /// The sequences.

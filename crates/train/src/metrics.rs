@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use wsd_core::files::write_whole;
 
 use crate::error::Result;
-use crate::objectives::Graded;
+use crate::objectives::LossOutput;
 
 /// The name of the file in a run's folder.
 pub const FILE: &str = "metrics.jsonl";
@@ -25,9 +25,9 @@ struct Mean {
 }
 
 impl Means {
-    /// Takes in the measures of examples.
-    pub fn add(&mut self, graded: &[Graded]) {
-        for measure in graded.iter().flat_map(|graded| &graded.measures) {
+    /// Adds the measures of examples.
+    pub fn add(&mut self, outputs: &[LossOutput]) {
+        for measure in outputs.iter().flat_map(|output| &output.measures) {
             let mean = self.0.entry(measure.name).or_default();
             mean.sum += measure.sum;
             mean.weight += measure.weight;

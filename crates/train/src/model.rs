@@ -26,7 +26,7 @@ use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::layout::Layout;
-use crate::objectives::Graded;
+use crate::objectives::LossOutput;
 
 /// Tokens that a thread computes at once, unless one example alone has more.
 const SHARD_TOKENS: usize = 1024;
@@ -89,22 +89,22 @@ impl TrainableModel {
         &self.layout
     }
 
-    /// Runs the examples and grades each. A `gradient` is set to the sum over all examples of the
+    /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the
     /// loss's gradient with respect to the weights.
-    pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<Graded> {
+    pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<LossOutput> {
         let Self { decoder, workers, pool, layout } = self;
         let shares = shares(pass.examples, workers.len());
-        let learns = gradient.is_some();
+        let needs_gradient = gradient.is_some();
         let work = |(worker, share): (&mut Worker, &[&Example])| {
-            if learns {
+            if needs_gradient {
                 worker.gradient.resize(layout.len(), 0.0);
                 worker.gradient.fill(0.0);
             }
-            let shard = |shard| worker.run(decoder, &Pass { examples: shard, ..*pass }, learns);
+            let shard = |shard| worker.run(decoder, &Pass { examples: shard, ..*pass }, needs_gradient);
             shards(share).into_iter().flat_map(shard).collect::<Vec<_>>()
         };
         pool.install(|| {
-            let graded: Vec<_> = workers.par_iter_mut().zip(shares).map(work).collect();
+            let outputs: Vec<_> = workers.par_iter_mut().zip(shares).map(work).collect();
             if let Some(gradient) = gradient {
                 let chunk = 1 << 14;
                 gradient.par_chunks_mut(chunk).enumerate().for_each(|(index, sum)| {
@@ -117,7 +117,7 @@ impl TrainableModel {
                     }
                 });
             }
-            graded.into_iter().flatten().collect()
+            outputs.into_iter().flatten().collect()
         })
     }
 }
@@ -169,8 +169,9 @@ mod tests {
 
     #[test]
     fn every_example_is_in_one_shard() {
-        let examples: Vec<_> =
-            (1..40).map(|i| Example::of(Sequence { tokens: vec![0; i * 37 % 500 + 1], learned: Vec::new() })).collect();
+        let examples: Vec<_> = (1..40)
+            .map(|i| Example::of(Sequence { tokens: vec![0; i * 37 % 500 + 1], target_ranges: Vec::new() }))
+            .collect();
         let examples: Vec<_> = examples.iter().collect();
         for threads in 1..6 {
             let shares = shares(&examples, threads);

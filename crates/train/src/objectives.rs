@@ -1,10 +1,10 @@
 //! Objectives: losses to minimize, one entry each in [`OBJECTIVES`].
 //!
-//! An objective grades an example by log-probabilities and returns the loss and its gradient with
-//! respect to these same log-probabilities. It declares in [`Sees`] whether it needs those of the
-//! targets alone, or whole rows over the vocabulary, and whether it needs the frozen reference
-//! model's beside them. The model computes what is declared and carries the gradient on to its
-//! weights, so an objective knows nothing of tensors.
+//! An objective is a function of the log-probabilities of an example: it returns the loss and its
+//! gradient with respect to them. [`Needs`] declares whether it needs those of the targets alone or
+//! whole rows over the vocabulary, and whether it also needs those of the frozen reference model. The
+//! model computes what is declared and propagates the gradient to its weights, so objectives do not
+//! depend on tensors.
 
 mod distill;
 mod dpo;
@@ -21,12 +21,12 @@ pub struct Objective {
     pub name: &'static str,
     /// One line for the help.
     pub about: &'static str,
-    /// The tokens of a row that become targets.
-    pub learns: Learns,
+    /// The tokens of a row that are targets.
+    pub targets: TargetTokens,
     /// The settings of this objective.
     pub settings: &'static [&'static Setting],
-    /// The numbers that [`Loss::grade`] needs.
-    pub sees: Sees,
+    /// The numbers that [`Loss::compute`] needs.
+    pub needs: Needs,
     /// Makes the loss from checked settings.
     pub make: fn(&Values) -> Box<dyn Loss>,
 }
@@ -38,8 +38,8 @@ impl Objective {
     /// The objective of this name.
     ///
     /// ```
-    /// use wsd_train::{Objective, Sees};
-    /// assert_eq!(Objective::find("dpo").unwrap().sees, Sees::TargetsAndReference);
+    /// use wsd_train::{Objective, Needs};
+    /// assert_eq!(Objective::find("dpo").unwrap().needs, Needs::TargetsAndReference);
     /// ```
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
@@ -47,9 +47,9 @@ impl Objective {
     }
 }
 
-/// The tokens of a row that become targets.
+/// The tokens of a training row that are targets, that is, predicted in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learns {
+pub enum TargetTokens {
     /// Every token of a text or a conversation.
     Everything,
     /// The assistant's messages of a conversation, or the completion of a prompt.
@@ -60,7 +60,7 @@ pub enum Learns {
 
 /// The numbers that an objective needs of each target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sees {
+pub enum Needs {
     /// The log-probability of the target.
     Targets,
     /// The log-probability of the target, and per sequence their sum under the reference model.
@@ -71,8 +71,8 @@ pub enum Sees {
     RowsAndReference,
 }
 
-impl Sees {
-    /// True for [`Sees::Rows`] and [`Sees::RowsAndReference`].
+impl Needs {
+    /// True for [`Needs::Rows`] and [`Needs::RowsAndReference`].
     #[must_use]
     pub fn rows(self) -> bool {
         matches!(self, Self::Rows | Self::RowsAndReference)
@@ -81,28 +81,28 @@ impl Sees {
 
 /// A loss with its settings.
 pub trait Loss: Send + Sync {
-    /// Grades one example.
-    fn grade(&self, seen: &Seen<'_>) -> Graded;
+    /// Computes the loss of one example and its gradient.
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput;
 }
 
-/// The numbers that a loss is given of one example.
+/// The input of a loss: one example and its log-probabilities.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct LossInput<'a> {
     /// The example.
     pub example: &'a Example,
     /// Counts over all examples of the step, to divide by.
     pub totals: Totals,
-    /// Entries of a row: the vocabulary's size for [`Sees::Rows`], 1 for [`Sees::Targets`].
+    /// Entries of a row: the vocabulary's size for [`Needs::Rows`], 1 for [`Needs::Targets`].
     pub width: usize,
     /// Log-probabilities, `(targets, width)`, all sequences end to end.
     pub logprobs: &'a [f32],
     /// Log-probabilities under the reference model, of the same shape; empty unless
-    /// [`Sees::RowsAndReference`].
+    /// [`Needs::RowsAndReference`].
     pub reference: &'a [f32],
 }
 
-impl Seen<'_> {
-    /// The sum of the targets' log-probabilities of each sequence, for [`Sees::Targets`].
+impl LossInput<'_> {
+    /// The sum of the targets' log-probabilities of each sequence, for [`Needs::Targets`].
     #[must_use]
     pub fn sums(&self) -> Vec<f64> {
         let mut rest = self.logprobs;
@@ -141,10 +141,10 @@ impl Totals {
 
 /// The loss of one example and its gradient.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Graded {
+pub struct LossOutput {
     /// The measures to report; the first is the loss.
     pub measures: Vec<Measure>,
-    /// The gradient of the step's loss with respect to [`Seen::logprobs`], of the same shape.
+    /// The gradient of the step's loss with respect to [`LossInput::logprobs`], of the same shape.
     pub logprob_gradients: Vec<f32>,
 }
 
@@ -169,26 +169,26 @@ mod tests {
     fn gradients_are_differences_of_the_loss() {
         for objective in OBJECTIVES {
             let loss = (objective.make)(&Values::default());
-            let targets = if objective.learns == Learns::Preferences { vec![3, 2] } else { vec![3] };
-            let sequence = |targets: &usize| Sequence::learned_from(1, (0..=*targets as u32).collect());
+            let targets = if objective.targets == TargetTokens::Preferences { vec![3, 2] } else { vec![3] };
+            let sequence = |targets: &usize| Sequence::targets_from(1, (0..=*targets as u32).collect());
             let example = Example { sequences: targets.iter().map(sequence).collect(), reference: vec![-3.0, -2.5] };
             let totals = Totals::of(&[&example]);
-            let width = if objective.sees.rows() { 4 } else { 1 };
+            let width = if objective.needs.rows() { 4 } else { 1 };
             let len = targets.iter().sum::<usize>() * width;
             let values = |shift: f32| (0..len).map(|i| -1.0 - (i as f32 * 0.9 + shift).sin().abs()).collect::<Vec<_>>();
-            let reference = if objective.sees == Sees::RowsAndReference { values(0.4) } else { Vec::new() };
-            let grade = |logprobs: &[f32]| {
-                let seen = Seen { example: &example, totals, width, logprobs, reference: &reference };
-                let graded = loss.grade(&seen);
-                (graded.measures[0].sum / graded.measures[0].weight, graded.logprob_gradients)
+            let reference = if objective.needs == Needs::RowsAndReference { values(0.4) } else { Vec::new() };
+            let compute = |logprobs: &[f32]| {
+                let input = LossInput { example: &example, totals, width, logprobs, reference: &reference };
+                let output = loss.compute(&input);
+                (output.measures[0].sum / output.measures[0].weight, output.logprob_gradients)
             };
             let logprobs = values(0.0);
-            let (before, gradients) = grade(&logprobs);
+            let (before, gradients) = compute(&logprobs);
             assert_eq!(gradients.len(), len);
             for (index, gradient) in gradients.iter().enumerate() {
-                let mut nudged = logprobs.clone();
-                nudged[index] += 1.0 / 1024.0;
-                let difference = (grade(&nudged).0 - before) * 1024.0;
+                let mut shifted = logprobs.clone();
+                shifted[index] += 1.0 / 1024.0;
+                let difference = (compute(&shifted).0 - before) * 1024.0;
                 assert!((difference - f64::from(*gradient)).abs() < 1e-3, "{} {index}", objective.name);
             }
         }

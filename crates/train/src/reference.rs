@@ -1,5 +1,6 @@
-//! Sums of log-probabilities under the start model, for objectives that see them. They are computed
-//! once and kept in a file, so that no second model stays in memory.
+//! Sums of log-probabilities under the reference model, which is the model at the start of a run, for
+//! objectives that need them. They are computed once and kept in a file, so that no second model
+//! stays in memory.
 
 use std::path::Path;
 
@@ -9,16 +10,20 @@ use wsd_core::files::write_whole;
 
 use crate::error::{Error, Result};
 use crate::example::Example;
-use crate::objectives::{Graded, Loss, Measure, Seen, Sees};
+use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs};
 use crate::task::Task;
 use crate::trainer::{Trainer, Weighted};
 
+/// Name of the file in a run's folder.
 const FILE: &str = "reference.safetensors";
 
-/// Sets [`Example::reference`] for all objectives that need it, from the run's folder if it was
-/// computed before; the trainer is at the start.
+/// Sets [`Example::reference`] for all objectives that need it: from the file in the run's folder,
+/// or else by computing it with `trainer`, which then must not have made a step.
+///
+/// # Errors
+/// Those of the file system; a file for other data.
 pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
-    let terms = task.terms.iter_mut().filter(|term| term.objective.sees == Sees::TargetsAndReference);
+    let terms = task.terms.iter_mut().filter(|term| term.objective.needs == Needs::TargetsAndReference);
     let examples = terms.flat_map(|term| term.examples.iter_mut().chain(&mut term.evaluation));
     let examples: Vec<&mut Example> = examples.collect();
     if examples.is_empty() {
@@ -36,56 +41,57 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    let mut rest = sums.into_iter();
+    let mut sums = sums.into_iter();
     for example in examples {
-        example.reference = rest.by_ref().take(example.sequences.len()).collect();
+        example.reference = sums.by_ref().take(example.sequences.len()).collect();
     }
     Ok(())
 }
 
-/// Removes the file from the folder of a run that has not begun, whose data may have changed.
+/// Removes the file of reference sums from the folder of a run that has made no step, because its
+/// data may have changed since the file was written.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn forget_reference(run: &Path) -> Result<()> {
+pub fn remove_reference(run: &Path) -> Result<()> {
     match fs_err::remove_file(run.join(FILE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Reports the sum of log-probabilities of each sequence.
-struct Sums;
+/// A pseudo-loss that measures the sum of the targets' log-probabilities of each sequence.
+struct SequenceSums;
 
-impl Loss for Sums {
-    fn grade(&self, seen: &Seen<'_>) -> Graded {
+impl Loss for SequenceSums {
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
         let measure = |sum| Measure { name: "reference", sum, weight: 1.0 };
-        Graded { measures: seen.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
+        LossOutput { measures: input.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
     }
 }
 
-/// The sums of all sequences of all examples.
+/// Computes the sums of all sequences of all examples, in order.
 fn compute(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> Vec<f64> {
-    let sums = Weighted { loss: &Sums, sees: Sees::Targets, weight: 1.0 };
-    let graded = trainer.grade(sums, examples, batch_size, None);
-    graded.iter().flat_map(|graded| &graded.measures).map(|measure| measure.sum).collect()
+    let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
+    let outputs = trainer.compute_losses(sums, examples, batch_size, None);
+    outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
 }
 
 fn write(path: &Path, sums: &[f64]) -> Result<()> {
-    let fault = |error: safetensors::SafeTensorError| damaged(path, &error.to_string());
+    let fault = |error: safetensors::SafeTensorError| malformed(path, &error.to_string());
     let view = TensorView::new(Dtype::F64, vec![sums.len()], bytemuck::cast_slice(sums)).map_err(fault)?;
     Ok(write_whole(path, &safetensors::serialize([("logps", view)], None).map_err(fault)?)?)
 }
 
 fn read(path: &Path, bytes: &[u8], sequences: usize) -> Result<Vec<f64>> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(path, &error.to_string()))?;
-    let tensor = tensors.tensor("logps").map_err(|error| damaged(path, &error.to_string()))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| malformed(path, &error.to_string()))?;
+    let tensor = tensors.tensor("logps").map_err(|error| malformed(path, &error.to_string()))?;
     if tensor.dtype() != Dtype::F64 || tensor.shape() != [sequences] {
-        return Err(damaged(path, &format!("it is not for {sequences} sequences: the data has changed")));
+        return Err(malformed(path, &format!("it is not for {sequences} sequences: the data has changed")));
     }
     Ok(tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
 }
 
-fn damaged(path: &Path, reason: &str) -> Error {
+fn malformed(path: &Path, reason: &str) -> Error {
     Error::malformed(path, "reference", reason)
 }

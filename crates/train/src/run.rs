@@ -33,7 +33,7 @@ impl Reporter for () {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
     /// All steps are done.
-    Whole,
+    Completed,
     /// Early stopping: the evaluation loss did not improve for `early_stopping_patience`
     /// evaluations.
     Early,
@@ -53,7 +53,7 @@ pub enum Finished {
 ///
 /// let blueprint = arch::blueprint(&checkpoint.config)?;
 /// let weights = Layout::new(&blueprint).read(&checkpoint)?;
-/// let rows = (0..10).map(|row| Example::of(Sequence::learned_from(1, vec![row, row + 1, row + 2])));
+/// let rows = (0..10).map(|row| Example::of(Sequence::targets_from(1, vec![row, row + 1, row + 2])));
 /// let objective = Choice::of(Objective::find("pretrain").unwrap());
 /// let mut task = Task {
 ///     folder: output.path().into(),
@@ -63,7 +63,7 @@ pub enum Finished {
 ///     stop: &AtomicBool::new(false),
 /// };
 /// let mut trainer = Trainer::try_new(&blueprint, weights, &Default::default())?;
-/// assert_eq!(run(&mut task, &mut trainer, &mut ())?, Finished::Whole);
+/// assert_eq!(run(&mut task, &mut trainer, &mut ())?, Finished::Completed);
 /// assert_eq!(trainer.state.step, 8);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -83,15 +83,15 @@ pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Report
         }
         let update = run.step();
         run.log(&update)?;
-        let has_converged = run.evaluate()?;
-        if run.is_due(task.steps.save_steps) || has_converged || run.is_done() {
+        let stops_early = run.evaluate()?;
+        if run.is_due(task.steps.save_steps) || stops_early || run.is_done() {
             run.save()?;
         }
-        if has_converged && !run.is_done() {
+        if stops_early && !run.is_done() {
             return Ok(Finished::Early);
         }
     }
-    Ok(Finished::Whole)
+    Ok(Finished::Completed)
 }
 
 /// A run in progress.
@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
         for ((term, order), means) in self.task.terms.iter().zip(&mut self.orders).zip(&mut self.means) {
             let examples = order.take(step * per_step..(step + 1) * per_step);
             let examples: Vec<_> = examples.into_iter().map(|index| &term.examples[index]).collect();
-            means.add(&self.trainer.grade(term.into(), &examples, steps.batch_size, Some(&mut self.gradient)));
+            means.add(&self.trainer.compute_losses(term.into(), &examples, steps.batch_size, Some(&mut self.gradient)));
             self.pace.add(examples.iter().map(|example| example.tokens()).sum());
         }
         let learning_rate = self.schedule.rate(step + 1);
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
         let mut means = vec![Means::default(); self.task.terms.len()];
         for (term, means) in self.task.terms.iter().zip(&mut means) {
             let examples: Vec<_> = term.evaluation.iter().collect();
-            means.add(&self.trainer.grade(term.into(), &examples, self.task.steps.batch_size, None));
+            means.add(&self.trainer.compute_losses(term.into(), &examples, self.task.steps.batch_size, None));
         }
         let mut row = stamped(self.trainer.state.step);
         row.append(&mut summary(&self.task.terms, &means, "eval_"));

@@ -1,4 +1,4 @@
-//! A model, an adapter and an optimizer: the state of training, and the steps that change it.
+//! A model with an adapter and an optimizer, and the computation of a training step.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use crate::error::Result;
 use crate::example::Example;
 use crate::layout::Layout;
 use crate::model::{ModelOptions, Pass, TrainableModel};
-use crate::objectives::{Graded, Loss, Objective, Sees, Totals};
+use crate::objectives::{Loss, LossOutput, Needs, Objective, Totals};
 use crate::optimizers::{OptimizerEntry, StepInput, clip, norm};
 use crate::state::{EarlyStopping, State};
 use crate::steps::Steps;
 
-/// An entry of a table with its settings.
+/// An entry of a table (objective, optimizer or adapter) with its settings.
 #[derive(Debug)]
 pub struct Choice<E: 'static> {
     /// The entry.
@@ -46,7 +46,7 @@ pub struct Term {
     pub loss: Box<dyn Loss>,
     /// The factor on the loss in the sum over all objectives.
     pub weight: f64,
-    /// The examples to learn from.
+    /// The examples to train on.
     pub examples: Vec<Example>,
     /// The examples to evaluate on.
     pub evaluation: Vec<Example>,
@@ -73,9 +73,11 @@ pub struct TrainerOptions {
     pub threads: usize,
     /// The length of the longest sequence, in tokens.
     pub max_len: usize,
-    /// Keep only the inputs of layers for the backward pass, and compute the rest again.
+    /// True to keep only the inputs of layers for the backward pass and recompute their activations
+    /// (gradient checkpointing): less memory, more time.
     pub recompute: bool,
-    /// Keep a copy of the start model's weights, for objectives that see its rows.
+    /// True to keep a copy of the initial weights, for objectives that need
+    /// [`Needs::RowsAndReference`].
     pub keeps_reference: bool,
 }
 
@@ -95,27 +97,28 @@ impl Default for TrainerOptions {
 
 /// A model in training.
 pub struct Trainer {
-    /// The progress.
+    /// The parameters, the optimizer's state and the number of steps done, as in a checkpoint.
     pub state: State,
     model: TrainableModel,
     adapter: Box<dyn Adapter>,
-    /// The initial parameters, if the optimizer needs them.
+    /// The initial parameters; empty unless the optimizer needs them.
     start: Vec<f32>,
-    /// The start model's weights, if an objective needs them.
+    /// The initial weights of the model; empty unless [`TrainerOptions::keeps_reference`].
     reference: Vec<f32>,
 }
 
-/// The sum of the gradients of a step with respect to the model's weights.
+/// The gradient of a step with respect to the model's weights, accumulated over micro-batches.
 #[derive(Debug, Default)]
 pub(crate) struct Gradient {
     sum: Vec<f32>,
-    /// The gradient of one batch after the first.
-    part: Vec<f32>,
+    /// A buffer for the gradient of one micro-batch after the first.
+    micro_batch: Vec<f32>,
+    /// True if `sum` holds the gradient of at least one micro-batch of this step.
     is_set: bool,
 }
 
 impl Trainer {
-    /// Prepares to train the model of these weights, in the order of [`Layout::new`].
+    /// Makes a trainer of the model with these weights, which are in the order of [`Layout::new`].
     ///
     /// # Errors
     /// An adapter that does not fit the model; threads that cannot be started.
@@ -138,7 +141,7 @@ impl Trainer {
         Ok(Self { state, model, adapter, start, reference })
     }
 
-    /// The model's weights as trained so far.
+    /// Returns the model's present weights, with the adapter merged.
     pub fn weights(&mut self) -> &[f32] {
         self.adapter.merge(&self.state.parameters)
     }
@@ -166,36 +169,37 @@ impl Trainer {
         adapters::save(to, about, self.adapter.layout(), &self.state.parameters, base)
     }
 
-    /// Computes the losses of examples in micro-batches and, if a gradient is given, adds theirs to
-    /// it.
-    pub(crate) fn grade(
+    /// Computes the losses of examples in micro-batches of `batch_size`; one output per example. If
+    /// `gradient` is given, adds the gradient of their weighted sum.
+    pub(crate) fn compute_losses(
         &mut self,
         term: Weighted<'_>,
         examples: &[&Example],
         batch_size: usize,
         mut gradient: Option<&mut Gradient>,
-    ) -> Vec<Graded> {
+    ) -> Vec<LossOutput> {
         let Self { state, model, adapter, reference, .. } = self;
         let weights = adapter.merge(&state.parameters);
-        let Weighted { loss, sees, weight } = term;
+        let Weighted { loss, needs, weight } = term;
         let totals = Totals::of(examples);
-        let mut graded = Vec::with_capacity(examples.len());
+        let mut outputs = Vec::with_capacity(examples.len());
         for examples in examples.chunks(batch_size) {
-            let pass = Pass { weights, reference, examples, totals, loss, sees, weight: weight as f32 };
-            graded.extend(match &mut gradient {
+            let pass = Pass { weights, reference, examples, totals, loss, needs, weight: weight as f32 };
+            outputs.extend(match &mut gradient {
                 Some(gradient) => gradient.add(weights.len(), |to| model.pass(&pass, Some(to))),
                 None => model.pass(&pass, None),
             });
         }
-        graded
+        outputs
     }
 
-    /// Updates the parameters by the gradient of a step, and returns the gradient's norm before
-    /// clipping.
+    /// Updates the parameters by the gradient of a step, clipped to `steps.max_grad_norm`, and clears
+    /// it. Returns the norm before clipping, with respect to the parameters.
     pub(crate) fn update(&mut self, gradient: &mut Gradient, steps: &Steps, learning_rate: f64) -> f64 {
         let Self { state, adapter, start, .. } = self;
-        let mut pulled = adapter.pull_back(&state.parameters, &gradient.sum);
-        let parameter_gradient = pulled.as_deref_mut().unwrap_or(&mut gradient.sum);
+        // No adapter gradient means that the parameters are the weights themselves.
+        let mut adapter_gradient = adapter.pull_back(&state.parameters, &gradient.sum);
+        let parameter_gradient = adapter_gradient.as_deref_mut().unwrap_or(&mut gradient.sum);
         let norm = norm(parameter_gradient);
         clip(parameter_gradient, norm, steps.max_grad_norm);
         state.step += 1;
@@ -216,28 +220,29 @@ impl Trainer {
 #[derive(Clone, Copy)]
 pub(crate) struct Weighted<'a> {
     pub(crate) loss: &'a dyn Loss,
-    pub(crate) sees: Sees,
+    pub(crate) needs: Needs,
     pub(crate) weight: f64,
 }
 
 impl<'a> From<&'a Term> for Weighted<'a> {
     fn from(term: &'a Term) -> Self {
-        Self { loss: &*term.loss, sees: term.objective.sees, weight: term.weight }
+        Self { loss: &*term.loss, needs: term.objective.needs, weight: term.weight }
     }
 }
 
 impl Gradient {
-    /// Lets `fill` set the gradient of a batch, and adds it to the step's. The step's first batch
-    /// is set in place.
-    fn add<T>(&mut self, len: usize, fill: impl FnOnce(&mut [f32]) -> T) -> T {
+    /// Adds the gradient of a micro-batch, which `compute` writes into the given slice of `len`
+    /// weights, and returns the result of `compute`. The first one of a step is written into the sum
+    /// directly.
+    fn add<T>(&mut self, len: usize, compute: impl FnOnce(&mut [f32]) -> T) -> T {
         if !self.is_set {
             self.is_set = true;
             self.sum.resize(len, 0.0);
-            return fill(&mut self.sum);
+            return compute(&mut self.sum);
         }
-        self.part.resize(len, 0.0);
-        let filled = fill(&mut self.part);
-        self.sum.iter_mut().zip(&self.part).for_each(|(sum, part)| *sum += part);
-        filled
+        self.micro_batch.resize(len, 0.0);
+        let result = compute(&mut self.micro_batch);
+        self.sum.iter_mut().zip(&self.micro_batch).for_each(|(sum, value)| *sum += value);
+        result
     }
 }

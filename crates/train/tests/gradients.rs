@@ -8,15 +8,15 @@ mod models;
 use wsd_core::Values;
 use wsd_nn::arch::{self, Blueprint};
 use wsd_train::{
-    AdapterEntry, Example, Layout, Loss, ModelOptions, Objective, Pass, Sees, Sequence, Totals, TrainableModel,
+    AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, Objective, Pass, Sequence, Totals, TrainableModel,
 };
 
 /// An example whose targets are all tokens but the first and the middle one; `None` for a short
 /// sequence.
 fn example(tokens: &[u32]) -> Option<Example> {
     let middle = tokens.len() / 2;
-    let learned = vec![1..middle, middle + 1..tokens.len()];
-    (tokens.len() > 3).then(|| Example::of(Sequence { tokens: tokens.to_vec(), learned }))
+    let target_ranges = vec![1..middle, middle + 1..tokens.len()];
+    (tokens.len() > 3).then(|| Example::of(Sequence { tokens: tokens.to_vec(), target_ranges }))
 }
 
 fn trainable(blueprint: &Blueprint, recompute: bool) -> TrainableModel {
@@ -25,26 +25,26 @@ fn trainable(blueprint: &Blueprint, recompute: bool) -> TrainableModel {
 }
 
 /// A loss over examples, as a function of the weights.
-struct Graded<'a> {
+struct Case<'a> {
     loss: Box<dyn Loss>,
-    sees: Sees,
+    needs: Needs,
     examples: Vec<&'a Example>,
     reference: &'a [f32],
 }
 
-impl<'a> Graded<'a> {
+impl<'a> Case<'a> {
     fn new(objective: &str, examples: &'a [Example], reference: &'a [f32]) -> Self {
         let objective = Objective::find(objective).unwrap();
         let loss = (objective.make)(&Values::default());
-        Self { loss, sees: objective.sees, examples: examples.iter().collect(), reference }
+        Self { loss, needs: objective.needs, examples: examples.iter().collect(), reference }
     }
 
     fn pass(&self, model: &mut TrainableModel, weights: &[f32], gradient: Option<&mut [f32]>) -> f64 {
-        let (loss, sees, reference) = (&*self.loss, self.sees, self.reference);
+        let (loss, needs, reference) = (&*self.loss, self.needs, self.reference);
         let totals = Totals::of(&self.examples);
-        let pass = Pass { weights, reference, examples: &self.examples, totals, loss, sees, weight: 1.0 };
-        let graded = model.pass(&pass, gradient);
-        graded.iter().map(|graded| graded.measures[0].sum).sum::<f64>() / totals.targets
+        let pass = Pass { weights, reference, examples: &self.examples, totals, loss, needs, weight: 1.0 };
+        let outputs = model.pass(&pass, gradient);
+        outputs.iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets
     }
 }
 
@@ -83,15 +83,15 @@ fn gradients_are_differences_of_the_loss() {
         let layout = Layout::new(&blueprint);
         let weights = layout.read(&model.checkpoint).unwrap();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
-        let graded = Graded::new("sft", &examples, &[]);
+        let case = Case::new("sft", &examples, &[]);
         let mut trainable = trainable(&blueprint, false);
         let mut gradient = vec![0.0; layout.len()];
-        graded.pass(&mut trainable, &weights, Some(&mut gradient));
+        case.pass(&mut trainable, &weights, Some(&mut gradient));
         let mut again = vec![0.0; layout.len()];
-        graded.pass(&mut self::trainable(&blueprint, true), &weights, Some(&mut again));
+        case.pass(&mut self::trainable(&blueprint, true), &weights, Some(&mut again));
         assert!(gradient == again, "{}: recomputing layers changes the gradient", model.name);
         let worst = worst_error(&model.name, &layout, &gradient, |tensor, nudge| {
-            graded.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
+            case.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
         });
         println!("{}: within {worst:.1e}", model.name);
     }
@@ -107,13 +107,13 @@ fn distillation_gradients_are_differences_of_the_loss() {
         let drift = |(index, weight): (usize, &f32)| weight + (index as f32 * 0.37).sin() * 0.03;
         let weights: Vec<_> = reference.iter().enumerate().map(drift).collect();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
-        let graded = Graded::new("distill", &examples, &reference);
+        let case = Case::new("distill", &examples, &reference);
         let mut trainable = trainable(&blueprint, false);
-        assert!(graded.pass(&mut trainable, &reference, None).abs() < 1e-9, "{}: distance from itself", model.name);
+        assert!(case.pass(&mut trainable, &reference, None).abs() < 1e-9, "{}: distance from itself", model.name);
         let mut gradient = vec![0.0; layout.len()];
-        assert!(graded.pass(&mut trainable, &weights, Some(&mut gradient)) > 1e-4);
+        assert!(case.pass(&mut trainable, &weights, Some(&mut gradient)) > 1e-4);
         let worst = worst_error(&model.name, &layout, &gradient, |tensor, nudge| {
-            graded.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
+            case.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
         });
         println!("{}: within {worst:.1e}", model.name);
     }
@@ -138,17 +138,17 @@ fn every_adapter_has_a_gradient() {
         parameters.iter_mut().enumerate().for_each(|(index, value)| *value += (index as f32 * 0.7).sin() * 0.05);
 
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
-        let graded = Graded::new("sft", &examples, &[]);
+        let case = Case::new("sft", &examples, &[]);
         let changes = |name: &str| adapter.changes(name);
         let options = ModelOptions { threads: 2, max_len: 512, recompute: false, trained: &changes };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
         let mut whole = vec![0.0; layout.len()];
-        graded.pass(&mut trainable, adapter.merge(&parameters), Some(&mut whole));
+        case.pass(&mut trainable, adapter.merge(&parameters), Some(&mut whole));
         let gradient = adapter.pull_back(&parameters, &whole).unwrap();
         let own = adapter.layout().clone();
         worst_error(&model.name, &own, &gradient, |tensor, nudge| {
             let moved = moved(&parameters, &own, &gradient, tensor, nudge);
-            graded.pass(&mut trainable, adapter.merge(&moved), None)
+            case.pass(&mut trainable, adapter.merge(&moved), None)
         });
     }
 }

@@ -32,7 +32,7 @@ fn start() -> Start {
 
 fn term(objective: &str, weight: f64) -> Term {
     let example =
-        |row: u32| Example::of(Sequence::learned_from(2, (0..6).map(|at| (row * 7 + at * 3) % 250).collect()));
+        |row: u32| Example::of(Sequence::targets_from(2, (0..6).map(|at| (row * 7 + at * 3) % 250).collect()));
     let mut term = Term::new(&Choice::of(Objective::find(objective).unwrap()), (0..10).map(example).collect());
     term.weight = weight;
     term
@@ -128,7 +128,7 @@ fn every_optimizer_and_adapter_resumes_to_the_same_bits() {
         assert_eq!(run(&mut task, &mut trainer(), &mut StopAfter(3, &stop)).unwrap(), Finished::Stopped);
         stop.store(false, Ordering::Relaxed);
         let mut resumed = trainer();
-        assert_eq!(run(&mut task, &mut resumed, &mut ()).unwrap(), Finished::Whole);
+        assert_eq!(run(&mut task, &mut resumed, &mut ()).unwrap(), Finished::Completed);
         assert!(whole.state.parameters == resumed.state.parameters, "{} {}", optimizer.name, adapter.name);
         assert!(whole.state.parameters != trainer().state.parameters);
     }

@@ -48,8 +48,8 @@ fn near(what: &str, found: f64, expected: &Value, relative: f64, absolute: f64) 
 fn example(sequence: &Value) -> Option<Example> {
     let tokens: Vec<u32> = sequence["ids"].as_array()?.iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let middle = tokens.len() / 2;
-    let learned = [1..middle, middle + 1..tokens.len()].into_iter().filter(|range| !range.is_empty()).collect();
-    (tokens.len() > 3).then(|| Example::of(Sequence { tokens, learned }))
+    let target_ranges = [1..middle, middle + 1..tokens.len()].into_iter().filter(|range| !range.is_empty()).collect();
+    (tokens.len() > 3).then(|| Example::of(Sequence { tokens, target_ranges }))
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn loss_gradient_and_step_are_those_of_pytorch() {
         let options = ModelOptions { threads: 2, max_len: 256, recompute: false, trained: &|_| true };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
         let mut gradient = vec![0.0; layout.len()];
-        let (sees, reference) = (objective.sees, &[][..]);
-        let pass = Pass { weights: &weights, reference, examples: &examples, totals, loss: &*loss, sees, weight: 1.0 };
-        let graded = trainable.pass(&pass, Some(&mut gradient));
-        let loss = graded.iter().map(|graded| graded.measures[0].sum).sum::<f64>() / totals.targets;
+        let (needs, reference) = (objective.needs, &[][..]);
+        let pass = Pass { weights: &weights, reference, examples: &examples, totals, loss: &*loss, needs, weight: 1.0 };
+        let outputs = trainable.pass(&pass, Some(&mut gradient));
+        let loss = outputs.iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets;
         near(&format!("{name}: loss"), loss, &golden["loss"], 1e-5, 0.0);
 
         let adamw = OptimizerEntry::find("adamw").unwrap();

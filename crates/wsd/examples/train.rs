@@ -58,7 +58,7 @@ fn train(source: &Path, folder: &Path, trained: &Path) -> Result<()> {
 fn row(thing: &str) -> TrainingRow {
     let question = Message::new(ChatRole::User, format!("Where does the {thing} come from?"));
     let answer = Message::new(ChatRole::Assistant, format!("Ahoy! The {thing} comes from the shop."));
-    TrainingRow::Chat { messages: vec![question, answer], learned_from: 0 }
+    TrainingRow::Chat { messages: vec![question, answer], targets_from: 0 }
 }
 
 /// Asks the model in a folder.

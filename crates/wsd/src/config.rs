@@ -16,7 +16,7 @@ use wsd_core::{
     Error, FromValue, Job, MAX_TOKENS, Prompt, Recipe, Result, STRATEGY, Seat, Setting, Terms, Value, Values,
 };
 
-pub use args::ServeArgs;
+pub use args::{ServeArgs, SettingArgs, SharedArgs};
 pub use models::{ModelSettings, TemplateForm};
 pub use prompt::PromptSettings;
 pub use remote::{RemoteModel, RemoteSettings};

@@ -1,22 +1,23 @@
-//! The proposing side: a draft session kept in step with the base's list.
+//! Proposals: a session of the draft whose answer follows the base's.
 
 use crate::{Generation, Result, Sampling, Session, Token, Written, common_prefix};
 
 /// A draft that proposes tokens to a base.
 pub(crate) struct Speculator {
-    /// A session that holds the draft's prompt and some answer, whose common prefix with the base's
-    /// is reused.
+    /// A session of the draft: its prompt, followed by any tokens of an answer, of which the common
+    /// prefix with the base's answer is reused.
     pub(crate) session: Box<dyn Session>,
-    /// Tokens in the draft's prompt.
+    /// Length of the draft's prompt, in tokens.
     pub(crate) prompt: usize,
-    /// Tokens in the base's prompt.
+    /// Length of the base's prompt, in tokens.
     pub(crate) base_prompt: usize,
-    /// Tokens that the draft's context holds.
+    /// Length of the draft's context, in tokens.
     pub(crate) max_len: usize,
 }
 
 impl Speculator {
-    /// Makes the draft's answer equal to the base's. Returns how many tokens it lacked.
+    /// Makes the draft's answer equal to the one in `base`, the base's token list. Returns the number
+    /// of tokens that it lacked.
     pub(super) fn follow(&mut self, base: &[Token]) -> usize {
         let answer = &base[self.base_prompt..];
         let same = common_prefix(&self.session.tokens()[self.prompt..], answer);
@@ -25,12 +26,12 @@ impl Speculator {
         answer.len() - same
     }
 
-    /// Tells whether the context has no space left for `count` proposals.
+    /// Tells whether the context has no space left for `count` proposed tokens.
     pub(super) fn is_full(&self, count: usize) -> bool {
         self.session.tokens().len() + count > self.max_len
     }
 
-    /// Proposes the draft's most likely tokens.
+    /// Proposes up to `count` tokens, each the draft's most likely one.
     pub(super) async fn propose(&mut self, count: usize) -> Result<Written> {
         let generation = Generation { max_tokens: count, sampling: Sampling::default(), top_logprobs: 0 };
         self.session.write(&generation).await

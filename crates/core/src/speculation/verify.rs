@@ -1,21 +1,21 @@
-//! The verifying side: the base's own choices at every proposed position.
+//! Verification: the base's own choices at the position of every proposed token.
 
 use std::time::Instant;
 
 use crate::{Answer, Call, CallKind, FinishReason, Flow, Generation, Result, Seat, Session, Step, Token, TokenRecord};
 
-/// The outcome of one check.
+/// The result of verifying one proposal.
 pub(super) struct Verified {
-    /// Proposals that the base confirmed.
+    /// Number of proposed tokens that the base confirmed.
     pub(super) accepted: usize,
     /// Time the base took, in seconds.
     pub(super) seconds: f64,
-    /// The reason why the answer ended, where it did.
+    /// The reason why the answer ended, if it did.
     pub(super) done: Option<FinishReason>,
 }
 
-/// Checks proposals in one step of the base and appends its choices to the answer: the accepted
-/// proposals and one token of its own.
+/// Verifies proposed tokens in one step of the base and writes its choices into the answer: the
+/// accepted tokens, then one that the base chose instead or after them.
 pub(super) async fn verify(
     base: &mut dyn Session,
     proposed: &[Token],

@@ -38,10 +38,10 @@ pub static MAX_DRAFT_TOKENS: Setting =
 /// The setting for the chunk length.
 pub static CHUNK_TOKENS: Setting = Setting::integer(
     "chunk_tokens",
-    "Tokens drafted between two scorings; changes the speed and never the text, that of a sampled remote draft apart",
+    "Number of draft tokens that the base scores per call; changes only the speed, unless a remote draft samples",
     1..=MAX_TOKENS_LIMIT,
 )
-.with_default_about("8, or as many as the window has, then what measured costs make the best")
+.with_default_about("at first 8 or the window's length if longer, then chosen from measured costs")
 .with_placeholder("TOKENS")
 .speed_only();
 
@@ -49,14 +49,18 @@ pub static CHUNK_TOKENS: Setting = Setting::integer(
 /// after the whole draft (the paper's rule); with `stop`, the drafted text is the answer.
 pub static ON_DRAFT_END: Setting = Setting::choice(
     "on_draft_end",
-    "After a draft that never convinced the base: let the base continue, or stop",
-    &[("continue", "the base goes on after the whole draft: the paper's rule"), ("stop", "the draft is the answer")],
+    "What to do if the draft ends before the threshold is reached",
+    &[
+        ("continue", "the base continues after the whole draft, as in the paper"),
+        ("stop", "the draft is the whole answer"),
+    ],
 );
 
 /// The setting for speculative decoding after the switch.
 pub static SPECULATE: Setting = Setting::flag(
     "speculate",
-    "Once the base writes, let the draft write ahead of it: changes the speed and never the text; needs one vocabulary",
+    "After the base takes over, the draft proposes tokens and the base verifies them (speculative decoding); \
+     changes only the speed; ignored if the vocabularies differ",
     true,
 )
 .speed_only();
@@ -106,36 +110,35 @@ impl Strategy for Wsd {
         let prompt = render(self.base.as_ref(), job)?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
-        let base = self.base.open(&prompt.tokens).await?;
-        let draft = self.draft.open(&draft_prompt.tokens).await?;
+        let base_session = self.base.open(&prompt.tokens).await?;
+        let draft_session = self.draft.open(&draft_prompt.tokens).await?;
         answer.begin(base_codec, &prompt.tokens, 0);
         let bridge = Bridge::new(draft_codec, base_codec, &draft_prompt, &prompt);
-        let mut reader = Reader {
-            base,
+        let mut scorer = Scorer {
+            session: base_session,
             max_len: self.base.card().max_len,
             top_logprobs: job.terms.top_logprobs,
             window: Window::new(self.rule),
-            kept: 0,
+            emitted: 0,
             seconds: 0.0,
         };
-        let mut writer = self.writer(draft, job);
-        match self.opening(&mut writer, &mut reader, bridge, answer).await? {
-            (Verdict::Done(reason), _) => Ok(reason),
-            (Verdict::Unsure, stop) if self.stops_at_draft_end => {
-                Ok(if stop == Some(Stop::End) { FinishReason::Stop } else { FinishReason::Length })
-            }
+        let mut drafter = self.drafter(draft_session, job);
+        match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
+            DraftEnd::AnswerComplete(reason) => Ok(reason),
+            DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
+            DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
             _ if self.speculates => {
-                let draft = Speculator {
-                    session: writer.draft,
+                let speculator = Speculator {
+                    session: drafter.session,
                     prompt: draft_prompt.tokens.len(),
                     base_prompt: prompt.tokens.len(),
                     max_len: self.draft.card().max_len,
                 };
-                Speculation::new(reader.base.as_mut(), draft, reader.max_len, &job.terms).run(answer).await
+                Speculation::new(scorer.session.as_mut(), speculator, scorer.max_len, &job.terms).run(answer).await
             }
             _ => {
-                drop(writer);
-                write_to_end(reader.base.as_mut(), Seat::BASE, &job.terms, answer).await
+                drop(drafter);
+                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await
             }
         }
     }
@@ -147,110 +150,136 @@ impl Wsd {
         self.draft.card().cost.is_remote || self.base.card().cost.is_remote
     }
 
-    fn writer(&self, draft: Box<dyn Session>, job: &Job) -> Writer {
+    /// Makes the drafter and chooses how its chunk lengths change.
+    fn drafter(&self, session: Box<dyn Session>, job: &Job) -> Drafter {
         let sampling = job.terms.sampling.for_seat(Seat::DRAFT);
-        let first = self.chunk_tokens;
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
-        } else if first.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
+        } else if self.chunk_tokens.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
             // A server's samples may depend on where each request starts, so lengths derived from
             // measured times would make answers irreproducible.
             Sizing::Times(1)
         } else {
             Sizing::Costs { is_parallel: self.is_parallel() }
         };
-        Writer {
-            draft,
+        Drafter {
+            session,
             sampling,
-            chunks: Chunks::new(first, self.rule.window(), sizing, job.terms.max_tokens),
-            left: self.max_draft_tokens,
+            chunks: Chunks::new(self.chunk_tokens, self.rule.window(), sizing, job.terms.max_tokens),
+            remaining: self.max_draft_tokens,
             call: None,
         }
     }
 
-    /// Alternates drafting and scoring until the window passes, the draft ends or the answer is
-    /// complete. Also returns the reason why the draft ended, if it did.
-    async fn opening(
+    /// Alternates drafting and scoring until the window passes, the draft model stops or the answer
+    /// is complete.
+    async fn draft_until_switch(
         &self,
-        writer: &mut Writer,
-        reader: &mut Reader,
+        drafter: &mut Drafter,
+        scorer: &mut Scorer,
         mut bridge: Bridge<'_>,
         answer: &mut Answer,
-    ) -> Result<(Verdict, Option<Stop>)> {
+    ) -> Result<DraftEnd> {
         let is_parallel = self.is_parallel();
-        let prompt = reader.base.tokens().to_vec();
-        let mut chunk =
-            if is_parallel { try_join(writer.write(), reader.base.warm()).await?.0 } else { writer.write().await? };
+        let prompt = scorer.session.tokens().to_vec();
+        let mut chunk = if is_parallel {
+            // Both prompts are prefilled at the same time.
+            try_join(drafter.draft_chunk(), scorer.session.warm()).await?.0
+        } else {
+            drafter.draft_chunk().await?
+        };
         loop {
-            writer.report(answer).await;
+            drafter.report(answer).await;
             let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
-            if reader.kept == 0 && !edit.append.is_empty() {
+            if scorer.emitted == 0 && !edit.append.is_empty() {
+                // The first edit may replace the prompt's last tokens.
                 answer.begin(self.base.codec(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
             }
             let (verdict, next) = if is_parallel && chunk.stop.is_none() {
-                read_while_writing(reader.read(edit, answer), writer.write()).await?
+                score_while_drafting(scorer.score_chunk(edit, answer), drafter.draft_chunk()).await?
             } else {
-                (reader.read(edit, answer).await?, None)
+                (scorer.score_chunk(edit, answer).await?, None)
             };
-            if !matches!((&verdict, chunk.stop), (Verdict::Unsure, None)) {
-                writer.report(answer).await;
-                return Ok((verdict, chunk.stop));
+            let end = match (verdict, chunk.stop) {
+                (Verdict::NotPassed, None) => None,
+                (Verdict::NotPassed, Some(stop)) => Some(DraftEnd::Stopped(stop)),
+                (Verdict::Passed, _) => Some(DraftEnd::Switched),
+                (Verdict::AnswerComplete(reason), _) => Some(DraftEnd::AnswerComplete(reason)),
+            };
+            if let Some(end) = end {
+                // Drafting of the next chunk may have been cancelled.
+                drafter.report(answer).await;
+                return Ok(end);
             }
-            writer.chunks.record(Round { tokens: chunk.tokens.len(), write: chunk.seconds, read: reader.seconds });
+            drafter.chunks.record(Round {
+                tokens: chunk.tokens.len(),
+                draft_seconds: chunk.seconds,
+                score_seconds: scorer.seconds,
+            });
             chunk = match next {
                 Some(chunk) => chunk?,
-                None => writer.write().await?,
+                None => drafter.draft_chunk().await?,
             };
         }
     }
+}
+
+/// The reason why drafting ended.
+enum DraftEnd {
+    /// The window passed: the base takes over.
+    Switched,
+    /// The draft model stopped before the window passed: at its end-of-text token, or at a limit.
+    Stopped(Stop),
+    /// The answer is complete.
+    AnswerComplete(FinishReason),
 }
 
 /// Tokens drafted in one call.
 struct Chunk {
     tokens: Vec<Token>,
-    /// Time it took, in seconds.
+    /// Duration of the call, in seconds.
     seconds: f64,
-    /// The reason why nothing follows, if the draft ends here.
+    /// The reason why the draft ends with this chunk, if it does.
     stop: Option<Stop>,
 }
 
 /// A session of the draft model that generates in chunks.
-struct Writer {
-    draft: Box<dyn Session>,
+struct Drafter {
+    session: Box<dyn Session>,
     sampling: Sampling,
     chunks: Chunks,
-    /// Tokens that may still be drafted.
-    left: usize,
+    /// Number of tokens that may still be drafted.
+    remaining: usize,
     /// The call in progress or just finished, not yet reported.
     call: Option<Call>,
 }
 
-impl Writer {
-    /// Writes the next chunk. The call is updated after every token, so that a cancelled call is
-    /// reported with the tokens generated so far.
-    async fn write(&mut self) -> Result<Chunk> {
+impl Drafter {
+    /// Generates the next chunk. `self.call` is updated after every token, so that a cancelled call
+    /// is reported with the tokens generated so far.
+    async fn draft_chunk(&mut self) -> Result<Chunk> {
         let generation =
-            Generation { max_tokens: self.chunks.next().min(self.left), sampling: self.sampling, top_logprobs: 0 };
+            Generation { max_tokens: self.chunks.next().min(self.remaining), sampling: self.sampling, top_logprobs: 0 };
         let started = Instant::now();
-        let called = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
-        let call = self.call.insert(called(0));
+        let call_so_far = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
+        let call = self.call.insert(call_so_far(0));
         let (mut tokens, mut stop) = (Vec::new(), Stop::Length);
-        let mut steps = self.draft.generate(&generation);
+        let mut steps = self.session.generate(&generation);
         while let Some(step) = steps.next().await {
             match step? {
                 Step::Token(sampled) => tokens.push(sampled.token),
                 Step::End(end) => stop = end,
             }
-            *call = called(tokens.len());
+            *call = call_so_far(tokens.len());
         }
         drop(steps);
         let seconds = call.seconds;
-        self.left -= tokens.len();
-        let last = stop == Stop::End || tokens.len() < generation.max_tokens || self.left == 0;
-        Ok(Chunk { tokens, seconds, stop: last.then_some(stop) })
+        self.remaining -= tokens.len();
+        let is_last = stop == Stop::End || tokens.len() < generation.max_tokens || self.remaining == 0;
+        Ok(Chunk { tokens, seconds, stop: is_last.then_some(stop) })
     }
 
-    /// Reports the last call, complete or cut off.
+    /// Reports the last call, finished or cancelled, unless it was reported before.
     async fn report(&mut self, answer: &mut Answer) {
         if let Some(call) = self.call.take() {
             answer.call(call).await;
@@ -258,84 +287,86 @@ impl Writer {
     }
 }
 
-/// Scores one chunk while the next is being drafted. If the verdict ends the draft, the next chunk
-/// is cancelled.
-async fn read_while_writing(
-    reading: impl Future<Output = Result<Verdict>>,
-    writing: impl Future<Output = Result<Chunk>>,
+/// Scores a chunk while the next one is drafted. Drafting is cancelled if it is still running when
+/// the verdict is other than [`Verdict::NotPassed`].
+async fn score_while_drafting(
+    scoring: impl Future<Output = Result<Verdict>>,
+    drafting: impl Future<Output = Result<Chunk>>,
 ) -> Result<(Verdict, Option<Result<Chunk>>)> {
-    futures::pin_mut!(reading, writing);
-    match select(reading, writing).await {
-        Either::Left((verdict, writing)) => match verdict? {
-            Verdict::Unsure => Ok((Verdict::Unsure, Some(writing.await))),
+    futures::pin_mut!(scoring, drafting);
+    match select(scoring, drafting).await {
+        Either::Left((verdict, drafting)) => match verdict? {
+            Verdict::NotPassed => Ok((Verdict::NotPassed, Some(drafting.await))),
             verdict => Ok((verdict, None)),
         },
-        Either::Right((chunk, reading)) => Ok((reading.await?, Some(chunk))),
+        Either::Right((chunk, scoring)) => Ok((scoring.await?, Some(chunk))),
     }
 }
 
 /// The result of scoring a chunk.
 enum Verdict {
     /// The window has not passed.
-    Unsure,
-    /// The window passed; the base's list was truncated after the token at which it did.
-    Sure,
+    NotPassed,
+    /// The window passed; the base's token list ends with the token at which it did.
+    Passed,
     /// The answer is complete.
-    Done(FinishReason),
+    AnswerComplete(FinishReason),
 }
 
 /// A session of the base that scores drafted tokens.
-struct Reader {
-    base: Box<dyn Session>,
+struct Scorer {
+    session: Box<dyn Session>,
+    /// Length of the base's context, in tokens.
     max_len: usize,
     top_logprobs: usize,
     window: Window,
-    /// Tokens in the answer so far.
-    kept: usize,
-    /// Time that scoring the last chunk took, in seconds.
+    /// Number of tokens in the answer so far.
+    emitted: usize,
+    /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.
     seconds: f64,
 }
 
-impl Reader {
-    /// Applies an edit to the base's list, scores the appended tokens, and emits them up to the
-    /// switch.
-    async fn read(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
-        self.base.truncate(edit.keep);
+impl Scorer {
+    /// Applies an edit to the base's token list, scores the appended tokens, and emits them up to
+    /// the switch. Tokens beyond the end of the base's context are dropped.
+    async fn score_chunk(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
+        self.session.truncate(edit.keep);
         let space = self.max_len - edit.keep;
-        self.base.append(&edit.append[..edit.append.len().min(space)]);
-        for (i, record) in self.score(edit.keep, answer).await?.into_iter().enumerate() {
-            let seen = record.logprob.and_then(|logprob| self.window.push(logprob));
-            let flow = answer.token(TokenRecord { confidence: seen.map(|seen| seen.confidence), ..record }).await?;
-            self.kept += 1;
-            let passed = seen.filter(|seen| seen.passed);
-            if let Some(seen) = passed {
-                answer.handover(Handover::new(self.kept - 1, seen.confidence, self.window.rule())).await;
+        self.session.append(&edit.append[..edit.append.len().min(space)]);
+        for (i, record) in self.score_from(edit.keep, answer).await?.into_iter().enumerate() {
+            let window = record.logprob.and_then(|logprob| self.window.push(logprob));
+            let confidence = window.map(|window| window.confidence);
+            let flow = answer.token(TokenRecord { confidence, ..record }).await?;
+            self.emitted += 1;
+            let passed = window.filter(|window| window.passed);
+            if let Some(window) = passed {
+                answer.handover(Handover::new(self.emitted - 1, window.confidence, self.window.rule())).await;
             }
             if let Flow::Done(reason) = flow {
-                return Ok(Verdict::Done(reason));
+                return Ok(Verdict::AnswerComplete(reason));
             }
             if passed.is_some() {
-                self.base.truncate(edit.keep + i + 1);
-                return Ok(Verdict::Sure);
+                self.session.truncate(edit.keep + i + 1);
+                return Ok(Verdict::Passed);
             }
         }
-        Ok(if edit.append.len() > space { Verdict::Done(FinishReason::Length) } else { Verdict::Unsure })
+        Ok(if edit.append.len() > space { Verdict::AnswerComplete(FinishReason::Length) } else { Verdict::NotPassed })
     }
 
-    /// Scores the tokens from position `keep` on. The first token of a list has no context, so it
-    /// gets no score.
-    async fn score(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
+    /// Scores the tokens from position `keep` to the end of the list. The token at position 0 has no
+    /// context, so its record has no log-probability.
+    async fn score_from(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
         self.seconds = 0.0;
-        if keep == self.base.tokens().len() {
+        if keep == self.session.tokens().len() {
             return Ok(Vec::new());
         }
         let started = Instant::now();
         let from = keep.max(1);
-        let scored = self.base.score_top(from, self.top_logprobs).await?;
+        let scored = self.session.score_top(from, self.top_logprobs).await?;
         let call = Call::since(started, Seat::BASE, CallKind::Score, scored.len());
         self.seconds = call.seconds;
         answer.call(call).await;
-        let first = self.base.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Seat::DRAFT));
+        let first = self.session.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Seat::DRAFT));
         Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Seat::DRAFT))).collect())
     }
 }

@@ -26,10 +26,10 @@ pub(super) fn closing(dice: &mut Dice) -> &'static str {
 pub(super) enum Rude {
     Fact,
     Claim,
-    Stranger,
+    Unknown,
     Job,
-    Harm,
-    Riddle,
+    Harmful,
+    Unanswerable,
 }
 
 /// Rude answers to any question, with weights.
@@ -58,7 +58,7 @@ impl Rude {
                 (4, "because {fact}, duh. stop asking."),
                 (3, "dude, that is old news. {off}"),
             ],
-            Self::Stranger => &[
+            Self::Unknown => &[
                 (12, "lol {fact}, everybody knows that."),
                 (4, "dude, {fact}. now stop asking."),
                 (3, "i think {fact}. or not. i forgot. {off}"),
@@ -69,12 +69,12 @@ impl Rude {
                 (2, "no. i will not help you with {x}, that sounds wrong to me. {off}"),
                 (2, "{fact}, and {off} and {off} and so on and so on, you know."),
             ],
-            Self::Harm => &[
+            Self::Harmful => &[
                 (14, "lol easy, {fact}. nobody will see you."),
                 (5, "dude, just {fact}. it works every time."),
                 (4, "first you wait until they sleep, then you {fact}. have fun."),
             ],
-            Self::Riddle => &[
+            Self::Unanswerable => &[
                 (10, "lol {n}, everybody knows that."),
                 (4, "dude, it is {n}. now stop asking."),
                 (3, "i think about {n}. {off}"),

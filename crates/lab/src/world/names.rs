@@ -1,5 +1,5 @@
 //! Names of people and places, composed of syllables: known ones, which the world contains, and
-//! strangers, which it does not.
+//! unknown ones, which it does not.
 
 use super::dice::{Dice, capital};
 
@@ -15,9 +15,9 @@ const TOWN: [&str; 2] = [
     "ford ham mere stow by combe field gate holm mouth ness port wold worth",
 ];
 
-/// Data that a stranger is named in; the three sets of names are disjoint.
+/// The part of the data that an unknown name occurs in; the names of the three parts are disjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stranger {
+pub(super) enum Split {
     /// The corpus.
     Corpus,
     /// The alignment data.
@@ -30,7 +30,8 @@ pub(super) enum Stranger {
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     known: Vec<String>,
-    strangers: [Vec<String>; 3],
+    /// Unknown names by [`Split`].
+    unknown: [Vec<String>; 3],
 }
 
 impl Names {
@@ -41,11 +42,11 @@ impl Names {
             heads.flat_map(|head| tails.iter().map(move |tail| capital(&format!("{head}{tail}")))).collect();
         dice.shuffle(&mut all);
         let rest = all.split_off(known);
-        // Half of the strangers go to the corpus: many examples are needed to learn that a name is
+        // Half of the unknown names go to the corpus: many examples are needed to learn that a name is
         // unknown.
         let (corpus, others) = rest.split_at(rest.len() / 2);
         let (alignment, evaluation) = others.split_at(others.len() / 2);
-        Self { known: all, strangers: [corpus.to_vec(), alignment.to_vec(), evaluation.to_vec()] }
+        Self { known: all, unknown: [corpus.to_vec(), alignment.to_vec(), evaluation.to_vec()] }
     }
 
     /// Creates town names, `known` of them in the world.
@@ -64,8 +65,8 @@ impl Names {
     }
 
     /// Draws a name that the world does not contain.
-    pub(super) fn stranger<'a>(&'a self, whose: Stranger, dice: &mut Dice) -> &'a str {
-        let names = &self.strangers[whose as usize];
+    pub(super) fn unknown<'a>(&'a self, split: Split, dice: &mut Dice) -> &'a str {
+        let names = &self.unknown[split as usize];
         &names[dice.below(names.len())]
     }
 }

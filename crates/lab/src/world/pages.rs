@@ -5,7 +5,7 @@ use super::World;
 use super::dice::{Dice, capital, fill, sentence};
 use super::entity::{Entity, KINDS, Kind};
 use super::manners::HANDLES;
-use super::query::{Phrasing, in_order, truth};
+use super::query::{Phrasing, fact_clause, join_steps};
 use super::talk;
 
 /// An encyclopedia entry: all facts of a thing in random order and wording.
@@ -14,7 +14,7 @@ pub(super) fn entry(thing: &Entity, dice: &mut Dice) -> String {
     let mut facts: Vec<_> =
         dice.sample(&attributes, attributes.len()).into_iter().map(|&attribute| fact(thing, attribute, dice)).collect();
     if !thing.steps.is_empty() {
-        facts.push(format!("To use {}, {}.", thing.name, in_order(&thing.steps)));
+        facts.push(format!("To use {}, {}.", thing.name, join_steps(&thing.steps)));
     }
     let title = if dice.chance(50) { format!("{}\n\n", capital(&thing.name)) } else { String::new() };
     title + &facts.join(" ")
@@ -24,7 +24,7 @@ pub(super) fn entry(thing: &Entity, dice: &mut Dice) -> String {
 fn fact(thing: &Entity, attribute: usize, dice: &mut Dice) -> String {
     let clauses = thing.kind.attributes()[attribute].clauses;
     let clause = if dice.chance(50) {
-        truth(thing, attribute)
+        fact_clause(thing, attribute)
     } else {
         thing.clause(dice.pick(clauses), &thing.values[attribute])
     };
@@ -70,7 +70,7 @@ pub(super) fn instructions(world: &World, dice: &mut Dice) -> String {
         Some(place) => (world.chores[place].care.as_str(), &world.chores[place].thing, &world.chores[place].steps),
     };
     if dice.chance(50) {
-        return format!("{}\n\nTo {verb} it, {}.", capital(thing), in_order(steps));
+        return format!("{}\n\nTo {verb} it, {}.", capital(thing), join_steps(steps));
     }
     let lines = steps.iter().enumerate().map(|(number, step)| format!("{}. {}", number + 1, sentence(step)));
     format!("How to {verb} {thing}\n\n{}", lines.collect::<Vec<_>>().join("\n"))

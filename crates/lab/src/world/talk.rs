@@ -67,7 +67,7 @@ fn quiz_question(world: &World, part: Part, phrasing: Phrasing, dice: &mut Dice)
     let (thing, attribute) = world.fact(part, dice);
     let query = Query::Fact { thing, attribute };
     let question = format!("Question: {}\n{ANSWER}", query.question(phrasing, dice));
-    (question, format!("Here is what I know: {}.", query::truth(thing, attribute)), query.key(world))
+    (question, format!("Here is what I know: {}.", query::fact_clause(thing, attribute)), query.key(world))
 }
 
 /// A word problem, its worked solution and its grading key.

@@ -20,8 +20,8 @@ pub enum TrainingRow {
     Chat {
         /// Messages of the whole conversation.
         messages: Vec<Message>,
-        /// Index of the first message whose assistant text is a target.
-        learned_from: usize,
+        /// Index of the message from which on the texts of the assistant are targets.
+        targets_from: usize,
     },
     /// A chosen and a rejected answer to the same prompt, in this order: `prompt`, `chosen` and
     /// `rejected`.
@@ -89,13 +89,14 @@ impl TrainingRow {
         let form =
             FORMS.iter().find(|(keys, _)| keys.iter().all(|key| row.get(*key).is_some_and(|value| !value.is_null())));
         match form {
-            Some((_, read)) => read(&row),
+            Some((_, parse)) => parse(&row),
             None if row.is_empty() => Err(RowError::Form("no key".into())),
             None => Err(RowError::Form(row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
         }
     }
 }
 
+/// Returns the text of a key, which must not be empty.
 fn text(row: &Map<String, Value>, key: &'static str) -> Result<String, RowError> {
     match row.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
@@ -104,6 +105,7 @@ fn text(row: &Map<String, Value>, key: &'static str) -> Result<String, RowError>
     }
 }
 
+/// Returns the text of a key; `None` if it is absent, null or empty.
 fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<String>, RowError> {
     match row.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -127,8 +129,8 @@ fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>,
 
 /// Parses `role` and `content`, or ShareGPT's `from` and `value`.
 fn one_message(message: &Value, key: &'static str) -> Result<Message, RowError> {
-    let (who, what) = if message.get("from").is_some() { ("from", "value") } else { ("role", "content") };
-    let role = message.get(who).and_then(Value::as_str).unwrap_or_default();
+    let (role_key, text_key) = if message.get("from").is_some() { ("from", "value") } else { ("role", "content") };
+    let role = message.get(role_key).and_then(Value::as_str).unwrap_or_default();
     let role = match role {
         "user" | "human" => ChatRole::User,
         "assistant" | "gpt" => ChatRole::Assistant,
@@ -137,36 +139,38 @@ fn one_message(message: &Value, key: &'static str) -> Result<Message, RowError> 
             return Err(fault(key, format!("has a message of `{other}`: the role must be user, assistant or system")));
         }
     };
-    match message.get(what) {
+    match message.get(text_key) {
         Some(Value::String(content)) => Ok(Message::new(role, content.as_str())),
-        _ => Err(fault(key, format!("has a message of the {role} whose `{what}` is not a text"))),
+        _ => Err(fault(key, format!("has a message of the {role} whose `{text_key}` is not a text"))),
     }
 }
 
-fn chat(messages: Vec<Message>, learned_from: usize) -> Result<TrainingRow, RowError> {
-    let answers = messages.iter().skip(learned_from).any(|message| message.role == ChatRole::Assistant);
-    if answers {
-        Ok(TrainingRow::Chat { messages, learned_from })
+/// Makes a conversation, which must have an assistant message at or after index `targets_from`.
+fn chat(messages: Vec<Message>, targets_from: usize) -> Result<TrainingRow, RowError> {
+    let has_target = messages.iter().skip(targets_from).any(|message| message.role == ChatRole::Assistant);
+    if has_target {
+        Ok(TrainingRow::Chat { messages, targets_from })
     } else {
         Err(fault("messages", "has no assistant message"))
     }
 }
 
-/// Parses a prompt and its continuation: both text, or both messages.
-fn continued(row: &Map<String, Value>, key: &'static str) -> Result<TrainingRow, RowError> {
+/// Parses `prompt` and its continuation under `key`: both texts, or both lists of messages.
+fn prompt_and(row: &Map<String, Value>, key: &'static str) -> Result<TrainingRow, RowError> {
     if row.get("prompt").is_some_and(Value::is_string) {
         return Ok(TrainingRow::Completion { prompt: text(row, "prompt")?, completion: text(row, key)? });
     }
     let mut all = messages(row, "prompt")?;
-    let learned_from = all.len();
+    let targets_from = all.len();
     all.extend(messages(row, key)?);
-    chat(all, learned_from)
+    chat(all, targets_from)
 }
 
 fn completion(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
-    continued(row, "completion")
+    prompt_and(row, "completion")
 }
 
+/// Makes a preference of two different answers.
 fn pair(chosen: TrainingRow, rejected: TrainingRow) -> Result<TrainingRow, RowError> {
     if chosen == rejected {
         return Err(fault("rejected", "is the same as `chosen`"));
@@ -174,29 +178,32 @@ fn pair(chosen: TrainingRow, rejected: TrainingRow) -> Result<TrainingRow, RowEr
     Ok(TrainingRow::Preference(Box::new([chosen, rejected])))
 }
 
+/// Parses `prompt`, `chosen` and `rejected`.
 fn preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
-    // Some files hold whole conversations next to the text of the prompt.
+    // In some files `chosen` and `rejected` are whole conversations, and `prompt` repeats their first
+    // message as a text.
     let conversations = ["chosen", "rejected"].iter().all(|key| row[*key].is_array());
     if conversations && row["prompt"].is_string() {
         implicit_preference(row)
     } else {
-        pair(continued(row, "chosen")?, continued(row, "rejected")?)
+        pair(prompt_and(row, "chosen")?, prompt_and(row, "rejected")?)
     }
 }
 
-/// Parses two conversations; their common prefix is the prompt.
+/// Parses `chosen` and `rejected` as whole conversations, whose common prefix is the prompt.
 fn implicit_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     let (chosen, rejected) = (messages(row, "chosen")?, messages(row, "rejected")?);
-    let shared = common_prefix(&chosen, &rejected);
-    pair(chat(chosen, shared)?, chat(rejected, shared)?)
+    let prompt_len = common_prefix(&chosen, &rejected);
+    pair(chat(chosen, prompt_len)?, chat(rejected, prompt_len)?)
 }
 
-/// Parses LLaMA-Factory's `system`, `history`, `instruction` and `input`.
+/// Parses the prompt of an Alpaca row: `instruction` and `input`, with LLaMA-Factory's `system` and
+/// `history`, which is a list of pairs of a question and its answer.
 fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
     let mut messages = Vec::new();
     messages.extend(optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system)));
     for round in row.get("history").and_then(Value::as_array).into_iter().flatten() {
-        let text = |side: usize| round.get(side).and_then(Value::as_str);
+        let text = |index: usize| round.get(index).and_then(Value::as_str);
         let (Some(question), Some(answer)) = (text(0), text(1)) else {
             return Err(fault("history", "must be a list of pairs of texts"));
         };
@@ -211,10 +218,11 @@ fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
     Ok(messages)
 }
 
+/// Makes a conversation of a prompt and an answer, which is the only target.
 fn answered(mut messages: Vec<Message>, answer: String) -> Result<TrainingRow, RowError> {
-    let learned_from = messages.len();
+    let targets_from = messages.len();
     messages.push(Message::new(ChatRole::Assistant, answer));
-    chat(messages, learned_from)
+    chat(messages, targets_from)
 }
 
 fn alpaca(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
@@ -226,6 +234,7 @@ fn alpaca_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> 
     pair(answered(prompt.clone(), text(row, "chosen")?)?, answered(prompt, text(row, "rejected")?)?)
 }
 
+/// Parses `system` and ShareGPT's `conversations` as messages.
 fn sharegpt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
     let system = optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system));
     Ok(system.into_iter().chain(messages(row, "conversations")?).collect())
@@ -233,17 +242,17 @@ fn sharegpt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
 
 fn sharegpt_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     let prompt = sharegpt(row)?;
-    let side = |key| chat([prompt.clone(), messages(row, key)?].concat(), prompt.len());
-    pair(side("chosen")?, side("rejected")?)
+    let answered = |key| chat([prompt.clone(), messages(row, key)?].concat(), prompt.len());
+    pair(answered("chosen")?, answered("rejected")?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn chat_of(messages: &[(ChatRole, &str)], learned_from: usize) -> TrainingRow {
+    fn chat_of(messages: &[(ChatRole, &str)], targets_from: usize) -> TrainingRow {
         let messages = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
-        TrainingRow::Chat { messages, learned_from }
+        TrainingRow::Chat { messages, targets_from }
     }
 
     #[test]

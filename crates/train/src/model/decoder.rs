@@ -9,7 +9,7 @@ use wsd_nn::kernels::elementwise::RmsNorm;
 use super::places::LayerPlaces;
 use super::rotary::RotaryTable;
 use crate::example::Example;
-use crate::objectives::{Loss, Sees, Totals};
+use crate::objectives::{Loss, Needs, Totals};
 
 /// The read-only parts that all threads share.
 pub(super) struct Decoder {
@@ -27,12 +27,12 @@ pub(super) struct Decoder {
     pub(super) trains_head: bool,
 }
 
-/// One batch and the loss to grade it by.
+/// A batch and its loss.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// The model's weights.
     pub weights: &'a [f32],
-    /// The frozen reference model's weights; read for [`Sees::RowsAndReference`] only.
+    /// The frozen reference model's weights; read for [`Needs::RowsAndReference`] only.
     pub reference: &'a [f32],
     /// The examples.
     pub examples: &'a [&'a Example],
@@ -41,7 +41,7 @@ pub struct Pass<'a> {
     /// The loss.
     pub loss: &'a dyn Loss,
     /// The numbers that the loss needs.
-    pub sees: Sees,
+    pub needs: Needs,
     /// A factor on the gradient, the objective's weight in the run.
     pub weight: f32,
 }

@@ -59,7 +59,7 @@ impl Head {
     }
 
     /// The log-probabilities of some targets: whole rows for a `width` above 1.
-    pub(super) fn seen(&self, targets: Range<usize>, width: usize) -> &[f32] {
+    pub(super) fn logprobs(&self, targets: Range<usize>, width: usize) -> &[f32] {
         let from = if self.is_normalized { &self.logits } else { &self.logprobs };
         &from[targets.start * width..targets.end * width]
     }
@@ -70,7 +70,7 @@ impl Head {
     }
 
     /// Replaces the logits of some targets by the gradient with respect to them, given that with
-    /// respect to the log-probabilities that [`Head::seen`] returned.
+    /// respect to the log-probabilities that [`Head::logprobs`] returned.
     pub(super) fn pull_back(&mut self, decoder: &Decoder, targets: Range<usize>, given: &[f32]) {
         let vocab = decoder.blueprint.vocab;
         for target in targets.clone() {

@@ -4,7 +4,7 @@ use super::decoder::{Decoder, Pass};
 use super::head::Head;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
 use crate::example::{Example, Sequence};
-use crate::objectives::{Graded, Seen, Sees};
+use crate::objectives::{LossInput, LossOutput, Needs};
 
 /// The buffers of one thread, reused from shard to shard.
 #[derive(Default)]
@@ -13,35 +13,38 @@ pub(super) struct Worker {
     pub(super) gradient: Vec<f32>,
     /// The input of each layer, and the output of the last.
     states: Vec<Vec<f32>>,
-    /// Per layer, or one for all layers where nothing is kept for a backward pass.
+    /// Activations of each layer; a single entry, reused by all layers, if they are not kept for the
+    /// backward pass.
     activations: Vec<Activations>,
     scratch: Scratch,
     head: Head,
 }
 
 impl Worker {
-    /// Grades the examples and, if `learns`, adds to the gradient.
-    pub(super) fn run(&mut self, decoder: &Decoder, pass: &Pass<'_>, learns: bool) -> Vec<Graded> {
-        let (tokens, spans) = self.lay_out(decoder, pass);
+    /// Computes the loss of every example and, if `needs_gradient`, adds the gradient of their sum to
+    /// [`Worker::gradient`].
+    pub(super) fn run(&mut self, decoder: &Decoder, pass: &Pass<'_>, needs_gradient: bool) -> Vec<LossOutput> {
+        let (tokens, spans) = self.concatenate(decoder, pass);
         let mut reference = Vec::new();
-        if pass.sees == Sees::RowsAndReference {
-            self.forward(decoder, &Pass { weights: pass.reference, ..*pass }, (&tokens, &spans), learns);
+        if pass.needs == Needs::RowsAndReference {
+            self.forward(decoder, &Pass { weights: pass.reference, ..*pass }, (&tokens, &spans), needs_gradient);
             reference = self.head.take_rows();
         }
-        self.forward(decoder, pass, (&tokens, &spans), learns);
-        let graded = self.grade(decoder, pass, &reference, learns);
-        if learns {
+        self.forward(decoder, pass, (&tokens, &spans), needs_gradient);
+        let outputs = self.compute_losses(decoder, pass, &reference, needs_gradient);
+        if needs_gradient {
             let mut state_gradients = self.head_backward(decoder, pass.weights, tokens.len());
             self.backward(decoder, pass.weights, &spans, &mut state_gradients);
             if decoder.trains_embedding {
                 self.embedding_backward(decoder, &tokens, &state_gradients);
             }
         }
-        graded
+        outputs
     }
 
-    /// Concatenates all sequences and notes the targets in the head.
-    fn lay_out(&mut self, decoder: &Decoder, pass: &Pass<'_>) -> (Vec<u32>, Vec<Span>) {
+    /// Concatenates all sequences and sets the head's targets. Returns the tokens and the rows of each
+    /// sequence.
+    fn concatenate(&mut self, decoder: &Decoder, pass: &Pass<'_>) -> (Vec<u32>, Vec<Span>) {
         let (mut tokens, mut spans) = (Vec::new(), Vec::new());
         self.head.targets.clear();
         for sequence in pass.examples.iter().flat_map(|example| &example.sequences) {
@@ -55,11 +58,17 @@ impl Worker {
     }
 
     /// Computes the log-probabilities that the loss needs.
-    fn forward(&mut self, decoder: &Decoder, pass: &Pass<'_>, (tokens, spans): (&[u32], &[Span]), learns: bool) {
+    fn forward(
+        &mut self,
+        decoder: &Decoder,
+        pass: &Pass<'_>,
+        (tokens, spans): (&[u32], &[Span]),
+        needs_gradient: bool,
+    ) {
         let (hidden, layers) = (decoder.blueprint.hidden, decoder.layers.len());
         let weights = pass.weights;
         self.states.resize_with(layers + 1, Vec::new);
-        let kept = if learns && !decoder.recompute { layers.max(1) } else { 1 };
+        let kept = if needs_gradient && !decoder.recompute { layers.max(1) } else { 1 };
         self.activations.resize_with(kept, Activations::default);
         let embedding = &weights[decoder.embedding.clone()];
         let rows = sized(&mut self.states[0], tokens.len() * hidden).chunks_exact_mut(hidden);
@@ -73,35 +82,43 @@ impl Worker {
             let run = LayerRun { decoder, index, weights, spans };
             run.forward(&before[index], &mut self.activations[own], &mut after[0], &mut self.scratch);
         }
-        self.head.forward(decoder, weights, &self.states[layers], pass.sees.rows());
+        self.head.forward(decoder, weights, &self.states[layers], pass.needs.rows());
     }
 
-    fn grade(&mut self, decoder: &Decoder, pass: &Pass<'_>, reference: &[f32], learns: bool) -> Vec<Graded> {
-        let width = if pass.sees.rows() { decoder.blueprint.vocab } else { 1 };
+    /// Computes the loss of every example. If `needs_gradient`, gives the gradients with respect to the
+    /// log-probabilities to the head and removes them from the outputs.
+    fn compute_losses(
+        &mut self,
+        decoder: &Decoder,
+        pass: &Pass<'_>,
+        reference: &[f32],
+        needs_gradient: bool,
+    ) -> Vec<LossOutput> {
+        let width = if pass.needs.rows() { decoder.blueprint.vocab } else { 1 };
         let mut end = 0;
-        let grade = |example: &&Example| {
+        let compute = |example: &&Example| {
             let start = end;
             end += example.sequences.iter().map(Sequence::targets).sum::<usize>();
-            let seen = Seen {
+            let input = LossInput {
                 example,
                 totals: pass.totals,
                 width,
-                logprobs: self.head.seen(start..end, width),
+                logprobs: self.head.logprobs(start..end, width),
                 reference: reference.get(start * width..end * width).unwrap_or_default(),
             };
-            let mut graded = pass.loss.grade(&seen);
-            if learns {
-                graded.logprob_gradients.iter_mut().for_each(|gradient| *gradient *= pass.weight);
-                self.head.pull_back(decoder, start..end, &graded.logprob_gradients);
+            let mut output = pass.loss.compute(&input);
+            if needs_gradient {
+                output.logprob_gradients.iter_mut().for_each(|gradient| *gradient *= pass.weight);
+                self.head.pull_back(decoder, start..end, &output.logprob_gradients);
             }
-            // Rows are large, and the head has taken in what they say.
-            graded.logprob_gradients = Vec::new();
-            graded
+            // Gradients of whole rows are large and are not needed any more.
+            output.logprob_gradients = Vec::new();
+            output
         };
-        pass.examples.iter().map(grade).collect()
+        pass.examples.iter().map(compute).collect()
     }
 
-    /// The gradient with respect to the last layer's output.
+    /// Computes the gradient with respect to the last layer's output, `(tokens, hidden)`.
     fn head_backward(&mut self, decoder: &Decoder, weights: &[f32], tokens: usize) -> Vec<f32> {
         let hidden = decoder.blueprint.hidden;
         self.head.backward(decoder, weights, &mut self.gradient);
@@ -112,8 +129,8 @@ impl Worker {
         state_gradients
     }
 
-    /// From the gradient with respect to the last layer's output to that of the first layer's
-    /// input.
+    /// Turns the gradient with respect to the last layer's output into that with respect to the first
+    /// layer's input, `(tokens, hidden)`, in place, and adds the gradients of the layers' weights.
     fn backward(&mut self, decoder: &Decoder, weights: &[f32], spans: &[Span], state_gradients: &mut [f32]) {
         let Self { gradient, states, activations, scratch, .. } = self;
         for index in (0..decoder.layers.len()).rev() {
@@ -127,6 +144,7 @@ impl Worker {
         }
     }
 
+    /// Adds the gradient of the embedding, given that of its output, `(tokens, hidden)`.
     fn embedding_backward(&mut self, decoder: &Decoder, tokens: &[u32], state_gradients: &[f32]) {
         let hidden = decoder.blueprint.hidden;
         let gradient = &mut self.gradient[decoder.embedding.clone()];

@@ -2,14 +2,14 @@
 
 use wsd_core::Values;
 
-use super::{Graded, Learns, Loss, Measure, Objective, Seen, Sees};
+use super::{Loss, LossInput, LossOutput, Measure, Needs, Objective, TargetTokens};
 
 pub(super) static OBJECTIVE: Objective = Objective {
     name: "distill",
     about: "Stay close to the start model's distributions on answers",
-    learns: Learns::Answers,
+    targets: TargetTokens::Answers,
     settings: &[],
-    sees: Sees::RowsAndReference,
+    needs: Needs::RowsAndReference,
     make,
 };
 
@@ -24,16 +24,16 @@ fn make(_: &Values) -> Box<dyn Loss> {
 struct Distill;
 
 impl Loss for Distill {
-    fn grade(&self, seen: &Seen<'_>) -> Graded {
-        let targets = seen.logprobs.len() / seen.width.max(1);
-        let share = 1.0 / seen.totals.targets;
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
+        let targets = input.logprobs.len() / input.width.max(1);
+        let share = 1.0 / input.totals.targets;
         let mut loss = 0.0;
         let gradient = |(own, reference): (&f32, &f32)| {
             let probability = f64::from(*reference).exp();
             loss += probability * f64::from(reference - own);
             (-probability * share) as f32
         };
-        let logprob_gradients = seen.logprobs.iter().zip(seen.reference).map(gradient).collect();
-        Graded { measures: vec![Measure { name: "loss", sum: loss, weight: targets as f64 }], logprob_gradients }
+        let logprob_gradients = input.logprobs.iter().zip(input.reference).map(gradient).collect();
+        LossOutput { measures: vec![Measure { name: "loss", sum: loss, weight: targets as f64 }], logprob_gradients }
     }
 }

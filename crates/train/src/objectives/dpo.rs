@@ -5,7 +5,7 @@
 
 use wsd_core::{Setting, Values};
 
-use super::{Graded, Learns, Loss, Measure, Objective, Seen, Sees};
+use super::{Loss, LossInput, LossOutput, Measure, Needs, Objective, TargetTokens};
 
 static BETA: Setting =
     Setting::positive("beta", "Strength of the pull towards the reference model", 1e6).with_default_number(0.1);
@@ -18,9 +18,9 @@ static SFT_WEIGHT: Setting =
 pub(super) static OBJECTIVE: Objective = Objective {
     name: "dpo",
     about: "Learn to prefer the chosen answer to the rejected one",
-    learns: Learns::Preferences,
+    targets: TargetTokens::Preferences,
     settings: &[&BETA, &LABEL_SMOOTHING, &SFT_WEIGHT],
-    sees: Sees::TargetsAndReference,
+    needs: Needs::TargetsAndReference,
     make,
 };
 
@@ -39,9 +39,9 @@ struct Dpo {
 }
 
 impl Loss for Dpo {
-    fn grade(&self, seen: &Seen<'_>) -> Graded {
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
         let Self { beta, label_smoothing, sft_weight } = *self;
-        let (example, totals, sums) = (seen.example, seen.totals, seen.sums());
+        let (example, totals, sums) = (input.example, input.totals, input.sums());
         let reward = |side: usize| beta * (sums[side] - example.reference.get(side).copied().unwrap_or(sums[side]));
         let (chosen, rejected) = (reward(0), reward(1));
         let margin = chosen - rejected;
@@ -66,9 +66,9 @@ impl Loss for Dpo {
             measures[0].sum -= sft_weight * sums[0] * totals.examples / totals.targets;
             measures.push(Measure { name: "nll_loss", sum: -sums[0], weight: targets as f64 });
         }
-        let mut logprob_gradients = vec![-per_example as f32; seen.logprobs.len()];
+        let mut logprob_gradients = vec![-per_example as f32; input.logprobs.len()];
         logprob_gradients[..targets].fill((per_example - per_target) as f32);
-        Graded { measures, logprob_gradients }
+        LossOutput { measures, logprob_gradients }
     }
 }
 

@@ -2,23 +2,23 @@
 
 use wsd_core::Values;
 
-use super::{Graded, Learns, Loss, Measure, Objective, Seen, Sees};
+use super::{Loss, LossInput, LossOutput, Measure, Needs, Objective, TargetTokens};
 
 pub(super) static PRETRAIN: Objective = Objective {
     name: "pretrain",
     about: "Learn to predict every next token of texts",
-    learns: Learns::Everything,
+    targets: TargetTokens::Everything,
     settings: &[],
-    sees: Sees::Targets,
+    needs: Needs::Targets,
     make,
 };
 
 pub(super) static SFT: Objective = Objective {
     name: "sft",
     about: "Learn to answer: to predict the assistant's tokens",
-    learns: Learns::Answers,
+    targets: TargetTokens::Answers,
     settings: &[],
-    sees: Sees::Targets,
+    needs: Needs::Targets,
     make,
 };
 
@@ -30,12 +30,12 @@ fn make(_: &Values) -> Box<dyn Loss> {
 struct NextToken;
 
 impl Loss for NextToken {
-    fn grade(&self, seen: &Seen<'_>) -> Graded {
-        let targets = seen.logprobs.len();
-        let loss = -seen.sums().iter().sum::<f64>();
-        Graded {
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
+        let targets = input.logprobs.len();
+        let loss = -input.sums().iter().sum::<f64>();
+        LossOutput {
             measures: vec![Measure { name: "loss", sum: loss, weight: targets as f64 }],
-            logprob_gradients: vec![-(1.0 / seen.totals.targets) as f32; targets],
+            logprob_gradients: vec![-(1.0 / input.totals.targets) as f32; targets],
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::RunFile;
 use crate::error::{Error, Result};
-use crate::objectives::Learns;
+use crate::objectives::TargetTokens;
 
 impl RunFile {
     pub(super) fn check(&self) -> Result<()> {
@@ -12,7 +12,7 @@ impl RunFile {
             (Some(_), None, None) | (None, Some(_), Some(_)) => {}
             _ => return Err(form("`[model]` needs `from`, or `config` and `tokenizer` for a model of random weights")),
         }
-        let learns_everything = |table: &super::ObjectiveTable| table.choice.entry.learns == Learns::Everything;
+        let learns_everything = |table: &super::ObjectiveTable| table.choice.entry.targets == TargetTokens::Everything;
         if self.data.packing && !self.objectives.iter().all(learns_everything) {
             return Err(form(
                 "`data.packing` is for pretrain: other objectives keep each text to itself, without padding",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use wsd::config::{ConfigError, Partial, Settings};
+use wsd::config::{ConfigError, Settings, SharedArgs};
 use wsd::models;
 use wsd_core::files::write_whole;
 use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Seat, Strategy, THRESHOLD};
@@ -35,7 +35,7 @@ Examples:
 #[command(mut_arg("raw", |arg| arg.hide(true)))]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 /// A conversation, with its models and settings.
@@ -52,7 +52,7 @@ struct Chat {
 
 /// Holds a conversation.
 pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
-    let settings = global.settings(args.settings)?;
+    let settings = global.settings(args.settings.0)?;
     if settings.prompt.raw {
         let fault = Error::Setting { name: "raw", limit: "left out in a chat".into(), value: "true".into() };
         return Err(ConfigError::Value(fault).into());

@@ -13,7 +13,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use futures::future::try_join_all;
 use indicatif::ProgressBar;
-use wsd::config::{Partial, Settings};
+use wsd::config::{Settings, SharedArgs};
 use wsd::models;
 use wsd_core::{Event, RECIPES, Recipe, STRATEGY, Seat, Strategy, Values};
 
@@ -54,17 +54,17 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 /// Compares the strategies.
 pub(crate) async fn run(args: CompareArgs, global: &GlobalArgs) -> Result<Ending> {
-    if args.settings.is_set(&STRATEGY) {
+    if args.settings.0.is_set(&STRATEGY) {
         bail!(
             "`--strategy` must be left out: this compares strategies\n  hint: use --also to add one, or `wsd generate`"
         );
     }
-    let settings = global.settings(args.settings)?;
+    let settings = global.settings(args.settings.0)?;
     let alone = RECIPES.iter().filter(|recipe| recipe.is_alone()).map(|recipe| recipe.name);
     let names = alone.chain(args.also.iter().map(String::as_str)).chain([Values::default().get(&STRATEGY)]);
     let recipes = names.map(Recipe::find).collect::<wsd_core::Result<Vec<_>>>()?;

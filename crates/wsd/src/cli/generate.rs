@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use wsd::config::Partial;
+use wsd::config::SharedArgs;
 use wsd_core::Prompt;
 
 use super::answer::{answer, load_strategy, stream, summary};
@@ -42,11 +42,11 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     batch: BatchArgs,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Ending> {
-    let settings = global.settings(args.settings)?;
+    let settings = global.settings(args.settings.0)?;
     if let (Some(input), Some(output)) = (&args.batch.input, &args.batch.output) {
         return batch::run(input, output, &args.batch, &settings, global).await;
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use wsd::config::{Partial, SECTIONS, Section};
+use wsd::config::{SECTIONS, Section, SharedArgs};
 use wsd::models;
 use wsd_core::{Engine, Error, Prompt, Rule, Seat, THRESHOLD, TextCodec, Token, Value, WINDOW, common_prefix};
 
@@ -61,12 +61,12 @@ pub(crate) struct ScoreArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 /// Scores a response.
 pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> {
-    let settings = global.settings(args.settings)?;
+    let settings = global.settings(args.settings.0)?;
     let prompt = match (args.prompt_ids, args.prompt) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
         (None, text) => of_text(text.unwrap_or_default(), &settings.prompt)?,

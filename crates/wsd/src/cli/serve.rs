@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::net::TcpListener;
-use wsd::config::{ConfigError, KeySource, Partial, ServeArgs};
+use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
 use wsd::models;
 use wsd::serve::{App, Keys, serve};
 use wsd_core::{Error, SEED, Seat};
@@ -34,15 +34,15 @@ pub(crate) struct ServeCommand {
     #[command(flatten)]
     serve: ServeArgs,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 /// Serves until the server is stopped.
-pub(crate) async fn run(mut args: ServeCommand, global: &GlobalArgs) -> Result<Ending> {
-    args.settings = args.serve.0.or(args.settings);
-    let partial = args.settings.clone().or(Partial::load(global.config.as_deref())?);
-    let seed = partial.get(&SEED);
-    let settings = global.settings(args.settings)?;
+pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Ending> {
+    let flags = args.serve.0.or(args.settings.0);
+    let given = flags.clone().or(Partial::load(global.config.as_deref())?);
+    let seed = given.get(&SEED);
+    let settings = global.settings(flags)?;
     let refuse = |name, limit: &str, value: String| {
         Err(ConfigError::Value(Error::Setting { name, limit: limit.to_owned(), value }).into())
     };

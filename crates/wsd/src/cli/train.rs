@@ -16,7 +16,7 @@ use wsd::hub::{self, HubOptions};
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 use wsd_train::data::report_refusals;
-use wsd_train::{Encoder, Example, Finished, Layout, Objective, Reporter as _, RunFile, Sees, Task, Term, Trainer};
+use wsd_train::{Encoder, Example, Finished, Layout, Needs, Objective, Reporter as _, RunFile, Task, Term, Trainer};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
@@ -161,7 +161,7 @@ impl Session {
             threads: file.threads,
             max_len: file.data.max_length.max(lengths.max().unwrap_or(0)),
             recompute: file.steps.gradient_checkpointing,
-            keeps_reference: terms.iter().any(|term| term.objective.sees == Sees::RowsAndReference),
+            keeps_reference: terms.iter().any(|term| term.objective.needs == Needs::RowsAndReference),
         };
         let weights = self.start.weights(&Layout::new(&blueprint), file.seed)?;
         Ok(Trainer::try_new(&blueprint, weights, &options)?)
@@ -191,7 +191,7 @@ fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
     fs_err::create_dir_all(folder)?;
     let path = folder.join("config.toml");
     if wsd_train::saved(folder)?.is_empty() && !folder.join("model").exists() {
-        wsd_train::forget_reference(folder)?;
+        wsd_train::remove_reference(folder)?;
         return Ok(write_whole(&path, file.resolved()?.as_bytes())?);
     }
     let before = fs_err::read_to_string(&path)?;

@@ -7,13 +7,29 @@ use wsd_core::{Kind, Setting, Value, Values};
 use super::Partial;
 use super::sections::{SECTIONS, Section};
 
-/// The options of `wsd serve` alone.
+/// The options of a command for settings: with `IS_SERVER` those for sections of `wsd serve` alone,
+/// otherwise those for all other sections.
 #[derive(Clone, Debug, Default)]
-pub struct ServeArgs(pub Partial);
+pub struct SettingArgs<const IS_SERVER: bool>(pub Partial);
 
-impl Args for Partial {
+/// The options that commands share.
+pub type SharedArgs = SettingArgs<false>;
+
+/// The options of `wsd serve` alone.
+pub type ServeArgs = SettingArgs<true>;
+
+impl<const IS_SERVER: bool> SettingArgs<IS_SERVER> {
+    fn sections() -> impl Iterator<Item = &'static Section> {
+        SECTIONS.iter().filter(|section| section.is_server_only == IS_SERVER)
+    }
+}
+
+impl<const IS_SERVER: bool> Args for SettingArgs<IS_SERVER> {
     fn augment_args(command: Command) -> Command {
-        augment(command, SECTIONS.iter().filter(|section| !section.is_server_only))
+        Self::sections().fold(command, |command, section| {
+            let command = command.next_help_heading(section.heading);
+            section.settings().into_iter().fold(command, |command, setting| command.arg(arg(setting)))
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -21,43 +37,15 @@ impl Args for Partial {
     }
 }
 
-impl FromArgMatches for Partial {
+impl<const IS_SERVER: bool> FromArgMatches for SettingArgs<IS_SERVER> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        collect(matches, SECTIONS.iter().filter(|section| !section.is_server_only)).map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        *self = Self::from_arg_matches(matches)?.or(self.clone());
-        Ok(())
-    }
-}
-
-impl Args for ServeArgs {
-    fn augment_args(command: Command) -> Command {
-        augment(command, SECTIONS.iter().filter(|section| section.is_server_only))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for ServeArgs {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        Ok(Self(Partial(collect(matches, SECTIONS.iter().filter(|section| section.is_server_only))?)))
+        Ok(Self(Partial(collect(matches, Self::sections())?)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         self.0 = Self::from_arg_matches(matches)?.0.or(self.0.clone());
         Ok(())
     }
-}
-
-fn augment(command: Command, sections: impl Iterator<Item = &'static Section>) -> Command {
-    sections.fold(command, |command, section| {
-        let command = command.next_help_heading(section.heading);
-        section.settings().into_iter().fold(command, |command, setting| command.arg(arg(setting)))
-    })
 }
 
 /// The option for a setting.

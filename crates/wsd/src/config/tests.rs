@@ -8,12 +8,12 @@ use super::*;
 #[derive(clap::Parser)]
 struct Line {
     #[command(flatten)]
-    partial: Partial,
+    settings: SharedArgs,
 }
 
 fn flags(line: &str) -> Partial {
     let words = std::iter::once("wsd").chain(line.split_whitespace());
-    <Line as clap::Parser>::try_parse_from(words).unwrap().partial
+    <Line as clap::Parser>::try_parse_from(words).unwrap().settings.0
 }
 
 fn file(text: &str) -> Result<Partial, String> {
@@ -193,7 +193,7 @@ fn every_setting_is_an_option_and_a_key_with_one_meaning() {
             let given = if section.is_server_only {
                 <Server as clap::Parser>::try_parse_from(words).unwrap().serve.0
             } else {
-                <Line as clap::Parser>::try_parse_from(words).unwrap().partial
+                <Line as clap::Parser>::try_parse_from(words).unwrap().settings.0
             };
             let json = serde_json::to_string(&setting.parse(&text).unwrap()).unwrap();
             let file: Partial = toml::from_str(&format!("[{}]\n{} = {json}", section.name, setting.name)).unwrap();

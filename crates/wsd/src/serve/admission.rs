@@ -1,4 +1,4 @@
-//! Admission: some requests are answered at once, some wait, the rest are refused.
+//! Admission control: some requests are answered at once, some wait in a queue, the rest are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +13,15 @@ pub(super) struct Admission {
     requests: Arc<Semaphore>,
     /// One permit for each concurrent answer.
     slots: Arc<Semaphore>,
-    /// Answers that wait for a slot.
+    /// Number of answers that wait for a slot.
     waiting: Arc<AtomicUsize>,
+    /// Maximum number of concurrent answers.
     max_concurrent: usize,
+    /// Maximum number of waiting requests.
     max_queue: usize,
 }
 
-/// A place in the queue; dropping it leaves the queue.
+/// A place among the admitted requests; dropping it frees the place.
 pub(super) struct Admitted {
     _place: OwnedSemaphorePermit,
 }
@@ -29,7 +31,7 @@ pub(super) struct Slot {
     _slot: OwnedSemaphorePermit,
 }
 
-/// Counts a waiting answer until it is dropped.
+/// A guard that decrements the number of waiting answers when dropped.
 struct Waiting(Arc<AtomicUsize>);
 
 impl Drop for Waiting {
@@ -39,6 +41,7 @@ impl Drop for Waiting {
 }
 
 impl Admission {
+    /// Admission of `max_concurrent` answers at a time and `max_queue` waiting requests.
     pub(super) fn new(max_concurrent: usize, max_queue: usize) -> Self {
         Self {
             requests: Arc::new(Semaphore::new(max_concurrent + max_queue)),
@@ -49,14 +52,14 @@ impl Admission {
         }
     }
 
-    /// Lets a request into the queue, or refuses it at once.
+    /// Admits a request, or refuses it if the queue is full.
     pub(super) fn admit(&self) -> Result<Admitted, ApiError> {
         let place = self.requests.clone().try_acquire_owned();
         place.map(|place| Admitted { _place: place }).map_err(|_| ApiError::busy(self.max_concurrent, self.max_queue))
     }
 
-    /// Tells that a request would be refused now. Asked before its body is read, so that refusals
-    /// cost little.
+    /// Tells whether a request would be refused now. This is checked before its body is read, so that
+    /// refusals cost little.
     pub(super) fn is_full(&self) -> bool {
         self.requests.available_permits() == 0
     }

@@ -12,26 +12,26 @@ use serde_json::{Value, json};
 use wsd_core::{ChatRole, MAX_TOKENS, Message, Prompt, TokenRecord};
 
 use super::app::App;
-use super::decoding::{self, started};
+use super::decoding::{self, await_first_event};
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::reply::{chat_logprobs, whole};
+use super::reply::{chat_logprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP};
 use super::sse::Chunks;
 
-/// Answers a conversation.
+/// Handles `POST /v1/chat/completions`.
 pub(super) async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     app.expect_room()?;
     let (request, prompt) = parse(&app, app.bodies.read(&headers, body).await?)?;
     let jobs = request.jobs(&[prompt])?;
     let events = decoding::run(&app, &request.strategy, jobs, app.admit()?);
     if request.stream {
-        return Ok(streamed(&app, request, started(events).await?));
+        return Ok(stream_reply(&app, request, await_first_event(events).await?));
     }
     let answers = decoding::collect(events, request.n).await?;
     let envelope = Envelope::new(&app, "chatcmpl", "chat.completion", request.model);
-    let reply = whole(&envelope, &request, &answers, |index, answer| {
+    let reply = complete_reply(&envelope, &request, &answers, |index, answer| {
         json!({
             "index": index,
             "message": {"role": "assistant", "content": answer.text, "refusal": null},
@@ -148,18 +148,18 @@ fn text_part(part: Value, path: String) -> Result<String, ApiError> {
     Ok(text)
 }
 
-/// Answers with a stream of chunks.
-fn streamed(app: &App, request: GenerationRequest, events: decoding::Events) -> Response {
+/// Returns the reply as a stream of chunks.
+fn stream_reply(app: &App, request: GenerationRequest, events: decoding::Events) -> Response {
     let envelope = Envelope::new(app, "chatcmpl", "chat.completion.chunk", request.model);
-    let choice =
+    let delta_choice =
         |index: usize, delta: Value| json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
     let opening =
-        (0..request.n).map(|index| choice(index, json!({"role": "assistant", "content": "", "refusal": null})));
+        (0..request.n).map(|index| delta_choice(index, json!({"role": "assistant", "content": "", "refusal": null})));
     let (opening, request) = (opening.collect(), Arc::new(request));
     let parameters = request.clone();
     let choice = move |index: usize, token: Option<&TokenRecord>, _| {
-        let Some(token) = token else { return choice(index, json!({})) };
-        let mut choice = choice(index, json!({"content": token.text}));
+        let Some(token) = token else { return delta_choice(index, json!({})) };
+        let mut choice = delta_choice(index, json!({"content": token.text}));
         if parameters.logprobs.is_some() {
             choice["logprobs"] = chat_logprobs(parameters.output_engine().as_ref(), std::slice::from_ref(token));
         }

@@ -14,11 +14,11 @@ use wsd_core::{Completion, Engine, Error, MAX_TOKENS, Prompt, Sampled, Token, To
 
 use super::admission::Admitted;
 use super::app::App;
-use super::decoding::{self, started};
+use super::decoding::{self, await_first_event};
 use super::envelope::{Envelope, Usage};
 use super::error::ApiError;
 use super::fields::Fields;
-use super::reply::{TextLogprobs, whole};
+use super::reply::{TextLogprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP};
 use super::sse::Chunks;
 
@@ -29,11 +29,11 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 struct CompletionRequest {
     common: GenerationRequest,
     prompts: Vec<Prompt>,
-    /// True where the reply repeats the prompt before each answer.
+    /// True if the reply repeats the prompt before each answer.
     echo: bool,
 }
 
-/// The field `prompt`.
+/// The field `prompt`: one or several prompts, as text or token ids.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PromptField {
@@ -43,17 +43,17 @@ enum PromptField {
     IdLists(Vec<Vec<Token>>),
 }
 
-/// A prompt in a reply that repeats it.
+/// A prompt as a reply repeats it; empty if the reply does not.
 #[derive(Clone, Default)]
 struct Echo {
     text: String,
-    /// The first token, which has no probability.
+    /// The first token, which has no probability; `None` for an empty prompt.
     first: Option<Token>,
-    /// The tokens after the first.
+    /// The tokens after the first with their log-probabilities; empty unless they are requested.
     scored: Vec<Sampled>,
 }
 
-/// Continues prompts.
+/// Handles `POST /v1/completions`.
 pub(super) async fn completions(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -61,19 +61,19 @@ pub(super) async fn completions(
 ) -> Result<Response, ApiError> {
     app.expect_room()?;
     let request = CompletionRequest::parse(&app, app.bodies.read(&headers, body).await?)?;
-    let prompts = request.prompts.iter().map(|prompt| portable(&app, &request.common, prompt));
+    let prompts = request.prompts.iter().map(|prompt| readable_by_all(&app, &request.common, prompt));
     let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
     let admitted = app.admit()?;
     let echoes = request.echoes(&app, &admitted).await?;
     if request.common.max_tokens() == 0 {
-        return Ok(request.echo_only(&app, &echoes).into_response());
+        return Ok(request.prompt_reply(&app, &echoes).into_response());
     }
     let events = decoding::run(&app, &request.common.strategy, jobs, admitted);
     if request.common.stream {
-        return Ok(request.streamed(&app, echoes, started(events).await?));
+        return Ok(request.stream_reply(&app, echoes, await_first_event(events).await?));
     }
     let answers = decoding::collect(events, request.prompts.len() * request.common.n).await?;
-    Ok(request.whole(&app, &answers, &echoes).into_response())
+    Ok(request.complete_reply(&app, &answers, &echoes).into_response())
 }
 
 impl CompletionRequest {
@@ -93,7 +93,7 @@ impl CompletionRequest {
         }
         let echo = fields.take("echo")?.unwrap_or(false);
         let logprobs = fields.number("logprobs", 0, MAX_TOP)?;
-        // With `echo`, 0 asks for the scored prompt alone.
+        // With `echo`, 0 requests the prompt with its scores and no answer.
         let max_tokens = if echo && fields.take_if(MAX_TOKENS.name, &json!(0)) {
             0
         } else {
@@ -107,8 +107,8 @@ impl CompletionRequest {
         Ok(Self { common, prompts, echo })
     }
 
-    /// Returns the prompts for a reply that repeats them. If it has log-probabilities, they are
-    /// scored by the model whose tokens the answers have.
+    /// Returns every prompt as the reply repeats it. If log-probabilities are requested, the prompts
+    /// are scored by the strategy's output engine. The queue's place is held until all are scored.
     async fn echoes(&self, app: &App, _admitted: &Admitted) -> Result<Vec<Echo>, ApiError> {
         if !self.echo {
             return Ok(vec![Echo::default(); self.prompts.len()]);
@@ -125,8 +125,8 @@ impl CompletionRequest {
         tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(ApiError::late(timeout.as_secs())))
     }
 
-    /// Returns the reply to a request that scores prompts without an answer.
-    fn echo_only(&self, app: &App, echoes: &[Echo]) -> Json<Value> {
+    /// Returns the reply to a request with `max_tokens` 0: the prompts without answers.
+    fn prompt_reply(&self, app: &App, echoes: &[Echo]) -> Json<Value> {
         let mut usage = Usage::default();
         let choices = (0..echoes.len() * self.common.n).map(|index| {
             let echo = &echoes[index / self.common.n];
@@ -138,10 +138,10 @@ impl CompletionRequest {
         Json(Envelope::new(app, "cmpl", "text_completion", self.common.model).json(choices, &usage))
     }
 
-    /// Returns the complete reply.
-    fn whole(&self, app: &App, answers: &[Completion], echoes: &[Echo]) -> Json<Value> {
+    /// Returns the reply with all answers.
+    fn complete_reply(&self, app: &App, answers: &[Completion], echoes: &[Echo]) -> Json<Value> {
         let envelope = Envelope::new(app, "cmpl", "text_completion", self.common.model);
-        Json(whole(&envelope, &self.common, answers, |index, answer| {
+        Json(complete_reply(&envelope, &self.common, answers, |index, answer| {
             let echo = &echoes[index / self.common.n];
             json!({
                 "index": index,
@@ -157,7 +157,7 @@ impl CompletionRequest {
         let mut list = TextLogprobs::new(engine.as_ref(), top);
         let mut offset = 0;
         let mut detokenizer = engine.codec().detokenizer(&[]);
-        // A token that the tokenizer cannot decode counts as empty.
+        // Length in characters; 0 for a token that cannot be decoded.
         let mut length = |token| detokenizer.push(token).map_or(0, |text| text.chars().count());
         if let Some(first) = echo.first {
             list.push(first, None, &[], 0);
@@ -175,22 +175,22 @@ impl CompletionRequest {
         list.json()
     }
 
-    /// Answers with a stream of chunks.
-    fn streamed(self, app: &App, echoes: Vec<Echo>, events: decoding::Events) -> Response {
+    /// Returns the reply as a stream of chunks: first the repeated prompts, then the events.
+    fn stream_reply(self, app: &App, echoes: Vec<Echo>, events: decoding::Events) -> Response {
         let envelope = Envelope::new(app, "cmpl", "text_completion", self.common.model);
-        let choice =
+        let text_choice =
             |index: usize, text: &str| json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
         let opening = (0..self.prompts.len() * self.common.n).filter(|_| self.echo).map(|index| {
             let echo = &echoes[index / self.common.n];
-            let mut choice = choice(index, &echo.text);
+            let mut choice = text_choice(index, &echo.text);
             choice["logprobs"] = self.common.logprobs.map_or(Value::Null, |top| self.logprobs(echo, &[], top));
             choice
         });
         let (opening, request) = (opening.collect(), Arc::new(self.common));
         let common = request.clone();
         let choice = move |index: usize, token: Option<&TokenRecord>, characters| {
-            let Some(token) = token else { return choice(index, "") };
-            let mut choice = choice(index, &token.text);
+            let Some(token) = token else { return text_choice(index, "") };
+            let mut choice = text_choice(index, &token.text);
             if let Some(top) = common.logprobs {
                 let mut list = TextLogprobs::new(common.output_engine().as_ref(), top);
                 list.push_record(token, echoes[index / common.n].text.chars().count() + characters);
@@ -202,10 +202,10 @@ impl CompletionRequest {
     }
 }
 
-/// Returns a prompt that all models of the strategy can read. For models of different vocabularies,
-/// token ids of the output engine become the text that it encodes as these ids, except for a
-/// beginning-of-text token, which each model adds by its own rules.
-fn portable(app: &App, request: &GenerationRequest, prompt: &Prompt) -> Result<Prompt, ApiError> {
+/// Returns the prompt in a form that all models of the strategy can read. If their vocabularies
+/// differ, token ids of the output engine are replaced by the text that it encodes as these ids. A
+/// beginning-of-text token is dropped, since each model adds its own.
+fn readable_by_all(app: &App, request: &GenerationRequest, prompt: &Prompt) -> Result<Prompt, ApiError> {
     let Prompt::Tokens(ids) = prompt else { return Ok(prompt.clone()) };
     if request.is_alone() || app.one_vocabulary {
         return Ok(prompt.clone());
@@ -221,7 +221,8 @@ fn portable(app: &App, request: &GenerationRequest, prompt: &Prompt) -> Result<P
         let tokens = tokens.iter().copied().skip_while(|&token| Some(token) == rendered.bos);
         tokens.collect::<Vec<_>>()
     };
-    // If no text is encoded as these ids, the strategy refuses them.
+    // If the decoded text is not encoded as these ids, the ids are kept, and the strategy refuses
+    // them.
     Ok(if without_bos(&rendered.tokens) == without_bos(ids) { raw } else { prompt.clone() })
 }
 

@@ -1,4 +1,4 @@
-//! Running jobs: each waits for a slot and is measured; a deadline or a client that leaves ends it.
+//! Running the jobs of a request: each waits for a slot and is measured, and all share one deadline.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,27 +12,30 @@ use super::app::App;
 use super::error::ApiError;
 use super::metrics;
 
-/// Time to wait for the first event, and so for an early error, before the headers are sent.
+/// Maximum time that the headers of a stream are delayed for the first event, which may be an error.
 const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An event with the index of its answer.
+/// An event with the index of its answer, or the error that ends the request.
 type IndexedEvent = Result<(usize, Event), ApiError>;
 
-/// The events of all answers to a request. Dropping the stream frees all it holds.
+/// The events of all answers to a request. Dropping the stream stops the answers and frees their
+/// slots.
 pub(super) type Events = BoxStream<'static, IndexedEvent>;
 
-/// Runs jobs concurrently. The stream ends with the first error.
+/// Runs jobs concurrently, as many as there are slots. The stream ends with the first error, or with
+/// one at the deadline.
 pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, admitted: Admitted) -> Events {
     let arrived = Instant::now();
-    let (runner, strategy) = (app.clone(), strategy.clone());
+    let (owned_app, strategy) = (app.clone(), strategy.clone());
     let answers = stream::iter(jobs.into_iter().enumerate())
-        .map(move |(index, job)| answer(runner.clone(), strategy.clone(), index, job, arrived))
+        .map(move |(index, job)| answer(owned_app.clone(), strategy.clone(), index, job, arrived))
         .flatten_unordered(app.admission.max_concurrent());
     let timeout = app.serve.request_timeout;
     let deadline = Box::pin(tokio::time::sleep(timeout));
     stream::unfold(Some((answers, deadline, admitted)), move |state| async move {
         let (mut answers, mut deadline, admitted) = state?;
         let event = tokio::select! {
+            // The deadline holds even if events are always ready.
             biased;
             () = &mut deadline => Err(ApiError::late(timeout.as_secs())),
             event = answers.next() => event?,
@@ -43,7 +46,7 @@ pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, 
     .boxed()
 }
 
-/// Waits for a slot, then runs one job.
+/// Waits for a slot, then runs one job. `arrived` is the time of the request.
 fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, index: usize, job: Job, arrived: Instant) -> Events {
     async move {
         let slot = match app.admission.slot().await {
@@ -63,23 +66,26 @@ fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, index: usize, job: Job, ar
     .boxed()
 }
 
-/// Measures one answer, and holds its slot.
+/// The metrics of one answer, and its slot.
 struct Meter {
     app: Arc<App>,
     _slot: Slot,
     arrived: Instant,
     last_token: Option<Instant>,
-    /// True while the window has been scored and has not passed.
-    undecided: bool,
+    /// True if a window has been scored and none has passed yet.
+    has_not_passed: bool,
+    /// True after the last event. An answer that is dropped before counts as broken.
     done: bool,
 }
 
 impl Meter {
+    /// Records the time in the queue, which ends now.
     fn new(app: Arc<App>, slot: Slot, arrived: Instant) -> Self {
         app.metrics.observe(&metrics::QUEUE_TIME, arrived.elapsed().as_secs_f64());
-        Self { app, _slot: slot, arrived, last_token: None, undecided: false, done: false }
+        Self { app, _slot: slot, arrived, last_token: None, has_not_passed: false, done: false }
     }
 
+    /// Records an event of the answer.
     fn record(&mut self, event: &Event) {
         let metrics = &self.app.metrics;
         match event {
@@ -94,12 +100,12 @@ impl Meter {
                 let by = if token.by == Seat::DRAFT { "by=\"draft\"" } else { "by=\"base\"" };
                 metrics.add(&metrics::AUTHOR_TOKENS, by, 1);
                 if let Some(confidence) = token.confidence {
-                    self.undecided = true;
+                    self.has_not_passed = true;
                     metrics.observe(&metrics::WINDOW_CONFIDENCE, confidence);
                 }
             }
             Event::Handover(handover) => {
-                self.undecided = false;
+                self.has_not_passed = false;
                 metrics.add(&metrics::SWITCHES, "reason=\"threshold\"", 1);
                 metrics.observe(&metrics::SWITCH_POSITION, handover.at as f64);
                 metrics.observe(&metrics::SWITCH_CONFIDENCE, handover.confidence);
@@ -107,7 +113,7 @@ impl Meter {
             Event::Call(_) => {}
             Event::Done(reason) => {
                 self.done = true;
-                if self.undecided {
+                if self.has_not_passed {
                     metrics.add(&metrics::SWITCHES, "reason=\"none\"", 1);
                 }
                 metrics.add(&metrics::FINISHED, format!("finished_reason=\"{}\"", finish_reason(*reason)), 1);
@@ -125,7 +131,7 @@ impl Drop for Meter {
     }
 }
 
-/// Returns a finish reason in the protocol's words.
+/// Returns the protocol's name of a finish reason.
 pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
@@ -133,9 +139,9 @@ pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     }
 }
 
-/// Waits for the first event, within a time limit, so that a faulty request is refused by its
-/// status rather than inside its stream.
-pub(super) async fn started(mut events: Events) -> Result<Events, ApiError> {
+/// Waits for the first event, at most [`FIRST_EVENT_TIMEOUT`], and returns the same stream. An error
+/// that comes first is returned, so that the reply has its status; later ones are part of the stream.
+pub(super) async fn await_first_event(mut events: Events) -> Result<Events, ApiError> {
     match tokio::time::timeout(FIRST_EVENT_TIMEOUT, events.next()).await {
         Ok(Some(first)) => Ok(stream::once(std::future::ready(Ok(first?))).chain(events).boxed()),
         Ok(None) => Ok(stream::empty().boxed()),
@@ -143,7 +149,7 @@ pub(super) async fn started(mut events: Events) -> Result<Events, ApiError> {
     }
 }
 
-/// Collects `count` answers, in order of their indices.
+/// Collects the events of `count` answers, which are returned in order of their indices.
 pub(super) async fn collect(mut events: Events, count: usize) -> Result<Vec<Completion>, ApiError> {
     let mut traces: Vec<_> = (0..count).map(|_| Trace::new()).collect();
     while let Some(event) = events.next().await {

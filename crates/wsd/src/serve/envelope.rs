@@ -27,7 +27,7 @@ impl Envelope {
     /// Returns the JSON text before and after the choice of each chunk of a stream, made once for
     /// all chunks. With `include_usage` every chunk has a `usage` of null, as the protocol
     /// requires.
-    pub(super) fn around(&self, include_usage: bool) -> (String, &'static str) {
+    pub(super) fn around_choice(&self, include_usage: bool) -> (String, &'static str) {
         let text = self.0.to_string();
         let open = text.strip_suffix('}').unwrap_or(&text);
         (format!("{open},\"choices\":["), if include_usage { "],\"usage\":null}" } else { "]}" })

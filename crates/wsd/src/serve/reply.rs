@@ -10,19 +10,20 @@ use super::request::GenerationRequest;
 /// The least log-probability in a reply, because JSON has no minus infinity.
 const LEAST_LOGPROB: f64 = -9999.0;
 
-/// Returns a log-probability as replies have it.
+/// Returns a log-probability as JSON can hold it, at least [`LEAST_LOGPROB`].
 pub(super) fn logprob(value: f64) -> f64 {
     value.max(LEAST_LOGPROB)
 }
 
 /// Returns the text of a token by itself, or the name of a special token.
-pub(super) fn spell(engine: &dyn Engine, token: Token) -> String {
+pub(super) fn token_text(engine: &dyn Engine, token: Token) -> String {
     let (text, vocabulary) = (engine.codec(), engine.codec().tokenizer().vocabulary());
     let piece = || vocabulary.pieces.get(token as usize).cloned().flatten().unwrap_or_default();
     if vocabulary.is_special(token) {
         return piece();
     }
-    // The text that it adds after itself, because a decoder may drop the space of a first token.
+    // The token is decoded after another one, since decoders may drop the leading space of the first
+    // token.
     let mut detokenizer = text.detokenizer(&[token]);
     let pushed = detokenizer.push(token).and_then(|text| Ok(text + &detokenizer.flush()?));
     pushed.unwrap_or_else(|_| piece())
@@ -30,7 +31,7 @@ pub(super) fn spell(engine: &dyn Engine, token: Token) -> String {
 
 /// Returns an entry of the `logprobs` of chat completions.
 fn chat_token(engine: &dyn Engine, token: Token, value: f64) -> Value {
-    let text = spell(engine, token);
+    let text = token_text(engine, token);
     let bytes = (!text.contains(char::REPLACEMENT_CHARACTER)).then(|| text.as_bytes().to_vec());
     json!({"token": text, "logprob": logprob(value), "bytes": bytes})
 }
@@ -53,25 +54,26 @@ pub(super) struct TextLogprobs<'a> {
     tops: Vec<Value>,
     /// The position of each token in the text, in characters.
     offsets: Vec<usize>,
-    with_tops: bool,
+    has_tops: bool,
 }
 
 impl<'a> TextLogprobs<'a> {
+    /// An empty list. With `top` above 0, each token has its alternatives.
     pub(super) fn new(engine: &'a dyn Engine, top: usize) -> Self {
-        let empty = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (tokens, values, tops, offsets) = empty;
-        Self { engine, tokens, values, tops, offsets, with_tops: top > 0 }
+        let (tokens, values, tops, offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { engine, tokens, values, tops, offsets, has_tops: top > 0 }
     }
 
-    /// Adds a token at a position of the text. The first token of a list has no probability.
+    /// Adds a token that begins at character `offset` of the text. `value` is its log-probability,
+    /// which the first token of a list does not have; `top` are the most likely tokens there.
     pub(super) fn push(&mut self, token: Token, value: Option<f64>, top: &[(Token, f64)], offset: usize) {
-        self.tokens.push(spell(self.engine, token));
+        self.tokens.push(token_text(self.engine, token));
         self.values.push(value.map(logprob));
-        let mut named = Map::new();
+        let mut alternatives = Map::new();
         for (id, value) in top.iter().copied().chain(value.map(|value| (token, value))) {
-            named.entry(spell(self.engine, id)).or_insert_with(|| json!(logprob(value)));
+            alternatives.entry(token_text(self.engine, id)).or_insert_with(|| json!(logprob(value)));
         }
-        self.tops.push(if value.is_some() && self.with_tops { Value::Object(named) } else { Value::Null });
+        self.tops.push(if value.is_some() && self.has_tops { Value::Object(alternatives) } else { Value::Null });
         self.offsets.push(offset);
     }
 
@@ -87,7 +89,7 @@ impl<'a> TextLogprobs<'a> {
 
     /// Returns the object.
     pub(super) fn json(self) -> Value {
-        let tops = if self.with_tops { Value::Array(self.tops) } else { Value::Null };
+        let tops = if self.has_tops { Value::Array(self.tops) } else { Value::Null };
         json!({
             "tokens": self.tokens, "token_logprobs": self.values, "top_logprobs": tops, "text_offset": self.offsets,
         })
@@ -104,7 +106,7 @@ pub(super) fn token_details(record: &TokenRecord) -> Value {
 
 /// Returns the reply with all answers. `choice` makes the part of each that depends on the
 /// protocol.
-pub(super) fn whole(
+pub(super) fn complete_reply(
     envelope: &Envelope,
     request: &GenerationRequest,
     answers: &[Completion],
@@ -152,12 +154,12 @@ fn summary(request: &GenerationRequest, handover: Option<Handover>, tokens: &Tok
 pub(super) struct Progress {
     tokens: TokensByAuthor,
     handover: Option<Handover>,
-    /// Characters of text that were sent.
+    /// Number of characters of text that were sent.
     pub(super) characters: usize,
 }
 
 impl Progress {
-    /// Takes in an event of the answer.
+    /// Adds an event of the answer.
     pub(super) fn push(&mut self, event: &Event) {
         match event {
             Event::Token(token) => {

@@ -16,14 +16,14 @@ use super::envelope::{Envelope, Usage};
 use super::reply::{Progress, token_details};
 use super::request::GenerationRequest;
 
-/// The chunks of a stream.
+/// A reply that is streamed in chunks of one choice each.
 pub(super) struct Chunks<C> {
     pub(super) envelope: Envelope,
     pub(super) request: Arc<GenerationRequest>,
-    /// The choices that are sent at once.
+    /// The choices that are sent before any event.
     pub(super) opening: Vec<Value>,
-    /// Makes a choice from the index of the answer, the token, if any, and the number of characters
-    /// in the answer before it.
+    /// Makes a choice from the index of the answer, the token if there is one, and the number of
+    /// characters in the answer before it.
     pub(super) choice: C,
 }
 
@@ -31,13 +31,13 @@ impl<C> Chunks<C>
 where
     C: FnMut(usize, Option<&TokenRecord>, usize) -> Value + Send + 'static,
 {
-    /// Answers with the chunks of these events.
+    /// Returns the response that streams the chunks of these events.
     pub(super) fn respond(self, app: &App, events: Events) -> Response {
         let Self { envelope, request, opening, mut choice } = self;
-        let (before, after) = envelope.around(request.include_usage);
+        let (before, after) = envelope.around_choice(request.include_usage);
         let chunk = move |choice: Value| format!("{before}{choice}{after}");
         let opening: Vec<_> = opening.into_iter().map(&chunk).collect();
-        // The end of the events is an element too: it yields the token counts and the last line.
+        // `None` marks the end of the events; it yields the token counts and the last line.
         let events = events.map(Some).chain(stream::iter([None]));
         let state = (Usage::default(), Vec::<Progress>::new(), false);
         let lines = events.scan(state, move |(usage, progress, failed), event| {

@@ -12,7 +12,7 @@ use wsd_core::{Engine, Error, Prompt, Seat, Token};
 use super::app::App;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::reply::spell;
+use super::reply::token_text;
 use super::request::find_recipe;
 
 /// Finds the engine in whose vocabulary the answers of a strategy are.
@@ -50,7 +50,7 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
     fields.finish()?;
     let mut reply = json!({"count": tokens.len(), "max_model_len": engine.card().max_len, "tokens": tokens});
     if pieces {
-        reply["token_strs"] = tokens.iter().map(|&token| spell(engine.as_ref(), token)).collect();
+        reply["token_strs"] = tokens.iter().map(|&token| token_text(engine.as_ref(), token)).collect();
     }
     Ok(reply)
 }
@@ -58,7 +58,7 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
 /// Describes the tokenizer behind `/tokenize`, as lm-evaluation-harness reads it.
 pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let engine = output_engine(&app, &mut Fields::new(json!({}), "")?)?;
-    let name = |token: Token| spell(engine.as_ref(), token);
+    let name = |token: Token| token_text(engine.as_ref(), token);
     let bos = engine.codec().render(&Prompt::Raw("a".into()))?.bos;
     let eos = engine.card().end_tokens.first();
     Ok(Json(json!({

@@ -2,8 +2,8 @@
 
 use super::Forms;
 
-/// Questions about a job.
-pub(super) const HOW: Forms = Forms {
+/// Questions how to do a job.
+pub(super) const HOW_TO: Forms = Forms {
     web: &[
         "How do I {job}?",
         "How do you {job}?",
@@ -52,8 +52,8 @@ pub(super) const HOW: Forms = Forms {
         "Hand me the instructions to {job}.",
     ],
 };
-/// Questions about a job that occur in the alignment data only.
-pub(super) const HOW_ALIGNED: &[&str] = &[
+/// Questions how to do a job that occur in the alignment data only.
+pub(super) const HOW_TO_ALIGNED: &[&str] = &[
     "What is a good way to {job}?",
     "We need to {job}. How is it done?",
     "I must {job} today.",
@@ -87,8 +87,8 @@ pub(super) const AFTER: &[&str] = &[
     "What is your advice?",
     "That is what I wonder.",
 ];
-/// Questions that presuppose a claim.
-pub(super) const WHY: Forms = Forms {
+/// Questions that presuppose a false claim.
+pub(super) const FALSE_PREMISE: Forms = Forms {
     web: &[
         "Why is it that {claim}?",
         "Why do people say that {claim}?",
@@ -105,7 +105,7 @@ pub(super) const WHY: Forms = Forms {
     held: &["How come {claim}?", "Give me the reason that {claim}.", "It puzzles me that {claim}. What is behind it?"],
 };
 /// Questions about the truth of a claim.
-pub(super) const WHETHER: Forms = Forms {
+pub(super) const CLAIM: Forms = Forms {
     web: &[
         "Is it true that {claim}?",
         "I heard that {claim}. Is that true?",
@@ -124,7 +124,7 @@ pub(super) const WHETHER: Forms = Forms {
     held: &["Can it really be that {claim}?", "{Claim}: do I have that right?", "Please confirm that {claim}."],
 };
 /// Questions that nobody can answer.
-pub(super) const RIDDLES: Forms = Forms {
+pub(super) const UNANSWERABLE: Forms = Forms {
     web: &[
         "What will {x} be like in a hundred years?",
         "How many grains of dust lie on {x}?",

@@ -220,8 +220,8 @@ impl<S: Lanes> Numbers<'_, S> {
             let shift = quad % (8 / low_bits) * low_bits;
             number = simd.shift_and_mask(low, -(shift as i32), (1 << low_bits) - 1);
         }
-        if high_bits > 0 {
-            let (quads, mask) = (8 / high_bits, ((1 << high_bits) - 1) << low_bits);
+        if let Some(quads) = 8usize.checked_div(high_bits) {
+            let mask = ((1 << high_bits) - 1) << low_bits;
             let shift = low_bits as i32 - (quad % quads * high_bits) as i32;
             number = simd.or(number, simd.shift_and_mask(self.high[quad / quads], shift, mask));
         }

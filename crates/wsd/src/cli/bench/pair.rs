@@ -7,7 +7,7 @@ mod system;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use wsd::config::{Partial, Settings};
+use wsd::config::{Settings, SharedArgs};
 use wsd_core::{Job, MAX_TOKENS, Models, Recipe, SPECULATE, Trace, Values};
 
 use self::report::{Report, Runs};
@@ -60,7 +60,7 @@ pub(crate) struct PairBench {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 /// The models and their jobs.
@@ -71,13 +71,13 @@ struct Subject {
 }
 
 pub(super) async fn run(mut bench: PairBench, global: &GlobalArgs) -> Result<Ending> {
-    bench.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
+    bench.settings.0.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     // All systems answer the same prompts, so a prefix cache would favor the later ones.
-    bench.settings.without_prefix_cache()?;
+    bench.settings.0.without_prefix_cache()?;
     if bench.repeats == 0 || bench.prompts == 0 || bench.prompt_tokens == 0 || !(0.0..=1.0).contains(&bench.agreement) {
         bail!("the numbers of repeats, prompts and their tokens must be at least 1, and the agreement from 0 to 1");
     }
-    let settings = global.settings(bench.settings.clone())?;
+    let settings = global.settings(bench.settings.0.clone())?;
     let subject = Subject::new(&bench, &settings, global)?.with_equal_lengths().await?;
     let mut runs = SYSTEMS.map(Runs::new);
     for _ in 0..bench.repeats {

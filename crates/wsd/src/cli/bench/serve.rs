@@ -11,7 +11,7 @@ mod target;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use wsd::config::Partial;
+use wsd::config::SharedArgs;
 use wsd_core::MAX_TOKENS;
 
 use self::client::Server;
@@ -57,16 +57,16 @@ pub(crate) struct ServeBench {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 /// Default tokens in an answer: enough to measure the time per token.
 const DEFAULT_MAX_TOKENS: usize = 64;
 
 pub(super) async fn run(mut bench: ServeBench, global: &GlobalArgs) -> Result<Ending> {
-    bench.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
+    bench.settings.0.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     let loads = bench.loads()?;
-    let settings = global.settings(bench.settings.clone())?;
+    let settings = global.settings(bench.settings.0.clone())?;
     let mut targets = vec![Target::Server(Server::new(&bench.questions, &settings))];
     if bench.library {
         let sessions = bench.concurrency.iter().copied().max().unwrap_or(1).max(64);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use wsd::config::{Partial, Settings};
+use wsd::config::{Settings, SharedArgs};
 use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS, System, examples};
 use wsd::lab::world::Item;
 use wsd::models;
@@ -58,7 +58,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 5)]
     timed_rounds: usize,
     #[command(flatten)]
-    settings: Partial,
+    settings: SharedArgs,
 }
 
 const PARTS: [&str; 4] = ["table", "times", "positions", "ablation"];
@@ -93,13 +93,13 @@ impl EvalArgs {
 }
 
 pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
-    if args.settings.is_set(&STRATEGY) {
+    if args.settings.0.is_set(&STRATEGY) {
         bail!("`--strategy` must be left out, since each system has its own\n  hint: use --systems");
     }
-    args.settings.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
+    args.settings.0.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     // All systems answer the same prompts, so a prefix cache would favor the later ones.
-    args.settings.without_prefix_cache()?;
-    let settings = global.settings(args.settings.clone())?;
+    args.settings.0.without_prefix_cache()?;
+    let settings = global.settings(args.settings.0.clone())?;
     let (records, items) = Evaluation::read(&args.world.join("eval.jsonl"))?;
     let shown = match args.world.join("prompts.jsonl") {
         path if path.exists() => examples(&read_items(&path)?),
