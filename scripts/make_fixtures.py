@@ -511,6 +511,9 @@ SCALE_OFFSETS = {
     "Q6_K": [208],
     "Q2_K": [80, 82],
     "Q3_K": [108],
+    "IQ4_NL": [0],
+    "IQ4_XS": [0],
+    "MXFP4": [],
 }
 
 
@@ -527,6 +530,8 @@ def make_quant_blocks(path, seed=77):
             for at in offsets:
                 scale = np.float16(rng.uniform(0.01, 0.2) * rng.choice([-1.0, 1.0]))
                 row[at : at + 2] = np.frombuffer(scale.tobytes(), dtype=np.uint8)
+            if name == "MXFP4":
+                row[0] = rng.integers(118, 132)  # an exponent
         floats = gguf.quants.dequantize(raw, kind).reshape(-1)
         assert np.isfinite(floats).all() and floats.size == 2 * values
         blocks[name] = {

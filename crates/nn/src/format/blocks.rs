@@ -392,3 +392,16 @@ block_formats! {
         numbers(block, LARGE, |i| nibble(&bytes[8 + i / GROUP * 16..], i % GROUP));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_are_powers_of_two_down_to_the_smallest() {
+        for exponent in 0..=254u8 {
+            let power = (f64::from(exponent) - 128.0).exp2();
+            assert_eq!(f64::from(half_e8m0(exponent)), power, "{exponent}");
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub(super) struct ExportArgs {
     /// The file to write, named *.gguf; any other name with --adapter is a Hugging Face folder
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
-    /// Number format of the matrices: f32, f16, bf16, q8_0, q4_0 or q4_k
+    /// Number format of the matrices, such as f16, q8_0, q4_k or iq4_nl
     #[arg(long, value_name = "TYPE", default_value = "bf16")]
     dtype: Format,
 }
