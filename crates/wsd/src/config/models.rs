@@ -2,19 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use serde::Serialize;
 use wsd_core::{Error, Seat, Setting, Values};
 use wsd_nn::{Device, Format, LoadOptions};
 
-static BASE: Setting = Setting::text(
-    "base",
-    "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, org/name:file.gguf), \
-     or an address such as vllm+http://host:8000/name (or sglang+, llama-server+, openai+, with http or https); \
-     several addresses of one model are separated by commas",
-    "MODEL",
-)
-.with_default_text("builtin:base");
+use crate::remote;
+
+static BASE: LazyLock<Setting> = LazyLock::new(|| {
+    static ABOUT: LazyLock<String> = LazyLock::new(|| {
+        let schemes = remote::schemes();
+        let others: Vec<_> = schemes[1..].iter().map(|scheme| format!("{scheme}+")).collect();
+        format!(
+            "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, \
+             org/name:file.gguf), or an address such as {}+http://host:8000/name (or {}, with http or https); several \
+             addresses of one model are separated by commas",
+            schemes[0],
+            others.join(", ")
+        )
+    });
+    Setting::text("base", &ABOUT, "MODEL").with_default_text("builtin:base")
+});
 static DRAFT: Setting =
     Setting::text("draft", "The small aligned model, named like the base", "MODEL").with_default_text("builtin:draft");
 static MODEL: Setting =
@@ -62,19 +71,21 @@ static OFFLINE: Setting =
         .speed_only();
 
 /// The settings of `[models]`, in the order of the help.
-pub(super) static SETTINGS: &[&Setting] = &[
-    &BASE,
-    &DRAFT,
-    &MODEL,
-    &BASE_TEMPLATE,
-    &DRAFT_TEMPLATE,
-    &THREADS,
-    &DEVICE,
-    &DTYPE,
-    &DRAFT_DTYPE,
-    &PREFIX_CACHE_TOKENS,
-    &OFFLINE,
-];
+pub(super) fn settings() -> Vec<&'static Setting> {
+    vec![
+        &BASE,
+        &DRAFT,
+        &MODEL,
+        &BASE_TEMPLATE,
+        &DRAFT_TEMPLATE,
+        &THREADS,
+        &DEVICE,
+        &DTYPE,
+        &DRAFT_DTYPE,
+        &PREFIX_CACHE_TOKENS,
+        &OFFLINE,
+    ]
+}
 
 /// The form in which a model reads a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

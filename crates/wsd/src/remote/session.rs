@@ -64,7 +64,8 @@ async fn score(
     mut request: ScoreRequest<'_>,
 ) -> Result<Vec<Sampled>> {
     loop {
-        let reply = attempts.post(route, &shared.dialect.score(&request)).await?;
+        let post = shared.dialect.score(&request).map_err(|why| attempts.misread(route, why))?;
+        let reply = attempts.post(route, &post).await?;
         let scores = shared.dialect.parse_scores(&request, &reply).map_err(|why| attempts.misread(route, why))?;
         if let Some(scores) = scores {
             return Ok(scores);
