@@ -14,7 +14,14 @@ use crate::{Recipe, Result, Setting};
 
 /// Every strategy. The command line, the server, the help and the conformance tests derive from
 /// this table.
-pub static RECIPES: &[&Recipe] = &[&wsd::RECIPE, &alone::BASE, &alone::DRAFT, &nudging::RECIPE, &speculative::RECIPE];
+pub static RECIPES: &[&Recipe] = &[
+    // In the order of the help.
+    &wsd::RECIPE,
+    &alone::BASE,
+    &alone::DRAFT,
+    &nudging::RECIPE,
+    &speculative::RECIPE,
+];
 
 impl Recipe {
     /// Finds a recipe by its name.
