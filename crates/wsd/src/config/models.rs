@@ -9,6 +9,7 @@ use wsd_core::{Error, Seat, Setting, Values};
 use wsd_nn::{Device, Format, LoadOptions};
 
 use crate::remote;
+use crate::words::any_of;
 
 static BASE: LazyLock<Setting> = LazyLock::new(|| {
     static ABOUT: LazyLock<String> = LazyLock::new(|| {
@@ -42,13 +43,18 @@ static DRAFT_TEMPLATE: Setting =
 static THREADS: Setting = Setting::integer("threads", "Processor threads for each model", 1..=512)
     .with_default_about("all cores")
     .speed_only();
-static DEVICE: Setting = Setting::text(
-    "device",
-    "The device that the models run on: cpu, candle, cuda, cuda:N or metal, as far as this program was built for it; \
-     auto is a GPU where there is one",
-    "DEVICE",
-)
-.with_default_text("auto");
+static DEVICE: LazyLock<Setting> = LazyLock::new(|| {
+    static ABOUT: LazyLock<String> = LazyLock::new(|| {
+        let auto = Device::default().to_string();
+        let others: Vec<_> = Device::spellings().filter(|name| *name != auto).collect();
+        format!(
+            "The device that the models run on: {}, as far as this program was built for it; {auto} is a GPU where \
+             there is one",
+            any_of(&others)
+        )
+    });
+    Setting::text("device", &ABOUT, "DEVICE").with_default_text("auto")
+});
 static DTYPE: Setting =
     Setting::text("dtype", "Number format the weights are converted to, such as f32, bf16 or q8_0", "TYPE")
         .with_default_about("the checkpoint's");
@@ -148,7 +154,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let device = text(&DEVICE).unwrap_or_default();
     let device = device.parse::<Device>().map_err(|_| Error::Setting {
         name: DEVICE.name,
-        limit: "auto, cpu, candle, cuda, cuda:N or metal".into(),
+        limit: any_of(&Device::spellings().collect::<Vec<_>>()),
         value: device,
     })?;
     let model = |name, template: String, dtype| ModelSettings {

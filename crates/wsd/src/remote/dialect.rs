@@ -10,6 +10,8 @@ use std::fmt::Debug;
 use serde_json::Value;
 use wsd_core::{Sampled, Sampling, Stop, Token};
 
+use crate::words::any_of;
+
 /// All known engines. A new one is a file beside this one and a line here.
 pub(super) static DIALECTS: &[&dyn Dialect] = &[
     // In the order of help and messages.
@@ -36,14 +38,6 @@ pub(crate) fn teacher_forced() -> String {
 
 fn names(filter: impl Fn(&Facts) -> bool) -> Vec<&'static str> {
     DIALECTS.iter().map(|dialect| dialect.facts()).filter(|facts| filter(facts)).map(|facts| facts.name).collect()
-}
-
-/// Alternatives in words: "a, b or c".
-fn any_of(names: &[&str]) -> String {
-    match names {
-        [names @ .., last] if !names.is_empty() => format!("{} or {last}", names.join(", ")),
-        names => names.concat(),
-    }
 }
 
 /// A request to be posted.

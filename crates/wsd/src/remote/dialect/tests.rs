@@ -267,15 +267,6 @@ fn a_dialect_without_scoring_refuses_to_score() {
 }
 
 #[test]
-fn alternatives_read_as_words() {
-    let cases: [(&[&str], &str); 4] =
-        [(&[], ""), (&["a"], "a"), (&["a", "b"], "a or b"), (&["a", "b", "c"], "a, b or c")];
-    for (names, text) in cases {
-        assert_eq!(any_of(names), text);
-    }
-}
-
-#[test]
 fn the_readme_names_every_engine() {
     let readme = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
     let words = readme.split_whitespace().collect::<Vec<_>>().join(" ");
