@@ -26,7 +26,7 @@ use crate::matrix::MatrixView;
 const LARGE_PAGES_FROM: usize = 4 << 20;
 
 /// A matrix `(outputs, inputs)` in tiles.
-pub struct Packed {
+pub(crate) struct Packed {
     format: TileFormat,
     outputs: usize,
     inputs: usize,
@@ -36,7 +36,7 @@ pub struct Packed {
 
 /// Quantized activations `(tokens, inputs)`.
 #[derive(Clone, Copy)]
-pub enum Quantized<'a> {
+pub(crate) enum Quantized<'a> {
     /// Signed bytes.
     Int8(&'a Panels<Int8Group>),
     /// Bfloat16.
@@ -44,13 +44,13 @@ pub enum Quantized<'a> {
 }
 
 /// A matrix to multiply with, and the place of the result.
-pub struct Product<'a> {
+pub(crate) struct Product<'a> {
     /// `(outputs, inputs)`.
-    pub weight: &'a Packed,
+    pub(crate) weight: &'a Packed,
     /// `(outputs)`.
-    pub bias: Option<&'a [f32]>,
+    pub(crate) bias: Option<&'a [f32]>,
     /// `(tokens, outputs)`.
-    pub out: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
 }
 
 impl Packed {
@@ -59,7 +59,7 @@ impl Packed {
     ///
     /// # Errors
     /// If memory runs out.
-    pub fn try_new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
+    pub(crate) fn try_new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
         let (outputs, inputs) = (weight.rows, weight.columns);
         let Some(format) = TileFormat::of(weight.format, simd).filter(|format| format.fits(inputs)) else {
             return Ok(None);
@@ -76,19 +76,19 @@ impl Packed {
 
     /// Returns the rows of the matrix.
     #[must_use]
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// Returns the columns of the matrix.
     #[must_use]
-    pub fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
 
     /// Returns the format that activations must have.
     #[must_use]
-    pub fn quantization(&self) -> Quantization {
+    pub(crate) fn quantization(&self) -> Quantization {
         self.format.quantization()
     }
 
@@ -123,7 +123,7 @@ impl Debug for Packed {
 ///
 /// # Panics
 /// If lengths do not fit together, or a matrix needs another quantization.
-pub fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
+pub(crate) fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
     let simd = workers.simd();
     let mut tiled = Vec::with_capacity(products.len());
     let (mut tiles, mut tile_work) = (0, 1);
