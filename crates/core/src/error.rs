@@ -43,12 +43,14 @@ pub enum Error {
         /// The seat without a model.
         seat: Seat,
     },
-    /// No strategy has this name.
-    #[error("there is no strategy `{name}`\n  hint: known are {known}")]
-    UnknownStrategy {
+    /// No entry of a table of recipes has this name.
+    #[error("there is no {kind} `{name}`\n  hint: known are {known}")]
+    UnknownRecipe {
+        /// The word for the table's entries: "strategy" or "step scorer".
+        kind: &'static str,
         /// The name given.
         name: String,
-        /// The names in the table of recipes.
+        /// The names in the table.
         known: String,
     },
     /// A setting outside its limits.

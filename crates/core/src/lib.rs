@@ -51,7 +51,7 @@ pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
 pub use models::Models;
 pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
-pub use scorers::{SCORERS, StepScorer};
+pub use scorers::{SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
 pub use splitmix::splitmix64;

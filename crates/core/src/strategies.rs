@@ -10,17 +10,24 @@ pub use wsd::{CHUNK_TOKENS, MAX_DRAFT_TOKENS, ON_DRAFT_END, SPECULATE};
 
 use std::sync::LazyLock;
 
-use crate::{Error, Recipe, Result, Setting};
+use crate::{Recipe, Result, Setting};
 
 /// Every strategy. The command line, the server, the help and the conformance tests derive from
 /// this table.
-pub static RECIPES: &[&Recipe] = &[&wsd::RECIPE, &alone::BASE, &alone::DRAFT, &nudging::RECIPE, &speculative::RECIPE];
+pub static RECIPES: &[&Recipe] = &[
+    // In the order of the help.
+    &wsd::RECIPE,
+    &alone::BASE,
+    &alone::DRAFT,
+    &nudging::RECIPE,
+    &speculative::RECIPE,
+];
 
 impl Recipe {
     /// Finds a recipe by its name.
     ///
     /// # Errors
-    /// [`Error::UnknownStrategy`], with the known names.
+    /// [`crate::Error::UnknownRecipe`], with the known names.
     ///
     /// ```
     /// use wsd_core::Recipe;
@@ -29,10 +36,7 @@ impl Recipe {
     /// # Ok::<(), wsd_core::Error>(())
     /// ```
     pub fn find(name: &str) -> Result<&'static Self> {
-        RECIPES.iter().copied().find(|recipe| recipe.name == name).ok_or_else(|| Error::UnknownStrategy {
-            name: name.to_owned(),
-            known: RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", "),
-        })
+        Self::find_in(RECIPES, "strategy", name)
     }
 }
 

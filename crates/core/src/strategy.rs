@@ -138,6 +138,15 @@ impl<T: ?Sized> Recipe<T> {
         (self.make)(models, values)
     }
 
+    /// Finds an entry of a table by its name; `kind` is the word for its entries in the message.
+    pub(crate) fn find_in(table: &'static [&'static Self], kind: &'static str, name: &str) -> Result<&'static Self> {
+        table.iter().copied().find(|recipe| recipe.name == name).ok_or_else(|| Error::UnknownRecipe {
+            kind,
+            name: name.to_owned(),
+            known: table.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
     /// Tells whether one model answers by itself.
     #[must_use]
     pub fn is_alone(&self) -> bool {

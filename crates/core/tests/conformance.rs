@@ -69,6 +69,15 @@ fn names_are_unique_and_described() {
 }
 
 #[test]
+fn the_readme_names_every_strategy() {
+    let readme = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let words = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    let names: Vec<_> = RECIPES.iter().map(|recipe| format!("`{}`", recipe.name)).collect();
+    let sentence = format!("Each strategy is a model name ({}).", names.join(", "));
+    assert!(words.contains(&sentence), "README.md must hold `{sentence}`");
+}
+
+#[test]
 fn every_strategy_runs_to_its_limit_and_counts() {
     for recipe in RECIPES {
         for limit in [1, 2, 7, 40] {

@@ -1,6 +1,7 @@
 //! The devices a model can run on, by name.
 
 use std::fmt::{self, Display, Formatter};
+use std::mem::discriminant;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -34,37 +35,66 @@ pub enum Device {
     Metal,
 }
 
-/// The devices without a number, by name.
-const NAMED: [(&str, Device); 4] =
-    [("auto", Device::Auto), ("cpu", Device::Cpu), ("candle", Device::Candle), ("metal", Device::Metal)];
+/// A row of the table of devices.
+struct Entry {
+    /// The name, which is also that of the cargo feature.
+    name: &'static str,
+    /// The spelling of one of several devices of this kind; the name alone is the first one.
+    numbered: Option<&'static str>,
+    device: Device,
+}
+
+/// Every device, in the order of help and messages.
+const DEVICES: [Entry; 5] = [
+    Entry { name: "auto", numbered: None, device: Device::Auto },
+    Entry { name: "cpu", numbered: None, device: Device::Cpu },
+    Entry { name: "candle", numbered: None, device: Device::Candle },
+    Entry { name: "cuda", numbered: Some("cuda:N"), device: Device::Cuda(0) },
+    Entry { name: "metal", numbered: None, device: Device::Metal },
+];
 
 impl Device {
-    /// The spellings of all devices, for help and messages.
-    pub const NAMES: &'static str = "auto, cpu, candle, cuda, cuda:N, metal";
+    /// Iterates over the spellings of all devices, for help and messages.
+    ///
+    /// # Examples
+    /// ```
+    /// assert!(wsd_nn::Device::spellings().any(|name| name == "cuda:N"));
+    /// ```
+    pub fn spellings() -> impl Iterator<Item = &'static str> {
+        DEVICES.iter().flat_map(|entry| [Some(entry.name), entry.numbered]).flatten()
+    }
+
+    /// The name without a number.
+    fn name(self) -> &'static str {
+        let is_own = |entry: &&Entry| discriminant(&entry.device) == discriminant(&self);
+        DEVICES.iter().find(is_own).map_or("", |entry| entry.name)
+    }
 
     /// Returns the cargo feature this device needs, if this program was built without it.
     pub(crate) fn missing_feature(self) -> Option<&'static str> {
-        let (feature, is_built) = match self {
-            Self::Auto | Self::Cpu => return None,
-            Self::Candle => ("candle", cfg!(feature = "candle")),
-            Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
-            Self::Metal => ("metal", cfg!(feature = "metal")),
+        let is_built = match self {
+            Self::Auto | Self::Cpu => true,
+            Self::Candle => cfg!(feature = "candle"),
+            Self::Cuda(_) => cfg!(feature = "cuda"),
+            Self::Metal => cfg!(feature = "metal"),
         };
-        (!is_built).then_some(feature)
+        (!is_built).then(|| self.name())
     }
 }
 
 impl FromStr for Device {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self> {
-        let named = NAMED.iter().find(|(known, _)| *known == name).map(|(_, device)| *device);
-        let numbered = || match name.strip_prefix("cuda")? {
-            "" => Some(Self::Cuda(0)),
-            number => number.strip_prefix(':')?.parse().ok().map(Self::Cuda),
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, number) = text.split_once(':').map_or((text, None), |(name, number)| (name, Some(number)));
+        let device = DEVICES.iter().find(|entry| entry.name == name).map(|entry| entry.device);
+        let device = match (device, number) {
+            (device, None) => device,
+            (Some(Self::Cuda(_)), Some(number)) => number.parse().ok().map(Self::Cuda),
+            _ => None,
         };
-        let unknown = || Error::UnknownDevice { name: name.to_owned(), known: Self::NAMES };
-        named.or_else(numbered).ok_or_else(unknown)
+        let known = || Self::spellings().collect::<Vec<_>>().join(", ");
+        device.ok_or_else(|| Error::UnknownDevice { name: text.to_owned(), known: known() })
     }
 }
 
@@ -78,10 +108,9 @@ impl TryFrom<String> for Device {
 
 impl Display for Device {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match (self, NAMED.iter().find(|(_, device)| device == self)) {
-            (Self::Cuda(number), _) => write!(f, "cuda:{number}"),
-            (_, Some((name, _))) => f.write_str(name),
-            (_, None) => Err(fmt::Error),
+        match self {
+            Self::Cuda(number) => write!(f, "{}:{number}", self.name()),
+            _ => f.write_str(self.name()),
         }
     }
 }
@@ -95,7 +124,7 @@ mod tests {
         for device in [Device::Auto, Device::Cpu, Device::Candle, Device::Cuda(0), Device::Cuda(3), Device::Metal] {
             let name = device.to_string();
             assert_eq!(name.parse::<Device>().unwrap(), device);
-            assert!(Device::NAMES.contains(name.trim_end_matches(":0").trim_end_matches(":3")), "{name}");
+            assert!(Device::spellings().any(|known| name.split(':').next() == Some(known)), "{name}");
         }
         assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
         for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda1", "cpu:0"] {

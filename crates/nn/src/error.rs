@@ -133,7 +133,7 @@ pub enum Error {
         /// The name given.
         name: String,
         /// The names of all devices.
-        known: &'static str,
+        known: String,
     },
     /// A device that this program is built without.
     #[error(

@@ -5,6 +5,9 @@
 //! depends neither on the number of tokens in a step nor on the tile or the thread: **a token's
 //! result has the same bits alone or in a batch**. Between instruction sets results differ in the
 //! last bits only.
+//!
+//! Public is what the trainer uses: the elementwise operations, the dense product, the rotation, the
+//! cap on logits, and the choice of instruction set.
 
 mod activation;
 mod attention;
@@ -19,16 +22,16 @@ mod rope;
 pub(crate) mod simd;
 mod workers;
 
-pub use activation::{add, gate, softcap};
-pub use attention::{Attention, attend};
-pub use linear::linear;
-pub use norm::rms_norm;
-pub(crate) use packed::zeroed_memory;
-pub use packed::{Packed, Product, Quantized, multiply};
-pub use panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
+pub use activation::softcap;
+pub(crate) use activation::{add, gate};
+pub(crate) use attention::{Attention, attend};
+pub(crate) use linear::linear;
+pub(crate) use norm::rms_norm;
+pub(crate) use packed::{Packed, Product, Quantized, multiply, zeroed_memory};
+pub(crate) use panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
 pub use rope::{Rotation, rotate};
 pub use simd::Simd;
-pub use workers::Workers;
+pub(crate) use workers::Workers;
 
 /// Multiplications per piece of work; fewer are not worth handing to another thread.
 const WORK_PER_PIECE: usize = 1 << 17;

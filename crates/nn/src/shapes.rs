@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use wsd_core::splitmix64;
 
 use crate::arch;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -150,8 +151,9 @@ impl Recipe {
         let next = |token: usize| (token * 20261 + 7919) % vocab;
         let mut before = vec![0; vocab];
         (0..vocab).for_each(|token| before[next(token)] = token);
-        let differs =
-            |token: &usize| (mix(self.seed ^ *token as u64) >> 11) as f64 >= self.agreement * (1u64 << 53) as f64;
+        let differs = |token: &usize| {
+            (splitmix64(self.seed ^ *token as u64) >> 11) as f64 >= self.agreement * (1u64 << 53) as f64
+        };
         // The tokens in which this model differs exchange their successors.
         let differing: Vec<usize> = (0..vocab).filter(differs).collect();
         for (index, token) in differing.iter().enumerate() {
@@ -163,22 +165,14 @@ impl Recipe {
 
 /// Makes a row of nearly normal numbers with standard deviation `size`.
 fn noise(seed: u64, row: usize, columns: usize, size: f32) -> Vec<f32> {
-    let start = mix(mix(seed) ^ row as u64);
+    let start = splitmix64(splitmix64(seed) ^ row as u64);
     let number = |column: usize| {
         // The sum of four uniform numbers is nearly normal; its variance is 4/12 of the square of their range.
-        let bits = mix(start.wrapping_add(column as u64));
+        let bits = splitmix64(start.wrapping_add(column as u64));
         let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
         (sum as f32 / 65536.0 - 2.0) * 3.0f32.sqrt() * size
     };
     (0..columns).map(number).collect()
-}
-
-/// Mixes bits as SplitMix64 does (Steele, Lea and Flood 2014).
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

@@ -36,7 +36,11 @@ pub struct AdapterEntry {
 pub type MakeAdapter = fn(&Layout, Vec<f32>, &Values) -> Result<Box<dyn Adapter>>;
 
 /// All adapters; the first is the default.
-pub static ADAPTERS: &[&AdapterEntry] = &[&full::ENTRY, &lora::ENTRY];
+pub static ADAPTERS: &[&AdapterEntry] = &[
+    // In the order of messages.
+    &full::ENTRY,
+    &lora::ENTRY,
+];
 
 impl AdapterEntry {
     /// The adapter of this name.

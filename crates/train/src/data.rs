@@ -9,7 +9,7 @@ use serde_json::json;
 use wsd_core::files::write_whole;
 
 pub use file::{RowFileError, TrainingRows, read_rows};
-pub use row::{RowError, TrainingRow};
+pub use row::{PreferencePair, RowError, TrainingRow};
 
 use crate::encoder::{Encoder, packed};
 use crate::error::{Error, Result};
@@ -98,7 +98,7 @@ impl ExampleReader<'_> {
             (TargetTokens::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
             (TargetTokens::Answers, row) => self.answer(row),
             (TargetTokens::Preferences, TrainingRow::Preference(pair)) => {
-                let sequences = pair.iter().map(|side| self.answer(side)).collect::<Result<_>>()?;
+                let sequences = vec![self.answer(&pair.chosen)?, self.answer(&pair.rejected)?];
                 return Ok(Example { sequences, reference: Vec::new() });
             }
             (TargetTokens::Everything, TrainingRow::Preference(_)) => Err(self.needs("`text` or `messages`")),

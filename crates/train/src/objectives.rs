@@ -31,8 +31,15 @@ pub struct Objective {
     pub make: fn(&Values) -> Box<dyn Loss>,
 }
 
-/// All objectives; the first three are the stages of the paper's draft model.
-pub static OBJECTIVES: &[&Objective] = &[&next_token::PRETRAIN, &next_token::SFT, &dpo::OBJECTIVE, &distill::OBJECTIVE];
+/// All objectives.
+pub static OBJECTIVES: &[&Objective] = &[
+    // The stages of the paper's draft model.
+    &next_token::PRETRAIN,
+    &next_token::SFT,
+    &dpo::OBJECTIVE,
+    // Others.
+    &distill::OBJECTIVE,
+];
 
 impl Objective {
     /// The objective of this name.

@@ -32,7 +32,11 @@ pub struct OptimizerEntry {
 }
 
 /// All optimizers; the first is the default.
-pub static OPTIMIZERS: &[&OptimizerEntry] = &[&adamw::ENTRY, &sgd::ENTRY];
+pub static OPTIMIZERS: &[&OptimizerEntry] = &[
+    // In the order of messages.
+    &adamw::ENTRY,
+    &sgd::ENTRY,
+];
 
 impl OptimizerEntry {
     /// The optimizer of this name.

@@ -8,7 +8,8 @@ mod models;
 use wsd_core::Values;
 use wsd_nn::arch::{self, Blueprint};
 use wsd_train::{
-    AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, Objective, Pass, Sequence, Totals, TrainableModel,
+    AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, OBJECTIVES, Objective, Pass, Sequence, Totals,
+    TrainableModel,
 };
 
 /// An example whose targets are all tokens but the first and the middle one; `None` for a short
@@ -33,8 +34,7 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(objective: &str, examples: &'a [Example], reference: &'a [f32]) -> Self {
-        let objective = Objective::find(objective).unwrap();
+    fn new(objective: &Objective, examples: &'a [Example], reference: &'a [f32]) -> Self {
         let loss = (objective.make)(&Values::default());
         Self { loss, needs: objective.needs, examples: examples.iter().collect(), reference }
     }
@@ -83,7 +83,7 @@ fn gradients_are_differences_of_the_loss() {
         let layout = Layout::new(&blueprint);
         let weights = layout.read(&model.checkpoint).unwrap();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
-        let case = Case::new("sft", &examples, &[]);
+        let case = Case::new(Objective::find("sft").unwrap(), &examples, &[]);
         let mut trainable = trainable(&blueprint, false);
         let mut gradient = vec![0.0; layout.len()];
         case.pass(&mut trainable, &weights, Some(&mut gradient));
@@ -99,23 +99,39 @@ fn gradients_are_differences_of_the_loss() {
 
 /// Gradients through whole rows, also through the cap on logits that some architectures have.
 #[test]
-fn distillation_gradients_are_differences_of_the_loss() {
-    for model in models::all() {
+fn gradients_through_rows_are_differences_of_the_loss() {
+    let with_rows = || OBJECTIVES.iter().filter(|objective| objective.needs == Needs::RowsAndReference);
+    for (model, objective) in
+        models::all().iter().flat_map(|model| with_rows().map(move |objective| (model, objective)))
+    {
         let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
         let layout = Layout::new(&blueprint);
         let reference = layout.read(&model.checkpoint).unwrap();
         let drift = |(index, weight): (usize, &f32)| weight + (index as f32 * 0.37).sin() * 0.03;
         let weights: Vec<_> = reference.iter().enumerate().map(drift).collect();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
-        let case = Case::new("distill", &examples, &reference);
+        let case = Case::new(objective, &examples, &reference);
         let mut trainable = trainable(&blueprint, false);
-        assert!(case.pass(&mut trainable, &reference, None).abs() < 1e-9, "{}: distance from itself", model.name);
+        let at_start = case.pass(&mut trainable, &reference, None);
         let mut gradient = vec![0.0; layout.len()];
-        assert!(case.pass(&mut trainable, &weights, Some(&mut gradient)) > 1e-4);
-        let worst = worst_error(&model.name, &layout, &gradient, |tensor, nudge| {
+        let name = format!("{}, {}", model.name, objective.name);
+        assert!((case.pass(&mut trainable, &weights, Some(&mut gradient)) - at_start).abs() > 1e-4, "{name}");
+        let worst = worst_error(&name, &layout, &gradient, |tensor, nudge| {
             case.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
         });
-        println!("{}: within {worst:.1e}", model.name);
+        println!("{name}: within {worst:.1e}");
+    }
+}
+
+#[test]
+fn a_model_is_at_no_distance_from_itself() {
+    for model in models::all() {
+        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let weights = Layout::new(&blueprint).read(&model.checkpoint).unwrap();
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+        let case = Case::new(Objective::find("distill").unwrap(), &examples, &weights);
+        let distance = case.pass(&mut trainable(&blueprint, false), &weights, None);
+        assert!(distance.abs() < 1e-9, "{}: {distance}", model.name);
     }
 }
 
@@ -138,7 +154,7 @@ fn every_adapter_has_a_gradient() {
         parameters.iter_mut().enumerate().for_each(|(index, value)| *value += (index as f32 * 0.7).sin() * 0.05);
 
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
-        let case = Case::new("sft", &examples, &[]);
+        let case = Case::new(Objective::find("sft").unwrap(), &examples, &[]);
         let changes = |name: &str| adapter.changes(name);
         let options = ModelOptions { threads: 2, max_len: 512, recompute: false, trained: &changes };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();

@@ -7,5 +7,6 @@ pub mod models;
 pub mod process;
 pub mod remote;
 pub mod serve;
+mod words;
 
 pub use {wsd_core as core, wsd_lab as lab, wsd_nn as nn, wsd_train as train};

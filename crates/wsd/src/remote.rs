@@ -1,5 +1,4 @@
-//! Models on other machines, behind vLLM, SGLang, llama-server or any service with OpenAI's
-//! protocol.
+//! Models on other machines, behind each engine that has a dialect here.
 //!
 //! A remote session is a token list that is sent whole with each request; the server's prefix cache
 //! makes that cheap. So an edit costs nothing here either, and a request can be repeated, to the
@@ -29,6 +28,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use wsd_core::{Activity, Card, Engine, Session, TextCodec, Token};
 
 pub use address::Address;
+pub(crate) use dialect::{schemes, teacher_forced};
 pub use error::RemoteError;
 pub use http::TimeLimits;
 pub use options::RemoteOptions;

@@ -22,11 +22,7 @@ struct Likelihood {
 
 #[async_trait]
 impl StepScorer for Likelihood {
-    async fn score(&self, prompt: &Prompt, steps: &[String]) -> Result<Vec<f64>> {
-        if let Some(empty) = steps.iter().position(String::is_empty) {
-            let limit = "texts of at least one character".into();
-            return Err(Error::Setting { name: "steps", limit, value: format!("none in step {empty}") });
-        }
+    async fn rate(&self, prompt: &Prompt, steps: &[String]) -> Result<Vec<f64>> {
         let (card, codec) = (self.base.card(), self.base.codec());
         let rendered = codec.render(prompt)?;
         let answer = steps.concat();
@@ -52,7 +48,7 @@ impl StepScorer for Likelihood {
 
 /// Averages the log-probabilities of `(bytes, log-probability)` tokens over the steps they overlap. The
 /// first tokens may spell the end of the prompt too: the last `answer` bytes belong to the steps.
-fn step_likelihoods(tokens: &[(usize, f64)], steps: &[String], answer: usize) -> Vec<f64> {
+pub(super) fn step_likelihoods(tokens: &[(usize, f64)], steps: &[String], answer: usize) -> Vec<f64> {
     let spelled: usize = tokens.iter().map(|(bytes, _)| bytes).sum();
     let prompt = spelled.saturating_sub(answer);
     let mut start = prompt;
@@ -78,7 +74,7 @@ fn step_likelihoods(tokens: &[(usize, f64)], steps: &[String], answer: usize) ->
 mod tests {
     use super::*;
     use crate::scripted::{Pieces, Scripted};
-    use crate::{Models, SCORERS, Values};
+    use crate::{Models, Values};
     use futures::executor::block_on;
 
     #[test]
@@ -96,7 +92,7 @@ mod tests {
     fn scores_are_those_of_the_base() {
         let base: Arc<dyn Engine> = Arc::new(Scripted::random("base", Arc::new(Pieces::letters("ab ")), 3));
         let models = Models::default().with(Seat::BASE, base.clone());
-        let scorer = SCORERS[0].build(&models, &Values::default()).unwrap();
+        let scorer = SCORER.build(&models, &Values::default()).unwrap();
         let prompt = Prompt::Raw("a ".into());
         let steps = ["ab".to_owned(), " b a".to_owned()];
         let got = block_on(scorer.score(&prompt, &steps)).unwrap();
@@ -106,7 +102,5 @@ mod tests {
         let logprobs = block_on(async { base.open(&list).await.unwrap().score(rendered.tokens.len()).await }).unwrap();
         let mean = |part: &[f64]| (part.iter().sum::<f64>() / part.len() as f64).exp();
         assert_eq!(got, [mean(&logprobs[..2]), mean(&logprobs[2..])]);
-        let error = block_on(scorer.score(&prompt, &["a".into(), String::new()])).unwrap_err().to_string();
-        assert_eq!(error, "`steps` must be texts of at least one character, got none in step 1");
     }
 }

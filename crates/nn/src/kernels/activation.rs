@@ -7,7 +7,7 @@ use crate::activation::Activation;
 
 dispatch! {
     /// Computes `gated[i] = activation(gated[i]) * up[i]`.
-    pub fn gate(gated: &mut [f32], up: &[f32], activation: Activation) = gate_body
+    pub(crate) fn gate(gated: &mut [f32], up: &[f32], activation: Activation) = gate_body
 }
 
 dispatch! {
@@ -17,7 +17,7 @@ dispatch! {
 
 dispatch! {
     /// Computes `x[i] += y[i]`.
-    pub fn add(x: &mut [f32], y: &[f32]) = add_body
+    pub(crate) fn add(x: &mut [f32], y: &[f32]) = add_body
 }
 
 #[inline(always)]

@@ -8,28 +8,28 @@ use super::simd::{LANES, Lanes, dispatch, padded};
 
 /// One token's attention in one key and value head.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention<'a> {
+pub(crate) struct Attention<'a> {
     /// Queries that share the head: `(group, head_dim)`.
-    pub queries: &'a [f32],
+    pub(crate) queries: &'a [f32],
     /// Keys, oldest position first: `(seen or more, head_dim)`.
-    pub keys: &'a [f32],
+    pub(crate) keys: &'a [f32],
     /// Values: `(seen or more, head_dim)`.
-    pub values: &'a [f32],
+    pub(crate) values: &'a [f32],
     /// Number of positions that the token attends to, its own included.
-    pub seen: usize,
+    pub(crate) seen: usize,
     /// Width of a head.
-    pub head_dim: usize,
+    pub(crate) head_dim: usize,
     /// Factor of the scores.
-    pub scale: f32,
+    pub(crate) scale: f32,
     /// `cap` of `cap * tanh(score / cap)`, applied to the scaled scores.
-    pub softcap: Option<f32>,
+    pub(crate) softcap: Option<f32>,
 }
 
 dispatch! {
     /// Computes `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`.
     /// `scores` is scratch memory of any size. Sums run from the oldest position to the newest and
     /// depend on nothing else.
-    pub fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) = body
+    pub(crate) fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) = body
 }
 
 #[inline(always)]

@@ -33,7 +33,7 @@ thread_local! {
 ///
 /// # Panics
 /// If lengths do not fit together.
-pub fn linear(workers: &Workers<'_>, x: &[f32], weight: MatrixView<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
+pub(crate) fn linear(workers: &Workers<'_>, x: &[f32], weight: MatrixView<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
     let (outputs, inputs) = (weight.rows, weight.columns);
     let tokens = x.len() / inputs;
     assert_eq!((x.len(), out.len()), (tokens * inputs, tokens * outputs), "shapes of a linear layer");

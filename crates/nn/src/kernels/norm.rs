@@ -5,7 +5,7 @@ use super::simd::{LANES, Lanes, dispatch, dot};
 dispatch! {
     /// Computes `x / sqrt(mean(x^2) + eps) * weight` in place, for each row of `weight.len()`
     /// values of `x`.
-    pub fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) = body
+    pub(crate) fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) = body
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@ mod format;
 mod tile;
 
 use std::fmt::{self, Debug, Formatter};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use memmap2::MmapMut;
@@ -29,7 +30,7 @@ use crate::matrix::MatrixView;
 const LARGE_PAGES_FROM: usize = 4 << 20;
 
 /// A matrix `(outputs, inputs)` in tiles.
-pub struct Packed {
+pub(crate) struct Packed {
     format: Format,
     quantization: Quantization,
     outputs: usize,
@@ -40,7 +41,7 @@ pub struct Packed {
 
 /// Quantized activations `(tokens, inputs)`.
 #[derive(Clone, Copy)]
-pub enum Quantized<'a> {
+pub(crate) enum Quantized<'a> {
     /// Signed bytes.
     Int8(&'a Panels<Int8Group>),
     /// Bfloat16.
@@ -50,13 +51,13 @@ pub enum Quantized<'a> {
 }
 
 /// A matrix to multiply with, and the place of the result.
-pub struct Product<'a> {
+pub(crate) struct Product<'a> {
     /// `(outputs, inputs)`.
-    pub weight: &'a Packed,
+    pub(crate) weight: &'a Packed,
     /// `(outputs)`.
-    pub bias: Option<&'a [f32]>,
+    pub(crate) bias: Option<&'a [f32]>,
     /// `(tokens, outputs)`.
-    pub out: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
 }
 
 impl Packed {
@@ -65,7 +66,7 @@ impl Packed {
     ///
     /// # Errors
     /// If memory runs out.
-    pub fn try_new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
+    pub(crate) fn try_new(weight: MatrixView<'_>, simd: Simd) -> std::io::Result<Option<Self>> {
         let (outputs, inputs) = (weight.rows, weight.columns);
         let Some(quantization) = quantization_for(weight.format, simd).filter(|quantization| quantization.fits(inputs))
         else {
@@ -85,19 +86,19 @@ impl Packed {
 
     /// Returns the rows of the matrix.
     #[must_use]
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// Returns the columns of the matrix.
     #[must_use]
-    pub fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
 
     /// Returns the format that activations must have.
     #[must_use]
-    pub fn quantization(&self) -> Quantization {
+    pub(crate) fn quantization(&self) -> Quantization {
         self.quantization
     }
 
@@ -186,7 +187,7 @@ impl Debug for Packed {
 ///
 /// # Panics
 /// If lengths do not fit together, or a matrix needs another quantization.
-pub fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
+pub(crate) fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
     let simd = workers.simd();
     let mut tiled = Vec::with_capacity(products.len());
     let (mut tiles, mut tile_work) = (0, 1);
@@ -240,65 +241,132 @@ impl TiledProduct<'_> {
     }
 }
 
+/// A range of a product's tiles, to be computed with weights of a block format.
+struct BlockTiles<'a> {
+    simd: Simd,
+    product: &'a TiledProduct<'a>,
+    x: &'a Panels<Int8Group>,
+    tiles: Range<usize>,
+}
+
+impl BlockVisitor for BlockTiles<'_> {
+    type Out = ();
+
+    fn visit<F: BlockFormat>(self) {
+        run_blocks::<F>(self.simd, self.product, self.x, self.tiles);
+    }
+}
+
+/// Computes a range of a product's tiles.
+fn run(simd: Simd, product: &TiledProduct<'_>, tiles: Range<usize>) {
+    match product.x {
+        Quantized::Int8(x) => {
+            product.weight.format.visit_block(BlockTiles { simd, product, x, tiles });
+        }
+        Quantized::Bf16(x) => run_bf16(simd, product, x, tiles),
+        Quantized::F32(x) => run_f32(simd, product, x, tiles),
+    }
+}
+
 dispatch! {
-    /// Computes a range of a product's tiles.
-    fn run(product: &TiledProduct<'_>, tiles: Range<usize>) = run_body
+    fn run_blocks[F: BlockFormat](product: &TiledProduct<'_>, x: &Panels<Int8Group>, tiles: Range<usize>) = blocks_body
+}
+
+dispatch! {
+    fn run_bf16(product: &TiledProduct<'_>, x: &Panels<Bf16Group>, tiles: Range<usize>) = bf16_body
+}
+
+dispatch! {
+    fn run_f32(product: &TiledProduct<'_>, x: &Panels<F32Group>, tiles: Range<usize>) = f32_body
 }
 
 #[inline(always)]
-fn run_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, tiles: Range<usize>) {
+fn blocks_body<S: Lanes, F: BlockFormat>(
+    simd: S,
+    product: &TiledProduct<'_>,
+    x: &Panels<Int8Group>,
+    tiles: Range<usize>,
+) {
+    all_panels(simd, product, tiles, &BlockKernel(x, PhantomData::<F>));
+}
+
+#[inline(always)]
+fn bf16_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, x: &Panels<Bf16Group>, tiles: Range<usize>) {
+    all_panels(simd, product, tiles, &Bf16Kernel(x));
+}
+
+#[inline(always)]
+fn f32_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, x: &Panels<F32Group>, tiles: Range<usize>) {
+    let is_f16 = product.weight.format == Format::F16;
+    all_panels(simd, product, tiles, &F32Kernel { x, is_f16 });
+}
+
+/// The product of a tile and a panel of activations.
+trait TileKernel {
+    /// Returns the sums of a tile's rows for `C` tokens from `token` on.
+    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C];
+}
+
+struct BlockKernel<'a, F>(&'a Panels<Int8Group>, PhantomData<F>);
+struct Bf16Kernel<'a>(&'a Panels<Bf16Group>);
+struct F32Kernel<'a> {
+    x: &'a Panels<F32Group>,
+    /// Weights are of half precision rather than bfloat16.
+    is_f16: bool,
+}
+
+impl<F: BlockFormat> TileKernel for BlockKernel<'_, F> {
+    #[inline(always)]
+    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C] {
+        tile::blocks::<S, F, C>(simd, tile, self.0.panel(token))
+    }
+}
+
+impl TileKernel for Bf16Kernel<'_> {
+    #[inline(always)]
+    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C] {
+        tile::bf16(simd, tile, self.0.panel(token))
+    }
+}
+
+impl TileKernel for F32Kernel<'_> {
+    #[inline(always)]
+    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C] {
+        let x = self.x.panel(token);
+        if self.is_f16 { tile::halves(simd, tile, x, S::load_f16) } else { tile::halves(simd, tile, x, S::load_bf16) }
+    }
+}
+
+/// Multiplies tiles by all panels.
+#[inline(always)]
+fn all_panels<S: Lanes>(simd: S, product: &TiledProduct<'_>, tiles: Range<usize>, kernel: &impl TileKernel) {
     for tile in tiles {
         let mut token = 0;
         while token < product.tokens {
             match panel_tokens::<S>(product.tokens - token) {
-                1 => some_tokens::<S, 1>(simd, product, tile, &mut token),
-                2 => some_tokens::<S, 2>(simd, product, tile, &mut token),
-                3 => some_tokens::<S, 3>(simd, product, tile, &mut token),
-                5 if S::WIDE => some_tokens::<S, 5>(simd, product, tile, &mut token),
-                6 if S::WIDE => some_tokens::<S, 6>(simd, product, tile, &mut token),
-                7 if S::WIDE => some_tokens::<S, 7>(simd, product, tile, &mut token),
-                8 if S::WIDE => some_tokens::<S, 8>(simd, product, tile, &mut token),
-                _ => some_tokens::<S, 4>(simd, product, tile, &mut token),
+                1 => some_tokens::<S, 1>(simd, product, tile, &mut token, kernel),
+                2 => some_tokens::<S, 2>(simd, product, tile, &mut token, kernel),
+                3 => some_tokens::<S, 3>(simd, product, tile, &mut token, kernel),
+                5 if S::WIDE => some_tokens::<S, 5>(simd, product, tile, &mut token, kernel),
+                6 if S::WIDE => some_tokens::<S, 6>(simd, product, tile, &mut token, kernel),
+                7 if S::WIDE => some_tokens::<S, 7>(simd, product, tile, &mut token, kernel),
+                8 if S::WIDE => some_tokens::<S, 8>(simd, product, tile, &mut token, kernel),
+                _ => some_tokens::<S, 4>(simd, product, tile, &mut token, kernel),
             }
         }
     }
 }
 
-/// Product of a tile and the tokens of a panel.
-struct BlockProduct<'a, S, const C: usize> {
-    simd: S,
-    tile: &'a [u8],
-    x: &'a [[Int8Group; C]],
-}
-
-impl<S: Lanes, const C: usize> BlockVisitor for BlockProduct<'_, S, C> {
-    type Out = [S::Floats; C];
-
-    #[inline(always)]
-    fn visit<F: BlockFormat>(self) -> Self::Out {
-        tile::blocks::<S, F, C>(self.simd, self.tile, self.x)
-    }
-}
-
 /// Multiplies one tile by a panel of `C` tokens.
 #[inline(always)]
-fn some_tokens<S: Lanes, const C: usize>(simd: S, product: &TiledProduct<'_>, tile: usize, token: &mut usize) {
-    let bytes = product.weight.tile(tile);
-    let sums: [S::Floats; C] = match product.x {
-        Quantized::Int8(x) => {
-            let product_of = BlockProduct { simd, tile: bytes, x: x.panel(*token) };
-            product
-                .weight
-                .format
-                .visit_block(product_of)
-                .expect("invariant: plain numbers are not multiplied with bytes")
-        }
-        Quantized::Bf16(x) => tile::bf16(simd, bytes, x.panel(*token)),
-        Quantized::F32(x) => match product.weight.format {
-            Format::F16 => tile::halves(simd, bytes, x.panel(*token), S::load_f16),
-            _ => tile::halves(simd, bytes, x.panel(*token), S::load_bf16),
-        },
-    };
+fn some_tokens<S: Lanes, const C: usize>(
+    simd: S,
+    product: &TiledProduct<'_>,
+    tile: usize,
+    token: &mut usize,
+    kernel: &impl TileKernel,
+) {
+    let sums: [S::Floats; C] = kernel.sums(simd, product.weight.tile(tile), *token);
     for sums in sums {
         product.write(tile, *token, simd.to_array(sums));
         *token += 1;

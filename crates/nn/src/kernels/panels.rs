@@ -6,7 +6,7 @@ use crate::format::blocks::GROUP;
 
 /// Number format that activations are quantized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quantization {
+pub(crate) enum Quantization {
     /// [`Int8Group`].
     Int8,
     /// [`Bf16Group`].
@@ -31,7 +31,7 @@ const SMALLEST: f32 = 1e-30;
 /// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is
 /// the scale.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Int8Group {
+pub(crate) struct Int8Group {
     /// Four inputs each.
     pub(super) values: [[u8; 4]; GROUP / 4],
     pub(super) scale: f32,
@@ -41,18 +41,18 @@ pub struct Int8Group {
 
 /// A group of bfloat16, rounded to nearest even; two inputs each.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bf16Group(pub(super) [[u8; 4]; GROUP / 2]);
+pub(crate) struct Bf16Group(pub(super) [[u8; 4]; GROUP / 2]);
 
 /// A group of floats, as they were.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct F32Group(pub(super) [f32; GROUP]);
+pub(crate) struct F32Group(pub(super) [f32; GROUP]);
 
 /// Quantized activations `(tokens, inputs)` in panels.
 ///
 /// A panel holds the tokens that are multiplied together: the first group of each, then the second
 /// of each, and so on. A product reads it from front to back.
 #[derive(Debug, Default)]
-pub struct Panels<G> {
+pub(crate) struct Panels<G> {
     groups: Vec<G>,
     per_row: usize,
 }
@@ -74,7 +74,7 @@ pub(super) fn panel_tokens<S: Lanes>(left: usize) -> usize {
 impl<G: Group> Panels<G> {
     /// Quantizes rows of `inputs` floats in place of the previous content. Rows are padded with
     /// zeros to a multiple of 32 inputs.
-    pub fn quantize(&mut self, workers: &Workers<'_>, x: &[f32], inputs: usize) {
+    pub(crate) fn quantize(&mut self, workers: &Workers<'_>, x: &[f32], inputs: usize) {
         self.per_row = inputs.div_ceil(GROUP);
         self.groups.resize(x.len() / inputs * self.per_row, G::default());
         let simd = workers.simd();
@@ -139,7 +139,7 @@ fn place<S: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, us
 }
 
 /// A group of quantized activations.
-pub trait Group: Copy + Default + Send {
+pub(crate) trait Group: Copy + Default + Send {
     /// Quantizes the inputs of one group.
     fn quantize(x: &[f32; GROUP]) -> Self;
     /// Quantizes the groups at positions from `first` on of [`Panels`], of rows of `inputs` floats.

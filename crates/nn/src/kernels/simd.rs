@@ -82,6 +82,15 @@ impl Simd {
         all.into_iter().map(Self).collect()
     }
 
+    /// Returns this instruction set less the instructions for bfloat16.
+    pub(crate) fn without_bf16(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Witness::Avx512Bf16(simd) = self.0 {
+            return Self(Witness::Avx512(simd.without_bf16()));
+        }
+        self
+    }
+
     /// Returns true if there are instructions for bfloat16, that is [`Lanes::dot_bf16`].
     pub(crate) fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]

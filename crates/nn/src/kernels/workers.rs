@@ -24,7 +24,7 @@ const SPINS: usize = 1 << 12;
 const DONE: usize = usize::MAX;
 
 /// The leader's handle to the threads of a step.
-pub struct Workers<'a> {
+pub(crate) struct Workers<'a> {
     simd: Simd,
     shared: Option<&'a Shared>,
     /// Makes the type `!Sync`: only one thread leads, and the body of a loop cannot start another
@@ -76,13 +76,13 @@ unsafe impl Sync for Shared {}
 impl Workers<'_> {
     /// Returns a pool that consists of the calling thread only.
     #[must_use]
-    pub fn alone(simd: Simd) -> Self {
+    pub(crate) fn alone(simd: Simd) -> Self {
         Self { simd, shared: None, _not_sync: PhantomData }
     }
 
     /// Calls `lead` with the threads of the current rayon pool. They spin, ready for loops, until
     /// it returns.
-    pub fn awake<R>(simd: Simd, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
+    pub(crate) fn awake<R>(simd: Simd, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let threads = rayon::current_num_threads();
         if threads == 1 {
             return lead(&Workers::alone(simd));
@@ -100,7 +100,7 @@ impl Workers<'_> {
 
     /// Returns the instruction set to compute with.
     #[must_use]
-    pub fn simd(&self) -> Simd {
+    pub(crate) fn simd(&self) -> Simd {
         self.simd
     }
 
@@ -109,7 +109,7 @@ impl Workers<'_> {
     ///
     /// # Panics
     /// If `body` panics, after all threads have left it.
-    pub fn share(&self, count: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
+    pub(crate) fn share(&self, count: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
         match self.shared {
             Some(shared) if count > grain => shared.lead(count, grain, &body),
             _ if count > 0 => body(0..count),
@@ -122,7 +122,13 @@ impl Workers<'_> {
     ///
     /// # Panics
     /// If `body` panics, after all threads have left it.
-    pub fn chunks<T: Send>(&self, items: &mut [T], len: usize, grain: usize, body: impl Fn(usize, &mut [T]) + Sync) {
+    pub(crate) fn chunks<T: Send>(
+        &self,
+        items: &mut [T],
+        len: usize,
+        grain: usize,
+        body: impl Fn(usize, &mut [T]) + Sync,
+    ) {
         let count = items.len();
         let items = Disjoint::new(items);
         self.share(count.div_ceil(len), grain, |chunks| {

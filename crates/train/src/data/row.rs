@@ -23,9 +23,17 @@ pub enum TrainingRow {
         /// Index of the message from which on the texts of the assistant are targets.
         targets_from: usize,
     },
-    /// A chosen and a rejected answer to the same prompt, in this order: `prompt`, `chosen` and
-    /// `rejected`.
-    Preference(Box<[TrainingRow; 2]>),
+    /// A chosen and a rejected answer to the same prompt: `prompt`, `chosen` and `rejected`.
+    Preference(Box<PreferencePair>),
+}
+
+/// Two answers to the same prompt, each with the prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreferencePair {
+    /// The better answer.
+    pub chosen: TrainingRow,
+    /// The worse answer.
+    pub rejected: TrainingRow,
 }
 
 /// Reason for which a row cannot be used.
@@ -175,7 +183,7 @@ fn pair(chosen: TrainingRow, rejected: TrainingRow) -> Result<TrainingRow, RowEr
     if chosen == rejected {
         return Err(fault("rejected", "is the same as `chosen`"));
     }
-    Ok(TrainingRow::Preference(Box::new([chosen, rejected])))
+    Ok(TrainingRow::Preference(Box::new(PreferencePair { chosen, rejected })))
 }
 
 /// Parses `prompt`, `chosen` and `rejected`.
@@ -262,7 +270,7 @@ mod tests {
             prompt: prompt.into(),
             completion: completion.into(),
         };
-        let pair = |chosen, rejected| TrainingRow::Preference(Box::new([chosen, rejected]));
+        let pair = |chosen, rejected| TrainingRow::Preference(Box::new(PreferencePair { chosen, rejected }));
         let hi = |answer, from| chat_of(&[(User, "Hi"), (Assistant, answer)], from);
         for (text, row) in [
             (r#"{"text": "a"}"#, TrainingRow::Text("a".into())),

@@ -2,19 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use serde::Serialize;
 use wsd_core::{Error, Seat, Setting, Values};
 use wsd_nn::{Device, Format, LoadOptions};
 
-static BASE: Setting = Setting::text(
-    "base",
-    "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, org/name:file.gguf), \
-     or an address such as vllm+http://host:8000/name (or sglang+, llama-server+, openai+, with http or https); \
-     several addresses of one model are separated by commas",
-    "MODEL",
-)
-.with_default_text("builtin:base");
+use crate::remote;
+use crate::words::any_of;
+
+static BASE: LazyLock<Setting> = LazyLock::new(|| {
+    static ABOUT: LazyLock<String> = LazyLock::new(|| {
+        let schemes = remote::schemes();
+        let others: Vec<_> = schemes[1..].iter().map(|scheme| format!("{scheme}+")).collect();
+        format!(
+            "The large model: a folder, a .gguf file, a Hugging Face name (org/name, org/name@revision, \
+             org/name:file.gguf), or an address such as {}+http://host:8000/name (or {}, with http or https); several \
+             addresses of one model are separated by commas",
+            schemes[0],
+            others.join(", ")
+        )
+    });
+    Setting::text("base", &ABOUT, "MODEL").with_default_text("builtin:base")
+});
 static DRAFT: Setting =
     Setting::text("draft", "The small aligned model, named like the base", "MODEL").with_default_text("builtin:draft");
 static MODEL: Setting =
@@ -33,13 +43,18 @@ static DRAFT_TEMPLATE: Setting =
 static THREADS: Setting = Setting::integer("threads", "Processor threads for each model", 1..=512)
     .with_default_about("all cores")
     .speed_only();
-static DEVICE: Setting = Setting::text(
-    "device",
-    "The device that the models run on: cpu, candle, cuda, cuda:N or metal, as far as this program was built for it; \
-     auto is a GPU where there is one",
-    "DEVICE",
-)
-.with_default_text("auto");
+static DEVICE: LazyLock<Setting> = LazyLock::new(|| {
+    static ABOUT: LazyLock<String> = LazyLock::new(|| {
+        let auto = Device::default().to_string();
+        let others: Vec<_> = Device::spellings().filter(|name| *name != auto).collect();
+        format!(
+            "The device that the models run on: {}, as far as this program was built for it; {auto} is a GPU where \
+             there is one",
+            any_of(&others)
+        )
+    });
+    Setting::text("device", &ABOUT, "DEVICE").with_default_text("auto")
+});
 static DTYPE: Setting =
     Setting::text("dtype", "Number format the weights are converted to, such as f32, bf16 or q8_0", "TYPE")
         .with_default_about("the checkpoint's");
@@ -62,19 +77,21 @@ static OFFLINE: Setting =
         .speed_only();
 
 /// The settings of `[models]`, in the order of the help.
-pub(super) static SETTINGS: &[&Setting] = &[
-    &BASE,
-    &DRAFT,
-    &MODEL,
-    &BASE_TEMPLATE,
-    &DRAFT_TEMPLATE,
-    &THREADS,
-    &DEVICE,
-    &DTYPE,
-    &DRAFT_DTYPE,
-    &PREFIX_CACHE_TOKENS,
-    &OFFLINE,
-];
+pub(super) fn settings() -> Vec<&'static Setting> {
+    vec![
+        &BASE,
+        &DRAFT,
+        &MODEL,
+        &BASE_TEMPLATE,
+        &DRAFT_TEMPLATE,
+        &THREADS,
+        &DEVICE,
+        &DTYPE,
+        &DRAFT_DTYPE,
+        &PREFIX_CACHE_TOKENS,
+        &OFFLINE,
+    ]
+}
 
 /// The form in which a model reads a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -137,7 +154,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let device = text(&DEVICE).unwrap_or_default();
     let device = device.parse::<Device>().map_err(|_| Error::Setting {
         name: DEVICE.name,
-        limit: "auto, cpu, candle, cuda, cuda:N or metal".into(),
+        limit: any_of(&Device::spellings().collect::<Vec<_>>()),
         value: device,
     })?;
     let model = |name, template: String, dtype| ModelSettings {

@@ -1,11 +1,12 @@
 //! `[remote]`: models on other machines.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use wsd_core::{Seat, Setting, Values};
 
-use crate::remote::TimeLimits;
+use crate::remote::{self, TimeLimits};
 
 /// The longest time that can be set, in seconds: a day.
 const MAX_SECONDS: f64 = 86_400.0;
@@ -23,11 +24,16 @@ static BASE_KEY_ENV: Setting =
 static DRAFT_KEY_ENV: Setting =
     Setting::text("draft_key_env", "The environment variable that holds the key for a remote draft", "NAME")
         .with_default_about("none");
-static TEACHER_FORCING: Setting = Setting::flag(
-    "teacher_forcing",
-    "For a base that cannot score a prompt (llama-server): get the scores by one call per token, exactly but slowly",
-    false,
-);
+static TEACHER_FORCING: LazyLock<Setting> = LazyLock::new(|| {
+    static ABOUT: LazyLock<String> = LazyLock::new(|| {
+        let engines = remote::teacher_forced();
+        format!(
+            "For a base that cannot score a prompt ({engines}): get the scores by one call per token, exactly but \
+             slowly"
+        )
+    });
+    Setting::flag("teacher_forcing", &ABOUT, false)
+});
 static CONNECT_TIMEOUT: Setting = seconds("connect_timeout_seconds", "Seconds to connect", 5.0);
 static FIRST_BYTE_TIMEOUT: Setting = seconds(
     "first_byte_timeout_seconds",
@@ -45,18 +51,20 @@ const fn seconds(name: &'static str, about: &'static str, default: f64) -> Setti
 }
 
 /// The settings of `[remote]`, in the order of the help.
-pub(super) static SETTINGS: &[&Setting] = &[
-    &BASE_TOKENIZER,
-    &DRAFT_TOKENIZER,
-    &BASE_KEY_ENV,
-    &DRAFT_KEY_ENV,
-    &TEACHER_FORCING,
-    &CONNECT_TIMEOUT,
-    &FIRST_BYTE_TIMEOUT,
-    &IDLE_TIMEOUT,
-    &TOTAL_TIMEOUT,
-    &ATTEMPTS,
-];
+pub(super) fn settings() -> Vec<&'static Setting> {
+    vec![
+        &BASE_TOKENIZER,
+        &DRAFT_TOKENIZER,
+        &BASE_KEY_ENV,
+        &DRAFT_KEY_ENV,
+        &TEACHER_FORCING,
+        &CONNECT_TIMEOUT,
+        &FIRST_BYTE_TIMEOUT,
+        &IDLE_TIMEOUT,
+        &TOTAL_TIMEOUT,
+        &ATTEMPTS,
+    ]
+}
 
 /// The tokenizer and the key of one remote model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

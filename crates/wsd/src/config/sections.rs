@@ -17,8 +17,8 @@ pub struct Section {
 
 /// Every section, in the order of the help.
 pub static SECTIONS: &[Section] = &[
-    Section { name: "models", heading: "Models", is_server_only: false, settings: || models::SETTINGS.to_vec() },
-    Section { name: "remote", heading: "Remote models", is_server_only: false, settings: || remote::SETTINGS.to_vec() },
+    Section { name: "models", heading: "Models", is_server_only: false, settings: models::settings },
+    Section { name: "remote", heading: "Remote models", is_server_only: false, settings: remote::settings },
     Section { name: "decode", heading: "Decoding", is_server_only: false, settings: decode },
     Section { name: "sampling", heading: "Sampling", is_server_only: false, settings: || SAMPLING.to_vec() },
     Section { name: "prompt", heading: "Prompt", is_server_only: false, settings: || prompt::SETTINGS.to_vec() },

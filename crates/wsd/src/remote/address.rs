@@ -6,7 +6,7 @@ use std::str::FromStr;
 use axum::http::Uri;
 use axum::http::uri::Scheme;
 
-use super::dialect::{DIALECTS, Dialect};
+use super::dialect::{self, DIALECTS, Dialect};
 use super::error::RemoteError;
 
 /// One server's address, as written and parsed.
@@ -58,11 +58,13 @@ impl FromStr for Address {
         let fault = |why: String| RemoteError::Address { address: without_password(text), why };
         let (dialect, url) = match text.split_once('+') {
             Some((name, url)) if url.starts_with("http") && !name.contains('/') => {
-                let known = || DIALECTS.iter().map(|dialect| dialect.facts().scheme).collect::<Vec<_>>().join(", ");
-                let dialect = DIALECTS.iter().find(|dialect| dialect.facts().scheme == name);
+                let found = DIALECTS.iter().find(|dialect| dialect.facts().scheme == name);
                 (
-                    Some(*dialect.ok_or_else(|| {
-                        fault(format!("there is no engine `{name}`; the known ones are {}", known()))
+                    Some(*found.ok_or_else(|| {
+                        fault(format!(
+                            "there is no engine `{name}`; the known ones are {}",
+                            dialect::schemes().join(", ")
+                        ))
                     })?),
                     url,
                 )
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn errors_name_the_fault_and_no_password() {
         let error = |text: &str| text.parse::<Address>().unwrap_err().to_string();
-        assert!(error("tgi+http://a").contains("the known ones are vllm, sglang, llama-server, openai"));
+        assert!(error("tgi+http://a").contains(&dialect::schemes().join(", ")));
         let text = error("vllm+http://me:secret@host/m");
         assert!(text.contains("environment") && !text.contains("secret"), "{text}");
         assert!(error("vllm+http://").contains("vllm+http://"));

@@ -10,9 +10,35 @@ use std::fmt::Debug;
 use serde_json::Value;
 use wsd_core::{Sampled, Sampling, Stop, Token};
 
+use crate::words::any_of;
+
 /// All known engines. A new one is a file beside this one and a line here.
-pub(super) static DIALECTS: &[&dyn Dialect] =
-    &[&vllm::Vllm, &sglang::SgLang, &llama_server::LlamaServer, &openai::OpenAi];
+pub(super) static DIALECTS: &[&dyn Dialect] = &[
+    // In the order of help and messages.
+    &vllm::Vllm,
+    &sglang::SgLang,
+    &llama_server::LlamaServer,
+    &openai::OpenAi,
+];
+
+/// The schemes of all engines' addresses, without `+http`.
+pub(crate) fn schemes() -> Vec<&'static str> {
+    DIALECTS.iter().map(|dialect| dialect.facts().scheme).collect()
+}
+
+/// The names of the engines that can be installed, in words: all but the generic one.
+pub(super) fn programs() -> String {
+    any_of(&names(|facts| facts.owner.is_some()))
+}
+
+/// The names of the engines that are scored by teacher forcing only, in words.
+pub(crate) fn teacher_forced() -> String {
+    any_of(&names(|facts| matches!(facts.scorings, [Scoring::Forced { .. }])))
+}
+
+fn names(filter: impl Fn(&Facts) -> bool) -> Vec<&'static str> {
+    DIALECTS.iter().map(|dialect| dialect.facts()).filter(|facts| filter(facts)).map(|facts| facts.name).collect()
+}
 
 /// A request to be posted.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +129,8 @@ pub(super) struct Facts {
     pub(super) serves_one_model: bool,
     /// It exits at a token id outside its vocabulary, so the vocabulary's size must be known.
     pub(super) exits_at_unknown_ids: bool,
-    /// Methods of scoring, the best last; each is proven before it is used.
+    /// Methods of scoring, the best last; each is proven before it is used. Empty for an engine that
+    /// only continues, which can be a draft.
     pub(super) scorings: &'static [Scoring],
     /// Scoring a whole prompt recomputes the list from its start.
     pub(super) rescores_from_start: bool,
@@ -113,15 +140,27 @@ pub(super) struct Facts {
     pub(super) slice: usize,
 }
 
-/// One engine's request and reply formats.
+impl Facts {
+    /// The reason for which an engine without a method of scoring cannot score.
+    pub(super) fn unscored(&self) -> Misread {
+        format!("{} returns no scores of a prompt", self.name)
+    }
+}
+
+/// One engine's request and reply formats. The abilities that an engine may lack are refused by
+/// default.
 pub(super) trait Dialect: Debug + Send + Sync {
     fn facts(&self) -> &'static Facts;
 
-    /// The request for scores.
-    fn score(&self, request: &ScoreRequest<'_>) -> Post;
+    /// The request for scores, by a method in [`Facts::scorings`].
+    fn score(&self, _request: &ScoreRequest<'_>) -> Result<Post, Misread> {
+        Err(self.facts().unscored())
+    }
 
     /// Reads the scores; `None` where this method does not return them for this request.
-    fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread>;
+    fn parse_scores(&self, _request: &ScoreRequest<'_>, _reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {
+        Err(self.facts().unscored())
+    }
 
     /// The request for a continuation.
     fn generate(&self, request: &GenerateRequest<'_>) -> Post;
@@ -131,10 +170,14 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// The request for the ids of a text, with special tokens recognized; `begin` adds the
     /// beginning-of-text token. `None` where the engine has no such route.
-    fn tokenize(&self, model: &str, text: &str, begin: bool) -> Option<Post>;
+    fn tokenize(&self, _model: &str, _text: &str, _begin: bool) -> Option<Post> {
+        None
+    }
 
     /// The request for the text of ids; `None` where the engine has no such route.
-    fn detokenize(&self, model: &str, tokens: &[Token]) -> Option<Post>;
+    fn detokenize(&self, _model: &str, _tokens: &[Token]) -> Option<Post> {
+        None
+    }
 }
 
 /// Reads a log-probability of `subject`. Values up to 1e-3 above 0 are rounding errors of f32 and

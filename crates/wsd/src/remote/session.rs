@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
-use wsd_core::{Card, Error, Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_core::{Card, Error, Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token, splitmix64};
 
 use super::attempts::{Attempts, Route};
 use super::dialect::{Delta, GenerateRequest, ScoreRequest, Scoring};
@@ -64,7 +64,8 @@ async fn score(
     mut request: ScoreRequest<'_>,
 ) -> Result<Vec<Sampled>> {
     loop {
-        let reply = attempts.post(route, &shared.dialect.score(&request)).await?;
+        let post = shared.dialect.score(&request).map_err(|why| attempts.misread(route, why))?;
+        let reply = attempts.post(route, &post).await?;
         let scores = shared.dialect.parse_scores(&request, &reply).map_err(|why| attempts.misread(route, why))?;
         if let Some(scores) = scores {
             return Ok(scores);
@@ -264,10 +265,25 @@ impl Generating<'_> {
 }
 
 /// Sampling settings for a request that starts at `position` of the list. A server restarts its
-/// random numbers with each request, so each position gets a seed of its own: one round of multiply
-/// and xor of the user's seed and the position, with the constants of `SplitMix64`.
+/// random numbers with each request, so each position gets a seed of its own, hashed from the
+/// user's seed and the position.
 fn at_position(sampling: Sampling, position: usize) -> Sampling {
-    let mixed =
-        (sampling.seed ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    Sampling { seed: mixed ^ (mixed >> 31), ..sampling }
+    Sampling { seed: splitmix64(splitmix64(sampling.seed) ^ position as u64), ..sampling }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_seed_and_position_has_random_numbers_of_its_own() {
+        let seeds = || [0, 1, 2, 3, u64::MAX].into_iter();
+        let of = |seed| (0..1000).map(move |position| at_position(Sampling { seed, ..Sampling::default() }, position));
+        // The narrowest engine reads 31 bits.
+        let all: HashSet<_> = seeds().flat_map(of).map(|sampling| sampling.seed & u64::from(u32::MAX >> 1)).collect();
+        assert!(all.len() >= 4990, "{} of 5000", all.len());
+        assert!(of(7).eq(of(7)));
+    }
 }

@@ -34,6 +34,11 @@ impl Avx512<true> {
 }
 
 impl<const BF16: bool> Avx512<BF16> {
+    /// Returns this witness as one of the instructions that both kinds stand for.
+    pub(super) fn without_bf16(self) -> Avx512<false> {
+        Avx512(())
+    }
+
     /// Returns this witness as one of AVX-512 BF16 if it is marked as such.
     #[inline(always)]
     fn bf16(self) -> Option<Avx512<true>> {

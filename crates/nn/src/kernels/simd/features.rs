@@ -29,16 +29,16 @@ macro_rules! with_features {
     };
     (
         @ $features:literal, $token:ty, $witness:expr,
-        fn($($argument:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block
+        fn $(<$generic:ident: $bound:path>)? ($($argument:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block
     ) => {{
         #[inline]
         #[target_feature(enable = $features)]
-        fn run($($argument: $type),*) $(-> $out)? $body
+        fn run$(<$generic: $bound>)?($($argument: $type),*) $(-> $out)? $body
         let _witness: $token = $witness;
         // SAFETY: the witness exists, so the processor was found to have the features listed with
         // its type above.
         #[allow(unsafe_code)]
-        unsafe { run($($argument),*) }
+        unsafe { run$(::<$generic>)?($($argument),*) }
     }};
 }
 pub(crate) use with_features;
@@ -48,7 +48,49 @@ pub(crate) use with_features;
 /// `dispatch! { pub fn add(x: &mut [f32], y: &[f32]) = add_body }` defines
 /// `pub fn add(simd: Simd, x: &mut [f32], y: &[f32])`, which passes the witness in `simd` to
 /// `fn add_body<S: Lanes>(simd: S, x: &mut [f32], y: &[f32])`, an `#[inline(always)]` function.
+///
+/// With a type parameter, `fn name[T: Bound](..) = body`, a function is compiled for each type it
+/// is called with. Such kernels multiply bytes, so one of them serves AVX-512 with and without
+/// instructions for bfloat16.
 macro_rules! dispatch {
+    (
+        $(#[$attribute:meta])*
+        fn $name:ident[$generic:ident: $bound:path]($($argument:ident: $type:ty),* $(,)?) = $body:ident
+    ) => {
+        $(#[$attribute])*
+        fn $name<$generic: $bound>(simd: $crate::kernels::Simd, $($argument: $type),*) {
+            use $crate::kernels::simd::{Witness, with_features};
+            #[cfg(target_arch = "x86_64")]
+            type Avx512 = $crate::kernels::simd::Avx512<false>;
+            match simd.without_bf16().0 {
+                Witness::Portable(simd) => $body::<_, $generic>(simd, $($argument),*),
+                #[cfg(target_arch = "x86_64")]
+                Witness::Avx2(simd) => {
+                    type Token = $crate::kernels::simd::Avx2;
+                    with_features!(Avx2, simd, fn<$generic: $bound>(simd: Token, $($argument: $type),*) {
+                        $body::<_, $generic>(simd, $($argument),*)
+                    })
+                }
+                #[cfg(target_arch = "x86_64")]
+                Witness::Avx512(simd) => {
+                    with_features!(Avx512, simd, fn<$generic: $bound>(simd: Avx512, $($argument: $type),*) {
+                        $body::<_, $generic>(simd, $($argument),*)
+                    })
+                }
+                #[cfg(target_arch = "x86_64")]
+                Witness::Avx512Bf16(_) => unreachable!("invariant: the witness is one without bfloat16"),
+                #[cfg(target_arch = "aarch64")]
+                Witness::Neon(simd) => $body::<_, $generic>(simd, $($argument),*),
+                #[cfg(target_arch = "aarch64")]
+                Witness::NeonDot(simd) => {
+                    type Token = $crate::kernels::simd::Neon<true>;
+                    with_features!(NeonDot, simd, fn<$generic: $bound>(simd: Token, $($argument: $type),*) {
+                        $body::<_, $generic>(simd, $($argument),*)
+                    })
+                }
+            }
+        }
+    };
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
         $(#[$attribute])*
         $visibility fn $name(simd: $crate::kernels::Simd, $($argument: $type),*) {

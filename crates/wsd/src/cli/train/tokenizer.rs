@@ -74,6 +74,6 @@ fn collect(row: TrainingRow, texts: &mut Vec<String>) {
         TrainingRow::Text(text) => texts.push(text),
         TrainingRow::Completion { prompt, completion } => texts.extend([prompt, completion]),
         TrainingRow::Chat { messages, .. } => texts.extend(messages.into_iter().map(|message| message.content)),
-        TrainingRow::Preference(pair) => pair.into_iter().for_each(|side| collect(side, texts)),
+        TrainingRow::Preference(pair) => [pair.chosen, pair.rejected].into_iter().for_each(|row| collect(row, texts)),
     }
 }

@@ -221,7 +221,7 @@ fn score(dialect: &dyn Dialect, capture: &Capture, reference: &Reference) -> Opt
     let Scored { list, from, top, scoring } = scored(dialect, capture, reference)?;
     let request = ScoreRequest { model: capture.model(), list: &list, from, top, scoring };
     if dialect.facts().scheme != "openai" {
-        capture.assert_agrees(&dialect.score(&request));
+        capture.assert_agrees(&dialect.score(&request).unwrap());
     }
     if capture.status != 200 {
         return None;

@@ -44,15 +44,15 @@ impl Dialect for LlamaServer {
         &FACTS
     }
 
-    fn score(&self, request: &ScoreRequest<'_>) -> Post {
+    fn score(&self, request: &ScoreRequest<'_>) -> Result<Post, Misread> {
         let Scoring::Forced { width, ascii_token } = request.scoring else {
-            return self.score(&ScoreRequest { scoring: FACTS.scorings[0], ..*request });
+            return Err(FACTS.unscored());
         };
         let body = json!({
             "prompt": request.list[..request.from], "n_predict": 1, "n_probs": width.max(request.top), "temperature": 0,
             "logit_bias": [[ascii_token, FORCED]], "cache_prompt": true,
         });
-        Post { path: "/completion", body }
+        Ok(Post { path: "/completion", body })
     }
 
     fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {

@@ -34,14 +34,14 @@ impl Dialect for OpenAi {
         &FACTS
     }
 
-    fn score(&self, request: &ScoreRequest<'_>) -> Post {
+    fn score(&self, request: &ScoreRequest<'_>) -> Result<Post, Misread> {
         // Some services require at least one new token.
         let body = json!({
             "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0, "echo": true,
             "logprobs": 1,
             "return_tokens_as_token_ids": true,
         });
-        Post { path: "/v1/completions", body }
+        Ok(Post { path: "/v1/completions", body })
     }
 
     fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {
@@ -102,13 +102,5 @@ impl Dialect for OpenAi {
             _ => return Err(format!("the server ended it: {}", choice["finish_reason"])),
         };
         Ok(Delta { tokens: Vec::new(), text: Some(text), stop: Some(stop) })
-    }
-
-    fn tokenize(&self, _model: &str, _text: &str, _begin: bool) -> Option<Post> {
-        None
-    }
-
-    fn detokenize(&self, _model: &str, _tokens: &[Token]) -> Option<Post> {
-        None
     }
 }

@@ -36,13 +36,13 @@ impl Dialect for SgLang {
         &FACTS
     }
 
-    fn score(&self, request: &ScoreRequest<'_>) -> Post {
+    fn score(&self, request: &ScoreRequest<'_>) -> Result<Post, Misread> {
         // The first row returned is always null, so ask from one position earlier.
         let body = json!({
             "input_ids": request.list, "sampling_params": {"max_new_tokens": 0, "temperature": 0},
             "return_logprob": true, "logprob_start_len": request.from - 1, "top_logprobs_num": request.top,
         });
-        Post { path: "/generate", body }
+        Ok(Post { path: "/generate", body })
     }
 
     fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {

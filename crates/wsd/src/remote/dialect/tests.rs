@@ -1,6 +1,8 @@
 //! The dialects against replies in the form that real servers give (vLLM 0.32, SGLang 0.5.23,
 //! llama-server of November 2026).
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use wsd_core::{Sampling, Stop};
@@ -48,7 +50,7 @@ fn vllm_scored() -> Value {
 #[test]
 fn vllm_scores_a_prompt() {
     let request = score_request(3, 0, Scoring::Prompt);
-    let post = Vllm.score(&request);
+    let post = Vllm.score(&request).unwrap();
     assert_eq!(post.path, "/v1/completions");
     assert_eq!((&post.body["prompt"], &post.body["prompt_logprobs"]), (&json!(LIST), &json!(0)));
     assert!(near(&Vllm.parse_scores(&request, &vllm_scored()).unwrap().unwrap(), &SCORES[2..]));
@@ -64,7 +66,7 @@ fn vllm_scores_a_prompt() {
 #[test]
 fn vllm_scores_named_rows_from_its_cache() {
     let request = score_request(7, 0, Scoring::Rows);
-    let post = Vllm.score(&request);
+    let post = Vllm.score(&request).unwrap();
     let sampling = &post.body["sampling_params"];
     assert_eq!(post.path, "/inference/v1/generate");
     assert_eq!(
@@ -125,7 +127,7 @@ fn vllm_writes_a_stream() {
 #[test]
 fn sglang_scores_from_a_position_on() {
     let request = score_request(5, 0, Scoring::Prompt);
-    let post = SgLang.score(&request);
+    let post = SgLang.score(&request).unwrap();
     assert_eq!((post.path, &post.body["logprob_start_len"]), ("/generate", &json!(4)));
     let rows = json!([
         [null, 928, null],
@@ -172,7 +174,7 @@ fn sglang_streams_are_cumulative_or_incremental() {
 fn llama_server_scores_by_teacher_forcing() {
     let scoring = Scoring::Forced { width: 2, ascii_token: 17 };
     let request = ScoreRequest { list: &LIST[..5], ..score_request(4, 0, scoring) };
-    let body = LlamaServer.score(&request).body;
+    let body = LlamaServer.score(&request).unwrap().body;
     assert_eq!(
         (&body["prompt"], &body["n_probs"], &body["logit_bias"]),
         (&json!(LIST[..4]), &json!(2), &json!([[17, 1000.0]]))
@@ -235,6 +237,43 @@ fn scores_without_an_echo_are_refused() {
     assert_eq!((delta.text.as_deref(), delta.stop), (Some(" design"), Some(Stop::Length)));
 }
 
+/// An engine that only continues.
+#[derive(Debug)]
+struct Continues;
+
+impl Dialect for Continues {
+    fn facts(&self) -> &'static Facts {
+        static FACTS: LazyLock<Facts> =
+            LazyLock::new(|| Facts { scheme: "continues", name: "Continues", scorings: &[], ..*OpenAi.facts() });
+        &FACTS
+    }
+
+    fn generate(&self, request: &GenerateRequest<'_>) -> Post {
+        OpenAi.generate(request)
+    }
+
+    fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, seen: usize) -> Result<Delta, Misread> {
+        OpenAi.parse_delta(request, event, seen)
+    }
+}
+
+#[test]
+fn a_dialect_without_scoring_refuses_to_score() {
+    let request = score_request(3, 0, Scoring::Prompt);
+    let reason = "Continues returns no scores of a prompt";
+    assert_eq!(Continues.score(&request).unwrap_err(), reason);
+    assert_eq!(Continues.parse_scores(&request, &vllm_scored()).unwrap_err(), reason);
+    assert!(LlamaServer.score(&request).is_err(), "no method of its own");
+}
+
+#[test]
+fn the_readme_names_every_engine() {
+    let readme = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let words = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    let item = format!("- Remote engines ({}), ", names(|_| true).join(", "));
+    assert!(words.contains(&item), "README.md must hold `{item}`");
+}
+
 /// JSON of any shape, with the keys that the dialects read.
 fn any_json() -> impl Strategy<Value = Value> {
     let word = prop_oneof![
@@ -288,13 +327,13 @@ proptest! {
     #[test]
     fn any_reply_is_read_or_refused(reply in any_json(), from in 1usize..9, top in 0usize..3, seen in 0usize..4) {
         for dialect in DIALECTS {
-            for scoring in [Scoring::Prompt, Scoring::Rows, Scoring::Forced { width: 4, ascii_token: 17 }] {
+            for &scoring in dialect.facts().scorings {
                 let forced = matches!(scoring, Scoring::Forced { .. });
                 let list = if forced { &LIST[..=from.min(8)] } else { &LIST[..] };
                 let request = ScoreRequest { list, ..score_request(from.min(8), top, scoring) };
-                let _ = dialect.score(&request);
+                prop_assert!(dialect.score(&request).is_ok());
                 if let Ok(Some(scores)) = dialect.parse_scores(&request, &reply) {
-                    prop_assert!(scores.len() == list.len() - request.from || dialect.facts().scheme == "llama-server");
+                    prop_assert!(scores.len() == list.len() - request.from);
                     prop_assert!(scores.iter().all(|scored| scored.logprob.unwrap() <= 0.0));
                 }
             }

@@ -38,7 +38,7 @@ impl Dialect for Vllm {
         &FACTS
     }
 
-    fn score(&self, request: &ScoreRequest<'_>) -> Post {
+    fn score(&self, request: &ScoreRequest<'_>) -> Result<Post, Misread> {
         if request.scoring == Scoring::Rows && request.top == 0 {
             let rows: Vec<_> = request.list[request.from..].iter().map(|token| [token]).collect();
             let sampling = json!({
@@ -46,13 +46,13 @@ impl Dialect for Vllm {
                 "prompt_logprob_start": request.from - 1, "prompt_logprob_token_ids": rows,
             });
             let body = json!({"model": request.model, "token_ids": request.list, "sampling_params": sampling});
-            return Post { path: "/inference/v1/generate", body };
+            return Ok(Post { path: "/inference/v1/generate", body });
         }
         let body = json!({
             "model": request.model, "prompt": request.list, "max_tokens": 1, "temperature": 0,
             "prompt_logprobs": request.top, "return_token_ids": true,
         });
-        Post { path: "/v1/completions", body }
+        Ok(Post { path: "/v1/completions", body })
     }
 
     fn parse_scores(&self, request: &ScoreRequest<'_>, reply: &Value) -> Result<Option<Vec<Sampled>>, Misread> {

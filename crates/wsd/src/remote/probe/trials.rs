@@ -5,7 +5,7 @@ use wsd_core::{Prompt, Sampled, Sampling, Token};
 
 use super::codec::FoundCodec;
 use super::{Failed, PLAIN, Probe, ServerInfo};
-use crate::remote::dialect::{Delta, GenerateRequest, ScoreRequest, Scoring};
+use crate::remote::dialect::{self, Delta, GenerateRequest, ScoreRequest, Scoring};
 use crate::remote::error::RemoteError;
 use crate::remote::fault::Fault;
 
@@ -40,9 +40,8 @@ impl Probe<'_> {
         };
         let deltas = self.generate(server, &request).await.map_err(|fault| match fault {
             Fault::Status { status: 404 | 405 | 501, .. } => {
-                let hint = "hint: WSD continues and scores token lists, which a service that only chats cannot do; \
-                            run vLLM, SGLang or llama-server";
-                self.fault(phase, format!("{fault}\n  {hint}")).into()
+                let hint = "hint: WSD continues and scores token lists, which a service that only chats cannot do";
+                self.fault(phase, format!("{fault}\n  {hint}; run {}", dialect::programs())).into()
             }
             fault => self.failed(phase, &fault),
         })?;
@@ -91,8 +90,9 @@ impl Probe<'_> {
         // The last token is one that the server sampled, so its log-probability may be known.
         let list: Vec<_> = sample.iter().copied().chain(written.iter().map(|sampled| sampled.token)).collect();
         let known = written.last().and_then(|sampled| sampled.logprob);
-        let (mut best, mut expected, mut reason) = (None, Vec::from_iter(known), String::new());
-        for &scoring in server.dialect.facts().scorings {
+        let facts = server.dialect.facts();
+        let (mut best, mut expected, mut reason) = (None, Vec::from_iter(known), facts.unscored());
+        for &scoring in facts.scorings {
             let proven = match self.allowed(scoring, server, found) {
                 Ok(scoring) => self.prove(server, &list, scoring, &expected).await.map(|scores| (scoring, scores)),
                 Err(why) => Err(Fault::Unreadable(why)),
@@ -113,11 +113,9 @@ impl Probe<'_> {
     fn allowed(&self, scoring: Scoring, server: &ServerInfo, found: &FoundCodec) -> Result<Scoring, String> {
         let Scoring::Forced { width, .. } = scoring else { return Ok(scoring) };
         if !self.options.teacher_forcing {
-            let name = server.dialect.facts().name;
-            return Err(format!(
-                "{name} returns no scores of a prompt\n  hint: --teacher-forcing scores one token per request: exact, \
-                 and as slow as generating"
-            ));
+            let why = server.dialect.facts().unscored();
+            let hint = "hint: --teacher-forcing scores one token per request: exact, and as slow as generating";
+            return Err(format!("{why}\n  {hint}"));
         }
         match found.codec.tokenizer().encode(".").as_deref() {
             Ok(&[ascii_token]) => Ok(Scoring::Forced { width, ascii_token }),
@@ -171,7 +169,7 @@ impl Probe<'_> {
     }
 
     async fn score(&self, server: &ServerInfo, request: &ScoreRequest<'_>) -> Result<Option<Vec<Sampled>>, Fault> {
-        let post = server.dialect.score(request);
+        let post = server.dialect.score(request).map_err(Fault::Unreadable)?;
         let reply = self.http.post(self.target, post.path, &post.body).await?;
         server.dialect.parse_scores(request, &reply).map_err(Fault::Unreadable)
     }
