@@ -5,13 +5,14 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{Caps, Models, Prompt, Recipe, Result, SCORERS, StepScorer, Values, find_scorer};
+use wsd_core::{Caps, Head, Models, Prompt, Recipe, Result, SCORERS, StepScorer, Values, find_scorer};
 
 type Scorer = Recipe<dyn StepScorer>;
 
 /// An engine with every ability.
 fn engine(name: &str, seed: u64) -> Scripted {
-    Scripted::random(name, Arc::new(Pieces::letters("abcdefgh ")), seed).with_rewards(|tokens| tokens.len() as f32)
+    Scripted::random(name, Arc::new(Pieces::letters("abcdefgh ")), seed)
+        .with_head(Head::REWARD, |tokens| vec![tokens.len() as f32])
 }
 
 /// A model for each seat that the scorer needs, as `make` has them.

@@ -4,6 +4,8 @@
 //! the compiler were free to load the vectors of a group in another order, prefetching would reach
 //! half the bandwidth.
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use super::format::{Layout, PAIRS, low_and_high_bits};
 use crate::format::blocks::{BlockFormat, CODE_OFFSET, Code, GROUP, Scale, Shape};
 use crate::kernels::panels::{Bf16Group, F32Group, Int8Group};
@@ -202,6 +204,9 @@ impl<S: Lanes> Numbers<'_, S> {
             self.loaded = simd.load_bytes(&self.low[quad / quads]);
         }
         let number = self.number::<F>(simd, self.loaded, quad);
+        // Keeps the loads of inputs beside their products: moved to the front of the group, they
+        // would not fit into the registers, and each would take a store and a load more.
+        compiler_fence(Ordering::SeqCst);
         for (sums, x) in sums.iter_mut().zip(x) {
             *sums = if is_biased(&F::SHAPE) {
                 simd.dot_biased(*sums, number, x.values[quad])
