@@ -45,7 +45,8 @@ impl Checkpoint {
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;
         let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
-        let raw_bos = match self.add_bos {
+        // The declaration of the files decides for chats too: a template that wants BOS writes it itself.
+        let bos = match self.add_bos {
             Some(true) => bos,
             Some(false) => None,
             None => tokenizer.leading_token(),
@@ -59,6 +60,6 @@ impl Checkpoint {
             TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
             TemplateChoice::Own => self.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
         };
-        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat: bos, raw: raw_bos }))
+        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat: bos, raw: bos }))
     }
 }
