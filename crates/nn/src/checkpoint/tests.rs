@@ -214,6 +214,11 @@ fn chats_begin_with_bos_only_if_the_folder_adds_it() {
     assert_eq!(begins("false"), [vec![1], vec![1]]);
     assert_eq!(begins("null"), [vec![1], vec![1]], "the tokenizer itself adds none");
     assert_eq!(begins("true"), [vec![0, 1], vec![0, 1]]);
+    let config = r#"{"bos_token": "a", "add_bos_token": false, "chat_template": "{{ bos_token }}"}"#;
+    let checkpoint = Checkpoint::open(folder(&[("tokenizer_config.json", config)]).path()).unwrap();
+    let codec = checkpoint.into_codec("m", &TemplateChoice::Plain).unwrap();
+    let chat = codec.render(&Prompt::Chat(vec![Message::new(ChatRole::User, "b")])).unwrap();
+    assert_eq!(chat.bos, Some(0), "the plain form begins as the model's own template");
 }
 
 #[test]
