@@ -180,6 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn theta_within_the_section_counts() {
+        for key in ["rope_scaling", "rope_parameters"] {
+            for outside in [Value::Null, json!(10000.0)] {
+                let section = json!({"rope_type": "default", "rope_theta": 500000.0});
+                let rope = &parse(&json!({"rope_theta": outside, key: section})).unwrap().ropes[0];
+                assert_eq!((rope.theta, &rope.scaling), (500000.0, &Scaling::None), "{key}");
+            }
+        }
+        let nested = json!({"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500000.0}});
+        let rope = &parse(&json!({"rope_scaling": nested})).unwrap().ropes[0];
+        assert_eq!((rope.theta, &rope.scaling), (500000.0, &Scaling::Linear { factor: 2.0 }));
+    }
+
+    #[test]
     fn gemma3_has_one_rope_per_kind_of_layer() {
         let old = json!({"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 12, "rope_theta": 1e6,
             "rope_local_base_freq": 1e4, "sliding_window": 16, "sliding_window_pattern": 6,

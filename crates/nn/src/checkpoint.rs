@@ -4,10 +4,13 @@
 //! All containers yield one form: a config with Hugging Face keys, tensors with Hugging Face names,
 //! and a tokenizer. Weights are mapped, never copied. Nothing in the files is trusted.
 
+mod added_tokens;
 mod bytes;
 mod config;
 mod folder;
 mod gguf;
+mod json;
+mod refusals;
 mod safetensors;
 mod special;
 mod text;
@@ -23,6 +26,7 @@ pub use special::SpecialTokens;
 pub use text::TemplateChoice;
 pub use weights::{Tensor, Weights};
 
+use crate::arch::Head;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use bytes::Bytes;
@@ -68,6 +72,8 @@ pub struct Checkpoint {
     pub generation_config: Map<String, Value>,
     /// The decision to begin a text with BOS, if a file states it outside of the tokenizer itself.
     pub add_bos: Option<bool>,
+    /// Faults of the files that were passed over, as sentences that name the file and the key.
+    pub warnings: Vec<String>,
 }
 
 impl Checkpoint {
@@ -80,7 +86,7 @@ impl Checkpoint {
         if fs_err::metadata(path)?.is_dir() {
             return folder::open(path);
         }
-        folder::refuse_pickle(path)?;
+        refusals::refuse_pickle(path)?;
         let bytes = Bytes::map(path)?;
         if gguf::is_gguf(&bytes) {
             return gguf::open(path, &bytes);
@@ -122,6 +128,7 @@ impl Checkpoint {
             end_tokens: Vec::new(),
             generation_config: Map::new(),
             add_bos: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -168,7 +175,23 @@ impl Checkpoint {
             let reason = format!("must be at most {tensors}, the number of tensors, got {layers}");
             return Err(Error::malformed(file, "key `num_hidden_layers`", reason));
         }
-        Ok(self.with_end_tokens())
+        Ok(self.with_own_head().with_end_tokens())
+    }
+
+    /// Gives precedence to a stored vocabulary head that differs from the embedding, whatever
+    /// `tie_word_embeddings` states.
+    fn with_own_head(mut self) -> Self {
+        let tied = "tie_word_embeddings";
+        let [head, embedding] =
+            [&Head::VOCABULARY.weight(), "model.embed_tokens.weight"].map(|name| self.weights.get(name));
+        let differs = |(head, embedding): (&Tensor, &Tensor)| {
+            (head.format, &head.shape) != (embedding.format, &embedding.shape) || head.bytes() != embedding.bytes()
+        };
+        let untied = self.config.get(tied) == Some(&Value::Bool(false));
+        if !untied && head.zip(embedding).is_some_and(differs) {
+            self.config.insert(tied.into(), false.into());
+        }
+        self
     }
 
     fn with_end_tokens(mut self) -> Self {
@@ -183,7 +206,8 @@ impl Checkpoint {
 /// # Errors
 /// A file that is missing or damaged; the error names the file and the tensor.
 pub(crate) fn read_safetensors(path: &Path) -> Result<Vec<Tensor>> {
-    safetensors::read(&path.display().to_string(), &Bytes::map(path)?)
+    let file = path.display().to_string();
+    safetensors::read(&file, &Bytes::map(path)?)?.all(&file)
 }
 
 #[cfg(test)]

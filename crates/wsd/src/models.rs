@@ -136,6 +136,7 @@ fn load_checkpoint(
     progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {
     let checkpoint = checkpoint.inspect(|checkpoint| {
+        checkpoint.warnings.iter().for_each(|warning| progress.note(warning));
         let unfit = options.dtype.map(|format| (format, checkpoint.weights.unfit_for(format)));
         if let Some((format, (unfit @ 1.., matrices))) = unfit {
             let values = format.block_values();

@@ -60,17 +60,19 @@ pub enum Scaling {
 }
 
 impl RopePlan {
-    /// Reads `rope_parameters` (transformers 5, possibly one section per kind of layer), or else
-    /// `rope_theta` and `rope_scaling`.
+    /// Reads `rope_parameters` (transformers 5), or else `rope_scaling`; either may have one section
+    /// per kind of layer. A `rope_theta` in the section precedes that of the configuration, as in
+    /// transformers.
     pub(super) fn parse(keys: &Keys<'_>, head_dim: usize, kind: &str, default_theta: f64) -> Result<Self> {
-        let parameters = match keys.section("rope_parameters")? {
+        let key = if keys.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
+        let section = match keys.section(key)? {
             Some(nested) if nested.has(kind) => nested.section(kind)?,
             flat => flat,
         };
         let old_theta = keys.positive_or("rope_theta", default_theta)?;
-        let (theta, section) = match parameters {
-            Some(section) => (section.positive_or("rope_theta", old_theta)?, Some(section)),
-            None => (old_theta, keys.section("rope_scaling")?),
+        let theta = match &section {
+            Some(section) => section.positive_or("rope_theta", old_theta)?,
+            None => old_theta,
         };
         let old_part = keys.positive_or("partial_rotary_factor", 1.0)?;
         let part = match &section {

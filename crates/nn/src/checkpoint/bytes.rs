@@ -8,6 +8,7 @@ use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 
+use super::refusals::refuse_lfs_pointer;
 use crate::error::Result;
 
 /// Bytes shared by several tensors; cloning copies a reference.
@@ -29,6 +30,7 @@ impl Bytes {
         // mapping.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(file.file())? };
+        refuse_lfs_pointer(&path.display().to_string(), &map)?;
         Ok(Self(Arc::new(Source::Map(map))))
     }
 

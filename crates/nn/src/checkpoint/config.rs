@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::weights::Tensor;
 use crate::arch::Head;
 
 /// Moves the keys of a nested text model to the top level, the form that [`crate::arch`] reads.
@@ -20,6 +21,20 @@ pub(super) fn text_tensor_name(name: &str) -> Option<String> {
         None if name == Head::VOCABULARY.weight() => Some(name.to_owned()),
         None => name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}")),
     }
+}
+
+/// Names the tensors of a decoder that was saved without its vocabulary head, as transformers'
+/// `AutoModel` does, as those of the whole model.
+pub(super) fn with_model_prefix(tensors: Vec<Tensor>) -> Vec<Tensor> {
+    if tensors.iter().all(|tensor| tensor.name != "embed_tokens.weight") {
+        return tensors;
+    }
+    let whole = |tensor: Tensor| {
+        let is_part = ["embed_tokens.", "layers.", "norm."].iter().any(|part| tensor.name.starts_with(part));
+        let name = format!("model.{}", tensor.name);
+        if is_part { tensor.renamed(name) } else { tensor }
+    };
+    tensors.into_iter().map(whole).collect()
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    Checkpoint,
+    Checkpoint, added_tokens,
     bytes::Bytes,
-    config::{normal_form, text_tensor_name},
-    safetensors,
+    config::{normal_form, text_tensor_name, with_model_prefix},
+    json, refusals,
+    safetensors::{self, Stored},
     special::SpecialTokens,
     tokenizer,
     weights::{Tensor, Weights},
@@ -20,7 +21,6 @@ use crate::error::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
 /// A source of files by name.
 #[derive(Clone, Copy)]
@@ -52,14 +52,16 @@ pub(super) fn untrained(path: &Path, config: Map<String, Value>) -> Result<Check
 
 fn read(folder: Folder<'_>) -> Result<Checkpoint> {
     let config: Map<String, Value> = folder.json("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
+    refusals::refuse_quantized(&folder.place("config.json"), &config)?;
     let several_models = config.contains_key("text_config");
     let config = normal_form(config);
-    let mut tensors = folder.tensors()?;
+    let Stored { mut tensors, unread } = folder.tensors()?;
     if several_models {
         let text = |tensor: Tensor| text_tensor_name(&tensor.name).map(|name| tensor.renamed(name));
         tensors = tensors.into_iter().filter_map(text).collect();
     }
-    let checkpoint = assemble(folder, config, Weights::new(folder.place(""), tensors))?;
+    let weights = Weights::new(folder.place(""), with_model_prefix(tensors)).with_unread(unread);
+    let checkpoint = assemble(folder, config, weights)?;
     checkpoint.checked(&folder.place("config.json"))
 }
 
@@ -68,16 +70,24 @@ fn assemble(folder: Folder<'_>, config: Map<String, Value>, weights: Weights) ->
     let tokenizer_json = folder.small("tokenizer.json")?.ok_or_else(|| folder.missing("tokenizer.json"))?;
     let tokenizer_config: Map<String, Value> = folder.json("tokenizer_config.json")?.unwrap_or_default();
     let special_tokens_map = folder.json("special_tokens_map.json")?.unwrap_or_default();
+    let place = folder.place("tokenizer.json");
+    let lists = added_tokens::Lists {
+        tokenizer_json: &place,
+        tokenizer_config: &tokenizer_config,
+        special_tokens_map: &special_tokens_map,
+        added_tokens: &folder.json("added_tokens.json")?.unwrap_or_default(),
+    };
     Ok(Checkpoint {
         name: folder.name(),
         config,
         weights,
-        tokenizer: tokenizer::parse(&folder.place("tokenizer.json"), &tokenizer_json)?,
+        tokenizer: added_tokens::complete(tokenizer::parse(&place, &tokenizer_json)?, &lists)?,
         chat_template: folder.chat_template(&tokenizer_config)?,
         special: SpecialTokens::from_files([&tokenizer_config, &special_tokens_map]),
         end_tokens: Vec::new(),
         generation_config: folder.json("generation_config.json")?.unwrap_or_default(),
         add_bos: tokenizer_config.get("add_bos_token").and_then(Value::as_bool),
+        warnings: Vec::new(),
     })
 }
 
@@ -111,7 +121,10 @@ impl<'a> Folder<'a> {
         match self {
             Self::Embedded { files, .. } => Ok(Self::embedded(files, file).map(Cow::Borrowed)),
             Self::Disk(path) => match fs_err::read(path.join(file)) {
-                Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+                Ok(bytes) => {
+                    refusals::refuse_lfs_pointer(&self.place(file), &bytes)?;
+                    Ok(Some(Cow::Owned(bytes)))
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error.into()),
             },
@@ -120,8 +133,7 @@ impl<'a> Folder<'a> {
 
     fn json<T: DeserializeOwned>(self, file: &str) -> Result<Option<T>> {
         let Some(bytes) = self.small(file)? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&bytes);
-        parsed.map(Some).map_err(|error| Error::malformed(&self.place(file), "JSON", error.to_string()))
+        json::parse(&bytes).map(Some).map_err(|error| Error::malformed(&self.place(file), "JSON", error.to_string()))
     }
 
     fn map(self, file: &str) -> Result<Bytes> {
@@ -148,7 +160,9 @@ impl<'a> Folder<'a> {
     fn missing(self, file: &str) -> Error {
         let names = self.names();
         let gguf = names.iter().find(|name| name.ends_with(".gguf"));
+        let adapter = self.json("adapter_config.json").ok().flatten().filter(|_| file == "config.json");
         let hint = match (file, gguf) {
+            _ if adapter.is_some() => refusals::adapter_hint(&adapter.unwrap_or_default()),
             (_, Some(gguf)) => format!("name the file itself: {}", self.place(gguf)),
             ("tokenizer.json", _) if names.contains("tokenizer.model") => {
                 "it has only the SentencePiece model; convert it with \
@@ -172,7 +186,7 @@ impl<'a> Folder<'a> {
     }
 
     /// Reads the tensors of the single file or of all shards.
-    fn tensors(self) -> Result<Vec<Tensor>> {
+    fn tensors(self) -> Result<Stored> {
         let names = self.names();
         if names.contains(SINGLE) {
             return self.shard(SINGLE);
@@ -180,17 +194,17 @@ impl<'a> Folder<'a> {
         match self.json::<Index>(INDEX)? {
             Some(index) => self.shards(&names, &index.weight_map),
             None => {
-                names.iter().try_for_each(|name| refuse_pickle(Path::new(&self.place(name))))?;
+                names.iter().try_for_each(|name| refusals::refuse_pickle(Path::new(&self.place(name))))?;
                 Err(self.missing(&format!("{SINGLE} (or {INDEX})")))
             }
         }
     }
 
-    fn shard(self, file: &str) -> Result<Vec<Tensor>> {
+    fn shard(self, file: &str) -> Result<Stored> {
         safetensors::read(&self.place(file), &self.map(file)?)
     }
 
-    fn shards(self, present: &BTreeSet<String>, weight_map: &BTreeMap<String, String>) -> Result<Vec<Tensor>> {
+    fn shards(self, present: &BTreeSet<String>, weight_map: &BTreeMap<String, String>) -> Result<Stored> {
         let fault = |at: &str, reason: String| Error::malformed(&self.place(INDEX), at, reason);
         let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
         if let Some(shard) = shards.iter().find(|shard| shard.contains(['/', '\\', ':']) || shard.starts_with('.')) {
@@ -201,15 +215,18 @@ impl<'a> Folder<'a> {
             let hint = format!("{INDEX} lists {} shards; fetch the missing ones", shards.len());
             return Err(Error::MissingFile { file: self.place(""), missing: missing.join(", "), hint });
         }
-        let mut tensors = Vec::with_capacity(weight_map.len());
+        let mut all = Stored::default();
         for shard in shards {
             let listed = |tensor: &Tensor| weight_map.get(&tensor.name).is_some_and(|file| file == shard);
-            tensors.extend(self.shard(shard)?.into_iter().filter(listed));
+            let stored = self.shard(shard)?;
+            all.tensors.extend(stored.tensors.into_iter().filter(listed));
+            all.unread.extend(stored.unread);
         }
-        let found: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let found: BTreeSet<&str> =
+            all.tensors.iter().map(|tensor| &tensor.name).chain(all.unread.keys()).map(String::as_str).collect();
         let absent = weight_map.iter().filter(|(name, _)| !found.contains(name.as_str()));
         let problems: Vec<_> = absent.map(|(name, shard)| format!("`{name}` is not in {shard}")).collect();
-        if problems.is_empty() { Ok(tensors) } else { Err(Error::Tensors { file: self.place(INDEX), problems }) }
+        if problems.is_empty() { Ok(all) } else { Err(Error::Tensors { file: self.place(INDEX), problems }) }
     }
 }
 
@@ -227,17 +244,4 @@ fn default_template(value: &Value) -> Option<String> {
         template => template,
     };
     template.as_str().map(str::to_owned)
-}
-
-/// Refuses weights in Python's pickle format: loading them runs code from the file.
-pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    if !PICKLES.contains(&extension.as_str()) {
-        return Ok(());
-    }
-    Err(Error::Refused {
-        file: path.display().to_string(),
-        reason: "a pickle can run any code when it is loaded",
-        hint: "if you trust it, convert it to safetensors: transformers' model.save_pretrained(folder)",
-    })
 }

@@ -8,6 +8,7 @@ mod container;
 mod export;
 mod metadata;
 mod sentence_piece;
+mod split;
 mod tokens;
 mod vocabulary;
 mod vocabulary_entries;
@@ -18,9 +19,10 @@ use std::path::Path;
 use super::Checkpoint;
 use super::bytes::Bytes;
 use super::weights::Weights;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use architecture::Architecture;
 use metadata::Metadata;
+use split::Split;
 
 /// Returns true if the bytes begin like a GGUF file.
 pub(super) fn is_gguf(bytes: &[u8]) -> bool {
@@ -32,22 +34,23 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let file = path.display().to_string();
     let container = container::parse(&file, bytes)?;
     let metadata = Metadata::new(&file, container.metadata);
-    if metadata.unsigned("split.count")?.is_some_and(|count| count > 1) {
-        return Err(Error::Refused {
-            file,
-            reason: "it is one of several parts",
-            hint: "join the parts with `llama-gguf-split --merge`",
-        });
+    let mut parts = Vec::new();
+    if let Some(split) = Split::of(&metadata, path)? {
+        if let Some(first) = split.other_first() {
+            return open(first, &Bytes::map(first)?);
+        }
+        parts = split.others()?;
     }
     let architecture = Architecture::of(&metadata)?;
-    let tensors = container.tensors.into_iter().map(|tensor| {
+    let tensors = container.tensors.into_iter().chain(parts).map(|tensor| {
         let name = architecture.tensor_name(&tensor.name);
         tensor.renamed(name)
     });
-    let weights = Weights::new(&file, tensors);
+    let unread = container.unread.into_iter().map(|(name, reason)| (architecture.tensor_name(&name), reason));
+    let weights = Weights::new(&file, tensors).with_unread(unread.collect());
     let config = config::config(&metadata, architecture, &weights)?;
     let vocabulary = vocabulary::read(&metadata, architecture)?;
-    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let name = split::model_name(path);
     Checkpoint {
         name,
         config,
@@ -58,6 +61,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
         end_tokens: vocabulary.end_tokens,
         add_bos: vocabulary.add_bos,
         generation_config: serde_json::Map::new(),
+        warnings: metadata.ignored_token_ids()?,
     }
     .checked(&file)
 }

@@ -1,5 +1,7 @@
 //! Safetensors files: a JSON header with names, shapes and ranges, then the data.
 
+use std::collections::BTreeMap;
+
 use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
@@ -14,8 +16,25 @@ use crate::format::Format;
 /// The largest header accepted, the limit of the reference implementation.
 const MAX_HEADER_BYTES: usize = 100_000_000;
 
-/// Reads all tensors of a file, in the order of their data.
-pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
+/// The tensors of a file.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// The tensors of numbers, in the order of their data.
+    pub(super) tensors: Vec<Tensor>,
+    /// The reasons why other tensors, as of integers, cannot be read, by name.
+    pub(super) unread: BTreeMap<String, String>,
+}
+
+impl Stored {
+    /// Returns the tensors of a file that must have no others.
+    pub(super) fn all(self, file: &str) -> Result<Vec<Tensor>> {
+        let problems: Vec<_> = self.unread.iter().map(|(name, reason)| format!("`{name}` {reason}")).collect();
+        if problems.is_empty() { Ok(self.tensors) } else { Err(Error::Tensors { file: file.into(), problems }) }
+    }
+}
+
+/// Reads all tensors of a file.
+pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Stored> {
     let malformed = |reason: String| Error::malformed(file, "header", reason);
     let (length, rest) = bytes
         .split_first_chunk::<8>()
@@ -39,20 +58,20 @@ pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<Tensor>> {
         )));
     }
     let start = bytes.len() - data.len();
-    let (mut tensors, mut problems) = (Vec::new(), Vec::new());
+    let (mut stored, mut problems) = (Stored::default(), Vec::new());
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).ok_or_else(|| malformed(format!("no tensor `{name}`")))?;
         let Some(format) = format_of(info.dtype) else {
-            problems.push(format!("`{name}` has dtype {:?}, supported are F32, F16, BF16", info.dtype));
+            stored.unread.insert(name, format!("has dtype {:?}, supported are F32, F16, BF16", info.dtype));
             continue;
         };
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
         match Tensor::in_bytes(&name, format, info.shape.clone(), bytes.clone(), range) {
-            Ok(tensor) => tensors.push(tensor),
+            Ok(tensor) => stored.tensors.push(tensor),
             Err(reason) => problems.push(format!("`{name}` {reason}")),
         }
     }
-    if problems.is_empty() { Ok(tensors) } else { Err(Error::Tensors { file: file.into(), problems }) }
+    if problems.is_empty() { Ok(stored) } else { Err(Error::Tensors { file: file.into(), problems }) }
 }
 
 /// Lists the entries of a header that are not tensors, or whose range has another length than their
@@ -108,7 +127,7 @@ mod tests {
 
     #[test]
     fn tensors_keep_their_range() {
-        let tensors = read("x", &small().into()).unwrap();
+        let tensors = read("x", &small().into()).unwrap().tensors;
         assert_eq!(format!("{tensors:?}"), "[a F32 [2, 2], b BF16 [3]]");
         assert_eq!(tensors[1].bytes().len(), 6);
     }
@@ -123,9 +142,10 @@ mod tests {
         assert!(message(file("{}", 3)).contains("take 0 bytes, the file has 3"));
         let strange = r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},
             "flags":{"dtype":"BOOL","shape":[2],"data_offsets":[8,10]}}"#;
+        let stored = read("model.safetensors", &file(strange, 10).into()).unwrap();
         let expected = "model.safetensors: the weights do not fit the model:\n  \
-            `ids` has dtype I64, supported are F32, F16, BF16\n  `flags` has dtype BOOL, supported are F32, F16, BF16";
-        assert_eq!(message(file(strange, 10)), expected);
+            `flags` has dtype BOOL, supported are F32, F16, BF16\n  `ids` has dtype I64, supported are F32, F16, BF16";
+        assert_eq!(stored.all("model.safetensors").unwrap_err().to_string(), expected);
         let wrong = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]},
             "b":{"dtype":"F99","shape":[],"data_offsets":[4,8]}}"#;
         let error = message(file(wrong, 8));

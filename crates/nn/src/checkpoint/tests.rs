@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use serde_json::json;
+use wsd_core::{ChatRole, Message, Prompt};
 
 use super::*;
 use crate::format::Format;
@@ -196,6 +197,122 @@ fn configs_of_transformers_4_and_5_are_read_alike() {
             crate::arch::blueprint(&config::normal_form(serde_json::from_slice(&text).unwrap())).unwrap()
         };
         assert_eq!(read("config.json"), read("config_transformers5.json"), "{name}");
+    }
+}
+
+#[test]
+fn chats_begin_with_bos_only_if_the_folder_adds_it() {
+    let begins = |add: &str| {
+        let config = format!(
+            r#"{{"bos_token": "a", "add_bos_token": {add}, "chat_template": "{{{{ messages[0].content }}}}"}}"#
+        );
+        let checkpoint = Checkpoint::open(folder(&[("tokenizer_config.json", config.as_str())]).path()).unwrap();
+        let codec = checkpoint.into_codec("m", &TemplateChoice::Own).unwrap();
+        let chat = Prompt::Chat(vec![Message::new(ChatRole::User, "b")]);
+        [chat, Prompt::Raw("b".into())].map(|prompt| codec.render(&prompt).unwrap().tokens)
+    };
+    assert_eq!(begins("false"), [vec![1], vec![1]]);
+    assert_eq!(begins("null"), [vec![1], vec![1]], "the tokenizer itself adds none");
+    assert_eq!(begins("true"), [vec![0, 1], vec![0, 1]]);
+    let config = r#"{"bos_token": "a", "add_bos_token": false, "chat_template": "{{ bos_token }}"}"#;
+    let checkpoint = Checkpoint::open(folder(&[("tokenizer_config.json", config)]).path()).unwrap();
+    let codec = checkpoint.into_codec("m", &TemplateChoice::Plain).unwrap();
+    let chat = codec.render(&Prompt::Chat(vec![Message::new(ChatRole::User, "b")])).unwrap();
+    assert_eq!(chat.bos, Some(0), "the plain form begins as the model's own template");
+}
+
+#[test]
+fn a_head_that_differs_from_the_embedding_is_not_tied() {
+    let tied = |head: &[f32], declared: serde_json::Value| {
+        let matrix = |name: &str, values: &[f32]| {
+            Tensor::new(name, Format::F32, vec![2, 1], Format::F32.quantize(values).unwrap()).unwrap()
+        };
+        let tensors = vec![matrix("model.embed_tokens.weight", &[1.0, 2.0]), matrix("lm_head.weight", head)];
+        let config = json!({"tie_word_embeddings": declared}).as_object().cloned().unwrap();
+        let tokenizer = tokenizer::parse("tokenizer.json", TOKENIZER.as_bytes()).unwrap();
+        Checkpoint::bare("m", config, tensors, tokenizer).checked("m").unwrap().config["tie_word_embeddings"].clone()
+    };
+    assert_eq!(tied(&[1.0, 2.0], json!(true)), json!(true));
+    assert_eq!(tied(&[1.0, 3.0], json!(true)), json!(false));
+    assert_eq!(tied(&[1.0, 3.0], json!(null)), json!(false));
+    assert_eq!(tied(&[1.0, 2.0], json!(false)), json!(false));
+}
+
+#[test]
+fn added_tokens_beside_the_tokenizer_count() {
+    let open = |config: &str, added: &str| {
+        Checkpoint::open(folder(&[("tokenizer_config.json", config), ("added_tokens.json", added)]).path())
+    };
+    let decoder = r#"{"added_tokens_decoder": {"9": {"content": "<|x|>", "special": true},
+        "2": {"content": "<|im_end|>"}, "4": {"content": "</s>", "special": true}}, "unk_token": "<u>"}"#;
+    let checkpoint = open(decoder, r#"{"<u>": 7, "<|v|>": 12}"#).unwrap();
+    let ids = |text: &str| checkpoint.tokenizer.encode(text, false).unwrap().get_ids().to_vec();
+    assert_eq!(ids("a<|x|>b<|im_end|></s><u><|v|>a"), [0, 9, 1, 2, 4, 7, 12, 0]);
+    let special = |token: &str| checkpoint.tokenizer.get_added_vocabulary().is_special_token(token);
+    assert_eq!(["<|x|>", "<u>", "<|v|>"].map(special), [true, true, false]);
+    assert_eq!(checkpoint.tokenizer.decode(&[0, 9, 12, 1], true).unwrap().replace(' ', ""), "a<|v|>b");
+    let taken = open(r#"{"added_tokens_decoder": {"1": {"content": "<|x|>"}}}"#, "{}").unwrap_err().to_string();
+    assert!(taken.contains("added token `<|x|>` must have a free id, got 1, the id of `b`\n  hint: "), "{taken}");
+}
+
+#[test]
+fn tensors_that_no_model_needs_are_passed_over() {
+    let opened = folder(&[]);
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
+        "ids":{"dtype":"I64","shape":[1],"data_offsets":[4,12]},
+        "flag":{"dtype":"BOOL","shape":[1],"data_offsets":[12,13]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 13]].concat();
+    fs_err::write(opened.path().join("model.safetensors"), bytes).unwrap();
+    let weights = Checkpoint::open(opened.path()).unwrap().weights;
+    assert_eq!(weights.names().collect::<Vec<_>>(), ["a"]);
+    let error = weights.require(&[("ids".into(), vec![1])]).unwrap_err().to_string();
+    assert!(error.contains("`ids` has dtype I64, supported are F32, F16, BF16"), "{error}");
+}
+
+#[test]
+fn a_decoder_saved_alone_has_the_names_of_the_whole_model() {
+    let names = |names: &[&str]| {
+        let tensor = |name: &&str| Tensor::new(*name, Format::F32, vec![1], vec![0; 4]).unwrap();
+        let tensors = config::with_model_prefix(names.iter().map(tensor).collect());
+        tensors.into_iter().map(|tensor| tensor.name).collect::<Vec<_>>().join(" ")
+    };
+    let alone = ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "norm.weight", "lm_head.weight"];
+    let whole = "model.embed_tokens.weight model.layers.0.mlp.up_proj.weight model.norm.weight lm_head.weight";
+    assert_eq!(names(&alone), whole);
+    assert_eq!(names(&["model.embed_tokens.weight", "norm.weight"]), "model.embed_tokens.weight norm.weight");
+}
+
+#[test]
+fn configs_in_the_dialect_of_python_are_read() {
+    let text = "\u{feff}{\"eos_token_id\": 7, \"limit\": [0.0, Infinity], \"other\": NaN}";
+    let config = Checkpoint::open(folder(&[("config.json", text)]).path()).unwrap().config;
+    assert_eq!(
+        (&config["eos_token_id"], &config["limit"], &config["other"]),
+        (&json!(7), &json!([0.0, null]), &json!(null))
+    );
+}
+
+#[test]
+fn other_things_than_weights_are_refused_with_the_way_out() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n";
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        let error = message(&[(file, pointer)]);
+        assert!(error.contains(file) && error.contains("it is a Git LFS pointer"), "{error}");
+        assert!(error.contains("hint: fetch the content: run `git lfs install`"), "{error}");
+    }
+    let adapter = r#"{"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 8}"#;
+    let error = message(&[("config.json", ""), ("adapter_config.json", adapter)]);
+    assert!(error.contains("a LORA adapter of the model `org/base`") && error.contains("wsd train export"), "{error}");
+    for (section, method) in [
+        (json!({"quant_method": "gptq", "bits": 4}), "gptq"),
+        (json!({"quant_method": "awq"}), "awq"),
+        (json!({"quant_method": "fp8"}), "fp8"),
+        (json!({"load_in_4bit": true}), "bitsandbytes"),
+    ] {
+        let error = message(&[("config.json", &json!({"quantization_config": section}).to_string())]);
+        let expected =
+            format!("config.json: key `quantization_config`: quantization method `{method}` is not supported");
+        assert!(error.contains(&expected) && error.contains("or a GGUF file of the same model"), "{error}");
     }
 }
 

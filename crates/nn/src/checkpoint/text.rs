@@ -45,11 +45,15 @@ impl Checkpoint {
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;
         let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
-        let raw_bos = match self.add_bos {
+        // The declaration of the files decides for chats too: a template that wants BOS writes it itself.
+        let declared = match self.add_bos {
             Some(true) => bos,
             Some(false) => None,
             None => tokenizer.leading_token(),
         };
+        // In the plain form, a chat begins as in the model's own template.
+        let own_begins = self.chat_template.as_ref().is_some_and(|source| source.contains("bos_token"));
+        let chat = if own_begins && *template == TemplateChoice::Plain { bos } else { declared };
         let specials = Specials { bos: special.bos, eos: special.eos, pad: special.pad, unk: special.unk };
         let jinja = |name: &str, source: &str| {
             ChatTemplate::parse(name, source, specials).map(|template| Template::Jinja(Box::new(template)))
@@ -59,6 +63,6 @@ impl Checkpoint {
             TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
             TemplateChoice::Own => self.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
         };
-        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat: bos, raw: raw_bos }))
+        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat, raw: declared }))
     }
 }

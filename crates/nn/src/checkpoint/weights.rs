@@ -29,6 +29,8 @@ pub struct Weights {
     /// The name of the file or folder, for messages.
     file: String,
     tensors: BTreeMap<String, Tensor>,
+    /// The reasons why other tensors cannot be read, by name.
+    unread: BTreeMap<String, String>,
 }
 
 impl Weights {
@@ -36,7 +38,12 @@ impl Weights {
     /// earlier one of the same name.
     pub fn new(file: impl Into<String>, tensors: impl IntoIterator<Item = Tensor>) -> Self {
         let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Self { file: file.into(), tensors }
+        Self { file: file.into(), tensors, unread: BTreeMap::new() }
+    }
+
+    /// The same set, which explains the absence of the tensors in `unread`: names and reasons.
+    pub(super) fn with_unread(self, unread: BTreeMap<String, String>) -> Self {
+        Self { unread, ..self }
     }
 
     /// Returns the tensor of this name.
@@ -72,7 +79,7 @@ impl Weights {
             if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
         };
         let tensors = self.tensors.into_values().map(convert).collect::<Result<Vec<_>>>()?;
-        Ok(Self::new(self.file, tensors))
+        Ok(Self::new(self.file, tensors).with_unread(self.unread))
     }
 
     /// Returns the tensors with these names and shapes, in this order.
@@ -86,6 +93,7 @@ impl Weights {
             match self.get(name) {
                 Some(tensor) if tensor.shape == *shape => found.push(tensor.clone()),
                 Some(tensor) => problems.push(format!("`{name}` has shape {:?}, expected {shape:?}", tensor.shape)),
+                None if self.unread.contains_key(name) => problems.push(format!("`{name}` {}", self.unread[name])),
                 None => problems.push(format!("`{name}` is missing, expected with shape {shape:?}")),
             }
         }

@@ -29,6 +29,9 @@ const COUNTS: &[(&str, &str)] = &[
     ("context_length", "max_position_embeddings"),
 ];
 
+/// Spellings of the divisor of the RoPE frequencies, newest first.
+const ROPE_FACTORS: [&str; 2] = ["rope.scaling.factor", "rope.scale_linear"];
+
 const OPTIONAL_NUMBERS: &[(&str, &str)] =
     &[("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping")];
 
@@ -58,7 +61,7 @@ pub(super) fn config(
         config.insert("hidden_act".into(), "silu".into());
     }
     for (key, name) in TOKEN_IDS {
-        if let Some(id) = metadata.unsigned(key)? {
+        if let Some(id) = metadata.token_id(key)? {
             config.insert((*name).into(), id.into());
         }
     }
@@ -193,6 +196,12 @@ impl Reader<'_> {
         Ok(Some(tensor.to_f32()))
     }
 
+    /// Reads the divisor of the frequencies under any of its names; the 0 of a file means none.
+    fn rope_factor(&self) -> Result<Option<f64>> {
+        let factors = ROPE_FACTORS.iter().map(|name| self.number(name)).collect::<Result<Vec<_>>>()?;
+        Ok(factors.into_iter().flatten().next().filter(|factor| *factor != 0.0))
+    }
+
     fn rope_scaling(&self) -> Result<Value> {
         let original = self.count("rope.scaling.original_context_length")?;
         let [long, short] = ["long", "short"].map(|kind| self.factors(&format!("rope_factors_{kind}.weight")));
@@ -208,14 +217,23 @@ impl Reader<'_> {
         }
         let key = self.key("rope.scaling.type");
         let kind = match self.metadata.string(&key)? {
-            None | Some("none") => return Ok(Value::Null),
+            Some("none") => return Ok(Value::Null),
             Some(kind @ ("linear" | "yarn")) => kind,
+            // A factor without a type is that of linear scaling, as in llama.cpp.
+            None => match self.rope_factor()? {
+                Some(_) => "linear",
+                None => return Ok(Value::Null),
+            },
+            Some("longrope") => {
+                let reason = "longrope needs the tensors `rope_factors_long.weight` and `rope_factors_short.weight`";
+                return Err(self.metadata.fault(&key, reason));
+            }
             Some(other) => {
-                return Err(self.metadata.fault(&key, format!("must be none, linear or yarn, got {other:?}")));
+                let reason = format!("must be none, linear, yarn or longrope, got {other:?}");
+                return Err(self.metadata.fault(&key, reason));
             }
         };
-        let factor = "rope.scaling.factor";
-        let factor = self.metadata.needed(&self.key(factor), self.number(factor)?)?;
+        let factor = self.metadata.needed(&self.key(ROPE_FACTORS[0]), self.rope_factor()?)?;
         let mut scaling = json!({"rope_type": kind, "factor": factor});
         if let Some(original) = original.filter(|_| kind == "yarn") {
             scaling["original_max_position_embeddings"] = original.into();
@@ -241,5 +259,45 @@ impl Reader<'_> {
             config.insert("rope_local_base_freq".into(), local.into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::checkpoint::gguf::container;
+
+    /// Reads the scaling from metadata of a Llama.
+    fn scaling(entries: &[(&'static str, container::Value<'static>)]) -> Result<Value> {
+        let architecture = [("general.architecture", container::Value::String("llama"))];
+        let entries: BTreeMap<_, _> = architecture.into_iter().chain(entries.iter().copied()).collect();
+        let metadata = &Metadata::new("m.gguf", entries);
+        Reader { metadata, architecture: Architecture::of(metadata)?, weights: &Weights::default() }.rope_scaling()
+    }
+
+    #[test]
+    fn every_spelling_of_the_scaling_is_read() {
+        use container::Value::{Float, String};
+        let linear = json!({"rope_type": "linear", "factor": 4.0});
+        let kind = |kind| ("llama.rope.scaling.type", String(kind));
+        let (factor, legacy) = ("llama.rope.scaling.factor", "llama.rope.scale_linear");
+        for (entries, expected) in [
+            (vec![kind("linear"), (factor, Float(4.0))], &linear),
+            (vec![(factor, Float(4.0))], &linear),
+            (vec![(legacy, Float(4.0))], &linear),
+            (vec![kind("linear"), (legacy, Float(4.0))], &linear),
+            (vec![(factor, Float(4.0)), (legacy, Float(8.0))], &linear),
+            (vec![(legacy, Float(0.0))], &Value::Null),
+            (vec![kind("none"), (legacy, Float(4.0))], &Value::Null),
+            (vec![], &Value::Null),
+        ] {
+            assert_eq!(scaling(&entries).unwrap(), *expected, "{entries:?}");
+        }
+        let message = |entries: &[_]| scaling(entries).unwrap_err().to_string();
+        assert_eq!(message(&[kind("linear")]), "m.gguf: key `llama.rope.scaling.factor`: it is missing");
+        assert!(message(&[kind("longrope")]).contains("needs the tensors `rope_factors_long.weight`"));
+        assert!(message(&[kind("x")]).contains("must be none, linear, yarn or longrope, got \"x\""));
     }
 }

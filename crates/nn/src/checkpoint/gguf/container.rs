@@ -28,6 +28,8 @@ const MIN_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
 pub(crate) struct Container<'a> {
     pub(crate) metadata: BTreeMap<&'a str, Value<'a>>,
     pub(crate) tensors: Vec<Tensor>,
+    /// The reasons why other tensors, as of integers, cannot be read, by name.
+    pub(crate) unread: BTreeMap<String, String>,
 }
 
 /// A value of the metadata.
@@ -98,16 +100,23 @@ pub(crate) fn parse<'a>(file: &str, bytes: &'a Bytes) -> Result<Container<'a>> {
     let alignment = alignment(file, &metadata)?;
     let tensor_entries = cursor.tensor_entries(tensor_count, alignment)?;
     let data_start = (cursor.position as u64).checked_next_multiple_of(alignment);
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, mut unread) = (BTreeMap::new(), BTreeMap::new());
     for entry in tensor_entries {
-        let name = entry.name;
+        let name = entry.name();
         let at = || format!("tensor `{name}`");
+        let entry = match entry {
+            Entry::Numbers(entry) => entry,
+            Entry::Integers { reason, .. } => {
+                unread.insert(name.to_owned(), reason);
+                continue;
+            }
+        };
         let tensor = entry.tensor(data_start, bytes).map_err(|reason| Error::malformed(file, at(), reason))?;
         if tensors.insert(name, tensor).is_some() {
             return Err(Error::malformed(file, at(), "it is defined twice"));
         }
     }
-    Ok(Container { metadata, tensors: tensors.into_values().collect() })
+    Ok(Container { metadata, tensors: tensors.into_values().collect(), unread })
 }
 
 fn alignment(file: &str, metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64> {
@@ -121,7 +130,74 @@ fn alignment(file: &str, metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64> {
     }
 }
 
-/// The entry of a tensor.
+/// The names of ggml's types by their numbers, the removed ones included.
+const GGML_TYPES: [&str; 41] = [
+    "F32",
+    "F16",
+    "Q4_0",
+    "Q4_1",
+    "Q4_2",
+    "Q4_3",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q8_1",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "Q8_K",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ3_XXS",
+    "IQ1_S",
+    "IQ4_NL",
+    "IQ3_S",
+    "IQ2_S",
+    "IQ4_XS",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "F64",
+    "IQ1_M",
+    "BF16",
+    "Q4_0_4_4",
+    "Q4_0_4_8",
+    "Q4_0_8_8",
+    "TQ1_0",
+    "TQ2_0",
+    "IQ4_NL_4_4",
+    "IQ4_NL_4_8",
+    "IQ4_NL_8_8",
+    "MXFP4",
+    "NVFP4",
+];
+/// The numbers of the types of tensors that no model multiplies with: I8, I16, I32, I64, F64.
+const BUFFER_TYPES: std::ops::RangeInclusive<u32> = 24..=28;
+
+/// Returns the name of a ggml type, or its number if it has none here.
+fn type_name(ggml_type: u32) -> String {
+    GGML_TYPES.get(ggml_type as usize).map_or_else(|| format!("ggml type {ggml_type}"), |name| (*name).to_owned())
+}
+
+/// The entry of a tensor, or the reason why its type cannot be read.
+enum Entry<'a> {
+    Numbers(TensorEntry<'a>),
+    Integers { name: &'a str, reason: String },
+}
+
+impl<'a> Entry<'a> {
+    fn name(&self) -> &'a str {
+        match self {
+            Self::Numbers(entry) => entry.name,
+            Self::Integers { name, .. } => name,
+        }
+    }
+}
+
+/// The entry of a tensor that can be read.
 struct TensorEntry<'a> {
     name: &'a str,
     format: Format,
@@ -270,11 +346,11 @@ impl<'a> Cursor<'a, '_> {
         Ok(Array { kind, count: count as usize, bytes: &self.bytes[start..self.position] })
     }
 
-    fn tensor_entries(&mut self, count: u64, alignment: u64) -> Result<Vec<TensorEntry<'a>>> {
+    fn tensor_entries(&mut self, count: u64, alignment: u64) -> Result<Vec<Entry<'a>>> {
         (0..count).map(|_| self.tensor_entry(alignment)).collect()
     }
 
-    fn tensor_entry(&mut self, alignment: u64) -> Result<TensorEntry<'a>> {
+    fn tensor_entry(&mut self, alignment: u64) -> Result<Entry<'a>> {
         let name = self.name("tensor name")?;
         let at = format!("tensor `{name}`");
         let dimensions = self.u32(&at)?;
@@ -289,17 +365,23 @@ impl<'a> Cursor<'a, '_> {
             .collect::<Result<Vec<_>>>()?;
         shape.reverse(); // GGUF counts dimensions from the innermost.
         let ggml_type = self.u32(&at)?;
-        let format = Format::from_ggml_type(ggml_type).ok_or_else(|| Error::Unsupported {
-            file: self.file.into(),
-            what: format!("type of tensor `{name}`:"),
-            found: format!("ggml type {ggml_type}"),
-            supported: Format::names(),
-        })?;
         let offset = self.u64(&at)?;
         if !offset.is_multiple_of(alignment) {
             return Err(self.fault(at, format!("its offset {offset} is not a multiple of the alignment {alignment}")));
         }
-        Ok(TensorEntry { name, format, shape, offset })
+        match Format::from_ggml_type(ggml_type) {
+            Some(format) => Ok(Entry::Numbers(TensorEntry { name, format, shape, offset })),
+            None if BUFFER_TYPES.contains(&ggml_type) => {
+                let reason = format!("has type {}, supported are {}", type_name(ggml_type), Format::names());
+                Ok(Entry::Integers { name, reason })
+            }
+            None => Err(Error::Unsupported {
+                file: self.file.into(),
+                what: format!("type of tensor `{name}`:"),
+                found: type_name(ggml_type),
+                supported: Format::names(),
+            }),
+        }
     }
 }
 

@@ -60,6 +60,39 @@ impl<'a> Metadata<'a> {
         })
     }
 
+    /// Reads the id of a token. An id outside of the vocabulary counts as absent.
+    pub(super) fn token_id(&self, key: &str) -> Result<Option<u32>> {
+        let count = self.token_count()?;
+        let id = self.get(key, "an integer", |value| match value {
+            Value::Unsigned(id) => Some(u32::try_from(id).ok()),
+            Value::Signed(id) => Some(u32::try_from(id).ok()),
+            _ => None,
+        })?;
+        Ok(id.flatten().filter(|&id| (id as usize) < count))
+    }
+
+    /// Describes the token ids that [`Metadata::token_id`] ignores.
+    pub(super) fn ignored_token_ids(&self) -> Result<Vec<String>> {
+        let count = self.token_count()?;
+        let keys =
+            self.entries.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id"));
+        let mut warnings = Vec::new();
+        for (key, value) in keys {
+            if self.token_id(key)?.is_none() {
+                warnings.push(format!(
+                    "{}: key `{key}`: must be less than {count}, got {}: treated as absent",
+                    self.file,
+                    describe(*value)
+                ));
+            }
+        }
+        Ok(warnings)
+    }
+
+    fn token_count(&self) -> Result<usize> {
+        Ok(self.array("tokenizer.ggml.tokens")?.map_or(0, |tokens| tokens.len()))
+    }
+
     pub(super) fn float(&self, key: &str) -> Result<Option<f64>> {
         self.get(key, "a finite number", float)
     }

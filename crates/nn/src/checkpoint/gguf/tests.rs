@@ -4,9 +4,10 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use wsd_core::{ChatRole, Message, Prompt};
 
 use super::container;
-use crate::{Checkpoint, Format, Tensor};
+use crate::{Checkpoint, Format, TemplateChoice, Tensor};
 
 pub(super) const TEXTS: [&str; 16] = [
     "Once upon a time, there was a little girl named Lily.",
@@ -26,6 +27,49 @@ pub(super) const TEXTS: [&str; 16] = [
     "ÄÖÜ straße Ελληνικά русский العربية",
     "\0\u{1}\u{7f} ~`!@#$%^&*()_+-=[]{}|;':\",./<>?",
 ];
+
+/// Returns the folder of a checkpoint fixture.
+pub(super) fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// Writes a fixture as a GGUF file and reads it back with the 32-bit value of `key` replaced.
+fn with_value(name: &str, key: &str, value: u32) -> Checkpoint {
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+    Checkpoint::open(&fixture(name)).unwrap().save_gguf(file.path(), Format::F32).unwrap();
+    let mut bytes = fs_err::read(file.path()).unwrap();
+    let place = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+    bytes[place..place + 4].copy_from_slice(&value.to_le_bytes());
+    super::open(Path::new("m.gguf"), &bytes.into()).unwrap()
+}
+
+#[test]
+fn token_ids_outside_of_the_vocabulary_count_as_absent() {
+    for id in [512, u32::MAX] {
+        let checkpoint = with_value("llama", "tokenizer.ggml.bos_token_id", id);
+        assert_eq!((checkpoint.special.bos, checkpoint.config.get("bos_token_id")), (None, None));
+        let expected =
+            format!("m.gguf: key `tokenizer.ggml.bos_token_id`: must be less than 300, got {id}: treated as absent");
+        assert_eq!(checkpoint.warnings, [expected]);
+    }
+    assert_eq!(with_value("llama", "tokenizer.ggml.bos_token_id", 1).warnings, [""; 0]);
+}
+
+/// A prompt begins with BOS if the file adds one, in chats too; a file and its folder agree.
+#[test]
+fn prompts_begin_alike_in_file_and_folder() {
+    let chat = Prompt::Chat(vec![Message::new(ChatRole::User, "Once upon a time")]);
+    for Pair { file, gguf, folder, .. } in pairs() {
+        let first = folder.tokenizer.encode("a", true).unwrap().get_ids()[0];
+        let bos = folder.special.bos.as_ref().and_then(|bos| folder.tokenizer.token_to_id(bos));
+        let [gguf, folder] = [gguf, folder].map(|it| it.into_codec("m", &TemplateChoice::Plain).unwrap());
+        for prompt in [&chat, &Prompt::Raw("Once".into())] {
+            let rendered = folder.render(prompt).unwrap();
+            assert_eq!(gguf.render(prompt).unwrap(), rendered, "{file}");
+            assert_eq!(rendered.bos, bos.filter(|bos| *bos == first), "{file}");
+        }
+    }
+}
 
 /// A GGUF file with the folder it was made from.
 struct Pair {

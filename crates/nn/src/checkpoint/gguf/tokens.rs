@@ -50,22 +50,18 @@ impl<'a> TokenTable<'a> {
         }
         let mut table = Self { tokens, kinds, unknown: None };
         let unknown = table.kinds.iter().position(|kind| *kind == Kind::Unknown).map(|id| id as u32);
-        table.unknown = table.special(metadata, "unknown")?.or(unknown);
+        table.unknown = special(metadata, "unknown")?.or(unknown);
         Ok(table)
-    }
-
-    /// Returns the id in `tokenizer.ggml.NAME_token_id`, or `None` if the file has no such key.
-    pub(super) fn special(&self, metadata: &Metadata<'_>, name: &str) -> Result<Option<u32>> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let count = self.tokens.len();
-        match metadata.unsigned(&key)? {
-            Some(id) if id >= count as u64 => Err(metadata.fault(&key, format!("must be less than {count}, got {id}"))),
-            id => Ok(id.map(|id| id as u32)),
-        }
     }
 
     /// Returns the ids by token. For duplicate tokens the lowest id stays.
     pub(super) fn ids(&self) -> Vocab {
         self.tokens.iter().enumerate().rev().map(|(id, token)| ((*token).to_owned(), id as u32)).collect()
     }
+}
+
+/// Returns the id in `tokenizer.ggml.NAME_token_id`, or `None` if the file has no such key or its
+/// value is outside of the vocabulary.
+pub(super) fn special(metadata: &Metadata<'_>, name: &str) -> Result<Option<u32>> {
+    metadata.token_id(&format!("tokenizer.ggml.{name}_token_id"))
 }

@@ -11,7 +11,7 @@ use super::architecture::Architecture;
 use super::byte_level::Cut;
 use super::metadata::Metadata;
 use super::sentence_piece;
-use super::tokens::{Kind, TokenTable};
+use super::tokens::{Kind, TokenTable, special};
 use crate::checkpoint::special::SpecialTokens;
 use crate::checkpoint::tokenizer::guarded;
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ struct Stages {
 /// Builds the tokenizer that the metadata describes.
 pub(super) fn read(metadata: &Metadata<'_>, architecture: &Architecture) -> Result<Vocabulary> {
     let table = TokenTable::read(metadata)?;
-    let id = |name: &str| table.special(metadata, name);
+    let id = |name: &str| special(metadata, name);
     let (bos, eos, pad) = (id("bos")?, id("eos")?, id("padding")?);
     let end_tokens = [eos, id("eot")?, id("eom")?].into_iter().flatten().collect();
     let reader = || -> Result<Tokenizer> {
@@ -52,8 +52,9 @@ pub(super) fn read(metadata: &Metadata<'_>, architecture: &Architecture) -> Resu
     };
     let tokenizer = guarded(metadata.file, reader)?;
     let token = |id: Option<u32>| id.map(|id| table.tokens[id as usize].to_owned());
-    let special = SpecialTokens { bos: token(bos), eos: token(eos), pad: token(pad), unk: token(table.unknown) };
-    Ok(Vocabulary { tokenizer, special, end_tokens, add_bos: metadata.bool("tokenizer.ggml.add_bos_token")? })
+    let special_tokens = SpecialTokens { bos: token(bos), eos: token(eos), pad: token(pad), unk: token(table.unknown) };
+    let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
+    Ok(Vocabulary { tokenizer, special: special_tokens, end_tokens, add_bos })
 }
 
 fn stages(metadata: &Metadata<'_>, table: &TokenTable<'_>, architecture: &Architecture) -> Result<Stages> {

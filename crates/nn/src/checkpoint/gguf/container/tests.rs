@@ -86,6 +86,9 @@ fn every_fault_is_named() {
         (small().tensor("w", &[1, 1, 1, 1, 1], 0, 0), "1 to 4 dimensions, got 5"),
         (small().tensor("w", &[0, 1], 0, 0), "a dimension is 0"),
         (small().tensor("w", &[1], 99, 0), "type of tensor `w`: `ggml type 99` is not supported"),
+        (small().tensor("w", &[256], 34, 0), "type of tensor `w`: `TQ1_0` is not supported"),
+        (small().tensor("w", &[256], 9, 0), "type of tensor `w`: `Q8_1` is not supported"),
+        (small().tensor("w", &[256], 16, 0), "type of tensor `w`: `IQ2_XXS` is not supported"),
         (small().entry("k", 99, &[]), "key `k`: value type 99 is unknown"),
         (small().entry("k", 7, &[2]), "key `k`: a boolean must be 0 or 1, got 2"),
         (small().entry("k", 8, &u64::MAX.to_le_bytes()), "key `k`: needs 18446744073709551615 bytes"),
@@ -134,4 +137,25 @@ proptest! {
         let cut = cut.index(whole.len());
         prop_assert!(parse("m.gguf", &whole[..cut].to_vec().into()).is_err());
     }
+}
+
+#[test]
+fn integers_are_passed_over_by_name() {
+    let bytes = small().tensor("positions", &[2], 26, 0).bytes().into();
+    let container = parse("m.gguf", &bytes).unwrap();
+    assert_eq!(container.tensors.len(), 2);
+    assert!(container.unread["positions"].starts_with("has type I32, supported are F32"), "{:?}", container.unread);
+}
+
+#[test]
+fn names_of_types_are_those_of_the_formats() {
+    for (number, name) in GGML_TYPES.iter().enumerate() {
+        if let Some(format) = Format::from_ggml_type(number as u32) {
+            assert_eq!(format.to_string(), *name);
+        }
+    }
+    assert_eq!(
+        ["Q8_1", "IQ1_S", "TQ2_0"].map(|name| GGML_TYPES.iter().position(|it| *it == name)),
+        [9, 19, 35].map(Some)
+    );
 }
