@@ -195,6 +195,12 @@ impl Settings {
     pub fn job(&self, prompt: Prompt) -> Job {
         Job { prompt, terms: self.terms() }
     }
+
+    /// The request to continue `prompt` under `values`, which take precedence over these settings.
+    #[must_use]
+    pub fn job_with(&self, prompt: Prompt, values: Values) -> Job {
+        Job { prompt, terms: Terms::from_values(&values.or(self.values.clone())) }
+    }
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn refusals() {
     let wsd = Wsd::new();
     wsd.write("bad.toml", "[decode]\nwindow = 6\nthreshhold = 0.7\n");
     wsd.write("high.toml", "[decode]\nthreshold = 1.5\n");
-    wsd.write("rows.jsonl", "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n\nnot json\n");
+    wsd.write("rows.jsonl", "{\"prompt\": \"a\"}\n{\"query\": \"b\"}\n\nnot json\n");
     wsd.write("good.jsonl", "{\"prompt\": \"a\"}\n");
     wsd.write("notes.txt", "do not touch");
     wsd.write("pytorch_model.bin", "PK");
@@ -342,6 +342,21 @@ fn a_file_answered_with_other_settings_is_not_resumed() {
     );
     assert_eq!(wsd.read("out.jsonl"), whole);
     assert_eq!(wsd.run(&[&args[..], &other[2..]].concat()).code, Some(0), "what changes the speed may change");
+}
+
+#[test]
+fn rows_of_a_list_are_sampled_with_their_own_seeds() {
+    let wsd = Wsd::new();
+    wsd.write("in.json", "[{\"instruction\": \"Hi\", \"seed\": 1},\n {\"question\": \"Hi\", \"seed\": 2}]\n");
+    let args = ["generate", "-n", "12", "-t", "1", "--input", "in.json", "--output", "out.jsonl", "--quiet"];
+    let run = wsd.run(&args);
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let rows = without_timings(&wsd.read("out.jsonl"));
+    for (row, seed) in rows.iter().zip(["1", "2"]) {
+        let alone = wsd.json(&["generate", "-n", "12", "-t", "1", "--seed", seed, "--json", "Hi"]);
+        assert_eq!(row["output"], alone["text"], "seed {seed}");
+    }
+    assert_ne!(rows[0]["output"], rows[1]["output"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use tokenizers::models::ModelWrapper;
 use unicode_normalization::{IsNormalized, is_nfc_quick};
 
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Vocabulary, byte_of};
 
 /// A character, or the part of one at the edge of a piece: one to four bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,19 +130,6 @@ fn insert_pairs(piece: &[u8], joined: &mut HashSet<(Edge, Edge)>) {
     }
 }
 
-/// Returns the byte that a character of GPT-2's byte-level alphabet represents. Printable bytes are
-/// represented by the character with the same code, the others, in ascending order, by the
-/// characters from U+0100 on.
-fn byte_of(c: char) -> Option<u8> {
-    let printable = |b: u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
-    let code = u32::from(c);
-    match code {
-        0..=255 if printable(code) => Some(code as u8),
-        256.. => (0..=255u32).filter(|&b| !printable(b)).nth(code as usize - 256).map(|b| b as u8),
-        _ => None,
-    }
-}
-
 /// Tells whether a normalizer keeps all characters, except for spaces and canonical composition.
 fn keeps_characters(normalizer: &serde_json::Value) -> bool {
     match normalizer.get("type").and_then(|kind| kind.as_str()) {
@@ -182,13 +169,6 @@ fn byte_fallback(tokenizer: &tokenizers::Tokenizer) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_byte_alphabet_is_complete() {
-        let bytes: HashSet<u8> = (0..0x150).filter_map(char::from_u32).filter_map(byte_of).collect();
-        assert_eq!(bytes.len(), 256);
-        assert_eq!(byte_of('\u{120}'), Some(b' '), "the character for a space");
-    }
 
     #[test]
     fn pairs_include_incomplete_characters_at_the_edges() {

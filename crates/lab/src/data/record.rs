@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Message};
+use wsd_core::{ChatRole, Error, Message, SAMPLING, Setting, TERMS, Values, strategy_settings};
 
 /// Keys of answers, which a row of prompts cannot use.
 const RESERVED: [&str; 3] = ["output", "error", "wsd"];
@@ -10,17 +10,19 @@ const RESERVED: [&str; 3] = ["output", "error", "wsd"];
 /// Prompt of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordPrompt {
-    /// Plain text: `{"prompt": "..."}`.
+    /// Plain text: `{"prompt": "..."}`, GSM8K's `{"question": "..."}`, or AlpacaEval's
+    /// `{"instruction": "..."}` with or without `input`.
     Text(String),
     /// A conversation: `{"messages": [...]}`, or the paper's `{"context": [...]}`.
     Messages(Vec<Message>),
 }
 
-/// A row of prompts: the parsed prompt and the row's text, which is copied into the answer's row
-/// byte for byte.
+/// A row of prompts: the parsed prompt, its own settings, and the row's text, which is copied into
+/// the answer's row byte for byte.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     prompt: RecordPrompt,
+    values: Values,
     text: String,
 }
 
@@ -33,15 +35,24 @@ pub enum RecordError {
     /// The line is not valid UTF-8.
     #[error("invalid UTF-8 at byte {0} of the line")]
     Utf8(usize),
-    /// The row has none of the three prompt keys.
-    #[error("needs `prompt`, `messages` or `context`, has: {0}")]
+    /// The row has none of the prompt keys.
+    #[error("needs `prompt`, `messages`, `context`, `question` or `instruction`, has: {0}")]
     NoPrompt(String),
-    /// The row has several of the three prompt keys.
+    /// The row has several of the keys `prompt`, `messages` and `context`.
     #[error("has both `{0}` and `{1}`: keep the one to answer")]
     TwoPrompts(&'static str, &'static str),
     /// The row uses a key of the answer.
     #[error("the key `{0}` is reserved for the answer: rename it")]
     Reserved(&'static str),
+    /// The row names a setting that is the same for all rows.
+    #[error(
+        "`{0}` is a setting of the whole file: give it as --{flag}, or rename the key",
+        flag = .0.replace('_', "-")
+    )]
+    Setting(&'static str),
+    /// The value of a setting is outside its limits.
+    #[error(transparent)]
+    Value(#[from] Error),
     /// The prompt is invalid.
     #[error("`{key}` {message}")]
     Prompt {
@@ -66,19 +77,40 @@ impl Record {
     /// ```
     pub fn parse(line: &str) -> Result<Self, RecordError> {
         let mut fields: Map<String, Value> = serde_json::from_str(line)?;
+        // A row of a list may have several lines. JSON breaks lines only between values.
+        let mut text = line.trim().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let has = |key: &str| fields.contains_key(key);
+        let is_alpaca = has("instruction") && !["prompt", "messages", "context"].into_iter().any(has);
+        if is_alpaca && fields.shift_remove("output").is_some() {
+            // The reference's answer, which AlpacaEval's own scripts replace too.
+            text = serde_json::to_string(&fields)?;
+        }
         if let Some(key) = RESERVED.into_iter().find(|key| fields.contains_key(*key)) {
             return Err(RecordError::Reserved(key));
         }
+        if let Some(setting) = strategy_settings().into_iter().find(|setting| fields.contains_key(setting.name)) {
+            return Err(RecordError::Setting(setting.name));
+        }
+        let values = row_values(&fields)?;
         let mut keys = ["prompt", "messages", "context"].into_iter().filter(|key| fields.contains_key(*key));
         let prompt = match (keys.next(), keys.next()) {
             (Some(first), Some(second)) => return Err(RecordError::TwoPrompts(first, second)),
             (Some(key), None) => parse_prompt(key, fields.remove(key).unwrap_or_default())?,
-            (None, _) => {
-                let keys: Vec<_> = fields.keys().map(String::as_str).collect();
-                return Err(RecordError::NoPrompt(if keys.is_empty() { "no key".into() } else { keys.join(", ") }));
-            }
+            (None, _) => match ["question", "instruction"].into_iter().find(|key| fields.contains_key(*key)) {
+                Some(key) => parse_question(key, &fields)?,
+                None => {
+                    let keys: Vec<_> = fields.keys().map(String::as_str).collect();
+                    return Err(RecordError::NoPrompt(if keys.is_empty() { "no key".into() } else { keys.join(", ") }));
+                }
+            },
         };
-        Ok(Self { prompt, text: line.trim().to_owned() })
+        Ok(Self { prompt, values, text })
+    }
+
+    /// The row's own sampling and limits, which take precedence over those of the run.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.values
     }
 
     /// The prompt.
@@ -107,6 +139,36 @@ impl Record {
     pub fn with(&self, more: &impl Serialize) -> serde_json::Result<String> {
         let more = serde_json::to_string(more)?;
         Ok(format!("{}, {}", self.opening(), more.strip_prefix('{').unwrap_or(&more)))
+    }
+}
+
+/// Reads the settings of sampling and limits that a row names; `null` counts as absent.
+fn row_values(fields: &Map<String, Value>) -> Result<Values, RecordError> {
+    let mut values = Values::default();
+    let settings: [&[&'static Setting]; 2] = [SAMPLING, TERMS];
+    for &setting in settings.into_iter().flatten() {
+        if let Some(value) = fields.get(setting.name).filter(|value| !value.is_null()) {
+            values.set(setting, setting.from_json(value)?)?;
+        }
+    }
+    Ok(values)
+}
+
+/// Parses a question, or an instruction with its optional `input`, as a prompt.
+fn parse_question(key: &'static str, fields: &Map<String, Value>) -> Result<RecordPrompt, RecordError> {
+    let prompt = parse_prompt("prompt", fields[key].clone()).map_err(|error| match error {
+        RecordError::Prompt { message, .. } => RecordError::Prompt { key, message },
+        error => error,
+    })?;
+    match (prompt, fields.get("input")) {
+        (prompt, None | Some(Value::Null)) => Ok(prompt),
+        (RecordPrompt::Text(text), Some(Value::String(input))) if key == "instruction" => {
+            Ok(RecordPrompt::Text(if input.is_empty() { text } else { format!("{text}\n{input}") }))
+        }
+        (_, Some(_)) if key == "instruction" => {
+            Err(RecordError::Prompt { key: "input", message: "must be a string".into() })
+        }
+        (prompt, _) => Ok(prompt),
     }
 }
 
@@ -147,6 +209,26 @@ mod tests {
     }
 
     #[test]
+    fn questions_and_instructions_are_prompts() {
+        for (line, want) in [
+            (r#"{"question": "2 + 2?", "answer": "4"}"#, "2 + 2?"),
+            (r#"{"instruction": "Sum up", "input": "", "output": "x", "generator": "y"}"#, "Sum up"),
+            (r#"{"instruction": "Sum up", "input": "a b"}"#, "Sum up\na b"),
+        ] {
+            assert_eq!(Record::parse(line).unwrap().prompt, RecordPrompt::Text(want.into()), "{line}");
+        }
+        let row = Record::parse("{\n  \"instruction\": \"a\",\n  \"output\": \"b\",\n  \"n\": 1\n}").unwrap();
+        assert_eq!(row.row(), r#"{"instruction":"a","n":1}"#, "the answer takes the place of the reference's");
+    }
+
+    #[test]
+    fn a_row_has_settings_of_its_own() {
+        let record = Record::parse(r#"{"prompt": "?", "seed": 2, "max_tokens": 9, "top_k": null}"#).unwrap();
+        let terms = wsd_core::Terms::from_values(record.values());
+        assert_eq!((terms.sampling.seed, terms.max_tokens, terms.sampling.top_k), (2, 9, 0));
+    }
+
+    #[test]
     fn a_row_is_carried_over_byte_for_byte() {
         let record = Record::parse(r#"{"big": 123456789012345678901234567890, "prompt": "a\u0041"  }"#).unwrap();
         let row = record.with(&serde_json::json!({"output": "x\ny"})).unwrap();
@@ -157,7 +239,17 @@ mod tests {
     fn faults_name_the_key() {
         for (line, want) in [
             ("[1]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
-            (r#"{"question": "?", "id": 1}"#, "needs `prompt`, `messages` or `context`, has: question, id"),
+            (
+                r#"{"query": "?", "id": 1}"#,
+                "needs `prompt`, `messages`, `context`, `question` or `instruction`, has: query, id",
+            ),
+            (r#"{"question": 3}"#, "`question` must be a string"),
+            (r#"{"instruction": "?", "input": 3}"#, "`input` must be a string"),
+            (
+                r#"{"prompt": "?", "window": 3}"#,
+                "`window` is a setting of the whole file: give it as --window, or rename the key",
+            ),
+            (r#"{"prompt": "?", "seed": "one"}"#, "`seed` must be a whole number of 64 bits, got \"one\""),
             (r#"{"prompt": "?", "context": []}"#, "has both `prompt` and `context`: keep the one to answer"),
             (r#"{"prompt": 3}"#, "`prompt` must be a string"),
             (r#"{"prompt": " "}"#, "`prompt` is empty"),

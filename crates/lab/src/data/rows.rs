@@ -3,7 +3,12 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::value::RawValue;
+
 use super::{Record, RecordError};
+
+/// The most faults that a message lists.
+const LISTED: usize = 5;
 
 /// Reason for which a file of prompts cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +19,14 @@ pub enum RowsError {
     /// The file has no rows.
     #[error("{}: the file has no rows", .0.display())]
     Empty(PathBuf),
+    /// The file begins like a JSON list but is not valid JSON.
+    #[error("{}: {source}", .path.display())]
+    Json {
+        /// Path of the file.
+        path: PathBuf,
+        /// Cause.
+        source: serde_json::Error,
+    },
     /// Some rows are not prompts.
     #[error("{} cannot be used:{}", .path.display(), listed(.path, .faults))]
     Faults {
@@ -25,16 +38,20 @@ pub enum RowsError {
 }
 
 fn listed(path: &Path, faults: &[(usize, RecordError)]) -> String {
-    faults.iter().fold(String::new(), |mut text, (line, fault)| {
+    let mut text = faults.iter().take(LISTED).fold(String::new(), |mut text, (line, fault)| {
         let _ = write!(text, "\n  {}:{line}: {fault}", path.display());
         text
-    })
+    });
+    if faults.len() > LISTED {
+        let _ = write!(text, "\n  and {} more rows", faults.len() - LISTED);
+    }
+    text
 }
 
-/// Reads a file of JSON lines; blank lines are skipped.
+/// Reads a file that is a JSON list of objects, or has one object per line; blank lines are skipped.
 ///
 /// # Errors
-/// [`RowsError::Faults`] names every bad row at once.
+/// [`RowsError::Faults`] names the first bad rows and counts the others.
 pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
     parse_rows(path, &fs_err::read(path)?)
 }
@@ -53,16 +70,41 @@ pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
 pub fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Record>, RowsError> {
     // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(bytes);
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let rows = list(bytes).map_err(|source| RowsError::Json { path: path.into(), source })?;
+        return checked(path, rows.into_iter().map(|(line, row)| (line, Record::parse(row))));
+    }
+    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
+    let rows = lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
+        let text = std::str::from_utf8(line).map_err(|error| RecordError::Utf8(error.valid_up_to()));
+        (index + 1, text.and_then(Record::parse))
+    });
+    checked(path, rows)
+}
+
+/// Splits a JSON list into rows, each with the number of its first line.
+fn list(bytes: &[u8]) -> Result<Vec<(usize, &str)>, serde_json::Error> {
+    let rows: Vec<&RawValue> = serde_json::from_slice(bytes)?;
+    let (mut line, mut seen) = (1, 0);
+    let rows = rows.into_iter().map(|row| {
+        let at = row.get().as_ptr().addr() - bytes.as_ptr().addr();
+        line += bytes[seen..at].iter().filter(|&&byte| byte == b'\n').count();
+        seen = at;
+        (line, row.get())
+    });
+    Ok(rows.collect())
+}
+
+/// Returns the records of all rows, or the faults of the bad ones.
+fn checked(
+    path: &Path,
+    rows: impl Iterator<Item = (usize, Result<Record, RecordError>)>,
+) -> Result<Vec<Record>, RowsError> {
     let (mut records, mut faults) = (Vec::new(), Vec::new());
-    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let parsed = match std::str::from_utf8(line) {
-            Ok(text) if text.trim().is_empty() => continue,
-            Ok(text) => Record::parse(text),
-            Err(error) => Err(RecordError::Utf8(error.valid_up_to())),
-        };
-        match parsed {
+    for (line, row) in rows {
+        match row {
             Ok(record) => records.push(record),
-            Err(fault) => faults.push((index + 1, fault)),
+            Err(fault) => faults.push((line, fault)),
         }
     }
     if !faults.is_empty() {
@@ -87,8 +129,8 @@ mod tests {
         let text = text.replace(&path.display().to_string(), "in.jsonl");
         assert_eq!(
             text,
-            "in.jsonl cannot be used:\n  in.jsonl:3: needs `prompt`, `messages` or `context`, has: no key\n  \
-             in.jsonl:4: invalid UTF-8 at byte 0 of the line"
+            "in.jsonl cannot be used:\n  in.jsonl:3: needs `prompt`, `messages`, `context`, `question` or \
+             `instruction`, has: no key\n  in.jsonl:4: invalid UTF-8 at byte 0 of the line"
         );
         fs_err::write(&path, "\n \n").unwrap();
         assert!(matches!(read_rows(&path), Err(RowsError::Empty(_))));
@@ -96,5 +138,18 @@ mod tests {
         assert_eq!(read_rows(&path).unwrap().len(), 2);
         let marked = parse_rows(&path, "\u{FEFF}{\"prompt\": \"a\"}\n".as_bytes()).unwrap();
         assert_eq!(marked[0].opening(), "{\"prompt\": \"a\"");
+    }
+
+    #[test]
+    fn a_list_is_read_and_the_first_faults_are_listed() {
+        let list = b"\n[{\"instruction\": \"a\",\n \"output\": \"x\"},\n {\"question\":\n  \"b\"}]\n";
+        let rows = parse_rows("in.json".as_ref(), list).unwrap();
+        assert_eq!(
+            rows.iter().map(Record::row).collect::<Vec<_>>(),
+            [r#"{"instruction":"a"}"#, r#"{"question": "b"}"#]
+        );
+        assert!(matches!(parse_rows("in.json".as_ref(), b"[{}"), Err(RowsError::Json { .. })));
+        let text = parse_rows("in.json".as_ref(), "{}\n".repeat(8).as_bytes()).unwrap_err().to_string();
+        assert!(text.lines().count() == 7 && text.ends_with("\n  and 3 more rows"), "{text}");
     }
 }

@@ -21,8 +21,9 @@ const SINGLE: [&str; 3] = ["prompt", "prompt_ids", "json"];
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Files")]
 pub(super) struct BatchArgs {
-    /// JSON lines to answer, `-` for standard input: rows with "prompt", "messages" or "context";
-    /// other keys are kept
+    /// JSON lines or a JSON list to answer, `-` for standard input: rows with "prompt", "messages",
+    /// "context", "question" or "instruction"; sampling such as "seed" and limits of a row are
+    /// honoured, other keys are kept
     #[arg(long, value_name = "FILE", requires = "output")]
     pub(super) input: Option<PathBuf>,
     /// File for the rows, in order, with "output" and "wsd" (or "error") added; rows that it
@@ -59,9 +60,10 @@ pub(super) async fn run(
         bail!("input and output are the same file: {}", input.display());
     }
     let records = read_records(input, global.quiet)?;
-    let prompts = records.iter().map(|record| of_row(record.prompt(), &settings.prompt));
-    let jobs = prompts.enumerate().map(|(row, prompt)| {
-        Ok(settings.job(prompt.with_context(|| format!("{}: row {}", input.display(), row + 1))?))
+    let jobs = records.iter().enumerate().map(|(row, record)| {
+        let prompt = of_row(record.prompt(), &settings.prompt);
+        let prompt = prompt.with_context(|| format!("{}: row {}", input.display(), row + 1))?;
+        Ok(settings.job_with(prompt, record.values().clone()))
     });
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let mut journal = Journal::open(output, &records, settings.record())?;

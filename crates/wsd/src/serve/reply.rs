@@ -32,7 +32,8 @@ pub(super) fn token_text(engine: &dyn Engine, token: Token) -> String {
 /// Returns an entry of the `logprobs` of chat completions.
 fn chat_token(engine: &dyn Engine, token: Token, value: f64) -> Value {
     let text = token_text(engine, token);
-    let bytes = (!text.contains(char::REPLACEMENT_CHARACTER)).then(|| text.as_bytes().to_vec());
+    let whole = (!text.contains(char::REPLACEMENT_CHARACTER)).then(|| text.as_bytes().to_vec());
+    let bytes = engine.codec().tokenizer().vocabulary().bytes(token).or(whole);
     json!({"token": text, "logprob": logprob(value), "bytes": bytes})
 }
 
