@@ -114,7 +114,7 @@ fn refusals() {
         ("threshold_below", 2, &["generate", "--threshold", "-1", "hi"]),
         ("threads", 2, &["generate", "--threads", "100000", "hi"]),
         ("stop", 2, &["generate", "--stop", "", "hi"]),
-        ("dtype_read_only", 2, &["generate", "--dtype", "q6_k", "hi"]),
+        ("dtype_unknown", 2, &["generate", "--dtype", "q7_k", "hi"]),
         ("score_strategy", 2, &["score", "--strategy", "base", "--prompt", "a", "--response", "b"]),
         ("path_missing", 1, &["generate", "--base", "./nonexist", "hi"]),
         ("pickle", 1, &["generate", "--base", "pytorch_model.bin", "hi"]),
