@@ -18,7 +18,7 @@ struct Fit {
     minimum: f32,
 }
 
-/// Encodes a block: scale, minimum, `scales[12]`, `quants[128]`, as [`super::k_blocks::q4_k`]
+/// Encodes a block: scale, minimum, `scales[12]`, `quants[128]`, as [`super::blocks::Q4_K`]
 /// decodes them.
 pub(super) fn write_q4_k(block: &[f32; 256], bytes: &mut Vec<u8>) {
     let groups = block.as_chunks::<GROUP>().0;
