@@ -111,7 +111,7 @@ fn bare(value: &str) -> String {
 }
 
 /// Returns the values of `pool` that the text asserts about `subject`, without those that it denies.
-/// Of values that overlap, the first counts, and of those that start together the longest.
+/// The first of values that overlap counts, and the longest of those that start together.
 fn asserted<'a>(text: &str, subject: &str, pool: &'a [String]) -> Vec<&'a str> {
     // The subject is masked: the orange is a food, but orange is a color.
     let text = text.replace(&subject.to_lowercase(), &"_".repeat(subject.len()));

@@ -24,7 +24,7 @@ impl BlockVisitor for Values<'_> {
 /// bit is found by reading a block in which it alone is set.
 struct Writer {
     bytes: usize,
-    /// What is read from a block of zeros.
+    /// The sorted parts of a block of zeros.
     zero: [u8; Block::BYTES],
     /// Bits of a block, and where each of them is read to.
     moves: Vec<(Bit, Bit)>,

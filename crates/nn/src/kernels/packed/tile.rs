@@ -7,7 +7,7 @@
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::format::{Layout, PAIRS, low_and_high_bits};
-use crate::format::blocks::{BlockFormat, CODE_OFFSET, Code, GROUP, Scale, Shape};
+use crate::format::blocks::{BlockFormat, Code, GROUP, Scale, Shape};
 use crate::kernels::panels::{Bf16Group, F32Group, Int8Group};
 use crate::kernels::simd::{LANES, Lanes, VECTOR_BYTES};
 
@@ -91,9 +91,8 @@ fn add_run<S: Lanes, const C: usize>(
 #[inline(always)]
 fn offset<S: Lanes>(shape: &Shape) -> i32 {
     match shape.code {
-        _ if is_biased(shape) => S::BIAS,
-        Code::Offset(offset) => offset,
-        Code::Table(_) => CODE_OFFSET,
+        Code::Offset(offset) if !is_biased(shape) => offset,
+        _ => S::BIAS,
     }
 }
 
