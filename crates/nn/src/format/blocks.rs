@@ -149,6 +149,16 @@ impl Shape {
         !matches!(self.minima, Minima::Absent)
     }
 
+    /// Returns the kinds of numbers beside those of the values: scales, and minima if there are any.
+    pub(crate) const fn kinds(&self) -> usize {
+        if self.has_minima() { 2 } else { 1 }
+    }
+
+    /// Returns the runs of [`GROUP`] values.
+    pub(crate) const fn runs_per_group(&self) -> usize {
+        GROUP / self.run
+    }
+
     /// Returns the scale of a block.
     #[inline(always)]
     pub(crate) fn block_scale(&self, block: &Block) -> f32 {

@@ -28,6 +28,9 @@ const GROUPS_PER_PIECE: usize = 128;
 /// finite.
 const SMALLEST: f32 = 1e-30;
 
+/// Index of the sum of a whole group among the sums of an [`Int8Group`].
+pub(super) const WHOLE: usize = 2;
+
 /// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is
 /// the scale.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,8 +38,10 @@ pub(crate) struct Int8Group {
     /// Four inputs each.
     pub(super) values: [[u8; 4]; GROUP / 4],
     pub(super) scale: f32,
-    /// Sum of the values in each half of the group.
-    pub(super) sums: [i32; 2],
+    /// Sums of the values in each half of the group, and in all of it.
+    pub(super) sums: [i32; WHOLE + 1],
+    /// The sums times the scale.
+    pub(super) scaled_sums: [f32; WHOLE + 1],
 }
 
 /// A group of bfloat16, rounded to nearest even; two inputs each.
@@ -55,14 +60,6 @@ pub(crate) struct F32Group(pub(super) [f32; GROUP]);
 pub(crate) struct Panels<G> {
     groups: Vec<G>,
     per_row: usize,
-}
-
-impl Int8Group {
-    /// Returns the sum of all values.
-    #[inline(always)]
-    pub(super) fn sum(&self) -> i32 {
-        self.sums[0] + self.sums[1]
-    }
 }
 
 /// Returns the number of tokens in the next panel, given `left` remaining tokens.
@@ -157,7 +154,7 @@ impl Group for Int8Group {
             poison += x * 0.0;
         }
         let inverse = if most > SMALLEST { 127.0 / most } else { 0.0 };
-        let (mut values, mut sums) = ([0; GROUP], [0; 2]);
+        let (mut values, mut sums) = ([0; GROUP], [0; WHOLE + 1]);
         let halves = x.as_chunks::<{ GROUP / 2 }>().0.iter().zip(values.as_chunks_mut::<{ GROUP / 2 }>().0);
         for ((x, values), sum) in halves.zip(&mut sums) {
             for (value, x) in values.iter_mut().zip(x) {
@@ -166,7 +163,9 @@ impl Group for Int8Group {
                 *value = rounded.cast_unsigned();
             }
         }
-        Self { values: bytemuck::cast(values), scale: most / 127.0 + poison, sums }
+        let scale = most / 127.0 + poison;
+        sums[WHOLE] = sums[0] + sums[1];
+        Self { values: bytemuck::cast(values), scale, sums, scaled_sums: sums.map(|sum| scale * sum as f32) }
     }
 
     fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {

@@ -17,15 +17,18 @@ const SMALL_GROUPS: usize = 2;
 
 /// The sizes of a tile's block.
 ///
-/// Two small blocks of a row make one of its tile: the scales of both, the minima of both, their
-/// numbers. If their number is odd, the last block is half empty. Of a large block, the scale and
-/// the minimum come first, then one byte each for the scale and the minimum of every run.
+/// Two small blocks of a row make one of its tile: scale and minimum of the first, those of the
+/// second, then their numbers. If their number is odd, the last block is half empty. Of a large
+/// block, the scale and the minimum come first, then one byte each for the scale and the minimum of
+/// every run.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     /// Groups of 32 inputs.
     pub(super) groups: usize,
-    /// Bytes of the scales and minima.
-    pub(super) head: usize,
+    /// Bytes of the scale and the minimum of a large block.
+    pub(super) block_head: usize,
+    /// Bytes of the scales and minima of a group.
+    pub(super) group_head: usize,
     /// Bytes of the numbers of a group: the high bits of all, then the low bits.
     pub(super) group: usize,
     /// Bytes of the block.
@@ -34,14 +37,18 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) const fn of(shape: &Shape) -> Self {
-        let kinds = if shape.has_minima() { 2 } else { 1 };
-        let (groups, head) = if shape.is_large() {
-            (shape.values / GROUP, VECTOR_BYTES + shape.values / shape.run * kinds * LANES)
+        let (groups, block_head, group_head) = if shape.is_large() {
+            (shape.values / GROUP, VECTOR_BYTES, shape.runs_per_group() * shape.kinds() * LANES)
         } else {
-            (SMALL_GROUPS, SMALL_GROUPS * kinds * PAIRS)
+            (SMALL_GROUPS, 0, shape.kinds() * PAIRS)
         };
         let group = shape.bits as usize * GROUP * LANES / 8;
-        Self { groups, head, group, bytes: head + groups * group }
+        Self { groups, block_head, group_head, group, bytes: block_head + groups * (group_head + group) }
+    }
+
+    /// Returns the bytes of all scales and minima.
+    pub(super) const fn head(&self) -> usize {
+        self.block_head + self.groups * self.group_head
     }
 
     /// Returns the bytes of a tile of rows of `inputs`.
@@ -70,7 +77,7 @@ pub(super) fn pack<F: BlockFormat>(row: &[u8], lane: usize, tile: &mut [u8]) {
         F::read(bytes, &mut block);
         let first = index * groups % layout.groups;
         let tile = &mut tile[index * groups / layout.groups * layout.bytes..][..layout.bytes];
-        let (head, numbers) = tile.split_at_mut(layout.head);
+        let (head, numbers) = tile.split_at_mut(layout.head());
         if shape.is_large() {
             large_head(shape, &block, lane, head)
         } else {
@@ -92,10 +99,9 @@ pub(super) fn interleave<const N: usize>(row: &[u8], lane: usize, tile: &mut [u8
 
 /// Writes the scale and the minimum of small block `slot` of a tile's block.
 fn small_head(shape: &Shape, block: &Block, lane: usize, slot: usize, head: &mut [u8]) {
-    let [scale, minimum] = scale_and_minimum(shape, block);
-    head[slot * PAIRS + 2 * lane..][..2].copy_from_slice(&scale);
-    if shape.has_minima() {
-        head[(SMALL_GROUPS + slot) * PAIRS + 2 * lane..][..2].copy_from_slice(&minimum);
+    let places = head.chunks_exact_mut(PAIRS).skip(slot * shape.kinds()).take(shape.kinds());
+    for (pairs, value) in places.zip(scale_and_minimum(shape, block)) {
+        pairs[2 * lane..][..2].copy_from_slice(&value);
     }
 }
 
@@ -105,8 +111,7 @@ fn large_head(shape: &Shape, block: &Block, lane: usize, head: &mut [u8]) {
     for (pairs, value) in pairs.chunks_exact_mut(PAIRS).zip(scale_and_minimum(shape, block)) {
         pairs[2 * lane..][..2].copy_from_slice(&value);
     }
-    let kinds = if shape.has_minima() { 2 } else { 1 };
-    for (run, head) in runs.chunks_exact_mut(kinds * LANES).enumerate() {
+    for (run, head) in runs.chunks_exact_mut(shape.kinds() * LANES).enumerate() {
         // A signed byte if there is an offset.
         head[lane] = block.scales[run].wrapping_sub(shape.scales.offset as u8);
         if shape.has_minima() {

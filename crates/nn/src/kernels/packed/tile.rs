@@ -4,11 +4,9 @@
 //! the compiler were free to load the vectors of a group in another order, prefetching would reach
 //! half the bandwidth.
 
-use std::sync::atomic::{Ordering, compiler_fence};
-
 use super::format::{Layout, PAIRS, low_and_high_bits};
 use crate::format::blocks::{BlockFormat, Code, GROUP, Scale, Shape};
-use crate::kernels::panels::{Bf16Group, F32Group, Int8Group};
+use crate::kernels::panels::{Bf16Group, F32Group, Int8Group, WHOLE};
 use crate::kernels::simd::{LANES, Lanes, VECTOR_BYTES};
 
 /// Quads of inputs in a group.
@@ -16,6 +14,9 @@ const QUADS: usize = GROUP / 4;
 
 /// Returns the sums over runs of `x scale * (weight scale * sum of products + minimum * sum of x)`
 /// per token, for weights of format `F`.
+///
+/// Slices are iterated rather than indexed. A bounds check between the products of a group would
+/// part them from the loads of their inputs, which then take a store and a load more.
 #[inline(always)]
 pub(super) fn blocks<S: Lanes, F: BlockFormat, const C: usize>(
     simd: S,
@@ -25,21 +26,23 @@ pub(super) fn blocks<S: Lanes, F: BlockFormat, const C: usize>(
     let layout = const { Layout::of(&F::SHAPE) };
     let mut sums = [simd.splat(0.0); C];
     for (block, x) in tile.chunks_exact(layout.bytes).zip(x.chunks(layout.groups)) {
-        let (head, numbers) = block.split_at(layout.head);
-        let head = Head::<S>::load(simd, &F::SHAPE, head);
-        for (index, (numbers, x)) in numbers.chunks_exact(layout.group).zip(x).enumerate() {
-            group::<S, F, C>(simd, &mut sums, (&head, index), numbers, x);
+        let (head, numbers) = block.split_at(layout.head());
+        let (block, heads) = head.split_at(layout.block_head);
+        let scales = Scales::<S>::load(simd, block);
+        let groups = heads.chunks_exact(layout.group_head).zip(numbers.chunks_exact(layout.group));
+        for ((head, numbers), x) in groups.zip(x) {
+            group::<S, F, C>(simd, &mut sums, scales.runs(simd, &F::SHAPE, head), numbers, x);
         }
     }
     sums
 }
 
-/// Adds the products of a group, which is group `index` of the block with a head.
+/// Adds the products of a group, given the scale and the minimum of its first run and its last.
 #[inline(always)]
 fn group<S: Lanes, F: BlockFormat, const C: usize>(
     simd: S,
     sums: &mut [S::Floats; C],
-    (head, index): (&Head<'_, S>, usize),
+    [first, last]: [(S::Floats, S::Floats); 2],
     numbers: &[u8],
     x: &[Int8Group; C],
 ) {
@@ -50,12 +53,11 @@ fn group<S: Lanes, F: BlockFormat, const C: usize>(
     let mut products = starts(simd, shape, x, 0);
     numbers.four_quads::<F, C>(simd, 0, &mut products, x);
     if shape.run < GROUP {
-        add_run(simd, sums, head.run(simd, shape, 2 * index), products, (shape, x, 0));
+        add_run(simd, sums, first, products, (shape, x, 0));
         products = starts(simd, shape, x, 1);
     }
     numbers.four_quads::<F, C>(simd, QUADS / 2, &mut products, x);
-    let run = GROUP / shape.run - 1;
-    add_run(simd, sums, head.run(simd, shape, (run + 1) * index + run), products, (shape, x, run));
+    add_run(simd, sums, last, products, (shape, x, shape.runs_per_group() - 1));
 }
 
 /// Returns the starting values of the sums of products of a run.
@@ -63,7 +65,7 @@ fn group<S: Lanes, F: BlockFormat, const C: usize>(
 fn starts<S: Lanes, const C: usize>(simd: S, shape: &Shape, x: &[Int8Group; C], run: usize) -> [S::Ints; C] {
     let mut starts = [simd.splat_i32(0); C];
     for (start, x) in starts.iter_mut().zip(x) {
-        *start = simd.splat_i32(-offset::<S>(shape) * sum_of(shape, x, run));
+        *start = simd.splat_i32(-offset::<S>(shape) * x.sums[place_of(shape, run)]);
     }
     starts
 }
@@ -82,7 +84,7 @@ fn add_run<S: Lanes, const C: usize>(
     }
     if shape.has_minima() {
         for (sum, x) in sums.iter_mut().zip(x) {
-            *sum = simd.mul_add(minimum, simd.splat(x.scale * sum_of(shape, x, run) as f32), *sum);
+            *sum = simd.mul_add(minimum, simd.splat(x.scaled_sums[place_of(shape, run)]), *sum);
         }
     }
 }
@@ -102,52 +104,54 @@ fn is_biased(shape: &Shape) -> bool {
     shape.bits == 8 || matches!(shape.code, Code::Table(_))
 }
 
-/// Returns the sum of the inputs of a run of a group.
+/// Returns the place of a run of a group among the sums of an [`Int8Group`].
 #[inline(always)]
-fn sum_of(shape: &Shape, x: &Int8Group, run: usize) -> i32 {
-    if shape.run == GROUP { x.sum() } else { x.sums[run] }
+fn place_of(shape: &Shape, run: usize) -> usize {
+    if shape.run == GROUP { WHOLE } else { run }
 }
 
-/// The scales and minima of a block of a tile.
-struct Head<'a, S: Lanes> {
-    /// Scale and minimum of a large block.
-    block: [S::Floats; 2],
-    bytes: &'a [u8],
-}
+/// The scale and the minimum of a large block of a tile.
+struct Scales<S: Lanes>([S::Floats; 2]);
 
-impl<'a, S: Lanes> Head<'a, S> {
+impl<S: Lanes> Scales<S> {
     #[inline(always)]
-    fn load(simd: S, shape: &Shape, head: &'a [u8]) -> Self {
-        if !shape.is_large() {
-            return Self { block: [simd.splat(0.0); 2], bytes: head };
+    fn load(simd: S, head: &[u8]) -> Self {
+        let mut both = [simd.splat(0.0); 2];
+        for (scales, pairs) in both.iter_mut().zip(head.as_chunks::<PAIRS>().0) {
+            *scales = simd.load_f16(pairs);
         }
-        let (pairs, bytes) = head.split_at(VECTOR_BYTES);
-        let pairs = pairs.as_chunks::<PAIRS>().0;
-        Self { block: [simd.load_f16(&pairs[0]), simd.load_f16(&pairs[1])], bytes }
+        Self(both)
     }
 
-    /// Returns the scales and the minima of a run of every row; zeros if there are no minima.
+    /// Returns the scales and the minima of the first and the last run of a group, zeros if there
+    /// are no minima.
     #[inline(always)]
-    fn run(&self, simd: S, shape: &Shape, run: usize) -> (S::Floats, S::Floats) {
-        let mut minimum = simd.splat(0.0);
+    fn runs(&self, simd: S, shape: &Shape, head: &[u8]) -> [(S::Floats, S::Floats); 2] {
         if !shape.is_large() {
-            let pairs = self.bytes.as_chunks::<PAIRS>().0;
-            if shape.has_minima() {
-                minimum = simd.load_f16(&pairs[pairs.len() / 2 + run]);
-            }
-            let scale = match shape.scale {
-                Scale::F16 => simd.load_f16(&pairs[run]),
-                Scale::HalfE8M0 => simd.load_bf16(&pairs[run]),
-            };
-            return (scale, minimum);
+            return [Self::small(simd, shape, head); 2];
         }
-        let bytes = self.bytes.as_chunks::<LANES>().0;
-        if !shape.has_minima() {
-            let scale = if shape.scales.offset == 0 { simd.load_u8(&bytes[run]) } else { simd.load_i8(&bytes[run]) };
-            return (simd.mul(scale, self.block[0]), minimum);
-        }
-        let (scale, minimum) = (simd.load_u8(&bytes[2 * run]), simd.load_u8(&bytes[2 * run + 1]));
-        (simd.mul(scale, self.block[0]), simd.mul(minimum, self.block[1]))
+        let runs = head.as_chunks::<LANES>().0;
+        [self.large(simd, shape, runs), self.large(simd, shape, &runs[runs.len() - shape.kinds()..])]
+    }
+
+    /// Returns the scale and the minimum of a small block.
+    #[inline(always)]
+    fn small(simd: S, shape: &Shape, head: &[u8]) -> (S::Floats, S::Floats) {
+        let pairs = head.as_chunks::<PAIRS>().0;
+        let scale = match shape.scale {
+            Scale::F16 => simd.load_f16(&pairs[0]),
+            Scale::HalfE8M0 => simd.load_bf16(&pairs[0]),
+        };
+        (scale, if shape.has_minima() { simd.load_f16(&pairs[1]) } else { simd.splat(0.0) })
+    }
+
+    /// Returns the scale and the minimum of a run of a large block.
+    #[inline(always)]
+    fn large(&self, simd: S, shape: &Shape, head: &[[u8; LANES]]) -> (S::Floats, S::Floats) {
+        let [scale, minimum] = self.0;
+        let integers = if shape.scales.offset == 0 { simd.load_u8(&head[0]) } else { simd.load_i8(&head[0]) };
+        let minima = if shape.has_minima() { simd.load_u8(&head[1]) } else { simd.splat(0.0) };
+        (simd.mul(integers, scale), simd.mul(minima, minimum))
     }
 }
 
@@ -203,9 +207,6 @@ impl<S: Lanes> Numbers<'_, S> {
             self.loaded = simd.load_bytes(&self.low[quad / quads]);
         }
         let number = self.number::<F>(simd, self.loaded, quad);
-        // Keeps the loads of inputs beside their products: moved to the front of the group, they
-        // would not fit into the registers, and each would take a store and a load more.
-        compiler_fence(Ordering::SeqCst);
         for (sums, x) in sums.iter_mut().zip(x) {
             *sums = if is_biased(&F::SHAPE) {
                 simd.dot_biased(*sums, number, x.values[quad])
