@@ -31,6 +31,9 @@ const SMALLEST: f32 = 1e-30;
 /// Index of the sum of a whole group among the sums of an [`Int8Group`].
 pub(super) const WHOLE: usize = 2;
 
+/// `1.5 * 2^23`, whose sum with a number below `2^22` has no bits for a fraction.
+const ROUND: f32 = 12_582_912.0;
+
 /// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is
 /// the scale.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,25 +149,21 @@ pub(crate) trait Group: Copy + Default + Send {
 impl Group for Int8Group {
     #[inline(always)]
     fn quantize(x: &[f32; GROUP]) -> Self {
-        // The comparison in `max` drops NaN. `poison` is 0 for finite inputs and NaN otherwise, and
-        // makes the scale NaN.
-        let (mut most, mut poison) = (0.0f32, 0.0);
-        for x in x {
-            most = most.max(x.abs());
-            poison += x * 0.0;
-        }
+        // Bits of magnitudes are ordered as they are, and those that are not finite are the largest.
+        let most = x.iter().fold(0, |most, x| most.max(x.abs().to_bits()));
+        let most = f32::from_bits(most);
         let inverse = if most > SMALLEST { 127.0 / most } else { 0.0 };
+        // The sum of a small number and `ROUND` is rounded to a whole number in its lowest bits.
         let (mut values, mut sums) = ([0; GROUP], [0; WHOLE + 1]);
-        let halves = x.as_chunks::<{ GROUP / 2 }>().0.iter().zip(values.as_chunks_mut::<{ GROUP / 2 }>().0);
-        for ((x, values), sum) in halves.zip(&mut sums) {
-            for (value, x) in values.iter_mut().zip(x) {
-                let rounded = (x * inverse).round_ties_even() as i32 as i8;
-                *sum += i32::from(rounded);
-                *value = rounded.cast_unsigned();
-            }
+        for (value, x) in values.iter_mut().zip(x) {
+            *value = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
         }
-        let scale = most / 127.0 + poison;
+        for (sum, half) in sums.iter_mut().zip(values.as_chunks::<{ GROUP / 2 }>().0) {
+            *sum = half.iter().map(|value| i32::from(*value)).sum();
+        }
         sums[WHOLE] = sums[0] + sums[1];
+        // Not a number unless all inputs are finite.
+        let scale = most / 127.0 + most * 0.0;
         Self { values: bytemuck::cast(values), scale, sums, scaled_sums: sums.map(|sum| scale * sum as f32) }
     }
 
@@ -230,6 +229,38 @@ mod tests {
             check::<Portable>(tokens, per_row);
             #[cfg(target_arch = "x86_64")]
             check::<super::super::simd::Avx512<true>>(tokens, per_row);
+        }
+    }
+
+    #[test]
+    fn floats_are_rounded_to_the_nearest_step_of_their_group() {
+        let mut x: Vec<f32> = (0..64 * GROUP).map(|i| (i as f32 * 0.7).sin() * 1.3f32.powi(i as i32 / 64)).collect();
+        // With a scale of 1, halves are ties.
+        x.extend((0..GROUP).map(|i| if i == 0 { -127.0 } else { i as f32 - 16.5 }));
+        x.extend([1e-31; GROUP]);
+        for simd in Simd::all() {
+            let mut panels = Panels::<Int8Group>::default();
+            panels.quantize(&Workers::alone(simd), &x, x.len());
+            for (x, [group]) in x.as_chunks::<GROUP>().0.iter().zip(panels.panel::<1>(0)) {
+                let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                let inverse = if most > SMALLEST { 127.0 / most } else { 0.0 };
+                let values = x.map(|x| (x * inverse).round_ties_even() as i8);
+                let sum = |part: &[i8]| part.iter().map(|value| i32::from(*value)).sum::<i32>();
+                let sums = [sum(&values[..GROUP / 2]), sum(&values[GROUP / 2..]), sum(&values)];
+                assert_eq!(bytemuck::cast::<_, [i8; GROUP]>(group.values), values, "{simd:?}: {x:?}");
+                assert_eq!((group.scale, group.sums), (most / 127.0, sums), "{simd:?}: {x:?}");
+                assert_eq!(group.scaled_sums, sums.map(|sum| most / 127.0 * sum as f32), "{simd:?}: {x:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_not_finite_makes_the_scale_of_its_group_nan() {
+        for (place, input) in [(0, f32::NAN), (17, -f32::NAN), (31, f32::INFINITY), (5, f32::NEG_INFINITY)] {
+            let mut x = [f32::MAX; GROUP];
+            x[place] = input;
+            let Int8Group { scale, scaled_sums, .. } = Int8Group::quantize(&x);
+            assert!(scale.is_nan() && scaled_sums.iter().all(|sum| sum.is_nan()), "{input}");
         }
     }
 
