@@ -42,6 +42,8 @@ fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, out:
     while member < group {
         member += match group - member {
             4.. if S::WIDE => score::<S, 4, 4>(simd, &attention, member, scores),
+            3 if S::WIDE => score::<S, 3, 4>(simd, &attention, member, scores),
+            2 if S::WIDE => score::<S, 2, 4>(simd, &attention, member, scores),
             2.. => score::<S, 2, 2>(simd, &attention, member, scores),
             _ => score::<S, 1, 4>(simd, &attention, member, scores),
         }
@@ -56,6 +58,8 @@ fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, out:
     while member < group {
         member += match group - member {
             4.. if S::WIDE => weigh::<S, 4, 4>(simd, &attention, member, scores, out),
+            3 if S::WIDE => weigh::<S, 3, 4>(simd, &attention, member, scores, out),
+            2 if S::WIDE => weigh::<S, 2, 4>(simd, &attention, member, scores, out),
             2.. => weigh::<S, 2, 2>(simd, &attention, member, scores, out),
             _ => weigh::<S, 1, 4>(simd, &attention, member, scores, out),
         }
@@ -105,19 +109,14 @@ fn dots<S: Lanes, const M: usize, const P: usize>(
     head_dim: usize,
 ) -> [[f32; P]; M] {
     let mut sums = [[simd.splat(0.0); P]; M];
-    let mut first = 0;
-    while first < head_dim {
-        let mut of_keys = [simd.splat(0.0); P];
-        for (p, of_key) in of_keys.iter_mut().enumerate() {
-            *of_key = lanes(simd, &keys[p * head_dim..][first..head_dim]);
-        }
-        for (m, sums) in sums.iter_mut().enumerate() {
-            let query = lanes(simd, &queries[m * head_dim..][first..head_dim]);
-            for (sum, key) in sums.iter_mut().zip(of_keys) {
-                *sum = simd.mul_add(query, key, *sum);
-            }
-        }
-        first += LANES;
+    let (queries, queries_left) = rows::<M>(queries, head_dim);
+    let (keys, keys_left) = rows::<P>(keys, head_dim);
+    for block in 0..head_dim / LANES {
+        add_products(simd, &mut sums, queries.map(|row| &row[block]), keys.map(|row| &row[block]));
+    }
+    if !head_dim.is_multiple_of(LANES) {
+        let (queries, keys) = (queries_left.map(padded), keys_left.map(padded));
+        add_products(simd, &mut sums, queries.each_ref(), keys.each_ref());
     }
     let mut out = [[0.0; P]; M];
     for (out, sums) in out.iter_mut().zip(sums) {
@@ -126,12 +125,34 @@ fn dots<S: Lanes, const M: usize, const P: usize>(
     out
 }
 
-/// Loads the first sixteen floats; fewer are padded with zeros.
+/// Splits `N` rows of `width` floats into whole blocks, equally many of each, and the rests.
 #[inline(always)]
-fn lanes<S: Lanes>(simd: S, from: &[f32]) -> S::Floats {
-    match from.first_chunk() {
-        Some(whole) => simd.load(whole),
-        None => simd.load(&padded(from)),
+fn rows<const N: usize>(floats: &[f32], width: usize) -> ([&[[f32; LANES]]; N], [&[f32]; N]) {
+    let (mut blocks, mut rests) = ([&[][..]; N], [&[][..]; N]);
+    for ((blocks, rest), row) in blocks.iter_mut().zip(&mut rests).zip(floats.chunks_exact(width)) {
+        (*blocks, *rest) = row.as_chunks::<LANES>();
+    }
+    // Bounds that the compiler knows to be equal need no checks in loops.
+    (blocks.map(|blocks| &blocks[..width / LANES]), rests)
+}
+
+/// Adds the products of sixteen floats of `M` queries and `P` keys.
+#[inline(always)]
+fn add_products<S: Lanes, const M: usize, const P: usize>(
+    simd: S,
+    sums: &mut [[S::Floats; P]; M],
+    queries: [&[f32; LANES]; M],
+    keys: [&[f32; LANES]; P],
+) {
+    let mut of_keys = [simd.splat(0.0); P];
+    for (of_key, key) in of_keys.iter_mut().zip(keys) {
+        *of_key = simd.load(key);
+    }
+    for (sums, query) in sums.iter_mut().zip(queries) {
+        let query = simd.load(query);
+        for (sum, key) in sums.iter_mut().zip(of_keys) {
+            *sum = simd.mul_add(query, key, *sum);
+        }
     }
 }
 
@@ -201,13 +222,23 @@ fn weighted_values<S: Lanes, const M: usize, const B: usize>(
     let Attention { values, head_dim, seen, .. } = *attention;
     let end = head_dim.min(first + B * LANES);
     let mut sums = [[simd.splat(0.0); B]; M];
-    for (position, value) in values.chunks_exact(head_dim).take(seen).enumerate() {
+    let mut weights = [&[][..]; M];
+    for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(seen)) {
+        *weights = scores;
+    }
+    let weights = weights.map(|weights| &weights[..seen]);
+    for (position, value) in (0..seen).zip(values.chunks_exact(head_dim)) {
         let mut blocks = [simd.splat(0.0); B];
-        for (block, start) in blocks.iter_mut().zip((first..end).step_by(LANES)) {
-            *block = lanes(simd, &value[start..end]);
+        match value[first..end].as_chunks().0.first_chunk::<B>() {
+            Some(whole) => {
+                for (block, value) in blocks.iter_mut().zip(whole) {
+                    *block = simd.load(value);
+                }
+            }
+            None => blocks[0] = simd.load(&padded(&value[first..end])),
         }
-        for (m, sums) in sums.iter_mut().enumerate() {
-            let weight = simd.splat(scores[m * seen + position]);
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            let weight = simd.splat(weights[position]);
             for (sum, block) in sums.iter_mut().zip(blocks) {
                 *sum = simd.mul_add(weight, block, *sum);
             }
