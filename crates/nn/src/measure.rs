@@ -119,7 +119,8 @@ struct Step {
 
 fn step(executor: &mut dyn Executor, Step { slot, start, count, first_row }: Step) -> Result<f64> {
     let tokens = some(executor, start, count);
-    let mut logits = Vec::new();
+    // The engine keeps this memory from step to step, too.
+    let mut logits = vec![1.0; (count - first_row) * executor.blueprint().vocab];
     let started = Instant::now();
     let hidden = executor.forward(&[Span { rows: first_row..count, ..Span::chain(slot, start, &tokens) }])?;
     executor.project(Head::VOCABULARY, &hidden, &mut logits)?;

@@ -38,6 +38,8 @@ pub(super) struct Scheduler {
     /// Requests in progress, in order of arrival.
     works: Vec<Work>,
     cache: PrefixCache,
+    /// Scratch for head outputs.
+    outputs: Vec<f32>,
 }
 
 impl Scheduler {
@@ -48,7 +50,7 @@ impl Scheduler {
         inbox: Receiver<Message>,
         activity: Arc<Mutex<Activity>>,
     ) -> Self {
-        Self { executor, card, inbox, activity, works: Vec::new(), cache }
+        Self { executor, card, inbox, activity, works: Vec::new(), cache, outputs: Vec::new() }
     }
 
     /// Runs until every session and the engine are gone.
@@ -209,7 +211,7 @@ impl Scheduler {
         // Pieces have the same order as the rows in `hidden`.
         let works = pieces.iter().zip(rows).filter_map(|(piece, rows)| Some((by_index[piece.work].take()?, *rows)));
         let mut works: Vec<_> = works.filter(|(_, rows)| *rows > 0).collect();
-        let (mut rest, mut outputs) = (&mut hidden[..], Vec::new());
+        let (mut rest, outputs) = (&mut hidden[..], &mut self.outputs);
         for alike in works.chunk_by_mut(|(one, _), (other, _)| one.output() == other.output()) {
             let rows: usize = alike.iter().map(|(_, rows)| rows).sum();
             let (hidden, later) = std::mem::take(&mut rest).split_at_mut(rows * width);
@@ -219,10 +221,10 @@ impl Scheduler {
                 Output::Head(head) => {
                     let mut alike = alike;
                     for hidden in hidden.chunks(PROJECT_ROWS * width) {
-                        self.executor.project(head, hidden, &mut outputs)?;
+                        self.executor.project(head, hidden, outputs)?;
                         let rows = hidden.len() / width;
                         let width = outputs.len() / rows;
-                        alike = read(alike, Vectors { floats: &mut outputs, width });
+                        alike = read(alike, Vectors { floats: outputs, width });
                     }
                 }
             }
