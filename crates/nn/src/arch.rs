@@ -156,8 +156,9 @@ mod tests {
             ("rms_norm_eps", json!(-1.0)),
             ("rope_theta", json!(0.0)),
             ("tie_word_embeddings", json!("yes")),
-            ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
-            ("rope_scaling", json!({"rope_type": "dynamic", "factor": 4.0})),
+            ("rope_scaling", json!({"type": "yarn", "factor": -4.0})),
+            ("rope_scaling", json!({"type": "yarn", "factor": 4.0, "beta_fast": "32"})),
+            ("rope_scaling", json!({"rope_type": "dynamic"})),
             ("rope_scaling", json!({"rope_type": "linear"})),
             ("rope_scaling", json!({"rope_type": "linear", "factor": 0.0})),
             ("rope_scaling", json!(7)),
@@ -228,6 +229,38 @@ mod tests {
         assert_eq!((rope.frequencies(false)[0], rope.frequencies(true)[0]), (1.0, 0.5));
         let expected = (1.0 + 4f64.ln() / 64f64.ln()).sqrt();
         assert!((f64::from(rope.attention_factor()) - expected).abs() < 1e-6);
+    }
+
+    /// `rope_goldens.json` has the numbers of transformers for scalings of all kinds.
+    #[test]
+    fn frequencies_are_those_of_the_reference() {
+        let goldens = fs_err::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rope_goldens.json")).unwrap();
+        let goldens: Value = serde_json::from_slice(&goldens).unwrap();
+        for case in goldens["cases"].as_array().unwrap() {
+            let blueprint = parse(&case["config"]).unwrap();
+            let rope = &blueprint.ropes[0];
+            let floats = |key: &str| {
+                let list = case[key].as_array().unwrap().iter();
+                list.map(|number| number.as_f64().unwrap()).collect::<Vec<_>>()
+            };
+            for (key, long) in [("frequencies", false), ("long_frequencies", true)] {
+                let (found, expected) = (rope.frequencies(long), floats(key));
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((f64::from(*found) / expected - 1.0).abs() < 2e-6, "{case}: {found}");
+                }
+            }
+            let attention = case["attention_factor"].as_f64().unwrap();
+            assert!((f64::from(rope.attention_factor()) / attention - 1.0).abs() < 1e-6, "{case}");
+        }
+    }
+
+    #[test]
+    fn yarn_extends_the_context() {
+        let max_len = |scaling: Value| parse(&json!({"rope_scaling": scaling})).unwrap().max_len;
+        assert_eq!(max_len(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256})), 1024);
+        assert_eq!(max_len(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32})), 256);
+        assert_eq!(max_len(json!({"type": "dynamic", "factor": 4.0})), 256);
     }
 
     #[test]

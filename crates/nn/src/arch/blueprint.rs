@@ -13,7 +13,7 @@ const MOST_LAYERS: usize = 4096;
 const MOST_HEADS: usize = 4096;
 const MOST_WIDTH: usize = 1 << 20;
 const MOST_TOKENS: usize = 1 << 24;
-const MOST_POSITIONS: usize = 1 << 28;
+pub(super) const MOST_POSITIONS: usize = 1 << 28;
 
 /// A decoder-only transformer with rotary positions, RMS norms and a gated feed-forward part.
 ///
@@ -112,6 +112,7 @@ impl Blueprint {
         let heads = keys.count("num_attention_heads", MOST_HEADS)?;
         let head_dim = head_dim(keys, hidden, heads)?;
         let layer = LayerPlan { window: None, rope: 0 };
+        let rope = RopePlan::parse(keys, head_dim, "full_attention", 10_000.0)?;
         Ok(Self {
             hidden,
             heads,
@@ -119,9 +120,9 @@ impl Blueprint {
             head_dim,
             ffn: keys.count("intermediate_size", MOST_WIDTH)?,
             vocab: keys.count("vocab_size", MOST_TOKENS)?,
-            max_len: keys.count("max_position_embeddings", MOST_POSITIONS)?,
+            max_len: rope.reach(keys.count("max_position_embeddings", MOST_POSITIONS)?),
             layers: vec![layer; keys.count("num_hidden_layers", MOST_LAYERS)?],
-            ropes: vec![RopePlan::parse(keys, head_dim, "full_attention", 10_000.0)?],
+            ropes: vec![rope],
             norms: Norms {
                 eps: keys.positive_or("rms_norm_eps", 1e-6)? as f32,
                 offset: 0.0,

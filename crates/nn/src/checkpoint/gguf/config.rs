@@ -235,10 +235,30 @@ impl Reader<'_> {
         };
         let factor = self.metadata.needed(&self.key(ROPE_FACTORS[0]), self.rope_factor()?)?;
         let mut scaling = json!({"rope_type": kind, "factor": factor});
-        if let Some(original) = original.filter(|_| kind == "yarn") {
-            scaling["original_max_position_embeddings"] = original.into();
+        if kind == "yarn" {
+            self.yarn(&mut scaling, factor)?;
+            if let Some(original) = original {
+                scaling["original_max_position_embeddings"] = original.into();
+            }
         }
         Ok(scaling)
+    }
+
+    /// Adds the keys of YaRN to a scaling. llama.cpp multiplies the factors of the file on cosine and
+    /// sine with `0.1 * ln(factor) + 1`.
+    fn yarn(&self, scaling: &mut Value, factor: f64) -> Result<()> {
+        for (key, name) in [("rope.scaling.yarn_beta_fast", "beta_fast"), ("rope.scaling.yarn_beta_slow", "beta_slow")]
+        {
+            if let Some(turns) = self.number(key)? {
+                scaling[name] = turns.into();
+            }
+        }
+        let own = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"].map(|key| self.number(key));
+        let own = own.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+        if !own.is_empty() {
+            scaling["attention_factor"] = (own.iter().product::<f64>() * (0.1 * factor.max(1.0).ln() + 1.0)).into();
+        }
+        Ok(())
     }
 
     fn gemma(&self, config: &mut Map<String, Value>) -> Result<()> {
@@ -292,6 +312,17 @@ mod tests {
             (vec![(legacy, Float(0.0))], &Value::Null),
             (vec![kind("none"), (legacy, Float(4.0))], &Value::Null),
             (vec![], &Value::Null),
+            (
+                vec![
+                    kind("yarn"),
+                    (factor, Float(4.0)),
+                    ("llama.rope.scaling.original_context_length", container::Value::Unsigned(64)),
+                    ("llama.rope.scaling.yarn_beta_fast", Float(16.0)),
+                    ("llama.rope.scaling.attn_factor", Float(2.0)),
+                ],
+                &json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 16.0,
+                    "attention_factor": 2.0 * (0.1 * 4f64.ln() + 1.0)}),
+            ),
         ] {
             assert_eq!(scaling(&entries).unwrap(), *expected, "{entries:?}");
         }

@@ -127,6 +127,16 @@ impl<'a> Export<'a> {
                 own("rope.scaling.original_context_length", Entry::Unsigned(*original as u32));
                 own("rope.scaling.attn_factor", Entry::Float(*attention));
             }
+            Scaling::Yarn { factor, fast, slow, original, attention, .. } => {
+                own("rope.scaling.type", Entry::Text("yarn".into()));
+                own("rope.scaling.factor", Entry::Float(*factor as f32));
+                own("rope.scaling.original_context_length", Entry::Unsigned(*original as u32));
+                own("rope.scaling.yarn_beta_fast", Entry::Float(*fast as f32));
+                own("rope.scaling.yarn_beta_slow", Entry::Float(*slow as f32));
+                // llama.cpp multiplies it with the factor of the paper.
+                let paper = 0.1 * factor.max(1.0).ln() + 1.0;
+                own("rope.scaling.attn_factor", Entry::Float((f64::from(*attention) / paper) as f32));
+            }
             Scaling::None | Scaling::Llama3 { .. } | Scaling::Divided { .. } => {}
         }
         Ok(entries)
@@ -230,6 +240,6 @@ fn factors(rope: &RopePlan) -> Result<Vec<Tensor>> {
         Scaling::Long { short, long, .. } => {
             Ok(vec![tensor("rope_factors_long.weight", long)?, tensor("rope_factors_short.weight", short)?])
         }
-        Scaling::None | Scaling::Linear { .. } => Ok(Vec::new()),
+        Scaling::None | Scaling::Linear { .. } | Scaling::Yarn { .. } => Ok(Vec::new()),
     }
 }
