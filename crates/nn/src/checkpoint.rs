@@ -13,6 +13,7 @@ mod json;
 mod refusals;
 mod safetensors;
 mod special;
+mod standard;
 mod text;
 mod tokenizer;
 mod weights;
