@@ -3,27 +3,35 @@
 //! [`ARCHS`].
 
 mod blueprint;
+mod cohere;
+mod experts;
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gpt_neox;
+mod granite;
 mod heads;
 mod keys;
 mod layer;
 mod llama;
 mod mistral;
 mod olmo2;
+mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod smollm3;
+mod stablelm;
 mod tensors;
 
 use serde_json::{Map, Value};
 
-pub use blueprint::{Blueprint, LayerPlan, Norms, QkNorm};
+pub use blueprint::{Blueprint, Experts, LayerPlan, Norms, QkNorm};
 pub use heads::HeadPlan;
-pub use layer::{LayerParts, StoredLinear, StoredNorm};
+pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
-pub(crate) use tensors::layer_module;
+pub(crate) use tensors::{POSITIONS, SINKS, layer_module};
 pub use tensors::tensors;
 pub use wsd_core::Head;
 
@@ -51,6 +59,18 @@ pub const ARCHS: &[Arch] = &[
     Arch { class: "Gemma3ForCausalLM", model_type: "gemma3_text", parse: gemma3::parse },
     Arch { class: "Phi3ForCausalLM", model_type: "phi3", parse: phi3::parse },
     Arch { class: "Olmo2ForCausalLM", model_type: "olmo2", parse: olmo2::parse },
+    Arch { class: "Olmo3ForCausalLM", model_type: "olmo3", parse: olmo3::parse },
+    Arch { class: "SmolLM3ForCausalLM", model_type: "smollm3", parse: smollm3::parse },
+    Arch { class: "GraniteForCausalLM", model_type: "granite", parse: granite::parse },
+    Arch { class: "GraniteMoeHybridForCausalLM", model_type: "granitemoehybrid", parse: granite::parse_hybrid },
+    Arch { class: "StableLmForCausalLM", model_type: "stablelm", parse: stablelm::parse },
+    Arch { class: "CohereForCausalLM", model_type: "cohere", parse: cohere::parse },
+    Arch { class: "Cohere2ForCausalLM", model_type: "cohere2", parse: cohere::parse_sliding },
+    Arch { class: "GPTNeoXForCausalLM", model_type: "gpt_neox", parse: gpt_neox::parse },
+    Arch { class: "GPT2LMHeadModel", model_type: "gpt2", parse: gpt2::parse },
+    Arch { class: "MixtralForCausalLM", model_type: "mixtral", parse: experts::mixtral },
+    Arch { class: "Qwen3MoeForCausalLM", model_type: "qwen3_moe", parse: experts::qwen3_moe },
+    Arch { class: "OlmoeForCausalLM", model_type: "olmoe", parse: experts::olmoe },
 ];
 
 /// Reads the blueprint of a model from the keys of a Hugging Face `config.json`, as published
@@ -206,8 +226,8 @@ mod tests {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}});
         let old_blueprint = parse(&old).unwrap();
         assert_eq!(old_blueprint, parse(&new).unwrap());
-        assert_eq!(old_blueprint.layers[5], LayerPlan { window: None, rope: 0 });
-        assert_eq!(old_blueprint.layers[6], LayerPlan { window: Some(16), rope: 1 });
+        assert_eq!(old_blueprint.layers[5], LayerPlan { window: None, rope: Some(0) });
+        assert_eq!(old_blueprint.layers[6], LayerPlan { window: Some(16), rope: Some(1) });
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod config;
 mod folder;
 mod gguf;
 mod json;
+mod names;
 mod refusals;
 mod safetensors;
 mod special;

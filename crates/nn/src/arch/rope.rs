@@ -165,9 +165,8 @@ impl RopePlan {
                 frequency / f64::from(divisors[pair])
             }
             Scaling::Yarn { factor, fast, slow, original, truncate, .. } => {
-                let turning = |turns: f64| {
-                    self.dims as f64 * (original / (2.0 * PI * turns)).ln() / (2.0 * self.theta.ln())
-                };
+                let turning =
+                    |turns: f64| self.dims as f64 * (original / (2.0 * PI * turns)).ln() / (2.0 * self.theta.ln());
                 let (mut start, mut end) = (turning(*fast), turning(*slow));
                 if *truncate {
                     (start, end) = (start.floor(), end.ceil());
@@ -221,9 +220,8 @@ impl Scaling {
     fn yarn(keys: &Keys<'_>, section: &Keys<'_>) -> Result<Self> {
         let original = Self::original(keys, section)? as f64;
         let factor = section.positive_or("factor", keys.positive("max_position_embeddings")? / original)?;
-        let magnitude = |key: &str| -> Result<f64> {
-            Ok(0.1 * section.positive_or(key, 1.0)? * factor.max(1.0).ln() + 1.0)
-        };
+        let magnitude =
+            |key: &str| -> Result<f64> { Ok(0.1 * section.positive_or(key, 1.0)? * factor.max(1.0).ln() + 1.0) };
         let scales = ["mscale", "mscale_all_dim"];
         let formula = match scales.map(|key| section.get(key).is_some_and(|scale| *scale != 0.0)) {
             [true, true] => magnitude(scales[0])? / magnitude(scales[1])?,

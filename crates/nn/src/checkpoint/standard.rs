@@ -86,13 +86,8 @@ impl Checkpoint {
 
 /// Moves rows `2i` and `2i + 1` of each head to `i` and `i + head_dim / 2`, in new memory.
 fn halves(tensor: &Tensor, head_dim: usize) -> Result<Tensor> {
-    // The values of a vector, as a bias, are its rows.
-    let rows = tensor.shape[0];
-    let row_bytes = tensor.bytes().len() / rows;
-    let place = |row: usize| {
+    tensor.permuted(|row| {
         let (head, within) = (row / head_dim * head_dim, row % head_dim);
         head + 2 * (within % (head_dim / 2)) + within / (head_dim / 2)
-    };
-    let bytes = (0..rows).flat_map(|row| &tensor.bytes()[place(row) * row_bytes..][..row_bytes]).copied().collect();
-    Tensor::new(&*tensor.name, tensor.format, tensor.shape.clone(), bytes)
+    })
 }

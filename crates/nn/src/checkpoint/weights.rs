@@ -46,6 +46,12 @@ impl Weights {
         Self { unread, ..self }
     }
 
+    /// Makes another set of each tensor.
+    pub(super) fn try_map(self, map: impl Fn(Tensor) -> Result<Tensor>) -> Result<Self> {
+        let tensors = self.tensors.into_values().map(map).collect::<Result<Vec<_>>>()?;
+        Ok(Self::new(self.file, tensors).with_unread(self.unread))
+    }
+
     /// Returns the tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
@@ -78,8 +84,7 @@ impl Weights {
         let convert = |tensor: Tensor| {
             if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
         };
-        let tensors = self.tensors.into_values().map(convert).collect::<Result<Vec<_>>>()?;
-        Ok(Self::new(self.file, tensors).with_unread(self.unread))
+        self.try_map(convert)
     }
 
     /// Returns the tensors with these names and shapes, in this order.
@@ -165,6 +170,29 @@ impl Tensor {
         };
         let rows = (0..self.rows()).into_par_iter().map(written).collect::<Result<Vec<_>>>()?;
         Self::new(self.name, format, self.shape, rows.concat())
+    }
+
+    /// Reorders the rows, in new memory: row `i` is row `place(i)` of this tensor. The values of a
+    /// vector are its rows.
+    pub(crate) fn permuted(&self, place: impl Fn(usize) -> usize) -> Result<Self> {
+        let rows = self.shape.first().copied().unwrap_or(1);
+        let row_bytes = self.bytes().len() / rows.max(1);
+        let bytes = (0..rows).flat_map(|row| &self.bytes()[place(row) * row_bytes..][..row_bytes]).copied().collect();
+        Self::new(&*self.name, self.format, self.shape.clone(), bytes)
+    }
+
+    /// Transposes a matrix, in new memory; one of blocks becomes F32.
+    pub(crate) fn transposed(self) -> Result<Self> {
+        let tensor = if self.format.block_values() == 1 { self } else { self.in_format(Format::F32)? };
+        let (rows, columns) = (tensor.rows(), tensor.columns());
+        let size = tensor.format.block_bytes();
+        let mut bytes = Vec::with_capacity(tensor.bytes().len());
+        for column in 0..columns {
+            for row in 0..rows {
+                bytes.extend_from_slice(&tensor.bytes()[(row * columns + column) * size..][..size]);
+            }
+        }
+        Self::new(&*tensor.name, tensor.format, vec![columns, rows], bytes)
     }
 
     /// Returns the bytes, row after row.

@@ -19,6 +19,8 @@ pub(super) struct Architecture {
     pub(super) rope_interleaved: bool,
     /// The norm weights of the file include the 1 that Hugging Face adds (`1 + weight`).
     pub(super) norm_offset_folded: bool,
+    /// Checkpoints of the architecture can be written, not only read.
+    pub(super) is_written: bool,
     /// The default of `rope_theta`.
     pub(super) rope_theta: f64,
     /// The parts of a layer with other names than in [`LAYER`].
@@ -31,6 +33,7 @@ const PLAIN: Architecture = Architecture {
     class: "",
     rope_interleaved: false,
     norm_offset_folded: false,
+    is_written: true,
     rope_theta: 10_000.0,
     layer: &[],
 };
@@ -106,10 +109,18 @@ impl Architecture {
     }
 
     /// Returns the architecture under which a model of this Hugging Face type is written.
-    pub(super) fn written_as(model_type: &str) -> &'static Self {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an architecture that can be read but not written.
+    pub(super) fn written_as(file: &str, model_type: &str) -> Result<&'static Self> {
         let written = WRITTEN_AS.iter().find(|(from, _)| *from == model_type).map_or(model_type, |(_, to)| *to);
-        let row = ARCHITECTURES.iter().find(|architecture| architecture.model_type == written);
-        row.expect("invariant: every architecture that can be run is in the table")
+        let writable = || ARCHITECTURES.iter().filter(|architecture| architecture.is_written);
+        writable().find(|architecture| architecture.model_type == written).ok_or_else(|| Error::Unsupported {
+            file: file.into(),
+            what: "architecture for GGUF files".into(),
+            found: model_type.into(),
+            supported: writable().map(|architecture| architecture.model_type).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Translates a Hugging Face tensor name to the name in the file; names outside of the tables

@@ -74,7 +74,7 @@ struct Export<'a> {
 impl<'a> Export<'a> {
     fn new(checkpoint: &'a Checkpoint) -> Result<Self> {
         let blueprint = arch::blueprint(&checkpoint.config)?;
-        let architecture = Architecture::written_as(arch::model_type(&checkpoint.config)?);
+        let architecture = Architecture::written_as(&checkpoint.name, arch::model_type(&checkpoint.config)?)?;
         let factors = factors(&blueprint.ropes[0])?;
         Ok(Self { checkpoint, architecture, blueprint, factors })
     }
@@ -145,7 +145,7 @@ impl<'a> Export<'a> {
     /// Returns the rotary embedding of the layers with full attention.
     fn full_rope(&self) -> &RopePlan {
         let full = self.blueprint.layers.iter().find(|layer| layer.window.is_none());
-        &self.blueprint.ropes[full.map_or(0, |layer| layer.rope)]
+        &self.blueprint.ropes[full.and_then(|layer| layer.rope).unwrap_or(0)]
     }
 
     /// Writes the sliding window. Files of architecture `llama`, which Mistral uses too, have no
@@ -169,7 +169,8 @@ impl<'a> Export<'a> {
                 return Err(Error::malformed(&self.checkpoint.name, "key `layer_types`", reason));
             }
             own("attention.sliding_window_pattern", Entry::Unsigned(pattern as u32));
-            own("rope.freq_base_swa", Entry::Float(self.blueprint.ropes[local].theta as f32));
+            let local = &self.blueprint.ropes[local.unwrap_or(0)];
+            own("rope.freq_base_swa", Entry::Float(local.theta as f32));
         }
         Ok(())
     }
