@@ -598,7 +598,9 @@ def random_weights(config, folder, seed):
             t = 0.25 * noise + (0.0 if gemma else 1.0) + (1.0 if name in LAST_NORMS else 0.0)
         elif name.endswith(".bias"):
             t = 0.3 * noise
-        elif any(part in name for part in ("embed_", "lm_head.weight", "wte", "wpe")):
+        elif "wpe" in name:
+            t = noise
+        elif any(part in name for part in ("embed_", "lm_head.weight", "wte")):
             # Gemma multiplies the embedding by sqrt(hidden); larger values would drown the layers.
             t = noise * (0.12 if value.shape[1] > 64 else 0.2 if gemma else 0.3)
         else:
@@ -631,7 +633,9 @@ def load(folder, dtype=torch.float32, **changes):
     config = AutoConfig.from_pretrained(folder)
     for key, value in changes.items():
         setattr(config, key, value)
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="eager")
+    # Eager experts are the only ones in float64.
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **eager)
     return model.eval()
 
 

@@ -93,13 +93,15 @@ impl Layout {
     /// Reads the weights of a checkpoint.
     ///
     /// # Errors
-    /// [`wsd_nn::Error::Tensors`] names every tensor that is missing or has another shape.
+    /// [`Error::Untrainable`]; [`wsd_nn::Error::Tensors`] names every tensor that is missing or has another shape.
     pub fn read(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
         let wanted: Vec<_> = self.places.iter().map(|place| (place.name.clone(), place.shape.clone())).collect();
         let bias = Head::VOCABULARY.bias();
         if self.get(&bias).is_none() && checkpoint.weights.get(&bias).is_some() {
-            let limit = "absent: a vocabulary head with a bias can be run but not trained";
-            return Err(Error::setting(format!("tensor {bias}"), limit, "present"));
+            return Err(Error::Untrainable { what: "a bias on the vocabulary head" });
+        }
+        if checkpoint.is_respelled() {
+            return Err(Error::Untrainable { what: "another layout of tensors than Llama's" });
         }
         let mut weights = vec![0.0; self.len()];
         for (tensor, place) in checkpoint.weights.require(&wanted)?.iter().zip(&self.places) {

@@ -96,7 +96,8 @@ impl RopePlan {
             Some(section) => section.positive_or("partial_rotary_factor", old_part)?,
             None => old_part,
         };
-        let dims = (head_dim as f64 * part) as usize;
+        // A factor may be a rounded quotient.
+        let dims = (head_dim as f64 * part + 1e-6) as usize;
         if dims == 0 || !dims.is_multiple_of(2) || dims > head_dim {
             let limit = format!("a factor that makes an even part of {head_dim} dimensions, not {dims}");
             return Err(keys.fault("partial_rotary_factor", &limit));

@@ -172,6 +172,17 @@ impl Tensor {
         Self::new(self.name, format, self.shape, rows.concat())
     }
 
+    /// Divides the tensor along its first dimension, without a copy.
+    pub(crate) fn divided(&self) -> Vec<Self> {
+        let Some((count, shape)) = self.shape.split_first() else { return vec![self.clone()] };
+        let length = self.range.len() / count.max(&1);
+        let part = |index: usize| {
+            let first = self.range.start + index * length;
+            Self { shape: shape.to_vec(), range: first..first + length, ..self.clone() }
+        };
+        (0..*count).map(part).collect()
+    }
+
     /// Reorders the rows, in new memory: row `i` is row `place(i)` of this tensor. The values of a
     /// vector are its rows.
     pub(crate) fn permuted(&self, place: impl Fn(usize) -> usize) -> Result<Self> {

@@ -53,32 +53,42 @@ impl Projections {
     }
 }
 
-/// RMS norm over the last dimension: Zhang and Sennrich 2019 (arXiv 1910.07467).
+/// RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467) or LayerNorm over the last dimension.
 pub(super) struct Norm {
     pub(super) weight: Tensor,
     /// Added to the weight.
     pub(super) offset: f64,
     /// Added to the mean square.
     pub(super) eps: f64,
+    /// The mean is subtracted first, as in LayerNorm.
+    pub(super) is_centered: bool,
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Norm {
-    /// Computes `x / sqrt(mean(x^2) + eps) * (weight + offset)`.
+    /// Computes `x / sqrt(mean(x^2) + eps) * (weight + offset) + bias`.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let x = if self.is_centered { &x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x };
         let root = x.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, self.eps)?.sqrt()?;
         let weight = self.weight.to_dtype(WIDE)?;
         let weight = if self.offset == 0.0 { weight } else { weight.affine(1.0, self.offset)? };
-        x.broadcast_div(&root)?.broadcast_mul(&weight)
+        let normed = x.broadcast_div(&root)?.broadcast_mul(&weight)?;
+        match &self.bias {
+            Some(bias) => normed.broadcast_add(&bias.to_dtype(WIDE)?),
+            None => Ok(normed),
+        }
     }
 }
 
-/// Computes `activation(gate) * up`.
-pub(super) fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
+/// Computes `activation(first) * second`, or `activation(first)` of a part without a gate.
+pub(super) fn gate(projections: &[Tensor], activation: Activation) -> Result<Tensor> {
+    let gate = &projections[0];
+    let gated = match activation {
         Activation::Silu => gate.silu(),
         Activation::GeluTanh => gate.gelu(),
         Activation::Gelu => gate.gelu_erf(),
-    }? * up
+    }?;
+    projections.get(1).map_or(Ok(gated.clone()), |up| gated * up)
 }
 
 /// Computes `cap * tanh(x / cap)`; returns `x` without a cap.

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, MIXTRAL, OLMO3, Variant};
 use super::metadata::Metadata;
 use crate::arch::Head;
 use crate::checkpoint::weights::Weights;
@@ -48,17 +48,19 @@ pub(super) fn config(
     weights: &Weights,
 ) -> Result<Map<String, Value>> {
     let reader = Reader { metadata, architecture, weights };
-    reader.refuse_other_models()?;
+    let Variant { model_type, class } = reader.variant()?;
     let mut config = Map::new();
-    config.insert("model_type".into(), architecture.model_type.into());
-    config.insert("architectures".into(), json!([architecture.class]));
+    config.insert("model_type".into(), model_type.into());
+    config.insert("architectures".into(), json!([class]));
     reader.sizes(&mut config)?;
+    reader.experts(&mut config)?;
+    reader.layer_types(&mut config)?;
     reader.tensors(&mut config)?;
     reader.rope(&mut config)?;
     if architecture.norm_offset_folded {
         reader.gemma(&mut config)?;
     } else {
-        config.insert("hidden_act".into(), "silu".into());
+        config.insert("hidden_act".into(), architecture.activation.into());
     }
     for (key, name) in TOKEN_IDS {
         if let Some(id) = metadata.token_id(key)? {
@@ -94,17 +96,57 @@ impl Reader<'_> {
         Ok(value.map(|value| (value as f32).to_string().parse().unwrap_or(value)))
     }
 
-    /// Refuses models that bear the name of a supported architecture but differ from it.
-    fn refuse_other_models(&self) -> Result<()> {
-        let experts = self.count("expert_count")?.is_some_and(|count| count > 0);
-        let olmo3 = self.architecture.name == "olmo2" && self.sliding_window()?.is_some();
-        let found = match (experts, olmo3) {
-            (true, _) => format!("{} with experts", self.architecture.name),
-            (_, true) => "olmo2 with a sliding window (OLMo 3)".into(),
-            _ => return Ok(()),
+    /// Returns the model type and the class: a file may bear the name of another architecture.
+    fn variant(&self) -> Result<Variant> {
+        let has_experts = self.count("expert_count")?.is_some_and(|count| count > 0);
+        let own = Variant { model_type: self.architecture.model_type, class: self.architecture.class };
+        match self.architecture.name {
+            "llama" if has_experts => Ok(MIXTRAL),
+            "olmo2" if self.sliding_window()?.is_some() => Ok(OLMO3),
+            "qwen3moe" | "olmoe" => Ok(own),
+            name if has_experts => Err(Error::Unsupported {
+                file: self.metadata.file.into(),
+                what: "GGUF architecture".into(),
+                found: format!("{name} with experts"),
+                supported: "a dense model of this architecture".into(),
+            }),
+            _ => Ok(own),
+        }
+    }
+
+    /// Reads the numbers and the width of experts.
+    fn experts(&self, config: &mut Map<String, Value>) -> Result<()> {
+        for (key, name) in [
+            ("expert_count", "num_experts"),
+            ("expert_used_count", "num_experts_per_tok"),
+            ("expert_feed_forward_length", "moe_intermediate_size"),
+        ] {
+            if let Some(count) = self.count(key)?.filter(|count| *count > 0) {
+                config.insert(name.into(), count.into());
+            }
+        }
+        for (name, flag) in self.architecture.flags {
+            config.insert((*name).into(), (*flag).into());
+        }
+        Ok(())
+    }
+
+    /// Reads which layers have a window: a flag for each, or else by the architecture's period.
+    fn layer_types(&self, config: &mut Map<String, Value>) -> Result<()> {
+        let (Some(period), Some(_)) = (self.architecture.window_period, self.sliding_window()?) else { return Ok(()) };
+        let layers = self.needed_count("block_count")?.min(self.weights.names().count() as u64);
+        let key = self.key("attention.sliding_window_pattern");
+        let slides: Vec<bool> = match self.metadata.flags(&key)? {
+            Some(flags) if flags.len() as u64 != layers => {
+                let reason = format!("must have {layers} values (one per layer), got {}", flags.len());
+                return Err(self.metadata.fault(&key, reason));
+            }
+            Some(flags) => flags,
+            None => (0..layers).map(|layer| (layer + 1) % period != 0).collect(),
         };
-        let (what, supported) = ("GGUF architecture".into(), "dense models of the architectures named".into());
-        Err(Error::Unsupported { file: self.metadata.file.into(), what, found, supported })
+        let kind = |slides: bool| if slides { "sliding_attention" } else { "full_attention" };
+        config.insert("layer_types".into(), slides.into_iter().map(kind).collect());
+        Ok(())
     }
 
     fn sizes(&self, config: &mut Map<String, Value>) -> Result<()> {
@@ -115,13 +157,13 @@ impl Reader<'_> {
         let key_value_heads = self.count("attention.head_count_kv")?.unwrap_or(heads);
         config.insert("num_key_value_heads".into(), key_value_heads.into());
         config.insert("head_dim".into(), self.head_dim()?.into());
-        let epsilon = "attention.layer_norm_rms_epsilon";
-        let epsilon = self.metadata.needed(&self.key(epsilon), self.number(epsilon)?)?;
-        config.insert("rms_norm_eps".into(), epsilon.into());
+        let [key, name] = self.architecture.epsilon;
+        let epsilon = self.metadata.needed(&self.key(key), self.number(key)?)?;
+        config.insert(name.into(), epsilon.into());
         if let Some(window) = self.sliding_window()? {
             config.insert("sliding_window".into(), window.into());
         }
-        for (key, name) in OPTIONAL_NUMBERS {
+        for (key, name) in OPTIONAL_NUMBERS.iter().chain(self.architecture.numbers) {
             if let Some(value) = self.number(key)? {
                 config.insert((*name).into(), value.into());
             }
@@ -149,11 +191,17 @@ impl Reader<'_> {
             rows.ok_or_else(|| Error::malformed(self.metadata.file, "tensor `token_embd.weight`", "it is missing"))?;
         config.insert("vocab_size".into(), rows.into());
         config.insert("tie_word_embeddings".into(), self.weights.get(&Head::VOCABULARY.weight()).is_none().into());
-        for (key, tensor) in [
-            ("attention_bias", "model.layers.0.self_attn.q_proj.bias"),
-            ("mlp_bias", "model.layers.0.mlp.up_proj.bias"),
+        let has = |part: &str| self.weights.get(&format!("model.layers.0.{part}")).is_some();
+        let has_bias = has("self_attn.q_proj.bias") || has("self_attn.qkv_proj.bias");
+        let flag = self.metadata.bool(&self.key("use_parallel_residual"))?;
+        for (key, value) in [
+            ("attention_bias", has_bias),
+            ("use_qkv_bias", has_bias),
+            ("mlp_bias", has("mlp.up_proj.bias")),
+            // Of a parallel model without the second norm some files state nothing.
+            ("use_parallel_residual", flag.unwrap_or(true) || !has("post_attention_layernorm.weight")),
         ] {
-            config.insert(key.into(), self.weights.get(tensor).is_some().into());
+            config.insert(key.into(), value.into());
         }
         Ok(())
     }
@@ -167,9 +215,7 @@ impl Reader<'_> {
         }
         config.insert("rope_scaling".into(), scaling);
         let (rotated, head_dim) = (self.rotated_dimensions()?, self.head_dim()?);
-        if rotated < head_dim {
-            config.insert("partial_rotary_factor".into(), (rotated as f64 / head_dim as f64).into());
-        }
+        config.insert("partial_rotary_factor".into(), (rotated as f64 / head_dim as f64).into());
         if self.architecture.rope_interleaved {
             config.insert("wsd_rope_interleaved".into(), true.into());
         }
@@ -244,8 +290,7 @@ impl Reader<'_> {
         Ok(scaling)
     }
 
-    /// Adds the keys of YaRN to a scaling. llama.cpp multiplies the factors of the file on cosine and
-    /// sine with `0.1 * ln(factor) + 1`.
+    /// Adds the keys of YaRN to a scaling.
     fn yarn(&self, scaling: &mut Value, factor: f64) -> Result<()> {
         for (key, name) in [("rope.scaling.yarn_beta_fast", "beta_fast"), ("rope.scaling.yarn_beta_slow", "beta_slow")]
         {
@@ -253,10 +298,11 @@ impl Reader<'_> {
                 scaling[name] = turns.into();
             }
         }
-        let own = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"].map(|key| self.number(key));
-        let own = own.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
-        if !own.is_empty() {
-            scaling["attention_factor"] = (own.iter().product::<f64>() * (0.1 * factor.max(1.0).ln() + 1.0)).into();
+        // The converter writes the factor itself under one key; llama.cpp multiplies that of the other.
+        let relative = self.number("rope.scaling.attn_factor")?;
+        let own = self.number("rope.scaling.yarn_attn_factor")?;
+        if let Some(own) = own.or(relative.map(|relative| relative * (0.1 * factor.max(1.0).ln() + 1.0))) {
+            scaling["attention_factor"] = own.into();
         }
         Ok(())
     }

@@ -134,8 +134,10 @@ impl<'a> Export<'a> {
                 own("rope.scaling.yarn_beta_fast", Entry::Float(*fast as f32));
                 own("rope.scaling.yarn_beta_slow", Entry::Float(*slow as f32));
                 // llama.cpp multiplies it with the factor of the paper.
-                let paper = 0.1 * factor.max(1.0).ln() + 1.0;
-                own("rope.scaling.attn_factor", Entry::Float((f64::from(*attention) / paper) as f32));
+                let relative = f64::from(*attention) / (0.1 * factor.max(1.0).ln() + 1.0);
+                if (relative - 1.0).abs() > 1e-6 {
+                    own("rope.scaling.attn_factor", Entry::Float(relative as f32));
+                }
             }
             Scaling::None | Scaling::Llama3 { .. } | Scaling::Divided { .. } => {}
         }
