@@ -342,6 +342,33 @@ def newer_configs():
     }
 
 
+def gpt_oss_config(**keys):
+    return base_config(
+        "GptOssForCausalLM",
+        "gpt_oss",
+        attention_bias=True,
+        head_dim=8,
+        intermediate_size=32,
+        layer_types=["sliding_attention", "full_attention"],
+        num_experts_per_tok=2,
+        num_local_experts=4,
+        pad_token_id=297,
+        rope_scaling={
+            "beta_fast": 4.0,
+            "beta_slow": 1.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 32,
+            "rope_type": "yarn",
+            "truncate": False,
+        },
+        rope_theta=150000,
+        sliding_window=8,
+        swiglu_limit=7.0,
+        tie_word_embeddings=False,
+        **keys,
+    )
+
+
 def fixture_configs():
     phi3_long = phi3_config()
     phi3_long.update(
@@ -480,6 +507,8 @@ def fixture_configs():
         ),
         "kquant": kquant,
         **newer_configs(),
+        "gpt_oss": gpt_oss_config(),
+        "gpt_oss_mxfp4": gpt_oss_config(),
     }
 
 
@@ -513,6 +542,8 @@ NOTES = {
     "mixtral": "2 of 4 experts, their weights normalized",
     "qwen3_moe": "3 of 6 experts, their weights normalized; q and k normed per head",
     "olmoe": "3 of 6 experts, whose weights do not sum to 1; q and k normed over the full projection",
+    "gpt_oss": "2 of 4 experts with biases, sinks, window 8 on layer 0, YaRN with a ramp between fractions of pairs",
+    "gpt_oss_mxfp4": "as gpt_oss, the matrices of experts in MXFP4",
     "kquant": "one layer whose rows are multiples of 256, float16 storage",
 }
 
@@ -603,10 +634,33 @@ def random_weights(config, folder, seed):
         elif any(part in name for part in ("embed_", "lm_head.weight", "wte")):
             # Gemma multiplies the embedding by sqrt(hidden); larger values would drown the layers.
             t = noise * (0.12 if value.shape[1] > 64 else 0.2 if gemma else 0.3)
+        elif value.dim() == 1:
+            t = noise
         else:
             t = noise * (0.2 if value.shape[1] <= 64 else 1.2 / math.sqrt(value.shape[1]))
         weights[name] = exact_in_half(t)
     return weights
+
+
+E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
+
+
+def in_mxfp4(weights, seed):
+    """Replace the matrices of experts by random ones in MXFP4; returns their blocks and scales too."""
+    rng = np.random.default_rng(seed)
+    packed = {}
+    for name, value in weights.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            continue
+        experts, inputs, outputs = value.shape
+        codes = rng.integers(0, 16, size=(experts, outputs, inputs // 32, 32), dtype=np.uint8)
+        scales = rng.integers(122, 125, size=codes.shape[:-1], dtype=np.uint8)
+        packed[name + "_blocks"] = torch.from_numpy(codes[..., ::2] | codes[..., 1::2] << 4)
+        packed[name + "_scales"] = torch.from_numpy(scales)
+        values = np.array(E2M1, dtype=np.float32)[codes] * 2.0 ** (scales[..., None].astype(np.float32) - 127)
+        rows = torch.from_numpy(values.reshape(experts, outputs, inputs).astype(np.float32))
+        weights[name] = rows.transpose(1, 2).contiguous()
+    return packed
 
 
 def save_weights(folder, weights, config, shards):
@@ -721,10 +775,15 @@ def make_checkpoint(out, name, config, seed, tokenizer):
     folder.mkdir(parents=True)
     write_small_files(folder, config, tokenizer)
     weights = random_weights(config, folder, seed)
+    packed = in_mxfp4(weights, seed) if "mxfp4" in name else {}
     save_weights(folder, weights, config, shards="sharded" in name)
     # 16 to 40 tokens stays short for longrope, 30 crosses on the way, 48 is long from the start.
     golden = goldens(folder, name, seed, (16, 30, 48))
     write_golden(folder / "GOLDEN.json", golden)
+    if packed:
+        kept = {k: v for k, v in weights.items() if f"{k}_blocks" not in packed}
+        save_file({**kept, **packed}, folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(folder / "config.json", {**config, "quantization_config": {"quant_method": "mxfp4"}})
     size = sum(f.stat().st_size for f in folder.iterdir())
     margins = [s["greedy_min_margin"] for s in golden["sequences"]]
     distinct = [len(set(s["greedy_ids"])) for s in golden["sequences"]]

@@ -50,6 +50,8 @@ F16_FILES = {
     "mixtral": ("mixtral", {}),
     "qwen3_moe": ("qwen3_moe", {}),
     "olmoe": ("olmoe", {}),
+    "gpt_oss": ("gpt_oss", {}),
+    "gpt_oss_mxfp4": ("gpt_oss_mxfp4", {}),
 }
 LLAMA_TYPES = ["q8_0", "q4_0", "bf16"]
 # Values the converter derives from folder names; a fixture has neither author nor version.
@@ -112,7 +114,7 @@ def patch_converter(pre):
             self._set_vocab_gpt2()
 
     names = "Llama Qwen2 Qwen3 Gemma2 Gemma3 Phi3 Olmo2 SmolLM3 Granite StableLm Cohere GPTNeoX".split()
-    for name in [*(f"{name}ForCausalLM" for name in [*names, "Mixtral", "Qwen3Moe", "Olmoe"]), "GPT2LMHeadModel"]:
+    for name in [*(f"{name}ForCausalLM" for name in [*names, "Mixtral", "Qwen3Moe", "Olmoe", "GptOss"]), "GPT2LMHeadModel"]:
         get_model_class(name).set_vocab = set_vocab
     assert conversion.ModelBase is base.ModelBase and ModelType.TEXT
 

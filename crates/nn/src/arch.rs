@@ -9,6 +9,7 @@ mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
 mod heads;
 mod keys;
@@ -33,8 +34,8 @@ pub use heads::HeadPlan;
 pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
 pub(crate) use routing::Share;
-pub(crate) use tensors::{POSITIONS, SINKS, layer_module};
 pub use tensors::tensors;
+pub(crate) use tensors::{POSITIONS, SINKS, layer_module};
 pub use wsd_core::Head;
 
 pub use crate::activation::Activation;
@@ -44,6 +45,8 @@ use keys::Keys;
 /// One supported architecture.
 #[derive(Debug)]
 pub struct Arch {
+    /// Its name in documents.
+    pub name: &'static str,
     /// The name of its class, an entry of `architectures` in `config.json`.
     pub class: &'static str,
     /// Its `model_type` in `config.json`.
@@ -53,26 +56,32 @@ pub struct Arch {
 
 /// Every architecture the engine can run.
 pub const ARCHS: &[Arch] = &[
-    Arch { class: "LlamaForCausalLM", model_type: "llama", parse: llama::parse },
-    Arch { class: "MistralForCausalLM", model_type: "mistral", parse: mistral::parse },
-    Arch { class: "Qwen2ForCausalLM", model_type: "qwen2", parse: qwen2::parse },
-    Arch { class: "Qwen3ForCausalLM", model_type: "qwen3", parse: qwen3::parse },
-    Arch { class: "Gemma2ForCausalLM", model_type: "gemma2", parse: gemma2::parse },
-    Arch { class: "Gemma3ForCausalLM", model_type: "gemma3_text", parse: gemma3::parse },
-    Arch { class: "Phi3ForCausalLM", model_type: "phi3", parse: phi3::parse },
-    Arch { class: "Olmo2ForCausalLM", model_type: "olmo2", parse: olmo2::parse },
-    Arch { class: "Olmo3ForCausalLM", model_type: "olmo3", parse: olmo3::parse },
-    Arch { class: "SmolLM3ForCausalLM", model_type: "smollm3", parse: smollm3::parse },
-    Arch { class: "GraniteForCausalLM", model_type: "granite", parse: granite::parse },
-    Arch { class: "GraniteMoeHybridForCausalLM", model_type: "granitemoehybrid", parse: granite::parse_hybrid },
-    Arch { class: "StableLmForCausalLM", model_type: "stablelm", parse: stablelm::parse },
-    Arch { class: "CohereForCausalLM", model_type: "cohere", parse: cohere::parse },
-    Arch { class: "Cohere2ForCausalLM", model_type: "cohere2", parse: cohere::parse_sliding },
-    Arch { class: "GPTNeoXForCausalLM", model_type: "gpt_neox", parse: gpt_neox::parse },
-    Arch { class: "GPT2LMHeadModel", model_type: "gpt2", parse: gpt2::parse },
-    Arch { class: "MixtralForCausalLM", model_type: "mixtral", parse: experts::mixtral },
-    Arch { class: "Qwen3MoeForCausalLM", model_type: "qwen3_moe", parse: experts::qwen3_moe },
-    Arch { class: "OlmoeForCausalLM", model_type: "olmoe", parse: experts::olmoe },
+    Arch { name: "Llama", class: "LlamaForCausalLM", model_type: "llama", parse: llama::parse },
+    Arch { name: "Mistral", class: "MistralForCausalLM", model_type: "mistral", parse: mistral::parse },
+    Arch { name: "Qwen 2", class: "Qwen2ForCausalLM", model_type: "qwen2", parse: qwen2::parse },
+    Arch { name: "Qwen 3", class: "Qwen3ForCausalLM", model_type: "qwen3", parse: qwen3::parse },
+    Arch { name: "Gemma 2", class: "Gemma2ForCausalLM", model_type: "gemma2", parse: gemma2::parse },
+    Arch { name: "Gemma 3", class: "Gemma3ForCausalLM", model_type: "gemma3_text", parse: gemma3::parse },
+    Arch { name: "Phi-3", class: "Phi3ForCausalLM", model_type: "phi3", parse: phi3::parse },
+    Arch { name: "OLMo 2", class: "Olmo2ForCausalLM", model_type: "olmo2", parse: olmo2::parse },
+    Arch { name: "OLMo 3", class: "Olmo3ForCausalLM", model_type: "olmo3", parse: olmo3::parse },
+    Arch { name: "SmolLM3", class: "SmolLM3ForCausalLM", model_type: "smollm3", parse: smollm3::parse },
+    Arch { name: "Granite 3", class: "GraniteForCausalLM", model_type: "granite", parse: granite::parse },
+    Arch {
+        name: "Granite 4 (dense)",
+        class: "GraniteMoeHybridForCausalLM",
+        model_type: "granitemoehybrid",
+        parse: granite::parse_hybrid,
+    },
+    Arch { name: "StableLM", class: "StableLmForCausalLM", model_type: "stablelm", parse: stablelm::parse },
+    Arch { name: "Command R", class: "CohereForCausalLM", model_type: "cohere", parse: cohere::parse },
+    Arch { name: "Command R7B", class: "Cohere2ForCausalLM", model_type: "cohere2", parse: cohere::parse_sliding },
+    Arch { name: "GPT-NeoX (Pythia)", class: "GPTNeoXForCausalLM", model_type: "gpt_neox", parse: gpt_neox::parse },
+    Arch { name: "GPT-2", class: "GPT2LMHeadModel", model_type: "gpt2", parse: gpt2::parse },
+    Arch { name: "Mixtral", class: "MixtralForCausalLM", model_type: "mixtral", parse: experts::mixtral },
+    Arch { name: "Qwen 3 MoE", class: "Qwen3MoeForCausalLM", model_type: "qwen3_moe", parse: experts::qwen3_moe },
+    Arch { name: "OLMoE", class: "OlmoeForCausalLM", model_type: "olmoe", parse: experts::olmoe },
+    Arch { name: "gpt-oss", class: "GptOssForCausalLM", model_type: "gpt_oss", parse: gpt_oss::parse },
 ];
 
 /// Reads the blueprint of a model from the keys of a Hugging Face `config.json`, as published
@@ -152,6 +161,14 @@ mod tests {
             assert_eq!(by_class, by_type);
             assert!(tensors(&by_class).len() >= 2 + 3 * 6);
         }
+    }
+
+    #[test]
+    fn the_readme_lists_every_architecture() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let readme = fs_err::read_to_string(readme).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let names: Vec<_> = ARCHS.iter().map(|arch| arch.name).collect();
+        assert!(readme.contains(&format!("- {}.", names.join(", "))), "README.md must list {}", names.join(", "));
     }
 
     #[test]

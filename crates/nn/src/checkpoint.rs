@@ -10,6 +10,7 @@ mod config;
 mod folder;
 mod gguf;
 mod json;
+mod mxfp4;
 mod names;
 mod refusals;
 mod safetensors;

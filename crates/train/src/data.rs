@@ -123,8 +123,8 @@ impl ExampleReader<'_> {
         <[_; 1]>::try_from(self.answers(row)?).map(|[answer]| answer).map_err(|answers| {
             let answers = answers.len();
             let reason = format!(
-                "the chat template renders each of its {answers} answers after another context\n  hint: put all but the \
-                 last into the `prompt`"
+                "the chat template renders each of its {answers} answers after another context\n  hint: put all but \
+                 the last into the `prompt`"
             );
             Error::Example { reason }
         })

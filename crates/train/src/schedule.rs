@@ -44,8 +44,8 @@ impl Schedule {
         (warmup_steps >= total_steps).then(|| {
             let reached = self.rate(*total_steps);
             format!(
-                "the warm-up of {warmup_steps} steps is not over when the run of {total_steps} steps ends: the learning \
-                 rate reaches {reached:.3e} of `learning_rate` = {:.3e}\n  hint: lower `warmup_steps` or \
+                "the warm-up of {warmup_steps} steps is not over when the run of {total_steps} steps ends: the \
+                 learning rate reaches {reached:.3e} of `learning_rate` = {:.3e}\n  hint: lower `warmup_steps` or \
                  `warmup_ratio`, or train for more steps",
                 self.peak
             )

@@ -3,7 +3,7 @@
 use wsd_core::Head;
 
 use super::heads::HeadPlan;
-use super::keys::Keys;
+use super::keys::{Keys, MOST_POSITIONS};
 use super::rope::RopePlan;
 use crate::activation::Activation;
 use crate::error::Result;
@@ -13,7 +13,6 @@ const MOST_LAYERS: usize = 4096;
 const MOST_HEADS: usize = 4096;
 pub(super) const MOST_WIDTH: usize = 1 << 20;
 const MOST_TOKENS: usize = 1 << 24;
-pub(super) const MOST_POSITIONS: usize = 1 << 28;
 
 /// A decoder-only transformer.
 ///

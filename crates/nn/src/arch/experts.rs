@@ -7,7 +7,8 @@ const MOST_EXPERTS: usize = 4096;
 
 pub(super) fn mixtral(keys: &Keys<'_>) -> Result<Blueprint> {
     let experts = experts(keys, &[("num_experts", "num_local_experts")], [8, 2])?;
-    let mut blueprint = Blueprint { experts: Some(Experts { normalized: true, ..experts }), ..Blueprint::skeleton(keys)? };
+    let mut blueprint =
+        Blueprint { experts: Some(Experts { normalized: true, ..experts }), ..Blueprint::skeleton(keys)? };
     let window = if keys.has("sliding_window") { blueprint::window(keys, 1)? } else { None };
     blueprint.set_windows(keys, window, |_| true)?;
     Ok(blueprint)

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// The longest context, in tokens; larger ones mean a damaged or hostile file.
+pub(super) const MOST_POSITIONS: usize = 1 << 28;
 /// Characters of a value that an error quotes.
 const SHOWN_CHARS: usize = 120;
 

@@ -3,8 +3,7 @@
 
 use std::f64::consts::PI;
 
-use super::blueprint::MOST_POSITIONS;
-use super::keys::Keys;
+use super::keys::{Keys, MOST_POSITIONS};
 use crate::error::Result;
 
 /// One rotary embedding.

@@ -7,6 +7,8 @@ use super::weights::{Tensor, Weights};
 use crate::arch;
 use crate::error::{Error, Result};
 
+type Divide = fn(&Tensor) -> Result<Vec<Tensor>>;
+
 /// The spelling of an architecture.
 struct Spelling {
     model_type: &'static str,
@@ -16,6 +18,8 @@ struct Spelling {
     transposed: &'static [&'static str],
     /// The module whose rows are a query, a key and a value of each head in turn.
     by_head: Option<&'static str>,
+    /// Divides a tensor that holds the parts of all experts; returns none for another tensor.
+    experts: Option<Divide>,
 }
 
 const SPELLINGS: &[Spelling] = &[
@@ -33,6 +37,7 @@ const SPELLINGS: &[Spelling] = &[
         ],
         transposed: &[],
         by_head: Some(".qkv_proj."),
+        experts: None,
     },
     Spelling {
         model_type: "gpt2",
@@ -51,6 +56,7 @@ const SPELLINGS: &[Spelling] = &[
         ],
         transposed: &[".qkv_proj.", ".o_proj.", ".up_proj.", ".down_proj."],
         by_head: None,
+        experts: None,
     },
     Spelling {
         model_type: "granitemoehybrid",
@@ -60,6 +66,7 @@ const SPELLINGS: &[Spelling] = &[
         ],
         transposed: &[],
         by_head: None,
+        experts: None,
     },
     Spelling {
         model_type: "mixtral",
@@ -71,8 +78,40 @@ const SPELLINGS: &[Spelling] = &[
         ],
         transposed: &[],
         by_head: None,
+        experts: None,
+    },
+    Spelling {
+        model_type: "gpt_oss",
+        parts: &[(".mlp.router.", ".mlp.gate.")],
+        transposed: &[],
+        by_head: None,
+        experts: Some(gpt_oss_experts),
     },
 ];
+
+/// Divides the parts of all experts of gpt-oss: matrices `(experts, inputs, outputs)`, or `(experts,
+/// outputs, inputs)` in MXFP4, and biases `(experts, outputs)`. The rows of gate and up alternate.
+fn gpt_oss_experts(tensor: &Tensor) -> Result<Vec<Tensor>> {
+    let Some((layer, part)) = tensor.name.split_once(".mlp.experts.") else { return Ok(Vec::new()) };
+    let (part, kind) = match part.strip_suffix("_bias") {
+        Some(part) => (part, "bias"),
+        None => (part.trim_end_matches("_blocks"), "weight"),
+    };
+    let mut parts = Vec::new();
+    for (expert, own) in tensor.divided().into_iter().enumerate() {
+        let is_packed = tensor.name.ends_with("_blocks");
+        let own = if kind == "weight" && !is_packed { own.transposed()? } else { own };
+        let name = |part: &str| format!("{layer}.mlp.experts.{expert}.{part}.{kind}");
+        if part == "gate_up_proj" {
+            let half = own.shape[0] / 2;
+            let [gate, up] = own.permuted(|row| row % half * 2 + row / half)?.halved();
+            parts.extend([gate.renamed(name("gate_proj")), up.renamed(name("up_proj"))]);
+        } else {
+            parts.push(own.renamed(name(part)));
+        }
+    }
+    Ok(parts)
+}
 
 impl Spelling {
     /// Returns the name that [`crate::arch`] gives to a tensor.
@@ -81,10 +120,16 @@ impl Spelling {
         name[1..].to_owned()
     }
 
+    fn tensors(&self, tensor: Tensor, heads: usize) -> Result<Vec<Tensor>> {
+        let parts = self.experts.map_or(Ok(Vec::new()), |divide| divide(&tensor))?;
+        if parts.is_empty() { Ok(vec![self.tensor(tensor, heads)?]) } else { Ok(parts) }
+    }
+
     fn tensor(&self, tensor: Tensor, heads: usize) -> Result<Tensor> {
-        let tensor = tensor.clone().renamed(self.name(&tensor.name));
+        let name = self.name(&tensor.name);
+        let tensor = tensor.renamed(name);
         let is = |module: &&str| tensor.name.contains(*module);
-        if self.transposed.iter().any(|module| is(&module)) && tensor.shape.len() == 2 {
+        if self.transposed.iter().any(is) && tensor.shape.len() == 2 {
             return tensor.transposed();
         }
         if self.by_head.as_ref().is_some_and(is) {
@@ -113,7 +158,7 @@ pub(super) fn in_our_spelling(config: &Map<String, Value>, weights: Weights) -> 
         return Ok(weights);
     };
     let heads = ["num_attention_heads", "n_head"].iter().find_map(|key| config.get(*key)?.as_u64()).unwrap_or(0);
-    weights.try_map(|tensor| spelling.tensor(tensor, heads as usize))
+    weights.try_flat_map(|tensor| spelling.tensors(tensor, heads as usize))
 }
 
 impl Checkpoint {
@@ -148,6 +193,7 @@ mod tests {
                 "model.layers.0.mlp.experts.7.up_proj.weight",
             ),
             ("mixtral", "model.layers.0.block_sparse_moe.gate.weight", "model.layers.0.mlp.gate.weight"),
+            ("gpt_oss", "model.layers.0.mlp.router.bias", "model.layers.0.mlp.gate.bias"),
         ] {
             assert_eq!(name(model_type, stored), ours);
         }
@@ -168,6 +214,9 @@ mod tests {
         let regrouped = weights("gpt_neox", tensor("gpt_neox.layers.0.attention.query_key_value.weight", vec![12, 1]));
         assert_eq!(regrouped.to_f32(), [0.0, 1.0, 6.0, 7.0, 2.0, 3.0, 8.0, 9.0, 4.0, 5.0, 10.0, 11.0]);
         let transposed = weights("gpt2", tensor("h.0.mlp.c_fc.weight", vec![2, 3]));
-        assert_eq!((transposed.shape.as_slice(), transposed.to_f32()), (&[3, 2][..], vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
+        assert_eq!(
+            (transposed.shape.as_slice(), transposed.to_f32()),
+            (&[3, 2][..], vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0])
+        );
     }
 }

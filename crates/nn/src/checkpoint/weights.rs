@@ -46,10 +46,10 @@ impl Weights {
         Self { unread, ..self }
     }
 
-    /// Makes another set of each tensor.
-    pub(super) fn try_map(self, map: impl Fn(Tensor) -> Result<Tensor>) -> Result<Self> {
+    /// Makes other tensors of each.
+    pub(super) fn try_flat_map(self, map: impl Fn(Tensor) -> Result<Vec<Tensor>>) -> Result<Self> {
         let tensors = self.tensors.into_values().map(map).collect::<Result<Vec<_>>>()?;
-        Ok(Self::new(self.file, tensors).with_unread(self.unread))
+        Ok(Self::new(self.file, tensors.into_iter().flatten()).with_unread(self.unread))
     }
 
     /// Returns the tensor of this name.
@@ -81,10 +81,10 @@ impl Weights {
 
     /// Converts matrices as [`crate::Checkpoint::with_matrices_in`] does.
     pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
-        let convert = |tensor: Tensor| {
-            if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
-        };
-        self.try_map(convert)
+        self.try_flat_map(|tensor| {
+            let is_converted = tensor.is_matrix() && tensor.fits(format);
+            Ok(vec![if is_converted { tensor.in_format(format)? } else { tensor }])
+        })
     }
 
     /// Returns the tensors with these names and shapes, in this order.
@@ -181,6 +181,18 @@ impl Tensor {
             Self { shape: shape.to_vec(), range: first..first + length, ..self.clone() }
         };
         (0..*count).map(part).collect()
+    }
+
+    /// Divides the first dimension into two halves, without a copy.
+    pub(crate) fn halved(&self) -> [Self; 2] {
+        let (rows, middle) = (self.shape.first().map_or(0, |rows| rows / 2), self.range.len() / 2);
+        let half = |range| Self {
+            shape: [rows].into_iter().chain(self.shape.iter().skip(1).copied()).collect(),
+            range,
+            ..self.clone()
+        };
+        let Range { start, end } = self.range;
+        [half(start..start + middle), half(start + middle..end)]
     }
 
     /// Reorders the rows, in new memory: row `i` is row `place(i)` of this tensor. The values of a

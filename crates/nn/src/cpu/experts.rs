@@ -1,7 +1,7 @@
 //! The feed-forward part of a layer: one expert, or a mixture of several.
 
-use super::linear::{self, Activations, Linear};
 use super::layer::FLOATS_PER_PIECE;
+use super::linear::{self, Activations, Linear};
 use crate::activation::Activation;
 use crate::arch::{Expert, Experts, Share};
 use crate::kernels::{self, Workers};
@@ -19,14 +19,13 @@ pub(super) struct ExpertScratch {
 }
 
 impl Expert<Linear> {
-    /// Computes `(tokens, hidden)` into `out`.
+    /// Maps `(tokens, hidden)` to `(tokens, hidden)`, from `input` into `out`.
     pub(super) fn apply(
         &self,
         workers: &Workers<'_>,
         activation: Activation,
-        input: &[f32],
         (scratch, activations): (&mut ExpertScratch, &mut Activations),
-        out: &mut Vec<f32>,
+        (input, out): (&[f32], &mut Vec<f32>),
     ) {
         let ExpertScratch { gate, up, .. } = scratch;
         let simd = workers.simd();
@@ -75,7 +74,8 @@ impl Mixture<'_> {
             for share in &shares {
                 gathered.extend_from_slice(&input[share.token * self.hidden..][..self.hidden]);
             }
-            expert.apply(workers, self.activation, &gathered, (&mut *scratch, &mut *activations), &mut written);
+            let buffers = (&mut *scratch, &mut *activations);
+            expert.apply(workers, self.activation, buffers, (&gathered, &mut written));
             for (Share { token, weight }, row) in shares.into_iter().zip(written.chunks_exact(self.hidden)) {
                 let out = &mut out[token * self.hidden..][..self.hidden];
                 out.iter_mut().zip(row).for_each(|(out, value)| *out += weight * value);

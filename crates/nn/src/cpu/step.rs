@@ -276,11 +276,10 @@ impl<'a> Step<'a> {
         let activation = blueprint.activation;
         match (&parts.router, blueprint.experts) {
             (Some(router), Some(plan)) => {
-                let mixture =
-                    Mixture { experts: &parts.experts, router, plan, activation, hidden: blueprint.hidden };
+                let mixture = Mixture { experts: &parts.experts, router, plan, activation, hidden: blueprint.hidden };
                 mixture.apply(workers, input, (experts, activations), output);
             }
-            _ => parts.experts[0].apply(workers, activation, input, (experts, activations), output),
+            _ => parts.experts[0].apply(workers, activation, (experts, activations), (input, output)),
         }
     }
 

@@ -264,7 +264,8 @@ mod tests {
                 let (keys, values) = (noise((seen + 1) * head_dim, 2, size), noise((seen + 1) * head_dim, 3, size));
                 let (keys, values) = (keys.as_slice(), values.as_slice());
                 let scale = 1.0 / (head_dim as f32).sqrt();
-                let attention = Attention { queries: &queries, keys, values, sinks: &[], seen, head_dim, scale, softcap };
+                let attention =
+                    Attention { queries: &queries, keys, values, sinks: &[], seen, head_dim, scale, softcap };
                 for simd in Simd::all() {
                     let mut out = vec![f32::NAN; group * head_dim];
                     attend(simd, attention, &mut vec![5.0; 3], &mut out);
@@ -289,8 +290,16 @@ mod tests {
             let (queries, mut keys, values) = (noise(64, 1, 1.0), noise(40 * 64, 2, 1.0), noise(40 * 64, 3, 1.0));
             keys[37 * 64 + 5] = f32::NAN;
             let (keys, values) = (keys.as_slice(), values.as_slice());
-            let attention =
-                Attention { queries: &queries, keys, values, sinks: &[], seen: 40, head_dim: 64, scale: 1.0, softcap: None };
+            let attention = Attention {
+                queries: &queries,
+                keys,
+                values,
+                sinks: &[],
+                seen: 40,
+                head_dim: 64,
+                scale: 1.0,
+                softcap: None,
+            };
             let mut out = vec![0.0; 64];
             attend(simd, attention, &mut Vec::new(), &mut out);
             assert!(out.iter().all(|value| value.is_nan()), "{simd:?}");

@@ -4,9 +4,9 @@ use candle_core::Tensor;
 
 use super::attention::attend;
 use super::batch::Batch;
-use super::layers::{Linear, Norm, Projections, gate, rotate, softcap};
+use super::layers::{Linear, Norm, Projections, gate, rotate, softcap, softmax};
 use super::wide::WIDE;
-use crate::arch::{self, Blueprint, Head, HeadPlan, QkNorm, StoredLinear, StoredNorm};
+use crate::arch::{self, Blueprint, Experts, Head, HeadPlan, QkNorm, Share, StoredLinear, StoredNorm};
 use crate::error::{Error, Result};
 
 /// A decoder of any [`Blueprint`]. Every operation lets gradients pass, from logits to every
@@ -31,6 +31,8 @@ struct Layer {
     /// Queries, keys, values.
     heads: Projections,
     output: Linear,
+    /// The sinks of the query heads.
+    sinks: Option<Tensor>,
     router: Option<Linear>,
     /// The experts; one for a dense model.
     experts: Vec<Expert>,
@@ -181,7 +183,8 @@ impl Decoder {
             let tokens = batch.lengths[piece];
             let fresh = [keys.narrow(1, first, tokens)?, values.narrow(1, first, tokens)?];
             let seen = context.remember(index, piece, fresh)?;
-            attended.push(attend(&queries.narrow(0, first, tokens)?, &seen, view, blueprint.attention_softcap)?);
+            let queries = queries.narrow(0, first, tokens)?;
+            attended.push(attend(&queries, &seen, view, blueprint.attention_softcap, layer.sinks.as_ref())?);
             first += tokens;
         }
         let output = layer.output.apply(&Tensor::cat(&attended, 0)?)?;
@@ -195,14 +198,18 @@ impl Decoder {
         };
         let output = match (&layer.router, self.blueprint.experts) {
             (Some(router), Some(plan)) => {
-                // The choice is made on the host; no gradient passes to the router.
-                let shares = plan.shares(&router.apply(&input)?.flatten_all()?.to_vec1()?);
+                let ratings = router.apply(&input)?;
+                // The choice is made on the host, and weights are computed where gradients pass.
+                let shares = plan.shares(&ratings.flatten_all()?.to_vec1()?);
+                let weights = expert_weights(&ratings, plan, &shares)?;
                 let mut output = input.zeros_like()?;
-                for (own, shares) in layer.experts.iter().zip(shares).filter(|(_, shares)| !shares.is_empty()) {
+                for (index, (own, shares)) in layer.experts.iter().zip(&shares).enumerate() {
                     let tokens: Vec<_> = shares.iter().map(|share| share.token as u32).collect();
+                    if tokens.is_empty() {
+                        continue;
+                    }
                     let tokens = Tensor::new(tokens, input.device())?;
-                    let weights: Vec<_> = shares.iter().map(|share| share.weight).collect();
-                    let weights = Tensor::from_vec(weights, ((), 1), input.device())?;
+                    let weights = weights.narrow(1, index, 1)?.contiguous()?.index_select(&tokens, 0)?;
                     let written = expert(own, &input.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
                     output = output.index_add(&tokens, &written, 0)?;
                 }
@@ -217,6 +224,7 @@ impl Decoder {
 impl Layer {
     fn new(blueprint: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
         let parts = blueprint.layer();
+        let sinks = blueprint.sinks.then(|| take(arch::SINKS)).transpose()?;
         let mut at = |part: Option<StoredNorm>| -> Result<_> {
             part.map(|part| norm(blueprint, part.module, part.bias, &mut take)).transpose()
         };
@@ -244,6 +252,7 @@ impl Layer {
             key_norm,
             heads,
             output,
+            sinks,
             router,
             experts,
         })
@@ -298,6 +307,19 @@ impl Layer {
         }
         Ok(flat.try_into().expect("invariant: queries, keys and values have three widths"))
     }
+}
+
+/// Computes the weights of experts, `(tokens, experts)`, from the outputs of the router; those of
+/// experts that a token does not pass are of no use.
+fn expert_weights(ratings: &Tensor, plan: Experts, shares: &[Vec<Share>]) -> candle_core::Result<Tensor> {
+    if !plan.normalized {
+        return softmax(ratings);
+    }
+    let mut mask = vec![f32::NEG_INFINITY; ratings.elem_count()];
+    for (expert, shares) in shares.iter().enumerate() {
+        shares.iter().for_each(|share| mask[share.token * plan.count + expert] = 0.0);
+    }
+    softmax(&(ratings + Tensor::from_vec(mask, ratings.shape(), ratings.device())?)?)
 }
 
 /// Makes the linear layers of one input. `linear` makes one by its place in the file.

@@ -83,12 +83,19 @@ impl Norm {
 /// Computes `activation(first) * second`, or `activation(first)` of a part without a gate.
 pub(super) fn gate(projections: &[Tensor], activation: Activation) -> Result<Tensor> {
     let gate = &projections[0];
+    let (bound, steepness) = (f64::from(Activation::BOUND), f64::from(Activation::STEEPNESS));
     let gated = match activation {
         Activation::Silu => gate.silu(),
         Activation::GeluTanh => gate.gelu(),
         Activation::Gelu => gate.gelu_erf(),
+        // `x * sigmoid(s * x) = silu(s * x) / s`.
+        Activation::ClampedSilu => (gate.minimum(bound)? * steepness)?.silu()? / steepness,
     }?;
-    projections.get(1).map_or(Ok(gated.clone()), |up| gated * up)
+    match projections.get(1) {
+        None => Ok(gated),
+        Some(up) if activation == Activation::ClampedSilu => gated * (up.clamp(-bound, bound)? + 1.0)?,
+        Some(up) => gated * up,
+    }
 }
 
 /// Computes `cap * tanh(x / cap)`; returns `x` without a cap.

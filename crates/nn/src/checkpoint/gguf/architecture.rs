@@ -94,13 +94,7 @@ const ARCHITECTURES: &[Architecture] = &[
         layer: &[("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")],
         ..PLAIN
     },
-    Architecture {
-        name: "olmo2",
-        model_type: "olmo2",
-        class: "Olmo2ForCausalLM",
-        window_period: Some(4),
-        ..PLAIN
-    },
+    Architecture { name: "olmo2", model_type: "olmo2", class: "Olmo2ForCausalLM", window_period: Some(4), ..PLAIN },
     Architecture {
         name: "smollm3",
         model_type: "smollm3",
@@ -164,6 +158,15 @@ const ARCHITECTURES: &[Architecture] = &[
         flags: &[("norm_topk_prob", true)],
         ..PLAIN
     },
+    Architecture {
+        name: "gpt-oss",
+        model_type: "gpt_oss",
+        class: "GptOssForCausalLM",
+        is_written: false,
+        rope_theta: 150_000.0,
+        window_period: Some(2),
+        ..PLAIN
+    },
     Architecture { name: "olmoe", model_type: "olmoe", class: "OlmoeForCausalLM", is_written: false, ..PLAIN },
 ];
 
@@ -185,6 +188,7 @@ const LAYER: &[(&str, &str)] = &[
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
     ("attn_output", "self_attn.o_proj"),
+    ("attn_sinks", "self_attn.sinks"),
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "post_attention_layernorm"),
     ("ffn_gate_inp", "mlp.gate"),
@@ -269,7 +273,9 @@ impl Architecture {
         let translated = name.strip_prefix("blk.").and_then(|rest| {
             let (layer, rest) = rest.split_once('.')?;
             let (part, kind) = rest.rsplit_once('.')?;
-            Some(format!("model.layers.{layer}.{}.{kind}", translate(&[self.layer, LAYER], part)?))
+            let translated = format!("model.layers.{layer}.{}.{kind}", translate(&[self.layer, LAYER], part)?);
+            // Sinks are no module: their name has no kind.
+            Some(translated.replace("sinks.weight", "sinks"))
         });
         translated.unwrap_or_else(|| name.into())
     }

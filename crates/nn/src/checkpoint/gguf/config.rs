@@ -103,7 +103,7 @@ impl Reader<'_> {
         match self.architecture.name {
             "llama" if has_experts => Ok(MIXTRAL),
             "olmo2" if self.sliding_window()?.is_some() => Ok(OLMO3),
-            "qwen3moe" | "olmoe" => Ok(own),
+            "qwen3moe" | "olmoe" | "gpt-oss" => Ok(own),
             name if has_experts => Err(Error::Unsupported {
                 file: self.metadata.file.into(),
                 what: "GGUF architecture".into(),
@@ -297,6 +297,10 @@ impl Reader<'_> {
             if let Some(turns) = self.number(key)? {
                 scaling[name] = turns.into();
             }
+        }
+        // The file has no key for it.
+        if self.architecture.name == "gpt-oss" {
+            scaling["truncate"] = false.into();
         }
         // The converter writes the factor itself under one key; llama.cpp multiplies that of the other.
         let relative = self.number("rope.scaling.attn_factor")?;
