@@ -30,7 +30,10 @@ fn checkpoint() -> Checkpoint {
 
 fn encoder(source: &str, max_len: Option<usize>) -> Encoder {
     let template = TemplateChoice::Source { name: "template".into(), text: source.into() };
-    Encoder::try_new(&checkpoint(), &template, 300, max_len).unwrap()
+    // Some templates write a BOS token.
+    let mut checkpoint = checkpoint();
+    checkpoint.special.bos = Some("<|endoftext|>".into());
+    Encoder::try_new(&checkpoint, &template, 300, max_len).unwrap()
 }
 
 fn conversation() -> Vec<Message> {

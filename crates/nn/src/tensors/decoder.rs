@@ -4,9 +4,10 @@ use candle_core::Tensor;
 
 use super::attention::attend;
 use super::batch::Batch;
-use super::layers::{Linear, Norm, Projections, gate, rotate, softcap, softmax};
+use super::experts::{self, Expert};
+use super::layers::{Linear, Norm, Projections, rotate, softcap};
 use super::wide::WIDE;
-use crate::arch::{self, Blueprint, Experts, Head, HeadPlan, QkNorm, Share, StoredLinear, StoredNorm};
+use crate::arch::{self, Blueprint, Head, HeadPlan, QkNorm, StoredLinear, StoredNorm};
 use crate::error::{Error, Result};
 
 /// A decoder of any [`Blueprint`]. Every operation lets gradients pass, from logits to every
@@ -36,13 +37,6 @@ struct Layer {
     router: Option<Linear>,
     /// The experts; one for a dense model.
     experts: Vec<Expert>,
-}
-
-/// One feed-forward part.
-struct Expert {
-    /// Gate, up.
-    gates: Projections,
-    down: Linear,
 }
 
 /// The surroundings of a forward pass: a KV cache, and observers of hidden states.
@@ -193,29 +187,10 @@ impl Decoder {
 
     fn feed_forward(&self, layer: &Layer, x: &Tensor) -> candle_core::Result<Tensor> {
         let input = apply(layer.pre_mlp.as_ref(), x)?;
-        let expert = |expert: &Expert, input: &Tensor| {
-            expert.down.apply(&gate(&expert.gates.apply(input)?, self.blueprint.activation)?)
-        };
+        let activation = self.blueprint.activation;
         let output = match (&layer.router, self.blueprint.experts) {
-            (Some(router), Some(plan)) => {
-                let ratings = router.apply(&input)?;
-                // The choice is made on the host, and weights are computed where gradients pass.
-                let shares = plan.shares(&ratings.flatten_all()?.to_vec1()?);
-                let weights = expert_weights(&ratings, plan, &shares)?;
-                let mut output = input.zeros_like()?;
-                for (index, (own, shares)) in layer.experts.iter().zip(&shares).enumerate() {
-                    let tokens: Vec<_> = shares.iter().map(|share| share.token as u32).collect();
-                    if tokens.is_empty() {
-                        continue;
-                    }
-                    let tokens = Tensor::new(tokens, input.device())?;
-                    let weights = weights.narrow(1, index, 1)?.contiguous()?.index_select(&tokens, 0)?;
-                    let written = expert(own, &input.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
-                    output = output.index_add(&tokens, &written, 0)?;
-                }
-                output
-            }
-            _ => expert(&layer.experts[0], &input)?,
+            (Some(router), Some(plan)) => experts::mixture(&layer.experts, router, plan, activation, &input)?,
+            _ => layer.experts[0].apply(&input, activation)?,
         };
         apply(layer.post_mlp.as_ref(), &output)
     }
@@ -237,10 +212,10 @@ impl Layer {
             Ok(Linear { weight, bias })
         };
         let (output, router) = (linear(&parts.output)?, parts.router.as_ref().map(&mut linear).transpose()?);
-        let heads = projections(&[&parts.query, &parts.key, &parts.value], &mut linear)?;
+        let heads = Projections::try_new(&[&parts.query, &parts.key, &parts.value], &mut linear)?;
         let experts = parts.experts.iter().map(|expert| {
             let gates: Vec<_> = expert.gate.iter().chain([&expert.up]).collect();
-            Ok(Expert { gates: projections(&gates, &mut linear)?, down: linear(&expert.down)? })
+            Ok(Expert { gates: Projections::try_new(&gates, &mut linear)?, down: linear(&expert.down)? })
         });
         let experts = experts.collect::<Result<_>>()?;
         Ok(Self {
@@ -307,30 +282,6 @@ impl Layer {
         }
         Ok(flat.try_into().expect("invariant: queries, keys and values have three widths"))
     }
-}
-
-/// Computes the weights of experts, `(tokens, experts)`, from the outputs of the router; those of
-/// experts that a token does not pass are of no use.
-fn expert_weights(ratings: &Tensor, plan: Experts, shares: &[Vec<Share>]) -> candle_core::Result<Tensor> {
-    if !plan.normalized {
-        return softmax(ratings);
-    }
-    let mut mask = vec![f32::NEG_INFINITY; ratings.elem_count()];
-    for (expert, shares) in shares.iter().enumerate() {
-        shares.iter().for_each(|share| mask[share.token * plan.count + expert] = 0.0);
-    }
-    softmax(&(ratings + Tensor::from_vec(mask, ratings.shape(), ratings.device())?)?)
-}
-
-/// Makes the linear layers of one input. `linear` makes one by its place in the file.
-fn projections(
-    parts: &[&StoredLinear],
-    linear: &mut impl FnMut(&StoredLinear) -> Result<Linear>,
-) -> Result<Projections> {
-    let widths = parts.iter().map(|part| part.rows.len()).collect();
-    let mut modules = parts.to_vec();
-    modules.dedup_by_key(|part| &part.module);
-    Ok(Projections { matrices: modules.into_iter().map(linear).collect::<Result<_>>()?, widths })
 }
 
 /// Makes the norm of a module.

@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::batch::Rotation;
 use super::wide::WIDE;
-use crate::arch::Activation;
+use crate::arch::{Activation, StoredLinear};
 
 /// A matrix `(outputs, inputs)` and its bias.
 pub(super) struct Linear {
@@ -33,6 +33,20 @@ pub(super) struct Projections {
 }
 
 impl Projections {
+    /// Makes the linear layers of one input. `linear` makes one by its place in the file.
+    ///
+    /// # Errors
+    /// Those of `linear`.
+    pub(super) fn try_new(
+        parts: &[&StoredLinear],
+        linear: &mut impl FnMut(&StoredLinear) -> crate::Result<Linear>,
+    ) -> crate::Result<Self> {
+        let widths = parts.iter().map(|part| part.rows.len()).collect();
+        let mut modules = parts.to_vec();
+        modules.dedup_by_key(|part| &part.module);
+        Ok(Self { matrices: modules.into_iter().map(linear).collect::<crate::Result<_>>()?, widths })
+    }
+
     /// Maps `(tokens, inputs)` to one `(tokens, width)` for each width.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Vec<Tensor>> {
         // Converted once for all of them.
