@@ -19,12 +19,13 @@ import argparse
 import json
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -136,6 +137,234 @@ def llama_config(**keys):
         mlp_bias=False,
         pretraining_tp=1,
         rope_scaling=dict(LLAMA3_SCALING),
+        **keys,
+    )
+
+
+def newer_configs():
+    """Architectures that differ from Llama's skeleton in more than keys."""
+    layers = {"hidden_size": 24, "intermediate_size": 40}
+    experts = {"hidden_size": 24, "num_hidden_layers": 2, "tie_word_embeddings": False}
+    neox = {
+        "attention_bias": True,
+        "hidden_act": "gelu",
+        "hidden_size": 32,
+        "layer_norm_eps": 1e-05,
+        "num_key_value_heads": "absent",
+        "rms_norm_eps": "absent",
+        "rope_theta": "absent",
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+    }
+    norms = {"layer_norm_eps": 1e-05, "rms_norm_eps": "absent"}
+    granite = {
+        "attention_bias": False,
+        "attention_multiplier": 0.4,
+        "embedding_multiplier": 1.5,
+        "logits_scaling": 0.5,
+        "mlp_bias": False,
+        "residual_multiplier": 0.8,
+        "rope_scaling": None,
+    }
+    return {
+        "llama_yarn": llama_config()
+        | {
+            "rope_scaling": {
+                "beta_fast": 4.0,
+                "beta_slow": 1.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+                "rope_type": "yarn",
+            }
+        },
+        "smollm3": base_config(
+            "SmolLM3ForCausalLM",
+            "smollm3",
+            **layers,
+            attention_bias=False,
+            mlp_bias=False,
+            no_rope_layer_interval=2,
+            no_rope_layers=[1, 0, 1],
+            num_hidden_layers=3,
+            pad_token_id=297,
+            rope_scaling=None,
+            rope_theta=2000000.0,
+            sliding_window=None,
+            use_sliding_window=False,
+        ),
+        "olmo3": base_config(
+            "Olmo3ForCausalLM",
+            "olmo3",
+            **layers,
+            attention_bias=False,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            num_hidden_layers=3,
+            pad_token_id=297,
+            rms_norm_eps=1e-06,
+            rope_scaling={
+                "attention_factor": 1.2,
+                "beta_fast": 4.0,
+                "beta_slow": 1.0,
+                "factor": 8.0,
+                "original_max_position_embeddings": 32,
+                "rope_type": "yarn",
+            },
+            rope_theta=500000.0,
+            sliding_window=8,
+            tie_word_embeddings=False,
+        ),
+        "granite": base_config("GraniteForCausalLM", "granite", **layers, **granite),
+        "granite4": base_config(
+            "GraniteMoeHybridForCausalLM",
+            "granitemoehybrid",
+            **granite,
+            hidden_size=32,
+            intermediate_size=80,
+            layer_types=["attention", "attention"],
+            mamba_n_heads=8,
+            num_experts_per_tok=0,
+            num_local_experts=0,
+            position_embedding_type="rope",
+            shared_intermediate_size=40,
+        ),
+        "stablelm": base_config(
+            "StableLmForCausalLM",
+            "stablelm",
+            **norms,
+            partial_rotary_factor=0.5,
+            qk_layernorm=False,
+            rope_scaling=None,
+            tie_word_embeddings=False,
+            use_parallel_residual=False,
+            use_qkv_bias=True,
+        ),
+        "stablelm_parallel": base_config(
+            "StableLmForCausalLM",
+            "stablelm",
+            **norms,
+            partial_rotary_factor=0.25,
+            rope_scaling=None,
+            tie_word_embeddings=False,
+            use_parallel_residual=True,
+            use_qkv_bias=False,
+        ),
+        "cohere": base_config(
+            "CohereForCausalLM",
+            "cohere",
+            **norms,
+            attention_bias=False,
+            logit_scale=0.75,
+            pad_token_id=297,
+            rope_theta=8000000.0,
+            tie_word_embeddings="absent",
+            use_qk_norm=False,
+        ),
+        "cohere2": base_config(
+            "Cohere2ForCausalLM",
+            "cohere2",
+            **norms,
+            attention_bias=False,
+            head_dim=8,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            logit_scale=0.75,
+            num_hidden_layers=3,
+            pad_token_id=297,
+            rope_theta=50000.0,
+            sliding_window=8,
+            tie_word_embeddings="absent",
+        ),
+        "gpt_neox": base_config("GPTNeoXForCausalLM", "gpt_neox", **neox, use_parallel_residual=True),
+        "gpt_neox_sequential": base_config("GPTNeoXForCausalLM", "gpt_neox", **neox, use_parallel_residual=False),
+        "gpt2": {
+            "activation_function": "gelu_new",
+            "architectures": ["GPT2LMHeadModel"],
+            "attn_pdrop": 0.0,
+            "bos_token_id": 297,
+            "embd_pdrop": 0.0,
+            "eos_token_id": 299,
+            "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-05,
+            "model_type": "gpt2",
+            "n_ctx": 128,
+            "n_embd": 24,
+            "n_head": 4,
+            "n_inner": None,
+            "n_layer": 2,
+            "n_positions": 128,
+            "resid_pdrop": 0.0,
+            "torch_dtype": "float32",
+            "vocab_size": VOCAB,
+        },
+        "mixtral": base_config(
+            "MixtralForCausalLM",
+            "mixtral",
+            **experts,
+            intermediate_size=40,
+            num_experts_per_tok=2,
+            num_local_experts=4,
+            output_router_logits=False,
+            rope_theta=1000000.0,
+            router_aux_loss_coef=0.02,
+            sliding_window=None,
+        ),
+        "qwen3_moe": base_config(
+            "Qwen3MoeForCausalLM",
+            "qwen3_moe",
+            **experts,
+            attention_bias=False,
+            decoder_sparse_step=1,
+            head_dim=12,
+            intermediate_size=64,
+            max_window_layers=2,
+            mlp_only_layers=[],
+            moe_intermediate_size=20,
+            norm_topk_prob=True,
+            num_experts=6,
+            num_experts_per_tok=3,
+            rms_norm_eps=1e-06,
+            rope_scaling=None,
+            sliding_window=None,
+            use_sliding_window=False,
+        ),
+        "olmoe": base_config(
+            "OlmoeForCausalLM",
+            "olmoe",
+            **experts,
+            attention_bias=False,
+            clip_qkv=None,
+            intermediate_size=20,
+            norm_topk_prob=False,
+            num_experts=6,
+            num_experts_per_tok=3,
+            rope_scaling=None,
+        ),
+    }
+
+
+def gpt_oss_config(**keys):
+    return base_config(
+        "GptOssForCausalLM",
+        "gpt_oss",
+        attention_bias=True,
+        head_dim=8,
+        intermediate_size=32,
+        layer_types=["sliding_attention", "full_attention"],
+        num_experts_per_tok=2,
+        num_local_experts=4,
+        pad_token_id=297,
+        rope_scaling={
+            "beta_fast": 4.0,
+            "beta_slow": 1.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 32,
+            "rope_type": "yarn",
+            "truncate": False,
+        },
+        rope_theta=150000,
+        sliding_window=8,
+        swiglu_limit=7.0,
+        tie_word_embeddings=False,
         **keys,
     )
 
@@ -277,6 +506,9 @@ def fixture_configs():
             tie_word_embeddings=False,
         ),
         "kquant": kquant,
+        **newer_configs(),
+        "gpt_oss": gpt_oss_config(),
+        "gpt_oss_mxfp4": gpt_oss_config(),
     }
 
 
@@ -295,6 +527,23 @@ NOTES = {
     "greedy ids were made by running the whole text again at every step, so they change factors for all "
     "positions when the text passes 40 tokens",
     "olmo2": "norms after attention and after the feed-forward only; q and k normed over the full projection",
+    "llama_yarn": "as llama, with YaRN: four times the context of 64",
+    "smollm3": "layer 1 rotates nothing",
+    "olmo3": "window 8 on layers 0 and 2; YaRN on layer 1 only",
+    "granite": "factors on embeddings, attention scores, residual sums and logits",
+    "granite4": "as granite, in the layout of the hybrid architecture: a fused shared_mlp, no Mamba layers",
+    "stablelm": "LayerNorms, half of each head rotates, biases on q, k and v",
+    "stablelm_parallel": "one norm serves attention and feed-forward part",
+    "cohere": "LayerNorms without biases, parallel parts, rotation of adjacent pairs, logits scaled",
+    "cohere2": "window 8 on layers 0 and 2, which alone rotate",
+    "gpt_neox": "q, k and v of each head in one matrix, parallel parts with a norm each, no gate",
+    "gpt_neox_sequential": "as gpt_neox, one part after the other",
+    "gpt2": "learned positions, transposed matrices, no gate",
+    "mixtral": "2 of 4 experts, their weights normalized",
+    "qwen3_moe": "3 of 6 experts, their weights normalized; q and k normed per head",
+    "olmoe": "3 of 6 experts, whose weights do not sum to 1; q and k normed over the full projection",
+    "gpt_oss": "2 of 4 experts with biases, sinks, window 8 on layer 0, YaRN with a ramp between fractions of pairs",
+    "gpt_oss_mxfp4": "as gpt_oss, the matrices of experts in MXFP4",
     "kquant": "one layer whose rows are multiples of 256, float16 storage",
 }
 
@@ -338,7 +587,7 @@ def write_small_files(folder, config, tokenizer):
             "chat_template": CHAT_TEMPLATE,
             "clean_up_tokenization_spaces": False,
             "eos_token": "<|im_end|>",
-            "model_max_length": config["max_position_embeddings"],
+            "model_max_length": config.get("max_position_embeddings", 128),
             "pad_token": "<|endoftext|>",
             "tokenizer_class": "PreTrainedTokenizerFast",
             "unk_token": None,
@@ -354,6 +603,16 @@ def exact_in_half(t):
     return t
 
 
+LAST_NORMS = ("model.norm.weight", "gpt_neox.final_layer_norm.weight", "transformer.ln_f.weight")
+
+
+def published(model):
+    """The tensors of a model under the names that its checkpoints have."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        return {k: v for file in Path(scratch).glob("*.safetensors") for k, v in load_file(file).items()}
+
+
 def random_weights(config, folder, seed):
     """Names and shapes from transformers, values from the seed."""
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
@@ -361,22 +620,47 @@ def random_weights(config, folder, seed):
     tied = config.get("tie_word_embeddings", True)
     gen = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(published(model).items()):
         if name == "lm_head.weight" and tied:
             continue
         noise = torch.randn(value.shape, generator=gen)
-        if "norm" in name:
+        if ("norm" in name or "ln_" in name) and not name.endswith(".bias"):
             # The last norm is larger, so that the output is far from flat.
-            t = 0.25 * noise + (0.0 if gemma else 1.0) + (1.0 if name == "model.norm.weight" else 0.0)
+            t = 0.25 * noise + (0.0 if gemma else 1.0) + (1.0 if name in LAST_NORMS else 0.0)
         elif name.endswith(".bias"):
             t = 0.3 * noise
-        elif "embed_tokens" in name or name == "lm_head.weight":
+        elif "wpe" in name:
+            t = noise
+        elif any(part in name for part in ("embed_", "lm_head.weight", "wte")):
             # Gemma multiplies the embedding by sqrt(hidden); larger values would drown the layers.
             t = noise * (0.12 if value.shape[1] > 64 else 0.2 if gemma else 0.3)
+        elif value.dim() == 1:
+            t = noise
         else:
             t = noise * (0.2 if value.shape[1] <= 64 else 1.2 / math.sqrt(value.shape[1]))
         weights[name] = exact_in_half(t)
     return weights
+
+
+E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
+
+
+def in_mxfp4(weights, seed):
+    """Replace the matrices of experts by random ones in MXFP4; returns their blocks and scales too."""
+    rng = np.random.default_rng(seed)
+    packed = {}
+    for name, value in weights.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            continue
+        experts, inputs, outputs = value.shape
+        codes = rng.integers(0, 16, size=(experts, outputs, inputs // 32, 32), dtype=np.uint8)
+        scales = rng.integers(122, 125, size=codes.shape[:-1], dtype=np.uint8)
+        packed[name + "_blocks"] = torch.from_numpy(codes[..., ::2] | codes[..., 1::2] << 4)
+        packed[name + "_scales"] = torch.from_numpy(scales)
+        values = np.array(E2M1, dtype=np.float32)[codes] * 2.0 ** (scales[..., None].astype(np.float32) - 127)
+        rows = torch.from_numpy(values.reshape(experts, outputs, inputs).astype(np.float32))
+        weights[name] = rows.transpose(1, 2).contiguous()
+    return packed
 
 
 def save_weights(folder, weights, config, shards):
@@ -403,7 +687,9 @@ def load(folder, dtype=torch.float32, **changes):
     config = AutoConfig.from_pretrained(folder)
     for key, value in changes.items():
         setattr(config, key, value)
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="eager")
+    # Eager experts are the only ones in float64.
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **eager)
     return model.eval()
 
 
@@ -489,10 +775,15 @@ def make_checkpoint(out, name, config, seed, tokenizer):
     folder.mkdir(parents=True)
     write_small_files(folder, config, tokenizer)
     weights = random_weights(config, folder, seed)
+    packed = in_mxfp4(weights, seed) if "mxfp4" in name else {}
     save_weights(folder, weights, config, shards="sharded" in name)
     # 16 to 40 tokens stays short for longrope, 30 crosses on the way, 48 is long from the start.
     golden = goldens(folder, name, seed, (16, 30, 48))
     write_golden(folder / "GOLDEN.json", golden)
+    if packed:
+        kept = {k: v for k, v in weights.items() if f"{k}_blocks" not in packed}
+        save_file({**kept, **packed}, folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(folder / "config.json", {**config, "quantization_config": {"quant_method": "mxfp4"}})
     size = sum(f.stat().st_size for f in folder.iterdir())
     margins = [s["greedy_min_margin"] for s in golden["sequences"]]
     distinct = [len(set(s["greedy_ids"])) for s in golden["sequences"]]

@@ -38,6 +38,20 @@ F16_FILES = {
     "phi3": ("phi3", {}),
     "phi3_longrope": ("phi3_longrope", {}),
     "olmo2": ("olmo2", {}),
+    "llama_yarn": ("llama_yarn", {}),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 1, 1]}),
+    "olmo3": ("olmo3", {}),
+    "granite": ("granite", {}),
+    "stablelm": ("stablelm", {}),
+    "stablelm_parallel": ("stablelm_parallel", {}),
+    "cohere": ("cohere", {}),
+    "gpt_neox": ("gpt_neox", {}),
+    "gpt2": ("gpt2", {}),
+    "mixtral": ("mixtral", {}),
+    "qwen3_moe": ("qwen3_moe", {}),
+    "olmoe": ("olmoe", {}),
+    "gpt_oss": ("gpt_oss", {}),
+    "gpt_oss_mxfp4": ("gpt_oss_mxfp4", {}),
 }
 LLAMA_TYPES = ["q8_0", "q4_0", "bf16"]
 # Values the converter derives from folder names; a fixture has neither author nor version.
@@ -77,6 +91,13 @@ def patch_converter(pre):
 
     gguf = base.gguf
     base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
+    read = base.ModelBase.load_hparams
+
+    def load_hparams(folder, *rest, **named):
+        # transformers 5 moves keys such as rotary_pct to places where the converter does not look.
+        return {**json.loads((Path(folder) / "config.json").read_text()), **read(folder, *rest, **named)}
+
+    base.ModelBase.load_hparams = staticmethod(load_hparams)
 
     def set_vocab(self):
         tokenizer = json.loads((self.dir_model / "tokenizer.json").read_text(encoding="utf-8"))
@@ -92,8 +113,9 @@ def patch_converter(pre):
         else:
             self._set_vocab_gpt2()
 
-    for name in ("Llama", "Qwen2", "Qwen3", "Gemma2", "Gemma3", "Phi3", "Olmo2"):
-        get_model_class(f"{name}ForCausalLM").set_vocab = set_vocab
+    names = "Llama Qwen2 Qwen3 Gemma2 Gemma3 Phi3 Olmo2 SmolLM3 Granite StableLm Cohere GPTNeoX".split()
+    for name in [*(f"{name}ForCausalLM" for name in [*names, "Mixtral", "Qwen3Moe", "Olmoe", "GptOss"]), "GPT2LMHeadModel"]:
+        get_model_class(name).set_vocab = set_vocab
     assert conversion.ModelBase is base.ModelBase and ModelType.TEXT
 
 

@@ -78,6 +78,7 @@ pub struct TextCodec {
     tokenizer: Arc<dyn Tokenizer>,
     template: Option<Arc<Template>>,
     bos: BosTokens,
+    eos: Option<Token>,
     limit: Option<Limit>,
 }
 
@@ -111,7 +112,7 @@ impl TextCodec {
         template: Option<Template>,
         bos: BosTokens,
     ) -> Self {
-        Self { name: name.into(), tokenizer, template: template.map(Arc::new), bos, limit: None }
+        Self { name: name.into(), tokenizer, template: template.map(Arc::new), bos, eos: None, limit: None }
     }
 
     /// The model's tokenizer.
@@ -125,6 +126,19 @@ impl TextCodec {
     pub fn with_template(mut self, template: Template) -> Self {
         self.template = Some(Arc::new(template));
         self
+    }
+
+    /// The same codec with an end-of-text token.
+    #[must_use]
+    pub fn with_eos(self, eos: Option<Token>) -> Self {
+        Self { eos, ..self }
+    }
+
+    /// The end-of-text token: the tokenizer's `eos_token`. A chat may end with other tokens too; see
+    /// [`crate::Card::end_tokens`].
+    #[must_use]
+    pub fn eos(&self) -> Option<Token> {
+        self.eos
     }
 
     /// The same codec, which refuses texts with more bytes than a context of `max_len` tokens can

@@ -4,7 +4,7 @@
 pub type Token = u32;
 
 /// The upper limit of every setting that counts tokens.
-pub(crate) const MAX_TOKENS_LIMIT: u64 = 1 << 20;
+pub const MAX_TOKENS_LIMIT: u64 = 1 << 20;
 
 /// A token that was sampled, or given and scored.
 #[derive(Clone, Debug, PartialEq)]

@@ -116,3 +116,30 @@ fn renderings_equal_those_of_transformers() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// The variable that tells the test program to print the time.
+const PRINT: &str = "WSD_PRINT_LOCAL_TIME";
+
+/// Templates print the time of the zone, as with transformers; each process has one zone.
+#[test]
+fn the_time_is_that_of_the_zone() {
+    let source = "{{ strftime_now('%Y-%m-%dT%H:%M:%S') }}";
+    let template = ChatTemplate::parse("clock", source, Specials::default()).unwrap();
+    let question = [Message::new(wsd_core::ChatRole::User, "Hi")];
+    if std::env::var_os(PRINT).is_some() {
+        println!("now: {}", template.render(&question).unwrap());
+        return;
+    }
+    for (zone, hours) in [("XYZ-9", 9), ("UTC0", 0), ("ABC5", -5)] {
+        let there = || {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            template.clone().with_date(now.as_secs() as i64 + hours * 3600).render(&question).unwrap()
+        };
+        let before = there();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "the_time_is_that_of_the_zone", "--nocapture"]).env("TZ", zone).env(PRINT, "1");
+        let output = String::from_utf8(child.output().unwrap().stdout).unwrap();
+        let told = output.split_once("now: ").unwrap().1.lines().next().unwrap().to_owned();
+        assert!(before <= told && told <= there(), "{zone}: {told}, expected from {before}");
+    }
+}

@@ -3,28 +3,39 @@
 //! [`ARCHS`].
 
 mod blueprint;
+mod cohere;
+mod experts;
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gpt_neox;
+mod gpt_oss;
+mod granite;
 mod heads;
 mod keys;
 mod layer;
 mod llama;
 mod mistral;
 mod olmo2;
+mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod routing;
+mod smollm3;
+mod stablelm;
 mod tensors;
 
 use serde_json::{Map, Value};
 
-pub use blueprint::{Blueprint, LayerPlan, Norms, QkNorm};
+pub use blueprint::{Blueprint, Experts, LayerPlan, Norms, QkNorm};
 pub use heads::HeadPlan;
-pub use layer::{LayerParts, StoredLinear, StoredNorm};
+pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
-pub(crate) use tensors::layer_module;
+pub(crate) use routing::Share;
 pub use tensors::tensors;
+pub(crate) use tensors::{POSITIONS, SINKS, layer_module};
 pub use wsd_core::Head;
 
 pub use crate::activation::Activation;
@@ -34,6 +45,8 @@ use keys::Keys;
 /// One supported architecture.
 #[derive(Debug)]
 pub struct Arch {
+    /// Its name in documents.
+    pub name: &'static str,
     /// The name of its class, an entry of `architectures` in `config.json`.
     pub class: &'static str,
     /// Its `model_type` in `config.json`.
@@ -43,14 +56,32 @@ pub struct Arch {
 
 /// Every architecture the engine can run.
 pub const ARCHS: &[Arch] = &[
-    Arch { class: "LlamaForCausalLM", model_type: "llama", parse: llama::parse },
-    Arch { class: "MistralForCausalLM", model_type: "mistral", parse: mistral::parse },
-    Arch { class: "Qwen2ForCausalLM", model_type: "qwen2", parse: qwen2::parse },
-    Arch { class: "Qwen3ForCausalLM", model_type: "qwen3", parse: qwen3::parse },
-    Arch { class: "Gemma2ForCausalLM", model_type: "gemma2", parse: gemma2::parse },
-    Arch { class: "Gemma3ForCausalLM", model_type: "gemma3_text", parse: gemma3::parse },
-    Arch { class: "Phi3ForCausalLM", model_type: "phi3", parse: phi3::parse },
-    Arch { class: "Olmo2ForCausalLM", model_type: "olmo2", parse: olmo2::parse },
+    Arch { name: "Llama", class: "LlamaForCausalLM", model_type: "llama", parse: llama::parse },
+    Arch { name: "Mistral", class: "MistralForCausalLM", model_type: "mistral", parse: mistral::parse },
+    Arch { name: "Qwen 2", class: "Qwen2ForCausalLM", model_type: "qwen2", parse: qwen2::parse },
+    Arch { name: "Qwen 3", class: "Qwen3ForCausalLM", model_type: "qwen3", parse: qwen3::parse },
+    Arch { name: "Gemma 2", class: "Gemma2ForCausalLM", model_type: "gemma2", parse: gemma2::parse },
+    Arch { name: "Gemma 3", class: "Gemma3ForCausalLM", model_type: "gemma3_text", parse: gemma3::parse },
+    Arch { name: "Phi-3", class: "Phi3ForCausalLM", model_type: "phi3", parse: phi3::parse },
+    Arch { name: "OLMo 2", class: "Olmo2ForCausalLM", model_type: "olmo2", parse: olmo2::parse },
+    Arch { name: "OLMo 3", class: "Olmo3ForCausalLM", model_type: "olmo3", parse: olmo3::parse },
+    Arch { name: "SmolLM3", class: "SmolLM3ForCausalLM", model_type: "smollm3", parse: smollm3::parse },
+    Arch { name: "Granite 3", class: "GraniteForCausalLM", model_type: "granite", parse: granite::parse },
+    Arch {
+        name: "Granite 4 (dense)",
+        class: "GraniteMoeHybridForCausalLM",
+        model_type: "granitemoehybrid",
+        parse: granite::parse_hybrid,
+    },
+    Arch { name: "StableLM", class: "StableLmForCausalLM", model_type: "stablelm", parse: stablelm::parse },
+    Arch { name: "Command R", class: "CohereForCausalLM", model_type: "cohere", parse: cohere::parse },
+    Arch { name: "Command R7B", class: "Cohere2ForCausalLM", model_type: "cohere2", parse: cohere::parse_sliding },
+    Arch { name: "GPT-NeoX (Pythia)", class: "GPTNeoXForCausalLM", model_type: "gpt_neox", parse: gpt_neox::parse },
+    Arch { name: "GPT-2", class: "GPT2LMHeadModel", model_type: "gpt2", parse: gpt2::parse },
+    Arch { name: "Mixtral", class: "MixtralForCausalLM", model_type: "mixtral", parse: experts::mixtral },
+    Arch { name: "Qwen 3 MoE", class: "Qwen3MoeForCausalLM", model_type: "qwen3_moe", parse: experts::qwen3_moe },
+    Arch { name: "OLMoE", class: "OlmoeForCausalLM", model_type: "olmoe", parse: experts::olmoe },
+    Arch { name: "gpt-oss", class: "GptOssForCausalLM", model_type: "gpt_oss", parse: gpt_oss::parse },
 ];
 
 /// Reads the blueprint of a model from the keys of a Hugging Face `config.json`, as published
@@ -133,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_architecture() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let readme = fs_err::read_to_string(readme).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let names: Vec<_> = ARCHS.iter().map(|arch| arch.name).collect();
+        assert!(readme.contains(&format!("- {}.", names.join(", "))), "README.md must list {}", names.join(", "));
+    }
+
+    #[test]
     fn unknown_architecture_lists_the_known_ones() {
         let error = parse(&json!({"architectures": ["MambaForCausalLM"]})).unwrap_err().to_string();
         assert!(error.contains("MambaForCausalLM") && error.contains("Olmo2ForCausalLM"), "{error}");
@@ -156,8 +195,9 @@ mod tests {
             ("rms_norm_eps", json!(-1.0)),
             ("rope_theta", json!(0.0)),
             ("tie_word_embeddings", json!("yes")),
-            ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
-            ("rope_scaling", json!({"rope_type": "dynamic", "factor": 4.0})),
+            ("rope_scaling", json!({"type": "yarn", "factor": -4.0})),
+            ("rope_scaling", json!({"type": "yarn", "factor": 4.0, "beta_fast": "32"})),
+            ("rope_scaling", json!({"rope_type": "dynamic"})),
             ("rope_scaling", json!({"rope_type": "linear"})),
             ("rope_scaling", json!({"rope_type": "linear", "factor": 0.0})),
             ("rope_scaling", json!(7)),
@@ -205,8 +245,8 @@ mod tests {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}});
         let old_blueprint = parse(&old).unwrap();
         assert_eq!(old_blueprint, parse(&new).unwrap());
-        assert_eq!(old_blueprint.layers[5], LayerPlan { window: None, rope: 0 });
-        assert_eq!(old_blueprint.layers[6], LayerPlan { window: Some(16), rope: 1 });
+        assert_eq!(old_blueprint.layers[5], LayerPlan { window: None, rope: Some(0) });
+        assert_eq!(old_blueprint.layers[6], LayerPlan { window: Some(16), rope: Some(1) });
     }
 
     #[test]
@@ -228,6 +268,38 @@ mod tests {
         assert_eq!((rope.frequencies(false)[0], rope.frequencies(true)[0]), (1.0, 0.5));
         let expected = (1.0 + 4f64.ln() / 64f64.ln()).sqrt();
         assert!((f64::from(rope.attention_factor()) - expected).abs() < 1e-6);
+    }
+
+    /// `rope_goldens.json` has the numbers of transformers for scalings of all kinds.
+    #[test]
+    fn frequencies_are_those_of_the_reference() {
+        let goldens = fs_err::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rope_goldens.json")).unwrap();
+        let goldens: Value = serde_json::from_slice(&goldens).unwrap();
+        for case in goldens["cases"].as_array().unwrap() {
+            let blueprint = parse(&case["config"]).unwrap();
+            let rope = &blueprint.ropes[0];
+            let floats = |key: &str| {
+                let list = case[key].as_array().unwrap().iter();
+                list.map(|number| number.as_f64().unwrap()).collect::<Vec<_>>()
+            };
+            for (key, long) in [("frequencies", false), ("long_frequencies", true)] {
+                let (found, expected) = (rope.frequencies(long), floats(key));
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((f64::from(*found) / expected - 1.0).abs() < 2e-6, "{case}: {found}");
+                }
+            }
+            let attention = case["attention_factor"].as_f64().unwrap();
+            assert!((f64::from(rope.attention_factor()) / attention - 1.0).abs() < 1e-6, "{case}");
+        }
+    }
+
+    #[test]
+    fn yarn_extends_the_context() {
+        let max_len = |scaling: Value| parse(&json!({"rope_scaling": scaling})).unwrap().max_len;
+        assert_eq!(max_len(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256})), 1024);
+        assert_eq!(max_len(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32})), 256);
+        assert_eq!(max_len(json!({"type": "dynamic", "factor": 4.0})), 256);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The executor on a CPU. Matrices are packed into tiles where that is faster, else they stay
 //! mapped in the format of their file; a step computes in float32.
 
+mod experts;
 mod layer;
 mod linear;
 mod model;
@@ -101,11 +102,12 @@ impl Cpu {
             Ok((*head, make(Stored { weight, bias })?))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
-        let final_norm = layer::norm_weight(&take("model.norm.weight"), &blueprint);
+        let final_norm = layer::Norm::new(&blueprint, "model.norm", blueprint.norms.bias, &take);
+        let positions = blueprint.positions.then(|| take(arch::POSITIONS));
         let layers = (0..blueprint.layers.len())
             .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
-        let model = Model { blueprint, simd, bytes, embedding, layers, final_norm, heads };
+        let model = Model { blueprint, simd, bytes, embedding, positions, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
         Ok(Self { model, slots, rounded: Activations::default(), scratches })
     }
@@ -196,7 +198,7 @@ impl Executor for Cpu {
             let head = heads.iter_mut().find(|(head, _)| head.module() == module);
             head.into_iter().for_each(|(_, linear)| linear.add(change, 0));
             let Some((layer, name)) = arch::layer_module(module) else { continue };
-            for (part, linear) in parts.linears().into_iter().zip(layers[layer].linears_mut()) {
+            for (part, linear) in parts.linears().zip(layers[layer].parts.linears_mut()) {
                 if part.module == name {
                     linear.add(change, part.rows.start);
                 }
@@ -218,8 +220,14 @@ impl Executor for Cpu {
         model.with_workers(hidden.len() / width, |workers| {
             linear::apply(workers, hidden, rounded, [(linear, &mut *out)])
         });
-        if let (Some(cap), Head::VOCABULARY) = (self.model.blueprint.final_softcap, head) {
-            kernels::softcap(self.model.simd, out, cap);
+        if head == Head::VOCABULARY {
+            let Blueprint { logit_scale, final_softcap, .. } = self.model.blueprint;
+            if logit_scale != 1.0 {
+                out.iter_mut().for_each(|logit| *logit *= logit_scale);
+            }
+            if let Some(cap) = final_softcap {
+                kernels::softcap(self.model.simd, out, cap);
+            }
         }
         Ok(())
     }

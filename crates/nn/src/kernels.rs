@@ -23,10 +23,10 @@ pub(crate) mod simd;
 mod workers;
 
 pub use activation::softcap;
-pub(crate) use activation::{add, gate};
+pub(crate) use activation::{activate, add, gate};
 pub(crate) use attention::{Attention, attend};
 pub(crate) use linear::linear;
-pub(crate) use norm::rms_norm;
+pub(crate) use norm::{center, rms_norm};
 pub(crate) use packed::{Packed, Product, Quantized, multiply, zeroed_memory};
 pub(crate) use panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
 pub use rope::{Rotation, rotate};

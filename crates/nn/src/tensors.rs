@@ -7,6 +7,7 @@ mod attention;
 mod batch;
 mod cache;
 mod decoder;
+mod experts;
 mod layers;
 mod upload;
 mod wide;

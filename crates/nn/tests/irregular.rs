@@ -42,11 +42,12 @@ fn irregular_checkpoints_meet_the_reference() {
     for (name, expected) in [
         ("tied_but_different", [-19.594, -10.959, -9.959, -25.623, -30.031]),
         ("rope_theta_inside", [-11.24, -10.359, -9.059, -12.069, -9.218]),
-        ("rope_scale_linear/legacy_scale_linear_4.gguf", [-19.143, -28.423, -21.023, -26.501, -24.763]),
-        ("rope_scale_linear/typed_linear_4.gguf", [-19.143, -28.423, -21.023, -26.501, -24.763]),
+        // llama.cpp is up to 0.006 beside these numbers of transformers: its KV cache is in F16.
+        ("rope_scale_linear/legacy_scale_linear_4.gguf", [-19.138, -28.4215, -21.0292, -26.5034, -24.7619]),
+        ("rope_scale_linear/typed_linear_4.gguf", [-19.138, -28.4215, -21.0292, -26.5034, -24.7619]),
     ] {
         let found = log_probabilities(&folder.join(name));
-        let near = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-2);
+        let near = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-3);
         assert!(near, "{name}: {found:?}, expected {expected:?}");
     }
     for name in ["integer_buffer", "special_id_range/pad_512.gguf", "special_id_range/unk_ffffffff.gguf"] {

@@ -44,10 +44,10 @@ pub struct Refusal {
 /// let encoder = Encoder::try_new(&checkpoint, &TemplateChoice::Own, 300, None)?;
 /// let reader = ExampleReader { objective: Objective::find("sft").unwrap(), encoder: &encoder, packing: None };
 /// let row = TrainingRow::Completion { prompt: "2 + 2 =".into(), completion: " 4".into() };
-/// let example = reader.example(&row)?;
+/// let example = &reader.examples(&row)?[0];
 /// assert!(example.targets() < example.tokens());
 ///
-/// let error = reader.example(&TrainingRow::Text("2 + 2 = 4".into())).unwrap_err();
+/// let error = reader.examples(&TrainingRow::Text("2 + 2 = 4".into())).unwrap_err();
 /// assert_eq!(error.to_string(), "sft needs `messages`, or `prompt` and `completion`");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -73,8 +73,8 @@ impl ExampleReader<'_> {
             let refusal = |line, reason: String| Refusal { file: file.clone(), line, reason };
             refused.extend(rows.refused.iter().map(|(line, error)| refusal(*line, error.to_string())));
             for (line, row) in &rows.read {
-                match self.example(row) {
-                    Ok(example) => examples.push(example),
+                match self.examples(row) {
+                    Ok(read) => examples.extend(read),
                     Err(error) => refused.push(refusal(*line, error.to_string())),
                 }
             }
@@ -84,11 +84,12 @@ impl ExampleReader<'_> {
         Ok(packed(&documents, len).into_iter().map(Example::of).collect())
     }
 
-    /// The example of one row.
+    /// The examples of one row: one, or several for a conversation that the chat template renders
+    /// differently for each answer.
     ///
     /// # Errors
     /// A row of another kind than the objective learns from, or one that cannot be encoded.
-    pub fn example(&self, row: &TrainingRow) -> Result<Example> {
+    pub fn examples(&self, row: &TrainingRow) -> Result<Vec<Example>> {
         let encoder = self.encoder;
         let sequence = match (self.objective.targets, row) {
             (TargetTokens::Everything, TrainingRow::Text(text)) => encoder.document(text),
@@ -96,25 +97,37 @@ impl ExampleReader<'_> {
                 encoder.document(&format!("{prompt}{completion}"))
             }
             (TargetTokens::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
-            (TargetTokens::Answers, row) => self.answer(row),
+            (TargetTokens::Answers, row) => return Ok(self.answers(row)?.into_iter().map(Example::of).collect()),
             (TargetTokens::Preferences, TrainingRow::Preference(pair)) => {
-                let sequences = vec![self.answer(&pair.chosen)?, self.answer(&pair.rejected)?];
-                return Ok(Example { sequences, reference: Vec::new() });
+                let sequences = vec![self.one_answer(&pair.chosen)?, self.one_answer(&pair.rejected)?];
+                return Ok(vec![Example { sequences, reference: Vec::new() }]);
             }
             (TargetTokens::Everything, TrainingRow::Preference(_)) => Err(self.needs("`text` or `messages`")),
             (TargetTokens::Preferences, _) => Err(self.needs("`prompt`, `chosen` and `rejected`")),
         };
-        sequence.map(Example::of)
+        Ok(vec![Example::of(sequence?)])
     }
 
-    fn answer(&self, row: &TrainingRow) -> Result<Sequence> {
+    fn answers(&self, row: &TrainingRow) -> Result<Vec<Sequence>> {
         match row {
-            TrainingRow::Completion { prompt, completion } => self.encoder.completion(prompt, completion),
-            TrainingRow::Chat { messages, targets_from } => self.encoder.chat(messages, *targets_from),
+            TrainingRow::Completion { prompt, completion } => Ok(vec![self.encoder.completion(prompt, completion)?]),
+            TrainingRow::Chat { messages, targets } => self.encoder.chat(messages, targets),
             TrainingRow::Text(_) | TrainingRow::Preference(_) => {
                 Err(self.needs("`messages`, or `prompt` and `completion`"))
             }
         }
+    }
+
+    /// The one sequence of a side of a preference.
+    fn one_answer(&self, row: &TrainingRow) -> Result<Sequence> {
+        <[_; 1]>::try_from(self.answers(row)?).map(|[answer]| answer).map_err(|answers| {
+            let answers = answers.len();
+            let reason = format!(
+                "the chat template renders each of its {answers} answers after another context\n  hint: put all but \
+                 the last into the `prompt`"
+            );
+            Error::Example { reason }
+        })
     }
 
     fn needs(&self, keys: &str) -> Error {

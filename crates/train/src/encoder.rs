@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wsd_core::{ChatRole, Message, Prompt, Rendered, TextCodec};
+use wsd_core::{Message, Prompt, Rendered, TextCodec};
 use wsd_nn::{Checkpoint, TemplateChoice};
 
 use crate::error::{Error, Result};
@@ -30,10 +30,8 @@ impl Encoder {
         vocab: usize,
         max_len: Option<usize>,
     ) -> Result<Self> {
-        let tokenizer = &checkpoint.tokenizer;
-        let end = checkpoint.special.eos.as_deref().and_then(|eos| tokenizer.token_to_id(eos));
         Ok(Self {
-            end: end.or(checkpoint.end_tokens.first().copied()),
+            end: checkpoint.eos(),
             end_tokens: checkpoint.end_tokens.clone(),
             codec: checkpoint.clone().into_codec(&checkpoint.name, template)?,
             vocab,
@@ -78,51 +76,85 @@ impl Encoder {
         self.checked(Sequence::targets_from(start, tokens))
     }
 
-    /// A conversation whose targets are the assistant's messages from index `from` on, each with
-    /// the token that ends it.
+    /// A conversation whose targets are some of the assistant's messages, given by their ascending
+    /// indices, each with the token that ends it.
     ///
-    /// A message's tokens are the difference between rendering the conversation through it and
-    /// rendering what precedes it with the generation prompt. This works with every template that
-    /// renders a prefix of a conversation the same whatever follows; other templates are refused.
+    /// A message is learned as the model writes it: after the messages before it and the generation
+    /// prompt. Messages that the template renders the same when more messages follow are targets of
+    /// one sequence; for others, as those of templates that drop earlier reasoning, the
+    /// conversation is rendered again through the message, as a sequence of its own. The sequences
+    /// are in the order of the conversation. Those whose targets all come after the maximum length
+    /// are left out, unless no other remains.
     ///
     /// # Errors
-    /// Those of [`Encoder::document`]; a template that is refused; a conversation without such a message.
-    pub fn chat(&self, messages: &[Message], from: usize) -> Result<Sequence> {
-        let whole = self.codec.render_whole(messages)?;
-        let mut sequence = Sequence { tokens: whole.tokens.clone(), target_ranges: Vec::new() };
-        for index in (from..messages.len()).filter(|&index| messages[index].role == ChatRole::Assistant) {
-            sequence.target_ranges.extend(self.message(messages, index, &whole)?);
+    /// Those of [`Encoder::document`]; a conversation without such a message; a template that renders
+    /// a message's context differently for its answer.
+    pub fn chat(&self, messages: &[Message], targets: &[usize]) -> Result<Vec<Sequence>> {
+        let mut sequences: Vec<(Rendered, Vec<Range<usize>>)> = Vec::new();
+        let mut whole = self.codec.render_whole(messages)?;
+        for index in targets.iter().copied().rev() {
+            let turn = self.turn(messages, index)?;
+            let range = match self.range_in(&turn, &whole) {
+                Some(range) => Some(range),
+                None => {
+                    whole = turn.through.clone();
+                    self.range_in(&turn, &whole)
+                }
+            };
+            let Some(range) = range else { continue };
+            match sequences.last_mut().filter(|(rendered, _)| rendered.text == whole.text) {
+                Some((_, ranges)) => ranges.insert(0, range),
+                None => sequences.push((whole.clone(), vec![range])),
+            }
         }
-        if sequence.target_ranges.is_empty() {
-            return Err(refused("it has no message of the assistant"));
+        let sequences = sequences
+            .into_iter()
+            .rev()
+            .map(|(rendered, target_ranges)| self.ended(Sequence { tokens: rendered.tokens, target_ranges }));
+        let sequences = sequences.map(|sequence| self.checked(sequence)).collect::<Vec<_>>();
+        if sequences.is_empty() {
+            return Err(refused("it has no message of the assistant to learn"));
         }
-        // The plain form has no token that ends an answer.
-        if let (true, Some(end), Some(last)) = (self.codec.is_plain(), self.end, sequence.target_ranges.last_mut())
-            && last.end == sequence.tokens.len()
-        {
-            sequence.tokens.push(end);
-            last.end += 1;
+        if sequences.iter().all(Result::is_err) {
+            return sequences.into_iter().collect();
         }
-        self.checked(sequence)
+        Ok(sequences.into_iter().flatten().collect())
     }
 
-    /// The targets of one message of the assistant.
-    fn message(&self, messages: &[Message], index: usize, whole: &Rendered) -> Result<Option<Range<usize>>> {
+    /// Renders what the model reads before a message of the assistant, and that with the message.
+    fn turn<'m>(&self, messages: &'m [Message], index: usize) -> Result<Turn<'m>> {
         if index == 0 {
             return Err(refused("the first message is the assistant's, so it answers nothing"));
         }
         let before = self.codec.render(&Prompt::Chat(messages[..index].to_vec()))?;
         let through = self.codec.render_whole(&messages[..=index])?;
-        if !through.text.starts_with(&before.text) || !whole.text.starts_with(&through.text) {
+        // The generation prompt may differ from the beginning of a finished answer, as with an opened `<think>`.
+        let context_end = end_of(&before.text, &messages[index - 1].content);
+        if common_bytes(&before.text, &through.text) < context_end.unwrap_or(before.text.len()) {
             let position = index + 1;
             return Err(refused(&format!(
-                "the chat template renders message {position} differently when more messages follow, so its tokens \
-                 cannot be told from the others"
+                "the chat template renders the messages before message {position} differently when it follows, so \
+                 its tokens cannot be told from the others"
             )));
         }
-        let start = common_prefix(&before.tokens, &whole.tokens).max(1);
-        let end = common_prefix(&through.tokens, &whole.tokens);
-        Ok(self.answer(&whole.tokens, start, end))
+        Ok(Turn { before, through, content: &messages[index].content })
+    }
+
+    /// The targets of a turn within a rendered conversation; `None` if they stand there in another
+    /// form than after their own context, or after another context.
+    fn range_in(&self, turn: &Turn<'_>, whole: &Rendered) -> Option<Range<usize>> {
+        let Turn { before, through, content } = turn;
+        let start = common_prefix(&before.tokens, &through.tokens).max(1);
+        let shared = common_prefix(&through.tokens, &whole.tokens);
+        if through.text == whole.text {
+            return self.answer(&through.tokens, start, shared);
+        }
+        let is_whole =
+            end_of(&through.text, content).is_some_and(|end| common_bytes(&through.text, &whole.text) >= end);
+        let range = self.answer(&whole.tokens, start, shared).filter(|_| is_whole)?;
+        let ends = |range: &Range<usize>| self.end_tokens.contains(&through.tokens[range.end - 1]);
+        let is_ended = self.answer(&through.tokens, start, through.tokens.len()).as_ref().is_some_and(ends);
+        (ends(&range) || !is_ended).then_some(range)
     }
 
     /// The part of a range through the last token that ends an answer, or all of it without such a
@@ -132,6 +164,18 @@ impl Encoder {
         let ended = range.iter().rposition(|token| self.end_tokens.contains(token));
         let end = ended.map_or(end, |at| start + at + 1);
         (start < end).then_some(start..end)
+    }
+
+    /// Adds the end-of-text token to a conversation in the plain form that ends with a target: the
+    /// form has no token that ends an answer.
+    fn ended(&self, mut sequence: Sequence) -> Sequence {
+        if let (true, Some(end), Some(last)) = (self.codec.is_plain(), self.end, sequence.target_ranges.last_mut())
+            && last.end == sequence.tokens.len()
+        {
+            sequence.tokens.push(end);
+            last.end += 1;
+        }
+        sequence
     }
 
     /// Cuts a sequence to the maximum length, and refuses one that no target is left of.
@@ -151,6 +195,26 @@ impl Encoder {
             _ => Ok(sequence),
         }
     }
+}
+
+/// A message of the assistant, rendered.
+struct Turn<'m> {
+    /// The messages before it, with the generation prompt.
+    before: Rendered,
+    /// The messages through it.
+    through: Rendered,
+    content: &'m str,
+}
+
+/// The byte after the last occurrence of `content` in `text`, white space at its ends aside.
+fn end_of(text: &str, content: &str) -> Option<usize> {
+    let content = content.trim();
+    text.rfind(content).map(|start| start + content.len())
+}
+
+/// The length of the longest common prefix of two texts, in bytes.
+fn common_bytes(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
 
 fn refused(reason: &str) -> Error {

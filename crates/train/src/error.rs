@@ -54,6 +54,12 @@ pub enum Error {
         /// The value that was given.
         value: String,
     },
+    /// An architecture that can be run but not trained.
+    #[error("a model with {what} can be run but not trained")]
+    Untrainable {
+        /// The part that has no backward pass.
+        what: &'static str,
+    },
     /// The worker threads could not be started.
     #[error("{threads} threads could not be started: {reason}")]
     Threads {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use wsd_nn::Checkpoint;
-use wsd_nn::arch::{self, Blueprint};
+use wsd_nn::arch::{self, Blueprint, Head};
 
 /// The ranges that tensors occupy in a list of floats.
 ///
@@ -93,9 +93,16 @@ impl Layout {
     /// Reads the weights of a checkpoint.
     ///
     /// # Errors
-    /// [`wsd_nn::Error::Tensors`] names every tensor that is missing or has another shape.
+    /// [`Error::Untrainable`]; [`wsd_nn::Error::Tensors`] names every tensor that is missing or has another shape.
     pub fn read(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
         let wanted: Vec<_> = self.places.iter().map(|place| (place.name.clone(), place.shape.clone())).collect();
+        let bias = Head::VOCABULARY.bias();
+        if self.get(&bias).is_none() && checkpoint.weights.get(&bias).is_some() {
+            return Err(Error::Untrainable { what: "a bias on the vocabulary head" });
+        }
+        if checkpoint.is_respelled() {
+            return Err(Error::Untrainable { what: "another layout of tensors than Llama's" });
+        }
         let mut weights = vec![0.0; self.len()];
         for (tensor, place) in checkpoint.weights.require(&wanted)?.iter().zip(&self.places) {
             let rows = weights[place.range.clone()].chunks_exact_mut(tensor.columns().max(1));

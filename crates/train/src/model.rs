@@ -56,8 +56,9 @@ impl TrainableModel {
     /// Makes the buffers for a blueprint.
     ///
     /// # Errors
-    /// [`Error::Threads`].
+    /// [`Error::Threads`]; [`Error::Untrainable`].
     pub fn try_new(blueprint: &Blueprint, options: &ModelOptions<'_>) -> Result<Self> {
+        refuse(blueprint)?;
         let layout = Layout::new(blueprint);
         let threads = options.threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
@@ -120,6 +121,19 @@ impl TrainableModel {
             outputs.into_iter().flatten().collect()
         })
     }
+}
+
+/// Refuses an architecture with a part that has no backward pass.
+fn refuse(blueprint: &Blueprint) -> Result<()> {
+    let parts = [
+        ("LayerNorms", blueprint.norms.centered),
+        ("parallel attention and feed-forward parts", blueprint.parallel),
+        ("a feed-forward part without a gate", !blueprint.gated),
+        ("learned positions", blueprint.positions),
+        ("experts", blueprint.experts.is_some()),
+        ("attention sinks", blueprint.sinks),
+    ];
+    parts.iter().find(|(_, is_there)| *is_there).map_or(Ok(()), |(what, _)| Err(Error::Untrainable { what }))
 }
 
 /// Divides the examples into consecutive runs of about equal numbers of tokens, one per thread.

@@ -9,6 +9,7 @@ mod check;
 mod resolved;
 mod tables;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -234,13 +235,39 @@ impl RunFile {
         table.train.as_ref().unwrap_or(&self.data.train)
     }
 
-    /// Tells whether a text describes the same run as this file: whether all its settings are
-    /// equal.
-    #[must_use]
-    pub fn is_described_by(&self, text: &str) -> bool {
-        let objective = self.objectives[0].choice.entry;
-        let other = Self::parse(text, objective).and_then(|other| other.resolved());
-        matches!((other, self.resolved()), (Ok(other), Ok(own)) if other == own)
+    /// Compares this file with a text of a run file. Returns the settings that differ, as sentences
+    /// with both values; none if the two describe the same run.
+    ///
+    /// # Errors
+    /// A text that is no run file for the same command.
+    pub fn changes_since(&self, text: &str) -> Result<Vec<String>> {
+        let before = Self::parse(text, self.objectives[0].choice.entry)?;
+        let flat = |run: &Self| -> Result<BTreeMap<String, Value>> {
+            let table: Value = toml::from_str(&run.resolved()?).map_err(|error| Error::Form(error.to_string()))?;
+            let mut settings = BTreeMap::new();
+            flatten("", table, &mut settings);
+            Ok(settings)
+        };
+        let (before, now) = (flat(&before)?, flat(self)?);
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
+        let change = |name: &String| {
+            let (before, now) = (before.get(name), now.get(name));
+            (before != now).then(|| format!("`{name}` was {}, now {}", shown(before), shown(now)))
+        };
+        Ok(names.into_iter().filter_map(change).collect())
+    }
+}
+
+/// Adds the values within tables and lists of tables under names such as `train.max_steps`.
+fn flatten(name: &str, value: Value, settings: &mut BTreeMap<String, Value>) {
+    let within = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    match value {
+        Value::Object(table) => table.into_iter().for_each(|(key, value)| flatten(&within(&key), value, settings)),
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            list.into_iter().enumerate().for_each(|(at, value)| flatten(&format!("{name}[{at}]"), value, settings));
+        }
+        value => drop(settings.insert(name.to_owned(), value)),
     }
 }
 

@@ -37,6 +37,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// Describes a warm-up that lasts as long as the run, or longer.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let Self { warmup_steps, total_steps, .. } = self;
+        (warmup_steps >= total_steps).then(|| {
+            let reached = self.rate(*total_steps);
+            format!(
+                "the warm-up of {warmup_steps} steps is not over when the run of {total_steps} steps ends: the \
+                 learning rate reaches {reached:.3e} of `learning_rate` = {:.3e}\n  hint: lower `warmup_steps` or \
+                 `warmup_ratio`, or train for more steps",
+                self.peak
+            )
+        })
+    }
+
     /// The learning rate of a step, counted from 1. In transformers the first step of a warm-up of
     /// `n` steps has a rate of 0 and changes nothing; here it has `1 / (n + 1)` of the peak.
     #[must_use]
@@ -58,6 +73,15 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warm_up_beyond_the_run_is_reported() {
+        let schedule =
+            |warmup_steps| Schedule { peak: 1e-3, floor: 0.0, warmup_steps, total_steps: 20, decay: Decay::Cosine };
+        assert_eq!(schedule(19).warning(), None);
+        let warning = schedule(99).warning().unwrap();
+        assert!(warning.contains("warm-up of 99 steps") && warning.contains("reaches 2.000e-4 of"), "{warning}");
+    }
 
     #[test]
     fn rates_rise_and_fall() {

@@ -168,3 +168,21 @@ fn every_adapter_has_a_gradient() {
         });
     }
 }
+
+/// Architectures with parts that have no backward pass are refused by the part.
+#[test]
+fn other_architectures_are_refused() {
+    let refused: Vec<_> = models::every()
+        .iter()
+        .filter_map(|model| Some((model.name.clone(), models::trainable(&model.checkpoint).err()?.to_string())))
+        .collect();
+    let reason = |name: &str| refused.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.as_str());
+    assert_eq!(reason("stablelm"), Some("a model with LayerNorms can be run but not trained"));
+    assert_eq!(
+        reason("granite4"),
+        Some("a model with another layout of tensors than Llama's can be run but not trained")
+    );
+    for trained in ["llama", "llama_yarn", "smollm3", "olmo3", "granite", "gemma3_text"] {
+        assert_eq!(reason(trained), None, "{trained}");
+    }
+}

@@ -73,8 +73,11 @@ target_modules = [
 ]
 "#;
     assert_eq!(run.resolved().unwrap(), expected);
-    assert!(run.is_described_by(expected));
-    assert!(!run.is_described_by(&expected.replace("seed = 5", "seed = 6")));
+    assert_eq!(run.changes_since(expected).unwrap(), [""; 0]);
+    let other = expected.replace("seed = 5", "seed = 6").replace("max_steps = 20\n", "").replace("\"k_proj\",\n", "");
+    let changes = run.changes_since(&other).unwrap();
+    assert_eq!(changes[1..], ["`seed` was 6, now 5", "`train.max_steps` was absent, now 20"]);
+    assert!(changes[0].starts_with("`lora.target_modules` was [\"q_proj\",\"v_proj\""), "{changes:?}");
 }
 
 #[test]
@@ -88,7 +91,9 @@ fn general_tables_are_read_and_resolved() {
     assert_eq!(names, [("dpo", 1.0), ("distill", 0.5)]);
     let resolved = run.resolved().unwrap();
     assert!(resolved.contains("beta = 0.2") && resolved.contains("momentum = 0.9") && !resolved.contains("adam_"));
-    assert!(run.is_described_by(&resolved));
+    assert_eq!(run.changes_since(&resolved).unwrap(), [""; 0]);
+    let changes = run.changes_since(&resolved.replace("beta = 0.2", "beta = 0.3")).unwrap();
+    assert_eq!(changes, ["`objective[0].beta` was 0.3, now 0.2"]);
     let same = parse("dpo", "[optimizer]\nname = \"adamw\"\nadam_beta1 = 0.8\n").unwrap();
     assert_eq!(same.optimizer.values, parse("dpo", "[train]\nadam_beta1 = 0.8\n").unwrap().optimizer.values);
 }

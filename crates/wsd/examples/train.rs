@@ -39,7 +39,8 @@ fn train(source: &Path, folder: &Path, trained: &Path) -> Result<()> {
     let objective = Objective::find("sft").context("the table of objectives has no `sft`")?;
     let encoder = Encoder::try_new(&checkpoint, &TemplateChoice::Own, blueprint.vocab, None)?;
     let reader = ExampleReader { objective, encoder: &encoder, packing: None };
-    let examples = THINGS.map(|thing| reader.example(&row(thing))).into_iter().collect::<Result<_, _>>()?;
+    let examples =
+        THINGS.map(|thing| reader.examples(&row(thing))).into_iter().collect::<Result<Vec<_>, _>>()?.concat();
 
     let mut task = Task {
         folder: folder.into(),
@@ -58,7 +59,7 @@ fn train(source: &Path, folder: &Path, trained: &Path) -> Result<()> {
 fn row(thing: &str) -> TrainingRow {
     let question = Message::new(ChatRole::User, format!("Where does the {thing} come from?"));
     let answer = Message::new(ChatRole::Assistant, format!("Ahoy! The {thing} comes from the shop."));
-    TrainingRow::Chat { messages: vec![question, answer], targets_from: 0 }
+    TrainingRow::Chat { messages: vec![question, answer], targets: vec![1] }
 }
 
 /// Asks the model in a folder.

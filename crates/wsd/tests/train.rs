@@ -116,9 +116,15 @@ fn a_run_is_not_written_over() {
     let folder = tempfile::tempdir().unwrap();
     let file = lay_out(folder.path(), "run");
     fs_err::create_dir_all(folder.path().join("run/checkpoint-5")).unwrap();
+    let other = fs_err::read_to_string(&file).unwrap().replace("seed = 5", "seed = 6").replace("1e-3", "2e-3");
+    fs_err::write(folder.path().join("run/config.toml"), other).unwrap();
+    let output = train(&file).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let changes = "begun with other settings: `seed` was 6, now 5; `train.learning_rate` was 0.002, now 0.001";
+    assert!(told.contains(changes), "{told}");
     fs_err::write(folder.path().join("run/config.toml"), "seed = 1\n").unwrap();
     let output = train(&file).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("begun with other settings"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("config.toml cannot be compared"));
     let mut again = Command::new(env!("CARGO_BIN_EXE_wsd"));
     let output = again.args(["train", "dpo", "--config"]).arg(&file).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume goes on with it"));
@@ -136,4 +142,30 @@ fn refused_rows_are_named() {
     let output = train(&file).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("rows.jsonl:1: has `prompt`") && told.contains("rows.jsonl:3: not a JSON object"), "{told}");
+}
+
+/// A run from a GGUF file starts from the weights of the folder it was made from, in their order,
+/// and reports a warm-up that is longer than the run.
+#[test]
+fn a_gguf_file_trains_like_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let fixtures = fixture().parent().unwrap().to_owned();
+    let text = fs_err::read_to_string(&file).unwrap();
+    let text = text.replace(&format!("{:?}", fixture()), &format!("{:?}", fixtures.join("gguf/mistral-f16.gguf")));
+    let text = text.replace(&format!("max_steps = {STEPS}"), "max_steps = 1\nwarmup_steps = 9");
+    fs_err::write(&file, text.replace("learning_rate = 1e-3", "learning_rate = 1e-9")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let output = command.args(["train", "dpo", "--config"]).arg(&file).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("the warm-up of 9 steps is not over when the run of 1 steps ends"), "{told}");
+    let [trained, expected] = [folder.path().join("run/model"), fixtures.join("mistral")]
+        .map(|path| wsd::nn::Checkpoint::open(&path).unwrap());
+    for tensor in expected.weights.iter() {
+        let found = trained.weights.get(&tensor.name).unwrap().to_f32();
+        let near = found.iter().zip(tensor.to_f32()).all(|(found, expected)| (found - expected).abs() < 1e-6);
+        assert!(near, "{tensor:?}");
+    }
+    assert!(!trained.config.keys().any(|key| key.starts_with("wsd_")));
 }

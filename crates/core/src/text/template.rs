@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use chrono::NaiveDateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
 
@@ -109,7 +110,8 @@ impl ChatTemplate {
     /// runs are reproducible.
     #[must_use]
     pub fn with_date(mut self, unix_seconds: i64) -> Self {
-        self.environment.add_function("strftime_now", move |format: &str| strftime(format, unix_seconds));
+        self.environment
+            .add_function("strftime_now", move |format: &str| strftime(format, clock::of_unix(unix_seconds)));
         self
     }
 
@@ -214,7 +216,7 @@ fn environment(specials: Specials) -> Environment<'static> {
         let raised = Raised(message.to_string());
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(raised))
     });
-    environment.add_function("strftime_now", |format: &str| strftime(format, clock::unix_seconds()));
+    environment.add_function("strftime_now", |format: &str| strftime(format, clock::now()));
     let Specials { bos, eos, pad, unk } = specials;
     for (name, token) in [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)] {
         if let Some(token) = token {
@@ -227,8 +229,8 @@ fn environment(specials: Specials) -> Environment<'static> {
     environment
 }
 
-fn strftime(format: &str, unix_seconds: i64) -> Result<String, minijinja::Error> {
-    clock::strftime(format, unix_seconds).map_err(|directive| {
+fn strftime(format: &str, moment: NaiveDateTime) -> Result<String, minijinja::Error> {
+    clock::strftime(format, moment).map_err(|directive| {
         minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know `{directive}`"))
     })
 }

@@ -3,7 +3,7 @@
 use wsd_core::Head;
 
 use super::heads::HeadPlan;
-use super::keys::Keys;
+use super::keys::{Keys, MOST_POSITIONS};
 use super::rope::RopePlan;
 use crate::activation::Activation;
 use crate::error::Result;
@@ -11,11 +11,10 @@ use crate::error::Result;
 // Larger sizes mean a damaged or hostile file: no model comes near them, and their products cannot overflow.
 const MOST_LAYERS: usize = 4096;
 const MOST_HEADS: usize = 4096;
-const MOST_WIDTH: usize = 1 << 20;
+pub(super) const MOST_WIDTH: usize = 1 << 20;
 const MOST_TOKENS: usize = 1 << 24;
-const MOST_POSITIONS: usize = 1 << 28;
 
-/// A decoder-only transformer with rotary positions, RMS norms and a gated feed-forward part.
+/// A decoder-only transformer.
 ///
 /// [`crate::arch::blueprint()`] reads one from a configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,28 +37,45 @@ pub struct Blueprint {
     pub layers: Vec<LayerPlan>,
     /// The rotary embeddings that layers refer to.
     pub ropes: Vec<RopePlan>,
-    /// The RMS norms of a layer.
+    /// The norms of a layer.
     pub norms: Norms,
-    /// The RMS norms of queries and keys.
+    /// The norms of queries and keys.
     pub qk_norm: QkNorm,
+    /// Attention and the feed-forward part both read the input of the layer.
+    pub parallel: bool,
     /// The query, key and value projections have biases.
     pub qkv_bias: bool,
     /// The attention output projection has a bias.
     pub output_bias: bool,
     /// The feed-forward projections have biases.
     pub mlp_bias: bool,
-    /// The file holds fused matrices `qkv_proj` and `gate_up_proj`, rows stacked in that order.
-    pub fused: bool,
-    /// The nonlinearity of the gate.
+    /// The file holds a fused matrix `qkv_proj`, rows stacked in that order.
+    pub fused_qkv: bool,
+    /// The file holds a fused matrix `gate_up_proj`, rows stacked in that order.
+    pub fused_gates: bool,
+    /// The feed-forward part has a gate, to which the nonlinearity is applied; without one it is
+    /// applied to the only projection, `up`.
+    pub gated: bool,
+    /// The experts of the feed-forward part; `None` for a dense model.
+    pub experts: Option<Experts>,
+    /// The nonlinearity of the feed-forward part.
     pub activation: Activation,
     /// The factor on the query-key product.
     pub attention_scale: f32,
+    /// Each head has a sink: a score without a position, which takes a share of its softmax.
+    pub sinks: bool,
     /// The cap `c` of `c * tanh(score / c)` on attention scores.
     pub attention_softcap: Option<f32>,
     /// The cap `c` of `c * tanh(logit / c)` on logits.
     pub final_softcap: Option<f32>,
     /// The factor on token embeddings.
     pub embedding_scale: f32,
+    /// The file has an embedding of positions, which is added to that of tokens.
+    pub positions: bool,
+    /// The factor on the outputs of attention and feed-forward part, before the residual sum.
+    pub residual_scale: f32,
+    /// The factor on logits, before the soft cap.
+    pub logit_scale: f32,
     /// The matrix of the vocabulary head is the embedding.
     pub tied: bool,
     /// Output heads; see [`Blueprint::with_heads`].
@@ -72,18 +88,37 @@ pub struct LayerPlan {
     /// The sliding window: a token attends to itself and to the `window - 1` positions before it.
     /// `None` means all positions.
     pub window: Option<usize>,
-    /// The index of its rotary embedding in [`Blueprint::ropes`].
-    pub rope: usize,
+    /// The index of its rotary embedding in [`Blueprint::ropes`]; `None` for a layer that rotates
+    /// nothing.
+    pub rope: Option<usize>,
 }
 
-/// The RMS norms of a layer, by their names in the file; `None` if the architecture has no norm
+/// A mixture of experts: feed-forward parts of which each token passes a few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// The number of experts.
+    pub count: usize,
+    /// The number of experts that a token passes: those with the largest router outputs.
+    pub used: usize,
+    /// The weights of a token's experts are the softmax over their router outputs; otherwise over
+    /// those of all experts.
+    pub normalized: bool,
+    /// The router has a bias.
+    pub bias: bool,
+}
+
+/// The norms of a layer, by their names in the file; `None` if the architecture has no norm
 /// there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norms {
-    /// The epsilon added to the mean square.
+    /// The epsilon added to the mean square or the variance.
     pub eps: f32,
     /// The offset added to every stored norm weight: 1 for Gemma.
     pub offset: f32,
+    /// The mean is subtracted first (LayerNorm); otherwise the norm is an RMS norm.
+    pub centered: bool,
+    /// The norms have biases.
+    pub bias: bool,
     /// The norm on the input of attention.
     pub pre_attention: Option<&'static str>,
     /// The norm on the output of attention, before the residual sum.
@@ -94,7 +129,7 @@ pub struct Norms {
     pub post_mlp: Option<&'static str>,
 }
 
-/// The RMS norm of queries and keys, before rotation.
+/// The norm of queries and keys, before rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
     /// No norm.
@@ -111,7 +146,8 @@ impl Blueprint {
         let hidden = keys.count("hidden_size", MOST_WIDTH)?;
         let heads = keys.count("num_attention_heads", MOST_HEADS)?;
         let head_dim = head_dim(keys, hidden, heads)?;
-        let layer = LayerPlan { window: None, rope: 0 };
+        let layer = LayerPlan { window: None, rope: Some(0) };
+        let rope = RopePlan::parse(keys, head_dim, "full_attention", 10_000.0)?;
         Ok(Self {
             hidden,
             heads,
@@ -119,30 +155,47 @@ impl Blueprint {
             head_dim,
             ffn: keys.count("intermediate_size", MOST_WIDTH)?,
             vocab: keys.count("vocab_size", MOST_TOKENS)?,
-            max_len: keys.count("max_position_embeddings", MOST_POSITIONS)?,
+            max_len: rope.reach(keys.count("max_position_embeddings", MOST_POSITIONS)?),
             layers: vec![layer; keys.count("num_hidden_layers", MOST_LAYERS)?],
-            ropes: vec![RopePlan::parse(keys, head_dim, "full_attention", 10_000.0)?],
+            ropes: vec![rope],
             norms: Norms {
                 eps: keys.positive_or("rms_norm_eps", 1e-6)? as f32,
                 offset: 0.0,
+                centered: false,
+                bias: false,
                 pre_attention: Some("input_layernorm"),
                 post_attention: None,
                 pre_mlp: Some("post_attention_layernorm"),
                 post_mlp: None,
             },
             qk_norm: QkNorm::None,
+            parallel: false,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
-            fused: false,
+            fused_qkv: false,
+            fused_gates: false,
+            gated: true,
+            experts: None,
             activation: activation(keys, "hidden_act", "silu")?,
             attention_scale: (head_dim as f64).powf(-0.5) as f32,
+            sinks: false,
             attention_softcap: None,
             final_softcap: None,
             embedding_scale: 1.0,
+            positions: false,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
             tied: keys.flag_or("tie_word_embeddings", false)?,
             output_heads: vec![HeadPlan::vocabulary(keys.count("vocab_size", MOST_TOKENS)?)],
         })
+    }
+
+    /// Chooses the rotary embedding of each layer by its index and its window.
+    pub(super) fn set_ropes(&mut self, choose: impl Fn(usize, Option<usize>) -> Option<usize>) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.rope = choose(index, layer.window);
+        }
     }
 
     /// Gives a window to the layers that `layer_types` names `sliding_attention`. Without that key,
@@ -208,6 +261,11 @@ pub(super) fn activation(keys: &Keys<'_>, key: &str, default: &str) -> Result<Ac
     }
 }
 
+/// The norms of LayerNorm (Ba et al. 2016, arXiv 1607.06450), with the epsilon of `key`.
+pub(super) fn layer_norms(keys: &Keys<'_>, key: &str, norms: Norms) -> Result<Norms> {
+    Ok(Norms { eps: keys.positive_or(key, 1e-5)? as f32, centered: true, bias: true, ..norms })
+}
+
 /// Reads `sliding_window`. An absent key means `default`; null means no window, and so does the 0
 /// of GGUF files.
 pub(super) fn window(keys: &Keys<'_>, default: usize) -> Result<Option<usize>> {
@@ -248,7 +306,8 @@ impl Blueprint {
         };
         let others: Vec<_> = Head::all().filter(|head| *head != Head::VOCABULARY).filter_map(stored).collect();
         let has_vocabulary = self.tied || others.is_empty() || shape(&Head::VOCABULARY.weight()).is_some();
-        let vocabulary = has_vocabulary.then(|| HeadPlan::vocabulary(self.vocab));
+        let bias = shape(&Head::VOCABULARY.bias()).is_some();
+        let vocabulary = has_vocabulary.then(|| HeadPlan { bias, ..HeadPlan::vocabulary(self.vocab) });
         Self { output_heads: vocabulary.into_iter().chain(others).collect(), ..self }
     }
 

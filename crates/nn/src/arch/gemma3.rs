@@ -7,13 +7,16 @@ use crate::error::Result;
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     // A text model that is one part of several omits the keys that have the default of its class.
-    let completed = keys.completed(&[
-        ("num_attention_heads", 8),
-        ("num_key_value_heads", 4),
-        ("head_dim", 256),
-        ("vocab_size", 262_208),
-        ("max_position_embeddings", 131_072),
-    ]);
+    let completed = keys.completed(
+        &[],
+        &[
+            ("num_attention_heads", 8.0),
+            ("num_key_value_heads", 4.0),
+            ("head_dim", 256.0),
+            ("vocab_size", 262_208.0),
+            ("max_position_embeddings", 131_072.0),
+        ],
+    );
     let keys = &Keys::new(&completed);
     let family = gemma2::family(keys)?;
     let full = RopePlan::parse(keys, family.head_dim, "full_attention", 1e6)?;
@@ -34,8 +37,6 @@ pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
         if keys.has("sliding_window_pattern") { "sliding_window_pattern" } else { "_sliding_window_pattern" };
     let pattern = keys.count_or(pattern_key, 4096, 6)?;
     blueprint.set_windows(keys, blueprint::window(keys, 4096)?, |layer| (layer + 1) % pattern != 0)?;
-    for layer in &mut blueprint.layers {
-        layer.rope = usize::from(layer.window.is_some());
-    }
+    blueprint.set_ropes(|_, window| Some(usize::from(window.is_some())));
     Ok(blueprint)
 }

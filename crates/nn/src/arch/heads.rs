@@ -41,6 +41,9 @@ mod tests {
             blueprint.with_heads(shape).output_heads
         };
         let vocabulary = HeadPlan::vocabulary(512);
+        let biased = HeadPlan { bias: true, ..vocabulary };
+        assert_eq!(heads(false, &[("lm_head.weight", &[512, 64]), ("lm_head.bias", &[512])]), [biased]);
+        assert_eq!(heads(true, &[("lm_head.bias", &[512])]), [biased]);
         let reward = |outputs, bias| HeadPlan { head: Head::REWARD, outputs, bias };
         assert_eq!(heads(false, &[]), [vocabulary]);
         assert_eq!(heads(false, &[("score.weight", &[1, 64])]), [reward(1, false)]);

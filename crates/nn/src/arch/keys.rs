@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// The longest context, in tokens; larger ones mean a damaged or hostile file.
+pub(super) const MOST_POSITIONS: usize = 1 << 28;
 /// Characters of a value that an error quotes.
 const SHOWN_CHARS: usize = 120;
 
@@ -19,11 +21,18 @@ impl<'a> Keys<'a> {
         Self { map, path: String::new() }
     }
 
-    /// Returns a copy with a default number for each absent key.
-    pub(crate) fn completed(&self, defaults: &[(&str, usize)]) -> Map<String, Value> {
+    /// Returns a copy in which absent keys have the values of keys of other names, the pairs `(key,
+    /// other)` of `names`, or else defaults.
+    pub(crate) fn completed(&self, names: &[(&str, &str)], defaults: &[(&str, f64)]) -> Map<String, Value> {
         let mut completed = self.map.clone();
-        for (key, default) in defaults.iter().filter(|(key, _)| !self.has(key)) {
-            completed.insert((*key).to_owned(), (*default).into());
+        let named = names.iter().filter_map(|(key, other)| Some((*key, self.get(other)?.clone())));
+        // A whole number stays one.
+        let number = |value: f64| if value.fract() == 0.0 { Value::from(value as u64) } else { value.into() };
+        let defaults = defaults.iter().map(|(key, default)| (*key, number(*default)));
+        for (key, value) in named.chain(defaults) {
+            if completed.get(key).is_none_or(Value::is_null) {
+                completed.insert(key.to_owned(), value);
+            }
         }
         completed
     }

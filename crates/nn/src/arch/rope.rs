@@ -3,7 +3,7 @@
 
 use std::f64::consts::PI;
 
-use super::keys::Keys;
+use super::keys::{Keys, MOST_POSITIONS};
 use crate::error::Result;
 
 /// One rotary embedding.
@@ -57,6 +57,22 @@ pub enum Scaling {
         /// The factor on cosine and sine.
         attention: f32,
     },
+    /// YaRN (arXiv 2309.00071, section 3.2): low frequencies divided, high ones unchanged, a ramp
+    /// between that is linear in the index of the pair.
+    Yarn {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// A frequency with more turns than this over the original length is high.
+        fast: f64,
+        /// A frequency with fewer turns than this over the original length is low.
+        slow: f64,
+        /// The context length of pretraining, in tokens.
+        original: f64,
+        /// The ramp begins and ends at whole pairs.
+        truncate: bool,
+        /// The factor on cosine and sine.
+        attention: f32,
+    },
 }
 
 impl RopePlan {
@@ -79,7 +95,8 @@ impl RopePlan {
             Some(section) => section.positive_or("partial_rotary_factor", old_part)?,
             None => old_part,
         };
-        let dims = (head_dim as f64 * part) as usize;
+        // A factor may be a rounded quotient.
+        let dims = (head_dim as f64 * part + 1e-6) as usize;
         if dims == 0 || !dims.is_multiple_of(2) || dims > head_dim {
             let limit = format!("a factor that makes an even part of {head_dim} dimensions, not {dims}");
             return Err(keys.fault("partial_rotary_factor", &limit));
@@ -110,7 +127,7 @@ impl RopePlan {
         (0..self.dims / 2)
             .map(|pair| {
                 let plain = self.theta.powf(-((2 * pair) as f64) / self.dims as f64);
-                self.scaling.stretch(plain, pair, long) as f32
+                self.stretch(plain, pair, long) as f32
             })
             .collect()
     }
@@ -118,7 +135,47 @@ impl RopePlan {
     /// Returns the factor on cosine and sine.
     #[must_use]
     pub fn attention_factor(&self) -> f32 {
-        if let Scaling::Long { attention, .. } = &self.scaling { *attention } else { 1.0 }
+        match self.scaling {
+            Scaling::Long { attention, .. } | Scaling::Yarn { attention, .. } => attention,
+            _ => 1.0,
+        }
+    }
+
+    /// Returns the longest sequence the rotation serves, in tokens, of a model that states
+    /// `max_len`: with YaRN at least the original length times the factor.
+    pub(super) fn reach(&self, max_len: usize) -> usize {
+        match self.scaling {
+            Scaling::Yarn { factor, original, .. } => max_len.max((factor * original) as usize),
+            _ => max_len,
+        }
+    }
+
+    fn stretch(&self, frequency: f64, pair: usize, is_long: bool) -> f64 {
+        let between = |kept: f64, factor: f64| kept * frequency + (1.0 - kept) * frequency / factor;
+        match &self.scaling {
+            Scaling::None => frequency,
+            Scaling::Linear { factor } => frequency / factor,
+            Scaling::Llama3 { factor, low, high, original } => {
+                let turns = original * frequency / (2.0 * PI);
+                between(((turns - low) / (high - low)).clamp(0.0, 1.0), *factor)
+            }
+            Scaling::Divided { divisors } => frequency / f64::from(divisors[pair]),
+            Scaling::Long { short, long, .. } => {
+                let divisors = if is_long { long } else { short };
+                frequency / f64::from(divisors[pair])
+            }
+            Scaling::Yarn { factor, fast, slow, original, truncate, .. } => {
+                let turning =
+                    |turns: f64| self.dims as f64 * (original / (2.0 * PI * turns)).ln() / (2.0 * self.theta.ln());
+                let (mut start, mut end) = (turning(*fast), turning(*slow));
+                if *truncate {
+                    (start, end) = (start.floor(), end.ceil());
+                }
+                (start, end) = (start.max(0.0), end.min(self.dims as f64 - 1.0));
+                let width = if start == end { 0.001 } else { end - start };
+                between(1.0 - ((pair as f64 - start) / width).clamp(0.0, 1.0), *factor)
+            }
+        }
     }
 }
 
@@ -128,29 +185,63 @@ impl Scaling {
         match section.text_or(kind_key, "default")? {
             "default" => Ok(Self::None),
             "linear" => Ok(Self::Linear { factor: section.positive("factor")? }),
-            "llama3" => Self::llama3(section),
+            // The base changes with the length of sequences beyond `max_position_embeddings`, and none is longer here.
+            "dynamic" => section.positive("factor").map(|_| Self::None),
+            "llama3" => Self::llama3(keys, section),
+            "yarn" => Self::yarn(keys, section),
             "longrope" | "su" => Self::long(keys, section, dims),
-            _ => Err(section.fault(kind_key, "one of `default`, `linear`, `llama3`, `longrope`")),
+            _ => Err(section.fault(kind_key, "one of `default`, `linear`, `dynamic`, `llama3`, `yarn`, `longrope`")),
         }
     }
 
-    fn llama3(section: &Keys<'_>) -> Result<Self> {
+    /// Reads the context length of pretraining, in tokens. As in transformers, the key outside of
+    /// the section precedes that within, and a model without either was trained at its full length.
+    fn original(keys: &Keys<'_>, section: &Keys<'_>) -> Result<usize> {
+        let key = "original_max_position_embeddings";
+        match [keys, section].into_iter().find(|keys| keys.has(key)) {
+            Some(keys) => keys.count(key, MOST_POSITIONS),
+            None => keys.count("max_position_embeddings", MOST_POSITIONS),
+        }
+    }
+
+    fn llama3(keys: &Keys<'_>, section: &Keys<'_>) -> Result<Self> {
         let low = section.positive("low_freq_factor")?;
         let high = section.positive("high_freq_factor")?;
         if high <= low {
             return Err(section.fault("high_freq_factor", &format!("above `low_freq_factor` = {low}")));
         }
-        let original = section.positive("original_max_position_embeddings")?;
+        let original = Self::original(keys, section)? as f64;
         Ok(Self::Llama3 { factor: section.positive("factor")?, low, high, original })
+    }
+
+    /// Reads YaRN. The default attention factor is `m(1) = 0.1 * ln(factor) + 1` (arXiv 2309.00071,
+    /// equation 22), or `m(mscale) / m(mscale_all_dim)`, where `m(c) = 0.1 * c * ln(factor) + 1`, as
+    /// in DeepSeek-V2 (arXiv 2405.04434).
+    fn yarn(keys: &Keys<'_>, section: &Keys<'_>) -> Result<Self> {
+        let original = Self::original(keys, section)? as f64;
+        let factor = section.positive_or("factor", keys.positive("max_position_embeddings")? / original)?;
+        let magnitude =
+            |key: &str| -> Result<f64> { Ok(0.1 * section.positive_or(key, 1.0)? * factor.max(1.0).ln() + 1.0) };
+        let scales = ["mscale", "mscale_all_dim"];
+        let formula = match scales.map(|key| section.get(key).is_some_and(|scale| *scale != 0.0)) {
+            [true, true] => magnitude(scales[0])? / magnitude(scales[1])?,
+            _ => 0.1 * factor.max(1.0).ln() + 1.0,
+        };
+        Ok(Self::Yarn {
+            factor,
+            fast: section.positive_or("beta_fast", 32.0)?,
+            slow: section.positive_or("beta_slow", 1.0)?,
+            original,
+            truncate: section.flag_or("truncate", true)?,
+            attention: section.positive_or("attention_factor", formula)? as f32,
+        })
     }
 
     /// Reads LongRoPE. The default attention factor is `sqrt(1 + ln(s) / ln(original))`, where `s`
     /// is the ratio of the context length to the original one (arXiv 2402.13753, section 3).
     fn long(keys: &Keys<'_>, section: &Keys<'_>, dims: usize) -> Result<Self> {
-        let max_len = keys.positive("max_position_embeddings")?;
-        let key = "original_max_position_embeddings";
-        let original = [keys, section].into_iter().find(|keys| keys.has(key)).unwrap_or(section).count(key, 1 << 28)?;
-        let factor = max_len / original as f64;
+        let original = Self::original(keys, section)?;
+        let factor = keys.positive("max_position_embeddings")? / original as f64;
         let formula = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).max(2.0).ln()).sqrt() };
         Ok(Self::Long {
             short: section.factors("short_factor", dims / 2)?,
@@ -158,22 +249,5 @@ impl Scaling {
             original,
             attention: section.positive_or("attention_factor", formula)? as f32,
         })
-    }
-
-    fn stretch(&self, frequency: f64, pair: usize, is_long: bool) -> f64 {
-        match self {
-            Self::None => frequency,
-            Self::Linear { factor } => frequency / factor,
-            Self::Llama3 { factor, low, high, original } => {
-                let turns = original * frequency / (2.0 * PI);
-                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                kept * frequency + (1.0 - kept) * frequency / factor
-            }
-            Self::Divided { divisors } => frequency / f64::from(divisors[pair]),
-            Self::Long { short, long, .. } => {
-                let divisors = if is_long { long } else { short };
-                frequency / f64::from(divisors[pair])
-            }
-        }
     }
 }

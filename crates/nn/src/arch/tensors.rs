@@ -4,6 +4,10 @@ use super::{Blueprint, Head};
 
 /// The prefix of the names of all tensors in layers.
 const LAYERS: &str = "model.layers.";
+/// The name of the embedding of positions.
+pub(crate) const POSITIONS: &str = "model.embed_positions.weight";
+/// The name of the sinks within a layer.
+pub(crate) const SINKS: &str = "self_attn.sinks";
 
 /// Splits the name of a tensor or a module in a layer into the index of the layer and the name
 /// within it.
@@ -32,6 +36,12 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
         ("model.embed_tokens.weight".to_owned(), vec![plan.vocab, plan.hidden]),
         ("model.norm.weight".to_owned(), vec![plan.hidden]),
     ];
+    if plan.norms.bias {
+        list.push(("model.norm.bias".to_owned(), vec![plan.hidden]));
+    }
+    if plan.positions {
+        list.push((POSITIONS.to_owned(), vec![plan.max_len, plan.hidden]));
+    }
     for head in &plan.output_heads {
         let is_embedding = plan.tied && head.head == Head::VOCABULARY;
         if !is_embedding {
@@ -51,9 +61,21 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
 /// Lists the tensors of one layer. Parts of a fused matrix share an entry.
 fn layer_tensors(blueprint: &Blueprint) -> Vec<(String, Vec<usize>)> {
     let parts = blueprint.layer();
-    let mut list: Vec<_> = parts.norms().map(|norm| (format!("{}.weight", norm.module), vec![norm.width])).collect();
-    let mut linears = parts.linears().to_vec();
-    linears.dedup_by_key(|linear| linear.module);
+    let mut norms: Vec<_> = parts.norms().collect();
+    // A norm may serve two parts.
+    norms.dedup_by_key(|norm| norm.module);
+    let mut list = Vec::new();
+    for norm in norms {
+        list.push((format!("{}.weight", norm.module), vec![norm.width]));
+        if norm.bias {
+            list.push((format!("{}.bias", norm.module), vec![norm.width]));
+        }
+    }
+    if blueprint.sinks {
+        list.push((SINKS.to_owned(), vec![blueprint.heads]));
+    }
+    let mut linears: Vec<_> = parts.linears().collect();
+    linears.dedup_by_key(|linear| &linear.module);
     for linear in linears {
         list.push((format!("{}.weight", linear.module), vec![linear.module_rows, linear.inputs]));
         if linear.bias {

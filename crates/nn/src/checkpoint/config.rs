@@ -18,7 +18,9 @@ pub(super) fn normal_form(mut config: Map<String, Value>) -> Map<String, Value> 
 pub(super) fn text_tensor_name(name: &str) -> Option<String> {
     match name.strip_prefix("language_model.") {
         Some(rest) => Some(rest.to_owned()),
-        None if name == Head::VOCABULARY.weight() => Some(name.to_owned()),
+        None if Head::all().any(|head| [head.weight(), head.bias()].iter().any(|own| own == name)) => {
+            Some(name.to_owned())
+        }
         None => name.strip_prefix("model.language_model.").map(|rest| format!("model.{rest}")),
     }
 }
@@ -57,6 +59,9 @@ mod tests {
         assert_eq!((&config["hidden_size"], &config["eos_token_id"]), (&json!(8), &json!([1, 106])));
         assert_eq!(text_tensor_name("language_model.model.norm.weight").as_deref(), Some("model.norm.weight"));
         assert_eq!(text_tensor_name("model.language_model.norm.weight").as_deref(), Some("model.norm.weight"));
+        for own in ["lm_head.weight", "lm_head.bias", "score.weight", "score.bias"] {
+            assert_eq!(text_tensor_name(own).as_deref(), Some(own));
+        }
         assert_eq!(text_tensor_name("vision_tower.x"), None);
     }
 }

@@ -11,7 +11,7 @@ use super::{
     Checkpoint, added_tokens,
     bytes::Bytes,
     config::{normal_form, text_tensor_name, with_model_prefix},
-    json, refusals,
+    json, names, refusals,
     safetensors::{self, Stored},
     special::SpecialTokens,
     tokenizer,
@@ -61,6 +61,7 @@ fn read(folder: Folder<'_>) -> Result<Checkpoint> {
         tensors = tensors.into_iter().filter_map(text).collect();
     }
     let weights = Weights::new(folder.place(""), with_model_prefix(tensors)).with_unread(unread);
+    let weights = names::in_our_spelling(&config, weights)?;
     let checkpoint = assemble(folder, config, weights)?;
     checkpoint.checked(&folder.place("config.json"))
 }

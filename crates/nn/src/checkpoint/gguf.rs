@@ -42,9 +42,13 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
         parts = split.others()?;
     }
     let architecture = Architecture::of(&metadata)?;
-    let tensors = container.tensors.into_iter().chain(parts).map(|tensor| {
+    let tensors = container.tensors.into_iter().chain(parts).flat_map(|tensor| {
+        if let Some(name) = Architecture::expert_name(&tensor.name) {
+            let experts = tensor.divided().into_iter().enumerate();
+            return experts.map(|(expert, part)| part.renamed(name(expert))).collect();
+        }
         let name = architecture.tensor_name(&tensor.name);
-        tensor.renamed(name)
+        vec![tensor.renamed(name)]
     });
     let unread = container.unread.into_iter().map(|(name, reason)| (architecture.tensor_name(&name), reason));
     let weights = Weights::new(&file, tensors).with_unread(unread.collect());

@@ -38,6 +38,9 @@ pub(super) fn refuse_lfs_pointer(file: &str, bytes: &[u8]) -> Result<()> {
 /// names.
 pub(super) fn refuse_quantized(file: &str, config: &Map<String, Value>) -> Result<()> {
     let Some(section) = config.get("quantization_config").and_then(Value::as_object) else { return Ok(()) };
+    if section.get("quant_method").is_some_and(|method| method == "mxfp4") {
+        return Ok(());
+    }
     let is_set = |key: &str| section.get(key) == Some(&Value::Bool(true));
     let method = match section.get("quant_method").and_then(Value::as_str) {
         Some(method) => method,
@@ -48,7 +51,8 @@ pub(super) fn refuse_quantized(file: &str, config: &Map<String, Value>) -> Resul
         file: file.into(),
         what: "key `quantization_config`: quantization method".into(),
         found: method.into(),
-        supported: "F32, F16 and BF16 weights, quantized on load with --dtype, or a GGUF file of the same model".into(),
+        supported: "MXFP4, F32, F16 and BF16 weights, quantized on load with --dtype, or a GGUF file of the same model"
+            .into(),
     })
 }
 

@@ -9,6 +9,7 @@ use safetensors::{
 use serde_json::{Map, Value};
 
 use super::bytes::Bytes;
+use super::mxfp4;
 use super::weights::Tensor;
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -59,8 +60,17 @@ pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Stored> {
     }
     let start = bytes.len() - data.len();
     let (mut stored, mut problems) = (Stored::default(), Vec::new());
+    let octets = |name: &str| {
+        let info = metadata.info(name).filter(|info| info.dtype == Dtype::U8)?;
+        Some((info.shape.as_slice(), &data[info.data_offsets.0..info.data_offsets.1]))
+    };
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).ok_or_else(|| malformed(format!("no tensor `{name}`")))?;
+        let scales = name.strip_suffix(mxfp4::BLOCKS).map(|name| format!("{name}{}", mxfp4::SCALES));
+        if let (Some(blocks), Some(scales)) = (octets(&name), scales.and_then(|scales| octets(&scales))) {
+            stored.tensors.push(mxfp4::tensor(file, &name, blocks, scales)?);
+            continue;
+        }
         let Some(format) = format_of(info.dtype) else {
             stored.unread.insert(name, format!("has dtype {:?}, supported are F32, F16, BF16", info.dtype));
             continue;

@@ -32,6 +32,13 @@ impl SpecialTokens {
 const WELL_KNOWN_ENDS: [&str; 6] =
     ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|eom_id|>", "<|endoftext|>"];
 
+/// Returns the ids in `eos_token_id` of a config, which is a number or a list.
+pub(super) fn declared_ends(config: &Map<String, Value>) -> impl Iterator<Item = u32> {
+    let declared = config.get("eos_token_id").into_iter();
+    let declared = declared.flat_map(|ids| ids.as_array().map_or(std::slice::from_ref(ids), Vec::as_slice));
+    declared.filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok())
+}
+
 /// Collects all ids that end an answer, in ascending order: `ids`, those in `eos_token_id` of the
 /// configs, EOS, and the well-known ones that are special tokens of the vocabulary.
 pub(super) fn end_tokens(
@@ -40,9 +47,7 @@ pub(super) fn end_tokens(
     configs: [&Map<String, Value>; 2],
     mut ids: Vec<u32>,
 ) -> Vec<u32> {
-    let declared = configs.into_iter().filter_map(|config| config.get("eos_token_id"));
-    let declared = declared.flat_map(|ids| ids.as_array().map_or(std::slice::from_ref(ids), Vec::as_slice));
-    ids.extend(declared.filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+    ids.extend(configs.into_iter().flat_map(declared_ends));
     ids.extend(special.eos.as_ref().and_then(|eos| tokenizer.token_to_id(eos)));
     let added = tokenizer.get_added_vocabulary();
     let well_known = WELL_KNOWN_ENDS.into_iter().filter(|token| added.is_special_token(token));

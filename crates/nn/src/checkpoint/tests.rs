@@ -65,6 +65,22 @@ fn all_sources_of_end_tokens_are_joined() {
 }
 
 #[test]
+fn the_end_of_text_is_that_of_the_tokenizer() {
+    let eos = |config: &str, tokenizer_config: &str| {
+        let changes = [("config.json", config), ("tokenizer_config.json", tokenizer_config)];
+        let checkpoint = Checkpoint::open(folder(&changes).path()).unwrap();
+        assert!(checkpoint.end_tokens.contains(&checkpoint.eos().unwrap()));
+        let codec = checkpoint.clone().into_codec("m", &TemplateChoice::Plain).unwrap();
+        assert_eq!(codec.eos(), checkpoint.eos());
+        codec.eos()
+    };
+    assert_eq!(eos("{}", r#"{"eos_token": "</s>"}"#), Some(4), "named in tokenizer_config.json alone");
+    assert_eq!(eos(r#"{"eos_token_id": [7, 5]}"#, r#"{"eos_token": {"content": "</s>"}}"#), Some(4));
+    assert_eq!(eos(r#"{"eos_token_id": [7, 5]}"#, "{}"), Some(7));
+    assert_eq!(eos("{}", "{}"), Some(2), "a well-known end");
+}
+
+#[test]
 fn the_nearest_chat_template_wins() {
     let template = |changes: &[(&str, &str)]| Checkpoint::open(folder(changes).path()).unwrap().chat_template;
     let named = r#"{"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}"#;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use wsd_core::{BosTokens, ChatTemplate, HfTokenizer, Specials, Template, TextCodec};
 
-use super::Checkpoint;
+use super::{Checkpoint, special};
 use crate::error::Result;
 
 /// The choice of the template for conversations.
@@ -42,6 +43,7 @@ impl Checkpoint {
     /// # Ok::<_, wsd_nn::Error>(())
     /// ```
     pub fn into_codec(self, name: &str, template: &TemplateChoice) -> Result<TextCodec> {
+        let eos = self.eos();
         let tokenizer = HfTokenizer::new(name, self.tokenizer);
         let special = self.special;
         let bos = special.bos.as_deref().and_then(|piece| tokenizer.token(piece));
@@ -63,6 +65,17 @@ impl Checkpoint {
             TemplateChoice::Source { name, text } => Some(jinja(name, text)?),
             TemplateChoice::Own => self.chat_template.as_deref().map(|source| jinja(name, source)).transpose()?,
         };
-        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat, raw: declared }))
+        Ok(TextCodec::new(name, Arc::new(tokenizer), template, BosTokens { chat, raw: declared }).with_eos(eos))
+    }
+
+    /// Returns the end-of-text token: the tokenizer's `eos_token`, or else the first `eos_token_id` of
+    /// the config, or else the lowest token that ends an answer.
+    #[must_use]
+    pub fn eos(&self) -> Option<u32> {
+        let named = self.special.eos.as_deref().and_then(|eos| self.tokenizer.token_to_id(eos));
+        let first = |config: &Map<String, Value>| special::declared_ends(config).next();
+        named
+            .or_else(|| [&self.config, &self.generation_config].into_iter().find_map(first))
+            .or_else(|| self.end_tokens.first().copied())
     }
 }

@@ -46,6 +46,12 @@ impl Weights {
         Self { unread, ..self }
     }
 
+    /// Makes other tensors of each.
+    pub(super) fn try_flat_map(self, map: impl Fn(Tensor) -> Result<Vec<Tensor>>) -> Result<Self> {
+        let tensors = self.tensors.into_values().map(map).collect::<Result<Vec<_>>>()?;
+        Ok(Self::new(self.file, tensors.into_iter().flatten()).with_unread(self.unread))
+    }
+
     /// Returns the tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
@@ -75,11 +81,10 @@ impl Weights {
 
     /// Converts matrices as [`crate::Checkpoint::with_matrices_in`] does.
     pub(super) fn with_matrices_in(self, format: Format) -> Result<Self> {
-        let convert = |tensor: Tensor| {
-            if tensor.is_matrix() && tensor.fits(format) { tensor.in_format(format) } else { Ok(tensor) }
-        };
-        let tensors = self.tensors.into_values().map(convert).collect::<Result<Vec<_>>>()?;
-        Ok(Self::new(self.file, tensors).with_unread(self.unread))
+        self.try_flat_map(|tensor| {
+            let is_converted = tensor.is_matrix() && tensor.fits(format);
+            Ok(vec![if is_converted { tensor.in_format(format)? } else { tensor }])
+        })
     }
 
     /// Returns the tensors with these names and shapes, in this order.
@@ -165,6 +170,52 @@ impl Tensor {
         };
         let rows = (0..self.rows()).into_par_iter().map(written).collect::<Result<Vec<_>>>()?;
         Self::new(self.name, format, self.shape, rows.concat())
+    }
+
+    /// Divides the tensor along its first dimension, without a copy.
+    pub(crate) fn divided(&self) -> Vec<Self> {
+        let Some((count, shape)) = self.shape.split_first() else { return vec![self.clone()] };
+        let length = self.range.len() / count.max(&1);
+        let part = |index: usize| {
+            let first = self.range.start + index * length;
+            Self { shape: shape.to_vec(), range: first..first + length, ..self.clone() }
+        };
+        (0..*count).map(part).collect()
+    }
+
+    /// Divides the first dimension into two halves, without a copy.
+    pub(crate) fn halved(&self) -> [Self; 2] {
+        let (rows, middle) = (self.shape.first().map_or(0, |rows| rows / 2), self.range.len() / 2);
+        let half = |range| Self {
+            shape: [rows].into_iter().chain(self.shape.iter().skip(1).copied()).collect(),
+            range,
+            ..self.clone()
+        };
+        let Range { start, end } = self.range;
+        [half(start..start + middle), half(start + middle..end)]
+    }
+
+    /// Reorders the rows, in new memory: row `i` is row `place(i)` of this tensor. The values of a
+    /// vector are its rows.
+    pub(crate) fn permuted(&self, place: impl Fn(usize) -> usize) -> Result<Self> {
+        let rows = self.shape.first().copied().unwrap_or(1);
+        let row_bytes = self.bytes().len() / rows.max(1);
+        let bytes = (0..rows).flat_map(|row| &self.bytes()[place(row) * row_bytes..][..row_bytes]).copied().collect();
+        Self::new(&*self.name, self.format, self.shape.clone(), bytes)
+    }
+
+    /// Transposes a matrix, in new memory; one of blocks becomes F32.
+    pub(crate) fn transposed(self) -> Result<Self> {
+        let tensor = if self.format.block_values() == 1 { self } else { self.in_format(Format::F32)? };
+        let (rows, columns) = (tensor.rows(), tensor.columns());
+        let size = tensor.format.block_bytes();
+        let mut bytes = Vec::with_capacity(tensor.bytes().len());
+        for column in 0..columns {
+            for row in 0..rows {
+                bytes.extend_from_slice(&tensor.bytes()[(row * columns + column) * size..][..size]);
+            }
+        }
+        Self::new(&*tensor.name, tensor.format, vec![columns, rows], bytes)
     }
 
     /// Returns the bytes, row after row.

@@ -1,13 +1,58 @@
 //! The weights of one layer.
 
 use super::linear::{Linear, Stored};
-use crate::arch::{Blueprint, LayerParts, StoredLinear, StoredNorm};
+use crate::arch::{self, Blueprint, LayerParts, StoredLinear, StoredNorm};
 use crate::checkpoint::Tensor;
 use crate::error::Result;
+use crate::kernels::{self, Workers};
 
-/// A layer with its matrices ready to multiply and its norms as floats, the architecture's offset
-/// added.
-pub(super) type LayerWeights = LayerParts<Vec<f32>, Linear>;
+/// Floats per piece of work in an elementwise pass.
+pub(super) const FLOATS_PER_PIECE: usize = 1 << 12;
+
+/// A layer with its matrices ready to multiply.
+pub(super) struct LayerWeights {
+    pub(super) parts: LayerParts<Norm, Linear>,
+    /// The sink of each query head; empty without sinks.
+    pub(super) sinks: Vec<f32>,
+}
+
+/// A norm, with the architecture's offset added to its weight.
+pub(super) struct Norm {
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    eps: f32,
+    /// The mean is subtracted first.
+    is_centered: bool,
+}
+
+impl Norm {
+    /// Reads the norm of a module. `take` returns a tensor by name.
+    pub(super) fn new(blueprint: &Blueprint, module: &str, bias: bool, take: &impl Fn(&str) -> Tensor) -> Self {
+        let norms = &blueprint.norms;
+        let weight = take(&format!("{module}.weight")).to_f32();
+        Self {
+            weight: weight.iter().map(|weight| weight + norms.offset).collect(),
+            bias: bias.then(|| take(&format!("{module}.bias")).to_f32()),
+            eps: norms.eps,
+            is_centered: norms.centered,
+        }
+    }
+
+    /// Normalizes rows in place.
+    pub(super) fn apply(&self, workers: &Workers<'_>, x: &mut [f32]) {
+        let (simd, width) = (workers.simd(), self.weight.len());
+        let rows = FLOATS_PER_PIECE.div_ceil(width);
+        workers.chunks(x, rows * width, 1, |_, x| {
+            if self.is_centered {
+                kernels::center(x, width);
+            }
+            kernels::rms_norm(simd, x, &self.weight, self.eps);
+            if let Some(bias) = &self.bias {
+                x.chunks_exact_mut(width).for_each(|row| kernels::add(simd, row, bias));
+            }
+        });
+    }
+}
 
 /// Makes the weights of a layer. `take` returns a tensor of this layer by name, for all names in
 /// [`crate::arch::tensors`]; `make` prepares a matrix.
@@ -16,7 +61,7 @@ pub(super) fn layer_weights(
     take: impl Fn(&str) -> Tensor,
     make: impl Fn(Stored) -> Result<Linear>,
 ) -> Result<LayerWeights> {
-    let norm = |norm: StoredNorm| Ok(norm_weight(&take(&format!("{}.weight", norm.module)), blueprint));
+    let norm = |StoredNorm { module, bias, .. }: StoredNorm| Ok(Norm::new(blueprint, module, bias, &take));
     let linear = |linear: StoredLinear| {
         let StoredLinear { module, rows, bias, .. } = linear;
         make(Stored {
@@ -24,10 +69,6 @@ pub(super) fn layer_weights(
             bias: bias.then(|| take(&format!("{module}.bias")).to_f32()[rows].to_vec()),
         })
     };
-    blueprint.layer().try_map(norm, linear)
-}
-
-/// Returns a norm's weight with the offset of the architecture added.
-pub(super) fn norm_weight(tensor: &Tensor, blueprint: &Blueprint) -> Vec<f32> {
-    tensor.to_f32().iter().map(|weight| weight + blueprint.norms.offset).collect()
+    let sinks = if blueprint.sinks { take(arch::SINKS).to_f32() } else { Vec::new() };
+    Ok(LayerWeights { parts: blueprint.layer().try_map(norm, linear)?, sinks })
 }

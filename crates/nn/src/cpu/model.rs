@@ -1,6 +1,6 @@
 //! The weights of a model on the CPU.
 
-use super::layer::LayerWeights;
+use super::layer::{LayerWeights, Norm};
 use super::linear::Linear;
 use crate::arch::{Blueprint, Head};
 use crate::checkpoint::Tensor;
@@ -16,8 +16,10 @@ pub(super) struct Model {
     /// The size of all tensors.
     pub(super) bytes: usize,
     pub(super) embedding: Tensor,
+    /// The embedding of positions, if the model has one.
+    pub(super) positions: Option<Tensor>,
     pub(super) layers: Vec<LayerWeights>,
-    pub(super) final_norm: Vec<f32>,
+    pub(super) final_norm: Norm,
     pub(super) heads: Vec<(Head, Linear)>,
 }
 

@@ -2,16 +2,14 @@
 
 use wsd_core::Layer;
 
-use super::layer::LayerWeights;
+use super::experts::{ExpertScratch, Mixture};
+use super::layer::{LayerWeights, Norm};
 use super::linear::{self, Activations};
 use super::model::Model;
-use crate::arch::Blueprint;
 use crate::cache::{HeadCache, LayerCache, Slot};
 use crate::executor::Span;
 use crate::kernels::{self, Attention, Rotation, Workers};
 
-/// Floats per piece of work in an elementwise pass.
-const FLOATS_PER_PIECE: usize = 1 << 12;
 /// Multiplications per piece of work in attention.
 const ATTENTION_PER_PIECE: usize = 1 << 14;
 
@@ -26,8 +24,9 @@ pub(super) struct Scratch {
     value: Vec<f32>,
     attended: Vec<f32>,
     output: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    /// The output of attention, while that of a parallel feed-forward part is computed.
+    aside: Vec<f32>,
+    experts: ExpertScratch,
     activations: Activations,
     /// Cosines and sines per rotary embedding, `(tokens, dims / 2)` each.
     angles: Vec<[Vec<f32>; 2]>,
@@ -116,7 +115,7 @@ impl<'a> Step<'a> {
             let floats = alike.iter().map(|span| span.rows.len()).sum::<usize>() * self.model.blueprint.hidden;
             let (rows, later) = std::mem::take(&mut rest).split_at_mut(floats);
             if alike[0].layer == Layer::Final {
-                norm(self.workers, rows, &self.model.final_norm, self.model.blueprint.norms.eps);
+                self.model.final_norm.apply(self.workers, rows);
             }
             rest = later;
         }
@@ -131,6 +130,13 @@ impl<'a> Step<'a> {
             self.model.embedding.dequantize_row(*token as usize, row);
             if self.model.blueprint.embedding_scale != 1.0 {
                 row.iter_mut().for_each(|x| *x *= self.model.blueprint.embedding_scale);
+            }
+        }
+        if let Some(positions) = &self.model.positions {
+            let mut embedding = vec![0.0; width];
+            for (row, place) in self.scratch.x.chunks_exact_mut(width).zip(&self.places) {
+                positions.dequantize_row(place.position, &mut embedding);
+                kernels::add(self.model.simd, row, &embedding);
             }
         }
     }
@@ -161,29 +167,42 @@ impl<'a> Step<'a> {
         self.append(index);
         self.attend(index);
         let Scratch { attended, output, activations, .. } = &mut *self.scratch;
-        linear::apply(self.workers, attended, activations, [(&layer.output, output)]);
-        self.residual(layer.post_attention.as_deref());
-        self.feed_forward(layer);
-        self.residual(layer.post_mlp.as_deref());
+        linear::apply(self.workers, attended, activations, [(&layer.parts.output, output)]);
+        let parts = &layer.parts;
+        if !self.model.blueprint.parallel {
+            self.residual(parts.post_attention.as_ref());
+            self.feed_forward(layer);
+        } else {
+            self.exchange();
+            self.feed_forward(layer);
+            self.exchange();
+            self.residual(parts.post_attention.as_ref());
+            self.exchange();
+        }
+        self.residual(parts.post_mlp.as_ref());
+    }
+
+    /// Exchanges the output of a part with the one that was put aside.
+    fn exchange(&mut self) {
+        std::mem::swap(&mut self.scratch.output, &mut self.scratch.aside);
     }
 
     /// Computes queries, keys and values of all tokens.
     fn project_heads(&mut self, layer: &LayerWeights) {
-        let (workers, blueprint) = (self.workers, &self.model.blueprint);
+        let workers = self.workers;
         let Scratch { x, normed, query, key, value, activations, .. } = &mut *self.scratch;
-        let input = pre_norm(workers, blueprint, layer.pre_attention.as_deref(), x, normed);
-        let layers = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, value)];
+        let parts = &layer.parts;
+        let input = pre_norm(workers, parts.pre_attention.as_ref(), x, normed);
+        let layers = [(&parts.query, &mut *query), (&parts.key, &mut *key), (&parts.value, value)];
         linear::apply(workers, input, activations, layers);
-        for (heads, weight) in [(query, &layer.query_norm), (key, &layer.key_norm)] {
-            if let Some(weight) = weight {
-                norm(workers, heads, weight, blueprint.norms.eps);
-            }
+        for (heads, norm) in [(query, &parts.query_norm), (key, &parts.key_norm)] {
+            norm.iter().for_each(|norm| norm.apply(workers, heads));
         }
     }
 
     fn rotate(&mut self, index: usize) {
         let blueprint = &self.model.blueprint;
-        let rope = blueprint.layers[index].rope;
+        let Some(rope) = blueprint.layers[index].rope else { return };
         let (pairs, interleaved) = (blueprint.ropes[rope].dims / 2, blueprint.ropes[rope].interleaved);
         let Scratch { query, key, angles, .. } = &mut *self.scratch;
         let [cos, sin] = &angles[rope];
@@ -213,6 +232,7 @@ impl<'a> Step<'a> {
         let window = blueprint.layers[index].window.unwrap_or(usize::MAX);
         let caches: Vec<&LayerCache> = self.slots.iter().map(|slot| &slot.layers[index]).collect();
         let width = blueprint.query_width() / blueprint.kv_heads;
+        let (group, sinks) = (blueprint.heads / blueprint.kv_heads, &self.model.layers[index].sinks);
         let (places, spans) = (&self.places, self.spans);
         let Scratch { query, attended, .. } = &mut *self.scratch;
         attended.resize(query.len(), 0.0);
@@ -237,6 +257,7 @@ impl<'a> Step<'a> {
                     queries: &query[task * width..][..width],
                     keys,
                     values,
+                    sinks: if sinks.is_empty() { sinks } else { &sinks[task % blueprint.kv_heads * group..][..group] },
                     seen,
                     head_dim: blueprint.head_dim,
                     scale: blueprint.attention_scale,
@@ -249,23 +270,26 @@ impl<'a> Step<'a> {
 
     /// Computes the feed-forward part, from the residual stream into `output`.
     fn feed_forward(&mut self, layer: &LayerWeights) {
-        let (workers, blueprint) = (self.workers, &self.model.blueprint);
-        let Scratch { x, normed, output, gate, up, activations, .. } = &mut *self.scratch;
-        let input = pre_norm(workers, blueprint, layer.pre_mlp.as_deref(), x, normed);
-        linear::apply(workers, input, activations, [(&layer.gate, &mut *gate), (&layer.up, &mut *up)]);
-        let simd = workers.simd();
-        workers.chunks(gate, FLOATS_PER_PIECE, 1, |index, gate| {
-            let up = &up[index * FLOATS_PER_PIECE..][..gate.len()];
-            kernels::gate(simd, gate, up, blueprint.activation);
-        });
-        linear::apply(workers, gate, activations, [(&layer.down, output)]);
+        let (workers, blueprint, parts) = (self.workers, &self.model.blueprint, &layer.parts);
+        let Scratch { x, normed, output, experts, activations, .. } = &mut *self.scratch;
+        let input = pre_norm(workers, parts.pre_mlp.as_ref(), x, normed);
+        let activation = blueprint.activation;
+        match (&parts.router, blueprint.experts) {
+            (Some(router), Some(plan)) => {
+                let mixture = Mixture { experts: &parts.experts, router, plan, activation, hidden: blueprint.hidden };
+                mixture.apply(workers, input, (experts, activations), output);
+            }
+            _ => parts.experts[0].apply(workers, activation, (experts, activations), (input, output)),
+        }
     }
 
     /// Adds `output` to the residual stream, after a norm if the layer has one there.
-    fn residual(&mut self, post_norm: Option<&[f32]>) {
+    fn residual(&mut self, post_norm: Option<&Norm>) {
         let Scratch { x, output, .. } = &mut *self.scratch;
-        if let Some(weight) = post_norm {
-            norm(self.workers, output, weight, self.model.blueprint.norms.eps);
+        post_norm.into_iter().for_each(|norm| norm.apply(self.workers, output));
+        let scale = self.model.blueprint.residual_scale;
+        if scale != 1.0 {
+            output.iter_mut().for_each(|value| *value *= scale);
         }
         kernels::add(self.workers.simd(), x, output);
     }
@@ -286,21 +310,10 @@ fn places(index: usize, span: &Span<'_>) -> Vec<Place> {
 }
 
 /// Returns `x` normed, in `normed`, or `x` itself without a norm.
-fn pre_norm<'a>(
-    workers: &Workers<'_>,
-    blueprint: &Blueprint,
-    weight: Option<&[f32]>,
-    x: &'a [f32],
-    normed: &'a mut Vec<f32>,
-) -> &'a [f32] {
-    let Some(weight) = weight else { return x };
+fn pre_norm<'a>(workers: &Workers<'_>, norm: Option<&Norm>, x: &'a [f32], normed: &'a mut Vec<f32>) -> &'a [f32] {
+    let Some(norm) = norm else { return x };
     normed.clear();
     normed.extend_from_slice(x);
-    norm(workers, normed, weight, blueprint.norms.eps);
+    norm.apply(workers, normed);
     normed
-}
-
-fn norm(workers: &Workers<'_>, x: &mut [f32], weight: &[f32], eps: f32) {
-    let (simd, rows) = (workers.simd(), FLOATS_PER_PIECE.div_ceil(weight.len()));
-    workers.chunks(x, rows * weight.len(), 1, |_, x| kernels::rms_norm(simd, x, weight, eps));
 }

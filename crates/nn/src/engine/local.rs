@@ -119,6 +119,8 @@ impl Local {
     /// Those of [`Checkpoint`] and of the device; [`crate::Error`] names every tensor, key or limit
     /// at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
+        // Adapters change the rows as a folder has them.
+        let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
         let mut executor = load::load(options.device, &checkpoint, options.dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();

@@ -11,6 +11,11 @@ dispatch! {
 }
 
 dispatch! {
+    /// Computes `x[i] = activation(x[i])`.
+    pub(crate) fn activate(x: &mut [f32], activation: Activation) = activate_body
+}
+
+dispatch! {
     /// Computes `cap * tanh(x / cap)` in place.
     pub fn softcap(x: &mut [f32], cap: f32) = softcap_body
 }
@@ -26,6 +31,21 @@ fn gate_body<S: Lanes>(_: S, gated: &mut [f32], up: &[f32], activation: Activati
         Activation::Silu => map(gated, up, |x| x * sigmoid(x)),
         Activation::GeluTanh => map(gated, up, gelu_tanh),
         Activation::Gelu => map(gated, up, gelu),
+        Activation::ClampedSilu => {
+            for (gated, up) in gated.iter_mut().zip(up) {
+                *gated = clamped_silu(*gated) * (up.clamp(-Activation::BOUND, Activation::BOUND) + 1.0);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn activate_body<S: Lanes>(_: S, x: &mut [f32], activation: Activation) {
+    match activation {
+        Activation::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+        Activation::GeluTanh => x.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
+        Activation::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
+        Activation::ClampedSilu => x.iter_mut().for_each(|x| *x = clamped_silu(*x)),
     }
 }
 
@@ -53,6 +73,12 @@ fn add_body<S: Lanes>(_: S, x: &mut [f32], y: &[f32]) {
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn clamped_silu(x: f32) -> f32 {
+    let x = x.min(Activation::BOUND);
+    x * sigmoid(Activation::STEEPNESS * x)
 }
 
 #[inline(always)]

@@ -15,6 +15,8 @@ pub(crate) struct Attention<'a> {
     pub(crate) keys: &'a [f32],
     /// Values: `(seen or more, head_dim)`.
     pub(crate) values: &'a [f32],
+    /// The sink of each query; empty without sinks.
+    pub(crate) sinks: &'a [f32],
     /// Number of positions that the token attends to, its own included.
     pub(crate) seen: usize,
     /// Width of a head.
@@ -26,7 +28,8 @@ pub(crate) struct Attention<'a> {
 }
 
 dispatch! {
-    /// Computes `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`.
+    /// Computes `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`. A
+    /// sink is one more score of the softmax, whose share is dropped.
     /// `scores` is scratch memory of any size. Sums run from the oldest position to the newest and
     /// depend on nothing else.
     pub(crate) fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) = body
@@ -48,11 +51,11 @@ fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, out:
             _ => score::<S, 1, 4>(simd, &attention, member, scores),
         }
     }
-    for scores in scores.chunks_exact_mut(seen) {
+    for (index, scores) in scores.chunks_exact_mut(seen).enumerate() {
         if let Some(cap) = softcap {
             softcap_body(simd, scores, cap);
         }
-        softmax(simd, scores);
+        softmax(simd, scores, attention.sinks.get(index).copied());
     }
     let mut member = 0;
     while member < group {
@@ -157,8 +160,8 @@ fn add_products<S: Lanes, const M: usize, const P: usize>(
 }
 
 #[inline(always)]
-fn softmax<S: Lanes>(simd: S, scores: &mut [f32]) {
-    let most = largest(scores);
+fn softmax<S: Lanes>(simd: S, scores: &mut [f32], sink: Option<f32>) {
+    let most = largest(scores).max(sink.unwrap_or(f32::NEG_INFINITY));
     for score in scores.iter_mut() {
         *score = exp(*score - most);
     }
@@ -167,7 +170,8 @@ fn softmax<S: Lanes>(simd: S, scores: &mut [f32]) {
     for block in blocks {
         sum = simd.mul_add(simd.load(block), simd.splat(1.0), sum);
     }
-    let scale = 1.0 / (simd.sum(sum) + tail.iter().sum::<f32>());
+    let dropped = sink.map_or(0.0, |sink| exp(sink - most));
+    let scale = 1.0 / (simd.sum(sum) + tail.iter().sum::<f32>() + dropped);
     for score in scores {
         *score *= scale;
     }
@@ -291,7 +295,8 @@ mod tests {
                 let (keys, values) = (noise((seen + 1) * head_dim, 2, size), noise((seen + 1) * head_dim, 3, size));
                 let (keys, values) = (keys.as_slice(), values.as_slice());
                 let scale = 1.0 / (head_dim as f32).sqrt();
-                let attention = Attention { queries: &queries, keys, values, seen, head_dim, scale, softcap };
+                let attention =
+                    Attention { queries: &queries, keys, values, sinks: &[], seen, head_dim, scale, softcap };
                 for simd in Simd::all() {
                     let mut out = vec![f32::NAN; group * head_dim];
                     attend(simd, attention, &mut vec![5.0; 3], &mut out);
@@ -316,8 +321,16 @@ mod tests {
             let (queries, mut keys, values) = (noise(64, 1, 1.0), noise(40 * 64, 2, 1.0), noise(40 * 64, 3, 1.0));
             keys[37 * 64 + 5] = f32::NAN;
             let (keys, values) = (keys.as_slice(), values.as_slice());
-            let attention =
-                Attention { queries: &queries, keys, values, seen: 40, head_dim: 64, scale: 1.0, softcap: None };
+            let attention = Attention {
+                queries: &queries,
+                keys,
+                values,
+                sinks: &[],
+                seen: 40,
+                head_dim: 64,
+                scale: 1.0,
+                softcap: None,
+            };
             let mut out = vec![0.0; 64];
             attend(simd, attention, &mut Vec::new(), &mut out);
             assert!(out.iter().all(|value| value.is_nan()), "{simd:?}");

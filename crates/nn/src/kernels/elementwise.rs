@@ -130,6 +130,11 @@ fn gate_body<S: Lanes>(_: S, out: &mut [f32], gates: &[f32], width: usize, activ
             Activation::Silu => map(out, gate, up, |x| silu(x)[0]),
             Activation::GeluTanh => map(out, gate, up, |x| gelu_tanh(x)[0]),
             Activation::Gelu => map(out, gate, up, |x| gelu(x)[0]),
+            Activation::ClampedSilu => {
+                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                    *out = clamped_silu(*gate)[0] * clamped(*up)[0];
+                }
+            }
         }
     }
 }
@@ -149,6 +154,13 @@ fn gate_backward_body<S: Lanes>(_: S, gates: &mut [f32], output: &[f32], width: 
             Activation::Silu => pull(gate, up, output, silu),
             Activation::GeluTanh => pull(gate, up, output, gelu_tanh),
             Activation::Gelu => pull(gate, up, output, gelu),
+            Activation::ClampedSilu => {
+                for ((gate, up), output) in gate.iter_mut().zip(up).zip(output) {
+                    let ([value, derivative], [factor, slope]) = (clamped_silu(*gate), clamped(*up));
+                    *gate = output * factor * derivative;
+                    *up = output * value * slope;
+                }
+            }
         }
     }
 }
@@ -160,6 +172,22 @@ fn pull(gate: &mut [f32], up: &mut [f32], output: &[f32], activation: impl Fn(f3
         *gate = output * *up * derivative;
         *up = output * value;
     }
+}
+
+/// The clamped gate of gpt-oss and its derivative.
+#[inline(always)]
+fn clamped_silu(x: f32) -> [f32; 2] {
+    let bounded = x.min(Activation::BOUND);
+    let sigmoid = sigmoid(Activation::STEEPNESS * bounded);
+    let derivative = sigmoid * (1.0 + Activation::STEEPNESS * bounded * (1.0 - sigmoid));
+    [bounded * sigmoid, if x < Activation::BOUND { derivative } else { 0.0 }]
+}
+
+/// The other branch of gpt-oss and its derivative.
+#[inline(always)]
+fn clamped(x: f32) -> [f32; 2] {
+    let bounded = x.clamp(-Activation::BOUND, Activation::BOUND);
+    [bounded + 1.0, if x == bounded { 1.0 } else { 0.0 }]
 }
 
 #[inline(always)]

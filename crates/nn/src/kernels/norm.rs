@@ -1,4 +1,5 @@
-//! RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467).
+//! RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467) and LayerNorm (Ba et al. 2016, arXiv
+//! 1607.06450).
 
 use super::simd::{LANES, Lanes, dispatch, dot};
 
@@ -6,6 +7,15 @@ dispatch! {
     /// Computes `x / sqrt(mean(x^2) + eps) * weight` in place, for each row of `weight.len()`
     /// values of `x`.
     pub(crate) fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) = body
+}
+
+/// Subtracts from each row of `width` values of `x` its mean: LayerNorm is the RMS norm of the
+/// result.
+pub(crate) fn center(x: &mut [f32], width: usize) {
+    for row in x.chunks_exact_mut(width.max(1)) {
+        let mean = (row.iter().copied().map(f64::from).sum::<f64>() / width as f64) as f32;
+        row.iter_mut().for_each(|x| *x -= mean);
+    }
 }
 
 #[inline(always)]
@@ -30,6 +40,13 @@ fn body<S: Lanes>(simd: S, x: &mut [f32], weight: &[f32], eps: f32) {
 mod tests {
     use super::super::Simd;
     use super::*;
+
+    #[test]
+    fn a_centered_row_has_the_mean_0() {
+        let mut x = [1.0, 2.0, 6.0, -4.0, 0.0, 1.0];
+        center(&mut x, 3);
+        assert_eq!(x, [-2.0, -1.0, 3.0, -3.0, 1.0, 2.0]);
+    }
 
     #[test]
     fn matches_the_formula_on_every_instruction_set() {

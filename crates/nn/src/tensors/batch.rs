@@ -29,6 +29,8 @@ impl Piece<'_> {
 pub struct Batch {
     /// Token ids, `(tokens)`.
     pub(super) ids: Tensor,
+    /// Positions of the tokens, `(tokens)`.
+    pub(super) positions: Tensor,
     /// Tokens of each piece.
     pub(super) lengths: Vec<usize>,
     /// The angles for each rotary embedding of the blueprint.
@@ -62,6 +64,8 @@ impl Batch {
     /// Those of the device.
     pub fn new(blueprint: &Blueprint, pieces: &[Piece<'_>], device: &Device) -> Result<Self> {
         let ids: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens).copied().collect();
+        let positions = pieces.iter().flat_map(|piece| piece.span().positions());
+        let positions: Vec<u32> = positions.map(|position| position as u32).collect();
         let rotations = blueprint.ropes.iter().map(|rope| Rotation::new(rope, pieces, device));
         let mut windows: Vec<_> = blueprint.layers.iter().map(|layer| layer.window).collect();
         windows.sort_unstable();
@@ -72,6 +76,7 @@ impl Batch {
         };
         Ok(Self {
             ids: Tensor::new(ids, device)?,
+            positions: Tensor::new(positions, device)?,
             lengths: pieces.iter().map(|piece| piece.tokens.len()).collect(),
             rotations: rotations.collect::<Result<_>>()?,
             views: windows.into_iter().map(views).collect::<Result<_>>()?,

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::attention::attend;
 use super::batch::Batch;
-use super::layers::{Linear, Norm, Projections, gate, rotate, softcap};
+use super::experts::{self, Expert};
+use super::layers::{Linear, Norm, Projections, rotate, softcap};
 use super::wide::WIDE;
 use crate::arch::{self, Blueprint, Head, HeadPlan, QkNorm, StoredLinear, StoredNorm};
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 pub struct Decoder {
     blueprint: Blueprint,
     embedding: Tensor,
+    positions: Option<Tensor>,
     layers: Vec<Layer>,
     final_norm: Norm,
     heads: Vec<(Head, Linear)>,
@@ -30,9 +32,11 @@ struct Layer {
     /// Queries, keys, values.
     heads: Projections,
     output: Linear,
-    /// Gate, up.
-    gates: Projections,
-    down: Linear,
+    /// The sinks of the query heads.
+    sinks: Option<Tensor>,
+    router: Option<Linear>,
+    /// The experts; one for a dense model.
+    experts: Vec<Expert>,
 }
 
 /// The surroundings of a forward pass: a KV cache, and observers of hidden states.
@@ -74,11 +78,12 @@ impl Decoder {
             Ok((*head, Linear { weight, bias }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
-        let final_norm = norm(blueprint, take("model.norm.weight")?);
+        let positions = blueprint.positions.then(|| take(arch::POSITIONS)).transpose()?;
+        let final_norm = norm(blueprint, "model.norm", blueprint.norms.bias, &mut take)?;
         let layers = (0..blueprint.layers.len())
             .map(|index| Layer::new(blueprint, |name| take(&format!("model.layers.{index}.{name}"))))
             .collect::<Result<_>>()?;
-        Ok(Self { blueprint: blueprint.clone(), embedding, layers, final_norm, heads })
+        Ok(Self { blueprint: blueprint.clone(), embedding, positions, layers, final_norm, heads })
     }
 
     /// Returns hidden states of all tokens of whole sequences, after the final norm: floats
@@ -99,10 +104,15 @@ impl Decoder {
         if self.blueprint.embedding_scale != 1.0 {
             x = (x * f64::from(self.blueprint.embedding_scale))?;
         }
+        if let Some(positions) = &self.positions {
+            x = (x + positions.index_select(&batch.positions, 0)?.to_dtype(WIDE)?)?;
+        }
         context.observe(0, &x);
+        let scale = f64::from(self.blueprint.residual_scale);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = (&x + self.attention(index, &x, batch, context)?)?;
-            x = (&x + self.feed_forward(layer, &x)?)?;
+            let attended = (&x + (self.attention(index, &x, batch, context)? * scale)?)?;
+            let input = if self.blueprint.parallel { &x } else { &attended };
+            x = (&attended + (self.feed_forward(layer, input)? * scale)?)?;
             context.observe(index + 1, &x);
         }
         self.final_norm.apply(&x)
@@ -117,7 +127,10 @@ impl Decoder {
         let found = self.heads.iter().find(|(other, _)| *other == head);
         let (_, linear) = found.ok_or(Error::MissingHead { head: head.module() })?;
         let cap = self.blueprint.final_softcap.filter(|_| head == Head::VOCABULARY);
-        Ok(softcap(linear.apply(hidden)?, cap)?)
+        let outputs = linear.apply(hidden)?;
+        let is_scaled = head == Head::VOCABULARY && self.blueprint.logit_scale != 1.0;
+        let outputs = if is_scaled { (outputs * f64::from(self.blueprint.logit_scale))? } else { outputs };
+        Ok(softcap(outputs, cap)?)
     }
 
     /// Adds `change`, `(outputs, inputs)` floats, to the matrix of a module. Modules are those of
@@ -150,18 +163,22 @@ impl Decoder {
     ) -> candle_core::Result<Tensor> {
         let (blueprint, layer) = (&self.blueprint, &self.layers[index]);
         let [queries, keys, values] = layer.queries_keys_values(blueprint, &apply(layer.pre_attention.as_ref(), x)?)?;
-        let rotation = &batch.rotations[blueprint.layers[index].rope];
-        let queries = (rotate(&queries, rotation)? * f64::from(blueprint.attention_scale))?;
+        let rotated = |heads: &Tensor| match blueprint.layers[index].rope {
+            Some(rope) => rotate(heads, &batch.rotations[rope]),
+            None => Ok(heads.clone()),
+        };
+        let queries = (rotated(&queries)? * f64::from(blueprint.attention_scale))?;
         // `(kv_heads, tokens, head_dim)`, in the type that products are computed in.
         let by_head = |heads: &Tensor| heads.transpose(0, 1)?.to_dtype(layer.output.weight.dtype());
-        let (keys, values) = (by_head(&rotate(&keys, rotation)?)?, by_head(&values)?);
+        let (keys, values) = (by_head(&rotated(&keys)?)?, by_head(&values)?);
         let mut attended = Vec::with_capacity(batch.lengths.len());
         let mut first = 0;
         for (piece, view) in batch.views(blueprint.layers[index].window).iter().enumerate() {
             let tokens = batch.lengths[piece];
             let fresh = [keys.narrow(1, first, tokens)?, values.narrow(1, first, tokens)?];
             let seen = context.remember(index, piece, fresh)?;
-            attended.push(attend(&queries.narrow(0, first, tokens)?, &seen, view, blueprint.attention_softcap)?);
+            let queries = queries.narrow(0, first, tokens)?;
+            attended.push(attend(&queries, &seen, view, blueprint.attention_softcap, layer.sinks.as_ref())?);
             first += tokens;
         }
         let output = layer.output.apply(&Tensor::cat(&attended, 0)?)?;
@@ -169,8 +186,12 @@ impl Decoder {
     }
 
     fn feed_forward(&self, layer: &Layer, x: &Tensor) -> candle_core::Result<Tensor> {
-        let gates = layer.gates.apply(&apply(layer.pre_mlp.as_ref(), x)?)?;
-        let output = layer.down.apply(&gate(&gates[0], &gates[1], self.blueprint.activation)?)?;
+        let input = apply(layer.pre_mlp.as_ref(), x)?;
+        let activation = self.blueprint.activation;
+        let output = match (&layer.router, self.blueprint.experts) {
+            (Some(router), Some(plan)) => experts::mixture(&layer.experts, router, plan, activation, &input)?,
+            _ => layer.experts[0].apply(&input, activation)?,
+        };
         apply(layer.post_mlp.as_ref(), &output)
     }
 }
@@ -178,8 +199,10 @@ impl Decoder {
 impl Layer {
     fn new(blueprint: &Blueprint, mut take: impl FnMut(&str) -> Result<Tensor>) -> Result<Self> {
         let parts = blueprint.layer();
-        let mut stored = |part: StoredNorm| Ok(norm(blueprint, take(&format!("{}.weight", part.module))?));
-        let mut at = |part: Option<StoredNorm>| -> Result<_> { part.map(&mut stored).transpose() };
+        let sinks = blueprint.sinks.then(|| take(arch::SINKS)).transpose()?;
+        let mut at = |part: Option<StoredNorm>| -> Result<_> {
+            part.map(|part| norm(blueprint, part.module, part.bias, &mut take)).transpose()
+        };
         let (pre_attention, post_attention) = (at(parts.pre_attention)?, at(parts.post_attention)?);
         let (pre_mlp, post_mlp) = (at(parts.pre_mlp)?, at(parts.post_mlp)?);
         let (query_norm, key_norm) = (at(parts.query_norm)?, at(parts.key_norm)?);
@@ -188,31 +211,54 @@ impl Layer {
             let bias = part.bias.then(|| take(&format!("{}.bias", part.module))).transpose()?;
             Ok(Linear { weight, bias })
         };
-        let mut projections = |parts: &[&StoredLinear]| -> Result<_> {
-            let widths = parts.iter().map(|part| part.rows.len()).collect();
-            let mut modules = parts.to_vec();
-            modules.dedup_by_key(|part| part.module);
-            let matrices = modules.into_iter().map(&mut linear).collect::<Result<_>>()?;
-            Ok(Projections { matrices, widths })
-        };
-        let heads = projections(&[&parts.query, &parts.key, &parts.value])?;
-        let gates = projections(&[&parts.gate, &parts.up])?;
-        let (output, down) = (linear(&parts.output)?, linear(&parts.down)?);
-        Ok(Self { pre_attention, post_attention, pre_mlp, post_mlp, query_norm, key_norm, heads, output, gates, down })
+        let (output, router) = (linear(&parts.output)?, parts.router.as_ref().map(&mut linear).transpose()?);
+        let heads = Projections::try_new(&[&parts.query, &parts.key, &parts.value], &mut linear)?;
+        let experts = parts.experts.iter().map(|expert| {
+            let gates: Vec<_> = expert.gate.iter().chain([&expert.up]).collect();
+            Ok(Expert { gates: Projections::try_new(&gates, &mut linear)?, down: linear(&expert.down)? })
+        });
+        let experts = experts.collect::<Result<_>>()?;
+        Ok(Self {
+            pre_attention,
+            post_attention,
+            pre_mlp,
+            post_mlp,
+            query_norm,
+            key_norm,
+            heads,
+            output,
+            sinks,
+            router,
+            experts,
+        })
     }
 
     /// Returns the linear layer of a module; `None` for an unknown name.
     fn module(&mut self, name: &str) -> Option<&mut Linear> {
-        let Self { heads, output, gates, down, .. } = self;
+        let Self { heads, output, router, experts, .. } = self;
+        let within_mlp = |name: &str| -> Option<(usize, String)> {
+            let name = name.strip_prefix("mlp.")?;
+            match name.strip_prefix("experts.") {
+                Some(rest) => rest.split_once('.').and_then(|(index, name)| Some((index.parse().ok()?, name.into()))),
+                None => Some((0, name.into())),
+            }
+        };
         match name {
             "self_attn.qkv_proj" | "self_attn.q_proj" => heads.matrices.first_mut(),
             "self_attn.k_proj" => heads.matrices.get_mut(1),
             "self_attn.v_proj" => heads.matrices.get_mut(2),
             "self_attn.o_proj" => Some(output),
-            "mlp.gate_up_proj" | "mlp.gate_proj" => gates.matrices.first_mut(),
-            "mlp.up_proj" => gates.matrices.get_mut(1),
-            "mlp.down_proj" => Some(down),
-            _ => None,
+            "mlp.gate" => router.as_mut(),
+            _ => {
+                let (index, name) = within_mlp(name)?;
+                let Expert { gates, down } = experts.get_mut(index)?;
+                match &*name {
+                    "gate_up_proj" | "gate_proj" => gates.matrices.first_mut(),
+                    "up_proj" => gates.matrices.last_mut(),
+                    "down_proj" => Some(down),
+                    _ => None,
+                }
+            }
         }
     }
 
@@ -238,8 +284,21 @@ impl Layer {
     }
 }
 
-fn norm(blueprint: &Blueprint, weight: Tensor) -> Norm {
-    Norm { weight, offset: blueprint.norms.offset.into(), eps: blueprint.norms.eps.into() }
+/// Makes the norm of a module.
+fn norm(
+    blueprint: &Blueprint,
+    module: &str,
+    bias: bool,
+    take: &mut impl FnMut(&str) -> Result<Tensor>,
+) -> Result<Norm> {
+    let norms = &blueprint.norms;
+    Ok(Norm {
+        weight: take(&format!("{module}.weight"))?,
+        offset: norms.offset.into(),
+        eps: norms.eps.into(),
+        is_centered: norms.centered,
+        bias: bias.then(|| take(&format!("{module}.bias"))).transpose()?,
+    })
 }
 
 /// Applies a norm, if the architecture has one there.

@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::batch::Rotation;
 use super::wide::WIDE;
-use crate::arch::Activation;
+use crate::arch::{Activation, StoredLinear};
 
 /// A matrix `(outputs, inputs)` and its bias.
 pub(super) struct Linear {
@@ -33,6 +33,20 @@ pub(super) struct Projections {
 }
 
 impl Projections {
+    /// Makes the linear layers of one input. `linear` makes one by its place in the file.
+    ///
+    /// # Errors
+    /// Those of `linear`.
+    pub(super) fn try_new(
+        parts: &[&StoredLinear],
+        linear: &mut impl FnMut(&StoredLinear) -> crate::Result<Linear>,
+    ) -> crate::Result<Self> {
+        let widths = parts.iter().map(|part| part.rows.len()).collect();
+        let mut modules = parts.to_vec();
+        modules.dedup_by_key(|part| &part.module);
+        Ok(Self { matrices: modules.into_iter().map(linear).collect::<crate::Result<_>>()?, widths })
+    }
+
     /// Maps `(tokens, inputs)` to one `(tokens, width)` for each width.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Vec<Tensor>> {
         // Converted once for all of them.
@@ -53,32 +67,49 @@ impl Projections {
     }
 }
 
-/// RMS norm over the last dimension: Zhang and Sennrich 2019 (arXiv 1910.07467).
+/// RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467) or LayerNorm over the last dimension.
 pub(super) struct Norm {
     pub(super) weight: Tensor,
     /// Added to the weight.
     pub(super) offset: f64,
     /// Added to the mean square.
     pub(super) eps: f64,
+    /// The mean is subtracted first, as in LayerNorm.
+    pub(super) is_centered: bool,
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Norm {
-    /// Computes `x / sqrt(mean(x^2) + eps) * (weight + offset)`.
+    /// Computes `x / sqrt(mean(x^2) + eps) * (weight + offset) + bias`.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let x = if self.is_centered { &x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x };
         let root = x.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, self.eps)?.sqrt()?;
         let weight = self.weight.to_dtype(WIDE)?;
         let weight = if self.offset == 0.0 { weight } else { weight.affine(1.0, self.offset)? };
-        x.broadcast_div(&root)?.broadcast_mul(&weight)
+        let normed = x.broadcast_div(&root)?.broadcast_mul(&weight)?;
+        match &self.bias {
+            Some(bias) => normed.broadcast_add(&bias.to_dtype(WIDE)?),
+            None => Ok(normed),
+        }
     }
 }
 
-/// Computes `activation(gate) * up`.
-pub(super) fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
+/// Computes `activation(first) * second`, or `activation(first)` of a part without a gate.
+pub(super) fn gate(projections: &[Tensor], activation: Activation) -> Result<Tensor> {
+    let gate = &projections[0];
+    let (bound, steepness) = (f64::from(Activation::BOUND), f64::from(Activation::STEEPNESS));
+    let gated = match activation {
         Activation::Silu => gate.silu(),
         Activation::GeluTanh => gate.gelu(),
         Activation::Gelu => gate.gelu_erf(),
-    }? * up
+        // `x * sigmoid(s * x) = silu(s * x) / s`.
+        Activation::ClampedSilu => (gate.minimum(bound)? * steepness)?.silu()? / steepness,
+    }?;
+    match projections.get(1) {
+        None => Ok(gated),
+        Some(up) if activation == Activation::ClampedSilu => gated * (up.clamp(-bound, bound)? + 1.0)?,
+        Some(up) => gated * up,
+    }
 }
 
 /// Computes `cap * tanh(x / cap)`; returns `x` without a cap.

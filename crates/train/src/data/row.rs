@@ -20,8 +20,8 @@ pub enum TrainingRow {
     Chat {
         /// Messages of the whole conversation.
         messages: Vec<Message>,
-        /// Index of the message from which on the texts of the assistant are targets.
-        targets_from: usize,
+        /// Ascending indices of the messages of the assistant that are targets, at least one.
+        targets: Vec<usize>,
     },
     /// A chosen and a rejected answer to the same prompt: `prompt`, `chosen` and `rejected`.
     Preference(Box<PreferencePair>),
@@ -122,8 +122,16 @@ fn optional_text(row: &Map<String, Value>, key: &'static str) -> Result<Option<S
     }
 }
 
+/// A message of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RowMessage {
+    message: Message,
+    /// The message may be a target: its `weight` is not 0.
+    is_learned: bool,
+}
+
 /// Parses a list of messages; a single message is accepted without a list.
-fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>, RowError> {
+fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<RowMessage>, RowError> {
     let value = match row.get(key) {
         Some(message @ Value::Object(_)) => Value::Array(vec![message.clone()]),
         value => value.cloned().unwrap_or_default(),
@@ -136,7 +144,7 @@ fn messages(row: &Map<String, Value>, key: &'static str) -> Result<Vec<Message>,
 }
 
 /// Parses `role` and `content`, or ShareGPT's `from` and `value`.
-fn one_message(message: &Value, key: &'static str) -> Result<Message, RowError> {
+fn one_message(message: &Value, key: &'static str) -> Result<RowMessage, RowError> {
     let (role_key, text_key) = if message.get("from").is_some() { ("from", "value") } else { ("role", "content") };
     let role = message.get(role_key).and_then(Value::as_str).unwrap_or_default();
     let role = match role {
@@ -147,20 +155,34 @@ fn one_message(message: &Value, key: &'static str) -> Result<Message, RowError> 
             return Err(fault(key, format!("has a message of `{other}`: the role must be user, assistant or system")));
         }
     };
-    match message.get(text_key) {
-        Some(Value::String(content)) => Ok(Message::new(role, content.as_str())),
-        _ => Err(fault(key, format!("has a message of the {role} whose `{text_key}` is not a text"))),
-    }
+    let Some(content) = message.get(text_key).and_then(Value::as_str) else {
+        return Err(fault(key, format!("has a message of the {role} whose `{text_key}` is not a text")));
+    };
+    // As in OpenAI's format for fine-tuning.
+    let is_learned = match message.get("weight").filter(|weight| !weight.is_null()).map(Value::as_f64) {
+        None | Some(Some(1.0)) => true,
+        Some(Some(0.0)) => false,
+        Some(_) => {
+            let weight = &message["weight"];
+            return Err(fault(key, format!("has a message of the {role} whose `weight` must be 0 or 1, got {weight}")));
+        }
+    };
+    Ok(RowMessage { message: Message::new(role, content), is_learned })
 }
 
-/// Makes a conversation, which must have an assistant message at or after index `targets_from`.
-fn chat(messages: Vec<Message>, targets_from: usize) -> Result<TrainingRow, RowError> {
-    let has_target = messages.iter().skip(targets_from).any(|message| message.role == ChatRole::Assistant);
-    if has_target {
-        Ok(TrainingRow::Chat { messages, targets_from })
-    } else {
-        Err(fault("messages", "has no assistant message"))
+/// Makes a conversation whose targets are the assistant's messages from index `from` on that are
+/// learned, of which there must be one.
+fn chat(messages: Vec<RowMessage>, from: usize) -> Result<TrainingRow, RowError> {
+    let is_target = |message: &RowMessage| message.is_learned && message.message.role == ChatRole::Assistant;
+    let targets: Vec<_> = (from..messages.len()).filter(|&index| is_target(&messages[index])).collect();
+    if targets.is_empty() {
+        return Err(fault("messages", "has no assistant message to learn"));
     }
+    Ok(TrainingRow::Chat { messages: messages.into_iter().map(|message| message.message).collect(), targets })
+}
+
+fn learned(role: ChatRole, content: impl Into<String>) -> RowMessage {
+    RowMessage { message: Message::new(role, content), is_learned: true }
 }
 
 /// Parses `prompt` and its continuation under `key`: both texts, or both lists of messages.
@@ -169,9 +191,9 @@ fn prompt_and(row: &Map<String, Value>, key: &'static str) -> Result<TrainingRow
         return Ok(TrainingRow::Completion { prompt: text(row, "prompt")?, completion: text(row, key)? });
     }
     let mut all = messages(row, "prompt")?;
-    let targets_from = all.len();
+    let from = all.len();
     all.extend(messages(row, key)?);
-    chat(all, targets_from)
+    chat(all, from)
 }
 
 fn completion(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
@@ -202,35 +224,42 @@ fn preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
 fn implicit_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     let (chosen, rejected) = (messages(row, "chosen")?, messages(row, "rejected")?);
     let prompt_len = common_prefix(&chosen, &rejected);
+    for (key, messages) in [("chosen", &chosen), ("rejected", &rejected)] {
+        let answers = |message: &RowMessage| message.message.role == ChatRole::Assistant;
+        if prompt_len == 0 || !messages.get(prompt_len).is_none_or(answers) {
+            let problem = "must answer the same messages as the other conversation, up to one of the assistant";
+            return Err(fault(key, format!("{problem}; they differ at message {}", prompt_len + 1)));
+        }
+    }
     pair(chat(chosen, prompt_len)?, chat(rejected, prompt_len)?)
 }
 
 /// Parses the prompt of an Alpaca row: `instruction` and `input`, with LLaMA-Factory's `system` and
 /// `history`, which is a list of pairs of a question and its answer.
-fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
+fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<RowMessage>, RowError> {
     let mut messages = Vec::new();
-    messages.extend(optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system)));
+    messages.extend(optional_text(row, "system")?.map(|system| learned(ChatRole::System, system)));
     for round in row.get("history").and_then(Value::as_array).into_iter().flatten() {
         let text = |index: usize| round.get(index).and_then(Value::as_str);
         let (Some(question), Some(answer)) = (text(0), text(1)) else {
             return Err(fault("history", "must be a list of pairs of texts"));
         };
-        messages.extend([Message::new(ChatRole::User, question), Message::new(ChatRole::Assistant, answer)]);
+        messages.extend([learned(ChatRole::User, question), learned(ChatRole::Assistant, answer)]);
     }
     let instruction = text(row, "instruction")?;
     let question = match optional_text(row, "input")? {
         Some(input) => format!("{instruction}\n{input}"),
         None => instruction,
     };
-    messages.push(Message::new(ChatRole::User, question));
+    messages.push(learned(ChatRole::User, question));
     Ok(messages)
 }
 
 /// Makes a conversation of a prompt and an answer, which is the only target.
-fn answered(mut messages: Vec<Message>, answer: String) -> Result<TrainingRow, RowError> {
-    let targets_from = messages.len();
-    messages.push(Message::new(ChatRole::Assistant, answer));
-    chat(messages, targets_from)
+fn answered(mut messages: Vec<RowMessage>, answer: String) -> Result<TrainingRow, RowError> {
+    let from = messages.len();
+    messages.push(learned(ChatRole::Assistant, answer));
+    chat(messages, from)
 }
 
 fn alpaca(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
@@ -243,8 +272,8 @@ fn alpaca_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> 
 }
 
 /// Parses `system` and ShareGPT's `conversations` as messages.
-fn sharegpt(row: &Map<String, Value>) -> Result<Vec<Message>, RowError> {
-    let system = optional_text(row, "system")?.map(|system| Message::new(ChatRole::System, system));
+fn sharegpt(row: &Map<String, Value>) -> Result<Vec<RowMessage>, RowError> {
+    let system = optional_text(row, "system")?.map(|system| learned(ChatRole::System, system));
     Ok(system.into_iter().chain(messages(row, "conversations")?).collect())
 }
 
@@ -258,9 +287,9 @@ fn sharegpt_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError
 mod tests {
     use super::*;
 
-    fn chat_of(messages: &[(ChatRole, &str)], targets_from: usize) -> TrainingRow {
+    fn chat_of(messages: &[(ChatRole, &str)], target: usize) -> TrainingRow {
         let messages = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
-        TrainingRow::Chat { messages, targets_from }
+        TrainingRow::Chat { messages, targets: vec![target] }
     }
 
     #[test]
@@ -276,7 +305,12 @@ mod tests {
             (r#"{"text": "a"}"#, TrainingRow::Text("a".into())),
             (
                 r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}"#,
-                hi("Yo", 0),
+                hi("Yo", 1),
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0},
+                    {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "weight": 1}]}"#,
+                chat_of(&[(User, "a"), (Assistant, "b"), (User, "c"), (Assistant, "d")], 3),
             ),
             (r#"{"prompt": "a", "completion": "b"}"#, completion("a", "b")),
             (
@@ -316,6 +350,28 @@ mod tests {
             (r#"{"messages": [{"role": "user", "content": "Hi"}]}"#, "`messages` has no assistant message"),
             (r#"{"messages": [{"role": "tool", "content": "Hi"}]}"#, "`messages` has a message of `tool`"),
             (r#"{"messages": [{"role": "user", "content": 1}]}"#, "whose `content` is not a text"),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "b", "weight": 0}]}"#,
+                "`messages` has no assistant message to learn",
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "b", "weight": 0.5}]}"#,
+                "a message of the assistant whose `weight` must be 0 or 1, got 0.5",
+            ),
+            (
+                r#"{"chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}],
+                    "rejected": [{"role": "user", "content": "R"}, {"role": "assistant", "content": "B"}]}"#,
+                "`chosen` must answer the same messages as the other conversation, up to one of the assistant; they \
+                 differ at message 1",
+            ),
+            (
+                r#"{"chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}],
+                    "rejected": [{"role": "user", "content": "Q"}, {"role": "user", "content": "B"},
+                    {"role": "assistant", "content": "C"}]}"#,
+                "`rejected` must answer the same messages",
+            ),
             (r#"{"messages": []}"#, "`messages` must be a list of messages"),
         ] {
             let error = TrainingRow::parse(row).unwrap_err().to_string();

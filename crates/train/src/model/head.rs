@@ -40,7 +40,7 @@ impl Head {
         norm(decoder.simd, normed, &self.states, decoder.norm(weights, &decoder.final_norm));
         let head = Matrix::dense(&weights[decoder.head.clone()], hidden).transposed();
         let logits = sized(&mut self.logits, targets * vocab);
-        multiply(1.0, Matrix::dense(normed, hidden), head, Output::set(logits, vocab));
+        multiply(blueprint.logit_scale, Matrix::dense(normed, hidden), head, Output::set(logits, vocab));
         if let Some(cap) = blueprint.final_softcap {
             softcap(decoder.simd, logits, cap);
         }
@@ -90,14 +90,14 @@ impl Head {
     pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
         let (hidden, vocab) = (decoder.blueprint.hidden, decoder.blueprint.vocab);
         let targets = self.targets.len();
-        let logits = Matrix::dense(&self.logits, vocab);
+        let (logits, scale) = (Matrix::dense(&self.logits, vocab), decoder.blueprint.logit_scale);
         if decoder.trains_head {
             let to = Output::add(&mut gradient[decoder.head.clone()], hidden);
-            multiply(1.0, logits.transposed(), Matrix::dense(&self.normed, hidden), to);
+            multiply(scale, logits.transposed(), Matrix::dense(&self.normed, hidden), to);
         }
         let head = Matrix::dense(&weights[decoder.head.clone()], hidden);
         let output = sized(&mut self.normed, targets * hidden);
-        multiply(1.0, logits, head, Output::set(output, hidden));
+        multiply(scale, logits, head, Output::set(output, hidden));
         let state_gradients = sized(&mut self.state_gradients, targets * hidden);
         state_gradients.fill(0.0);
         let weight = &mut gradient[decoder.final_norm.clone()];

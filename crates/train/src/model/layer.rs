@@ -47,6 +47,8 @@ pub(super) struct Scratch {
     narrow: Vec<f32>,
     /// Rows of the width of the residual stream.
     other: Vec<f32>,
+    /// Rows of the width of the residual stream.
+    part: Vec<f32>,
 }
 
 /// The buffers that a backward pass writes.
@@ -89,7 +91,7 @@ impl LayerRun<'_> {
         self.attend(kept, tokens, &mut scratch.attention);
         places.output.forward(self.weights, &kept.attended, sized(&mut kept.projected, tokens * hidden));
         let output = self.norm(places.post_attention.as_ref(), &kept.projected, &mut scratch.other);
-        sum(sized(&mut kept.middle, x.len()), x, output);
+        sum(sized(&mut kept.middle, x.len()), x, output, blueprint.residual_scale);
 
         let normed = self.norm(places.pre_mlp.as_ref(), &kept.middle, &mut kept.middle_normed);
         places.gates.forward(self.weights, normed, sized(&mut kept.gates, tokens * 2 * blueprint.ffn));
@@ -97,7 +99,7 @@ impl LayerRun<'_> {
         gate(self.decoder.simd, gated, &kept.gates, blueprint.ffn, blueprint.activation);
         places.down.forward(self.weights, &kept.gated, sized(&mut kept.lowered, tokens * hidden));
         let output = self.norm(places.post_mlp.as_ref(), &kept.lowered, &mut scratch.other);
-        sum(sized(out, x.len()), &kept.middle, output);
+        sum(sized(out, x.len()), &kept.middle, output, blueprint.residual_scale);
     }
 
     /// Backpropagates through the layer: replaces `gradients`, with respect to its output, by those
@@ -112,7 +114,8 @@ impl LayerRun<'_> {
         let Backward { gradient, scratch } = to;
         let tokens = gradients.len() / blueprint.hidden;
         let post = NormStep { place: places.post_mlp.as_ref(), x: &kept.lowered };
-        let lowered = self.norm_input(post, gradients, gradient, &mut scratch.other);
+        let output = self.part_gradients(gradients, &mut scratch.part);
+        let lowered = self.norm_input(post, output, gradient, &mut scratch.other);
         let gated = sized(&mut scratch.wide, tokens * blueprint.ffn);
         places.down.backward(weights, gradient, (&kept.gated, lowered), gated);
         gate_backward(self.decoder.simd, &mut kept.gates, gated, blueprint.ffn, blueprint.activation);
@@ -127,7 +130,8 @@ impl LayerRun<'_> {
         let Backward { gradient, scratch } = to;
         let tokens = gradients.len() / blueprint.hidden;
         let post = NormStep { place: places.post_attention.as_ref(), x: &kept.projected };
-        let projected = self.norm_input(post, gradients, gradient, &mut scratch.other);
+        let output = self.part_gradients(gradients, &mut scratch.part);
+        let projected = self.norm_input(post, output, gradient, &mut scratch.other);
         let attended = sized(&mut scratch.wide, tokens * blueprint.query_width());
         places.output.backward(weights, gradient, (&kept.attended, projected), attended);
         let qkv = zeroed(&mut scratch.qkv, kept.qkv.len());
@@ -180,7 +184,8 @@ impl LayerRun<'_> {
         let (width, rotated) =
             (blueprint.query_width() + 2 * blueprint.kv_width(), blueprint.query_width() + blueprint.kv_width());
         for span in self.spans {
-            let table = &self.decoder.rotary[blueprint.layers[self.index].rope][usize::from(span.long)];
+            let Some(rope) = blueprint.layers[self.index].rope else { return };
+            let table = &self.decoder.rotary[rope][usize::from(span.long)];
             let rows = qkv[span.rows.start * width..span.rows.end * width].chunks_exact_mut(width);
             for (position, row) in rows.enumerate() {
                 rotate(&mut row[..rotated], blueprint.head_dim, table.at(position, back));
@@ -194,6 +199,17 @@ impl LayerRun<'_> {
         let out = sized(buffer, x.len());
         norm(self.decoder.simd, out, x, self.decoder.norm(self.weights, place));
         out
+    }
+
+    /// From the gradients of a residual sum to those of the part that it adds.
+    fn part_gradients<'s>(&self, gradients: &'s [f32], buffer: &'s mut Vec<f32>) -> &'s [f32] {
+        let scale = self.decoder.blueprint.residual_scale;
+        if scale == 1.0 {
+            return gradients;
+        }
+        let part = sized(buffer, gradients.len());
+        part.iter_mut().zip(gradients).for_each(|(part, gradient)| *part = scale * gradient);
+        part
     }
 
     /// From the gradients of a norm's output to those of its input, in `buffer`.
@@ -266,8 +282,9 @@ struct NormStep<'a> {
     x: &'a [f32],
 }
 
-fn sum(out: &mut [f32], a: &[f32], b: &[f32]) {
+/// Sets `out = a + scale * b`.
+fn sum(out: &mut [f32], a: &[f32], b: &[f32], scale: f32) {
     for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-        *out = a + b;
+        *out = a + scale * b;
     }
 }

@@ -96,9 +96,10 @@ impl LayerPlaces {
             layout.get(&format!("{}.weight", named(part?.module))).map(|place| place.range.clone())
         };
         let linear = |parts: &[&StoredLinear]| {
-            let names: Vec<_> = parts.iter().map(|part| named(part.module)).collect();
+            let names: Vec<_> = parts.iter().map(|part| named(&part.module)).collect();
             Linear::new(layout, &names, trained)
         };
+        let expert = &parts.experts[0];
         Self {
             pre_attention: norm(parts.pre_attention),
             post_attention: norm(parts.post_attention),
@@ -107,8 +108,8 @@ impl LayerPlaces {
             qk_norm: norm(parts.query_norm).zip(norm(parts.key_norm)).map(<[_; 2]>::from),
             qkv: linear(&[&parts.query, &parts.key, &parts.value]),
             output: linear(&[&parts.output]),
-            gates: linear(&[&parts.gate, &parts.up]),
-            down: linear(&[&parts.down]),
+            gates: linear(&expert.gate.iter().chain([&expert.up]).collect::<Vec<_>>()),
+            down: linear(&[&expert.down]),
         }
     }
 }

@@ -78,13 +78,8 @@ impl Start {
         }
         let name = model.from.as_deref().unwrap_or_default();
         let folder = hub::resolve(name, &HubOptions::from_env(), look.progress().as_mut())?;
-        let checkpoint = Checkpoint::open(&folder)?;
-        if let Some(key) = checkpoint.config.keys().find(|key| key.starts_with("wsd_")) {
-            bail!(
-                "{name}: a GGUF file of this architecture stores its weights in another order (`{key}`)\n  hint: train \
-                 the Hugging Face folder it was made from"
-            );
-        }
+        let checkpoint = Checkpoint::open(&folder)?.in_standard_form()?;
+        checkpoint.warnings.iter().for_each(|warning| note(warning));
         Ok(Self { checkpoint, folder, has_weights: true })
     }
 
@@ -118,6 +113,9 @@ impl Session {
         let (folder, steps) = (file.output.clone(), file.steps.clone());
         let mut task = Task { folder, terms, steps, seed: file.seed, stop: &self.stop };
         reporter.note(&summary(&task, &trainer));
+        if let Some(warning) = task.schedule().warning() {
+            reporter.note(&warning);
+        }
         let finished = wsd_train::run(&mut task, &mut trainer, &mut reporter)?;
         curves::draw(&file.output, &format!("{} {}", self.objective().name, file.output.display()))?;
         if finished == Finished::Stopped {
@@ -201,8 +199,13 @@ fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
             folder.display()
         );
     }
-    if !file.is_described_by(&before) {
-        bail!("{}: the run has begun with other settings\n  hint: compare it with yours", path.display());
+    let changes = file.changes_since(&before).with_context(|| format!("{} cannot be compared", path.display()))?;
+    if !changes.is_empty() {
+        bail!(
+            "{}: the run has begun with other settings: {}\n  hint: set them back, or name another `output`",
+            path.display(),
+            changes.join("; ")
+        );
     }
     Ok(())
 }

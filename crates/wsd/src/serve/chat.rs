@@ -15,9 +15,9 @@ use super::app::App;
 use super::decoding::{self, await_first_event};
 use super::envelope::Envelope;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{FieldType, Fields};
 use super::reply::{chat_logprobs, complete_reply};
-use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP};
+use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP, max_tokens};
 use super::sse::Chunks;
 
 /// Handles `POST /v1/chat/completions`.
@@ -51,8 +51,8 @@ fn parse(app: &App, mut fields: Fields) -> Result<(GenerationRequest, Prompt), A
         return Err(ApiError::parameter("top_logprobs", "must be left out without `logprobs`"));
     }
     // The protocol's newer name and its older one.
-    let newer = fields.setting("max_completion_tokens", &MAX_TOKENS)?;
-    let older = fields.setting(MAX_TOKENS.name, &MAX_TOKENS)?;
+    let newer = max_tokens(&mut fields, "max_completion_tokens")?;
+    let older = max_tokens(&mut fields, MAX_TOKENS.name)?;
     request.limits(newer.or(older), logprobs.then_some(top));
     fields.finish()?;
     Ok((request, prompt))
@@ -107,13 +107,17 @@ enum Content {
     Parts(Vec<Value>),
 }
 
+impl FieldType for Content {
+    const EXPECTED: &'static str = "a string or a list of text parts";
+}
+
 /// Reads message `index` of a conversation.
 fn message(value: Value, index: usize) -> Result<Message, ApiError> {
     let mut fields = Fields::new(value, format!("messages[{index}]"))?;
     let role: ChatRole = fields.need("role")?;
-    let content = fields
-        .take("content")?
-        .ok_or_else(|| ApiError::parameter(fields.name("content"), "must be a string or a list of text parts"))?;
+    let content = fields.take("content")?.ok_or_else(|| {
+        ApiError::parameter(fields.name("content"), format!("must be {}, got null", Content::EXPECTED))
+    })?;
     let text = match content {
         Content::Text(text) => text,
         Content::Parts(parts) => {

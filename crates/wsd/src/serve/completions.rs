@@ -17,9 +17,9 @@ use super::app::App;
 use super::decoding::{self, await_first_event};
 use super::envelope::{Envelope, Usage};
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{FieldType, Fields};
 use super::reply::{TextLogprobs, complete_reply};
-use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP};
+use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP, max_tokens};
 use super::sse::Chunks;
 
 /// The default of `max_tokens`, as in OpenAI's API.
@@ -41,6 +41,10 @@ enum PromptField {
     Ids(Vec<Token>),
     Texts(Vec<String>),
     IdLists(Vec<Vec<Token>>),
+}
+
+impl FieldType for PromptField {
+    const EXPECTED: &'static str = "a string, a list of strings, a list of token ids, or a list of such lists";
 }
 
 /// A prompt as a reply repeats it; empty if the reply does not.
@@ -97,7 +101,7 @@ impl CompletionRequest {
         let max_tokens = if echo && fields.take_if(MAX_TOKENS.name, &json!(0)) {
             0
         } else {
-            fields.setting(MAX_TOKENS.name, &MAX_TOKENS)?.unwrap_or(DEFAULT_MAX_TOKENS)
+            max_tokens(&mut fields, MAX_TOKENS.name)?.unwrap_or(DEFAULT_MAX_TOKENS)
         };
         common.limits(Some(max_tokens), logprobs);
         if common.stream && max_tokens == 0 {

@@ -2,9 +2,42 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use wsd_core::{Error, FromValue, Setting, Values};
+use wsd_core::{ChatRole, Error, FromValue, Setting, Token, Values};
 
 use super::error::ApiError;
+
+/// Characters of a value that an error quotes.
+const SHOWN_CHARS: usize = 80;
+
+/// A type of a field, in words for the client.
+pub(super) trait FieldType: DeserializeOwned {
+    /// The values of the type, after "must be".
+    const EXPECTED: &'static str;
+}
+
+impl FieldType for String {
+    const EXPECTED: &'static str = "a string";
+}
+
+impl FieldType for bool {
+    const EXPECTED: &'static str = "true or false";
+}
+
+impl FieldType for Value {
+    const EXPECTED: &'static str = "a JSON value";
+}
+
+impl FieldType for Vec<Value> {
+    const EXPECTED: &'static str = "a list";
+}
+
+impl FieldType for Vec<Token> {
+    const EXPECTED: &'static str = "a list of token ids";
+}
+
+impl FieldType for ChatRole {
+    const EXPECTED: &'static str = "`system`, `developer`, `user` or `assistant`";
+}
 
 /// The fields of an object that have not been taken yet.
 pub(super) struct Fields {
@@ -20,7 +53,7 @@ impl Fields {
         match value {
             Value::Object(left) => Ok(Self { left, path }),
             _ if path.is_empty() => Err(ApiError::invalid("the body must be a JSON object")),
-            _ => Err(ApiError::parameter(path, "must be an object")),
+            value => Err(ApiError::parameter(path, format!("must be an object, got {}", shown(&value)))),
         }
     }
 
@@ -37,11 +70,11 @@ impl Fields {
     }
 
     /// Takes a field. A field of `null` counts as absent.
-    pub(super) fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>, ApiError> {
+    pub(super) fn take<T: FieldType>(&mut self, field: &str) -> Result<Option<T>, ApiError> {
         let Some(value) = self.left.remove(field).filter(|value| !value.is_null()) else { return Ok(None) };
-        serde_json::from_value(value)
-            .map(Some)
-            .map_err(|error| ApiError::parameter(self.name(field), format!("cannot be read: {error}")))
+        T::deserialize(&value).map(Some).map_err(|_| {
+            ApiError::parameter(self.name(field), format!("must be {}, got {}", T::EXPECTED, shown(&value)))
+        })
     }
 
     /// Takes a field where it has this value.
@@ -50,7 +83,7 @@ impl Fields {
     }
 
     /// Takes a field that must be present.
-    pub(super) fn need<T: DeserializeOwned>(&mut self, field: &str) -> Result<T, ApiError> {
+    pub(super) fn need<T: FieldType>(&mut self, field: &str) -> Result<T, ApiError> {
         self.take(field)?.ok_or_else(|| ApiError::parameter(self.name(field), "must be given"))
     }
 
@@ -119,6 +152,15 @@ impl Fields {
     }
 }
 
+/// A value for a message: its JSON, the end of a long one cut off.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,8 +184,11 @@ mod tests {
     fn limits_and_types_are_named() {
         let message = |error: ApiError| error.body()["error"]["message"].as_str().unwrap().to_owned();
         assert_eq!(message(fields().number("a", 4, 9).unwrap_err()), "`a` must be a whole number from 4 to 9, got 3");
-        assert!(message(fields().take::<String>("a").unwrap_err()).starts_with("`a` cannot be read: invalid type"));
-        assert_eq!(message(fields().need::<u8>("b").unwrap_err()), "`b` must be given");
+        assert_eq!(message(fields().take::<String>("a").unwrap_err()), "`a` must be a string, got 3");
+        assert_eq!(message(fields().take::<bool>("d").unwrap_err()), "`d` must be true or false, got \"x\"");
+        let long = Fields::new(json!("y".repeat(200)), "wsd").err().unwrap();
+        assert_eq!(message(long), format!("`wsd` must be an object, got \"{}...", "y".repeat(79)));
+        assert_eq!(message(fields().need::<bool>("b").unwrap_err()), "`b` must be given");
         assert!(message(fields().unsupported(&[("a", &["0"])]).unwrap_err()).contains("not supported"));
     }
 }

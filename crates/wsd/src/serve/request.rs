@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wsd_core::{
-    Engine, Job, Prompt, RECIPES, Recipe, SAMPLING, SEED, STOP, STRATEGY, Strategy, TOP_K, Terms, Values,
-    strategy_settings,
+    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, Recipe, SAMPLING, SEED, STOP, STRATEGY, Strategy,
+    TOP_K, Terms, Values, strategy_settings,
 };
 
 use super::app::App;
@@ -167,6 +167,15 @@ pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static R
         let known = RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
         ApiError::unknown_model(&name, &known)
     })
+}
+
+/// Takes the most tokens in an answer from a field. As in llama-server, -1 means no limit but the
+/// context length.
+pub(super) fn max_tokens(fields: &mut Fields, field: &str) -> Result<Option<usize>, ApiError> {
+    if fields.take_if(field, &json!(-1)) {
+        return Ok(Some(MAX_TOKENS_LIMIT as usize));
+    }
+    fields.setting(field, &MAX_TOKENS)
 }
 
 /// Takes the stop strings: one text, or a list of texts.

@@ -60,9 +60,9 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Json<Value>, Api
     let engine = output_engine(&app, &mut Fields::new(json!({}), "")?)?;
     let name = |token: Token| token_text(engine.as_ref(), token);
     let bos = engine.codec().render(&Prompt::Raw("a".into()))?.bos;
-    let eos = engine.card().end_tokens.first();
+    let eos = engine.codec().eos().or(engine.card().end_tokens.first().copied());
     Ok(Json(json!({
-        "tokenizer_class": "wsd", "bos_token": bos.map(name), "eos_token": eos.map(|&token| name(token)),
+        "tokenizer_class": "wsd", "bos_token": bos.map(name), "eos_token": eos.map(name),
         "pad_token": null, "chat_template": null, "model_max_length": engine.card().max_len,
     })))
 }

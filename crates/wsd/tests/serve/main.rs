@@ -33,6 +33,44 @@ async fn an_answer_names_the_author_of_each_token() {
 }
 
 #[tokio::test]
+async fn a_limit_of_minus_one_is_none() {
+    let server = Server::builtin();
+    for (path, asked) in [
+        ("/v1/chat/completions", chat(json!({"max_tokens": -1}))),
+        ("/v1/chat/completions", chat(json!({"max_completion_tokens": -1}))),
+        ("/v1/completions", json!({"prompt": "A fox", "max_tokens": -1})),
+    ] {
+        let (status, reply) = server.post(path, &asked).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {reply}");
+        assert_eq!(reply["choices"][0]["finish_reason"], "stop", "{path}: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_types_are_named_with_the_right_one() {
+    let server = Server::builtin();
+    let prompt = "must be a string, a list of strings, a list of token ids, or a list of such lists";
+    for (path, asked, message) in [
+        ("/v1/completions", json!({"prompt": {"text": "a"}}), format!("`prompt` {prompt}, got {{\"text\":\"a\"}}")),
+        ("/v1/completions", json!({"prompt": "a", "echo": 1}), "`echo` must be true or false, got 1".into()),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": 3}]}),
+            "`messages[0].content` must be a string or a list of text parts, got 3".into(),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "robot", "content": "a"}]}),
+            "`messages[0].role` must be `system`, `developer`, `user` or `assistant`, got \"robot\"".into(),
+        ),
+        ("/v1/chat/completions", json!({"messages": "a"}), "`messages` must be a list, got \"a\"".into()),
+    ] {
+        let (status, reply) = server.post(path, &asked).await;
+        assert_eq!((status, error(&reply).0), (StatusCode::BAD_REQUEST, &*message), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_the_answer_in_pieces() {
     let server = Server::builtin();
     let (_, whole) = server.post("/v1/chat/completions", &chat(json!({}))).await;
@@ -170,7 +208,8 @@ async fn refusals_name_the_parameter() {
         ("/v1/chat/completions", messages(json!({"n": 17})), 400, "n"),
         ("/v1/chat/completions", messages(json!({"n": 0})), 400, "n"),
         ("/v1/chat/completions", messages(json!({"max_tokens": 0})), 400, "max_tokens"),
-        ("/v1/chat/completions", messages(json!({"max_completion_tokens": -1})), 400, "max_completion_tokens"),
+        ("/v1/chat/completions", messages(json!({"max_tokens": -2})), 400, "max_tokens"),
+        ("/v1/chat/completions", messages(json!({"max_completion_tokens": -3})), 400, "max_completion_tokens"),
         ("/v1/chat/completions", messages(json!({"top_logprobs": 2})), 400, "top_logprobs"),
         ("/v1/chat/completions", messages(json!({"logprobs": true, "top_logprobs": 21})), 400, "top_logprobs"),
         ("/v1/chat/completions", messages(json!({"stop": vec!["a"; 17]})), 400, "stop"),

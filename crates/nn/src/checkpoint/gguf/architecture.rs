@@ -19,11 +19,34 @@ pub(super) struct Architecture {
     pub(super) rope_interleaved: bool,
     /// The norm weights of the file include the 1 that Hugging Face adds (`1 + weight`).
     pub(super) norm_offset_folded: bool,
+    /// Checkpoints of the architecture can be written, not only read.
+    pub(super) is_written: bool,
     /// The default of `rope_theta`.
     pub(super) rope_theta: f64,
+    /// The nonlinearity, of which the file has no key.
+    pub(super) activation: &'static str,
+    /// The key of the epsilon of norms in the file and in a Hugging Face config.
+    pub(super) epsilon: [&'static str; 2],
+    /// Numbers of the architecture's own: keys in the file and in a Hugging Face config.
+    pub(super) numbers: &'static [(&'static str, &'static str)],
+    /// Flags that the architecture means without a key.
+    pub(super) flags: &'static [(&'static str, bool)],
+    /// The period of layers with full attention, if the file has a sliding window but no pattern.
+    pub(super) window_period: Option<u64>,
     /// The parts of a layer with other names than in [`LAYER`].
     layer: &'static [(&'static str, &'static str)],
 }
+
+/// The row of a dense model's name, for a model that bears it and has experts or a sliding window.
+pub(super) struct Variant {
+    pub(super) model_type: &'static str,
+    pub(super) class: &'static str,
+}
+
+/// Llama with experts.
+pub(super) const MIXTRAL: Variant = Variant { model_type: "mixtral", class: "MixtralForCausalLM" };
+/// OLMo 2 with a sliding window.
+pub(super) const OLMO3: Variant = Variant { model_type: "olmo3", class: "Olmo3ForCausalLM" };
 
 const PLAIN: Architecture = Architecture {
     name: "",
@@ -31,9 +54,22 @@ const PLAIN: Architecture = Architecture {
     class: "",
     rope_interleaved: false,
     norm_offset_folded: false,
+    is_written: true,
     rope_theta: 10_000.0,
+    activation: "silu",
+    epsilon: ["attention.layer_norm_rms_epsilon", "rms_norm_eps"],
+    numbers: &[],
+    flags: &[],
+    window_period: None,
     layer: &[],
 };
+
+/// Architectures with LayerNorms.
+const CENTERED: Architecture =
+    Architecture { is_written: false, epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"], ..PLAIN };
+
+/// The parts of a layer with a fused projection of queries, keys and values.
+const FUSED_QKV: &[(&str, &str)] = &[("attn_qkv", "self_attn.qkv_proj")];
 
 const GEMMA: Architecture =
     Architecture { norm_offset_folded: true, layer: &[("ffn_norm", "pre_feedforward_layernorm")], ..PLAIN };
@@ -58,12 +94,87 @@ const ARCHITECTURES: &[Architecture] = &[
         layer: &[("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")],
         ..PLAIN
     },
-    Architecture { name: "olmo2", model_type: "olmo2", class: "Olmo2ForCausalLM", ..PLAIN },
+    Architecture { name: "olmo2", model_type: "olmo2", class: "Olmo2ForCausalLM", window_period: Some(4), ..PLAIN },
+    Architecture {
+        name: "smollm3",
+        model_type: "smollm3",
+        class: "SmolLM3ForCausalLM",
+        rope_interleaved: true,
+        is_written: false,
+        ..PLAIN
+    },
+    Architecture {
+        name: "granite",
+        model_type: "granite",
+        class: "GraniteForCausalLM",
+        rope_interleaved: true,
+        is_written: false,
+        numbers: &[
+            ("attention.scale", "attention_multiplier"),
+            ("embedding_scale", "embedding_multiplier"),
+            ("residual_scale", "residual_multiplier"),
+            ("logit_scale", "logits_scaling"),
+        ],
+        ..PLAIN
+    },
+    Architecture { name: "stablelm", model_type: "stablelm", class: "StableLmForCausalLM", ..CENTERED },
+    Architecture {
+        name: "command-r",
+        model_type: "cohere",
+        class: "CohereForCausalLM",
+        numbers: &[("logit_scale", "logit_scale")],
+        ..CENTERED
+    },
+    Architecture {
+        name: "cohere2",
+        model_type: "cohere2",
+        class: "Cohere2ForCausalLM",
+        numbers: &[("logit_scale", "logit_scale")],
+        window_period: Some(4),
+        ..CENTERED
+    },
+    Architecture {
+        name: "gptneox",
+        model_type: "gpt_neox",
+        class: "GPTNeoXForCausalLM",
+        activation: "gelu",
+        layer: FUSED_QKV,
+        ..CENTERED
+    },
+    Architecture {
+        name: "gpt2",
+        model_type: "gpt2",
+        class: "GPT2LMHeadModel",
+        activation: "gelu_new",
+        epsilon: ["attention.layer_norm_epsilon", "layer_norm_epsilon"],
+        layer: FUSED_QKV,
+        ..CENTERED
+    },
+    Architecture {
+        name: "qwen3moe",
+        model_type: "qwen3_moe",
+        class: "Qwen3MoeForCausalLM",
+        is_written: false,
+        flags: &[("norm_topk_prob", true)],
+        ..PLAIN
+    },
+    Architecture {
+        name: "gpt-oss",
+        model_type: "gpt_oss",
+        class: "GptOssForCausalLM",
+        is_written: false,
+        rope_theta: 150_000.0,
+        window_period: Some(2),
+        ..PLAIN
+    },
+    Architecture { name: "olmoe", model_type: "olmoe", class: "OlmoeForCausalLM", is_written: false, ..PLAIN },
 ];
 
 const OUTSIDE_LAYERS: &[(&str, &str)] = &[
     ("token_embd.weight", "model.embed_tokens.weight"),
+    ("position_embd.weight", "model.embed_positions.weight"),
     ("output_norm.weight", "model.norm.weight"),
+    ("output_norm.bias", "model.norm.bias"),
     ("output.weight", "lm_head.weight"),
     ("output.bias", "lm_head.bias"),
     ("rope_freqs.weight", "rope_freqs"),
@@ -77,8 +188,10 @@ const LAYER: &[(&str, &str)] = &[
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
     ("attn_output", "self_attn.o_proj"),
+    ("attn_sinks", "self_attn.sinks"),
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate_inp", "mlp.gate"),
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
@@ -106,10 +219,18 @@ impl Architecture {
     }
 
     /// Returns the architecture under which a model of this Hugging Face type is written.
-    pub(super) fn written_as(model_type: &str) -> &'static Self {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an architecture that can be read but not written.
+    pub(super) fn written_as(file: &str, model_type: &str) -> Result<&'static Self> {
         let written = WRITTEN_AS.iter().find(|(from, _)| *from == model_type).map_or(model_type, |(_, to)| *to);
-        let row = ARCHITECTURES.iter().find(|architecture| architecture.model_type == written);
-        row.expect("invariant: every architecture that can be run is in the table")
+        let writable = || ARCHITECTURES.iter().filter(|architecture| architecture.is_written);
+        writable().find(|architecture| architecture.model_type == written).ok_or_else(|| Error::Unsupported {
+            file: file.into(),
+            what: "architecture for GGUF files".into(),
+            found: model_type.into(),
+            supported: writable().map(|architecture| architecture.model_type).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Translates a Hugging Face tensor name to the name in the file; names outside of the tables
@@ -133,6 +254,16 @@ impl Architecture {
         written.unwrap_or_else(|| name.into())
     }
 
+    /// Names each expert's part of a tensor of all experts, as `blk.0.ffn_up_exps.weight`; `None` for
+    /// another tensor.
+    pub(super) fn expert_name(name: &str) -> Option<impl Fn(usize) -> String> {
+        let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        let (part, kind) = rest.rsplit_once('.')?;
+        let part = translate(&[LAYER], part.strip_suffix("_exps")?)?.strip_prefix("mlp.")?;
+        let (layer, kind) = (layer.to_owned(), kind.to_owned());
+        Some(move |expert| format!("model.layers.{layer}.mlp.experts.{expert}.{part}.{kind}"))
+    }
+
     /// Translates a tensor name of the file to its Hugging Face name; names outside of the tables
     /// stay.
     pub(super) fn tensor_name(&self, name: &str) -> String {
@@ -142,7 +273,9 @@ impl Architecture {
         let translated = name.strip_prefix("blk.").and_then(|rest| {
             let (layer, rest) = rest.split_once('.')?;
             let (part, kind) = rest.rsplit_once('.')?;
-            Some(format!("model.layers.{layer}.{}.{kind}", translate(&[self.layer, LAYER], part)?))
+            let translated = format!("model.layers.{layer}.{}.{kind}", translate(&[self.layer, LAYER], part)?);
+            // Sinks are no module: their name has no kind.
+            Some(translated.replace("sinks.weight", "sinks"))
         });
         translated.unwrap_or_else(|| name.into())
     }
@@ -166,5 +299,10 @@ mod tests {
         assert_eq!(named("olmo2", "output.weight"), "lm_head.weight");
         assert_eq!(named("llama", "rope_freqs.weight"), "rope_freqs");
         assert_eq!(named("llama", "blk.x"), "blk.x");
+        assert_eq!(named("gptneox", "blk.2.attn_qkv.bias"), "model.layers.2.self_attn.qkv_proj.bias");
+        assert_eq!(named("qwen3moe", "blk.2.ffn_gate_inp.weight"), "model.layers.2.mlp.gate.weight");
+        let expert = Architecture::expert_name("blk.3.ffn_down_exps.weight").unwrap();
+        assert_eq!(expert(7), "model.layers.3.mlp.experts.7.down_proj.weight");
+        assert!(Architecture::expert_name("blk.3.ffn_down.weight").is_none());
     }
 }

@@ -4,9 +4,11 @@
 //! `wsd_rope_interleaved`, `wsd_norm_offset_folded`, and `wsd_rope_factors`, the divisors of the
 //! RoPE frequencies (the llama3 scaling, computed by the converter).
 
+mod rope;
+
 use serde_json::{Map, Value, json};
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, MIXTRAL, OLMO3, Variant};
 use super::metadata::Metadata;
 use crate::arch::Head;
 use crate::checkpoint::weights::Weights;
@@ -29,9 +31,6 @@ const COUNTS: &[(&str, &str)] = &[
     ("context_length", "max_position_embeddings"),
 ];
 
-/// Spellings of the divisor of the RoPE frequencies, newest first.
-const ROPE_FACTORS: [&str; 2] = ["rope.scaling.factor", "rope.scale_linear"];
-
 const OPTIONAL_NUMBERS: &[(&str, &str)] =
     &[("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping")];
 
@@ -48,17 +47,19 @@ pub(super) fn config(
     weights: &Weights,
 ) -> Result<Map<String, Value>> {
     let reader = Reader { metadata, architecture, weights };
-    reader.refuse_other_models()?;
+    let Variant { model_type, class } = reader.variant()?;
     let mut config = Map::new();
-    config.insert("model_type".into(), architecture.model_type.into());
-    config.insert("architectures".into(), json!([architecture.class]));
+    config.insert("model_type".into(), model_type.into());
+    config.insert("architectures".into(), json!([class]));
     reader.sizes(&mut config)?;
+    reader.experts(&mut config)?;
+    reader.layer_types(&mut config)?;
     reader.tensors(&mut config)?;
     reader.rope(&mut config)?;
     if architecture.norm_offset_folded {
         reader.gemma(&mut config)?;
     } else {
-        config.insert("hidden_act".into(), "silu".into());
+        config.insert("hidden_act".into(), architecture.activation.into());
     }
     for (key, name) in TOKEN_IDS {
         if let Some(id) = metadata.token_id(key)? {
@@ -94,17 +95,57 @@ impl Reader<'_> {
         Ok(value.map(|value| (value as f32).to_string().parse().unwrap_or(value)))
     }
 
-    /// Refuses models that bear the name of a supported architecture but differ from it.
-    fn refuse_other_models(&self) -> Result<()> {
-        let experts = self.count("expert_count")?.is_some_and(|count| count > 0);
-        let olmo3 = self.architecture.name == "olmo2" && self.sliding_window()?.is_some();
-        let found = match (experts, olmo3) {
-            (true, _) => format!("{} with experts", self.architecture.name),
-            (_, true) => "olmo2 with a sliding window (OLMo 3)".into(),
-            _ => return Ok(()),
+    /// Returns the model type and the class: a file may bear the name of another architecture.
+    fn variant(&self) -> Result<Variant> {
+        let has_experts = self.count("expert_count")?.is_some_and(|count| count > 0);
+        let own = Variant { model_type: self.architecture.model_type, class: self.architecture.class };
+        match self.architecture.name {
+            "llama" if has_experts => Ok(MIXTRAL),
+            "olmo2" if self.sliding_window()?.is_some() => Ok(OLMO3),
+            "qwen3moe" | "olmoe" | "gpt-oss" => Ok(own),
+            name if has_experts => Err(Error::Unsupported {
+                file: self.metadata.file.into(),
+                what: "GGUF architecture".into(),
+                found: format!("{name} with experts"),
+                supported: "a dense model of this architecture".into(),
+            }),
+            _ => Ok(own),
+        }
+    }
+
+    /// Reads the numbers and the width of experts.
+    fn experts(&self, config: &mut Map<String, Value>) -> Result<()> {
+        for (key, name) in [
+            ("expert_count", "num_experts"),
+            ("expert_used_count", "num_experts_per_tok"),
+            ("expert_feed_forward_length", "moe_intermediate_size"),
+        ] {
+            if let Some(count) = self.count(key)?.filter(|count| *count > 0) {
+                config.insert(name.into(), count.into());
+            }
+        }
+        for (name, flag) in self.architecture.flags {
+            config.insert((*name).into(), (*flag).into());
+        }
+        Ok(())
+    }
+
+    /// Reads which layers have a window: a flag for each, or else by the architecture's period.
+    fn layer_types(&self, config: &mut Map<String, Value>) -> Result<()> {
+        let (Some(period), Some(_)) = (self.architecture.window_period, self.sliding_window()?) else { return Ok(()) };
+        let layers = self.needed_count("block_count")?.min(self.weights.names().count() as u64);
+        let key = self.key("attention.sliding_window_pattern");
+        let slides: Vec<bool> = match self.metadata.flags(&key)? {
+            Some(flags) if flags.len() as u64 != layers => {
+                let reason = format!("must have {layers} values (one per layer), got {}", flags.len());
+                return Err(self.metadata.fault(&key, reason));
+            }
+            Some(flags) => flags,
+            None => (0..layers).map(|layer| (layer + 1) % period != 0).collect(),
         };
-        let (what, supported) = ("GGUF architecture".into(), "dense models of the architectures named".into());
-        Err(Error::Unsupported { file: self.metadata.file.into(), what, found, supported })
+        let kind = |slides: bool| if slides { "sliding_attention" } else { "full_attention" };
+        config.insert("layer_types".into(), slides.into_iter().map(kind).collect());
+        Ok(())
     }
 
     fn sizes(&self, config: &mut Map<String, Value>) -> Result<()> {
@@ -115,13 +156,13 @@ impl Reader<'_> {
         let key_value_heads = self.count("attention.head_count_kv")?.unwrap_or(heads);
         config.insert("num_key_value_heads".into(), key_value_heads.into());
         config.insert("head_dim".into(), self.head_dim()?.into());
-        let epsilon = "attention.layer_norm_rms_epsilon";
-        let epsilon = self.metadata.needed(&self.key(epsilon), self.number(epsilon)?)?;
-        config.insert("rms_norm_eps".into(), epsilon.into());
+        let [key, name] = self.architecture.epsilon;
+        let epsilon = self.metadata.needed(&self.key(key), self.number(key)?)?;
+        config.insert(name.into(), epsilon.into());
         if let Some(window) = self.sliding_window()? {
             config.insert("sliding_window".into(), window.into());
         }
-        for (key, name) in OPTIONAL_NUMBERS {
+        for (key, name) in OPTIONAL_NUMBERS.iter().chain(self.architecture.numbers) {
             if let Some(value) = self.number(key)? {
                 config.insert((*name).into(), value.into());
             }
@@ -149,96 +190,19 @@ impl Reader<'_> {
             rows.ok_or_else(|| Error::malformed(self.metadata.file, "tensor `token_embd.weight`", "it is missing"))?;
         config.insert("vocab_size".into(), rows.into());
         config.insert("tie_word_embeddings".into(), self.weights.get(&Head::VOCABULARY.weight()).is_none().into());
-        for (key, tensor) in [
-            ("attention_bias", "model.layers.0.self_attn.q_proj.bias"),
-            ("mlp_bias", "model.layers.0.mlp.up_proj.bias"),
+        let has = |part: &str| self.weights.get(&format!("model.layers.0.{part}")).is_some();
+        let has_bias = has("self_attn.q_proj.bias") || has("self_attn.qkv_proj.bias");
+        let flag = self.metadata.bool(&self.key("use_parallel_residual"))?;
+        for (key, value) in [
+            ("attention_bias", has_bias),
+            ("use_qkv_bias", has_bias),
+            ("mlp_bias", has("mlp.up_proj.bias")),
+            // Of a parallel model without the second norm some files state nothing.
+            ("use_parallel_residual", flag.unwrap_or(true) || !has("post_attention_layernorm.weight")),
         ] {
-            config.insert(key.into(), self.weights.get(tensor).is_some().into());
+            config.insert(key.into(), value.into());
         }
         Ok(())
-    }
-
-    fn rope(&self, config: &mut Map<String, Value>) -> Result<()> {
-        let theta = self.number("rope.freq_base")?.unwrap_or(self.architecture.rope_theta);
-        config.insert("rope_theta".into(), theta.into());
-        let scaling = self.rope_scaling()?;
-        if let Some(original) = scaling.get("original_max_position_embeddings") {
-            config.insert("original_max_position_embeddings".into(), original.clone());
-        }
-        config.insert("rope_scaling".into(), scaling);
-        let (rotated, head_dim) = (self.rotated_dimensions()?, self.head_dim()?);
-        if rotated < head_dim {
-            config.insert("partial_rotary_factor".into(), (rotated as f64 / head_dim as f64).into());
-        }
-        if self.architecture.rope_interleaved {
-            config.insert("wsd_rope_interleaved".into(), true.into());
-        }
-        if let Some(factors) = self.factors("rope_freqs")? {
-            config.insert("wsd_rope_factors".into(), factors.into());
-        }
-        Ok(())
-    }
-
-    /// Returns the number of dimensions of a head that RoPE rotates.
-    fn rotated_dimensions(&self) -> Result<u64> {
-        let head_dim = self.head_dim()?;
-        Ok(self.count("rope.dimension_count")?.map_or(head_dim, |rotated| rotated.min(head_dim)))
-    }
-
-    /// Reads a tensor with one factor per rotated pair of dimensions.
-    fn factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
-        let Some(tensor) = self.weights.get(name) else { return Ok(None) };
-        let expected = vec![(self.rotated_dimensions()? / 2) as usize];
-        if tensor.shape != expected {
-            let reason = format!("has shape {:?}, expected {expected:?}", tensor.shape);
-            return Err(Error::malformed(self.metadata.file, format!("tensor `{name}`"), reason));
-        }
-        Ok(Some(tensor.to_f32()))
-    }
-
-    /// Reads the divisor of the frequencies under any of its names; the 0 of a file means none.
-    fn rope_factor(&self) -> Result<Option<f64>> {
-        let factors = ROPE_FACTORS.iter().map(|name| self.number(name)).collect::<Result<Vec<_>>>()?;
-        Ok(factors.into_iter().flatten().next().filter(|factor| *factor != 0.0))
-    }
-
-    fn rope_scaling(&self) -> Result<Value> {
-        let original = self.count("rope.scaling.original_context_length")?;
-        let [long, short] = ["long", "short"].map(|kind| self.factors(&format!("rope_factors_{kind}.weight")));
-        if let (Some(long), Some(short)) = (long?, short?) {
-            let mut scaling = json!({"rope_type": "longrope", "short_factor": short, "long_factor": long});
-            if let Some(attention) = self.number("rope.scaling.attn_factor")? {
-                scaling["attention_factor"] = attention.into();
-            }
-            if let Some(original) = original {
-                scaling["original_max_position_embeddings"] = original.into();
-            }
-            return Ok(scaling);
-        }
-        let key = self.key("rope.scaling.type");
-        let kind = match self.metadata.string(&key)? {
-            Some("none") => return Ok(Value::Null),
-            Some(kind @ ("linear" | "yarn")) => kind,
-            // A factor without a type is that of linear scaling, as in llama.cpp.
-            None => match self.rope_factor()? {
-                Some(_) => "linear",
-                None => return Ok(Value::Null),
-            },
-            Some("longrope") => {
-                let reason = "longrope needs the tensors `rope_factors_long.weight` and `rope_factors_short.weight`";
-                return Err(self.metadata.fault(&key, reason));
-            }
-            Some(other) => {
-                let reason = format!("must be none, linear, yarn or longrope, got {other:?}");
-                return Err(self.metadata.fault(&key, reason));
-            }
-        };
-        let factor = self.metadata.needed(&self.key(ROPE_FACTORS[0]), self.rope_factor()?)?;
-        let mut scaling = json!({"rope_type": kind, "factor": factor});
-        if let Some(original) = original.filter(|_| kind == "yarn") {
-            scaling["original_max_position_embeddings"] = original.into();
-        }
-        Ok(scaling)
     }
 
     fn gemma(&self, config: &mut Map<String, Value>) -> Result<()> {
@@ -259,45 +223,5 @@ impl Reader<'_> {
             config.insert("rope_local_base_freq".into(), local.into());
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::checkpoint::gguf::container;
-
-    /// Reads the scaling from metadata of a Llama.
-    fn scaling(entries: &[(&'static str, container::Value<'static>)]) -> Result<Value> {
-        let architecture = [("general.architecture", container::Value::String("llama"))];
-        let entries: BTreeMap<_, _> = architecture.into_iter().chain(entries.iter().copied()).collect();
-        let metadata = &Metadata::new("m.gguf", entries);
-        Reader { metadata, architecture: Architecture::of(metadata)?, weights: &Weights::default() }.rope_scaling()
-    }
-
-    #[test]
-    fn every_spelling_of_the_scaling_is_read() {
-        use container::Value::{Float, String};
-        let linear = json!({"rope_type": "linear", "factor": 4.0});
-        let kind = |kind| ("llama.rope.scaling.type", String(kind));
-        let (factor, legacy) = ("llama.rope.scaling.factor", "llama.rope.scale_linear");
-        for (entries, expected) in [
-            (vec![kind("linear"), (factor, Float(4.0))], &linear),
-            (vec![(factor, Float(4.0))], &linear),
-            (vec![(legacy, Float(4.0))], &linear),
-            (vec![kind("linear"), (legacy, Float(4.0))], &linear),
-            (vec![(factor, Float(4.0)), (legacy, Float(8.0))], &linear),
-            (vec![(legacy, Float(0.0))], &Value::Null),
-            (vec![kind("none"), (legacy, Float(4.0))], &Value::Null),
-            (vec![], &Value::Null),
-        ] {
-            assert_eq!(scaling(&entries).unwrap(), *expected, "{entries:?}");
-        }
-        let message = |entries: &[_]| scaling(entries).unwrap_err().to_string();
-        assert_eq!(message(&[kind("linear")]), "m.gguf: key `llama.rope.scaling.factor`: it is missing");
-        assert!(message(&[kind("longrope")]).contains("needs the tensors `rope_factors_long.weight`"));
-        assert!(message(&[kind("x")]).contains("must be none, linear, yarn or longrope, got \"x\""));
     }
 }

@@ -74,7 +74,7 @@ struct Export<'a> {
 impl<'a> Export<'a> {
     fn new(checkpoint: &'a Checkpoint) -> Result<Self> {
         let blueprint = arch::blueprint(&checkpoint.config)?;
-        let architecture = Architecture::written_as(arch::model_type(&checkpoint.config)?);
+        let architecture = Architecture::written_as(&checkpoint.name, arch::model_type(&checkpoint.config)?)?;
         let factors = factors(&blueprint.ropes[0])?;
         Ok(Self { checkpoint, architecture, blueprint, factors })
     }
@@ -127,6 +127,18 @@ impl<'a> Export<'a> {
                 own("rope.scaling.original_context_length", Entry::Unsigned(*original as u32));
                 own("rope.scaling.attn_factor", Entry::Float(*attention));
             }
+            Scaling::Yarn { factor, fast, slow, original, attention, .. } => {
+                own("rope.scaling.type", Entry::Text("yarn".into()));
+                own("rope.scaling.factor", Entry::Float(*factor as f32));
+                own("rope.scaling.original_context_length", Entry::Unsigned(*original as u32));
+                own("rope.scaling.yarn_beta_fast", Entry::Float(*fast as f32));
+                own("rope.scaling.yarn_beta_slow", Entry::Float(*slow as f32));
+                // llama.cpp multiplies it with the factor of the paper.
+                let relative = f64::from(*attention) / (0.1 * factor.max(1.0).ln() + 1.0);
+                if (relative - 1.0).abs() > 1e-6 {
+                    own("rope.scaling.attn_factor", Entry::Float(relative as f32));
+                }
+            }
             Scaling::None | Scaling::Llama3 { .. } | Scaling::Divided { .. } => {}
         }
         Ok(entries)
@@ -135,7 +147,7 @@ impl<'a> Export<'a> {
     /// Returns the rotary embedding of the layers with full attention.
     fn full_rope(&self) -> &RopePlan {
         let full = self.blueprint.layers.iter().find(|layer| layer.window.is_none());
-        &self.blueprint.ropes[full.map_or(0, |layer| layer.rope)]
+        &self.blueprint.ropes[full.and_then(|layer| layer.rope).unwrap_or(0)]
     }
 
     /// Writes the sliding window. Files of architecture `llama`, which Mistral uses too, have no
@@ -159,7 +171,8 @@ impl<'a> Export<'a> {
                 return Err(Error::malformed(&self.checkpoint.name, "key `layer_types`", reason));
             }
             own("attention.sliding_window_pattern", Entry::Unsigned(pattern as u32));
-            own("rope.freq_base_swa", Entry::Float(self.blueprint.ropes[local].theta as f32));
+            let local = &self.blueprint.ropes[local.unwrap_or(0)];
+            own("rope.freq_base_swa", Entry::Float(local.theta as f32));
         }
         Ok(())
     }
@@ -230,6 +243,6 @@ fn factors(rope: &RopePlan) -> Result<Vec<Tensor>> {
         Scaling::Long { short, long, .. } => {
             Ok(vec![tensor("rope_factors_long.weight", long)?, tensor("rope_factors_short.weight", short)?])
         }
-        Scaling::None | Scaling::Linear { .. } => Ok(Vec::new()),
+        Scaling::None | Scaling::Linear { .. } | Scaling::Yarn { .. } => Ok(Vec::new()),
     }
 }

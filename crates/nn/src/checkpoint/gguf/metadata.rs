@@ -48,6 +48,20 @@ impl<'a> Metadata<'a> {
         })
     }
 
+    /// Reads a list of flags, which may be stored as numbers.
+    pub(super) fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.get(key, "a list of booleans", |value| match value {
+            Value::Array(array) => {
+                let flag = |value| match value {
+                    Value::Bool(flag) => Some(flag),
+                    other => unsigned(other).map(|number| number != 0),
+                };
+                array.values().map(flag).collect()
+            }
+            _ => None,
+        })
+    }
+
     /// Reads a count. An array with one value per layer is accepted if all values are equal.
     pub(super) fn unsigned(&self, key: &str) -> Result<Option<u64>> {
         self.get(key, "an unsigned integer", |value| match value {

@@ -14,7 +14,7 @@ use wsd::process;
 use wsd::train::save_checkpoint;
 
 use super::table::median;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, note};
 use crate::cli::{Ending, GlobalArgs};
 
 use report::{Figure, Report};
@@ -118,7 +118,9 @@ impl Subject {
             }
             None if path.exists() => {
                 let opened = Instant::now();
-                (Checkpoint::open(path)?, bench.dtype, opened)
+                let checkpoint = Checkpoint::open(path)?;
+                checkpoint.warnings.iter().for_each(|warning| note(warning));
+                (checkpoint, bench.dtype, opened)
             }
             None => bail!(
                 "`{}` must be a file, a folder or a shape\n  hint: the shapes are {}",

@@ -68,6 +68,7 @@ fn export_gguf(checkpoint: &Checkpoint, args: &ExportArgs, quiet: bool) -> Resul
 
 /// Writes a Hugging Face folder of a model with an adapter merged into its weights.
 fn merge(checkpoint: &Checkpoint, source: &Path, adapter: &Path, (to, format): (&Path, Format)) -> Result<()> {
+    let checkpoint = &checkpoint.clone().in_standard_form()?;
     let layout = wsd_train::Layout::new(&wsd_nn::arch::blueprint(&checkpoint.config)?);
     let (mut adapter, parameters) = wsd_train::adapters::load(adapter, &layout, layout.read(checkpoint)?)?;
     let weights = adapter.merge(&parameters);

@@ -110,10 +110,11 @@ impl Probe<'_> {
             Ok(&[token]) => Some(token),
             _ => None,
         };
-        let (end_tokens, chat_bos) = (id(&specials.eos).into_iter().collect(), id(&specials.bos).or(bos));
+        let (eos, chat_bos) = (id(&specials.eos), id(&specials.bos).or(bos));
         let template = self.server_template(server, specials).map_err(fault)?;
-        let codec =
-            TextCodec::new(&server.model, Arc::new(tokenizer), template, BosTokens { chat: chat_bos, raw: bos });
+        let bos = BosTokens { chat: chat_bos, raw: bos };
+        let codec = TextCodec::new(&server.model, Arc::new(tokenizer), template, bos).with_eos(eos);
+        let end_tokens = eos.into_iter().collect();
         let about = "the server's own tokenizer, one request per text: local files (--base-tokenizer, \
                      --draft-tokenizer) are faster";
         let about = about.into();
