@@ -6,6 +6,7 @@ mod bench;
 mod chart;
 mod chat;
 mod compare;
+mod eval;
 mod generate;
 mod lab;
 mod output;
@@ -85,6 +86,9 @@ enum Command {
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
+    /// Measure systems on public benchmarks
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(Box<eval::EvalArgs>),
     /// The closed world that the built-in pair comes from, and measurements in it
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -157,6 +161,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Chat(args) => chat::run(*args, &line.global).await,
         Command::Serve(args) => serve::run(*args, &line.global).await,
         Command::Train(args) => train::run(args, &line.global).await,
+        Command::Eval(args) => eval::run(*args, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,
         Command::Bench(bench) => bench::run(bench, &line.global).await,
         Command::Completions { shell } => {

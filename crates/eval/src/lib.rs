@@ -1,0 +1,28 @@
+//! Evaluation on public benchmarks: a table of tasks, each with a reader of the benchmark's own file
+//! format and a pure grader, resumable runs of several systems, and reports with intervals.
+//!
+//! Models are used only through [`wsd_core`]. No benchmark is part of this crate: files are named by
+//! their paths.
+
+mod error;
+mod item;
+mod likelihood;
+mod python;
+pub mod report;
+mod run;
+mod source;
+mod system;
+mod task;
+pub mod tasks;
+mod text;
+mod verdict;
+
+pub use error::{EvalError, SourceError};
+pub use item::{Form, Item};
+pub use likelihood::{ChoiceScore, score_choices};
+pub use run::{Candidate, RunFolder, Sample, SampleDetails, TaskRun};
+pub use source::{Row, Source};
+pub use system::{IN_CONTEXT, System};
+pub use task::{Metric, ReadOptions, Task};
+pub use tasks::TASKS;
+pub use verdict::{Response, Score, Verdict};
