@@ -5,12 +5,14 @@
 //! their paths.
 
 mod error;
+mod execution;
 mod item;
 mod likelihood;
 mod python;
 pub mod report;
 mod run;
 mod source;
+pub mod sweep;
 mod system;
 mod task;
 pub mod tasks;
@@ -18,6 +20,7 @@ mod text;
 mod verdict;
 
 pub use error::{EvalError, SourceError};
+pub use execution::{Execution, Outcome};
 pub use item::{Form, Item};
 pub use likelihood::{ChoiceScore, score_choices};
 pub use run::{Candidate, RunFolder, Sample, SampleDetails, TaskRun};

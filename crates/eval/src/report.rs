@@ -12,7 +12,7 @@ use wsd_lab::stats::{Estimate, bootstrap, median, standard_error};
 
 pub use diversity::distinct;
 
-use crate::{EvalError, Response, RunFolder, Sample, Score, Task, Verdict};
+use crate::{EvalError, Execution, Outcome, Response, RunFolder, Sample, Score, Task, Verdict};
 
 /// Version of the layout of `results.json`.
 const FORMAT: u32 = 1;
@@ -90,12 +90,20 @@ pub struct Graded {
     pub verdict: Verdict,
 }
 
-/// Grades the rows of a system. A row with an error gets no points.
+/// Grades the rows of a system. A row with an error gets no points. Programs are executed only under
+/// the limits of `execution`.
 #[must_use]
-pub fn grade(task: &Task, samples: Vec<Sample>) -> Vec<Graded> {
+pub fn grade(task: &Task, samples: Vec<Sample>, execution: Option<Execution>) -> Vec<Graded> {
     let graded = samples.into_iter().map(|sample| {
         let response = Response { text: &sample.output, choices: &sample.scores };
-        let mut verdict = (task.grade)(&sample.item, response);
+        let mut verdict = match (task.program, execution) {
+            (Some(program), Some(limits)) => {
+                let outcome = limits.python(&program(&sample.item, &sample.output));
+                let pass = Score::of(outcome == Outcome::Passed);
+                Verdict::default().with(task.metrics[0].name, pass).noted(outcome.text())
+            }
+            _ => (task.grade)(&sample.item, response),
+        };
         if let Some(error) = &sample.error {
             verdict.scores.values_mut().for_each(|score| score.sum = 0.0);
             verdict.note.clone_from(error);
@@ -106,12 +114,13 @@ pub fn grade(task: &Task, samples: Vec<Sample>) -> Vec<Graded> {
 }
 
 impl Results {
-    /// Computes the results of a run folder for some tasks.
+    /// Grades the answers of a run folder to some tasks, writes each verdict beside its answer into
+    /// `verdicts/`, and computes the results.
     ///
     /// # Errors
     /// I/O errors; [`EvalError::Sample`] for a row that cannot be parsed.
-    pub fn of(folder: &RunFolder, tasks: &[&'static Task]) -> Result<Self, EvalError> {
-        let tasks = tasks.iter().map(|task| TaskResults::of(folder, task)).collect::<Result<_, _>>()?;
+    pub fn of(folder: &RunFolder, tasks: &[&'static Task], execution: Option<Execution>) -> Result<Self, EvalError> {
+        let tasks = tasks.iter().map(|task| TaskResults::of(folder, task, execution)).collect::<Result<_, _>>()?;
         Ok(Self { format: FORMAT, version: env!("CARGO_PKG_VERSION").into(), tasks })
     }
 
@@ -142,10 +151,12 @@ impl Results {
 }
 
 impl TaskResults {
-    fn of(folder: &RunFolder, task: &'static Task) -> Result<Self, EvalError> {
+    fn of(folder: &RunFolder, task: &'static Task, execution: Option<Execution>) -> Result<Self, EvalError> {
         let mut graded = Vec::new();
         for system in folder.systems(task.name) {
-            graded.push((system.name, grade(task, folder.read(task.name, system.name)?)));
+            let rows = grade(task, folder.read(task.name, system.name)?, execution);
+            folder.write_verdicts(task.name, system.name, &rows)?;
+            graded.push((system.name, rows));
         }
         let base = graded.iter().find(|(name, _)| *name == "base").map(|(_, rows)| rows.as_slice());
         let systems = graded.iter().map(|(name, rows)| SystemResults::of(name, task, rows, base)).collect();
@@ -182,6 +193,19 @@ impl SystemResults {
             answers: Answers::of(rows, base),
             settings: details.map(|details| details.settings.clone()).unwrap_or_default(),
         }
+    }
+}
+
+impl RunFolder {
+    /// Writes the verdicts on a system's answers to a task.
+    fn write_verdicts(&self, task: &str, system: &str, rows: &[Graded]) -> Result<(), EvalError> {
+        let line = |row: &Graded| {
+            let item = &row.sample.item;
+            let scores: Map<String, Value> =
+                row.verdict.scores.iter().map(|(name, score)| (name.clone(), json!(score.sum / score.count))).collect();
+            format!("{}\n", json!({"id": item.id, "sample": item.sample, "scores": scores, "note": row.verdict.note}))
+        };
+        self.write(&format!("verdicts/{task}/{system}.jsonl"), &rows.iter().map(line).collect::<String>())
     }
 }
 

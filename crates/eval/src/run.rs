@@ -166,11 +166,7 @@ impl TaskRun {
     pub fn repeat(&mut self, samples: usize, seed: u64) {
         if samples > 1 {
             let repeated = self.items.iter().flat_map(|item| {
-                (0..samples).map(|sample| Item {
-                    sample,
-                    seed: Some(seed.wrapping_add(sample as u64)),
-                    ..item.clone()
-                })
+                (0..samples).map(|sample| Item { sample, seed: Some(seed.wrapping_add(sample as u64)), ..item.clone() })
             });
             self.items = repeated.collect();
         }

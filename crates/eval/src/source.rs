@@ -209,7 +209,10 @@ impl Row {
     pub fn value(&self, key: &str) -> Result<&Value, SourceError> {
         self.fields.get(key).ok_or_else(|| {
             let keys: Vec<_> = self.fields.keys().map(String::as_str).collect();
-            self.fault(format!("needs `{key}`, has: {}", if keys.is_empty() { "no key".into() } else { keys.join(", ") }))
+            self.fault(format!(
+                "needs `{key}`, has: {}",
+                if keys.is_empty() { "no key".into() } else { keys.join(", ") }
+            ))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{EvalError, Form, Item, Response, Source, SourceError, TASKS, Verdict};
+use crate::{EvalError, Form, Item, Response, Sample, Source, SourceError, TASKS, Verdict};
 
 /// A number that a task reports.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,10 @@ pub struct Task {
     pub read: fn(&Source, &ReadOptions) -> Result<Vec<Item>, SourceError>,
     /// Grader of one response.
     pub grade: fn(&Item, Response<'_>) -> Verdict,
+    /// Maker of a Python program that ends without an error if an answer is right.
+    pub program: Option<fn(&Item, &str) -> String>,
+    /// Writer of a system's answers in the benchmark's own form: a file name and its text.
+    pub export: Option<fn(&str, &[Sample]) -> (String, String)>,
 }
 
 impl std::fmt::Debug for Task {

@@ -20,7 +20,8 @@ pub(super) fn tables(results: &Results) -> String {
 }
 
 fn table(results: &TaskResults) -> String {
-    let metrics: Vec<&str> = Task::find(&results.task).map_or(&[][..], |task| task.metrics).iter().map(|m| m.name).collect();
+    let metrics: Vec<&str> =
+        Task::find(&results.task).map_or(&[][..], |task| task.metrics).iter().map(|m| m.name).collect();
     let shown: Vec<&str> = metrics
         .into_iter()
         .filter(|metric| results.systems.iter().any(|system| system.metrics.contains_key(*metric)))

@@ -17,10 +17,8 @@ const STOPS: [&str; 3] = ["Question:", "</s>", "<|im_end|>"];
 /// The extraction where nothing was found.
 const INVALID: &str = "[invalid]";
 
-const METRICS: &[Metric] = &[
-    Metric::new("strict", "exact_match,strict-match"),
-    Metric::new("flexible", "exact_match,flexible-extract"),
-];
+const METRICS: &[Metric] =
+    &[Metric::new("strict", "exact_match,strict-match"), Metric::new("flexible", "exact_match,flexible-extract")];
 
 /// GSM8K with worked examples, the first ones of `train.jsonl`.
 pub static GSM8K: Task = Task {
@@ -41,6 +39,8 @@ const GSM8K_ZERO_TASK: Task = Task {
     metrics: METRICS,
     read: |source, options| read(source, options, 0),
     grade,
+    program: None,
+    export: None,
 };
 
 fn read(source: &Source, options: &ReadOptions, shots: usize) -> Result<Vec<Item>, SourceError> {
@@ -73,7 +73,7 @@ fn examples(source: &Source, options: &ReadOptions, shots: usize) -> Result<Stri
             if !path.exists() {
                 return Err(source.fault(format!(
                     "{shots} worked examples need GSM8K's train.jsonl beside this file\n  hint: name it with \
-                     --examples FILE, or take `gsm8k_zero`"
+                     --examples gsm8k=FILE, or take `gsm8k_zero`"
                 )));
             }
             beside = Source::read(&path)?;
@@ -84,9 +84,8 @@ fn examples(source: &Source, options: &ReadOptions, shots: usize) -> Result<Stri
     if rows.len() < shots {
         return Err(examples.fault(format!("the file must have {shots} worked examples, got {}", rows.len())));
     }
-    let example = |row: &crate::Row| {
-        Ok(format!("Question: {}\nAnswer: {}\n\n", row.text("question")?, row.text("answer")?))
-    };
+    let example =
+        |row: &crate::Row| Ok(format!("Question: {}\nAnswer: {}\n\n", row.text("question")?, row.text("answer")?));
     rows[..shots].iter().map(example).collect()
 }
 
@@ -112,8 +111,7 @@ pub fn strict(answer: &str) -> String {
 /// ```
 #[must_use]
 pub fn flexible(answer: &str) -> String {
-    static PATTERN: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(r"(-?[$0-9.,]{2,})|(-?[0-9]+)").ok());
+    static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(-?[$0-9.,]{2,})|(-?[0-9]+)").ok());
     let found = PATTERN.as_ref().and_then(|pattern| pattern.find_iter(answer).last());
     found.map_or(INVALID.into(), |found| python::strip(found.as_str()).to_owned())
 }

@@ -29,6 +29,8 @@ pub static IFEVAL: Task = Task {
     ],
     read,
     grade,
+    program: None,
+    export: None,
 };
 
 fn read(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {
@@ -95,7 +97,8 @@ fn grade(item: &Item, response: Response<'_>) -> Verdict {
         sum: followed.iter().filter(|pair| of(pair)).count() as f64,
         count: followed.len() as f64,
     };
-    let missed: Vec<_> = names.iter().zip(&followed).filter(|(_, pair)| !pair.0).map(|(name, _)| name.as_str()).collect();
+    let missed: Vec<_> =
+        names.iter().zip(&followed).filter(|(_, pair)| !pair.0).map(|(name, _)| name.as_str()).collect();
     Verdict::default()
         .with("prompt_strict", Score::of(followed.iter().all(|pair| pair.0)))
         .with("inst_strict", share(|pair| pair.0))

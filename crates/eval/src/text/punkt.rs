@@ -158,9 +158,7 @@ impl Token {
             }
         }
         let is_name = is_initial && next.begins_upper() && !PARAMETERS.usage_of(next_kind).has_lower;
-        if (is_initial || kind == NUMBER_TYPE)
-            && (starter == Starter::No || (starter == Starter::Unknown && is_name))
-        {
+        if (is_initial || kind == NUMBER_TYPE) && (starter == Starter::No || (starter == Starter::Unknown && is_name)) {
             self.ends_sentence = false;
         }
     }
@@ -170,8 +168,25 @@ impl Token {
 fn is_outside_words(c: char) -> bool {
     matches!(
         c,
-        ')' | '"' | ';' | '}' | ']' | '*' | ':' | '@' | '\'' | '(' | '{' | '[' | '?' | '!' | '‘' | '’' | '“' | '”'
-            | '«' | '»'
+        ')' | '"'
+            | ';'
+            | '}'
+            | ']'
+            | '*'
+            | ':'
+            | '@'
+            | '\''
+            | '('
+            | '{'
+            | '['
+            | '?'
+            | '!'
+            | '‘'
+            | '’'
+            | '“'
+            | '”'
+            | '«'
+            | '»'
     )
 }
 
@@ -227,9 +242,7 @@ fn word_len(chars: &[char]) -> usize {
         let rest = &chars[at..];
         rest.first().is_none_or(|&c| python::is_space(c) || is_outside_words(c)) || punctuation_len(rest) > 0
     };
-    (1..=chars.len())
-        .find(|&at| ends(at) || (chars[at] == ',' && ends(at + 1)))
-        .unwrap_or(chars.len())
+    (1..=chars.len()).find(|&at| ends(at) || (chars[at] == ',' && ends(at + 1))).unwrap_or(chars.len())
 }
 
 /// Tells whether a sentence ends within a context and something follows.

@@ -9,12 +9,8 @@ use super::punkt;
 use crate::python;
 
 /// Substitutions before the apostrophe rule.
-const STARTING_QUOTES: [(&str, &str); 4] = [
-    ("([«“‘„]|[`]+)", " $1 "),
-    ("^\"", "``"),
-    ("(``)", " $1 "),
-    (r#"([ (\[{<])("|'{2})"#, "$1 `` "),
-];
+const STARTING_QUOTES: [(&str, &str); 4] =
+    [("([«“‘„]|[`]+)", " $1 "), ("^\"", "``"), ("(``)", " $1 "), (r#"([ (\[{<])("|'{2})"#, "$1 `` ")];
 /// Substitutions after the apostrophe rule: punctuation, brackets, dashes.
 const PUNCTUATION: [(&str, &str); 12] = [
     (r#"([^.])(\.)([\])}>"'»”’ ]*)\s*$"#, "$1 $2 $3 "),

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use wsd::config::{Settings, SharedArgs};
 use wsd::eval::report::Results;
-use wsd::eval::{Candidate, EvalError, Form, ReadOptions, RunFolder, Source, System, TASKS, Task, TaskRun};
+use wsd::eval::{Candidate, EvalError, Execution, Form, ReadOptions, RunFolder, Source, System, TASKS, Task, TaskRun};
 use wsd::models;
 use wsd_core::{ChatRole, MAX_TOKENS, Message, STRATEGY};
 
@@ -84,9 +84,12 @@ pub(crate) struct EvalArgs {
     /// Worked examples above each question [default: the task's]
     #[arg(long, value_name = "N")]
     shots: Option<usize>,
-    /// The file of worked examples [default: the task's usual file beside its own]
-    #[arg(long, value_name = "FILE")]
-    examples: Option<PathBuf>,
+    /// A task's file of worked examples [default: the task's usual file beside its own]
+    #[arg(long, value_name = "TASK=FILE")]
+    examples: Vec<TaskFile>,
+    /// Execute programs that the models wrote, in a process with limits (HumanEval)
+    #[arg(long)]
+    allow_execution: bool,
     /// The form of the prompts [default: the task's]
     #[arg(long, value_enum, value_name = "FORM")]
     form: Option<FormChoice>,
@@ -126,7 +129,7 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
         result = answer(&settings, &systems, &plans, &folder, global) => result?,
     }
     let tasks: Vec<_> = plans.iter().map(|plan| plan.run.task).collect();
-    report(&folder, &tasks, global)
+    report(&folder, &tasks, args.allow_execution.then(Execution::default), global)
 }
 
 /// The systems to compare.
@@ -151,7 +154,8 @@ struct Planned {
 
 fn plan(file: &TaskFile, args: &EvalArgs, settings: &Settings) -> Result<Planned> {
     let source = Source::read(&file.path)?;
-    let examples = args.examples.as_deref().map(Source::read).transpose()?;
+    let examples = args.examples.iter().find(|examples| examples.task.name == file.task.name);
+    let examples = examples.map(|examples| Source::read(&examples.path)).transpose()?;
     let options = ReadOptions { shots: args.shots, examples };
     let usual = if settings.prompt.raw { Form::Raw } else { file.task.form };
     let form = args.form.map_or(usual, Form::from);
@@ -227,8 +231,20 @@ fn is_measured(system: &System, run: &TaskRun) -> bool {
 }
 
 /// Grades the answers of a run and writes its report.
-fn report(folder: &RunFolder, tasks: &[&'static Task], global: &GlobalArgs) -> Result<Ending> {
-    let results = Results::of(folder, tasks)?;
+fn report(
+    folder: &RunFolder,
+    tasks: &[&'static Task],
+    execution: Option<Execution>,
+    global: &GlobalArgs,
+) -> Result<Ending> {
+    let results = Results::of(folder, tasks, execution)?;
+    for task in tasks {
+        let Some(export) = task.export else { continue };
+        for system in folder.systems(task.name) {
+            let (name, text) = export(system.name, &folder.read(task.name, system.name)?);
+            folder.write(&format!("{}/{}/{name}", task.name, system.name), &text)?;
+        }
+    }
     let json = |value: serde_json::Result<String>| value.map(|text| text + "\n");
     folder.write("results.json", &json(serde_json::to_string_pretty(&results))?)?;
     folder.write("results.md", &results.markdown())?;

@@ -124,9 +124,8 @@ fn without_constants(text: &str) -> String {
 
 pub(super) fn title(_: &Kwargs, answer: &str) -> bool {
     static TITLE: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"<<[^\n]+>>"));
-    let inside = |found: regex::Match<'_>| {
-        !strip(found.as_str().trim_start_matches('<').trim_end_matches('>')).is_empty()
-    };
+    let inside =
+        |found: regex::Match<'_>| !strip(found.as_str().trim_start_matches('<').trim_end_matches('>')).is_empty();
     TITLE.as_ref().is_some_and(|title| title.find_iter(answer).any(inside))
 }
 
