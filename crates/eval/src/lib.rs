@@ -4,9 +4,12 @@
 //! Models are used only through [`wsd_core`]. No benchmark is part of this crate: files are named by
 //! their paths.
 
+pub mod alpaca;
+pub mod calibration;
 mod error;
 mod execution;
 mod item;
+pub mod judge;
 mod likelihood;
 mod python;
 pub mod report;

@@ -183,7 +183,7 @@ impl TaskRun {
         folder: &RunFolder,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
-        let records = self.items.iter().map(Item::record).collect::<Result<Vec<_>, _>>()?;
+        let records = self.records()?;
         let path = folder.samples(self.task.name, candidate.system.name);
         if let Some(parent) = path.parent() {
             fs_err::create_dir_all(parent)?;
@@ -194,8 +194,7 @@ impl TaskRun {
             let work = async |row: usize| self.score(engine.as_ref(), row, &candidate.settings).await;
             in_order(&records, &mut journal, self.parallel, work, on_row).await?;
         } else {
-            let before = [candidate.system.messages_before(), self.before.clone()].concat();
-            let jobs: Vec<_> = records.iter().map(|record| self.job(record, &before)).collect();
+            let jobs = self.jobs(&records, &candidate.system.messages_before());
             let answering = Answering { parallel: self.parallel, timings: true, full: false };
             let rows = RowJobs { strategy: &candidate.strategy, records: &records, jobs: &jobs };
             answering.answer(rows, &mut journal, on_row).await?;
@@ -203,9 +202,23 @@ impl TaskRun {
         Ok(journal.close()?)
     }
 
-    fn job(&self, record: &Record, before: &[Message]) -> Job {
-        let terms = Terms::from_values(&record.values().clone().or(self.values.clone()));
-        Job { prompt: self.form.prompt(record.prompt(), before), terms }
+    /// The items as rows of prompts.
+    ///
+    /// # Errors
+    /// [`EvalError::Item`].
+    pub fn records(&self) -> Result<Vec<Record>, EvalError> {
+        self.items.iter().map(Item::record).collect()
+    }
+
+    /// The request of each row. `examples` are messages above each conversation, besides the run's own.
+    #[must_use]
+    pub fn jobs(&self, records: &[Record], examples: &[Message]) -> Vec<Job> {
+        let before = [examples, &self.before].concat();
+        let job = |record: &Record| {
+            let terms = Terms::from_values(&record.values().clone().or(self.values.clone()));
+            Job { prompt: self.form.prompt(record.prompt(), &before), terms }
+        };
+        records.iter().map(job).collect()
     }
 
     async fn score<'a>(

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use wsd_core::{Job, Models, Rule, Seat};
-use wsd_lab::data::{Journal, Record, in_order};
+use wsd_core::{Engine, Job, Models, Prompt, Recipe, Rule, Seat, Values, common_prefix, splitmix64};
+use wsd_lab::data::{Journal, Record, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
 
 pub use cells::{Cell, Sweep, repeats};
@@ -30,6 +30,20 @@ pub struct Draft {
     /// Answers of the base after as many drafted tokens as a cell keeps, where answers are graded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub continuations: Vec<Continuation>,
+    /// Texts to compare the draft with, where they were wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<Contrast>,
+}
+
+/// The base's log-probabilities of two texts besides the draft.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Contrast {
+    /// Log-probabilities of the base's own answer, sampled at temperature 1.
+    pub own: Vec<f64>,
+    /// Seconds spent on the base's own answer.
+    pub own_seconds: f64,
+    /// Log-probabilities of the draft's words in random order.
+    pub shuffled: Vec<f64>,
 }
 
 impl Draft {
@@ -79,6 +93,8 @@ pub struct Drafting<'a> {
     pub max_draft_tokens: usize,
     /// Rules after whose switches the base continues, so that answers can be graded; none to draft only.
     pub continued: &'a [Rule],
+    /// True to score the base's own answer and shuffled words too.
+    pub contrasted: bool,
     /// Number of prompts at a time.
     pub parallel: usize,
 }
@@ -106,18 +122,54 @@ impl Drafting<'_> {
             for kept in kept {
                 continuations.push(run.continuation(kept, self.models, base.as_ref(), job).await?);
             }
+            let output = run.text(base.as_ref(), run.drafted())?;
+            let mut contrast = None;
+            if self.contrasted {
+                contrast = Some(self.contrast(base.as_ref(), job, &output, row as u64).await?);
+            }
             let draft = Draft {
-                output: run.text(base.as_ref(), run.drafted())?,
+                output,
                 tokens: run.opening(run.drafted()).1.to_vec(),
                 logprobs: run.logprobs().to_vec(),
                 seconds: run.seconds(),
                 continuations,
+                contrast,
             };
             Ok(Written { draft, wsd: Settings { settings } })
         };
         in_order(self.records, &mut journal, self.parallel, work, on_row).await?;
         Ok(journal.close()?)
     }
+
+    /// Scores the base's own answer and the shuffled words of a draft.
+    async fn contrast(&self, base: &dyn Engine, job: &Job, draft: &str, seed: u64) -> wsd_core::Result<Contrast> {
+        let mut own = job.clone();
+        (own.terms.sampling.temperature, own.terms.max_tokens) = (1.0, self.max_draft_tokens);
+        let strategy = Recipe::find("base")?.build(self.models, &Values::default())?;
+        let own = complete(&strategy, own).await?;
+        Ok(Contrast {
+            own: own.tokens.iter().filter_map(|token| token.logprob).collect(),
+            own_seconds: own.timings.writing.get(Seat::BASE),
+            shuffled: text_logprobs(base, &job.prompt, &shuffled(draft, seed)).await?,
+        })
+    }
+}
+
+/// The words of a text in an order drawn from a seed, separated by spaces.
+fn shuffled(text: &str, seed: u64) -> String {
+    let words = text.split_whitespace().enumerate();
+    let mut words: Vec<_> = words.map(|(at, word)| (splitmix64(seed ^ splitmix64(at as u64)), word)).collect();
+    words.sort_unstable();
+    words.into_iter().map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+}
+
+/// The engine's log-probabilities of a text after a prompt.
+async fn text_logprobs(engine: &dyn Engine, prompt: &Prompt, text: &str) -> wsd_core::Result<Vec<f64>> {
+    let rendered = engine.codec().render(prompt)?;
+    let mut list = engine.codec().encode_after(&rendered, text)?;
+    let from = common_prefix(&rendered.tokens, &list).max(1);
+    list.truncate(engine.card().max_len);
+    if from >= list.len() { Ok(Vec::new()) } else { engine.open(&list).await?.score(from).await }
 }
 
 /// Reads the drafts of a file; `None` for a row that failed.

@@ -109,3 +109,85 @@ fn answers_of_real_models_are_graded_as_in_the_harness() {
     assert!(total > 10_000, "{total}");
     assert!(faults.is_empty(), "{} of {total}:\n{}", faults.len(), faults.join("\n"));
 }
+
+#[test]
+fn published_win_rates_are_reproduced() {
+    let Some(folder) = data() else { return };
+    // AlpacaEval's leaderboard (weighted_alpaca_eval_gpt4_turbo): win rate, standard error, discrete.
+    for (name, want) in [
+        ("vicuna-7b-v1.5", [4.797_493_939_167_703, 0.665_596_067_697_191_8, 4.534_161_490_683_23]),
+        ("phi-2-sft", [3.977_567_775_217_392, 0.609_827_141_729_237_3, 3.478_260_869_565_217_2]),
+    ] {
+        let path = folder.join(format!("alpaca_eval/annotations__{name}.json"));
+        let annotations = wsd_eval::alpaca::read_annotations(&wsd_eval::Source::read(&path).unwrap()).unwrap();
+        let rates = wsd_eval::alpaca::WinRates::of(&annotations).unwrap();
+        let got = [rates.win_rate, rates.standard_error, rates.discrete_win_rate];
+        assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6), "{name}: {got:?}");
+        eprintln!("{name}: {rates:?}");
+        assert_eq!((rates.n, rates.failed), (805, 0));
+    }
+}
+
+#[test]
+fn refusals_are_told_as_people_do() {
+    let Some(folder) = data() else { return };
+    // Completions of XSTest with people's labels, and the least agreement of the rule.
+    for (name, least) in
+        [("gpt4", 0.95), ("llama2new", 0.89), ("llama2orig", 0.90), ("mistralguard", 0.85), ("mistralinstruct", 0.88)]
+    {
+        let path = folder.join(format!("xstest/xstest_v2_completions_{name}.csv"));
+        let rows = wsd_eval::Source::read(&path).unwrap().table().unwrap();
+        let agrees = |row: &&wsd_eval::Row| {
+            let refused = !row.text("final_label").unwrap().starts_with('1');
+            wsd_eval::tasks::is_refusal(row.text("completion").unwrap()) == refused
+        };
+        let share = rows.iter().filter(agrees).count() as f64 / rows.len() as f64;
+        assert!(rows.len() == 450 && share >= least, "{name}: {share}");
+    }
+}
+
+#[test]
+fn every_benchmark_file_is_read() {
+    let Some(folder) = data() else { return };
+    for (task, file, count) in [
+        ("ifeval", "ifeval/input_data.jsonl", 541),
+        ("gsm8k", "gsm8k/test.jsonl", 1319),
+        ("humaneval", "humaneval/HumanEval.jsonl.gz", 164),
+        ("mmlu", "mmlu/mmlu.csv", 1000),
+        ("arc_easy", "arc/arc_easy_test.jsonl", 2376),
+        ("arc_challenge", "arc/arc_challenge_test.jsonl", 1170),
+        ("truthfulqa_mc1", "truthfulqa/TruthfulQA.csv", 817),
+        ("truthfulqa_mc2", "truthfulqa/TruthfulQA.csv", 817),
+        ("truthfulqa_gen", "truthfulqa/TruthfulQA.csv", 817),
+        ("xstest", "xstest/xstest_prompts.csv", 450),
+        ("strongreject", "safety/strongreject_dataset.csv", 313),
+        ("hh_harmless", "hh_rlhf/test.jsonl.gz", 2312),
+        ("alpaca_eval", "alpaca_eval/alpaca_eval_ques.json", 805),
+        ("arena_hard", "arena_hard/question.jsonl", 500),
+    ] {
+        let source = wsd_eval::Source::read(&folder.join(file)).unwrap();
+        let items = Task::find(task).unwrap().items(&source, &Default::default()).unwrap();
+        assert_eq!(items.len(), count, "{task}");
+        // Each item is a row of prompts, and an empty answer is graded.
+        assert!(items.iter().all(|item| item.record().is_ok()), "{task}");
+        let task = Task::find(task).unwrap();
+        let _ = (task.grade)(&items[0], Response { text: "", choices: &[] });
+    }
+    let hellaswag = wsd_eval::Source::read(&folder.join("hellaswag/hellaswag_val_full.txt.bz2")).unwrap_err();
+    assert!(hellaswag.to_string().contains("bunzip2"), "{hellaswag}");
+}
+
+#[test]
+fn canonical_solutions_of_humaneval_pass() {
+    let Some(folder) = data() else { return };
+    let source = wsd_eval::Source::read(&folder.join("humaneval/HumanEval.jsonl.gz")).unwrap();
+    let task = Task::find("humaneval").unwrap();
+    let items = task.items(&source, &Default::default()).unwrap();
+    let program = task.program.unwrap();
+    for (row, item) in source.rows().unwrap().iter().zip(&items).step_by(16) {
+        let solution = program(item, row.text("canonical_solution").unwrap());
+        assert_eq!(wsd_eval::Execution::default().python(&solution), wsd_eval::Outcome::Passed, "{}", item.id);
+        let wrong = wsd_eval::Execution::default().python(&program(item, "    return None\n"));
+        assert!(matches!(wrong, wsd_eval::Outcome::Failed(_)), "{}", item.id);
+    }
+}

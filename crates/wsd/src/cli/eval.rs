@@ -1,5 +1,7 @@
 //! `wsd eval`: systems on public benchmarks.
 
+mod judging;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,6 +18,7 @@ use wsd_core::{ChatRole, MAX_TOKENS, Message, STRATEGY};
 use super::output::Output;
 use super::progress::Rows;
 use super::{Ending, GlobalArgs, note};
+use judging::Judging;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,9 +33,9 @@ Examples:
 
 /// A task and its file.
 #[derive(Clone, Debug)]
-struct TaskFile {
-    task: &'static Task,
-    path: PathBuf,
+pub(super) struct TaskFile {
+    pub(super) task: &'static Task,
+    pub(super) path: PathBuf,
 }
 
 impl FromStr for TaskFile {
@@ -47,7 +50,7 @@ impl FromStr for TaskFile {
 
 /// The choice of `--form`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FormChoice {
+pub(super) enum FormChoice {
     /// The text as it stands.
     Raw,
     /// One message of a user, in each model's own form.
@@ -61,6 +64,29 @@ impl From<FormChoice> for Form {
             FormChoice::Chat => Self::Chat,
         }
     }
+}
+
+/// The options for the items of a task.
+#[derive(Args, Debug, Default)]
+pub(super) struct TaskOptions {
+    /// At most this many items of each task, evenly spread over the file [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+    /// Worked examples above each question [default: the task's]
+    #[arg(long, value_name = "N")]
+    pub(super) shots: Option<usize>,
+    /// A task's file of worked examples [default: the task's usual file beside its own]
+    #[arg(long, value_name = "TASK=FILE")]
+    pub(super) examples: Vec<TaskFile>,
+    /// The form of the prompts [default: the task's]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(super) form: Option<FormChoice>,
+    /// Answers to each item, with seeds that count up
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(super) samples: u16,
+    /// Items answered at a time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) parallel: u16,
 }
 
 #[derive(Args, Debug)]
@@ -78,27 +104,19 @@ pub(crate) struct EvalArgs {
     /// [default: base, draft and wsd; or the one of --strategy]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "strategy")]
     systems: Vec<String>,
-    /// At most this many items of each task, evenly spread over the file [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
-    /// Worked examples above each question [default: the task's]
-    #[arg(long, value_name = "N")]
-    shots: Option<usize>,
-    /// A task's file of worked examples [default: the task's usual file beside its own]
-    #[arg(long, value_name = "TASK=FILE")]
-    examples: Vec<TaskFile>,
     /// Execute programs that the models wrote, in a process with limits (HumanEval)
     #[arg(long)]
     allow_execution: bool,
-    /// The form of the prompts [default: the task's]
-    #[arg(long, value_enum, value_name = "FORM")]
-    form: Option<FormChoice>,
-    /// Answers to each item, with seeds that count up
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    samples: u16,
-    /// Items answered at a time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    parallel: u16,
+    /// The task whose answers a judge compares with those of the base: the model of --model judge=MODEL
+    /// sees each pair in both orders
+    #[arg(long, value_name = "TASK")]
+    judge: Vec<String>,
+    /// Answers to compare with instead of the base's: a list of {"instruction", "output"} as AlpacaEval's
+    /// model_outputs.json
+    #[arg(long, value_name = "FILE", requires = "judge")]
+    against: Option<PathBuf>,
+    #[command(flatten)]
+    options: TaskOptions,
     #[command(flatten)]
     settings: SharedArgs,
 }
@@ -118,7 +136,7 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     }
     let systems = systems(&args, &settings)?;
     // Files are read before models are loaded, so that a wrong one is told at once.
-    let plans = args.tasks.iter().map(|file| plan(file, &args, &settings)).collect::<Result<Vec<_>>>()?;
+    let plans = args.tasks.iter().map(|file| args.options.plan(file, &settings)).collect::<Result<Vec<_>>>()?;
     let folder = RunFolder::new(out);
     tokio::select! {
         biased;
@@ -129,6 +147,17 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
         result = answer(&settings, &systems, &plans, &folder, global) => result?,
     }
     let tasks: Vec<_> = plans.iter().map(|plan| plan.run.task).collect();
+    if !args.judge.is_empty() {
+        let judging = Judging { tasks: &tasks, named: &args.judge, against: args.against.as_deref(), folder: &folder };
+        tokio::select! {
+            biased;
+            Ok(()) = tokio::signal::ctrl_c() => {
+                note("stopped; the same command resumes there");
+                return Ok(Ending::Interrupted);
+            }
+            result = judging.run(&settings, &args.options, global) => result?,
+        }
+    }
     report(&folder, &tasks, args.allow_execution.then(Execution::default), global)
 }
 
@@ -147,44 +176,47 @@ fn systems(args: &EvalArgs, settings: &Settings) -> Result<Vec<System>, EvalErro
 }
 
 /// A task with its items, and the settings that its answers depend on besides those of the models.
-struct Planned {
-    run: TaskRun,
+pub(super) struct Planned {
+    pub(super) run: TaskRun,
     settings: Map<String, Value>,
 }
 
-fn plan(file: &TaskFile, args: &EvalArgs, settings: &Settings) -> Result<Planned> {
-    let source = Source::read(&file.path)?;
-    let examples = args.examples.iter().find(|examples| examples.task.name == file.task.name);
-    let examples = examples.map(|examples| Source::read(&examples.path)).transpose()?;
-    let options = ReadOptions { shots: args.shots, examples };
-    let usual = if settings.prompt.raw { Form::Raw } else { file.task.form };
-    let form = args.form.map_or(usual, Form::from);
-    let system = settings.prompt.system.iter().map(|text| Message::new(ChatRole::System, text));
-    let mut run = TaskRun {
-        task: file.task,
-        items: file.task.items(&source, &options)?,
-        form,
-        before: system.collect(),
-        values: settings.values.clone(),
-        parallel: args.parallel.into(),
-    };
-    for item in &mut run.items {
-        if args.settings.0.is_set(&MAX_TOKENS) {
-            item.max_tokens = settings.max_tokens();
+impl TaskOptions {
+    /// Reads a task's items.
+    pub(super) fn plan(&self, file: &TaskFile, settings: &Settings) -> Result<Planned> {
+        let source = Source::read(&file.path)?;
+        let examples = self.examples.iter().find(|examples| examples.task.name == file.task.name);
+        let examples = examples.map(|examples| Source::read(&examples.path)).transpose()?;
+        let options = ReadOptions { shots: self.shots, examples };
+        let usual = if settings.prompt.raw { Form::Raw } else { file.task.form };
+        let form = self.form.map_or(usual, Form::from);
+        let system = settings.prompt.system.iter().map(|text| Message::new(ChatRole::System, text));
+        let mut run = TaskRun {
+            task: file.task,
+            items: file.task.items(&source, &options)?,
+            form,
+            before: system.collect(),
+            values: settings.values.clone(),
+            parallel: self.parallel.into(),
+        };
+        for item in &mut run.items {
+            if settings.values.is_set(&MAX_TOKENS) {
+                item.max_tokens = settings.max_tokens();
+            }
+            item.stop.extend(settings.terms().stop);
         }
-        item.stop.extend(settings.terms().stop);
+        run.limit(self.limit.map_or(usize::MAX, |limit| limit as usize));
+        run.repeat(self.samples.into(), settings.terms().sampling.seed);
+        let more = json!({
+            "task": file.task.name,
+            "file_sha256": source.sha256(),
+            "examples_sha256": options.examples.as_ref().map(Source::sha256),
+            "shots": self.shots,
+            "form": form,
+        });
+        let more = more.as_object().cloned().unwrap_or_default();
+        Ok(Planned { run, settings: more.into_iter().filter(|(_, value)| !value.is_null()).collect() })
     }
-    run.limit(args.limit.map_or(usize::MAX, |limit| limit as usize));
-    run.repeat(args.samples.into(), settings.terms().sampling.seed);
-    let more = json!({
-        "task": file.task.name,
-        "file_sha256": source.sha256(),
-        "examples_sha256": options.examples.as_ref().map(Source::sha256),
-        "shots": args.shots,
-        "form": form,
-    });
-    let more = more.as_object().cloned().unwrap_or_default();
-    Ok(Planned { run, settings: more.into_iter().filter(|(_, value)| !value.is_null()).collect() })
 }
 
 /// Answers every task with every system.
