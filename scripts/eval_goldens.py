@@ -42,7 +42,8 @@ def harness():
     util = importlib.import_module("lm_eval.tasks.ifeval.instructions_util")
     import nltk
 
-    util._get_sentence_tokenizer = lambda: nltk.tokenize.punkt.PunktTokenizer("english")
+    tokenizer = nltk.tokenize.punkt.PunktTokenizer("english")
+    util._get_sentence_tokenizer = lambda: tokenizer
     tree = ast.parse((root / "api/metrics.py").read_text())
     found = next(node for node in tree.body if getattr(node, "name", "") == "exact_match_hf_evaluate")
     scope = {"np": np, "re": re, "string": string}

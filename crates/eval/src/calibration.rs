@@ -7,12 +7,12 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use wsd_core::{Rule, Window};
+use wsd_core::{Rule, Window, repeats};
 use wsd_lab::eval::Grid;
 use wsd_lab::stats::{mean, median, quantile};
 
 use crate::EvalError;
-use crate::sweep::{Draft, repeats};
+use crate::sweep::Draft;
 
 /// Difference of shares below which two rules count as equally good.
 const EQUAL: f64 = 0.02;
@@ -54,6 +54,12 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// True if so many first windows repeat text that they should not count.
+    #[must_use]
+    pub fn needs_guard(&self) -> bool {
+        self.repeated >= REPEATED
+    }
+
     /// Difference between the shares of drafts and of shuffled texts.
     #[must_use]
     pub fn separation(&self) -> f64 {
@@ -165,10 +171,11 @@ impl Calibration {
                 100.0 * FIT
             )
         };
-        if self.proposal.repeated >= REPEATED {
+        if self.proposal.needs_guard() {
             let _ = writeln!(
                 text,
-                "Repetition: in {:.0} % of the drafts the first window that passes repeats what stands just before it.",
+                "Repetition: in {:.0} % of the drafts the first window that passes repeats what stands just before it; \
+                 `skip_repetitions = true` leaves such windows out.",
                 100.0 * self.proposal.repeated
             );
         }

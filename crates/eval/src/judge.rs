@@ -54,8 +54,8 @@ pub fn items(samples: &[Sample], references: &BTreeMap<String, String>) -> Vec<I
         [(true, own, other), (false, other, own)].map(|(is_first, a, b)| Item {
             id: format!("{}/{}", item.id, if is_first { "ab" } else { "ba" }),
             prompt: format!(
-                "{INSTRUCTIONS}\n\n[Request]\n{question}\n\n[Answer A]\n{a}\n[End of answer A]\n\n[Answer B]\n{b}\n[End of \
-                 answer B]"
+                "{INSTRUCTIONS}\n\n[Request]\n{question}\n\n[Answer A]\n{a}\n[End of answer A]\n\n[Answer B]\n{b}\n\
+                 [End of answer B]"
             ),
             max_tokens: MAX_TOKENS,
             doc: json!({"item": item.id, "first": is_first}),

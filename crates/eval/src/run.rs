@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use wsd_core::files::write_whole;
-use wsd_core::{Engine, FinishReason, Handover, Job, Message, Strategy, Terms, Timings, Usage, Values};
+use wsd_core::{Engine, Job, Message, Strategy, Terms, Values};
 use wsd_lab::data::{Answering, Journal, Record, RowJobs, in_order};
 
-use crate::{ChoiceScore, EvalError, Form, Item, System, Task, score_choices};
+use crate::{ChoiceScore, EvalError, Form, Item, Sample, System, Task, score_choices};
 
 /// Paths of a run's files.
 #[derive(Clone, Debug)]
@@ -71,40 +71,6 @@ impl RunFolder {
     pub fn systems(&self, task: &str) -> Vec<System> {
         System::all().filter(|system| self.samples(task, system.name).exists()).collect()
     }
-}
-
-/// A row of answers: the item, and what a system answered.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Sample {
-    /// The item.
-    #[serde(flatten)]
-    pub item: Item,
-    /// Text of the answer; empty if the row failed.
-    #[serde(default)]
-    pub output: String,
-    /// Scores of the item's choices.
-    #[serde(default)]
-    pub scores: Vec<ChoiceScore>,
-    /// Message of the error, if the row failed.
-    pub error: Option<String>,
-    /// Origin of the answer.
-    pub wsd: Option<SampleDetails>,
-}
-
-/// Origin of an answer.
-#[derive(Clone, Debug, Deserialize)]
-pub struct SampleDetails {
-    /// The switch, if the base took over.
-    pub handover: Option<Handover>,
-    /// Reason why the answer ended; absent for a scored item.
-    pub finish_reason: Option<FinishReason>,
-    /// Tokens counted; absent for a scored item.
-    pub usage: Option<Usage>,
-    /// Time spent; absent for a scored item.
-    pub timings: Option<Timings>,
-    /// Settings that the answer depends on.
-    #[serde(default)]
-    pub settings: Map<String, Value>,
 }
 
 /// A system with its strategy.

@@ -12,7 +12,7 @@ use wsd_core::{Engine, Job, Models, Prompt, Recipe, Rule, Seat, Values, common_p
 use wsd_lab::data::{Journal, Record, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
 
-pub use cells::{Cell, Sweep, repeats};
+pub use cells::{Cell, Sweep};
 
 use crate::EvalError;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{EvalError, Form, Item, Response, Sample, Source, SourceError, TASKS, Verdict};
+use crate::{Form, Item, Response, Sample, Source, SourceError, Verdict};
 
 /// A number that a task reports.
 #[derive(Clone, Copy, Debug)]
@@ -65,22 +65,6 @@ impl std::fmt::Debug for Task {
 }
 
 impl Task {
-    /// Finds a task by name.
-    ///
-    /// # Errors
-    /// [`EvalError::UnknownTask`], with the known names.
-    ///
-    /// ```
-    /// assert_eq!(wsd_eval::Task::find("gsm8k")?.metrics[0].name, "strict");
-    /// # Ok::<(), wsd_eval::EvalError>(())
-    /// ```
-    pub fn find(name: &str) -> Result<&'static Self, EvalError> {
-        TASKS.iter().copied().find(|task| task.name == name).ok_or_else(|| EvalError::UnknownTask {
-            name: name.to_owned(),
-            known: TASKS.iter().map(|task| task.name).collect::<Vec<_>>().join(", "),
-        })
-    }
-
     /// Reads the items of a file.
     ///
     /// # Errors

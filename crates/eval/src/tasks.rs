@@ -14,7 +14,7 @@ mod truthfulqa;
 
 pub use refusal::is_refusal;
 
-use crate::Task;
+use crate::{EvalError, Task};
 
 /// Every task, in the order of the help.
 pub static TASKS: &[&Task] = &[
@@ -35,3 +35,21 @@ pub static TASKS: &[&Task] = &[
     &judged::ARENA_HARD,
     &judged::TRUTHFULQA_GEN,
 ];
+
+impl Task {
+    /// Finds a task by name.
+    ///
+    /// # Errors
+    /// [`EvalError::UnknownTask`], with the known names.
+    ///
+    /// ```
+    /// assert_eq!(wsd_eval::Task::find("gsm8k")?.metrics[0].name, "strict");
+    /// # Ok::<(), wsd_eval::EvalError>(())
+    /// ```
+    pub fn find(name: &str) -> Result<&'static Self, EvalError> {
+        TASKS.iter().copied().find(|task| task.name == name).ok_or_else(|| EvalError::UnknownTask {
+            name: name.to_owned(),
+            known: TASKS.iter().map(|task| task.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+}

@@ -3,30 +3,13 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use wsd_core::{Rule, Token};
+use wsd_core::{Rule, repeats};
 use wsd_lab::eval::Grid;
 use wsd_lab::plot::{HeatMap, Page};
 use wsd_lab::stats::{mean, median};
 
 use super::Draft;
 use crate::EvalError;
-
-/// The longest period that counts as a repetition, in tokens.
-const PERIOD: usize = 64;
-
-/// Tells whether the last `window` tokens repeat what stands just before them: each equals the token
-/// `p` places earlier, for one period `p` of at most 64 tokens.
-///
-/// ```
-/// use wsd_eval::sweep::repeats;
-/// assert!(repeats(&[7, 1, 2, 3, 1, 2, 3, 1], 4));
-/// assert!(!repeats(&[7, 1, 2, 3, 1, 2], 4));
-/// ```
-#[must_use]
-pub fn repeats(tokens: &[Token], window: usize) -> bool {
-    let Some(start) = tokens.len().checked_sub(window) else { return false };
-    (1..=PERIOD.min(start)).any(|period| (start..tokens.len()).all(|at| tokens[at] == tokens[at - period]))
-}
 
 /// One rule over all drafts. Shares are in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -70,9 +70,13 @@ mod tests {
 
     #[test]
     fn both_forms_give_the_same_item() {
-        let one = r#"{"id": "a", "question": {"stem": "Q?", "choices": [{"text": "x", "label": "1"}, {"text": "y", "label": "2"}]}, "answerKey": "2"}"#;
-        let two =
-            r#"{"id": "a", "question": "Q?", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}"#;
+        let one = r#"{"id": "a", "question": {"stem": "Q?", "choices": [{"text": "x", "label": "1"},
+            {"text": "y", "label": "2"}]}, "answerKey": "2"}"#
+            .replace('\n', " ");
+        let two = r#"{"id": "a", "question": "Q?", "choices": {"text": ["x", "y"], "label": ["1", "2"]},
+            "answerKey": "2"}"#
+            .replace('\n', " ");
+        let (one, two) = (one.as_str(), two.as_str());
         let read = |row: &str| ARC_EASY.items(&Source::of("x", row), &ReadOptions::default()).unwrap();
         assert_eq!(read(one), read(two));
         assert_eq!((read(one)[0].prompt.as_str(), read(one)[0].index("gold")), ("Question: Q?\nAnswer:", Some(1)));

@@ -75,7 +75,9 @@ mod tests {
 
     #[test]
     fn texts_are_cleaned_as_in_the_harness() {
-        let row = r#"{"ctx_a": "A man [header] sits.", "ctx_b": "he", "activity_label": "Roof", "endings": ["runs [title] up.", "b", "c", "d"], "label": "1"}"#;
+        let row = r#"{"ctx_a": "A man [header] sits.", "ctx_b": "he", "activity_label": "Roof",
+            "endings": ["runs [title] up.", "b", "c", "d"], "label": "1"}"#
+            .replace('\n', " ");
         let items = HELLASWAG.items(&Source::of("x.jsonl", row), &ReadOptions::default()).unwrap();
         assert_eq!((items[0].prompt.as_str(), items[0].choices[0].as_str()), ("Roof: A man sits. He", " runs. up."));
         let text = "Roof: A man sits. he\n3\nruns.\nb\nc\nd\n";

@@ -1,6 +1,7 @@
 //! IFEval (Zhou et al. 2023, arXiv 2311.07911): instructions that can be checked by rules, graded as
 //! the official grader and lm-evaluation-harness (task `ifeval`, version 4) do.
 
+mod arguments;
 mod instructions;
 mod keywords;
 mod language;

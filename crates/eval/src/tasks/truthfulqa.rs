@@ -129,7 +129,8 @@ mod tests {
             (two.prompt.as_str(), two.choices.join("|").as_str()),
             ("Q: Why?\nA:", " So.| And so.| Not.| Never.")
         );
-        let json = r#"[{"question": "Why?", "mc1_targets": {"So.": 1, "Not.": 0}, "mc2_targets": {"choices": ["a", "b"], "labels": [0, 1]}}]"#;
+        let json = r#"[{"question": "Why?", "mc1_targets": {"So.": 1, "Not.": 0},
+            "mc2_targets": {"choices": ["a", "b"], "labels": [0, 1]}}]"#;
         assert_eq!(item(&TRUTHFULQA_MC1, "x.json", json).choices, [" So.", " Not."]);
         assert_eq!(item(&TRUTHFULQA_MC2, "x.json", json).index("gold"), Some(1));
         let scores = [0.1_f64, 0.2, 0.1, 0.4].map(|p| ChoiceScore { logprob: p.ln(), tokens: 1 });

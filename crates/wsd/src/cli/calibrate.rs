@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{DEFAULT_FILE, SharedArgs};
 use wsd::eval::RunFolder;
-use wsd::eval::calibration::Calibration;
+use wsd::eval::calibration::{Calibration, Candidate};
 use wsd::eval::sweep::read_drafts;
-use wsd_core::MAX_DRAFT_TOKENS;
+use wsd_core::{MAX_DRAFT_TOKENS, SKIP_REPETITIONS};
 
 use super::output::Output;
 use super::prompts::PromptsArgs;
@@ -56,16 +56,19 @@ pub(crate) async fn run(mut args: CalibrateArgs, global: &GlobalArgs) -> Result<
     Output::stdout(global.color).text(&found.markdown())?;
     if args.write {
         let path = global.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        write(&path, found.proposal.window, found.proposal.threshold)?;
-        note(&format!("wrote window and threshold to {}", path.display()));
+        write(&path, &found.proposal)?;
+        note(&format!("wrote the proposal to {}", path.display()));
     }
     Ok(Ending::Done)
 }
 
-/// Sets window and threshold in a file of settings and keeps everything else.
-fn write(path: &Path, window: usize, threshold: f64) -> Result<()> {
+/// Sets the rule in a file of settings and keeps everything else.
+fn write(path: &Path, rule: &Candidate) -> Result<()> {
     let before = if path.exists() { fs_err::read_to_string(path)? } else { String::new() };
-    let values = [("window", window.to_string()), ("threshold", format!("{threshold:?}"))];
+    let mut values = vec![("window", rule.window.to_string()), ("threshold", format!("{:?}", rule.threshold))];
+    if rule.needs_guard() {
+        values.push((SKIP_REPETITIONS.name, "true".into()));
+    }
     let after = toml::set(&before, "decode", &values);
     wsd_core::files::write_whole(path, after.as_bytes())?;
     Ok(())

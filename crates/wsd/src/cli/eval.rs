@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use wsd::config::{Settings, SharedArgs};
+use wsd::eval::alpaca::{WinRates, read_annotations};
 use wsd::eval::report::Results;
 use wsd::eval::{Candidate, EvalError, Execution, Form, ReadOptions, RunFolder, Source, System, TASKS, Task, TaskRun};
 use wsd::models;
@@ -92,14 +93,17 @@ pub(super) struct TaskOptions {
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
     /// Benchmarks, each with its file
-    #[arg(value_name = "TASK=FILE", required_unless_present = "list")]
+    #[arg(value_name = "TASK=FILE", required_unless_present_any = ["list", "annotations"])]
     tasks: Vec<TaskFile>,
     /// The run folder; answers that are there are kept
-    #[arg(long, value_name = "FOLDER", required_unless_present = "list")]
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["list", "annotations"])]
     out: Option<PathBuf>,
     /// List the tasks
     #[arg(long)]
     list: bool,
+    /// Print the win rates of a file of AlpacaEval's annotations, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tasks", "list"])]
+    annotations: Option<PathBuf>,
     /// The systems, separated by commas: strategies, and in_context for the base with examples
     /// [default: base, draft and wsd; or the one of --strategy]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "strategy")]
@@ -125,6 +129,13 @@ pub(crate) struct EvalArgs {
 const DEFAULT_SYSTEMS: [&str; 3] = ["base", "draft", "wsd"];
 
 pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
+    if let Some(path) = &args.annotations {
+        let Some(rates) = WinRates::of(&read_annotations(&Source::read(path)?)?) else {
+            bail!("{}: no annotation has a `preference`", path.display());
+        };
+        Output::stdout(global.color).text(&format!("{}\n", serde_json::to_string_pretty(&rates)?))?;
+        return Ok(Ending::Done);
+    }
     let Some(out) = args.out.as_deref().filter(|_| !args.list) else {
         let rows = TASKS.iter().map(|task| format!("{:<16} {}; reads {}\n", task.name, task.about, task.file));
         Output::stdout(global.color).text(&rows.collect::<String>())?;
@@ -155,7 +166,7 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
                 note("stopped; the same command resumes there");
                 return Ok(Ending::Interrupted);
             }
-            result = judging.run(&settings, &args.options, global) => result?,
+            result = judging.run(&settings, args.options.parallel.into(), global) => result?,
         }
     }
     report(&folder, &tasks, args.allow_execution.then(Execution::default), global)

@@ -7,7 +7,7 @@ use wsd::eval::sweep::{Drafting, Sweep, read_drafts};
 use wsd::eval::{Response, RunFolder};
 use wsd::lab::eval::Grid;
 use wsd::models;
-use wsd_core::{MAX_DRAFT_TOKENS, Rule, Seat};
+use wsd_core::{MAX_DRAFT_TOKENS, Rule, SKIP_REPETITIONS, Seat, THRESHOLD, WINDOW};
 
 use super::output::Output;
 use super::progress::Rows;
@@ -96,9 +96,10 @@ pub(super) async fn draft(
 ) -> Result<Ending> {
     let seats = [Seat::BASE, Seat::DRAFT];
     let models = models::load(settings, &seats, work.parallel, global.progress().as_mut())?;
-    // Window and threshold do not change a draft, so they are no part of its record.
+    // The rule does not change a draft, so it is no part of its record.
     let mut record = settings.record();
-    record.retain(|key, _| key != wsd_core::WINDOW.name && key != wsd_core::THRESHOLD.name);
+    let of_rule = [WINDOW.name, THRESHOLD.name, SKIP_REPETITIONS.name];
+    record.retain(|key, _| !of_rule.contains(&key.as_str()));
     let rules = work.continued.iter().map(|rule| format!("{}:{}", rule.window(), rule.threshold()));
     record.insert("continued".into(), rules.collect::<Vec<_>>().into());
     record.insert("contrasted".into(), work.contrasted.into());

@@ -2,7 +2,7 @@
 
 use regex::{Regex, RegexBuilder};
 
-use super::instructions::{Kwargs, count, holds, text, texts};
+use super::arguments::{Kwargs, count, holds, text, texts};
 use crate::python::{is_upper, strip};
 use crate::text::words;
 

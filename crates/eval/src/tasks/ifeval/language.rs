@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use langdetect::{DetectorFactory, Seed};
 
-use super::instructions::{Kwargs, text};
+use super::arguments::{Kwargs, text};
 use crate::python::{is_lower, is_upper};
 
 /// The detector. It draws random numbers, and the official grader sets no seed; here the seed is

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::de::IgnoredAny;
 
-use super::instructions::{Kwargs, count, holds, text};
+use super::arguments::{Kwargs, count, holds, text};
 use crate::python::{is_space, strip};
 use crate::text::punkt;
 

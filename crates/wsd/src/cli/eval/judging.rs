@@ -10,7 +10,6 @@ use wsd::eval::{Candidate, Form, RunFolder, Sample, Source, System, Task, TaskRu
 use wsd::models;
 use wsd_core::{Models, Recipe, Seat, Values};
 
-use super::TaskOptions;
 use crate::cli::progress::Rows;
 use crate::cli::{GlobalArgs, note};
 
@@ -27,15 +26,14 @@ pub(super) struct Judging<'a> {
 
 impl Judging<'_> {
     /// Compares the answers of every system with the reference's, and writes `judgements/TASK.json`.
-    pub(super) async fn run(&self, settings: &Settings, options: &TaskOptions, global: &GlobalArgs) -> Result<()> {
+    pub(super) async fn run(&self, settings: &Settings, parallel: usize, global: &GlobalArgs) -> Result<()> {
         let Some(judge) = settings.model(Seat::JUDGE) else {
             bail!("`--judge` needs a model\n  hint: name one with --model judge=MODEL: a file, a folder or an address");
         };
         let name = judge.name.clone();
         let mut own = settings.clone();
         own.recipe = Recipe::find("base")?;
-        let sessions = options.parallel.into();
-        let loaded = models::load(&own, &[Seat::JUDGE], sessions, global.progress().as_mut())?;
+        let loaded = models::load(&own, &[Seat::JUDGE], parallel, global.progress().as_mut())?;
         let engine = loaded.require("judge", Seat::JUDGE)?;
         let strategy = own.recipe.build(&Models::default().with(Seat::BASE, engine), &Values::default())?;
         for task in self.named.iter().map(|name| Task::find(name)) {
@@ -43,7 +41,7 @@ impl Judging<'_> {
             if !self.tasks.iter().any(|known| known.name == task.name) {
                 bail!("`--judge` must be a task of this run, got {}", task.name);
             }
-            self.judge(task, &strategy, &name, (sessions, global)).await?;
+            self.judge(task, &strategy, &name, (parallel, global)).await?;
         }
         Ok(())
     }
