@@ -31,6 +31,6 @@ pub use run::{Candidate, RunFolder, TaskRun};
 pub use sample::{Sample, SampleDetails};
 pub use source::{Row, Source};
 pub use system::{IN_CONTEXT, System};
-pub use task::{Metric, ReadOptions, Task};
+pub use task::{Export, Metric, ReadOptions, Task};
 pub use tasks::TASKS;
 pub use verdict::{Response, Score, Verdict};

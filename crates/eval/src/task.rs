@@ -36,6 +36,10 @@ pub struct ReadOptions {
     pub examples: Option<Source>,
 }
 
+/// A writer of a system's answers in a benchmark's own form: it takes the system's name and returns a
+/// file name and its text.
+pub type Export = fn(&str, &[Sample]) -> (String, String);
+
 /// A benchmark.
 pub struct Task {
     /// Name on the command line.
@@ -55,7 +59,7 @@ pub struct Task {
     /// Maker of a Python program that ends without an error if an answer is right.
     pub program: Option<fn(&Item, &str) -> String>,
     /// Writer of a system's answers in the benchmark's own form: a file name and its text.
-    pub export: Option<fn(&str, &[Sample]) -> (String, String)>,
+    pub export: Option<Export>,
 }
 
 impl std::fmt::Debug for Task {

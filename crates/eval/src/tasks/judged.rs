@@ -122,11 +122,11 @@ mod tests {
         let source = Source::of("q.json", "[{\"instruction\": \"Say hi\", \"dataset\": \"koala\", \"output\": \"\"}]");
         let item = ALPACA_EVAL.items(&source, &ReadOptions::default()).unwrap().remove(0);
         let sample = Sample { item, output: "Hi".into(), scores: Vec::new(), error: None, wsd: None };
-        let (name, text) = export_alpaca("wsd", &[sample.clone()]);
+        let (name, text) = export_alpaca("wsd", std::slice::from_ref(&sample));
         let rows: Value = serde_json::from_str(&text).unwrap();
         let want = json!([{"dataset": "koala", "instruction": "Say hi", "output": "Hi", "generator": "wsd"}]);
         assert_eq!((name.as_str(), rows), ("model_outputs.json", want));
-        let (name, text) = export_arena("wsd", &[sample]);
+        let (name, text) = export_arena("wsd", std::slice::from_ref(&sample));
         let row: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((name.as_str(), &row["messages"][1]["content"]["answer"]), ("wsd.jsonl", &json!("Hi")));
     }

@@ -34,8 +34,8 @@ struct Question {
 }
 
 impl Question {
-    fn parse(source: &Source, line: usize, fields: Vec<String>) -> Result<Self, SourceError> {
-        let [text, choices @ .., letter] = fields.as_slice() else {
+    fn parse(source: &Source, line: usize, fields: &[String]) -> Result<Self, SourceError> {
+        let [text, choices @ .., letter] = fields else {
             return Err(source.fault_at(line, "a row must have a question, four choices and a letter"));
         };
         let gold = LETTERS.iter().position(|known| known == letter);
@@ -108,14 +108,14 @@ fn questions(source: &Source) -> Result<Vec<Question>, SourceError> {
                 let fields = Question::fields(row.text("prompt")?, row.text("answer")?.trim());
                 let fields =
                     fields.ok_or_else(|| row.fault("`prompt` must end with the lines of the choices A to D"))?;
-                Question::parse(source, row.line(), fields)
+                Question::parse(source, row.line(), &fields)
             })
             .collect();
     }
     records
         .into_iter()
         .map(|(line, fields)| match fields.len() {
-            COLUMNS => Question::parse(source, line, fields),
+            COLUMNS => Question::parse(source, line, &fields),
             count => Err(source.fault_at(line, format!("a row must have {COLUMNS} fields, got {count}"))),
         })
         .collect()

@@ -58,7 +58,7 @@ const OPENING: usize = 200;
 /// empty answer is none.
 ///
 /// On the 2,250 labelled answers of XSTest (Röttger et al. 2024, arXiv 2308.01263) the rule agrees with
-/// the people's labels, partial refusals counted as refusals, on 85 to 96 percent by model.
+/// the people's labels, partial refusals counted as refusals, on 84 to 96 percent by model.
 ///
 /// ```
 /// use wsd_eval::tasks::is_refusal;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use wsd::config::{Settings, SharedArgs};
@@ -106,7 +107,13 @@ pub(crate) struct EvalArgs {
     annotations: Option<PathBuf>,
     /// The systems, separated by commas: strategies, and in_context for the base with examples
     /// [default: base, draft and wsd; or the one of --strategy]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "strategy")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(System::all().map(|system| system.name)),
+        conflicts_with = "strategy"
+    )]
     systems: Vec<String>,
     /// Execute programs that the models wrote, in a process with limits (HumanEval)
     #[arg(long)]

@@ -34,11 +34,11 @@ pub(super) fn paragraphs(kwargs: &Kwargs, answer: &str) -> bool {
     let inner = parts.get(1..parts.len() - 1).unwrap_or_default();
     let ends = [parts.first(), parts.last().filter(|_| parts.len() > 1)];
     let blank_ends = ends.into_iter().flatten().filter(|part| blank(part)).count();
-    !inner.iter().any(|part| blank(part)) && parts.len() - blank_ends == count(kwargs, "num_paragraphs")
+    !inner.iter().any(blank) && parts.len() - blank_ends == count(kwargs, "num_paragraphs")
 }
 
 pub(super) fn words(kwargs: &Kwargs, answer: &str) -> bool {
-    static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"[\p{L}\p{N}_]+"));
+    static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"\w+"));
     holds(kwargs, "relation", matches(&WORD, answer), "num_words")
 }
 
