@@ -5,7 +5,7 @@
 //! position (arXiv 2506.07434, and the authors' `get_accept_index`). The rule is computed as
 //! `mean(ln p) >= ln g`, which neither underflows nor loses ties.
 
-use crate::{Result, Setting, Values};
+use crate::{Result, Setting, Token, Values};
 
 /// The difference below which two logarithms count as equal, so that a tie of the product form is a
 /// tie of this form too.
@@ -28,6 +28,31 @@ pub static THRESHOLD: Setting = Setting::number(
 )
 .with_default_number(0.8)
 .with_placeholder("P");
+
+/// The setting for windows that repeat the text before them.
+pub static SKIP_REPETITIONS: Setting = Setting::flag(
+    "skip_repetitions",
+    "A window whose tokens repeat what stands just before it does not count as confident (the paper has no such rule)",
+    false,
+);
+
+/// The longest period that counts as a repetition, in tokens.
+const PERIOD: usize = 64;
+
+/// Tells whether the last `window` tokens repeat what stands just before them: each equals the token
+/// `p` places earlier, for one period `p` of at most 64 tokens. Repeated text is likely under any
+/// model, so its probability is no sign of confidence.
+///
+/// ```
+/// use wsd_core::repeats;
+/// assert!(repeats(&[7, 1, 2, 3, 1, 2, 3, 1], 4));
+/// assert!(!repeats(&[7, 1, 2, 3, 1, 2], 4));
+/// ```
+#[must_use]
+pub fn repeats(tokens: &[Token], window: usize) -> bool {
+    let Some(start) = tokens.len().checked_sub(window) else { return false };
+    (1..=PERIOD.min(start)).any(|period| (start..tokens.len()).all(|at| tokens[at] == tokens[at - period]))
+}
 
 /// Window length and threshold of the switch, within their limits.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -45,7 +45,7 @@ pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
-pub use handover::{Rule, THRESHOLD, WINDOW, Window, WindowState};
+pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowState, repeats};
 pub use head::{Head, Heads};
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};

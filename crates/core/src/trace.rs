@@ -23,6 +23,10 @@ pub struct TokenRecord {
     /// The geometric mean of the base's probabilities over the window that ends here; `None` before
     /// the first full window and after the switch.
     pub confidence: Option<f64>,
+    /// True where the window reached the threshold and did not count, because it repeats what stands
+    /// just before it; see [`crate::SKIP_REPETITIONS`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeats: bool,
     /// The most likely tokens at this position with their natural log-probabilities, as many as
     /// were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -40,7 +44,15 @@ impl TokenRecord {
     /// A token without a log-probability.
     #[must_use]
     pub fn unscored(id: Token, by: impl Into<Author>) -> Self {
-        Self { id, text: String::new(), logprob: None, by: by.into(), confidence: None, top: Vec::new() }
+        Self {
+            id,
+            text: String::new(),
+            logprob: None,
+            by: by.into(),
+            confidence: None,
+            repeats: false,
+            top: Vec::new(),
+        }
     }
 }
 

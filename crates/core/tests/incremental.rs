@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
     CHUNK_TOKENS, CallKind, Completion, Cost, Engine, Event, FinishReason, Generation, Job, MAX_DRAFT_TOKENS, Models,
-    ON_DRAFT_END, Prompt, Recipe, Row, Rule, SPECULATE, Sampling, Seat, Step, Stop, THRESHOLD, Terms, Token, Trace,
-    Values, WINDOW, run,
+    ON_DRAFT_END, Prompt, Recipe, Row, Rule, SKIP_REPETITIONS, SPECULATE, Sampling, Seat, Step, Stop, THRESHOLD, Terms,
+    Token, Trace, Values, WINDOW, run,
 };
 
 /// A model over letters whose next row depends on the last two tokens. With `ends` it may end its
@@ -238,4 +238,30 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
         }
         assert_eq!(seen, 64);
     });
+}
+
+#[test]
+fn a_window_that_repeats_what_stands_before_it_can_be_left_out() {
+    // The draft repeats "xyz" and writes "abcdefgh" after nine tokens; the base is certain from the third
+    // token on.
+    let pieces = || Arc::new(Pieces::letters("xyzabcdefgh"));
+    let spelled = |at: usize| if at < 12 { 2 + (at as u32 % 3) } else { 5 + ((at as u32 - 12) % 8) };
+    let certain = move |tokens: &[Token], sharpness: f32| -> Row {
+        let next = spelled(tokens.len() - 2);
+        (0..13).map(|id| if id == next { sharpness } else { 0.0 }).collect()
+    };
+    let draft = Arc::new(Scripted::new("draft", pieces(), move |tokens: &[Token]| certain(tokens, 30.0)));
+    let base = Scripted::new("base", pieces(), move |tokens: &[Token]| {
+        certain(tokens, if tokens.len() < 7 { 0.0 } else { 30.0 })
+    });
+    let models = Models::default().with(Seat::DRAFT, draft).with(Seat::BASE, Arc::new(base));
+    let job = Job { prompt: Prompt::Raw("x".into()), terms: Terms { max_tokens: 30, ..Terms::default() } };
+    let values = Values::default().with(&WINDOW, 4usize).unwrap();
+    let done = block_on(complete(&models, &job, &values));
+    assert_eq!((done.handover.unwrap().at, done.tokens.iter().filter(|token| token.repeats).count()), (8, 0));
+    let values = values.with(&SKIP_REPETITIONS, true).unwrap();
+    let done = block_on(complete(&models, &job, &values));
+    // The windows that end at tokens 8 to 11 repeat with a period of three; the next one does not.
+    let repeated: Vec<_> = (0..done.tokens.len()).filter(|&at| done.tokens[at].repeats).collect();
+    assert_eq!((done.handover.unwrap().at, repeated), (12, vec![8, 9, 10, 11]));
 }

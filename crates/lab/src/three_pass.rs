@@ -5,6 +5,8 @@
 //! `wsd_core` interleaves the passes and stops drafting at the switch. Here the first two run to
 //! the end and their result, a [`DraftRun`], is kept, so that many switch rules can be tried on it.
 
+use std::time::Instant;
+
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use wsd_core::{
@@ -34,6 +36,8 @@ pub struct DraftRun {
     /// The base's natural log-probabilities of the drafted tokens after the first `unscored`.
     logprobs: Vec<f64>,
     unscored: usize,
+    /// Seconds spent on drafting and on scoring.
+    seconds: [f64; 2],
 }
 
 impl DraftRun {
@@ -66,23 +70,38 @@ impl DraftRun {
             sampling: job.terms.sampling.for_seat(Seat::DRAFT),
             top_logprobs: 0,
         };
-        let written = draft.open(&draft_prompt.tokens).await?.write(&generation).await?.ids();
+        let written = draft.open(&draft_prompt.tokens).await?.write(&generation).await?;
         let mut bridge = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt);
-        let edit = bridge.push(&written, true)?;
+        let edit = bridge.push(&written.ids(), true)?;
         let overlap = bridge.overlap(edit.keep)?;
         let mut list = [&prompt.tokens[..edit.keep], &edit.append].concat();
         list.truncate(base.card().max_len);
         // The first token of a list has no log-probability.
         let from = edit.keep.max(1);
+        let started = Instant::now();
         let logprobs = if from < list.len() { base.open(&list).await?.score(from).await? } else { Vec::new() };
+        let seconds = [written.seconds, started.elapsed().as_secs_f64()];
         let (keep, drafted) = (edit.keep, list.split_off(edit.keep));
-        Ok(Self { prompt, keep, drafted, overlap, logprobs, unscored: from - edit.keep })
+        Ok(Self { prompt, keep, drafted, overlap, logprobs, unscored: from - edit.keep, seconds })
     }
 
     /// Number of drafted tokens.
     #[must_use]
     pub fn drafted(&self) -> usize {
         self.drafted.len()
+    }
+
+    /// Natural log-probabilities that the base assigns to the drafted tokens. A first token without a
+    /// context has none and is left out.
+    #[must_use]
+    pub fn logprobs(&self) -> &[f64] {
+        &self.logprobs
+    }
+
+    /// Seconds spent on drafting and on scoring.
+    #[must_use]
+    pub fn seconds(&self) -> [f64; 2] {
+        self.seconds
     }
 
     /// Index of the last drafted token that a rule keeps; `None` if its window never passes.

@@ -3,17 +3,21 @@
 mod answer;
 mod batch;
 mod bench;
+mod calibrate;
 mod chart;
 mod chat;
 mod compare;
+mod eval;
 mod generate;
 mod lab;
 mod output;
 mod progress;
 mod prompt;
+mod prompts;
 mod report;
 mod score;
 mod serve;
+mod sweep;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -85,6 +89,15 @@ enum Command {
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
+    /// Measure systems on public benchmarks
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(Box<eval::EvalArgs>),
+    /// Try windows and thresholds on prompts that are drafted and scored once
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(Box<sweep::SweepArgs>),
+    /// Propose window and threshold for a pair of models
+    #[command(after_help = calibrate::EXAMPLES)]
+    Calibrate(Box<calibrate::CalibrateArgs>),
     /// The closed world that the built-in pair comes from, and measurements in it
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -157,6 +170,9 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Chat(args) => chat::run(*args, &line.global).await,
         Command::Serve(args) => serve::run(*args, &line.global).await,
         Command::Train(args) => train::run(args, &line.global).await,
+        Command::Eval(args) => eval::run(*args, &line.global).await,
+        Command::Sweep(args) => sweep::run(*args, &line.global).await,
+        Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,
         Command::Bench(bench) => bench::run(bench, &line.global).await,
         Command::Completions { shell } => {

@@ -132,6 +132,11 @@ fn refusals() {
         ("template_missing", 1, &["generate", "--base-template", "none.jinja", "hi"]),
         ("raw_chat", 2, &["chat", "--raw"]),
         ("remote_engine", 1, &["generate", "--base", "tgi+http://host/m", "hi"]),
+        ("eval_task", 2, &["eval", "gsm9k=good.jsonl", "--out", "run"]),
+        ("eval_system", 2, &["eval", "gsm8k=good.jsonl", "--out", "run", "--systems", "base,magic"]),
+        ("eval_file", 1, &["eval", "ifeval=good.jsonl", "--out", "run"]),
+        ("eval_examples", 1, &["eval", "gsm8k=good.jsonl", "--out", "run"]),
+        ("sweep_score", 1, &["sweep", "good.jsonl", "--out", "run", "--score"]),
         ("remote_nobody", 1, &["generate", "--base", "vllm+http://127.0.0.1:1/m", "hi"]),
     ] {
         let run = wsd.run(args);
@@ -679,4 +684,68 @@ fn the_engine_and_a_random_pair_are_measured() {
     assert!(systems.iter().all(|system| system["same_tokens_as"]["same"] != false), "{report}");
     let refused = wsd.run(&["bench", "engine", "2b"]);
     assert!(refused.err.contains("the shapes are tiny, 150m, 1b, 3b, 8b"), "{}", refused.err);
+}
+
+#[test]
+fn benchmarks_are_answered_graded_and_resumed() {
+    let wsd = Wsd::new();
+    let rows = [("2 + 2?", 4), ("3 + 3?", 6), ("1 + 2?", 3)];
+    let row = |(question, answer): (&str, i32)| {
+        format!("{}\n", json!({"question": question, "answer": format!("#### {answer}")}))
+    };
+    wsd.write("test.jsonl", &rows.map(row).concat());
+    let args = ["eval", "gsm8k_zero=test.jsonl", "--out", "run", "--max-tokens", "8", "--systems", "wsd,base", "-q"];
+    let first = wsd.run(&args);
+    assert_eq!((first.code, first.err.as_str()), (Some(0), ""));
+    assert!(first.out.starts_with("| gsm8k_zero | strict | flexible | n | failed |"), "{}", first.out);
+    let results: Value = serde_json::from_str(&wsd.read("run/results.json")).unwrap();
+    let systems = results["tasks"][0]["systems"].as_array().unwrap();
+    assert_eq!(systems.iter().map(|system| &system["system"]).collect::<Vec<_>>(), ["base", "wsd"]);
+    assert!(systems.iter().all(|system| system["n"] == 3 && system["failed"] == 0));
+    assert!(wsd.read("run/lm_eval/base.json").contains("exact_match,strict-match"));
+
+    // A file that was cut in a row is completed to the same answers.
+    let whole = wsd.read("run/samples/gsm8k_zero/wsd.jsonl");
+    let cut: String = whole.chars().take(whole.len() / 2).collect();
+    wsd.write("run/samples/gsm8k_zero/wsd.jsonl", &cut);
+    assert_eq!(wsd.run(&args).code, Some(0));
+    let outputs = |text: &str| {
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["output"].clone());
+        rows.collect::<Vec<_>>()
+    };
+    assert_eq!(outputs(&whole), outputs(&wsd.read("run/samples/gsm8k_zero/wsd.jsonl")));
+
+    // Other settings and another file are refused.
+    let other = wsd.run(&[&args[..], &["--temperature", "1"]].concat());
+    assert!(
+        other.code == Some(1) && other.err.contains("answered with other settings: `temperature`"),
+        "{}",
+        other.err
+    );
+    wsd.write("test.jsonl", &row(rows[1]).repeat(2));
+    assert!(wsd.run(&args).err.contains("not the answer to row 1"));
+}
+
+#[test]
+fn windows_and_thresholds_are_swept_and_proposed() {
+    let wsd = Wsd::new();
+    wsd.write(
+        "prompts.jsonl",
+        "{\"prompt\": \"Where does the bread come from?\"}\n{\"prompt\": \"How do I sweep the chimney?\"}\n",
+    );
+    let options = ["prompts.jsonl", "--max-draft-tokens", "24", "-q", "--out"];
+    let sweep =
+        wsd.run(&[&["sweep"], &options[..], &["sweep", "--windows", "4,6", "--thresholds", "0.5,0.8"]].concat());
+    assert_eq!((sweep.code, sweep.err.as_str()), (Some(0), ""));
+    let cells: Value = serde_json::from_str(&wsd.read("sweep/sweep.json")).unwrap();
+    assert_eq!((cells["cells"].as_array().unwrap().len(), &cells["drafts"]), (4, &json!(2)));
+    assert!(wsd.read("sweep/sweep.svg").starts_with("<svg "));
+
+    wsd.write("wsd.toml", "[decode]\nthreshold = 0.9 # the old one\n");
+    let calibrated = wsd.run(&[&["calibrate"], &options[..], &["calibration", "--write"]].concat());
+    assert_eq!(calibrated.code, Some(0), "{}", calibrated.err);
+    let found: Value = serde_json::from_str(&wsd.read("calibration/calibration.json")).unwrap();
+    let written = wsd.read("wsd.toml");
+    assert!(written.contains(&format!("window = {}\n", found["proposal"]["window"])), "{written}");
+    assert!(!written.contains("the old one"), "{written}");
 }

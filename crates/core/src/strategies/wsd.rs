@@ -20,7 +20,7 @@ use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
 use crate::chunks::{Chunks, Round, Sizing};
-use crate::handover::{THRESHOLD, WINDOW};
+use crate::handover::{SKIP_REPETITIONS, THRESHOLD, WINDOW, repeats};
 use crate::speculation::{Speculation, Speculator, can_speculate};
 use crate::steps::{check_vocabularies, render, write_to_end};
 use crate::tokens::MAX_TOKENS_LIMIT;
@@ -70,7 +70,7 @@ pub(super) static RECIPE: Recipe = Recipe {
     title: "wsd",
     about: "the draft opens the answer, the base takes over once it is confident",
     needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
-    settings: &[&WINDOW, &THRESHOLD, &MAX_DRAFT_TOKENS, &CHUNK_TOKENS, &ON_DRAFT_END, &SPECULATE],
+    settings: &[&WINDOW, &THRESHOLD, &SKIP_REPETITIONS, &MAX_DRAFT_TOKENS, &CHUNK_TOKENS, &ON_DRAFT_END, &SPECULATE],
     make,
 };
 
@@ -78,6 +78,7 @@ struct Wsd {
     draft: Arc<dyn Engine>,
     base: Arc<dyn Engine>,
     rule: Rule,
+    skips_repetitions: bool,
     max_draft_tokens: usize,
     chunk_tokens: Option<usize>,
     stops_at_draft_end: bool,
@@ -89,6 +90,7 @@ fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let base = models.require(RECIPE.name, Seat::BASE)?;
     Ok(Arc::new(Wsd {
         rule: Rule::from_values(values),
+        skips_repetitions: values.get(&SKIP_REPETITIONS),
         max_draft_tokens: values.get(&MAX_DRAFT_TOKENS),
         chunk_tokens: values.get(&CHUNK_TOKENS),
         stops_at_draft_end: values.get::<&str>(&ON_DRAFT_END) == "stop",
@@ -119,6 +121,7 @@ impl Strategy for Wsd {
             max_len: self.base.card().max_len,
             top_logprobs: job.terms.top_logprobs,
             window: Window::new(self.rule),
+            skips_repetitions: self.skips_repetitions,
             emitted: 0,
             seconds: 0.0,
         };
@@ -320,6 +323,8 @@ struct Scorer {
     max_len: usize,
     top_logprobs: usize,
     window: Window,
+    /// True if a window that repeats what stands just before it does not count.
+    skips_repetitions: bool,
     /// Number of tokens in the answer so far.
     emitted: usize,
     /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.
@@ -336,9 +341,11 @@ impl Scorer {
         for (i, record) in self.score_from(edit.keep, answer).await?.into_iter().enumerate() {
             let window = record.logprob.and_then(|logprob| self.window.push(logprob));
             let confidence = window.map(|window| window.confidence);
-            let flow = answer.token(TokenRecord { confidence, ..record }).await?;
-            self.emitted += 1;
             let passed = window.filter(|window| window.passed);
+            let repeats = passed.is_some() && self.skips_repetitions && self.repeats(edit.keep + i);
+            let flow = answer.token(TokenRecord { confidence, repeats, ..record }).await?;
+            self.emitted += 1;
+            let passed = passed.filter(|_| !repeats);
             if let Some(window) = passed {
                 answer.handover(Handover::new(self.emitted - 1, window.confidence, self.window.rule())).await;
             }
@@ -351,6 +358,13 @@ impl Scorer {
             }
         }
         Ok(if edit.append.len() > space { Verdict::AnswerComplete(FinishReason::Length) } else { Verdict::NotPassed })
+    }
+
+    /// Tells whether the window of the answer that ends with the token at `position` of the list repeats
+    /// what stands before it in the answer.
+    fn repeats(&self, position: usize) -> bool {
+        let answer = position.saturating_sub(self.emitted)..position + 1;
+        repeats(self.session.tokens().get(answer).unwrap_or_default(), self.window.rule().window())
     }
 
     /// Scores the tokens from position `keep` to the end of the list. The token at position 0 has no

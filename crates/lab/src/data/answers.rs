@@ -102,7 +102,7 @@ impl Answering {
 ///
 /// # Errors
 /// I/O errors.
-pub(crate) async fn in_order<Row: Serialize>(
+pub async fn in_order<Row: Serialize>(
     records: &[Record],
     journal: &mut Journal,
     parallel: usize,

@@ -102,9 +102,7 @@ mod tests {
     #[test]
     fn the_summary_names_switch_and_speeds() {
         let mut trace = Trace::new();
-        let token = |by| {
-            Event::Token(TokenRecord { id: 1, text: "a".into(), logprob: None, by, confidence: None, top: vec![] })
-        };
+        let token = |by| Event::Token(TokenRecord { text: "a".into(), ..TokenRecord::unscored(1, by) });
         for event in [
             token(Seat::DRAFT.into()),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),

@@ -1,0 +1,279 @@
+//! Results of a run: pure functions of the rows in its folder.
+
+mod diversity;
+mod markdown;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use wsd_core::{FinishReason, Seat};
+use wsd_lab::stats::{Estimate, bootstrap, median, standard_error};
+
+pub use diversity::distinct;
+
+use crate::{EvalError, Execution, Outcome, Response, RunFolder, Sample, Score, Task, Verdict};
+
+/// Version of the layout of `results.json`.
+const FORMAT: u32 = 1;
+
+/// Results of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Version of this layout.
+    pub format: u32,
+    /// Version of the program.
+    pub version: String,
+    /// Results by task, in the order of the run.
+    pub tasks: Vec<TaskResults>,
+}
+
+/// Results of the systems on one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskResults {
+    /// Name of the task.
+    pub task: String,
+    /// Results of each system.
+    pub systems: Vec<SystemResults>,
+}
+
+/// Results of one system on one task. Shares are in `[0, 1]`; intervals are 95 % bootstrap
+/// intervals over items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SystemResults {
+    /// Name of the system.
+    pub system: String,
+    /// Points reached divided by points possible, by metric.
+    pub metrics: BTreeMap<String, Estimate>,
+    /// Standard error of each metric's mean over items.
+    pub standard_errors: BTreeMap<String, f64>,
+    /// Number of rows, failed ones included.
+    pub n: usize,
+    /// Number of rows with an error; they count as wrong.
+    pub failed: usize,
+    /// Statistics of written answers; `None` for a scored task.
+    pub answers: Option<Answers>,
+    /// Settings that the answers depend on.
+    pub settings: Map<String, Value>,
+}
+
+/// Statistics of the answers of one system.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Mean number of tokens.
+    pub tokens: f64,
+    /// Share of the tokens by author.
+    pub by_author: BTreeMap<String, f64>,
+    /// Share of the answers that reached the token limit.
+    pub cut: f64,
+    /// Share of the answers in which the base took over at a switch.
+    pub switched: f64,
+    /// Median 0-based index of the token at which the base took over.
+    pub median_switch: Option<f64>,
+    /// Number of answers without a switch by reason: `draft_ended`, `cut`, or `no_rule` for a
+    /// strategy that has none.
+    pub no_switch: BTreeMap<String, usize>,
+    /// Distinct n-grams of words divided by all, for n = 1, 2, 3 (Li et al. 2016, arXiv 1510.03055).
+    pub distinct: [f64; 3],
+    /// Mean seconds for an answer, under the run's concurrency.
+    pub seconds: f64,
+    /// Seconds of this system divided by those of the base alone on the same rows of the same run.
+    pub time_to_base: Option<f64>,
+}
+
+/// A row together with its verdict.
+#[derive(Clone, Debug)]
+pub struct Graded {
+    /// The row.
+    pub sample: Sample,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+/// Grades the rows of a system. A row with an error gets no points. Programs are executed only under
+/// the limits of `execution`.
+#[must_use]
+pub fn grade(task: &Task, samples: Vec<Sample>, execution: Option<Execution>) -> Vec<Graded> {
+    let graded = samples.into_iter().map(|sample| {
+        let response = Response { text: &sample.output, choices: &sample.scores };
+        let mut verdict = match (task.program, execution) {
+            (Some(program), Some(limits)) => {
+                let outcome = limits.python(&program(&sample.item, &sample.output));
+                let pass = Score::of(outcome == Outcome::Passed);
+                Verdict::default().with(task.metrics[0].name, pass).noted(outcome.text())
+            }
+            _ => (task.grade)(&sample.item, response),
+        };
+        if let Some(error) = &sample.error {
+            verdict.scores.values_mut().for_each(|score| score.sum = 0.0);
+            verdict.note.clone_from(error);
+        }
+        Graded { sample, verdict }
+    });
+    graded.collect()
+}
+
+impl Results {
+    /// Grades the answers of a run folder to some tasks, writes each verdict beside its answer into
+    /// `verdicts/`, and computes the results.
+    ///
+    /// # Errors
+    /// I/O errors; [`EvalError::Sample`] for a row that cannot be parsed.
+    pub fn of(folder: &RunFolder, tasks: &[&'static Task], execution: Option<Execution>) -> Result<Self, EvalError> {
+        let tasks = tasks.iter().map(|task| TaskResults::of(folder, task, execution)).collect::<Result<_, _>>()?;
+        Ok(Self { format: FORMAT, version: env!("CARGO_PKG_VERSION").into(), tasks })
+    }
+
+    /// Formats the results as markdown tables, one for each task.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        markdown::tables(self)
+    }
+
+    /// The results of one system in the shape of lm-evaluation-harness's `results.json`.
+    #[must_use]
+    pub fn lm_eval(&self, system: &str) -> Value {
+        let (mut results, mut samples) = (Map::new(), Map::new());
+        for (task, found) in self.tasks.iter().filter_map(|task| Some((&task.task, task.system(system)?))) {
+            let mut row = Map::from_iter([("alias".to_owned(), json!(task))]);
+            let metrics = Task::find(task).map_or(&[][..], |task| task.metrics);
+            for metric in metrics.iter().filter(|metric| !metric.lm_eval.is_empty()) {
+                let Some(estimate) = found.metrics.get(metric.name) else { continue };
+                let (name, filter) = metric.lm_eval.split_once(',').unwrap_or((metric.lm_eval, "none"));
+                row.insert(format!("{name},{filter}"), json!(estimate.value));
+                row.insert(format!("{name}_stderr,{filter}"), json!(found.standard_errors.get(metric.name)));
+            }
+            results.insert(task.clone(), row.into());
+            samples.insert(task.clone(), json!({"original": found.n, "effective": found.n}));
+        }
+        json!({"results": results, "n-samples": samples, "wsd_version": self.version})
+    }
+}
+
+impl TaskResults {
+    fn of(folder: &RunFolder, task: &'static Task, execution: Option<Execution>) -> Result<Self, EvalError> {
+        let mut graded = Vec::new();
+        for system in folder.systems(task.name) {
+            let rows = grade(task, folder.read(task.name, system.name)?, execution);
+            folder.write_verdicts(task.name, system.name, &rows)?;
+            graded.push((system.name, rows));
+        }
+        let base = graded.iter().find(|(name, _)| *name == "base").map(|(_, rows)| rows.as_slice());
+        let systems = graded.iter().map(|(name, rows)| SystemResults::of(name, task, rows, base)).collect();
+        Ok(Self { task: task.name.into(), systems })
+    }
+
+    /// The results of a system.
+    #[must_use]
+    pub fn system(&self, name: &str) -> Option<&SystemResults> {
+        self.systems.iter().find(|system| system.system == name)
+    }
+}
+
+impl SystemResults {
+    fn of(system: &str, task: &Task, rows: &[Graded], base: Option<&[Graded]>) -> Self {
+        let (mut metrics, mut errors) = (BTreeMap::new(), BTreeMap::new());
+        for metric in task.metrics {
+            let scores = || rows.iter().filter_map(|row| row.verdict.scores.get(metric.name).copied());
+            if let Some(estimate) = ratio(scores().collect()) {
+                metrics.insert(metric.name.to_owned(), estimate);
+            }
+            let means: Vec<f64> = scores().filter(|score| score.count > 0.0).map(|s| s.sum / s.count).collect();
+            if let Some(error) = standard_error(&means) {
+                errors.insert(metric.name.to_owned(), error);
+            }
+        }
+        let details = rows.iter().find_map(|row| row.sample.wsd.as_ref());
+        Self {
+            system: system.into(),
+            metrics,
+            standard_errors: errors,
+            n: rows.len(),
+            failed: rows.iter().filter(|row| row.sample.error.is_some()).count(),
+            answers: Answers::of(rows, base),
+            settings: details.map(|details| details.settings.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+impl RunFolder {
+    /// Writes the verdicts on a system's answers to a task.
+    fn write_verdicts(&self, task: &str, system: &str, rows: &[Graded]) -> Result<(), EvalError> {
+        let line = |row: &Graded| {
+            let item = &row.sample.item;
+            let scores: Map<String, Value> =
+                row.verdict.scores.iter().map(|(name, score)| (name.clone(), json!(score.sum / score.count))).collect();
+            format!("{}\n", json!({"id": item.id, "sample": item.sample, "scores": scores, "note": row.verdict.note}))
+        };
+        self.write(&format!("verdicts/{task}/{system}.jsonl"), &rows.iter().map(line).collect::<String>())
+    }
+}
+
+/// Points reached divided by points possible, with the interval; `None` without a point.
+fn ratio(scores: Vec<Score>) -> Option<Estimate> {
+    let total = |scores: &[Score]| {
+        let (sum, count) = scores.iter().fold((0.0, 0.0), |all, score| (all.0 + score.sum, all.1 + score.count));
+        if count > 0.0 { sum / count } else { 0.0 }
+    };
+    let possible: f64 = scores.iter().map(|score| score.count).sum();
+    if possible > 0.0 { bootstrap(&[scores], |groups| total(&groups[0])) } else { None }
+}
+
+impl Answers {
+    fn of(rows: &[Graded], base: Option<&[Graded]>) -> Option<Self> {
+        let details: Vec<_> = rows.iter().filter_map(|row| row.sample.wsd.as_ref()).collect();
+        let usage: Vec<_> = details.iter().filter_map(|details| details.usage.as_ref()).collect();
+        if usage.is_empty() {
+            return None;
+        }
+        let count = usage.len() as f64;
+        let tokens: usize = usage.iter().map(|usage| usage.completion_tokens).sum();
+        let mut by_author: BTreeMap<String, f64> = BTreeMap::new();
+        for (author, tokens_of) in usage.iter().flat_map(|usage| usage.by_author.iter()) {
+            *by_author.entry(author.to_string()).or_default() += tokens_of as f64 / tokens.max(1) as f64;
+        }
+        let switches: Vec<f64> =
+            details.iter().filter_map(|details| details.handover.map(|handover| handover.at as f64)).collect();
+        let mut no_switch: BTreeMap<String, usize> = BTreeMap::new();
+        for details in details.iter().filter(|details| details.handover.is_none()) {
+            *no_switch.entry(reason(details).to_owned()).or_default() += 1;
+        }
+        let is_cut = |details: &&&crate::SampleDetails| details.finish_reason == Some(FinishReason::Length);
+        let seconds = seconds(rows);
+        Some(Self {
+            tokens: tokens as f64 / count,
+            by_author,
+            cut: details.iter().filter(is_cut).count() as f64 / count,
+            switched: switches.len() as f64 / count,
+            median_switch: median(&switches),
+            no_switch,
+            distinct: [1, 2, 3].map(|n| distinct(rows.iter().map(|row| row.sample.output.as_str()), n)),
+            seconds: seconds.values().sum::<f64>() / count,
+            time_to_base: base.and_then(|base| time_to(&seconds, &self::seconds(base))),
+        })
+    }
+}
+
+/// Reason for which an answer has no switch.
+fn reason(details: &crate::SampleDetails) -> &'static str {
+    let has_rule = details.settings.contains_key(wsd_core::WINDOW.name);
+    let by_base = details.usage.as_ref().map_or(0, |usage| usage.by_author.get(Seat::BASE));
+    match details.finish_reason {
+        _ if !has_rule => "no_rule",
+        Some(FinishReason::Length) if by_base == 0 => "cut",
+        _ => "draft_ended",
+    }
+}
+
+/// Seconds of each answered row, by item and sample.
+fn seconds(rows: &[Graded]) -> BTreeMap<(&str, usize), f64> {
+    let of_row = |row: &'_ Graded| row.sample.wsd.as_ref()?.timings.as_ref().map(|timings| timings.total);
+    rows.iter().filter_map(|row| Some(((row.sample.item.id.as_str(), row.sample.item.sample), of_row(row)?))).collect()
+}
+
+/// Sum of `own` divided by the sum of `base`, over the rows that both have.
+fn time_to(own: &BTreeMap<(&str, usize), f64>, base: &BTreeMap<(&str, usize), f64>) -> Option<f64> {
+    let both = own.iter().filter_map(|(row, own)| Some((own, base.get(row)?)));
+    let (own, base) = both.fold((0.0, 0.0), |sum, (own, base)| (sum.0 + own, sum.1 + base));
+    (base > 0.0).then(|| own / base)
+}

@@ -1,0 +1,119 @@
+//! Judgements of a model on the answers of a run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use wsd::config::Settings;
+use wsd::eval::judge::{Judgements, items};
+use wsd::eval::{Candidate, Form, RunFolder, Sample, Source, System, Task, TaskRun};
+use wsd::models;
+use wsd_core::{Models, Recipe, Seat, Values};
+
+use crate::cli::progress::Rows;
+use crate::cli::{GlobalArgs, note};
+
+/// Tasks whose answers are judged.
+pub(super) struct Judging<'a> {
+    /// Tasks of the run.
+    pub(super) tasks: &'a [&'static Task],
+    /// Names of the tasks to judge.
+    pub(super) named: &'a [String],
+    /// File of answers to compare with; the base's answers if absent.
+    pub(super) against: Option<&'a Path>,
+    pub(super) folder: &'a RunFolder,
+}
+
+impl Judging<'_> {
+    /// Compares the answers of every system with the reference's, and writes `judgements/TASK.json`.
+    pub(super) async fn run(&self, settings: &Settings, parallel: usize, global: &GlobalArgs) -> Result<()> {
+        let Some(judge) = settings.model(Seat::JUDGE) else {
+            bail!("`--judge` needs a model\n  hint: name one with --model judge=MODEL: a file, a folder or an address");
+        };
+        let name = judge.name.clone();
+        let mut own = settings.clone();
+        own.recipe = Recipe::find("base")?;
+        let loaded = models::load(&own, &[Seat::JUDGE], parallel, global.progress().as_mut())?;
+        let engine = loaded.require("judge", Seat::JUDGE)?;
+        let strategy = own.recipe.build(&Models::default().with(Seat::BASE, engine), &Values::default())?;
+        for task in self.named.iter().map(|name| Task::find(name)) {
+            let task = task?;
+            if !self.tasks.iter().any(|known| known.name == task.name) {
+                bail!("`--judge` must be a task of this run, got {}", task.name);
+            }
+            self.judge(task, &strategy, &name, (parallel, global)).await?;
+        }
+        Ok(())
+    }
+
+    async fn judge(
+        &self,
+        task: &'static Task,
+        strategy: &std::sync::Arc<dyn wsd_core::Strategy>,
+        judge: &str,
+        (parallel, global): (usize, &GlobalArgs),
+    ) -> Result<()> {
+        let references = self.references(task)?;
+        let mut found = BTreeMap::new();
+        for system in self.folder.systems(task.name) {
+            if self.against.is_none() && system.name == "base" {
+                continue;
+            }
+            let items = items(&self.folder.read(task.name, system.name)?, &references);
+            if items.is_empty() {
+                bail!("{}: no item of {} has an answer to compare with", task.name, system.name);
+            }
+            let run =
+                TaskRun { task, items, form: Form::Chat, before: Vec::new(), values: Values::default(), parallel };
+            let settings = [("judge", judge), ("system", system.name), ("task", task.name)];
+            let settings = settings.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect();
+            // The replies stand in a folder of their own, in which the judge answers as the base.
+            let folder = RunFolder::new(&self.folder.file(&format!("judgements/{}", system.name)));
+            let candidate = Candidate { system: System::find("base")?, strategy: strategy.clone(), settings };
+            if !global.quiet {
+                note(&format!("{}, {}, judge:", task.name, system.name));
+            }
+            let mut rows = Rows::new(run.items.len(), 0, global.quiet);
+            run.run(&candidate, &folder, |row, error| rows.on_row(row, error)).await?;
+            rows.stop();
+            let judgements = Judgements::of(&folder.read(task.name, "base")?);
+            self.tell(task, system.name, &judgements);
+            found.insert(system.name, judgements);
+        }
+        let text = format!("{}\n", serde_json::to_string_pretty(&found)?);
+        Ok(self.folder.write(&format!("judgements/{}.json", task.name), &text)?)
+    }
+
+    /// Tells the result, with the replies that could not be used.
+    fn tell(&self, task: &Task, system: &str, found: &Judgements) {
+        let rate = found.win_rate.map_or("no usable reply".into(), |rate| {
+            format!("wins {:.1} % [{:.1}, {:.1}]", 100.0 * rate.value, 100.0 * rate.low, 100.0 * rate.high)
+        });
+        let Judgements { n, unmarked, failed, .. } = found;
+        note(&format!(
+            "{}, {system}: {rate} of {n} items; {unmarked} replies without a mark, {failed} failed",
+            task.name
+        ));
+    }
+
+    /// The answers to compare with, by item.
+    fn references(&self, task: &Task) -> Result<BTreeMap<String, String>> {
+        let of = |sample: Sample| (sample.item.id, sample.output);
+        let Some(path) = self.against else {
+            return Ok(self.folder.read(task.name, "base")?.into_iter().map(of).collect());
+        };
+        let source = Source::read(path)?;
+        let rows = source.rows()?;
+        let answers = rows.iter().map(|row| Ok((row.text("instruction")?.to_owned(), row.text("output")?.to_owned())));
+        let answers = answers.collect::<Result<BTreeMap<_, _>, wsd::eval::SourceError>>()?;
+        let mut found = BTreeMap::new();
+        for system in self.folder.systems(task.name) {
+            for sample in self.folder.read(task.name, system.name)? {
+                if let Some(answer) = answers.get(&sample.item.prompt) {
+                    found.insert(sample.item.id, answer.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+}
