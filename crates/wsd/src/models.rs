@@ -6,7 +6,7 @@ pub use builtin::builtin_pair;
 
 use std::sync::Arc;
 
-use wsd_core::{Engine, Models, Recipe, Seat};
+use wsd_core::{Engine, Input, Models, Recipe, Seat};
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 use crate::config::{ModelSettings, RemoteModel, Settings, TemplateForm};
@@ -158,7 +158,7 @@ fn template(seat: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelErro
         TemplateForm::Plain => TemplateChoice::Plain,
         TemplateForm::File(path) => TemplateChoice::Source {
             name: path.display().to_string(),
-            text: fs_err::read_to_string(path).map_err(|source| ModelError::Template { seat, source })?,
+            text: Input::SETTINGS.read_text(path).map_err(|source| ModelError::Template { seat, source })?,
         },
     })
 }

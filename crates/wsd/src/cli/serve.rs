@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
 use wsd::models;
 use wsd::serve::{App, Keys, serve};
-use wsd_core::{Error, SEED, Seat};
+use wsd_core::{Error, Input, SEED, Seat};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
 
 /// Reads the API keys.
 fn keys(source: &KeySource) -> Result<Keys> {
-    let file = source.file.as_ref().map(fs_err::read_to_string).transpose()?;
+    let file = source.file.as_ref().map(|path| Input::SETTINGS.read_text(path)).transpose()?;
     let keys = Keys::new(source.key.iter().map(String::as_str).chain(file.iter().flat_map(|text| text.lines())));
     if keys.is_empty() && (source.key.is_some() || source.file.is_some()) {
         bail!("the API key is empty\n  hint: an empty key would leave the server open");

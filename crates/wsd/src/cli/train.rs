@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use wsd::hub::{self, HubOptions};
+use wsd_core::Input;
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 use wsd_train::data::report_refusals;
@@ -194,7 +195,7 @@ fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
         wsd_train::remove_reference(folder)?;
         return Ok(write_whole(&path, file.resolved()?.as_bytes())?);
     }
-    let before = fs_err::read_to_string(&path)?;
+    let before = Input::SETTINGS.read_text(&path)?;
     if !resume {
         bail!(
             "there is a run in {} already\n  hint: --resume goes on with it; or name another `output`",
@@ -211,7 +212,7 @@ fn template(name: &str) -> Result<TemplateChoice> {
     Ok(match name {
         "own" => TemplateChoice::Own,
         "plain" => TemplateChoice::Plain,
-        path => TemplateChoice::Source { name: path.into(), text: fs_err::read_to_string(Path::new(path))? },
+        path => TemplateChoice::Source { name: path.into(), text: Input::SETTINGS.read_text(Path::new(path))? },
     })
 }
 

@@ -277,7 +277,7 @@ mod tests {
             ("missing is sequence and 'a' is sequence and {} is sequence and 1 is not sequence", "True"),
             ("missing is iterable and 'a' is iterable and range(2) is iterable and none is not iterable", "True"),
             ("none|trim", "None"),
-            ("'{:>4}|{:.2f}|{x}'.format('é', 1.5, x=[1])", "   é|1.50|[1]"),
+            ("'{:>4}|{:.2f}|{x}'.format('e', 1.5, x=[1])", "   e|1.50|[1]"),
         ] {
             assert_eq!(
                 environment.render_str(&format!("{{{{ {expression} }}}}"), ()).unwrap(),

@@ -146,7 +146,7 @@ fn no_text_is_built_before_it_is_paid_for() {
         &format!("{large}{{{{ {{'a': 1, 'b': 2}}|tojson(separators=(',', ns.x * 9))|length }}}}"),
         &format!("{large}{{{{ range(9000)|list|tojson(indent=ns.x)|length }}}}"),
         &format!(
-            "{large}{{% set a = ns.x ~ 'a' %}}{{% set b = ns.x ~ 'b' %}}{{% for i in range(90000) %}}{{% if a == b %}}{{% endif %}}{{% endfor %}}"
+            "{large}{{% set a = ns.x ~ 'a' %}}{{% for i in range(90000) %}}{{{{ a == ns.x ~ 'b' }}}}{{% endfor %}}"
         ),
     ] {
         let message = message_of(render(source, QUESTION).unwrap_err());
