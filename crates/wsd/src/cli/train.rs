@@ -17,12 +17,14 @@ use wsd_core::Input;
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 use wsd_train::data::report_refusals;
-use wsd_train::{Encoder, Example, Finished, Layout, Needs, Objective, Reporter as _, RunFile, Task, Term, Trainer};
+use wsd_train::{
+    Encoder, Example, Finished, Layout, Needs, Objective, Reporter as _, RunFile, RunLock, Task, Term, Trainer,
+};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
 pub(crate) use command::TrainArgs;
-use command::{Action, Tool};
+use command::{Action, RunArgs, Tool};
 use reporter::ConsoleReporter;
 
 pub(super) const EXAMPLES: &str = "\
@@ -48,7 +50,7 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));
     let start = Start::open(&file, look)?;
-    let session = Session { file, start, resume: args.resume, quiet: look.quiet, stop };
+    let session = Session { file, start, args, quiet: look.quiet, stop };
     tokio::task::spawn_blocking(move || session.run()).await?
 }
 
@@ -104,7 +106,7 @@ impl Start {
 struct Session {
     file: RunFile,
     start: Start,
-    resume: bool,
+    args: RunArgs,
     quiet: bool,
     stop: Arc<AtomicBool>,
 }
@@ -112,8 +114,15 @@ struct Session {
 impl Session {
     fn run(&self) -> Result<Ending> {
         let file = &self.file;
-        open_folder(file, self.resume)?;
         let mut reporter = ConsoleReporter { quiet: self.quiet };
+        fs_err::create_dir_all(&file.output)?;
+        let _lock = RunLock::acquire(&file.output)?;
+        if self.args.skip_damaged {
+            for name in wsd_train::set_aside_damaged(&file.output)? {
+                reporter.note(&format!("{name} is damaged, and passed over"));
+            }
+        }
+        open_folder(file, self.args.resume)?;
         let terms = self.terms(&mut reporter)?;
         let mut trainer = self.trainer(&terms)?;
         let (folder, steps) = (file.output.clone(), file.steps.clone());
@@ -185,11 +194,10 @@ impl Session {
     }
 }
 
-/// Makes the run's folder, or checks that the run in it is the same. A run has begun with its first
-/// checkpoint.
+/// Begins a run in its folder, or checks that the run in it is the same. A run has begun with its
+/// first checkpoint.
 fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
     let folder = &file.output;
-    fs_err::create_dir_all(folder)?;
     let path = folder.join("config.toml");
     if wsd_train::saved(folder)?.is_empty() && !folder.join("model").exists() {
         wsd_train::remove_reference(folder)?;
