@@ -23,6 +23,7 @@ mod job;
 mod logits;
 mod models;
 mod sampling;
+mod scoped;
 mod scorers;
 pub mod scripted;
 mod seat;

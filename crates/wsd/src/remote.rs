@@ -105,8 +105,12 @@ impl Engine for Remote {
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
+        self.open_in(0, tokens).await
+    }
+
+    async fn open_in(&self, scope: u64, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         // Checked here and not by the server: an id outside the vocabulary makes some servers exit.
         self.shared.card.check(tokens)?;
-        Ok(Box::new(session::Remote::new(self.shared.clone(), tokens)))
+        Ok(Box::new(session::Remote::new(self.shared.clone(), scope, tokens)))
     }
 }

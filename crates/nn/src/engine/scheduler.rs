@@ -87,7 +87,7 @@ impl Scheduler {
             match next {
                 Ok(Message::Ask(work)) => self.admit(work),
                 Ok(Message::Close(slot)) => {
-                    self.works.retain(|work| work.slot != slot);
+                    self.works.retain(|work| work.place.slot != slot);
                     self.cache.close(&mut *self.executor, slot);
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
@@ -100,7 +100,7 @@ impl Scheduler {
     /// Validates a request, queues it, and truncates its cache to the prefix that its list shares.
     fn admit(&mut self, work: Work) {
         // A session has one request at a time, so an earlier one was cancelled.
-        self.works.retain(|other| other.slot != work.slot);
+        self.works.retain(|other| other.place.slot != work.place.slot);
         let engine = self.card.name.clone();
         if let Some(&token) = work.tokens().iter().find(|&&token| token as usize >= self.card.vocab) {
             return work.fail(Error::TokenRange { engine, token, limit: self.card.vocab });
@@ -113,7 +113,7 @@ impl Scheduler {
             return work.fail(Error::Engine { engine, message });
         }
         let Some(work) = work.finish_if_done(&self.card.name) else { return };
-        self.cache.edit(&mut *self.executor, work.slot, work.before_rows());
+        self.cache.edit(&mut *self.executor, work.place, work.before_rows());
         self.works.push(work);
     }
 
@@ -139,15 +139,17 @@ impl Scheduler {
         let mut ready = Vec::with_capacity(self.works.len());
         for (index, work) in self.works.iter().enumerate() {
             let needed = work.before_rows();
-            if !self.cache.may_share(work.slot) || needed.len() < SHARED_TOKENS {
+            if !self.cache.may_share(work.place.slot) || needed.len() < SHARED_TOKENS {
                 ready.push(!work.is_blocked());
                 continue;
             }
-            let (from, held) = self.cache.longest(needed);
-            let pending = self.works[..index].iter().map(|other| common_prefix(other.shareable(), needed)).max();
+            let scope = work.place.scope;
+            let (from, held) = self.cache.longest(scope, needed);
+            let earlier = self.works[..index].iter().filter(|other| other.place.scope == scope);
+            let pending = earlier.map(|other| common_prefix(other.shareable(), needed)).max();
             let waits = pending.unwrap_or(0) >= held + SHARED_TOKENS;
             if !waits && held >= SHARED_TOKENS {
-                let copied = self.cache.copy(&mut *self.executor, from, work.slot, &needed[..held]);
+                let copied = self.cache.copy(&mut *self.executor, from, work.place.slot, &needed[..held]);
                 self.count(|activity| activity.reused_tokens += copied);
             }
             ready.push(!waits);
@@ -160,7 +162,7 @@ impl Scheduler {
     /// nothing run in a later step.
     fn plan(&mut self) -> Vec<Piece> {
         let ready = self.share_prefixes();
-        let cached = |work: &Work| self.cache.tokens(work.slot).len();
+        let cached = |work: &Work| self.cache.tokens(work.place.slot).len();
         let ready = self.works.iter().enumerate().filter(|(index, _)| ready[*index]);
         let (short, long): (Vec<_>, Vec<_>) = ready.partition(|(_, work)| work.end() == cached(work) + 1);
         let piece =
@@ -190,7 +192,7 @@ impl Scheduler {
         for piece in &pieces {
             let work = &self.works[piece.work];
             let (tokens, tree) = work.cacheable(&piece.range);
-            self.cache.extend(work.slot, tokens, tree);
+            self.cache.extend(work.place.slot, tokens, tree);
         }
         match hidden.and_then(|hidden| self.deliver(hidden, &pieces, &rows)) {
             Ok(()) => {
@@ -236,7 +238,7 @@ impl Scheduler {
         let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
         for piece in pieces {
             if let Some(work) = works[piece.work].take() {
-                self.cache.forget(&mut *self.executor, work.slot);
+                self.cache.forget(&mut *self.executor, work.place.slot);
                 work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
             }
         }
@@ -278,6 +280,7 @@ mod tests {
     use wsd_core::{Caps, Cost, Generation, Sampling};
 
     use super::super::list::List;
+    use super::super::prefix_cache::Place;
     use super::super::questions::{Collect, Generate, Score};
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
@@ -301,10 +304,14 @@ mod tests {
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
             let question = Generate::new(generation.clone(), vec![], generation.max_tokens, reply.clone());
-            scheduler.admit(Work::new(slot, List::new(vec![1], 0), question));
+            scheduler.admit(Work::new(Place { slot, scope: 0 }, List::new(vec![1], 0), question));
         }
         let (reply, _scores) = oneshot::channel();
-        scheduler.admit(Work::new(writers, List::new(vec![1; 200], 0), Collect::new(Score { top: 0 }, reply)));
+        scheduler.admit(Work::new(
+            Place { slot: writers, scope: 0 },
+            List::new(vec![1; 200], 0),
+            Collect::new(Score { top: 0 }, reply),
+        ));
         let tokens: Vec<_> = scheduler.plan().into_iter().map(|piece| (piece.work, piece.range.len())).collect();
         let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
         expected.push((writers as usize, PROMPT_TOKENS));

@@ -165,6 +165,9 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// The request for a continuation.
     fn generate(&self, request: &GenerateRequest<'_>) -> Post;
 
+    /// Keeps the server's cached prefixes of a scope apart from those of others, where it can.
+    fn separate(&self, _post: &mut Post, _scope: u64) {}
+
     /// Reads an event, given the `seen` tokens of this continuation that earlier events brought.
     fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, seen: usize) -> Result<Delta, Misread>;
 
