@@ -1,9 +1,10 @@
 //! The server's state.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use wsd_core::{Bridge, Models, Seat};
 
 use super::admission::{Admission, Admitted};
@@ -28,6 +29,10 @@ pub struct App {
     pub(super) metrics: Metrics,
     /// True once the server is being stopped.
     pub(super) closing: AtomicBool,
+    /// True once running answers are to end at once.
+    pub(super) cut: watch::Sender<bool>,
+    /// The number of requests that ended so.
+    pub(super) cut_requests: AtomicUsize,
     /// The start of the server, in seconds since 1970.
     pub(super) started: u64,
     ids: AtomicU64,
@@ -52,6 +57,8 @@ impl App {
             bodies: BodyReader::new(serve.header_timeout),
             metrics: Metrics::default(),
             closing: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
+            cut_requests: AtomicUsize::new(0),
             started: unix_time(),
             ids: AtomicU64::new(0),
             random: RandomState::new(),
@@ -70,6 +77,14 @@ impl App {
     /// Refuses a request where the queue is full, before its body is read.
     pub(super) fn expect_room(&self) -> Result<(), ApiError> {
         if self.admission.is_full() { self.admit().map(drop) } else { Ok(()) }
+    }
+
+    /// Waits until running answers are to end at once, and returns the error that tells so.
+    pub(super) async fn cut_off(&self) -> ApiError {
+        // The sender is part of `self`, so the wait cannot fail.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+        self.cut_requests.fetch_add(1, Ordering::SeqCst);
+        ApiError::cut()
     }
 
     /// Returns a name for a reply, unlike any other.

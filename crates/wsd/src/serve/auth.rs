@@ -27,7 +27,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let key = request.headers().get(header::AUTHORIZATION).and_then(|value| parse_header(value.to_str().ok()?));
-    if app.keys.is_empty() || key.is_some_and(|key| app.keys.contains(&key)) {
+    if app.keys.is_empty() || key.is_some_and(|key| app.keys.find(&key).is_some()) {
         return next.run(request).await;
     }
     let challenge = match challenge {

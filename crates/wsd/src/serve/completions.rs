@@ -109,11 +109,10 @@ impl CompletionRequest {
 
     /// Returns every prompt as the reply repeats it. If log-probabilities are requested, the prompts
     /// are scored by the strategy's output engine. The queue's place is held until all are scored.
-    async fn echoes(&self, app: &App, _admitted: &Admitted) -> Result<Vec<Echo>, ApiError> {
+    async fn echoes(&self, app: &Arc<App>, _admitted: &Admitted) -> Result<Vec<Echo>, ApiError> {
         if !self.echo {
             return Ok(vec![Echo::default(); self.prompts.len()]);
         }
-        let timeout = app.serve.request_timeout;
         let work = async {
             let mut echoes = Vec::with_capacity(self.prompts.len());
             for prompt in &self.prompts {
@@ -122,7 +121,10 @@ impl CompletionRequest {
             }
             Ok(echoes)
         };
-        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(ApiError::late(timeout.as_secs())))
+        tokio::select! {
+            error = decoding::ending(app.clone()) => Err(error),
+            echoes = work => echoes,
+        }
     }
 
     /// Returns the reply to a request with `max_tokens` 0: the prompts without answers.

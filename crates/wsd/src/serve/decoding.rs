@@ -30,20 +30,28 @@ pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, 
     let answers = stream::iter(jobs.into_iter().enumerate())
         .map(move |(index, job)| answer(owned_app.clone(), strategy.clone(), index, job, arrived))
         .flatten_unordered(app.admission.max_concurrent());
-    let timeout = app.serve.request_timeout;
-    let deadline = Box::pin(tokio::time::sleep(timeout));
-    stream::unfold(Some((answers, deadline, admitted)), move |state| async move {
-        let (mut answers, mut deadline, admitted) = state?;
+    let end = Box::pin(ending(app.clone()));
+    stream::unfold(Some((answers, end, admitted)), move |state| async move {
+        let (mut answers, mut end, admitted) = state?;
         let event = tokio::select! {
-            // The deadline holds even if events are always ready.
+            // The end holds even if events are always ready.
             biased;
-            () = &mut deadline => Err(ApiError::late(timeout.as_secs())),
+            error = &mut end => Err(error),
             event = answers.next() => event?,
         };
-        let rest = event.is_ok().then_some((answers, deadline, admitted));
+        let rest = event.is_ok().then_some((answers, end, admitted));
         Some((event, rest))
     })
     .boxed()
+}
+
+/// Waits for the end of a request that is not its own: the deadline, or the end of the server.
+pub(super) async fn ending(app: Arc<App>) -> ApiError {
+    let timeout = app.serve.request_timeout;
+    tokio::select! {
+        () = tokio::time::sleep(timeout) => ApiError::late(timeout.as_secs()),
+        error = app.cut_off() => error,
+    }
 }
 
 /// Waits for a slot, then runs one job. `arrived` is the time of the request.

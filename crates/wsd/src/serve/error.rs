@@ -58,8 +58,8 @@ impl ApiError {
     }
 
     /// A request to a host name that is not the server's.
-    pub(super) fn foreign_host(name: &str) -> Self {
-        let message = format!("`{name}` is no host name of this server; `wsd serve --allowed-host` adds names");
+    pub(super) fn foreign_host(host: &str) -> Self {
+        let message = format!("`{host}` is no host name of this server; `wsd serve --allowed-host` adds names");
         Self { code: Some("unknown_host"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
     }
 
@@ -110,6 +110,13 @@ impl ApiError {
         let error =
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", "the server is shutting down");
         Self { retry_after: Some(5), ..error }
+    }
+
+    /// An answer that was running when the time for the end of the server was over.
+    pub(super) fn cut() -> Self {
+        let message = "the server was stopped before the answer was complete";
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", message);
+        Self { code: Some("server_stopped"), retry_after: Some(5), ..error }
     }
 
     /// An answer past the deadline.

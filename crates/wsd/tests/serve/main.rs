@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod connections;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
@@ -409,7 +410,7 @@ async fn a_stopped_server_completes_running_answers() {
     let ended = stop();
     let rest = first + &support::read_to_end(&mut running).await;
     assert!(rest.contains("[DONE]"), "{rest}");
-    tokio::time::timeout(support::PATIENCE, ended).await.unwrap().unwrap();
+    assert_eq!(tokio::time::timeout(support::PATIENCE, ended).await.unwrap().unwrap(), 0, "nobody was cut off");
     let (ready, _) = server.send("GET", "/ready", &[], String::new()).await;
     let (late, _) = server.post("/v1/completions", &json!({"prompt": "A fox"})).await;
     assert_eq!((ready.as_u16(), late.as_u16()), (503, 503));

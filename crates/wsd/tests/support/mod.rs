@@ -125,14 +125,14 @@ impl Server {
 
     /// Listens until the returned function is called, whose handle finishes when the server has
     /// ended.
-    pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<()>) {
+    pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let app = self.app.clone();
         let ended = tokio::spawn(async move {
             let stopped: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async { drop(stopped.await) });
-            serve(app, listener, stopped).await;
+            serve(app, listener, stopped).await
         });
         (address, move || {
             stop.send(()).unwrap();
