@@ -1,6 +1,7 @@
 //! The server's state.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,9 +10,11 @@ use wsd_core::{Bridge, Models, Seat};
 
 use super::admission::{Admission, Admitted};
 use super::body::BodyReader;
+use super::client::{Client, ClientLimits};
 use super::error::ApiError;
 use super::keys::Keys;
 use super::metrics::{Metrics, REJECTED};
+use super::work::Work;
 use crate::config::{ServeSettings, Settings};
 
 /// The server's state, which all requests share.
@@ -24,7 +27,9 @@ pub struct App {
     /// The seed of requests that name none; `None` to draw one for each request.
     pub(super) seed: Option<u64>,
     pub(super) keys: Keys,
-    pub(super) admission: Admission,
+    pub(super) admission: Arc<Admission>,
+    /// Threads for the work of answers.
+    pub(super) work: Work,
     pub(super) bodies: BodyReader,
     pub(super) metrics: Metrics,
     /// True once the server is being stopped.
@@ -45,6 +50,11 @@ impl App {
     #[must_use]
     pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
         let serve = settings.serve.clone();
+        let limits = ClientLimits {
+            max_concurrent: serve.client_concurrent.unwrap_or(usize::MAX),
+            requests: serve.client_requests,
+            tokens: serve.client_tokens,
+        };
         let pair = models.get(Seat::DRAFT).zip(models.get(Seat::BASE));
         let one_vocabulary = pair.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
         Self {
@@ -53,7 +63,8 @@ impl App {
             settings,
             seed,
             keys,
-            admission: Admission::new(serve.max_concurrent, serve.max_queue),
+            admission: Admission::new(serve.max_concurrent, serve.max_queue, limits),
+            work: Work::new(),
             bodies: BodyReader::new(serve.header_timeout),
             metrics: Metrics::default(),
             closing: AtomicBool::new(false),
@@ -66,17 +77,23 @@ impl App {
         }
     }
 
-    /// Lets a request into the queue, or refuses it.
-    pub(super) fn admit(&self) -> Result<Admitted, ApiError> {
+    /// Lets a client's request into the queue, or refuses it.
+    pub(super) fn admit(&self, client: Client) -> Result<Admitted, ApiError> {
         if self.closing.load(Ordering::SeqCst) {
             return Err(ApiError::closing());
         }
-        self.admission.admit().inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
+        self.admission.admit(client).inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
     }
 
-    /// Refuses a request where the queue is full, before its body is read.
-    pub(super) fn expect_room(&self) -> Result<(), ApiError> {
-        if self.admission.is_full() { self.admit().map(drop) } else { Ok(()) }
+    /// Refuses a request for which there is no room, before its body is read.
+    pub(super) fn expect_room(&self, client: Client) -> Result<(), ApiError> {
+        self.admission.check(client).inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
+    }
+
+    /// Returns the scope within which a request shares cached prefixes: its key's, if there are
+    /// several keys, and its salt's.
+    pub(super) fn scope(&self, client: Client, salt: Option<&str>) -> u64 {
+        if salt.is_none() && self.keys.len() < 2 { 0 } else { self.random.hash_one((client, salt)) }
     }
 
     /// Waits until running answers are to end at once, and returns the error that tells so.

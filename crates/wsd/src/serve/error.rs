@@ -98,6 +98,13 @@ impl ApiError {
         Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
     }
 
+    /// A client that has used up its share of a minute.
+    pub(super) fn share_used(limit: usize, what: &str, seconds: u32) -> Self {
+        let message = format!("the server gives a client {limit} {what} a minute; the next begins in {seconds} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some("rate_limit_exceeded"), retry_after: Some(seconds), ..error }
+    }
+
     /// Too many bytes in bodies that are being read.
     pub(super) fn crowded(bytes: usize) -> Self {
         let message = format!("the bodies being received have reached the server's limit of {bytes} bytes");

@@ -64,6 +64,11 @@ impl Keys {
         self
     }
 
+    /// Returns the number of keys.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Tells that there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
