@@ -164,6 +164,14 @@ impl Checkpoint {
         Ok(self)
     }
 
+    /// Copies the weights into memory of their own. Mapped weights follow every change of their
+    /// file, and a file that becomes shorter ends the process at the next access.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.weights = self.weights.in_memory();
+        self
+    }
+
     /// Completes a checkpoint of any container: checks the number of layers and collects the end
     /// tokens. `file` names the source of the config in messages.
     fn checked(self, file: &str) -> Result<Self> {

@@ -126,7 +126,9 @@ fn open(
     let mut hub = HubOptions::from_env();
     hub.offline |= model.offline;
     let path = crate::hub::resolve(&model.name, &hub, progress)?;
-    load_checkpoint(seat, Checkpoint::open(&path), &options, progress)
+    let checkpoint = Checkpoint::open(&path);
+    let checkpoint = checkpoint.map(|it| if model.copy_weights { it.in_memory() } else { it });
+    load_checkpoint(seat, checkpoint, &options, progress)
 }
 
 fn load_checkpoint(

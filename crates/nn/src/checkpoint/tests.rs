@@ -326,6 +326,17 @@ fn a_tokenizer_that_multiplies_text_is_refused() {
 }
 
 #[test]
+fn copied_weights_outlive_their_file() {
+    let folder = folder(&[]);
+    let mapped = Checkpoint::open(folder.path()).unwrap();
+    let values: Vec<Vec<u8>> = mapped.weights.iter().map(|tensor| tensor.bytes().to_vec()).collect();
+    let copied = mapped.in_memory();
+    let file = fs_err::OpenOptions::new().write(true).open(folder.path().join("model.safetensors")).unwrap();
+    file.set_len(0).unwrap();
+    assert!(copied.weights.iter().map(|tensor| tensor.bytes().to_vec()).eq(values));
+}
+
+#[test]
 #[cfg(unix)]
 fn files_that_never_end_are_refused() {
     for file in ["config.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json"] {
