@@ -20,7 +20,8 @@ pub(crate) fn seeds() -> Result<Vec<Vec<u8>>> {
 "logprobs": true, "top_logprobs": 2, "stop": ["x"], "temperature": 0.5, "wsd": {"window": 6, "tokens": true}}"#,
         r#"/v1/chat/completions
 {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b"}],
-"continue_final_message": true, "stream": true, "stream_options": {"include_usage": true}, "max_completion_tokens": 2}"#,
+"continue_final_message": true, "stream": true, "stream_options": {"include_usage": true},
+"max_completion_tokens": 2}"#,
         r#"/v1/completions
 {"model": "base", "prompt": [[7, 8, 9], [5]], "echo": true, "logprobs": 1, "max_tokens": 0, "n": 2}"#,
         r#"/v1/completions

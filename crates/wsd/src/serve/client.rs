@@ -49,7 +49,7 @@ impl Default for ClientLimits {
     }
 }
 
-/// What a client takes now.
+/// The use of the server by a client at present.
 #[derive(Default)]
 pub(super) struct Account {
     /// Requests that are answered or wait.
@@ -66,7 +66,7 @@ impl Account {
     }
 }
 
-/// What a client took in the present minute, which begins with its first request.
+/// The use by a client in its present minute, which begins with its first request.
 #[derive(Default)]
 pub(super) struct Minute {
     began: Option<Instant>,

@@ -109,7 +109,10 @@ async fn without_descriptors_a_draining_server_waits_and_ends() {
     };
     tokio::time::timeout(support::PATIENCE, started).await.unwrap();
     let ids: Vec<u32> = (10..500).collect();
-    let long = json!({"model": "base", "prompt": vec![ids; 8], "n": 16, "max_tokens": 1, "echo": true, "logprobs": 5, "stream": true});
+    let prompts = vec![ids; 8];
+    let long = json!({
+        "model": "base", "prompt": prompts, "n": 16, "max_tokens": 1, "echo": true, "logprobs": 5, "stream": true,
+    });
     let mut stalled = support::open(address, "/v1/completions", &long).await;
     assert!(support::read_some(&mut stalled).await.starts_with("HTTP/1.1 200"));
     let mut held = Vec::new();

@@ -158,7 +158,8 @@ fn no_text_is_built_before_it_is_paid_for() {
 fn the_longest_chats_have_steps_enough() {
     let turns: Vec<_> =
         (0..1024).map(|turn| [(ChatRole::User, "Hi"), (ChatRole::Assistant, "Yes")][turn % 2]).collect();
-    let busy = "{% for m in messages %}{% for i in range(20) %}{% if m.role == 'user' and loop.last %}{{ m.content|trim }}\
+    let busy = "{% for m in messages %}{% for i in range(20) %}\
+        {% if m.role == 'user' and loop.last %}{{ m.content|trim }}\
         {% endif %}{% endfor %}{% endfor %}";
     assert_eq!(render(busy, &turns[..1023]).unwrap().len(), 1024);
     let long = "word ".repeat(400_000);
