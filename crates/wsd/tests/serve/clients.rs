@@ -101,3 +101,25 @@ async fn a_client_has_its_share_of_a_minute() {
     assert!(status == 429 && reply.contains("20 tokens a minute"), "{reply}");
     assert_eq!(post("bob").await.0, 200);
 }
+
+#[test]
+#[cfg(unix)]
+fn files_that_cannot_be_keys_are_refused_before_anything_is_loaded() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    for (content, mode, reason) in [
+        ("secret-one\n", 0o666, "everybody may change it (mode 666)\n  hint: chmod 600"),
+        ("secret-one\nsecret two\n", 0o600, "line 2: a key must be 1 to 4096 visible ASCII characters"),
+        ("\n\n", 0o600, "the API key is empty"),
+        ("<!doctype html>", 0o600, "it is an HTML page"),
+    ] {
+        fs_err::write(&path, content).unwrap();
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wsd"));
+        let output = command.args(["serve", "--port", "0", "--api-key-file"]).arg(&path).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(reason) && !told.contains("secret"), "{told}");
+    }
+}
