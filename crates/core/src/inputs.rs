@@ -56,7 +56,8 @@ impl Input {
     /// web page; a file with more bytes than this kind may have. Each names the path.
     pub fn open(self, path: &Path) -> io::Result<File> {
         // Opening a pipe waits for its other end, so the kind is looked at before.
-        let is_stream = refuse_kind(path, fs_err::metadata(path)?.file_type())?;
+        let Ok(found) = fs_err::metadata(path) else { return File::open(path) };
+        let is_stream = refuse_kind(path, found.file_type())?;
         let mut file = File::open(path)?;
         let found = file.metadata()?;
         refuse_kind(path, found.file_type())?;

@@ -3,19 +3,17 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use wsd_core::{Activity, Card, Error, common_prefix};
 
+use super::pace::{Pace, STEP_TOKENS};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
 use crate::executor::Executor;
 
-/// Token budget of one step: large enough for efficient matrix products, small enough that a long
-/// prompt does not delay the tokens generated beside it.
-const STEP_TOKENS: usize = 256;
 /// The part of the budget reserved for prompts, however many sessions are decoding.
 const PROMPT_TOKENS: usize = 32;
 /// Hidden states that a head is applied to at once, which bounds the memory of a long scoring.
@@ -38,6 +36,7 @@ pub(super) struct Scheduler {
     /// Requests in progress, in order of arrival.
     works: Vec<Work>,
     cache: PrefixCache,
+    pace: Pace,
 }
 
 impl Scheduler {
@@ -48,7 +47,7 @@ impl Scheduler {
         inbox: Receiver<Message>,
         activity: Arc<Mutex<Activity>>,
     ) -> Self {
-        Self { executor, card, inbox, activity, works: Vec::new(), cache }
+        Self { executor, card, inbox, activity, works: Vec::new(), cache, pace: Pace::default() }
     }
 
     /// Runs until every session and the engine are gone.
@@ -169,10 +168,15 @@ impl Scheduler {
             |(index, work): &(usize, &Work), limit| Piece { work: *index, range: work.next_range(cached(work), limit) };
         let mut pieces: Vec<_> = short.iter().map(|work| piece(work, 1)).collect();
         let mut left = STEP_TOKENS.saturating_sub(pieces.len()).max(PROMPT_TOKENS);
+        let mut left_rows = self.pace.rows(short.len());
         for (n, work) in long.iter().enumerate() {
-            let piece = piece(work, left.div_ceil(long.len() - n));
+            let share = left.div_ceil(long.len() - n);
+            let scores = work.1.before_rows().len() <= cached(work.1);
+            let rows = left_rows.div_ceil(long.len() - n);
+            let piece = piece(work, if scores { share.min(rows) } else { share });
             if !piece.range.is_empty() {
                 left = left.saturating_sub(piece.range.len());
+                left_rows = left_rows.saturating_sub(if scores { piece.range.len() } else { 0 });
                 pieces.push(piece);
             }
         }
@@ -187,6 +191,7 @@ impl Scheduler {
         }
         let spans: Vec<_> = pieces.iter().map(|piece| self.works[piece.work].span(&piece.range)).collect();
         let rows: Vec<_> = spans.iter().map(|span| span.rows.len()).collect();
+        let started = Instant::now();
         let hidden = self.executor.forward(&spans);
         self.count(|activity| activity.steps += 1);
         for piece in &pieces {
@@ -196,6 +201,11 @@ impl Scheduler {
         }
         match hidden.and_then(|hidden| self.deliver(hidden, &pieces, &rows)) {
             Ok(()) => {
+                // Sessions that decode come first, each with one row.
+                let decoding = rows.iter().take_while(|rows| **rows == 1).count();
+                if decoding > 0 {
+                    self.pace.observe(rows[decoding..].iter().sum(), started.elapsed().as_secs_f64());
+                }
                 let works = std::mem::take(&mut self.works).into_iter();
                 self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
             }
