@@ -86,6 +86,16 @@ pub trait Engine: Send + Sync {
     /// [`Error::TokenRange`] for ids outside the vocabulary; [`Error::Engine`] if the engine has
     /// stopped.
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>>;
+
+    /// Opens a session that shares KV caches only with sessions of the same `scope`, so that the
+    /// time of its answers tells nothing about the tokens of others. [`Engine::open`] has scope 0.
+    /// By default there is one scope, as in an engine that keeps no caches.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`].
+    async fn open_in(&self, _scope: u64, tokens: &[Token]) -> Result<Box<dyn Session>> {
+        self.open(tokens).await
+    }
 }
 
 /// A token list that can be edited and then asked about.

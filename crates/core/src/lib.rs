@@ -18,10 +18,12 @@ pub mod files;
 mod guard;
 mod handover;
 mod head;
+mod inputs;
 mod job;
 mod logits;
 mod models;
 mod sampling;
+mod scoped;
 mod scorers;
 pub mod scripted;
 mod seat;
@@ -47,6 +49,7 @@ pub use exp::exp;
 pub use guard::{guard, is_guarded};
 pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowState, repeats};
 pub use head::{Head, Heads};
+pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
 pub use models::Models;
@@ -62,7 +65,7 @@ pub use strategies::{
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{
     BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
-    Template, TextCodec, Tokenizer, Vocabulary,
+    Template, TextCodec, Tokenizer, Vocabulary, check_tokenizer,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{

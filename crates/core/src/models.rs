@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::scoped::Scoped;
 use crate::{Engine, Error, Result, Seat};
 
 /// The models at hand, by seat. A seat may hold several, as a chain of middle models does.
@@ -38,6 +39,14 @@ impl Models {
     /// Takes every model out of `seat`.
     pub fn remove(&mut self, seat: Seat) {
         self.0.remove(&seat);
+    }
+
+    /// The same models, whose sessions share KV caches only within `scope`; see
+    /// [`Engine::open_in`].
+    #[must_use]
+    pub fn scoped(&self, scope: u64) -> Self {
+        let scoped = |engine: &Arc<dyn Engine>| Arc::new(Scoped { engine: engine.clone(), scope }) as Arc<dyn Engine>;
+        Self(self.0.iter().map(|(seat, engines)| (*seat, engines.iter().map(scoped).collect())).collect())
     }
 
     /// The first model in `seat`.

@@ -2,6 +2,7 @@
 
 mod chat;
 mod detokenizer;
+mod growth;
 mod plain;
 mod seams;
 mod template;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use chat::{ChatRole, Message};
 pub use detokenizer::Detokenizer;
+pub use growth::check_tokenizer;
 pub use plain::PLAIN_STOPS;
 pub use template::{ChatTemplate, Specials};
 pub use tokenizer::{HfTokenizer, Tokenizer};

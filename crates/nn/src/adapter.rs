@@ -62,7 +62,7 @@ impl Adapter {
     pub fn open(folder: &Path) -> Result<Self> {
         let place = folder.join(CONFIG_FILE);
         let file = place.display().to_string();
-        let config: Map<String, Value> = serde_json::from_slice(&fs_err::read(&place)?)
+        let config: Map<String, Value> = serde_json::from_slice(&wsd_core::Input::DESCRIPTION.read(&place)?)
             .map_err(|error| Error::malformed(&file, "JSON", error.to_string()))?;
         let (rank, scale) = rank_and_scale(&file, &config)?;
         let place = folder.join(WEIGHTS_FILE);

@@ -29,7 +29,7 @@ pub use special::SpecialTokens;
 pub use text::TemplateChoice;
 pub use weights::{Tensor, Weights};
 
-use crate::arch::Head;
+use crate::arch::{Head, layer_module};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use bytes::Bytes;
@@ -167,6 +167,14 @@ impl Checkpoint {
         Ok(self)
     }
 
+    /// Copies the weights into memory of their own. Mapped weights follow every change of their
+    /// file, and a file that becomes shorter ends the process at the next access.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.weights = self.weights.in_memory();
+        self
+    }
+
     /// Completes a checkpoint of any container: checks the number of layers and collects the end
     /// tokens. `file` names the source of the config in messages.
     fn checked(self, file: &str) -> Result<Self> {
@@ -177,6 +185,13 @@ impl Checkpoint {
         if let Some(layers) = layers.filter(|&layers| layers > tensors as u64) {
             let reason = format!("must be at most {tensors}, the number of tensors, got {layers}");
             return Err(Error::malformed(file, "key `num_hidden_layers`", reason));
+        }
+        let layer = |name: &str| layer_module(name).map_or(0, |(layer, _)| layer as u64);
+        if let Some((name, layers)) =
+            layers.and_then(|layers| Some((self.weights.names().find(|name| layer(name) >= layers)?, layers)))
+        {
+            let reason = format!("must be of a layer below `num_hidden_layers` = {layers}");
+            return Err(Error::malformed(file, format!("tensor `{name}`"), reason));
         }
         Ok(self.with_own_head().with_end_tokens())
     }

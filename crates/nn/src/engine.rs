@@ -3,6 +3,7 @@
 
 mod list;
 mod local;
+mod pace;
 mod prefix_cache;
 mod questions;
 mod scheduler;

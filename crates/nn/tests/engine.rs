@@ -352,3 +352,31 @@ fn engines_are_shared_between_threads() {
     fn check<T: Send + Sync + 'static>(_: &T) {}
     check(&Arc::new(llama()));
 }
+
+/// A cache is copied within its scope only, whether its session is open or has ended, so that the
+/// time of an answer tells nothing about other scopes; the numbers are the same.
+#[test]
+fn prefixes_are_shared_within_a_scope_only() {
+    let engine = load_with(&fixture("llama"), 1 << 20);
+    let prompt: Vec<Token> = (1..60).collect();
+    wait(async {
+        let mut all = Vec::new();
+        let mut reused = Vec::new();
+        let mut open = engine.open_in(7, &prompt).await.unwrap();
+        all.push(open.score(1).await.unwrap());
+        for (scope, closes) in [(8, false), (8, true), (7, true), (0, true), (9, true), (9, true)] {
+            if closes {
+                open = engine.open_in(scope, &prompt).await.unwrap();
+                open.warm().await.unwrap();
+            }
+            let mut session = engine.open_in(scope, &prompt).await.unwrap();
+            session.warm().await.unwrap();
+            reused.push(engine.activity().reused_tokens);
+            all.push(session.score(1).await.unwrap());
+        }
+        let grows: Vec<_> = reused.windows(2).map(|pair| pair[1] > pair[0]).collect();
+        assert_eq!(reused[0], 0, "scope 8 had nothing to copy from scope 7");
+        assert_eq!(grows, [true; 5], "each later one copies from its own scope");
+        assert!(all.iter().all(|scores| *scores == all[0]));
+    });
+}

@@ -18,6 +18,12 @@ pub enum Error {
         /// The fault.
         reason: String,
     },
+    /// Another process trains in the folder.
+    #[error("{folder}: another run writes into this folder\n  hint: wait for its end, or name another `output`")]
+    Locked {
+        /// The run's folder.
+        folder: String,
+    },
     /// A text that cannot be an example.
     #[error("{reason}")]
     Example {

@@ -5,6 +5,7 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Map, Value, json};
+use wsd_core::Input;
 use wsd_core::files::write_folder;
 
 use super::layout::Layout;
@@ -101,7 +102,7 @@ fn dtype(format: Format) -> Result<(Dtype, &'static str)> {
 
 fn copy_small_files(source: &Path, folder: &Path) -> Result<()> {
     for file in COPIED.iter().filter(|file| source.join(file).exists()) {
-        fs_err::write(folder.join(file), fs_err::read(source.join(file))?)?;
+        fs_err::write(folder.join(file), Input::DESCRIPTION.read(&source.join(file))?)?;
     }
     Ok(())
 }

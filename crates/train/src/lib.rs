@@ -7,6 +7,7 @@
 //! and run files, the command line and the tests follow.
 
 pub mod adapters;
+mod checksum;
 pub mod data;
 mod encoder;
 mod error;
@@ -23,6 +24,7 @@ mod order;
 mod reference;
 mod run;
 mod run_file;
+mod run_lock;
 mod schedule;
 mod state;
 mod steps;
@@ -45,8 +47,9 @@ pub use order::Order;
 pub use reference::remove_reference;
 pub use run::{Finished, Reporter, run};
 pub use run_file::{DataTable, ModelTable, ObjectiveTable, RunFile};
+pub use run_lock::RunLock;
 pub use schedule::{Decay, Schedule};
-pub use state::{EarlyStopping, State, saved};
+pub use state::{EarlyStopping, State, saved, set_aside_damaged};
 pub use steps::Steps;
 pub use task::Task;
 pub use trainer::{Choice, Term, Trainer, TrainerOptions};

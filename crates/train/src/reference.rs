@@ -6,8 +6,8 @@ use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use wsd_core::files::write_whole;
 
+use crate::checksum;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs};
@@ -31,15 +31,13 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
     }
     let path = task.folder.join(FILE);
     let sequences: usize = examples.iter().map(|example| example.sequences.len()).sum();
-    let sums = match fs_err::read(&path) {
-        Ok(bytes) => read(&path, &bytes, sequences)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let examples: Vec<&Example> = examples.iter().map(|example| &**example).collect();
-            let sums = compute(trainer, &examples, task.steps.batch_size);
-            write(&path, &sums)?;
-            sums
-        }
-        Err(error) => return Err(error.into()),
+    let sums = if path.exists() {
+        read(&path, &checksum::read(&path)?, sequences)?
+    } else {
+        let examples: Vec<&Example> = examples.iter().map(|example| &**example).collect();
+        let sums = compute(trainer, &examples, task.steps.batch_size);
+        write(&path, &sums)?;
+        sums
     };
     let mut sums = sums.into_iter();
     for example in examples {
@@ -54,10 +52,14 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
 /// # Errors
 /// Those of the file system.
 pub fn remove_reference(run: &Path) -> Result<()> {
-    match fs_err::remove_file(run.join(FILE)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
+    let path = run.join(FILE);
+    for path in [&path, &checksum::path_of_sum(&path)] {
+        match fs_err::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// A pseudo-loss that measures the sum of the targets' log-probabilities of each sequence.
@@ -80,7 +82,7 @@ fn compute(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> V
 fn write(path: &Path, sums: &[f64]) -> Result<()> {
     let fault = |error: safetensors::SafeTensorError| malformed(path, &error.to_string());
     let view = TensorView::new(Dtype::F64, vec![sums.len()], bytemuck::cast_slice(sums)).map_err(fault)?;
-    Ok(write_whole(path, &safetensors::serialize([("logps", view)], None).map_err(fault)?)?)
+    checksum::write(path, &safetensors::serialize([("logps", view)], None).map_err(fault)?)
 }
 
 fn read(path: &Path, bytes: &[u8], sequences: usize) -> Result<Vec<f64>> {

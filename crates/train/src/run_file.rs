@@ -137,7 +137,7 @@ impl RunFile {
     /// # Errors
     /// [`Error::RunFile`] with the reason; those of the file system.
     pub fn read(path: &Path, objective: &'static Objective) -> Result<Self> {
-        let text = fs_err::read_to_string(path)?;
+        let text = wsd_core::Input::SETTINGS.read_text(path)?;
         let fault = |source| Error::RunFile { file: path.display().to_string(), source: Box::new(source) };
         Self::parse(&text, objective).map_err(fault)
     }

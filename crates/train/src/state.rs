@@ -9,6 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use wsd_core::files::write_folder;
 
+use crate::checksum;
 use crate::error::{Error, Result};
 use crate::optimizers::Optimizer;
 
@@ -66,8 +67,8 @@ impl EarlyStopping {
 }
 
 impl State {
-    /// Writes a checkpoint into the run's folder, whole or not at all, and removes all but the last
-    /// `keep`.
+    /// Writes a checkpoint into the run's folder, whole or not at all, with its SHA-256, and removes
+    /// all but the last `keep`.
     ///
     /// # Errors
     /// Those of the file system; earlier checkpoints are then as they were.
@@ -82,7 +83,7 @@ impl State {
             // A single entry, because a map of several would be written in any order.
             let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
             let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| damaged(folder, &error))?;
-            Ok(fs_err::write(folder.join(FILE), bytes)?)
+            checksum::write(&folder.join(FILE), &bytes)
         })?;
         let mut saved = saved(run)?;
         for (_, old) in saved.drain(..saved.len().saturating_sub(keep.max(1))) {
@@ -94,28 +95,66 @@ impl State {
     /// Loads the latest checkpoint of a run; returns false if there is none.
     ///
     /// # Errors
-    /// Those of the file system; a checkpoint of another model or optimizer.
+    /// Those of the file system; a damaged checkpoint, with the name of the last whole one; a
+    /// checkpoint of another model or optimizer.
     pub fn load_latest(&mut self, run: &Path) -> Result<bool> {
         let Some((_, folder)) = saved(run)?.pop() else { return Ok(false) };
-        let bytes = fs_err::read(folder.join(FILE))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&folder, &error))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&folder, &error))?;
+        let bytes = checksum::read(&folder.join(FILE)).map_err(|error| with_last_whole(error, run))?;
+        self.read(&folder, &bytes)?;
+        Ok(true)
+    }
+
+    /// Takes in the bytes of the state in a checkpoint's folder.
+    fn read(&mut self, folder: &Path, bytes: &[u8]) -> Result<()> {
+        let damaged = |reason: &dyn Display| damaged(folder, reason);
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
         let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));
-        let progress = progress.ok_or_else(|| damaged(&folder, &"it lacks its step"))?;
-        let progress: Progress = serde_json::from_str(progress).map_err(|error| damaged(&folder, &error))?;
+        let progress = progress.ok_or_else(|| damaged(&"it lacks its step"))?;
+        let progress: Progress = serde_json::from_str(progress).map_err(|error| damaged(&error))?;
         let parameters = std::iter::once((PARAMETERS, &mut *self.parameters));
         for (name, values) in parameters.chain(self.optimizer.state()) {
-            let tensor = tensors.tensor(name).map_err(|error| damaged(&folder, &error))?;
+            let tensor = tensors.tensor(name).map_err(|error| damaged(&error))?;
             if tensor.dtype() != Dtype::F32 || tensor.shape() != [values.len()] {
-                return Err(damaged(&folder, &format!("`{name}` belongs to another model")));
+                return Err(damaged(&format!("`{name}` belongs to another model")));
             }
             for (value, bytes) in values.iter_mut().zip(tensor.data().as_chunks::<4>().0) {
                 *value = f32::from_le_bytes(*bytes);
             }
         }
         (self.step, self.stopping) = (progress.step, progress.stopping);
-        Ok(true)
+        Ok(())
     }
+}
+
+/// Adds to an error of the latest checkpoint the name of the last one that is whole.
+fn with_last_whole(error: Error, run: &Path) -> Error {
+    let whole = saved(run).unwrap_or_default().into_iter().rev().find(|(_, folder)| is_whole(folder));
+    let Error::Malformed { file, at, reason } = error else { return error };
+    let hint = match whole {
+        Some((step, _)) => format!("{PREFIX}{step} is whole; --resume --skip-damaged goes on from it"),
+        None => "no checkpoint of the run is whole; begin again in another folder".into(),
+    };
+    Error::Malformed { file, at, reason: format!("{reason}\n  hint: {hint}") }
+}
+
+fn is_whole(folder: &Path) -> bool {
+    checksum::read(&folder.join(FILE)).is_ok()
+}
+
+/// Renames the damaged checkpoints after the last whole one, so that a run resumes from that.
+/// Returns their new names.
+///
+/// # Errors
+/// Those of the file system.
+pub fn set_aside_damaged(run: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (step, folder) in saved(run)?.into_iter().rev().take_while(|(_, folder)| !is_whole(folder)) {
+        let name = format!("damaged-{PREFIX}{step}");
+        fs_err::rename(&folder, run.join(&name))?;
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// The steps and folders of a run's checkpoints, in the order of steps.

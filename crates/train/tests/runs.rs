@@ -135,6 +135,36 @@ fn every_optimizer_and_adapter_resumes_to_the_same_bits() {
 }
 
 #[test]
+fn a_changed_bit_in_a_checkpoint_is_refused_and_the_last_whole_one_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trained(folder.path(), vec![term("sft", 1.0)]);
+    let latest = folder.path().join("checkpoint-6");
+    let files = ["state.safetensors", "state.sha256"].map(|name| latest.join(name));
+    for file in &files {
+        let whole = fs_err::read(file).unwrap();
+        // Bits all over the file, and a page of zeros.
+        for flip in 0..100u64 {
+            let bit = (wsd_core::splitmix64(flip) % (whole.len() as u64 * 8)) as usize;
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs_err::write(file, damaged).unwrap();
+            let error = trainer.state.load_latest(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("checkpoint-6/state.safetensors: checksum: its SHA-256 differs"), "{error}");
+            assert!(error.contains("hint: checkpoint-4 is whole; --resume --skip-damaged"), "{error}");
+        }
+        fs_err::write(file, &whole).unwrap();
+    }
+    assert!(trainer.state.load_latest(folder.path()).unwrap());
+    let mut zeros = fs_err::read(&files[0]).unwrap();
+    let page = zeros.len() / 2..zeros.len() / 2 + 4096;
+    zeros[page].fill(0);
+    fs_err::write(&files[0], zeros).unwrap();
+    assert_eq!(wsd_train::set_aside_damaged(folder.path()).unwrap(), ["damaged-checkpoint-6"]);
+    assert!(trainer.state.load_latest(folder.path()).unwrap());
+    assert_eq!(trainer.state.step, 4);
+}
+
+#[test]
 fn adapters_are_saved_loaded_and_merged_as_by_peft() {
     let Start { checkpoint, blueprint, weights } = start();
     let folder = tempfile::tempdir().unwrap();

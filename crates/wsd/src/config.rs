@@ -87,7 +87,7 @@ impl Partial {
             None if !default.exists() => return Ok(Self::default()),
             path => path.unwrap_or(default),
         };
-        let text = fs_err::read_to_string(path)?;
+        let text = wsd_core::Input::SETTINGS.read_text(path)?;
         let settings: Self = toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count() + 1;

@@ -6,7 +6,7 @@ pub use builtin::builtin_pair;
 
 use std::sync::Arc;
 
-use wsd_core::{Engine, Models, Recipe, Seat};
+use wsd_core::{Engine, Input, Models, Recipe, Seat};
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 use crate::config::{ModelSettings, RemoteModel, Settings, TemplateForm};
@@ -126,7 +126,9 @@ fn open(
     let mut hub = HubOptions::from_env();
     hub.offline |= model.offline;
     let path = crate::hub::resolve(&model.name, &hub, progress)?;
-    load_checkpoint(seat, Checkpoint::open(&path), &options, progress)
+    let checkpoint = Checkpoint::open(&path);
+    let checkpoint = checkpoint.map(|it| if model.copy_weights { it.in_memory() } else { it });
+    load_checkpoint(seat, checkpoint, &options, progress)
 }
 
 fn load_checkpoint(
@@ -158,7 +160,7 @@ fn template(seat: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelErro
         TemplateForm::Plain => TemplateChoice::Plain,
         TemplateForm::File(path) => TemplateChoice::Source {
             name: path.display().to_string(),
-            text: fs_err::read_to_string(path).map_err(|source| ModelError::Template { seat, source })?,
+            text: Input::SETTINGS.read_text(path).map_err(|source| ModelError::Template { seat, source })?,
         },
     })
 }

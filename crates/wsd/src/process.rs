@@ -29,6 +29,14 @@ pub fn read() -> Option<Usage> {
     })
 }
 
+/// Reads the most files and sockets that this process may have open, from proc(5), `limits`.
+#[must_use]
+pub fn max_open_files() -> Option<usize> {
+    let limits = fs_err::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Reads the peak resident set size in bytes, since the start or the last [`reset_peak`].
 #[must_use]
 pub fn peak_bytes() -> Option<u64> {
@@ -68,6 +76,7 @@ mod tests {
     fn this_process_has_usage() {
         let usage = read().unwrap();
         assert!(usage.resident_bytes > 1 << 20 && usage.open_files > 2 && usage.processor_seconds >= 0.0);
+        assert!(max_open_files().unwrap() >= usage.open_files);
         assert!(peak_bytes().unwrap() >= usage.resident_bytes / 2);
     }
 }

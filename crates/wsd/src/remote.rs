@@ -45,6 +45,17 @@ pub struct Remote {
     shared: Arc<Shared>,
 }
 
+/// Reads bytes as a reply, and as a stream of events, of every kind of engine, and returns the faults
+/// in words. For fuzzing.
+#[doc(hidden)]
+#[must_use]
+pub fn read_any_reply(bytes: &[u8]) -> String {
+    let mut events = sse::EventParser::default().push(bytes).unwrap_or_default();
+    events.push(bytes.to_vec());
+    let replies = events.iter().filter_map(|event| serde_json::from_slice(event).ok());
+    replies.flat_map(|reply| dialect::read_everywhere(&reply)).collect()
+}
+
 /// Probes the servers of a model and makes an engine of them. The findings are noted to `progress`.
 ///
 /// # Errors
@@ -105,8 +116,12 @@ impl Engine for Remote {
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
+        self.open_in(0, tokens).await
+    }
+
+    async fn open_in(&self, scope: u64, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         // Checked here and not by the server: an id outside the vocabulary makes some servers exit.
         self.shared.card.check(tokens)?;
-        Ok(Box::new(session::Remote::new(self.shared.clone(), tokens)))
+        Ok(Box::new(session::Remote::new(self.shared.clone(), scope, tokens)))
     }
 }

@@ -8,12 +8,15 @@ mod app;
 mod auth;
 mod body;
 mod chat;
+mod client;
 mod completions;
+mod connection;
 mod decoding;
 mod envelope;
 mod error;
 mod fields;
 mod host;
+mod json_reply;
 mod keys;
 mod listen;
 mod listing;
@@ -24,6 +27,8 @@ mod reply;
 mod request;
 mod sse;
 mod tokenize;
+mod unread;
+mod work;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -31,7 +36,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
@@ -41,11 +46,12 @@ use tower_http::cors::CorsLayer;
 pub use app::App;
 use auth::Challenge;
 use error::ApiError;
-pub use keys::Keys;
+pub use keys::{KeyError, Keys};
 
-/// Serves until `shutdown` completes, then lets running answers end within the drain time.
-pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    listen::serve(&app, &router(app.clone()), listener, shutdown).await;
+/// Serves until `shutdown` completes, then lets running answers end within the drain time. Returns
+/// the number of requests that were cut off after it; their clients are told.
+pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()>) -> usize {
+    listen::serve(&app, &router(app.clone()), listener, shutdown).await
 }
 
 /// Returns all routes.
@@ -55,7 +61,8 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), host::guard))
         .route("/health", get(listing::health))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
-        .layer(from_fn_with_state(app.clone(), count));
+        .layer(from_fn_with_state(app.clone(), count))
+        .layer(from_fn(unread::close));
     match cors(&app.serve.cors) {
         Some(cors) => routes.layer(cors).with_state(app),
         None => routes.with_state(app),

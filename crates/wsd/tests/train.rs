@@ -131,6 +131,21 @@ fn a_run_is_not_written_over() {
 }
 
 #[test]
+fn two_trainers_do_not_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let run = folder.path().join("run");
+    fs_err::create_dir_all(&run).unwrap();
+    let lock = wsd::train::RunLock::acquire(&run).unwrap();
+    let output = train(&file).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("another run writes into this folder\n  hint: "), "{told}");
+    drop(lock);
+    finish(&file);
+}
+
+#[test]
 fn refused_rows_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = lay_out(folder.path(), "run");

@@ -17,9 +17,14 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-/// The budget of one rendering, in instructions. 64 bytes of output cost as much as one, so output
-/// ends at 64 MiB.
-const FUEL: u64 = 1 << 20;
+/// The budget of one rendering, in instructions: a part for any conversation, a part for each
+/// message and one for its length. 64 bytes of text cost as much as one instruction. Comparing two
+/// texts costs one however long they are, so the longest time grows with the square of the budget;
+/// published templates need at most about 100 instructions for a message.
+const FUEL: u64 = 1 << 16;
+const FUEL_PER_MESSAGE: u64 = 1 << 10;
+/// The bytes of a message that buy one more instruction.
+const BYTES_PER_FUEL: u64 = 8;
 /// The most macros and blocks nested inside one another; published templates stay below ten.
 const RECURSION_LIMIT: usize = 100;
 /// The mark that is put after the final message to find its end in the rendered text, as
@@ -53,9 +58,8 @@ pub struct Specials {
 /// A chat template in Jinja, rendered as transformers' `apply_chat_template` does without tools.
 ///
 /// A template is an untrusted program: it has access to the conversation and the special tokens
-/// only, a budget of instructions and bytes ends its loops, and its recursion is limited. As in
-/// jinja2, printing or comparing values that double at each level (a list that holds another one
-/// twice, which holds a third one twice, and so on for thirty levels) is not limited.
+/// only, a budget of instructions and bytes ends its loops and pays for every text before it is
+/// built, and its recursion is limited.
 ///
 /// ```
 /// use wsd_core::{ChatRole, ChatTemplate, Message, Specials};
@@ -127,7 +131,7 @@ impl ChatTemplate {
         match messages.split_last() {
             None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
             Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last),
-            Some(_) => self.run(messages.iter().map(variables).collect(), true),
+            Some(_) => self.run(messages, true),
         }
     }
 
@@ -136,7 +140,7 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages.iter().map(variables).collect(), false)
+        self.run(messages, false)
     }
 
     fn continue_message(&self, before: &[Message], last: &Message) -> Result<String> {
@@ -144,8 +148,7 @@ impl ChatTemplate {
             return Err(self.refusal("cannot continue the final message: the template does not read `content`"));
         }
         let marked = Message { role: last.role, content: format!("{}{END_MARK}", last.content) };
-        let messages = before.iter().chain([&marked]).map(variables).collect();
-        let mut text = self.run(messages, false)?;
+        let mut text = self.run(&[before, &[marked]].concat(), false)?;
         let mark = text.rfind(END_MARK.trim_end()).filter(|_| text.contains(python::strip_both(&last.content)));
         let Some(mark) = mark else {
             return Err(self.refusal("cannot continue the final message: the template drops or changes part of it"));
@@ -157,11 +160,15 @@ impl ChatTemplate {
         Ok(text)
     }
 
-    fn run(&self, messages: Value, add_generation_prompt: bool) -> Result<String> {
+    fn run(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(FUEL + messages.len() as u64 * FUEL_PER_MESSAGE + bytes as u64 / BYTES_PER_FUEL));
+        let messages: Value = messages.iter().map(variables).collect();
         let variables =
             Value::from_pairs([("messages", messages), ("add_generation_prompt", Value::from(add_generation_prompt))]);
         with_stack(&self.name, || {
-            let template = self.environment.get_template(TEMPLATE).map_err(|error| self.error(&error))?;
+            let template = environment.get_template(TEMPLATE).map_err(|error| self.error(&error))?;
             template.render(variables).map_err(|error| self.error(&error))
         })
     }
@@ -181,7 +188,7 @@ impl ChatTemplate {
         let mut message = innermost.kind().to_string();
         if innermost.kind() == ErrorKind::OutOfFuel {
             message =
-                format!("it needs more than {FUEL} steps\n  hint: the template may loop, or the chat is too long");
+                "it needs more steps than a chat of this length is given\n  hint: the template may loop".to_owned();
         } else if let Some(detail) = innermost.detail() {
             message = format!("{message}: {detail}");
         }
@@ -204,7 +211,6 @@ struct Raised(String);
 fn environment(specials: Specials) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default());
-    environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_unknown_method_callback(python::call_method);
     environment.add_filter("tojson", json::tojson);

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::growth::{Growth, check_tokenizer};
 use super::seams::{self, Seams};
 use super::vocabulary::Vocabulary;
 use crate::{Error, Result, Token};
@@ -38,6 +39,7 @@ pub struct HfTokenizer {
     name: String,
     inner: tokenizers::Tokenizer,
     vocabulary: Vocabulary,
+    growth: Growth,
     seams: OnceLock<Seams>,
 }
 
@@ -49,7 +51,8 @@ impl HfTokenizer {
         inner.with_padding(None);
         let _ = inner.with_truncation(None);
         let vocabulary = vocabulary(&inner);
-        Self { name: name.into(), inner, vocabulary, seams: OnceLock::new() }
+        let growth = growth(&inner);
+        Self { name: name.into(), inner, vocabulary, growth, seams: OnceLock::new() }
     }
 
     /// Parses the bytes of a `tokenizer.json`; `name`, a file or a model, is for error messages.
@@ -57,6 +60,7 @@ impl HfTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn parse(name: &str, json: &[u8]) -> Result<Self> {
+        check_tokenizer(name, json)?;
         let inner = call(name, || tokenizers::Tokenizer::from_bytes(json))?;
         Ok(Self::new(name, inner))
     }
@@ -81,10 +85,14 @@ impl HfTokenizer {
 
 impl Tokenizer for HfTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<Token>> {
+        self.growth.check_encoding(&self.name, text.len())?;
         call(&self.name, || self.inner.encode_fast(text, false)).map(|encoding| encoding.get_ids().to_vec())
     }
 
     fn decode(&self, tokens: &[Token]) -> Result<String> {
+        let piece = |token: &Token| self.vocabulary.pieces.get(*token as usize)?.as_ref();
+        let bytes = tokens.iter().filter_map(piece).map(String::len).fold(0, usize::saturating_add);
+        self.growth.check_decoding(&self.name, bytes)?;
         call(&self.name, || self.inner.decode(tokens, true))
     }
 
@@ -104,6 +112,17 @@ fn call<T>(name: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T
         Ok(result) => result.map_err(|error| fault(error.to_string())),
         Err(panic) => Err(fault(format!("the library panicked, so the file is damaged or hostile: {panic}"))),
     }
+}
+
+/// Reads the bounds of the steps from their JSON, the only form in which the library shows them.
+fn growth(tokenizer: &tokenizers::Tokenizer) -> Growth {
+    let [normalizer, pre_tokenizer, decoder] = [
+        serde_json::to_value(tokenizer.get_normalizer()),
+        serde_json::to_value(tokenizer.get_pre_tokenizer()),
+        serde_json::to_value(tokenizer.get_decoder()),
+    ]
+    .map(Result::unwrap_or_default);
+    Growth::of(&normalizer, &pre_tokenizer, &decoder)
 }
 
 fn vocabulary(tokenizer: &tokenizers::Tokenizer) -> Vocabulary {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
+use wsd_core::Input;
 
 use super::{Record, RecordError};
 
@@ -53,7 +54,7 @@ fn listed(path: &Path, faults: &[(usize, RecordError)]) -> String {
 /// # Errors
 /// [`RowsError::Faults`] names the first bad rows and counts the others.
 pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
-    parse_rows(path, &fs_err::read(path)?)
+    parse_rows(path, &Input::PROMPTS.read(path)?)
 }
 
 /// Parses the bytes of a file; `path` is used in messages.

@@ -10,6 +10,22 @@ pub(super) const MOST_POSITIONS: usize = 1 << 28;
 /// Characters of a value that an error quotes.
 const SHOWN_CHARS: usize = 120;
 
+/// The least and the largest value of real numbers, far beyond those of any published model. One
+/// outside them means a damaged file, which would otherwise answer with other words.
+const RANGES: [(&str, f64, f64); 9] = [
+    ("rms_norm_eps", 1e-12, 0.1),
+    ("rope_theta", 100.0, 1e12),
+    ("rope_local_base_freq", 100.0, 1e12),
+    ("factor", 0.01, 1e6),
+    ("attention_factor", 0.01, 100.0),
+    ("query_pre_attn_scalar", 1.0, 1e6),
+    ("attn_logit_softcapping", 0.1, 1e6),
+    ("final_logit_softcapping", 0.1, 1e6),
+    ("original_max_position_embeddings", 1.0, (1u64 << 28) as f64),
+];
+/// The least and the largest divisor of a RoPE frequency.
+const DIVISORS: [f32; 2] = [1e-6, 1e9];
+
 /// A configuration, or a section of one. A key with the value `null` counts as absent.
 pub(crate) struct Keys<'a> {
     map: &'a Map<String, Value>,
@@ -80,10 +96,15 @@ impl<'a> Keys<'a> {
         whole.ok_or_else(|| self.fault(key, "a whole number"))
     }
 
-    /// Reads a finite number above 0.
+    /// Reads a finite number above 0, within the range of its key.
     pub(crate) fn positive(&self, key: &str) -> Result<f64> {
         let number = self.get(key).and_then(Value::as_f64).filter(|number| number.is_finite() && *number > 0.0);
-        number.ok_or_else(|| self.fault(key, "a number above 0"))
+        match RANGES.iter().find(|(name, ..)| *name == key) {
+            None => number.ok_or_else(|| self.fault(key, "a number above 0")),
+            Some((_, least, most)) => number
+                .filter(|number| (*least..=*most).contains(number))
+                .ok_or_else(|| self.fault(key, &format!("a number from {least:?} to {most:?}"))),
+        }
     }
 
     /// Reads a number like [`Keys::positive`], or returns `default` if the key is absent.
@@ -105,15 +126,16 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Reads a list of `len` finite numbers above 0.
+    /// Reads a list of `len` divisors of frequencies.
     pub(crate) fn factors(&self, key: &str, len: usize) -> Result<Vec<f32>> {
         let list = self.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let numbers: Vec<f32> = list.iter().filter_map(Value::as_f64).map(|number| number as f32).collect();
-        if list.len() == len && numbers.len() == len && numbers.iter().all(|number| number.is_finite() && *number > 0.0)
-        {
+        let [least, most] = DIVISORS;
+        let is_whole = list.len() == len && numbers.len() == len;
+        if is_whole && numbers.iter().all(|number| (least..=most).contains(number)) {
             return Ok(numbers);
         }
-        Err(self.fault(key, &format!("a list of {len} numbers above 0")))
+        Err(self.fault(key, &format!("a list of {len} numbers from {least:?} to {most:?}")))
     }
 
     pub(crate) fn section(&self, key: &str) -> Result<Option<Keys<'a>>> {

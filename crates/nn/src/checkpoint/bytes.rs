@@ -8,7 +8,8 @@ use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 
-use super::refusals::refuse_lfs_pointer;
+use wsd_core::Input;
+
 use crate::error::Result;
 
 /// Bytes shared by several tensors; cloning copies a reference.
@@ -24,13 +25,12 @@ enum Source {
 impl Bytes {
     /// Maps a file into memory.
     pub(crate) fn map(path: &Path) -> Result<Self> {
-        let file = fs_err::File::open(path)?;
+        let file = Input::WEIGHTS.open(path)?;
         // SAFETY: the map is read-only. If another process shortens the file, an access ends this process with a bus
         // error: every engine that maps its weights accepts that. No length read from the file is trusted after
         // mapping.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(file.file())? };
-        refuse_lfs_pointer(&path.display().to_string(), &map)?;
         Ok(Self(Arc::new(Source::Map(map))))
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use wsd_core::Input;
 
 use super::{
     Checkpoint, added_tokens,
@@ -121,11 +122,8 @@ impl<'a> Folder<'a> {
     fn small(self, file: &str) -> Result<Option<Cow<'static, [u8]>>> {
         match self {
             Self::Embedded { files, .. } => Ok(Self::embedded(files, file).map(Cow::Borrowed)),
-            Self::Disk(path) => match fs_err::read(path.join(file)) {
-                Ok(bytes) => {
-                    refusals::refuse_lfs_pointer(&self.place(file), &bytes)?;
-                    Ok(Some(Cow::Owned(bytes)))
-                }
+            Self::Disk(path) => match Input::DESCRIPTION.read(&path.join(file)) {
+                Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error.into()),
             },

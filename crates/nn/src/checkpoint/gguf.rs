@@ -14,12 +14,14 @@ mod vocabulary;
 mod vocabulary_entries;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Checkpoint;
 use super::bytes::Bytes;
 use super::weights::Weights;
-use crate::error::Result;
+use crate::arch;
+use crate::error::{Error, Result};
 use architecture::Architecture;
 use metadata::Metadata;
 use split::Split;
@@ -68,6 +70,24 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
         warnings: metadata.ignored_token_ids()?,
     }
     .checked(&file)
+    .and_then(|checkpoint| refuse_unknown(&file, &checkpoint).map(|()| checkpoint))
+}
+
+/// Refuses tensors that the model does not read, whose meaning would be lost: a file of another
+/// architecture, or a damaged name.
+fn refuse_unknown(file: &str, checkpoint: &Checkpoint) -> Result<()> {
+    // An architecture that cannot be run is refused where the model is loaded.
+    let Ok(blueprint) = arch::blueprint(&checkpoint.config) else { return Ok(()) };
+    let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
+    let read: BTreeSet<String> =
+        arch::tensors(&blueprint.with_heads(shape)).into_iter().map(|(name, _)| name).collect();
+    let is_read = |name: &&str| read.contains(*name) || architecture::is_outside_layers(name);
+    let unknown: Vec<_> = checkpoint.weights.names().filter(|name| !is_read(name)).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let problems = unknown.iter().map(|name| format!("`{name}` is no tensor of this architecture")).collect();
+    Err(Error::Tensors { file: file.into(), problems })
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 
 const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Refuses weights in Python's pickle format: loading them runs code from the file.
 pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
@@ -19,18 +18,6 @@ pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
         file: path.display().to_string(),
         reason: "a pickle can run any code when it is loaded",
         hint: "if you trust it, convert it to safetensors: transformers' model.save_pretrained(folder)",
-    })
-}
-
-/// Refuses the text that Git LFS leaves in place of a large file.
-pub(super) fn refuse_lfs_pointer(file: &str, bytes: &[u8]) -> Result<()> {
-    if !bytes.starts_with(LFS_POINTER) {
-        return Ok(());
-    }
-    Err(Error::Refused {
-        file: file.into(),
-        reason: "it is a Git LFS pointer, not the file itself",
-        hint: "fetch the content: run `git lfs install` and `git lfs pull` in its folder, or download the file again",
     })
 }
 

@@ -332,6 +332,39 @@ fn other_things_than_weights_are_refused_with_the_way_out() {
     }
 }
 
+#[test]
+fn a_tokenizer_that_multiplies_text_is_refused() {
+    let mut tokenizer: serde_json::Value = serde_json::from_str(TOKENIZER).unwrap();
+    let step = json!({"type": "Replace", "pattern": {"String": "o"}, "content": "o".repeat(1000)});
+    tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![step; 4]});
+    let error = message(&[("tokenizer.json", &tokenizer.to_string())]);
+    assert!(error.contains("tokenizer.json") && error.contains("its normalizer makes of one"), "{error}");
+}
+
+#[test]
+fn copied_weights_outlive_their_file() {
+    let folder = folder(&[]);
+    let mapped = Checkpoint::open(folder.path()).unwrap();
+    let values: Vec<Vec<u8>> = mapped.weights.iter().map(|tensor| tensor.bytes().to_vec()).collect();
+    let copied = mapped.in_memory();
+    let file = fs_err::OpenOptions::new().write(true).open(folder.path().join("model.safetensors")).unwrap();
+    file.set_len(0).unwrap();
+    assert!(copied.weights.iter().map(|tensor| tensor.bytes().to_vec()).eq(values));
+}
+
+#[test]
+#[cfg(unix)]
+fn files_that_never_end_are_refused() {
+    for file in ["config.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json"] {
+        let folder = folder(&[]);
+        let path = folder.path().join(file);
+        let _ = fs_err::remove_file(&path);
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains("must be a regular file, got a device"), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn changed_tokenizers_never_panic(

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 
 /// Parses a `tokenizer.json`.
 pub(super) fn parse(file: &str, json: &[u8]) -> Result<Tokenizer> {
+    wsd_core::check_tokenizer(file, json)?;
     guarded(file, || {
         Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer { file: file.into(), reason: error.to_string() })
     })

@@ -72,6 +72,16 @@ impl Weights {
         self.iter().map(|tensor| tensor.bytes().len()).sum()
     }
 
+    /// Copies all tensors into memory of their own.
+    pub(super) fn in_memory(self) -> Self {
+        let copied = |tensor: Tensor| {
+            let bytes: Vec<u8> = tensor.bytes().to_vec();
+            Tensor { range: 0..bytes.len(), bytes: bytes.into(), ..tensor }
+        };
+        let tensors = self.tensors.into_values().map(copied).collect::<Vec<_>>();
+        Self::new(self.file, tensors).with_unread(self.unread)
+    }
+
     /// Returns the number of matrices that cannot be written in `format`, because their rows are
     /// not a multiple of its blocks, and the number of all matrices.
     pub fn unfit_for(&self, format: Format) -> (usize, usize) {

@@ -15,7 +15,7 @@ use wsd_core::{
 };
 
 use super::list::List;
-use super::prefix_cache::PrefixCache;
+use super::prefix_cache::{Place, PrefixCache};
 use super::questions::{Choices, Collect, Generate, Hidden, Outputs, Question, Reader, Rows, Score};
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
@@ -164,10 +164,14 @@ impl Engine for Local {
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
+        self.open_in(0, tokens).await
+    }
+
+    async fn open_in(&self, scope: u64, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.card.check(tokens)?;
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| stopped(&self.card))?;
         Ok(Box::new(Open {
-            slot: self.next_slot.fetch_add(1, Ordering::Relaxed),
+            place: Place { slot: self.next_slot.fetch_add(1, Ordering::Relaxed), scope },
             tokens: tokens.to_vec(),
             card: self.card.clone(),
             inbox: self.inbox.clone(),
@@ -189,7 +193,7 @@ fn stopped(card: &Card) -> Error {
 }
 
 struct Open {
-    slot: u64,
+    place: Place,
     tokens: Vec<Token>,
     card: Card,
     inbox: Sender<Message>,
@@ -198,14 +202,14 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let _ = self.inbox.send(Message::Close(self.slot));
+        let _ = self.inbox.send(Message::Close(self.place.slot));
     }
 }
 
 impl Open {
     /// Sends a question to the device thread.
     fn send(&self, list: List, question: impl Question + 'static) -> wsd_core::Result<()> {
-        let work = Work::new(self.slot, list, question);
+        let work = Work::new(self.place, list, question);
         self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))
     }
 

@@ -15,15 +15,29 @@ pub(super) const SHARED_TOKENS: usize = 16;
 /// slot is not cached.
 pub(super) struct PrefixCache {
     open: HashMap<u64, Held>,
-    /// Tokens of ended sessions in LRU order, the least recently used first.
-    kept: Vec<(u64, Vec<Token>)>,
+    /// Caches of ended sessions in LRU order, the least recently used first.
+    kept: Vec<Kept>,
     /// The number of tokens that may be kept. With 0, open sessions share nothing either.
     capacity: usize,
+}
+
+/// The slot of a session, and the scope within which its cache may be copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) slot: u64,
+    pub(super) scope: u64,
+}
+
+/// The cache of an ended session.
+struct Kept {
+    place: Place,
+    tokens: Vec<Token>,
 }
 
 /// The contents of an open session's cache.
 #[derive(Default)]
 struct Held {
+    scope: u64,
     tokens: Vec<Token>,
     /// A tree whose nodes are cached after the tokens, until the next request shows which path was
     /// accepted.
@@ -47,8 +61,10 @@ impl PrefixCache {
 
     /// Reduces a session's cache to its common prefix with `tokens`, including the path of a cached
     /// tree that they follow.
-    pub(super) fn edit(&mut self, executor: &mut dyn Executor, slot: u64, tokens: &[Token]) {
+    pub(super) fn edit(&mut self, executor: &mut dyn Executor, place: Place, tokens: &[Token]) {
+        let Place { slot, scope } = place;
         let held = self.open.entry(slot).or_default();
+        held.scope = scope;
         let shared = common_prefix(&held.tokens, tokens);
         let tree = held.tree.take().filter(|_| shared == held.tokens.len());
         let path = tree.map_or_else(Vec::new, |tree| tree.matching(&tokens[shared..]));
@@ -76,17 +92,19 @@ impl PrefixCache {
         self.capacity > 0 && self.tokens(slot).is_empty()
     }
 
-    /// The slot whose cache has the longest common prefix with `tokens`, and the length of that.
-    pub(super) fn longest(&self, tokens: &[Token]) -> (u64, usize) {
-        let open = self.open.iter().map(|(slot, held)| (slot, &held.tokens));
-        let all = open.chain(self.kept.iter().map(|(slot, cached)| (slot, cached)));
-        all.map(|(slot, cached)| (*slot, common_prefix(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
+    /// The slot whose cache has the longest common prefix with `tokens` in a scope, and the length of
+    /// that.
+    pub(super) fn longest(&self, scope: u64, tokens: &[Token]) -> (u64, usize) {
+        let open = self.open.iter().filter(|(_, held)| held.scope == scope).map(|(slot, held)| (*slot, &held.tokens));
+        let kept = self.kept.iter().filter(|kept| kept.place.scope == scope);
+        let all = open.chain(kept.map(|kept| (kept.place.slot, &kept.tokens)));
+        all.map(|(slot, cached)| (slot, common_prefix(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
     }
 
     /// Starts a session with `tokens`, copied from another's cache. Returns the number of tokens it
     /// has then: none where the device's memory is full.
     pub(super) fn copy(&mut self, executor: &mut dyn Executor, from: u64, slot: u64, tokens: &[Token]) -> usize {
-        if let Some(index) = self.kept.iter().position(|(kept, _)| *kept == from) {
+        if let Some(index) = self.kept.iter().position(|kept| kept.place.slot == from) {
             self.kept[index..].rotate_left(1);
         }
         if executor.copy(from, slot, tokens.len()).is_ok() {
@@ -98,16 +116,18 @@ impl PrefixCache {
     /// Ends a session. Its cache is kept unless another holds all of it, and the least recently
     /// used ones are evicted.
     pub(super) fn close(&mut self, executor: &mut dyn Executor, slot: u64) {
-        let mut tokens = self.open.remove(&slot).unwrap_or_default().tokens;
+        let Held { scope, mut tokens, .. } = self.open.remove(&slot).unwrap_or_default();
         tokens.truncate(self.capacity);
         executor.truncate(slot, tokens.len());
-        if tokens.len() < SHARED_TOKENS || self.kept.iter().any(|(_, kept)| kept.starts_with(&tokens)) {
+        let is_held = |kept: &Kept| kept.place.scope == scope && kept.tokens.starts_with(&tokens);
+        if tokens.len() < SHARED_TOKENS || self.kept.iter().any(is_held) {
             return executor.release(slot);
         }
-        let mut release = |(old, _): &(u64, Vec<Token>)| executor.release(*old);
-        self.kept.extract_if(.., |(_, kept)| tokens.starts_with(kept)).for_each(|gone| release(&gone));
-        self.kept.push((slot, tokens));
-        while self.kept.iter().map(|(_, kept)| kept.len()).sum::<usize>() > self.capacity {
+        let mut release = |gone: &Kept| executor.release(gone.place.slot);
+        let holds = |kept: &mut Kept| kept.place.scope == scope && tokens.starts_with(&kept.tokens);
+        self.kept.extract_if(.., holds).for_each(|gone| release(&gone));
+        self.kept.push(Kept { place: Place { slot, scope }, tokens });
+        while self.kept.iter().map(|kept| kept.tokens.len()).sum::<usize>() > self.capacity {
             release(&self.kept.remove(0));
         }
     }
@@ -136,12 +156,12 @@ mod tests {
         let tree = Tree::try_new([(0, 7), (0, 8), (1, 9), (2, 5), (4, 6)]).unwrap();
         for (edited, kept) in [(&[1, 2, 8, 5, 3][..], 4), (&[1, 2, 7], 3), (&[1, 2, 6], 2), (&[1, 3], 1), (&[1, 2], 2)]
         {
-            cache.edit(&mut cpu, 0, &[]);
+            cache.edit(&mut cpu, Place::default(), &[]);
             cpu.forward(&[Span::chain(0, 0, &[1, 2])]).unwrap();
             let span = Span { parents: Some(tree.parents()), ..Span::chain(0, 2, tree.tokens()) };
             cpu.forward(&[span]).unwrap();
             cache.extend(0, &[1, 2], Some(&tree));
-            cache.edit(&mut cpu, 0, edited);
+            cache.edit(&mut cpu, Place::default(), edited);
             assert_eq!((cache.tokens(0), cpu.cached(0)), (&edited[..kept], kept));
         }
     }

@@ -3,19 +3,17 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use wsd_core::{Activity, Card, Error, common_prefix};
 
+use super::pace::{Pace, STEP_TOKENS};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
 use crate::executor::Executor;
 
-/// Token budget of one step: large enough for efficient matrix products, small enough that a long
-/// prompt does not delay the tokens generated beside it.
-const STEP_TOKENS: usize = 256;
 /// The part of the budget reserved for prompts, however many sessions are decoding.
 const PROMPT_TOKENS: usize = 32;
 /// Hidden states that a head is applied to at once, which bounds the memory of a long scoring.
@@ -40,6 +38,7 @@ pub(super) struct Scheduler {
     cache: PrefixCache,
     /// Scratch for head outputs.
     outputs: Vec<f32>,
+    pace: Pace,
 }
 
 impl Scheduler {
@@ -50,7 +49,8 @@ impl Scheduler {
         inbox: Receiver<Message>,
         activity: Arc<Mutex<Activity>>,
     ) -> Self {
-        Self { executor, card, inbox, activity, works: Vec::new(), cache, outputs: Vec::new() }
+        let (outputs, pace) = (Vec::new(), Pace::default());
+        Self { executor, card, inbox, activity, works: Vec::new(), cache, outputs, pace }
     }
 
     /// Runs until every session and the engine are gone.
@@ -89,7 +89,7 @@ impl Scheduler {
             match next {
                 Ok(Message::Ask(work)) => self.admit(work),
                 Ok(Message::Close(slot)) => {
-                    self.works.retain(|work| work.slot != slot);
+                    self.works.retain(|work| work.place.slot != slot);
                     self.cache.close(&mut *self.executor, slot);
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
@@ -102,7 +102,7 @@ impl Scheduler {
     /// Validates a request, queues it, and truncates its cache to the prefix that its list shares.
     fn admit(&mut self, work: Work) {
         // A session has one request at a time, so an earlier one was cancelled.
-        self.works.retain(|other| other.slot != work.slot);
+        self.works.retain(|other| other.place.slot != work.place.slot);
         let engine = self.card.name.clone();
         if let Some(&token) = work.tokens().iter().find(|&&token| token as usize >= self.card.vocab) {
             return work.fail(Error::TokenRange { engine, token, limit: self.card.vocab });
@@ -115,7 +115,7 @@ impl Scheduler {
             return work.fail(Error::Engine { engine, message });
         }
         let Some(work) = work.finish_if_done(&self.card.name) else { return };
-        self.cache.edit(&mut *self.executor, work.slot, work.before_rows());
+        self.cache.edit(&mut *self.executor, work.place, work.before_rows());
         self.works.push(work);
     }
 
@@ -141,15 +141,17 @@ impl Scheduler {
         let mut ready = Vec::with_capacity(self.works.len());
         for (index, work) in self.works.iter().enumerate() {
             let needed = work.before_rows();
-            if !self.cache.may_share(work.slot) || needed.len() < SHARED_TOKENS {
+            if !self.cache.may_share(work.place.slot) || needed.len() < SHARED_TOKENS {
                 ready.push(!work.is_blocked());
                 continue;
             }
-            let (from, held) = self.cache.longest(needed);
-            let pending = self.works[..index].iter().map(|other| common_prefix(other.shareable(), needed)).max();
+            let scope = work.place.scope;
+            let (from, held) = self.cache.longest(scope, needed);
+            let earlier = self.works[..index].iter().filter(|other| other.place.scope == scope);
+            let pending = earlier.map(|other| common_prefix(other.shareable(), needed)).max();
             let waits = pending.unwrap_or(0) >= held + SHARED_TOKENS;
             if !waits && held >= SHARED_TOKENS {
-                let copied = self.cache.copy(&mut *self.executor, from, work.slot, &needed[..held]);
+                let copied = self.cache.copy(&mut *self.executor, from, work.place.slot, &needed[..held]);
                 self.count(|activity| activity.reused_tokens += copied);
             }
             ready.push(!waits);
@@ -162,17 +164,22 @@ impl Scheduler {
     /// nothing run in a later step.
     fn plan(&mut self) -> Vec<Piece> {
         let ready = self.share_prefixes();
-        let cached = |work: &Work| self.cache.tokens(work.slot).len();
+        let cached = |work: &Work| self.cache.tokens(work.place.slot).len();
         let ready = self.works.iter().enumerate().filter(|(index, _)| ready[*index]);
         let (short, long): (Vec<_>, Vec<_>) = ready.partition(|(_, work)| work.end() == cached(work) + 1);
         let piece =
             |(index, work): &(usize, &Work), limit| Piece { work: *index, range: work.next_range(cached(work), limit) };
         let mut pieces: Vec<_> = short.iter().map(|work| piece(work, 1)).collect();
         let mut left = STEP_TOKENS.saturating_sub(pieces.len()).max(PROMPT_TOKENS);
+        let mut left_rows = self.pace.rows(short.len());
         for (n, work) in long.iter().enumerate() {
-            let piece = piece(work, left.div_ceil(long.len() - n));
+            let share = left.div_ceil(long.len() - n);
+            let scores = work.1.before_rows().len() <= cached(work.1);
+            let rows = left_rows.div_ceil(long.len() - n);
+            let piece = piece(work, if scores { share.min(rows) } else { share });
             if !piece.range.is_empty() {
                 left = left.saturating_sub(piece.range.len());
+                left_rows = left_rows.saturating_sub(if scores { piece.range.len() } else { 0 });
                 pieces.push(piece);
             }
         }
@@ -187,15 +194,21 @@ impl Scheduler {
         }
         let spans: Vec<_> = pieces.iter().map(|piece| self.works[piece.work].span(&piece.range)).collect();
         let rows: Vec<_> = spans.iter().map(|span| span.rows.len()).collect();
+        let started = Instant::now();
         let hidden = self.executor.forward(&spans);
         self.count(|activity| activity.steps += 1);
         for piece in &pieces {
             let work = &self.works[piece.work];
             let (tokens, tree) = work.cacheable(&piece.range);
-            self.cache.extend(work.slot, tokens, tree);
+            self.cache.extend(work.place.slot, tokens, tree);
         }
         match hidden.and_then(|hidden| self.deliver(hidden, &pieces, &rows)) {
             Ok(()) => {
+                // Sessions that decode come first, each with one row.
+                let decoding = rows.iter().take_while(|rows| **rows == 1).count();
+                if decoding > 0 {
+                    self.pace.observe(rows[decoding..].iter().sum(), started.elapsed().as_secs_f64());
+                }
                 let works = std::mem::take(&mut self.works).into_iter();
                 self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
             }
@@ -238,7 +251,7 @@ impl Scheduler {
         let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
         for piece in pieces {
             if let Some(work) = works[piece.work].take() {
-                self.cache.forget(&mut *self.executor, work.slot);
+                self.cache.forget(&mut *self.executor, work.place.slot);
                 work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
             }
         }
@@ -280,6 +293,7 @@ mod tests {
     use wsd_core::{Caps, Cost, Generation, Sampling};
 
     use super::super::list::List;
+    use super::super::prefix_cache::Place;
     use super::super::questions::{Collect, Generate, Score};
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
@@ -303,10 +317,14 @@ mod tests {
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
             let question = Generate::new(generation.clone(), vec![], generation.max_tokens, reply.clone());
-            scheduler.admit(Work::new(slot, List::new(vec![1], 0), question));
+            scheduler.admit(Work::new(Place { slot, scope: 0 }, List::new(vec![1], 0), question));
         }
         let (reply, _scores) = oneshot::channel();
-        scheduler.admit(Work::new(writers, List::new(vec![1; 200], 0), Collect::new(Score { top: 0 }, reply)));
+        scheduler.admit(Work::new(
+            Place { slot: writers, scope: 0 },
+            List::new(vec![1; 200], 0),
+            Collect::new(Score { top: 0 }, reply),
+        ));
         let tokens: Vec<_> = scheduler.plan().into_iter().map(|piece| (piece.work, piece.range.len())).collect();
         let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
         expected.push((writers as usize, PROMPT_TOKENS));

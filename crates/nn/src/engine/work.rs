@@ -5,13 +5,14 @@ use std::ops::Range;
 use wsd_core::{Error, Token, Tree};
 
 use super::list::List;
+use super::prefix_cache::Place;
 use super::questions::{NotFinite, Output, Question, Vectors};
 use crate::executor::Span;
 
 /// A question about a list.
 pub(super) struct Work {
-    /// The session's slot.
-    pub(super) slot: u64,
+    /// The session's slot, and the scope of its cache.
+    pub(super) place: Place,
     list: List,
     question: Box<dyn Question>,
     fault: Option<NotFinite>,
@@ -27,8 +28,8 @@ pub(super) struct Piece {
 }
 
 impl Work {
-    pub(super) fn new(slot: u64, list: List, question: impl Question + 'static) -> Self {
-        Self { slot, list, question: Box::new(question), fault: None }
+    pub(super) fn new(place: Place, list: List, question: impl Question + 'static) -> Self {
+        Self { place, list, question: Box::new(question), fault: None }
     }
 
     /// The vectors it reads.
@@ -93,7 +94,7 @@ impl Work {
             Output::Head(_) => wsd_core::Layer::Final,
         };
         let parents = (!self.list.parents.is_empty() && range.start == self.tail()).then_some(&self.list.parents[..]);
-        Span { rows, layer, parents, ..Span::chain(self.slot, range.start, &self.list.tokens[range.clone()]) }
+        Span { rows, layer, parents, ..Span::chain(self.place.slot, range.start, &self.list.tokens[range.clone()]) }
     }
 
     /// A range of positions as the cache takes it: the tokens of the list, and the tree behind

@@ -6,8 +6,8 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
-use wsd_core::Values;
 use wsd_core::files::write_folder;
+use wsd_core::{Input, Values};
 use wsd_nn::Format;
 use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 
@@ -65,12 +65,12 @@ pub fn save(
 /// that is not implemented.
 pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dyn Adapter>, Vec<f32>)> {
     let path = folder.join(CONFIG_FILE);
-    let config: Map<String, Value> =
-        serde_json::from_slice(&fs_err::read(&path)?).map_err(|error| Error::malformed(&path, "adapter", error))?;
+    let config: Map<String, Value> = serde_json::from_slice(&Input::DESCRIPTION.read(&path)?)
+        .map_err(|error| Error::malformed(&path, "adapter", error))?;
     let (entry, values) = parse(&path, &config)?;
     let adapter = (entry.make)(layout, weights, &values)?;
     let path = folder.join(WEIGHTS_FILE);
-    let bytes = fs_err::read(&path)?;
+    let bytes = Input::WEIGHTS.read(&path)?;
     let fault = |error: &dyn std::fmt::Display| Error::malformed(&path, "weights", error);
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fault(&error))?;
     let mut parameters = vec![0.0; adapter.layout().len()];

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
+use wsd_core::Input;
 
 use super::{RowError, TrainingRow};
 
@@ -36,7 +37,7 @@ pub enum RowFileError {
 /// # Errors
 /// [`RowFileError`]. Invalid rows are not errors; they are returned in [`TrainingRows::refused`].
 pub fn read_rows(path: &Path) -> Result<TrainingRows, RowFileError> {
-    let bytes = fs_err::read(path)?;
+    let bytes = Input::ROWS.read(path)?;
     // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(&bytes);
     if bytes.trim_ascii_start().starts_with(b"[") {

@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn the_summary_names_switch_and_speeds() {
         let mut trace = Trace::new();
-        let token = |by| Event::Token(TokenRecord { text: "a".into(), ..TokenRecord::unscored(1, by) });
+        let token = |by: Seat| Event::Token(TokenRecord { text: "a".into(), ..TokenRecord::unscored(1, by) });
         for event in [
-            token(Seat::DRAFT.into()),
+            token(Seat::DRAFT),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),
-            token(Seat::BASE.into()),
+            token(Seat::BASE),
             Event::Call(Call { to: Seat::BASE, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
         ] {
             trace.push(&event);

@@ -1,5 +1,6 @@
 //! `wsd serve`: answers over HTTP.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -8,7 +9,7 @@ use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
 use wsd::models;
 use wsd::serve::{App, Keys, serve};
-use wsd_core::{Error, SEED, Seat};
+use wsd_core::{Error, Input, SEED, Seat};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     if settings.prompt.raw {
         return refuse("raw", "left out", "true\n  hint: /v1/completions takes raw text".into());
     }
-    let (keys, address) = (keys(&settings.serve.keys)?, settings.serve.address);
+    let (keys, address) = (keys(&settings.serve.keys, global.quiet)?, settings.serve.address);
     if keys.is_empty() && !address.ip().is_loopback() && !settings.serve.insecure {
         let value = format!("{}\n  hint: set WSD_API_KEY or --api-key-file, or use --insecure", address.ip());
         return refuse("host", "a loopback address where there is no API key", value);
@@ -64,18 +65,50 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     if !global.quiet {
         note(&format!("listening on http://{address}"));
     }
-    serve(app, listener, stopped(global.quiet)).await;
+    let cut = serve(app, listener, stopped(global.quiet)).await;
+    if cut > 0 {
+        bail!(
+            "the time to stop was over: {cut} requests were cut off\n  hint: --drain-timeout-seconds gives them more"
+        );
+    }
     Ok(Ending::Done)
 }
 
 /// Reads the API keys.
-fn keys(source: &KeySource) -> Result<Keys> {
-    let file = source.file.as_ref().map(fs_err::read_to_string).transpose()?;
-    let keys = Keys::new(source.key.iter().map(String::as_str).chain(file.iter().flat_map(|text| text.lines())));
+fn keys(source: &KeySource, quiet: bool) -> Result<Keys> {
+    let mut keys = Keys::parse(source.key.as_deref().unwrap_or_default()).context("the API key")?;
+    if let Some(path) = &source.file {
+        check_access(path, quiet)?;
+        let text = Input::SETTINGS.read_text(path)?;
+        keys = keys.and(Keys::parse(&text).with_context(|| path.display().to_string())?);
+    }
     if keys.is_empty() && (source.key.is_some() || source.file.is_some()) {
         bail!("the API key is empty\n  hint: an empty key would leave the server open");
     }
     Ok(keys)
+}
+
+/// Refuses a file of keys that everybody may change, and tells about one that others may read.
+#[cfg(unix)]
+fn check_access(path: &Path, quiet: bool) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let metadata = fs_err::metadata(path)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o002 != 0 {
+        bail!("{}: everybody may change it (mode {mode:03o})\n  hint: chmod 600 makes it yours alone", path.display());
+    }
+    if metadata.is_file() && mode & 0o044 != 0 && !quiet {
+        note(&format!(
+            "{}: others on this machine may read the keys (mode {mode:03o}); chmod 600 hides them",
+            path.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_access(_: &Path, _: bool) -> Result<()> {
+    Ok(())
 }
 
 /// Waits until the server is stopped by Ctrl-C or SIGTERM.

@@ -13,15 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use wsd::hub::{self, HubOptions};
+use wsd_core::Input;
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 use wsd_train::data::report_refusals;
-use wsd_train::{Encoder, Example, Finished, Layout, Needs, Objective, Reporter as _, RunFile, Task, Term, Trainer};
+use wsd_train::{
+    Encoder, Example, Finished, Layout, Needs, Objective, Reporter as _, RunFile, RunLock, Task, Term, Trainer,
+};
 
 use super::output::note;
 use super::{Ending, GlobalArgs};
 pub(crate) use command::TrainArgs;
-use command::{Action, Tool};
+use command::{Action, RunArgs, Tool};
 use reporter::ConsoleReporter;
 
 pub(super) const EXAMPLES: &str = "\
@@ -47,7 +50,7 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));
     let start = Start::open(&file, look)?;
-    let session = Session { file, start, resume: args.resume, quiet: look.quiet, stop };
+    let session = Session { file, start, args, quiet: look.quiet, stop };
     tokio::task::spawn_blocking(move || session.run()).await?
 }
 
@@ -98,7 +101,7 @@ impl Start {
 struct Session {
     file: RunFile,
     start: Start,
-    resume: bool,
+    args: RunArgs,
     quiet: bool,
     stop: Arc<AtomicBool>,
 }
@@ -106,8 +109,15 @@ struct Session {
 impl Session {
     fn run(&self) -> Result<Ending> {
         let file = &self.file;
-        open_folder(file, self.resume)?;
         let mut reporter = ConsoleReporter { quiet: self.quiet };
+        fs_err::create_dir_all(&file.output)?;
+        let _lock = RunLock::acquire(&file.output)?;
+        if self.args.skip_damaged {
+            for name in wsd_train::set_aside_damaged(&file.output)? {
+                reporter.note(&format!("{name} is damaged, and passed over"));
+            }
+        }
+        open_folder(file, self.args.resume)?;
         let terms = self.terms(&mut reporter)?;
         let mut trainer = self.trainer(&terms)?;
         let (folder, steps) = (file.output.clone(), file.steps.clone());
@@ -182,17 +192,16 @@ impl Session {
     }
 }
 
-/// Makes the run's folder, or checks that the run in it is the same. A run has begun with its first
-/// checkpoint.
+/// Begins a run in its folder, or checks that the run in it is the same. A run has begun with its
+/// first checkpoint.
 fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
     let folder = &file.output;
-    fs_err::create_dir_all(folder)?;
     let path = folder.join("config.toml");
     if wsd_train::saved(folder)?.is_empty() && !folder.join("model").exists() {
         wsd_train::remove_reference(folder)?;
         return Ok(write_whole(&path, file.resolved()?.as_bytes())?);
     }
-    let before = fs_err::read_to_string(&path)?;
+    let before = Input::SETTINGS.read_text(&path)?;
     if !resume {
         bail!(
             "there is a run in {} already\n  hint: --resume goes on with it; or name another `output`",
@@ -214,7 +223,7 @@ fn template(name: &str) -> Result<TemplateChoice> {
     Ok(match name {
         "own" => TemplateChoice::Own,
         "plain" => TemplateChoice::Plain,
-        path => TemplateChoice::Source { name: path.into(), text: fs_err::read_to_string(Path::new(path))? },
+        path => TemplateChoice::Source { name: path.into(), text: Input::SETTINGS.read_text(Path::new(path))? },
     })
 }
 

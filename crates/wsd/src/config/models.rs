@@ -67,10 +67,18 @@ static DRAFT_DTYPE: Setting = Setting::text(
 pub(super) static PREFIX_CACHE_TOKENS: Setting = Setting::integer(
     "prefix_cache_tokens",
     "Tokens of ended requests whose keys and values each model keeps, for requests that begin alike; 0 for none, not \
-     even among running ones",
+     even among running ones. The time of an answer tells the holder of the same key what its other requests began \
+     with; different keys, and requests with another `cache_salt`, share nothing",
     0..=u64::MAX,
 )
 .with_default_integer(LoadOptions::PREFIX_CACHE_TOKENS as u64)
+.speed_only();
+static COPY_WEIGHTS: Setting = Setting::flag(
+    "copy_weights",
+    "Read the weights into memory instead of mapping their files; a mapped file must not be changed in place while it \
+     is in use, and shortening it (as cp over it does) ends the process",
+    false,
+)
 .speed_only();
 static OFFLINE: Setting =
     Setting::flag("offline", "Use what is on this machine only, download nothing; as HF_HUB_OFFLINE=1 does", false)
@@ -89,6 +97,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &DTYPE,
         &DRAFT_DTYPE,
         &PREFIX_CACHE_TOKENS,
+        &COPY_WEIGHTS,
         &OFFLINE,
     ]
 }
@@ -140,6 +149,8 @@ pub struct ModelSettings {
     pub dtype: Option<Format>,
     /// Tokens of ended requests whose keys and values are kept.
     pub prefix_cache_tokens: usize,
+    /// True to read the weights into memory instead of mapping their files.
+    pub copy_weights: bool,
     /// True where nothing may be downloaded; if false, the environment may still forbid it.
     pub offline: bool,
 }
@@ -164,6 +175,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         device,
         dtype,
         prefix_cache_tokens: values.get(&PREFIX_CACHE_TOKENS),
+        copy_weights: values.get(&COPY_WEIGHTS),
         offline: values.get(&OFFLINE),
     };
     let draft_dtype = self::dtype(&DRAFT_DTYPE, text(&DRAFT_DTYPE))?.or(dtype);

@@ -9,6 +9,8 @@ use wsd_core::{Error, Setting, Values};
 
 /// The most answers at a time, and the most requests that wait.
 const MAX_REQUESTS: u64 = 16_384;
+/// The most requests or tokens in a minute that can be set.
+const MAX_PER_MINUTE: u64 = 1 << 40;
 /// The longest time that can be set, in seconds: a day.
 const MAX_SECONDS: u64 = 86_400;
 
@@ -34,6 +36,21 @@ static MAX_QUEUE: Setting = Setting::integer(
     0..=MAX_REQUESTS,
 )
 .with_default_about("a quarter of the answers written at a time");
+static CLIENT_CONCURRENT: Setting = Setting::integer(
+    "client_concurrent",
+    "Answers written at a time for one client: the holder of a key, or an address where there are no keys",
+    1..=MAX_REQUESTS,
+)
+.with_default_about("as many as there are, shared evenly with clients that wait");
+static CLIENT_REQUESTS: Setting =
+    Setting::integer("client_requests_per_minute", "Requests in a minute of one client", 1..=MAX_PER_MINUTE)
+        .with_default_about("no limit");
+static CLIENT_TOKENS: Setting = Setting::integer(
+    "client_tokens_per_minute",
+    "Tokens of prompts and answers in a minute of one client; the request that passes the limit is completed",
+    1..=MAX_PER_MINUTE,
+)
+.with_default_about("no limit");
 static REQUEST_TIMEOUT: Setting = seconds("request_timeout_seconds", "Seconds after which an answer is cut off", 600);
 static DRAIN_TIMEOUT: Setting =
     seconds("drain_timeout_seconds", "Seconds that running answers are given when the server is stopped", 90);
@@ -70,6 +87,9 @@ pub(super) static SETTINGS: &[&Setting] = &[
     &INSECURE,
     &MAX_CONCURRENT,
     &MAX_QUEUE,
+    &CLIENT_CONCURRENT,
+    &CLIENT_REQUESTS,
+    &CLIENT_TOKENS,
     &REQUEST_TIMEOUT,
     &DRAIN_TIMEOUT,
     &HEADER_TIMEOUT,
@@ -100,6 +120,12 @@ pub struct ServeSettings {
     pub max_concurrent: usize,
     /// Requests that wait beside them.
     pub max_queue: usize,
+    /// Answers written at a time for one client.
+    pub client_concurrent: Option<usize>,
+    /// Requests in a minute of one client.
+    pub client_requests: Option<usize>,
+    /// Tokens of prompts and answers in a minute of one client.
+    pub client_tokens: Option<usize>,
     /// Time from a request to the end of its answer.
     pub request_timeout: Duration,
     /// Time for running answers when the server is stopped.
@@ -142,6 +168,9 @@ impl ServeSettings {
             max_concurrent,
             // The last request in the queue then waits for about a quarter of an answer.
             max_queue: values.get::<Option<_>>(&MAX_QUEUE).unwrap_or_else(|| max_concurrent.div_ceil(4)),
+            client_concurrent: values.get(&CLIENT_CONCURRENT),
+            client_requests: values.get(&CLIENT_REQUESTS),
+            client_tokens: values.get(&CLIENT_TOKENS),
             request_timeout: seconds(&REQUEST_TIMEOUT),
             drain_timeout: seconds(&DRAIN_TIMEOUT),
             header_timeout: seconds(&HEADER_TIMEOUT),

@@ -73,7 +73,8 @@ impl HubOptions {
         let hub_home = folder(&["HF_HOME"])
             .unwrap_or_else(|| folder(&["XDG_CACHE_HOME"]).unwrap_or_else(|| home.join(".cache")).join("huggingface"));
         let token_path = folder(&["HF_TOKEN_PATH"]).unwrap_or_else(|| hub_home.join("token"));
-        let token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(|| fs_err::read_to_string(token_path).ok());
+        let token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+            .or_else(|| wsd_core::Input::SETTINGS.read_text(&token_path).ok());
         let endpoint = first(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".into());
         let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]).is_some_and(|value| is_true(&value));
         Self {

@@ -53,7 +53,7 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
         weight_map: BTreeMap<String, String>,
     }
     let malformed = |reason: String| HubError::Malformed { origin: index.display().to_string(), reason };
-    let text = fs_err::read_to_string(index)?;
+    let text = wsd_core::Input::DESCRIPTION.read_text(index)?;
     let parsed: Index = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
     let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
     for shard in &shards {

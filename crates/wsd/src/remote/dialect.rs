@@ -165,6 +165,9 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// The request for a continuation.
     fn generate(&self, request: &GenerateRequest<'_>) -> Post;
 
+    /// Keeps the server's cached prefixes of a scope apart from those of others, where it can.
+    fn separate(&self, _post: &mut Post, _scope: u64) {}
+
     /// Reads an event, given the `seen` tokens of this continuation that earlier events brought.
     fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, seen: usize) -> Result<Delta, Misread>;
 
@@ -178,6 +181,23 @@ pub(super) trait Dialect: Debug + Send + Sync {
     fn detokenize(&self, _model: &str, _tokens: &[Token]) -> Option<Post> {
         None
     }
+}
+
+/// Reads a reply in every dialect and by every method, and returns the faults.
+pub(super) fn read_everywhere(reply: &Value) -> Vec<Misread> {
+    const LIST: &[Token] = &[5, 7];
+    let mut faults = Vec::new();
+    for dialect in DIALECTS {
+        for &scoring in dialect.facts().scorings {
+            let request = ScoreRequest { model: "m", list: LIST, from: 1, top: 1, scoring };
+            faults.extend(dialect.parse_scores(&request, reply).err());
+        }
+        let sampling = Sampling::default();
+        let request = GenerateRequest { model: "m", list: LIST, max_tokens: 3, sampling, top: 1, end_tokens: &[2] };
+        faults.extend(dialect.parse_delta(&request, reply, 0).err());
+    }
+    faults.extend([tokens(reply).err(), text(reply).err()].into_iter().flatten());
+    faults
 }
 
 /// Reads a log-probability of `subject`. Values up to 1e-3 above 0 are rounding errors of f32 and

@@ -10,7 +10,7 @@ use serde_json::Value;
 use wsd_core::{Card, Error, Generation, Result, Row, Sampled, Sampling, Session, Step, Stop, Token, splitmix64};
 
 use super::attempts::{Attempts, Route};
-use super::dialect::{Delta, GenerateRequest, ScoreRequest, Scoring};
+use super::dialect::{Delta, GenerateRequest, Post, ScoreRequest, Scoring};
 use super::fault::Fault;
 use super::http::Events;
 use super::shared::Shared;
@@ -22,12 +22,14 @@ const NO_SCORE: &str = "there is no score in it";
 pub(super) struct Remote {
     shared: Arc<Shared>,
     route: Route,
+    /// The scope of the server's cached prefixes; 0 for that of all who set none.
+    scope: u64,
     tokens: Vec<Token>,
 }
 
 impl Remote {
-    pub(super) fn new(shared: Arc<Shared>, tokens: &[Token]) -> Self {
-        Self { route: Route::new(shared.clone()), shared, tokens: tokens.to_vec() }
+    pub(super) fn new(shared: Arc<Shared>, scope: u64, tokens: &[Token]) -> Self {
+        Self { route: Route::new(shared.clone()), shared, scope, tokens: tokens.to_vec() }
     }
 
     /// Scores `tokens[from..]`, in one call or in one per token.
@@ -39,13 +41,13 @@ impl Remote {
         let scoring = scoring.ok_or_else(|| attempts.misread(&self.route, impossible()))?;
         if !matches!(scoring, Scoring::Forced { .. }) {
             let request = ScoreRequest { model: &shared.model, list: &self.tokens, from, top, scoring };
-            return score(&shared, &mut attempts, &mut self.route, request).await;
+            return score(&shared, &mut attempts, &mut self.route, self.scope, request).await;
         }
         let mut scored = Vec::with_capacity(self.tokens.len() - from);
         for position in from..self.tokens.len() {
             let list = &self.tokens[..=position];
             let request = ScoreRequest { model: &shared.model, list, from: position, top, scoring };
-            scored.extend(score(&shared, &mut attempts, &mut self.route, request).await?);
+            scored.extend(score(&shared, &mut attempts, &mut self.route, self.scope, request).await?);
         }
         Ok(scored)
     }
@@ -56,15 +58,25 @@ impl Remote {
     }
 }
 
+/// Returns a request whose prefix the server shares within the scope only.
+fn in_scope(shared: &Shared, scope: u64, mut post: Post) -> Post {
+    if scope > 0 {
+        shared.dialect.separate(&mut post, scope);
+    }
+    post
+}
+
 /// Scores with one request, and again by another method where the first does not return the scores.
 async fn score(
     shared: &Shared,
     attempts: &mut Attempts,
     route: &mut Route,
+    scope: u64,
     mut request: ScoreRequest<'_>,
 ) -> Result<Vec<Sampled>> {
     loop {
         let post = shared.dialect.score(&request).map_err(|why| attempts.misread(route, why))?;
+        let post = in_scope(shared, scope, post);
         let reply = attempts.post(route, &post).await?;
         let scores = shared.dialect.parse_scores(&request, &reply).map_err(|why| attempts.misread(route, why))?;
         if let Some(scores) = scores {
@@ -210,7 +222,7 @@ impl Generating<'_> {
         let (event, seen) = match &mut self.request {
             Some(InFlight { events: Some(events), seen, .. }) => (self.attempts.in_time(events.next()).await?, *seen),
             _ => {
-                let post = shared.dialect.generate(&request);
+                let post = in_scope(&shared, self.session.scope, shared.dialect.generate(&request));
                 let (event, events) = if shared.dialect.facts().streams {
                     let mut events = self.attempts.stream(&self.session.route, &post).await?;
                     (self.attempts.in_time(events.next()).await?, Some(events))

@@ -1,75 +1,148 @@
-//! Admission control: some requests are answered at once, some wait in a queue, the rest are refused.
+//! Admission control: some requests are answered at once, some wait in a queue, the rest are
+//! refused. Slots go round the clients, so that none takes the time of others who wait.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
+use super::client::{Account, Client, ClientLimits};
 use super::error::ApiError;
+
+/// The number of accounts from which idle ones are dropped.
+const MANY_ACCOUNTS: usize = 4096;
 
 /// A bounded queue before a bounded number of concurrent answers.
 pub(super) struct Admission {
-    /// One permit for each request that is answered or waits.
-    requests: Arc<Semaphore>,
-    /// One permit for each concurrent answer.
-    slots: Arc<Semaphore>,
-    /// Number of answers that wait for a slot.
-    waiting: Arc<AtomicUsize>,
+    state: Mutex<State>,
     /// Maximum number of concurrent answers.
     max_concurrent: usize,
     /// Maximum number of waiting requests.
     max_queue: usize,
+    limits: ClientLimits,
+}
+
+#[derive(Default)]
+struct State {
+    /// Requests that are answered or wait.
+    requests: usize,
+    /// Answers being written.
+    running: usize,
+    /// Answers that wait for a slot, in order of arrival.
+    waiting: Vec<Waiter>,
+    accounts: HashMap<Client, Account>,
+}
+
+/// An answer that waits for a slot; a message over `slot` gives it one.
+struct Waiter {
+    client: Client,
+    slot: oneshot::Sender<()>,
 }
 
 /// A place among the admitted requests; dropping it frees the place.
 pub(super) struct Admitted {
-    _place: OwnedSemaphorePermit,
+    admission: Arc<Admission>,
+    pub(super) client: Client,
 }
 
 /// A slot for one answer; dropping it frees the slot.
 pub(super) struct Slot {
-    _slot: OwnedSemaphorePermit,
+    admission: Arc<Admission>,
+    client: Client,
 }
 
-/// A guard that decrements the number of waiting answers when dropped.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
+/// A wait for a slot; dropping it gives back a slot that came too late.
+struct Wait {
+    admission: Arc<Admission>,
+    client: Client,
+    slot: Option<oneshot::Receiver<()>>,
 }
 
 impl Admission {
-    /// Admission of `max_concurrent` answers at a time and `max_queue` waiting requests.
-    pub(super) fn new(max_concurrent: usize, max_queue: usize) -> Self {
-        Self {
-            requests: Arc::new(Semaphore::new(max_concurrent + max_queue)),
-            slots: Arc::new(Semaphore::new(max_concurrent)),
-            waiting: Arc::default(),
-            max_concurrent,
-            max_queue,
+    /// Admission of `max_concurrent` answers at a time and `max_queue` waiting requests, and of
+    /// each client within its limits.
+    pub(super) fn new(max_concurrent: usize, max_queue: usize, limits: ClientLimits) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), max_concurrent, max_queue, limits })
+    }
+
+    /// Admits a request, or refuses it if the queue is full or the client has used up its share of
+    /// a minute. A client without any request finds room even in a queue that others fill.
+    pub(super) fn admit(self: &Arc<Self>, client: Client) -> Result<Admitted, ApiError> {
+        let mut state = self.lock();
+        self.expect_room(&mut state, client)?;
+        let account = state.accounts.entry(client).or_default();
+        account.requests += 1;
+        account.minute.add_request();
+        state.requests += 1;
+        Ok(Admitted { admission: self.clone(), client })
+    }
+
+    /// Refuses a request that would be refused now. This is asked before its body is read, so that
+    /// refusals cost little.
+    pub(super) fn check(&self, client: Client) -> Result<(), ApiError> {
+        self.expect_room(&mut self.lock(), client)
+    }
+
+    fn expect_room(&self, state: &mut State, client: Client) -> Result<(), ApiError> {
+        if state.accounts.len() > MANY_ACCOUNTS {
+            state.accounts.retain(|_, account| !account.is_idle());
+        }
+        let places = self.max_concurrent + self.max_queue;
+        let account = state.accounts.entry(client).or_default();
+        account.minute.check(&self.limits, Instant::now())?;
+        let is_new = account.requests == 0;
+        let has_room = state.requests < places || (is_new && state.requests < 2 * places);
+        if has_room { Ok(()) } else { Err(ApiError::busy(self.max_concurrent, self.max_queue)) }
+    }
+
+    /// Waits for a slot. The client with the fewest slots comes first, among its equals the one that
+    /// came first.
+    pub(super) async fn slot(self: &Arc<Self>, client: Client) -> Result<Slot, ApiError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut wait = Wait { admission: self.clone(), client, slot: Some(receiver) };
+        {
+            let mut state = self.lock();
+            state.waiting.push(Waiter { client, slot: sender });
+            self.give_slots(&mut state);
+        }
+        if let Some(slot) = &mut wait.slot {
+            slot.await.map_err(|_| ApiError::closing())?;
+        }
+        wait.slot = None;
+        Ok(Slot { admission: self.clone(), client })
+    }
+
+    /// Gives free slots to those who wait.
+    fn give_slots(&self, state: &mut State) {
+        state.waiting.retain(|waiter| !waiter.slot.is_closed());
+        while state.running < self.max_concurrent {
+            let held = |client: Client| state.accounts.get(&client).map_or(0, |account| account.running);
+            let waiting = state.waiting.iter().enumerate().map(|(index, waiter)| (held(waiter.client), index));
+            let Some((_, index)) = waiting.filter(|(held, _)| *held < self.limits.max_concurrent).min() else { return };
+            let waiter = state.waiting.remove(index);
+            if waiter.slot.send(()).is_ok() {
+                state.running += 1;
+                state.accounts.entry(waiter.client).or_default().running += 1;
+            }
         }
     }
 
-    /// Admits a request, or refuses it if the queue is full.
-    pub(super) fn admit(&self) -> Result<Admitted, ApiError> {
-        let place = self.requests.clone().try_acquire_owned();
-        place.map(|place| Admitted { _place: place }).map_err(|_| ApiError::busy(self.max_concurrent, self.max_queue))
+    /// Takes a slot back.
+    fn free_slot(&self, client: Client) {
+        let mut state = self.lock();
+        state.running -= 1;
+        state.accounts.entry(client).or_default().running -= 1;
+        self.give_slots(&mut state);
     }
 
-    /// Tells whether a request would be refused now. This is checked before its body is read, so that
-    /// refusals cost little.
-    pub(super) fn is_full(&self) -> bool {
-        self.requests.available_permits() == 0
+    /// Charges tokens to a client.
+    pub(super) fn add_tokens(&self, client: Client, tokens: usize) {
+        self.lock().accounts.entry(client).or_default().minute.add_tokens(tokens);
     }
 
-    /// Waits for a slot, in order of arrival.
-    pub(super) async fn slot(&self) -> Result<Slot, ApiError> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting(self.waiting.clone());
-        let slot = self.slots.clone().acquire_owned().await.map_err(|_| ApiError::closing())?;
-        Ok(Slot { _slot: slot })
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of concurrent answers.
@@ -79,11 +152,110 @@ impl Admission {
 
     /// The number of answers being written.
     pub(super) fn running(&self) -> usize {
-        self.max_concurrent - self.slots.available_permits()
+        self.lock().running
     }
 
     /// The number of answers that wait for a slot.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
+        self.lock().waiting.iter().filter(|waiter| !waiter.slot.is_closed()).count()
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut state = self.admission.lock();
+        state.requests -= 1;
+        state.accounts.entry(self.client).or_default().requests -= 1;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.admission.free_slot(self.client);
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let Some(slot) = &mut self.slot else { return };
+        slot.close();
+        if slot.try_recv().is_ok() {
+            self.admission.free_slot(self.client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const ALICE: Client = Client::Key(0);
+    const BOB: Client = Client::Key(1);
+
+    fn admission(max_concurrent: usize, limits: ClientLimits) -> Arc<Admission> {
+        Admission::new(max_concurrent, 2, limits)
+    }
+
+    fn ready<T>(future: impl Future<Output = Result<T, ApiError>>) -> Option<T> {
+        future.now_or_never().map(Result::unwrap)
+    }
+
+    #[test]
+    fn a_free_slot_goes_to_the_client_with_the_fewest() {
+        let admission = admission(2, ClientLimits::default());
+        let mut held: Vec<_> = (0..2).map(|_| ready(admission.slot(ALICE)).unwrap()).collect();
+        let mut alice = Box::pin(admission.slot(ALICE));
+        let mut bob = Box::pin(admission.slot(BOB));
+        assert!(alice.as_mut().now_or_never().is_none() && bob.as_mut().now_or_never().is_none());
+        assert_eq!((admission.running(), admission.waiting()), (2, 2));
+        held.pop();
+        assert!(alice.as_mut().now_or_never().is_none(), "alice came first, but has a slot");
+        let _bob = ready(bob).unwrap();
+        held.pop();
+        let _alice = ready(alice).unwrap();
+        assert_eq!((admission.running(), admission.waiting()), (2, 0));
+    }
+
+    #[test]
+    fn a_wait_that_is_given_up_loses_no_slot() {
+        let admission = admission(1, ClientLimits::default());
+        let held = ready(admission.slot(ALICE)).unwrap();
+        let mut waiting = Box::pin(admission.slot(BOB));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        // The slot is on its way to the one who leaves.
+        drop(waiting);
+        assert_eq!((admission.running(), admission.waiting()), (0, 0));
+        assert!(ready(admission.slot(ALICE)).is_some());
+    }
+
+    #[test]
+    fn a_queue_filled_by_one_client_has_room_for_another() {
+        let admission = admission(1, ClientLimits::default());
+        let held: Vec<_> = (0..3).map(|_| admission.admit(ALICE).unwrap()).collect();
+        assert!(admission.admit(ALICE).is_err() && admission.check(ALICE).is_err());
+        let bob = admission.admit(BOB).unwrap();
+        assert!(admission.admit(BOB).is_err(), "one is his share while the queue is full");
+        drop((held, bob));
+        assert!(admission.admit(ALICE).is_ok());
+    }
+
+    #[test]
+    fn each_client_has_its_limits() {
+        let limits = ClientLimits { max_concurrent: 1, requests: Some(3), tokens: Some(100) };
+        let admission = admission(4, limits);
+        let _slot = ready(admission.slot(ALICE)).unwrap();
+        assert!(admission.slot(ALICE).now_or_never().is_none());
+        assert!(ready(admission.slot(BOB)).is_some());
+        for _ in 0..3 {
+            drop(admission.admit(ALICE).unwrap());
+        }
+        let refused = admission.admit(ALICE).err().unwrap().body()["error"]["message"].to_string();
+        assert!(refused.contains("3 requests a minute"), "{refused}");
+        admission.add_tokens(BOB, 101);
+        let refused = admission.admit(BOB).err().unwrap().body()["error"]["message"].to_string();
+        assert!(refused.contains("100 tokens a minute"), "{refused}");
     }
 }

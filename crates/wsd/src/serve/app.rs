@@ -1,16 +1,20 @@
 //! The server's state.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use wsd_core::{Bridge, Models, Seat};
 
 use super::admission::{Admission, Admitted};
 use super::body::BodyReader;
+use super::client::{Client, ClientLimits};
 use super::error::ApiError;
 use super::keys::Keys;
 use super::metrics::{Metrics, REJECTED};
+use super::work::Work;
 use crate::config::{ServeSettings, Settings};
 
 /// The server's state, which all requests share.
@@ -23,11 +27,17 @@ pub struct App {
     /// The seed of requests that name none; `None` to draw one for each request.
     pub(super) seed: Option<u64>,
     pub(super) keys: Keys,
-    pub(super) admission: Admission,
+    pub(super) admission: Arc<Admission>,
+    /// Threads for the work of answers.
+    pub(super) work: Work,
     pub(super) bodies: BodyReader,
     pub(super) metrics: Metrics,
     /// True once the server is being stopped.
     pub(super) closing: AtomicBool,
+    /// True once running answers are to end at once.
+    pub(super) cut: watch::Sender<bool>,
+    /// The number of requests that ended so.
+    pub(super) cut_requests: AtomicUsize,
     /// The start of the server, in seconds since 1970.
     pub(super) started: u64,
     ids: AtomicU64,
@@ -40,6 +50,11 @@ impl App {
     #[must_use]
     pub fn new(models: Models, settings: Settings, seed: Option<u64>, keys: Keys) -> Self {
         let serve = settings.serve.clone();
+        let limits = ClientLimits {
+            max_concurrent: serve.client_concurrent.unwrap_or(usize::MAX),
+            requests: serve.client_requests,
+            tokens: serve.client_tokens,
+        };
         let pair = models.get(Seat::DRAFT).zip(models.get(Seat::BASE));
         let one_vocabulary = pair.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
         Self {
@@ -48,10 +63,13 @@ impl App {
             settings,
             seed,
             keys,
-            admission: Admission::new(serve.max_concurrent, serve.max_queue),
+            admission: Admission::new(serve.max_concurrent, serve.max_queue, limits),
+            work: Work::new(),
             bodies: BodyReader::new(serve.header_timeout),
             metrics: Metrics::default(),
             closing: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
+            cut_requests: AtomicUsize::new(0),
             started: unix_time(),
             ids: AtomicU64::new(0),
             random: RandomState::new(),
@@ -59,17 +77,31 @@ impl App {
         }
     }
 
-    /// Lets a request into the queue, or refuses it.
-    pub(super) fn admit(&self) -> Result<Admitted, ApiError> {
+    /// Lets a client's request into the queue, or refuses it.
+    pub(super) fn admit(&self, client: Client) -> Result<Admitted, ApiError> {
         if self.closing.load(Ordering::SeqCst) {
             return Err(ApiError::closing());
         }
-        self.admission.admit().inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
+        self.admission.admit(client).inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
     }
 
-    /// Refuses a request where the queue is full, before its body is read.
-    pub(super) fn expect_room(&self) -> Result<(), ApiError> {
-        if self.admission.is_full() { self.admit().map(drop) } else { Ok(()) }
+    /// Refuses a request for which there is no room, before its body is read.
+    pub(super) fn expect_room(&self, client: Client) -> Result<(), ApiError> {
+        self.admission.check(client).inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
+    }
+
+    /// Returns the scope within which a request shares cached prefixes: its key's, if there are
+    /// several keys, and its salt's.
+    pub(super) fn scope(&self, client: Client, salt: Option<&str>) -> u64 {
+        if salt.is_none() && self.keys.len() < 2 { 0 } else { self.random.hash_one((client, salt)) }
+    }
+
+    /// Waits until running answers are to end at once, and returns the error that tells so.
+    pub(super) async fn cut_off(&self) -> ApiError {
+        // The sender is part of `self`, so the wait cannot fail.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+        self.cut_requests.fetch_add(1, Ordering::SeqCst);
+        ApiError::cut()
     }
 
     /// Returns a name for a reply, unlike any other.

@@ -1,4 +1,4 @@
-//! Access by API key.
+//! Access by API key, which also tells one client from another.
 
 use std::sync::Arc;
 
@@ -8,6 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::app::App;
+use super::client::Client;
+use super::connection::Peer;
 use super::error::ApiError;
 use super::keys::parse_header;
 
@@ -23,11 +25,18 @@ pub(super) enum Challenge {
 /// Refuses requests without a valid key.
 pub(super) async fn guard(
     State((app, challenge)): State<(Arc<App>, Challenge)>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let key = request.headers().get(header::AUTHORIZATION).and_then(|value| parse_header(value.to_str().ok()?));
-    if app.keys.is_empty() || key.is_some_and(|key| app.keys.contains(&key)) {
+    let client = if app.keys.is_empty() {
+        let peer = request.extensions().get::<Peer>();
+        Some(peer.map_or(Client::Unknown, |peer| Client::at(peer.address)))
+    } else {
+        key.and_then(|key| app.keys.find(&key)).map(Client::Key)
+    };
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
         return next.run(request).await;
     }
     let challenge = match challenge {

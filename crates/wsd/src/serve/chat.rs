@@ -2,48 +2,56 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{ChatRole, MAX_TOKENS, Message, Prompt, TokenRecord};
+use wsd_core::{ChatRole, Completion, MAX_TOKENS, Message, Prompt, TokenRecord};
 
 use super::app::App;
+use super::client::Client;
 use super::decoding::{self, await_first_event};
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::fields::{FieldType, Fields};
+use super::json_reply::off_reactor;
 use super::reply::{chat_logprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP, max_tokens};
 use super::sse::Chunks;
 
 /// Handles `POST /v1/chat/completions`.
-pub(super) async fn chat(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    app.expect_room()?;
-    let (request, prompt) = parse(&app, app.bodies.read(&headers, body).await?)?;
+pub(super) async fn chat(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    app.expect_room(client)?;
+    let (request, prompt) = parse(&app, client, app.bodies.read(&headers, body).await?)?;
     let jobs = request.jobs(&[prompt])?;
-    let events = decoding::run(&app, &request.strategy, jobs, app.admit()?);
+    request.check_reply(0, jobs.len())?;
+    let events = decoding::run(&app, &request.strategy, jobs, app.admit(client)?);
     if request.stream {
         return Ok(stream_reply(&app, request, await_first_event(events).await?));
     }
     let answers = decoding::collect(events, request.n).await?;
     let envelope = Envelope::new(&app, "chatcmpl", "chat.completion", request.model);
-    let reply = complete_reply(&envelope, &request, &answers, |index, answer| {
-        json!({
-            "index": index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": null},
-            "logprobs": request.logprobs.map(|_| chat_logprobs(request.output_engine().as_ref(), &answer.tokens)),
-        })
-    });
-    Ok(Json(reply).into_response())
+    let choice = |request: &GenerationRequest, index: usize, answer: &Completion| {
+        let logprobs = request.logprobs.map(|_| chat_logprobs(request.output_engine().as_ref(), &answer.tokens));
+        let message = json!({"role": "assistant", "content": answer.text, "refusal": null});
+        (json!({"index": index, "message": message, "logprobs": logprobs}), None)
+    };
+    let build =
+        move || Ok(complete_reply(&envelope, &request, &answers, |index, answer| choice(&request, index, answer)));
+    Ok(off_reactor(build).await?.into_response())
 }
 
 /// Takes all fields of a request.
-fn parse(app: &App, mut fields: Fields) -> Result<(GenerationRequest, Prompt), ApiError> {
-    let mut request = GenerationRequest::parse(app, &mut fields)?;
+fn parse(app: &App, client: Client, mut fields: Fields) -> Result<(GenerationRequest, Prompt), ApiError> {
+    let mut request = GenerationRequest::parse(app, client, &mut fields)?;
     let prompt = prompt(app, &mut fields)?;
     let logprobs = fields.take("logprobs")?.unwrap_or(false);
     let top = fields.number("top_logprobs", 0, MAX_TOP)?.unwrap_or(0);
@@ -159,7 +167,8 @@ fn stream_reply(app: &App, request: GenerationRequest, events: decoding::Events)
         |index: usize, delta: Value| json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
     let opening =
         (0..request.n).map(|index| delta_choice(index, json!({"role": "assistant", "content": "", "refusal": null})));
-    let (opening, request) = (opening.collect(), Arc::new(request));
+    let opening: Vec<_> = opening.map(|choice| choice.to_string()).collect();
+    let (opening, request) = (Box::new(opening.into_iter()), Arc::new(request));
     let parameters = request.clone();
     let choice = move |index: usize, token: Option<&TokenRecord>, _| {
         let Some(token) = token else { return delta_choice(index, json!({})) };

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::body::Body;
+use axum::Extension;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
@@ -14,10 +14,12 @@ use wsd_core::{Completion, Engine, Error, MAX_TOKENS, Prompt, Sampled, Token, To
 
 use super::admission::Admitted;
 use super::app::App;
+use super::client::Client;
 use super::decoding::{self, await_first_event};
 use super::envelope::{Envelope, Usage};
 use super::error::ApiError;
 use super::fields::{FieldType, Fields};
+use super::json_reply::{JsonReply, off_reactor};
 use super::reply::{TextLogprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP, max_tokens};
 use super::sse::Chunks;
@@ -51,39 +53,51 @@ impl FieldType for PromptField {
 #[derive(Clone, Default)]
 struct Echo {
     text: String,
-    /// The first token, which has no probability; `None` for an empty prompt.
-    first: Option<Token>,
-    /// The tokens after the first with their log-probabilities; empty unless they are requested.
-    scored: Vec<Sampled>,
+    /// Number of characters in `text`.
+    characters: usize,
+    /// Number of tokens.
+    tokens: usize,
+    /// The tokens with their log-probabilities, built once for all answers; `None` unless they are
+    /// requested.
+    list: Option<TextLogprobs>,
 }
 
 /// Handles `POST /v1/completions`.
 pub(super) async fn completions(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    app.expect_room()?;
-    let request = CompletionRequest::parse(&app, app.bodies.read(&headers, body).await?)?;
-    let prompts = request.prompts.iter().map(|prompt| readable_by_all(&app, &request.common, prompt));
-    let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
-    let admitted = app.admit()?;
-    let echoes = request.echoes(&app, &admitted).await?;
+    app.expect_room(client)?;
+    let fields = app.bodies.read(&headers, body).await?;
+    let (parsing, owner) = (app.clone(), client);
+    let (request, jobs) = off_reactor(move || {
+        let request = CompletionRequest::parse(&parsing, owner, fields)?;
+        let prompts = request.prompts.iter().map(|prompt| readable_by_all(&parsing, &request.common, prompt));
+        let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
+        Ok((request, jobs))
+    })
+    .await?;
+    request.common.check_reply(0, jobs.len())?;
+    let admitted = app.admit(client)?;
+    let (request, echoes) = request.echoes(&app, &admitted).await?;
+    let envelope = Envelope::new(&app, "cmpl", "text_completion", request.common.model);
     if request.common.max_tokens() == 0 {
-        return Ok(request.prompt_reply(&app, &echoes).into_response());
+        return Ok(off_reactor(move || Ok(request.prompt_reply(&envelope, &echoes))).await?.into_response());
     }
     let events = decoding::run(&app, &request.common.strategy, jobs, admitted);
     if request.common.stream {
-        return Ok(request.stream_reply(&app, echoes, await_first_event(events).await?));
+        return Ok(request.stream_reply(&app, envelope, echoes, await_first_event(events).await?));
     }
     let answers = decoding::collect(events, request.prompts.len() * request.common.n).await?;
-    Ok(request.complete_reply(&app, &answers, &echoes).into_response())
+    Ok(off_reactor(move || Ok(request.complete_reply(&envelope, &answers, &echoes))).await?.into_response())
 }
 
 impl CompletionRequest {
     /// Takes all fields of a request.
-    fn parse(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
-        let mut common = GenerationRequest::parse(app, &mut fields)?;
+    fn parse(app: &App, client: Client, mut fields: Fields) -> Result<Self, ApiError> {
+        let mut common = GenerationRequest::parse(app, client, &mut fields)?;
         let prompts: Vec<_> = match fields.need("prompt")? {
             PromptField::Text(text) => vec![Prompt::Raw(text)],
             PromptField::Ids(ids) if !ids.is_empty() => vec![Prompt::Tokens(ids)],
@@ -111,67 +125,76 @@ impl CompletionRequest {
         Ok(Self { common, prompts, echo })
     }
 
-    /// Returns every prompt as the reply repeats it. If log-probabilities are requested, the prompts
-    /// are scored by the strategy's output engine. The queue's place is held until all are scored.
-    async fn echoes(&self, app: &App, _admitted: &Admitted) -> Result<Vec<Echo>, ApiError> {
+    /// Returns the request with every prompt as the reply repeats it. If log-probabilities are
+    /// requested, the prompts are scored by the strategy's output engine. The queue's place is held
+    /// until all are scored.
+    async fn echoes(self, app: &Arc<App>, admitted: &Admitted) -> Result<(Self, Vec<Echo>), ApiError> {
         if !self.echo {
-            return Ok(vec![Echo::default(); self.prompts.len()]);
+            let echoes = vec![Echo::default(); self.prompts.len()];
+            return Ok((self, echoes));
         }
-        let timeout = app.serve.request_timeout;
+        let engine = self.common.output_engine().clone();
+        let (request, rendered) = off_reactor(move || {
+            let rendered: Vec<_> =
+                self.prompts.iter().map(|prompt| rendered(&self, prompt)).collect::<Result<_, _>>()?;
+            Ok((self, rendered))
+        })
+        .await?;
+        let tokens: usize = rendered.iter().map(|(_, tokens)| tokens.len()).sum();
+        let n = request.common.n;
+        request.common.check_reply(tokens * n, if request.common.max_tokens() > 0 { rendered.len() * n } else { 0 })?;
         let work = async {
-            let mut echoes = Vec::with_capacity(self.prompts.len());
-            for prompt in &self.prompts {
-                let _slot = app.admission.slot().await?;
-                echoes.push(echo(self.common.output_engine().as_ref(), prompt, self.common.logprobs).await?);
+            let mut echoes = Vec::with_capacity(rendered.len());
+            for (text, tokens) in rendered {
+                let Some(top) = request.common.logprobs else {
+                    echoes.push(Echo { characters: text.chars().count(), tokens: tokens.len(), text, list: None });
+                    continue;
+                };
+                let _slot = app.admission.slot(admitted.client).await?;
+                app.admission.add_tokens(admitted.client, tokens.len());
+                let scored = engine.open(&tokens).await?.score_top(1, top).await?;
+                let engine = engine.clone();
+                echoes.push(off_reactor(move || Ok(echo(engine, text, tokens.first().copied(), &scored, top))).await?);
             }
-            Ok(echoes)
+            Ok::<_, ApiError>(echoes)
         };
-        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(ApiError::late(timeout.as_secs())))
+        tokio::select! {
+            error = decoding::ending(app.clone()) => Err(error),
+            echoes = work => Ok((request, echoes?)),
+        }
     }
 
     /// Returns the reply to a request with `max_tokens` 0: the prompts without answers.
-    fn prompt_reply(&self, app: &App, echoes: &[Echo]) -> Json<Value> {
-        let mut usage = Usage::default();
-        let choices = (0..echoes.len() * self.common.n).map(|index| {
-            let echo = &echoes[index / self.common.n];
-            usage.set_prompt(index / self.common.n, echo.scored.len() + usize::from(echo.first.is_some()));
-            let logprobs = self.common.logprobs.map(|top| self.logprobs(echo, &[], top));
-            json!({"index": index, "text": echo.text, "logprobs": logprobs, "finish_reason": "length"})
-        });
-        let choices = choices.collect();
-        Json(Envelope::new(app, "cmpl", "text_completion", self.common.model).json(choices, &usage))
+    fn prompt_reply(&self, envelope: &Envelope, echoes: &[Echo]) -> JsonReply {
+        let (mut usage, mut reply) = (Usage::default(), JsonReply::new(envelope));
+        for (prompt, echo) in echoes.iter().enumerate() {
+            usage.set_prompt(prompt, echo.tokens);
+            let logprobs = echo.list.as_ref().map_or_else(|| "null".into(), TextLogprobs::json);
+            let logprobs = Bytes::from(logprobs);
+            for answer in 0..self.common.n {
+                let index = prompt * self.common.n + answer;
+                let choice = json!({"index": index, "text": echo.text, "finish_reason": "length"});
+                reply.push(&choice, Some(&logprobs));
+            }
+        }
+        reply.finish(&usage, None)
     }
 
     /// Returns the reply with all answers.
-    fn complete_reply(&self, app: &App, answers: &[Completion], echoes: &[Echo]) -> Json<Value> {
-        let envelope = Envelope::new(app, "cmpl", "text_completion", self.common.model);
-        Json(complete_reply(&envelope, &self.common, answers, |index, answer| {
+    fn complete_reply(&self, envelope: &Envelope, answers: &[Completion], echoes: &[Echo]) -> JsonReply {
+        complete_reply(envelope, &self.common, answers, |index, answer| {
             let echo = &echoes[index / self.common.n];
-            json!({
-                "index": index,
-                "text": format!("{}{}", echo.text, answer.text),
-                "logprobs": self.common.logprobs.map(|top| self.logprobs(echo, &answer.tokens, top)),
-            })
-        }))
+            let logprobs = self.common.logprobs.map(|top| self.logprobs(echo, &answer.tokens, top));
+            let choice = json!({"index": index, "text": format!("{}{}", echo.text, answer.text)});
+            (choice, Some(logprobs.unwrap_or_else(|| "null".into()).into()))
+        })
     }
 
     /// Returns the `logprobs` of a repeated prompt and its answer.
-    fn logprobs(&self, echo: &Echo, answer: &[TokenRecord], top: usize) -> Value {
-        let engine = self.common.output_engine();
-        let mut list = TextLogprobs::new(engine.as_ref(), top);
-        let mut offset = 0;
-        let mut detokenizer = engine.codec().detokenizer(&[]);
-        // Length in characters; 0 for a token that cannot be decoded.
-        let mut length = |token| detokenizer.push(token).map_or(0, |text| text.chars().count());
-        if let Some(first) = echo.first {
-            list.push(first, None, &[], 0);
-            offset += length(first);
-        }
-        for scored in &echo.scored {
-            list.push_scored(scored, offset);
-            offset += length(scored.token);
-        }
-        let mut offset = echo.text.chars().count();
+    fn logprobs(&self, echo: &Echo, answer: &[TokenRecord], top: usize) -> String {
+        let new = || TextLogprobs::new(self.common.output_engine().clone(), top);
+        let mut list = echo.list.clone().unwrap_or_else(new);
+        let mut offset = echo.characters;
         for record in answer {
             list.push_record(record, offset);
             offset += record.text.chars().count();
@@ -180,29 +203,30 @@ impl CompletionRequest {
     }
 
     /// Returns the reply as a stream of chunks: first the repeated prompts, then the events.
-    fn stream_reply(self, app: &App, echoes: Vec<Echo>, events: decoding::Events) -> Response {
-        let envelope = Envelope::new(app, "cmpl", "text_completion", self.common.model);
+    fn stream_reply(self, app: &App, envelope: Envelope, echoes: Vec<Echo>, events: decoding::Events) -> Response {
         let text_choice =
             |index: usize, text: &str| json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
-        let opening = (0..self.prompts.len() * self.common.n).filter(|_| self.echo).map(|index| {
-            let echo = &echoes[index / self.common.n];
-            let mut choice = text_choice(index, &echo.text);
-            choice["logprobs"] = self.common.logprobs.map_or(Value::Null, |top| self.logprobs(echo, &[], top));
-            choice
+        let characters: Vec<_> = echoes.iter().map(|echo| echo.characters).collect();
+        let (n, count) = (self.common.n, if self.echo { self.prompts.len() * self.common.n } else { 0 });
+        let opening = (0..count).map(move |index| {
+            let echo = &echoes[index / n];
+            let logprobs = echo.list.as_ref().map_or_else(|| "null".into(), TextLogprobs::json);
+            let text = Value::from(echo.text.as_str());
+            format!(r#"{{"index":{index},"text":{text},"logprobs":{logprobs},"finish_reason":null}}"#)
         });
-        let (opening, request) = (opening.collect(), Arc::new(self.common));
+        let request = Arc::new(self.common);
         let common = request.clone();
-        let choice = move |index: usize, token: Option<&TokenRecord>, characters| {
+        let choice = move |index: usize, token: Option<&TokenRecord>, written| {
             let Some(token) = token else { return text_choice(index, "") };
             let mut choice = text_choice(index, &token.text);
             if let Some(top) = common.logprobs {
-                let mut list = TextLogprobs::new(common.output_engine().as_ref(), top);
-                list.push_record(token, echoes[index / common.n].text.chars().count() + characters);
-                choice["logprobs"] = list.json();
+                let mut list = TextLogprobs::new(common.output_engine().clone(), top);
+                list.push_record(token, characters[index / common.n] + written);
+                choice["logprobs"] = serde_json::from_str(&list.json()).unwrap_or_default();
             }
             choice
         };
-        Chunks { envelope, request, opening, choice }.respond(app, events)
+        Chunks { envelope, request, opening: Box::new(opening), choice }.respond(app, events)
     }
 }
 
@@ -230,22 +254,37 @@ fn readable_by_all(app: &App, request: &GenerationRequest, prompt: &Prompt) -> R
     Ok(if without_bos(&rendered.tokens) == without_bos(ids) { raw } else { prompt.clone() })
 }
 
-/// Returns a prompt's text and, if `logprobs` is given, the log-probability of each token after the
-/// first, with that many alternatives.
-async fn echo(engine: &dyn Engine, prompt: &Prompt, logprobs: Option<usize>) -> Result<Echo, ApiError> {
+/// Returns a prompt's text and its tokens in the vocabulary of the output engine.
+fn rendered(request: &CompletionRequest, prompt: &Prompt) -> Result<(String, Vec<Token>), ApiError> {
+    let engine = request.common.output_engine();
     let rendered = engine.codec().render(prompt)?;
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens > limit {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit }.into());
     }
+    engine.card().check(&rendered.tokens)?;
     let text = match prompt {
         Prompt::Raw(text) => text.clone(),
         _ => engine.codec().tokenizer().decode(&rendered.tokens)?,
     };
-    let mut session = engine.open(&rendered.tokens).await?;
-    let scored = match logprobs {
-        Some(top) => session.score_top(1, top).await?,
-        None => Vec::new(),
-    };
-    Ok(Echo { text, first: rendered.tokens.first().copied(), scored })
+    Ok((text, rendered.tokens))
+}
+
+/// Lists the tokens of a prompt: the first, which has no probability, and the scored ones after it.
+fn echo(engine: Arc<dyn Engine>, text: String, first: Option<Token>, scored: &[Sampled], top: usize) -> Echo {
+    let mut list = TextLogprobs::new(engine.clone(), top);
+    let mut detokenizer = engine.codec().detokenizer(&[]);
+    // Length in characters; 0 for a token that cannot be decoded.
+    let mut length = |token| detokenizer.push(token).map_or(0, |text| text.chars().count());
+    let mut offset = 0;
+    if let Some(first) = first {
+        list.push(first, None, &[], 0);
+        offset += length(first);
+    }
+    for scored in scored {
+        list.push_scored(scored, offset);
+        offset += length(scored.token);
+    }
+    let tokens = scored.len() + usize::from(first.is_some());
+    Echo { characters: text.chars().count(), tokens, text, list: Some(list) }
 }

@@ -9,6 +9,7 @@ use wsd_core::{Completion, Event, FinishReason, Job, Seat, Strategy, Trace};
 
 use super::admission::{Admitted, Slot};
 use super::app::App;
+use super::client::Client;
 use super::error::ApiError;
 use super::metrics;
 
@@ -25,36 +26,51 @@ pub(super) type Events = BoxStream<'static, IndexedEvent>;
 /// Runs jobs concurrently, as many as there are slots. The stream ends with the first error, or with
 /// one at the deadline.
 pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, admitted: Admitted) -> Events {
-    let arrived = Instant::now();
+    let (arrived, client) = (Instant::now(), admitted.client);
     let (owned_app, strategy) = (app.clone(), strategy.clone());
     let answers = stream::iter(jobs.into_iter().enumerate())
-        .map(move |(index, job)| answer(owned_app.clone(), strategy.clone(), index, job, arrived))
+        .map(move |job| answer(owned_app.clone(), strategy.clone(), job, arrived, client))
         .flatten_unordered(app.admission.max_concurrent());
-    let timeout = app.serve.request_timeout;
-    let deadline = Box::pin(tokio::time::sleep(timeout));
-    stream::unfold(Some((answers, deadline, admitted)), move |state| async move {
-        let (mut answers, mut deadline, admitted) = state?;
+    let end = Box::pin(ending(app.clone()));
+    stream::unfold(Some((answers, end, admitted)), move |state| async move {
+        let (mut answers, mut end, admitted) = state?;
         let event = tokio::select! {
-            // The deadline holds even if events are always ready.
+            // The end holds even if events are always ready.
             biased;
-            () = &mut deadline => Err(ApiError::late(timeout.as_secs())),
+            error = &mut end => Err(error),
             event = answers.next() => event?,
         };
-        let rest = event.is_ok().then_some((answers, deadline, admitted));
+        let rest = event.is_ok().then_some((answers, end, admitted));
         Some((event, rest))
     })
     .boxed()
 }
 
-/// Waits for a slot, then runs one job. `arrived` is the time of the request.
-fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, index: usize, job: Job, arrived: Instant) -> Events {
+/// Waits for the end of a request that is not its own: the deadline, or the end of the server.
+pub(super) async fn ending(app: Arc<App>) -> ApiError {
+    let timeout = app.serve.request_timeout;
+    tokio::select! {
+        () = tokio::time::sleep(timeout) => ApiError::late(timeout.as_secs()),
+        error = app.cut_off() => error,
+    }
+}
+
+/// Waits for a slot, then runs one job. `arrived` is the time of the request of `client`.
+fn answer(
+    app: Arc<App>,
+    strategy: Arc<dyn Strategy>,
+    (index, job): (usize, Job),
+    arrived: Instant,
+    client: Client,
+) -> Events {
     async move {
-        let slot = match app.admission.slot().await {
+        let slot = match app.admission.slot(client).await {
             Ok(slot) => slot,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
-        let mut meter = Meter::new(app, slot, arrived);
-        wsd_core::run(strategy, job)
+        let events = app.work.stream(wsd_core::run(strategy, job));
+        let mut meter = Meter::new(app, slot, arrived, client);
+        events
             .map(move |event| {
                 let event = event?;
                 meter.record(&event);
@@ -70,6 +86,7 @@ fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, index: usize, job: Job, ar
 struct Meter {
     app: Arc<App>,
     _slot: Slot,
+    client: Client,
     arrived: Instant,
     last_token: Option<Instant>,
     /// True if a window has been scored and none has passed yet.
@@ -80,17 +97,21 @@ struct Meter {
 
 impl Meter {
     /// Records the time in the queue, which ends now.
-    fn new(app: Arc<App>, slot: Slot, arrived: Instant) -> Self {
+    fn new(app: Arc<App>, slot: Slot, arrived: Instant, client: Client) -> Self {
         app.metrics.observe(&metrics::QUEUE_TIME, arrived.elapsed().as_secs_f64());
-        Self { app, _slot: slot, arrived, last_token: None, has_not_passed: false, done: false }
+        Self { app, _slot: slot, client, arrived, last_token: None, has_not_passed: false, done: false }
     }
 
     /// Records an event of the answer.
     fn record(&mut self, event: &Event) {
         let metrics = &self.app.metrics;
         match event {
-            Event::Prompt { tokens } => metrics.add(&metrics::PROMPT_TOKENS, "", *tokens),
+            Event::Prompt { tokens } => {
+                self.app.admission.add_tokens(self.client, *tokens);
+                metrics.add(&metrics::PROMPT_TOKENS, "", *tokens);
+            }
             Event::Token(token) => {
+                self.app.admission.add_tokens(self.client, 1);
                 let now = Instant::now();
                 match self.last_token.replace(now) {
                     Some(last) => metrics.observe(&metrics::TOKEN_TIME, (now - last).as_secs_f64()),

@@ -24,13 +24,17 @@ impl Envelope {
         reply
     }
 
+    /// Returns the JSON text of a reply up to its first choice.
+    pub(super) fn before_choices(&self) -> String {
+        let text = self.0.to_string();
+        format!("{},\"choices\":[", text.strip_suffix('}').unwrap_or(&text))
+    }
+
     /// Returns the JSON text before and after the choice of each chunk of a stream, made once for
     /// all chunks. With `include_usage` every chunk has a `usage` of null, as the protocol
     /// requires.
     pub(super) fn around_choice(&self, include_usage: bool) -> (String, &'static str) {
-        let text = self.0.to_string();
-        let open = text.strip_suffix('}').unwrap_or(&text);
-        (format!("{open},\"choices\":["), if include_usage { "],\"usage\":null}" } else { "]}" })
+        (self.before_choices(), if include_usage { "],\"usage\":null}" } else { "]}" })
     }
 }
 
@@ -59,7 +63,7 @@ impl Usage {
         self.prompts[prompt] = tokens;
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let prompt: usize = self.prompts.iter().sum();
         json!({
             "prompt_tokens": prompt, "completion_tokens": self.completion, "total_tokens": prompt + self.completion,

@@ -58,8 +58,8 @@ impl ApiError {
     }
 
     /// A request to a host name that is not the server's.
-    pub(super) fn foreign_host(name: &str) -> Self {
-        let message = format!("`{name}` is no host name of this server; `wsd serve --allowed-host` adds names");
+    pub(super) fn foreign_host(host: &str) -> Self {
+        let message = format!("`{host}` is no host name of this server; `wsd serve --allowed-host` adds names");
         Self { code: Some("unknown_host"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
     }
 
@@ -98,6 +98,13 @@ impl ApiError {
         Self { code: Some("rate_limit_exceeded"), retry_after: Some(1), ..error }
     }
 
+    /// A client that has used up its share of a minute.
+    pub(super) fn share_used(limit: usize, what: &str, seconds: u32) -> Self {
+        let message = format!("the server gives a client {limit} {what} a minute; the next begins in {seconds} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some("rate_limit_exceeded"), retry_after: Some(seconds), ..error }
+    }
+
     /// Too many bytes in bodies that are being read.
     pub(super) fn crowded(bytes: usize) -> Self {
         let message = format!("the bodies being received have reached the server's limit of {bytes} bytes");
@@ -110,6 +117,13 @@ impl ApiError {
         let error =
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", "the server is shutting down");
         Self { retry_after: Some(5), ..error }
+    }
+
+    /// An answer that was running when the time for the end of the server was over.
+    pub(super) fn cut() -> Self {
+        let message = "the server was stopped before the answer was complete";
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", message);
+        Self { code: Some("server_stopped"), retry_after: Some(5), ..error }
     }
 
     /// An answer past the deadline.

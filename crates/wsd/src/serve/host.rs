@@ -4,11 +4,12 @@
 //! For the browser the server then belongs to the page's site. The page cannot choose the `Host`
 //! header, though, so a name that is not the server's own reveals it.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header;
+use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -19,29 +20,38 @@ use super::error::ApiError;
 /// it better.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if app.keys.is_empty() && app.serve.address.ip().is_loopback() {
-        let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or("?"));
-        let name = host.map(name);
-        let known =
-            |name: &str| is_local(name) || app.serve.allowed_hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
-        if let Some(name) = name.filter(|name| !known(name)) {
-            return ApiError::foreign_host(name).into_response();
+        // A proxy reads the address in the request line, a server the header: both must be known.
+        let line = request.uri().authority().map(Authority::as_str);
+        let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?"));
+        if let Some(host) = line.into_iter().chain(headers).find(|host| !is_own(host, &app.serve.allowed_hosts)) {
+            return ApiError::foreign_host(host).into_response();
         }
     }
     next.run(request).await
 }
 
-/// Returns the name in a `Host` header, without the port.
-fn name(host: &str) -> &str {
-    let end = if host.starts_with('[') { host.find(']').map(|at| at + 1) } else { host.find(':') };
-    &host[..end.unwrap_or(host.len())]
+/// Tells whether a host, with or without a port, is this server's.
+fn is_own(host: &str, allowed: &[String]) -> bool {
+    name(host).is_some_and(|name| is_local(name) || allowed.iter().any(|own| own.eq_ignore_ascii_case(name)))
+}
+
+/// Returns the name in a host, without the port (RFC 3986, section 3.2.2). Returns `None` for
+/// anything else around the name.
+fn name(host: &str) -> Option<&str> {
+    let end = if host.starts_with('[') { host.find(']')? + 1 } else { host.find(':').unwrap_or(host.len()) };
+    let (name, port) = host.split_at(end);
+    let is_port = |port: &str| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(name)
 }
 
 /// Tells whether a name always means this machine or an address: nobody can redirect an address,
 /// and browsers resolve `localhost` to this machine.
 fn is_local(name: &str) -> bool {
-    let address = name.trim_start_matches('[').trim_end_matches(']');
+    if let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
     let name = name.to_ascii_lowercase();
-    address.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
+    name.parse::<Ipv4Addr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
 }
 
 #[cfg(test)]
@@ -62,8 +72,24 @@ mod tests {
             ("127.0.0.1.evil.example", false),
             ("notlocalhost", false),
             ("", false),
+            ("localhost:", true),
+            ("localhost:80:90", false),
+            ("localhost:evil.example", false),
+            ("localhost:999999", false),
+            ("localhost, evil.example", false),
+            ("evil.example@localhost", false),
+            ("localhost@evil.example", false),
+            ("[::1]evil.example", false),
+            ("[::1]:80.evil.example", false),
+            ("[evil.example]", false),
+            ("[127.0.0.1]", false),
+            ("[[::1]]", false),
+            ("[::1", false),
+            ("::1", false),
+            ("127.1", false),
         ] {
-            assert_eq!(is_local(name(host)), local, "{host}");
+            assert_eq!(is_own(host, &[]), local, "{host}");
         }
+        assert!(is_own("Chat.Example:80", &["chat.example".into()]) && !is_own("chat.example.", &[]));
     }
 }

@@ -3,18 +3,70 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+
+/// The most keys, each of which is compared with that of every request.
+const MAX_KEYS: usize = 10_000;
+/// The most bytes in a key; a longer one does not fit the headers beside others.
+const MAX_KEY_BYTES: usize = 4096;
 
 /// The keys that give access; without any, everybody has access.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<[u8; 32]>);
 
+/// A list that cannot be keys. The message never quotes a key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A line that no client could send as a key.
+    #[error(
+        "line {line}: a key must be 1 to {MAX_KEY_BYTES} visible ASCII characters without spaces\n  \
+         hint: one key to a line, nothing else"
+    )]
+    Key {
+        /// The number of the line, from 1.
+        line: usize,
+    },
+    /// Too many keys.
+    #[error("the number of keys must be at most {MAX_KEYS}, got {keys}")]
+    Many {
+        /// The number of keys.
+        keys: usize,
+    },
+}
+
 impl Keys {
-    /// Reads one key from each line; blank lines are skipped.
+    /// Makes keys of lines; blank ones are skipped.
     #[must_use]
     pub fn new<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
         let keys = lines.into_iter().map(str::trim).filter(|key| !key.is_empty());
         Self(keys.map(|key| Sha256::digest(key).into()).collect())
+    }
+
+    /// Reads one key from each line; blank lines are skipped.
+    ///
+    /// # Errors
+    /// [`KeyError`] for a line that no client could send as a key.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        // Some editors write a byte order mark.
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+        let is_key = |key: &str| key.len() <= MAX_KEY_BYTES && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(line) = text.lines().position(|line| !is_key(line.trim())) {
+            return Err(KeyError::Key { line: line + 1 });
+        }
+        let keys = Self::new(text.lines());
+        if keys.0.len() > MAX_KEYS { Err(KeyError::Many { keys: keys.0.len() }) } else { Ok(keys) }
+    }
+
+    /// The keys of both lists.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Returns the number of keys.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Tells that there is no key.
@@ -23,10 +75,16 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Tells whether `key` is one of the keys, in a time that does not depend on it.
-    pub(super) fn contains(&self, key: &str) -> bool {
+    /// Returns the index of `key` among the keys, in a time that does not depend on it.
+    pub(super) fn find(&self, key: &str) -> Option<u32> {
         let digest: [u8; 32] = Sha256::digest(key).into();
-        self.0.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&digest)).into()
+        let (mut found, mut index) = (Choice::from(0), 0);
+        for (at, known) in (0..).zip(&self.0) {
+            let is_equal = known.ct_eq(&digest);
+            index.conditional_assign(&at, is_equal & !found);
+            found |= is_equal;
+        }
+        bool::from(found).then_some(index)
     }
 }
 
@@ -61,8 +119,26 @@ mod tests {
             ("Basic dHdv", false),    // "two" without a user before it
             ("Digest one", false),
         ] {
-            assert_eq!(parse_header(header).is_some_and(|key| keys.contains(&key)), is_key, "{header}");
+            assert_eq!(parse_header(header).is_some_and(|key| keys.find(&key).is_some()), is_key, "{header}");
         }
-        assert!(!Keys::default().contains(""));
+        assert!(Keys::default().find("").is_none());
+        assert_eq!((keys.find("one"), keys.find("two"), keys.find("on")), (Some(0), Some(1), None));
+    }
+
+    #[test]
+    fn what_no_client_could_send_is_refused_without_a_quote() {
+        let fault =
+            |text: &str| Keys::parse(text).map_or_else(|error| error.to_string(), |keys| keys.0.len().to_string());
+        assert_eq!(fault("\u{FEFF}one\r\n\n two \r\n"), "2");
+        for text in
+            ["one\n# of alice", "one\ntw\u{e9}", "one\nt\u{7f}o", "one\nt\0o", &format!("one\n{}", "k".repeat(5000))]
+        {
+            let fault = fault(text);
+            assert!(
+                fault.starts_with("line 2: a key must be 1 to 4096 visible ASCII") && !fault.contains("alice"),
+                "{fault}"
+            );
+        }
+        assert!(fault(&"key\n".repeat(10_001)).contains("must be at most 10000, got 10001"));
     }
 }

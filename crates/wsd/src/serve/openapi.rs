@@ -117,6 +117,7 @@ fn common() -> Value {
         "n": whole(1, MAX_N),
         "stream": flag,
         "user": {"type": ["string", "null"]},
+        "cache_salt": {"type": ["string", "null"], "minLength": 1, "maxLength": 64},
         "wsd": {"$ref": "#/components/schemas/Wsd"},
     });
     extend(&mut fields, settings(SAMPLING));

@@ -1,10 +1,14 @@
 //! Parts of replies that both protocols share: log-probabilities, authors, the hand-over.
 
+use std::sync::Arc;
+
+use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, Engine, Event, Handover, Sampled, Token, TokenRecord, TokensByAuthor};
 
 use super::decoding::finish_reason;
 use super::envelope::{Envelope, Usage};
+use super::json_reply::JsonReply;
 use super::request::GenerationRequest;
 
 /// The least log-probability in a reply, because JSON has no minus infinity.
@@ -47,35 +51,47 @@ pub(super) fn chat_logprobs(engine: &dyn Engine, tokens: &[TokenRecord]) -> Valu
     json!({"content": content.collect::<Vec<_>>(), "refusal": null})
 }
 
-/// The `logprobs` of text completions, built token by token.
-pub(super) struct TextLogprobs<'a> {
-    engine: &'a dyn Engine,
-    tokens: Vec<String>,
-    values: Vec<Option<f64>>,
-    tops: Vec<Value>,
+/// The `logprobs` of text completions, built token by token as JSON text.
+#[derive(Clone)]
+pub(super) struct TextLogprobs {
+    engine: Arc<dyn Engine>,
+    tokens: String,
+    values: String,
+    tops: String,
     /// The position of each token in the text, in characters.
-    offsets: Vec<usize>,
+    offsets: String,
     has_tops: bool,
 }
 
-impl<'a> TextLogprobs<'a> {
+impl TextLogprobs {
     /// An empty list. With `top` above 0, each token has its alternatives.
-    pub(super) fn new(engine: &'a dyn Engine, top: usize) -> Self {
-        let (tokens, values, tops, offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    pub(super) fn new(engine: Arc<dyn Engine>, top: usize) -> Self {
+        let (tokens, values, tops, offsets) = Default::default();
         Self { engine, tokens, values, tops, offsets, has_tops: top > 0 }
     }
 
     /// Adds a token that begins at character `offset` of the text. `value` is its log-probability,
     /// which the first token of a list does not have; `top` are the most likely tokens there.
     pub(super) fn push(&mut self, token: Token, value: Option<f64>, top: &[(Token, f64)], offset: usize) {
-        self.tokens.push(token_text(self.engine, token));
-        self.values.push(value.map(logprob));
+        let engine = self.engine.as_ref();
+        let text = token_text(engine, token);
         let mut alternatives = Map::new();
-        for (id, value) in top.iter().copied().chain(value.map(|value| (token, value))) {
-            alternatives.entry(token_text(self.engine, id)).or_insert_with(|| json!(logprob(value)));
+        let listed = top.iter().copied().chain(value.map(|value| (token, value)));
+        for (id, value) in listed.filter(|_| self.has_tops) {
+            alternatives.entry(token_text(engine, id)).or_insert_with(|| json!(logprob(value)));
         }
-        self.tops.push(if value.is_some() && self.has_tops { Value::Object(alternatives) } else { Value::Null });
-        self.offsets.push(offset);
+        let tops = if value.is_some() && self.has_tops { Value::Object(alternatives) } else { Value::Null };
+        for (list, item) in [
+            (&mut self.tokens, json!(text)),
+            (&mut self.values, json!(value.map(logprob))),
+            (&mut self.tops, tops),
+            (&mut self.offsets, json!(offset)),
+        ] {
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(&item.to_string());
+        }
     }
 
     /// Adds a token of the prompt.
@@ -88,12 +104,13 @@ impl<'a> TextLogprobs<'a> {
         self.push(record.id, record.logprob, &record.top, offset);
     }
 
-    /// Returns the object.
-    pub(super) fn json(self) -> Value {
-        let tops = if self.has_tops { Value::Array(self.tops) } else { Value::Null };
-        json!({
-            "tokens": self.tokens, "token_logprobs": self.values, "top_logprobs": tops, "text_offset": self.offsets,
-        })
+    /// Returns the object as JSON text.
+    pub(super) fn json(&self) -> String {
+        let tops = if self.has_tops { format!("[{}]", self.tops) } else { "null".into() };
+        format!(
+            r#"{{"tokens":[{}],"token_logprobs":[{}],"top_logprobs":{tops},"text_offset":[{}]}}"#,
+            self.tokens, self.values, self.offsets
+        )
     }
 }
 
@@ -106,27 +123,24 @@ pub(super) fn token_details(record: &TokenRecord) -> Value {
 }
 
 /// Returns the reply with all answers. `choice` makes the part of each that depends on the
-/// protocol.
+/// protocol, and its log-probabilities if they are built apart.
 pub(super) fn complete_reply(
     envelope: &Envelope,
     request: &GenerationRequest,
     answers: &[Completion],
-    choice: impl Fn(usize, &Completion) -> Value,
-) -> Value {
-    let mut usage = Usage::default();
-    let choices = answers.iter().enumerate().map(|(index, answer)| {
+    choice: impl Fn(usize, &Completion) -> (Value, Option<Bytes>),
+) -> JsonReply {
+    let (mut usage, mut first, mut reply) = (Usage::default(), None, JsonReply::new(envelope));
+    for (index, answer) in answers.iter().enumerate() {
         usage.set_prompt(index / request.n, answer.usage.prompt_tokens);
         usage.completion += answer.usage.completion_tokens;
-        let mut choice = choice(index, answer);
+        let (mut choice, logprobs) = choice(index, answer);
         choice["finish_reason"] = json!(finish_reason(answer.finish_reason));
         choice["wsd"] = details(request, answer, index);
-        choice
-    });
-    let choices: Vec<_> = choices.collect();
-    let first = choices.first().map_or(Value::Null, |choice| choice["wsd"].clone());
-    let mut reply = envelope.json(choices, &usage);
-    reply["wsd"] = first;
-    reply
+        reply.push(&choice, logprobs.as_ref());
+        first.get_or_insert_with(|| choice["wsd"].clone());
+    }
+    reply.finish(&usage, Some(&first.unwrap_or_default()))
 }
 
 /// Returns the `wsd` object of a complete answer.

@@ -9,6 +9,7 @@ use wsd_core::{
 };
 
 use super::app::App;
+use super::client::Client;
 use super::error::ApiError;
 use super::fields::Fields;
 
@@ -24,6 +25,14 @@ pub(super) const MAX_STOP_BYTES: usize = 256;
 pub(super) const MAX_TOP: usize = 20;
 /// The most messages in a conversation.
 pub(super) const MAX_MESSAGES: usize = 1024;
+
+/// The most bytes of log-probabilities in a reply, by the estimate of [`TOKEN_BYTES`] for a token and
+/// [`ALTERNATIVE_BYTES`] for each of its alternatives.
+const MAX_REPLY_BYTES: usize = 64 << 20;
+const TOKEN_BYTES: usize = 64;
+const ALTERNATIVE_BYTES: usize = 40;
+/// The most bytes in a `cache_salt`.
+const MAX_SALT_BYTES: usize = 256;
 
 /// Parameters of OpenAI's API that are accepted with a value that has no effect, and these values.
 const NEUTRAL: &[(&str, &[&str])] = &[
@@ -73,7 +82,7 @@ pub(super) struct GenerationRequest {
 
 impl GenerationRequest {
     /// Takes the common parameters.
-    pub(super) fn parse(app: &App, fields: &mut Fields) -> Result<Self, ApiError> {
+    pub(super) fn parse(app: &App, client: Client, fields: &mut Fields) -> Result<Self, ApiError> {
         let mut wsd = Fields::new(fields.take("wsd")?.unwrap_or_else(|| json!({})), "wsd")?;
         let mut values = Values::default();
         wsd.settings(&[&STRATEGY], &mut values)?;
@@ -101,7 +110,8 @@ impl GenerationRequest {
         // Names the end user; it has no effect.
         fields.take::<String>("user")?;
         fields.unsupported(NEUTRAL)?;
-        let strategy = recipe.build(&app.models, &values)?;
+        let scope = app.scope(client, cache_salt(fields)?.as_deref());
+        let strategy = recipe.build(&app.models.scoped(scope), &values)?;
         Ok(Self {
             model: recipe.name,
             is_alone: recipe.is_alone(),
@@ -137,6 +147,24 @@ impl GenerationRequest {
             })
         });
         Ok(jobs.collect())
+    }
+
+    /// Refuses a reply with too many bytes of log-probabilities before any of them is computed.
+    /// `prompt_tokens` is the number of repeated tokens in the reply.
+    pub(super) fn check_reply(&self, prompt_tokens: usize, answers: usize) -> Result<(), ApiError> {
+        let Some(top) = self.logprobs else { return Ok(()) };
+        let longest = self.terms.max_tokens.min(self.output_engine().card().max_len);
+        let written = if self.stream { 0 } else { answers.saturating_mul(longest) };
+        let tokens = prompt_tokens.saturating_add(written);
+        let bytes = tokens.saturating_mul(TOKEN_BYTES + (top + 1) * ALTERNATIVE_BYTES);
+        if bytes <= MAX_REPLY_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "must leave the reply within about {MAX_REPLY_BYTES} bytes, got {bytes}: {tokens} tokens with {top} \
+             alternatives each; ask for fewer answers, tokens or alternatives, or for a stream"
+        );
+        Err(ApiError::parameter("logprobs", message))
     }
 
     /// The engine in whose vocabulary the answers are.
@@ -191,6 +219,17 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::parameter(STOP.name, message));
     }
     Ok(stops)
+}
+
+/// Takes `cache_salt`, as in vLLM: requests share cached prefixes only with those of the same salt.
+fn cache_salt(fields: &mut Fields) -> Result<Option<String>, ApiError> {
+    let salt: Option<String> = fields.take("cache_salt")?;
+    match salt.as_ref().map(String::len).filter(|length| !(1..=MAX_SALT_BYTES).contains(length)) {
+        Some(length) => {
+            Err(ApiError::parameter("cache_salt", format!("must have 1 to {MAX_SALT_BYTES} bytes, got {length}")))
+        }
+        None => Ok(salt),
+    }
 }
 
 /// Takes `stream_options`, and tells whether a stream ends with the token counts.

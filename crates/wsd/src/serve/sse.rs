@@ -20,8 +20,8 @@ use super::request::GenerationRequest;
 pub(super) struct Chunks<C> {
     pub(super) envelope: Envelope,
     pub(super) request: Arc<GenerationRequest>,
-    /// The choices that are sent before any event.
-    pub(super) opening: Vec<Value>,
+    /// The choices that are sent before any event, as JSON text made when they are sent.
+    pub(super) opening: Box<dyn Iterator<Item = String> + Send>,
     /// Makes a choice from the index of the answer, the token if there is one, and the number of
     /// characters in the answer before it.
     pub(super) choice: C,
@@ -35,8 +35,9 @@ where
     pub(super) fn respond(self, app: &App, events: Events) -> Response {
         let Self { envelope, request, opening, mut choice } = self;
         let (before, after) = envelope.around_choice(request.include_usage);
+        let open = before.clone();
+        let opening = opening.map(move |choice| format!("{open}{choice}{after}"));
         let chunk = move |choice: Value| format!("{before}{choice}{after}");
-        let opening: Vec<_> = opening.into_iter().map(&chunk).collect();
         // `None` marks the end of the events; it yields the token counts and the last line.
         let events = events.map(Some).chain(stream::iter([None]));
         let state = (Usage::default(), Vec::<Progress>::new(), false);

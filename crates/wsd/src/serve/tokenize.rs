@@ -12,6 +12,7 @@ use wsd_core::{Engine, Error, Prompt, Seat, Token};
 use super::app::App;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::json_reply::off_reactor;
 use super::reply::token_text;
 use super::request::find_recipe;
 
@@ -29,12 +30,7 @@ pub(super) async fn tokenize(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let fields = app.bodies.read(&headers, body).await?;
-    blocking(move || ids(&app, fields)).await
-}
-
-/// Runs work that may take long on a thread of its own, so that no stream waits for it.
-async fn blocking(work: impl FnOnce() -> Result<Value, ApiError> + Send + 'static) -> Result<Json<Value>, ApiError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal())).map(Json)
+    off_reactor(move || ids(&app, fields)).await.map(Json)
 }
 
 fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
@@ -74,7 +70,7 @@ pub(super) async fn detokenize(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let fields = app.bodies.read(&headers, body).await?;
-    blocking(move || text(&app, fields)).await
+    off_reactor(move || text(&app, fields)).await.map(Json)
 }
 
 fn text(app: &App, mut fields: Fields) -> Result<Value, ApiError> {

@@ -67,6 +67,34 @@ impl Server {
         Self::with(json!({}))
     }
 
+    /// A server with a pair of models of its own, which no other test warms.
+    pub(crate) fn own(settings: Settings, keys: Keys) -> Self {
+        let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 64, &mut ()).unwrap();
+        Self::of(models, settings, keys)
+    }
+
+    /// A server whose answers never end, for clients with keys.
+    pub(crate) fn slow_with_keys(serve: Value, keys: Keys) -> Self {
+        Self::of(scripted(Duration::from_millis(1)), settings(serve), keys)
+    }
+
+    /// Sends a request with a key; returns the status and the body.
+    pub(crate) async fn text_as(&self, method: &str, path: &str, key: &str, body: String) -> (u16, String) {
+        let key = format!("Bearer {key}");
+        let response = self.raw(method, path, &[("authorization", &key)], body).await;
+        (response.status().as_u16(), self::body(response).await)
+    }
+
+    /// Waits until the text of the metrics, asked for with a key, meets the condition.
+    pub(crate) async fn until_as(&self, key: &str, meets: impl Fn(&str) -> bool) {
+        let waiting = async {
+            while !meets(&self.text_as("GET", "/metrics", key, String::new()).await.1) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "the metrics never met the condition");
+    }
+
     pub(crate) fn with(serve: Value) -> Self {
         Self::new(settings(serve), Keys::default())
     }
@@ -125,14 +153,14 @@ impl Server {
 
     /// Listens until the returned function is called, whose handle finishes when the server has
     /// ended.
-    pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<()>) {
+    pub(crate) async fn listen_until_stopped(&self) -> (SocketAddr, impl FnOnce() -> tokio::task::JoinHandle<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let app = self.app.clone();
         let ended = tokio::spawn(async move {
             let stopped: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async { drop(stopped.await) });
-            serve(app, listener, stopped).await;
+            serve(app, listener, stopped).await
         });
         (address, move || {
             stop.send(()).unwrap();
@@ -207,6 +235,17 @@ pub(crate) async fn open(address: SocketAddr, path: &str, body: &Value) -> TcpSt
     let body = body.to_string();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}",
+        body.len()
+    );
+    connect(address, &format!("{head}\r\n\r\n{body}")).await
+}
+
+/// Opens a connection and posts a request with a key.
+pub(crate) async fn open_as(address: SocketAddr, path: &str, key: &str, body: &Value) -> TcpStream {
+    let body = body.to_string();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}",
         body.len()
     );
     connect(address, &format!("{head}\r\n\r\n{body}")).await

@@ -75,8 +75,8 @@ impl<'a> Writer<'a> {
                 self.container(['{', '}'], keys.len(), depth, |writer, place| {
                     let key = &keys[place];
                     writer.key(key)?;
-                    let separator = writer.key_separator.clone();
-                    writer.text.push_str(&separator);
+                    writer.pay(writer.key_separator.len())?;
+                    writer.text.push_str(&writer.key_separator);
                     writer.value(&value.get_item(key)?, depth + 1)
                 })?;
             }
@@ -108,24 +108,31 @@ impl<'a> Writer<'a> {
         self.text.push(open);
         for place in 0..length {
             if place > 0 {
-                let separator = self.item_separator.clone();
-                self.text.push_str(&separator);
+                self.pay(self.item_separator.len())?;
+                self.text.push_str(&self.item_separator);
             }
-            self.line(depth + 1);
+            self.line(depth + 1)?;
             item(self, place)?;
         }
         if length > 0 {
-            self.line(depth);
+            self.line(depth)?;
         }
         self.text.push(close);
         Ok(())
     }
 
-    fn line(&mut self, depth: usize) {
+    fn line(&mut self, depth: usize) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
+            self.pay(indent.len() * depth)?;
             self.text.push('\n');
             self.text.push_str(&indent.repeat(depth));
         }
+        Ok(())
+    }
+
+    /// Pays for bytes that are about to be written.
+    fn pay(&self, bytes: usize) -> Result<(), Error> {
+        self.state.consume_fuel(bytes as u64 / 64)
     }
 
     fn string(&mut self, string: &str) {

@@ -1,6 +1,6 @@
 //! Methods of Python's strings and lists that the engine lacks or implements differently.
 
-use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
+use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
@@ -92,6 +92,10 @@ fn string_method(state: &State, text: &str, method: &str, arguments: &[Value]) -
             Value::from(text.strip_suffix(suffix).unwrap_or(text))
         }
         "ljust" | "rjust" | "zfill" => pad(state, text, method, arguments)?,
+        "format" => {
+            pay_for_format(state, text, arguments)?;
+            return Ok(None);
+        }
         "index" => {
             let (wanted,): (&str,) = from_args(arguments)?;
             let place = text.find(wanted).ok_or_else(|| refused("substring not found"))?;
@@ -187,6 +191,33 @@ fn pad(state: &State, text: &str, method: &str, arguments: &[Value]) -> Result<V
     Ok(Value::from(if method == "ljust" { format!("{text}{padding}") } else { format!("{sign}{padding}{digits}") }))
 }
 
+/// Pays for the text that `str.format` builds before it is built: the engine charges for it only
+/// afterwards. A field is as long as its width and its precision, or as its argument; a fill
+/// character takes up to 4 bytes.
+fn pay_for_format(state: &State, pattern: &str, arguments: &[Value]) -> Result<(), Error> {
+    let mut longest = 0;
+    let named = |argument: &Value| -> Result<Vec<Value>, Error> {
+        let keywords = Kwargs::try_from(argument.clone())?;
+        keywords.args().map(|name| keywords.peek(name)).collect()
+    };
+    for argument in arguments {
+        let values = if argument.is_kwargs() { named(argument)? } else { vec![argument.clone()] };
+        for value in &values {
+            let text = StringInput::new(state, value)?;
+            state.consume_fuel(text.as_str().len() as u64 / 64)?;
+            longest = longest.max(text.as_str().len() as u64);
+        }
+    }
+    let mut bytes = 0u64;
+    for field in pattern.split('{').skip(1) {
+        let specification = field.split('}').next().and_then(|field| field.split_once(':')).map_or("", |parts| parts.1);
+        let digits = specification.split(|letter: char| !letter.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        let widths = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).fold(0u64, u64::saturating_add);
+        bytes = bytes.saturating_add(longest).saturating_add(widths.saturating_mul(4));
+    }
+    state.consume_fuel(bytes / 64)
+}
+
 /// Converts arguments given by name into positional ones.
 fn positional(method: &str, arguments: &[Value]) -> Result<Vec<Value>, Error> {
     let known = KEYWORDS.iter().find(|(name, _)| *name == method);
@@ -246,6 +277,7 @@ mod tests {
             ("missing is sequence and 'a' is sequence and {} is sequence and 1 is not sequence", "True"),
             ("missing is iterable and 'a' is iterable and range(2) is iterable and none is not iterable", "True"),
             ("none|trim", "None"),
+            ("'{:>4}|{:.2f}|{x}'.format('e', 1.5, x=[1])", "   e|1.50|[1]"),
         ] {
             assert_eq!(
                 environment.render_str(&format!("{{{{ {expression} }}}}"), ()).unwrap(),

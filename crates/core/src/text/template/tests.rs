@@ -132,6 +132,41 @@ fn expensive_templates_end_early() {
 }
 
 #[test]
+fn no_text_is_built_before_it_is_paid_for() {
+    let large = "{% set ns = namespace(x='ab') %}{% for i in range(18) %}{% set ns.x = ns.x + ns.x %}{% endfor %}";
+    for source in [
+        "{{ '{:>100000000000}'.format('x') }}",
+        "{{ '{:.100000000000f}'.format(1.5) }}",
+        "{{ '{0:99999999999}'.format(1) }}",
+        "{{ '{:é^99999999999}'.format('x') }}",
+        "{{ '{:099999999999d}'.format(7) }}",
+        "{{ '{:184467440737095516150}'.format(1) }}",
+        &format!("{large}{{{{ '{}'.format(ns.x)|length }}}}", "{0}".repeat(9000)),
+        &format!("{large}{{{{ range(9000)|list|tojson(separators=(ns.x, ':'))|length }}}}"),
+        &format!("{large}{{{{ {{'a': 1, 'b': 2}}|tojson(separators=(',', ns.x * 9))|length }}}}"),
+        &format!("{large}{{{{ range(9000)|list|tojson(indent=ns.x)|length }}}}"),
+        &format!(
+            "{large}{{% set a = ns.x ~ 'a' %}}{{% for i in range(90000) %}}{{{{ a == ns.x ~ 'b' }}}}{{% endfor %}}"
+        ),
+    ] {
+        let message = message_of(render(source, QUESTION).unwrap_err());
+        assert!(message.contains("more steps") || message.contains("format"), "{source}: {message}");
+    }
+}
+
+#[test]
+fn the_longest_chats_have_steps_enough() {
+    let turns: Vec<_> =
+        (0..1024).map(|turn| [(ChatRole::User, "Hi"), (ChatRole::Assistant, "Yes")][turn % 2]).collect();
+    let busy = "{% for m in messages %}{% for i in range(20) %}\
+        {% if m.role == 'user' and loop.last %}{{ m.content|trim }}\
+        {% endif %}{% endfor %}{% endfor %}";
+    assert_eq!(render(busy, &turns[..1023]).unwrap().len(), 1024);
+    let long = "word ".repeat(400_000);
+    assert_eq!(render(CHATML, &[(ChatRole::User, &long)]).unwrap().len(), long.len() + 50);
+}
+
+#[test]
 fn deep_sources_and_values_do_not_overflow_the_stack() {
     for source in [
         format!("{{{{ {}1{} }}}}", "(".repeat(60_000), ")".repeat(60_000)),

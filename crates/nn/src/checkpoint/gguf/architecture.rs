@@ -198,6 +198,14 @@ const LAYER: &[(&str, &str)] = &[
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
+/// Tensors outside of layers that only the configuration is made of, by their names in the file.
+const OF_THE_CONFIG: [&str; 3] = ["rope_freqs", "rope_factors_long.weight", "rope_factors_short.weight"];
+
+/// Tells whether a tensor, by its translated name, belongs to every architecture.
+pub(super) fn is_outside_layers(name: &str) -> bool {
+    OF_THE_CONFIG.contains(&name) || OUTSIDE_LAYERS.iter().any(|(_, translated)| *translated == name)
+}
+
 /// Model types written under the name of another.
 const WRITTEN_AS: [(&str, &str); 1] = [("mistral", "llama")];
 

@@ -5,7 +5,7 @@
 //! metadata is read in place, and no allocation exceeds what the file fills: earlier readers of
 //! this format have overflowed, read beyond the file and allocated without bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::weights::{Tensor, tensor_bytes};
@@ -22,6 +22,9 @@ const MAX_NAME_BYTES: usize = 65_535;
 const MIN_ENTRY_BYTES: u64 = 8 + 4 + 1;
 /// The smallest tensor entry in bytes: name length, dimensions, one dimension, type, offset.
 const MIN_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
+/// The most bytes of everything before the data. Published files have up to 20 MB of it; a sparse
+/// file could have any number, which would be walked.
+const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// A parsed file. Its strings and arrays borrow the bytes of the file for `'a`.
 #[derive(Debug)]
@@ -86,9 +89,22 @@ use Kind::{
 };
 const KINDS: [Kind; 13] = [U8, I8, U16, I16, U32, I32, F32, BoolKind, StringKind, ArrayKind, U64, I64, F64];
 
+impl Kind {
+    /// The bytes of a value, of a type whose values are any bytes of one length.
+    fn bytes(self) -> Option<u64> {
+        match self {
+            U8 | I8 => Some(1),
+            U16 | I16 => Some(2),
+            U32 | I32 | F32 => Some(4),
+            U64 | I64 | F64 => Some(8),
+            BoolKind | StringKind | ArrayKind => None,
+        }
+    }
+}
+
 /// Parses a file; `file` is its name in messages.
 pub(crate) fn parse<'a>(file: &str, bytes: &'a Bytes) -> Result<Container<'a>> {
-    let mut cursor = Cursor { file, bytes, position: 0 };
+    let mut cursor = Cursor { file, bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], position: 0 };
     let (tensor_count, entry_count) = cursor.header()?;
     let mut metadata = BTreeMap::new();
     for _ in 0..entry_count {
@@ -100,23 +116,48 @@ pub(crate) fn parse<'a>(file: &str, bytes: &'a Bytes) -> Result<Container<'a>> {
     let alignment = alignment(file, &metadata)?;
     let tensor_entries = cursor.tensor_entries(tensor_count, alignment)?;
     let data_start = (cursor.position as u64).checked_next_multiple_of(alignment);
+    let mut names = BTreeSet::new();
+    if let Some(entry) = tensor_entries.iter().find(|entry| !names.insert(entry.name)) {
+        return Err(Error::malformed(file, format!("tensor `{}`", entry.name), "it is defined twice"));
+    }
+    let data_bytes = data_start.and_then(|start| (bytes.len() as u64).checked_sub(start)).unwrap_or(0);
+    tile(file, &tensor_entries, alignment, data_bytes)?;
     let (mut tensors, mut unread) = (BTreeMap::new(), BTreeMap::new());
     for entry in tensor_entries {
-        let name = entry.name();
-        let at = || format!("tensor `{name}`");
-        let entry = match entry {
-            Entry::Numbers(entry) => entry,
-            Entry::Integers { reason, .. } => {
-                unread.insert(name.to_owned(), reason);
-                continue;
+        let name = entry.name;
+        match entry.kind {
+            EntryKind::Integers { ref reason, .. } => drop(unread.insert(name.to_owned(), reason.clone())),
+            EntryKind::Numbers(format) => {
+                let tensor = entry.tensor(format, data_start, bytes);
+                let fault = |reason| Error::malformed(file, format!("tensor `{name}`"), reason);
+                tensors.insert(name, tensor.map_err(fault)?);
             }
-        };
-        let tensor = entry.tensor(data_start, bytes).map_err(|reason| Error::malformed(file, at(), reason))?;
-        if tensors.insert(name, tensor).is_some() {
-            return Err(Error::malformed(file, at(), "it is defined twice"));
         }
     }
     Ok(Container { metadata, tensors: tensors.into_values().collect(), unread })
+}
+
+/// Checks that the tensors fill the data in the order of their entries, each padded to the
+/// alignment, as the format requires. A changed type, shape or offset leaves a gap or an overlap.
+fn tile(file: &str, entries: &[TensorEntry<'_>], alignment: u64, data_bytes: u64) -> Result<()> {
+    let mut end = 0u64;
+    for entry in entries {
+        let fault = |reason| Error::malformed(file, format!("tensor `{}`", entry.name), reason);
+        if entry.offset != end {
+            let found = entry.offset;
+            return Err(fault(format!("must begin at offset {end}, where the tensor before it ends, got {found}")));
+        }
+        let next = end.checked_add(entry.bytes().map_err(fault)?);
+        end = next
+            .and_then(|end| end.checked_next_multiple_of(alignment))
+            .ok_or_else(|| fault(format!("its end after offset {end} exceeds any memory")))?;
+    }
+    // The padding after the last tensor may be absent.
+    if data_bytes > end || end - data_bytes >= alignment {
+        let reason = format!("the tensors take {end} bytes with padding, the file has {data_bytes} for them");
+        return Err(Error::malformed(file, "data", reason));
+    }
+    Ok(())
 }
 
 fn alignment(file: &str, metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64> {
@@ -174,45 +215,49 @@ const GGML_TYPES: [&str; 41] = [
     "MXFP4",
     "NVFP4",
 ];
-/// The numbers of the types of tensors that no model multiplies with: I8, I16, I32, I64, F64.
-const BUFFER_TYPES: std::ops::RangeInclusive<u32> = 24..=28;
+/// The types of tensors that no model multiplies with (I8, I16, I32, I64, F64), by number, with the
+/// bytes of a value.
+const BUFFER_TYPES: [(u32, u64); 5] = [(24, 1), (25, 2), (26, 4), (27, 8), (28, 8)];
 
 /// Returns the name of a ggml type, or its number if it has none here.
 fn type_name(ggml_type: u32) -> String {
     GGML_TYPES.get(ggml_type as usize).map_or_else(|| format!("ggml type {ggml_type}"), |name| (*name).to_owned())
 }
 
-/// The entry of a tensor, or the reason why its type cannot be read.
-enum Entry<'a> {
-    Numbers(TensorEntry<'a>),
-    Integers { name: &'a str, reason: String },
-}
-
-impl<'a> Entry<'a> {
-    fn name(&self) -> &'a str {
-        match self {
-            Self::Numbers(entry) => entry.name,
-            Self::Integers { name, .. } => name,
-        }
-    }
-}
-
-/// The entry of a tensor that can be read.
+/// The entry of a tensor.
 struct TensorEntry<'a> {
     name: &'a str,
-    format: Format,
+    kind: EntryKind,
     shape: Vec<usize>,
     /// The offset from the start of the data, in bytes.
     offset: u64,
 }
 
+/// The type of a tensor's values.
+enum EntryKind {
+    /// Numbers in a format that can be read.
+    Numbers(Format),
+    /// Values that cannot be read, for this reason, of some bytes each.
+    Integers { value_bytes: u64, reason: String },
+}
+
 impl TensorEntry<'_> {
-    fn tensor(self, data_start: Option<u64>, bytes: &Bytes) -> Result<Tensor, String> {
-        let length = tensor_bytes(self.format, &self.shape)?;
+    /// Returns the length of the values; the error is a reason without the name.
+    fn bytes(&self) -> Result<u64, String> {
+        let value_bytes = match self.kind {
+            EntryKind::Numbers(format) => return Ok(tensor_bytes(format, &self.shape)? as u64),
+            EntryKind::Integers { value_bytes, .. } => value_bytes,
+        };
+        let product = self.shape.iter().try_fold(value_bytes, |bytes, length| bytes.checked_mul(*length as u64));
+        product.ok_or_else(|| format!("has shape {:?}, which exceeds any memory", self.shape))
+    }
+
+    fn tensor(self, format: Format, data_start: Option<u64>, bytes: &Bytes) -> Result<Tensor, String> {
+        let length = tensor_bytes(format, &self.shape)?;
         let start = data_start.and_then(|start| start.checked_add(self.offset)).and_then(|start| start.try_into().ok());
         let range = start.and_then(|start: usize| Some(start..start.checked_add(length)?));
         let range = range.ok_or_else(|| format!("its offset {} exceeds any memory", self.offset))?;
-        Tensor::in_bytes(self.name, self.format, self.shape, bytes.clone(), range)
+        Tensor::in_bytes(self.name, format, self.shape, bytes.clone(), range)
     }
 }
 
@@ -234,9 +279,12 @@ impl<'a> Cursor<'a, '_> {
 
     fn take(&mut self, count: u64, at: &str) -> Result<&'a [u8]> {
         if count > self.remaining() {
-            let reason =
-                format!("needs {count} bytes at byte {}, the file has {} more", self.position, self.remaining());
-            return Err(self.fault(at, reason));
+            let more = if self.bytes.len() < MAX_HEADER_BYTES {
+                format!("the file has {} more", self.remaining())
+            } else {
+                format!("metadata may take {MAX_HEADER_BYTES}")
+            };
+            return Err(self.fault(at, format!("needs {count} bytes at byte {}, {more}", self.position)));
         }
         let end = self.position + count as usize;
         let bytes = &self.bytes[self.position..end];
@@ -340,17 +388,19 @@ impl<'a> Cursor<'a, '_> {
             return Err(self.fault(at, reason));
         }
         let start = self.position;
-        for _ in 0..count {
-            self.value(kind, at)?;
+        match kind.bytes() {
+            // Any bytes are a number, so one step takes all values.
+            Some(bytes) => drop(self.take(count.saturating_mul(bytes), at)?),
+            None => (0..count).try_for_each(|_| self.value(kind, at).map(drop))?,
         }
         Ok(Array { kind, count: count as usize, bytes: &self.bytes[start..self.position] })
     }
 
-    fn tensor_entries(&mut self, count: u64, alignment: u64) -> Result<Vec<Entry<'a>>> {
+    fn tensor_entries(&mut self, count: u64, alignment: u64) -> Result<Vec<TensorEntry<'a>>> {
         (0..count).map(|_| self.tensor_entry(alignment)).collect()
     }
 
-    fn tensor_entry(&mut self, alignment: u64) -> Result<Entry<'a>> {
+    fn tensor_entry(&mut self, alignment: u64) -> Result<TensorEntry<'a>> {
         let name = self.name("tensor name")?;
         let at = format!("tensor `{name}`");
         let dimensions = self.u32(&at)?;
@@ -369,19 +419,23 @@ impl<'a> Cursor<'a, '_> {
         if !offset.is_multiple_of(alignment) {
             return Err(self.fault(at, format!("its offset {offset} is not a multiple of the alignment {alignment}")));
         }
-        match Format::from_ggml_type(ggml_type) {
-            Some(format) => Ok(Entry::Numbers(TensorEntry { name, format, shape, offset })),
-            None if BUFFER_TYPES.contains(&ggml_type) => {
+        let buffer = BUFFER_TYPES.iter().find(|(number, _)| *number == ggml_type);
+        let kind = match (Format::from_ggml_type(ggml_type), buffer) {
+            (Some(format), _) => EntryKind::Numbers(format),
+            (None, Some((_, value_bytes))) => {
                 let reason = format!("has type {}, supported are {}", type_name(ggml_type), Format::names());
-                Ok(Entry::Integers { name, reason })
+                EntryKind::Integers { value_bytes: *value_bytes, reason }
             }
-            None => Err(Error::Unsupported {
-                file: self.file.into(),
-                what: format!("type of tensor `{name}`:"),
-                found: type_name(ggml_type),
-                supported: Format::names(),
-            }),
-        }
+            (None, None) => {
+                return Err(Error::Unsupported {
+                    file: self.file.into(),
+                    what: format!("type of tensor `{name}`:"),
+                    found: type_name(ggml_type),
+                    supported: Format::names(),
+                });
+            }
+        };
+        Ok(TensorEntry { name, kind, shape, offset })
     }
 }
 

@@ -34,25 +34,59 @@ pub(super) fn fixture(name: &str) -> std::path::PathBuf {
 }
 
 /// Writes a fixture as a GGUF file and reads it back with the 32-bit value of `key` replaced.
-fn with_value(name: &str, key: &str, value: u32) -> Checkpoint {
+fn with_value(name: &str, key: &str, value: u32) -> crate::Result<Checkpoint> {
     let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     Checkpoint::open(&fixture(name)).unwrap().save_gguf(file.path(), Format::F32).unwrap();
     let mut bytes = fs_err::read(file.path()).unwrap();
     let place = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
     bytes[place..place + 4].copy_from_slice(&value.to_le_bytes());
-    super::open(Path::new("m.gguf"), &bytes.into()).unwrap()
+    super::open(Path::new("m.gguf"), &bytes.into())
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused() {
+    let message = |key: &str, value: f32| {
+        let opened = with_value("llama", key, value.to_bits()).unwrap();
+        crate::arch::blueprint(&opened.config).unwrap_err().to_string()
+    };
+    for (key, name, values) in [
+        ("rope.freq_base", "rope_theta", [1e38, 1e-45, 0.0, -1.0]),
+        ("layer_norm_rms_epsilon", "rms_norm_eps", [1e38, 0.5, 0.0, -1e-5]),
+    ] {
+        for value in values {
+            let message = message(key, value);
+            assert!(message.contains(&format!("`{name}` must be a number from ")), "{key} = {value}: {message}");
+        }
+    }
+}
+
+#[test]
+fn tensors_that_nobody_reads_are_refused() {
+    let message = with_value("llama", "llama.block_count", 1).unwrap_err().to_string();
+    assert!(
+        message.contains("tensor `model.layers.1.") && message.contains("below `num_hidden_layers` = 1"),
+        "{message}"
+    );
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+    Checkpoint::open(&fixture("llama")).unwrap().save_gguf(file.path(), Format::F32).unwrap();
+    let mut bytes = fs_err::read(file.path()).unwrap();
+    let name = b"blk.0.attn_norm.weight";
+    let place = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[place + 6..][..4].copy_from_slice(b"pool");
+    let message = super::open(Path::new("m.gguf"), &bytes.into()).unwrap_err().to_string();
+    assert!(message.contains("`blk.0.pool_norm.weight` is no tensor of this architecture"), "{message}");
 }
 
 #[test]
 fn token_ids_outside_of_the_vocabulary_count_as_absent() {
     for id in [512, u32::MAX] {
-        let checkpoint = with_value("llama", "tokenizer.ggml.bos_token_id", id);
+        let checkpoint = with_value("llama", "tokenizer.ggml.bos_token_id", id).unwrap();
         assert_eq!((checkpoint.special.bos, checkpoint.config.get("bos_token_id")), (None, None));
         let expected =
             format!("m.gguf: key `tokenizer.ggml.bos_token_id`: must be less than 300, got {id}: treated as absent");
         assert_eq!(checkpoint.warnings, [expected]);
     }
-    assert_eq!(with_value("llama", "tokenizer.ggml.bos_token_id", 1).warnings, [""; 0]);
+    assert_eq!(with_value("llama", "tokenizer.ggml.bos_token_id", 1).unwrap().warnings, [""; 0]);
 }
 
 /// A prompt begins with BOS if the file adds one, in chats too; a file and its folder agree.

@@ -177,7 +177,7 @@ async fn measure(
 }
 
 fn read_items(path: &std::path::Path) -> Result<Vec<Item>> {
-    let text = fs_err::read_to_string(path)?;
+    let text = wsd_core::Input::PROMPTS.read_text(path)?;
     let rows = text.lines().enumerate();
     let items = rows.map(|(line, row)| {
         serde_json::from_str(row)

@@ -70,7 +70,7 @@ pub(super) fn run(args: &PairsArgs, global: &GlobalArgs) -> Result<Ending> {
     let mut items: Vec<(Item, Vec<String>)> = Vec::new();
     let mut places = HashMap::new();
     for path in &args.answers {
-        for (number, line) in fs_err::read_to_string(path)?.lines().enumerate() {
+        for (number, line) in wsd_core::Input::PROMPTS.read_text(path)?.lines().enumerate() {
             let at = || format!("{}:{}", path.display(), number + 1);
             let Row { item, output } = serde_json::from_str(line).with_context(at)?;
             let place = *places.entry(item.id.clone()).or_insert(items.len());

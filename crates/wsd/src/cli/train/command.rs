@@ -36,6 +36,9 @@ pub(super) struct RunArgs {
     /// Go on after the last checkpoint of the run's folder
     #[arg(long)]
     pub(super) resume: bool,
+    /// With --resume: pass over damaged checkpoints and go on after the last whole one
+    #[arg(long, requires = "resume")]
+    pub(super) skip_damaged: bool,
 }
 
 impl Subcommand for Action {

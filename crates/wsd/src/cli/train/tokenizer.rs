@@ -53,7 +53,7 @@ pub(super) fn run(args: &TokenizerArgs) -> Result<Ending> {
         bos: args.bos.clone(),
         eos: args.eos.clone(),
         pad: args.pad.clone(),
-        chat_template: args.chat_template.as_ref().map(fs_err::read_to_string).transpose()?,
+        chat_template: args.chat_template.as_ref().map(|path| wsd_core::Input::SETTINGS.read_text(path)).transpose()?,
         model_max_length: args.model_max_length,
     };
     let mut texts = Vec::new();

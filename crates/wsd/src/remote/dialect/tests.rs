@@ -342,3 +342,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn scopes_are_told_to_servers_that_can_keep_them_apart() {
+    for dialect in DIALECTS {
+        let plain = dialect.generate(&generate_request(&[1]));
+        let mut scoped = plain.clone();
+        dialect.separate(&mut scoped, 0x2a);
+        let salt = scoped.body.get("cache_salt").and_then(Value::as_str);
+        let expected = (dialect.facts().scheme == "vllm").then_some("wsd-000000000000002a");
+        assert_eq!(salt, expected, "{}", dialect.facts().name);
+        if expected.is_none() {
+            assert_eq!(scoped, plain);
+        }
+    }
+}

@@ -83,6 +83,10 @@ impl Dialect for Vllm {
         Post { path: "/v1/completions", body }
     }
 
+    fn separate(&self, post: &mut Post, scope: u64) {
+        post.body["cache_salt"] = format!("wsd-{scope:016x}").into();
+    }
+
     fn parse_delta(&self, request: &GenerateRequest<'_>, event: &Value, _seen: usize) -> Result<Delta, Misread> {
         completion_delta(request, event)
     }

@@ -77,11 +77,15 @@ fn every_fault_is_named() {
         ),
         (Writer::default().entry("general.alignment", 4, &[24, 0, 0, 0]), "power of two"),
         (small().tensor("w", &[32], 8, 7), "tensor `w`: its offset 7 is not a multiple of the alignment 32"),
-        (small().tensor("w", &[32], 8, 1 << 40), "tensor `w`: needs 34 bytes, its range is"),
-        (small().tensor("w", &[32], 8, u64::MAX - 31), "tensor `w`: its offset 18446744073709551584 exceeds"),
-        (small().tensor("w", &[32, 1 << 40, 1 << 40], 8, 0), "which exceeds any memory"),
-        (small().tensor("w", &[u64::MAX, 2], 0, 0), "tensor `w`"),
-        (small().tensor("w", &[33], 8, 0), "rows of 33 values, which is not a multiple of Q8_0 blocks of 32"),
+        (small().tensor("w", &[32], 8, 1 << 40), "tensor `w`: must begin at offset 128, where the tensor before it"),
+        (small().tensor("w", &[32], 8, 96), "tensor `w`: must begin at offset 128"),
+        (small().tensor("w", &[32], 8, u64::MAX - 31), "tensor `w`: must begin at offset 128"),
+        (small().tensor("w", &[32], 8, 128), "data: the tensors take 192 bytes with padding, the file has 112"),
+        (Writer { data: 1000, ..small() }, "data: the tensors take 128 bytes with padding, the file has 1000"),
+        (small().tensor("w", &[32, 1 << 40, 1 << 40], 8, 128), "which exceeds any memory"),
+        (small().tensor("w", &[1 << 40, 1 << 30], 26, 128), "which exceeds any memory"),
+        (small().tensor("w", &[u64::MAX, 2], 0, 128), "tensor `w`"),
+        (small().tensor("w", &[33], 8, 128), "rows of 33 values, which is not a multiple of Q8_0 blocks of 32"),
         (small().tensor("w", &[], 0, 0), "1 to 4 dimensions, got 0"),
         (small().tensor("w", &[1, 1, 1, 1, 1], 0, 0), "1 to 4 dimensions, got 5"),
         (small().tensor("w", &[0, 1], 0, 0), "a dimension is 0"),
@@ -103,6 +107,34 @@ fn every_fault_is_named() {
         let message = writer.message();
         assert!(message.starts_with("m.gguf: ") && message.contains(expected), "{message}\n  expected: {expected}");
     }
+}
+
+#[test]
+fn any_change_of_a_type_or_an_offset_is_refused() {
+    let file = |t: (u32, u64), u: (u32, u64)| {
+        let writer = Writer::default().tensor("t", &[256, 2], t.0, t.1).tensor("u", &[256], u.0, u.1);
+        Writer { data: 544 + 1024, ..writer }.bytes()
+    };
+    assert!(parse("m.gguf", &file((8, 0), (0, 544)).into()).is_ok());
+    for kind in [0, 1, 2, 3, 6, 12, 14, 20, 24, 26, 30] {
+        assert!(parse("m.gguf", &file((kind, 0), (0, 544)).into()).is_err(), "type {kind} of the first");
+    }
+    for kind in [1, 2, 3, 6, 8, 12, 14, 20, 24, 27, 30] {
+        assert!(parse("m.gguf", &file((8, 0), (kind, 544)).into()).is_err(), "type {kind} of the last");
+    }
+    for (first, last) in [(32, 544), (0, 0), (0, 512), (0, 576), (544, 0)] {
+        assert!(parse("m.gguf", &file((8, first), (0, last)).into()).is_err(), "offsets {first} and {last}");
+    }
+}
+
+#[test]
+fn arrays_of_any_length_take_no_time() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let array = [&4u32.to_le_bytes()[..], &(1u64 << 31).to_le_bytes()].concat();
+    fs_err::write(file.path(), Writer::default().entry("k", 9, &array).bytes()).unwrap();
+    file.as_file().set_len(10 << 30).unwrap();
+    let message = parse("m.gguf", &Bytes::map(file.path()).unwrap()).unwrap_err().to_string();
+    assert!(message.contains("key `k`: an array of 2147483648 values does not fit in 268435"), "{message}");
 }
 
 #[test]
@@ -141,7 +173,7 @@ proptest! {
 
 #[test]
 fn integers_are_passed_over_by_name() {
-    let bytes = small().tensor("positions", &[2], 26, 0).bytes().into();
+    let bytes = Writer { data: 136, ..small().tensor("positions", &[2], 26, 128) }.bytes().into();
     let container = parse("m.gguf", &bytes).unwrap();
     assert_eq!(container.tensors.len(), 2);
     assert!(container.unread["positions"].starts_with("has type I32, supported are F32"), "{:?}", container.unread);

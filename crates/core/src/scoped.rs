@@ -1,0 +1,36 @@
+//! An engine whose sessions share KV caches with one another only.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{Activity, Card, Engine, Result, Session, TextCodec, Token};
+
+/// An engine that opens all sessions in one scope.
+pub(crate) struct Scoped {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) scope: u64,
+}
+
+#[async_trait]
+impl Engine for Scoped {
+    fn card(&self) -> &Card {
+        self.engine.card()
+    }
+
+    fn codec(&self) -> &TextCodec {
+        self.engine.codec()
+    }
+
+    fn activity(&self) -> Activity {
+        self.engine.activity()
+    }
+
+    async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
+        self.engine.open_in(self.scope, tokens).await
+    }
+
+    async fn open_in(&self, scope: u64, tokens: &[Token]) -> Result<Box<dyn Session>> {
+        self.engine.open_in(scope, tokens).await
+    }
+}

@@ -1,0 +1,67 @@
+//! Replies in JSON, built off the threads that serve connections, and sent in pieces: what several
+//! answers have in common is built and held once.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use serde_json::Value;
+
+use super::envelope::{Envelope, Usage};
+use super::error::ApiError;
+
+/// Runs work that may take long on a thread of its own, so that no connection waits for it.
+pub(super) async fn off_reactor<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal()))
+}
+
+/// A reply as pieces of JSON text.
+pub(super) struct JsonReply {
+    pieces: Vec<Bytes>,
+    choices: usize,
+}
+
+impl JsonReply {
+    /// A reply without choices.
+    pub(super) fn new(envelope: &Envelope) -> Self {
+        Self { pieces: vec![envelope.before_choices().into()], choices: 0 }
+    }
+
+    /// Adds a choice, and its log-probabilities if they are built apart.
+    pub(super) fn push(&mut self, choice: &Value, logprobs: Option<&Bytes>) {
+        let text = choice.to_string();
+        let open = text.strip_suffix('}').unwrap_or(&text);
+        let comma = if self.choices > 0 { "," } else { "" };
+        self.choices += 1;
+        match logprobs {
+            None => self.pieces.push(format!("{comma}{text}").into()),
+            Some(logprobs) => {
+                let head = format!("{comma}{open},\"logprobs\":");
+                self.pieces.extend([head.into(), logprobs.clone(), Bytes::from_static(b"}")]);
+            }
+        }
+    }
+
+    /// Ends the reply with the token counts and, if there is one, the `wsd` object.
+    pub(super) fn finish(mut self, usage: &Usage, wsd: Option<&Value>) -> Self {
+        let wsd = wsd.map_or_else(String::new, |wsd| format!(",\"wsd\":{wsd}"));
+        self.pieces.push(format!("],\"usage\":{}{wsd}}}", usage.json()).into());
+        self
+    }
+}
+
+impl IntoResponse for JsonReply {
+    fn into_response(self) -> Response {
+        let length: usize = self.pieces.iter().map(Bytes::len).sum();
+        let body = Body::from_stream(stream::iter(self.pieces.into_iter().map(Ok::<_, Infallible>)));
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (header::CONTENT_LENGTH, HeaderValue::from(length)),
+        ];
+        (headers, body).into_response()
+    }
+}

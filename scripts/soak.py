@@ -1,0 +1,119 @@
+"""Mixed traffic for a long time against a running `wsd serve`, and the slope of its memory.
+
+    python3 scripts/soak.py --url http://127.0.0.1:8080 --minutes 60 [--threads 8] [--key KEY]
+
+Chats and completions, streamed and whole, echoes with log-probabilities, cut streams and refused bodies. Every few
+seconds it reads /metrics. At the end it prints, for memory, descriptors and slots, the slope of the second half by
+least squares, and the values after a minute of rest. Exit 1 where memory grows by more than 1 MiB a minute, where
+descriptors or slots are not given back, or at any 5xx.
+"""
+
+import argparse
+import http.client
+import json
+import random
+import sys
+import threading
+import time
+import urllib.parse
+
+WATCHED = {"memory": "process_resident_memory_bytes", "descriptors": "process_open_fds", "slots": "wsd_engine_slots"}
+MOST_BYTES_A_MINUTE = 1 << 20
+SAMPLE_SECONDS = 5
+REST_SECONDS = 60
+WORDS = "the bread comes from a mill and foxes live in woods by rivers where ducks and bears eat berries".split()
+
+
+class Client:
+    def __init__(self, url, key):
+        parts = urllib.parse.urlsplit(url)
+        self.host, self.port = parts.hostname, parts.port or 80
+        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+    def send(self, method, path, body=None, leave_after=None):
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
+        try:
+            connection.request(method, path, body, self.headers)
+            response = connection.getresponse()
+            return response.status, response.read(leave_after).decode(errors="replace")
+        finally:
+            connection.close()
+
+
+def request(rng):
+    """A random request: its path, its body, and the bytes after which the client leaves."""
+    text = " ".join(rng.choices(WORDS, k=rng.choice([3, 20, 150])))
+    body = {"max_tokens": rng.choice([1, 8, 40]), "temperature": rng.choice([0, 1]), "seed": rng.randrange(1 << 30)}
+    body["model"] = rng.choice(["wsd", "base", "draft"])
+    kind = rng.randrange(6)
+    if kind == 0:
+        return "/v1/completions", {**body, "prompt": text, "echo": True, "logprobs": 5}, None
+    if kind == 1:
+        return "/v1/chat/completions", {"messages": 7}, None
+    if kind == 2:
+        return "/tokenize", {"prompt": text}, None
+    if kind == 3:
+        return "/v1/completions", {**body, "prompt": text, "stream": True, "n": 2}, None
+    chat = {**body, "messages": [{"role": "user", "content": text}], "stream": kind == 5}
+    return "/v1/chat/completions", chat, 300 if kind == 5 and rng.random() < 0.5 else None
+
+
+def traffic(client, stop, failures, seed):
+    rng = random.Random(seed)
+    while not stop.is_set():
+        path, body, leave_after = request(rng)
+        try:
+            status, reply = client.send("POST", path, json.dumps(body), leave_after)
+            if status >= 500:
+                failures.append(f"{status} {path}: {reply[:200]}")
+        except OSError as error:
+            failures.append(f"{path}: {error}")
+
+
+def sample(client):
+    _, text = client.send("GET", "/metrics")
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: sum(float(value) for key, value in lines if key.split("{")[0] == metric)
+            for name, metric in WATCHED.items()}
+
+
+def slope(points):
+    """The slope of (minute, value) points by least squares."""
+    times, values = [t for t, _ in points], [v for _, v in points]
+    mean_t, mean_v = sum(times) / len(times), sum(values) / len(values)
+    spread = sum((t - mean_t) ** 2 for t in times)
+    return sum((t - mean_t) * (v - mean_v) for t, v in points) / spread if spread else 0.0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--key")
+    args = parser.parse_args()
+    client, stop, failures = Client(args.url, args.key), threading.Event(), []
+    before = sample(client)
+    workers = [threading.Thread(target=traffic, args=(client, stop, failures, seed)) for seed in range(args.threads)]
+    [worker.start() for worker in workers]
+    started, points = time.time(), []
+    while time.time() - started < args.minutes * 60:
+        time.sleep(SAMPLE_SECONDS)
+        points.append(((time.time() - started) / 60, sample(client)))
+    stop.set()
+    [worker.join() for worker in workers]
+    time.sleep(min(REST_SECONDS, args.minutes * 60))
+    after = sample(client)
+    second_half = points[len(points) // 2:]
+    for name in WATCHED:
+        grows = slope([(minute, values[name]) for minute, values in second_half])
+        print(f"{name}: {before[name]:.0f} before, {second_half[-1][1][name]:.0f} at the end, {after[name]:.0f} at rest, "
+              f"{grows:+.1f} a minute in the second half")
+    [print("failure:", failure) for failure in failures[:5]]
+    memory = slope([(minute, values["memory"]) for minute, values in second_half])
+    lost = after["slots"] > 0 or after["descriptors"] > before["descriptors"] + 2
+    sys.exit(1 if failures or lost or memory > MOST_BYTES_A_MINUTE else 0)
+
+
+if __name__ == "__main__":
+    main()
