@@ -263,4 +263,8 @@ impl Executor for Cpu {
     fn slots(&self) -> usize {
         self.slots.len()
     }
+
+    fn read_bandwidth(&self, bytes: usize) -> Result<f64> {
+        crate::measure::read_bandwidth(bytes)
+    }
 }

@@ -73,9 +73,8 @@ impl Device {
     /// Returns the cargo feature this device needs, if this program was built without it.
     pub(crate) fn missing_feature(self) -> Option<&'static str> {
         let is_built = match self {
-            Self::Auto | Self::Cpu => true,
+            Self::Auto | Self::Cpu | Self::Cuda(_) => true,
             Self::Candle => cfg!(feature = "candle"),
-            Self::Cuda(_) => cfg!(feature = "cuda"),
             Self::Metal => cfg!(feature = "metal"),
         };
         (!is_built).then(|| self.name())

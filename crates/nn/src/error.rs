@@ -154,6 +154,32 @@ pub enum Error {
         /// The message of its driver.
         reason: String,
     },
+    /// A lack of memory on a device.
+    #[error("{device} has not enough memory: {} MiB are needed, {} MiB are free", bytes >> 20, free >> 20)]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes free.
+        free: usize,
+    },
+    /// A KV cache without free positions.
+    #[error("the KV cache on {device} is full: {wanted} more positions are needed, it holds {positions} in all")]
+    CacheFull {
+        /// The device.
+        device: String,
+        /// Positions asked for.
+        wanted: usize,
+        /// Positions of the whole cache.
+        positions: usize,
+    },
+    /// A failure of a device in its work.
+    #[error("the device failed: {reason}")]
+    DeviceFailed {
+        /// The message of its driver.
+        reason: String,
+    },
     /// A format in which a device does not compute.
     #[error("a candle device computes in F32, F16 or BF16, not in {format}\n  hint: --device cpu computes in {format}")]
     ComputeFormat {

@@ -141,6 +141,13 @@ pub trait Executor: Send + Sync {
 
     /// The number of slots that hold a cache.
     fn slots(&self) -> usize;
+
+    /// Measures the bytes per second that the device reads from `bytes` bytes of its memory: the
+    /// limit of decoding.
+    ///
+    /// # Errors
+    /// An allocation that fails.
+    fn read_bandwidth(&self, bytes: usize) -> Result<f64>;
 }
 
 /// The state of a slot's cache.

@@ -8,12 +8,16 @@
 //! Three modules are public for other crates of the workspace only: [`kernels`] for the trainer,
 //! and [`measure`] and [`shapes`] for `wsd bench`.
 
+#[cfg(test)]
+extern crate self as wsd_nn;
+
 mod activation;
 pub mod adapter;
 pub mod arch;
 mod cache;
 mod checkpoint;
 mod cpu;
+mod cuda;
 mod device;
 mod engine;
 mod error;
@@ -30,9 +34,11 @@ pub mod tensors;
 pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, SpecialTokens, TemplateChoice, Tensor, Weights};
 pub use cpu::{Cpu, CpuOptions};
+pub use cuda::Cuda;
 pub use device::Device;
 pub use engine::{LoadOptions, Local};
 pub use error::{Error, Result};
 pub use executor::{Executor, Span};
 pub use format::Format;
+pub use load::load;
 pub use matrix::MatrixView;

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::cpu::{Cpu, CpuOptions};
+use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -9,8 +10,30 @@ use crate::format::Format;
 #[cfg(feature = "candle")]
 use crate::tensors::Tensors;
 
-/// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`.
-pub(crate) fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Box<dyn Executor>> {
+/// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`; by default a CPU and
+/// an NVIDIA GPU keep the formats of the file.
+///
+/// # Errors
+/// Those of the executor; [`Error::DeviceNotBuilt`] for a device that this program lacks.
+///
+/// ```
+/// use wsd_nn::{Checkpoint, Device, load};
+///
+/// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+/// let model = load(Device::Cpu, &Checkpoint::open(&folder)?, None)?;
+/// assert_eq!(model.slots(), 0);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
+pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Box<dyn Executor>> {
+    match device {
+        Device::Cuda(number) => return Ok(Box::new(Cuda::load(checkpoint, number, dtype)?)),
+        Device::Auto => {
+            if let Ok(model) = Cuda::load(checkpoint, 0, dtype) {
+                return Ok(Box::new(model));
+            }
+        }
+        _ => {}
+    }
     #[cfg(feature = "candle")]
     if let Some(opened) = open(device)? {
         return Ok(Box::new(Tensors::load(checkpoint, &opened, dtype)?));
@@ -27,13 +50,13 @@ pub(crate) fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format
 fn open(device: Device) -> Result<Option<candle_core::Device>> {
     let opened = match device {
         Device::Auto => {
-            let gpus = [Device::Cuda(0), Device::Metal];
+            let gpus = [Device::Metal];
             return Ok(gpus.into_iter().find_map(|device| open(device).ok().flatten()));
         }
         Device::Cpu => return Ok(None),
         _ if device.missing_feature().is_some() => return Ok(None),
         Device::Candle => Ok(candle_core::Device::Cpu),
-        Device::Cuda(number) => candle_core::Device::new_cuda(number),
+        Device::Cuda(_) => return Ok(None),
         Device::Metal => candle_core::Device::new_metal(0),
     };
     let missing =

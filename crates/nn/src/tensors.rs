@@ -219,4 +219,8 @@ impl Executor for Tensors {
     fn slots(&self) -> usize {
         self.slots.len()
     }
+
+    fn read_bandwidth(&self, bytes: usize) -> Result<f64> {
+        crate::measure::read_bandwidth(bytes)
+    }
 }

@@ -24,7 +24,7 @@ use crate::arch::Blueprint;
 use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
-use crate::load;
+use crate::load::load;
 
 /// Tokens that may be buffered for a slow client.
 const READ_AHEAD: usize = 64;
@@ -121,7 +121,7 @@ impl Local {
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
-        let mut executor = load::load(options.device, &checkpoint, options.dtype)?;
+        let mut executor = load(options.device, &checkpoint, options.dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();
         let card = Card {

@@ -170,7 +170,7 @@ impl Shape {
 
     /// Returns the scale and the minimum of run `index`, such that `value = scale * code + minimum`.
     #[inline(always)]
-    pub(super) fn run_scale(&self, block: &Block, index: usize) -> (f32, f32) {
+    pub(crate) fn run_scale(&self, block: &Block, index: usize) -> (f32, f32) {
         let (scale, minimum) = (self.block_scale(block), f16::from_le_bytes(block.minimum).to_f32());
         let (scale, minimum) = if self.is_large() {
             let integer = i32::from(block.scales[index]) - self.scales.offset;

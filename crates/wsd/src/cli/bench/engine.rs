@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use wsd::nn::kernels::Simd;
 use wsd::nn::shapes::{Recipe, SHAPES, Shape};
-use wsd::nn::{Checkpoint, Cpu, CpuOptions, Format, measure};
+use wsd::nn::{Checkpoint, Device, Executor, Format, load, measure};
 use wsd::process;
 use wsd::train::save_checkpoint;
 
@@ -47,6 +47,9 @@ pub(crate) struct EngineBench {
     /// Number format the weights are converted to [default: q8_0 for random weights, else the model's]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<Format>,
+    /// The device to measure: cpu, cuda or cuda:N, and others this program was built for
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
     /// Processor threads [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -80,7 +83,7 @@ enum Operation {
 
 /// A loaded model, with the cost of loading it.
 struct Subject {
-    cpu: Cpu,
+    executor: Box<dyn Executor>,
     format: String,
     load_seconds: f64,
     weight_bytes: usize,
@@ -128,7 +131,7 @@ impl Subject {
                 SHAPES.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", ")
             ),
         };
-        let cpu = Cpu::load_with(&checkpoint, CpuOptions { dtype, ..CpuOptions::default() })?;
+        let executor = load(bench.device, &checkpoint, dtype)?;
         let load_seconds = opened.elapsed().as_secs_f64();
         let (mut weight_bytes, mut step_bytes) = (checkpoint.weights.total_bytes(), measure::step_bytes(&checkpoint)?);
         let stored = main_format(&checkpoint);
@@ -141,16 +144,16 @@ impl Subject {
             // Making the random weights took memory that loading a file would not take.
             process::reset_peak();
         }
-        Ok(Self { cpu, format: dtype.unwrap_or(stored).to_string(), load_seconds, weight_bytes, step_bytes })
+        Ok(Self { executor, format: dtype.unwrap_or(stored).to_string(), load_seconds, weight_bytes, step_bytes })
     }
 
     /// Times one run of an operation, in seconds.
     fn time(&mut self, operation: Operation, tokens: usize) -> Result<f64> {
-        let cpu = &mut self.cpu;
+        let model = &mut *self.executor;
         Ok(match operation {
-            Operation::Decode { context } => measure::decode(cpu, context, tokens)?,
-            Operation::Prefill { tokens } => measure::prefill(cpu, tokens)?,
-            Operation::Score { context, tokens } => measure::score(cpu, context, tokens)?,
+            Operation::Decode { context } => measure::decode(model, context, tokens)?,
+            Operation::Prefill { tokens } => measure::prefill(model, tokens)?,
+            Operation::Score { context, tokens } => measure::score(model, context, tokens)?,
         })
     }
 }
@@ -209,7 +212,7 @@ fn measure_all(bench: &EngineBench) -> Result<Report> {
         }
         // Read before the bandwidth measurement allocates its own memory.
         peak_bytes = peak_bytes.or_else(process::peak_bytes);
-        let bandwidth = measure::read_bandwidth(BANDWIDTH_BYTES)?;
+        let bandwidth = subject.executor.read_bandwidth(BANDWIDTH_BYTES)?;
         let mut timed = operations.iter().zip(&times);
         let decoded = timed.find(|(operation, _)| matches!(operation, Operation::Decode { .. }));
         if let Some(seconds) = decoded.and_then(|(_, times)| times.last()) {
@@ -226,6 +229,7 @@ fn measure_all(bench: &EngineBench) -> Result<Report> {
         model: bench.model.clone(),
         format: subject.format.clone(),
         threads: rayon::current_num_threads(),
+        device: bench.device.to_string(),
         instructions: format!("{:?}", Simd::detect()),
         repeats: bench.repeats,
         load_seconds: subject.load_seconds,

@@ -10,6 +10,7 @@ pub(super) struct Report {
     pub(super) model: String,
     pub(super) format: String,
     pub(super) threads: usize,
+    pub(super) device: String,
     /// The SIMD instruction set in use.
     pub(super) instructions: String,
     pub(super) repeats: usize,
@@ -53,11 +54,12 @@ impl Report {
             .map(|figure| [figure.name.clone(), short(1e3 * figure.seconds), short(figure.tokens_per_second)]);
         let known = |value: Option<f64>| short(value.unwrap_or(f64::NAN));
         format!(
-            "{} in {}, {} threads, {}; medians of {}\n\n{}\n\
+            "{} in {} on {}, {} threads, {}; medians of {}\n\n{}\n\
              load {} s; memory {} MB at most to the first token, {} times the weights, and {} times in all\n\
              memory is read at {} GB/s, of which writing uses {} %\n",
             self.model,
             self.format,
+            self.device,
             self.threads,
             self.instructions,
             self.repeats,

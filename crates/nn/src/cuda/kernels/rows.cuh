@@ -1,0 +1,203 @@
+// Passes over rows of activations: one block of 256 threads a row, unless said otherwise.
+
+__device__ __forceinline__ float block_sum(float v) {
+  __shared__ float warps[8];
+  for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
+  __syncthreads();
+  if ((threadIdx.x & 31) == 0) warps[threadIdx.x >> 5] = v;
+  __syncthreads();
+  float s = 0;
+  for (int w = 0; w < 8; w++) s += warps[w];
+  return s;
+}
+
+struct Angles { const int *position, *is_long; const float* frequencies; float2* out; int rows, ropes; const float* factors; };
+// Cosines and sines: grid (ropes, rows). Frequencies are (ropes, 2, HEAD / 2), those of short and of long sequences; a
+// negative one marks dimensions that do not rotate. Angles are products in single precision, as in the reference.
+__device__ void angles(const Angles& a) {
+  allow_next();
+  await_previous();
+  const int rope = blockIdx.x, row = blockIdx.y;
+  for (int p = threadIdx.x; p < HEAD / 2; p += blockDim.x) {
+    const float frequency = a.frequencies[(rope * 2 + a.is_long[row]) * (HEAD / 2) + p];
+    const double angle = (double)((float)a.position[row] * frequency);
+    const float factor = a.factors[rope];
+    a.out[((size_t)rope * a.rows + row) * (HEAD / 2) + p] = frequency < 0
+        ? make_float2(1, 0) : make_float2((float)cos(angle) * factor, (float)sin(angle) * factor);
+  }
+}
+
+struct Embed { Matrix m; const int* token; float* h; float scale; int width; };
+template <class W> __device__ void embed(const Embed& a) {
+  allow_next();
+  await_previous();
+  const int row = blockIdx.x, token = a.token[row];
+  for (int k = threadIdx.x; k < a.width; k += 256) {
+    const float v = value<W>(a.m, token, k);
+    a.h[(size_t)row * a.width + k] = a.scale == 1.f ? v : v * a.scale;
+  }
+}
+
+struct Norm {
+  float* h;            // (rows, width) the residual stream
+  const float* added;  // (rows, width) to be added to it, or null
+  const float* bias;   // (width) of `added`, or null
+  const float* post;   // the weight of a norm of `added`, or null
+  const float* weight; // the weight of the norm of the sum, or null
+  num* out;            // (rows, stride) the normed sum
+  float* wide;         // (rows, width) the same, or null
+  const int* pick;     // rows to read, or null for all
+  int width, stride;
+  float epsilon;
+};
+__device__ void norm(const Norm& a) {
+  allow_next();
+  await_previous();
+  const int from = a.pick ? a.pick[blockIdx.x] : blockIdx.x;
+  float* h = a.h + (size_t)from * a.width;
+  if (a.added) {
+    const float* added = a.added + (size_t)from * a.width;
+    float r = 1;
+    if (a.post) {
+      float s = 0;
+      for (int k = threadIdx.x; k < a.width; k += 256) {
+        const float v = added[k] + (a.bias ? a.bias[k] : 0.f);
+        s += v * v;
+      }
+      r = rsqrtf(block_sum(s) / a.width + a.epsilon);
+    }
+    for (int k = threadIdx.x; k < a.width; k += 256) {
+      const float v = added[k] + (a.bias ? a.bias[k] : 0.f);
+      h[k] += a.post ? v * r * a.post[k] : v;
+    }
+  }
+  float r = 1;
+  if (a.weight) {
+    float s = 0;
+    for (int k = threadIdx.x; k < a.width; k += 256) s += h[k] * h[k];
+    r = rsqrtf(block_sum(s) / a.width + a.epsilon);
+  }
+  for (int k = threadIdx.x; k < a.width; k += 256) {
+    const float v = a.weight ? h[k] * r * a.weight[k] : h[k];
+    if (a.wide) a.wide[(size_t)blockIdx.x * a.width + k] = v;
+    if (a.out) a.out[(size_t)blockIdx.x * a.stride + k] = narrow(v);
+  }
+}
+
+struct Heads {
+  const float* in;                 // (rows, stride) queries, keys, values; each head in the order of `order`
+  const float *bias, *query_norm, *key_norm;
+  const int* order;                // (HEAD) the place of a dimension within its head in `in`
+  num *q, *cache;
+  const int *slot, *place, *table;
+  const float2* angles;
+  const int2* pairs;
+  int stride, table_stride, is_full_norm;
+  float epsilon;
+};
+// Norms of queries and keys, rotation, and storing: a warp a head.
+__device__ void place_heads(const Heads& a) {
+  allow_next();
+  await_previous();
+  constexpr int ALL = HEADS_Q + 2 * KV_HEADS;
+  const int row = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  auto read = [&](int head, int d) {
+    const int at = head * HEAD + a.order[d];
+    return a.in[(size_t)row * a.stride + at] + (a.bias ? a.bias[at] : 0.f);
+  };
+  float full[2] = {1, 1};
+  if (a.is_full_norm) {
+    for (int which = 0; which < 2; which++) {
+      const int first = which ? HEADS_Q : 0, count = which ? KV_HEADS : HEADS_Q;
+      float s = 0;
+      for (int i = threadIdx.x; i < count * HEAD; i += 256) {
+        const float v = read(first + i / HEAD, i % HEAD);
+        s += v * v;
+      }
+      full[which] = rsqrtf(block_sum(s) / (count * HEAD) + a.epsilon);
+    }
+  }
+  for (int head = warp; head < ALL; head += 8) {
+    const bool is_key = head >= HEADS_Q && head < HEADS_Q + KV_HEADS, is_value = head >= HEADS_Q + KV_HEADS;
+    const float* weight = is_value ? nullptr : is_key ? a.key_norm : a.query_norm;
+    const int within = is_key ? head - HEADS_Q : is_value ? head - HEADS_Q - KV_HEADS : head;
+    float r = full[is_key];
+    if (weight && !a.is_full_norm) {
+      float s = 0;
+      for (int d = lane; d < HEAD; d += 32) {
+        const float v = read(head, d);
+        s += v * v;
+      }
+      for (int o = 16; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+      r = rsqrtf(s / HEAD + a.epsilon);
+    }
+    num* o = a.q + ((size_t)row * HEADS_Q + within) * HEAD_STRIDE;
+    if (is_key || is_value) {
+      const int place = a.place[row], page = a.table[(size_t)a.slot[row] * a.table_stride + (place >> 4)];
+      o = a.cache + cache_at(page, is_value, within, place);
+    }
+    for (int p = lane; p < HEAD / 2; p += 32) {
+      const int2 to = a.pairs[p];
+      float x = read(head, to.x), y = read(head, to.y);
+      if (weight) {
+        const int base = a.is_full_norm ? within * HEAD : 0;
+        x = x * r * weight[base + to.x];
+        y = y * r * weight[base + to.y];
+      }
+      if (!is_value) {
+        const float2 angle = a.angles[(size_t)row * (HEAD / 2) + p];
+        const float x0 = x;
+        x = x0 * angle.x - y * angle.y;
+        y = y * angle.x + x0 * angle.y;
+      }
+      o[to.x] = narrow(x);
+      o[to.y] = narrow(y);
+    }
+  }
+}
+
+struct Gate { const float *in, *bias; num* out; int width, stride_in, stride; };
+// activation(gate) * up of a product whose rows alternate by eights: grid (width / 256 rounded up, rows).
+__device__ void gate(const Gate& a) {
+  const int j = blockIdx.x * 256 + threadIdx.x;
+  if (j >= a.width) return;
+  const int at = (j >> 3) * 16 + (j & 7);
+  const float* in = a.in + (size_t)blockIdx.y * a.stride_in;
+  const float x = in[at] + (a.bias ? a.bias[at] : 0.f), y = in[at + 8] + (a.bias ? a.bias[at + 8] : 0.f);
+  a.out[(size_t)blockIdx.y * a.stride + j] = narrow(activate(x) * y);
+}
+
+struct Narrow { const float* in; num* out; int width, stride; };
+__device__ void narrow_rows(const Narrow& a) {
+  for (int k = threadIdx.x; k < a.width; k += 256) a.out[(size_t)blockIdx.x * a.stride + k] = narrow(a.in[(size_t)blockIdx.x * a.width + k]);
+}
+
+struct Finish { float* x; const float* bias; int width; float cap; };
+// Bias and soft cap of a head's outputs: grid (width / 256 rounded up, rows).
+__device__ void finish(const Finish& a) {
+  const int k = blockIdx.x * 256 + threadIdx.x;
+  if (k >= a.width) return;
+  float* x = a.x + (size_t)blockIdx.y * a.width + k;
+  float v = *x + (a.bias ? a.bias[k] : 0.f);
+  *x = a.cap > 0 ? a.cap * tanhf(v / a.cap) : v;
+}
+
+struct Copy { num* cache; u64 layer_stride; const int* moves; int count; };
+// Copies whole pages, [from, to] pairs: grid (moves, layers).
+__device__ void copy_pages(const Copy& a) {
+  constexpr size_t PAGE = (size_t)2 * KV_HEADS * 16 * HEAD_STRIDE;
+  num* layer = a.cache + blockIdx.y * a.layer_stride;
+  const num* from = layer + a.moves[2 * blockIdx.x] * PAGE;
+  num* to = layer + a.moves[2 * blockIdx.x + 1] * PAGE;
+  for (size_t i = threadIdx.x; i < PAGE; i += 256) to[i] = from[i];
+}
+// Moves positions of a slot, in order: [page, position, page, position] quadruples, grid (2 * KV_HEADS, layers).
+__device__ void move_positions(const Copy& a) {
+  num* layer = a.cache + blockIdx.y * a.layer_stride;
+  const int is_value = blockIdx.x / KV_HEADS, head = blockIdx.x % KV_HEADS;
+  for (int m = 0; m < a.count; m++) {
+    const int* move = a.moves + 4 * m;
+    const size_t from = cache_at(move[0], is_value, head, move[1]), to = cache_at(move[2], is_value, head, move[3]);
+    for (int d = threadIdx.x; d < HEAD_STRIDE; d += 256) layer[to + d] = layer[from + d];
+  }
+}

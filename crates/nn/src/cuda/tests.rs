@@ -1,0 +1,141 @@
+//! The executor on a stand-in for a GPU, against the reference's numbers and against the executor on the CPU; and the
+//! kernels in NVIDIA's compiler, where that is installed.
+
+use super::cases::{Case, cases, is_stretched, longest, meet, project, rows};
+use super::emulator::Emulator;
+use super::*;
+use crate::cpu::{Cpu, CpuOptions};
+
+/// Loads a case onto a GPU or, without one, onto the stand-in; `None`, with the reason told, where there is neither.
+fn load(case: &Case, dtype: Option<Format>) -> Option<Cuda> {
+    if let Ok(gpu) = Gpu::open(0) {
+        return Some(Cuda::load_onto(&gpu, &case.checkpoint, dtype).unwrap());
+    }
+    match Emulator::try_new() {
+        Ok(device) => Some(Cuda::load_onto(&Gpu::new(device), &case.checkpoint, dtype).unwrap()),
+        Err(reason) => {
+            println!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+/// Checkpoints: all of them on a GPU, one of each architecture on the stand-in.
+fn fixtures() -> Vec<Case> {
+    let has_gpu = Gpu::open(0).is_ok();
+    let is_one = |case: &Case| case.name.contains("fixtures/") && case.name.ends_with("/config.json");
+    cases().into_iter().filter(|case| has_gpu || is_one(case)).collect()
+}
+
+#[test]
+fn logits_match_the_reference_in_float32() {
+    for case in fixtures() {
+        let Some(mut model) = load(&case, Some(Format::F32)) else { return };
+        let worst = meet(&case.name, &mut model, &case.sequences);
+        println!("{}: log-probabilities within {worst:.1e}", case.name);
+    }
+}
+
+/// The relative error of all logits.
+fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+    let (found, expected) = (found.concat(), expected.concat());
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    let error = square(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+    (error / square(&mut expected.iter().copied())).sqrt()
+}
+
+#[test]
+fn half_precision_loses_nothing_but_digits() {
+    for case in fixtures().iter().filter(|case| !is_stretched(case)) {
+        for dtype in [Format::BF16, Format::F16] {
+            let Some(mut model) = load(case, Some(dtype)) else { return };
+            let exact = CpuOptions { exact: true, dtype: Some(dtype), ..CpuOptions::default() };
+            let mut reference = Cpu::load_with(&case.checkpoint, exact).unwrap();
+            let tokens = longest(case);
+            let expected = rows(&mut reference, 0, &tokens);
+            let error = distance(&rows(&mut model, 0, &tokens), &expected);
+            // The same by the kernels for few rows.
+            let pieces: Vec<_> = tokens.chunks(3).flat_map(|piece| rows(&mut model, 1, piece)).collect();
+            let few = distance(&pieces, &expected);
+            println!("{}: {dtype}: {error:.1e}, in pieces {few:.1e}", case.name);
+            assert!(error < 0.03 && few < 0.03, "{}: {dtype} is off by {error} and {few}", case.name);
+        }
+    }
+}
+
+#[test]
+fn every_block_format_is_multiplied_as_it_is_stored() {
+    let fixture = fixtures().into_iter().find(|case| case.name.contains("kquant"));
+    let case = fixture.expect("the fixture whose widths are multiples of every block");
+    for format in Format::all().filter(|format| format.block_values() > 1) {
+        let Some(mut model) = load(&case, Some(format)) else { return };
+        let exact = CpuOptions { exact: true, dtype: Some(format), ..CpuOptions::default() };
+        let mut reference = Cpu::load_with(&case.checkpoint, exact).unwrap();
+        let tokens = &longest(&case)[..9];
+        let expected = rows(&mut reference, 0, tokens);
+        for (slot, size) in [(0, 1), (1, 9)] {
+            let found: Vec<_> = tokens.chunks(size).flat_map(|piece| rows(&mut model, slot, piece)).collect();
+            let error = distance(&found, &expected);
+            println!("{format}: {size} rows at once: {error:.1e}");
+            assert!(error < 0.02, "{format}: {size} rows at once are off by {error}");
+        }
+    }
+}
+
+#[test]
+fn trees_prefixes_and_truncation_are_as_on_the_cpu() {
+    for case in fixtures().iter().filter(|case| !is_stretched(case)) {
+        let Some(mut model) = load(case, Some(Format::F32)) else { return };
+        let mut cpu = Cpu::load_with(&case.checkpoint, CpuOptions { exact: true, ..CpuOptions::default() }).unwrap();
+        let tokens = longest(case);
+        let list = &tokens[..tokens.len().min(21)];
+        let mut check = |what: &str, act: &dyn Fn(&mut dyn Executor) -> Vec<Vec<f32>>| {
+            let error = distance(&act(&mut model), &act(&mut cpu));
+            assert!(error < 1e-4, "{}: {what} is off by {error}", case.name);
+        };
+        check("a chain", &|model| rows(model, 0, list));
+        check("a tree", &|model| {
+            let tree = Span { rows: 0..6, parents: Some(&[0, 0, 1, 2, 3, 4]), ..Span::chain(0, list.len(), &[7, 8, 8, 7, 9, 10]) };
+            let hidden = model.forward(&[tree]).unwrap();
+            project(model, &hidden)
+        });
+        check("the accepted path", &|model| {
+            model.keep(0, list.len(), &[1, 3].map(|node| list.len() + node)).unwrap();
+            rows(model, 0, &[11])
+        });
+        check("a copied prefix", &|model| {
+            model.copy(0, 1, 18).unwrap();
+            [rows(model, 1, &[3, 4]), rows(model, 0, &[5])].concat()
+        });
+        check("a truncated cache", &|model| {
+            model.truncate(0, 5);
+            rows(model, 0, &[9; 3])
+        });
+        check("hidden states of a layer", &|model| {
+            let start = model.cached(1);
+            let span = |layer| Span { rows: 0..2, layer, ..Span::chain(1, start, &[5, 6]) };
+            vec![model.forward(&[span(Layer::After(1))]).unwrap()]
+        });
+    }
+}
+
+#[test]
+fn kernels_compile_for_every_architecture() {
+    if let Err(reason) = libraries::load_compiler() {
+        return println!("skipped: {reason}");
+    }
+    let fixture = &fixtures()[0];
+    let base = arch::blueprint(&fixture.checkpoint.config).unwrap();
+    let epilogues = [Epilogue::Out, Epilogue::Heads, Epilogue::Residual, Epilogue::Gate];
+    for compute in [Format::F32, Format::BF16, Format::F16] {
+        let is_used = |format: &Format| *format == compute || (format.block_values() > 1 && compute == Format::BF16);
+        let formats: Vec<_> = Format::all().filter(is_used).map(|format| format.name()).collect();
+        let uses = formats.iter().flat_map(|format| epilogues.map(|epilogue| (*format, epilogue))).collect();
+        for (arch, head_dim) in [(80, 64), (89, 128), (90, 256), (100, 80)] {
+            let blueprint = Blueprint { head_dim, ..base.clone() };
+            let request = Request { blueprint: &blueprint, compute, uses: &uses, embedding: compute };
+            let code = compiler::compile(&request.source(arch), arch).unwrap();
+            println!("{compute} for sm_{arch}, heads of {head_dim}: {} KiB", code.len() >> 10);
+        }
+    }
+}
