@@ -28,13 +28,13 @@ use std::time::Instant;
 use wsd_core::Layer;
 
 use crate::adapter::{Adapter, LowRank};
-use crate::arch::{self, Blueprint, Head, QkNorm};
+use crate::arch::{self, Blueprint, Head, QkNorm, RopePlan};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
-use crate::executor::{self, Executor, Span};
+use crate::executor::{self, Answer, Ask, Executor, Span};
 use crate::format::Format;
 use args::{
-    AnglesArgs, AttentionArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs,
+    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs,
     WidenArgs,
 };
 use driver::{Buffer, Gpu, Graph, Product};
@@ -42,7 +42,7 @@ use matrix::padded;
 use model::{Linear, Loader, Rotation, Weights};
 use pages::{PAGE, Pages};
 use program::{Epilogue, Kernels, MOST_ROWS, Request};
-use step::{Input, splits};
+use step::{Input, LISTS, MOST_PARTS, splits};
 
 /// Tokens run at once when a slot is run again.
 const RERUN_TOKENS: usize = 256;
@@ -54,8 +54,8 @@ const MOST_CACHED: usize = 1 << 19;
 const PASS_ROWS: usize = 64;
 /// Values of a matrix that are widened at once.
 const PANEL_VALUES: usize = 32 << 20;
-/// Floats of partial results of attention, per query head and dimension.
-const PARTIAL_ROWS: usize = 64;
+/// Blocks of a row of the kernel that answers questions.
+const CHOOSE_BLOCKS: usize = 32;
 /// Rows that output heads are applied to at once.
 const PROJECT_ROWS: usize = 256;
 
@@ -69,7 +69,7 @@ pub struct Cuda {
     most_rows: usize,
     changes: HashMap<String, Vec<LowRank>>,
     // Declared before the GPU's other parts, as they hold it.
-    graphs: HashMap<(usize, usize), Graph>,
+    graphs: HashMap<Recorded, Graph>,
     weights: Weights,
     kernels: Kernels,
     rotations: Rotations,
@@ -78,12 +78,15 @@ pub struct Cuda {
     gpu: Gpu,
 }
 
+/// A kind of recorded step: its rows, the parts of its positions, and true if it answers questions.
+type Recorded = (usize, usize, bool);
+
 /// Tables of rotary embeddings.
 struct Rotations {
-    /// `(ropes, 2, head_dim / 2)`.
+    /// `(ropes + 1, 2, head_dim / 2)`.
     frequencies: Buffer,
     factors: Buffer,
-    /// Per rope: `(head_dim / 2, 2)` dimensions of pairs, and the row of each dimension.
+    /// Per rope, and last for layers without one: `(head_dim / 2, 2)` dimensions of pairs, and the row of each dimension.
     pairs: Vec<Buffer>,
     orders: Vec<Buffer>,
 }
@@ -117,6 +120,9 @@ struct Scratch {
     weights: Buffer,
     count: Buffer,
     hidden: Buffer,
+    /// Answers, and partial ones of each block.
+    chosen: Buffer,
+    chosen_parts: Buffer,
     panel: Option<Buffer>,
     logits: Option<Buffer>,
 }
@@ -137,6 +143,9 @@ impl Cuda {
     fn load_onto(gpu: &Gpu, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Self> {
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
+        if let Some(property) = model::missing(&blueprint) {
+            return Err(Error::DeviceLacks { device: gpu.name().to_owned(), property });
+        }
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let compute = compute_format(&required, dtype);
         let tensors = required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
@@ -187,6 +196,15 @@ impl Cuda {
 
     /// Runs spans, which are valid and not empty. Returns the wanted rows.
     fn run(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
+        let wanted = self.step(spans, &[])?;
+        let mut hidden = vec![0.0f32; wanted * self.blueprint.hidden];
+        self.scratch.hidden.read(0, &mut hidden)?;
+        Ok(hidden)
+    }
+
+    /// Runs spans, which are valid and not empty, and answers questions about the wanted rows if there are any. Returns
+    /// the number of the rows.
+    fn step(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<usize> {
         self.reserve(spans)?;
         let pages = &self.cache.pages;
         let with_slots = spans.iter().filter_map(|span| {
@@ -194,41 +212,57 @@ impl Cuda {
             Some((span, slot.row, slot.long))
         });
         let mut input = Input::new(with_slots);
-        if input.rows > self.scratch.rows || 4 * input.numbers().len() > self.scratch.input.bytes() {
-            let rows = input.rows.max(input.bits.len() / 8).next_power_of_two();
-            self.graphs.clear();
-            self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows)?;
+        input.ask.extend(asks.iter().map(|ask| match ask {
+            Ask::Logprob(token) => *token as i32,
+            Ask::Argmax => -1,
+        }));
+        let (wanted, answers) = (input.pick.len(), !asks.is_empty());
+        let recorded = input.recorded_rows().filter(|_| spans.iter().all(|span| span.layer == Layer::Final));
+        if let Some(rows) = recorded {
+            input.fill(rows);
         }
-        let wanted = input.pick.len();
-        let is_final = spans.iter().all(|span| span.layer == Layer::Final);
-        match input.recorded_rows().filter(|rows| is_final && *rows <= self.scratch.rows) {
-            Some(rows) => {
-                input.fill(rows);
-                self.scratch.input.write(0, &input.numbers())?;
-                let key = (rows, splits(rows, input.longest));
-                if !self.graphs.contains_key(&key) {
-                    // Loads what is loaded at first use, which cannot be recorded.
-                    self.queue(&input, spans, key.1)?;
-                    let graph = self.gpu.record(|| self.queue(&input, &[], key.1))?;
+        self.make_room(&input, answers)?;
+        self.scratch.input.write(0, &input.numbers())?;
+        let splits = splits(input.rows, input.longest);
+        let key = (input.rows, splits, answers);
+        match self.graphs.get(&key).filter(|_| recorded.is_some()) {
+            Some(graph) => graph.replay()?,
+            None => {
+                self.queue(&input, spans, splits)?;
+                if recorded.is_some() {
+                    // What is loaded at its first use has been loaded now, which cannot be recorded.
+                    let graph = self.gpu.record(|| self.queue(&input, &[], splits))?;
                     self.graphs.insert(key, graph);
-                } else {
-                    self.graphs[&key].replay()?;
                 }
             }
-            None => {
-                self.scratch.input.write(0, &input.numbers())?;
-                self.queue(&input, spans, splits(input.rows, input.longest))?;
-            }
         }
-        let mut hidden = vec![0.0f32; wanted * self.blueprint.hidden];
-        self.scratch.hidden.read(0, &mut hidden)?;
         for span in spans {
             if let Some(slot) = self.cache.pages.get_mut(span.slot) {
                 slot.tokens.extend_from_slice(span.tokens);
                 slot.fork = span.fork();
             }
         }
-        Ok(hidden)
+        Ok(wanted)
+    }
+
+    /// Makes buffers that are large enough for a step.
+    fn make_room(&mut self, input: &Input, answers: bool) -> Result<()> {
+        let numbers = LISTS * input.rows + input.bits.len();
+        if input.rows > self.scratch.rows || 4 * numbers > self.scratch.input.bytes() {
+            let rows = input.rows.max(numbers / 32).next_power_of_two();
+            self.graphs.clear();
+            self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows)?;
+        }
+        if answers { self.make_logits(4 * input.rows * self.blueprint.vocab) } else { Ok(()) }
+    }
+
+    fn make_logits(&mut self, bytes: usize) -> Result<()> {
+        if self.scratch.logits.as_ref().is_none_or(|logits| logits.bytes() < bytes) {
+            self.graphs.clear();
+            self.scratch.logits = None;
+            self.scratch.logits = Some(self.gpu.alloc(bytes.next_power_of_two())?);
+        }
+        Ok(())
     }
 
     /// Makes room for the spans and tells the device which pages they have.
@@ -301,7 +335,8 @@ const BASE: usize = 4;
 const MASK: usize = 5;
 const IS_LONG: usize = 6;
 const PICK: usize = 7;
-const BITS: usize = 8;
+const ASK: usize = 8;
+const BITS: usize = LISTS;
 
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
     fn run(&self, spans: &[Span<'_>]) -> Result<()> {
@@ -322,7 +357,8 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         }
         if spans.is_empty() || spans.iter().all(|span| span.layer == Layer::Final) {
             let count = if spans.is_empty() { self.rows } else { self.input.pick.len() };
-            self.finish(0, count, Some(&weights.final_norm))
+            self.finish(0, count, Some(&weights.final_norm))?;
+            if self.input.ask.is_empty() { Ok(()) } else { self.choose(count) }
         } else {
             self.collect(spans, Layer::Final)
         }
@@ -337,10 +373,10 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             frequencies: rotations.frequencies.at(0),
             out: scratch.angles.at(0),
             rows: self.rows as i32,
-            ropes: blueprint.ropes.len() as i32,
+            ropes: rotations.pairs.len() as i32,
             factors: rotations.factors.at(0),
         };
-        gpu.launch(kernels.angles, [blueprint.ropes.len(), self.rows, 1], &angles)?;
+        gpu.launch(kernels.angles, [rotations.pairs.len(), self.rows, 1], &angles)?;
         let embed = EmbedArgs {
             matrix: weights.embedding.args(),
             token: (self.list)(TOKEN),
@@ -389,14 +425,36 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         }
         let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
         let wide = scratch.hidden.at(4 * first * blueprint.hidden);
-        let args = NormArgs { wide, pick: (self.list)(PICK) + 4 * first as u64, ..self.norm(weight) };
+        // The input of a head too, of which only the first rows are read.
+        let out = if first == 0 { scratch.x.at(0) } else { 0 };
+        let args = NormArgs { wide, out, pick: (self.list)(PICK) + 4 * first as u64, ..self.norm(weight) };
         gpu.launch(kernels.norm, [count, 1, 1], &args)
+    }
+
+    /// Answers the questions about the first `count` rows.
+    fn choose(&self, count: usize) -> Result<()> {
+        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let Some(logits) = &scratch.logits else { return Ok(()) };
+        let Some(head) = self.cuda.weights.heads.iter().position(|(head, _)| *head == Head::VOCABULARY) else {
+            return Ok(());
+        };
+        self.cuda.project_on_device(head, count, logits.at(0))?;
+        let args = ChooseArgs {
+            logits: logits.at(0),
+            ask: (self.list)(ASK),
+            partial: scratch.chosen_parts.at(0),
+            count: scratch.count.at(0),
+            out: scratch.chosen.at(0),
+            width: blueprint.vocab as i32,
+            stride: blueprint.vocab as i32,
+        };
+        gpu.launch(kernels.choose, [CHOOSE_BLOCKS, count, 1], &args)
     }
 
     /// Computes queries, keys and values, and stores the latter two.
     fn heads(&self, index: usize, sums: Option<u64>) -> Result<()> {
         let Cuda { blueprint, kernels, scratch, weights, gpu, rotations, cache, .. } = self.cuda;
-        let (layer, rope) = (&weights.layers[index], blueprint.layers[index].rope);
+        let (layer, rope) = (&weights.layers[index], rotations.index(blueprint.layers[index].rope));
         let angles = scratch.angles.at(8 * rope * self.rows * (blueprint.head_dim / 2));
         let stored = LinearArgs {
             q: scratch.q.at(0),
@@ -469,7 +527,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             gpu.launch(kernel, [chain.len().div_ceil(64), blueprint.heads, 1], &args)?;
         }
         for range in singles {
-            let splits = if range.len() * self.splits > PARTIAL_ROWS { 1 } else { self.splits };
+            let splits = if range.len() * self.splits > MOST_PARTS { 1 } else { self.splits };
             let args = AttentionArgs { first: range.start as i32, splits: splits as i32, ..args };
             gpu.launch(kernels.attend, [groups, splits, range.len()], &args)?;
         }
@@ -614,9 +672,10 @@ impl Cuda {
                 let mut outputs = matrix.outputs - first;
                 if matrix.format.block_values() > 1 {
                     let panel = self.scratch.panel.as_ref().map_or(0, |panel| panel.at(0));
-                    outputs = outputs.min(PANEL_VALUES / matrix.inputs);
-                    let widen = WidenArgs { matrix: matrix.args(), out: panel, first: first as i32, padding: 0 };
-                    let grid = [matrix.inputs.div_ceil(256), outputs, 1];
+                    outputs = outputs.min(PANEL_VALUES / matrix.inputs / matrix::TILE * matrix::TILE);
+                    let (first, rows) = (first as i32, outputs as i32);
+                    let widen = WidenArgs { matrix: matrix.args(), out: panel, first, rows };
+                    let grid = [(matrix.inputs / matrix::CHUNK).div_ceil(8), outputs.div_ceil(matrix::TILE), 1];
                     self.gpu.launch(self.kernels.widen(matrix.format)?, grid, &widen)?;
                     w = panel;
                 }
@@ -644,26 +703,29 @@ impl Cuda {
             self.graphs.clear();
             self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows.next_power_of_two())?;
         }
-        let bytes = size_of_val(out);
-        if self.scratch.logits.as_ref().is_none_or(|logits| logits.bytes() < bytes) {
-            self.scratch.logits = None;
-            self.scratch.logits = Some(self.gpu.alloc(bytes)?);
-        }
+        self.make_logits(size_of_val(out))?;
         let Some(logits) = &self.scratch.logits else { return Ok(()) };
-        let (head, linear) = &self.weights.heads[head];
         self.scratch.hidden.write(0, hidden)?;
-        let (x, stride) = (self.scratch.x.at(0), padded(width) as i32);
-        let narrow = NarrowArgs { input: self.scratch.hidden.at(0), out: x, width: width as i32, stride };
+        let (input, out_of_it) = (self.scratch.hidden.at(0), self.scratch.x.at(0));
+        let narrow = NarrowArgs { input, out: out_of_it, width: width as i32, stride: padded(width) as i32 };
         self.gpu.launch(self.kernels.narrow_rows, [rows, 1, 1], &narrow)?;
+        self.project_on_device(head, rows, logits.at(0))?;
+        logits.read(0, out)
+    }
+
+    /// Applies a head to the first rows of `scratch.x`.
+    fn project_on_device(&self, head: usize, rows: usize, out: u64) -> Result<()> {
+        let (head, linear) = &self.weights.heads[head];
         let cap = self.blueprint.final_softcap.filter(|_| *head == Head::VOCABULARY).unwrap_or(0.0);
-        let args = LinearArgs { x, out: logits.at(0), stride: linear.outputs as i32, cap, ..LinearArgs::default() };
+        let x = self.scratch.x.at(0);
+        let args = LinearArgs { x, out, stride: linear.outputs as i32, cap, ..LinearArgs::default() };
         let is_finished = self.product(linear, args, rows)?;
         let bias = linear.bias.as_ref().map_or(0, |bias| bias.at(0));
-        if !is_finished && (bias != 0 || cap > 0.0) {
-            let finish = FinishArgs { x: logits.at(0), bias, width: linear.outputs as i32, cap };
-            self.gpu.launch(self.kernels.finish, [linear.outputs.div_ceil(256), rows, 1], &finish)?;
+        if is_finished || (bias == 0 && cap == 0.0) {
+            return Ok(());
         }
-        logits.read(0, out)
+        let finish = FinishArgs { x: out, bias, width: linear.outputs as i32, cap };
+        self.gpu.launch(self.kernels.finish, [linear.outputs.div_ceil(256), rows, 1], &finish)
     }
 }
 
@@ -690,13 +752,13 @@ impl Rotations {
     fn new(gpu: &Gpu, blueprint: &Blueprint) -> Result<Self> {
         let (half, mut frequencies, mut factors) = (blueprint.head_dim / 2, Vec::new(), Vec::new());
         let (mut pairs, mut orders) = (Vec::new(), Vec::new());
-        for rope in &blueprint.ropes {
+        for rope in blueprint.ropes.iter().map(Some).chain([None]) {
             let rotation = Rotation::new(rope, blueprint.head_dim);
             for long in [false, true] {
-                frequencies.extend(rope.frequencies(long));
+                frequencies.extend(rope.map_or(Vec::new(), |rope| rope.frequencies(long)));
                 frequencies.extend(vec![-1.0; half - rotation.rotating]);
             }
-            factors.push(rope.attention_factor());
+            factors.push(rope.map_or(1.0, RopePlan::attention_factor));
             let numbers: Vec<i32> = rotation.pairs.concat().into_iter().map(|dim| dim as i32).collect();
             pairs.push(gpu.upload(&numbers)?);
             let mut order = vec![0i32; blueprint.head_dim];
@@ -704,6 +766,13 @@ impl Rotations {
             orders.push(gpu.upload(&order)?);
         }
         Ok(Self { frequencies: gpu.upload(&frequencies)?, factors: gpu.upload(&factors)?, pairs, orders })
+    }
+}
+
+impl Rotations {
+    /// The index of a layer's rotation; the last one is none.
+    fn index(&self, rope: Option<usize>) -> usize {
+        rope.unwrap_or(self.pairs.len() - 1)
     }
 }
 
@@ -768,7 +837,7 @@ impl Scratch {
         Ok(Self {
             rows,
             input: gpu.alloc(4 * rows.max(64) * 64)?,
-            angles: gpu.alloc(8 * rows * half * blueprint.ropes.len())?,
+            angles: gpu.alloc(8 * rows * half * (blueprint.ropes.len() + 1))?,
             h: gpu.alloc(4 * rows * hidden)?,
             x: gpu.alloc(value * rows * padded(hidden))?,
             q: gpu.alloc(value * rows * blueprint.heads * stride)?,
@@ -776,10 +845,12 @@ impl Scratch {
             gated: gpu.alloc(value * rows * padded(blueprint.ffn))?,
             wide: gpu.alloc(4 * rows * wide)?,
             sums: [sums()?, sums()?],
-            partial: gpu.alloc(4 * PARTIAL_ROWS * query)?,
-            weights: gpu.alloc(8 * PARTIAL_ROWS * blueprint.heads)?,
-            count: gpu.alloc(4 * PARTIAL_ROWS.max(rows) * blueprint.heads)?,
+            partial: gpu.alloc(4 * MOST_PARTS * query)?,
+            weights: gpu.alloc(8 * MOST_PARTS * blueprint.heads)?,
+            count: gpu.alloc(4 * MOST_PARTS.max(rows) * blueprint.heads)?,
             hidden: gpu.alloc(4 * rows * hidden)?,
+            chosen: gpu.alloc(8 * rows)?,
+            chosen_parts: gpu.alloc(16 * CHOOSE_BLOCKS * rows)?,
             panel: (compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
             logits: None,
         })
@@ -798,6 +869,23 @@ impl Executor for Cuda {
         let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
         spans.iter().try_for_each(|span| self.cross_border(span))?;
         if spans.is_empty() { Ok(Vec::new()) } else { self.run(&spans) }
+    }
+
+    fn answer(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<Option<Vec<Answer>>> {
+        executor::check(&self.blueprint, spans, |slot| {
+            self.cache.pages.get(slot).map(pages::Slot::cached).unwrap_or_default()
+        })?;
+        let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
+        let is_final = spans.iter().all(|span| span.layer == Layer::Final);
+        if asks.is_empty() || !is_final || self.blueprint.head(Head::VOCABULARY).is_none() {
+            return Ok(None);
+        }
+        spans.iter().try_for_each(|span| self.cross_border(span))?;
+        let count = self.step(&spans, asks)?;
+        let mut chosen = vec![[0u32; 2]; count];
+        self.scratch.chosen.read(0, &mut chosen)?;
+        let answer = |[logprob, token]: [u32; 2]| Answer { token, logprob: f64::from(f32::from_bits(logprob)).min(0.0) };
+        Ok(Some(chosen.into_iter().map(answer).collect()))
     }
 
     fn adapt(&mut self, adapter: &Adapter) -> Result<()> {

@@ -154,6 +154,14 @@ pub enum Error {
         /// The message of its driver.
         reason: String,
     },
+    /// A model with a property that a device's executor does not have.
+    #[error("{device} cannot run this model: it has {property}\n  hint: --device cpu runs it")]
+    DeviceLacks {
+        /// The device.
+        device: String,
+        /// The property.
+        property: &'static str,
+    },
     /// A lack of memory on a device.
     #[error("{device} has not enough memory: {} MiB are needed, {} MiB are free", bytes >> 20, free >> 20)]
     DeviceMemory {

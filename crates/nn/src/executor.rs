@@ -81,6 +81,24 @@ impl<'a> Span<'a> {
     }
 }
 
+/// A question about the logits of a row that a device can answer without giving them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The log-probability of a token.
+    Logprob(u32),
+    /// The most likely token and its log-probability.
+    Argmax,
+}
+
+/// An answer to [`Ask`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    /// The token.
+    pub token: u32,
+    /// Its log-probability; not finite if the logits are not.
+    pub logprob: f64,
+}
+
 /// A model on some device, with a KV cache per slot.
 ///
 /// A hidden state depends on the tokens of its sequence up to it and on nothing else: not on how
@@ -116,6 +134,17 @@ pub trait Executor: Send + Sync {
     /// [`crate::Error::Rows`] where `hidden` is not a whole number of rows;
     /// [`crate::Error::MissingHead`].
     fn project(&mut self, head: Head, hidden: &[f32], out: &mut Vec<f32>) -> Result<()>;
+
+    /// Runs a step as [`Executor::forward`] does and answers a question about the vocabulary logits of
+    /// each wanted row, in the order of the rows. Returns `None`, and does nothing, if the device is
+    /// not faster than the logits themselves.
+    ///
+    /// # Errors
+    /// Those of [`Executor::forward`].
+    fn answer(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<Option<Vec<Answer>>> {
+        let _ = (spans, asks);
+        Ok(None)
+    }
 
     /// Replaces slot `to` by the first `len` positions of `from`.
     ///

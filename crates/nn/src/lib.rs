@@ -38,7 +38,7 @@ pub use cuda::Cuda;
 pub use device::Device;
 pub use engine::{LoadOptions, Local};
 pub use error::{Error, Result};
-pub use executor::{Executor, Span};
+pub use executor::{Answer, Ask, Executor, Span};
 pub use format::Format;
 pub use load::load;
 pub use matrix::MatrixView;

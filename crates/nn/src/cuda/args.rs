@@ -45,7 +45,7 @@ arguments! {
         inverse_width: f32, epsilon: f32, cap: f32, padding: u32,
     }
     /// Rows of a matrix as plain numbers.
-    WidenArgs = "Widen", threads 256, overlaps false { matrix: MatrixArgs, out: u64, first: i32, padding: u32 }
+    WidenArgs = "Widen", threads 256, overlaps false { matrix: MatrixArgs, out: u64, first: i32, rows: i32 }
     /// Cosines and sines of rotations.
     AnglesArgs = "Angles", threads 64, overlaps true {
         position: u64, is_long: u64, frequencies: u64, out: u64, rows: i32, ropes: i32, factors: u64,
@@ -72,6 +72,10 @@ arguments! {
     FinishArgs = "Finish", threads 256, overlaps false { x: u64, bias: u64, width: i32, cap: f32 }
     /// Copies in the cache.
     CopyArgs = "Copy", threads 256, overlaps false { cache: u64, layer_stride: u64, moves: u64, count: i32, padding: u32 }
+    /// Log-probabilities of asked tokens.
+    ChooseArgs = "Choose", threads 256, overlaps true {
+        logits: u64, ask: u64, partial: u64, count: u64, out: u64, width: i32, stride: i32,
+    }
     /// Attention.
     AttentionArgs = "Attention", threads 128, overlaps true {
         q: u64, cache: u64, slot: u64, base: u64, position: u64, mask: u64, table: u64, bits: u64,

@@ -68,12 +68,12 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    pub(super) fn new(rope: &RopePlan, head_dim: usize) -> Self {
-        let rotating = rope.dims / 2;
-        let turning = (0..rotating).map(|pair| match rope.interleaved {
-            true => [2 * pair, 2 * pair + 1],
-            false => [pair, pair + rotating],
-        });
+    /// The order of a rotary embedding; of none, that in which nothing rotates.
+    pub(super) fn new(rope: Option<&RopePlan>, head_dim: usize) -> Self {
+        let rotating = rope.map_or(0, |rope| rope.dims / 2);
+        let is_interleaved = rope.is_some_and(|rope| rope.interleaved);
+        let turning = (0..rotating)
+            .map(|pair| if is_interleaved { [2 * pair, 2 * pair + 1] } else { [pair, pair + rotating] });
         let still = (rotating..head_dim / 2).map(|pair| [2 * pair, 2 * pair + 1]);
         Self { pairs: turning.chain(still).collect(), rotating }
     }
@@ -88,6 +88,20 @@ impl Rotation {
         let side = |pairs: &[[usize; 2]], which: usize| pairs.iter().map(|pair| pair[which]).collect::<Vec<_>>();
         self.pairs.chunks(ALTERNATE).flat_map(|pairs| [side(pairs, 0), side(pairs, 1)].concat()).collect()
     }
+}
+
+/// The first property of a model that this executor does not have.
+pub(super) fn missing(blueprint: &Blueprint) -> Option<&'static str> {
+    let properties = [
+        (blueprint.experts.is_some(), "experts"),
+        (!blueprint.gated, "a feed-forward part without a gate"),
+        (blueprint.norms.centered || blueprint.norms.bias, "LayerNorm"),
+        (blueprint.parallel, "attention and feed-forward part in parallel"),
+        (blueprint.sinks, "attention sinks"),
+        (blueprint.positions, "an embedding of positions"),
+        (blueprint.residual_scale != 1.0 || blueprint.logit_scale != 1.0, "factors on residuals or logits"),
+    ];
+    properties.into_iter().find(|(is_there, _)| *is_there).map(|(_, name)| name)
 }
 
 /// The kernel of queries, keys and values can rotate and store them itself.
@@ -144,7 +158,7 @@ impl Loader<'_> {
     fn layer(&self, index: usize) -> Result<Layer> {
         let parts = self.blueprint.layer();
         let prefix = format!("model.layers.{index}");
-        let rope = &self.blueprint.ropes[self.blueprint.layers[index].rope];
+        let rope = self.blueprint.layers[index].rope.map(|rope| &self.blueprint.ropes[rope]);
         let order = Rotation::new(rope, self.blueprint.head_dim).rows();
         let piece = |part: &StoredLinear, rows: Vec<Row>| -> Result<Piece> {
             let module = format!("{prefix}.{}", part.module);
@@ -157,9 +171,11 @@ impl Loader<'_> {
             piece(part, (0..part.rows.len()).map(row).collect())
         };
         let heads = [by_head(&parts.query)?, by_head(&parts.key)?, by_head(&parts.value)?];
-        let gates = self.alternate(piece(&parts.gate, Vec::new())?, piece(&parts.up, Vec::new())?)?;
+        let expert = &parts.experts[0];
+        let gate = expert.gate.as_ref().unwrap_or(&expert.up);
+        let gates = self.alternate(piece(gate, Vec::new())?, piece(&expert.up, Vec::new())?)?;
         let natural = |part: &StoredLinear| piece(part, natural(part.rows.len()));
-        let (output, down) = (natural(&parts.output)?, natural(&parts.down)?);
+        let (output, down) = (natural(&parts.output)?, natural(&expert.down)?);
         let norm = |norm: StoredNorm| self.norm(&format!("{prefix}.{}", norm.module));
         Ok(Layer {
             norms: parts.try_map(norm, |_| Result::Ok(()))?,

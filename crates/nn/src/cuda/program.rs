@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use super::args::{
-    AnglesArgs, AttentionArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs,
+    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs,
     WidenArgs,
 };
 use super::driver::{Arguments, Gpu, Kernel, Module};
@@ -51,6 +51,7 @@ pub(super) struct Kernels {
     pub(super) gate: Kernel<GateArgs>,
     pub(super) narrow_rows: Kernel<NarrowArgs>,
     pub(super) finish: Kernel<FinishArgs>,
+    pub(super) choose: Kernel<ChooseArgs>,
     pub(super) copy_pages: Kernel<CopyArgs>,
     pub(super) move_positions: Kernel<CopyArgs>,
     pub(super) attend: Kernel<AttentionArgs>,
@@ -99,6 +100,8 @@ impl Request<'_> {
             Activation::Silu => 0,
             Activation::GeluTanh => 1,
             Activation::Gelu => 2,
+            // Only experts have it, which this executor refuses.
+            Activation::ClampedSilu => 0,
         };
         let constants = [
             ("ARCH", arch as usize),
@@ -143,6 +146,7 @@ impl Request<'_> {
             entry::<GateArgs>("k_gate", "gate", 1),
             entry::<NarrowArgs>("k_narrow_rows", "narrow_rows", 1),
             entry::<FinishArgs>("k_finish", "finish", 1),
+            entry::<ChooseArgs>("k_choose", "choose", 1),
             entry::<CopyArgs>("k_copy_pages", "copy_pages", 1),
             entry::<CopyArgs>("k_move_positions", "move_positions", 1),
             entry::<AttentionArgs>("k_attend", "attend", 1),
@@ -214,6 +218,7 @@ impl Kernels {
             gate: module.kernel("k_gate")?,
             narrow_rows: module.kernel("k_narrow_rows")?,
             finish: module.kernel("k_finish")?,
+            choose: module.kernel("k_choose")?,
             copy_pages: module.kernel("k_copy_pages")?,
             move_positions: module.kernel("k_move_positions")?,
             attend: module.kernel("k_attend")?,

@@ -5,11 +5,13 @@ use std::ops::Range;
 use crate::executor::Span;
 
 /// Rows of a chain from which they are attended to together.
-const CHAIN_ROWS: usize = 16;
+const CHAIN_ROWS: usize = 64;
+/// Lists of one number per row.
+pub(super) const LISTS: usize = 9;
 /// Numbers of rows that steps are recorded for.
 const RECORDED: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
-/// The input of a step. All lists but the last two have one entry for each row; rows beyond the tokens fill up a
+/// The input of a step. All lists but the last ones have one entry for each row; rows beyond the tokens fill up a
 /// recorded step.
 #[derive(Debug, Default)]
 pub(super) struct Input {
@@ -29,6 +31,8 @@ pub(super) struct Input {
     pub(super) is_long: Vec<i32>,
     /// Rows to return.
     pub(super) pick: Vec<i32>,
+    /// For each returned row the token whose log-probability is asked for; -1 for the most likely one.
+    pub(super) ask: Vec<i32>,
     /// Trees: for each row of one its number of nodes, the row of its first node, and the bits of its ancestors.
     pub(super) bits: Vec<i32>,
     /// Pieces of one chain that are attended to together.
@@ -109,23 +113,27 @@ impl Input {
         ranges
     }
 
-    /// All numbers, list after list, each of `rows`; `bits` come last, and `pick` is padded to `rows`.
+    /// All numbers, list after list, each of `rows`, to which those of returned rows are padded; `bits` come last.
     pub(super) fn numbers(&self) -> Vec<i32> {
         let lists = [&self.token, &self.position, &self.place, &self.slot, &self.base, &self.mask, &self.is_long];
-        let mut numbers = Vec::with_capacity(8 * self.rows + self.bits.len());
+        let mut numbers = Vec::with_capacity(LISTS * self.rows + self.bits.len());
         lists.into_iter().for_each(|list| numbers.extend_from_slice(list));
-        numbers.extend_from_slice(&self.pick);
-        numbers.resize(8 * self.rows, 0);
+        for (index, list) in [&self.pick, &self.ask].into_iter().enumerate() {
+            numbers.extend_from_slice(list);
+            numbers.resize((8 + index) * self.rows, 0);
+        }
         numbers.extend_from_slice(&self.bits);
         numbers
     }
 }
 
+/// Parts of all rows together, and of one row.
+pub(super) const MOST_PARTS: usize = 64;
+
 /// The parts that the positions of a sequence are divided into, so that few rows keep all processors busy.
 pub(super) fn splits(rows: usize, longest: usize) -> usize {
-    let most = if longest > 8192 { 64 } else { 32 };
     // A power of two, so that a recorded step serves many lengths.
-    longest.div_ceil(32).next_power_of_two().min((most / rows.max(1)).max(1))
+    longest.div_ceil(64).next_power_of_two().min((MOST_PARTS / rows.max(1)).max(1))
 }
 
 #[cfg(test)]
@@ -135,10 +143,10 @@ mod tests {
     #[test]
     fn rows_of_chains_and_trees_say_what_they_see() {
         let parents = [0, 0, 1, 2];
-        let tokens: Vec<u32> = (0..20).collect();
+        let tokens: Vec<u32> = (0..70).collect();
         let spans = [
             (Span { rows: 0..4, parents: Some(&parents), ..Span::chain(1, 10, &[5, 6, 7, 8]) }, 3, false),
-            (Span { rows: 19..20, ..Span::chain(2, 0, &tokens) }, 4, true),
+            (Span { rows: 69..70, ..Span::chain(2, 0, &tokens) }, 4, true),
         ];
         let input = Input::new(spans.iter().map(|(span, row, long)| (span, *row, *long)));
         assert_eq!(input.position[..4], [10, 10, 11, 11]);
@@ -147,8 +155,8 @@ mod tests {
         // Nodes 1 to 3 see themselves; node 2 also node 0, node 3 also node 1.
         assert_eq!(input.mask[..4], [-1, 0, 3, 6]);
         assert_eq!(input.bits, [4, 0, 0b10, 4, 0, 0b101, 4, 0, 0b1010]);
-        assert_eq!((input.chains.clone(), input.singles()), (vec![4..24], vec![0..4]));
-        assert_eq!((input.pick.clone(), input.longest, input.rows), (vec![0, 1, 2, 3, 23], 20, 24));
+        assert_eq!((input.chains.clone(), input.singles()), (vec![4..74], vec![0..4]));
+        assert_eq!((input.pick.clone(), input.longest, input.rows), (vec![0, 1, 2, 3, 73], 70, 74));
         assert_eq!(input.recorded_rows(), None);
     }
 
@@ -159,7 +167,7 @@ mod tests {
         assert_eq!(input.recorded_rows(), Some(4));
         input.fill(4);
         assert_eq!((input.slot.clone(), input.base.clone()), (vec![1, 2, 2, 0], vec![41, 8, 9, 1]));
-        assert_eq!(input.numbers().len(), 32);
-        assert_eq!((splits(1, 100), splits(1, 5000), splits(8, 5000), splits(64, 9000)), (4, 32, 4, 1));
+        assert_eq!(input.numbers().len(), 4 * LISTS);
+        assert_eq!((splits(1, 100), splits(1, 5000), splits(8, 5000), splits(64, 9000)), (2, 64, 8, 1));
     }
 }

@@ -1,7 +1,7 @@
 //! The executor on a stand-in for a GPU, against the reference's numbers and against the executor on the CPU; and the
 //! kernels in NVIDIA's compiler, where that is installed.
 
-use super::cases::{Case, cases, is_stretched, longest, meet, project, rows};
+use super::cases::{Case, cases, log_sum_exp, longest, meet, project, rows, steady_cases};
 use super::emulator::Emulator;
 use super::*;
 use crate::cpu::{Cpu, CpuOptions};
@@ -20,16 +20,15 @@ fn load(case: &Case, dtype: Option<Format>) -> Option<Cuda> {
     }
 }
 
-/// Checkpoints: all of them on a GPU, one of each architecture on the stand-in.
-fn fixtures() -> Vec<Case> {
-    let has_gpu = Gpu::open(0).is_ok();
-    let is_one = |case: &Case| case.name.contains("fixtures/") && case.name.ends_with("/config.json");
-    cases().into_iter().filter(|case| has_gpu || is_one(case)).collect()
+/// True for the fixtures that the executor can run, one of each architecture.
+fn is_fixture(case: &Case) -> bool {
+    let can_run = || arch::blueprint(&case.checkpoint.config).is_ok_and(|blueprint| model::missing(&blueprint).is_none());
+    case.name.contains("fixtures/") && case.name.ends_with("/config.json") && can_run()
 }
 
 #[test]
 fn logits_match_the_reference_in_float32() {
-    for case in fixtures() {
+    for case in cases().into_iter().filter(is_fixture) {
         let Some(mut model) = load(&case, Some(Format::F32)) else { return };
         let worst = meet(&case.name, &mut model, &case.sequences);
         println!("{}: log-probabilities within {worst:.1e}", case.name);
@@ -46,7 +45,7 @@ fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
 
 #[test]
 fn half_precision_loses_nothing_but_digits() {
-    for case in fixtures().iter().filter(|case| !is_stretched(case)) {
+    for case in &steady_cases().filter(is_fixture).collect::<Vec<_>>() {
         for dtype in [Format::BF16, Format::F16] {
             let Some(mut model) = load(case, Some(dtype)) else { return };
             let exact = CpuOptions { exact: true, dtype: Some(dtype), ..CpuOptions::default() };
@@ -65,15 +64,15 @@ fn half_precision_loses_nothing_but_digits() {
 
 #[test]
 fn every_block_format_is_multiplied_as_it_is_stored() {
-    let fixture = fixtures().into_iter().find(|case| case.name.contains("kquant"));
+    let fixture = cases().into_iter().find(|case| is_fixture(case) && case.name.contains("kquant"));
     let case = fixture.expect("the fixture whose widths are multiples of every block");
     for format in Format::all().filter(|format| format.block_values() > 1) {
         let Some(mut model) = load(&case, Some(format)) else { return };
         let exact = CpuOptions { exact: true, dtype: Some(format), ..CpuOptions::default() };
         let mut reference = Cpu::load_with(&case.checkpoint, exact).unwrap();
-        let tokens = &longest(&case)[..9];
-        let expected = rows(&mut reference, 0, tokens);
-        for (slot, size) in [(0, 1), (1, 9)] {
+        let tokens: Vec<u32> = (0..70).map(|index| index * 37 % 290).collect();
+        let expected = rows(&mut reference, 0, &tokens);
+        for (slot, size) in [(0, 1), (1, 9), (2, 20), (3, 70)] {
             let found: Vec<_> = tokens.chunks(size).flat_map(|piece| rows(&mut model, slot, piece)).collect();
             let error = distance(&found, &expected);
             println!("{format}: {size} rows at once: {error:.1e}");
@@ -84,7 +83,7 @@ fn every_block_format_is_multiplied_as_it_is_stored() {
 
 #[test]
 fn trees_prefixes_and_truncation_are_as_on_the_cpu() {
-    for case in fixtures().iter().filter(|case| !is_stretched(case)) {
+    for case in &steady_cases().filter(is_fixture).collect::<Vec<_>>() {
         let Some(mut model) = load(case, Some(Format::F32)) else { return };
         let mut cpu = Cpu::load_with(&case.checkpoint, CpuOptions { exact: true, ..CpuOptions::default() }).unwrap();
         let tokens = longest(case);
@@ -120,11 +119,33 @@ fn trees_prefixes_and_truncation_are_as_on_the_cpu() {
 }
 
 #[test]
+fn questions_are_answered_as_by_the_logits() {
+    for case in &steady_cases().filter(is_fixture).collect::<Vec<_>>() {
+        let Some(mut model) = load(case, None) else { return };
+        let tokens = &longest(case)[..7];
+        let logits = rows(&mut model, 0, tokens);
+        // More than once, so that a recorded step answers too.
+        for slot in [1, 2, 3] {
+            let asks: Vec<Ask> = (0..7).map(|row| if row % 2 == 0 { Ask::Argmax } else { Ask::Logprob(row + 3) }).collect();
+            let span = Span { rows: 0..7, ..Span::chain(slot, 0, tokens) };
+            let answers = model.answer(&[span], &asks).unwrap().unwrap();
+            for ((answer, ask), row) in answers.iter().zip(&asks).zip(&logits) {
+                let best = (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
+                let token = if let Ask::Logprob(token) = ask { *token } else { best };
+                let expected = f64::from(row[token as usize]) - log_sum_exp(row);
+                assert_eq!(answer.token, token, "{}", case.name);
+                assert!((answer.logprob - expected).abs() < 1e-4, "{}: {answer:?}, expected {expected}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn kernels_compile_for_every_architecture() {
     if let Err(reason) = libraries::load_compiler() {
         return println!("skipped: {reason}");
     }
-    let fixture = &fixtures()[0];
+    let fixture = &cases()[0];
     let base = arch::blueprint(&fixture.checkpoint.config).unwrap();
     let epilogues = [Epilogue::Out, Epilogue::Heads, Epilogue::Residual, Epilogue::Gate];
     for compute in [Format::F32, Format::BF16, Format::F16] {

@@ -21,6 +21,7 @@ pub(super) use score::Score;
 
 use super::list::List;
 use crate::arch::Head;
+use crate::executor::{Answer, Ask};
 
 /// The kind of vector that a question reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,21 @@ pub(super) trait Question: Send {
     /// # Errors
     /// A vector that is not finite; the list is advanced up to it.
     fn take(&mut self, list: &mut List, vectors: Vectors<'_>) -> Result<(), NotFinite>;
+
+    /// The question about the vector of a position, if a device may answer it in place of the vector.
+    fn ask(&self, list: &List, position: usize) -> Option<Ask> {
+        let _ = (list, position);
+        None
+    }
+
+    /// Takes in the answer of [`Question::ask`] for the next position, and advances the list past it.
+    ///
+    /// # Errors
+    /// An answer that is not finite.
+    fn take_answer(&mut self, list: &mut List, answer: Answer) -> Result<(), NotFinite> {
+        let _ = (list, answer);
+        Err(NotFinite)
+    }
 
     /// True when the question needs no vector of the list any more.
     fn is_done(&self, list: &List) -> bool {

@@ -12,7 +12,7 @@ use super::pace::{Pace, STEP_TOKENS};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
-use crate::executor::Executor;
+use crate::executor::{Answer, Ask, Executor};
 
 /// The part of the budget reserved for prompts, however many sessions are decoding.
 const PROMPT_TOKENS: usize = 32;
@@ -195,14 +195,32 @@ impl Scheduler {
         let spans: Vec<_> = pieces.iter().map(|piece| self.works[piece.work].span(&piece.range)).collect();
         let rows: Vec<_> = spans.iter().map(|span| span.rows.len()).collect();
         let started = Instant::now();
-        let hidden = self.executor.forward(&spans);
+        let asks = self.asks(&pieces, &rows);
+        let answers = asks.map_or(Ok(None), |asks| self.executor.answer(&spans, &asks));
+        let outcome = match answers {
+            Ok(Some(answers)) => Ok(Outcome::Answers(answers)),
+            Ok(None) => self.executor.forward(&spans).map(Outcome::Hidden),
+            Err(error) => Err(error),
+        };
         self.count(|activity| activity.steps += 1);
         for piece in &pieces {
             let work = &self.works[piece.work];
             let (tokens, tree) = work.cacheable(&piece.range);
             self.cache.extend(work.place.slot, tokens, tree);
         }
-        match hidden.and_then(|hidden| self.deliver(hidden, &pieces, &rows)) {
+        let delivered = outcome.and_then(|outcome| match outcome {
+            Outcome::Hidden(hidden) => self.deliver(hidden, &pieces, &rows),
+            Outcome::Answers(answers) => {
+                let mut answers = &answers[..];
+                for (piece, rows) in pieces.iter().zip(&rows) {
+                    let (own, later) = answers.split_at(*rows);
+                    self.works[piece.work].take_answers(own);
+                    answers = later;
+                }
+                Ok(())
+            }
+        });
+        match delivered {
             Ok(()) => {
                 // Sessions that decode come first, each with one row.
                 let decoding = rows.iter().take_while(|rows| **rows == 1).count();
@@ -214,6 +232,12 @@ impl Scheduler {
             }
             Err(error) => self.fail_all(&pieces, &error.to_string()),
         }
+    }
+
+    /// The questions about all rows of a step, if a device may answer all of them.
+    fn asks(&self, pieces: &[Piece], rows: &[usize]) -> Option<Vec<Ask>> {
+        let asks = pieces.iter().zip(rows).map(|(piece, rows)| self.works[piece.work].asks(*rows));
+        Some(asks.collect::<Option<Vec<_>>>()?.concat())
     }
 
     /// Delivers the output vectors of each work: hidden states, or head outputs, projected in
@@ -257,6 +281,14 @@ impl Scheduler {
         }
         self.works = works.into_iter().flatten().collect();
     }
+}
+
+/// The result of a step.
+enum Outcome {
+    /// The hidden states of the wanted rows.
+    Hidden(Vec<f32>),
+    /// Answers to questions about the wanted rows.
+    Answers(Vec<Answer>),
 }
 
 /// Distributes vectors to works in order, at most the missing rows of each, which then process them

@@ -7,7 +7,7 @@ use wsd_core::{Error, Token, Tree};
 use super::list::List;
 use super::prefix_cache::Place;
 use super::questions::{NotFinite, Output, Question, Vectors};
-use crate::executor::Span;
+use crate::executor::{Answer, Ask, Span};
 
 /// A question about a list.
 pub(super) struct Work {
@@ -108,6 +108,22 @@ impl Work {
     pub(super) fn take(&mut self, vectors: Vectors<'_>) {
         if self.fault.is_none() && !self.question.is_done(&self.list) {
             self.fault = self.question.take(&mut self.list, vectors).err();
+        }
+    }
+
+    /// The questions about its next `rows` vectors, if a device may answer all of them.
+    pub(super) fn asks(&self, rows: usize) -> Option<Vec<Ask>> {
+        let is_plain = self.output() == Output::Head(crate::arch::Head::VOCABULARY);
+        let positions = self.list.next..self.list.next + rows;
+        positions.map(|position| self.question.ask(&self.list, position).filter(|_| is_plain)).collect()
+    }
+
+    /// Takes in the next answers; those after a fault or after the end are ignored.
+    pub(super) fn take_answers(&mut self, answers: &[Answer]) {
+        for answer in answers {
+            if self.fault.is_none() && !self.question.is_done(&self.list) {
+                self.fault = self.question.take_answer(&mut self.list, *answer).err();
+            }
         }
     }
 

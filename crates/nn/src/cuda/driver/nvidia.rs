@@ -8,6 +8,7 @@
 use std::ffi::{CString, c_void};
 use std::fmt::Display;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result, sys};
@@ -23,6 +24,8 @@ const WORKSPACE_BYTES: usize = 32 << 20;
 const OLDEST_ARCH: u32 = 80;
 /// The oldest version of the driver's interface.
 const OLDEST_DRIVER: i32 = 12000;
+/// Bytes of page-locked host memory, through which reads are twice as fast as without.
+const STAGING_BYTES: usize = 4 << 20;
 
 /// A GPU with a stream of work.
 pub(super) struct Nvidia {
@@ -31,6 +34,8 @@ pub(super) struct Nvidia {
     stream: sys::CUstream,
     blas: blas_sys::cublasHandle_t,
     workspace: sys::CUdeviceptr,
+    /// The address of `STAGING_BYTES` of page-locked host memory.
+    staging: Mutex<usize>,
     arch: u32,
     name: String,
 }
@@ -74,12 +79,15 @@ impl Nvidia {
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(|error| fault(&error))?;
             let blas = blas::create_handle().map_err(|error| fault(&error))?;
             let workspace = result::malloc_sync(WORKSPACE_BYTES).map_err(|error| fault(&error))?;
+            let staging = result::malloc_host(STAGING_BYTES, 0).map_err(|error| fault(&error))?;
+            ptr::write_bytes(staging.cast::<u8>(), 0, STAGING_BYTES);
+            let staging = Mutex::new(staging as usize);
             let set = [
                 blas_sys::cublasSetStream_v2(blas, stream.cast()),
                 blas_sys::cublasSetWorkspace_v2(blas, workspace as *mut c_void, WORKSPACE_BYTES),
             ];
             set.into_iter().try_for_each(|status| status.result()).map_err(|error| fault(&error))?;
-            Ok(Self { device, context, stream, blas, workspace, arch, name })
+            Ok(Self { device, context, stream, blas, workspace, staging, arch, name })
         }
     }
 
@@ -109,7 +117,8 @@ impl Device for Nvidia {
         // SAFETY: the memory is cleared before its address is known to anyone.
         unsafe {
             let Ok(address) = result::malloc_sync(bytes) else { return Ok(None) };
-            result::memset_d8_sync(address, 0, bytes).map_err(failed)?;
+            // On this stream, as the driver does not order the default one with it.
+            result::memset_d8_async(address, 0, bytes, self.stream).map_err(failed)?;
             Ok(Some(address))
         }
     }
@@ -130,11 +139,19 @@ impl Device for Nvidia {
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         self.bind()?;
-        // SAFETY: the owner of the memory has checked the range. The stream is idle before `bytes` is used.
-        unsafe {
-            result::memcpy_dtoh_async(bytes, address, self.stream).map_err(failed)?;
-            result::stream::synchronize(self.stream).map_err(failed)
+        let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, part) in bytes.chunks_mut(STAGING_BYTES).enumerate() {
+            // SAFETY: the owner of the memory has checked the range; the part is no longer than the staging memory,
+            // which no one else uses while it is locked. The stream is idle before it is read.
+            unsafe {
+                let staged = std::slice::from_raw_parts_mut(*staging as *mut u8, part.len());
+                let from = address + (index * STAGING_BYTES) as u64;
+                result::memcpy_dtoh_async(staged, from, self.stream).map_err(failed)?;
+                result::stream::synchronize(self.stream).map_err(failed)?;
+                part.copy_from_slice(staged);
+            }
         }
+        Ok(())
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
@@ -275,6 +292,7 @@ impl Drop for Nvidia {
             let _ = result::ctx::set_current(self.context);
             let _ = blas::destroy_handle(self.blas);
             let _ = result::free_sync(self.workspace);
+            let _ = result::free_host(*self.staging.get_mut().unwrap_or_else(PoisonError::into_inner) as *mut c_void);
             let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.device);
         }

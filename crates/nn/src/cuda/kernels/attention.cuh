@@ -42,7 +42,7 @@ __device__ __forceinline__ bool sees(const Attention& a, int place, int base, in
 // One row and a group of query heads that share keys, over a part of the positions: grid (groups, splits, rows), 128
 // threads. The last block of a row and group merges the splits, in their order.
 __device__ void attend(const Attention& a) {
-  constexpr int LANES = power_at_least(HEAD_STRIDE / 8), KEYS = 32 / LANES, UNROLL = 2, G = GROUP;
+  constexpr int LANES = power_at_least(HEAD_STRIDE / 8), KEYS = 32 / LANES, G = GROUP, UNROLL = G > 4 ? 2 : 4;
   constexpr int GROUPS = HEADS_Q / G;
   __shared__ float out[4][G][HEAD_STRIDE], largest[4][G], total[4][G], weight[G][64];
   __shared__ u32 last;
@@ -184,6 +184,7 @@ __device__ void attend(const Attention& a) {
     const int h = i / HEAD, d = i % HEAD;
     const size_t at = (size_t)local * HEADS_Q + group * G + h;
     float O = 0;
+#pragma unroll 8
     for (int s = 0; s < a.splits; s++) O += weight[h][s] * __ldcg(a.partial + (at * a.splits + s) * HEAD + d);
     a.out[(size_t)row * a.stride + (group * G + h) * HEAD + d] = narrow(O);
   }

@@ -33,6 +33,7 @@ struct uint2 { u32 x, y; };
 struct uint4 { u32 x, y, z, w; };
 struct float2 { float x, y; };
 struct float4 { float x, y, z, w; };
+inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
@@ -43,6 +44,7 @@ template <class T, class F> T bits_as(F from) {
   return to;
 }
 inline float __uint_as_float(u32 v) { return bits_as<float>(v); }
+inline u32 __float_as_uint(float v) { return bits_as<u32>(v); }
 using std::max;
 using std::min;
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }

@@ -201,3 +201,53 @@ __device__ void move_positions(const Copy& a) {
     for (int d = threadIdx.x; d < HEAD_STRIDE; d += 256) layer[to + d] = layer[from + d];
   }
 }
+
+struct Choose { const float* logits; const int* ask; float4* partial; u32* count; float2* out; int width, stride; };
+struct Best { float most, sum; int token; };
+__device__ __forceinline__ void merge(Best& a, float most, float sum, int token) {
+  const bool other = most > a.most || (most == a.most && token < a.token);
+  const float m = fmaxf(a.most, most);
+  a.sum = a.sum * expf(a.most - m) + sum * expf(most - m);
+  a.most = m;
+  if (other) a.token = token;
+}
+__device__ __forceinline__ void merge_lanes(Best& a) {
+  for (int o = 16; o; o >>= 1) {
+    const float most = __shfl_xor_sync(~0u, a.most, o), sum = __shfl_xor_sync(~0u, a.sum, o);
+    merge(a, most, sum, __shfl_xor_sync(~0u, a.token, o));
+  }
+}
+// The log-probability of the asked token, or that of the most likely one if it is -1, and the token: grid (32, rows). The
+// last block of a row merges the parts in their order.
+__device__ void choose(const Choose& a) {
+  __shared__ Best warps[8];
+  __shared__ u32 last;
+  allow_next();
+  await_previous();
+  const int row = blockIdx.y, tid = threadIdx.x, lane = tid & 31;
+  const float* x = a.logits + (size_t)row * a.stride;
+  Best best = {-1e30f, 0, 0x7fffffff};
+  for (int i = blockIdx.x * 256 + tid; i < a.width; i += 256 * 32) merge(best, x[i], 1.f, i);
+  merge_lanes(best);
+  if (lane == 0) warps[tid >> 5] = best;
+  __syncthreads();
+  if (tid == 0) {
+    for (int w = 1; w < 8; w++) merge(best, warps[w].most, warps[w].sum, warps[w].token);
+    float4 part;
+    part.x = best.most, part.y = best.sum, part.z = __uint_as_float((u32)best.token), part.w = 0;
+    a.partial[row * 32 + blockIdx.x] = part;
+    __threadfence();
+    last = atomicAdd(a.count + row, 1u) == 31u;
+  }
+  __syncthreads();
+  if (!last || tid >= 32) return;
+  __threadfence();
+  const float4 part = __ldcg(a.partial + row * 32 + lane);
+  best = {part.x, part.y, (int)__float_as_uint(part.z)};
+  merge_lanes(best);
+  if (lane == 0) {
+    const int token = a.ask[row] < 0 ? best.token : a.ask[row];
+    a.out[row] = make_float2(x[token] - best.most - logf(best.sum), __uint_as_float((u32)token));
+    a.count[row] = 0;
+  }
+}

@@ -162,11 +162,43 @@ template <class W> __device__ __forceinline__ float value(const Matrix& m, int r
   }
 }
 
-struct Widen { Matrix m; num* out; int first; };
-// Rows from `first` on as plain numbers, (rows, inputs): grid (inputs / 256 rounded up, rows).
+struct Widen { Matrix m; num* out; int first, rows; };
+// Rows from `first` on, a whole number of tiles, as plain numbers (rows, inputs): a warp a fragment, grid (fragments of a
+// tile / 8 rounded up, tiles).
 template <class W> __device__ void widen_rows(const Widen& a) {
-  const int k = blockIdx.x * 256 + threadIdx.x;
-  if (k >= a.m.inputs) return;
-  const int row = a.first + blockIdx.y;
-  a.out[(size_t)blockIdx.y * a.m.inputs + k] = narrow(row < a.m.outputs ? value<W>(a.m, row, k) : 0.f);
+  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, chunk = blockIdx.x * 8 + (threadIdx.x >> 5);
+  if (chunk >= a.m.inputs >> 7) return;
+  if constexpr (W::BITS < 16) {
+    Fragment<W> f;
+    load_fragment<W>(f, a.m, (a.first >> 4) + blockIdx.y, chunk, lane);
+    constexpr int SECOND = W::RUN == 16 ? 1 : 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = blockIdx.y * 16 + half * 8 + g;
+      if (row >= a.rows) continue;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        u32 pairs[4];
+        widen_numbers<W>(pairs, f, half, j);
+        u32 words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int run = j * (SECOND + 1) + (SECOND ? i >> 1 : 0);
+          const float scale = run_scale<W>(f.scale, half, run);
+          float minimum = 0;
+          if constexpr (W::MINIMUM) minimum = run_scale<W>(f.minimum, half, run);
+          const float low = scale * bf16_to_float((u16)(pairs[i] & 0xffff)) + minimum;
+          const float high = scale * bf16_to_float((u16)(pairs[i] >> 16)) + minimum;
+          words[i] = (u32)narrow(low) | (u32)narrow(high) << 16;
+        }
+        num* out = a.out + (size_t)row * a.m.inputs + chunk * 128 + j * 32;
+        if constexpr (W::RUN == 16) {
+          *(uint2*)(out + column<W>(t, 0)) = make_uint2(words[0], words[1]);
+          *(uint2*)(out + column<W>(t, 4)) = make_uint2(words[2], words[3]);
+        } else {
+          *(uint4*)(out + t * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+        }
+      }
+    }
+  }
 }

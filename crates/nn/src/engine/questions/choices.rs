@@ -1,9 +1,10 @@
 //! The tokens that a generation would choose at given positions.
 
-use wsd_core::{Generation, Step, Stop, Token, pick, top_tokens};
+use wsd_core::{Generation, Sampled, Step, Stop, Token, pick, top_tokens};
 
 use super::Reader;
 use crate::engine::list::List;
+use crate::executor::{Answer, Ask};
 
 /// Chooses a token after each position, as a generation there would.
 pub(in crate::engine) struct Choices {
@@ -14,6 +15,18 @@ pub(in crate::engine) struct Choices {
 
 impl Reader for Choices {
     type Item = Step;
+
+    fn ask(&self, _: &List, _: usize) -> Option<Ask> {
+        let Generation { sampling, top_logprobs, .. } = &self.generation;
+        let is_argmax = sampling.temperature == 0.0 && sampling.repetition_penalty == 1.0;
+        (is_argmax && *top_logprobs == 0).then_some(Ask::Argmax)
+    }
+
+    fn read_answer(&self, Answer { token, logprob }: Answer) -> Option<Step> {
+        let is_end = self.end_tokens.contains(&token);
+        let sampled = Sampled { token, logprob: Some(logprob), top: Vec::new() };
+        Some(if is_end { Step::End(Stop::End) } else { Step::Token(sampled) })
+    }
 
     fn read(&self, list: &List, position: usize, logits: &mut [f32]) -> Option<Step> {
         let top = top_tokens(logits, self.generation.top_logprobs)?;

@@ -7,6 +7,7 @@ use wsd_core::{Error, Result};
 use super::{NotFinite, Output, Question, Vectors};
 use crate::arch::Head;
 use crate::engine::list::List;
+use crate::executor::{Answer, Ask};
 
 /// A conversion of one output vector into an item of the answer.
 pub(in crate::engine) trait Reader: Send + Sync + 'static {
@@ -21,6 +22,18 @@ pub(in crate::engine) trait Reader: Send + Sync + 'static {
     /// The end of the positions it needs vectors of, in a list of `len` tokens.
     fn end(&self, len: usize) -> usize {
         len
+    }
+
+    /// The question about the vector of a position, if a device may answer it in place of the vector.
+    fn ask(&self, list: &List, position: usize) -> Option<Ask> {
+        let _ = (list, position);
+        None
+    }
+
+    /// Makes an item of the answer to [`Reader::ask`]; `None` if the reader asks nothing.
+    fn read_answer(&self, answer: Answer) -> Option<Self::Item> {
+        let _ = answer;
+        None
     }
 
     /// Reads the vector of a position; `None` where it is not finite. Vectors are read in parallel.
@@ -58,6 +71,17 @@ impl<R: Reader> Question for Collect<R> {
             self.items.push(item.ok_or(NotFinite)?);
             list.advance();
         }
+        Ok(())
+    }
+
+    fn ask(&self, list: &List, position: usize) -> Option<Ask> {
+        self.reader.ask(list, position)
+    }
+
+    fn take_answer(&mut self, list: &mut List, answer: Answer) -> Result<(), NotFinite> {
+        let finite = Some(answer).filter(|answer| answer.logprob.is_finite());
+        self.items.push(finite.and_then(|answer| self.reader.read_answer(answer)).ok_or(NotFinite)?);
+        list.advance();
         Ok(())
     }
 

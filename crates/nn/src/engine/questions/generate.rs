@@ -5,6 +5,7 @@ use wsd_core::{Error, Generation, Result, Step, Stop, Token};
 
 use super::{Choices, NotFinite, Question, Reader as _, Vectors};
 use crate::engine::list::List;
+use crate::executor::{Answer, Ask};
 
 /// Continues a list: the next token is chosen as [`Choices`] does and appended.
 pub(in crate::engine) struct Generate {
@@ -26,10 +27,10 @@ impl Generate {
     }
 }
 
-impl Question for Generate {
-    fn take(&mut self, list: &mut List, vectors: Vectors<'_>) -> Result<(), NotFinite> {
-        // The vectors are those of the list's last position, so there is one.
-        match self.choices.read(list, list.next(), vectors.floats).ok_or(NotFinite)? {
+impl Generate {
+    /// Sends the next token, or ends.
+    fn go_on(&mut self, list: &mut List, step: Step) {
+        match step {
             Step::End(stop) => (self.stop, self.left) = (stop, 0),
             Step::Token(sampled) => {
                 list.push(sampled.token);
@@ -38,6 +39,25 @@ impl Question for Generate {
             }
         }
         list.advance();
+    }
+}
+
+impl Question for Generate {
+    fn take(&mut self, list: &mut List, vectors: Vectors<'_>) -> Result<(), NotFinite> {
+        // The vectors are those of the list's last position, so there is one.
+        let step = self.choices.read(list, list.next(), vectors.floats).ok_or(NotFinite)?;
+        self.go_on(list, step);
+        Ok(())
+    }
+
+    fn ask(&self, list: &List, position: usize) -> Option<Ask> {
+        self.choices.ask(list, position)
+    }
+
+    fn take_answer(&mut self, list: &mut List, answer: Answer) -> Result<(), NotFinite> {
+        let finite = Some(answer).filter(|answer| answer.logprob.is_finite());
+        let step = finite.and_then(|answer| self.choices.read_answer(answer)).ok_or(NotFinite)?;
+        self.go_on(list, step);
         Ok(())
     }
 

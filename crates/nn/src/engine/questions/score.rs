@@ -4,6 +4,7 @@ use wsd_core::{Sampled, logprob, top_tokens};
 
 use super::Reader;
 use crate::engine::list::List;
+use crate::executor::{Answer, Ask};
 
 /// Scores each token after the one at a position, with the `top` most likely tokens at its
 /// position.
@@ -17,6 +18,14 @@ impl Reader for Score {
     /// The last token need not be run to be scored.
     fn end(&self, len: usize) -> usize {
         len - 1
+    }
+
+    fn ask(&self, list: &List, position: usize) -> Option<Ask> {
+        (self.top == 0).then(|| Ask::Logprob(list.tokens()[position + 1]))
+    }
+
+    fn read_answer(&self, Answer { token, logprob }: Answer) -> Option<Sampled> {
+        Some(Sampled { token, logprob: Some(logprob), top: Vec::new() })
     }
 
     fn read(&self, list: &List, position: usize, logits: &mut [f32]) -> Option<Sampled> {
