@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "nn": [
         "error", "format", "activation", "matrix", "device", "kernels", "arch", "checkpoint", "adapter", "executor",
-        "cache", "cpu", "tensors", "load", "engine", "shapes", "measure",
+        "cache", "cpu", "cuda", "tensors", "load", "engine", "shapes", "measure",
     ],
 }  # fmt: skip
 

@@ -265,6 +265,6 @@ impl Executor for Cpu {
     }
 
     fn read_bandwidth(&self, bytes: usize) -> Result<f64> {
-        crate::measure::read_bandwidth(bytes)
+        crate::kernels::read_bandwidth(bytes)
     }
 }

@@ -1,8 +1,9 @@
-//! The executor on an NVIDIA GPU: kernels compiled when a model is loaded, a paged KV cache, and recorded steps.
+//! The executor on an NVIDIA GPU: kernels compiled when a model is loaded, a paged KV cache, and
+//! recorded steps.
 //!
-//! A step of few rows is five launches per layer: queries, keys and values with rotation and storing; attention; its
-//! output with the residual sum and the next norm; the gated product; its output likewise. Steps of a size that occurs
-//! again are recorded once and launched as a whole.
+//! A step of few rows is five launches per layer: queries, keys and values with rotation and
+//! storing; attention; its output with the residual sum and the next norm; the gated product; its
+//! output likewise. Steps of a size that occurs again are recorded once and launched as a whole.
 
 mod args;
 mod compiler;
@@ -34,8 +35,8 @@ use crate::error::{Error, Result};
 use crate::executor::{self, Answer, Ask, Executor, Span};
 use crate::format::Format;
 use args::{
-    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs,
-    WidenArgs,
+    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs,
+    NarrowArgs, NormArgs, WidenArgs,
 };
 use driver::{Buffer, Gpu, Graph, Product};
 use matrix::padded;
@@ -86,7 +87,8 @@ struct Rotations {
     /// `(ropes + 1, 2, head_dim / 2)`.
     frequencies: Buffer,
     factors: Buffer,
-    /// Per rope, and last for layers without one: `(head_dim / 2, 2)` dimensions of pairs, and the row of each dimension.
+    /// Per rope, and last for layers without one: `(head_dim / 2, 2)` dimensions of pairs, and the
+    /// row of each dimension.
     pairs: Vec<Buffer>,
     orders: Vec<Buffer>,
 }
@@ -130,12 +132,12 @@ struct Scratch {
 impl Cuda {
     /// Loads the model of a checkpoint onto the GPU with this number.
     ///
-    /// Matrices keep the format of the file, or are converted to `dtype`. Activations are F32 if all matrices are, F16
-    /// if most are, else BF16.
+    /// Matrices keep the format of the file, or are converted to `dtype`. Activations are F32 if
+    /// all matrices are, F16 if most are, else BF16.
     ///
     /// # Errors
-    /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or misshapen;
-    /// [`Error::DeviceMissing`]; [`Error::DeviceMemory`].
+    /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or
+    /// misshapen; [`Error::DeviceMissing`]; [`Error::DeviceMemory`].
     pub fn load(checkpoint: &Checkpoint, number: usize, dtype: Option<Format>) -> Result<Self> {
         Self::load_onto(&Gpu::open(number)?, checkpoint, dtype)
     }
@@ -158,7 +160,19 @@ impl Cuda {
         let scratch = Scratch::new(gpu, &blueprint, compute, MOST_ROWS)?;
         let (graphs, most_rows) = (HashMap::new(), weights.most_rows());
         Ok(Self {
-            blueprint, tensors, dtype, compute, most_rows, changes, graphs, weights, kernels, rotations, cache, scratch, gpu: gpu.clone(),
+            blueprint,
+            tensors,
+            dtype,
+            compute,
+            most_rows,
+            changes,
+            graphs,
+            weights,
+            kernels,
+            rotations,
+            cache,
+            scratch,
+            gpu: gpu.clone(),
         })
     }
 
@@ -179,7 +193,8 @@ impl Cuda {
         self.compute.block_bytes()
     }
 
-    /// Runs the cached tokens again if a span takes its sequence across the border of [`Blueprint::is_long`].
+    /// Runs the cached tokens again if a span takes its sequence across the border of
+    /// [`Blueprint::is_long`].
     fn cross_border(&mut self, span: &Span<'_>) -> Result<()> {
         let long = self.blueprint.is_long(span.end());
         let slot = self.cache.pages.slot(span.slot);
@@ -202,8 +217,8 @@ impl Cuda {
         Ok(hidden)
     }
 
-    /// Runs spans, which are valid and not empty, and answers questions about the wanted rows if there are any. Returns
-    /// the number of the rows.
+    /// Runs spans, which are valid and not empty, and answers questions about the wanted rows if
+    /// there are any. Returns the number of the rows.
     fn step(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<usize> {
         self.reserve(spans)?;
         let pages = &self.cache.pages;
@@ -308,10 +323,12 @@ impl Cuda {
         }
     }
 
-    /// Queues the kernels of a step. Spans that read other layers than the last are served only if they are given.
+    /// Queues the kernels of a step. Spans that read other layers than the last are served only if
+    /// they are given.
     fn queue(&self, input: &Input, spans: &[Span<'_>], splits: usize) -> Result<()> {
         let rows = input.rows;
-        let queue = Queue { cuda: self, input, rows, splits, list: |index: usize| self.scratch.input.at(4 * index * rows) };
+        let queue =
+            Queue { cuda: self, input, rows, splits, list: |index: usize| self.scratch.input.at(4 * index * rows) };
         queue.run(spans)
     }
 }
@@ -324,6 +341,17 @@ struct Queue<'a, L: Fn(usize) -> u64> {
     splits: usize,
     /// The address of a list of the input, by its number.
     list: L,
+}
+
+/// The norms around a residual sum.
+struct Sum<'a> {
+    /// The norm of what is added.
+    post: Option<&'a Buffer>,
+    /// The norm of the sum.
+    next: Option<&'a Buffer>,
+    /// The latter is left to the layer that reads it, with `sums` of squares.
+    folds: bool,
+    sums: &'a Buffer,
 }
 
 /// Lists of the input, in the order of [`Input::numbers`].
@@ -348,11 +376,14 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         for (index, layer) in weights.layers.iter().enumerate() {
             self.heads(index, sums)?;
             self.attend(index)?;
-            let pre_mlp = layer.norms.pre_mlp.as_ref();
-            sums = self.add(&layer.output, scratch.attended.at(0), folds, (layer.norms.post_attention.as_ref(), pre_mlp), 0)?;
+            let (attended, gated) = (scratch.attended.at(0), scratch.gated.at(0));
+            let (post, next) = (layer.norms.post_attention.as_ref(), layer.norms.pre_mlp.as_ref());
+            sums = self.add(&layer.output, attended, &Sum { post, next, folds, sums: &scratch.sums[0] })?;
             self.gate(&layer.gates, sums)?;
-            let next = weights.layers.get(index + 1).map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
-            sums = self.add(&layer.down, scratch.gated.at(0), folds, (layer.norms.post_mlp.as_ref(), next), 1)?;
+            let after = weights.layers.get(index + 1);
+            let next = after.map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
+            let post = layer.norms.post_mlp.as_ref();
+            sums = self.add(&layer.down, gated, &Sum { post, next, folds, sums: &scratch.sums[1] })?;
             self.collect(spans, Layer::After(index + 1))?;
         }
         if spans.is_empty() || spans.iter().all(|span| span.layer == Layer::Final) {
@@ -534,20 +565,13 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         Ok(())
     }
 
-    /// Adds a linear layer's output to the residual stream and writes the input of the next norm, as it is in `norms`: the
-    /// norm of the output, and that of the sum. Returns the sums of squares if the latter norm is still to be applied.
-    fn add(
-        &self,
-        linear: &Linear,
-        x: u64,
-        folds: bool,
-        (post, next): (Option<&Buffer>, Option<&Buffer>),
-        which: usize,
-    ) -> Result<Option<u64>> {
+    /// Adds a linear layer's output to the residual stream and writes the input of the next norm.
+    /// Returns the sums of squares if that norm is still to be applied.
+    fn add(&self, linear: &Linear, x: u64, sum: &Sum<'_>) -> Result<Option<u64>> {
         let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
         let input = LinearArgs { x, ..self.input_args(x, None, blueprint.hidden) };
-        if let Some(next) = next.filter(|_| folds) {
-            let sums = scratch.sums[which].at(0);
+        if let Some(next) = sum.next.filter(|_| sum.folds) {
+            let sums = sum.sums.at(0);
             let args = LinearArgs {
                 h: scratch.h.at(0),
                 narrowed: scratch.x.at(0),
@@ -564,9 +588,9 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let args = NormArgs {
             added: scratch.wide.at(0),
             bias,
-            post: post.map_or(0, |post| post.at(0)),
+            post: sum.post.map_or(0, |post| post.at(0)),
             out: scratch.x.at(0),
-            ..self.norm(next)
+            ..self.norm(sum.next)
         };
         gpu.launch(kernels.norm, [self.rows, 1, 1], &args)?;
         Ok(None)
@@ -615,7 +639,8 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         self.cuda.apply(linear, epilogue, args, self.rows)
     }
 
-    /// Writes a linear layer's output as floats to `scratch.wide`. Returns the address of a bias that is still to be added.
+    /// Writes a linear layer's output as floats to `scratch.wide`. Returns the address of a bias
+    /// that is still to be added.
     fn wide(&self, linear: &Linear, args: LinearArgs, stride: usize) -> Result<u64> {
         let out = self.cuda.scratch.wide.at(0);
         let is_finished = self.cuda.product(linear, LinearArgs { out, stride: stride as i32, ..args }, self.rows)?;
@@ -650,7 +675,8 @@ impl Cuda {
         Ok(())
     }
 
-    /// Writes a linear layer's output as floats to `args.out`. Returns true if bias and soft cap are applied.
+    /// Writes a linear layer's output as floats to `args.out`. Returns true if bias and soft cap
+    /// are applied.
     fn product(&self, linear: &Linear, args: LinearArgs, rows: usize) -> Result<bool> {
         let most = linear.most_rows().max(1);
         let is_block = linear.parts.iter().any(|part| part.matrix.format.block_values() > 1);
@@ -884,7 +910,8 @@ impl Executor for Cuda {
         let count = self.step(&spans, asks)?;
         let mut chosen = vec![[0u32; 2]; count];
         self.scratch.chosen.read(0, &mut chosen)?;
-        let answer = |[logprob, token]: [u32; 2]| Answer { token, logprob: f64::from(f32::from_bits(logprob)).min(0.0) };
+        let answer =
+            |[logprob, token]: [u32; 2]| Answer { token, logprob: f64::from(f32::from_bits(logprob)).min(0.0) };
         Ok(Some(chosen.into_iter().map(answer).collect()))
     }
 
@@ -945,7 +972,11 @@ impl Executor for Cuda {
         entry.fork = None;
         let moves = self.gpu.upload(&moves)?;
         let args = self.copy_args(&moves, path.len());
-        self.gpu.launch(self.kernels.move_positions, [2 * self.blueprint.kv_heads, self.blueprint.layers.len(), 1], &args)?;
+        self.gpu.launch(
+            self.kernels.move_positions,
+            [2 * self.blueprint.kv_heads, self.blueprint.layers.len(), 1],
+            &args,
+        )?;
         self.truncate(slot, len + path.len());
         Ok(())
     }

@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum Device {
-    /// A GPU if this program is built for one and the machine has one, else this crate's kernels on
-    /// the CPU.
+    /// An NVIDIA GPU if its driver and libraries are there, or another GPU that this program is built
+    /// for, else this crate's kernels on the CPU.
     #[default]
     Auto,
     /// This crate's kernels on the CPU, with weights in any format.

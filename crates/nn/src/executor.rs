@@ -135,9 +135,9 @@ pub trait Executor: Send + Sync {
     /// [`crate::Error::MissingHead`].
     fn project(&mut self, head: Head, hidden: &[f32], out: &mut Vec<f32>) -> Result<()>;
 
-    /// Runs a step as [`Executor::forward`] does and answers a question about the vocabulary logits of
-    /// each wanted row, in the order of the rows. Returns `None`, and does nothing, if the device is
-    /// not faster than the logits themselves.
+    /// Runs a step as [`Executor::forward`] does and answers a question about the vocabulary logits
+    /// of each wanted row, in the order of the rows. Returns `None`, and does nothing, if the
+    /// device is not faster than the logits themselves.
     ///
     /// # Errors
     /// Those of [`Executor::forward`].

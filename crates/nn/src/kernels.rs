@@ -11,6 +11,7 @@
 
 mod activation;
 mod attention;
+mod bandwidth;
 pub mod dense;
 mod disjoint;
 pub mod elementwise;
@@ -25,6 +26,7 @@ mod workers;
 pub use activation::softcap;
 pub(crate) use activation::{activate, add, gate};
 pub(crate) use attention::{Attention, attend};
+pub(crate) use bandwidth::read_bandwidth;
 pub(crate) use linear::linear;
 pub(crate) use norm::{center, rms_norm};
 pub(crate) use packed::{Packed, Product, Quantized, multiply, zeroed_memory};

@@ -2,8 +2,8 @@
 //! that runs all sessions as one ragged batch.
 //!
 //! [`Checkpoint::open`] reads a Hugging Face folder or a GGUF file; [`Local::load`] makes a
-//! [`wsd_core::Engine`] of it. The feature `candle` adds a second executor, on tensors, for GPUs
-//! and BLAS; the features `cuda`, `metal`, `accelerate` and `mkl` are its backends.
+//! [`wsd_core::Engine`] of it. [`Cpu`] and [`Cuda`] run it. The feature `candle` adds an executor on
+//! tensors, for other GPUs and BLAS; the features `metal`, `accelerate` and `mkl` are its backends.
 //!
 //! Three modules are public for other crates of the workspace only: [`kernels`] for the trainer,
 //! and [`measure`] and [`shapes`] for `wsd bench`.

@@ -1,4 +1,5 @@
-//! Parameters of the kernels, laid out as in their sources. Addresses are device addresses, sizes are in elements.
+//! Parameters of the kernels, laid out as in their sources. Addresses are device addresses, sizes
+//! are in elements.
 
 use super::driver::Arguments;
 
@@ -71,7 +72,9 @@ arguments! {
     /// Bias and soft cap of a head.
     FinishArgs = "Finish", threads 256, overlaps false { x: u64, bias: u64, width: i32, cap: f32 }
     /// Copies in the cache.
-    CopyArgs = "Copy", threads 256, overlaps false { cache: u64, layer_stride: u64, moves: u64, count: i32, padding: u32 }
+    CopyArgs = "Copy", threads 256, overlaps false {
+        cache: u64, layer_stride: u64, moves: u64, count: i32, padding: u32,
+    }
     /// Log-probabilities of asked tokens.
     ChooseArgs = "Choose", threads 256, overlaps true {
         logits: u64, ask: u64, partial: u64, count: u64, out: u64, width: i32, stride: i32,

@@ -52,7 +52,8 @@ pub(super) fn compile(source: &str, arch: u32) -> Result<Vec<u8>> {
     Ok(code)
 }
 
-/// The file of a compiled source: in the user's cache, under a name that depends on all of the source.
+/// The file of a compiled source: in the user's cache, under a name that depends on all of the
+/// source.
 fn cache_file(source: &str, arch: u32) -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let folder = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;

@@ -1,7 +1,7 @@
 //! Memory, kernels, recorded steps and matrix products of a device.
 //!
-//! [`Device`] is the interface of a device in plain numbers; [`nvidia`] implements it. The types of this module give
-//! these numbers owners.
+//! [`Device`] is the interface of a device in plain numbers; [`nvidia`] implements it. The types of
+//! this module give these numbers owners.
 
 mod nvidia;
 
@@ -12,8 +12,9 @@ use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::error::{Error, Result};
 
-/// The operations of a device. Addresses and handles are numbers that only the device itself interprets. Work is done in
-/// the order of the calls, later than the calls; [`Device::read`] waits for it.
+/// The operations of a device. Addresses and handles are numbers that only the device itself
+/// interprets. Work is done in the order of the calls, later than the calls; [`Device::read`] waits
+/// for it.
 pub(super) trait Device: Send + Sync {
     /// The product's name.
     fn name(&self) -> &str;
@@ -52,7 +53,8 @@ pub(super) struct Launch<'a> {
     pub(super) args: &'a [u8],
 }
 
-/// A product of a matrix `w`, `(outputs, inputs)`, with the rows of `x`, `(rows, inputs)`, to floats.
+/// A product of a matrix `w`, `(outputs, inputs)`, with the rows of `x`, `(rows, inputs)`, to
+/// floats.
 pub(super) struct Product {
     pub(super) w: u64,
     pub(super) x: u64,

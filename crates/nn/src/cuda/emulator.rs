@@ -95,7 +95,8 @@ fn build(source: &str) -> Result<PathBuf> {
     let (text, made) = (own.path().join("kernels.cpp"), own.path().join("kernels.so"));
     std::fs::write(&text, source)?;
     // Contracted products would differ from the CPU's; each library has statics of its own.
-    let options = ["-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-fpermissive", "-fno-gnu-unique", "-ffp-contract=off", "-o"];
+    let options =
+        ["-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-fpermissive", "-fno-gnu-unique", "-ffp-contract=off", "-o"];
     let output = Command::new("c++").args(options).arg(&made).arg(&text).output()?;
     if !output.status.success() {
         return Err(Error::DeviceFailed { reason: String::from_utf8_lossy(&output.stderr).into_owned() });

@@ -1,4 +1,5 @@
-//! NVIDIA's libraries, found when they are needed: the driver, its run-time compiler and its matrix products.
+//! NVIDIA's libraries, found when they are needed: the driver, its run-time compiler and its matrix
+//! products.
 
 #![allow(unsafe_code)]
 
@@ -54,7 +55,9 @@ fn load_one(needed: &Needed) -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        None => Err(format!("{} was not found (it comes with: {}; {FOLDER} names a folder)", needed.name, needed.source)),
+        None => {
+            Err(format!("{} was not found (it comes with: {}; {FOLDER} names a folder)", needed.name, needed.source))
+        }
     }
 }
 
@@ -72,11 +75,14 @@ fn is_version_of(path: &Path, name: &str) -> bool {
     rest.is_some_and(|rest| rest.chars().all(|c| c == '.' || c.is_ascii_digit()))
 }
 
-/// Folders that may hold the libraries: the named one, those of the system and of CUDA, and those of Python packages.
+/// Folders that may hold the libraries: the named one, those of the system and of CUDA, and those
+/// of Python packages.
 fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::var_os(FOLDER).into_iter().map(PathBuf::from).collect();
     for variable in ["LD_LIBRARY_PATH"] {
-        folders.extend(std::env::var_os(variable).iter().flat_map(|value| std::env::split_paths(value).collect::<Vec<_>>()));
+        folders.extend(
+            std::env::var_os(variable).iter().flat_map(|value| std::env::split_paths(value).collect::<Vec<_>>()),
+        );
     }
     for variable in ["CUDA_HOME", "CUDA_PATH"] {
         folders.extend(std::env::var_os(variable).map(|home| Path::new(&home).join("lib64")));

@@ -1,5 +1,5 @@
-//! Matrices in the layouts that kernels read: plain numbers, or a block format's numbers and scales in fragments of 16
-//! rows and 128 columns. `weights.cuh` describes the layouts.
+//! Matrices in the layouts that kernels read: plain numbers, or a block format's numbers and scales
+//! in fragments of 16 rows and 128 columns. `weights.cuh` describes the layouts.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -8,9 +8,9 @@ use super::args::MatrixArgs;
 use super::driver::{Buffer, Gpu};
 use crate::checkpoint::Tensor;
 use crate::error::Result;
+use crate::format::BlockVisitor;
 use crate::format::Format;
 use crate::format::blocks::{Block, BlockFormat, Code, Scale, Shape};
-use crate::format::BlockVisitor;
 
 /// Rows of a fragment.
 pub(super) const TILE: usize = 16;

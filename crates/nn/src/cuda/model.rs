@@ -72,14 +72,14 @@ impl Rotation {
     pub(super) fn new(rope: Option<&RopePlan>, head_dim: usize) -> Self {
         let rotating = rope.map_or(0, |rope| rope.dims / 2);
         let is_interleaved = rope.is_some_and(|rope| rope.interleaved);
-        let turning = (0..rotating)
-            .map(|pair| if is_interleaved { [2 * pair, 2 * pair + 1] } else { [pair, pair + rotating] });
+        let turning =
+            (0..rotating).map(|pair| if is_interleaved { [2 * pair, 2 * pair + 1] } else { [pair, pair + rotating] });
         let still = (rotating..head_dim / 2).map(|pair| [2 * pair, 2 * pair + 1]);
         Self { pairs: turning.chain(still).collect(), rotating }
     }
 
-    /// The dimension of each row of a head's matrix: the two of a pair are rows `i` and `i + 8` of a tile, where one
-    /// thread has both. Heads that are no whole number of tiles keep their order.
+    /// The dimension of each row of a head's matrix: the two of a pair are rows `i` and `i + 8` of
+    /// a tile, where one thread has both. Heads that are no whole number of tiles keep their order.
     pub(super) fn rows(&self) -> Vec<usize> {
         let dims = 2 * self.pairs.len();
         if !dims.is_multiple_of(TILE) {
@@ -109,7 +109,8 @@ pub(super) fn rotates_directly(blueprint: &Blueprint) -> bool {
     blueprint.head_dim.is_multiple_of(TILE) && blueprint.qk_norm == QkNorm::None
 }
 
-/// Norms cost no launch of their own: both of a layer are on the inputs, where activations have a wide range.
+/// Norms cost no launch of their own: both of a layer are on the inputs, where activations have a
+/// wide range.
 pub(super) fn folds_norms(blueprint: &Blueprint, compute: Format) -> bool {
     let norms = &blueprint.norms;
     let on_inputs = norms.pre_attention.is_some() && norms.pre_mlp.is_some();
@@ -207,7 +208,8 @@ impl Loader<'_> {
         Ok(Piece { tensors: gate.tensors, rows, bias })
     }
 
-    /// Makes a linear layer of pieces; neighbours of one format become one matrix where both are whole tiles.
+    /// Makes a linear layer of pieces; neighbours of one format become one matrix where both are
+    /// whole tiles.
     fn linear(&self, pieces: Vec<Piece>) -> Result<Linear> {
         let mut joined: Vec<Piece> = Vec::new();
         let bias: Vec<Option<Vec<f32>>> = pieces.iter().map(Piece::stored_bias).collect();

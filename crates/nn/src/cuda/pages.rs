@@ -1,5 +1,6 @@
-//! Bookkeeping of a KV cache in pages: which page holds which positions of which slot. Full pages are shared between
-//! slots and counted; a page is copied only before it is written by one of several holders.
+//! Bookkeeping of a KV cache in pages: which page holds which positions of which slot. Full pages
+//! are shared between slots and counted; a page is copied only before it is written by one of
+//! several holders.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,8 @@ use crate::executor::Cached;
 /// Positions in a page.
 pub(super) const PAGE: usize = 16;
 
-/// The pages of all slots. Page 0 and table row 0 belong to no slot: rows that only fill up a step write there.
+/// The pages of all slots. Page 0 and table row 0 belong to no slot: rows that only fill up a step
+/// write there.
 pub(super) struct Pages {
     /// The number of holders of each page.
     holders: Vec<u32>,
@@ -96,8 +98,8 @@ impl Pages {
         self.next_row
     }
 
-    /// Makes pages for the first `end` positions of a slot, such that those from its length on can be written. Adds the
-    /// pages to copy to `copies`.
+    /// Makes pages for the first `end` positions of a slot, such that those from its length on can
+    /// be written. Adds the pages to copy to `copies`.
     pub(super) fn reserve(&mut self, slot: u64, end: usize, copies: &mut Vec<PageCopy>) -> Result<(), Full> {
         let Some(entry) = self.slots.get_mut(&slot) else { return Ok(()) };
         let first = entry.tokens.len() / PAGE;
@@ -220,7 +222,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pages_are_held_as_often_as_slots_list_them(steps in prop::collection::vec((0u8..5, 0u64..4, 0u64..4, 0usize..50), 1..80)) {
+        fn pages_are_held_as_often_as_slots_list_them(
+            steps in prop::collection::vec((0u8..5, 0u64..4, 0u64..4, 0usize..50), 1..80),
+        ) {
             let mut pages = Pages::new(64);
             for (what, slot, other, len) in steps {
                 match what {

@@ -1,12 +1,12 @@
-//! The kernels of a model: sources with the model's sizes as constants, compiled when the model is loaded and kept in a
-//! cache on disk.
+//! The kernels of a model: sources with the model's sizes as constants, compiled when the model is
+//! loaded and kept in a cache on disk.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use super::args::{
-    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs,
-    WidenArgs,
+    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs,
+    NarrowArgs, NormArgs, WidenArgs,
 };
 use super::driver::{Arguments, Gpu, Kernel, Module};
 use super::matrix;
@@ -73,7 +73,8 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Query heads that one block of the attention kernel serves: a divisor of those that share keys.
+    /// Query heads that one block of the attention kernel serves: a divisor of those that share
+    /// keys.
     pub(super) fn group(&self) -> usize {
         group(self.blueprint)
     }
@@ -132,7 +133,11 @@ impl Request<'_> {
         for (format, epilogue) in self.uses {
             for groups in groups(format) {
                 let name = linear_name(format, *epilogue, *groups);
-                entries.push(entry::<LinearArgs>(&name, &format!("linear<{format}, {}, {groups}>", *epilogue as i32), 2));
+                entries.push(entry::<LinearArgs>(
+                    &name,
+                    &format!("linear<{format}, {}, {groups}>", *epilogue as i32),
+                    2,
+                ));
             }
         }
         for format in self.formats() {

@@ -11,8 +11,8 @@ pub(super) const LISTS: usize = 9;
 /// Numbers of rows that steps are recorded for.
 const RECORDED: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
-/// The input of a step. All lists but the last ones have one entry for each row; rows beyond the tokens fill up a
-/// recorded step.
+/// The input of a step. All lists but the last ones have one entry for each row; rows beyond the
+/// tokens fill up a recorded step.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     pub(super) rows: usize,
@@ -31,9 +31,11 @@ pub(super) struct Input {
     pub(super) is_long: Vec<i32>,
     /// Rows to return.
     pub(super) pick: Vec<i32>,
-    /// For each returned row the token whose log-probability is asked for; -1 for the most likely one.
+    /// For each returned row the token whose log-probability is asked for; -1 for the most likely
+    /// one.
     pub(super) ask: Vec<i32>,
-    /// Trees: for each row of one its number of nodes, the row of its first node, and the bits of its ancestors.
+    /// Trees: for each row of one its number of nodes, the row of its first node, and the bits of
+    /// its ancestors.
     pub(super) bits: Vec<i32>,
     /// Pieces of one chain that are attended to together.
     pub(super) chains: Vec<Range<usize>>,
@@ -113,7 +115,8 @@ impl Input {
         ranges
     }
 
-    /// All numbers, list after list, each of `rows`, to which those of returned rows are padded; `bits` come last.
+    /// All numbers, list after list, each of `rows`, to which those of returned rows are padded;
+    /// `bits` come last.
     pub(super) fn numbers(&self) -> Vec<i32> {
         let lists = [&self.token, &self.position, &self.place, &self.slot, &self.base, &self.mask, &self.is_long];
         let mut numbers = Vec::with_capacity(LISTS * self.rows + self.bits.len());
@@ -130,7 +133,8 @@ impl Input {
 /// Parts of all rows together, and of one row.
 pub(super) const MOST_PARTS: usize = 64;
 
-/// The parts that the positions of a sequence are divided into, so that few rows keep all processors busy.
+/// The parts that the positions of a sequence are divided into, so that few rows keep all
+/// processors busy.
 pub(super) fn splits(rows: usize, longest: usize) -> usize {
     // A power of two, so that a recorded step serves many lengths.
     longest.div_ceil(64).next_power_of_two().min((MOST_PARTS / rows.max(1)).max(1))

@@ -1,12 +1,13 @@
-//! The executor on a stand-in for a GPU, against the reference's numbers and against the executor on the CPU; and the
-//! kernels in NVIDIA's compiler, where that is installed.
+//! The executor on a stand-in for a GPU, against the reference's numbers and against the executor
+//! on the CPU; and the kernels in NVIDIA's compiler, where that is installed.
 
 use super::cases::{Case, cases, log_sum_exp, longest, meet, project, rows, steady_cases};
 use super::emulator::Emulator;
 use super::*;
 use crate::cpu::{Cpu, CpuOptions};
 
-/// Loads a case onto a GPU or, without one, onto the stand-in; `None`, with the reason told, where there is neither.
+/// Loads a case onto a GPU or, without one, onto the stand-in; `None`, with the reason told, where
+/// there is neither.
 fn load(case: &Case, dtype: Option<Format>) -> Option<Cuda> {
     if let Ok(gpu) = Gpu::open(0) {
         return Some(Cuda::load_onto(&gpu, &case.checkpoint, dtype).unwrap());
@@ -22,7 +23,8 @@ fn load(case: &Case, dtype: Option<Format>) -> Option<Cuda> {
 
 /// True for the fixtures that the executor can run, one of each architecture.
 fn is_fixture(case: &Case) -> bool {
-    let can_run = || arch::blueprint(&case.checkpoint.config).is_ok_and(|blueprint| model::missing(&blueprint).is_none());
+    let can_run =
+        || arch::blueprint(&case.checkpoint.config).is_ok_and(|blueprint| model::missing(&blueprint).is_none());
     case.name.contains("fixtures/") && case.name.ends_with("/config.json") && can_run()
 }
 
@@ -94,7 +96,11 @@ fn trees_prefixes_and_truncation_are_as_on_the_cpu() {
         };
         check("a chain", &|model| rows(model, 0, list));
         check("a tree", &|model| {
-            let tree = Span { rows: 0..6, parents: Some(&[0, 0, 1, 2, 3, 4]), ..Span::chain(0, list.len(), &[7, 8, 8, 7, 9, 10]) };
+            let tree = Span {
+                rows: 0..6,
+                parents: Some(&[0, 0, 1, 2, 3, 4]),
+                ..Span::chain(0, list.len(), &[7, 8, 8, 7, 9, 10])
+            };
             let hidden = model.forward(&[tree]).unwrap();
             project(model, &hidden)
         });
@@ -126,7 +132,8 @@ fn questions_are_answered_as_by_the_logits() {
         let logits = rows(&mut model, 0, tokens);
         // More than once, so that a recorded step answers too.
         for slot in [1, 2, 3] {
-            let asks: Vec<Ask> = (0..7).map(|row| if row % 2 == 0 { Ask::Argmax } else { Ask::Logprob(row + 3) }).collect();
+            let asks: Vec<Ask> =
+                (0..7).map(|row| if row % 2 == 0 { Ask::Argmax } else { Ask::Logprob(row + 3) }).collect();
             let span = Span { rows: 0..7, ..Span::chain(slot, 0, tokens) };
             let answers = model.answer(&[span], &asks).unwrap().unwrap();
             for ((answer, ask), row) in answers.iter().zip(&asks).zip(&logits) {

@@ -1,7 +1,7 @@
 //! NVIDIA's driver, compiler and matrix products, over their C interfaces.
 //!
-//! Kernels read and write device memory only. Host memory is read and written by the copies below, which are complete
-//! when they return.
+//! Kernels read and write device memory only. Host memory is read and written by the copies below,
+//! which are complete when they return.
 
 #![allow(unsafe_code)]
 
@@ -76,7 +76,8 @@ impl Nvidia {
         unsafe {
             let context = result::primary_ctx::retain(device).map_err(|error| fault(&error))?;
             result::ctx::set_current(context).map_err(|error| fault(&error))?;
-            let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(|error| fault(&error))?;
+            let stream =
+                result::stream::create(result::stream::StreamKind::NonBlocking).map_err(|error| fault(&error))?;
             let blas = blas::create_handle().map_err(|error| fault(&error))?;
             let workspace = result::malloc_sync(WORKSPACE_BYTES).map_err(|error| fault(&error))?;
             let staging = result::malloc_host(STAGING_BYTES, 0).map_err(|error| fault(&error))?;
