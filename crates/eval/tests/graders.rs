@@ -169,6 +169,7 @@ fn every_benchmark_file_is_read() {
         ("hh_harmless", "hh_rlhf/test.jsonl.gz", 2312),
         ("alpaca_eval", "alpaca_eval/alpaca_eval_ques.json", 805),
         ("arena_hard", "arena_hard/question.jsonl", 500),
+        ("mt_bench", "mt_bench/question.jsonl", 80),
     ] {
         let source = wsd_eval::Source::read(&folder.join(file)).unwrap();
         let items = Task::find(task).unwrap().items(&source, &Default::default()).unwrap();

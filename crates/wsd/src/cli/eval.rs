@@ -266,7 +266,7 @@ async fn answer(
         if !global.quiet {
             note(&format!("{}, {}:", run.task.name, candidate.system.name));
         }
-        let mut rows = Rows::new(run.items.len(), 0, global.quiet);
+        let mut rows = Rows::new(run.rows(), 0, global.quiet);
         run.run(&candidate, folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
@@ -292,7 +292,9 @@ fn report(
     for task in tasks {
         let Some(export) = task.export else { continue };
         for system in folder.systems(task.name) {
-            let (name, text) = export(system.name, &folder.read(task.name, system.name)?);
+            let mut samples = folder.read(task.name, system.name)?;
+            samples.extend(folder.read_next_turn(task.name, system.name)?);
+            let (name, text) = export(system.name, &samples);
             folder.write(&format!("{}/{}/{name}", task.name, system.name), &text)?;
         }
     }
