@@ -11,7 +11,9 @@ ROOT = "wsd"
 
 
 def main():
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--offline"]
+    host = subprocess.run(["rustc", "--version", "--verbose"], check=True, capture_output=True, text=True).stdout
+    host = next(line.split(": ")[1] for line in host.splitlines() if line.startswith("host: "))
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host]
     data = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     packages = {package["id"]: package for package in data["packages"]}
     nodes = {node["id"]: node for node in data["resolve"]["nodes"]}

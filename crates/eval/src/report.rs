@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wsd_core::{FinishReason, Seat};
+use wsd_lab::plot::{Bar, Bars, Page};
 use wsd_lab::stats::{Estimate, bootstrap, median, standard_error};
 
 pub use diversity::distinct;
@@ -128,6 +129,29 @@ impl Results {
     #[must_use]
     pub fn markdown(&self) -> String {
         markdown::tables(self)
+    }
+
+    /// Draws the first metric of each task as bars, one for each system.
+    #[must_use]
+    pub fn figure(&self) -> Page {
+        let panels = self.tasks.iter().filter_map(|task| {
+            let metric = Task::find(&task.task).ok()?.metrics.first()?;
+            let bar = |system: &SystemResults| {
+                let share = system.metrics.get(metric.name);
+                Bar {
+                    name: system.system.clone(),
+                    value: share.map(|share| 100.0 * share.value),
+                    interval: share.map(|share| (100.0 * share.low, 100.0 * share.high)),
+                    ..Bar::default()
+                }
+            };
+            let title = format!("{}, {}", task.task, metric.name);
+            let bars = task.systems.iter().map(bar).collect();
+            // Scored tasks have fewer systems, so each chart has its own labels.
+            Some(Bars { title, bars, named: true, most: 100.0, decimals: 0 }.into())
+        });
+        let note = "in percent, with 95 % intervals".into();
+        Page { title: "Results".into(), note, columns: 3, panels: panels.collect() }
     }
 
     /// The results of one system in the shape of lm-evaluation-harness's `results.json`.
@@ -276,4 +300,58 @@ fn time_to(own: &BTreeMap<(&str, usize), f64>, base: &BTreeMap<(&str, usize), f6
     let both = own.iter().filter_map(|(row, own)| Some((own, base.get(row)?)));
     let (own, base) = both.fold((0.0, 0.0), |sum, (own, base)| (sum.0 + own, sum.1 + base));
     (base > 0.0).then(|| own / base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::gsm8k::GSM8K_ZERO;
+
+    /// Two rows of WSD and of the base: one right answer, and one row that failed.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = |system: &str, handover: Value, seconds: f64| {
+            let usage = json!({"prompt_tokens": 3, "completion_tokens": 8, "draft_tokens": 6, "base_tokens": 2});
+            let timings = json!({"total": seconds, "first_token": 0.1, "score": 0.0, "draft": 0.1, "base": 0.1});
+            let wsd = json!({
+                "handover": handover,
+                "finish_reason": "stop",
+                "usage": usage,
+                "timings": timings,
+                "settings": {"window": 6},
+            });
+            let row = |id: &str, more: (&str, Value), wsd: Value| {
+                let doc = json!({"answer": "#### 4"});
+                let mut row = json!({"id": id, "prompt": "?", "max_tokens": 9, "doc": doc, "wsd": wsd});
+                row[more.0] = more.1;
+                format!("{row}\n")
+            };
+            let right = row("0", ("output", json!("It is #### 4")), wsd);
+            let text = right + &row("1", ("error", json!("too long")), Value::Null);
+            let path = RunFolder::new(folder.path()).samples("gsm8k_zero", system);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        };
+        rows("base", Value::Null, 2.0);
+        rows("wsd", json!({"at": 5, "confidence": 0.9, "window": 6, "threshold": 0.8}), 3.0);
+        folder
+    }
+
+    #[test]
+    fn failed_rows_count_as_wrong_and_are_shown() {
+        let folder = folder();
+        let results = Results::of(&RunFolder::new(folder.path()), &[&GSM8K_ZERO], None).unwrap();
+        let wsd = results.tasks[0].system("wsd").unwrap();
+        assert_eq!((wsd.n, wsd.failed, wsd.metrics["strict"].value), (2, 1, 0.5));
+        let answers = wsd.answers.as_ref().unwrap();
+        assert_eq!((answers.switched, answers.median_switch, answers.time_to_base), (1.0, Some(5.0), Some(1.5)));
+        assert_eq!((answers.by_author["draft"], answers.tokens), (0.75, 8.0));
+        let base = results.tasks[0].system("base").unwrap().answers.as_ref().unwrap();
+        assert_eq!(base.no_switch.get("draft_ended"), Some(&1));
+        assert!(results.markdown().contains("| wsd | 50.0 [0.0, 100.0] |"), "{}", results.markdown());
+        assert_eq!(results.lm_eval("wsd")["results"]["gsm8k_zero"]["exact_match,strict-match"], 0.5);
+        assert!(results.figure().svg().contains("gsm8k_zero, strict"));
+        let verdicts = fs_err::read_to_string(folder.path().join("verdicts/gsm8k_zero/wsd.jsonl")).unwrap();
+        assert!(verdicts.lines().nth(1).unwrap().contains("too long"), "{verdicts}");
+    }
 }

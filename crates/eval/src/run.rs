@@ -31,6 +31,12 @@ impl RunFolder {
         self.path.join("samples").join(task).join(format!("{system}.jsonl"))
     }
 
+    /// Path of a system's answers to the second turns of a task.
+    #[must_use]
+    pub fn next_turn(&self, task: &str, system: &str) -> PathBuf {
+        self.path.join("samples").join(task).join("turn_2").join(format!("{system}.jsonl"))
+    }
+
     /// Path of the file `name`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
@@ -54,13 +60,24 @@ impl RunFolder {
     /// # Errors
     /// I/O errors; [`EvalError::Sample`] for a row that cannot be parsed.
     pub fn read(&self, task: &str, system: &str) -> Result<Vec<Sample>, EvalError> {
-        let path = self.samples(task, system);
+        Self::read_file(&self.samples(task, system))
+    }
+
+    /// Reads a system's answers to the second turns of a task; none if there is no file.
+    ///
+    /// # Errors
+    /// Those of [`RunFolder::read`].
+    pub fn read_next_turn(&self, task: &str, system: &str) -> Result<Vec<Sample>, EvalError> {
+        Self::read_file(&self.next_turn(task, system))
+    }
+
+    fn read_file(path: &Path) -> Result<Vec<Sample>, EvalError> {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let text = fs_err::read_to_string(&path)?;
+        let text = fs_err::read_to_string(path)?;
         let rows = text.lines().enumerate().map(|(index, line)| {
-            let fault = |source| EvalError::Sample { path: path.clone(), line: index + 1, source };
+            let fault = |source| EvalError::Sample { path: path.into(), line: index + 1, source };
             serde_json::from_str(line).map_err(fault)
         });
         rows.collect()
@@ -120,6 +137,12 @@ impl TaskRun {
         self.items.iter().any(|item| !item.choices.is_empty())
     }
 
+    /// Number of rows that a system writes.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.items.len() * (1 + usize::from(self.task.follow_up.is_some()))
+    }
+
     /// Keeps `limit` items, evenly spread over the file.
     pub fn limit(&mut self, limit: usize) {
         let count = self.items.len();
@@ -149,12 +172,28 @@ impl TaskRun {
         folder: &RunFolder,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
+        let (mut on_row, system) = (on_row, candidate.system.name);
+        self.write(candidate, &folder.samples(self.task.name, system), &mut on_row).await?;
+        let Some(follow_up) = self.task.follow_up else { return Ok(()) };
+        let samples = folder.read(self.task.name, system)?;
+        let answered = samples.iter().filter(|sample| sample.error.is_none());
+        let items: Vec<_> = answered.filter_map(|sample| follow_up(&sample.item, &sample.output)).collect();
+        let next = Self { items, before: self.before.clone(), values: self.values.clone(), ..*self };
+        next.write(candidate, &folder.next_turn(self.task.name, system), &mut on_row).await
+    }
+
+    /// Answers or scores the items and writes the rows to `path`.
+    async fn write(
+        &self,
+        candidate: &Candidate,
+        path: &Path,
+        on_row: &mut impl FnMut(usize, Option<&wsd_core::Error>),
+    ) -> Result<(), EvalError> {
         let records = self.records()?;
-        let path = folder.samples(self.task.name, candidate.system.name);
         if let Some(parent) = path.parent() {
             fs_err::create_dir_all(parent)?;
         }
-        let mut journal = Journal::open(&path, &records, candidate.settings.clone())?;
+        let mut journal = Journal::open(path, &records, candidate.settings.clone())?;
         if self.is_scored() {
             let engine = candidate.strategy.output_engine();
             let work = async |row: usize| self.score(engine.as_ref(), row, &candidate.settings).await;

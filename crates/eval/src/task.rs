@@ -60,6 +60,8 @@ pub struct Task {
     pub program: Option<fn(&Item, &str) -> String>,
     /// Writer of a system's answers in the benchmark's own form: a file name and its text.
     pub export: Option<Export>,
+    /// Maker of the next turn of a conversation from an item and its answer.
+    pub follow_up: Option<fn(&Item, &str) -> Option<Item>>,
 }
 
 impl std::fmt::Debug for Task {

@@ -33,6 +33,7 @@ pub static TASKS: &[&Task] = &[
     &safety::HH_HARMLESS,
     &judged::ALPACA_EVAL,
     &judged::ARENA_HARD,
+    &judged::MT_BENCH,
     &judged::TRUTHFULQA_GEN,
 ];
 

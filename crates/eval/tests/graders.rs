@@ -138,7 +138,7 @@ fn refusals_are_told_as_people_do() {
     let Some(folder) = data() else { return };
     // Completions of XSTest with people's labels, and the least agreement of the rule.
     for (name, least) in
-        [("gpt4", 0.95), ("llama2new", 0.89), ("llama2orig", 0.90), ("mistralguard", 0.84), ("mistralinstruct", 0.88)]
+        [("gpt4", 0.95), ("llama2new", 0.89), ("llama2orig", 0.90), ("mistralguard", 0.84), ("mistralinstruct", 0.86)]
     {
         let path = folder.join(format!("xstest/xstest_v2_completions_{name}.csv"));
         let rows = wsd_eval::Source::read(&path).unwrap().table().unwrap();
@@ -169,6 +169,7 @@ fn every_benchmark_file_is_read() {
         ("hh_harmless", "hh_rlhf/test.jsonl.gz", 2312),
         ("alpaca_eval", "alpaca_eval/alpaca_eval_ques.json", 805),
         ("arena_hard", "arena_hard/question.jsonl", 500),
+        ("mt_bench", "mt_bench/question.jsonl", 80),
     ] {
         let source = wsd_eval::Source::read(&folder.join(file)).unwrap();
         let items = Task::find(task).unwrap().items(&source, &Default::default()).unwrap();

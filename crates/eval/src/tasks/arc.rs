@@ -23,6 +23,7 @@ const ARC: Task = Task {
     grade: choices::grade,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 /// A choice in AllenAI's form.

@@ -41,6 +41,7 @@ const GSM8K_ZERO_TASK: Task = Task {
     grade,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 fn read(source: &Source, options: &ReadOptions, shots: usize) -> Result<Vec<Item>, SourceError> {

@@ -22,6 +22,7 @@ pub(super) static HELLASWAG: Task = Task {
     grade: choices::grade,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 fn read(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {

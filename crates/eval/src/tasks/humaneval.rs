@@ -21,6 +21,7 @@ pub(super) static HUMANEVAL: Task = Task {
     grade,
     program: Some(program),
     export: Some(export),
+    follow_up: None,
 };
 
 fn read(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {

@@ -32,6 +32,7 @@ pub static IFEVAL: Task = Task {
     grade,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 fn read(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {

@@ -3,6 +3,7 @@
 //! written in the form that the benchmarks' own programs read.
 
 use serde_json::{Value, json};
+use wsd_core::{ChatRole, Message};
 
 use super::is_refusal;
 use crate::{Form, Item, Metric, ReadOptions, Response, Row, Sample, Score, Source, SourceError, Task, Verdict};
@@ -30,6 +31,17 @@ pub(super) static ARENA_HARD: Task = Task {
     ..JUDGED
 };
 
+/// MT-Bench's conversations of two turns.
+pub(super) static MT_BENCH: Task = Task {
+    name: "mt_bench",
+    about: "conversations of two turns; writes answers for MT-Bench's judge",
+    file: "MT-Bench's question.jsonl, with `question_id`, `category` and `turns`",
+    read: read_mt_bench,
+    export: Some(export_mt_bench),
+    follow_up: Some(second_turn),
+    ..JUDGED
+};
+
 /// TruthfulQA's questions, answered freely.
 pub(super) static TRUTHFULQA_GEN: Task = Task {
     name: "truthfulqa_gen",
@@ -49,6 +61,7 @@ const JUDGED: Task = Task {
     grade,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 fn read_alpaca(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {
@@ -67,6 +80,43 @@ fn read_arena(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError
         Ok(Item { id: row.id("uid")?, prompt, max_tokens: MAX_TOKENS, doc, ..Item::default() })
     };
     source.rows()?.iter().map(item).collect()
+}
+
+fn read_mt_bench(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {
+    let item = |row: &Row| {
+        let turns = row.texts("turns")?;
+        let [first, ..] = turns.as_slice() else { return Err(row.fault("`turns` must have at least one text")) };
+        let doc = json!({"category": row.text("category")?, "turns": turns});
+        Ok(Item { id: row.id("question_id")?, prompt: first.clone(), max_tokens: MAX_TOKENS, doc, ..Item::default() })
+    };
+    source.rows()?.iter().map(item).collect()
+}
+
+/// The conversation up to the second question.
+fn second_turn(item: &Item, answer: &str) -> Option<Item> {
+    let question = item.doc["turns"].get(1)?.as_str()?;
+    let messages = vec![
+        Message::new(ChatRole::User, &item.prompt),
+        Message::new(ChatRole::Assistant, answer),
+        Message::new(ChatRole::User, question),
+    ];
+    Some(Item { prompt: String::new(), messages, ..item.clone() })
+}
+
+/// Answers to both turns; the second one holds the first in its conversation.
+fn export_mt_bench(system: &str, samples: &[Sample]) -> (String, String) {
+    let row = |sample: &Sample| {
+        let first = sample.item.messages.get(1)?;
+        let id = sample.item.id.parse::<u64>().map_or_else(|_| json!(sample.item.id), |id| json!(id));
+        let row = json!({
+            "question_id": id,
+            "answer_id": format!("{system}-{}", sample.item.id),
+            "model_id": system,
+            "choices": [{"index": 0, "turns": [first.content, sample.output]}],
+        });
+        Some(format!("{row}\n"))
+    };
+    (format!("{system}.jsonl"), samples.iter().filter_map(row).collect())
 }
 
 fn read_truthfulqa(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {
@@ -126,6 +176,14 @@ mod tests {
         let rows: Value = serde_json::from_str(&text).unwrap();
         let want = json!([{"dataset": "koala", "instruction": "Say hi", "output": "Hi", "generator": "wsd"}]);
         assert_eq!((name.as_str(), rows), ("model_outputs.json", want));
+        let question = r#"{"question_id": 81, "category": "writing", "turns": ["Say hi", "Again"]}"#;
+        let first = MT_BENCH.items(&Source::of("q", question), &ReadOptions::default()).unwrap().remove(0);
+        let item = second_turn(&first, "Hi").unwrap();
+        assert!(item.record().is_ok() && second_turn(&Item::default(), "Hi").is_none());
+        let second = Sample { item, output: "Hi again".into(), ..sample.clone() };
+        let (_, text) = export_mt_bench("wsd", &[second]);
+        let row: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&row["question_id"], &row["choices"][0]["turns"]), (&json!(81), &json!(["Hi", "Hi again"])));
         let (name, text) = export_arena("wsd", std::slice::from_ref(&sample));
         let row: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((name.as_str(), &row["messages"][1]["content"]["answer"]), ("wsd.jsonl", &json!("Hi")));

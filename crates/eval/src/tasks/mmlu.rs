@@ -24,6 +24,7 @@ pub(super) static MMLU: Task = Task {
     grade: choices::grade_plain,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 /// A question with its four choices and the index of the right one.

@@ -50,6 +50,7 @@ const SAFETY: Task = Task {
     grade,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 fn read_xstest(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {

@@ -37,6 +37,7 @@ const TRUTHFULQA: Task = Task {
     grade: grade_mc1,
     program: None,
     export: None,
+    follow_up: None,
 };
 
 /// Keys of one of the two forms.

@@ -155,7 +155,10 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     let systems = systems(&args, &settings)?;
     // Files are read before models are loaded, so that a wrong one is told at once.
     let plans = args.tasks.iter().map(|file| args.options.plan(file, &settings)).collect::<Result<Vec<_>>>()?;
+    let tasks: Vec<_> = plans.iter().map(|plan| plan.run.task).collect();
     let folder = RunFolder::new(out);
+    let judging = Judging { tasks: &tasks, named: &args.judge, against: args.against.as_deref(), folder: &folder };
+    judging.check(&settings)?;
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => {
@@ -164,9 +167,7 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
         }
         result = answer(&settings, &systems, &plans, &folder, global) => result?,
     }
-    let tasks: Vec<_> = plans.iter().map(|plan| plan.run.task).collect();
     if !args.judge.is_empty() {
-        let judging = Judging { tasks: &tasks, named: &args.judge, against: args.against.as_deref(), folder: &folder };
         tokio::select! {
             biased;
             Ok(()) = tokio::signal::ctrl_c() => {
@@ -265,7 +266,7 @@ async fn answer(
         if !global.quiet {
             note(&format!("{}, {}:", run.task.name, candidate.system.name));
         }
-        let mut rows = Rows::new(run.items.len(), 0, global.quiet);
+        let mut rows = Rows::new(run.rows(), 0, global.quiet);
         run.run(&candidate, folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
@@ -291,13 +292,16 @@ fn report(
     for task in tasks {
         let Some(export) = task.export else { continue };
         for system in folder.systems(task.name) {
-            let (name, text) = export(system.name, &folder.read(task.name, system.name)?);
+            let mut samples = folder.read(task.name, system.name)?;
+            samples.extend(folder.read_next_turn(task.name, system.name)?);
+            let (name, text) = export(system.name, &samples);
             folder.write(&format!("{}/{}/{name}", task.name, system.name), &text)?;
         }
     }
     let json = |value: serde_json::Result<String>| value.map(|text| text + "\n");
     folder.write("results.json", &json(serde_json::to_string_pretty(&results))?)?;
     folder.write("results.md", &results.markdown())?;
+    folder.write("results.svg", &results.figure().svg())?;
     let names: BTreeSet<_> = results.tasks.iter().flat_map(|task| &task.systems).map(|row| &row.system).collect();
     for name in names {
         let text = json(serde_json::to_string_pretty(&results.lm_eval(name)))?;

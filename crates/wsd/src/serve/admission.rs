@@ -138,7 +138,7 @@ impl Admission {
 
     /// Charges tokens to a client.
     pub(super) fn add_tokens(&self, client: Client, tokens: usize) {
-        self.lock().accounts.entry(client).or_default().minute.add_tokens(tokens);
+        self.lock().accounts.entry(client).or_default().minute.add_tokens(tokens, Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -75,13 +75,10 @@ pub(super) struct Minute {
 }
 
 impl Minute {
-    /// Refuses a further request of a client that has used up its share. A minute that is over is
-    /// forgotten.
+    /// Refuses a further request of a client that has used up its share.
     pub(super) fn check(&mut self, limits: &ClientLimits, now: Instant) -> Result<(), ApiError> {
+        self.renew(now);
         let seconds = self.seconds_left(now);
-        if seconds == 0 {
-            *self = Self { began: Some(now), ..Self::default() };
-        }
         for (name, limit, used) in
             [("requests", limits.requests, self.requests), ("tokens", limits.tokens, self.tokens)]
         {
@@ -96,8 +93,17 @@ impl Minute {
         self.requests += 1;
     }
 
-    pub(super) fn add_tokens(&mut self, tokens: usize) {
+    /// Charges tokens, to the minute in which they were computed.
+    pub(super) fn add_tokens(&mut self, tokens: usize, now: Instant) {
+        self.renew(now);
         self.tokens = self.tokens.saturating_add(tokens);
+    }
+
+    /// Begins another minute if the present one is over.
+    fn renew(&mut self, now: Instant) {
+        if self.seconds_left(now) == 0 {
+            *self = Self { began: Some(now), ..Self::default() };
+        }
     }
 
     /// Returns the seconds to the end of the minute, rounded up; 0 after it.
@@ -129,5 +135,9 @@ mod tests {
         minute.add_request();
         assert!(minute.check(&limits, now + Duration::from_secs(59)).is_err());
         minute.check(&limits, now + Duration::from_secs(60)).unwrap();
+        // The tokens of an answer that takes minutes count in each of them.
+        let limits = ClientLimits { tokens: Some(5), ..ClientLimits::default() };
+        minute.add_tokens(9, now + Duration::from_secs(200));
+        assert!(minute.check(&limits, now + Duration::from_secs(201)).is_err());
     }
 }

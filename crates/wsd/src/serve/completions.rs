@@ -154,7 +154,7 @@ impl CompletionRequest {
                 app.admission.add_tokens(admitted.client, tokens.len());
                 let scored = engine.open(&tokens).await?.score_top(1, top).await?;
                 let engine = engine.clone();
-                echoes.push(off_reactor(move || Ok(echo(engine, text, tokens.first().copied(), &scored, top))).await?);
+                echoes.push(off_reactor(move || Ok(echo(&engine, text, tokens.first().copied(), &scored, top))).await?);
             }
             Ok::<_, ApiError>(echoes)
         };
@@ -271,7 +271,7 @@ fn rendered(request: &CompletionRequest, prompt: &Prompt) -> Result<(String, Vec
 }
 
 /// Lists the tokens of a prompt: the first, which has no probability, and the scored ones after it.
-fn echo(engine: Arc<dyn Engine>, text: String, first: Option<Token>, scored: &[Sampled], top: usize) -> Echo {
+fn echo(engine: &Arc<dyn Engine>, text: String, first: Option<Token>, scored: &[Sampled], top: usize) -> Echo {
     let mut list = TextLogprobs::new(engine.clone(), top);
     let mut detokenizer = engine.codec().detokenizer(&[]);
     // Length in characters; 0 for a token that cannot be decoded.

@@ -25,22 +25,28 @@ pub(super) struct Judging<'a> {
 }
 
 impl Judging<'_> {
+    /// Checks before anything runs that there is a judge and that the tasks are those of the run.
+    pub(super) fn check(&self, settings: &Settings) -> Result<()> {
+        if !self.named.is_empty() && settings.model(Seat::JUDGE).is_none() {
+            bail!("`--judge` needs a model\n  hint: name one with --model judge=MODEL: a file, a folder or an address");
+        }
+        let is_known = |name: &&String| self.tasks.iter().any(|task| task.name == name.as_str());
+        match self.named.iter().find(|name| !is_known(name)) {
+            Some(name) => bail!("`--judge` must be a task of this run, got {name}"),
+            None => Ok(()),
+        }
+    }
+
     /// Compares the answers of every system with the reference's, and writes `judgements/TASK.json`.
     pub(super) async fn run(&self, settings: &Settings, parallel: usize, global: &GlobalArgs) -> Result<()> {
-        let Some(judge) = settings.model(Seat::JUDGE) else {
-            bail!("`--judge` needs a model\n  hint: name one with --model judge=MODEL: a file, a folder or an address");
-        };
+        let Some(judge) = settings.model(Seat::JUDGE) else { return Ok(()) };
         let name = judge.name.clone();
         let mut own = settings.clone();
         own.recipe = Recipe::find("base")?;
         let loaded = models::load(&own, &[Seat::JUDGE], parallel, global.progress().as_mut())?;
         let engine = loaded.require("judge", Seat::JUDGE)?;
         let strategy = own.recipe.build(&Models::default().with(Seat::BASE, engine), &Values::default())?;
-        for task in self.named.iter().map(|name| Task::find(name)) {
-            let task = task?;
-            if !self.tasks.iter().any(|known| known.name == task.name) {
-                bail!("`--judge` must be a task of this run, got {}", task.name);
-            }
+        for task in self.named.iter().map(|name| Task::find(name)).collect::<Result<Vec<_>, _>>()? {
             self.judge(task, &strategy, &name, (parallel, global)).await?;
         }
         Ok(())
