@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// Returns the machine code that was made of a source before.
 pub(super) fn cached(source: &str, arch: u32) -> Option<Vec<u8>> {
-    std::fs::read(cache_file(source, arch)?).ok()
+    fs_err::read(cache_file(source, arch)?).ok()
 }
 
 /// Compiles to machine code of an architecture, and keeps it for the next start.
@@ -46,7 +46,7 @@ pub(super) fn compile(source: &str, arch: u32) -> Result<Vec<u8>> {
     }?;
     if let Some(path) = cache_file(source, arch) {
         // Without a cache the next start compiles again, which is no reason to fail.
-        let _ = path.parent().map(std::fs::create_dir_all);
+        let _ = path.parent().map(fs_err::create_dir_all);
         let _ = wsd_core::files::write_whole(&path, &code);
     }
     Ok(code)

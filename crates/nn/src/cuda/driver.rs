@@ -167,7 +167,8 @@ impl Buffer {
         self.gpu.0.write(self.at(offset), bytes)
     }
 
-    /// Reads values from a byte offset, after all queued work.
+    /// Reads values from a byte offset, after all queued work, for which it waits also if there are
+    /// none.
     pub(super) fn read<T: AnyBitPattern + NoUninit>(&self, offset: usize, values: &mut [T]) -> Result<()> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         self.check(offset, bytes.len())?;

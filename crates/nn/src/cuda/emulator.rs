@@ -58,7 +58,7 @@ impl Emulator {
                     type Run = unsafe extern "C" fn(*const c_void, u32, u32, u32, u32, *const c_void);
                     let run: Symbol<'_, Run> = library.get(b"launch").unwrap();
                     // The parameter is aligned as its struct is.
-                    let words: Vec<u64> = args.chunks(8).map(|word| bytemuck::pod_read_unaligned(word)).collect();
+                    let words: Vec<u64> = args.chunks(8).map(bytemuck::pod_read_unaligned).collect();
                     run(*kernel as *const c_void, *x, *y, *z, *threads, words.as_ptr().cast());
                 }
                 Work::Product([w, x, out], [outputs, rows, inputs, stride]) => {
@@ -86,14 +86,14 @@ fn build(source: &str) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     source.hash(&mut hasher);
     let folder = std::env::temp_dir().join("wsd-emulator");
-    std::fs::create_dir_all(&folder)?;
+    fs_err::create_dir_all(&folder)?;
     let path = folder.join(format!("{:016x}.so", hasher.finish()));
     if path.exists() {
         return Ok(path);
     }
     let own = tempfile::tempdir_in(&folder)?;
     let (text, made) = (own.path().join("kernels.cpp"), own.path().join("kernels.so"));
-    std::fs::write(&text, source)?;
+    fs_err::write(&text, source)?;
     // Contracted products would differ from the CPU's; each library has statics of its own.
     let options =
         ["-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-fpermissive", "-fno-gnu-unique", "-ffp-contract=off", "-o"];
@@ -101,7 +101,7 @@ fn build(source: &str) -> Result<PathBuf> {
     if !output.status.success() {
         return Err(Error::DeviceFailed { reason: String::from_utf8_lossy(&output.stderr).into_owned() });
     }
-    std::fs::rename(&made, &path)?;
+    fs_err::rename(&made, &path)?;
     Ok(path)
 }
 

@@ -63,7 +63,7 @@ fn load_one(needed: &Needed) -> Result<(), String> {
 
 /// Files in `folder` whose names begin so, the latest version first.
 fn files(folder: &Path, name: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = fs_err::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(|path| is_version_of(path, name)).collect();
     found.sort();
     found.reverse();
@@ -79,11 +79,8 @@ fn is_version_of(path: &Path, name: &str) -> bool {
 /// of Python packages.
 fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::var_os(FOLDER).into_iter().map(PathBuf::from).collect();
-    for variable in ["LD_LIBRARY_PATH"] {
-        folders.extend(
-            std::env::var_os(variable).iter().flat_map(|value| std::env::split_paths(value).collect::<Vec<_>>()),
-        );
-    }
+    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path).filter(|folder| folder.is_absolute()));
     for variable in ["CUDA_HOME", "CUDA_PATH"] {
         folders.extend(std::env::var_os(variable).map(|home| Path::new(&home).join("lib64")));
     }
@@ -114,7 +111,7 @@ fn python_prefixes() -> Vec<PathBuf> {
 
 /// Folders in `parent` whose names begin so, the latest first.
 fn matching(parent: &Path, start: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let entries = fs_err::read_dir(parent).into_iter().flatten().flatten();
     let begins = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
     let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(begins).collect();
     found.sort();

@@ -134,7 +134,7 @@ impl Loader<'_> {
     pub(super) fn load(&self) -> Result<Weights> {
         // Rows are looked up, not multiplied: they stay as they are in the file.
         let stored = self.plain(self.tensor("model.embed_tokens.weight"))?;
-        let embedding = Arc::new(Matrix::new(self.gpu, &[stored.clone()], &natural(stored.rows()))?);
+        let embedding = Arc::new(Matrix::new(self.gpu, std::slice::from_ref(&stored), &natural(stored.rows()))?);
         let head = |HeadPlan { head, outputs, bias }: &HeadPlan| {
             let is_tied = self.blueprint.tied && *head == Head::VOCABULARY;
             let module = if is_tied { "model.embed_tokens" } else { head.module() };

@@ -140,6 +140,10 @@ impl Device for Nvidia {
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         self.bind()?;
+        if bytes.is_empty() {
+            // SAFETY: the stream lives as long as `self`.
+            return unsafe { result::stream::synchronize(self.stream) }.map_err(failed);
+        }
         let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, part) in bytes.chunks_mut(STAGING_BYTES).enumerate() {
             // SAFETY: the owner of the memory has checked the range; the part is no longer than the staging memory,
