@@ -33,4 +33,5 @@ pub use source::{Row, Source};
 pub use system::{IN_CONTEXT, System};
 pub use task::{Export, Metric, ReadOptions, Task};
 pub use tasks::TASKS;
+pub use text::punkt::has_nltk_parameters;
 pub use verdict::{Response, Score, Verdict};

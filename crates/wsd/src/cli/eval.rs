@@ -157,6 +157,9 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     let plans = args.tasks.iter().map(|file| args.options.plan(file, &settings)).collect::<Result<Vec<_>>>()?;
     let tasks: Vec<_> = plans.iter().map(|plan| plan.run.task).collect();
     let folder = RunFolder::new(out);
+    if tasks.iter().any(|task| task.name == "ifeval") && !wsd::eval::has_nltk_parameters() {
+        note("NLTK's data was not found: sentences are divided by common abbreviations (docs/eval.md)");
+    }
     let judging = Judging { tasks: &tasks, named: &args.judge, against: args.against.as_deref(), folder: &folder };
     judging.check(&settings)?;
     tokio::select! {
