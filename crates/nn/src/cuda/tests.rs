@@ -3,6 +3,7 @@
 
 use super::cases::{Case, cases, log_sum_exp, longest, meet, project, rows, steady_cases};
 use super::emulator::Emulator;
+use super::program::Epilogue;
 use super::*;
 use crate::cpu::{Cpu, CpuOptions};
 

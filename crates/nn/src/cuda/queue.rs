@@ -1,0 +1,341 @@
+//! The launches of a step.
+
+use wsd_core::Layer;
+
+use super::Cuda;
+use super::args::{AnglesArgs, AttentionArgs, ChooseArgs, EmbedArgs, GateArgs, HeadsArgs, LinearArgs, NormArgs};
+use super::driver::Buffer;
+use super::matrix::{self, padded};
+use super::model::{self, Linear};
+use super::program::{self, Epilogue};
+use super::step::{Input, LISTS, MOST_PARTS};
+use super::storage::CHOOSE_BLOCKS;
+use crate::arch::{Head, QkNorm};
+use crate::error::Result;
+use crate::executor::Span;
+
+impl Cuda {
+    /// Queues the kernels of a step. Spans that read other layers than the last are served only if
+    /// they are given.
+    pub(super) fn queue(&self, input: &Input, spans: &[Span<'_>], splits: usize) -> Result<()> {
+        let rows = input.rows;
+        let queue =
+            Queue { cuda: self, input, rows, splits, list: |index: usize| self.scratch.input.at(4 * index * rows) };
+        queue.run(spans)
+    }
+}
+
+/// The launches of one step.
+struct Queue<'a, L: Fn(usize) -> u64> {
+    cuda: &'a Cuda,
+    input: &'a Input,
+    rows: usize,
+    splits: usize,
+    /// The address of a list of the input, by its number.
+    list: L,
+}
+
+/// The norms around a residual sum.
+struct Sum<'a> {
+    /// The norm of what is added.
+    post: Option<&'a Buffer>,
+    /// The norm of the sum.
+    next: Option<&'a Buffer>,
+    /// The latter is left to the layer that reads it, with `sums` of squares.
+    folds: bool,
+    sums: &'a Buffer,
+}
+
+/// Lists of the input, in the order of [`Input::numbers`].
+const TOKEN: usize = 0;
+const POSITION: usize = 1;
+const PLACE: usize = 2;
+const SLOT: usize = 3;
+const BASE: usize = 4;
+const MASK: usize = 5;
+const IS_LONG: usize = 6;
+const PICK: usize = 7;
+const ASK: usize = 8;
+const BITS: usize = LISTS;
+
+impl<L: Fn(usize) -> u64> Queue<'_, L> {
+    fn run(&self, spans: &[Span<'_>]) -> Result<()> {
+        let Cuda { blueprint, scratch, weights, .. } = self.cuda;
+        let folds = self.rows <= self.cuda.most_rows && model::folds_norms(blueprint, self.cuda.compute);
+        self.begin()?;
+        self.collect(spans, Layer::After(0))?;
+        let mut sums = None;
+        for (index, layer) in weights.layers.iter().enumerate() {
+            self.heads(index, sums)?;
+            self.attend(index)?;
+            let (attended, gated) = (scratch.attended.at(0), scratch.gated.at(0));
+            let (post, next) = (layer.norms.post_attention.as_ref(), layer.norms.pre_mlp.as_ref());
+            sums = self.add(&layer.output, attended, &Sum { post, next, folds, sums: &scratch.sums[0] })?;
+            self.gate(&layer.gates, sums)?;
+            let after = weights.layers.get(index + 1);
+            let next = after.map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
+            let post = layer.norms.post_mlp.as_ref();
+            sums = self.add(&layer.down, gated, &Sum { post, next, folds, sums: &scratch.sums[1] })?;
+            self.collect(spans, Layer::After(index + 1))?;
+        }
+        if spans.is_empty() || spans.iter().all(|span| span.layer == Layer::Final) {
+            let count = if spans.is_empty() { self.rows } else { self.input.pick.len() };
+            self.finish(0, count, Some(&weights.final_norm))?;
+            if self.input.ask.is_empty() { Ok(()) } else { self.choose(count) }
+        } else {
+            self.collect(spans, Layer::Final)
+        }
+    }
+
+    /// Embeds the tokens, norms them and computes the angles of their positions.
+    fn begin(&self) -> Result<()> {
+        let Cuda { blueprint, kernels, scratch, weights, gpu, rotations, .. } = self.cuda;
+        let angles = AnglesArgs {
+            position: (self.list)(POSITION),
+            is_long: (self.list)(IS_LONG),
+            frequencies: rotations.frequencies.at(0),
+            out: scratch.angles.at(0),
+            rows: self.rows as i32,
+            ropes: rotations.pairs.len() as i32,
+            factors: rotations.factors.at(0),
+        };
+        gpu.launch(kernels.angles, [rotations.pairs.len(), self.rows, 1], &angles)?;
+        let embed = EmbedArgs {
+            matrix: weights.embedding.args(),
+            token: (self.list)(TOKEN),
+            h: scratch.h.at(0),
+            scale: blueprint.embedding_scale,
+            width: blueprint.hidden as i32,
+        };
+        gpu.launch(kernels.embed(weights.embedding.format)?, [self.rows, 1, 1], &embed)?;
+        let first = weights.layers.first().and_then(|layer| layer.norms.pre_attention.as_ref());
+        gpu.launch(kernels.norm, [self.rows, 1, 1], &NormArgs { out: scratch.x.at(0), ..self.norm(first) })
+    }
+
+    /// The norm of the residual stream.
+    fn norm(&self, weight: Option<&Buffer>) -> NormArgs {
+        let Cuda { blueprint, scratch, .. } = self.cuda;
+        NormArgs {
+            h: scratch.h.at(0),
+            weight: weight.map_or(0, |weight| weight.at(0)),
+            width: blueprint.hidden as i32,
+            stride: padded(blueprint.hidden) as i32,
+            epsilon: blueprint.norms.eps,
+            ..NormArgs::default()
+        }
+    }
+
+    /// Writes hidden states of the rows that spans want of a layer.
+    fn collect(&self, spans: &[Span<'_>], layer: Layer) -> Result<()> {
+        if spans.iter().all(|span| span.layer == Layer::Final) {
+            return Ok(());
+        }
+        let mut first = 0;
+        for span in spans {
+            if span.layer == layer {
+                let weight = (layer == Layer::Final).then_some(&self.cuda.weights.final_norm);
+                self.finish(first, span.rows.len(), weight)?;
+            }
+            first += span.rows.len();
+        }
+        Ok(())
+    }
+
+    /// Writes picked rows of the residual stream, normed if there is a weight.
+    fn finish(&self, first: usize, count: usize, weight: Option<&Buffer>) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let wide = scratch.hidden.at(4 * first * blueprint.hidden);
+        // The input of a head too, of which only the first rows are read.
+        let out = if first == 0 { scratch.x.at(0) } else { 0 };
+        let args = NormArgs { wide, out, pick: (self.list)(PICK) + 4 * first as u64, ..self.norm(weight) };
+        gpu.launch(kernels.norm, [count, 1, 1], &args)
+    }
+
+    /// Answers the questions about the first `count` rows.
+    fn choose(&self, count: usize) -> Result<()> {
+        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let Some(logits) = &scratch.logits else { return Ok(()) };
+        let Some(head) = self.cuda.weights.heads.iter().position(|(head, _)| *head == Head::VOCABULARY) else {
+            return Ok(());
+        };
+        self.cuda.project_on_device(head, count, logits.at(0))?;
+        let args = ChooseArgs {
+            logits: logits.at(0),
+            ask: (self.list)(ASK),
+            partial: scratch.chosen_parts.at(0),
+            count: scratch.count.at(0),
+            out: scratch.chosen.at(0),
+            width: blueprint.vocab as i32,
+            stride: blueprint.vocab as i32,
+        };
+        gpu.launch(kernels.choose, [CHOOSE_BLOCKS, count, 1], &args)
+    }
+
+    /// Computes queries, keys and values, and stores the latter two.
+    fn heads(&self, index: usize, sums: Option<u64>) -> Result<()> {
+        let Cuda { blueprint, kernels, scratch, weights, gpu, rotations, cache, .. } = self.cuda;
+        let (layer, rope) = (&weights.layers[index], rotations.index(blueprint.layers[index].rope));
+        let angles = scratch.angles.at(8 * rope * self.rows * (blueprint.head_dim / 2));
+        let stored = LinearArgs {
+            q: scratch.q.at(0),
+            cache: cache.data.at(index * cache.layer_bytes),
+            slot: (self.list)(SLOT),
+            place: (self.list)(PLACE),
+            table: cache.table.at(0),
+            table_stride: cache.table_stride as i32,
+            angles,
+            pairs: rotations.pairs[rope].at(0),
+            ..self.input_args(scratch.x.at(0), sums, blueprint.hidden)
+        };
+        if self.is_few(&layer.heads) && model::rotates_directly(blueprint) {
+            return self.apply(&layer.heads, Epilogue::Heads, stored);
+        }
+        let stride = layer.heads.outputs;
+        let bias = self.wide(&layer.heads, stored, stride)?;
+        let at = |norm: &Option<Buffer>| norm.as_ref().map_or(0, |norm| norm.at(0));
+        let args = HeadsArgs {
+            input: scratch.wide.at(0),
+            bias,
+            query_norm: at(&layer.norms.query_norm),
+            key_norm: at(&layer.norms.key_norm),
+            order: rotations.orders[rope].at(0),
+            q: stored.q,
+            cache: stored.cache,
+            slot: stored.slot,
+            place: stored.place,
+            table: stored.table,
+            angles,
+            pairs: stored.pairs,
+            stride: stride as i32,
+            table_stride: stored.table_stride,
+            is_full_norm: i32::from(blueprint.qk_norm == QkNorm::Full),
+            epsilon: blueprint.norms.eps,
+        };
+        gpu.launch(kernels.place_heads, [self.rows, 1, 1], &args)
+    }
+
+    fn attend(&self, index: usize) -> Result<()> {
+        let Cuda { blueprint, kernels, scratch, gpu, cache, .. } = self.cuda;
+        let args = AttentionArgs {
+            q: scratch.q.at(0),
+            cache: cache.data.at(index * cache.layer_bytes),
+            slot: (self.list)(SLOT),
+            base: (self.list)(BASE),
+            position: (self.list)(POSITION),
+            mask: (self.list)(MASK),
+            table: cache.table.at(0),
+            bits: (self.list)(BITS),
+            table_stride: cache.table_stride as i32,
+            window: blueprint.layers[index].window.map_or(0, |window| i32::try_from(window).unwrap_or(0)),
+            stride: padded(blueprint.query_width()) as i32,
+            scale: blueprint.attention_scale,
+            cap: blueprint.attention_softcap.unwrap_or(0.0),
+            partial: scratch.partial.at(0),
+            weights: scratch.weights.at(0),
+            count: scratch.count.at(0),
+            out: scratch.attended.at(0),
+            ..AttentionArgs::default()
+        };
+        let groups = blueprint.heads / program::group(blueprint);
+        let mut singles = self.input.singles();
+        for chain in &self.input.chains {
+            let Some(kernel) = kernels.attend_chain else {
+                singles.push(chain.clone());
+                continue;
+            };
+            let args = AttentionArgs { first: chain.start as i32, rows: chain.len() as i32, splits: 1, ..args };
+            gpu.launch(kernel, [chain.len().div_ceil(64), blueprint.heads, 1], &args)?;
+        }
+        for range in singles {
+            let splits = if range.len() * self.splits > MOST_PARTS { 1 } else { self.splits };
+            let args = AttentionArgs { first: range.start as i32, splits: splits as i32, ..args };
+            gpu.launch(kernels.attend, [groups, splits, range.len()], &args)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a linear layer's output to the residual stream and writes the input of the next norm.
+    /// Returns the sums of squares if that norm is still to be applied.
+    fn add(&self, linear: &Linear, x: u64, sum: &Sum<'_>) -> Result<Option<u64>> {
+        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let input = LinearArgs { x, ..self.input_args(x, None, blueprint.hidden) };
+        if let Some(next) = sum.next.filter(|_| sum.folds) {
+            let sums = sum.sums.at(0);
+            let args = LinearArgs {
+                h: scratch.h.at(0),
+                narrowed: scratch.x.at(0),
+                gain: next.at(0),
+                sums_out: sums,
+                stride: blueprint.hidden as i32,
+                stride_narrowed: padded(blueprint.hidden) as i32,
+                ..input
+            };
+            self.apply(linear, Epilogue::Residual, args)?;
+            return Ok(Some(sums));
+        }
+        let bias = self.wide(linear, input, blueprint.hidden)?;
+        let args = NormArgs {
+            added: scratch.wide.at(0),
+            bias,
+            post: sum.post.map_or(0, |post| post.at(0)),
+            out: scratch.x.at(0),
+            ..self.norm(sum.next)
+        };
+        gpu.launch(kernels.norm, [self.rows, 1, 1], &args)?;
+        Ok(None)
+    }
+
+    /// Computes the gated product of the feed-forward part.
+    fn gate(&self, gates: &Linear, sums: Option<u64>) -> Result<()> {
+        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let stride = padded(blueprint.ffn);
+        let input = self.input_args(scratch.x.at(0), sums, blueprint.hidden);
+        if self.is_few(gates) {
+            let args = LinearArgs { narrowed: scratch.gated.at(0), stride_narrowed: stride as i32, ..input };
+            return self.apply(gates, Epilogue::Gate, args);
+        }
+        let bias = self.wide(gates, input, gates.outputs)?;
+        let args = GateArgs {
+            input: scratch.wide.at(0),
+            bias,
+            out: scratch.gated.at(0),
+            width: blueprint.ffn as i32,
+            stride_in: gates.outputs as i32,
+            stride: stride as i32,
+            padding: 0,
+        };
+        gpu.launch(kernels.gate, [blueprint.ffn.div_ceil(256), self.rows, 1], &args)
+    }
+
+    /// The input of a linear layer, whose norm is still to be applied if there are `sums`.
+    fn input_args(&self, x: u64, sums: Option<u64>, width: usize) -> LinearArgs {
+        LinearArgs {
+            x,
+            sums: sums.unwrap_or(0),
+            parts: width.div_ceil(matrix::TILE) as i32,
+            inverse_width: 1.0 / width as f32,
+            epsilon: self.cuda.blueprint.norms.eps,
+            ..LinearArgs::default()
+        }
+    }
+
+    fn is_few(&self, linear: &Linear) -> bool {
+        self.cuda.is_few(linear, self.rows)
+    }
+
+    /// Applies a linear layer to few rows with a last step.
+    fn apply(&self, linear: &Linear, epilogue: Epilogue, args: LinearArgs) -> Result<()> {
+        self.cuda.apply(linear, epilogue, args, self.rows)
+    }
+
+    /// Writes a linear layer's output as floats to `scratch.wide`. Returns the address of a bias
+    /// that is still to be added.
+    fn wide(&self, linear: &Linear, args: LinearArgs, stride: usize) -> Result<u64> {
+        let out = self.cuda.scratch.wide.at(0);
+        let is_finished = self.cuda.product(linear, LinearArgs { out, stride: stride as i32, ..args }, self.rows)?;
+        Ok(linear.bias.as_ref().filter(|_| !is_finished).map_or(0, |bias| bias.at(0)))
+    }
+}

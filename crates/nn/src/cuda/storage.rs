@@ -1,0 +1,174 @@
+//! Tables of rotations, the cache and the buffers of a step on a device.
+
+use super::driver::{Buffer, Gpu};
+use super::matrix::{self, padded};
+use super::model::Rotation;
+use super::pages::{PAGE, Pages};
+use super::program::{self, MOST_ROWS};
+use super::step::MOST_PARTS;
+use crate::arch::{Blueprint, RopePlan};
+use crate::error::{Error, Result};
+use crate::format::Format;
+
+/// The part of the free memory that the cache of a model takes at most.
+const CACHE_SHARE: f64 = 0.4;
+/// Positions that the cache of a model holds at most.
+const MOST_CACHED: usize = 1 << 19;
+/// Values of a matrix that are widened at once.
+pub(super) const PANEL_VALUES: usize = 32 << 20;
+/// Blocks of a row of the kernel that answers questions.
+pub(super) const CHOOSE_BLOCKS: usize = 32;
+
+/// Tables of rotary embeddings.
+pub(super) struct Rotations {
+    /// `(ropes + 1, 2, head_dim / 2)`.
+    pub(super) frequencies: Buffer,
+    pub(super) factors: Buffer,
+    /// Per rope, and last for layers without one: `(head_dim / 2, 2)` dimensions of pairs, and the
+    /// row of each dimension.
+    pub(super) pairs: Vec<Buffer>,
+    pub(super) orders: Vec<Buffer>,
+}
+
+/// Cached keys and values, and their table of pages.
+pub(super) struct Cache {
+    pub(super) pages: Pages,
+    /// `(layers, pages, 2, kv_heads, PAGE, head_stride)`.
+    pub(super) data: Buffer,
+    /// Bytes of a layer.
+    pub(super) layer_bytes: usize,
+    /// `(table_rows, table_stride)` numbers of pages.
+    pub(super) table: Buffer,
+    pub(super) table_rows: usize,
+    pub(super) table_stride: usize,
+}
+
+/// Buffers of a step of at most `rows` rows.
+pub(super) struct Scratch {
+    pub(super) rows: usize,
+    pub(super) input: Buffer,
+    pub(super) angles: Buffer,
+    pub(super) h: Buffer,
+    pub(super) x: Buffer,
+    pub(super) q: Buffer,
+    pub(super) attended: Buffer,
+    pub(super) gated: Buffer,
+    pub(super) wide: Buffer,
+    pub(super) sums: [Buffer; 2],
+    pub(super) partial: Buffer,
+    pub(super) weights: Buffer,
+    pub(super) count: Buffer,
+    pub(super) hidden: Buffer,
+    /// Answers, and partial ones of each block.
+    pub(super) chosen: Buffer,
+    pub(super) chosen_parts: Buffer,
+    pub(super) panel: Option<Buffer>,
+    pub(super) logits: Option<Buffer>,
+}
+
+impl Rotations {
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint) -> Result<Self> {
+        let (half, mut frequencies, mut factors) = (blueprint.head_dim / 2, Vec::new(), Vec::new());
+        let (mut pairs, mut orders) = (Vec::new(), Vec::new());
+        for rope in blueprint.ropes.iter().map(Some).chain([None]) {
+            let rotation = Rotation::new(rope, blueprint.head_dim);
+            for long in [false, true] {
+                frequencies.extend(rope.map_or(Vec::new(), |rope| rope.frequencies(long)));
+                frequencies.extend(vec![-1.0; half - rotation.rotating]);
+            }
+            factors.push(rope.map_or(1.0, RopePlan::attention_factor));
+            let numbers: Vec<i32> = rotation.pairs.concat().into_iter().map(|dim| dim as i32).collect();
+            pairs.push(gpu.upload(&numbers)?);
+            let mut order = vec![0i32; blueprint.head_dim];
+            rotation.rows().into_iter().enumerate().for_each(|(row, dim)| order[dim] = row as i32);
+            orders.push(gpu.upload(&order)?);
+        }
+        Ok(Self { frequencies: gpu.upload(&frequencies)?, factors: gpu.upload(&factors)?, pairs, orders })
+    }
+
+    /// The index of a layer's rotation; the last one is none.
+    pub(super) fn index(&self, rope: Option<usize>) -> usize {
+        rope.unwrap_or(self.pairs.len() - 1)
+    }
+}
+
+impl Cache {
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, compute: Format) -> Result<Self> {
+        let page = 2 * blueprint.kv_heads * PAGE * program::head_stride(blueprint) * compute.block_bytes();
+        let (free, _) = gpu.memory()?;
+        let layers = blueprint.layers.len().max(1);
+        let most = (free as f64 * CACHE_SHARE) as usize / (page * layers);
+        let count = most.min(MOST_CACHED / PAGE).min(64 * blueprint.max_len.div_ceil(PAGE) + 65);
+        let least = blueprint.max_len.min(512).div_ceil(PAGE) + 1;
+        if count < least {
+            return Err(Error::DeviceMemory { device: gpu.name().to_owned(), bytes: least * page * layers, free });
+        }
+        let (table_rows, table_stride) = (128, blueprint.max_len.div_ceil(PAGE) + 1);
+        Ok(Self {
+            pages: Pages::new(count),
+            data: gpu.alloc(count * page * layers)?,
+            layer_bytes: count * page,
+            table: gpu.alloc(4 * table_rows * table_stride)?,
+            table_rows,
+            table_stride,
+        })
+    }
+
+    pub(super) fn pages_total(&self) -> usize {
+        self.pages.total()
+    }
+
+    /// Makes a larger table, into which all slots are written again.
+    pub(super) fn grow_table(&mut self, gpu: &Gpu) -> Result<()> {
+        self.table_rows = self.pages.rows().next_power_of_two();
+        self.table = gpu.alloc(4 * self.table_rows * self.table_stride)?;
+        for slot in self.pages.all() {
+            if let Some(slot) = self.pages.get_mut(slot) {
+                slot.stale = 0;
+            }
+            self.update_table(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers of a slot's pages that changed.
+    pub(super) fn update_table(&mut self, slot: u64) -> Result<()> {
+        let Some(slot) = self.pages.get_mut(slot) else { return Ok(()) };
+        let fresh = slot.stale.min(slot.pages.len());
+        if fresh < slot.pages.len() {
+            self.table.write(4 * (slot.row * self.table_stride + fresh), &slot.pages[fresh..])?;
+        }
+        slot.stale = slot.pages.len();
+        Ok(())
+    }
+}
+
+impl Scratch {
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, compute: Format, rows: usize) -> Result<Self> {
+        let (value, hidden, query) = (compute.block_bytes(), blueprint.hidden, blueprint.query_width());
+        let (stride, half) = (program::head_stride(blueprint), blueprint.head_dim / 2);
+        let gates = 2 * blueprint.ffn.next_multiple_of(matrix::TILE / 2);
+        let wide = gates.max(query + 2 * blueprint.kv_width()).max(hidden);
+        let sums = || gpu.alloc(4 * MOST_ROWS * hidden.div_ceil(matrix::TILE));
+        Ok(Self {
+            rows,
+            input: gpu.alloc(4 * rows.max(64) * 64)?,
+            angles: gpu.alloc(8 * rows * half * (blueprint.ropes.len() + 1))?,
+            h: gpu.alloc(4 * rows * hidden)?,
+            x: gpu.alloc(value * rows * padded(hidden))?,
+            q: gpu.alloc(value * rows * blueprint.heads * stride)?,
+            attended: gpu.alloc(value * rows * padded(query))?,
+            gated: gpu.alloc(value * rows * padded(blueprint.ffn))?,
+            wide: gpu.alloc(4 * rows * wide)?,
+            sums: [sums()?, sums()?],
+            partial: gpu.alloc(4 * MOST_PARTS * query)?,
+            weights: gpu.alloc(8 * MOST_PARTS * blueprint.heads)?,
+            count: gpu.alloc(4 * MOST_PARTS.max(rows) * blueprint.heads)?,
+            hidden: gpu.alloc(4 * rows * hidden)?,
+            chosen: gpu.alloc(8 * rows)?,
+            chosen_parts: gpu.alloc(16 * CHOOSE_BLOCKS * rows)?,
+            panel: (compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
+            logits: None,
+        })
+    }
+}
