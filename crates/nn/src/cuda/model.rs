@@ -282,20 +282,21 @@ impl Weights {
     /// The formats and last steps that the kernels must have.
     pub(super) fn uses(&self, blueprint: &Blueprint, compute: Format) -> Uses {
         let mut uses = Uses::new();
-        let mut add = |linear: &Linear, epilogues: &[Epilogue]| {
+        // A step of more rows than its kernel takes is done in passes without a last step of its own.
+        let mut add = |linear: &Linear, epilogue: Epilogue| {
             for part in &linear.parts {
-                uses.extend(epilogues.iter().map(|epilogue| (part.matrix.format.name(), *epilogue)));
+                uses.extend([epilogue, Epilogue::Out].map(|epilogue| (part.matrix.format.name(), epilogue)));
             }
         };
         let heads = if rotates_directly(blueprint) { Epilogue::Heads } else { Epilogue::Out };
         let sums = if folds_norms(blueprint, compute) { Epilogue::Residual } else { Epilogue::Out };
         for layer in &self.layers {
-            add(&layer.heads, &[heads]);
-            add(&layer.output, &[sums]);
-            add(&layer.gates, &[Epilogue::Gate]);
-            add(&layer.down, &[sums]);
+            add(&layer.heads, heads);
+            add(&layer.output, sums);
+            add(&layer.gates, Epilogue::Gate);
+            add(&layer.down, sums);
         }
-        self.heads.iter().for_each(|(_, head)| add(head, &[Epilogue::Out]));
+        self.heads.iter().for_each(|(_, head)| add(head, Epilogue::Out));
         uses
     }
 

@@ -75,14 +75,36 @@ fn every_block_format_is_multiplied_as_it_is_stored() {
         let mut reference = Cpu::load_with(&case.checkpoint, exact).unwrap();
         let tokens: Vec<u32> = (0..70).map(|index| index * 37 % 290).collect();
         let expected = rows(&mut reference, 0, &tokens);
-        // Kernels of 8, 16 and 32 rows, and the product of a widened matrix.
-        for (slot, size, count) in [(0, 1, 3), (1, 9, 9), (2, 20, 20), (3, 70, 70)] {
+        // Kernels of 8, 16 and 32 rows, two passes, and the product of a widened matrix.
+        for (slot, size, count) in [(0, 1, 3), (1, 9, 9), (2, 20, 20), (3, 40, 40), (4, 70, 70)] {
             let (tokens, expected) = (&tokens[..count], &expected[..count]);
             let found: Vec<_> = tokens.chunks(size).flat_map(|piece| rows(&mut model, slot, piece)).collect();
             let error = distance(&found, expected);
             println!("{format}: {size} rows at once: {error:.1e}");
             assert!(error < 0.02, "{format}: {size} rows at once are off by {error}");
         }
+    }
+}
+
+/// Files mix formats: the head's is often another than that of the layers.
+#[test]
+fn layers_of_a_format_of_their_own_run_steps_of_any_size() {
+    let fixture = cases().into_iter().find(|case| is_fixture(case) && case.name.contains("kquant"));
+    let mut case = fixture.expect("the fixture whose widths are multiples of every block");
+    let in_blocks = |tensor: &Tensor| {
+        let is_matrix = tensor.shape.len() > 1 && tensor.name.starts_with("model.layers.");
+        tensor.clone().in_format(if is_matrix { Format::Q4_K } else { tensor.format }).unwrap()
+    };
+    case.checkpoint.weights = crate::Weights::new("mixed", case.checkpoint.weights.iter().map(in_blocks));
+    let Some(mut model) = load(&case, None) else { return };
+    let exact = CpuOptions { exact: true, ..CpuOptions::default() };
+    let mut reference = Cpu::load_with(&case.checkpoint, exact).unwrap();
+    let tokens: Vec<u32> = (0..40).map(|index| index * 37 % 290).collect();
+    let expected = rows(&mut reference, 0, &tokens);
+    for (slot, size) in [(0, 20), (1, 40)] {
+        let found: Vec<_> = tokens.chunks(size).flat_map(|piece| rows(&mut model, slot, piece)).collect();
+        let error = distance(&found, &expected);
+        assert!(error < 0.02, "{size} rows at once are off by {error}");
     }
 }
 
