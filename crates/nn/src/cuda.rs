@@ -226,16 +226,17 @@ impl Cuda {
     /// Makes room for the spans and tells the device which pages they have.
     fn reserve(&mut self, spans: &[Span<'_>]) -> Result<()> {
         let mut copies = Vec::new();
-        for span in spans {
+        let positions = self.cache.pages.total() * PAGE;
+        let reserved = spans.iter().try_for_each(|span| {
             self.cache.pages.slot(span.slot);
-            let end = span.start + span.tokens.len();
-            self.cache.pages.reserve(span.slot, end, &mut copies).map_err(|full| Error::CacheFull {
-                device: self.gpu.name().to_owned(),
-                wanted: full.wanted * PAGE,
-                positions: self.cache.pages_total() * PAGE,
-            })?;
-        }
+            self.cache.pages.reserve(span.slot, span.start + span.tokens.len(), &mut copies)
+        });
+        // A slot has its new pages even if a later one finds none.
         self.copy_pages(&copies)?;
+        reserved.map_err(|full| {
+            let (device, wanted) = (self.gpu.name().to_owned(), full.wanted * PAGE);
+            Error::CacheFull { device, wanted, positions }
+        })?;
         if self.cache.pages.rows() > self.cache.table_rows {
             self.cache.grow_table(&self.gpu)?;
             self.graphs.clear();
