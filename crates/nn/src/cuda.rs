@@ -75,8 +75,8 @@ type Recorded = (usize, usize, bool);
 impl Cuda {
     /// Loads the model of a checkpoint onto the GPU with this number.
     ///
-    /// Matrices keep the format of the file, or are converted to `dtype`. Activations are F32 if
-    /// all matrices are, F16 if most are, else BF16.
+    /// Matrices keep the format of the file, or are converted to `dtype`. Activations are F32 or
+    /// F16 if all matrices are, else BF16.
     ///
     /// # Errors
     /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or
@@ -119,21 +119,18 @@ impl Cuda {
         })
     }
 
-    /// Describes the device and what the model takes of it.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
-        let positions = self.cache.pages_total() * PAGE;
-        format!(
-            "{}: weights {:.2} GiB, cache of {positions} positions {:.2} GiB",
-            self.gpu.name(),
-            gib(self.weights.bytes()),
-            gib(self.cache.data.bytes())
-        )
-    }
-
     fn value_bytes(&self) -> usize {
         self.compute.block_bytes()
+    }
+
+    /// Returns the spans that are not empty, after a check of all of them, on their sides of the border.
+    fn admit<'a>(&mut self, spans: &[Span<'a>]) -> Result<Vec<Span<'a>>> {
+        executor::check(&self.blueprint, spans, |slot| {
+            self.cache.pages.get(slot).map(pages::Slot::cached).unwrap_or_default()
+        })?;
+        let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
+        spans.iter().try_for_each(|span| self.cross_border(span))?;
+        Ok(spans)
     }
 
     /// Runs the cached tokens again if a span takes its sequence across the border of
@@ -207,11 +204,15 @@ impl Cuda {
     fn make_room(&mut self, input: &Input, answers: bool) -> Result<()> {
         let numbers = LISTS * input.rows + input.bits.len();
         if input.rows > self.scratch.rows || 4 * numbers > self.scratch.input.bytes() {
-            let rows = input.rows.max(numbers / 32).next_power_of_two();
-            self.graphs.clear();
-            self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows)?;
+            self.grow_scratch(input.rows.max(numbers / 32))?;
         }
         if answers { self.make_logits(4 * input.rows * self.blueprint.vocab) } else { Ok(()) }
+    }
+
+    fn grow_scratch(&mut self, rows: usize) -> Result<()> {
+        self.graphs.clear();
+        self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows.next_power_of_two())?;
+        Ok(())
     }
 
     fn make_logits(&mut self, bytes: usize) -> Result<()> {
@@ -293,24 +294,16 @@ impl Executor for Cuda {
     }
 
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
-        executor::check(&self.blueprint, spans, |slot| {
-            self.cache.pages.get(slot).map(pages::Slot::cached).unwrap_or_default()
-        })?;
-        let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
-        spans.iter().try_for_each(|span| self.cross_border(span))?;
+        let spans = self.admit(spans)?;
         if spans.is_empty() { Ok(Vec::new()) } else { self.run(&spans) }
     }
 
     fn answer(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<Option<Vec<Answer>>> {
-        executor::check(&self.blueprint, spans, |slot| {
-            self.cache.pages.get(slot).map(pages::Slot::cached).unwrap_or_default()
-        })?;
-        let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
         let is_final = spans.iter().all(|span| span.layer == Layer::Final);
         if asks.is_empty() || !is_final || self.blueprint.head(Head::VOCABULARY).is_none() {
             return Ok(None);
         }
-        spans.iter().try_for_each(|span| self.cross_border(span))?;
+        let spans = self.admit(spans)?;
         let count = self.step(&spans, asks)?;
         let mut chosen = vec![[0u32; 2]; count];
         self.scratch.chosen.read(0, &mut chosen)?;

@@ -11,14 +11,14 @@ use wsd_train::{Encoder, Objective};
 
 const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-/// As Phi-3's: a finished text ends with another token.
+/// A template like Phi-3's: a finished text ends with another token.
 const CLOSED: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% else %}<|endoftext|>{% endif %}";
-/// As Qwen 3's: only the last answer has its reasoning.
+/// A template like Qwen 3's: only the last answer has its reasoning.
 const REASONING: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n\
     {% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}\
     {{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-/// As DeepSeek R1's: the generation prompt opens a reasoning that finished answers do not have.
+/// A template like DeepSeek R1's: the generation prompt opens a reasoning that finished answers do not have.
 const OPENED: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
 /// The last message decides about the first.

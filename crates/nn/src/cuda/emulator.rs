@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 const RUNTIME: &str = include_str!("kernels/emulator.h");
 const ALIGNMENT: usize = 256;
 
-/// What is queued, as it is recorded.
+/// An element of the queue, as it is recorded.
 enum Work {
     Launch(usize, [u32; 3], u32, Vec<u8>),
     Product([u64; 3], [u32; 4]),

@@ -71,12 +71,6 @@ impl Matrix {
             inputs: self.inputs as i32,
         }
     }
-
-    /// Bytes on the GPU.
-    pub(super) fn bytes(&self) -> usize {
-        let others = [&self.high, &self.scale, &self.minimum];
-        self.low.bytes() + others.into_iter().flatten().map(Buffer::bytes).sum::<usize>()
-    }
 }
 
 /// A matrix in host memory.
@@ -88,7 +82,7 @@ struct Host {
     minimum: Vec<u16>,
 }
 
-/// What a matrix is made of.
+/// The tensors and rows that a matrix is made of.
 struct Packing<'a> {
     tensors: &'a [Tensor],
     rows: &'a [Row],

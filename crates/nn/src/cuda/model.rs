@@ -305,15 +305,6 @@ impl Weights {
         let linears = self.layers.iter().flat_map(|layer| [&layer.heads, &layer.output, &layer.gates, &layer.down]);
         linears.map(Linear::most_rows).min().unwrap_or(0)
     }
-
-    /// Bytes of all matrices, those that are shared once.
-    pub(super) fn bytes(&self) -> usize {
-        let layers = self.layers.iter().flat_map(|layer| [&layer.heads, &layer.output, &layer.gates, &layer.down]);
-        let heads = self.heads.iter().map(|(_, head)| head);
-        let parts = layers.chain(heads).flat_map(|linear| &linear.parts);
-        let others = parts.filter(|part| !Arc::ptr_eq(&part.matrix, &self.embedding));
-        self.embedding.bytes() + others.map(|part| part.matrix.bytes()).sum::<usize>()
-    }
 }
 
 /// Rows to be stored, of tensors of one format.

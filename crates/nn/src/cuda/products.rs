@@ -6,7 +6,7 @@ use super::driver::Product;
 use super::matrix::{self, padded};
 use super::model::Linear;
 use super::program::Epilogue;
-use super::storage::{PANEL_VALUES, Scratch};
+use super::storage::PANEL_VALUES;
 use crate::arch::Head;
 use crate::error::Result;
 
@@ -92,8 +92,7 @@ impl Cuda {
         let width = self.blueprint.hidden;
         let rows = hidden.len() / width;
         if rows > self.scratch.rows {
-            self.graphs.clear();
-            self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows.next_power_of_two())?;
+            self.grow_scratch(rows)?;
         }
         self.make_logits(size_of_val(out))?;
         let Some(logits) = &self.scratch.logits else { return Ok(()) };

@@ -63,7 +63,7 @@ pub(super) struct Kernels {
 /// The formats and last steps of a model's linear layers.
 pub(super) type Uses = BTreeSet<(&'static str, Epilogue)>;
 
-/// What a model needs of its kernels.
+/// The needs of a model, from which its kernels follow.
 pub(super) struct Request<'a> {
     pub(super) blueprint: &'a Blueprint,
     /// The type of activations: F32, BF16 or F16.
@@ -73,17 +73,11 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Query heads that one block of the attention kernel serves: a divisor of those that share
-    /// keys.
-    pub(super) fn group(&self) -> usize {
-        group(self.blueprint)
-    }
-
     fn formats(&self) -> BTreeSet<&'static str> {
         self.uses.iter().map(|(format, _)| *format).chain([self.embedding.name()]).collect()
     }
 
-    /// Whether the kernel for many rows of a chain exists; its source has the same condition.
+    /// True if the kernel for many rows of a chain exists; its source has the same condition.
     fn has_chains(&self) -> bool {
         let head = self.blueprint.head_dim;
         self.compute != Format::F32 && head.is_multiple_of(16) && head <= 128
@@ -111,7 +105,7 @@ impl Request<'_> {
             ("HEAD_STRIDE", head_stride(blueprint)),
             ("HEADS_Q", blueprint.heads),
             ("KV_HEADS", blueprint.kv_heads),
-            ("GROUP", self.group()),
+            ("GROUP", group(blueprint)),
             ("ACTIVATION", activation),
         ];
         let mut source = String::new();
@@ -166,7 +160,7 @@ pub(super) fn head_stride(blueprint: &Blueprint) -> usize {
     blueprint.head_dim.next_multiple_of(8)
 }
 
-/// Query heads that one block of the attention kernel serves.
+/// Query heads that one block of the attention kernel serves: a divisor of those that share keys.
 pub(super) fn group(blueprint: &Blueprint) -> usize {
     let shared = blueprint.heads / blueprint.kv_heads;
     let most = (512 / head_stride(blueprint)).clamp(1, 8);

@@ -114,10 +114,6 @@ impl Cache {
         })
     }
 
-    pub(super) fn pages_total(&self) -> usize {
-        self.pages.total()
-    }
-
     /// Makes a larger table, into which all slots are written again.
     pub(super) fn grow_table(&mut self, gpu: &Gpu) -> Result<()> {
         self.table_rows = self.pages.rows().next_power_of_two();
