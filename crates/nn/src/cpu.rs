@@ -6,6 +6,7 @@ mod experts;
 mod layer;
 mod linear;
 mod model;
+mod place;
 mod step;
 
 use std::collections::HashMap;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::step::{Place, Visibility};
+use super::place::{Place, Visibility};
 use crate::arch::Blueprint;
 use crate::cache::{LayerCache, PAGE, Rows};
 use crate::executor::Span;
@@ -18,6 +18,8 @@ const PER_PIECE: usize = 1 << 14;
 /// Pieces of a step of many tokens: few, so that the tokens of a piece read a block while it is in
 /// the processor's cache.
 const PIECES: usize = 32;
+/// Tasks that a thread finishes at a time.
+const FINISHED: usize = 64;
 /// Tasks from which a step keeps its threads busy with whole tasks.
 const WHOLE_TASKS: usize = 64;
 
@@ -67,16 +69,27 @@ impl LayerAttention<'_> {
             let units = &units[piece * per_piece..][..parts.len() / len];
             self.attend(&queries, units, parts);
         });
-        // The parts of a task follow each other.
-        let mut parts = parts.chunks_exact_mut(len);
-        for of_task in units.chunk_by(|one, other| one.task == other.task) {
-            let Some(whole) = parts.next() else { return };
-            parts.by_ref().take(of_task.len() - 1).for_each(|part| kernels::merge(whole, part, group));
-            let (task, floats) = (of_task[0].task, group * self.blueprint.head_dim);
-            let sinks =
-                if self.sinks.is_empty() { self.sinks } else { &self.sinks[self.head(task) * group..][..group] };
-            kernels::finish(whole, sinks, group, &mut attended[task * floats..][..floats]);
+        let floats = group * self.blueprint.head_dim;
+        workers.chunks(attended, FINISHED * floats, 1, |piece, attended| {
+            for (task, out) in (piece * FINISHED..).zip(attended.chunks_exact_mut(floats)) {
+                self.finish(task, units.partition_point(|unit| unit.task < task), (&units, parts), out);
+            }
+        });
+    }
+
+    /// Merges the parts of a task, from its first unit on, and divides by the weights.
+    fn finish(&self, task: usize, first: usize, (units, parts): (&[Unit], &[f32]), out: &mut [f32]) {
+        let group = self.group();
+        let sinks = if self.sinks.is_empty() { self.sinks } else { &self.sinks[self.head(task) * group..][..group] };
+        let len = parts.len() / units.len();
+        let count = units[first..].iter().take_while(|unit| unit.task == task).count();
+        let parts = &parts[first * len..][..count * len];
+        if count == 1 {
+            return kernels::finish(parts, sinks, group, out);
         }
+        let mut whole = parts[..len].to_vec();
+        parts[len..].chunks_exact(len).for_each(|part| kernels::merge(&mut whole, part, group));
+        kernels::finish(&whole, sinks, group, out);
     }
 
     /// Query heads per key and value head.
@@ -154,7 +167,7 @@ impl LayerAttention<'_> {
             } else {
                 let mut next = std::mem::take(&mut buffers.part);
                 self.attend_block(queries, (unit.task, block), &mut buffers, &mut next);
-                kernels::merge(part, &mut next, self.group());
+                kernels::merge(part, &next, self.group());
                 buffers.part = next;
             }
         }

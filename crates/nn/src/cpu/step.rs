@@ -7,6 +7,7 @@ use super::experts::{ExpertScratch, Mixture};
 use super::layer::{LayerWeights, Norm};
 use super::linear::{self, Activations};
 use super::model::Model;
+use super::place::{Place, places};
 use crate::cache::Slot;
 use crate::executor::Span;
 use crate::kernels::{self, Rotation, Workers};
@@ -44,22 +45,6 @@ pub(super) struct Step<'a> {
     places: Vec<Place>,
     /// The returned rows, span after span.
     rows: Vec<f32>,
-}
-
-/// The place of a token.
-pub(super) struct Place {
-    pub(super) span: usize,
-    /// Its rotary position: the number of tokens before it on its path.
-    pub(super) position: usize,
-    pub(super) visibility: Visibility,
-}
-
-/// The cached positions that a token sees, before a window narrows them.
-pub(super) enum Visibility {
-    /// All positions through its own, which are contiguous.
-    Prefix,
-    /// The positions before its span, and these: its ancestors in a tree and itself.
-    Ancestors(Vec<usize>),
 }
 
 impl<'a> Step<'a> {
@@ -267,20 +252,6 @@ impl<'a> Step<'a> {
         }
         kernels::add(self.workers.simd(), x, output);
     }
-}
-
-/// Computes the places of a span's tokens.
-fn places(index: usize, span: &Span<'_>) -> Vec<Place> {
-    let place = |(token, position)| {
-        // A token whose ancestors are all tokens before it sees contiguous positions, also in a tree.
-        let visibility = if position == span.start + token {
-            Visibility::Prefix
-        } else {
-            Visibility::Ancestors(span.ancestors(token).into_iter().map(|token| span.start + token).collect())
-        };
-        Place { span: index, position, visibility }
-    };
-    span.positions().into_iter().enumerate().map(place).collect()
 }
 
 /// Returns `x` normed, in `normed`, or `x` itself without a norm.

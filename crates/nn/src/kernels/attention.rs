@@ -36,15 +36,21 @@ pub(crate) fn part_len(group: usize, width: usize) -> usize {
 }
 
 /// Splits a part into weighted sums, largest scores, and sums of weights.
-fn split(part: &mut [f32], group: usize) -> (&mut [f32], &mut [f32], &mut [f32]) {
+fn split(part: &[f32], group: usize) -> (&[f32], &[f32], &[f32]) {
+    let (out, rest) = part.split_at(part.len() - 2 * group);
+    let (largest, sums) = rest.split_at(group);
+    (out, largest, sums)
+}
+
+fn split_mut(part: &mut [f32], group: usize) -> (&mut [f32], &mut [f32], &mut [f32]) {
     let (out, rest) = part.split_at_mut(part.len() - 2 * group);
     let (largest, sums) = rest.split_at_mut(group);
     (out, largest, sums)
 }
 
 /// Adds the part of the next block to that of the blocks before it.
-pub(crate) fn merge(part: &mut [f32], next: &mut [f32], group: usize) {
-    let (out, largest, sums) = split(part, group);
+pub(crate) fn merge(part: &mut [f32], next: &[f32], group: usize) {
+    let (out, largest, sums) = split_mut(part, group);
     let (next_out, next_largest, next_sums) = split(next, group);
     let width = out.len() / group;
     for member in 0..group {
@@ -61,7 +67,7 @@ pub(crate) fn merge(part: &mut [f32], next: &mut [f32], group: usize) {
 
 /// Divides the weighted sums of a whole part by the weights, into `out`, `(group, head_dim)`. A sink
 /// is one more score of the softmax, whose share is dropped; `sinks` is empty without them.
-pub(crate) fn finish(part: &mut [f32], sinks: &[f32], group: usize, out: &mut [f32]) {
+pub(crate) fn finish(part: &[f32], sinks: &[f32], group: usize, out: &mut [f32]) {
     let (weighted, largest, sums) = split(part, group);
     let (width, head_dim) = (weighted.len() / group, out.len() / group);
     for (member, out) in out.chunks_exact_mut(head_dim).enumerate() {
@@ -127,7 +133,7 @@ fn block<S: Lanes, C: Chunk>(simd: S, attention: &Attention<'_>, scores: &mut Ve
             _ => score::<S, C, 1, 4>(simd, &block, member, scores),
         }
     }
-    let (out, largest, sums) = split(part, group);
+    let (out, largest, sums) = split_mut(part, group);
     for (member, scores) in scores.chunks_exact_mut(block.positions).enumerate() {
         if let Some(cap) = attention.softcap {
             softcap_body(simd, scores, cap);
@@ -349,12 +355,12 @@ mod tests {
                 let mut part = vec![f32::NAN; part_len(group, width)];
                 attend(simd, attention, &mut vec![5.0; 3], &mut part);
                 match &mut whole {
-                    Some(whole) => merge(whole, &mut part, group),
+                    Some(whole) => merge(whole, &part, group),
                     None => whole = Some(part),
                 }
             }
             let mut out = vec![f32::NAN; group * self.head_dim];
-            finish(&mut whole.unwrap(), sinks, group, &mut out);
+            finish(&whole.unwrap(), sinks, group, &mut out);
             out
         }
 
