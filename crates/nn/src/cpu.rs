@@ -1,10 +1,12 @@
 //! The executor on a CPU. Matrices are packed into tiles where that is faster, else they stay
 //! mapped in the format of their file; a step computes in float32.
 
+mod attention;
 mod experts;
 mod layer;
 mod linear;
 mod model;
+mod place;
 mod step;
 
 use std::collections::HashMap;
@@ -18,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
 use crate::format::Format;
-use crate::kernels::{self, Simd, Workers};
+use crate::kernels::{self, KvFormat, Simd, Workers};
 use layer::layer_weights;
 use linear::{Activations, Linear, Stored};
 use model::Model;
@@ -53,11 +55,14 @@ pub struct CpuOptions {
     /// products. Otherwise activations are quantized to the format that quantized and bfloat16
     /// matrices are multiplied with.
     pub exact: bool,
+    /// The number format of cached keys and values: half precision by default, single precision
+    /// with `exact`.
+    pub kv: Option<KvFormat>,
 }
 
 impl Default for CpuOptions {
     fn default() -> Self {
-        Self { simd: Simd::detect(), dtype: None, exact: false }
+        Self { simd: Simd::detect(), dtype: None, exact: false, kv: None }
     }
 }
 
@@ -77,7 +82,9 @@ impl Cpu {
     /// # Errors
     /// Those of [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; not enough
     /// memory.
-    pub fn load_with(checkpoint: &Checkpoint, CpuOptions { simd, dtype, exact }: CpuOptions) -> Result<Self> {
+    pub fn load_with(checkpoint: &Checkpoint, options: CpuOptions) -> Result<Self> {
+        let CpuOptions { simd, dtype, exact, kv } = options;
+        let kv = kv.unwrap_or(if exact { KvFormat::F32 } else { KvFormat::default() });
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
@@ -107,7 +114,7 @@ impl Cpu {
         let layers = (0..blueprint.layers.len())
             .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
-        let model = Model { blueprint, simd, bytes, embedding, positions, layers, final_norm, heads };
+        let model = Model { blueprint, simd, kv, bytes, embedding, positions, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
         Ok(Self { model, slots, rounded: Activations::default(), scratches })
     }
@@ -115,14 +122,14 @@ impl Cpu {
     /// Runs the cached tokens again if a span takes its sequence across the border of
     /// [`Blueprint::is_long`].
     fn cross_border(&mut self, span: &Span<'_>) {
-        let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
-        let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(layers, heads));
+        let shape = self.model.cache_shape();
+        let slot = self.slots.entry(span.slot).or_insert_with(|| Slot::new(shape));
         let long = self.model.blueprint.is_long(span.end());
         if std::mem::replace(&mut slot.long, long) == long || slot.len() == 0 {
             return;
         }
         let tokens = slot.tokens.clone();
-        slot.truncate(0, self.model.blueprint.head_dim);
+        slot.truncate(0);
         for (index, tokens) in tokens.chunks(RERUN_TOKENS).enumerate() {
             self.run(&[Span::chain(span.slot, index * RERUN_TOKENS, tokens)]);
         }
@@ -130,8 +137,8 @@ impl Cpu {
 
     /// Runs spans, which are valid and not empty.
     fn run(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
-        let (layers, heads) = (self.model.blueprint.layers.len(), self.model.blueprint.kv_heads);
-        let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(layers, heads));
+        let shape = self.model.cache_shape();
+        let take = |span: &Span<'_>| self.slots.remove(&span.slot).unwrap_or_else(|| Slot::new(shape));
         let mut slots: Vec<_> = spans.iter().map(take).collect();
         let parts = self.parts(spans);
         self.scratches.resize_with(self.scratches.len().max(parts.len()), Scratch::default);
@@ -233,7 +240,7 @@ impl Executor for Cpu {
     }
 
     fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()> {
-        let copy = self.slots.get(&from).map(|slot| slot.prefix(len, self.model.blueprint.head_dim));
+        let copy = self.slots.get(&from).map(|slot| slot.prefix(len));
         self.slots.remove(&to);
         self.slots.extend(copy.map(|slot| (to, slot)));
         Ok(())
@@ -241,14 +248,14 @@ impl Executor for Cpu {
 
     fn keep(&mut self, slot: u64, len: usize, path: &[usize]) -> Result<()> {
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.keep(len, path, self.model.blueprint.head_dim);
+            slot.keep(len, path);
         }
         Ok(())
     }
 
     fn truncate(&mut self, slot: u64, len: usize) {
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.truncate(len, self.model.blueprint.head_dim);
+            slot.truncate(len);
         }
     }
 

@@ -146,6 +146,17 @@ pub enum Error {
         /// The cargo feature it needs.
         feature: &'static str,
     },
+    /// A number format for the KV cache of a device that has its own.
+    #[error(
+        "`kv_dtype` must not be given for the device `{device}`, which caches keys and values in the type it computes \
+         in, got {kv}\n  hint: --device cpu"
+    )]
+    KvFormat {
+        /// The format asked for.
+        kv: &'static str,
+        /// The device.
+        device: String,
+    },
     /// A device that is absent or cannot be used.
     #[error("the device `{device}` cannot be used: {reason}\n  hint: --device cpu needs no other device")]
     DeviceMissing {

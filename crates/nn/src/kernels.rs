@@ -15,6 +15,7 @@ mod bandwidth;
 pub mod dense;
 mod disjoint;
 pub mod elementwise;
+mod kv_format;
 mod linear;
 mod norm;
 mod packed;
@@ -25,8 +26,9 @@ mod workers;
 
 pub use activation::softcap;
 pub(crate) use activation::{activate, add, gate};
-pub(crate) use attention::{Attention, attend};
+pub(crate) use attention::{Attention, attend, finish, merge, part_len};
 pub(crate) use bandwidth::read_bandwidth;
+pub use kv_format::KvFormat;
 pub(crate) use linear::linear;
 pub(crate) use norm::{center, rms_norm};
 pub(crate) use packed::{Packed, Product, Quantized, multiply, zeroed_memory};

@@ -40,5 +40,6 @@ pub use engine::{LoadOptions, Local};
 pub use error::{Error, Result};
 pub use executor::{Answer, Ask, Executor, Span};
 pub use format::Format;
+pub use kernels::KvFormat;
 pub use load::load;
 pub use matrix::MatrixView;

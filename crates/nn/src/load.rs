@@ -7,27 +7,40 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::format::Format;
+use crate::kernels::KvFormat;
 #[cfg(feature = "candle")]
 use crate::tensors::Tensors;
 
 /// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`; by default a CPU and
-/// an NVIDIA GPU keep the formats of the file.
+/// an NVIDIA GPU keep the formats of the file. `kv` is the number format of cached keys and values;
+/// by default a CPU caches half precision, and other devices the type they compute in.
 ///
 /// # Errors
-/// Those of the executor; [`Error::DeviceNotBuilt`] for a device that this program lacks.
+/// Those of the executor; [`Error::DeviceNotBuilt`] for a device that this program lacks;
+/// [`Error::KvFormat`] for a `kv` on a device that has no choice.
 ///
 /// ```
 /// use wsd_nn::{Checkpoint, Device, load};
 ///
 /// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
-/// let model = load(Device::Cpu, &Checkpoint::open(&folder)?, None)?;
+/// let model = load(Device::Cpu, &Checkpoint::open(&folder)?, None, None)?;
 /// assert_eq!(model.slots(), 0);
 /// # Ok::<_, wsd_nn::Error>(())
 /// ```
-pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Box<dyn Executor>> {
+pub fn load(
+    device: Device,
+    checkpoint: &Checkpoint,
+    dtype: Option<Format>,
+    kv: Option<KvFormat>,
+) -> Result<Box<dyn Executor>> {
+    let chosen =
+        |device: &str| kv.map_or(Ok(()), |kv| Err(Error::KvFormat { kv: kv.name(), device: device.to_owned() }));
     match device {
-        Device::Cuda(number) => return Ok(Box::new(Cuda::load(checkpoint, number, dtype)?)),
-        Device::Auto => {
+        Device::Cuda(number) => {
+            chosen(&device.to_string())?;
+            return Ok(Box::new(Cuda::load(checkpoint, number, dtype)?));
+        }
+        Device::Auto if kv.is_none() => {
             if let Ok(model) = Cuda::load(checkpoint, 0, dtype) {
                 return Ok(Box::new(model));
             }
@@ -35,13 +48,14 @@ pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>) -> R
         _ => {}
     }
     #[cfg(feature = "candle")]
-    if let Some(opened) = open(device)? {
+    if let Some(opened) = open(device)?.filter(|_| device != Device::Auto || kv.is_none()) {
+        chosen(&device.to_string())?;
         return Ok(Box::new(Tensors::load(checkpoint, &opened, dtype)?));
     }
     if let Some(feature) = device.missing_feature() {
         return Err(Error::DeviceNotBuilt { device: device.to_string(), feature });
     }
-    Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, ..CpuOptions::default() })?))
+    Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, kv, ..CpuOptions::default() })?))
 }
 
 /// Opens a device for candle. Returns `None` for devices that this crate's CPU kernels serve, and

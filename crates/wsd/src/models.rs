@@ -115,6 +115,7 @@ fn open(
         threads: model.threads,
         device: model.device,
         dtype: model.dtype,
+        kv_dtype: model.kv_dtype,
         template: template(seat, &model.template)?,
         max_sessions,
         prefix_cache_tokens: model.prefix_cache_tokens,

@@ -3,8 +3,9 @@
 use super::layer::{LayerWeights, Norm};
 use super::linear::Linear;
 use crate::arch::{Blueprint, Head};
+use crate::cache::CacheShape;
 use crate::checkpoint::Tensor;
-use crate::kernels::{Simd, Workers};
+use crate::kernels::{KvFormat, Simd, Workers};
 
 /// The product of bytes of weights and tokens from which a step is worth waking other threads.
 const AWAKE_BYTES: usize = 1 << 26;
@@ -13,6 +14,8 @@ const AWAKE_BYTES: usize = 1 << 26;
 pub(super) struct Model {
     pub(super) blueprint: Blueprint,
     pub(super) simd: Simd,
+    /// The number format of cached keys and values.
+    pub(super) kv: KvFormat,
     /// The size of all tensors.
     pub(super) bytes: usize,
     pub(super) embedding: Tensor,
@@ -24,6 +27,12 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// The shape of the KV cache of a sequence.
+    pub(super) fn cache_shape(&self) -> CacheShape {
+        let Blueprint { kv_heads, head_dim, .. } = self.blueprint;
+        CacheShape { layers: self.blueprint.layers.len(), heads: kv_heads, head_dim, format: self.kv }
+    }
+
     /// Calls `lead` with all threads if this number of tokens is worth it, and returns its result.
     pub(super) fn with_workers<R>(&self, tokens: usize, lead: impl FnOnce(&Workers<'_>) -> R) -> R {
         let is_worth_it = self.bytes.saturating_mul(tokens) >= AWAKE_BYTES;

@@ -2,16 +2,15 @@
 
 use wsd_core::Layer;
 
+use super::attention::LayerAttention;
 use super::experts::{ExpertScratch, Mixture};
 use super::layer::{LayerWeights, Norm};
 use super::linear::{self, Activations};
 use super::model::Model;
-use crate::cache::{HeadCache, LayerCache, Slot};
+use super::place::{Place, places};
+use crate::cache::Slot;
 use crate::executor::Span;
-use crate::kernels::{self, Attention, Rotation, Workers};
-
-/// Multiplications per piece of work in attention.
-const ATTENTION_PER_PIECE: usize = 1 << 14;
+use crate::kernels::{self, Rotation, Workers};
 
 /// Buffers kept from step to step. Each holds `(tokens, width)` of the current step.
 #[derive(Default)]
@@ -23,6 +22,8 @@ pub(super) struct Scratch {
     key: Vec<f32>,
     value: Vec<f32>,
     attended: Vec<f32>,
+    /// Attention to parts of the cache.
+    parts: Vec<f32>,
     output: Vec<f32>,
     /// The output of attention, while that of a parallel feed-forward part is computed.
     aside: Vec<f32>,
@@ -44,22 +45,6 @@ pub(super) struct Step<'a> {
     places: Vec<Place>,
     /// The returned rows, span after span.
     rows: Vec<f32>,
-}
-
-/// The place of a token.
-struct Place {
-    span: usize,
-    /// Its rotary position: the number of tokens before it on its path.
-    position: usize,
-    visibility: Visibility,
-}
-
-/// The cached positions that a token sees, before a window narrows them.
-enum Visibility {
-    /// All positions through its own, which are contiguous.
-    Prefix,
-    /// The positions before its span, and these: its ancestors in a tree and itself.
-    Ancestors(Vec<usize>),
 }
 
 impl<'a> Step<'a> {
@@ -225,47 +210,21 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Computes attention; a task is one token in one key and value head.
+    /// Computes attention.
     fn attend(&mut self, index: usize) {
-        let blueprint = &self.model.blueprint;
-        let simd = self.workers.simd();
-        let window = blueprint.layers[index].window.unwrap_or(usize::MAX);
-        let caches: Vec<&LayerCache> = self.slots.iter().map(|slot| &slot.layers[index]).collect();
-        let width = blueprint.query_width() / blueprint.kv_heads;
-        let (group, sinks) = (blueprint.heads / blueprint.kv_heads, &self.model.layers[index].sinks);
-        let (places, spans) = (&self.places, self.spans);
-        let Scratch { query, attended, .. } = &mut *self.scratch;
+        let attention = LayerAttention {
+            simd: self.model.simd,
+            blueprint: &self.model.blueprint,
+            format: self.model.kv,
+            window: self.model.blueprint.layers[index].window.unwrap_or(usize::MAX),
+            sinks: &self.model.layers[index].sinks,
+            caches: self.slots.iter().map(|slot| &slot.layers[index]).collect(),
+            places: &self.places,
+            spans: self.spans,
+        };
+        let Scratch { query, attended, parts, .. } = &mut *self.scratch;
         attended.resize(query.len(), 0.0);
-        let positions: usize = places.iter().map(|place| window.min(place.position + 1)).sum();
-        let tasks_per_piece = ATTENTION_PER_PIECE.div_ceil(2 * positions / places.len() * width);
-        self.workers.chunks(attended, tasks_per_piece * width, 1, |piece, attended| {
-            let (mut scores, mut gathered) = (Vec::new(), HeadCache::default());
-            for (task, out) in (piece * tasks_per_piece..).zip(attended.chunks_exact_mut(width)) {
-                let place = &places[task / blueprint.kv_heads];
-                let seen = window.min(place.position + 1);
-                let head = &caches[place.span].heads[task % blueprint.kv_heads];
-                let first = (place.position + 1 - seen) * blueprint.head_dim;
-                let (keys, values) = match &place.visibility {
-                    Visibility::Prefix => (&head.keys[first..], &head.values[first..]),
-                    Visibility::Ancestors(ancestors) => {
-                        let prefix = spans[place.span].start * blueprint.head_dim;
-                        gathered.set(head, prefix, ancestors, blueprint.head_dim);
-                        (&gathered.keys[first..], &gathered.values[first..])
-                    }
-                };
-                let attention = Attention {
-                    queries: &query[task * width..][..width],
-                    keys,
-                    values,
-                    sinks: if sinks.is_empty() { sinks } else { &sinks[task % blueprint.kv_heads * group..][..group] },
-                    seen,
-                    head_dim: blueprint.head_dim,
-                    scale: blueprint.attention_scale,
-                    softcap: blueprint.attention_softcap,
-                };
-                kernels::attend(simd, attention, &mut scores, out);
-            }
-        });
+        attention.apply(self.workers, query, parts, attended);
     }
 
     /// Computes the feed-forward part, from the residual stream into `output`.
@@ -293,20 +252,6 @@ impl<'a> Step<'a> {
         }
         kernels::add(self.workers.simd(), x, output);
     }
-}
-
-/// Computes the places of a span's tokens.
-fn places(index: usize, span: &Span<'_>) -> Vec<Place> {
-    let place = |(token, position)| {
-        // A token whose ancestors are all tokens before it sees contiguous positions, also in a tree.
-        let visibility = if position == span.start + token {
-            Visibility::Prefix
-        } else {
-            Visibility::Ancestors(span.ancestors(token).into_iter().map(|token| span.start + token).collect())
-        };
-        Place { span: index, position, visibility }
-    };
-    span.positions().into_iter().enumerate().map(place).collect()
 }
 
 /// Returns `x` normed, in `normed`, or `x` itself without a norm.

@@ -24,6 +24,7 @@ use crate::arch::Blueprint;
 use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
+use crate::kernels::KvFormat;
 use crate::load::load;
 
 /// Tokens that may be buffered for a slow client.
@@ -48,6 +49,8 @@ pub struct LoadOptions {
     /// The format to compute with matrices in. By default a CPU keeps that of the file, and a
     /// candle device chooses F32, F16 or BF16.
     pub dtype: Option<Format>,
+    /// The number format of cached keys and values. By default a CPU caches half precision.
+    pub kv_dtype: Option<KvFormat>,
     /// The template for conversations.
     pub template: TemplateChoice,
     /// Folders of LoRA adapters in PEFT's form, all added to the model; see [`Adapter::open`].
@@ -73,6 +76,7 @@ impl LoadOptions {
             threads: None,
             device: Device::default(),
             dtype: None,
+            kv_dtype: None,
             adapters: Vec::new(),
             template: TemplateChoice::Own,
             max_len: None,
@@ -121,7 +125,7 @@ impl Local {
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
-        let mut executor = load(options.device, &checkpoint, options.dtype)?;
+        let mut executor = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();
         let card = Card {

@@ -1,99 +1,182 @@
-//! Softmax attention of one token over a KV cache, for a group of queries that share a key and
-//! value head.
+//! Softmax attention of the queries that share a key and value head, over blocks of positions.
+//!
+//! Each block gives a part: sums of values weighted by `exp(score - largest score)`, the largest
+//! score, and the sum of the weights. Parts are merged from the oldest block to the newest (Milakov
+//! and Gimelshein 2018, arXiv 1805.02867), so a block can be computed by any thread.
 
 use wsd_core::exp;
 
 use super::activation::softcap_body;
-use super::simd::{LANES, Lanes, dispatch, padded};
+use super::kv_format::{Chunk, F16Chunk, F32Chunk, KvFormat, Q8Chunk};
+use super::simd::{LANES, Lanes, dispatch};
 
-/// One token's attention in one key and value head.
+/// The attention of queries to a block of positions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention<'a> {
-    /// Queries that share the head: `(group, head_dim)`.
+    /// Queries that share the head: `(group, width)`.
     pub(crate) queries: &'a [f32],
-    /// Keys, oldest position first: `(seen or more, head_dim)`.
-    pub(crate) keys: &'a [f32],
-    /// Values: `(seen or more, head_dim)`.
-    pub(crate) values: &'a [f32],
-    /// The sink of each query; empty without sinks.
-    pub(crate) sinks: &'a [f32],
-    /// Number of positions that the token attends to, its own included.
-    pub(crate) seen: usize,
-    /// Width of a head.
-    pub(crate) head_dim: usize,
+    /// Keys, oldest position first: `(positions, width)` in `format`.
+    pub(crate) keys: &'a [u8],
+    /// Values: `(positions, width)` in `format`.
+    pub(crate) values: &'a [u8],
+    /// The number format of keys and values.
+    pub(crate) format: KvFormat,
+    /// Width of a head, padded with zeros to a multiple of sixteen.
+    pub(crate) width: usize,
     /// Factor of the scores.
     pub(crate) scale: f32,
     /// `cap` of `cap * tanh(score / cap)`, applied to the scaled scores.
     pub(crate) softcap: Option<f32>,
 }
 
+/// The floats of a part for `group` queries of `width` floats each: the weighted sums of values,
+/// `(group, width)`, then the largest scores and the sums of weights, `(group)` each.
+pub(crate) fn part_len(group: usize, width: usize) -> usize {
+    group * (width + 2)
+}
+
+/// Splits a part into weighted sums, largest scores, and sums of weights.
+fn split(part: &[f32], group: usize) -> (&[f32], &[f32], &[f32]) {
+    let (out, rest) = part.split_at(part.len() - 2 * group);
+    let (largest, sums) = rest.split_at(group);
+    (out, largest, sums)
+}
+
+fn split_mut(part: &mut [f32], group: usize) -> (&mut [f32], &mut [f32], &mut [f32]) {
+    let (out, rest) = part.split_at_mut(part.len() - 2 * group);
+    let (largest, sums) = rest.split_at_mut(group);
+    (out, largest, sums)
+}
+
+/// Adds the part of the next block to that of the blocks before it.
+pub(crate) fn merge(part: &mut [f32], next: &[f32], group: usize) {
+    let (out, largest, sums) = split_mut(part, group);
+    let (next_out, next_largest, next_sums) = split(next, group);
+    let width = out.len() / group;
+    for member in 0..group {
+        let most = largest[member].max(next_largest[member]);
+        let [factor, next_factor] = [largest[member], next_largest[member]].map(|largest| exp(largest - most));
+        largest[member] = most;
+        sums[member] = sums[member] * factor + next_sums[member] * next_factor;
+        let next_out = &next_out[member * width..][..width];
+        for (out, next) in out[member * width..][..width].iter_mut().zip(next_out) {
+            *out = *out * factor + next * next_factor;
+        }
+    }
+}
+
+/// Divides the weighted sums of a whole part by the weights, into `out`, `(group, head_dim)`. A sink
+/// is one more score of the softmax, whose share is dropped; `sinks` is empty without them.
+pub(crate) fn finish(part: &[f32], sinks: &[f32], group: usize, out: &mut [f32]) {
+    let (weighted, largest, sums) = split(part, group);
+    let (width, head_dim) = (weighted.len() / group, out.len() / group);
+    for (member, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        let sink = sinks.get(member).copied().unwrap_or(f32::NEG_INFINITY);
+        let most = largest[member].max(sink);
+        let factor = exp(largest[member] - most);
+        let dropped = if sinks.is_empty() { 0.0 } else { exp(sink - most) };
+        let scale = factor / (sums[member] * factor + dropped);
+        for (out, sum) in out.iter_mut().zip(&weighted[member * width..]) {
+            *out = sum * scale;
+        }
+    }
+}
+
 dispatch! {
-    /// Computes `softmax(cap(queries * keys^T * scale)) * values` into `out`, `(group, head_dim)`. A
-    /// sink is one more score of the softmax, whose share is dropped.
-    /// `scores` is scratch memory of any size. Sums run from the oldest position to the newest and
-    /// depend on nothing else.
-    pub(crate) fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) = body
+    /// Computes the part of a block of positions. `scores` is scratch memory of any size. Sums run
+    /// from the oldest position to the newest and depend on nothing else.
+    pub(crate) fn attend(attention: Attention<'_>, scores: &mut Vec<f32>, part: &mut [f32]) = body
 }
 
 #[inline(always)]
-fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let Attention { queries, seen, head_dim, softcap, .. } = attention;
-    let group = queries.len() / head_dim;
+fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, part: &mut [f32]) {
+    match attention.format {
+        KvFormat::F32 => block::<S, F32Chunk>(simd, &attention, scores, part),
+        KvFormat::F16 => block::<S, F16Chunk>(simd, &attention, scores, part),
+        KvFormat::Q8_0 => block::<S, Q8Chunk>(simd, &attention, scores, part),
+    }
+}
+
+/// A block with its rows as chunks.
+struct Block<'a, C> {
+    queries: &'a [[f32; LANES]],
+    keys: &'a [C],
+    values: &'a [C],
+    /// Chunks per row.
+    chunks: usize,
+    positions: usize,
+    scale: f32,
+}
+
+#[inline(always)]
+fn block<S: Lanes, C: Chunk>(simd: S, attention: &Attention<'_>, scores: &mut Vec<f32>, part: &mut [f32]) {
+    let chunks = attention.width / LANES;
+    let keys: &[C] = bytemuck::cast_slice(attention.keys);
+    let block = Block {
+        queries: attention.queries.as_chunks().0,
+        keys,
+        values: bytemuck::cast_slice(attention.values),
+        chunks,
+        positions: keys.len() / chunks,
+        scale: attention.scale,
+    };
+    let group = block.queries.len() / chunks;
     scores.clear();
-    scores.resize(group * seen, 0.0);
+    scores.resize(group * block.positions, 0.0);
     let mut member = 0;
     while member < group {
         member += match group - member {
-            4.. if S::WIDE => score::<S, 4, 4>(simd, &attention, member, scores),
-            3 if S::WIDE => score::<S, 3, 4>(simd, &attention, member, scores),
-            2 if S::WIDE => score::<S, 2, 4>(simd, &attention, member, scores),
-            2.. => score::<S, 2, 2>(simd, &attention, member, scores),
-            _ => score::<S, 1, 4>(simd, &attention, member, scores),
+            4.. if S::WIDE => score::<S, C, 4, 4>(simd, &block, member, scores),
+            3 if S::WIDE => score::<S, C, 3, 4>(simd, &block, member, scores),
+            2 if S::WIDE => score::<S, C, 2, 4>(simd, &block, member, scores),
+            2.. => score::<S, C, 2, 2>(simd, &block, member, scores),
+            _ => score::<S, C, 1, 4>(simd, &block, member, scores),
         }
     }
-    for (index, scores) in scores.chunks_exact_mut(seen).enumerate() {
-        if let Some(cap) = softcap {
+    let (out, largest, sums) = split_mut(part, group);
+    for (member, scores) in scores.chunks_exact_mut(block.positions).enumerate() {
+        if let Some(cap) = attention.softcap {
             softcap_body(simd, scores, cap);
         }
-        softmax(simd, scores, attention.sinks.get(index).copied());
+        (largest[member], sums[member]) = weights(simd, scores);
     }
     let mut member = 0;
     while member < group {
         member += match group - member {
-            4.. if S::WIDE => weigh::<S, 4, 4>(simd, &attention, member, scores, out),
-            3 if S::WIDE => weigh::<S, 3, 4>(simd, &attention, member, scores, out),
-            2 if S::WIDE => weigh::<S, 2, 4>(simd, &attention, member, scores, out),
-            2.. => weigh::<S, 2, 2>(simd, &attention, member, scores, out),
-            _ => weigh::<S, 1, 4>(simd, &attention, member, scores, out),
+            4.. if S::WIDE => weigh::<S, C, 4, 4>(simd, &block, member, scores, out),
+            3 if S::WIDE => weigh::<S, C, 3, 4>(simd, &block, member, scores, out),
+            2 if S::WIDE => weigh::<S, C, 2, 4>(simd, &block, member, scores, out),
+            2.. => weigh::<S, C, 2, 2>(simd, &block, member, scores, out),
+            _ => weigh::<S, C, 1, 4>(simd, &block, member, scores, out),
         }
     }
 }
 
 /// Computes the scores of `M` queries from `member` on, `P` positions at a time; returns `M`.
 #[inline(always)]
-fn score<S: Lanes, const M: usize, const P: usize>(
+fn score<S: Lanes, C: Chunk, const M: usize, const P: usize>(
     simd: S,
-    attention: &Attention<'_>,
+    block: &Block<'_, C>,
     member: usize,
     scores: &mut [f32],
 ) -> usize {
-    let Attention { keys, seen, head_dim, scale, .. } = *attention;
-    let queries = &attention.queries[member * head_dim..][..M * head_dim];
+    let &Block { keys, chunks, positions, scale, .. } = block;
+    let queries = rows::<_, M>(&block.queries[member * chunks..], chunks);
     let mut position = 0;
-    while position < seen {
-        let count = if position + P <= seen { P } else { 1 };
-        let keys = &keys[position * head_dim..][..count * head_dim];
+    while position < positions {
+        let count = if position + P <= positions { P } else { 1 };
+        let keys = &keys[position * chunks..];
         let mut products = [[0.0; P]; M];
         if count == P {
-            products = dots::<S, M, P>(simd, queries, keys, head_dim);
+            products = dots(simd, queries, rows::<_, P>(keys, chunks));
         } else {
-            let alone = dots::<S, M, 1>(simd, queries, keys, head_dim);
+            let alone = dots(simd, queries, rows::<_, 1>(keys, chunks));
             for (products, [alone]) in products.iter_mut().zip(alone) {
                 products[0] = alone;
             }
         }
         for (m, products) in products.iter().enumerate() {
-            let scores = &mut scores[(member + m) * seen + position..][..count];
+            let scores = &mut scores[(member + m) * positions + position..][..count];
             for (score, product) in scores.iter_mut().zip(products) {
                 *score = product * scale;
             }
@@ -103,23 +186,38 @@ fn score<S: Lanes, const M: usize, const P: usize>(
     M
 }
 
+/// Returns the first `N` rows of `chunks` chunks each.
+#[inline(always)]
+fn rows<T, const N: usize>(from: &[T], chunks: usize) -> [&[T]; N] {
+    let mut rows = [&from[..0]; N];
+    for (row, chunks) in rows.iter_mut().zip(from.chunks_exact(chunks)) {
+        *row = chunks;
+    }
+    // Bounds that the compiler knows to be equal need no checks in loops.
+    rows.map(|row| &row[..chunks])
+}
+
 /// Returns the dot products of `M` queries and `P` keys, each in sixteen lanes of its own.
 #[inline(always)]
-fn dots<S: Lanes, const M: usize, const P: usize>(
+fn dots<S: Lanes, C: Chunk, const M: usize, const P: usize>(
     simd: S,
-    queries: &[f32],
-    keys: &[f32],
-    head_dim: usize,
+    queries: [&[[f32; LANES]]; M],
+    keys: [&[C]; P],
 ) -> [[f32; P]; M] {
     let mut sums = [[simd.splat(0.0); P]; M];
-    let (queries, queries_left) = rows::<M>(queries, head_dim);
-    let (keys, keys_left) = rows::<P>(keys, head_dim);
-    for block in 0..head_dim / LANES {
-        add_products(simd, &mut sums, queries.map(|row| &row[block]), keys.map(|row| &row[block]));
-    }
-    if !head_dim.is_multiple_of(LANES) {
-        let (queries, keys) = (queries_left.map(padded), keys_left.map(padded));
-        add_products(simd, &mut sums, queries.each_ref(), keys.each_ref());
+    let chunks = keys[0].len();
+    let (queries, keys) = (queries.map(|row| &row[..chunks]), keys.map(|row| &row[..chunks]));
+    for chunk in 0..chunks {
+        let mut of_keys = [simd.splat(0.0); P];
+        for (of_key, key) in of_keys.iter_mut().zip(keys) {
+            *of_key = key[chunk].load(simd);
+        }
+        for (sums, query) in sums.iter_mut().zip(queries) {
+            let query = simd.load(&query[chunk]);
+            for (sum, key) in sums.iter_mut().zip(of_keys) {
+                *sum = simd.mul_add(query, key, *sum);
+            }
+        }
     }
     let mut out = [[0.0; P]; M];
     for (out, sums) in out.iter_mut().zip(sums) {
@@ -128,40 +226,11 @@ fn dots<S: Lanes, const M: usize, const P: usize>(
     out
 }
 
-/// Splits `N` rows of `width` floats into whole blocks, equally many of each, and the rests.
+/// Turns scores into weights, `exp(score - largest)`; returns the largest score and the sum of the
+/// weights.
 #[inline(always)]
-fn rows<const N: usize>(floats: &[f32], width: usize) -> ([&[[f32; LANES]]; N], [&[f32]; N]) {
-    let (mut blocks, mut rests) = ([&[][..]; N], [&[][..]; N]);
-    for ((blocks, rest), row) in blocks.iter_mut().zip(&mut rests).zip(floats.chunks_exact(width)) {
-        (*blocks, *rest) = row.as_chunks::<LANES>();
-    }
-    // Bounds that the compiler knows to be equal need no checks in loops.
-    (blocks.map(|blocks| &blocks[..width / LANES]), rests)
-}
-
-/// Adds the products of sixteen floats of `M` queries and `P` keys.
-#[inline(always)]
-fn add_products<S: Lanes, const M: usize, const P: usize>(
-    simd: S,
-    sums: &mut [[S::Floats; P]; M],
-    queries: [&[f32; LANES]; M],
-    keys: [&[f32; LANES]; P],
-) {
-    let mut of_keys = [simd.splat(0.0); P];
-    for (of_key, key) in of_keys.iter_mut().zip(keys) {
-        *of_key = simd.load(key);
-    }
-    for (sums, query) in sums.iter_mut().zip(queries) {
-        let query = simd.load(query);
-        for (sum, key) in sums.iter_mut().zip(of_keys) {
-            *sum = simd.mul_add(query, key, *sum);
-        }
-    }
-}
-
-#[inline(always)]
-fn softmax<S: Lanes>(simd: S, scores: &mut [f32], sink: Option<f32>) {
-    let most = largest(scores).max(sink.unwrap_or(f32::NEG_INFINITY));
+fn weights<S: Lanes>(simd: S, scores: &mut [f32]) -> (f32, f32) {
+    let most = largest(scores);
     for score in scores.iter_mut() {
         *score = exp(*score - most);
     }
@@ -170,11 +239,7 @@ fn softmax<S: Lanes>(simd: S, scores: &mut [f32], sink: Option<f32>) {
     for block in blocks {
         sum = simd.mul_add(simd.load(block), simd.splat(1.0), sum);
     }
-    let dropped = sink.map_or(0.0, |sink| exp(sink - most));
-    let scale = 1.0 / (simd.sum(sum) + tail.iter().sum::<f32>() + dropped);
-    for score in scores {
-        *score *= scale;
-    }
+    (most, simd.sum(sum) + tail.iter().sum::<f32>())
 }
 
 #[inline(always)]
@@ -190,70 +255,57 @@ fn largest(scores: &[f32]) -> f32 {
     most.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Computes the outputs of `M` queries from `member` on, `16 * B` dimensions at a time; returns
-/// `M`.
+/// Computes the weighted sums of `M` queries from `member` on, `B` chunks at a time; returns `M`.
 #[inline(always)]
-fn weigh<S: Lanes, const M: usize, const B: usize>(
+fn weigh<S: Lanes, C: Chunk, const M: usize, const B: usize>(
     simd: S,
-    attention: &Attention<'_>,
+    block: &Block<'_, C>,
     member: usize,
-    scores: &[f32],
+    weights: &[f32],
     out: &mut [f32],
 ) -> usize {
-    let Attention { head_dim, seen, .. } = *attention;
-    let scores = &scores[member * seen..][..M * seen];
-    let out = &mut out[member * head_dim..][..M * head_dim];
+    let (out, _) = out[member * block.chunks * LANES..].as_chunks_mut::<LANES>();
+    let weights = rows::<_, M>(&weights[member * block.positions..], block.positions);
     let mut first = 0;
-    while first < head_dim {
-        first += match head_dim - first {
-            left if left >= B * LANES => weighted_values::<S, M, B>(simd, attention, first, scores, out),
-            _ => weighted_values::<S, M, 1>(simd, attention, first, scores, out),
+    while first < block.chunks {
+        if first + B <= block.chunks {
+            weighted_values::<S, C, M, B>(simd, block, first, weights, out);
+            first += B;
+        } else {
+            weighted_values::<S, C, M, 1>(simd, block, first, weights, out);
+            first += 1;
         }
     }
     M
 }
 
-/// Computes up to `16 * B` dimensions, from `first` on, of the outputs of `M` queries; returns
-/// their number.
+/// Computes `B` chunks, from `first` on, of the weighted sums of `M` queries.
 #[inline(always)]
-fn weighted_values<S: Lanes, const M: usize, const B: usize>(
+fn weighted_values<S: Lanes, C: Chunk, const M: usize, const B: usize>(
     simd: S,
-    attention: &Attention<'_>,
+    block: &Block<'_, C>,
     first: usize,
-    scores: &[f32],
-    out: &mut [f32],
-) -> usize {
-    let Attention { values, head_dim, seen, .. } = *attention;
-    let end = head_dim.min(first + B * LANES);
+    weights: [&[f32]; M],
+    out: &mut [[f32; LANES]],
+) {
     let mut sums = [[simd.splat(0.0); B]; M];
-    let mut weights = [&[][..]; M];
-    for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(seen)) {
-        *weights = scores;
-    }
-    let weights = weights.map(|weights| &weights[..seen]);
-    for (position, value) in (0..seen).zip(values.chunks_exact(head_dim)) {
-        let mut blocks = [simd.splat(0.0); B];
-        match value[first..end].as_chunks().0.first_chunk::<B>() {
-            Some(whole) => {
-                for (block, value) in blocks.iter_mut().zip(whole) {
-                    *block = simd.load(value);
-                }
-            }
-            None => blocks[0] = simd.load(&padded(&value[first..end])),
+    for (position, value) in block.values.chunks_exact(block.chunks).enumerate().take(weights[0].len()) {
+        let mut loaded = [simd.splat(0.0); B];
+        for (loaded, chunk) in loaded.iter_mut().zip(&value[first..first + B]) {
+            *loaded = chunk.load(simd);
         }
         for (sums, weights) in sums.iter_mut().zip(weights) {
             let weight = simd.splat(weights[position]);
-            for (sum, block) in sums.iter_mut().zip(blocks) {
-                *sum = simd.mul_add(weight, block, *sum);
+            for (sum, value) in sums.iter_mut().zip(loaded) {
+                *sum = simd.mul_add(weight, value, *sum);
             }
         }
     }
-    for (out, sums) in out.chunks_exact_mut(head_dim).zip(sums) {
-        for (out, sum) in out[first..end].chunks_mut(LANES).zip(sums) {
-            out.copy_from_slice(&simd.to_array(sum)[..out.len()]);
+    for (out, sums) in out.chunks_exact_mut(block.chunks).zip(sums) {
+        for (out, sum) in out[first..first + B].iter_mut().zip(sums) {
+            *out = simd.to_array(sum);
         }
     }
-    end - first
 }
 
 #[cfg(test)]
@@ -261,25 +313,72 @@ mod tests {
     use super::super::Simd;
     use super::*;
 
-    fn naive(attention: &Attention<'_>, query: &[f32]) -> Vec<f64> {
-        let scores: Vec<f64> = (0..attention.seen)
-            .map(|j| {
-                let key = &attention.keys[j * attention.head_dim..];
-                let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                let score = dot * f64::from(attention.scale);
-                attention.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
-            })
-            .collect();
-        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let scores: Vec<f64> = scores.iter().map(|score| score - most).collect();
-        let total: f64 = scores.iter().map(|score| score.exp()).sum();
-        let mut out = vec![0.0; attention.head_dim];
-        for (j, score) in scores.iter().enumerate() {
-            for (d, out) in out.iter_mut().enumerate() {
-                *out += score.exp() / total * f64::from(attention.values[j * attention.head_dim + d]);
-            }
+    /// Random queries, keys and values in one head, and how they are attended to.
+    struct Case {
+        head_dim: usize,
+        positions: usize,
+        queries: Vec<f32>,
+        keys: Vec<f32>,
+        values: Vec<f32>,
+        softcap: Option<f32>,
+        format: KvFormat,
+    }
+
+    impl Case {
+        fn new([head_dim, positions, group]: [usize; 3], size: f32) -> Self {
+            let (queries, keys) = (noise(group * head_dim, 1, size), noise(positions * head_dim, 2, size));
+            let values = noise(positions * head_dim, 3, size);
+            Self { head_dim, positions, queries, keys, values, softcap: None, format: KvFormat::F32 }
         }
-        out
+
+        fn scale(&self) -> f32 {
+            1.0 / (self.head_dim as f32).sqrt()
+        }
+
+        fn rows(&self, numbers: &[f32]) -> Vec<u8> {
+            let mut rows = Vec::new();
+            numbers.chunks(self.head_dim).for_each(|row| self.format.append(row, &mut rows));
+            rows
+        }
+
+        /// The attention in blocks of `block` positions.
+        fn attend(&self, simd: Simd, block: usize, queries: &[f32], sinks: &[f32]) -> Vec<f32> {
+            let (group, width) = (queries.len() / self.head_dim, self.head_dim.next_multiple_of(LANES));
+            let pad = |row: &[f32]| row.iter().copied().chain(vec![0.0; width - row.len()]).collect::<Vec<_>>();
+            let queries: Vec<f32> = queries.chunks(self.head_dim).flat_map(pad).collect();
+            let (keys, values) = (self.rows(&self.keys), self.rows(&self.values));
+            let bytes = block * self.format.row_bytes(self.head_dim);
+            let mut whole: Option<Vec<f32>> = None;
+            for (keys, values) in keys.chunks(bytes).zip(values.chunks(bytes)) {
+                let (scale, softcap, format) = (self.scale(), self.softcap, self.format);
+                let attention = Attention { queries: &queries, keys, values, format, width, scale, softcap };
+                let mut part = vec![f32::NAN; part_len(group, width)];
+                attend(simd, attention, &mut vec![5.0; 3], &mut part);
+                match &mut whole {
+                    Some(whole) => merge(whole, &part, group),
+                    None => whole = Some(part),
+                }
+            }
+            let mut out = vec![f32::NAN; group * self.head_dim];
+            finish(&whole.unwrap(), sinks, group, &mut out);
+            out
+        }
+
+        /// The formula in double precision, with the sinks among the scores.
+        fn expected(&self, query: &[f32], sink: Option<f32>) -> Vec<f64> {
+            let scores = self.keys.chunks(self.head_dim).map(|key| {
+                let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                let score = dot * f64::from(self.scale());
+                self.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+            });
+            let scores: Vec<f64> = scores.collect();
+            let most = scores.iter().copied().chain(sink.map(f64::from)).fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+            let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (f64::from(sink) - most).exp());
+            let value = |position: usize, dim: usize| f64::from(self.values[position * self.head_dim + dim]);
+            let sum = |dim| (0..self.positions).map(|position| weights[position] / total * value(position, dim)).sum();
+            (0..self.head_dim).map(sum).collect()
+        }
     }
 
     /// Returns pseudo-random numbers of magnitude up to `size`.
@@ -289,26 +388,19 @@ mod tests {
 
     #[test]
     fn matches_the_formula_on_every_instruction_set() {
-        for (head_dim, seen) in [(8, 1), (16, 33), (20, 70), (64, 5), (64, 130), (80, 9), (128, 18), (83, 17)] {
+        for (head_dim, positions) in [(8, 1), (16, 33), (20, 70), (64, 5), (64, 130), (80, 9), (128, 18), (83, 17)] {
             for (group, softcap, size) in [(1, None, 2.0), (2, Some(3.0), 2.0), (3, None, 1e-20), (7, None, 20.0)] {
-                let queries = noise(group * head_dim, 1, size);
-                let (keys, values) = (noise((seen + 1) * head_dim, 2, size), noise((seen + 1) * head_dim, 3, size));
-                let (keys, values) = (keys.as_slice(), values.as_slice());
-                let scale = 1.0 / (head_dim as f32).sqrt();
-                let attention =
-                    Attention { queries: &queries, keys, values, sinks: &[], seen, head_dim, scale, softcap };
-                for simd in Simd::all() {
-                    let mut out = vec![f32::NAN; group * head_dim];
-                    attend(simd, attention, &mut vec![5.0; 3], &mut out);
-                    for (query, out) in queries.chunks(head_dim).zip(out.chunks(head_dim)) {
-                        for (value, expected) in out.iter().zip(naive(&attention, query)) {
+                let case = Case { softcap, ..Case::new([head_dim, positions, group], size) };
+                for (simd, block) in Simd::all().into_iter().flat_map(|simd| [(simd, 16), (simd, 256)]) {
+                    let out = case.attend(simd, block, &case.queries, &[]);
+                    for (query, out) in case.queries.chunks(head_dim).zip(out.chunks(head_dim)) {
+                        for (value, expected) in out.iter().zip(case.expected(query, None)) {
                             let error = (f64::from(*value) - expected).abs();
-                            assert!(error <= 5e-4 * f64::from(size), "{simd:?} {head_dim} {seen}: {value} {expected}");
+                            assert!(error <= 5e-4 * f64::from(size), "{simd:?} {head_dim}: {value} {expected}");
                         }
                     }
-                    let mut alone = vec![f32::NAN; head_dim];
-                    let last = &queries[(group - 1) * head_dim..];
-                    attend(simd, Attention { queries: last, ..attention }, &mut Vec::new(), &mut alone);
+                    let last = &case.queries[(group - 1) * head_dim..];
+                    let alone = case.attend(simd, block, last, &[]);
                     assert_eq!(alone, out[(group - 1) * head_dim..], "a query alone differs from one in a group");
                 }
             }
@@ -316,24 +408,42 @@ mod tests {
     }
 
     #[test]
-    fn nan_in_a_key_reaches_every_output() {
+    fn a_sink_takes_its_share() {
+        let case = Case::new([64, 300, 2], 2.0);
+        let sinks = [1.5, -40.0];
         for simd in Simd::all() {
-            let (queries, mut keys, values) = (noise(64, 1, 1.0), noise(40 * 64, 2, 1.0), noise(40 * 64, 3, 1.0));
-            keys[37 * 64 + 5] = f32::NAN;
-            let (keys, values) = (keys.as_slice(), values.as_slice());
-            let attention = Attention {
-                queries: &queries,
-                keys,
-                values,
-                sinks: &[],
-                seen: 40,
-                head_dim: 64,
-                scale: 1.0,
-                softcap: None,
-            };
-            let mut out = vec![0.0; 64];
-            attend(simd, attention, &mut Vec::new(), &mut out);
-            assert!(out.iter().all(|value| value.is_nan()), "{simd:?}");
+            let out = case.attend(simd, 256, &case.queries, &sinks);
+            for ((query, out), sink) in case.queries.chunks(64).zip(out.chunks(64)).zip(sinks) {
+                for (value, expected) in out.iter().zip(case.expected(query, Some(sink))) {
+                    assert!((f64::from(*value) - expected).abs() <= 1e-3, "{simd:?}: {value} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounded_caches_stay_close() {
+        for (format, tolerance) in [(KvFormat::F16, 2e-3), (KvFormat::Q8_0, 4e-2)] {
+            let case = Case { format, ..Case::new([80, 300, 3], 2.0) };
+            for simd in Simd::all() {
+                let out = case.attend(simd, 256, &case.queries, &[]);
+                for (query, out) in case.queries.chunks(80).zip(out.chunks(80)) {
+                    for (value, expected) in out.iter().zip(case.expected(query, None)) {
+                        let error = (f64::from(*value) - expected).abs();
+                        assert!(error <= tolerance, "{simd:?} {format}: {value} {expected}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_in_a_key_reaches_every_output() {
+        for (simd, format) in Simd::all().into_iter().flat_map(|simd| KvFormat::ALL.map(|format| (simd, format))) {
+            let mut case = Case { format, ..Case::new([64, 40, 1], 1.0) };
+            case.keys[37 * 64 + 5] = f32::NAN;
+            let out = case.attend(simd, 16, &case.queries, &[]);
+            assert!(out.iter().all(|value| value.is_nan()), "{simd:?} {format}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use wsd_core::{Error, Seat, Setting, Values};
-use wsd_nn::{Device, Format, LoadOptions};
+use wsd_nn::{Device, Format, KvFormat, LoadOptions};
 
 use crate::remote;
 use crate::words::any_of;
@@ -64,6 +64,12 @@ static DRAFT_DTYPE: Setting = Setting::text(
     "TYPE",
 )
 .with_default_about("as dtype");
+static KV_DTYPE: Setting = Setting::text(
+    "kv_dtype",
+    "Number format of cached keys and values on a CPU: f16, f32, or q8_0, which takes about half the memory of f16",
+    "TYPE",
+)
+.with_default_about("f16");
 pub(super) static PREFIX_CACHE_TOKENS: Setting = Setting::integer(
     "prefix_cache_tokens",
     "Tokens of ended requests whose keys and values each model keeps, for requests that begin alike; 0 for none, not \
@@ -96,6 +102,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &DEVICE,
         &DTYPE,
         &DRAFT_DTYPE,
+        &KV_DTYPE,
         &PREFIX_CACHE_TOKENS,
         &COPY_WEIGHTS,
         &OFFLINE,
@@ -147,6 +154,8 @@ pub struct ModelSettings {
     pub device: Device,
     /// The format weights are converted to; `None` for the checkpoint's.
     pub dtype: Option<Format>,
+    /// The number format of cached keys and values; `None` for the device's.
+    pub kv_dtype: Option<KvFormat>,
     /// Tokens of ended requests whose keys and values are kept.
     pub prefix_cache_tokens: usize,
     /// True to read the weights into memory instead of mapping their files.
@@ -162,6 +171,7 @@ pub struct ModelSettings {
 pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Error> {
     let text = |setting| values.get::<Option<String>>(setting);
     let dtype = dtype(&DTYPE, text(&DTYPE))?;
+    let kv_dtype = kv_dtype(text(&KV_DTYPE))?;
     let device = text(&DEVICE).unwrap_or_default();
     let device = device.parse::<Device>().map_err(|_| Error::Setting {
         name: DEVICE.name,
@@ -174,6 +184,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         threads: values.get(&THREADS),
         device,
         dtype,
+        kv_dtype,
         prefix_cache_tokens: values.get(&PREFIX_CACHE_TOKENS),
         copy_weights: values.get(&COPY_WEIGHTS),
         offline: values.get(&OFFLINE),
@@ -202,6 +213,17 @@ fn dtype(setting: &Setting, name: Option<String>) -> Result<Option<Format>, Erro
         None => {
             let known = Format::names().to_ascii_lowercase();
             Err(Error::Setting { name: setting.name, limit: format!("one of {known}"), value: name })
+        }
+    }
+}
+
+fn kv_dtype(name: Option<String>) -> Result<Option<KvFormat>, Error> {
+    let Some(name) = name else { return Ok(None) };
+    match KvFormat::parse(&name) {
+        Some(format) => Ok(Some(format)),
+        None => {
+            let known = any_of(&KvFormat::ALL.map(KvFormat::name));
+            Err(Error::Setting { name: KV_DTYPE.name, limit: known, value: name })
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use wsd::nn::kernels::Simd;
 use wsd::nn::shapes::{Recipe, SHAPES, Shape};
-use wsd::nn::{Checkpoint, Device, Executor, Format, load, measure};
+use wsd::nn::{Checkpoint, Device, Executor, Format, KvFormat, load, measure};
 use wsd::process;
 use wsd::train::save_checkpoint;
 
@@ -47,6 +47,9 @@ pub(crate) struct EngineBench {
     /// Number format the weights are converted to [default: q8_0 for random weights, else the model's]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<Format>,
+    /// Number format of cached keys and values on a CPU: f16, f32 or q8_0 [default: f16]
+    #[arg(long, value_name = "TYPE", value_parser = kv_format)]
+    kv_dtype: Option<KvFormat>,
     /// The device to measure: cpu, cuda or cuda:N, and others this program was built for
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
@@ -131,7 +134,7 @@ impl Subject {
                 SHAPES.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", ")
             ),
         };
-        let executor = load(bench.device, &checkpoint, dtype)?;
+        let executor = load(bench.device, &checkpoint, dtype, bench.kv_dtype)?;
         let load_seconds = opened.elapsed().as_secs_f64();
         let (mut weight_bytes, mut step_bytes) = (checkpoint.weights.total_bytes(), measure::step_bytes(&checkpoint)?);
         let stored = main_format(&checkpoint);
@@ -156,6 +159,11 @@ impl Subject {
             Operation::Score { context, tokens } => measure::score(model, context, tokens)?,
         })
     }
+}
+
+fn kv_format(name: &str) -> Result<KvFormat, String> {
+    let known = KvFormat::ALL.map(KvFormat::name).join(", ");
+    KvFormat::parse(name).ok_or_else(|| format!("known are {known}"))
 }
 
 /// The number format of the largest tensor.

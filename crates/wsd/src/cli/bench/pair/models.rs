@@ -43,6 +43,7 @@ fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dy
     let options = LoadOptions {
         threads: model.threads,
         device: model.device,
+        kv_dtype: model.kv_dtype,
         prefix_cache_tokens: model.prefix_cache_tokens,
         ..LoadOptions::new(shape.name)
     };
