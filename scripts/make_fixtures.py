@@ -805,6 +805,15 @@ SCALE_OFFSETS = {
     "IQ4_NL": [0],
     "IQ4_XS": [0],
     "MXFP4": [],
+    "IQ1_S": [0],
+    "IQ1_M": [],
+    "IQ2_XXS": [0],
+    "IQ2_XS": [0],
+    "IQ2_S": [0],
+    "IQ3_XXS": [0],
+    "IQ3_S": [0],
+    "TQ1_0": [52],
+    "TQ2_0": [64],
 }
 
 
@@ -823,6 +832,9 @@ def make_quant_blocks(path, seed=77):
                 row[at : at + 2] = np.frombuffer(scale.tobytes(), dtype=np.uint8)
             if name == "MXFP4":
                 row[0] = rng.integers(118, 132)  # an exponent
+            if name == "IQ1_M":
+                for at, digit in zip((49, 51, 53, 55), (0x6, 0x6, 0x6, 0x2)):  # the scale 0x2666, in the highest 4 bits
+                    row[at] = (row[at] & 0x0F) | digit << 4
         floats = gguf.quants.dequantize(raw, kind).reshape(-1)
         assert np.isfinite(floats).all() and floats.size == 2 * values
         blocks[name] = {

@@ -5,6 +5,7 @@
 
 pub(crate) mod blocks;
 mod encode;
+mod grids;
 mod quantize;
 mod quantize_k;
 
@@ -49,6 +50,15 @@ pub enum Format {
     IQ4_NL,
     IQ4_XS,
     MXFP4,
+    IQ1_S,
+    IQ1_M,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    TQ1_0,
+    TQ2_0,
 }
 
 /// One row of the table of formats.
@@ -59,6 +69,8 @@ struct Layout {
     ggml_type: u32,
     block_values: usize,
     block_bytes: usize,
+    /// Values can be encoded.
+    is_writable: bool,
     /// The decoder of whole blocks.
     dequantize: fn(&[u8], &mut [f32]),
 }
@@ -70,11 +82,13 @@ pub(crate) trait BlockVisitor {
     fn visit<F: BlockFormat>(self) -> Self::Out;
 }
 
-/// Defines the table of formats: plain numbers of some bytes and their decoder, then blocks.
+/// Defines the table of formats: plain numbers of some bytes and their decoder, then blocks, then
+/// blocks of some bytes that are only decoded.
 macro_rules! formats {
     (
         plain { $($plain:ident $plain_type:literal: $bytes:literal, $decode:path;)* }
         blocks { $($block:ident $block_type:literal;)* }
+        read_only { $($grid:ident $grid_type:literal: $grid_bytes:literal, $grid_decode:path;)* }
     ) => {
         /// All formats, in the order of [`Format`].
         const LAYOUTS: &[Layout] = &[
@@ -84,6 +98,7 @@ macro_rules! formats {
                 ggml_type: $plain_type,
                 block_values: 1,
                 block_bytes: $bytes,
+                is_writable: true,
                 dequantize: $decode,
             },)*
             $(Layout {
@@ -92,17 +107,29 @@ macro_rules! formats {
                 ggml_type: $block_type,
                 block_values: blocks::$block::SHAPE.values,
                 block_bytes: blocks::$block::SHAPE.bytes,
+                is_writable: true,
                 dequantize: blocks::dequantize::<blocks::$block>,
+            },)*
+            $(Layout {
+                format: Format::$grid,
+                name: stringify!($grid),
+                ggml_type: $grid_type,
+                block_values: grids::VALUES,
+                block_bytes: $grid_bytes,
+                is_writable: false,
+                dequantize: $grid_decode,
             },)*
         ];
 
         impl Format {
-            /// Calls a visitor with the type of a block format. Returns `None` for plain numbers.
+            /// Calls a visitor with the type of a block format. Returns `None` for plain numbers
+            /// and for formats that are read only.
             #[inline(always)]
             pub(crate) fn visit_block<V: BlockVisitor>(self, visitor: V) -> Option<V::Out> {
                 match self {
                     $(Self::$plain => None,)*
                     $(Self::$block => Some(visitor.visit::<blocks::$block>()),)*
+                    $(Self::$grid => None,)*
                 }
             }
         }
@@ -130,12 +157,33 @@ formats! {
         IQ4_XS 23;
         MXFP4 39;
     }
+    read_only {
+        IQ1_S 19: 50, grids::iq1_s;
+        IQ1_M 29: 56, grids::iq1_m;
+        IQ2_XXS 16: 66, grids::iq2_xxs;
+        IQ2_XS 17: 74, grids::iq2_xs;
+        IQ2_S 22: 82, grids::iq2_s;
+        IQ3_XXS 18: 98, grids::iq3_xxs;
+        IQ3_S 21: 110, grids::iq3_s;
+        TQ1_0 34: 54, grids::tq1_0;
+        TQ2_0 35: 66, grids::tq2_0;
+    }
 }
 
 impl Format {
     /// Returns every format.
     pub fn all() -> impl Iterator<Item = Self> {
         LAYOUTS.iter().map(|layout| layout.format)
+    }
+
+    /// Returns every format that values can be encoded in.
+    pub fn writable() -> impl Iterator<Item = Self> {
+        Self::all().filter(|format| format.is_writable())
+    }
+
+    /// Returns true if values can be encoded; the other formats are only decoded.
+    pub fn is_writable(self) -> bool {
+        self.layout().is_writable
     }
 
     /// Finds a format by name (`"Q4_K"`, in either case).
@@ -193,7 +241,8 @@ impl Format {
     /// Encodes values, rounded to the nearest.
     ///
     /// # Errors
-    /// [`crate::Error::Quantize`] if the number of values is not a multiple of the block.
+    /// [`crate::Error::Quantize`] if the number of values is not a multiple of the block, or if the
+    /// format is read only.
     pub fn quantize(self, values: &[f32]) -> crate::Result<Vec<u8>> {
         quantize::quantize(self, values)
     }

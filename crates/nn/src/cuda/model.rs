@@ -240,9 +240,12 @@ impl Loader<'_> {
         }
     }
 
-    /// A tensor in the type of activations, unless it is of blocks.
+    /// A tensor in the type of activations, unless it is of blocks that kernels read.
     fn plain(&self, tensor: Tensor) -> Result<Tensor> {
-        if tensor.format.block_values() == 1 { tensor.in_format(self.compute) } else { Ok(tensor) }
+        if tensor.format.block_values() == 1 {
+            return tensor.in_format(self.compute);
+        }
+        if tensor.format.is_writable() { Ok(tensor) } else { tensor.in_format(Format::Q8_0) }
     }
 
     /// A matrix with the changes to its module added.

@@ -116,6 +116,8 @@ impl Packed {
 fn quantization_for(format: Format, simd: Simd) -> Option<Quantization> {
     match format {
         Format::F32 => None,
+        // Rows are decoded at each product: tiles would take several times the memory.
+        _ if !format.is_writable() => None,
         Format::BF16 if simd.has_bf16() => Some(Quantization::Bf16),
         Format::BF16 | Format::F16 => Some(Quantization::F32),
         _ => Some(Quantization::Int8),

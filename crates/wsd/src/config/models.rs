@@ -208,10 +208,10 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
 
 fn dtype(setting: &Setting, name: Option<String>) -> Result<Option<Format>, Error> {
     let Some(name) = name else { return Ok(None) };
-    match Format::parse(&name) {
+    match Format::parse(&name).filter(|format| format.is_writable()) {
         Some(format) => Ok(Some(format)),
         None => {
-            let known = Format::names().to_ascii_lowercase();
+            let known = Format::writable().map(Format::name).collect::<Vec<_>>().join(", ").to_ascii_lowercase();
             Err(Error::Setting { name: setting.name, limit: format!("one of {known}"), value: name })
         }
     }

@@ -33,6 +33,9 @@ pub(in crate::kernels) fn matrix(format: Format, rows: usize, columns: usize, se
 /// Returns the range of a block that holds its half-precision scales.
 fn halves(format: Format) -> std::ops::Range<usize> {
     match format {
+        Format::IQ1_M => 54..56,
+        Format::TQ1_0 => 52..54,
+        Format::TQ2_0 => 64..66,
         Format::Q2_K => 80..84,
         Format::Q3_K => 108..110,
         Format::Q6_K => 208..210,

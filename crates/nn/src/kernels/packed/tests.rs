@@ -9,7 +9,7 @@ use crate::format::Format;
 
 /// Returns the formats that are packed.
 fn formats() -> impl Iterator<Item = Format> {
-    Format::all().filter(|format| *format != Format::F32)
+    Format::writable().filter(|format| *format != Format::F32)
 }
 
 /// Returns `x` after the quantization that the format's products take.
