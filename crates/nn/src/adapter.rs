@@ -1,7 +1,9 @@
-//! LoRA adapters in PEFT's form: `adapter_config.json` and `adapter_model.safetensors` in a folder.
+//! Adapters in PEFT's form: `adapter_config.json` and `adapter_model.safetensors` in a folder.
 //!
 //! An adapter changes a linear layer `W` to `W + scale * B * A`, with matrices `A` of `(rank,
-//! inputs)` and `B` of `(outputs, rank)` (Hu et al. 2021, arXiv 2106.09685).
+//! inputs)` and `B` of `(outputs, rank)` (Hu et al. 2021, arXiv 2106.09685). Routed experts (SMILE,
+//! Tang et al. 2024, arXiv 2408.10174) stand in such a folder too: `A` and `B` hold all experts, and a
+//! router weighs them for each token.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +25,30 @@ pub const LORA_A: &str = ".lora_A.weight";
 /// The end of the name of a matrix `B`.
 pub const LORA_B: &str = ".lora_B.weight";
 
+/// The `peft_type` of routed experts.
+pub const ROUTED: &str = "SMILE";
+
+/// Names of a module's matrices in the file of routed experts.
+pub struct RoutedNames {
+    /// `(experts * rank, inputs)`.
+    pub a: String,
+    /// `(outputs, experts * rank)`.
+    pub b: String,
+    /// `(experts * router rank, inputs)`.
+    pub router: String,
+}
+
+impl RoutedNames {
+    const ENDS: [&str; 3] = [".smile_A.weight", ".smile_B.weight", ".smile_router.weight"];
+
+    /// Returns the names for a module.
+    #[must_use]
+    pub fn of(module: &str) -> Self {
+        let [a, b, router] = Self::ENDS.map(|end| format!("{PREFIX}{module}{end}"));
+        Self { a, b, router }
+    }
+}
+
 /// Changes of low rank to linear layers of a model.
 #[derive(Clone, Debug)]
 pub struct Adapter {
@@ -40,6 +66,36 @@ pub(crate) struct LowRank {
     pub(crate) b: Tensor,
     /// Factor on the product.
     pub(crate) scale: f32,
+    /// The choice among experts, whose rows of `a` follow each other.
+    pub(crate) router: Option<Router>,
+}
+
+/// The choice among experts of low rank by the energy of a layer's input in their spaces.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    /// `(experts * router rank, inputs)`.
+    pub(crate) rows: Tensor,
+    pub(crate) experts: usize,
+    /// Experts that each token takes.
+    pub(crate) per_token: usize,
+}
+
+impl Router {
+    /// Computes the factor of each expert for one token from the products of [`Router::rows`] and its
+    /// input: the softmax of the norms of each expert's products, over all experts, of which the
+    /// largest `per_token` are kept and divided by their sum.
+    pub(crate) fn factors(&self, products: &[f32]) -> Vec<f32> {
+        let norms = products.chunks_exact(products.len() / self.experts);
+        let norms: Vec<f32> = norms.map(|rows| rows.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
+        let most = norms.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut factors: Vec<f32> = norms.iter().map(|norm| (norm - most).exp()).collect();
+        let mut order: Vec<usize> = (0..self.experts).collect();
+        order.sort_by(|one, other| factors[*other].total_cmp(&factors[*one]));
+        order[self.per_token..].iter().for_each(|expert| factors[*expert] = 0.0);
+        let total: f32 = factors.iter().sum();
+        factors.iter_mut().for_each(|factor| *factor /= total);
+        factors
+    }
 }
 
 /// Returns the names of a module's matrices `A` and `B` in an adapter file.
@@ -64,11 +120,57 @@ impl Adapter {
         let file = place.display().to_string();
         let config: Map<String, Value> = serde_json::from_slice(&wsd_core::Input::DESCRIPTION.read(&place)?)
             .map_err(|error| Error::malformed(&file, "JSON", error.to_string()))?;
-        let (rank, scale) = rank_and_scale(&file, &config)?;
-        let place = folder.join(WEIGHTS_FILE);
-        let file = place.display().to_string();
-        let modules = pair(&file, checkpoint::read_safetensors(&place)?, rank, scale)?;
-        Ok(Self { file, modules })
+        let weights = folder.join(WEIGHTS_FILE);
+        let weights_file = weights.display().to_string();
+        let modules = if config.get("peft_type").is_some_and(|kind| kind == ROUTED) {
+            let counts = ["num_experts", "num_experts_per_tok"].map(|key| config.get(key).and_then(Value::as_u64));
+            let [Some(experts @ 1..), Some(per_token @ 1..)] = counts else {
+                let reason = "must be whole numbers above 0".to_owned();
+                return Err(Error::malformed(&file, "keys `num_experts` and `num_experts_per_tok`", reason));
+            };
+            let sizes = (experts as usize, per_token.min(experts) as usize);
+            routed(&weights_file, checkpoint::read_safetensors(&weights)?, sizes)?
+        } else {
+            let (rank, scale) = rank_and_scale(&file, &config)?;
+            pair(&weights_file, checkpoint::read_safetensors(&weights)?, rank, scale)?
+        };
+        Ok(Self { file: weights_file, modules })
+    }
+
+    /// Checks that every module is a linear layer of the model, of the same sizes.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] naming all modules that the model does not have or that have other sizes.
+    pub fn check(&self, blueprint: &Blueprint) -> Result<()> {
+        self.modules(blueprint).map(drop)
+    }
+
+    /// Returns the change of a module's weight, `(outputs, inputs)`, or `None` for a module that is not
+    /// changed, or by routed experts, which have no matrix.
+    #[must_use]
+    pub fn change(&self, module: &str) -> Option<Vec<f32>> {
+        let LowRank { a, b, scale, .. } = self.modules.get(module).filter(|change| change.router.is_none())?;
+        let (a, b, inputs) = (a.to_f32(), b.to_f32(), a.columns());
+        let mut change = vec![0.0; b.len() / (a.len() / inputs) * inputs];
+        for (row, factors) in change.chunks_exact_mut(inputs).zip(b.chunks_exact(a.len() / inputs)) {
+            for (a, factor) in a.chunks_exact(inputs).zip(factors) {
+                row.iter_mut().zip(a).for_each(|(row, a)| *row += scale * factor * a);
+            }
+        }
+        Some(change)
+    }
+
+    /// Returns an error if experts are routed, which only a CPU runs.
+    pub(crate) fn refuse_routed(&self, device: &str) -> Result<()> {
+        if self.modules.values().all(|change| change.router.is_none()) {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            file: self.file.clone(),
+            what: format!("an adapter on {device}"),
+            found: "routed experts (SMILE)".into(),
+            supported: "LoRA; on a CPU also routed experts: --device cpu".into(),
+        })
     }
 
     /// The modules it changes and their matrices, each of which is checked to fit a linear layer of
@@ -161,11 +263,41 @@ fn pair(file: &str, tensors: Vec<Tensor>, rank: usize, scale: f32) -> Result<BTr
     let mut modules = BTreeMap::new();
     for (module, a) in downs {
         match ups.remove(&module) {
-            Some(b) => drop(modules.insert(module, LowRank { a, b, scale })),
+            Some(b) => drop(modules.insert(module, LowRank { a, b, scale, router: None })),
             None => problems.push(format!("`{}` is missing", names(&module)[1])),
         }
     }
     problems.extend(ups.into_keys().map(|module| format!("`{}` is missing", names(&module)[0])));
+    if problems.is_empty() { Ok(modules) } else { Err(Error::Tensors { file: file.to_owned(), problems }) }
+}
+
+/// Finds the three matrices of each module of routed experts.
+fn routed(file: &str, tensors: Vec<Tensor>, (experts, per_token): (usize, usize)) -> Result<BTreeMap<String, LowRank>> {
+    let mut parts: BTreeMap<String, [Option<Tensor>; 3]> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for tensor in tensors {
+        let module = tensor.name.strip_prefix(PREFIX).unwrap_or_default();
+        let found = RoutedNames::ENDS.iter().enumerate();
+        let place = found.filter_map(|(place, end)| Some((place, module.strip_suffix(end)?.to_owned()))).next();
+        match place {
+            Some((place, module)) if tensor.shape.len() == 2 => parts.entry(module).or_default()[place] = Some(tensor),
+            _ => problems.push(format!("`{}` is not a matrix of routed experts", tensor.name)),
+        }
+    }
+    let mut modules = BTreeMap::new();
+    for (module, matrices) in parts {
+        let [Some(a), Some(b), Some(rows)] = matrices else {
+            problems.push(format!("`{module}` lacks one of {}", RoutedNames::ENDS.join(", ")));
+            continue;
+        };
+        let fits = a.rows() == b.columns() && a.columns() == rows.columns();
+        if !fits || [a.rows(), rows.rows()].iter().any(|rows| *rows == 0 || !rows.is_multiple_of(experts)) {
+            problems.push(format!("`{module}` has matrices of other shapes than {experts} experts have"));
+            continue;
+        }
+        let router = Some(Router { rows, experts, per_token });
+        modules.insert(module, LowRank { a, b, scale: 1.0, router });
+    }
     if problems.is_empty() { Ok(modules) } else { Err(Error::Tensors { file: file.to_owned(), problems }) }
 }
 

@@ -34,8 +34,8 @@ pub use heads::HeadPlan;
 pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
 pub(crate) use routing::Share;
-pub use tensors::tensors;
-pub(crate) use tensors::{POSITIONS, SINKS, layer_module};
+pub(crate) use tensors::{POSITIONS, SINKS};
+pub use tensors::{layer_module, tensors};
 pub use wsd_core::Head;
 
 pub use crate::activation::Activation;

@@ -313,6 +313,7 @@ impl Executor for Cuda {
     }
 
     fn adapt(&mut self, adapter: &Adapter) -> Result<()> {
+        adapter.refuse_routed("an NVIDIA GPU")?;
         let mut changes = self.changes.clone();
         for (module, change) in adapter.modules(&self.blueprint)? {
             changes.entry(module.to_owned()).or_default().push(change.clone());

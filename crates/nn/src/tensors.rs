@@ -163,7 +163,8 @@ impl Executor for Tensors {
     }
 
     fn adapt(&mut self, adapter: &Adapter) -> Result<()> {
-        for (module, LowRank { a, b, scale }) in adapter.modules(&self.blueprint)? {
+        adapter.refuse_routed("this device")?;
+        for (module, LowRank { a, b, scale, .. }) in adapter.modules(&self.blueprint)? {
             let [a, b] = [a, b].map(|matrix| Tensor::from_vec(matrix.to_f32(), &matrix.shape[..], &self.device));
             self.decoder.add(module, &(b?.matmul(&a?)? * f64::from(*scale))?)?;
         }

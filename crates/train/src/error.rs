@@ -50,6 +50,14 @@ pub enum Error {
     /// A file of training rows cannot be read.
     #[error(transparent)]
     Rows(#[from] crate::data::RowFileError),
+    /// An expert that is no fine-tune of the base.
+    #[error("the expert `{expert}` is not a fine-tune of the base: {reason}\n  hint: all models must have one base")]
+    Merge {
+        /// The expert.
+        expert: String,
+        /// The difference.
+        reason: String,
+    },
     /// A setting outside its limits.
     #[error("`{name}` must be {limit}, got {value}")]
     Setting {

@@ -11,7 +11,7 @@ use wsd_core::files::write_folder;
 use super::layout::Layout;
 use crate::error::{Error, Result};
 use wsd_nn::Checkpoint;
-use wsd_nn::Format;
+use wsd_nn::{Format, Tensor};
 
 /// Files that are copied from the source folder.
 const COPIED: [&str; 6] = [
@@ -45,16 +45,31 @@ pub fn save_folder(
     write(to, checkpoint, source, format, tensors)
 }
 
-/// Writes a checkpoint whose weights are F32, F16 or BF16, without converting them.
+/// Writes a checkpoint whose weights are F32, F16 or BF16, without converting them. Tokenizer files are
+/// copied from `source`, its folder, if it has one.
 ///
 /// # Errors
 /// As [`save_folder`].
-pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint) -> Result<()> {
+pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint, source: Option<&Path>) -> Result<()> {
     let format =
         checkpoint.weights.iter().find(|tensor| tensor.shape.len() > 1).map_or(Format::F32, |first| first.format);
     let tensors = checkpoint.weights.iter();
     let tensors = tensors.map(|tensor| (tensor.name.as_str(), tensor.format, tensor.shape.clone(), tensor.bytes()));
-    write(to, checkpoint, None, format, tensors)
+    write(to, checkpoint, source, format, tensors)
+}
+
+/// Writes tensors of F32, F16 or BF16 to a safetensors file.
+///
+/// # Errors
+/// As [`save_folder`].
+pub fn save_tensors(to: &Path, tensors: &[Tensor]) -> Result<()> {
+    let fault = |error: SafeTensorError| Error::malformed(to, "weights", error);
+    let views = tensors.iter().map(|tensor| {
+        let (dtype, _) = dtype(tensor.format)?;
+        Ok((&*tensor.name, TensorView::new(dtype, tensor.shape.clone(), tensor.bytes()).map_err(fault)?))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
+    Ok(safetensors::serialize_to_file(views, None, to).map_err(fault)?)
 }
 
 /// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names

@@ -10,6 +10,7 @@ mod compare;
 mod eval;
 mod generate;
 mod lab;
+mod merge;
 mod output;
 mod progress;
 mod prompt;
@@ -86,6 +87,9 @@ enum Command {
     /// Train a model: from nothing, on answers, or on preferences
     #[command(after_help = train::EXAMPLES)]
     Train(train::TrainArgs),
+    /// Merge fine-tunes of one model into one model
+    #[command(after_help = merge::EXAMPLES)]
+    Merge(merge::MergeArgs),
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
@@ -171,6 +175,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Serve(args) => serve::run(*args, &line.global).await,
         Command::Train(args) => train::run(args, &line.global).await,
         Command::Eval(args) => eval::run(*args, &line.global).await,
+        Command::Merge(args) => merge::run(&args, &line.global),
         Command::Sweep(args) => sweep::run(*args, &line.global).await,
         Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,

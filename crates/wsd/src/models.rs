@@ -7,6 +7,7 @@ pub use builtin::builtin_pair;
 use std::sync::Arc;
 
 use wsd_core::{Engine, Input, Models, Recipe, Seat};
+use wsd_nn::adapter::CONFIG_FILE;
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 use crate::config::{ModelSettings, RemoteModel, Settings, TemplateForm};
@@ -111,10 +112,11 @@ fn open(
     progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {
     // Reads the template before anything is downloaded.
-    let options = LoadOptions {
+    let mut options = LoadOptions {
         threads: model.threads,
         device: model.device,
         dtype: model.dtype,
+        adapters: model.adapters.clone(),
         kv_dtype: model.kv_dtype,
         template: template(seat, &model.template)?,
         max_sessions,
@@ -127,6 +129,10 @@ fn open(
     let mut hub = HubOptions::from_env();
     hub.offline |= model.offline;
     let path = crate::hub::resolve(&model.name, &hub, progress)?;
+    // As in transformers, an adapter that stands beside a model belongs to it.
+    if path.join(CONFIG_FILE).is_file() && path.join("config.json").is_file() {
+        options.adapters.push(path.clone());
+    }
     let checkpoint = Checkpoint::open(&path);
     let checkpoint = checkpoint.map(|it| if model.copy_weights { it.in_memory() } else { it });
     load_checkpoint(seat, checkpoint, &options, progress)

@@ -11,7 +11,7 @@ pub(crate) const SINKS: &str = "self_attn.sinks";
 
 /// Splits the name of a tensor or a module in a layer into the index of the layer and the name
 /// within it.
-pub(crate) fn layer_module(name: &str) -> Option<(usize, &str)> {
+pub fn layer_module(name: &str) -> Option<(usize, &str)> {
     let (index, name) = name.strip_prefix(LAYERS)?.split_once('.')?;
     Some((index.parse().ok()?, name))
 }

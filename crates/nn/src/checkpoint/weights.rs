@@ -253,7 +253,7 @@ impl Tensor {
     }
 
     /// Returns true if a row is a multiple of the block of `format`.
-    pub(crate) fn fits(&self, format: Format) -> bool {
+    pub fn fits(&self, format: Format) -> bool {
         self.columns().is_multiple_of(format.block_values())
     }
 

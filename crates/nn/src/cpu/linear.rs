@@ -17,7 +17,8 @@ pub(super) struct Stored {
 pub(super) struct Linear {
     weight: Weight,
     bias: Option<Vec<f32>>,
-    terms: Vec<Term>,
+    /// Functions of the input that are added to the output.
+    terms: Vec<LowRank>,
 }
 
 /// The storage of a matrix.
@@ -26,13 +27,6 @@ enum Weight {
     Mapped(Tensor),
     /// In tiles.
     Packed(Packed),
-}
-
-/// A function of a layer's input that is added to its output. A routed sum of low-rank experts
-/// (SMILE, arXiv 2408.10174) would be a variant beside the one there is.
-enum Term {
-    /// `scale * b * a * x`.
-    LowRank(LowRank),
 }
 
 /// Scratch of a product: its quantized input, and the vectors within terms.
@@ -65,7 +59,7 @@ impl Linear {
     /// module's outputs from `start` on.
     pub(super) fn add(&mut self, change: &LowRank, start: usize) {
         let b = change.b.narrow_rows(start, self.outputs());
-        self.terms.push(Term::LowRank(LowRank { b, ..change.clone() }));
+        self.terms.push(LowRank { b, ..change.clone() });
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -116,14 +110,27 @@ pub(super) fn apply<const N: usize>(
     }
 }
 
-impl Term {
-    /// Adds the value of this term at `x` to `out`.
+impl LowRank {
+    /// Adds `scale * b * a * x` to `out`, or of experts those that the router chooses.
     fn apply(&self, workers: &Workers<'_>, x: &[f32], scratch: &mut Activations, out: &mut [f32]) {
-        let Self::LowRank(LowRank { a, b, scale }) = self;
+        let Self { a, b, scale, router } = self;
         let Activations { inner, added, .. } = scratch;
         inner.resize(x.len() / a.columns() * a.rows(), 0.0);
         kernels::linear(workers, x, a.view(), None, inner);
-        inner.iter_mut().for_each(|value| *value *= scale);
+        match router {
+            None => inner.iter_mut().for_each(|value| *value *= scale),
+            Some(router) => {
+                added.resize(x.len() / a.columns() * router.rows.rows(), 0.0);
+                kernels::linear(workers, x, router.rows.view(), None, added);
+                let products = added.chunks_exact(router.rows.rows());
+                for (inner, products) in inner.chunks_exact_mut(a.rows()).zip(products) {
+                    let factors = router.factors(products);
+                    for (inner, factor) in inner.chunks_exact_mut(a.rows() / router.experts).zip(factors) {
+                        inner.iter_mut().for_each(|value| *value *= factor);
+                    }
+                }
+            }
+        }
         added.resize(out.len(), 0.0);
         kernels::linear(workers, inner, b.view(), None, added);
         kernels::add(workers.simd(), out, added);

@@ -252,7 +252,7 @@ impl Loader<'_> {
     fn changed(&self, matrix: Tensor, module: &str) -> Result<Tensor> {
         let Some(changes) = self.changes.get(module) else { return Ok(matrix) };
         let (rows, columns, mut values) = (matrix.rows(), matrix.columns(), matrix.to_f32());
-        for LowRank { a, b, scale } in changes {
+        for LowRank { a, b, scale, .. } in changes {
             let rank = a.rows();
             let (a, b) = (a.to_f32(), b.to_f32());
             for (row, values) in values.chunks_exact_mut(columns).enumerate() {

@@ -30,6 +30,12 @@ static DRAFT: Setting =
 static MODEL: Setting =
     Setting::texts("model", "The model for a further seat, such as judge=./reward-1b; may be repeated")
         .with_placeholder("SEAT=MODEL");
+static ADAPTER: Setting = Setting::texts(
+    "adapter",
+    "A folder of a LoRA adapter in PEFT's form, or of routed experts, for the model of a seat, such as \
+     draft=./adapter; may be repeated",
+)
+.with_placeholder("SEAT=FOLDER");
 static BASE_TEMPLATE: Setting = Setting::text(
     "base_template",
     "The form in which the base reads a chat: plain (the paper's form for bases), own (its chat template), or a \
@@ -96,6 +102,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &BASE,
         &DRAFT,
         &MODEL,
+        &ADAPTER,
         &BASE_TEMPLATE,
         &DRAFT_TEMPLATE,
         &THREADS,
@@ -150,6 +157,8 @@ pub struct ModelSettings {
     pub template: TemplateForm,
     /// Processor threads; `None` for all cores.
     pub threads: Option<usize>,
+    /// Folders of adapters, all added to the model.
+    pub adapters: Vec<PathBuf>,
     /// The device it runs on.
     pub device: Device,
     /// The format weights are converted to; `None` for the checkpoint's.
@@ -182,6 +191,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         name,
         template: template.into(),
         threads: values.get(&THREADS),
+        adapters: Vec::new(),
         device,
         dtype,
         kv_dtype,
@@ -202,6 +212,15 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
             Error::Setting { name: MODEL.name, limit, value: assignment.clone() }
         })?;
         models.insert(seat, model(name.to_owned(), "own".into(), dtype));
+    }
+    for assignment in values.get::<Vec<String>>(&ADAPTER) {
+        let parts = assignment.split_once('=');
+        let model = parts.and_then(|(seat, folder)| Some((models.get_mut(&Seat::find(seat)?)?, folder)));
+        let (model, folder) = model.ok_or_else(|| {
+            let limit = "SEAT=FOLDER with the seat of a model, such as draft=./adapter".to_owned();
+            Error::Setting { name: ADAPTER.name, limit, value: assignment.clone() }
+        })?;
+        model.adapters.push(folder.into());
     }
     Ok(models)
 }

@@ -99,7 +99,7 @@ pub(super) fn run(bench: &EngineBench, global: &GlobalArgs) -> Result<Ending> {
         let shape = Shape::find(&bench.model)
             .with_context(|| format!("only a random shape can be saved, got `{}`", bench.model))?;
         let recipe = Recipe { seed: SEED, agreement: bench.agreement };
-        save_checkpoint(folder, &shape.model(bench.dtype.unwrap_or(Format::BF16), recipe)?)?;
+        save_checkpoint(folder, &shape.model(bench.dtype.unwrap_or(Format::BF16), recipe)?, None)?;
         return Ok(Ending::Done);
     }
     if bench.tokens == 0 || bench.repeats == 0 || bench.context.is_empty() {
