@@ -30,18 +30,22 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
         return Ok(());
     }
     let path = task.folder.join(FILE);
-    let sequences: usize = examples.iter().map(|example| example.sequences.len()).sum();
-    let sums = if path.exists() {
+    let with_baselines: Vec<&Example> =
+        examples.iter().flat_map(|example| std::iter::once(&**example).chain(example.baseline.as_deref())).collect();
+    let sequences: usize = with_baselines.iter().map(|example| example.sequences.len()).sum();
+    let all = if path.exists() {
         read(&path, &checksum::read(&path)?, sequences)?
     } else {
-        let examples: Vec<&Example> = examples.iter().map(|example| &**example).collect();
-        let sums = compute(trainer, &examples, task.steps.batch_size);
-        write(&path, &sums)?;
-        sums
+        let all = sums(trainer, &with_baselines, task.steps.batch_size);
+        write(&path, &all)?;
+        all
     };
-    let mut sums = sums.into_iter();
+    let mut all = all.into_iter();
     for example in examples {
-        example.reference = sums.by_ref().take(example.sequences.len()).collect();
+        example.reference = all.by_ref().take(example.sequences.len()).collect();
+        if let Some(baseline) = &mut example.baseline {
+            baseline.reference = all.by_ref().take(baseline.sequences.len()).collect();
+        }
     }
     Ok(())
 }
@@ -72,8 +76,12 @@ impl Loss for SequenceSums {
     }
 }
 
-/// Computes the sums of all sequences of all examples, in order.
-fn compute(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> Vec<f64> {
+/// Computes the sums of the targets' log-probabilities of all sequences of all examples, in order,
+/// under the present parameters.
+pub(crate) fn sums(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> Vec<f64> {
+    if examples.is_empty() {
+        return Vec::new();
+    }
     let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
     let outputs = trainer.compute_losses(sums, examples, batch_size, None);
     outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()

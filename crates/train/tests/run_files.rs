@@ -87,7 +87,7 @@ fn general_tables_are_read_and_resolved() {
                 [[objective]]\nname = \"distill\"\nweight = 0.5\ntrain = [\"cues.jsonl\"]\n";
     let run = parse("dpo", rest).unwrap();
     assert_eq!((run.optimizer.entry.name, run.adapter.entry.name), ("sgd", "lora"));
-    let names: Vec<_> = run.objectives.iter().map(|table| (table.choice.entry.name, table.weight)).collect();
+    let names: Vec<_> = run.objectives.iter().map(|table| (table.choice.entry.name, table.weight.start)).collect();
     assert_eq!(names, [("dpo", 1.0), ("distill", 0.5)]);
     let resolved = run.resolved().unwrap();
     assert!(resolved.contains("beta = 0.2") && resolved.contains("momentum = 0.9") && !resolved.contains("adam_"));

@@ -34,7 +34,7 @@ fn term(objective: &str, weight: f64) -> Term {
     let example =
         |row: u32| Example::of(Sequence::targets_from(2, (0..6).map(|at| (row * 7 + at * 3) % 250).collect()));
     let mut term = Term::new(&Choice::of(Objective::find(objective).unwrap()), (0..10).map(example).collect());
-    term.weight = weight;
+    term.weight = wsd_train::Weight::constant(weight);
     term
 }
 

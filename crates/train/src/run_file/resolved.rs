@@ -61,7 +61,10 @@ impl RunFile {
 fn objective_table(table: &ObjectiveTable) -> Value {
     let entry = table.choice.entry;
     let mut settings = Map::new();
-    settings.insert("weight".into(), json!(table.weight));
+    settings.insert("weight".into(), json!(table.weight.start));
+    if table.weight.end != table.weight.start {
+        settings.insert("final_weight".into(), json!(table.weight.end));
+    }
     settings.extend(table.train.as_ref().map(|files| ("train".to_owned(), json!(files))));
     settings.extend(table.eval.as_ref().map(|files| ("eval".to_owned(), json!(files))));
     settings.extend(settings_json(entry.settings, &table.choice.values));
