@@ -69,7 +69,13 @@ impl TrainableModel {
         let head = if blueprint.tied { embedding } else { &own_head };
         let projection = |name: &str, scale: f32, cap: Option<f32>| {
             let matrix = range(name);
-            Projection { outputs: matrix.len() / blueprint.hidden.max(1), matrix, scale, cap, trained: (options.trained)(name) }
+            Projection {
+                outputs: matrix.len() / blueprint.hidden.max(1),
+                matrix,
+                scale,
+                cap,
+                trained: (options.trained)(name),
+            }
         };
         let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
         let layers = 0..blueprint.layers.len();

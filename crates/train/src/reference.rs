@@ -10,9 +10,9 @@ use safetensors::{Dtype, SafeTensors};
 use crate::checksum;
 use crate::error::{Error, Result};
 use crate::example::Example;
-use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs};
+use crate::objectives::Needs;
 use crate::task::Task;
-use crate::trainer::{Trainer, Weighted};
+use crate::trainer::Trainer;
 
 /// Name of the file in a run's folder.
 const FILE: &str = "reference.safetensors";
@@ -36,7 +36,7 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
     let all = if path.exists() {
         read(&path, &checksum::read(&path)?, sequences)?
     } else {
-        let all = sums(trainer, &with_baselines, task.steps.batch_size);
+        let all = trainer.sums(&with_baselines, task.steps.batch_size);
         write(&path, &all)?;
         all
     };
@@ -64,27 +64,6 @@ pub fn remove_reference(run: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A pseudo-loss that measures the sum of the targets' log-probabilities of each sequence.
-struct SequenceSums;
-
-impl Loss for SequenceSums {
-    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
-        let measure = |sum| Measure { name: "reference", sum, weight: 1.0 };
-        LossOutput { measures: input.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
-    }
-}
-
-/// Computes the sums of the targets' log-probabilities of all sequences of all examples, in order,
-/// under the present parameters.
-pub(crate) fn sums(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> Vec<f64> {
-    if examples.is_empty() {
-        return Vec::new();
-    }
-    let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
-    let outputs = trainer.compute_losses(sums, examples, batch_size, None);
-    outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
 }
 
 fn write(path: &Path, sums: &[f64]) -> Result<()> {

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::metrics::{Means, Metrics, stamped};
+use crate::objectives::LossOutput;
 use crate::order::Order;
 use crate::reference;
-use crate::objectives::LossOutput;
 use crate::schedule::Schedule;
 use crate::state::saved;
 use crate::task::Task;
@@ -181,7 +181,8 @@ impl<'a> Run<'a> {
 
     fn diverged(&self, what: &str, value: f64) -> Error {
         let last = saved(&self.task.folder).ok().and_then(|mut saved| saved.pop());
-        let kept = last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
+        let kept =
+            last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
         let step = self.schedule.total_steps.min(self.trainer.state.step + 1);
         Error::Diverged { step, what: what.to_owned(), value, kept }
     }

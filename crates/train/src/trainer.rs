@@ -10,9 +10,8 @@ use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::layout::{Layout, REWARD};
 use crate::model::{ModelOptions, Pass, TrainableModel};
-use crate::objectives::{Loss, LossOutput, Needs, Objective, Totals, Weight};
+use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs, Objective, Totals, Weight};
 use crate::optimizers::{OptimizerEntry, StepInput, clip, norm};
-use crate::reference;
 use crate::state::{EarlyStopping, State};
 use crate::steps::Steps;
 
@@ -199,10 +198,21 @@ impl Trainer {
         outputs
     }
 
+    /// Computes the sums of the targets' log-probabilities of all sequences of all examples, in
+    /// order, under the present parameters.
+    pub(crate) fn sums(&mut self, examples: &[&Example], batch_size: usize) -> Vec<f64> {
+        if examples.is_empty() {
+            return Vec::new();
+        }
+        let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
+        let outputs = self.compute_losses(sums, examples, batch_size, None);
+        outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
+    }
+
     /// Estimates the divergence from the reference model by the baselines of examples.
     fn divergence(&mut self, examples: &[&Example], batch_size: usize) -> f64 {
         let baselines: Vec<&Example> = examples.iter().filter_map(|example| example.baseline.as_deref()).collect();
-        let sums = reference::sums(self, &baselines, batch_size);
+        let sums = self.sums(&baselines, batch_size);
         let references = baselines.iter().flat_map(|example| &example.reference);
         let ratios: f64 = sums.iter().zip(references).map(|(sum, reference)| sum - reference).sum();
         (ratios / baselines.len().max(1) as f64).max(0.0)
@@ -265,6 +275,16 @@ impl Trainer {
             return Ok(norm);
         }
         Err(format!("`{}` after the update", broken(adapter.layout(), &state.parameters)))
+    }
+}
+
+/// A pseudo-loss that measures the sum of the targets' log-probabilities of each sequence.
+struct SequenceSums;
+
+impl Loss for SequenceSums {
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
+        let measure = |sum| Measure { name: "sum", sum, weight: 1.0 };
+        LossOutput { measures: input.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
     }
 }
 

@@ -46,7 +46,13 @@ fn log_softmax(row: &[f64]) -> Vec<f32> {
 fn to_logits(row: &[f64], given: &[f32], target: usize) -> Vec<f64> {
     let total: f64 = given.iter().copied().map(f64::from).sum();
     let own = |at: usize| match given {
-        [single] => if at == target { f64::from(*single) } else { 0.0 },
+        [single] => {
+            if at == target {
+                f64::from(*single)
+            } else {
+                0.0
+            }
+        }
         rows => f64::from(rows[at]),
     };
     log_softmax(row).iter().enumerate().map(|(at, logprob)| own(at) - f64::from(logprob.exp()) * total).collect()
@@ -93,7 +99,10 @@ fn losses_and_gradients_are_those_of_pytorch() {
             assert_eq!(found.len(), expected.len());
             for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let what = format!("{} {}: gradient {at}", objective.name, case["settings"]);
-                assert!((found - expected).abs() < 1e-4 * expected.abs() + 1e-6, "{what}: {found}, expected {expected}");
+                assert!(
+                    (found - expected).abs() < 1e-4 * expected.abs() + 1e-6,
+                    "{what}: {found}, expected {expected}"
+                );
             }
         }
         let (found, expected) = (sum / weight, case["loss"].as_f64().unwrap());

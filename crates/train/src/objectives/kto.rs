@@ -30,7 +30,7 @@ fn make(values: &Values) -> Box<dyn Loss> {
 
 struct Kto {
     beta: f64,
-    /// Of unwanted and of wanted answers.
+    /// The weights of unwanted and of wanted answers.
     weights: [f64; 2],
 }
 
@@ -45,11 +45,8 @@ impl Loss for Kto {
         let (sign, weight) = (if is_wanted { 1.0 } else { -1.0 }, self.weights[usize::from(is_wanted)]);
         let share = sigmoid(sign * self.beta * (ratio - input.totals.divergence));
         let one = |name, sum| Measure { name, sum, weight: 1.0 };
-        let (reward, logps) = if is_wanted {
-            ("rewards/chosen", "logps/chosen")
-        } else {
-            ("rewards/rejected", "logps/rejected")
-        };
+        let (reward, logps) =
+            if is_wanted { ("rewards/chosen", "logps/chosen") } else { ("rewards/rejected", "logps/rejected") };
         let measures = vec![
             one("loss", weight * (1.0 - share)),
             one("kl", input.totals.divergence),
