@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
             let outputs = self.trainer.compute_losses(weighted, &examples, steps.batch_size, gradient);
             if let Some((value, place)) = broken(&outputs, &places) {
                 let what = format!("the loss of {} on its example {}", term.objective.name, place + 1);
-                return Err(self.diverged(&what, value));
+                return Err(self.diverged(step + 1, &what, value));
             }
             self.means[index].add(&outputs);
             self.pace.add(examples.iter().map(|example| example.tokens()).sum());
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
         let learning_rate = self.schedule.rate(step + 1);
         match self.trainer.update(&mut self.gradient, steps, learning_rate) {
             Ok(grad_norm) => Ok(Update { grad_norm, learning_rate }),
-            Err(what) => Err(self.diverged(&what, f64::NAN)),
+            Err(what) => Err(self.diverged(step + 1, &what, f64::NAN)),
         }
     }
 
@@ -179,11 +179,10 @@ impl<'a> Run<'a> {
         (self.trainer.state.step + more) as f64 / self.schedule.total_steps.max(1) as f64
     }
 
-    fn diverged(&self, what: &str, value: f64) -> Error {
+    fn diverged(&self, step: usize, what: &str, value: f64) -> Error {
         let last = saved(&self.task.folder).ok().and_then(|mut saved| saved.pop());
         let kept =
             last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
-        let step = self.schedule.total_steps.min(self.trainer.state.step + 1);
         Error::Diverged { step, what: what.to_owned(), value, kept }
     }
 

@@ -131,7 +131,7 @@ fn a_reward_head_is_trained_and_found_again() {
     assert_eq!(head.shape, [1, 32]);
     assert!(head.to_f32().iter().any(|value| value.abs() > 1e-4));
     let engine = wsd::nn::Local::load(checkpoint, &wsd::nn::LoadOptions::new("reward")).unwrap();
-    assert!(engine.caps().heads.contains(wsd_core::Head::REWARD));
+    assert!(engine.card().caps.heads.contains(wsd_core::Head::REWARD));
     let rows = fs_err::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
     assert!(last["eval_accuracy"].as_f64().unwrap() > 0.9, "{last}");
