@@ -140,7 +140,7 @@ impl Encoder {
             return Err(refused(&format!("its answer must end before `max_length` = {max_len} tokens")));
         }
         sequence.truncate(end);
-        sequence.target_ranges = vec![end.saturating_sub(1).max(1)..end];
+        sequence.target_ranges = std::iter::once(end.saturating_sub(1).max(1)..end).collect();
         Ok(sequence)
     }
 

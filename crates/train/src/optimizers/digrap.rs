@@ -65,6 +65,9 @@ struct DiGraP {
     gradient: Vec<f32>,
 }
 
+/// Two vectors of one length.
+type Pair<'a> = (&'a [f32], &'a [f32]);
+
 /// Inner products of the gradient `g`, the distance `d` and the last projection `p` of a tensor.
 #[derive(Clone, Copy, Default)]
 struct Products {
@@ -80,7 +83,7 @@ impl Products {
         let range = || place.range.clone();
         let parameters = input.parameters[range()].par_chunks(CHUNK).zip(input.start[range()].par_chunks(CHUNK));
         let gradients = input.gradient[range()].par_chunks(CHUNK).zip(projections[range()].par_chunks(CHUNK));
-        let chunk = |((parameters, start), (gradients, projections)): ((&[f32], &[f32]), (&[f32], &[f32]))| {
+        let chunk = |((parameters, start), (gradients, projections)): (Pair<'_>, Pair<'_>)| {
             let mut sums = Self::default();
             for ((parameter, start), (g, p)) in parameters.iter().zip(start).zip(gradients.iter().zip(projections)) {
                 let (d, g, p) = (f64::from(parameter - start), f64::from(*g), f64::from(*p));
