@@ -4,9 +4,13 @@
 //! parameters; the model and the optimizer know nothing of it. Names of settings and tensors are
 //! those of PEFT, so that [`save`] and [`load`] follow from an entry's declarations.
 
+mod dora;
 mod full;
 mod lora;
+mod oft;
+mod partial;
 mod peft;
+mod targets;
 
 use wsd_core::{Setting, Values};
 
@@ -22,14 +26,24 @@ pub struct AdapterEntry {
     pub name: &'static str,
     /// One line for the documentation.
     pub about: &'static str,
-    /// `peft_type` of PEFT's `adapter_config.json`; `None` where the parameters are the weights.
-    pub peft_type: Option<&'static str>,
+    /// The adapter in PEFT's `adapter_config.json`; `None` where the parameters are weights.
+    pub peft: Option<Peft>,
     /// The settings of this adapter, named as in `adapter_config.json`.
     pub settings: &'static [&'static Setting],
     /// Defaults that the declarations of the settings cannot hold, such as lists.
     pub defaults: fn() -> Values,
     /// Makes the adapter of a model with these weights.
     pub make: MakeAdapter,
+}
+
+/// The marks of an adapter in PEFT's configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Peft {
+    /// The value of `peft_type`.
+    pub kind: &'static str,
+    /// Keys that tell variants of a type apart, and their values; a key that is absent counts as
+    /// false.
+    pub flags: &'static [(&'static str, bool)],
 }
 
 /// The constructor of an adapter from the layout of a model, its weights and the settings.
@@ -39,7 +53,10 @@ pub type MakeAdapter = fn(&Layout, Vec<f32>, &Values) -> Result<Box<dyn Adapter>
 pub static ADAPTERS: &[&AdapterEntry] = &[
     // In the order of messages.
     &full::ENTRY,
+    &partial::ENTRY,
     &lora::ENTRY,
+    &dora::ENTRY,
+    &oft::ENTRY,
 ];
 
 impl AdapterEntry {

@@ -1,5 +1,6 @@
 //! Training data: files of rows, and rows as examples of an objective.
 
+mod baseline;
 mod file;
 mod row;
 
@@ -79,6 +80,9 @@ impl ExampleReader<'_> {
                 }
             }
         }
+        if self.objective.targets == TargetTokens::Labelled {
+            baseline::add(&mut examples, self.encoder.max_len());
+        }
         let Some(len) = self.packing else { return Ok(examples) };
         let documents: Vec<Sequence> = examples.into_iter().flat_map(|example| example.sequences).collect();
         Ok(packed(&documents, len).into_iter().map(Example::of).collect())
@@ -90,29 +94,59 @@ impl ExampleReader<'_> {
     /// # Errors
     /// A row of another kind than the objective learns from, or one that cannot be encoded.
     pub fn examples(&self, row: &TrainingRow) -> Result<Vec<Example>> {
-        let encoder = self.encoder;
-        let sequence = match (self.objective.targets, row) {
-            (TargetTokens::Everything, TrainingRow::Text(text)) => encoder.document(text),
-            (TargetTokens::Everything, TrainingRow::Completion { prompt, completion }) => {
-                encoder.document(&format!("{prompt}{completion}"))
+        match (self.objective.targets, row) {
+            (TargetTokens::Everything, row) => Ok(vec![Example::of(self.document(row)?)]),
+            (TargetTokens::Answers, row) => Ok(self.answers(row)?.into_iter().map(Example::of).collect()),
+            (TargetTokens::Preferences, TrainingRow::Preference(pair)) => Ok(vec![self.preference(pair, Ok)?]),
+            (TargetTokens::PreferenceEnds, TrainingRow::Preference(pair)) => {
+                Ok(vec![self.preference(pair, |answer| self.encoder.end(answer))?])
             }
-            (TargetTokens::Everything, TrainingRow::Chat { messages, .. }) => encoder.conversation(messages),
-            (TargetTokens::Answers, row) => return Ok(self.answers(row)?.into_iter().map(Example::of).collect()),
-            (TargetTokens::Preferences, TrainingRow::Preference(pair)) => {
-                let sequences = vec![self.one_answer(&pair.chosen)?, self.one_answer(&pair.rejected)?];
-                return Ok(vec![Example { sequences, reference: Vec::new() }]);
+            (TargetTokens::Labelled, TrainingRow::Labelled { answer, wanted }) => {
+                Ok(vec![self.labelled(answer, *wanted)?])
             }
-            (TargetTokens::Everything, TrainingRow::Preference(_)) => Err(self.needs("`text` or `messages`")),
-            (TargetTokens::Preferences, _) => Err(self.needs("`prompt`, `chosen` and `rejected`")),
-        };
-        Ok(vec![Example::of(sequence?)])
+            (TargetTokens::Labelled, TrainingRow::Preference(pair)) => {
+                Ok(vec![self.labelled(&pair.chosen, true)?, self.labelled(&pair.rejected, false)?])
+            }
+            (TargetTokens::StepEnds, TrainingRow::Steps { prompt, steps, labels }) => {
+                Ok(vec![Example { labels: labels.clone(), ..Example::of(self.encoder.steps(prompt, steps)?) }])
+            }
+            (TargetTokens::Preferences | TargetTokens::PreferenceEnds, _) => {
+                Err(self.needs("`prompt`, `chosen` and `rejected`"))
+            }
+            (TargetTokens::Labelled, _) => {
+                Err(self.needs("`prompt`, `completion` and `label`, or `prompt`, `chosen` and `rejected`"))
+            }
+            (TargetTokens::StepEnds, _) => Err(self.needs("`prompt`, `completions` and `labels`")),
+        }
+    }
+
+    /// A row of which every token is a target.
+    fn document(&self, row: &TrainingRow) -> Result<Sequence> {
+        match row {
+            TrainingRow::Text(text) => self.encoder.document(text),
+            TrainingRow::Completion { prompt, completion } => self.encoder.document(&format!("{prompt}{completion}")),
+            TrainingRow::Chat { messages, .. } => self.encoder.conversation(messages),
+            TrainingRow::Labelled { answer, .. } => self.document(answer),
+            TrainingRow::Preference(_) | TrainingRow::Steps { .. } => Err(self.needs("`text` or `messages`")),
+        }
+    }
+
+    /// An example of both sides of a preference, each changed by `form`.
+    fn preference(&self, pair: &PreferencePair, form: impl Fn(Sequence) -> Result<Sequence>) -> Result<Example> {
+        let sequences = vec![form(self.one_answer(&pair.chosen)?)?, form(self.one_answer(&pair.rejected)?)?];
+        Ok(Example { sequences, ..Example::default() })
+    }
+
+    fn labelled(&self, answer: &TrainingRow, wanted: bool) -> Result<Example> {
+        Ok(Example { labels: vec![f32::from(u8::from(wanted))], ..Example::of(self.one_answer(answer)?) })
     }
 
     fn answers(&self, row: &TrainingRow) -> Result<Vec<Sequence>> {
         match row {
             TrainingRow::Completion { prompt, completion } => Ok(vec![self.encoder.completion(prompt, completion)?]),
             TrainingRow::Chat { messages, targets } => self.encoder.chat(messages, targets),
-            TrainingRow::Text(_) | TrainingRow::Preference(_) => {
+            TrainingRow::Labelled { answer, .. } => self.answers(answer),
+            TrainingRow::Text(_) | TrainingRow::Preference(_) | TrainingRow::Steps { .. } => {
                 Err(self.needs("`messages`, or `prompt` and `completion`"))
             }
         }

@@ -8,6 +8,9 @@ use wsd_nn::{Checkpoint, TemplateChoice};
 use crate::error::{Error, Result};
 use crate::example::Sequence;
 
+/// The end of a step of an answer.
+const STEP_END: &str = "\n\n";
+
 /// Encodes training texts as a model reads them.
 #[derive(Clone, Debug)]
 pub struct Encoder {
@@ -119,6 +122,45 @@ impl Encoder {
             return sequences.into_iter().collect();
         }
         Ok(sequences.into_iter().flatten().collect())
+    }
+
+    /// The maximum length of a sequence.
+    pub(crate) fn max_len(&self) -> Option<usize> {
+        self.max_len
+    }
+
+    /// The same sequence through its last target, which is the only one: the token that ends an
+    /// answer.
+    ///
+    /// # Errors
+    /// An answer that the maximum length may have cut.
+    pub(crate) fn end(&self, mut sequence: Sequence) -> Result<Sequence> {
+        let end = sequence.target_ranges.last().map_or(0, |range| range.end);
+        if let Some(max_len) = self.max_len.filter(|max_len| end >= *max_len) {
+            return Err(refused(&format!("its answer must end before `max_length` = {max_len} tokens")));
+        }
+        sequence.truncate(end);
+        sequence.target_ranges = std::iter::once(end.saturating_sub(1).max(1)..end).collect();
+        Ok(sequence)
+    }
+
+    /// A prompt and the steps of an answer, each with a blank line at its end; the targets are the
+    /// last tokens of the steps. Each step is encoded by itself.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::document`]; steps that do not end within the maximum length.
+    pub(crate) fn steps(&self, prompt: &Prompt, steps: &[String]) -> Result<Sequence> {
+        let mut tokens = self.codec.render(prompt)?.tokens;
+        let mut target_ranges = Vec::new();
+        for step in steps {
+            tokens.extend(self.codec.tokenizer().encode(&format!("{step}{STEP_END}"))?);
+            target_ranges.push((tokens.len() - 1).max(1)..tokens.len());
+        }
+        if let Some(max_len) = self.max_len.filter(|max_len| tokens.len() > *max_len) {
+            let tokens = tokens.len();
+            return Err(refused(&format!("its steps must end within `max_length` = {max_len} tokens, got {tokens}")));
+        }
+        self.checked(Sequence { tokens, target_ranges })
     }
 
     /// Renders what the model reads before a message of the assistant, and that with the message.

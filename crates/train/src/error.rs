@@ -74,6 +74,21 @@ pub enum Error {
         /// The part that has no backward pass.
         what: &'static str,
     },
+    /// A loss, a gradient or a parameter is no longer a finite number.
+    #[error(
+        "step {step}: {what} is {value}; training stops, and {kept}\n  hint: lower `learning_rate` or `max_grad_norm`, \
+         or lengthen the warm-up, and name another `output`"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: usize,
+        /// The number at fault.
+        what: String,
+        /// Its value.
+        value: f64,
+        /// The last checkpoint, in words.
+        kept: String,
+    },
     /// The worker threads could not be started.
     #[error("{threads} threads could not be started: {reason}")]
     Threads {

@@ -51,13 +51,19 @@ pub struct Example {
     /// Per sequence, the sum of the targets' log-probabilities under the reference model; empty
     /// where the objective needs none.
     pub reference: Vec<f64>,
+    /// The labels of the example or of its targets, from 0 to 1; empty where the objective needs
+    /// none.
+    pub labels: Vec<f32>,
+    /// The same prompt with the answer to another, for objectives that estimate the divergence from
+    /// the reference model.
+    pub baseline: Option<Box<Example>>,
 }
 
 impl Example {
     /// An example of one sequence.
     #[must_use]
     pub fn of(sequence: Sequence) -> Self {
-        Self { sequences: vec![sequence], reference: Vec::new() }
+        Self { sequences: vec![sequence], ..Self::default() }
     }
 
     /// The number of tokens of all sequences.

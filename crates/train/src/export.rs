@@ -45,6 +45,31 @@ pub fn save_folder(
     write(to, checkpoint, source, format, tensors)
 }
 
+/// Makes a configuration that of a model with a reward head, as transformers reads it:
+/// `*ForSequenceClassification` with one label. A configuration without `model_type` keeps its
+/// class, by which it is known.
+///
+/// ```
+/// let mut config = serde_json::Map::new();
+/// config.insert("model_type".into(), "llama".into());
+/// config.insert("architectures".into(), vec!["LlamaForCausalLM"].into());
+/// wsd_train::name_reward_head(&mut config);
+/// assert_eq!(config["architectures"][0], "LlamaForSequenceClassification");
+/// assert_eq!(config["id2label"]["0"], "LABEL_0");
+/// ```
+pub fn name_reward_head(config: &mut Map<String, Value>) {
+    config.insert("id2label".into(), json!({"0": "LABEL_0"}));
+    config.insert("label2id".into(), json!({"LABEL_0": 0}));
+    let is_known = config.contains_key("model_type");
+    for class in
+        config.get_mut("architectures").and_then(Value::as_array_mut).into_iter().flatten().filter(|_| is_known)
+    {
+        if let Some(stem) = class.as_str().and_then(|class| class.strip_suffix("ForCausalLM")) {
+            *class = format!("{stem}ForSequenceClassification").into();
+        }
+    }
+}
+
 /// Writes a checkpoint whose weights are F32, F16 or BF16, without converting them. Tokenizer files are
 /// copied from `source`, its folder, if it has one.
 ///

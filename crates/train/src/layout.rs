@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use wsd_nn::Checkpoint;
 use wsd_nn::arch::{self, Blueprint, Head};
 
+/// The name of the matrix of a reward head, `(1, hidden)`.
+pub const REWARD: &str = "score.weight";
+
 /// The ranges that tensors occupy in a list of floats.
 ///
 /// The projections of queries, keys and values lie side by side, and so do gate and up: each group
@@ -90,12 +93,15 @@ impl Layout {
         self.len() == 0
     }
 
-    /// Reads the weights of a checkpoint.
+    /// Reads the weights of a checkpoint. A reward head that the checkpoint lacks is all zeros, so
+    /// that it rewards everything with 0.
     ///
     /// # Errors
     /// [`Error::Untrainable`]; [`wsd_nn::Error::Tensors`] names every tensor that is missing or has another shape.
     pub fn read(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
-        let wanted: Vec<_> = self.places.iter().map(|place| (place.name.clone(), place.shape.clone())).collect();
+        let is_stored = |place: &&Place| place.name != REWARD || checkpoint.weights.get(REWARD).is_some();
+        let stored: Vec<_> = self.places.iter().filter(is_stored).collect();
+        let wanted: Vec<_> = stored.iter().map(|place| (place.name.clone(), place.shape.clone())).collect();
         let bias = Head::VOCABULARY.bias();
         if self.get(&bias).is_none() && checkpoint.weights.get(&bias).is_some() {
             return Err(Error::Untrainable { what: "a bias on the vocabulary head" });
@@ -104,7 +110,7 @@ impl Layout {
             return Err(Error::Untrainable { what: "another layout of tensors than Llama's" });
         }
         let mut weights = vec![0.0; self.len()];
-        for (tensor, place) in checkpoint.weights.require(&wanted)?.iter().zip(&self.places) {
+        for (tensor, place) in checkpoint.weights.require(&wanted)?.iter().zip(stored) {
             let rows = weights[place.range.clone()].chunks_exact_mut(tensor.columns().max(1));
             rows.enumerate().for_each(|(row, out)| tensor.dequantize_row(row, out));
         }

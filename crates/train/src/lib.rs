@@ -8,6 +8,7 @@
 
 pub mod adapters;
 mod checksum;
+pub mod cues;
 pub mod data;
 mod encoder;
 mod error;
@@ -27,22 +28,25 @@ mod run;
 mod run_file;
 mod run_lock;
 mod schedule;
+pub mod sensitivity;
 mod state;
 mod steps;
 mod task;
 mod trainer;
 mod vocabulary;
 
-pub use adapters::{ADAPTERS, Adapter, AdapterEntry};
+pub use adapters::{ADAPTERS, Adapter, AdapterEntry, Peft};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use example::{Example, Sequence};
-pub use export::{save_checkpoint, save_folder, save_tensors};
+pub use export::{name_reward_head, save_checkpoint, save_folder, save_tensors};
 pub use initialization::{INITIALIZER_RANGE, random};
-pub use layout::{Layout, Place};
+pub use layout::{Layout, Place, REWARD};
 pub use metrics::{FILE as METRICS_FILE, Means, Metrics};
 pub use model::{ModelOptions, Pass, TrainableModel};
-pub use objectives::{Loss, LossInput, LossOutput, Measure, Needs, OBJECTIVES, Objective, TargetTokens, Totals};
+pub use objectives::{
+    Loss, LossInput, LossOutput, Measure, Needs, OBJECTIVES, Objective, TargetTokens, Totals, Weight,
+};
 pub use optimizers::{OPTIMIZERS, Optimizer, OptimizerEntry, StepInput};
 pub use order::Order;
 pub use reference::remove_reference;

@@ -19,13 +19,13 @@ use wsd_nn::kernels::Simd;
 
 pub use self::decoder::Pass;
 
-use self::decoder::Decoder;
+use self::decoder::{Decoder, Projection};
 use self::places::LayerPlaces;
 use self::rotary::RotaryTable;
 use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::example::Example;
-use crate::layout::Layout;
+use crate::layout::{Layout, REWARD};
 use crate::objectives::LossOutput;
 
 /// Tokens that a thread computes at once, unless one example alone has more.
@@ -67,19 +67,29 @@ impl TrainableModel {
         let embedding = "model.embed_tokens.weight";
         let own_head = Head::VOCABULARY.weight();
         let head = if blueprint.tied { embedding } else { &own_head };
+        let projection = |name: &str, scale: f32, cap: Option<f32>| {
+            let matrix = range(name);
+            Projection {
+                outputs: matrix.len() / blueprint.hidden.max(1),
+                matrix,
+                scale,
+                cap,
+                trained: (options.trained)(name),
+            }
+        };
         let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
         let layers = 0..blueprint.layers.len();
         let decoder = Decoder {
             blueprint: blueprint.clone(),
             simd: Simd::detect(),
             embedding: range(embedding),
-            head: range(head),
+            vocabulary: projection(head, blueprint.logit_scale, blueprint.final_softcap),
+            reward: projection(REWARD, 1.0, None),
             final_norm: range("model.norm.weight"),
             layers: layers.map(|index| LayerPlaces::new(blueprint, &layout, index, options.trained)).collect(),
             rotary: blueprint.ropes.iter().map(tables).collect(),
             recompute: options.recompute,
             trains_embedding: (options.trained)(embedding),
-            trains_head: (options.trained)(head),
         };
         Ok(Self { decoder, layout, workers: (0..threads).map(|_| Worker::default()).collect(), pool })
     }
@@ -88,6 +98,11 @@ impl TrainableModel {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Tells whether the model has a vocabulary head.
+    pub(crate) fn writes(&self) -> bool {
+        self.decoder.vocabulary.outputs > 0
     }
 
     /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the

@@ -2,13 +2,22 @@
 //!
 //! An objective is a function of the log-probabilities of an example: it returns the loss and its
 //! gradient with respect to them. [`Needs`] declares whether it needs those of the targets alone or
-//! whole rows over the vocabulary, and whether it also needs those of the frozen reference model. The
-//! model computes what is declared and propagates the gradient to its weights, so objectives do not
-//! depend on tensors.
+//! whole rows over the vocabulary, and whether it also needs those of the frozen reference model; or
+//! it needs rewards instead. The model computes what is declared and propagates the gradient to its
+//! weights, so objectives do not depend on tensors.
 
 mod distill;
 mod dpo;
+mod ipo;
+mod kto;
 mod next_token;
+mod orpo;
+mod preference;
+mod residual;
+mod reward;
+mod simpo;
+mod starft;
+mod weighted;
 
 use wsd_core::{Setting, Values};
 
@@ -27,6 +36,8 @@ pub struct Objective {
     pub settings: &'static [&'static Setting],
     /// The numbers that [`Loss::compute`] needs.
     pub needs: Needs,
+    /// The weight in a sum of objectives, unless the run file gives another.
+    pub weight: Weight,
     /// Makes the loss from checked settings.
     pub make: fn(&Values) -> Box<dyn Loss>,
 }
@@ -37,8 +48,19 @@ pub static OBJECTIVES: &[&Objective] = &[
     &next_token::PRETRAIN,
     &next_token::SFT,
     &dpo::OBJECTIVE,
-    // Others.
+    // Others that learn from answers.
+    &weighted::OBJECTIVE,
     &distill::OBJECTIVE,
+    &starft::OBJECTIVE,
+    // Others that learn from comparisons.
+    &ipo::OBJECTIVE,
+    &simpo::OBJECTIVE,
+    &orpo::OBJECTIVE,
+    &kto::OBJECTIVE,
+    &residual::OBJECTIVE,
+    // Heads.
+    &reward::PREFERENCES,
+    &reward::STEPS,
 ];
 
 impl Objective {
@@ -63,6 +85,51 @@ pub enum TargetTokens {
     Answers,
     /// A chosen and a rejected answer: two sequences per example.
     Preferences,
+    /// An answer with a label, 1 for a wanted and 0 for an unwanted one; and for the divergence of
+    /// the step the answer to another prompt, as [`Example::baseline`].
+    Labelled,
+    /// The last token of a chosen and of a rejected answer: two sequences per example.
+    PreferenceEnds,
+    /// The last token of each step of an answer, with its label.
+    StepEnds,
+}
+
+/// The factor on a loss in a sum of objectives: a straight line over the steps of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weight {
+    /// The value that the line comes from before the first step.
+    pub start: f64,
+    /// The value in the last step.
+    pub end: f64,
+}
+
+impl Weight {
+    /// The weight 1 throughout.
+    pub const ONE: Self = Self::constant(1.0);
+
+    /// The same weight throughout.
+    #[must_use]
+    pub const fn constant(value: f64) -> Self {
+        Self { start: value, end: value }
+    }
+
+    /// The same line with another first value, in proportion.
+    #[must_use]
+    pub(crate) fn scaled_to(self, start: f64) -> Self {
+        let factor = if self.start == 0.0 { 1.0 } else { start / self.start };
+        Self { start, end: self.end * factor }
+    }
+
+    /// The weight after a share `progress` of the steps, from 0 to 1.
+    ///
+    /// ```
+    /// let weight = wsd_train::Weight { start: 0.5, end: 0.0 };
+    /// assert_eq!([0.25, 1.0].map(|progress| weight.at(progress)), [0.375, 0.0]);
+    /// ```
+    #[must_use]
+    pub fn at(self, progress: f64) -> f64 {
+        self.start + (self.end - self.start) * progress
+    }
 }
 
 /// The numbers that an objective needs of each target.
@@ -76,6 +143,8 @@ pub enum Needs {
     Rows,
     /// The log-probabilities of the whole vocabulary, also under the reference model.
     RowsAndReference,
+    /// The output of the reward head at the target itself, in place of a log-probability.
+    Rewards,
 }
 
 impl Needs {
@@ -101,7 +170,8 @@ pub struct LossInput<'a> {
     pub totals: Totals,
     /// Entries of a row: the vocabulary's size for [`Needs::Rows`], 1 for [`Needs::Targets`].
     pub width: usize,
-    /// Log-probabilities, `(targets, width)`, all sequences end to end.
+    /// Log-probabilities, or rewards for [`Needs::Rewards`], `(targets, width)`, all sequences end
+    /// to end.
     pub logprobs: &'a [f32],
     /// Log-probabilities under the reference model, of the same shape; empty unless
     /// [`Needs::RowsAndReference`].
@@ -128,21 +198,24 @@ impl LossInput<'_> {
     }
 }
 
-/// Counts over the examples of a step.
+/// Numbers of a whole step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Totals {
     /// The number of examples.
     pub examples: f64,
     /// The number of targets of their first sequences, at least 1.
     pub targets: f64,
+    /// The divergence from the reference model, estimated from [`Example::baseline`]: the mean of
+    /// `log p - log q` over these answers, at least 0; 0 without them.
+    pub divergence: f64,
 }
 
 impl Totals {
-    /// The counts of these examples.
+    /// The counts of these examples, without a divergence.
     #[must_use]
     pub fn of(examples: &[&Example]) -> Self {
         let targets: usize = examples.iter().map(|example| example.targets()).sum();
-        Self { examples: examples.len() as f64, targets: targets.max(1) as f64 }
+        Self { examples: examples.len() as f64, targets: targets.max(1) as f64, divergence: 0.0 }
     }
 }
 
@@ -176,10 +249,16 @@ mod tests {
     fn gradients_are_differences_of_the_loss() {
         for objective in OBJECTIVES {
             let loss = (objective.make)(&Values::default());
-            let targets = if objective.targets == TargetTokens::Preferences { vec![3, 2] } else { vec![3] };
+            let targets = match objective.targets {
+                TargetTokens::Preferences => vec![3, 2],
+                TargetTokens::PreferenceEnds => vec![1, 1],
+                _ => vec![3],
+            };
             let sequence = |targets: &usize| Sequence::targets_from(1, (0..=*targets as u32).collect());
-            let example = Example { sequences: targets.iter().map(sequence).collect(), reference: vec![-3.0, -2.5] };
-            let totals = Totals::of(&[&example]);
+            let sequences = targets.iter().map(sequence).collect();
+            let (reference, labels) = (vec![-3.0, -2.5], vec![1.0, 0.0, 1.0]);
+            let example = Example { sequences, reference, labels, baseline: None };
+            let totals = Totals { divergence: 0.3, ..Totals::of(&[&example]) };
             let width = if objective.needs.rows() { 4 } else { 1 };
             let len = targets.iter().sum::<usize>() * width;
             let values = |shift: f32| (0..len).map(|i| -1.0 - (i as f32 * 0.9 + shift).sin().abs()).collect::<Vec<_>>();

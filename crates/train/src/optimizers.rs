@@ -1,7 +1,10 @@
 //! Optimizers: update rules for parameters, one entry each in [`OPTIMIZERS`].
 
 mod adamw;
+mod digrap;
+mod muon;
 mod sgd;
+mod spd;
 
 use rayon::prelude::*;
 use wsd_core::{Setting, Values};
@@ -36,6 +39,9 @@ pub static OPTIMIZERS: &[&OptimizerEntry] = &[
     // In the order of messages.
     &adamw::ENTRY,
     &sgd::ENTRY,
+    &muon::ENTRY,
+    &digrap::ENTRY,
+    &spd::ENTRY,
 ];
 
 impl OptimizerEntry {
@@ -67,7 +73,7 @@ impl OptimizerEntry {
 /// assert_eq!(parameters, [0.5, 2.5]);
 /// ```
 pub trait Optimizer: Send {
-    /// The state as named tensors, each as long as the parameters. Checkpoints hold it under these
+    /// The state as named tensors, whose lengths depend on the layout alone. Checkpoints hold it under these
     /// names; a run that resumes gets back the same bits.
     fn state(&mut self) -> Vec<(&'static str, &mut [f32])>;
 
@@ -133,15 +139,15 @@ mod tests {
                 optimizer.step(StepInput { parameters, gradient: &gradient, start, layout, learning_rate: 0.02, step });
             };
             let (mut optimizer, mut parameters) = (make(), start);
-            (1..=40).for_each(|at| step(&mut *optimizer, &mut parameters, at));
+            (1..=200).for_each(|at| step(&mut *optimizer, &mut parameters, at));
             assert!(norm(&parameters) < 0.7 * norm(&start), "{}", entry.name);
             let (mut resumed, mut again) = (make(), parameters);
             for ((name, to), (other, from)) in resumed.state().into_iter().zip(optimizer.state()) {
-                assert_eq!((name, to.len()), (other, parameters.len()));
+                assert_eq!((name, to.len()), (other, from.len()));
                 to.copy_from_slice(from);
             }
-            step(&mut *optimizer, &mut parameters, 41);
-            step(&mut *resumed, &mut again, 41);
+            step(&mut *optimizer, &mut parameters, 201);
+            step(&mut *resumed, &mut again, 201);
             assert_eq!(parameters, again, "{}", entry.name);
         }
     }

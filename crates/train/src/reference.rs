@@ -10,9 +10,9 @@ use safetensors::{Dtype, SafeTensors};
 use crate::checksum;
 use crate::error::{Error, Result};
 use crate::example::Example;
-use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs};
+use crate::objectives::Needs;
 use crate::task::Task;
-use crate::trainer::{Trainer, Weighted};
+use crate::trainer::Trainer;
 
 /// Name of the file in a run's folder.
 const FILE: &str = "reference.safetensors";
@@ -30,18 +30,22 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
         return Ok(());
     }
     let path = task.folder.join(FILE);
-    let sequences: usize = examples.iter().map(|example| example.sequences.len()).sum();
-    let sums = if path.exists() {
+    let with_baselines: Vec<&Example> =
+        examples.iter().flat_map(|example| std::iter::once(&**example).chain(example.baseline.as_deref())).collect();
+    let sequences: usize = with_baselines.iter().map(|example| example.sequences.len()).sum();
+    let all = if path.exists() {
         read(&path, &checksum::read(&path)?, sequences)?
     } else {
-        let examples: Vec<&Example> = examples.iter().map(|example| &**example).collect();
-        let sums = compute(trainer, &examples, task.steps.batch_size);
-        write(&path, &sums)?;
-        sums
+        let all = trainer.sums(&with_baselines, task.steps.batch_size);
+        write(&path, &all)?;
+        all
     };
-    let mut sums = sums.into_iter();
+    let mut all = all.into_iter();
     for example in examples {
-        example.reference = sums.by_ref().take(example.sequences.len()).collect();
+        example.reference = all.by_ref().take(example.sequences.len()).collect();
+        if let Some(baseline) = &mut example.baseline {
+            baseline.reference = all.by_ref().take(baseline.sequences.len()).collect();
+        }
     }
     Ok(())
 }
@@ -60,23 +64,6 @@ pub fn remove_reference(run: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A pseudo-loss that measures the sum of the targets' log-probabilities of each sequence.
-struct SequenceSums;
-
-impl Loss for SequenceSums {
-    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
-        let measure = |sum| Measure { name: "reference", sum, weight: 1.0 };
-        LossOutput { measures: input.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
-    }
-}
-
-/// Computes the sums of all sequences of all examples, in order.
-fn compute(trainer: &mut Trainer, examples: &[&Example], batch_size: usize) -> Vec<f64> {
-    let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
-    let outputs = trainer.compute_losses(sums, examples, batch_size, None);
-    outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
 }
 
 fn write(path: &Path, sums: &[f64]) -> Result<()> {

@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Means, Metrics, stamped};
+use crate::objectives::LossOutput;
 use crate::order::Order;
 use crate::reference;
 use crate::schedule::Schedule;
+use crate::state::saved;
 use crate::task::Task;
 use crate::trainer::{Gradient, Term, Trainer};
 use pace::Pace;
@@ -69,8 +71,11 @@ pub enum Finished {
 /// ```
 ///
 /// # Errors
-/// I/O errors; the last checkpoint then stays intact.
+/// I/O errors; [`Error::Diverged`] for a loss, a gradient or a parameter that is no longer a finite
+/// number, and [`Error::Setting`] for an objective that `trainer` has not the numbers for. The last
+/// checkpoint then stays intact.
 pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<Finished> {
+    trainer.check(&task.terms)?;
     reference::fill(task, trainer)?;
     if trainer.state.load_latest(&task.folder)? {
         reporter.note(&format!("resuming after step {}", trainer.state.step));
@@ -81,7 +86,7 @@ pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Report
             run.save()?;
             return Ok(Finished::Stopped);
         }
-        let update = run.step();
+        let update = run.step()?;
         run.log(&update)?;
         let stops_early = run.evaluate()?;
         if run.is_due(task.steps.save_steps) || stops_early || run.is_done() {
@@ -146,19 +151,39 @@ impl<'a> Run<'a> {
 
     /// Accumulates the gradients of the next step's examples over all objectives, then updates the
     /// parameters.
-    fn step(&mut self) -> Update {
+    fn step(&mut self) -> Result<Update> {
         let steps = &self.task.steps;
-        let step = self.trainer.state.step;
+        let (step, progress) = (self.trainer.state.step, self.progress(1));
         let per_step = steps.examples_per_step();
-        for ((term, order), means) in self.task.terms.iter().zip(&mut self.orders).zip(&mut self.means) {
-            let examples = order.take(step * per_step..(step + 1) * per_step);
-            let examples: Vec<_> = examples.into_iter().map(|index| &term.examples[index]).collect();
-            means.add(&self.trainer.compute_losses(term.into(), &examples, steps.batch_size, Some(&mut self.gradient)));
+        for (index, term) in self.task.terms.iter().enumerate() {
+            let places = self.orders[index].take(step * per_step..(step + 1) * per_step);
+            let examples: Vec<_> = places.iter().map(|&place| &term.examples[place]).collect();
+            let (weighted, gradient) = (term.at(progress), Some(&mut self.gradient));
+            let outputs = self.trainer.compute_losses(weighted, &examples, steps.batch_size, gradient);
+            if let Some((value, place)) = broken(&outputs, &places) {
+                let what = format!("the loss of {} on its example {}", term.objective.name, place + 1);
+                return Err(self.diverged(step + 1, &what, value));
+            }
+            self.means[index].add(&outputs);
             self.pace.add(examples.iter().map(|example| example.tokens()).sum());
         }
         let learning_rate = self.schedule.rate(step + 1);
-        let grad_norm = self.trainer.update(&mut self.gradient, steps, learning_rate);
-        Update { grad_norm, learning_rate }
+        match self.trainer.update(&mut self.gradient, steps, learning_rate) {
+            Ok(grad_norm) => Ok(Update { grad_norm, learning_rate }),
+            Err(what) => Err(self.diverged(step + 1, &what, f64::NAN)),
+        }
+    }
+
+    /// The share of the steps that is done after `more` steps.
+    fn progress(&self, more: usize) -> f64 {
+        (self.trainer.state.step + more) as f64 / self.schedule.total_steps.max(1) as f64
+    }
+
+    fn diverged(&self, step: usize, what: &str, value: f64) -> Error {
+        let last = saved(&self.task.folder).ok().and_then(|mut saved| saved.pop());
+        let kept =
+            last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
+        Error::Diverged { step, what: what.to_owned(), value, kept }
     }
 
     /// Writes a row of metrics if one is due.
@@ -170,7 +195,7 @@ impl<'a> Run<'a> {
         let examples = self.task.terms.first().map_or(1, |term| term.examples.len());
         let mut row = stamped(step);
         row.insert("epoch".into(), json!((step * self.task.steps.examples_per_step()) as f64 / examples as f64));
-        row.append(&mut summary(&self.task.terms, &self.means, ""));
+        row.append(&mut summary((&self.task.terms, self.progress(0)), &self.means, ""));
         row.insert("grad_norm".into(), json!(update.grad_norm));
         row.insert("learning_rate".into(), json!(update.learning_rate));
         row.insert("tokens_per_second".into(), json!(self.pace.tokens_per_second()));
@@ -187,12 +212,13 @@ impl<'a> Run<'a> {
         let mut means = vec![Means::default(); self.task.terms.len()];
         for (term, means) in self.task.terms.iter().zip(&mut means) {
             let examples: Vec<_> = term.evaluation.iter().collect();
-            means.add(&self.trainer.compute_losses(term.into(), &examples, self.task.steps.batch_size, None));
+            let weighted = term.at(self.progress(0));
+            means.add(&self.trainer.compute_losses(weighted, &examples, self.task.steps.batch_size, None));
         }
         let mut row = stamped(self.trainer.state.step);
-        row.append(&mut summary(&self.task.terms, &means, "eval_"));
+        row.append(&mut summary((&self.task.terms, self.progress(0)), &means, "eval_"));
         self.report(&row)?;
-        let loss = total_loss(&self.task.terms, &means).unwrap_or(f64::INFINITY);
+        let loss = total_loss(&self.task.terms, self.progress(0), &means).unwrap_or(f64::INFINITY);
         Ok(self.trainer.state.stopping.observe(loss, self.task.steps.early_stopping_patience))
     }
 
@@ -208,15 +234,21 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The first loss that is not finite, and the place of its example in the data.
+fn broken(outputs: &[LossOutput], places: &[usize]) -> Option<(f64, usize)> {
+    let losses = outputs.iter().filter_map(|output| output.measures.first()).map(|loss| loss.sum);
+    losses.zip(places).find(|(loss, _)| !loss.is_finite()).map(|(loss, place)| (loss, *place))
+}
+
 /// Merges the metrics of all objectives. With more than one, `loss` is the weighted sum of their
 /// losses, and each objective's own metrics are named `objective/metric`; repeated objectives are
 /// numbered from 2.
-fn summary(terms: &[Term], means: &[Means], prefix: &str) -> Map<String, Value> {
+fn summary((terms, progress): (&[Term], f64), means: &[Means], prefix: &str) -> Map<String, Value> {
     if let [means] = means {
         return means.values(prefix);
     }
     let mut row = Map::new();
-    row.insert(format!("{prefix}loss"), json!(total_loss(terms, means)));
+    row.insert(format!("{prefix}loss"), json!(total_loss(terms, progress, means)));
     for (index, (term, means)) in terms.iter().zip(means).enumerate() {
         let name = term.objective.name;
         let same = terms[..index].iter().filter(|other| other.objective.name == name).count();
@@ -227,7 +259,8 @@ fn summary(terms: &[Term], means: &[Means], prefix: &str) -> Map<String, Value> 
 }
 
 /// The weighted sum of the losses of all terms that have one.
-fn total_loss(terms: &[Term], means: &[Means]) -> Option<f64> {
-    let losses = terms.iter().zip(means).filter_map(|(term, means)| Some(means.get("loss")? * term.weight));
+fn total_loss(terms: &[Term], progress: f64, means: &[Means]) -> Option<f64> {
+    let losses = terms.iter().zip(means);
+    let losses = losses.filter_map(|(term, means)| Some(means.get("loss")? * term.weight.at(progress)));
     losses.reduce(|sum, loss| sum + loss)
 }

@@ -271,7 +271,10 @@ fn flatten(name: &str, value: Value, settings: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// The settings of an entry as JSON, in the order of their declarations.
+/// The settings of an entry that have a value as JSON, in the order of their declarations.
 fn settings_json(settings: &[&'static wsd_core::Setting], values: &Values) -> Map<String, Value> {
-    settings.iter().map(|setting| (setting.name.to_owned(), serde_json::json!(values.value(setting)))).collect()
+    let given = |setting: &&'static wsd_core::Setting| {
+        values.value(setting).map(|value| (setting.name.to_owned(), serde_json::json!(value)))
+    };
+    settings.iter().filter_map(given).collect()
 }

@@ -6,11 +6,11 @@ use wsd_core::Values;
 use wsd_nn::arch::Blueprint;
 
 use crate::adapters::{self, Adapter, AdapterEntry};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::example::Example;
-use crate::layout::Layout;
+use crate::layout::{Layout, REWARD};
 use crate::model::{ModelOptions, Pass, TrainableModel};
-use crate::objectives::{Loss, LossOutput, Needs, Objective, Totals};
+use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs, Objective, Totals, Weight};
 use crate::optimizers::{OptimizerEntry, StepInput, clip, norm};
 use crate::state::{EarlyStopping, State};
 use crate::steps::Steps;
@@ -45,7 +45,7 @@ pub struct Term {
     /// The loss with its settings.
     pub loss: Box<dyn Loss>,
     /// The factor on the loss in the sum over all objectives.
-    pub weight: f64,
+    pub weight: Weight,
     /// The examples to train on.
     pub examples: Vec<Example>,
     /// The examples to evaluate on.
@@ -53,11 +53,16 @@ pub struct Term {
 }
 
 impl Term {
-    /// An objective of weight 1 without an evaluation set.
+    /// An objective of its default weight without an evaluation set.
     #[must_use]
     pub fn new(choice: &Choice<Objective>, examples: Vec<Example>) -> Self {
-        let loss = (choice.entry.make)(&choice.values);
-        Self { objective: choice.entry, loss, weight: 1.0, examples, evaluation: Vec::new() }
+        let (objective, loss) = (choice.entry, (choice.entry.make)(&choice.values));
+        Self { objective, loss, weight: objective.weight, examples, evaluation: Vec::new() }
+    }
+
+    /// The loss after a share `progress` of the steps.
+    pub(crate) fn at(&self, progress: f64) -> Weighted<'_> {
+        Weighted { loss: &*self.loss, needs: self.objective.needs, weight: self.weight.at(progress) }
     }
 }
 
@@ -178,10 +183,10 @@ impl Trainer {
         batch_size: usize,
         mut gradient: Option<&mut Gradient>,
     ) -> Vec<LossOutput> {
+        let totals = Totals { divergence: self.divergence(examples, batch_size), ..Totals::of(examples) };
         let Self { state, model, adapter, reference, .. } = self;
         let weights = adapter.merge(&state.parameters);
         let Weighted { loss, needs, weight } = term;
-        let totals = Totals::of(examples);
         let mut outputs = Vec::with_capacity(examples.len());
         for examples in examples.chunks(batch_size) {
             let pass = Pass { weights, reference, examples, totals, loss, needs, weight: weight as f32 };
@@ -193,14 +198,66 @@ impl Trainer {
         outputs
     }
 
+    /// Computes the sums of the targets' log-probabilities of all sequences of all examples, in
+    /// order, under the present parameters.
+    pub(crate) fn sums(&mut self, examples: &[&Example], batch_size: usize) -> Vec<f64> {
+        if examples.is_empty() {
+            return Vec::new();
+        }
+        let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
+        let outputs = self.compute_losses(sums, examples, batch_size, None);
+        outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
+    }
+
+    /// Estimates the divergence from the reference model by the baselines of examples.
+    fn divergence(&mut self, examples: &[&Example], batch_size: usize) -> f64 {
+        let baselines: Vec<&Example> = examples.iter().filter_map(|example| example.baseline.as_deref()).collect();
+        let sums = self.sums(&baselines, batch_size);
+        let references = baselines.iter().flat_map(|example| &example.reference);
+        let ratios: f64 = sums.iter().zip(references).map(|(sum, reference)| sum - reference).sum();
+        (ratios / baselines.len().max(1) as f64).max(0.0)
+    }
+
+    /// Checks that the trainer has the numbers that objectives need.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a reference model that was not kept, for a model without the head
+    /// that the objective is about, and for an adapter that leaves a reward head as it is.
+    pub(crate) fn check(&self, terms: &[Term]) -> Result<()> {
+        for Term { objective: Objective { name, needs, .. }, .. } in terms {
+            if *needs == Needs::RowsAndReference && self.reference.is_empty() {
+                return Err(Error::setting("keeps_reference", format!("true for {name}"), false));
+            }
+            let has_head = self.layout().get(REWARD).is_some();
+            if *needs == Needs::Rewards && !(has_head && self.adapter.changes(REWARD)) {
+                let limit = format!("one that trains `{REWARD}`, such as full, for {name}");
+                return Err(Error::setting("adapter.name", limit, if has_head { "another" } else { "no such tensor" }));
+            }
+            if *needs != Needs::Rewards && !self.model.writes() {
+                let limit = format!("one with a vocabulary head for {name}");
+                return Err(Error::setting("model.from", limit, "a reward model alone"));
+            }
+        }
+        Ok(())
+    }
+
     /// Updates the parameters by the gradient of a step, clipped to `steps.max_grad_norm`, and clears
-    /// it. Returns the norm before clipping, with respect to the parameters.
-    pub(crate) fn update(&mut self, gradient: &mut Gradient, steps: &Steps, learning_rate: f64) -> f64 {
+    /// it. Returns the norm before clipping, with respect to the parameters; or else the name of what
+    /// is no longer a number. The parameters are then as before unless they themselves are named.
+    pub(crate) fn update(
+        &mut self,
+        gradient: &mut Gradient,
+        steps: &Steps,
+        learning_rate: f64,
+    ) -> std::result::Result<f64, String> {
         let Self { state, adapter, start, .. } = self;
         // No adapter gradient means that the parameters are the weights themselves.
         let mut adapter_gradient = adapter.pull_back(&state.parameters, &gradient.sum);
         let parameter_gradient = adapter_gradient.as_deref_mut().unwrap_or(&mut gradient.sum);
         let norm = norm(parameter_gradient);
+        if !norm.is_finite() {
+            return Err(format!("the gradient of `{}`", broken(adapter.layout(), parameter_gradient)));
+        }
         clip(parameter_gradient, norm, steps.max_grad_norm);
         state.step += 1;
         state.optimizer.step(StepInput {
@@ -212,8 +269,29 @@ impl Trainer {
             step: state.step,
         });
         gradient.is_set = false;
-        norm
+        // A sum of finite numbers may overflow; each of its terms then is looked at.
+        let is_finite = state.parameters.iter().sum::<f32>().is_finite();
+        if is_finite || state.parameters.iter().all(|value| value.is_finite()) {
+            return Ok(norm);
+        }
+        Err(format!("`{}` after the update", broken(adapter.layout(), &state.parameters)))
     }
+}
+
+/// A pseudo-loss that measures the sum of the targets' log-probabilities of each sequence.
+struct SequenceSums;
+
+impl Loss for SequenceSums {
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
+        let measure = |sum| Measure { name: "sum", sum, weight: 1.0 };
+        LossOutput { measures: input.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
+    }
+}
+
+/// The name of the first tensor with a value that is not finite.
+fn broken<'l>(layout: &'l Layout, values: &[f32]) -> &'l str {
+    let is_broken = |place: &&crate::layout::Place| values[place.range.clone()].iter().any(|value| !value.is_finite());
+    layout.places().iter().find(is_broken).map_or("a tensor", |place| &place.name)
 }
 
 /// A loss, the numbers it needs, and its weight.
@@ -222,12 +300,6 @@ pub(crate) struct Weighted<'a> {
     pub(crate) loss: &'a dyn Loss,
     pub(crate) needs: Needs,
     pub(crate) weight: f64,
-}
-
-impl<'a> From<&'a Term> for Weighted<'a> {
-    fn from(term: &'a Term) -> Self {
-        Self { loss: &*term.loss, needs: term.objective.needs, weight: term.weight }
-    }
 }
 
 impl Gradient {

@@ -8,8 +8,8 @@ mod models;
 use wsd_core::Values;
 use wsd_nn::arch::{self, Blueprint};
 use wsd_train::{
-    AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, OBJECTIVES, Objective, Pass, Sequence, Totals,
-    TrainableModel,
+    ADAPTERS, AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, OBJECTIVES, Objective, Pass, REWARD, Sequence,
+    Totals, TrainableModel,
 };
 
 /// An example whose targets are all tokens but the first and the middle one; `None` for a short
@@ -135,22 +135,37 @@ fn a_model_is_at_no_distance_from_itself() {
     }
 }
 
+/// Values for a small adapter of every matrix.
+fn small(entry: &AdapterEntry) -> Values {
+    let names =
+        ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
+    let mut values = Values::default();
+    for setting in entry.settings {
+        let value = match setting.name {
+            "r" => 2usize.into(),
+            "oft_block_size" => 4usize.into(),
+            "lora_alpha" => 4.0.into(),
+            "target_modules" => names.map(str::to_owned).to_vec().into(),
+            _ => continue,
+        };
+        values.set(setting, value).unwrap();
+    }
+    values
+}
+
 /// The start parameters are moved first: at the start one factor of each LoRA pair is zero, and
 /// with it the gradient of the other.
 #[test]
 fn every_adapter_has_a_gradient() {
-    let lora = AdapterEntry::find("lora").unwrap();
-    let names =
-        ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
-    let values = Values::default().with(lora.settings[0], 2usize).unwrap().with(lora.settings[1], 4.0).unwrap();
-    let values = values.with(lora.settings[2], names.map(str::to_owned).to_vec()).unwrap();
-    for model in models::all() {
+    let adapters = || ADAPTERS.iter().copied().filter(|entry| entry.name != "full");
+    for (model, entry) in models::all().iter().flat_map(|model| adapters().map(move |entry| (model, entry))) {
+        let name = format!("{}, {}", model.name, entry.name);
         let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
         let layout = Layout::new(&blueprint);
         let weights = layout.read(&model.checkpoint).unwrap();
-        let mut adapter = (lora.make)(&layout, weights.clone(), &values).unwrap();
+        let mut adapter = (entry.make)(&layout, weights.clone(), &small(entry)).unwrap();
         let mut parameters = adapter.start(1);
-        assert!(adapter.merge(&parameters) == weights, "{}: the start changes the model", model.name);
+        assert!(adapter.merge(&parameters) == weights, "{name}: the start changes the model");
         parameters.iter_mut().enumerate().for_each(|(index, value)| *value += (index as f32 * 0.7).sin() * 0.05);
 
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
@@ -162,9 +177,43 @@ fn every_adapter_has_a_gradient() {
         case.pass(&mut trainable, adapter.merge(&parameters), Some(&mut whole));
         let gradient = adapter.pull_back(&parameters, &whole).unwrap();
         let own = adapter.layout().clone();
-        worst_error(&model.name, &own, &gradient, |tensor, nudge| {
+        worst_error(&name, &own, &gradient, |tensor, nudge| {
             let moved = moved(&parameters, &own, &gradient, tensor, nudge);
             case.pass(&mut trainable, adapter.merge(&moved), None)
+        });
+    }
+}
+
+/// Gradients through a reward head, which reads the target's own state.
+#[test]
+fn gradients_of_rewards_are_differences_of_the_loss() {
+    for model in models::all() {
+        let plain = arch::blueprint(&model.checkpoint.config).unwrap();
+        let (vocabulary, reward) = ([plain.vocab, plain.hidden], [1, plain.hidden]);
+        let blueprint = plain.with_heads(|name| match name {
+            "lm_head.weight" => Some(&vocabulary),
+            REWARD => Some(&reward),
+            _ => None,
+        });
+        let layout = Layout::new(&blueprint);
+        let mut weights = layout.read(&model.checkpoint).unwrap();
+        let head = &mut weights[layout.get(REWARD).unwrap().range.clone()];
+        assert!(head.iter().all(|value| *value == 0.0));
+        head.iter_mut().enumerate().for_each(|(index, value)| *value = (index as f32 * 1.3).cos() * 0.2);
+        let labelled = |example: Example| Example { labels: [0.0, 1.0].repeat(example.targets()), ..example };
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).map(labelled).collect();
+        let case = Case::new(Objective::find("step_reward").unwrap(), &examples, &[]);
+        let mut trainable = trainable(&blueprint, false);
+        let mut gradient = vec![0.0; layout.len()];
+        case.pass(&mut trainable, &weights, Some(&mut gradient));
+        let trained = layout.places().iter().filter(|place| place.name != "lm_head.weight");
+        let trained = Layout::of(trained.map(|place| (place.name.clone(), place.shape.clone())).collect());
+        let own = |all: &[f32]| -> Vec<f32> {
+            let places = trained.places().iter();
+            places.flat_map(|place| all[layout.get(&place.name).unwrap().range.clone()].to_vec()).collect()
+        };
+        worst_error(&model.name, &trained, &own(&gradient), |tensor, nudge| {
+            case.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
         });
     }
 }

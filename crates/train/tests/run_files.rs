@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use wsd_train::{OPTIMIZERS, Objective, Result, RunFile};
+use wsd_train::{ADAPTERS, OBJECTIVES, OPTIMIZERS, Objective, Result, RunFile};
 
 const HEAD: &str =
     "output = \"runs/a\"\nseed = 5\nthreads = 2\n\n[model]\nfrom = \"base\"\n\n[data]\ntrain = [\"rows.jsonl\"]\n";
@@ -87,7 +87,7 @@ fn general_tables_are_read_and_resolved() {
                 [[objective]]\nname = \"distill\"\nweight = 0.5\ntrain = [\"cues.jsonl\"]\n";
     let run = parse("dpo", rest).unwrap();
     assert_eq!((run.optimizer.entry.name, run.adapter.entry.name), ("sgd", "lora"));
-    let names: Vec<_> = run.objectives.iter().map(|table| (table.choice.entry.name, table.weight)).collect();
+    let names: Vec<_> = run.objectives.iter().map(|table| (table.choice.entry.name, table.weight.start)).collect();
     assert_eq!(names, [("dpo", 1.0), ("distill", 0.5)]);
     let resolved = run.resolved().unwrap();
     assert!(resolved.contains("beta = 0.2") && resolved.contains("momentum = 0.9") && !resolved.contains("adam_"));
@@ -96,6 +96,41 @@ fn general_tables_are_read_and_resolved() {
     assert_eq!(changes, ["`objective[0].beta` was 0.3, now 0.2"]);
     let same = parse("dpo", "[optimizer]\nname = \"adamw\"\nadam_beta1 = 0.8\n").unwrap();
     assert_eq!(same.optimizer.values, parse("dpo", "[train]\nadam_beta1 = 0.8\n").unwrap().optimizer.values);
+}
+
+/// The run files of docs/training-methods.md, with their commands, in order.
+#[test]
+fn examples_of_the_documents_are_run_files() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/training-methods.md");
+    let text = fs_err::read_to_string(path).unwrap();
+    let blocks: Vec<_> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).collect();
+    let commands = ["sft", "sft", "residual", "sft", "step_reward", "dpo"];
+    assert_eq!(blocks.len(), commands.len());
+    for ((block, _), command) in blocks.into_iter().zip(commands) {
+        let run = RunFile::parse(block, Objective::find(command).unwrap());
+        let run = run.unwrap_or_else(|error| panic!("{error}: {block}"));
+        assert_eq!(run.changes_since(&run.resolved().unwrap()).unwrap(), [""; 0]);
+    }
+    for entry in OBJECTIVES.iter().map(|entry| (entry.name, entry.settings)) {
+        assert!(text.contains(&format!("| `{}` |", entry.0)), "{}", entry.0);
+        assert!(entry.1.iter().all(|setting| text.contains(&format!("`{}` (", setting.name))), "{}", entry.0);
+    }
+    let others = OPTIMIZERS.iter().map(|entry| entry.name).chain(ADAPTERS.iter().map(|entry| entry.name));
+    others.for_each(|name| assert!(text.contains(&format!("| `{name}` |")), "{name}"));
+}
+
+#[test]
+fn weights_may_fall() {
+    let weights = |rest: &str| {
+        let run = parse("sft", &format!("[[objective]]\nname = \"sft\"\n[[objective]]\n{rest}")).unwrap();
+        assert_eq!(run.changes_since(&run.resolved().unwrap()).unwrap(), [""; 0]);
+        (run.objectives[1].weight.start, run.objectives[1].weight.end)
+    };
+    assert_eq!(weights("name = \"distill\"\n"), (1.0, 1.0));
+    assert_eq!(weights("name = \"distill\"\nweight = 0.5\n"), (0.5, 0.5));
+    assert_eq!(weights("name = \"starft\"\n"), (0.5, 0.0));
+    assert_eq!(weights("name = \"starft\"\nweight = 0.2\n"), (0.2, 0.0));
+    assert_eq!(weights("name = \"starft\"\nfinal_weight = 0.5\n"), (0.5, 0.5));
 }
 
 #[test]
@@ -113,6 +148,8 @@ fn mistakes_are_named() {
         ("sft", "[adapter]\nname = \"full\"\n[lora]\nr = 1\n", "a run has one adapter"),
         ("sft", "[[objective]]\nname = \"dpo\"\n", "must be sft, the command, got dpo"),
         ("sft", "[extra]\n", "unknown field `extra`"),
+        ("sft", "[optimizer]\nname = \"digrap\"\nproject = \"never\"\n", "must be `conflict` or `agreement`, got"),
+        ("sft", "[oft]\noft_block_size = 1\n", "`oft.oft_block_size` must be a whole number from 2 to 4096, got 1"),
     ] {
         let error = parse(objective, rest).unwrap_err().to_string();
         assert!(error.contains(message), "{rest}: {error}");

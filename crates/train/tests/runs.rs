@@ -34,7 +34,7 @@ fn term(objective: &str, weight: f64) -> Term {
     let example =
         |row: u32| Example::of(Sequence::targets_from(2, (0..6).map(|at| (row * 7 + at * 3) % 250).collect()));
     let mut term = Term::new(&Choice::of(Objective::find(objective).unwrap()), (0..10).map(example).collect());
-    term.weight = weight;
+    term.weight = wsd_train::Weight::constant(weight);
     term
 }
 
@@ -92,7 +92,7 @@ fn a_heavier_distillation_stays_closer_to_the_start() {
 fn an_objective_of_no_weight_changes_nothing() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let alone = trained(folders[0].path(), vec![term("sft", 1.0)]);
-    let beside = trained(folders[1].path(), vec![term("sft", 1.0), term("distill", 0.0)]);
+    let beside = trained(folders[1].path(), vec![term("sft", 1.0), term("distill", 0.0), term("starft", 0.0)]);
     assert!(alone.state.parameters == beside.state.parameters);
 }
 
@@ -207,8 +207,161 @@ fn adapters_are_saved_loaded_and_merged_as_by_peft() {
     assert!(layout.read(&Checkpoint::open(&to).unwrap()).unwrap() == merged);
 
     let mut refused = config;
-    refused["use_dora"] = json!(true);
+    refused["use_rslora"] = json!(true);
     fs_err::write(saved.join("adapter_config.json"), refused.to_string()).unwrap();
     let error = adapters::load(&saved, &layout, weights).err().unwrap().to_string();
-    assert!(error.contains("`use_dora` is not supported"), "{error}");
+    assert!(error.contains("`use_rslora` is not supported"), "{error}");
+}
+
+/// Folders that PEFT wrote, and the weights that it merged; see scripts/peft_goldens.py.
+#[test]
+fn adapters_of_peft_are_merged_as_by_peft() {
+    let Start { blueprint, weights, .. } = start();
+    let layout = Layout::new(&blueprint);
+    for name in ["lora", "dora", "oft"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft").join(name);
+        let golden = models::json(&folder.join("GOLDEN.json"));
+        let (mut adapter, parameters) = adapters::load(&folder, &layout, weights.clone()).unwrap();
+        let changed = layout.places().iter().filter(|place| adapter.changes(&place.name)).map(|place| &place.name);
+        assert_eq!(changed.collect::<Vec<_>>(), golden.as_object().unwrap().keys().collect::<Vec<_>>(), "{name}");
+        let merged = adapter.merge(&parameters);
+        for (tensor, expected) in golden.as_object().unwrap() {
+            let range = layout.get(tensor).unwrap().range.clone();
+            let expected: Vec<f32> = serde_json::from_value(expected.clone()).unwrap();
+            let (found, before) = (merged[range.clone()].iter().step_by(5), weights[range].iter().step_by(5));
+            let far = found.clone().zip(before).filter(|(found, before)| (*found - *before).abs() > 1e-3).count();
+            assert!(far > expected.len() / 10, "{name}: {tensor} is hardly changed");
+            for (found, expected) in found.zip(&expected) {
+                assert!((found - expected).abs() < 1e-5, "{name}: {tensor}: {found}, expected {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn adapters_of_other_forms_are_refused_by_key() {
+    let Start { blueprint, weights, .. } = start();
+    let layout = Layout::new(&blueprint);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft/oft");
+    let config = models::json(&source.join("adapter_config.json"));
+    let refused = |key: &str, value: Value| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config.clone();
+        config[key] = value;
+        fs_err::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        fs_err::copy(source.join("adapter_model.safetensors"), folder.path().join("adapter_model.safetensors"))
+            .unwrap();
+        adapters::load(folder.path(), &layout, weights.clone()).err().unwrap().to_string()
+    };
+    for (key, value, message) in [
+        ("use_cayley_neumann", json!(true), "`use_cayley_neumann` must be false, got true"),
+        ("peft_type", json!("LOHA"), "`peft_type` must be LORA or OFT, got LOHA"),
+        ("coft", json!(true), "`coft` is not supported"),
+        ("oft_block_size", json!(5), "`oft.oft_block_size` must be a divisor of 32"),
+        ("oft_block_size", json!(16), "must have shape [2, 120], got [4, 28]"),
+        ("target_modules", json!(["q_proj", "k_proj", "down_proj"]), "k_proj.oft_R.weight"),
+        ("target_modules", json!(["q_proj"]), "changes no matrix of this model"),
+        ("target_modules", json!(["c_attn"]), "`oft.target_modules` must be some of"),
+        ("layers_to_transform", json!([7]), "`oft.layers_to_transform` must be layers from 0 to 1, got 7"),
+    ] {
+        let error = refused(key, value);
+        assert!(error.contains(message), "{key}: {error}");
+    }
+    let lora = ADAPTERS.iter().find(|entry| entry.name == "lora").unwrap();
+    let wide = Values::default().with(lora.settings[0], 17usize).unwrap();
+    let error = (lora.make)(&layout, weights.clone(), &wide).err().unwrap().to_string();
+    assert!(
+        error.contains("`lora.r` must be at most 16, the width of `model.layers.0.self_attn.k_proj.weight`"),
+        "{error}"
+    );
+}
+
+/// A partial adapter has the parameters it names, and leaves all other weights as they are.
+#[test]
+fn named_layers_are_trained_alone() {
+    let Start { blueprint, weights, .. } = start();
+    let partial = ADAPTERS.iter().copied().find(|entry| entry.name == "partial").unwrap();
+    let values =
+        Values::default().with(partial.settings[0], vec!["mlp.*".to_owned(), "*layernorm".to_owned()]).unwrap();
+    let values = values.with(partial.settings[1], "1".to_owned()).unwrap();
+    let adapter = Choice { entry: partial, values };
+    let options = TrainerOptions { adapter, ..TrainerOptions::default() };
+    let mut trainer = Trainer::try_new(&blueprint, weights.clone(), &options).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    run(&mut task(folder.path(), vec![term("sft", 1.0)], &stop), &mut trainer, &mut ()).unwrap();
+    assert_eq!(trainer.parameter_layout().places().len(), 5);
+    let layout = Layout::new(&blueprint);
+    let trained = trainer.weights();
+    for place in layout.places() {
+        let is_named = place.name.contains("layers.1.") && !place.name.contains("self_attn");
+        assert_eq!(trained[place.range.clone()] != weights[place.range.clone()], is_named, "{}", place.name);
+    }
+}
+
+/// A weight that is not a number stops the run before it is saved, and the message says where.
+#[test]
+fn a_run_that_diverges_keeps_its_last_checkpoint() {
+    let Start { blueprint, weights, .. } = start();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut trainer = Trainer::try_new(&blueprint, weights.clone(), &TrainerOptions::default()).unwrap();
+    let mut task = task(folder.path(), vec![term("sft", 1.0)], &stop);
+    assert_eq!(run(&mut task, &mut trainer, &mut StopAfter(3, &stop)).unwrap(), Finished::Stopped);
+    stop.store(false, Ordering::Relaxed);
+    // A learning rate beyond all numbers.
+    task.steps.learning_rate = 1e38;
+    task.steps.warmup_ratio = 0.0;
+    let mut again = Trainer::try_new(&blueprint, weights.clone(), &TrainerOptions::default()).unwrap();
+    let error = run(&mut task, &mut again, &mut ()).unwrap_err().to_string();
+    let last = wsd_train::saved(folder.path()).unwrap().pop().unwrap().0;
+    let message = format!("training stops, and checkpoint-{last} is whole\n  hint: lower `learning_rate`");
+    assert!(last < 6 && error.contains(&message), "{error}");
+    // What is whole can be gone on with.
+    task.steps.learning_rate = 1e-3;
+    assert!(again.state.load_latest(folder.path()).unwrap());
+    assert!(again.state.parameters.iter().all(|value| value.is_finite()));
+    // A weight that is not a number, from the start.
+    let mut broken = weights;
+    broken[7] = f32::NAN;
+    let other = tempfile::tempdir().unwrap();
+    task.folder = other.path().into();
+    let mut trainer = Trainer::try_new(&blueprint, broken, &TrainerOptions::default()).unwrap();
+    let error = run(&mut task, &mut trainer, &mut ()).unwrap_err().to_string();
+    let starts = error.starts_with("step 1: the loss of sft on its example ");
+    assert!(starts && error.contains(" is NaN; training stops, and no checkpoint was written yet"), "{error}");
+}
+
+#[test]
+fn objectives_without_their_numbers_are_refused() {
+    let Start { blueprint, weights, .. } = start();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    for (objective, message) in [
+        ("distill", "`keeps_reference` must be true for distill, got false"),
+        (
+            "reward",
+            "`adapter.name` must be one that trains `score.weight`, such as full, for reward, got no such tensor",
+        ),
+    ] {
+        let mut trainer = Trainer::try_new(&blueprint, weights.clone(), &TrainerOptions::default()).unwrap();
+        let mut task = task(folder.path(), vec![term(objective, 1.0)], &stop);
+        assert_eq!(run(&mut task, &mut trainer, &mut ()).unwrap_err().to_string(), message);
+    }
+}
+
+/// The weight of an objective falls on a straight line and is 0 in the last step.
+#[test]
+fn a_weight_falls_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut falling = term("starft", 1.0);
+    falling.weight = Objective::find("starft").unwrap().weight;
+    trained(folder.path(), vec![term("sft", 1.0), falling]);
+    let rows = metrics(folder.path());
+    for (step, row) in (1..).zip(&rows) {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let weight = 0.5 * (1.0 - f64::from(step) / 6.0);
+        assert!((number("loss") - number("sft/loss") - weight * number("starft/loss")).abs() < 1e-9, "{row:?}");
+    }
+    assert!(rows[5]["starft/loss"].as_f64().unwrap() > 0.0);
 }

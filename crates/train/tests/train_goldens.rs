@@ -159,7 +159,7 @@ fn preferences_are_learned_as_by_trl() {
         let rows = three_steps(&dpo, |encoder| {
             let example = |[prompt, chosen, rejected]: [&str; 3]| {
                 let sequences = [chosen, rejected].map(|answer| encoder.completion(prompt, answer).unwrap());
-                Example { sequences: sequences.into(), reference: Vec::new() }
+                Example { sequences: sequences.into(), ..Example::default() }
             };
             pairs.iter().map(|row| example(pair(row))).collect()
         });

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use wsd_core::Engine as _;
+
 const STEPS: usize = 150;
 
 fn fixture() -> PathBuf {
@@ -61,20 +63,26 @@ fn checkpoints(run: &Path) -> Vec<String> {
     names
 }
 
-#[test]
-fn killed_twenty_times_it_ends_with_the_same_bits() {
+/// Kills a run, whose file has the tables `more`, twenty times at moments that `seed` draws, and
+/// compares its end with that of a run that nobody kills.
+fn kill_twenty_times(more: &str, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|run| lay_out(folder.path(), run));
+    for file in [&whole, &killed] {
+        let text = fs_err::read_to_string(file).unwrap() + more;
+        fs_err::write(file, text).unwrap();
+    }
     finish(&whole);
     let mut interrupted = 0;
     for kill in 0..20u64 {
         let mut child = train(&killed).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(20 + kill * 37 % 180));
+        let moment = if seed == 0 { kill * 37 } else { wsd_core::splitmix64(seed * 100 + kill) };
+        std::thread::sleep(Duration::from_millis(20 + moment % 180));
         interrupted += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    println!("{interrupted} of 20 kills came before the end");
+    println!("{interrupted} of 20 kills came before the end: {more:?}");
     finish(&killed);
     assert!(results(&folder.path().join("whole")) == results(&folder.path().join("killed")), "the bits differ");
     let metrics = ["whole", "killed"].map(|run| {
@@ -83,6 +91,116 @@ fn killed_twenty_times_it_ends_with_the_same_bits() {
         rows.map(|row| row["step"].as_u64().unwrap()).collect::<Vec<_>>()
     });
     assert_eq!(metrics[0], metrics[1]);
+}
+
+#[test]
+fn killed_twenty_times_it_ends_with_the_same_bits() {
+    kill_twenty_times("", 0);
+}
+
+/// Takes minutes: `cargo test -p wsd --test train -- --ignored --nocapture`.
+#[test]
+#[ignore = "twenty kills for each optimizer and adapter"]
+fn every_optimizer_and_adapter_survives_twenty_kills() {
+    let optimizers = wsd::train::OPTIMIZERS.iter().map(|entry| format!("[optimizer]\nname = {:?}\n", entry.name));
+    let adapters = wsd::train::ADAPTERS.iter().map(|entry| format!("[adapter]\nname = {:?}\n", entry.name));
+    for (seed, more) in (1..).zip(optimizers.chain(adapters)) {
+        kill_twenty_times(&more, seed);
+    }
+}
+
+/// A reward model is read by the engine as one, and an adapter of weights of its own is refused.
+#[test]
+fn a_reward_head_is_trained_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let text = fs_err::read_to_string(&file).unwrap();
+    let short =
+        text.replace(&format!("max_steps = {STEPS}"), "max_steps = 30").replace("[dpo]\nsft_weight = 0.1\n", "");
+    fs_err::write(&file, &short).unwrap();
+    let reward = |file: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+        command.args(["train", "reward", "--quiet", "--config"]).arg(file).output().unwrap()
+    };
+    let output = reward(&file);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let model = folder.path().join("run/model");
+    let checkpoint = wsd::nn::Checkpoint::open(&model).unwrap();
+    assert_eq!(checkpoint.config["architectures"][0], "LlamaForSequenceClassification");
+    let head = checkpoint.weights.get("score.weight").unwrap();
+    assert_eq!(head.shape, [1, 32]);
+    assert!(head.to_f32().iter().any(|value| value.abs() > 1e-4));
+    let engine = wsd::nn::Local::load(checkpoint, &wsd::nn::LoadOptions::new("reward")).unwrap();
+    assert!(engine.card().caps.heads.contains(wsd_core::Head::REWARD));
+    let rows = fs_err::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+    assert!(last["eval_accuracy"].as_f64().unwrap() > 0.9, "{last}");
+
+    fs_err::write(&file, short.replace("/run\"", "/other\"") + "[lora]\nr = 2\n").unwrap();
+    let told = reward(&file);
+    let told = String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("`adapter.name` must be one that trains `score.weight`"), "{told}");
+    assert!(told.contains("for reward, got another"), "{told}");
+}
+
+#[test]
+fn an_objective_names_the_keys_that_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let text = fs_err::read_to_string(&file).unwrap().replace("[dpo]\nsft_weight = 0.1\n", "");
+    fs_err::write(&file, text).unwrap();
+    fs_err::write(folder.path().join("rows.jsonl"), "{\"text\": \"a\"}\n").unwrap();
+    for (objective, keys) in [
+        ("kto", "kto needs `prompt`, `completion` and `label`, or `prompt`, `chosen` and `rejected`"),
+        ("residual", "residual needs `prompt`, `chosen` and `rejected`"),
+        ("reward", "reward needs `prompt`, `chosen` and `rejected`"),
+        ("step_reward", "step_reward needs `prompt`, `completions` and `labels`"),
+        ("starft", "starft needs `messages`, or `prompt` and `completion`"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+        let output = command.args(["train", objective, "--config"]).arg(&file).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(&format!("rows.jsonl:1: {keys}")), "{told}");
+    }
+}
+
+/// Cues are put around prompts and their effect is measured; other answers are no pair.
+#[test]
+fn cues_are_made_and_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let [rows, cued] = ["rows.jsonl", "cued.jsonl"].map(|name| folder.path().join(name));
+    let text: String = (0..8).map(|i| format!("{{\"prompt\": \"Count {i}.\", \"completion\": \" {i}.\"}}\n")).collect();
+    fs_err::write(&rows, text).unwrap();
+    let run =
+        |arguments: &[&std::ffi::OsStr]| Command::new(env!("CARGO_BIN_EXE_wsd")).args(arguments).output().unwrap();
+    let [input, to] = ["--input", "--output"].map(std::ffi::OsStr::new);
+    let train = std::ffi::OsStr::new("train");
+    let output = run(&[train, "cues".as_ref(), input, rows.as_ref(), to, cued.as_ref()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let made = fs_err::read_to_string(&cued).unwrap();
+    assert!(made.lines().zip(0..).all(|(row, i)| row.contains(&format!("Count {i}.")) && row.contains("\"cue\":")));
+    let model = fixture();
+    let measure = || {
+        let list: [&std::ffi::OsStr; 9] = [
+            train,
+            "sensitivity".as_ref(),
+            "--json".as_ref(),
+            "--model".as_ref(),
+            model.as_ref(),
+            input,
+            rows.as_ref(),
+            "--cued".as_ref(),
+            cued.as_ref(),
+        ];
+        run(&list)
+    };
+    let output = measure();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["all"]["rows"] == 8 && found["all"]["divergence"].as_f64().unwrap() > 0.0, "{found}");
+    fs_err::write(&cued, made.replace(" 3.\"", " 4.\"")).unwrap();
+    let told = String::from_utf8_lossy(&measure().stderr).into_owned();
+    assert!(told.contains("cued.jsonl:4: must have the answer of") && told.contains("rows.jsonl:4"), "{told}");
 }
 
 /// A limit on the size of files stands for a disk that is full: both fail a write half-way.

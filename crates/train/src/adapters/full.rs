@@ -9,7 +9,7 @@ use crate::layout::Layout;
 pub(super) static ENTRY: AdapterEntry = AdapterEntry {
     name: "full",
     about: "Train all weights",
-    peft_type: None,
+    peft: None,
     settings: &[],
     defaults: Values::default,
     make,

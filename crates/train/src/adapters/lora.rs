@@ -1,7 +1,6 @@
 //! LoRA: `W + lora_alpha / r * B * A` with `A` of `r` rows and `B` of `r` columns for some matrices
 //! `W` (Hu et al. 2021, arXiv 2106.09685).
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +9,8 @@ use wsd_core::{Setting, Values};
 use wsd_nn::adapter::{LORA_A, LORA_B};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
-use super::{Adapter, AdapterEntry};
+use super::targets::{self, LAYERS, LINEAR, TARGET_MODULES};
+use super::{Adapter, AdapterEntry, Peft};
 use crate::error::{Error, Result};
 use crate::initialization::uniform;
 use crate::layout::{Layout, Place};
@@ -18,64 +18,103 @@ use crate::layout::{Layout, Place};
 static R: Setting = Setting::integer("r", "Rank of the change", 1..=65536).with_default_integer(16);
 static LORA_ALPHA: Setting =
     Setting::number("lora_alpha", "The change is scaled by lora_alpha / r", 0.0..=1e9).with_default_number(32.0);
-static TARGET_MODULES: Setting = Setting::texts("target_modules", "Last parts of the names of the matrices to change")
-    .with_default_about("all matrices of a layer");
+
+/// The settings of LoRA and of those that build on it.
+pub(super) static SETTINGS: &[&Setting] = &[&R, &LORA_ALPHA, &TARGET_MODULES, &LAYERS];
 
 pub(super) static ENTRY: AdapterEntry = AdapterEntry {
     name: "lora",
     about: "Train low-rank changes of some matrices",
-    peft_type: Some("LORA"),
-    settings: &[&R, &LORA_ALPHA, &TARGET_MODULES],
+    peft: Some(Peft { kind: "LORA", flags: &[("use_dora", false)] }),
+    settings: SETTINGS,
     defaults,
     make,
 };
 
-/// All matrices of a decoder layer.
-fn defaults() -> Values {
-    let modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-    Values::default().with(&TARGET_MODULES, modules.map(str::to_owned).to_vec()).unwrap_or_default()
+pub(super) fn defaults() -> Values {
+    targets::modules(LINEAR)
 }
 
 struct Lora {
     /// `A` and `B` of each target in turn.
     layout: Layout,
-    targets: Vec<Place>,
-    rank: usize,
-    scale: f32,
+    factors: Factors,
     weights: Vec<f32>,
     merged: Vec<f32>,
 }
 
 fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
-    let rank: usize = values.get(&R);
-    let modules: Vec<String> = values.clone().or(defaults()).get(&TARGET_MODULES);
-    let is_target = |place: &&Place| module(place).is_some_and(|module| modules.iter().any(|name| name == module));
-    let targets: Vec<_> = layout.places().iter().filter(is_target).cloned().collect();
-    if targets.is_empty() {
-        let known: BTreeSet<_> = layout.places().iter().filter_map(module).collect();
-        let limit = format!("some of {}", known.into_iter().collect::<Vec<_>>().join(", "));
-        return Err(Error::setting("lora.target_modules", limit, modules.join(", ")));
-    }
-    let tensors = |target: &Place| {
-        let name = target.name.trim_end_matches(".weight");
-        let (a, b) = (vec![rank, target.shape[1]], vec![target.shape[0], rank]);
-        [(format!("{name}{LORA_A}"), a), (format!("{name}{LORA_B}"), b)]
-    };
-    let layout = Layout::of(targets.iter().flat_map(tensors).collect());
-    let scale = (values.get::<f64>(&LORA_ALPHA) / rank as f64) as f32;
-    Ok(Box::new(Lora { layout, rank, scale, merged: weights.clone(), weights, targets }))
+    let factors = Factors::new(ENTRY.name, layout, values)?;
+    let tensors = factors.targets.iter().flat_map(|target| factors.tensors(target));
+    let layout = Layout::of(tensors.collect());
+    Ok(Box::new(Lora { layout, factors, merged: weights.clone(), weights }))
 }
 
-/// The last part of a matrix's name, without `.weight`; `None` for norms and biases.
-fn module(place: &Place) -> Option<&str> {
-    place.name.strip_suffix(".weight").filter(|_| place.is_matrix())?.rsplit('.').next()
+/// The targets of low-rank changes, and their rank and scale.
+pub(super) struct Factors {
+    pub(super) targets: Vec<Place>,
+    rank: usize,
+    scale: f32,
+}
+
+impl Factors {
+    /// Finds the targets; `section` is the table in a run file.
+    pub(super) fn new(section: &str, layout: &Layout, values: &Values) -> Result<Self> {
+        let targets = targets::matrices(section, layout, &values.clone().or(defaults()))?;
+        let rank: usize = values.get(&R);
+        let width = |target: &Place| target.shape.iter().copied().min().unwrap_or(0);
+        if let Some(narrow) = targets.iter().find(|target| width(target) < rank) {
+            let limit = format!("at most {}, the width of `{}`", width(narrow), narrow.name);
+            return Err(Error::setting(format!("{section}.r"), limit, rank));
+        }
+        Ok(Self { targets, rank, scale: (values.get::<f64>(&LORA_ALPHA) / rank as f64) as f32 })
+    }
+
+    /// The names and shapes of `A` and `B` of a target.
+    pub(super) fn tensors(&self, target: &Place) -> [(String, Vec<usize>); 2] {
+        let name = targets::module(&target.name);
+        let (a, b) = (vec![self.rank, target.shape[1]], vec![target.shape[0], self.rank]);
+        [(format!("{name}{LORA_A}"), a), (format!("{name}{LORA_B}"), b)]
+    }
+
+    /// Sets `A` to uniform values within `1 / sqrt(inputs)`, as PEFT initializes it.
+    pub(super) fn start(a: &Place, parameters: &mut [f32], random: &mut ChaCha8Rng) {
+        let bound = 1.0 / (a.shape[1] as f64).sqrt();
+        let values = parameters[a.range.clone()].iter_mut();
+        values.for_each(|value| *value = ((2.0 * uniform(random) - 1.0) * bound) as f32);
+    }
+
+    /// Adds the change of a target to `to`.
+    pub(super) fn add(&self, target: &Place, (a, b): (&[f32], &[f32]), to: &mut [f32]) {
+        let inputs = target.shape[1];
+        multiply(self.scale, Matrix::dense(b, self.rank), Matrix::dense(a, inputs), Output::add(to, inputs));
+    }
+
+    /// Sets the gradients of `A` and `B`, given that of the target: with `s` the scale and `G` the
+    /// gradient, `s * B^T * G` and `s * G * A^T`.
+    pub(super) fn pull_back(
+        &self,
+        inputs: usize,
+        (a, b): (&[f32], &[f32]),
+        gradient: &[f32],
+        (to_a, to_b): (&mut [f32], &mut [f32]),
+    ) {
+        let whole = Matrix::dense(gradient, inputs);
+        let (a, b) = (Matrix::dense(a, inputs), Matrix::dense(b, self.rank));
+        multiply(self.scale, b.transposed(), whole, Output::set(to_a, inputs));
+        multiply(self.scale, whole, a.transposed(), Output::set(to_b, self.rank));
+    }
 }
 
 impl Lora {
     /// Each target with the ranges of its `A` and `B` among the parameters.
     fn triples(&self) -> impl Iterator<Item = (&Place, Range<usize>, Range<usize>)> {
         let pairs = self.layout.places().chunks_exact(2);
-        self.targets.iter().zip(pairs).map(|(target, pair)| (target, pair[0].range.clone(), pair[1].range.clone()))
+        self.factors
+            .targets
+            .iter()
+            .zip(pairs)
+            .map(|(target, pair)| (target, pair[0].range.clone(), pair[1].range.clone()))
     }
 }
 
@@ -84,20 +123,17 @@ impl Adapter for Lora {
         &self.layout
     }
 
-    /// `A` is uniform within `1 / sqrt(inputs)`, as PEFT initializes it, and `B` is zero.
+    /// `B` is zero.
     fn start(&mut self, seed: u64) -> Vec<f32> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut parameters = vec![0.0; self.layout.len()];
-        for place in self.layout.places().iter().step_by(2) {
-            let bound = 1.0 / (place.shape[1] as f64).sqrt();
-            let values = &mut parameters[place.range.clone()];
-            values.iter_mut().for_each(|value| *value = ((2.0 * uniform(&mut random) - 1.0) * bound) as f32);
-        }
+        let places = self.layout.places().iter().step_by(2);
+        places.for_each(|a| Factors::start(a, &mut parameters, &mut random));
         parameters
     }
 
     fn changes(&self, name: &str) -> bool {
-        self.targets.iter().any(|target| target.name == name)
+        self.factors.targets.iter().any(|target| target.name == name)
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {
@@ -105,24 +141,19 @@ impl Adapter for Lora {
         for (target, a, b) in self.triples() {
             let to = &mut merged[target.range.clone()];
             to.copy_from_slice(&self.weights[target.range.clone()]);
-            let (inputs, b) = (target.shape[1], Matrix::dense(&parameters[b], self.rank));
-            multiply(self.scale, b, Matrix::dense(&parameters[a], inputs), Output::add(to, inputs));
+            self.factors.add(target, (&parameters[a], &parameters[b]), to);
         }
         self.merged = merged;
         &self.merged
     }
 
-    /// With `s` the scale and `G` the gradient of `W`: `s * B^T * G` for `A` and `s * G * A^T` for
-    /// `B`.
     fn pull_back(&self, parameters: &[f32], gradient: &[f32]) -> Option<Vec<f32>> {
         let mut pulled = vec![0.0; self.layout.len()];
         for (target, a, b) in self.triples() {
-            let inputs = target.shape[1];
-            let whole = Matrix::dense(&gradient[target.range.clone()], inputs);
-            let b_matrix = Matrix::dense(&parameters[b.clone()], self.rank);
-            multiply(self.scale, b_matrix.transposed(), whole, Output::set(&mut pulled[a.clone()], inputs));
-            let a_matrix = Matrix::dense(&parameters[a], inputs);
-            multiply(self.scale, whole, a_matrix.transposed(), Output::set(&mut pulled[b], self.rank));
+            // `A` and `B` lie side by side.
+            let (to_a, to_b) = pulled[a.start..b.end].split_at_mut(a.len());
+            let factors = (&parameters[a], &parameters[b]);
+            self.factors.pull_back(target.shape[1], factors, &gradient[target.range.clone()], (to_a, to_b));
         }
         Some(pulled)
     }

@@ -11,15 +11,26 @@ use wsd_core::{Input, Values};
 use wsd_nn::Format;
 use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 
-use super::{ADAPTERS, Adapter, AdapterEntry};
+use super::{ADAPTERS, Adapter, AdapterEntry, targets};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
 
 /// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or empty.
-const REFUSED: [&str; 6] =
-    ["use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"];
+const REFUSED: [&str; 11] = [
+    "use_rslora",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "exclude_modules",
+    "layers_pattern",
+    "layer_replication",
+    "coft",
+    "block_share",
+    "lora_bias",
+];
 
-/// Writes an adapter as a folder; one without a `peft_type` is no adapter to PEFT, and `false` is
+/// Writes an adapter as a folder; one without marks of PEFT is no adapter to PEFT, and `false` is
 /// returned. `base` is the name of the model it belongs to.
 ///
 /// # Errors
@@ -31,7 +42,7 @@ pub fn save(
     parameters: &[f32],
     base: &str,
 ) -> Result<bool> {
-    let Some(peft_type) = entry.peft_type else { return Ok(false) };
+    let Some(peft) = entry.peft else { return Ok(false) };
     let fault = |error: safetensors::SafeTensorError| Error::malformed(&to.join(WEIGHTS_FILE), "weights", error);
     let view = |place: &Place| {
         let bytes = bytemuck::cast_slice(&parameters[place.range.clone()]);
@@ -41,11 +52,13 @@ pub fn save(
     let views = layout.places().iter().map(view).collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).map_err(fault)?;
     let mut config = Map::new();
-    config.insert("peft_type".into(), peft_type.into());
+    config.insert("peft_type".into(), peft.kind.into());
     config.insert("task_type".into(), "CAUSAL_LM".into());
     config.insert("base_model_name_or_path".into(), base.into());
+    config.extend(peft.flags.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));
     for setting in entry.settings {
-        config.insert(setting.name.into(), json!(values.value(setting)));
+        let value = values.value(setting).map(|value| targets::to_peft(setting, value, || modules(layout)));
+        config.extend(value.map(|value| (setting.name.to_owned(), value)));
     }
     config.insert("bias".into(), "none".into());
     config.insert("inference_mode".into(), true.into());
@@ -55,6 +68,16 @@ pub fn save(
         fs_err::write(folder.join(WEIGHTS_FILE), bytes)
     })?;
     Ok(true)
+}
+
+/// The modules that an adapter's tensors change, in order.
+fn modules(layout: &Layout) -> Vec<String> {
+    let module = |place: &Place| {
+        place.name.split_once(".lora_").or(place.name.split_once(".oft_")).map(|(name, _)| name.to_owned())
+    };
+    let mut modules: Vec<_> = layout.places().iter().filter_map(module).collect();
+    modules.dedup();
+    modules
 }
 
 /// Reads an adapter folder for a model of these weights; returns the adapter and its parameters, of
@@ -99,9 +122,24 @@ pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dy
 fn parse(path: &Path, config: &Map<String, Value>) -> Result<(&'static AdapterEntry, Values)> {
     let fault = |reason: String| Error::malformed(path, "adapter", reason);
     let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or_default();
-    let entry = ADAPTERS.iter().find(|entry| entry.peft_type == Some(kind)).ok_or_else(|| {
-        let known: Vec<_> = ADAPTERS.iter().filter_map(|entry| entry.peft_type).collect();
-        fault(format!("`peft_type` must be {}, got {kind}", known.join(" or ")))
+    let of_kind = || ADAPTERS.iter().filter(|entry| entry.peft.is_some_and(|peft| peft.kind == kind));
+    let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let fits = |entry: &&&'static AdapterEntry| {
+        entry.peft.into_iter().flat_map(|peft| peft.flags).all(|(key, value)| flag(key) == *value)
+    };
+    let entry = of_kind().find(fits).ok_or_else(|| {
+        match of_kind()
+            .flat_map(|entry| entry.peft)
+            .flat_map(|peft| peft.flags)
+            .find(|(key, value)| flag(key) != *value)
+        {
+            Some((key, value)) => fault(format!("`{key}` must be {value}, got {}", flag(key))),
+            None => {
+                let mut known: Vec<_> = ADAPTERS.iter().filter_map(|entry| Some(entry.peft?.kind)).collect();
+                known.dedup();
+                fault(format!("`peft_type` must be {}, got {kind}", known.join(" or ")))
+            }
+        }
     })?;
     let is_empty = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
@@ -116,8 +154,10 @@ fn parse(path: &Path, config: &Map<String, Value>) -> Result<(&'static AdapterEn
         return Err(fault("`bias` is not supported".into()));
     }
     let mut values = Values::default();
-    for setting in entry.settings.iter().filter(|setting| config.contains_key(setting.name)) {
-        values.set(setting, setting.from_json(&config[setting.name])?)?;
+    for setting in entry.settings {
+        if let Some(json) = config.get(setting.name).filter(|json| !json.is_null()) {
+            values.set(setting, targets::from_peft(setting, json)?)?;
+        }
     }
     Ok((entry, values))
 }

@@ -1,10 +1,10 @@
 //! One row of a training file.
 
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Message, common_prefix};
+use wsd_core::{ChatRole, Message, Prompt, common_prefix};
 
 /// Content of a training row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TrainingRow {
     /// A document: `text`.
     Text(String),
@@ -25,10 +25,26 @@ pub enum TrainingRow {
     },
     /// A chosen and a rejected answer to the same prompt: `prompt`, `chosen` and `rejected`.
     Preference(Box<PreferencePair>),
+    /// An answer that is wanted or unwanted: `prompt`, `completion` and `label`.
+    Labelled {
+        /// The prompt and the answer.
+        answer: Box<TrainingRow>,
+        /// True for a wanted answer.
+        wanted: bool,
+    },
+    /// The steps of an answer, each with a label: `prompt`, `completions` and `labels`.
+    Steps {
+        /// A text or a conversation.
+        prompt: Prompt,
+        /// Steps, each of which a blank line ends.
+        steps: Vec<String>,
+        /// Labels of the steps, from 0 for wrong to 1 for right.
+        labels: Vec<f32>,
+    },
 }
 
 /// Two answers to the same prompt, each with the prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PreferencePair {
     /// The better answer.
     pub chosen: TrainingRow,
@@ -47,8 +63,9 @@ pub enum RowError {
     Utf8(usize),
     /// The keys match none of the known forms.
     #[error(
-        "has {0}; a row has `text`; `messages`; `prompt` and `completion`; `prompt`, `chosen` and `rejected`; \
-         `instruction` and `output`; or `conversations`"
+        "has {0}; a row has `text`; `messages`; `prompt` and `completion`, with or without `label`; `prompt`, `chosen` \
+         and `rejected`; `prompt`, `completions` and `labels`; `instruction` and `output`; `prompt` or `messages` with \
+         `output`; or `conversations`"
     )]
     Form(String),
     /// The value of a key is invalid.
@@ -73,8 +90,14 @@ const FORMS: &[Form] = &[
     (&["conversations", "chosen", "rejected"], sharegpt_preference),
     (&["prompt", "chosen", "rejected"], preference),
     (&["chosen", "rejected"], implicit_preference),
+    (&["prompt", "completion", "label"], labelled),
+    (&["prompt", "completions", "labels"], steps),
     (&["prompt", "completion"], completion),
     (&["instruction", "output"], alpaca),
+    (&["messages", "chosen", "output"], generated_preference),
+    (&["prompt", "chosen", "output"], generated_preference),
+    (&["messages", "output"], generated),
+    (&["prompt", "output"], generated),
     (&["messages"], |row| chat(messages(row, "messages")?, 0)),
     (&["conversations"], |row| chat(sharegpt(row)?, 0)),
     (&["text"], |row| Ok(TrainingRow::Text(text(row, "text")?))),
@@ -198,6 +221,67 @@ fn prompt_and(row: &Map<String, Value>, key: &'static str) -> Result<TrainingRow
 
 fn completion(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
     prompt_and(row, "completion")
+}
+
+/// Parses `prompt` and `completion` with `label`, which is true or false.
+fn labelled(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
+    let wanted = match &row["label"] {
+        Value::Bool(wanted) => *wanted,
+        label if label.as_f64() == Some(1.0) => true,
+        label if label.as_f64() == Some(0.0) => false,
+        label => return Err(fault("label", format!("must be true or false, got {label}"))),
+    };
+    Ok(TrainingRow::Labelled { answer: Box::new(completion(row)?), wanted })
+}
+
+/// Parses `prompt` with `completions`, the steps of an answer, and `labels`, a number from 0 to 1
+/// or true or false for each.
+fn steps(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
+    let steps = row["completions"].as_array().into_iter().flatten();
+    let steps: Option<Vec<String>> =
+        steps.map(|step| Some(step.as_str()?.trim().to_owned()).filter(|step| !step.is_empty())).collect();
+    let steps = steps.filter(|steps| !steps.is_empty());
+    let steps = steps.ok_or_else(|| fault("completions", "must be a list of texts that are not empty"))?;
+    let label = |label: &Value| match label {
+        Value::Bool(is_right) => Some(f32::from(u8::from(*is_right))),
+        label => label.as_f64().map(|label| label as f32).filter(|label| (0.0..=1.0).contains(label)),
+    };
+    let labels: Option<Vec<f32>> = row["labels"].as_array().into_iter().flatten().map(label).collect();
+    let labels = labels.filter(|labels| labels.len() == steps.len()).ok_or_else(|| {
+        let limit = "must be a list of true or false, or of numbers from 0 to 1, one for each of";
+        fault("labels", format!("{limit} the {} `completions`", steps.len()))
+    })?;
+    let prompt = if row["prompt"].is_string() {
+        Prompt::Raw(text(row, "prompt")?)
+    } else {
+        Prompt::Chat(messages(row, "prompt")?.into_iter().map(|message| message.message).collect())
+    };
+    Ok(TrainingRow::Steps { prompt, steps, labels })
+}
+
+/// Parses the prompt of a row that `wsd generate` has answered: `messages`, or `prompt`, which as a
+/// text is a message of the user.
+fn generated_prompt(row: &Map<String, Value>) -> Result<Vec<RowMessage>, RowError> {
+    match row.get("prompt") {
+        Some(Value::String(_)) => Ok(vec![learned(ChatRole::User, text(row, "prompt")?)]),
+        Some(_) => messages(row, "prompt"),
+        None => messages(row, "messages"),
+    }
+}
+
+/// Parses a prompt and `output`, the answer that `wsd generate` wrote.
+fn generated(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
+    answered(generated_prompt(row)?, text(row, "output")?)
+}
+
+/// Parses a prompt with `chosen`, a text, and `output`, which counts as rejected.
+fn generated_preference(row: &Map<String, Value>) -> Result<TrainingRow, RowError> {
+    let prompt = generated_prompt(row)?;
+    let (chosen, rejected) = (text(row, "chosen")?, text(row, "output")?);
+    if chosen.trim() == rejected.trim() {
+        return Err(fault("output", "is the same as `chosen`"));
+    }
+    pair(answered(prompt.clone(), chosen)?, answered(prompt, rejected)?)
 }
 
 /// Makes a preference of two different answers.
@@ -330,6 +414,21 @@ mod tests {
             ),
             (r#"{"instruction": "Hi", "input": "", "chosen": "Yo", "rejected": "No"}"#, pair(hi("Yo", 1), hi("No", 1))),
             (
+                r#"{"prompt": "a", "completion": "b", "label": false}"#,
+                TrainingRow::Labelled { answer: Box::new(completion("a", "b")), wanted: false },
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b", "c\n"], "labels": [true, 0.5]}"#,
+                TrainingRow::Steps {
+                    prompt: Prompt::Raw("a".into()),
+                    steps: vec!["b".into(), "c".into()],
+                    labels: vec![1.0, 0.5],
+                },
+            ),
+            (r#"{"prompt": "Hi", "output": "Yo", "wsd": {}}"#, hi("Yo", 1)),
+            (r#"{"messages": [{"role": "user", "content": "Hi"}], "output": "Yo", "id": 3}"#, hi("Yo", 1)),
+            (r#"{"prompt": "Hi", "chosen": "Yo", "output": "No"}"#, pair(hi("Yo", 1), hi("No", 1))),
+            (
                 r#"{"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Yo"},
                     "rejected": {"from": "gpt", "value": "No"}}"#,
                 pair(hi("Yo", 1), hi("No", 1)),
@@ -373,6 +472,10 @@ mod tests {
                 "`rejected` must answer the same messages",
             ),
             (r#"{"messages": []}"#, "`messages` must be a list of messages"),
+            (r#"{"prompt": "a", "completion": "b", "label": "yes"}"#, "`label` must be true or false, got \"yes\""),
+            (r#"{"prompt": "a", "completions": ["b"], "labels": [1, 0]}"#, "one for each of the 1 `completions`"),
+            (r#"{"prompt": "a", "completions": [""], "labels": [1]}"#, "`completions` must be a list of texts"),
+            (r#"{"prompt": "a", "chosen": "b", "output": "b"}"#, "`output` is the same as `chosen`"),
         ] {
             let error = TrainingRow::parse(row).unwrap_err().to_string();
             assert!(error.contains(want), "{row}: {error}");

@@ -16,7 +16,8 @@ pub(super) struct Decoder {
     pub(super) blueprint: Blueprint,
     pub(super) simd: Simd,
     pub(super) embedding: Range<usize>,
-    pub(super) head: Range<usize>,
+    pub(super) vocabulary: Projection,
+    pub(super) reward: Projection,
     pub(super) final_norm: Range<usize>,
     pub(super) layers: Vec<LayerPlaces>,
     /// Per rotary embedding of the blueprint, for short and for long sequences.
@@ -24,7 +25,19 @@ pub(super) struct Decoder {
     /// Only the inputs of layers are kept for the backward pass, which computes the rest again.
     pub(super) recompute: bool,
     pub(super) trains_embedding: bool,
-    pub(super) trains_head: bool,
+}
+
+/// A head: a matrix on the normed final states.
+pub(super) struct Projection {
+    /// The matrix, `(outputs, hidden)`; empty where the model lacks the head.
+    pub(super) matrix: Range<usize>,
+    pub(super) outputs: usize,
+    /// Factor on the outputs.
+    pub(super) scale: f32,
+    /// Soft limit of the outputs.
+    pub(super) cap: Option<f32>,
+    /// True where the matrix changes.
+    pub(super) trained: bool,
 }
 
 /// A batch and its loss.
@@ -47,6 +60,11 @@ pub struct Pass<'a> {
 }
 
 impl Decoder {
+    /// The head that gives the numbers.
+    pub(super) fn projection(&self, needs: Needs) -> &Projection {
+        if needs == Needs::Rewards { &self.reward } else { &self.vocabulary }
+    }
+
     /// The RMS norm whose weight lies at `place`.
     pub(super) fn norm<'w>(&self, weights: &'w [f32], place: &Range<usize>) -> RmsNorm<'w> {
         let norms = &self.blueprint.norms;

@@ -8,6 +8,7 @@ use wsd_nn::kernels::softcap;
 
 use super::decoder::Decoder;
 use super::layer::sized;
+use crate::objectives::Needs;
 
 /// The buffers of the output projection; one row per target.
 #[derive(Default)]
@@ -16,11 +17,11 @@ pub(super) struct Head {
     pub(super) targets: Vec<(usize, u32)>,
     states: Vec<f32>,
     normed: Vec<f32>,
-    /// Logits `(targets, vocabulary)`; log-probabilities where the loss needs whole rows. After
-    /// [`Head::pull_back`], the gradient with respect to the logits.
+    /// Logits `(targets, vocabulary)`; log-probabilities where the loss needs whole rows; rewards,
+    /// `(targets, 1)`. After [`Head::pull_back`], the gradient with respect to the logits.
     logits: Vec<f32>,
-    /// True while `logits` holds log-probabilities.
-    is_normalized: bool,
+    /// The numbers that were computed last.
+    needs: Option<Needs>,
     log_sums: Vec<f32>,
     logprobs: Vec<f32>,
     /// The gradient with respect to the rows of the last layer's output.
@@ -28,25 +29,34 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Computes the targets' log-probabilities and, for `rows`, those of the whole vocabulary.
-    pub(super) fn forward(&mut self, decoder: &Decoder, weights: &[f32], last: &[f32], rows: bool) {
-        let (blueprint, targets) = (&decoder.blueprint, self.targets.len());
-        let (hidden, vocab) = (blueprint.hidden, blueprint.vocab);
+    /// Computes the numbers that a loss needs.
+    pub(super) fn forward(&mut self, decoder: &Decoder, weights: &[f32], last: &[f32], needs: Needs) {
+        let (hidden, targets) = (decoder.blueprint.hidden, self.targets.len());
+        let projection = decoder.projection(needs);
+        self.needs = Some(needs);
         self.states.clear();
         for (row, _) in &self.targets {
             self.states.extend_from_slice(&last[row * hidden..(row + 1) * hidden]);
         }
         let normed = sized(&mut self.normed, targets * hidden);
         norm(decoder.simd, normed, &self.states, decoder.norm(weights, &decoder.final_norm));
-        let head = Matrix::dense(&weights[decoder.head.clone()], hidden).transposed();
-        let logits = sized(&mut self.logits, targets * vocab);
-        multiply(blueprint.logit_scale, Matrix::dense(normed, hidden), head, Output::set(logits, vocab));
-        if let Some(cap) = blueprint.final_softcap {
-            softcap(decoder.simd, logits, cap);
+        let matrix = Matrix::dense(&weights[projection.matrix.clone()], hidden).transposed();
+        let outputs = sized(&mut self.logits, targets * projection.outputs);
+        multiply(projection.scale, Matrix::dense(normed, hidden), matrix, Output::set(outputs, projection.outputs));
+        if let Some(cap) = projection.cap {
+            softcap(decoder.simd, outputs, cap);
         }
+        if needs != Needs::Rewards {
+            self.normalize(decoder, needs.rows());
+        }
+    }
+
+    /// Computes the targets' log-probabilities from the logits and, for `rows`, replaces these by
+    /// log-probabilities.
+    fn normalize(&mut self, decoder: &Decoder, rows: bool) {
         self.log_sums.clear();
         self.logprobs.clear();
-        for (row, (_, target)) in logits.chunks_exact_mut(vocab).zip(&self.targets) {
+        for (row, (_, target)) in self.logits.chunks_exact_mut(decoder.blueprint.vocab).zip(&self.targets) {
             let mut log_sum = [0.0];
             log_sum_exp(decoder.simd, row, &mut log_sum);
             self.log_sums.push(log_sum[0]);
@@ -55,12 +65,12 @@ impl Head {
                 row.iter_mut().for_each(|logit| *logit -= log_sum[0]);
             }
         }
-        self.is_normalized = rows;
     }
 
-    /// The log-probabilities of some targets: whole rows for a `width` above 1.
+    /// The numbers of some targets: whole rows for a `width` above 1.
     pub(super) fn logprobs(&self, targets: Range<usize>, width: usize) -> &[f32] {
-        let from = if self.is_normalized { &self.logits } else { &self.logprobs };
+        let is_single = self.needs.is_some_and(|needs| !needs.rows() && needs != Needs::Rewards);
+        let from = if is_single { &self.logprobs } else { &self.logits };
         &from[targets.start * width..targets.end * width]
     }
 
@@ -73,11 +83,16 @@ impl Head {
     /// respect to the log-probabilities that [`Head::logprobs`] returned.
     pub(super) fn pull_back(&mut self, decoder: &Decoder, targets: Range<usize>, given: &[f32]) {
         let vocab = decoder.blueprint.vocab;
+        if self.needs == Some(Needs::Rewards) {
+            self.logits[targets].copy_from_slice(given);
+            return;
+        }
+        let is_normalized = self.needs.is_some_and(Needs::rows);
         for target in targets.clone() {
             let row = &mut self.logits[target * vocab..(target + 1) * vocab];
             let log_sum = self.log_sums[target];
             let own = target - targets.start;
-            if self.is_normalized {
+            if is_normalized {
                 row_gradients(decoder, row, log_sum, &given[own * vocab..(own + 1) * vocab]);
             } else {
                 logit_gradients(decoder, row, log_sum, (self.targets[target].1 as usize, given[own]));
@@ -88,14 +103,14 @@ impl Head {
     /// From the gradient with respect to the logits to that with respect to the states; adds those
     /// of the projection and the norm to `gradient`.
     pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
-        let (hidden, vocab) = (decoder.blueprint.hidden, decoder.blueprint.vocab);
-        let targets = self.targets.len();
-        let (logits, scale) = (Matrix::dense(&self.logits, vocab), decoder.blueprint.logit_scale);
-        if decoder.trains_head {
-            let to = Output::add(&mut gradient[decoder.head.clone()], hidden);
+        let projection = decoder.projection(self.needs.unwrap_or(Needs::Targets));
+        let (hidden, targets) = (decoder.blueprint.hidden, self.targets.len());
+        let (logits, scale) = (Matrix::dense(&self.logits, projection.outputs), projection.scale);
+        if projection.trained {
+            let to = Output::add(&mut gradient[projection.matrix.clone()], hidden);
             multiply(scale, logits.transposed(), Matrix::dense(&self.normed, hidden), to);
         }
-        let head = Matrix::dense(&weights[decoder.head.clone()], hidden);
+        let head = Matrix::dense(&weights[projection.matrix.clone()], hidden);
         let output = sized(&mut self.normed, targets * hidden);
         multiply(scale, logits, head, Output::set(output, hidden));
         let state_gradients = sized(&mut self.state_gradients, targets * hidden);

@@ -51,7 +51,9 @@ impl Worker {
             let start = tokens.len();
             tokens.extend_from_slice(&sequence.tokens);
             spans.push(Span { rows: start..tokens.len(), long: decoder.blueprint.is_long(sequence.tokens.len()) });
-            let target = |position: usize| (start + position - 1, sequence.tokens[position]);
+            // A token is predicted by the row before it and rewarded at its own.
+            let before = usize::from(pass.needs != Needs::Rewards);
+            let target = |position: usize| (start + position - before, sequence.tokens[position]);
             self.head.targets.extend(sequence.positions().map(target));
         }
         (tokens, spans)
@@ -82,7 +84,7 @@ impl Worker {
             let run = LayerRun { decoder, index, weights, spans };
             run.forward(&before[index], &mut self.activations[own], &mut after[0], &mut self.scratch);
         }
-        self.head.forward(decoder, weights, &self.states[layers], pass.needs.rows());
+        self.head.forward(decoder, weights, &self.states[layers], pass.needs);
     }
 
     /// Computes the loss of every example. If `needs_gradient`, gives the gradients with respect to the

@@ -2,7 +2,7 @@
 
 use wsd_core::Values;
 
-use super::{Loss, LossInput, LossOutput, Measure, Needs, Objective, TargetTokens};
+use super::{Loss, LossInput, LossOutput, Measure, Needs, Objective, TargetTokens, Weight};
 
 pub(super) static PRETRAIN: Objective = Objective {
     name: "pretrain",
@@ -10,6 +10,7 @@ pub(super) static PRETRAIN: Objective = Objective {
     targets: TargetTokens::Everything,
     settings: &[],
     needs: Needs::Targets,
+    weight: Weight::ONE,
     make,
 };
 
@@ -19,6 +20,7 @@ pub(super) static SFT: Objective = Objective {
     targets: TargetTokens::Answers,
     settings: &[],
     needs: Needs::Targets,
+    weight: Weight::ONE,
     make,
 };
 

@@ -5,13 +5,14 @@ use rayon::prelude::*;
 use wsd_core::{Setting, Values};
 
 use super::{CHUNK, Optimizer, OptimizerEntry, StepInput, WEIGHT_DECAY};
-use crate::layout::Layout;
+use crate::layout::{Layout, Place};
 
-static BETA1: Setting =
+pub(super) static BETA1: Setting =
     Setting::number("adam_beta1", "AdamW beta1: decay of the first moment", 0.0..=0.999_999).with_default_number(0.9);
-static BETA2: Setting = Setting::number("adam_beta2", "AdamW beta2: decay of the second moment", 0.0..=0.999_999_999)
-    .with_default_number(0.999);
-static EPSILON: Setting =
+pub(super) static BETA2: Setting =
+    Setting::number("adam_beta2", "AdamW beta2: decay of the second moment", 0.0..=0.999_999_999)
+        .with_default_number(0.999);
+pub(super) static EPSILON: Setting =
     Setting::number("adam_epsilon", "AdamW epsilon, added to the denominator", 0.0..=1.0).with_default_number(1e-8);
 
 pub(super) static ENTRY: OptimizerEntry = OptimizerEntry {
@@ -23,33 +24,35 @@ pub(super) static ENTRY: OptimizerEntry = OptimizerEntry {
 };
 
 fn make(layout: &Layout, values: &Values) -> Box<dyn Optimizer> {
-    Box::new(AdamW {
-        beta1: values.get(&BETA1),
-        beta2: values.get(&BETA2),
-        epsilon: values.get(&EPSILON),
-        weight_decay: values.get(&WEIGHT_DECAY),
-        first_moment: vec![0.0; layout.len()],
-        second_moment: vec![0.0; layout.len()],
-    })
+    Box::new(AdamW::new(layout, values))
 }
 
-struct AdamW {
+/// The update rule, on which others stand.
+pub(super) struct AdamW {
     beta1: f64,
     beta2: f64,
     epsilon: f64,
     weight_decay: f64,
     /// Running mean of the gradient.
-    first_moment: Vec<f32>,
+    pub(super) first_moment: Vec<f32>,
     /// Running mean of the gradient's square.
     second_moment: Vec<f32>,
 }
 
-impl Optimizer for AdamW {
-    fn state(&mut self) -> Vec<(&'static str, &mut [f32])> {
-        vec![("means", &mut self.first_moment), ("squares", &mut self.second_moment)]
+impl AdamW {
+    pub(super) fn new(layout: &Layout, values: &Values) -> Self {
+        Self {
+            beta1: values.get(&BETA1),
+            beta2: values.get(&BETA2),
+            epsilon: values.get(&EPSILON),
+            weight_decay: values.get(&WEIGHT_DECAY),
+            first_moment: vec![0.0; layout.len()],
+            second_moment: vec![0.0; layout.len()],
+        }
     }
 
-    fn step(&mut self, input: StepInput<'_>) {
+    /// Updates some of the tensors.
+    pub(super) fn step_where(&mut self, input: StepInput<'_>, takes: impl Fn(&Place) -> bool) {
         let StepInput { parameters, gradient, layout, learning_rate, step, .. } = input;
         let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         let update = Update {
@@ -59,7 +62,7 @@ impl Optimizer for AdamW {
             root: correction(self.beta2).sqrt() as f32,
             epsilon: self.epsilon as f32,
         };
-        for place in layout.places() {
+        for place in layout.places().iter().filter(|place| takes(place)) {
             let keep = if place.is_matrix() { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
             let range = place.range.clone();
             let parameters = parameters[range.clone()].par_chunks_mut(CHUNK);
@@ -73,6 +76,16 @@ impl Optimizer for AdamW {
                 }
             });
         }
+    }
+}
+
+impl Optimizer for AdamW {
+    fn state(&mut self) -> Vec<(&'static str, &mut [f32])> {
+        vec![("means", &mut self.first_moment), ("squares", &mut self.second_moment)]
+    }
+
+    fn step(&mut self, input: StepInput<'_>) {
+        self.step_where(input, |_| true);
     }
 }
 

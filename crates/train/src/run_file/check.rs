@@ -2,7 +2,7 @@
 
 use super::RunFile;
 use crate::error::{Error, Result};
-use crate::objectives::TargetTokens;
+use crate::objectives::{TargetTokens, Weight};
 
 impl RunFile {
     pub(super) fn check(&self) -> Result<()> {
@@ -50,7 +50,10 @@ impl RunFile {
             ("train.max_grad_norm", steps.max_grad_norm, 0.0..f64::MAX),
             ("train.num_train_epochs", steps.num_train_epochs, f64::MIN_POSITIVE..1e9),
         ];
-        let weights = self.objectives.iter().map(|table| ("objective.weight", table.weight, 0.0..1e9));
+        let weights = self.objectives.iter().flat_map(|table| {
+            let Weight { start, end } = table.weight;
+            [("objective.weight", start, 0.0..1e9), ("objective.final_weight", end, 0.0..1e9)]
+        });
         match numbers.into_iter().chain(weights).find(|(_, value, range)| !range.contains(value)) {
             Some((name, value, range)) => {
                 Err(Error::setting(name, format!("at least {} and below {}", range.start, range.end), value))

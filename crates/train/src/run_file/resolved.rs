@@ -1,9 +1,12 @@
 //! A run file with every setting written out, as it is kept beside the results.
 
 use serde_json::{Map, Value, json};
+use wsd_core::Setting;
 
 use super::{ObjectiveTable, RunFile, settings_json};
 use crate::error::{Error, Result};
+use crate::objectives::Objective;
+use crate::trainer::Choice;
 
 impl RunFile {
     /// All settings as the text of a run file.
@@ -21,7 +24,7 @@ impl RunFile {
         if self.general.objective {
             file.insert("objective".into(), self.objectives.iter().map(objective_table).collect());
         } else {
-            for choice in self.named.iter().filter(|choice| !choice.entry.settings.is_empty()) {
+            for choice in self.named.iter().filter(|choice| self.is_told(choice)) {
                 file.insert(choice.entry.name.into(), settings_json(choice.entry.settings, &choice.values).into());
             }
         }
@@ -37,6 +40,15 @@ impl RunFile {
             file.insert(entry.name.into(), settings.into());
         }
         toml::to_string_pretty(&file).map_err(|error| Error::Form(error.to_string()))
+    }
+
+    /// Tells whether the table of an objective's own name is written: for objectives of the run, and
+    /// for others where a value is not the default.
+    fn is_told(&self, choice: &Choice<Objective>) -> bool {
+        let Choice { entry, values } = choice;
+        let is_of_run = self.objectives.iter().any(|table| table.choice.entry.name == entry.name);
+        let is_changed = |setting: &&'static Setting| values.value(setting) != setting.default.as_ref();
+        !entry.settings.is_empty() && (is_of_run || entry.settings.iter().any(is_changed))
     }
 
     /// `[train]`, with the optimizer's settings after the schedule's unless they have a table of
@@ -61,7 +73,10 @@ impl RunFile {
 fn objective_table(table: &ObjectiveTable) -> Value {
     let entry = table.choice.entry;
     let mut settings = Map::new();
-    settings.insert("weight".into(), json!(table.weight));
+    settings.insert("weight".into(), json!(table.weight.start));
+    if table.weight.end != entry.weight.scaled_to(table.weight.start).end {
+        settings.insert("final_weight".into(), json!(table.weight.end));
+    }
     settings.extend(table.train.as_ref().map(|files| ("train".to_owned(), json!(files))));
     settings.extend(table.eval.as_ref().map(|files| ("eval".to_owned(), json!(files))));
     settings.extend(settings_json(entry.settings, &table.choice.values));

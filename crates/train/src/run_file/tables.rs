@@ -8,7 +8,7 @@ use wsd_core::{Setting, Values};
 
 use crate::adapters::AdapterEntry;
 use crate::error::{Error, Result};
-use crate::objectives::Objective;
+use crate::objectives::{Objective, Weight};
 use crate::optimizers::{OPTIMIZERS, OptimizerEntry};
 use crate::trainer::Choice;
 
@@ -21,7 +21,7 @@ pub struct ObjectiveTable {
     /// The objective.
     pub choice: Choice<Objective>,
     /// The factor on its loss.
-    pub weight: f64,
+    pub weight: Weight,
     /// Its files to learn from; `None` for those of `[data]`.
     pub train: Option<Vec<PathBuf>>,
     /// Its files to evaluate on; `None` for those of `[data]`.
@@ -71,9 +71,12 @@ fn objective(mut table: Table, command: &'static Objective, named: &[Choice<Obje
         Error::setting("objective.name", known.join(", "), &name)
     })?;
     let (train, eval) = (take("objective", &mut table, "train")?, take("objective", &mut table, "eval")?);
-    let weight: Option<f64> = take("objective", &mut table, "weight")?;
+    let start: Option<f64> = take("objective", &mut table, "weight")?;
+    let end: Option<f64> = take("objective", &mut table, "final_weight")?;
+    let usual = start.map_or(own.entry.weight, |start| own.entry.weight.scaled_to(start));
+    let weight = Weight { end: end.unwrap_or(usual.end), ..usual };
     let values = values("objective", table, own.entry.settings)?.or(own.values.clone());
-    Ok(ObjectiveTable { choice: Choice { entry: own.entry, values }, weight: weight.unwrap_or(1.0), train, eval })
+    Ok(ObjectiveTable { choice: Choice { entry: own.entry, values }, weight, train, eval })
 }
 
 /// The name and the settings of a table such as `[optimizer]`.

@@ -1,24 +1,28 @@
 //! `wsd train`: a run of an objective, a tokenizer, an export.
 
 mod command;
+mod cues;
 mod curves;
 mod export;
 mod reporter;
+mod sensitivity;
+mod template;
 mod tokenizer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use wsd::hub::{self, HubOptions};
-use wsd_core::Input;
 use wsd_core::files::write_whole;
-use wsd_nn::{Checkpoint, TemplateChoice, arch};
+use wsd_core::{Head, Input};
+use wsd_nn::arch::Blueprint;
+use wsd_nn::{Checkpoint, arch};
 use wsd_train::data::report_refusals;
 use wsd_train::{
-    Encoder, Example, Finished, Layout, Needs, Objective, Reporter as _, RunFile, RunLock, Task, Term, Trainer,
+    Encoder, Example, Finished, Layout, Needs, Objective, REWARD, Reporter as _, RunFile, RunLock, Task, Term, Trainer,
 };
 
 use super::output::note;
@@ -37,13 +41,18 @@ Examples:
   wsd train export --model pilot/model --output pilot.gguf --dtype q8_0
       For llama.cpp, and for `--draft pilot.gguf`.
   wsd train export --model base --adapter pilot/adapter --output merged
-      A folder of the base with the adapter merged into its weights.";
+      A folder of the base with the adapter merged into its weights.
+  wsd train cues --input answers.jsonl --output cued.jsonl
+  wsd train sensitivity --model pilot/model --input answers.jsonl --cued cued.jsonl
+      The change of the model's distributions by cues that should not matter.";
 
 pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
     let (objective, args) = match args.action {
         Action::Run(objective, args) => (objective, args),
         Action::Tool(Tool::Tokenizer(args)) => return tokenizer::run(&args),
         Action::Tool(Tool::Export(args)) => return export::run(&args, look),
+        Action::Tool(Tool::Cues(args)) => return cues::run(&args, look),
+        Action::Tool(Tool::Sensitivity(args)) => return sensitivity::run(&args, look),
     };
     let path = look.config.as_deref().context("a run needs its file: --config run.toml")?;
     let file = RunFile::read(path, objective)?;
@@ -86,14 +95,28 @@ impl Start {
         Ok(Self { checkpoint, folder, has_weights: true })
     }
 
+    /// The architecture, with a reward head if an objective needs one.
+    fn blueprint(&self, file: &RunFile) -> Result<Blueprint> {
+        let blueprint = arch::blueprint(&self.checkpoint.config)?;
+        if !file.objectives.iter().any(|table| table.choice.entry.needs == Needs::Rewards) {
+            return Ok(blueprint);
+        }
+        let (vocabulary, reward) = ([blueprint.vocab, blueprint.hidden], [1, blueprint.hidden]);
+        let own = Head::VOCABULARY.weight();
+        let has_own = !self.has_weights || self.checkpoint.weights.get(&own).is_some();
+        Ok(blueprint.with_heads(|name| match name {
+            REWARD => Some(&reward[..]),
+            name => (name == own && has_own).then_some(&vocabulary[..]),
+        }))
+    }
+
     /// The weights, random ones if it has none.
-    fn weights(&self, layout: &Layout, seed: u64) -> Result<Vec<f32>> {
+    fn weights(&self, (blueprint, layout): (&Blueprint, &Layout), seed: u64) -> Result<Vec<f32>> {
         if self.has_weights {
             return Ok(layout.read(&self.checkpoint)?);
         }
         let spread = self.checkpoint.config.get("initializer_range").and_then(Value::as_f64);
-        let blueprint = arch::blueprint(&self.checkpoint.config)?;
-        Ok(wsd_train::random(&blueprint, layout, spread.unwrap_or(wsd_train::INITIALIZER_RANGE), seed))
+        Ok(wsd_train::random(blueprint, layout, spread.unwrap_or(wsd_train::INITIALIZER_RANGE), seed))
     }
 }
 
@@ -145,7 +168,8 @@ impl Session {
         let file = &self.file;
         let vocab = arch::blueprint(&self.start.checkpoint.config)?.vocab;
         let max_len = if file.data.packing { None } else { Some(file.data.max_length) };
-        let encoder = Encoder::try_new(&self.start.checkpoint, &template(&file.model.template)?, vocab, max_len)?;
+        let encoder =
+            Encoder::try_new(&self.start.checkpoint, &template::choose(&file.model.template)?, vocab, max_len)?;
         let mut refused = Vec::new();
         let terms = file.read_terms(&encoder, &mut refused)?;
         if let Some(message) = report_refusals(&file.output, &refused, file.data.skip_refused)? {
@@ -159,7 +183,7 @@ impl Session {
 
     fn trainer(&self, terms: &[Term]) -> Result<Trainer> {
         let file = &self.file;
-        let blueprint = arch::blueprint(&self.start.checkpoint.config)?;
+        let blueprint = self.start.blueprint(file)?;
         let examples = || terms.iter().flat_map(|term| term.examples.iter().chain(&term.evaluation));
         let lengths = examples().flat_map(|example| &example.sequences).map(|sequence| sequence.tokens.len());
         let options = wsd_train::TrainerOptions {
@@ -171,7 +195,7 @@ impl Session {
             recompute: file.steps.gradient_checkpointing,
             keeps_reference: terms.iter().any(|term| term.objective.needs == Needs::RowsAndReference),
         };
-        let weights = self.start.weights(&Layout::new(&blueprint), file.seed)?;
+        let weights = self.start.weights((&blueprint, &Layout::new(&blueprint)), file.seed)?;
         Ok(Trainer::try_new(&blueprint, weights, &options)?)
     }
 
@@ -186,7 +210,11 @@ impl Session {
         let model = file.output.join("model");
         let layout = trainer.layout().clone();
         let source = Some(start.folder.as_path());
-        wsd_train::save_folder(&model, &start.checkpoint, source, (&layout, trainer.weights()), file.format()?)?;
+        let mut checkpoint = start.checkpoint.clone();
+        if layout.get(REWARD).is_some() {
+            wsd_train::name_reward_head(&mut checkpoint.config);
+        }
+        wsd_train::save_folder(&model, &checkpoint, source, (&layout, trainer.weights()), file.format()?)?;
         reporter.note(&format!("the model is in {}", model.display()));
         Ok(())
     }
@@ -217,14 +245,6 @@ fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn template(name: &str) -> Result<TemplateChoice> {
-    Ok(match name {
-        "own" => TemplateChoice::Own,
-        "plain" => TemplateChoice::Plain,
-        path => TemplateChoice::Source { name: path.into(), text: Input::SETTINGS.read_text(Path::new(path))? },
-    })
 }
 
 /// The objectives and the sizes of a run.

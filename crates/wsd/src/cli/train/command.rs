@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand};
 use wsd_train::{OBJECTIVES, Objective};
 
-use super::{export, tokenizer};
+use super::{cues, export, sensitivity, tokenizer};
 
 /// The action to take.
 #[derive(Args, Debug)]
@@ -28,6 +28,10 @@ pub(super) enum Tool {
     Tokenizer(tokenizer::TokenizerArgs),
     /// Write a model as a GGUF file, or merge an adapter into a model
     Export(export::ExportArgs),
+    /// Put spurious cues around the prompts of rows: flattery, length, persona, formatting
+    Cues(cues::CuesArgs),
+    /// Measure how much cues change a model's distributions over the same answers
+    Sensitivity(sensitivity::SensitivityArgs),
 }
 
 /// A run, described by the file that `--config` names.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use wsd_core::Prompt;
 use wsd_train::data::{TrainingRow, read_rows};
 use wsd_train::{VocabularyOptions, train_tokenizer};
 
@@ -74,6 +75,15 @@ fn collect(row: TrainingRow, texts: &mut Vec<String>) {
         TrainingRow::Text(text) => texts.push(text),
         TrainingRow::Completion { prompt, completion } => texts.extend([prompt, completion]),
         TrainingRow::Chat { messages, .. } => texts.extend(messages.into_iter().map(|message| message.content)),
+        TrainingRow::Labelled { answer, .. } => collect(*answer, texts),
+        TrainingRow::Steps { prompt, steps, .. } => {
+            match prompt {
+                Prompt::Raw(text) => texts.push(text),
+                Prompt::Chat(messages) => texts.extend(messages.into_iter().map(|message| message.content)),
+                Prompt::Tokens(_) => {}
+            }
+            texts.extend(steps);
+        }
         TrainingRow::Preference(pair) => [pair.chosen, pair.rejected].into_iter().for_each(|row| collect(row, texts)),
     }
 }

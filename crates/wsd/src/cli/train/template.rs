@@ -1,0 +1,16 @@
+//! The form in which training writes chats.
+
+use std::path::Path;
+
+use anyhow::Result;
+use wsd_core::Input;
+use wsd_nn::TemplateChoice;
+
+/// The template that a run file or an option names: `own`, `plain` or a file.
+pub(super) fn choose(name: &str) -> Result<TemplateChoice> {
+    Ok(match name {
+        "own" => TemplateChoice::Own,
+        "plain" => TemplateChoice::Plain,
+        path => TemplateChoice::Source { name: path.into(), text: Input::SETTINGS.read_text(Path::new(path))? },
+    })
+}
