@@ -74,8 +74,8 @@ pub use text::{
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, Event, FinishReason, Handover, Proposed, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
-    Trace, Usage,
+    Call, CallKind, Completion, Event, FinishReason, Handover, Proposed, SecondsBySeat, Timings, TokenRecord,
+    TokensByAuthor, Trace, Usage,
 };
 pub use tree::Tree;
 pub use values::{FromValue, Values};

@@ -1,9 +1,10 @@
 //! Profiles: step times of an engine and the acceptance of proposals by it, measured from request to
 //! request.
 //!
-//! A step over `n` tokens of one sequence is modelled as `first + further * (n - 1)` seconds. Both
-//! numbers follow from all measured steps by least squares with exponential decay. As long as the
-//! steps had one length, a weak prior ties the second number to the first.
+//! A check of `n` tokens of one sequence is modelled as `first + further * (n - 1)` seconds. Both
+//! numbers follow from all measured checks by least squares with exponential decay. Weak priors tie
+//! the first number to the time of decoding, which is without the cost of a question per step, and
+//! the second number to the first, as long as the checks had one length.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ use crate::speculation::Acceptance;
 const DECAY: f64 = 0.98;
 /// The prior of `further / first`, and its weight in squared tokens.
 const SLOPE: (f64, f64) = (0.06, 6.0);
+/// The weight of the time of decoding in the fit of checks, in steps.
+const DECODING_WEIGHT: f64 = 2.0;
 /// The most tokens of a step that counts as a check; longer ones are prefills.
 const LONGEST_CHECK: usize = 32;
 /// The least number of tokens of a prefill.
@@ -26,14 +29,22 @@ const KNOWN: f64 = 0.15;
 /// Times of steps over a few tokens of one sequence, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepTime {
-    /// The time of a step over one token.
+    /// The time of decoding a token.
+    pub alone: f64,
+    /// The time of a check of one token.
     pub first: f64,
     /// The time of each further token in the same step.
     pub further: f64,
 }
 
 impl StepTime {
-    /// The time of a step over `tokens` tokens, at least one.
+    /// Times of an engine without a cost per question.
+    #[must_use]
+    pub const fn new(first: f64, further: f64) -> Self {
+        Self { alone: first, first, further }
+    }
+
+    /// The time of a check of `tokens` tokens, at least one.
     #[must_use]
     pub fn at(self, tokens: usize) -> f64 {
         self.first + self.further * tokens.saturating_sub(1) as f64
@@ -59,27 +70,38 @@ pub struct Profile {
     acceptance: Arc<Mutex<BTreeMap<String, Acceptance>>>,
 }
 
-/// Sums of the least-squares fit: of the weights, and of products of further tokens and seconds.
 #[derive(Debug, Default)]
 struct Times {
     /// Times that no measurement changes.
     fixed: Option<StepTime>,
+    decoding: Decoding,
+    checks: Checks,
+    /// Seconds per token of long steps.
+    prefill: Option<f64>,
+}
+
+/// The mean time of decoding a token. Its weight also decays with every check.
+#[derive(Debug, Default)]
+struct Decoding {
+    seconds: f64,
+    weight: f64,
+}
+
+/// Sums of the least-squares fit: of the checks, and of products of further tokens and seconds.
+#[derive(Debug, Default)]
+struct Checks {
     ones: f64,
     further: f64,
     further_squared: f64,
     seconds: f64,
     further_seconds: f64,
-    /// Weight of the steps over one token among `ones`.
-    singles: f64,
-    /// Seconds per token of long steps.
-    prefill: Option<f64>,
 }
 
 impl Profile {
     /// A profile with given times that measurements do not change, for simulations.
     #[must_use]
     pub fn fixed(time: StepTime) -> Self {
-        let times = Times { fixed: Some(time), singles: 1.0, prefill: Some(time.further), ..Times::default() };
+        let times = Times { fixed: Some(time), prefill: Some(time.further), ..Times::default() };
         Self { times: Arc::new(Mutex::new(times)), acceptance: Arc::default() }
     }
 
@@ -106,16 +128,18 @@ impl Profile {
     /// Takes in the writing of `tokens` tokens after `lacking` ones that had to be computed first.
     /// Returns the seconds to account for.
     pub(crate) fn record_writing(&self, lacking: usize, tokens: usize, seconds: f64) -> f64 {
-        let mut times = lock(&self.times);
+        let (mut times, further) = (lock(&self.times), tokens.saturating_sub(1) as f64);
         if let Some(time) = times.fixed {
-            return time.at(lacking) + time.first * (tokens - 1) as f64;
+            return time.alone + time.at(lacking) - time.first + time.alone * further;
         }
-        let count = tokens as f64;
-        match (lacking, tokens) {
-            (_, 1) | (PREFILL.., _) => times.record(lacking, seconds, 1.0),
-            (0..=2, _) => times.record(1, seconds / count, count.min(4.0)) * count,
-            _ => seconds,
+        if lacking <= 2 {
+            let count = further + 1.0;
+            times.record(1, seconds / count, count.min(4.0));
+        } else if lacking >= PREFILL || tokens <= 1 {
+            let decoding = times.fit().map_or(0.0, |time| time.alone * further);
+            times.record(lacking, (seconds - decoding).max(0.0), 1.0);
         }
+        seconds
     }
 
     /// The fitted times; `None` before the first measurement.
@@ -132,7 +156,8 @@ impl Profile {
 
     /// Tells whether steps over one token were measured not long ago.
     pub(crate) fn knows_single_steps(&self) -> bool {
-        lock(&self.times).singles >= KNOWN
+        let times = lock(&self.times);
+        times.fixed.is_some() || times.decoding.weight >= KNOWN
     }
 
     /// The acceptance of proposals by the source of this name.
@@ -153,48 +178,73 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Times {
     fn record(&mut self, tokens: usize, seconds: f64, weight: f64) -> f64 {
         if let Some(time) = self.fixed {
-            return time.at(tokens);
+            return if tokens <= 1 { time.alone } else { time.at(tokens) };
         }
         if tokens > LONGEST_CHECK {
             let newest = seconds / tokens as f64;
             self.prefill = Some(self.prefill.map_or(newest, |mean| f64::midpoint(mean, newest)));
             return seconds;
         }
-        let known = self.fit().filter(|_| self.ones > 4.0);
-        let value = known.map_or(seconds, |time| seconds.min(LARGEST_FACTOR * time.at(tokens)));
-        let (further, decay) = (tokens.saturating_sub(1) as f64, DECAY.powf(weight));
-        for (sum, term) in [
-            (&mut self.ones, 1.0),
-            (&mut self.further, further),
-            (&mut self.further_squared, further * further),
-            (&mut self.seconds, value),
-            (&mut self.further_seconds, further * value),
-            (&mut self.singles, if tokens <= 1 { 1.0 } else { 0.0 }),
-        ] {
-            *sum = *sum * decay + term * weight;
+        let is_known = self.decoding.weight + self.checks.ones > 4.0;
+        let known = self.fit().filter(|_| is_known).map(|time| if tokens <= 1 { time.alone } else { time.at(tokens) });
+        let value = known.map_or(seconds, |expected| seconds.min(LARGEST_FACTOR * expected));
+        let decay = DECAY.powf(weight);
+        self.decoding.seconds *= decay;
+        self.decoding.weight *= decay;
+        if tokens <= 1 {
+            self.decoding.seconds += value * weight;
+            self.decoding.weight += weight;
+        } else {
+            self.checks.add((tokens - 1) as f64, value, weight);
         }
         seconds
     }
 
-    /// Solves for the two times. The prior adds `weight * (further - slope * first)^2` to the sum of
-    /// squares.
     fn fit(&self) -> Option<StepTime> {
-        if self.fixed.is_some() || self.ones == 0.0 {
+        if self.fixed.is_some() {
             return self.fixed;
         }
+        let Decoding { seconds, weight } = self.decoding;
+        let alone = (weight > 0.0).then(|| seconds / weight);
+        let (first, further) = self.checks.fit(alone)?;
+        Some(StepTime { alone: alone.unwrap_or(first), first, further })
+    }
+}
+
+impl Checks {
+    fn add(&mut self, further: f64, seconds: f64, weight: f64) {
+        for (sum, term) in [
+            (&mut self.ones, 1.0),
+            (&mut self.further, further),
+            (&mut self.further_squared, further * further),
+            (&mut self.seconds, seconds),
+            (&mut self.further_seconds, further * seconds),
+        ] {
+            *sum = *sum * DECAY.powf(weight) + term * weight;
+        }
+    }
+
+    /// Solves for the times of the first and of each further token. The priors add
+    /// `slope_weight * (further - slope * first)^2` and `decoding_weight * (first - alone)^2` to the
+    /// sum of squares.
+    fn fit(&self, alone: Option<f64>) -> Option<(f64, f64)> {
         let (slope, weight) = SLOPE;
-        let (aa, ab) = (self.ones + weight * slope * slope, self.further - weight * slope);
+        let ones = self.ones + alone.map_or(0.0, |_| DECODING_WEIGHT);
+        let seconds = self.seconds + alone.map_or(0.0, |alone| alone * DECODING_WEIGHT);
+        if ones == 0.0 {
+            return None;
+        }
+        let (aa, ab) = (ones + weight * slope * slope, self.further - weight * slope);
         let bb = self.further_squared + weight;
         let determinant = aa * bb - ab * ab;
-        let first = (self.seconds * bb - self.further_seconds * ab) / determinant;
-        let further = (self.further_seconds * aa - self.seconds * ab) / determinant;
-        let mean = self.seconds / self.ones;
-        if further < 0.0 || first <= 0.0 || !first.is_finite() {
-            // Noise hides the slope, in either direction.
-            let first = mean / (1.0 + slope * self.further / self.ones);
-            return Some(StepTime { first, further: if further < 0.0 { 0.0 } else { slope * first } });
+        let first = (seconds * bb - self.further_seconds * ab) / determinant;
+        let further = (self.further_seconds * aa - seconds * ab) / determinant;
+        if further >= 0.0 && first > 0.0 {
+            return Some((first, further));
         }
-        Some(StepTime { first, further })
+        // Noise hides the slope, in either direction.
+        let first = seconds / ones / (1.0 + slope * self.further / ones);
+        Some((first, if further < 0.0 { 0.0 } else { slope * first }))
     }
 }
 
@@ -221,15 +271,28 @@ mod tests {
         profile.record_decoding(10, 0.2);
         let time = profile.step_time().unwrap();
         assert!((time.first - 0.02).abs() < 1e-9 && (time.further - SLOPE.0 * 0.02).abs() < 1e-9, "{time:?}");
+        assert!((time.alone - 0.02).abs() < 1e-9);
         assert!(profile.knows_single_steps());
         (0..200).for_each(|_| _ = profile.record(5, 0.03));
         assert!(!profile.knows_single_steps(), "they are long ago");
     }
 
     #[test]
+    fn the_cost_of_questions_belongs_to_checks_alone() {
+        let profile = Profile::default();
+        for tokens in 2..40usize {
+            profile.record_decoding(16, 16.0 * 0.001);
+            profile.record(tokens % 7 + 2, 0.0015 + 0.0001 * (tokens % 7 + 1) as f64);
+        }
+        let time = profile.step_time().unwrap();
+        assert!((time.alone - 0.001).abs() < 1e-6 && (time.first - 0.0015).abs() < 2e-4, "{time:?}");
+    }
+
+    #[test]
     fn prefills_do_not_count_as_checks() {
         let profile = Profile::default();
         profile.record(500, 1.0);
+        profile.record_writing(500, 1, 1.0);
         assert_eq!((profile.step_time(), profile.prefill_time()), (None, Some(0.002)));
     }
 }

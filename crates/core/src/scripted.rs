@@ -31,8 +31,8 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use crate::{
-    Activity, BosTokens, Caps, Card, Cost, Engine, Head, Heads, Profile, Result, Row, Session, Template, TextCodec, Token,
-    Tokenizer as _, splitmix64,
+    Activity, BosTokens, Caps, Card, Cost, Engine, Head, Heads, Profile, Result, Row, Session, Template, TextCodec,
+    Token, Tokenizer as _, splitmix64,
 };
 
 pub use pieces::{BEGIN, END, Pieces};

@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Call, CallKind, Caps, Completion, Engine, FinishReason, Job, Models, Profile, Prompt, Recipe, SPECULATE, Sampling, Seat,
-    Source, StepTime, THRESHOLD, Terms, Token, Trace, Values, run,
+    Call, CallKind, Caps, Completion, Engine, FinishReason, Job, Models, Profile, Prompt, Recipe, SPECULATE, Sampling,
+    Seat, Source, StepTime, THRESHOLD, Terms, Token, Trace, Values, run,
 };
 
 const LETTERS: &str = "abcdefg ";
@@ -32,12 +32,12 @@ struct Random {
 
 impl Random {
     fn new(seed: u64, agreement: f64) -> Self {
-        let time = StepTime { first: 1.0, further: 0.05 };
+        let time = StepTime::new(1.0, 0.05);
         Self { seed, agreement, sharpness: 12.0, ends: false, memory: 2, time, max_len: 4096 }
     }
 
     fn at(self, first: f64, further: f64) -> Self {
-        Self { time: StepTime { first, further }, ..self }
+        Self { time: StepTime::new(first, further), ..self }
     }
 
     fn engine(self) -> Scripted {
@@ -122,7 +122,7 @@ proptest! {
     ) {
         let level = |index: usize| {
             let agreement = agreements[index];
-            let time = StepTime { first: costs[index], further: further * costs[index] };
+            let time = StepTime::new(costs[index], further * costs[index]);
             let max_len = contexts[index];
             let engine = Random { seed: seed ^ index as u64, agreement, sharpness, ends, memory, time, max_len }.engine();
             if trees { engine } else { without_trees(engine) }
@@ -165,7 +165,8 @@ fn repetitions_are_found_without_a_second_model() {
     // The next token follows from the last one, so the text is periodic.
     let models = chain([Random { memory: 1, ..Random::new(3, 1.0) }.engine()]);
     let values = from_sources("lookup");
-    let (with, without) = (complete("speculative", &models, &job(200), &values), complete("base", &models, &job(200), &values));
+    let (with, without) =
+        (complete("speculative", &models, &job(200), &values), complete("base", &models, &job(200), &values));
     assert_equal(&with, &without);
     assert_eq!(with.timings.proposals.iter().map(|proposed| proposed.by).collect::<Vec<_>>(), [Source::Lookup]);
     assert!(seconds(&with) < 0.3 * 200.0, "{:?}", with.timings);
@@ -205,7 +206,8 @@ fn models_of_other_vocabularies_and_wrong_orders_are_refused() {
     let middle = Models::default().with(Seat::MIDDLE, other).with(Seat::BASE, base.clone());
     assert!(refused("routed", &middle, &Values::default()).contains("the base's vocabulary"));
     let large: Arc<dyn Engine> = Arc::new(Random::new(2, 1.0).engine().with_weights(9));
-    let error = refused("routed", &Models::default().with(Seat::DRAFT, large).with(Seat::BASE, base), &Values::default());
+    let error =
+        refused("routed", &Models::default().with(Seat::DRAFT, large).with(Seat::BASE, base), &Values::default());
     assert!(error.contains("order of size") && error.contains("has 9 weights") && error.contains("hint"), "{error}");
 }
 
@@ -220,11 +222,6 @@ fn simulated(strategy: &str, models: impl IntoIterator<Item = Random>, length: u
     let models = chain(models.into_iter().map(|model| Random { memory: 8, ..model }.engine()));
     let done = complete(strategy, &models, &job(length), &from_sources(word));
     assert_eq!(done.tokens.len(), length);
-    if std::env::var("SHOW").is_ok() {
-        for call in &done.calls {
-            eprintln!("{strategy} {} {:?} {} {:.3} {:?} {:?}", call.to, call.kind, call.tokens, call.seconds, call.accepted, call.proposals);
-        }
-    }
     seconds(&done)
 }
 
@@ -289,7 +286,9 @@ fn sampled_texts_are_distributed_as_the_bases_whatever_the_levels_below() {
     let level = |seed, agreement, first| Random { sharpness: 3.0, ..Random::new(seed, agreement) }.at(first, 0.0);
     let models = chain([level(5, 0.8, 0.05), level(6, 0.2, 0.2), level(7, 1.0, 1.0)].map(Random::engine));
     let base = level(7, 1.0, 1.0).engine();
-    for (top_k, top_p, min_p, temperature) in [(0, 1.0, 0.0, 1.0), (4, 1.0, 0.0, 0.8), (0, 0.7, 0.0, 1.3), (0, 1.0, 0.2, 1.0)] {
+    for (top_k, top_p, min_p, temperature) in
+        [(0, 1.0, 0.0, 1.0), (4, 1.0, 0.0, 0.8), (0, 0.7, 0.0, 1.3), (0, 1.0, 0.2, 1.0)]
+    {
         let sampling = |seed| Sampling { temperature, top_k, top_p, min_p, seed, ..Sampling::default() };
         let draws = 3000;
         // The tokens at two positions that follow the first step, which is decoded alone.
@@ -331,7 +330,7 @@ fn acceptance_is_the_overlap_of_the_distributions() {
     let coin = |name, share: f32, first| {
         let row = vec![f32::NEG_INFINITY, f32::NEG_INFINITY, share.ln(), (1.0 - share).ln()];
         let engine = Scripted::new(name, pieces.clone(), move |_| row.clone());
-        without_trees(engine.with_profile(Profile::fixed(StepTime { first, further: 0.0 })))
+        without_trees(engine.with_profile(Profile::fixed(StepTime::new(first, 0.0))))
     };
     let models = chain([coin("draft", 0.8, 0.01), coin("base", 0.5, 1.0)]);
     let (mut proposed, mut accepted) = (0, 0);

@@ -104,6 +104,10 @@ impl Chain {
         if level.sources.is_empty() {
             return alone(remaining);
         }
+        // The step that reads the prompt checks nothing.
+        if level.uncomputed() > PREFILL {
+            return alone(level.planner.alone(time, &[], remaining));
+        }
         let texts = self.texts(index);
         let level = &self.levels[index];
         let offers = level.sources.iter().zip(&texts).map(|(source, text)| match source.origin {
@@ -167,7 +171,7 @@ impl Chain {
 
     async fn round_of(&mut self, index: usize, texts: Texts, request: Request) -> Result<Vec<Step>> {
         let (started, level) = (self.clock, &self.levels[index]);
-        let time = level.profile.step_time().unwrap_or(StepTime { first: 0.0, further: 0.0 });
+        let time = level.profile.step_time().unwrap_or(StepTime::new(0.0, 0.0));
         let source = &level.sources[request.offer];
         let drafted: Vec<Drafted> = match source.origin {
             Origin::Level(below) => {
@@ -196,7 +200,7 @@ impl Chain {
         let verdict = self.check(index, &proposal).await?;
         let tokens = verdict.steps.iter().filter(|step| matches!(step, Step::Token(_))).count();
         let seconds = self.clock - started;
-        self.levels[index].planner.record_round(tokens, seconds, time.first);
+        self.levels[index].planner.record_round(tokens, seconds, time.alone);
         Ok(verdict.steps)
     }
 
@@ -278,7 +282,7 @@ impl Chain {
     /// Lets a level decode alone: one token, or several if its steps are short.
     async fn write(&mut self, index: usize, most: usize, demand: &Demand) -> Result<Vec<Step>> {
         let level = &mut self.levels[index];
-        let is_short = level.profile.step_time().is_some_and(|time| time.first < SHORT_STEP);
+        let is_short = level.profile.step_time().is_some_and(|time| time.alone < SHORT_STEP);
         let max_tokens = if is_short { demand.request.count.clamp(1, most) } else { 1 };
         let top_logprobs = if demand.seconds { 2 } else { 0 };
         let generation = Generation { max_tokens, sampling: level.sampling, top_logprobs };

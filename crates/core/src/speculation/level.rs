@@ -5,8 +5,9 @@ use super::lookup::{Lookup, Rest};
 use super::plan::Planner;
 use crate::{Engine, Profile, Sampling, Seat, Session, Source, StepTime, Token, common_prefix};
 
-/// The time of a model's step by that of the model it proposes to, before it is measured.
-const PRESUMED: StepTime = StepTime { first: 0.3, further: 0.02 };
+/// The times of a model's first and further tokens by the first of the model it proposes to, before
+/// they are measured.
+const PRESUMED: (f64, f64) = (0.3, 0.02);
 
 /// A model of a chain with its session, whose answer follows the one of the model above.
 pub(crate) struct Level {
@@ -123,8 +124,8 @@ impl Level {
 
     /// The measured time of its steps, or a presumption from the model above.
     pub(super) fn time_below(&self, above: StepTime) -> StepTime {
-        let presumed = StepTime { first: PRESUMED.first * above.first, further: PRESUMED.further * above.first };
-        self.profile.step_time().unwrap_or(presumed)
+        let (first, further) = PRESUMED;
+        self.profile.step_time().unwrap_or_else(|| StepTime::new(first * above.first, further * above.first))
     }
 
     /// Takes in whether a proposed token was right.

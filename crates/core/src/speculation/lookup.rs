@@ -80,7 +80,8 @@ impl Rest {
     /// Proposes at most `count` tokens, as long as the base has written what the draft did.
     pub(super) fn propose(&mut self, list: &[Token], count: usize) -> Vec<(Token, Hint)> {
         let since = list.get(self.at..).unwrap_or_default();
-        let is_same = since.len() < self.tokens.len() && since.iter().zip(&self.tokens).all(|(one, (other, _))| one == other);
+        let is_same =
+            since.len() < self.tokens.len() && since.iter().zip(&self.tokens).all(|(one, (other, _))| one == other);
         if !is_same {
             self.tokens.clear();
             return Vec::new();

@@ -91,7 +91,7 @@ pub(super) fn powers(rate: f64, count: usize) -> Vec<f64> {
 
 /// The least seconds per token that a model needs, alone or with proposals of `models`.
 pub(super) fn pace<'a>(time: StepTime, models: impl IntoIterator<Item = &'a Offer>) -> f64 {
-    models.into_iter().map(|offer| offer.best_ratio(time, MAX_PROPOSED)).fold(time.first, f64::min)
+    models.into_iter().map(|offer| offer.best_ratio(time, MAX_PROPOSED)).fold(time.alone, f64::min)
 }
 
 /// The next action of a model.
@@ -160,7 +160,7 @@ impl Planner {
         };
         self.rounds += 1;
         let worth = pace(time, offers.iter().filter(|offer| offer.is_model));
-        let least = worth - time.first * (1.0 - MARGIN);
+        let least = worth - time.alone * (1.0 - MARGIN);
         let mut best: Option<(f64, Request)> = None;
         for (index, offer) in offers.iter().enumerate() {
             let counts = (1..=most.min(offer.paths.len()).min(MAX_PROPOSED))
@@ -185,7 +185,9 @@ impl Planner {
                 self.back_offs = self.back_offs.saturating_sub(1);
                 Action::Propose(request)
             }
-            None => self.probe(time, offers, worth, remaining).unwrap_or_else(|| self.alone(time, offers, remaining)),
+            None => self
+                .probe(time, offers, worth, remaining)
+                .unwrap_or_else(|| Action::Alone(self.alone(time, offers, remaining))),
         }
     }
 
@@ -195,9 +197,9 @@ impl Planner {
             return true;
         }
         let expected = remaining.min(EXPECTED.max(self.tokens));
-        let allowed = LOSS * (self.seconds + time.first * expected as f64);
+        let allowed = LOSS * (self.seconds + time.alone * expected as f64);
         let doubt = DOUBT / (DOUBT + offer.evidence);
-        self.debt + offer.cost(time, count) - time.first + offer.prefill * doubt * doubt <= allowed
+        self.debt + offer.cost(time, count) - time.alone + offer.prefill * doubt * doubt <= allowed
     }
 
     /// A round of the model of which least is known, now and then, if it could be the best.
@@ -211,8 +213,12 @@ impl Planner {
         let is_due = self.rounds.is_multiple_of(TRIALS.0) && pays(offer.upper_acceptance())
             || self.rounds.is_multiple_of(TRIALS.1) && pays(HOPE);
         let count = PROBED.min(remaining - 1);
-        (is_due && self.allows(time, offer, count, remaining))
-            .then_some(Action::Propose(Request { offer: index, count, most: count, worth }))
+        (is_due && self.allows(time, offer, count, remaining)).then_some(Action::Propose(Request {
+            offer: index,
+            count,
+            most: count,
+            worth,
+        }))
     }
 
     /// A short round of the model that would pay best if its tokens were accepted, unless there is a
@@ -225,18 +231,18 @@ impl Planner {
         let hoped = models.map(|(index, offer)| (index, offer, offer.with_acceptance(HOPE).best_ratio(time, PROBED)));
         let (index, offer, ratio) = hoped.min_by(|one, other| one.2.total_cmp(&other.2))?;
         let fits = |count: &usize| self.allows(time, offer, *count, remaining);
-        let count = (1..=PROBED.min(remaining - 1)).rev().find(fits).filter(|_| ratio < time.first)?;
+        let count = (1..=PROBED.min(remaining - 1)).rev().find(fits).filter(|_| ratio < time.alone)?;
         self.pause = BACK_OFF.start().saturating_mul(1 << self.back_offs.min(8)).min(*BACK_OFF.end());
         self.back_offs += 1;
         Some(Action::Propose(Request { offer: index, count, most: count, worth }))
     }
 
-    /// Decoding alone, until the next probe if no text may offer something earlier.
-    fn alone(&self, time: StepTime, offers: &[Offer], remaining: usize) -> Action {
-        let least = (ALONE_SECONDS / time.first.max(f64::MIN_POSITIVE)).ceil() as usize;
+    /// The number of tokens to decode alone: until the next probe, if no text may offer something earlier.
+    pub(super) fn alone(&self, time: StepTime, offers: &[Offer], remaining: usize) -> usize {
+        let least = (ALONE_SECONDS / time.alone.max(f64::MIN_POSITIVE)).ceil() as usize;
         let waits = offers.iter().all(|offer| offer.is_model) && self.pause > 0;
         let count = if waits { self.pause } else { least.min(*BACK_OFF.start()) };
-        Action::Alone(count.clamp(1, remaining))
+        count.clamp(1, remaining.max(1))
     }
 }
 
@@ -256,7 +262,7 @@ mod tests {
 
     /// Simulates an answer of `length` tokens; returns its seconds per token.
     fn simulated(case: Case, length: usize, acceptance: &mut Acceptance) -> f64 {
-        let time = StepTime { first: 1.0, further: case.further };
+        let time = StepTime::new(1.0, case.further);
         let (mut planner, mut seconds, mut tokens, mut state) = (Planner::default(), 0.0, 0, 1u64);
         while tokens < length {
             let offer = Offer {
@@ -301,7 +307,7 @@ mod tests {
     #[test]
     fn long_answers_take_nearly_the_least_time() {
         for case in cases() {
-            let time = StepTime { first: 1.0, further: case.further };
+            let time = StepTime::new(1.0, case.further);
             let offer = Offer { paths: powers(case.share, MAX_PROPOSED), per_token: case.draft, ..Offer::default() };
             let best = pace(time, [&offer]);
             let Case { share, draft, further } = case;
@@ -335,7 +341,7 @@ mod tests {
 
     #[test]
     fn text_at_hand_precedes_a_model_where_it_is_as_likely() {
-        let time = StepTime { first: 1.0, further: 0.04 };
+        let time = StepTime::new(1.0, 0.04);
         let model = Offer {
             paths: powers(0.8, MAX_PROPOSED),
             per_token: 0.2,
@@ -353,7 +359,7 @@ mod tests {
 
     #[test]
     fn decoding_alone_lasts_until_the_next_probe() {
-        let time = StepTime { first: 1.0, further: 0.1 };
+        let time = StepTime::new(1.0, 0.1);
         let bad = Offer { paths: powers(0.01, 5), per_token: 0.1, evidence: 30.0, is_model: true, ..Offer::default() };
         let mut planner = Planner::default();
         planner.spend(100.0);

@@ -134,7 +134,9 @@ impl Proposal {
                     self.guesses.push(guess);
                     vertex
                 }
-                None if reached * growth.worth > growth.further && self.tree.len() < growth.nodes => self.push(guess)?,
+                None if reached * growth.worth > growth.further && self.tree.len() < growth.nodes => {
+                    self.push(guess)?
+                }
                 None => break,
             };
         }

@@ -19,10 +19,7 @@ pub(super) static SPECULATIVE: Recipe = Recipe {
     name: "speculative",
     title: "speculative",
     about: "the base model alone, token for token, with the draft and text at hand writing ahead of it",
-    needs: &[
-        Need::with(Seat::BASE, Caps { choices: true, ..Caps::GENERATE }),
-        Need::any(Seat::DRAFT).optional(),
-    ],
+    needs: &[Need::with(Seat::BASE, Caps { choices: true, ..Caps::GENERATE }), Need::any(Seat::DRAFT).optional()],
     settings: &[&SPECULATE],
     make: |models, values| make("speculative", models, values),
 };
@@ -102,8 +99,6 @@ impl Strategy for Speculative {
         }
         levels.push(Level::new(Seat::BASE, self.base.as_ref(), base, prompt.len(), 0));
         let texts = self.sources.texts.then(Rest::default);
-        let mut speculation = Speculation::new(levels, &job.terms, texts);
-        speculation.warm().await?;
-        speculation.run(answer).await
+        Speculation::new(levels, &job.terms, texts).run(answer).await
     }
 }

@@ -25,8 +25,9 @@ use crate::speculation::{Level, Rest, SPECULATE, Sources, Speculation};
 use crate::steps::{check_vocabularies, render, write_to_end};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
-    Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need, Profile,
-    Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
+    Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
+    Profile, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values,
+    Window,
 };
 
 /// The setting for the maximum number of drafted tokens.
@@ -103,6 +104,7 @@ impl Strategy for Wsd {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
+        let started = Instant::now();
         let (draft_codec, base_codec) = (self.draft.codec(), self.base.codec());
         check_vocabularies(&job.prompt, draft_codec, base_codec)?;
         let prompt = render(self.base.as_ref(), job)?;
@@ -142,7 +144,7 @@ impl Strategy for Wsd {
                 let base = level(Seat::BASE, &self.base, scorer.session, prompt.tokens.len());
                 let levels = Some(draft).filter(|_| sources.models).into_iter().chain([base]).collect();
                 let texts = sources.texts.then_some(scorer.rest);
-                Speculation::new(levels, &job.terms, texts).run(answer).await
+                Speculation::new(levels, &job.terms, texts).after(started.elapsed().as_secs_f64()).run(answer).await
             }
         }
     }

@@ -27,10 +27,12 @@ static BASE: LazyLock<Setting> = LazyLock::new(|| {
 });
 static DRAFT: Setting =
     Setting::text("draft", "The small aligned model, named like the base", "MODEL").with_default_text("builtin:draft");
-static MODEL: Setting =
-    Setting::texts("model", "The model for a further seat, such as judge=./reward-1b; may be repeated, for `middle` also with the same seat, \
-         from the smallest model to the largest")
-        .with_placeholder("SEAT=MODEL");
+static MODEL: Setting = Setting::texts(
+    "model",
+    "The model for a further seat, such as judge=./reward-1b; may be repeated, for `middle` also with the same seat, \
+         from the smallest model to the largest",
+)
+.with_placeholder("SEAT=MODEL");
 static BASE_TEMPLATE: Setting = Setting::text(
     "base_template",
     "The form in which the base reads a chat: plain (the paper's form for bases), own (its chat template), or a \

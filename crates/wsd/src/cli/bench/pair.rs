@@ -29,9 +29,9 @@ Examples:
       A draft whose weights have half as many bits.
   wsd bench wsd --base ./base.Q8_0.gguf --draft ./pilot --prompt \"How do I keep bees?\" --json
       A pair of your own; every figure as JSON.
-  wsd bench wsd --base ./base.gguf --draft ./pilot --input questions.jsonl --limit 20 --system wsd-alone --system wsd
+  wsd bench wsd --base ./base.gguf --draft ./pilot --input questions.jsonl --limit 20 --only wsd-alone --only wsd
       Prompts from a file, and only some of the systems; the worst prompt is named beside the mean.
-  wsd bench wsd --base 1b --draft tiny --model middle=150m --middle-agreement 0.9 --system middle --system routed
+  wsd bench wsd --base 1b --draft tiny --model middle=150m --middle-agreement 0.9 --only middle --only routed
       A chain of three models beside the two pairs in it.
 
 All systems answer a prompt with the same number of tokens: that of the shorter of WSD's and the base's answers.";
@@ -59,7 +59,7 @@ pub(crate) struct PairBench {
     limit: Option<usize>,
     /// A system to measure beside the base alone; may be repeated [default: all that the models allow]
     #[arg(long, value_name = "NAME", value_parser = SYSTEMS.map(|system| system.key))]
-    system: Vec<String>,
+    only: Vec<String>,
     /// Share of tokens after which the random models have the same argmax, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.8)]
     agreement: f64,
@@ -102,7 +102,7 @@ pub(super) async fn run(mut bench: PairBench, global: &GlobalArgs) -> Result<End
     let subject = Subject::new(&bench, &settings, global)?.with_equal_lengths().await?;
     let has_middle = subject.models.get(Seat::MIDDLE).is_some();
     let systems = SYSTEMS.into_iter().filter(|system| {
-        let is_chosen = bench.system.is_empty() || bench.system.iter().any(|key| key == system.key);
+        let is_chosen = bench.only.is_empty() || bench.only.iter().any(|key| key == system.key);
         std::ptr::eq(*system, &DIRECT) || (is_chosen && (has_middle || !system.needs_middle()))
     });
     let mut runs: Vec<_> = systems.map(Runs::new).collect();

@@ -179,3 +179,24 @@ impl Report {
 fn worst(ratios: &[f64]) -> Option<f64> {
     ratios.iter().copied().max_by(f64::total_cmp)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::system::{WSD, WSD_ALONE};
+    use super::*;
+
+    fn runs(system: &'static System, rounds: &[[f64; 2]]) -> Runs {
+        let answer = |&seconds: &f64| Answer { seconds, ..Answer::default() };
+        Runs { system, rounds: rounds.iter().map(|round| round.iter().map(answer).collect()).collect() }
+    }
+
+    #[test]
+    fn the_worst_prompt_is_that_of_the_largest_median_ratio() {
+        let plain = runs(&WSD_ALONE, &[[1.0, 2.0], [1.0, 2.0], [2.0, 2.0]]);
+        let report = Report::new(vec![plain, runs(&WSD, &[[0.5, 2.2], [9.0, 2.1], [1.2, 1.0]])]);
+        let ratios = report.to_plain(&report.0[1]).unwrap();
+        assert_eq!((ratios.clone(), worst(&ratios)), (vec![0.6, 1.05], Some(1.05)));
+        assert_eq!(report.to_plain(&report.0[0]), None);
+        assert!(report.text().contains("1.05"), "{}", report.text());
+    }
+}

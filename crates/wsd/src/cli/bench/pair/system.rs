@@ -33,13 +33,8 @@ const fn strategy(name: &'static str, speculate: &'static str, draft: Seat) -> M
     Method::Strategy { name, speculate, draft }
 }
 
-pub(super) static DIRECT: System = System {
-    key: "base",
-    name: "base alone",
-    method: strategy("base", "off", Seat::DRAFT),
-    twin: None,
-    plain: None,
-};
+pub(super) static DIRECT: System =
+    System { key: "base", name: "base alone", method: strategy("base", "off", Seat::DRAFT), twin: None, plain: None };
 pub(super) static WSD: System = System {
     key: "wsd",
     name: "wsd",
@@ -47,13 +42,8 @@ pub(super) static WSD: System = System {
     twin: Some(&WSD_ALONE),
     plain: Some(&WSD_ALONE),
 };
-pub(super) static THREE_PASSES: System = System {
-    key: "passes",
-    name: "three passes",
-    method: Method::ThreePasses,
-    twin: Some(&WSD_ALONE),
-    plain: None,
-};
+pub(super) static THREE_PASSES: System =
+    System { key: "passes", name: "three passes", method: Method::ThreePasses, twin: Some(&WSD_ALONE), plain: None };
 static SPECULATIVE: System = System {
     key: "speculating",
     name: "base alone, speculating",
@@ -82,7 +72,7 @@ static ROUTED: System = System {
     twin: Some(&DIRECT),
     plain: Some(&DIRECT),
 };
-static WSD_ALONE: System = System {
+pub(super) static WSD_ALONE: System = System {
     key: "wsd-alone",
     name: "wsd without speculation",
     method: strategy("wsd", "off", Seat::DRAFT),
