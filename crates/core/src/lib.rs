@@ -7,6 +7,7 @@
 //! table of strategies ([`RECIPES`]). It has no tensors and no network; [`scripted`] is a tiny
 //! engine for tests.
 
+mod acceptance;
 mod answer;
 mod bridge;
 mod card;

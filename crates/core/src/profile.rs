@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::speculation::Acceptance;
+use crate::acceptance::Acceptance;
 
 /// Decay of older measurements per step.
 const DECAY: f64 = 0.98;

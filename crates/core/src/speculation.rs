@@ -12,7 +12,6 @@
 //! Proposals come from [`Source`]s: models of the same vocabulary, n-grams of prompt and answer, and
 //! the rest of a draft. [`plan`] chooses among them, and how much to propose, by measured costs.
 
-mod acceptance;
 mod chain;
 mod level;
 mod lookup;
@@ -21,7 +20,6 @@ mod proposal;
 
 use std::time::Instant;
 
-pub(crate) use acceptance::Acceptance;
 use chain::{Chain, Plan};
 pub(crate) use level::Level;
 pub(crate) use lookup::Rest;

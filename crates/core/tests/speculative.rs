@@ -124,7 +124,8 @@ proptest! {
             let agreement = agreements[index];
             let time = StepTime::new(costs[index], further * costs[index]);
             let max_len = contexts[index];
-            let engine = Random { seed: seed ^ index as u64, agreement, sharpness, ends, memory, time, max_len }.engine();
+            let seed = seed ^ index as u64;
+            let engine = Random { seed, agreement, sharpness, ends, memory, time, max_len }.engine();
             if trees { engine } else { without_trees(engine) }
         };
         let models = chain((3 - levels..3).map(level));

@@ -10,11 +10,11 @@
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::acceptance::{Acceptance, Hint};
 use super::level::{Candidate, Level, Origin};
 use super::lookup::{Lookup, Rest};
 use super::plan::{Action, MAX_PROPOSED, Offer, Request, pace, powers};
 use super::proposal::{Drafted, Growth, Proposal, Verdict};
+use crate::acceptance::{Acceptance, Hint};
 use crate::{
     Call, CallKind, Generation, Proposed, Result, Sampled, Sampling, Source, Step, StepTime, Stop, Terms, Token,
 };

@@ -1,8 +1,8 @@
 //! Levels of a chain: a model's session and the sources of proposals for it.
 
-use super::acceptance::{Acceptance, Hint};
 use super::lookup::{Lookup, Rest};
 use super::plan::Planner;
+use crate::acceptance::{Acceptance, Hint};
 use crate::{Engine, Profile, Sampling, Seat, Session, Source, StepTime, Token, common_prefix};
 
 /// The times of a model's first and further tokens by the first of the model it proposes to, before

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::acceptance::Hint;
 use crate::Token;
+use crate::acceptance::Hint;
 
 /// The shortest n-gram that is looked up.
 const SHORTEST: usize = 2;

@@ -249,7 +249,7 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::speculation::acceptance::{Acceptance, Hint};
+    use crate::acceptance::{Acceptance, Hint};
 
     /// A simulated answer: the share of proposals that are right, seconds per proposed token, and
     /// seconds per further token in a step of 1 second.

@@ -1,6 +1,6 @@
 //! Proposals: a tree of tokens, each with its source and the knowledge of its acceptance.
 
-use super::acceptance::{Acceptance, Hint};
+use crate::acceptance::{Acceptance, Hint};
 use crate::{Result, Step, Token, Tree};
 
 /// A token that a source proposes.
