@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use crate::{
-    Caps, Card, Error, Head, Heads, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, top_tokens,
+    Caps, Card, Error, Head, Heads, Profile, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, top_tokens,
 };
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
@@ -78,6 +78,17 @@ pub trait Engine: Send + Sync {
     /// Returns the present activity; all zero for an engine that does not report it.
     fn activity(&self) -> Activity {
         Activity::default()
+    }
+
+    /// Returns the measured speed of the engine, which speculation keeps from request to request; by
+    /// default each request measures anew.
+    fn profile(&self) -> Profile {
+        Profile::default()
+    }
+
+    /// Returns the number of weights, if it is known.
+    fn weights(&self) -> Option<u64> {
+        None
     }
 
     /// Opens a session that holds `tokens`. Nothing is computed before the first request.

@@ -35,6 +35,21 @@ pub enum Error {
         /// The parent given.
         parent: u32,
     },
+    /// A chain of models that are not ordered by size.
+    #[error(
+        "`{strategy}` needs models in order of size, but `{smaller}` has {} weights and `{larger}`, which checks it, \
+         {}\n  hint: exchange the two", .weights[0], .weights[1]
+    )]
+    ChainOrder {
+        /// The requested strategy.
+        strategy: &'static str,
+        /// The engine that proposes.
+        smaller: String,
+        /// The engine that checks the proposals.
+        larger: String,
+        /// The weights of both.
+        weights: [u64; 2],
+    },
     /// A strategy needs a model that was not given.
     #[error("`{strategy}` needs a {seat} model\n  hint: name one with {}", .seat.option())]
     MissingModel {

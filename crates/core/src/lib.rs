@@ -7,6 +7,7 @@
 //! table of strategies ([`RECIPES`]). It has no tensors and no network; [`scripted`] is a tiny
 //! engine for tests.
 
+mod acceptance;
 mod answer;
 mod bridge;
 mod card;
@@ -22,12 +23,14 @@ mod inputs;
 mod job;
 mod logits;
 mod models;
+mod profile;
 mod sampling;
 mod scoped;
 mod scorers;
 pub mod scripted;
 mod seat;
 mod settings;
+mod source;
 mod speculation;
 mod splitmix;
 mod steps;
@@ -53,14 +56,17 @@ pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
 pub use models::Models;
+pub use profile::{Profile, StepTime};
 pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
 pub use scorers::{SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
+pub use source::Source;
+pub use speculation::SPECULATE;
 pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
-    CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, SPECULATE, STRATEGY, strategy_settings,
+    CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, STRATEGY, strategy_settings,
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{
@@ -69,8 +75,8 @@ pub use text::{
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
-    Trace, Usage,
+    Call, CallKind, Completion, Event, FinishReason, Handover, Proposed, SecondsBySeat, Timings, TokenRecord,
+    TokensByAuthor, Trace, Usage,
 };
 pub use tree::Tree;
 pub use values::{FromValue, Values};

@@ -53,6 +53,43 @@ pub fn logprob(logits: &[f32], token: Token) -> Option<f64> {
     logits.get(token as usize).map(|&x| (f64::from(x) - lse).min(0.0))
 }
 
+/// Number of entries up to which the largest ones are found in one pass without sorting.
+const FEW: usize = 8;
+
+/// The indices of the `count` largest entries of a finite row, in one pass.
+fn largest(logits: &[f32], count: usize) -> Vec<usize> {
+    let mut ids: Vec<usize> = Vec::with_capacity(count + 1);
+    for (block, part) in logits.chunks(16).enumerate() {
+        // Most blocks hold nothing, which a loop without branches finds.
+        let max = part.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+        if ids.len() == count && ids.last().is_some_and(|&last| max <= logits[last]) {
+            continue;
+        }
+        for (id, &x) in (block * 16..).zip(part) {
+            let at = ids.iter().position(|&other| x > logits[other]).unwrap_or(ids.len());
+            if at < count {
+                ids.insert(at, id);
+                ids.truncate(count);
+            }
+        }
+    }
+    ids
+}
+
+/// The indices of the `count` largest entries of a finite row.
+fn sorted(logits: &[f32], count: usize) -> Vec<usize> {
+    let mut ids: Vec<_> = (0..logits.len()).collect();
+    // Unlike `total_cmp`, this treats both zeros as equal, as `argmax` does. NaN has been excluded.
+    let descending =
+        |a: &usize, b: &usize| logits[*b].partial_cmp(&logits[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b));
+    if count < ids.len() {
+        ids.select_nth_unstable_by(count - 1, descending);
+        ids.truncate(count);
+    }
+    ids.sort_unstable_by(descending);
+    ids
+}
+
 /// Returns the `count` most likely tokens of a row with their natural log-probabilities, most
 /// likely first and the lower id first among equals, or `None` if the row is not finite.
 ///
@@ -67,15 +104,7 @@ pub fn top_tokens(logits: &[f32], count: usize) -> Option<Vec<(Token, f64)>> {
         return Some(Vec::new());
     }
     let (lse, _) = log_sum_exp(logits)?;
-    let mut ids: Vec<_> = (0..logits.len()).collect();
-    // Unlike `total_cmp`, this treats both zeros as equal, as `argmax` does. NaN has been excluded.
-    let descending =
-        |a: &usize, b: &usize| logits[*b].partial_cmp(&logits[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b));
-    if count < ids.len() {
-        ids.select_nth_unstable_by(count - 1, descending);
-        ids.truncate(count);
-    }
-    ids.sort_unstable_by(descending);
+    let ids = if count <= FEW { largest(logits, count) } else { sorted(logits, count) };
     Some(ids.into_iter().map(|id| (id as Token, (f64::from(logits[id]) - lse).min(0.0))).collect())
 }
 
@@ -105,6 +134,17 @@ mod tests {
             top_tokens(&[-0.0, 0.0], 1).unwrap()[0].0,
             pick(&mut [-0.0, 0.0], &[], &Sampling::default()).unwrap().token
         );
+    }
+
+    #[test]
+    fn few_and_many_largest_entries_are_the_same() {
+        for len in [1, 7, 16, 17, 900] {
+            let row: Vec<f32> = (0..len).map(|i| ((i * 7919 % 613) % 89) as f32 - 44.0).collect();
+            for count in 1..=FEW {
+                assert_eq!(largest(&row, count), sorted(&row, count), "{len} {count}");
+            }
+        }
+        assert_eq!(largest(&[-0.0, 0.0, f32::NEG_INFINITY], 3), [0, 1, 2]);
     }
 
     #[test]

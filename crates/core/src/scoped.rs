@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Activity, Card, Engine, Result, Session, TextCodec, Token};
+use crate::{Activity, Card, Engine, Profile, Result, Session, TextCodec, Token};
 
 /// An engine that opens all sessions in one scope.
 pub(crate) struct Scoped {
@@ -24,6 +24,14 @@ impl Engine for Scoped {
 
     fn activity(&self) -> Activity {
         self.engine.activity()
+    }
+
+    fn profile(&self) -> Profile {
+        self.engine.profile().scoped()
+    }
+
+    fn weights(&self) -> Option<u64> {
+        self.engine.weights()
     }
 
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {

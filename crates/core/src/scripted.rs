@@ -31,8 +31,8 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use crate::{
-    Activity, BosTokens, Caps, Card, Cost, Engine, Head, Heads, Result, Row, Session, Template, TextCodec, Token,
-    Tokenizer as _, splitmix64,
+    Activity, BosTokens, Caps, Card, Cost, Engine, Head, Heads, Profile, Result, Row, Session, Template, TextCodec,
+    Token, Tokenizer as _, splitmix64,
 };
 
 pub use pieces::{BEGIN, END, Pieces};
@@ -45,6 +45,8 @@ pub struct Scripted {
     rows: Arc<Outputs>,
     heads: BTreeMap<Head, Arc<Outputs>>,
     counters: Arc<Counters>,
+    profile: Profile,
+    weights: Option<u64>,
 }
 
 impl Scripted {
@@ -61,7 +63,7 @@ impl Scripted {
         let codec = TextCodec::new(name, pieces, Some(Template::Plain), bos);
         let rows: Arc<Outputs> = Arc::new(rows);
         let heads = BTreeMap::from([(Head::VOCABULARY, rows.clone())]);
-        Self { card, codec, rows, heads, counters: Arc::default() }
+        Self { card, codec, rows, heads, counters: Arc::default(), profile: Profile::default(), weights: None }
     }
 
     /// An engine with random logits that depend on the last two tokens and a seed. It never ends a
@@ -112,6 +114,20 @@ impl Scripted {
         self
     }
 
+    /// The same engine with a given profile, such as that of a simulated speed.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// The same engine with a given number of weights.
+    #[must_use]
+    pub fn with_weights(mut self, weights: u64) -> Self {
+        self.weights = Some(weights);
+        self
+    }
+
     /// The same engine with a context of `max_len` tokens.
     #[must_use]
     pub fn with_context(mut self, max_len: usize) -> Self {
@@ -148,6 +164,14 @@ impl Engine for Scripted {
 
     fn codec(&self) -> &TextCodec {
         &self.codec
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+
+    fn weights(&self) -> Option<u64> {
+        self.weights
     }
 
     fn activity(&self) -> Activity {

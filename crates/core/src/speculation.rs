@@ -1,72 +1,101 @@
-//! Speculation: the draft proposes tokens, the base checks many of them in one step, and the text
-//! is the base's own.
+//! Speculation: others propose tokens, the base checks many of them in one step, and the text is the
+//! base's own.
 //!
-//! The draft proposes its most likely tokens. The base tells what it would have written at each
-//! position ([`Session::choices`]), and the proposals are kept as far as they equal those choices;
-//! the base's own token follows. The answer is therefore, token for token, the one that the base
-//! gives by itself, greedy or sampled. This is the rule of Leviathan, Kalman and Matias (arXiv
-//! 2211.17192, algorithm 1) for a draft that puts all its probability on one token `x`: `x` is
-//! accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p` without
-//! `x`.
+//! The base tells what it would have written at each position ([`Session::choices`],
+//! [`Session::tree_choices`]), and proposals are kept as far as they equal those choices; the base's
+//! own token follows. The answer is therefore, token for token, the one that the base gives by
+//! itself, greedy or sampled, whatever is proposed. This is the rule of Leviathan, Kalman and Matias
+//! (arXiv 2211.17192, algorithm 1) for a proposal that puts all its probability on one token `x`:
+//! `x` is accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p`
+//! without `x`.
+//!
+//! Proposals come from [`Source`]s: models of the same vocabulary, n-grams of prompt and answer, and
+//! the rest of a draft. [`plan`] chooses among them, and how much to propose, by measured costs.
 
-mod lookahead;
-mod propose;
-mod verify;
+mod chain;
+mod level;
+mod lookup;
+mod plan;
+mod proposal;
 
 use std::time::Instant;
 
-pub(crate) use propose::Speculator;
+use chain::{Chain, Plan};
+pub(crate) use level::Level;
+pub(crate) use lookup::Rest;
+use plan::{Action, Request};
 
-use crate::steps::{generation, write_into, write_to_end};
-use crate::{Answer, Bridge, Call, CallKind, Engine, FinishReason, Result, Seat, Session, Terms};
-use lookahead::{Action, Lookahead, MAX_PROPOSED};
-use verify::verify;
+use crate::steps::{generation, write_into};
+use crate::{Answer, FinishReason, Flow, Result, Seat, Setting, Step, Terms, TokenRecord, Values};
 
-/// Number of lacking tokens that a draft can prefill together with its first step of a round at no
-/// noticeable cost: the base's own token of the round before, and one that the base decoded alone to
-/// be measured.
-const FREE_PREFILL: usize = 2;
+/// The setting for the sources of proposals.
+pub static SPECULATE: Setting = Setting::choice(
+    "speculate",
+    "Who proposes tokens that the base checks in one step (speculative decoding); changes only the speed",
+    &[
+        ("auto", "models of the base's vocabulary and text at hand, whichever is expected to save time, or none"),
+        ("draft", "models of the base's vocabulary only"),
+        ("lookup", "text at hand only: repetitions of prompt and answer, and the rest of a draft after the switch"),
+        ("off", "nobody"),
+    ],
+)
+.with_placeholder("SOURCES")
+.speed_only();
 
-/// Tells whether the base reads the draft's token ids as they are and can return its choices.
-pub(crate) fn can_speculate(draft: &dyn Engine, base: &dyn Engine) -> bool {
-    base.card().caps.choices && Bridge::passes_ids(draft.codec(), base.codec())
+/// The sources of proposals that a user allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sources {
+    /// Models of the base's vocabulary.
+    pub(crate) models: bool,
+    /// Prompt and answer, and the rest of a draft.
+    pub(crate) texts: bool,
 }
 
-/// Speculative decoding by one base and one draft.
+impl Sources {
+    /// The sources that `values` allow.
+    pub(crate) fn from_values(values: &Values) -> Self {
+        let word = values.get::<&str>(&SPECULATE);
+        Self { models: matches!(word, "auto" | "draft"), texts: matches!(word, "auto" | "lookup") }
+    }
+
+    /// True if there are none.
+    pub(crate) fn is_empty(self) -> bool {
+        !self.models && !self.texts
+    }
+}
+
+/// Speculative decoding by the last of a chain of models.
 pub(crate) struct Speculation<'a> {
-    base: &'a mut dyn Session,
-    draft: Speculator,
-    /// Length of the base's context, in tokens.
-    max_len: usize,
+    chain: Chain,
     terms: &'a Terms,
-    lookahead: Lookahead,
 }
 
 impl<'a> Speculation<'a> {
-    /// Speculation that continues the present token list of `base`, whose context holds `max_len`
-    /// tokens.
-    pub(crate) fn new(base: &'a mut dyn Session, draft: Speculator, max_len: usize, terms: &'a Terms) -> Self {
-        Self { base, draft, max_len, terms, lookahead: Lookahead::default() }
+    /// Speculation that continues the present token list of the last of `levels`, which are ordered by
+    /// size. With `texts` the target also takes proposals from text at hand.
+    pub(crate) fn new(levels: Vec<Level>, terms: &'a Terms, texts: Option<Rest>) -> Self {
+        Self { chain: Chain::new(levels, terms, texts), terms }
+    }
+
+    /// The same speculation, of an answer that took `seconds` so far.
+    pub(crate) fn after(mut self, seconds: f64) -> Self {
+        self.chain.target().planner.spend(seconds);
+        self
     }
 
     /// Writes until the answer ends.
     pub(crate) async fn run(mut self, answer: &mut Answer) -> Result<FinishReason> {
         loop {
-            let remaining = answer.remaining().min(self.max_len - self.base.tokens().len());
-            let lacking = self.draft.follow(self.base.tokens());
+            let remaining = answer.remaining().min(self.chain.target().space());
             if remaining == 0 {
                 return Ok(FinishReason::Length);
             }
-            if self.draft.is_full(MAX_PROPOSED) {
-                return write_to_end(self.base, Seat::BASE, self.terms, answer).await;
-            }
-            let done = match self.lookahead.next_action() {
-                Action::Propose(count) if remaining > 1 => {
-                    self.propose_and_verify(count.min(remaining - 1), lacking, answer).await?
-                }
-                Action::Propose(_) => self.decode_alone(1, answer).await?,
-                Action::DecodeAlone(count) => self.decode_alone(count.min(remaining), answer).await?,
+            let plan = self.chain.plan(remaining);
+            let done = match plan.action {
+                Action::Alone(count) => self.decode_alone(count, answer).await?,
+                Action::Propose(request) => self.check(plan, request, answer).await?,
             };
+            self.chain.target().mark_computed();
             if let Some(reason) = done {
                 return Ok(reason);
             }
@@ -75,32 +104,30 @@ impl<'a> Speculation<'a> {
 
     /// Lets the base decode `count` tokens alone. Returns the reason why the answer ended, if it did.
     async fn decode_alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
-        let started = Instant::now();
+        let (target, started) = (self.chain.target(), Instant::now());
+        let lacking = target.uncomputed();
         let generation = generation(self.terms, Seat::BASE, count);
-        let (written, done) = write_into(self.base, Seat::BASE, &generation, answer).await?;
-        self.lookahead.record_alone(written, started.elapsed().as_secs_f64());
+        let (written, done) = write_into(target.session.as_mut(), Seat::BASE, &generation, answer).await?;
+        let seconds = target.profile.record_writing(lacking, written.max(1), started.elapsed().as_secs_f64());
+        target.planner.record_alone(written, seconds);
         Ok(done)
     }
 
-    /// Runs a round: the draft proposes `count` tokens and the base verifies them. `lacking` is the
-    /// number of tokens that the draft has to prefill first. Returns the reason why the answer
-    /// ended, if it did.
-    async fn propose_and_verify(
-        &mut self,
-        count: usize,
-        lacking: usize,
-        answer: &mut Answer,
-    ) -> Result<Option<FinishReason>> {
-        let proposal = self.draft.propose(count).await?;
-        let proposed = proposal.ids();
-        let call = Call::new(Seat::DRAFT, CallKind::Generate, proposed.len(), proposal.seconds);
-        answer.call(call).await;
-
-        let verified = verify(self.base, &proposed, &generation(self.terms, Seat::BASE, 1), answer).await?;
-        // After a back-off the draft also prefills what the base decoded alone, which is no part of
-        // the cost of a draft token.
-        let draft_seconds = (lacking <= FREE_PREFILL).then_some(proposal.seconds);
-        self.lookahead.record_round(proposed.len(), verified.accepted, draft_seconds, verified.seconds);
-        Ok(verified.done)
+    /// Lets the base check proposals and writes its choices into the answer. Returns the reason why
+    /// the answer ended, if it did.
+    async fn check(&mut self, plan: Plan, request: Request, answer: &mut Answer) -> Result<Option<FinishReason>> {
+        let steps = self.chain.round(plan, request).await?;
+        for call in self.chain.take_calls() {
+            answer.call(call).await;
+        }
+        let session = &mut self.chain.target().session;
+        for step in steps {
+            let Step::Token(sampled) = step else { return Ok(Some(FinishReason::Stop)) };
+            session.append(&[sampled.token]);
+            if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, Seat::BASE)).await? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
     }
 }

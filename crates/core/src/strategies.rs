@@ -6,7 +6,7 @@ mod speculative;
 mod wsd;
 
 pub use nudging::NUDGE_THRESHOLD;
-pub use wsd::{CHUNK_TOKENS, MAX_DRAFT_TOKENS, ON_DRAFT_END, SPECULATE};
+pub use wsd::{CHUNK_TOKENS, MAX_DRAFT_TOKENS, ON_DRAFT_END};
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,8 @@ pub static RECIPES: &[&Recipe] = &[
     &alone::BASE,
     &alone::DRAFT,
     &nudging::RECIPE,
-    &speculative::RECIPE,
+    &speculative::SPECULATIVE,
+    &speculative::ROUTED,
 ];
 
 impl Recipe {

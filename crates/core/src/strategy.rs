@@ -70,19 +70,21 @@ pub struct Need {
     pub caps: Caps,
     /// The seat whose vocabulary it must share, if any.
     pub same_vocabulary_as: Option<Seat>,
+    /// True if the strategy can do without a model in the seat.
+    pub is_optional: bool,
 }
 
 impl Need {
     /// A need for any model that generates.
     #[must_use]
     pub const fn any(seat: Seat) -> Self {
-        Self { seat, caps: Caps::GENERATE, same_vocabulary_as: None }
+        Self::with(seat, Caps::GENERATE)
     }
 
     /// A need for a model with certain abilities.
     #[must_use]
     pub const fn with(seat: Seat, caps: Caps) -> Self {
-        Self { seat, caps, same_vocabulary_as: None }
+        Self { seat, caps, same_vocabulary_as: None, is_optional: false }
     }
 
     /// The same need, of a model that shares the vocabulary of the one in `seat`.
@@ -92,12 +94,25 @@ impl Need {
         self
     }
 
-    /// Finds the model for the seat and checks what it can do.
+    /// The same need, of a strategy that can do without.
+    #[must_use]
+    pub const fn optional(mut self) -> Self {
+        self.is_optional = true;
+        self
+    }
+
+    /// Finds the models for the seat and checks what they can do.
     ///
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`].
     fn check(&self, strategy: &'static str, models: &Models) -> Result<()> {
-        let engine = models.require(strategy, self.seat)?;
+        if !self.is_optional {
+            models.require(strategy, self.seat)?;
+        }
+        models.all(self.seat).iter().try_for_each(|engine| self.check_engine(strategy, engine.as_ref(), models))
+    }
+
+    fn check_engine(&self, strategy: &'static str, engine: &dyn Engine, models: &Models) -> Result<()> {
         let unsupported = |need| Error::Unsupported { strategy, engine: engine.card().name.clone(), need };
         if let Some(lacking) = self.caps.lacking(engine.card().caps) {
             return Err(unsupported(lacking.to_owned()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::{Stream, TryStreamExt as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Author, Rule, Sampled, Seat, Token};
+use crate::{Author, Rule, Sampled, Seat, Source, Token};
 
 /// A token of the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,8 +99,19 @@ pub enum CallKind {
     Check,
 }
 
+/// Tokens that a source proposed for one check, or for all of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposed {
+    /// The source.
+    pub by: Source,
+    /// Tokens proposed.
+    pub tokens: usize,
+    /// Those of them that were confirmed.
+    pub accepted: usize,
+}
+
 /// One request to an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// The seat of the engine.
     pub to: Seat,
@@ -110,9 +121,12 @@ pub struct Call {
     pub tokens: usize,
     /// Duration in seconds.
     pub seconds: f64,
-    /// Proposed tokens that the base confirmed, for a check.
+    /// Proposed tokens that the engine confirmed, for a check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<usize>,
+    /// Proposed tokens by source, for a check.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proposals: Vec<Proposed>,
 }
 
 impl Call {
@@ -125,7 +139,7 @@ impl Call {
     /// A call that took `seconds`.
     #[must_use]
     pub fn new(to: Seat, kind: CallKind, tokens: usize, seconds: f64) -> Self {
-        Self { to, kind, tokens, seconds, accepted: None }
+        Self { to, kind, tokens, seconds, accepted: None, proposals: Vec::new() }
     }
 }
 
@@ -216,16 +230,45 @@ pub struct Timings {
     pub first_token: Option<f64>,
     /// Time spent in scoring calls.
     pub score: f64,
-    /// Tokens that the draft proposed during speculation. Not reproducible: the number of proposals
-    /// depends on measured times.
+    /// Tokens that were proposed to the base during speculation. Not reproducible: the number of
+    /// proposals depends on measured times.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub proposed_tokens: usize,
     /// Proposed tokens that the base confirmed. Not reproducible either.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepted_tokens: usize,
+    /// Proposals to the base by source. Not reproducible either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proposals: Vec<Proposed>,
+    /// Steps of the base that wrote tokens. Not reproducible where it speculated.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub base_steps: usize,
     /// Time that each model spent writing.
     #[serde(flatten)]
     pub writing: SecondsBySeat,
+}
+
+impl Timings {
+    /// Adds the steps of a call of the base and what was proposed for it.
+    fn add_base_call(&mut self, call: &Call) {
+        self.base_steps += match call.kind {
+            CallKind::Generate => call.tokens,
+            CallKind::Check => 1,
+            CallKind::Score => 0,
+        };
+        let Some(accepted) = call.accepted else { return };
+        self.proposed_tokens += call.tokens - 1;
+        self.accepted_tokens += accepted;
+        for proposed in &call.proposals {
+            match self.proposals.iter_mut().find(|sum| sum.by == proposed.by) {
+                Some(sum) => {
+                    sum.tokens += proposed.tokens;
+                    sum.accepted += proposed.accepted;
+                }
+                None => self.proposals.push(*proposed),
+            }
+        }
+    }
 }
 
 /// Seconds by seat.
@@ -269,6 +312,15 @@ pub struct Completion {
     pub timings: Timings,
     /// Calls of engines, in order.
     pub calls: Vec<Call>,
+}
+
+impl Completion {
+    /// The tokens that the base wrote per step, where it speculated.
+    #[must_use]
+    pub fn tokens_per_base_step(&self) -> Option<f64> {
+        let (tokens, steps) = (self.usage.by_author.get(Seat::BASE), self.timings.base_steps);
+        (self.timings.proposed_tokens > 0 && steps > 0).then(|| tokens as f64 / steps as f64)
+    }
 }
 
 /// An accumulator of events into a [`Completion`].
@@ -343,11 +395,10 @@ impl Trace {
                     CallKind::Score => answer.timings.score += call.seconds,
                     CallKind::Generate | CallKind::Check => answer.timings.writing.add(call.to, call.seconds),
                 }
-                if let Some(accepted) = call.accepted {
-                    answer.timings.proposed_tokens += call.tokens - 1;
-                    answer.timings.accepted_tokens += accepted;
+                if call.to == Seat::BASE {
+                    answer.timings.add_base_call(call);
                 }
-                answer.calls.push(*call);
+                answer.calls.push(call.clone());
             }
             Event::Done(reason) => {
                 answer.finish_reason = *reason;

@@ -169,7 +169,7 @@ fn drafting_ends_with_the_chunk_of_the_switch() {
     };
     for chunk_tokens in [1, 4, 8, 16] {
         let before = draft.steps();
-        let values = Values::default().with(&CHUNK_TOKENS, chunk_tokens).unwrap().with(&SPECULATE, false).unwrap();
+        let values = Values::default().with(&CHUNK_TOKENS, chunk_tokens).unwrap().with(&SPECULATE, "off").unwrap();
         let done = block_on(complete(&models, &job, &values));
         assert_eq!(done.handover.unwrap().at, 11, "chunk of {chunk_tokens}");
         let steps = draft.steps() - before;
@@ -196,7 +196,7 @@ fn chunks_double_for_a_base_that_rescores_from_the_start() {
             prompt: Prompt::Raw("x".into()),
             terms: Terms { max_tokens: 60, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
         };
-        let values = Values::default().with(&SPECULATE, false).unwrap();
+        let values = Values::default().with(&SPECULATE, "off").unwrap();
         let done = block_on(complete(&models, &job, &values));
         assert_eq!(done.handover.unwrap().at, 40);
         let calls = |kind, to| {

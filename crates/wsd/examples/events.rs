@@ -13,7 +13,7 @@ use wsd_core::{CHUNK_TOKENS, ChatRole, Event, Job, Message, Prompt, Recipe, SPEC
 async fn main() -> Result<()> {
     let models = wsd::models::builtin_pair()?;
     // Short chunks, and no proposals of the draft after the hand-over, make the events easy to follow.
-    let values = Values::default().with(&CHUNK_TOKENS, 4usize)?.with(&SPECULATE, false)?;
+    let values = Values::default().with(&CHUNK_TOKENS, 4usize)?.with(&SPECULATE, "off")?;
     let strategy = Recipe::find("wsd")?.build(&models, &values)?;
     let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "Where does the bread come from?")]);
     let mut events = run(strategy, Job { prompt, terms: Terms { max_tokens: 32, ..Terms::default() } });

@@ -69,15 +69,16 @@ pub fn load(
 ) -> Result<Models, ModelError> {
     let mut models = Models::default();
     for &seat in seats {
-        let Some(model) = settings.model(seat) else { continue };
-        models.add(
-            seat,
-            if Address::is_one(&model.name) {
-                Arc::new(open_remote(seat, model, settings, progress)?)
-            } else {
-                open(seat, model, max_sessions, progress)?
-            },
-        );
+        for model in settings.model(seat).into_iter().flat_map(ModelSettings::each) {
+            models.add(
+                seat,
+                if Address::is_one(&model.name) {
+                    Arc::new(open_remote(seat, &model, settings, progress)?)
+                } else {
+                    open(seat, &model, max_sessions, progress)?
+                },
+            );
+        }
     }
     Ok(models)
 }

@@ -1,34 +1,82 @@
-//! Speculative decoding: the base's own answer, with the draft writing ahead of it.
+//! Speculative decoding: the base's own answer, with smaller models and text at hand proposing tokens
+//! ahead of it.
+//!
+//! `speculative` has at most one smaller model, `routed` a chain of any number of them; two models are
+//! its smallest case. SpecRouter (arXiv 2505.07680) names the idea of `routed`; its recursion over
+//! measured costs and acceptances is a reconstruction, because the paper's is not public.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::future::try_join;
 
-use crate::speculation::{Speculation, Speculator};
-use crate::steps::render;
-use crate::{Answer, Caps, Engine, FinishReason, Job, Models, Need, Recipe, Result, Seat, Strategy, Values};
-
-pub(super) static RECIPE: Recipe = Recipe {
-    name: "speculative",
-    title: "speculative",
-    about: "the base model alone, token for token, with the draft writing ahead of it",
-    needs: &[
-        Need::any(Seat::DRAFT).in_vocabulary_of(Seat::BASE),
-        Need::with(Seat::BASE, Caps { choices: true, ..Caps::GENERATE }),
-    ],
-    settings: &[],
-    make,
+use crate::speculation::{Level, Rest, SPECULATE, Sources, Speculation};
+use crate::steps::{render, write_to_end};
+use crate::{
+    Answer, Bridge, Caps, Engine, Error, FinishReason, Job, Models, Need, Recipe, Result, Seat, Strategy, Values,
 };
 
+pub(super) static SPECULATIVE: Recipe = Recipe {
+    name: "speculative",
+    title: "speculative",
+    about: "the base model alone, token for token, with the draft and text at hand writing ahead of it",
+    needs: &[Need::with(Seat::BASE, Caps { choices: true, ..Caps::GENERATE }), Need::any(Seat::DRAFT).optional()],
+    settings: &[&SPECULATE],
+    make: |models, values| make("speculative", models, values),
+};
+
+pub(super) static ROUTED: Recipe = Recipe {
+    name: "routed",
+    title: "routed",
+    about: "the base model alone, token for token, with a chain of smaller models writing ahead of it (SpecRouter)",
+    needs: &[
+        Need::with(Seat::BASE, Caps { choices: true, ..Caps::GENERATE }),
+        Need::any(Seat::DRAFT).in_vocabulary_of(Seat::BASE).optional(),
+        Need::with(Seat::MIDDLE, Caps { choices: true, ..Caps::GENERATE }).in_vocabulary_of(Seat::BASE).optional(),
+    ],
+    settings: &[&SPECULATE],
+    make: |models, values| make("routed", models, values),
+};
+
+/// A base and the smaller models that propose to it.
 struct Speculative {
-    draft: Arc<dyn Engine>,
     base: Arc<dyn Engine>,
+    /// The smaller models in order of size.
+    smaller: Vec<(Seat, Arc<dyn Engine>)>,
+    sources: Sources,
 }
 
-fn make(models: &Models, _: &Values) -> Result<Arc<dyn Strategy>> {
-    let [draft, base] = [Seat::DRAFT, Seat::BASE].map(|seat| models.require(RECIPE.name, seat));
-    Ok(Arc::new(Speculative { draft: draft?, base: base? }))
+fn make(strategy: &'static str, models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
+    let (base, sources) = (models.require(strategy, Seat::BASE)?, Sources::from_values(values));
+    let middle = models.all(Seat::MIDDLE).iter().filter(|_| strategy == ROUTED.name);
+    let draft = models.get(Seat::DRAFT).into_iter().map(|engine| (Seat::DRAFT, engine));
+    let smaller: Vec<_> = draft.chain(middle.map(|engine| (Seat::MIDDLE, engine))).collect();
+    // Without a choice of sources a draft of another vocabulary, which may be the default one, is left
+    // out.
+    let can_propose = |engine: &dyn Engine| Bridge::passes_ids(engine.codec(), base.codec());
+    if values.get::<&str>(&SPECULATE) == "draft"
+        && let Some((_, engine)) = smaller.iter().find(|(_, engine)| !can_propose(engine.as_ref()))
+    {
+        let (engine, need) = (engine.card().name.clone(), format!("the {}'s vocabulary", Seat::BASE));
+        return Err(Error::Unsupported { strategy, engine, need });
+    }
+    let smaller = smaller.into_iter().filter(|(_, engine)| sources.models && can_propose(engine.as_ref()));
+    let smaller: Vec<_> = smaller.map(|(seat, engine)| (seat, engine.clone())).collect();
+    check_order(strategy, smaller.iter().map(|(_, engine)| engine).chain([&base]))?;
+    Ok(Arc::new(Speculative { base, smaller, sources }))
+}
+
+/// Refuses a chain in which a model has more weights than the one it proposes to.
+fn check_order<'a>(strategy: &'static str, chain: impl Iterator<Item = &'a Arc<dyn Engine>>) -> Result<()> {
+    let known: Vec<_> = chain.filter_map(|engine| Some((engine.weights()?, engine.card()))).collect();
+    match known.array_windows().find(|[(one, _), (next, _)]| one > next) {
+        Some([(one, smaller), (next, larger)]) => Err(Error::ChainOrder {
+            strategy,
+            smaller: smaller.name.clone(),
+            larger: larger.name.clone(),
+            weights: [*one, *next],
+        }),
+        None => Ok(()),
+    }
 }
 
 #[async_trait]
@@ -38,18 +86,19 @@ impl Strategy for Speculative {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let prompt = render(self.base.as_ref(), job)?;
-        answer.prompt(prompt.tokens.len()).await;
-        answer.begin(self.base.codec(), &prompt.tokens, 0);
-        let mut base = self.base.open(&prompt.tokens).await?;
-        let mut draft = self.draft.open(&prompt.tokens).await?;
-        try_join(base.warm(), draft.warm()).await?;
-        let draft = Speculator {
-            session: draft,
-            prompt: prompt.tokens.len(),
-            base_prompt: prompt.tokens.len(),
-            max_len: self.draft.card().max_len,
-        };
-        Speculation::new(base.as_mut(), draft, self.base.card().max_len, &job.terms).run(answer).await
+        let prompt = render(self.base.as_ref(), job)?.tokens;
+        answer.prompt(prompt.len()).await;
+        answer.begin(self.base.codec(), &prompt, 0);
+        let mut base = self.base.open(&prompt).await?;
+        if self.sources.is_empty() {
+            return write_to_end(base.as_mut(), Seat::BASE, &job.terms, answer).await;
+        }
+        let mut levels = Vec::new();
+        for (seat, engine) in self.smaller.iter().filter(|(_, engine)| prompt.len() < engine.card().max_len) {
+            levels.push(Level::new(*seat, engine.as_ref(), engine.open(&prompt).await?, prompt.len(), 0));
+        }
+        levels.push(Level::new(Seat::BASE, self.base.as_ref(), base, prompt.len(), 0));
+        let texts = self.sources.texts.then(Rest::default);
+        Speculation::new(levels, &job.terms, texts).run(answer).await
     }
 }

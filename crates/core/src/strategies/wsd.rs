@@ -21,12 +21,13 @@ use futures::future::{Either, select, try_join};
 
 use crate::chunks::{Chunks, Round, Sizing};
 use crate::handover::{SKIP_REPETITIONS, THRESHOLD, WINDOW, repeats};
-use crate::speculation::{Speculation, Speculator, can_speculate};
+use crate::speculation::{Level, Rest, SPECULATE, Sources, Speculation};
 use crate::steps::{check_vocabularies, render, write_to_end};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
-    Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
+    Profile, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values,
+    Window,
 };
 
 /// The setting for the maximum number of drafted tokens.
@@ -56,15 +57,6 @@ pub static ON_DRAFT_END: Setting = Setting::choice(
     ],
 );
 
-/// The setting for speculative decoding after the switch.
-pub static SPECULATE: Setting = Setting::flag(
-    "speculate",
-    "After the base takes over, the draft proposes tokens and the base verifies them (speculative decoding); \
-     changes only the speed; ignored if the vocabularies differ",
-    true,
-)
-.speed_only();
-
 pub(super) static RECIPE: Recipe = Recipe {
     name: "wsd",
     title: "wsd",
@@ -82,19 +74,24 @@ struct Wsd {
     max_draft_tokens: usize,
     chunk_tokens: Option<usize>,
     stops_at_draft_end: bool,
-    speculates: bool,
+    /// The sources of proposals after the switch; `None` without speculation.
+    sources: Option<Sources>,
 }
 
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let draft = models.require(RECIPE.name, Seat::DRAFT)?;
     let base = models.require(RECIPE.name, Seat::BASE)?;
+    // The base must tell its choices, and models must spell in its ids.
+    let sources = Sources::from_values(values);
+    let models = sources.models && Bridge::passes_ids(draft.codec(), base.codec());
+    let sources = Some(Sources { models, ..sources }).filter(|sources| base.card().caps.choices && !sources.is_empty());
     Ok(Arc::new(Wsd {
         rule: Rule::from_values(values),
         skips_repetitions: values.get(&SKIP_REPETITIONS),
         max_draft_tokens: values.get(&MAX_DRAFT_TOKENS),
         chunk_tokens: values.get(&CHUNK_TOKENS),
         stops_at_draft_end: values.get::<&str>(&ON_DRAFT_END) == "stop",
-        speculates: values.get::<bool>(&SPECULATE) && can_speculate(draft.as_ref(), base.as_ref()),
+        sources,
         draft,
         base,
     }))
@@ -107,6 +104,7 @@ impl Strategy for Wsd {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
+        let started = Instant::now();
         let (draft_codec, base_codec) = (self.draft.codec(), self.base.codec());
         check_vocabularies(&job.prompt, draft_codec, base_codec)?;
         let prompt = render(self.base.as_ref(), job)?;
@@ -124,24 +122,29 @@ impl Strategy for Wsd {
             skips_repetitions: self.skips_repetitions,
             emitted: 0,
             seconds: 0.0,
+            profile: self.base.profile(),
+            computed: 0,
+            rest: Rest::default(),
         };
         let mut drafter = self.drafter(draft_session, job);
         match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
             DraftEnd::AnswerComplete(reason) => Ok(reason),
             DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
             DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
-            _ if self.speculates => {
-                let speculator = Speculator {
-                    session: drafter.session,
-                    prompt: draft_prompt.tokens.len(),
-                    base_prompt: prompt.tokens.len(),
-                    max_len: self.draft.card().max_len,
-                };
-                Speculation::new(scorer.session.as_mut(), speculator, scorer.max_len, &job.terms).run(answer).await
-            }
             _ => {
-                drop(drafter);
-                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await
+                let Some(sources) = self.sources else {
+                    drop(drafter);
+                    return write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await;
+                };
+                let level = |seat, engine: &Arc<dyn Engine>, session: Box<dyn Session>, prompt: usize| {
+                    let computed = session.tokens().len().saturating_sub(1);
+                    Level::new(seat, engine.as_ref(), session, prompt, computed)
+                };
+                let draft = level(Seat::DRAFT, &self.draft, drafter.session, draft_prompt.tokens.len());
+                let base = level(Seat::BASE, &self.base, scorer.session, prompt.tokens.len());
+                let levels = Some(draft).filter(|_| sources.models).into_iter().chain([base]).collect();
+                let texts = sources.texts.then_some(scorer.rest);
+                Speculation::new(levels, &job.terms, texts).after(started.elapsed().as_secs_f64()).run(answer).await
             }
         }
     }
@@ -170,6 +173,7 @@ impl Wsd {
             sampling,
             chunks: Chunks::new(self.chunk_tokens, self.rule.window(), sizing, job.terms.max_tokens),
             remaining: self.max_draft_tokens,
+            profile: self.draft.profile(),
             call: None,
         }
     }
@@ -253,6 +257,8 @@ struct Drafter {
     chunks: Chunks,
     /// Number of tokens that may still be drafted.
     remaining: usize,
+    /// The measured speed of the draft.
+    profile: Profile,
     /// The call in progress or just finished, not yet reported.
     call: Option<Call>,
 }
@@ -263,6 +269,8 @@ impl Drafter {
     async fn draft_chunk(&mut self) -> Result<Chunk> {
         let generation =
             Generation { max_tokens: self.chunks.next().min(self.remaining), sampling: self.sampling, top_logprobs: 0 };
+        // Before the first chunk the whole prompt has to be computed.
+        let lacking = if self.chunks.is_first() { self.session.tokens().len() } else { 1 };
         let started = Instant::now();
         let call_so_far = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
         let call = self.call.insert(call_so_far(0));
@@ -277,6 +285,7 @@ impl Drafter {
         }
         drop(steps);
         let seconds = call.seconds;
+        self.profile.record_writing(lacking, tokens.len().max(1), seconds);
         self.remaining -= tokens.len();
         let is_last = stop == Stop::End || tokens.len() < generation.max_tokens || self.remaining == 0;
         Ok(Chunk { tokens, seconds, stop: is_last.then_some(stop) })
@@ -329,6 +338,12 @@ struct Scorer {
     emitted: usize,
     /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.
     seconds: f64,
+    /// The measured speed of the base.
+    profile: Profile,
+    /// Number of tokens that the base has computed.
+    computed: usize,
+    /// The scored tokens after the switch.
+    rest: Rest,
 }
 
 impl Scorer {
@@ -338,7 +353,8 @@ impl Scorer {
         self.session.truncate(edit.keep);
         let space = self.max_len - edit.keep;
         self.session.append(&edit.append[..edit.append.len().min(space)]);
-        for (i, record) in self.score_from(edit.keep, answer).await?.into_iter().enumerate() {
+        let records = self.score_from(edit.keep, answer).await?;
+        for (i, record) in records.iter().cloned().enumerate() {
             let window = record.logprob.and_then(|logprob| self.window.push(logprob));
             let confidence = window.map(|window| window.confidence);
             let passed = window.filter(|window| window.passed);
@@ -353,6 +369,8 @@ impl Scorer {
                 return Ok(Verdict::AnswerComplete(reason));
             }
             if passed.is_some() {
+                let rest = records[i + 1..].iter().map(|record| (record.id, record.logprob.map_or(0.0, f64::exp)));
+                self.rest = Rest { at: edit.keep + i + 1, tokens: rest.collect() };
                 self.session.truncate(edit.keep + i + 1);
                 return Ok(Verdict::Passed);
             }
@@ -379,6 +397,9 @@ impl Scorer {
         let scored = self.session.score_top(from, self.top_logprobs).await?;
         let call = Call::since(started, Seat::BASE, CallKind::Score, scored.len());
         self.seconds = call.seconds;
+        let len = self.session.tokens().len();
+        self.profile.record(len - self.computed.min(keep), call.seconds);
+        self.computed = len - 1;
         answer.call(call).await;
         let first = self.session.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Seat::DRAFT));
         Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Seat::DRAFT))).collect())

@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, Row, Sampled, Session, Step, Stop,
-    TextCodec, Token, Tree,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, Profile, Row, Sampled, Session, Step,
+    Stop, TextCodec, Token, Tree,
 };
 
 use super::list::List;
@@ -20,7 +20,7 @@ use super::questions::{Choices, Collect, Generate, Hidden, Outputs, Question, Re
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::adapter::Adapter;
-use crate::arch::Blueprint;
+use crate::arch::{Blueprint, tensors};
 use crate::checkpoint::{Checkpoint, TemplateChoice};
 use crate::device::Device;
 use crate::format::Format;
@@ -114,6 +114,8 @@ pub struct Local {
     permits: Arc<Semaphore>,
     next_slot: AtomicU64,
     activity: Arc<Mutex<Activity>>,
+    profile: Profile,
+    weights: u64,
 }
 
 impl Local {
@@ -128,6 +130,8 @@ impl Local {
         let mut executor = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();
+        let sizes = tensors(blueprint).into_iter().map(|(_, shape)| shape.into_iter().product::<usize>() as u64);
+        let weights = sizes.sum();
         let card = Card {
             name: options.name.clone(),
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
@@ -149,7 +153,8 @@ impl Local {
         // The loop runs on a thread of the pool, so that handing work to the others needs no switch of threads.
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
-        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
+        let (next_slot, profile) = (AtomicU64::new(0), Profile::default());
+        Ok(Self { card, text, inbox, permits, next_slot, activity, profile, weights })
     }
 }
 
@@ -165,6 +170,14 @@ impl Engine for Local {
 
     fn activity(&self) -> Activity {
         *self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+
+    fn weights(&self) -> Option<u64> {
+        Some(self.weights)
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {

@@ -89,15 +89,24 @@ pub(crate) fn summary(completion: &Completion) -> String {
         switch,
         by("draft", usage.by_author.get(Seat::DRAFT), timings.writing.get(Seat::DRAFT)),
         by("base", usage.by_author.get(Seat::BASE), timings.writing.get(Seat::BASE)),
+        speculation(completion),
         (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
 
+/// Summarizes speculation: tokens per step of the base, and the proposals of each source.
+fn speculation(completion: &Completion) -> Option<String> {
+    let sources = completion.timings.proposals.iter();
+    let sources = sources.map(|sum| format!("{} {} of {}", sum.by, sum.accepted, sum.tokens)).collect::<Vec<_>>();
+    let tokens = completion.tokens_per_base_step()?;
+    Some(format!("{tokens:.1} tokens per step of the base (accepted: {})", sources.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wsd_core::{Call, CallKind, Handover, Rule, TokenRecord};
+    use wsd_core::{Call, CallKind, Handover, Proposed, Rule, Source, TokenRecord};
 
     #[test]
     fn the_summary_names_switch_and_speeds() {
@@ -107,13 +116,22 @@ mod tests {
             token(Seat::DRAFT),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),
             token(Seat::BASE),
-            Event::Call(Call { to: Seat::BASE, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
+            Event::Call(Call::new(Seat::BASE, CallKind::Generate, 1, 0.5)),
         ] {
             trace.push(&event);
         }
         assert_eq!(
             summary(&trace.finish()),
             "switch at token 0, confidence 0.812 · draft 1 token · base 1 token (2.0/s)"
+        );
+        let mut trace = Trace::new();
+        (0..3).for_each(|_| trace.push(&token(Seat::BASE)));
+        let proposals = vec![Proposed { by: Source::Lookup, tokens: 4, accepted: 2 }];
+        let check = Call::new(Seat::BASE, CallKind::Check, 5, 0.5);
+        trace.push(&Event::Call(Call { accepted: Some(2), proposals, ..check }));
+        assert_eq!(
+            summary(&trace.finish()),
+            "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4)"
         );
     }
 }

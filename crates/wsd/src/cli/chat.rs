@@ -59,7 +59,7 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
     }
     let mut lines = Lines::open()?;
     // Both models, since the strategy can be changed later.
-    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 1, global.progress().as_mut())?;
+    let models = models::load(&settings, &Seat::all().collect::<Vec<_>>(), 1, global.progress().as_mut())?;
     let strategy = settings.recipe.build(&models, &settings.values)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
     let (mut output, mut notes) = (Output::stdout(global.color), Output::stderr(global.color));

@@ -60,7 +60,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     let address = listener.local_addr()?;
     // A request that scores a prompt and then continues it holds one session at a time.
     let sessions = settings.serve.max_concurrent;
-    let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], sessions, global.progress().as_mut())?;
+    let models = models::load(&settings, &Seat::all().collect::<Vec<_>>(), sessions, global.progress().as_mut())?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !global.quiet {
         note(&format!("listening on http://{address}"));

@@ -27,9 +27,12 @@ static BASE: LazyLock<Setting> = LazyLock::new(|| {
 });
 static DRAFT: Setting =
     Setting::text("draft", "The small aligned model, named like the base", "MODEL").with_default_text("builtin:draft");
-static MODEL: Setting =
-    Setting::texts("model", "The model for a further seat, such as judge=./reward-1b; may be repeated")
-        .with_placeholder("SEAT=MODEL");
+static MODEL: Setting = Setting::texts(
+    "model",
+    "The model for a further seat, such as judge=./reward-1b; may be repeated, for `middle` also with the same seat, \
+         from the smallest model to the largest",
+)
+.with_placeholder("SEAT=MODEL");
 static ADAPTER: Setting = Setting::texts(
     "adapter",
     "A folder of a LoRA adapter in PEFT's form, or of routed experts, for the model of a seat, such as \
@@ -153,6 +156,8 @@ impl From<String> for TemplateForm {
 pub struct ModelSettings {
     /// A folder, a file, a hub name, an address, or `builtin:base` and `builtin:draft`.
     pub name: String,
+    /// Further models in the same seat, as a chain of middle models has them.
+    pub further: Vec<String>,
     /// The form in which it reads a chat.
     pub template: TemplateForm,
     /// Processor threads; `None` for all cores.
@@ -173,6 +178,14 @@ pub struct ModelSettings {
     pub offline: bool,
 }
 
+impl ModelSettings {
+    /// The settings of each model in the seat.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        let names = std::iter::once(&self.name).chain(&self.further);
+        names.map(|name| Self { name: name.clone(), further: Vec::new(), ..self.clone() })
+    }
+}
+
 /// Reads the settings of every model that is named, by seat.
 ///
 /// # Errors
@@ -189,6 +202,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     })?;
     let model = |name, template: String, dtype| ModelSettings {
         name,
+        further: Vec::new(),
         template: template.into(),
         threads: values.get(&THREADS),
         adapters: Vec::new(),
@@ -205,13 +219,18 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         (Seat::DRAFT, model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype)),
     ]);
     for assignment in values.get::<Vec<String>>(&MODEL) {
-        let parts = assignment.split_once('=').and_then(|(seat, name)| Some((Seat::find(seat)?, name)));
-        let (seat, name) = parts.filter(|(seat, _)| !models.contains_key(seat)).ok_or_else(|| {
+        let parts = assignment.split_once('=').and_then(|(seat, name)| Some((Seat::find(seat)?, name.to_owned())));
+        let may_hold = |seat: &Seat| *seat == Seat::MIDDLE || !models.contains_key(seat);
+        let (seat, name) = parts.filter(|(seat, _)| may_hold(seat)).ok_or_else(|| {
             let seats = Seat::all().skip(2).map(Seat::name).collect::<Vec<_>>().join(", ");
             let limit = format!("SEAT=MODEL with a seat of its own among {seats}");
             Error::Setting { name: MODEL.name, limit, value: assignment.clone() }
         })?;
-        models.insert(seat, model(name.to_owned(), "own".into(), dtype));
+        if let Some(first) = models.get_mut(&seat) {
+            first.further.push(name);
+            continue;
+        }
+        models.insert(seat, model(name, "own".into(), dtype));
     }
     for assignment in values.get::<Vec<String>>(&ADAPTER) {
         let parts = assignment.split_once('=');

@@ -5,15 +5,18 @@ mod passes;
 mod report;
 mod system;
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use wsd::config::{Settings, SharedArgs};
-use wsd_core::{Job, MAX_TOKENS, Models, Recipe, SPECULATE, Trace, Values};
+use wsd::lab::data::read_rows;
+use wsd_core::{Job, MAX_TOKENS, Models, Prompt, Recipe, SPECULATE, Seat, Trace, Values};
 
 use self::report::{Report, Runs};
 use self::system::{Answer, DIRECT, Method, SYSTEMS, System, WSD};
 use crate::cli::output::Output;
-use crate::cli::prompt::of_text;
+use crate::cli::prompt::{of_row, of_text};
 use crate::cli::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
@@ -26,6 +29,10 @@ Examples:
       A draft whose weights have half as many bits.
   wsd bench wsd --base ./base.Q8_0.gguf --draft ./pilot --prompt \"How do I keep bees?\" --json
       A pair of your own; every figure as JSON.
+  wsd bench wsd --base ./base.gguf --draft ./pilot --input questions.jsonl --limit 20 --only wsd-alone --only wsd
+      Prompts from a file, and only some of the systems; the worst prompt is named beside the mean.
+  wsd bench wsd --base 1b --draft tiny --model middle=150m --middle-agreement 0.9 --only middle --only routed
+      A chain of three models beside the two pairs in it.
 
 All systems answer a prompt with the same number of tokens: that of the shorter of WSD's and the base's answers.";
 
@@ -44,9 +51,21 @@ pub(crate) struct PairBench {
     /// A prompt; may be repeated [default: a few questions to the built-in pair]
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
+    /// Prompts from a file: JSON lines or a JSON list as for `wsd generate --input`
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    input: Option<PathBuf>,
+    /// At most this many prompts of the file, its first ones [default: all]
+    #[arg(long, value_name = "N", requires = "input")]
+    limit: Option<usize>,
+    /// A system to measure beside the base alone; may be repeated [default: all that the models allow]
+    #[arg(long, value_name = "NAME", value_parser = SYSTEMS.map(|system| system.key))]
+    only: Vec<String>,
     /// Share of tokens after which the random models have the same argmax, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.8)]
     agreement: f64,
+    /// The same share for a random middle model
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
+    middle_agreement: f64,
     /// Prompts to random models
     #[arg(long, value_name = "N", default_value_t = 1)]
     prompts: usize,
@@ -74,34 +93,54 @@ pub(super) async fn run(mut bench: PairBench, global: &GlobalArgs) -> Result<End
     bench.settings.0.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     // All systems answer the same prompts, so a prefix cache would favor the later ones.
     bench.settings.0.without_prefix_cache()?;
-    if bench.repeats == 0 || bench.prompts == 0 || bench.prompt_tokens == 0 || !(0.0..=1.0).contains(&bench.agreement) {
+    let shares = [bench.agreement, bench.middle_agreement];
+    let counts = [bench.repeats, bench.prompts, bench.prompt_tokens, bench.limit.unwrap_or(1)];
+    if counts.contains(&0) || !shares.iter().all(|share| (0.0..=1.0).contains(share)) {
         bail!("the numbers of repeats, prompts and their tokens must be at least 1, and the agreement from 0 to 1");
     }
     let settings = global.settings(bench.settings.0.clone())?;
     let subject = Subject::new(&bench, &settings, global)?.with_equal_lengths().await?;
-    let mut runs = SYSTEMS.map(Runs::new);
+    let has_middle = subject.models.get(Seat::MIDDLE).is_some();
+    let systems = SYSTEMS.into_iter().filter(|system| {
+        let is_chosen = bench.only.is_empty() || bench.only.iter().any(|key| key == system.key);
+        std::ptr::eq(*system, &DIRECT) || (is_chosen && (has_middle || !system.needs_middle()))
+    });
+    let mut runs: Vec<_> = systems.map(Runs::new).collect();
     for _ in 0..bench.repeats {
         for runs in &mut runs {
             runs.rounds.push(subject.answer_all(runs.system).await?);
         }
     }
-    let report = Report::new(runs.into());
+    let report = Report::new(runs);
     let text = if bench.json { format!("{}\n", report.json(&settings)) } else { report.text() };
     Output::stdout(global.color).text(&text)?;
     Ok(Ending::Done)
 }
 
+impl PairBench {
+    /// The prompts to models that are not random.
+    fn read_prompts(&self, settings: &Settings) -> Result<Vec<Prompt>> {
+        let Some(path) = &self.input else {
+            let given = (!self.prompt.is_empty()).then(|| self.prompt.clone());
+            let texts = given.unwrap_or_else(|| QUESTIONS.map(str::to_owned).to_vec());
+            return texts.into_iter().map(|text| of_text(text, &settings.prompt)).collect();
+        };
+        let rows = read_rows(path)?.into_iter().take(self.limit.unwrap_or(usize::MAX)).enumerate();
+        let prompts = rows.map(|(row, record)| {
+            let prompt = of_row(record.prompt(), &settings.prompt);
+            prompt.with_context(|| format!("{}: row {}", path.display(), row + 1))
+        });
+        prompts.collect()
+    }
+}
+
 impl Subject {
     fn new(bench: &PairBench, settings: &Settings, global: &GlobalArgs) -> Result<Self> {
-        let models = models::load(settings, bench.agreement, global)?;
-        let texts = match bench.prompt.as_slice() {
-            [] => QUESTIONS.map(str::to_owned).to_vec(),
-            given => given.to_vec(),
-        };
+        let models = models::load(settings, [bench.agreement, bench.middle_agreement], global)?;
         let prompts: Vec<_> = if models::are_random(settings) {
             (0..bench.prompts).map(|index| models::random_prompt(settings, index, bench.prompt_tokens)).collect()
         } else {
-            texts.into_iter().map(|text| of_text(text, &settings.prompt)).collect::<Result<_>>()?
+            bench.read_prompts(settings)?
         };
         let jobs = prompts.into_iter().map(|prompt| settings.job(prompt)).collect();
         Ok(Self { models, values: settings.values.clone(), jobs })
@@ -133,18 +172,24 @@ impl Subject {
     }
 
     async fn answer(&self, system: &System, job: &Job) -> Result<Answer> {
-        let Method::Strategy { name, speculate } = system.method else {
+        let Method::Strategy { name, speculate, draft } = system.method else {
             return passes::answer(&self.models, &self.values, job).await;
         };
         let values = self.values.clone().with(&SPECULATE, speculate)?;
-        let strategy = Recipe::find(name)?.build(&self.models, &values)?;
+        let mut models = self.models.clone();
+        if let Some(engine) = models.get(draft).filter(|_| draft != Seat::DRAFT).cloned() {
+            models.remove(Seat::DRAFT);
+            models.add(Seat::DRAFT, engine);
+        }
+        let strategy = Recipe::find(name)?.build(&models, &values)?;
         let completion = Trace::collect(wsd_core::run(strategy, job.clone())).await?;
         Ok(Answer {
             tokens: completion.tokens.iter().map(|token| token.id).collect(),
             seconds: completion.timings.total,
             switch: completion.handover.map(|handover| handover.at),
-            proposed: completion.timings.proposed_tokens,
-            accepted: completion.timings.accepted_tokens,
+            base_tokens: completion.usage.by_author.get(Seat::BASE),
+            base_steps: completion.timings.base_steps,
+            proposals: completion.timings.proposals,
         })
     }
 }

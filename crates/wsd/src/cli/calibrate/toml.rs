@@ -42,7 +42,7 @@ mod tests {
         let values = [("window", "4".to_owned()), ("threshold", "0.6".to_owned())];
         assert_eq!(set("", "decode", &values), "[decode]\nwindow = 4\nthreshold = 0.6\n");
         let before = "[models]\nbase = \"x\" # [decode]\n\n[decode] # rule\nwindow = 6\n\
-                      speculate = false\n[prompt]\nraw = true\n";
+                      speculate = \"off\"\n[prompt]\nraw = true\n";
         let after = before.replace("window = 6\n", "window = 4\nthreshold = 0.6\n");
         let after = after.as_str();
         assert_eq!(set(before, "decode", &values), after);

@@ -22,19 +22,26 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
     Shape::find(&model.name).filter(|_| !Path::new(&model.name).exists())
 }
 
-/// Loads both models. A random draft has the argmax of a random base after a share `agreement` of
-/// all tokens.
-pub(super) fn load(settings: &Settings, agreement: f64, global: &GlobalArgs) -> Result<Models> {
-    let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| &settings.models[&seat]);
-    match (shape(base), shape(draft)) {
-        (Some(base_shape), Some(draft_shape)) => Ok(Models::default()
-            .with(Seat::BASE, random(base_shape, base, 1.0)?)
-            .with(Seat::DRAFT, random(draft_shape, draft, agreement)?)),
-        (None, None) => Ok(models::load(settings, &[Seat::BASE, Seat::DRAFT], 4, global.progress().as_mut())?),
-        _ => bail!(
-            "base and draft must both be random shapes or both be models, got one of each: they would never agree"
-        ),
+/// Loads the models that are named. A random draft has the argmax of a random base after the first of
+/// the shares in `agreements` of all tokens, a random middle model after the second.
+pub(super) fn load(settings: &Settings, agreements: [f64; 2], global: &GlobalArgs) -> Result<Models> {
+    let [draft_agreement, middle_agreement] = agreements;
+    let seats = [(Seat::BASE, 1.0), (Seat::DRAFT, draft_agreement), (Seat::MIDDLE, middle_agreement)];
+    let named = seats.into_iter().filter_map(|(seat, agreement)| Some((seat, agreement, settings.model(seat)?)));
+    let named: Vec<_> = named.collect();
+    let shapes: Vec<_> = named.iter().filter_map(|(.., model)| shape(model)).collect();
+    if shapes.is_empty() {
+        let seats: Vec<_> = named.iter().map(|(seat, ..)| *seat).collect();
+        return Ok(models::load(settings, &seats, 4, global.progress().as_mut())?);
     }
+    if shapes.len() < named.len() {
+        bail!("base and draft must both be random shapes or both be models, got one of each: they would never agree");
+    }
+    let mut models = Models::default();
+    for ((seat, agreement, model), shape) in named.into_iter().zip(shapes) {
+        models.add(seat, random(shape, model, agreement)?);
+    }
+    Ok(models)
 }
 
 fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dyn Engine>> {
