@@ -43,7 +43,7 @@ mod values;
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
 pub use card::{Caps, Card, Cost};
-pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
+pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
@@ -69,8 +69,8 @@ pub use text::{
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
-    Trace, Usage,
+    Call, CallKind, Completion, DraftEnd, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord,
+    TokensByAuthor, Trace, Usage,
 };
 pub use tree::Tree;
 pub use values::{FromValue, Values};

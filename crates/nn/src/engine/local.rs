@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, Row, Sampled, Session, Step, Stop,
-    TextCodec, Token, Tree,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Row, Sampled, Session, Step,
+    Stop, TextCodec, Token, Tree,
 };
 
 use super::list::List;
@@ -114,6 +114,7 @@ pub struct Local {
     permits: Arc<Semaphore>,
     next_slot: AtomicU64,
     activity: Arc<Mutex<Activity>>,
+    files: ModelFiles,
 }
 
 impl Local {
@@ -136,6 +137,11 @@ impl Local {
             cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
+        let files = ModelFiles {
+            parameters: checkpoint.weights.parameters(),
+            bytes: checkpoint.weights.total_bytes() as u64,
+            sampling: checkpoint.sampling(),
+        };
         let text = checkpoint.into_codec(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let activity = Arc::new(Mutex::new(Activity::default()));
@@ -149,7 +155,7 @@ impl Local {
         // The loop runs on a thread of the pool, so that handing work to the others needs no switch of threads.
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
-        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
+        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity, files })
     }
 }
 
@@ -161,6 +167,10 @@ impl Engine for Local {
 
     fn codec(&self) -> &TextCodec {
         &self.text
+    }
+
+    fn files(&self) -> ModelFiles {
+        self.files.clone()
     }
 
     fn activity(&self) -> Activity {
