@@ -12,6 +12,9 @@ use super::{Record, RecordError, csv_records};
 /// The most faults that a message lists.
 const LISTED: usize = 5;
 
+/// A row, or its fault, with its first line, from 1.
+type Row = (usize, Result<Record, RecordError>);
+
 /// Reason for which a file of prompts cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {
@@ -124,7 +127,7 @@ impl RowReader {
     }
 
     /// Reads CSV as rows of texts; cells in columns of settings may be numbers.
-    fn table(&self, path: &Path, bytes: &[u8]) -> Result<Vec<(usize, Result<Record, RecordError>)>, RowsError> {
+    fn table(&self, path: &Path, bytes: &[u8]) -> Result<Vec<Row>, RowsError> {
         let fault = |line, fault| RowsError::Faults { path: path.into(), faults: vec![(line, fault)] };
         let text = std::str::from_utf8(bytes).map_err(|error| fault(1, RecordError::Utf8(error.valid_up_to())))?;
         let records =
@@ -162,10 +165,7 @@ fn list(bytes: &[u8]) -> Result<Vec<(usize, &str)>, serde_json::Error> {
 }
 
 /// Returns the records of all rows, or the faults of the bad ones.
-fn checked(
-    path: &Path,
-    rows: impl Iterator<Item = (usize, Result<Record, RecordError>)>,
-) -> Result<Vec<Record>, RowsError> {
+fn checked(path: &Path, rows: impl Iterator<Item = Row>) -> Result<Vec<Record>, RowsError> {
     let (mut records, mut faults) = (Vec::new(), Vec::new());
     for (line, row) in rows {
         match row {
