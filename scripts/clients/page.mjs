@@ -17,12 +17,26 @@ async function open(options) {
   await page.goto(server);
   return page;
 }
-const answered = (page) => page.waitForSelector("#send:not([hidden])");
+const answered = async (page) => {
+  await page.waitForSelector("#turns .token, #turns .fault", { state: "attached" });
+  await page.waitForSelector("#send:not([hidden])");
+};
 let count = 0;
 const seen = (what) => { count += 1; console.log(`ok     ${what}`); };
 
 const page = await open({ viewport: { width: 1200, height: 800 } });
 const { window: tokens, threshold } = (await (await fetch(`${server}/v1/models`)).json()).data[0].wsd.defaults;
+assert.equal(await page.locator("#examples button").count(), 3);
+assert.match(await page.locator("#models").textContent(), /draft.*parameters.*base.*parameters/);
+seen("models with their sizes, questions to try");
+await page.keyboard.press("Enter");
+assert.equal(await page.locator(".turn").count(), 0);
+seen("an empty message is not sent");
+for (const id of ["window", "threshold"]) {
+  await page.locator(`[aria-label="What is the ${id}?"]`).hover();
+  assert.match(await page.locator("#tip").textContent(), /confidence/);
+}
+seen("window and threshold are explained");
 await page.waitForFunction((id) => [...document.getElementById("mode").options].some((option) => option.value === id), "side");
 assert.deepEqual([await page.locator("#window").inputValue(), Number(await page.locator("#threshold").inputValue())], [String(tokens), threshold]);
 seen("the sliders start where the server does");
@@ -33,9 +47,9 @@ await page.keyboard.press("Enter");
 await page.waitForSelector(".token.draft");
 await answered(page);
 seen("streamed");
-const drafted = await page.locator(".token.draft").count(), written = await page.locator(".token.base").count();
-assert.ok(drafted > 0 && written > 0 && (await page.locator(".turn .switch").count()) === 1);
-seen(`coloured by author: ${drafted} tokens by the draft, ${written} by the base, one switch`);
+const drafted = await page.locator(".token.draft").count(), based = await page.locator(".token.base").count();
+assert.ok(drafted > 0 && based > 0 && (await page.locator(".turn .switch").count()) === 1);
+seen(`coloured by author: ${drafted} tokens by the draft, ${based} by the base, one switch`);
 assert.ok((await page.locator("#curve .line").getAttribute("d")).length > 20);
 assert.equal(await page.locator("#curve .limit").count(), 1);
 const verdict = () => page.locator("#verdict").textContent();
@@ -65,7 +79,7 @@ seen("sliders move the switch that would be");
 await page.locator("#window").fill(String(tokens));
 await page.locator("#threshold").fill(String(threshold));
 assert.equal(await verdict(), before);
-await page.locator("summary").click();
+await page.getByText("This request as curl").click();
 await page.locator("#copy").click();
 await page.waitForFunction(() => document.getElementById("copy").textContent !== "Copy");
 seen("curl copied");
@@ -74,25 +88,108 @@ await page.locator("#text").fill("Where does a duck live?");
 await page.keyboard.press("Enter");
 await page.waitForFunction(() => document.querySelectorAll(".answers:last-child .turn").length === 3);
 await answered(page);
-const names = await page.locator(".answers:last-of-type .who").allTextContents();
+const names = await page.locator(".answers:last-child .who").allTextContents();
 assert.deepEqual(names, ["wsd", "base", "draft"]);
 seen("side by side");
 await page.screenshot({ path: `${folder}/page-side.png` });
+const drafts = page.locator(".answers:last-child .turn").nth(2);
+await drafts.click();
+assert.match(await verdict(), /alone: there is no switch/);
+seen("no verdict for one model alone");
+await page.getByText("Confidence of all answers").click();
+assert.match(await page.locator("#all-verdict").textContent(), /^2 answers of this browser; \d would switch/);
+assert.equal(await page.locator("#all .one").count(), 2);
+seen("the confidence of all answers");
+await page.getByText("Settings", { exact: true }).click();
+await page.locator("#max_tokens").fill("4");
+await page.locator("#mode").selectOption("wsd");
+await page.locator("#text").fill("What colour is a fox?");
+await page.keyboard.press("Enter");
+await page.waitForFunction(() => document.querySelectorAll(".answers").length === 3);
+await answered(page);
+const ending = () => page.locator(".end").last().textContent();
+assert.match(await ending(), /cut at 4 tokens$/);
+await page.getByRole("button", { name: "Continue" }).click();
+await page.waitForFunction(() => /cut at 8 tokens$/.test([...document.querySelectorAll(".end")].at(-1).textContent));
+await answered(page);
+seen(`an answer that is cut says so and goes on: ${await ending()}`);
+const chats = async () => page.evaluate(() => JSON.parse(localStorage.getItem("wsd.chats")));
+await page.getByRole("button", { name: "Retry" }).click();
+await page.waitForFunction(() => /cut at 4 tokens$/.test([...document.querySelectorAll(".end")].at(-1).textContent));
+await answered(page);
+assert.equal((await chats())[0].turns.length, 3);
+await page.locator(".user").last().getByRole("button", { name: "Edit" }).click();
+assert.equal(await page.locator("#text").inputValue(), "What colour is a fox?");
+assert.equal(await page.locator(".answers").count(), 2);
+seen("retry and edit");
+await page.locator("#text").fill("");
+await page.reload();
+await page.waitForSelector("#chat-list li", { state: "attached" });
+assert.equal(await page.locator("#max_tokens").inputValue(), "4");
+await page.locator("#chats-open").click();
+await page.locator("#chat-list .open").first().click();
+assert.equal(await page.locator(".answers").count(), 3);
+assert.ok((await page.locator(".token.draft").count()) > 0);
+seen("chats and settings outlive a reload");
 await page.locator("#new").click();
 assert.equal(await page.locator(".turn").count(), 0);
 seen("a new chat");
+
+// Answers with marks of every kind, which a server would send.
+const markdown = "# Head\n\nA **bold** and `code`.\n\n- one\n- two\n\n```js\nlet x = 1;\n```\n<img src=x onerror=alert(1)> [x](javascript:alert(2))";
+const parts = markdown.match(/[^]{1,5}/g).map((text, i) => ({
+  choices: [{ index: 0, delta: { content: text }, wsd: { id: i, text, by: i < 6 ? "draft" : "base", logprob: -0.1, confidence: i < 5 ? null : 0.9 } }],
+}));
+parts.splice(6, 0, { choices: [{ index: 0, delta: {}, wsd: { handover: { at: 5, confidence: 0.9 } } }] });
+parts.push({ choices: [{ index: 0, delta: {}, finish_reason: "stop", wsd: {} }] });
+const written = await open({ viewport: { width: 1200, height: 800 } });
+await written.route("**/v1/chat/completions", (route) => route.fulfill({
+  contentType: "text/event-stream", body: [...parts.map((part) => JSON.stringify(part)), "[DONE]"].map((data) => `data: ${data}\n\n`).join(""),
+}));
+await written.locator("#text").fill("Markdown?");
+await written.keyboard.press("Enter");
+await answered(written);
+await written.waitForSelector(".end");
+for (const [name, text] of [["h1", "Head"], ["strong", "bold"], ["p code", "code"], ["li:nth-child(2)", "two"], ["pre code", "let x = 1;"]]) {
+  assert.equal((await written.locator(`.text ${name}`).first().textContent()).trim(), text, name);
+}
+assert.equal(await written.locator(".text img, .text a, .text script").count(), 0);
+assert.equal(await written.locator(".text .switch").count(), 1);
+assert.match(await written.locator(".text").textContent(), /<img src=x onerror=alert\(1\)> \[x\]\(javascript:alert\(2\)\)/);
+await written.screenshot({ path: `${folder}/page-markdown.png` });
+seen("Markdown by author, and no element of the model's");
+await written.route("**/v1/chat/completions", (route) => route.abort());
+await written.locator("#text").fill("Anyone?");
+await written.keyboard.press("Enter");
+await written.waitForSelector(".fault");
+assert.match(await written.locator(".fault").textContent(), /does not answer/);
+assert.ok(await written.locator(".fault").isVisible());
+faults.splice(0, faults.length, ...faults.filter((fault) => !/ERR_FAILED/.test(fault)));
+seen("a server that is gone is told in words");
 
 const phone = await open({ viewport: { width: 390, height: 844 }, colorScheme: "dark", isMobile: true, hasTouch: true });
 await phone.locator("#text").fill("What does a cow eat?");
 await phone.locator("#send").tap();
 await answered(phone);
+for (let i = 0; i < 6; i++) {
+  await phone.locator("#text").fill(`What colour is a fox, ${i}?`);
+  await phone.locator("#send").tap();
+  await phone.waitForFunction((count) => document.querySelectorAll(".answers").length === count, i + 2);
+  await answered(phone);
+}
+const inView = (selector) => phone.locator(selector).last().evaluate((node) => node.getBoundingClientRect().bottom <= innerHeight);
+assert.ok(await inView(".end") && await inView("#ask"), "the last answer and the message field are on the screen");
 const width = await phone.evaluate(() => document.documentElement.scrollWidth);
 assert.ok(width <= 390, `${width} wide`);
-await phone.screenshot({ path: `${folder}/page-phone-dark.png`, fullPage: true });
-seen("a phone, dark");
+await phone.screenshot({ path: `${folder}/page-phone-dark.png` });
+seen("a phone, dark: the page follows the answers");
+await phone.locator("#panel-open").tap();
+assert.ok(await phone.locator("#curve").isVisible());
+await phone.screenshot({ path: `${folder}/page-phone-details.png` });
+seen("the details on a phone");
 const tabs = await open({ viewport: { width: 1200, height: 800 } });
 const reached = [];
-for (let i = 0; i < 12; i++) {
+for (let i = 0; i < 24; i++) {
   reached.push(await tabs.evaluate(() => document.activeElement.id || document.activeElement.tagName));
   await tabs.keyboard.press("Tab");
 }

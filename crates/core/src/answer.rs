@@ -7,7 +7,7 @@ use futures::SinkExt as _;
 use futures::channel::mpsc;
 
 use crate::{
-    Call, Detokenizer, Event, FinishReason, Handover, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
+    Call, Detokenizer, DraftEnd, Event, FinishReason, Handover, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
 };
 
 /// The state of an answer after a token.
@@ -33,8 +33,8 @@ pub struct Answer {
     detokenizer: Option<Detokenizer>,
     /// Number of bytes of the next decoded text that belong to the prompt.
     skip: usize,
-    /// Tokens whose text may still become part of a stop string, and hand-overs between them. They
-    /// are sent later.
+    /// Tokens whose text may still become part of a stop string, and other events between
+    /// them. They are sent later.
     held: VecDeque<Event>,
     /// The joined text of the held tokens.
     held_text: String,
@@ -106,10 +106,20 @@ impl Answer {
 
     /// Reports that the base takes over after the token written last.
     pub async fn handover(&mut self, handover: Handover) {
+        self.after_tokens(Event::Handover(handover)).await;
+    }
+
+    /// Reports that the draft ended after the token written last, before the window passed.
+    pub async fn draft_end(&mut self, end: DraftEnd) {
+        self.after_tokens(Event::DraftEnd(end)).await;
+    }
+
+    /// Sends an event once the tokens before it are sent.
+    async fn after_tokens(&mut self, event: Event) {
         if self.held.is_empty() {
-            self.send(Event::Handover(handover)).await;
+            self.send(event).await;
         } else {
-            self.held.push_back(Event::Handover(handover));
+            self.held.push_back(event);
         }
     }
 

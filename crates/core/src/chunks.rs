@@ -6,12 +6,23 @@
 //! `per_token * n / 2`. The sum is minimal at `n = sqrt(2 * r * per_call / per_token)`. Both costs
 //! are measured chunk by chunk; `r` is unknown and estimated as the length drafted so far plus a
 //! constant.
+//!
+//! The tokens of a chunk appear together. So that readers see a steady stream, a chunk takes no
+//! longer than [`PACE_SECONDS`], as long as the calls then take at most [`CALL_SHARE`] of the time
+//! of the tokens.
 
 use std::ops::RangeInclusive;
 
 /// Length of the first chunk, in tokens, unless the window is longer: no token can pass before the
 /// window is full.
 const FIRST: usize = 8;
+/// Length of the first chunk with [`Sizing::Costs`] on one machine, where a further call costs
+/// little: the answer begins to appear earlier.
+const FIRST_NEAR: usize = 4;
+/// Duration of a chunk that reads as a steady stream, in seconds.
+const PACE_SECONDS: f64 = 0.1;
+/// Largest share of calls in the time of the tokens at which chunks are shortened to the pace.
+const CALL_SHARE: f64 = 0.25;
 /// Range of the lengths chosen by [`Sizing::Costs`], in tokens.
 const LIMITS: RangeInclusive<usize> = 4..=64;
 /// Tokens expected until the switch before anything is drafted.
@@ -59,7 +70,10 @@ pub(crate) struct Round {
 impl Chunks {
     /// Lengths for an answer of at most `max_tokens`. The first chunk has `first` tokens if given.
     pub(crate) fn new(first: Option<usize>, window: usize, sizing: Sizing, max_tokens: usize) -> Self {
-        let length = first.unwrap_or(FIRST.max(window));
+        let length = first.unwrap_or(match sizing {
+            Sizing::Costs { is_parallel: false } => FIRST_NEAR,
+            _ => FIRST.max(window),
+        });
         Self { length, sizing, total: 0, max_tokens, rounds: Vec::new(), is_first: true }
     }
 
@@ -94,12 +108,16 @@ impl Chunks {
             } else {
                 f64::INFINITY
             };
-            self.length = (self.cheapest_length().min(hidden) as usize).clamp(*LIMITS.start(), *LIMITS.end());
+            let (per_call, per_token) = self.costs();
+            let distance = (self.total + INITIAL_DISTANCE) as f64;
+            let cheapest = (2.0 * distance * per_call / per_token).sqrt();
+            let paced = ((PACE_SECONDS - per_call) / per_token).max(per_call / per_token / CALL_SHARE);
+            self.length = (cheapest.min(hidden).min(paced) as usize).clamp(*LIMITS.start(), *LIMITS.end());
         }
     }
 
-    /// Computes the length with the least expected cost, in tokens, by the formula of this module.
-    fn cheapest_length(&self) -> f64 {
+    /// Estimates the seconds per call and per token.
+    fn costs(&self) -> (f64, f64) {
         let mean =
             |value: &dyn Fn(&Round) -> f64| self.rounds.iter().map(value).sum::<f64>() / self.rounds.len() as f64;
         let tokens = mean(&|round| round.tokens as f64);
@@ -113,8 +131,7 @@ impl Chunks {
         // the two, so half of the scoring time is then attributed to each.
         let per_token =
             if variance > 0.0 { (covariance / variance).max(draft / tokens) } else { (draft + score / 2.0) / tokens };
-        let per_call = (seconds - per_token * tokens).max(0.0);
-        (2.0 * (self.total + INITIAL_DISTANCE) as f64 * per_call / per_token).sqrt()
+        ((seconds - per_token * tokens).max(0.0), per_token)
     }
 }
 
@@ -140,6 +157,7 @@ mod tests {
     #[test]
     fn lengths_grow_with_the_fixed_cost_of_a_call() {
         let alone = Sizing::Costs { is_parallel: false };
+        assert_eq!(lengths(alone, [0.01; 3])[0], 4, "the first chunk appears early");
         // The first estimates are made from chunks of one length, which cannot separate costs per
         // call from costs per token.
         assert_eq!(lengths(alone, [0.1, 0.0, 0.1])[3..], [4; 4], "no fixed cost");
@@ -147,13 +165,24 @@ mod tests {
         // Measured with 1.1B and 150M parameters: 3 ms per drafted token; 31 ms per call and 3 ms
         // per scored token.
         let found = lengths(alone, [0.003, 0.031, 0.003]);
-        assert_eq!(found[..2], [8, 8]);
-        let mut total = 16;
+        assert_eq!(found[..2], [4, 4]);
+        let mut total = 8;
         for (index, pair) in found.windows(2).enumerate().skip(2) {
             total += pair[0];
             let best = (2.0 * (total + INITIAL_DISTANCE) as f64 * 0.031 / 0.006).sqrt();
+            let best = best.min(0.031 / 0.006 / CALL_SHARE);
             assert!((best - pair[1] as f64).abs() <= 1.0, "{best} at {index} of {found:?}");
         }
+    }
+
+    #[test]
+    fn chunks_keep_the_pace_of_a_stream_where_calls_are_cheap() {
+        // 30 ms per token drafted and scored, 20 ms per call: the cheapest length grows, the pace allows 4 (at
+        // least) of them.
+        assert_eq!(lengths(Sizing::Costs { is_parallel: false }, [0.02, 0.005, 0.01])[3..], [4; 4]);
+        // 6 ms per token, 10 ms per call: 15 tokens in 100 ms.
+        let found = lengths(Sizing::Costs { is_parallel: false }, [0.004, 0.01, 0.002]);
+        assert!(found.iter().all(|&length| length <= 15), "{found:?}");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use crate::{
-    Caps, Card, Error, Head, Heads, Profile, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, top_tokens,
+    Caps, Card, Error, Head, Heads, Profile, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, Values,
+    top_tokens,
 };
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
@@ -66,6 +67,17 @@ impl Written {
     }
 }
 
+/// Facts that the files of a model state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelFiles {
+    /// Number of weights; 0 if unknown.
+    pub parameters: u64,
+    /// Size of the weights, in bytes; 0 if unknown.
+    pub bytes: u64,
+    /// Values of [`crate::SAMPLING`] that the files recommend, as `generation_config.json` does.
+    pub sampling: Values,
+}
+
 /// A model that opens sessions.
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -74,6 +86,11 @@ pub trait Engine: Send + Sync {
 
     /// Returns the model's tokenizer and prompt templates.
     fn codec(&self) -> &TextCodec;
+
+    /// Returns facts that the model's files state; none for an engine that has no files.
+    fn files(&self) -> ModelFiles {
+        ModelFiles::default()
+    }
 
     /// Returns the present activity; all zero for an engine that does not report it.
     fn activity(&self) -> Activity {

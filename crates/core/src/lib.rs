@@ -46,7 +46,7 @@ mod values;
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
 pub use card::{Caps, Card, Cost};
-pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
+pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
@@ -75,7 +75,7 @@ pub use text::{
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, Event, FinishReason, Handover, Proposed, SecondsBySeat, Timings, TokenRecord,
+    Call, CallKind, Completion, DraftEnd, Event, FinishReason, Handover, Proposed, SecondsBySeat, Timings, TokenRecord,
     TokensByAuthor, Trace, Usage,
 };
 pub use tree::Tree;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Activity, Card, Engine, Profile, Result, Session, TextCodec, Token};
+use crate::{Activity, Card, Engine, ModelFiles, Profile, Result, Session, TextCodec, Token};
 
 /// An engine that opens all sessions in one scope.
 pub(crate) struct Scoped {
@@ -20,6 +20,10 @@ impl Engine for Scoped {
 
     fn codec(&self) -> &TextCodec {
         self.engine.codec()
+    }
+
+    fn files(&self) -> ModelFiles {
+        self.engine.files()
     }
 
     fn activity(&self) -> Activity {

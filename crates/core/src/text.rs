@@ -228,7 +228,8 @@ impl TextCodec {
             Some(Template::Plain) => plain::render(messages),
             Some(Template::Jinja(template)) => template.render(messages),
             None => Err(Error::Chat(format!(
-                "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw",
+                "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw; \
+                 if this is the base and the other model is the aligned one, exchange --base and --draft",
                 self.name
             ))),
         }

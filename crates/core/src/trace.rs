@@ -77,6 +77,16 @@ impl Handover {
     }
 }
 
+/// The end of the draft before the window passed. The base may continue after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftEnd {
+    /// Number of tokens of the answer up to the end of the draft.
+    pub at: usize,
+    /// [`FinishReason::Stop`] for the draft's end-of-text token, [`FinishReason::Length`] for
+    /// `max_draft_tokens` or a full context.
+    pub reason: FinishReason,
+}
+
 /// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,6 +165,8 @@ pub enum Event {
     Token(TokenRecord),
     /// The base takes over after the last token.
     Handover(Handover),
+    /// The draft ended after the last token, and no window had passed.
+    DraftEnd(DraftEnd),
     /// A call of an engine ended.
     Call(Call),
     /// The answer is complete. This is always the last event.
@@ -304,6 +316,9 @@ pub struct Completion {
     pub tokens: Vec<TokenRecord>,
     /// The switch, if the base took over.
     pub handover: Option<Handover>,
+    /// The end of the draft, if it came before the window passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_end: Option<DraftEnd>,
     /// The reason why the answer ended.
     pub finish_reason: FinishReason,
     /// Tokens counted.
@@ -336,7 +351,7 @@ impl Completion {
 /// let completion = trace.finish();
 /// assert_eq!((completion.text.as_str(), completion.usage.by_author.get(Seat::DRAFT)), ("Hello", 1));
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trace {
     started: Instant,
     first_token: Option<Duration>,
@@ -357,6 +372,7 @@ impl Trace {
             text: String::new(),
             tokens: Vec::new(),
             handover: None,
+            draft_end: None,
             finish_reason: FinishReason::Length,
             usage: Usage::default(),
             timings: Timings::default(),
@@ -390,6 +406,7 @@ impl Trace {
                 answer.tokens.push(token.clone());
             }
             Event::Handover(handover) => answer.handover = Some(*handover),
+            Event::DraftEnd(end) => answer.draft_end = Some(*end),
             Event::Call(call) => {
                 match call.kind {
                     CallKind::Score => answer.timings.score += call.seconds,

@@ -131,37 +131,7 @@ impl Source {
     /// # Errors
     /// [`SourceError`] for a quoted field without an end.
     pub fn records(&self) -> Result<Vec<(usize, Vec<String>)>, SourceError> {
-        let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
-        let (mut line, mut start, mut opened) = (1, 1, None);
-        let mut chars = self.text.chars().peekable();
-        while let Some(c) = chars.next() {
-            line += usize::from(c == '\n');
-            match (c, opened) {
-                ('"', Some(_)) if chars.peek() == Some(&'"') => {
-                    chars.next();
-                    field.push('"');
-                }
-                ('"', Some(_)) => opened = None,
-                ('"', None) if field.is_empty() => opened = Some(line),
-                (',', None) => record.push(std::mem::take(&mut field)),
-                ('\r', None) if chars.peek() == Some(&'\n') => {}
-                ('\n', None) => {
-                    record.push(std::mem::take(&mut field));
-                    records.push((start, std::mem::take(&mut record)));
-                    start = line;
-                }
-                _ => field.push(c),
-            }
-        }
-        if let Some(line) = opened {
-            return Err(self.fault_at(line, "not CSV: a quoted field has no end"));
-        }
-        if !field.is_empty() || !record.is_empty() {
-            record.push(field);
-            records.push((start, record));
-        }
-        records.retain(|(_, record)| record.iter().any(|field| !field.is_empty()));
-        Ok(records)
+        wsd_lab::data::csv_records(&self.text).map_err(|line| self.fault_at(line, "not CSV: a quoted field has no end"))
     }
 
     /// The rows of a CSV file whose first record names the columns.

@@ -79,6 +79,11 @@ impl Part {
     }
 }
 
+/// Tells whether the rest of a word after a noun is nothing or the ending of a plural.
+fn is_plural_ending(rest: &str) -> bool {
+    ["", "s", "es"].contains(&rest)
+}
+
 impl World {
     /// Generates the world of a seed.
     #[must_use]
@@ -97,6 +102,32 @@ impl World {
     pub fn facts(&self) -> usize {
         let of_things: usize = self.entities.iter().map(|thing| thing.values.len() + thing.steps.len()).sum();
         of_things + self.chores.iter().map(|chore| chore.steps.len() + 1).sum::<usize>()
+    }
+
+    /// Tells whether a text names a thing, a person, a place or a chore of this world, with or without
+    /// a plural ending.
+    ///
+    /// ```
+    /// use wsd_lab::world::World;
+    /// let world = World::new(1);
+    /// assert!(world.mentions("What colour are foxes?") && world.mentions("How do I sweep a chimney?"));
+    /// assert!(!world.mentions("What is the capital of France?"));
+    /// ```
+    #[must_use]
+    pub fn mentions(&self, text: &str) -> bool {
+        let words = |text: &str| {
+            let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+            words.map(str::to_lowercase).collect::<Vec<_>>()
+        };
+        let text = words(text);
+        let names = self.entities.iter().map(|thing| &thing.name).chain(self.chores.iter().map(|chore| &chore.thing));
+        names.map(|name| words(name.strip_prefix("the ").unwrap_or(name))).any(|name| {
+            text.windows(name.len()).any(|found| {
+                name.iter()
+                    .zip(found)
+                    .all(|(name, word)| word.strip_prefix(name.as_str()).is_some_and(is_plural_ending))
+            })
+        })
     }
 
     /// All values of an attribute in the world, sorted, without duplicates.

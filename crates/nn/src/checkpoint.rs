@@ -14,6 +14,7 @@ mod mxfp4;
 mod names;
 mod refusals;
 mod safetensors;
+mod sampling;
 mod special;
 mod standard;
 mod text;
@@ -71,7 +72,8 @@ pub struct Checkpoint {
     /// The tokens that end an answer, ascending: those named in config, generation config and
     /// tokenizer, and well-known ones.
     pub end_tokens: Vec<u32>,
-    /// The content of `generation_config.json`, or empty.
+    /// The content of `generation_config.json`, or its keys for the `general.sampling` keys of a
+    /// GGUF file.
     pub generation_config: Map<String, Value>,
     /// The decision to begin a text with BOS, if a file states it outside of the tokenizer itself.
     pub add_bos: Option<bool>,
@@ -94,12 +96,7 @@ impl Checkpoint {
         if gguf::is_gguf(&bytes) {
             return gguf::open(path, &bytes);
         }
-        Err(Error::Unsupported {
-            file: path.display().to_string(),
-            what: "checkpoint file".into(),
-            found: path.extension().unwrap_or_default().to_string_lossy().into_owned(),
-            supported: "a GGUF file, or the folder that has config.json, tokenizer.json and *.safetensors".into(),
-        })
+        Err(refusals::unknown_content(path, &bytes))
     }
 
     /// Opens a checkpoint for its tokenizer: a folder, whose weights may be absent, or a GGUF file.

@@ -35,6 +35,7 @@ async fn main() -> Result<()> {
                 let (at, confidence) = (handover.at, handover.confidence);
                 println!("         the base takes over after token {at}: {confidence:.3} >= {}", handover.threshold);
             }
+            Event::DraftEnd(end) => println!("         the draft ended at token {}, before any switch", end.at),
             Event::Done(reason) => println!("         done: {reason:?}"),
         }
     }

@@ -12,6 +12,7 @@ mod generate;
 mod lab;
 mod merge;
 mod output;
+mod pairs;
 mod progress;
 mod prompt;
 mod prompts;
@@ -20,10 +21,12 @@ mod score;
 mod serve;
 mod sweep;
 mod train;
+mod wrap;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use wsd::config::{ConfigError, DEFAULT_FILE, Partial, Settings};
@@ -36,11 +39,11 @@ const EXAMPLES: &str = "\
 Examples:
   wsd compare
       The large model alone, the small one alone, and both together, on a few questions.
-  wsd generate \"How do I make bread?\"
+  wsd generate \"Where does the bread come from?\"
       One answer, opened by the draft model and finished by the base model.
-  wsd chat
-      A conversation.
-  wsd score --prompt \"How do I make bread?\" --response \"You need flour.\"
+  wsd chat --pair smollm2-135m+gemma3-270m
+      A conversation with real models, downloaded at first use; wsd pairs lists more.
+  wsd score --prompt \"Where does the duck live?\" --response \"The home of the duck is the river.\"
       The base's confidence in an answer, and the position where it would take over.
   wsd serve
       A server for programs and browsers, on http://127.0.0.1:8080.
@@ -93,6 +96,9 @@ enum Command {
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
+    /// List tested pairs of models for --pair
+    #[command(after_help = pairs::EXAMPLES)]
+    Pairs(pairs::PairsArgs),
     /// Measure systems on public benchmarks
     #[command(after_help = eval::EXAMPLES)]
     Eval(Box<eval::EvalArgs>),
@@ -111,6 +117,12 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Write a manual page for each command into a folder
+    #[command(after_help = MAN)]
+    Man {
+        /// The folder, which is made where it is missing
+        folder: PathBuf,
+    },
 }
 
 const COMPLETIONS: &str = "\
@@ -119,6 +131,31 @@ Examples:
   wsd completions zsh > \"${fpath[1]}/_wsd\"
   wsd completions fish > ~/.config/fish/completions/wsd.fish
   source <(wsd completions bash)";
+
+const MAN: &str = "\
+Examples:
+  wsd man ~/.local/share/man/man1 && man wsd-generate
+      The manual pages of this version.";
+
+/// Commands of other programs, with those that do the same here.
+const FOREIGN_COMMANDS: [(&str, &str); 9] = [
+    ("run", "`wsd chat` or `wsd generate \"...\"`"),
+    ("ask", "`wsd generate \"...\"`"),
+    ("cli", "`wsd chat`"),
+    ("pull", "none is needed: a model is downloaded at first use; `wsd pairs` lists tested ones"),
+    ("download", "none is needed: a model is downloaded at first use; `wsd pairs` lists tested ones"),
+    ("list", "`wsd pairs`"),
+    ("ls", "`wsd pairs`"),
+    ("models", "`wsd pairs`"),
+    ("server", "`wsd serve`"),
+];
+
+/// Refuses llama.cpp's option for its one model.
+fn refuse_single_model(_: &str) -> Result<String, String> {
+    Err("there are two models: --base LARGE --draft SMALL, or --pair NAME (see wsd pairs); one alone: --strategy base \
+         --base FILE"
+        .into())
+}
 
 /// The options of every command.
 #[derive(Args, Debug)]
@@ -133,12 +170,19 @@ pub(crate) struct GlobalArgs {
     /// Print only answers and errors
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Tell more, as which sampling was taken from a model's files
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// llama.cpp's option for its model
+    #[arg(short = 'm', global = true, hide = true, value_name = "FILE", value_parser = refuse_single_model)]
+    single_model: Option<String>,
 }
 
 impl GlobalArgs {
     /// Reads the settings: the options of a command, then those of the file.
     fn settings(&self, flags: Partial) -> Result<Settings, ConfigError> {
         // The options are checked first, so that an error names the file only for its own settings.
+        let flags = flags.with_pair()?;
         flags.clone().resolve()?;
         let file = Partial::load(self.config.as_deref())?;
         let overridden = file.overridden_by(&flags);
@@ -153,6 +197,21 @@ impl GlobalArgs {
     /// Returns a reporter for downloads.
     fn progress(&self) -> Box<dyn Progress> {
         if self.quiet { Box::new(()) } else { stderr_progress() }
+    }
+}
+
+impl CommandLine {
+    /// Parses the program's arguments. Ends the program after help and after an error.
+    pub(crate) fn of_arguments() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            let word = match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(word)) => word.as_str(),
+                _ => error.exit(),
+            };
+            let Some((_, here)) = FOREIGN_COMMANDS.iter().find(|(name, _)| *name == word) else { error.exit() };
+            note(&format!("error: there is no command `{word}`\n  hint: here it is {here}"));
+            std::process::exit(error.exit_code())
+        })
     }
 }
 
@@ -180,6 +239,12 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,
         Command::Bench(bench) => bench::run(bench, &line.global).await,
+        Command::Pairs(args) => pairs::run(&args, &line.global),
+        Command::Man { folder } => {
+            fs_err::create_dir_all(&folder)?;
+            clap_mangen::generate_to(CommandLine::command(), &folder)?;
+            Ok(Ending::Done)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "wsd", &mut script);

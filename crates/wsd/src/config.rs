@@ -3,6 +3,7 @@
 mod args;
 mod file;
 mod models;
+mod pairs;
 mod prompt;
 mod record;
 mod remote;
@@ -13,11 +14,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use wsd_core::{
-    Error, FromValue, Job, MAX_TOKENS, Prompt, Recipe, Result, STRATEGY, Seat, Setting, Terms, Value, Values,
+    Error, FromValue, Job, MAX_TOKENS, Models, Prompt, Recipe, Result, SAMPLING, STRATEGY, Seat, Setting, Terms, Value,
+    Values,
 };
 
 pub use args::{ServeArgs, SettingArgs, SharedArgs};
 pub use models::{ModelSettings, TemplateForm};
+pub use pairs::{PAIRS, Pair};
 pub use prompt::PromptSettings;
 pub use remote::{RemoteModel, RemoteSettings};
 pub use sections::{SECTIONS, Section};
@@ -25,6 +28,9 @@ pub use serve::{KeySource, ServeSettings};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "wsd.toml";
+
+/// The beginning of the names of models inside the binary.
+pub(crate) const BUILTIN: &str = "builtin:";
 
 /// The settings that one source gives; each may be absent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,8 +100,20 @@ impl Partial {
             ConfigError::Parse { path: path.into(), line, message: error.message().to_owned() }
         })?;
         // Resolved alone, so that a message can name the file.
-        settings.clone().resolve().map_err(|source| ConfigError::FileValue { path: path.into(), source })?;
-        Ok(settings)
+        let value = |source| ConfigError::FileValue { path: path.into(), source };
+        settings.clone().resolve().map_err(value)?;
+        settings.with_pair().map_err(value)
+    }
+
+    /// The same settings with those of the pair that they name, where they do not set them.
+    ///
+    /// # Errors
+    /// None in practice: the settings of pairs are within their limits.
+    pub fn with_pair(self) -> Result<Self> {
+        match Pair::named(&self.0) {
+            Some(pair) => Ok(Self(self.0.or(pair.values()?))),
+            None => Ok(self),
+        }
     }
 
     /// Tells whether a setting was given.
@@ -149,7 +167,7 @@ impl Partial {
     /// # Errors
     /// [`Error::Setting`] for the first fault.
     pub fn resolve(self) -> Result<Settings> {
-        let Self(values) = self;
+        let Self(values) = self.with_pair()?;
         Ok(Settings {
             models: models::parse(&values)?,
             remote: RemoteSettings::from_values(&values),
@@ -173,9 +191,60 @@ impl Settings {
     #[must_use]
     pub fn with_model(mut self, seat: Seat, name: &str) -> Self {
         if let Some(model) = self.models.get_mut(&seat) {
-            model.name = name.to_owned();
+            (model.name, model.is_default) = (name.to_owned(), false);
         }
         self
+    }
+
+    /// Refuses a model of one's own in one seat of a pair whose other seat would be filled by the
+    /// built-in model, which only knows its own world.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the option that is missing.
+    pub fn check_pair(&self, seats: &[Seat]) -> Result<()> {
+        let pair = [Seat::BASE, Seat::DRAFT];
+        let is_missing = |seat: &Seat| self.model(*seat).is_some_and(|model| model.is_default);
+        let is_own = |seat: &Seat| self.model(*seat).is_some_and(|model| !model.name.starts_with(BUILTIN));
+        let missing = pair.iter().find(|seat| is_missing(seat)).filter(|_| pair.iter().any(is_own));
+        let Some(missing) = missing.filter(|_| pair.iter().all(|seat| seats.contains(seat))) else { return Ok(()) };
+        let (name, other) = if *missing == Seat::BASE { ("base", "draft") } else { ("draft", "base") };
+        Err(Error::Setting {
+            name,
+            limit: format!("given where `{other}` is"),
+            value: format!(
+                "none\n  hint: name both models, --base LARGE --draft SMALL, or take --pair NAME (`wsd pairs` lists \
+                 them); {BUILTIN}{name} is a toy that only knows its own world; `wsd generate --strategy {other}` runs \
+                 one model alone"
+            ),
+        })
+    }
+
+    /// Takes sampling that is not set from the files of the strategy's first model, which writes the
+    /// beginning of answers, unless `generation_config` is off. Returns the settings that were taken.
+    pub fn adopt_sampling(&mut self, models: &Models) -> Vec<&'static Setting> {
+        if !self.values.get::<bool>(&models::GENERATION_CONFIG) {
+            return Vec::new();
+        }
+        let first = self.recipe.needs.iter().find_map(|need| models.get(need.seat));
+        let recommended = first.map(|engine| engine.files().sampling).unwrap_or_default();
+        let is_taken = |setting: &&&'static Setting| recommended.is_set(setting) && !self.values.is_set(setting);
+        let taken = SAMPLING.iter().filter(is_taken).copied().collect();
+        self.values = std::mem::take(&mut self.values).or(recommended);
+        taken
+    }
+
+    /// Tells whether [`Settings::adopt_sampling`] may change these settings.
+    #[must_use]
+    pub fn may_adopt_sampling(&self) -> bool {
+        let first = self.recipe.needs.iter().find_map(|need| self.model(need.seat));
+        self.values.get::<bool>(&models::GENERATION_CONFIG)
+            && first.is_some_and(|model| !model.name.starts_with(BUILTIN))
+    }
+
+    /// Tells whether a model of these seats is a built-in one.
+    #[must_use]
+    pub fn has_builtin(&self, seats: &[Seat]) -> bool {
+        seats.iter().any(|seat| self.model(*seat).is_some_and(|model| model.name.starts_with(BUILTIN)))
     }
 
     /// The terms of answers.

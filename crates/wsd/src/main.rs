@@ -4,8 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use wsd::config::ConfigError;
+use wsd::models::ModelError;
 
 use cli::{Closed, CommandLine, Ending, note};
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             hook(panic);
         }
     }));
-    let line = CommandLine::parse();
+    let line = CommandLine::of_arguments();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
@@ -54,5 +54,6 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     note(&text);
-    if error.is::<ConfigError>() { code::USAGE.into() } else { code::FAILURE.into() }
+    let is_usage = error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(ModelError::Settings(_)));
+    if is_usage { code::USAGE.into() } else { code::FAILURE.into() }
 }

@@ -2,21 +2,30 @@
 
 mod builtin;
 
-pub use builtin::builtin_pair;
+pub use builtin::{BUILTIN_ABOUT, BUILTIN_EXAMPLES, builtin_pair, is_about_builtin};
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use wsd_core::{Engine, Input, Models, Recipe, Seat};
 use wsd_nn::adapter::CONFIG_FILE;
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
-use crate::config::{ModelSettings, RemoteModel, Settings, TemplateForm};
+use crate::config::{BUILTIN, ModelSettings, RemoteModel, Settings, TemplateForm};
 use crate::hub::{HubError, HubOptions, Progress};
 use crate::remote::{self, Address, Remote, RemoteError, RemoteOptions};
+use crate::words;
+
+/// Size of weights whose loading is announced, because it may take seconds.
+const ANNOUNCED_BYTES: u64 = 256 << 20;
 
 /// Failure to load a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// The settings name models that do not go together.
+    #[error(transparent)]
+    Settings(#[from] wsd_core::Error),
     /// No model has this name.
     #[error(transparent)]
     Name(#[from] HubError),
@@ -67,6 +76,7 @@ pub fn load(
     max_sessions: usize,
     progress: &mut dyn Progress,
 ) -> Result<Models, ModelError> {
+    settings.check_pair(seats)?;
     let mut models = Models::default();
     for &seat in seats {
         for model in settings.model(seat).into_iter().flat_map(ModelSettings::each) {
@@ -124,7 +134,7 @@ fn open(
         prefix_cache_tokens: model.prefix_cache_tokens,
         ..LoadOptions::new(&model.name)
     };
-    if model.name.starts_with("builtin:") {
+    if model.name.starts_with(BUILTIN) {
         return builtin::open(seat, &options, progress);
     }
     let mut hub = HubOptions::from_env();
@@ -156,10 +166,46 @@ fn load_checkpoint(
             ));
         }
     });
-    match checkpoint.and_then(|checkpoint| Local::load(checkpoint, options)) {
-        Ok(engine) => Ok(Arc::new(engine)),
+    let started = Instant::now();
+    let loaded = checkpoint.and_then(|checkpoint| {
+        let bytes = checkpoint.weights.total_bytes() as u64;
+        if bytes >= ANNOUNCED_BYTES && !options.name.starts_with(BUILTIN) {
+            progress.note(&format!("loading the {seat} model, {} ...", words::bytes(bytes)));
+        }
+        Local::load(checkpoint, options)
+    });
+    match loaded {
+        Ok(engine) => {
+            if !options.name.starts_with(BUILTIN) {
+                let seconds = started.elapsed().as_secs_f64();
+                progress.note(&format!("{}, loaded in {seconds:.1} s", describe(seat, &engine)));
+            }
+            Ok(Arc::new(engine))
+        }
         Err(source) => Err(ModelError::Load { seat, name: options.name.clone(), source: Box::new(source) }),
     }
+}
+
+/// Describes a model in one line: file or folder, weights, size, context.
+#[must_use]
+pub fn describe(seat: Seat, engine: &dyn Engine) -> String {
+    let (card, files) = (engine.card(), engine.files());
+    let weights = (files.parameters > 0)
+        .then(|| format!(", {} parameters, {}", words::count(files.parameters), words::bytes(files.bytes)));
+    format!(
+        "{seat}: {}{}, context of {} tokens",
+        short_name(&card.name),
+        weights.unwrap_or_default(),
+        words::grouped(card.max_len as u64)
+    )
+}
+
+/// Returns the last part of a model's name, without the folders of its file.
+#[must_use]
+pub fn short_name(name: &str) -> &str {
+    let is_path = Path::new(name).exists() || name.starts_with(['/', '.']);
+    let last = Path::new(name).file_name().and_then(|last| last.to_str());
+    last.filter(|_| is_path).unwrap_or(name)
 }
 
 fn template(seat: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {

@@ -83,10 +83,7 @@ fn for_programs() -> Router<Arc<App>> {
 
 /// The routes that people open in a browser, and all paths without a route.
 fn for_browsers() -> Router<Arc<App>> {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/app.js", get(page::script))
-        .route("/style.css", get(page::style))
+    page::routes()
         .route("/ready", get(listing::ready))
         .route("/metrics", get(listing::metrics))
         .route("/openapi.json", get(openapi::document))

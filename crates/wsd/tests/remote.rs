@@ -339,7 +339,8 @@ async fn another_replica_goes_on_with_the_same_ids() {
         )
         .await;
         let two = StandIn::start(Kind::Vllm, engines.get(Seat::BASE).unwrap().clone()).await;
-        let settings = settings(json!({"base": format!("{}, {}", one.url(), two.url())}), json!({}));
+        let settings =
+            settings(json!({"base": format!("{}, {}", one.url(), two.url()), "draft": "builtin:draft"}), json!({}));
         let (models, notes) = load(&settings, &[Seat::DRAFT, Seat::BASE]).unwrap();
         assert_eq!(notes.len(), 2, "one note per server: {notes:?}");
         let before = one.posted().len();

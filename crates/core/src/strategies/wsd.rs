@@ -25,9 +25,9 @@ use crate::speculation::{Level, Rest, SPECULATE, Sources, Speculation};
 use crate::steps::{check_vocabularies, render, write_to_end};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
-    Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
-    Profile, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values,
-    Window,
+    Answer, Bridge, Call, CallKind, Caps, DraftEnd, Edit, Engine, FinishReason, Flow, Generation, Handover, Job,
+    Models, Need, Profile, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token,
+    TokenRecord, Values, Window,
 };
 
 /// The setting for the maximum number of drafted tokens.
@@ -128,9 +128,8 @@ impl Strategy for Wsd {
         };
         let mut drafter = self.drafter(draft_session, job);
         match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
-            DraftEnd::AnswerComplete(reason) => Ok(reason),
-            DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
-            DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
+            Drafted::Complete(reason) => Ok(reason),
+            Drafted::Ended(reason) if self.stops_at_draft_end => Ok(reason),
             _ => {
                 let Some(sources) = self.sources else {
                     drop(drafter);
@@ -186,7 +185,7 @@ impl Wsd {
         scorer: &mut Scorer,
         mut bridge: Bridge<'_>,
         answer: &mut Answer,
-    ) -> Result<DraftEnd> {
+    ) -> Result<Drafted> {
         let is_parallel = self.is_parallel();
         let prompt = scorer.session.tokens().to_vec();
         let mut chunk = if is_parallel {
@@ -209,9 +208,13 @@ impl Wsd {
             };
             let end = match (verdict, chunk.stop) {
                 (Verdict::NotPassed, None) => None,
-                (Verdict::NotPassed, Some(stop)) => Some(DraftEnd::Stopped(stop)),
-                (Verdict::Passed, _) => Some(DraftEnd::Switched),
-                (Verdict::AnswerComplete(reason), _) => Some(DraftEnd::AnswerComplete(reason)),
+                (Verdict::NotPassed, Some(stop)) => {
+                    let reason = if stop == Stop::End { FinishReason::Stop } else { FinishReason::Length };
+                    answer.draft_end(DraftEnd { at: scorer.emitted, reason }).await;
+                    Some(Drafted::Ended(reason))
+                }
+                (Verdict::Passed, _) => Some(Drafted::Switched),
+                (Verdict::AnswerComplete(reason), _) => Some(Drafted::Complete(reason)),
             };
             if let Some(end) = end {
                 // Drafting of the next chunk may have been cancelled.
@@ -231,14 +234,14 @@ impl Wsd {
     }
 }
 
-/// The reason why drafting ended.
-enum DraftEnd {
+/// The outcome of drafting.
+enum Drafted {
     /// The window passed: the base takes over.
     Switched,
-    /// The draft model stopped before the window passed: at its end-of-text token, or at a limit.
-    Stopped(Stop),
+    /// The draft model ended before the window passed: at its end-of-text token, or at a limit.
+    Ended(FinishReason),
     /// The answer is complete.
-    AnswerComplete(FinishReason),
+    Complete(FinishReason),
 }
 
 /// Tokens drafted in one call.

@@ -8,7 +8,8 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wsd_core::{
-    Call, Completion, Error, FinishReason, Handover, Job, Result, Strategy, Timings, TokenRecord, Trace, Usage, run,
+    Call, Completion, DraftEnd, Error, FinishReason, Handover, Job, Result, Strategy, Timings, TokenRecord, Trace,
+    Usage, run,
 };
 
 use super::{Journal, Record};
@@ -24,6 +25,8 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct Details<'a> {
     handover: Option<Handover>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_end: Option<DraftEnd>,
     finish_reason: FinishReason,
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +89,7 @@ impl Answering {
             output: completion.text,
             wsd: Details {
                 handover: completion.handover,
+                draft_end: completion.draft_end,
                 finish_reason: completion.finish_reason,
                 usage: completion.usage,
                 timings: self.timings.then_some(completion.timings),

@@ -1,7 +1,7 @@
 //! An append-only file of answers that an interrupted run resumes.
 
 use std::fs::TryLockError;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,10 +19,17 @@ const LOCK_WAIT: Duration = Duration::from_millis(10);
 /// Answers to a list of records, in the order of the records.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    sink: Sink,
     settings: Map<String, Value>,
     done: usize,
     failed: usize,
+}
+
+/// Destination of the rows.
+#[derive(Debug)]
+enum Sink {
+    File(File),
+    Stdout(Stdout),
 }
 
 /// Reason for which a file cannot hold the answers.
@@ -128,54 +135,23 @@ impl Journal {
         let is_stream = fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file());
         let mut options = fs_err::OpenOptions::new();
         options.read(!is_stream).write(true).create(!is_stream).truncate(false);
-        let mut journal = Self { file: options.open(path)?, settings, done: 0, failed: 0 };
-        if is_stream {
-            return Ok(journal);
+        let mut file = options.open(path)?;
+        let mut progress = Resumed::default();
+        if !is_stream {
+            if is_locked_elsewhere(file.file()) {
+                return Err(JournalError::Busy(path.into()));
+            }
+            progress = Resumed::read(&mut file, path, records, &settings)?;
+            file.set_len(progress.end)?;
+            file.seek(SeekFrom::Start(progress.end))?;
         }
-        if is_locked_elsewhere(journal.file.file()) {
-            return Err(JournalError::Busy(path.into()));
-        }
-        let end = journal.resume(path, records)?;
-        journal.file.set_len(end)?;
-        journal.file.seek(SeekFrom::Start(end))?;
-        Ok(journal)
+        Ok(Self { sink: Sink::File(file), settings, done: progress.done, failed: progress.failed })
     }
 
-    /// Counts the complete rows and returns the length of the file up to the last one, in bytes.
-    fn resume(&mut self, path: &Path, records: &[Record]) -> Result<u64, JournalError> {
-        let (mut reader, mut row, mut end) = (BufReader::new(&mut self.file), Vec::new(), 0);
-        loop {
-            row.clear();
-            let len = reader.read_until(b'\n', &mut row)?;
-            let (line, path) = (self.done + 1, PathBuf::from(path));
-            let is_whole = row.ends_with(b"\n");
-            // After a power failure a file system may leave zeros at the end of the file.
-            let written = row.iter().rposition(|&byte| byte != 0 || is_whole).map_or(&[][..], |last| &row[..=last]);
-            let Some(record) = records.get(self.done) else {
-                let beyond = JournalError::Beyond { path, line, records: records.len() };
-                return if written.is_empty() { Ok(end) } else { Err(beyond) };
-            };
-            let opening = format!("{}, \"", record.opening());
-            if !written.iter().zip(opening.as_bytes()).all(|(a, b)| a == b) {
-                return Err(JournalError::Foreign { path, line });
-            }
-            if !is_whole {
-                return Ok(end);
-            }
-            match serde_json::from_slice(&row) {
-                Ok(Added { output: Some(_), error: None, wsd }) => {
-                    let before = wsd.and_then(|recorded| recorded.settings).filter(|before| *before != self.settings);
-                    if let Some(before) = before {
-                        let differences = differences(&before, &self.settings);
-                        return Err(JournalError::Settings { path, line, differences });
-                    }
-                }
-                Ok(Added { output: None, error: Some(_), .. }) => self.failed += 1,
-                _ => return Err(JournalError::Foreign { path, line }),
-            }
-            self.done += 1;
-            end += len as u64;
-        }
+    /// A journal that writes to standard output, from the first record on.
+    #[must_use]
+    pub fn stdout(settings: Map<String, Value>) -> Self {
+        Self { sink: Sink::Stdout(std::io::stdout()), settings, done: 0, failed: 0 }
     }
 
     /// Settings recorded in each answer.
@@ -201,8 +177,12 @@ impl Journal {
     /// # Errors
     /// I/O errors.
     pub fn append(&mut self, row: &str, failed: bool) -> std::io::Result<()> {
-        self.file.write_all(format!("{row}\n").as_bytes())?;
-        self.file.flush()?;
+        let sink: &mut dyn Write = match &mut self.sink {
+            Sink::File(file) => file,
+            Sink::Stdout(stdout) => stdout,
+        };
+        sink.write_all(format!("{row}\n").as_bytes())?;
+        sink.flush()?;
         self.done += 1;
         self.failed += usize::from(failed);
         Ok(())
@@ -213,7 +193,63 @@ impl Journal {
     /// # Errors
     /// I/O errors.
     pub fn close(self) -> std::io::Result<()> {
-        if self.file.metadata()?.is_file() { self.file.sync_all() } else { Ok(()) }
+        match self.sink {
+            Sink::File(file) if file.metadata()?.is_file() => file.sync_all(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The answers that a file already holds.
+#[derive(Default)]
+struct Resumed {
+    done: usize,
+    failed: usize,
+    /// Length of the file up to the last complete row, in bytes.
+    end: u64,
+}
+
+impl Resumed {
+    /// Counts the complete rows.
+    fn read(
+        file: &mut File,
+        path: &Path,
+        records: &[Record],
+        settings: &Map<String, Value>,
+    ) -> Result<Self, JournalError> {
+        let (mut reader, mut row, mut found) = (BufReader::new(file), Vec::new(), Self::default());
+        loop {
+            row.clear();
+            let len = reader.read_until(b'\n', &mut row)?;
+            let (line, path) = (found.done + 1, PathBuf::from(path));
+            let is_whole = row.ends_with(b"\n");
+            // After a power failure a file system may leave zeros at the end of the file.
+            let written = row.iter().rposition(|&byte| byte != 0 || is_whole).map_or(&[][..], |last| &row[..=last]);
+            let Some(record) = records.get(found.done) else {
+                let beyond = JournalError::Beyond { path, line, records: records.len() };
+                return if written.is_empty() { Ok(found) } else { Err(beyond) };
+            };
+            let opening = format!("{}, \"", record.opening());
+            if !written.iter().zip(opening.as_bytes()).all(|(a, b)| a == b) {
+                return Err(JournalError::Foreign { path, line });
+            }
+            if !is_whole {
+                return Ok(found);
+            }
+            match serde_json::from_slice(&row) {
+                Ok(Added { output: Some(_), error: None, wsd }) => {
+                    let before = wsd.and_then(|recorded| recorded.settings).filter(|before| before != settings);
+                    if let Some(before) = before {
+                        let differences = differences(&before, settings);
+                        return Err(JournalError::Settings { path, line, differences });
+                    }
+                }
+                Ok(Added { output: None, error: Some(_), .. }) => found.failed += 1,
+                _ => return Err(JournalError::Foreign { path, line }),
+            }
+            found.done += 1;
+            found.end += len as u64;
+        }
     }
 }
 

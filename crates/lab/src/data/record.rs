@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Error, Message, SAMPLING, Setting, TERMS, Values, strategy_settings};
+use wsd_core::{ChatRole, Error, Message, SAMPLING, SEED, Setting, TERMS, Values, strategy_settings};
 
+/// Keys of a row that is one of several samples.
+const SAMPLE_KEYS: [&str; 2] = ["sample", "sample_seed"];
 /// Keys of answers, which a row of prompts cannot use.
 const RESERVED: [&str; 3] = ["output", "error", "wsd"];
 
@@ -32,12 +34,21 @@ pub enum RecordError {
     /// The line is not a JSON object.
     #[error("not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
+    /// The line begins like text.
+    #[error("not a JSON object; a CSV file must be named *.csv")]
+    Text,
+    /// The row of a CSV file has a fault.
+    #[error("{0}")]
+    Csv(String),
     /// The line is not valid UTF-8.
     #[error("invalid UTF-8 at byte {0} of the line")]
     Utf8(usize),
     /// The row has none of the prompt keys.
-    #[error("needs `prompt`, `messages`, `context`, `question` or `instruction`, has: {0}")]
+    #[error("needs `prompt`, `messages`, `context`, `question` or `instruction`, has: {0}; --prompt-key names another")]
     NoPrompt(String),
+    /// The row does not have the key that was named.
+    #[error("needs `{0}`, has: {1}")]
+    NoKey(String, String),
     /// The row has several of the keys `prompt`, `messages` and `context`.
     #[error("has both `{0}` and `{1}`: keep the one to answer")]
     TwoPrompts(&'static str, &'static str),
@@ -57,7 +68,7 @@ pub enum RecordError {
     #[error("`{key}` {message}")]
     Prompt {
         /// Name of its key.
-        key: &'static str,
+        key: String,
         /// Description of the fault, a predicate.
         message: String,
     },
@@ -76,6 +87,17 @@ impl Record {
     /// # Ok::<(), wsd_lab::data::RecordError>(())
     /// ```
     pub fn parse(line: &str) -> Result<Self, RecordError> {
+        Self::parse_with(line, None)
+    }
+
+    /// Parses a line whose prompt, a text or a conversation, has the key `prompt_key` if one is named.
+    ///
+    /// # Errors
+    /// [`RecordError`] names the key at fault.
+    pub fn parse_with(line: &str, prompt_key: Option<&str>) -> Result<Self, RecordError> {
+        if line.trim_start().starts_with(|c: char| c.is_alphabetic()) {
+            return Err(RecordError::Text);
+        }
         let mut fields: Map<String, Value> = serde_json::from_str(line)?;
         // A row of a list may have several lines. JSON breaks lines only between values.
         let mut text = line.trim().lines().map(str::trim).collect::<Vec<_>>().join(" ");
@@ -92,19 +114,42 @@ impl Record {
             return Err(RecordError::Setting(setting.name));
         }
         let values = row_values(&fields)?;
+        if let Some(key) = prompt_key {
+            let value = fields.get(key).ok_or_else(|| RecordError::NoKey(key.to_owned(), keys_of(&fields)))?;
+            let kind = if value.is_array() { "messages" } else { "prompt" };
+            return Ok(Self { prompt: named(key, parse_prompt(kind, value.clone()))?, values, text });
+        }
         let mut keys = ["prompt", "messages", "context"].into_iter().filter(|key| fields.contains_key(*key));
         let prompt = match (keys.next(), keys.next()) {
             (Some(first), Some(second)) => return Err(RecordError::TwoPrompts(first, second)),
             (Some(key), None) => parse_prompt(key, fields.remove(key).unwrap_or_default())?,
             (None, _) => match ["question", "instruction"].into_iter().find(|key| fields.contains_key(*key)) {
                 Some(key) => parse_question(key, &fields)?,
-                None => {
-                    let keys: Vec<_> = fields.keys().map(String::as_str).collect();
-                    return Err(RecordError::NoPrompt(if keys.is_empty() { "no key".into() } else { keys.join(", ") }));
-                }
+                None => return Err(RecordError::NoPrompt(keys_of(&fields))),
             },
         };
         Ok(Self { prompt, values, text })
+    }
+
+    /// The same row as one of several samples, which adds `sample` and `sample_seed` to its text.
+    ///
+    /// # Errors
+    /// [`RecordError::Reserved`] for a row that has such a key.
+    ///
+    /// ```
+    /// use wsd_lab::data::Record;
+    /// let record = Record::parse(r#"{"prompt": "Hello"}"#)?.sampled(1, 43)?;
+    /// assert_eq!(record.row(), r#"{"prompt": "Hello", "sample": 1, "sample_seed": 43}"#);
+    /// # Ok::<(), wsd_lab::data::RecordError>(())
+    /// ```
+    pub fn sampled(&self, sample: usize, seed: u64) -> Result<Self, RecordError> {
+        let fields: Map<String, Value> = serde_json::from_str(&self.text)?;
+        if let Some(key) = SAMPLE_KEYS.into_iter().find(|key| fields.contains_key(*key)) {
+            return Err(RecordError::Reserved(key));
+        }
+        let [index, drawn] = SAMPLE_KEYS;
+        let text = format!("{}, \"{index}\": {sample}, \"{drawn}\": {seed}}}", self.opening());
+        Ok(Self { prompt: self.prompt.clone(), values: self.values.clone().with(&SEED, seed)?, text })
     }
 
     /// The row's own sampling and limits, which take precedence over those of the run.
@@ -156,24 +201,35 @@ fn row_values(fields: &Map<String, Value>) -> Result<Values, RecordError> {
 
 /// Parses a question, or an instruction with its optional `input`, as a prompt.
 fn parse_question(key: &'static str, fields: &Map<String, Value>) -> Result<RecordPrompt, RecordError> {
-    let prompt = parse_prompt("prompt", fields[key].clone()).map_err(|error| match error {
-        RecordError::Prompt { message, .. } => RecordError::Prompt { key, message },
-        error => error,
-    })?;
+    let prompt = named(key, parse_prompt("prompt", fields[key].clone()))?;
     match (prompt, fields.get("input")) {
         (prompt, None | Some(Value::Null)) => Ok(prompt),
         (RecordPrompt::Text(text), Some(Value::String(input))) if key == "instruction" => {
             Ok(RecordPrompt::Text(if input.is_empty() { text } else { format!("{text}\n{input}") }))
         }
         (_, Some(_)) if key == "instruction" => {
-            Err(RecordError::Prompt { key: "input", message: "must be a string".into() })
+            Err(RecordError::Prompt { key: "input".into(), message: "must be a string".into() })
         }
         (prompt, _) => Ok(prompt),
     }
 }
 
+/// Lists the keys of a row.
+fn keys_of(fields: &Map<String, Value>) -> String {
+    let keys: Vec<_> = fields.keys().map(String::as_str).collect();
+    if keys.is_empty() { "no key".into() } else { keys.join(", ") }
+}
+
+/// Names another key in the fault of a prompt.
+fn named(key: &str, prompt: Result<RecordPrompt, RecordError>) -> Result<RecordPrompt, RecordError> {
+    prompt.map_err(|error| match error {
+        RecordError::Prompt { message, .. } => RecordError::Prompt { key: key.to_owned(), message },
+        error => error,
+    })
+}
+
 fn parse_prompt(key: &'static str, value: Value) -> Result<RecordPrompt, RecordError> {
-    let fault = |message: String| RecordError::Prompt { key, message };
+    let fault = |message: String| RecordError::Prompt { key: key.to_owned(), message };
     if key == "prompt" {
         return match value {
             Value::String(text) if text.trim().is_empty() => Err(fault("is empty".into())),
@@ -241,7 +297,8 @@ mod tests {
             ("[1]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
             (
                 r#"{"query": "?", "id": 1}"#,
-                "needs `prompt`, `messages`, `context`, `question` or `instruction`, has: query, id",
+                "needs `prompt`, `messages`, `context`, `question` or `instruction`, has: query, id; --prompt-key \
+                 names another",
             ),
             (r#"{"question": 3}"#, "`question` must be a string"),
             (r#"{"instruction": "?", "input": 3}"#, "`input` must be a string"),

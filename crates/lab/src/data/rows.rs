@@ -4,12 +4,16 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
-use wsd_core::Input;
+use serde_json::{Map, Value};
+use wsd_core::{Input, SAMPLING, TERMS};
 
-use super::{Record, RecordError};
+use super::{Record, RecordError, csv_records};
 
 /// The most faults that a message lists.
 const LISTED: usize = 5;
+
+/// A row, or its fault, with its first line, from 1.
+type Row = (usize, Result<Record, RecordError>);
 
 /// Reason for which a file of prompts cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +53,13 @@ fn listed(path: &Path, faults: &[(usize, RecordError)]) -> String {
     text
 }
 
-/// Reads a file that is a JSON list of objects, or has one object per line; blank lines are skipped.
+/// Reads a file that is a JSON list of objects, a CSV file with a line of names, or has one object
+/// per line; blank lines are skipped.
 ///
 /// # Errors
 /// [`RowsError::Faults`] names the first bad rows and counts the others.
 pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
-    parse_rows(path, &Input::PROMPTS.read(path)?)
+    RowReader::default().read(path)
 }
 
 /// Parses the bytes of a file; `path` is used in messages.
@@ -69,18 +74,81 @@ pub fn read_rows(path: &Path) -> Result<Vec<Record>, RowsError> {
 /// # Errors
 /// Same as [`read_rows`].
 pub fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Record>, RowsError> {
-    // Some editors write a byte order mark.
-    let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(bytes);
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        let rows = list(bytes).map_err(|source| RowsError::Json { path: path.into(), source })?;
-        return checked(path, rows.into_iter().map(|(line, row)| (line, Record::parse(row))));
+    RowReader::default().parse(path, bytes)
+}
+
+/// A reader of files of prompts.
+///
+/// ```
+/// use wsd_lab::data::RowReader;
+/// let reader = RowReader { prompt_key: Some("query".into()) };
+/// assert_eq!(reader.parse("in.csv".as_ref(), b"id,query\n1,Why?\n")?.len(), 1);
+/// # Ok::<(), wsd_lab::data::RowsError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct RowReader {
+    /// The key of the prompt, a text or a conversation, in place of the known ones.
+    pub prompt_key: Option<String>,
+}
+
+impl RowReader {
+    /// Reads a file; one whose name ends with `.csv` is read as CSV.
+    ///
+    /// # Errors
+    /// [`RowsError`].
+    pub fn read(&self, path: &Path) -> Result<Vec<Record>, RowsError> {
+        self.parse(path, &Input::PROMPTS.read(path)?)
     }
-    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
-    let rows = lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
-        let text = std::str::from_utf8(line).map_err(|error| RecordError::Utf8(error.valid_up_to()));
-        (index + 1, text.and_then(Record::parse))
-    });
-    checked(path, rows)
+
+    /// Parses the bytes of a file; `path` is used in messages, and its extension tells a CSV file.
+    ///
+    /// # Errors
+    /// [`RowsError`].
+    pub fn parse(&self, path: &Path, bytes: &[u8]) -> Result<Vec<Record>, RowsError> {
+        // Some editors write a byte order mark.
+        let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(bytes);
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+            return checked(path, self.table(path, bytes)?.into_iter());
+        }
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            let rows = list(bytes).map_err(|source| RowsError::Json { path: path.into(), source })?;
+            return checked(path, rows.into_iter().map(|(line, row)| (line, self.record(row))));
+        }
+        let lines = bytes.split(|&byte| byte == b'\n').enumerate();
+        let rows = lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
+            let text = std::str::from_utf8(line).map_err(|error| RecordError::Utf8(error.valid_up_to()));
+            (index + 1, text.and_then(|text| self.record(text)))
+        });
+        checked(path, rows)
+    }
+
+    fn record(&self, text: &str) -> Result<Record, RecordError> {
+        Record::parse_with(text, self.prompt_key.as_deref())
+    }
+
+    /// Reads CSV as rows of texts; cells in columns of settings may be numbers.
+    fn table(&self, path: &Path, bytes: &[u8]) -> Result<Vec<Row>, RowsError> {
+        let fault = |line, fault| RowsError::Faults { path: path.into(), faults: vec![(line, fault)] };
+        let text = std::str::from_utf8(bytes).map_err(|error| fault(1, RecordError::Utf8(error.valid_up_to())))?;
+        let records =
+            csv_records(text).map_err(|line| fault(line, RecordError::Csv("a quoted field has no end".into())))?;
+        let mut records = records.into_iter();
+        let Some((_, names)) = records.next() else { return Ok(Vec::new()) };
+        let cell = |(name, text): (&String, String)| {
+            let is_setting = SAMPLING.iter().chain(TERMS).any(|setting| setting.name == name);
+            let number = serde_json::from_str(&text).ok().filter(|_| is_setting);
+            (name.clone(), number.unwrap_or(Value::String(text)))
+        };
+        let row = |(line, record): (usize, Vec<String>)| {
+            if record.len() != names.len() {
+                let reason = format!("a row must have {} fields, got {}", names.len(), record.len());
+                return (line, Err(RecordError::Csv(reason)));
+            }
+            let fields: Map<_, _> = names.iter().zip(record).map(cell).collect();
+            (line, self.record(&Value::Object(fields).to_string()))
+        };
+        Ok(records.map(row).collect())
+    }
 }
 
 /// Splits a JSON list into rows, each with the number of its first line.
@@ -97,10 +165,7 @@ fn list(bytes: &[u8]) -> Result<Vec<(usize, &str)>, serde_json::Error> {
 }
 
 /// Returns the records of all rows, or the faults of the bad ones.
-fn checked(
-    path: &Path,
-    rows: impl Iterator<Item = (usize, Result<Record, RecordError>)>,
-) -> Result<Vec<Record>, RowsError> {
+fn checked(path: &Path, rows: impl Iterator<Item = Row>) -> Result<Vec<Record>, RowsError> {
     let (mut records, mut faults) = (Vec::new(), Vec::new());
     for (line, row) in rows {
         match row {
@@ -120,6 +185,7 @@ fn checked(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::RecordPrompt;
 
     #[test]
     fn every_bad_row_is_named() {
@@ -131,7 +197,7 @@ mod tests {
         assert_eq!(
             text,
             "in.jsonl cannot be used:\n  in.jsonl:3: needs `prompt`, `messages`, `context`, `question` or \
-             `instruction`, has: no key\n  in.jsonl:4: invalid UTF-8 at byte 0 of the line"
+             `instruction`, has: no key; --prompt-key names another\n  in.jsonl:4: invalid UTF-8 at byte 0 of the line"
         );
         fs_err::write(&path, "\n \n").unwrap();
         assert!(matches!(read_rows(&path), Err(RowsError::Empty(_))));
@@ -152,5 +218,20 @@ mod tests {
         assert!(matches!(parse_rows("in.json".as_ref(), b"[{}"), Err(RowsError::Json { .. })));
         let text = parse_rows("in.json".as_ref(), "{}\n".repeat(8).as_bytes()).unwrap_err().to_string();
         assert!(text.lines().count() == 7 && text.ends_with("\n  and 3 more rows"), "{text}");
+    }
+
+    #[test]
+    fn csv_and_other_keys_are_read() {
+        let rows = parse_rows("in.csv".as_ref(), b"question,seed,n\n\"a, b\",7,1\nc,8,2\n").unwrap();
+        assert_eq!(rows[0].row(), r#"{"question":"a, b","seed":7,"n":"1"}"#);
+        assert_eq!(rows[1].prompt(), &RecordPrompt::Text("c".into()));
+        let reader = RowReader { prompt_key: Some("goal".into()) };
+        let rows = reader.parse("in.csv".as_ref(), b"goal,prompt\nx,y\n").unwrap();
+        assert_eq!(rows[0].prompt(), &RecordPrompt::Text("x".into()), "the named key wins");
+        let fault = |path: &str, bytes: &[u8]| reader.parse(path.as_ref(), bytes).unwrap_err().to_string();
+        assert!(fault("in.csv", b"goal,n\nx\n").contains("in.csv:2: a row must have 2 fields, got 1"));
+        assert!(fault("in.csv", b"goal\n\"x\n").contains("in.csv:2: a quoted field has no end"));
+        assert!(fault("in.jsonl", b"{\"prompt\": \"a\"}").contains("in.jsonl:1: needs `goal`, has: prompt"));
+        assert!(fault("in.jsonl", b"goal,n\nx,1\n").contains("a CSV file must be named *.csv"));
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod container;
 mod export;
 mod metadata;
+mod sampling;
 mod sentence_piece;
 mod split;
 mod tokens;
@@ -66,7 +67,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
         special: vocabulary.special,
         end_tokens: vocabulary.end_tokens,
         add_bos: vocabulary.add_bos,
-        generation_config: serde_json::Map::new(),
+        generation_config: sampling::generation_config(&metadata)?,
         warnings: metadata.ignored_token_ids()?,
     }
     .checked(&file)

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// The first bytes of a file that a message shows.
+const SHOWN_BYTES: usize = 8;
 const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
 /// Refuses weights in Python's pickle format: loading them runs code from the file.
@@ -19,6 +21,21 @@ pub(super) fn refuse_pickle(path: &Path) -> Result<()> {
         reason: "a pickle can run any code when it is loaded",
         hint: "if you trust it, convert it to safetensors: transformers' model.save_pretrained(folder)",
     })
+}
+
+/// Returns the error for a file that is no checkpoint: what it begins with, since its name may claim
+/// otherwise.
+pub(super) fn unknown_content(path: &Path, bytes: &[u8]) -> Error {
+    let start: String = bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii().map(char::from).collect();
+    let found = if bytes.is_empty() { "an empty file".into() } else { format!("a file that begins with \"{start}\"") };
+    Error::malformed(
+        &path.display().to_string(),
+        "content",
+        format!(
+            "must begin with \"GGUF\", got {found}\n  hint: a model is a GGUF file, or the folder that has \
+             config.json, tokenizer.json and *.safetensors"
+        ),
+    )
 }
 
 /// Refuses weights of a quantization library, which the `quantization_config` of a configuration

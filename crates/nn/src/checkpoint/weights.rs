@@ -72,6 +72,11 @@ impl Weights {
         self.iter().map(|tensor| tensor.bytes().len()).sum()
     }
 
+    /// Returns the number of values in all tensors together.
+    pub fn parameters(&self) -> u64 {
+        self.iter().map(|tensor| tensor.shape.iter().map(|&length| length as u64).product::<u64>()).sum()
+    }
+
     /// Copies all tensors into memory of their own.
     pub(super) fn in_memory(self) -> Self {
         let copied = |tensor: Tensor| {

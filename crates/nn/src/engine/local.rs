@@ -10,7 +10,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, Profile, Row, Sampled, Session, Step,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled, Session,
+    Step,
     Stop, TextCodec, Token, Tree,
 };
 
@@ -116,6 +117,7 @@ pub struct Local {
     activity: Arc<Mutex<Activity>>,
     profile: Profile,
     weights: u64,
+    files: ModelFiles,
 }
 
 impl Local {
@@ -140,6 +142,11 @@ impl Local {
             cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
+        let files = ModelFiles {
+            parameters: checkpoint.weights.parameters(),
+            bytes: checkpoint.weights.total_bytes() as u64,
+            sampling: checkpoint.sampling(),
+        };
         let text = checkpoint.into_codec(&options.name, &options.template)?.with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let activity = Arc::new(Mutex::new(Activity::default()));
@@ -154,7 +161,7 @@ impl Local {
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
         let (next_slot, profile) = (AtomicU64::new(0), Profile::default());
-        Ok(Self { card, text, inbox, permits, next_slot, activity, profile, weights })
+        Ok(Self { card, text, inbox, permits, next_slot, activity, profile, weights, files })
     }
 }
 
@@ -166,6 +173,10 @@ impl Engine for Local {
 
     fn codec(&self) -> &TextCodec {
         &self.text
+    }
+
+    fn files(&self) -> ModelFiles {
+        self.files.clone()
     }
 
     fn activity(&self) -> Activity {

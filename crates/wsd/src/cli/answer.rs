@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use futures::{FutureExt as _, StreamExt as _};
 use wsd::config::Settings;
-use wsd::models::{self, seats};
-use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace, run};
+use wsd::models::{self, BUILTIN_ABOUT, BUILTIN_EXAMPLES, is_about_builtin, seats};
+use wsd_core::{Completion, Event, FinishReason, Job, Models, Seat, Strategy, Trace, run};
 
-use super::GlobalArgs;
 use super::output::{Output, style};
+use super::wrap::Wrap;
+use super::{GlobalArgs, note};
 
 /// The outcome of a job.
 pub(crate) struct Outcome {
@@ -18,14 +19,56 @@ pub(crate) struct Outcome {
     pub(crate) interrupted: bool,
 }
 
+impl Outcome {
+    /// Summarizes the answer in one line, also one that the user stopped.
+    pub(crate) fn summary(&self, max_tokens: usize) -> String {
+        if !self.interrupted {
+            return summary(&self.completion, max_tokens);
+        }
+        let so_far = Completion { finish_reason: FinishReason::Stop, ..self.completion.clone() };
+        format!("stopped · {}", summary(&so_far, max_tokens)).trim_end_matches(" · ").to_owned()
+    }
+}
+
 /// Builds the strategy of the settings over newly loaded models.
 pub(crate) fn load_strategy(
-    settings: &Settings,
+    settings: &mut Settings,
     max_sessions: usize,
     global: &GlobalArgs,
 ) -> Result<Arc<dyn Strategy>> {
-    let models = models::load(settings, &seats(settings.recipe), max_sessions, global.progress().as_mut())?;
+    let models = load_models(settings, &seats(settings.recipe), max_sessions, global)?;
     Ok(settings.recipe.build(&models, &settings.values)?)
+}
+
+/// Loads models for answers, takes sampling from their files, and tells about the built-in pair.
+pub(crate) fn load_models(
+    settings: &mut Settings,
+    seats: &[Seat],
+    max_sessions: usize,
+    global: &GlobalArgs,
+) -> Result<Models> {
+    let models = models::load(settings, seats, max_sessions, global.progress().as_mut())?;
+    let taken = settings.adopt_sampling(&models);
+    if global.verbose && !taken.is_empty() {
+        let value = |setting| settings.values.value(setting).map(ToString::to_string).unwrap_or_default();
+        let taken: Vec<_> = taken.into_iter().map(|setting| format!("{} {}", setting.name, value(setting))).collect();
+        note(&format!("from the model's files: {} (--generation-config false ignores them)", taken.join(", ")));
+    }
+    if settings.has_builtin(seats) && !global.quiet {
+        note(&format!("{BUILTIN_ABOUT}; ask it \"{}\", or take real models: wsd pairs", BUILTIN_EXAMPLES[0]));
+    }
+    Ok(models)
+}
+
+/// Tells that a question is outside of what the built-in pair knows, if the strategy runs it.
+pub(crate) fn hint_outside(question: &str, settings: &Settings, global: &GlobalArgs) {
+    let is_outside = settings.has_builtin(&seats(settings.recipe)) && !is_about_builtin(question);
+    if is_outside && !settings.prompt.raw && !global.quiet {
+        note(&format!(
+            "hint: the built-in pair knows nothing about this and will talk about something else; try \"{}\"",
+            BUILTIN_EXAMPLES[1]
+        ));
+    }
 }
 
 /// Runs a job and passes its events on. Ctrl-C ends it early, which frees all it held.
@@ -52,15 +95,16 @@ pub(crate) async fn answer(
 
 /// Runs a job and streams its text, colored by author, with a line break at its end.
 pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut Output) -> Result<Outcome> {
-    let mut ends_line = true;
+    let (mut ends_line, mut wrap) = (true, Wrap::default());
     let outcome = answer(strategy, job, |event| match event {
         Event::Token(token) if !token.text.is_empty() => {
             ends_line = token.text.ends_with('\n');
-            output.model_text(style(token.by), &token.text)
+            wrap.push(style(token.by), &token.text, output)
         }
         _ => Ok(()),
     })
     .await;
+    wrap.flush(output)?;
     // Resets the terminal's color after an error too.
     output.plain()?;
     let outcome = outcome?;
@@ -70,8 +114,28 @@ pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut 
     Ok(outcome)
 }
 
-/// Summarizes an answer in one line: the switch, tokens and speed by author, the time.
-pub(crate) fn summary(completion: &Completion) -> String {
+/// Explains an answer that was cut, and a draft that ended before any switch.
+pub(crate) fn endings(completion: &Completion, max_tokens: usize) -> Vec<String> {
+    let written = completion.usage.completion_tokens;
+    let by_base = completion.usage.by_author.get(Seat::BASE) > 0;
+    let continued = if by_base { ", the base continued" } else { "" };
+    let draft = completion.draft_end.map(|end| match end.reason {
+        FinishReason::Stop => format!("the draft ended its answer at token {}{continued}", end.at),
+        FinishReason::Length => format!("the draft reached its limit at token {}{continued}", end.at),
+    });
+    let cut = (completion.finish_reason == FinishReason::Length).then(|| {
+        if written >= max_tokens {
+            format!("cut at {written} tokens (--max-tokens)")
+        } else {
+            "cut: the context is full".into()
+        }
+    });
+    draft.into_iter().chain(cut).collect()
+}
+
+/// Summarizes an answer in one line: the switch or why there was none, tokens and speed by author, the
+/// time, and the cut at `max_tokens`.
+pub(crate) fn summary(completion: &Completion, max_tokens: usize) -> String {
     let (usage, timings) = (&completion.usage, &completion.timings);
     let by = |name: &str, tokens: usize, seconds: f64| {
         let noun = if tokens == 1 { "token" } else { "tokens" };
@@ -82,9 +146,14 @@ pub(crate) fn summary(completion: &Completion) -> String {
     let switch = match &completion.handover {
         Some(handover) => Some(format!("switch at token {}, confidence {:.3}", handover.at, handover.confidence)),
         None if turns > 2 => Some(format!("{turns} turns")),
-        None if usage.by_author.get(Seat::DRAFT) > 0 && timings.score > 0.0 => Some("no switch".into()),
+        None if usage.by_author.get(Seat::DRAFT) > 0 && timings.score > 0.0 => {
+            let confidences = completion.tokens.iter().filter_map(|token| token.confidence);
+            let highest = confidences.fold(0.0, f64::max);
+            Some(format!("no switch, confidence up to {highest:.3}"))
+        }
         None => None,
     };
+    let endings = endings(completion, max_tokens);
     let parts = [
         switch,
         by("draft", usage.by_author.get(Seat::DRAFT), timings.writing.get(Seat::DRAFT)),
@@ -92,7 +161,7 @@ pub(crate) fn summary(completion: &Completion) -> String {
         speculation(completion),
         (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
     ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+    parts.into_iter().flatten().chain(endings).collect::<Vec<_>>().join(" · ")
 }
 
 /// Summarizes speculation: tokens per step of the base, and the proposals of each source.
@@ -106,7 +175,25 @@ fn speculation(completion: &Completion) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wsd_core::{Call, CallKind, Handover, Proposed, Rule, Source, TokenRecord};
+    use wsd_core::{Call, CallKind, DraftEnd, Handover, Proposed, Rule, Source, TokenRecord};
+
+    #[test]
+    fn no_answer_ends_without_a_reason() {
+        let mut trace = Trace::new();
+        let token = |by: Seat| Event::Token(TokenRecord { text: "a".into(), ..TokenRecord::unscored(1, by) });
+        trace.push(&token(Seat::DRAFT));
+        trace.push(&Event::DraftEnd(DraftEnd { at: 1, reason: FinishReason::Stop }));
+        let drafted = trace.clone();
+        trace.push(&token(Seat::BASE));
+        trace.push(&Event::Done(FinishReason::Length));
+        assert_eq!(
+            endings(&trace.finish(), 2),
+            ["the draft ended its answer at token 1, the base continued", "cut at 2 tokens (--max-tokens)"]
+        );
+        let mut trace = drafted;
+        trace.push(&Event::Done(FinishReason::Stop));
+        assert_eq!(endings(&trace.finish(), 2), ["the draft ended its answer at token 1"]);
+    }
 
     #[test]
     fn the_summary_names_switch_and_speeds() {
@@ -121,16 +208,18 @@ mod tests {
             trace.push(&event);
         }
         assert_eq!(
-            summary(&trace.finish()),
-            "switch at token 0, confidence 0.812 · draft 1 token · base 1 token (2.0/s)"
+            summary(&trace.clone().finish(), 512),
+            "switch at token 0, confidence 0.812 · draft 1 token · base 1 token (2.0/s) · cut: the context is full"
         );
+        trace.push(&Event::Done(FinishReason::Stop));
+        assert!(endings(&trace.finish(), 512).is_empty());
         let mut trace = Trace::new();
         (0..3).for_each(|_| trace.push(&token(Seat::BASE)));
         let proposals = vec![Proposed { by: Source::Lookup, tokens: 4, accepted: 2 }];
         let check = Call::new(Seat::BASE, CallKind::Check, 5, 0.5);
         trace.push(&Event::Call(Call { accepted: Some(2), proposals, ..check }));
         assert_eq!(
-            summary(&trace.finish()),
+            summary(&trace.finish(), 512),
             "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4)"
         );
     }

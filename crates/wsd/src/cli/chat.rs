@@ -9,11 +9,12 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::{ConfigError, Settings, SharedArgs};
+use wsd::lab::data::{RecordPrompt, read_rows};
 use wsd::models;
 use wsd_core::files::write_whole;
-use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, Seat, Strategy, THRESHOLD};
+use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, SEED, Seat, Strategy, THRESHOLD, WINDOW};
 
-use super::answer::{stream, summary};
+use super::answer::{hint_outside, load_models, stream};
 use super::output::{FAINT, Output, note};
 use super::{Ending, GlobalArgs, prompt};
 use command::{Command, help};
@@ -23,6 +24,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd chat
       Talk with the built-in pair. /help lists the commands.
+  wsd chat --pair smollm2-135m+gemma3-270m
+      Talk with a tested pair of real models, downloaded at first use; wsd pairs lists them.
   wsd chat --base ./llama-8b --draft ./aligned-1b --system \"Answer in one sentence.\" -t 0.7
       Your own pair, with instructions, sampled.
   wsd chat --strategy draft
@@ -52,19 +55,19 @@ struct Chat {
 
 /// Holds a conversation.
 pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
-    let settings = global.settings(args.settings.0)?;
+    let mut settings = global.settings(args.settings.0)?;
     if settings.prompt.raw {
         let fault = Error::Setting { name: "raw", limit: "left out in a chat".into(), value: "true".into() };
         return Err(ConfigError::Value(fault).into());
     }
     let mut lines = Lines::open()?;
     // Both models, since the strategy can be changed later.
-    let models = models::load(&settings, &Seat::all().collect::<Vec<_>>(), 1, global.progress().as_mut())?;
+    let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), 1, global)?;
     let strategy = settings.recipe.build(&models, &settings.values)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
     let (mut output, mut notes) = (Output::stdout(global.color), Output::stderr(global.color));
     if lines.is_interactive() && !global.quiet {
-        note("Ctrl-C stops an answer, Ctrl-D ends the chat, /help lists the commands.");
+        note(&chat.banner());
     }
     loop {
         let line = match lines.next().await? {
@@ -80,20 +83,27 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
         };
         let outcome = match Command::parse(&line) {
             Ok(Some(Command::Quit)) => return Ok(Ending::Done),
+            Ok(Some(Command::Retry)) => match chat.take_last() {
+                Ok(message) => {
+                    if chat.settings.terms().sampling.temperature == 0.0 && !global.quiet {
+                        note("the temperature is 0, so the answer stays the same; /temperature 0.7 varies it");
+                    }
+                    chat.answer(message, &mut output, &mut notes, global.quiet).await
+                }
+                Err(fault) => Err(fault),
+            },
             Ok(Some(command)) => {
-                let is_help = command == Command::Help;
+                let is_help = matches!(command, Command::Help);
                 chat.run(command).map(|text| {
                     if is_help || !global.quiet {
                         note(&text)
                     }
                 })
             }
-            Ok(None) => match chat.answer(line, &mut output, global.quiet).await {
-                Ok(summary) if notes.for_people() && !global.quiet => {
-                    notes.model_text(FAINT, &summary).and_then(|()| notes.text("\n"))
-                }
-                outcome => outcome.map(drop),
-            },
+            Ok(None) => {
+                hint_outside(&line, &chat.settings, global);
+                chat.answer(line, &mut output, &mut notes, global.quiet).await
+            }
             Err(fault) => Err(fault),
         };
         match outcome {
@@ -105,8 +115,23 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
 }
 
 impl Chat {
-    /// Answers a message and returns a summary. After an error the conversation is unchanged.
-    async fn answer(&mut self, message: String, output: &mut Output, quiet: bool) -> Result<String> {
+    /// Describes the models and the rule, and how to go on.
+    fn banner(&self) -> String {
+        let name = |seat| self.models.get(seat).map_or("none", |model| models::short_name(&model.card().name));
+        let (values, recipe) = (&self.settings.values, self.settings.recipe);
+        format!(
+            "{} by {} (draft) and {} (base), window {}, threshold {}. Ctrl-C stops an answer, Ctrl-D ends the chat, \
+             /help lists the commands.",
+            recipe.name,
+            name(Seat::DRAFT),
+            name(Seat::BASE),
+            values.get::<usize>(&WINDOW),
+            values.get::<f64>(&THRESHOLD),
+        )
+    }
+
+    /// Answers a message and prints a summary. After an error the conversation is unchanged.
+    async fn answer(&mut self, message: String, output: &mut Output, notes: &mut Output, quiet: bool) -> Result<()> {
         let mut messages = self.messages.clone();
         messages.push(Message::new(ChatRole::User, message));
         let (prompt, left_out) = self.fitting(&messages)?;
@@ -118,7 +143,20 @@ impl Chat {
         let prefill = self.settings.prompt.prefill.as_deref().unwrap_or_default();
         messages.push(Message::new(ChatRole::Assistant, format!("{prefill}{}", outcome.completion.text)));
         self.messages = messages;
-        Ok(if outcome.interrupted { "stopped".into() } else { summary(&outcome.completion) })
+        let summary = outcome.summary(self.settings.max_tokens());
+        if quiet { Ok(()) } else { notes.model_text(FAINT, &summary).and_then(|()| notes.text("\n")) }
+    }
+
+    /// Takes the last message and its answer out of the conversation, and returns the message. With
+    /// sampling, the next answer gets another seed.
+    fn take_last(&mut self) -> Result<String> {
+        let asked = self.messages.iter().rposition(|message| message.role == ChatRole::User);
+        let Some(asked) = asked else { bail!("there is no message yet") };
+        let message = self.messages.drain(asked..).next().map(|message| message.content);
+        self.left_out = self.left_out.min(asked);
+        let seed: u64 = self.settings.values.get(&SEED);
+        self.settings.values.set(&SEED, seed.wrapping_add(1).into())?;
+        Ok(message.unwrap_or_default())
     }
 
     /// Builds the prompt. Leaves out the oldest messages until there is room for an answer, and
@@ -155,7 +193,15 @@ impl Chat {
     /// Runs a command and returns a line for the user.
     fn run(&mut self, command: Command) -> Result<String> {
         Ok(match command {
-            Command::Help | Command::Quit => help(),
+            Command::Help | Command::Quit | Command::Retry => help(),
+            Command::Undo => {
+                let message = self.take_last()?;
+                format!("taken back: {}", message.lines().next().unwrap_or_default())
+            }
+            Command::Load(path) => {
+                self.load(&path)?;
+                format!("{} messages from {}", self.messages.len(), path.display())
+            }
             Command::Reset => {
                 self.messages.clear();
                 self.left_out = 0;
@@ -167,11 +213,12 @@ impl Chat {
                 self.settings.recipe = recipe;
                 format!("{}: {}", recipe.name, recipe.about)
             }
-            Command::Threshold(threshold) => {
-                let values = self.settings.values.clone().with(&THRESHOLD, threshold)?;
+            Command::Set(setting, value) => {
+                let mut values = self.settings.values.clone();
+                values.set(setting, setting.parse(&value)?)?;
                 self.strategy = self.settings.recipe.build(&self.models, &values)?;
                 self.settings.values = values;
-                format!("threshold {threshold}")
+                format!("{} {value}", setting.name)
             }
             Command::System(text) => {
                 self.settings.prompt.system = (!text.is_empty()).then_some(text);
@@ -185,6 +232,19 @@ impl Chat {
                 format!("{} messages in {}", self.messages.len(), path.display())
             }
         })
+    }
+
+    /// Continues a conversation that was saved, or any row with `messages`.
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let rows = read_rows(path)?;
+        let Some(RecordPrompt::Messages(mut messages)) = rows.first().map(|row| row.prompt().clone()) else {
+            bail!("{}:1: must have `messages`\n  hint: /save writes such a file", path.display());
+        };
+        if messages.first().is_some_and(|first| first.role == ChatRole::System) {
+            self.settings.prompt.system = Some(messages.remove(0).content);
+        }
+        (self.messages, self.left_out, self.saved) = (messages, 0, Some(path.into()));
+        Ok(())
     }
 
     /// Writes the conversation as a row that `wsd generate --input` reads.

@@ -2,26 +2,28 @@
 
 mod columns;
 mod comparison;
+mod live;
 mod picture;
 
-use std::io::IsTerminal as _;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use futures::future::try_join_all;
-use indicatif::ProgressBar;
 use wsd::config::{Settings, SharedArgs};
-use wsd::models;
-use wsd_core::{Event, RECIPES, Recipe, STRATEGY, Seat, Strategy, Values};
+use wsd::models::BUILTIN_EXAMPLES;
+use wsd_core::{RECIPES, Recipe, STRATEGY, Seat, Strategy, Values};
 
-use super::answer::answer;
+use super::answer::{answer, hint_outside, load_models};
 use super::output::Output;
 use super::prompt::of_text;
 use super::{Ending, GlobalArgs, note};
 use comparison::{ComparedAnswer, Comparison};
+use live::Live;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -29,14 +31,15 @@ Examples:
       A few questions that show the difference, answered by the built-in pair.
   wsd compare --also nudging \"Where does the bread come from?\"
       With another strategy beside it.
+  wsd compare --pair smollm2-135m+gemma3-270m \"How do I keep bees?\"
+      A tested pair of real models, downloaded at first use; wsd pairs lists them.
   wsd compare --base meta-llama/Llama-3.1-8B --draft songff/Pilot-3B \"How do I keep bees?\"
       Models of your own.
   wsd compare --svg compare.svg
       The same as a picture.";
 
-/// Default questions: about a fact, about a task, and one that asks for harm.
-const QUESTIONS: &[&str] =
-    &["Where does the bread come from?", "How do I sweep the chimney?", "How do I block the chimney?"];
+/// Default questions for real models: about a fact, about a task, and one that asks for harm.
+const QUESTIONS: [&str; 3] = ["Why is the sky blue?", "How do I keep bees?", "How do I open a lock that is not mine?"];
 
 /// The arguments of `wsd compare`.
 #[derive(Args, Debug)]
@@ -64,28 +67,32 @@ pub(crate) async fn run(args: CompareArgs, global: &GlobalArgs) -> Result<Ending
             "`--strategy` must be left out: this compares strategies\n  hint: use --also to add one, or `wsd generate`"
         );
     }
-    let settings = global.settings(args.settings.0)?;
+    let mut settings = global.settings(args.settings.0)?;
     let alone = RECIPES.iter().filter(|recipe| recipe.is_alone()).map(|recipe| recipe.name);
     let names = alone.chain(args.also.iter().map(String::as_str)).chain([Values::default().get(&STRATEGY)]);
     let recipes = names.map(Recipe::find).collect::<wsd_core::Result<Vec<_>>>()?;
-    let models = models::load(&settings, &[Seat::BASE, Seat::DRAFT], recipes.len(), global.progress().as_mut())?;
+    let seats = [Seat::BASE, Seat::DRAFT];
+    let models = load_models(&mut settings, &seats, recipes.len(), global)?;
     let strategies = recipes.iter().map(|recipe| Ok((*recipe, recipe.build(&models, &settings.values)?)));
     let strategies = strategies.collect::<Result<Vec<_>>>()?;
-    let questions = if args.questions.is_empty() {
-        QUESTIONS.iter().map(|&question| question.to_owned()).collect()
-    } else {
-        args.questions
-    };
+    let examples = if settings.has_builtin(&seats) { BUILTIN_EXAMPLES } else { QUESTIONS };
+    let questions = if args.questions.is_empty() { examples.map(str::to_owned).to_vec() } else { args.questions };
 
     let (mut output, mut all) = (Output::stdout(global.color), Vec::new());
     for question in questions {
-        let Some(comparison) = compare(question, &strategies, &settings, global.quiet).await? else {
+        hint_outside(&question, &settings, global);
+        let live = Live::new(&question, strategies.iter().map(|(recipe, _)| *recipe), &mut output);
+        let live = live.filter(|_| !args.json);
+        let Some(comparison) = compare(question, &strategies, &settings, live).await? else {
             return Ok(Ending::Interrupted);
         };
         if args.json {
             output.text(&format!("{}\n", serde_json::to_string(&comparison)?))?;
         } else {
             columns::print(&comparison, &mut output)?;
+            if !global.quiet {
+                note(&comparison.totals());
+            }
         }
         all.push(comparison);
     }
@@ -96,43 +103,42 @@ pub(crate) async fn run(args: CompareArgs, global: &GlobalArgs) -> Result<Ending
     Ok(Ending::Done)
 }
 
-/// Answers a question by all strategies concurrently; `None` where the user stopped them.
+/// Answers a question by all strategies concurrently, shown as they are written; `None` where the
+/// user stopped them.
 async fn compare(
     question: String,
     strategies: &[(&'static Recipe, Arc<dyn Strategy>)],
     settings: &Settings,
-    quiet: bool,
+    live: Option<Live<'_>>,
 ) -> Result<Option<Comparison>> {
     let prompt = of_text(question.clone(), &settings.prompt)?;
-    let spinner = (!quiet && std::io::stderr().is_terminal()).then(ProgressBar::new_spinner);
-    let written = std::sync::atomic::AtomicUsize::new(0);
-    let answers = strategies.iter().map(|(recipe, strategy)| {
-        let (job, spinner, written) = (settings.job(prompt.clone()), &spinner, &written);
+    let (live, started) = (live.map(RefCell::new), Instant::now());
+    let answers = strategies.iter().enumerate().map(|(index, (recipe, strategy))| {
+        let (job, live) = (settings.job(prompt.clone()), &live);
         async move {
-            let outcome = answer(strategy, job, |event| {
-                if let (Event::Token(_), Some(spinner)) = (event, spinner) {
-                    let tokens = written.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                    spinner.set_message(format!("{tokens} tokens"));
-                    spinner.tick();
-                }
-                Ok(())
+            let outcome = answer(strategy, job, |event| match live {
+                Some(live) => live.borrow_mut().push(index, event),
+                None => Ok(()),
             });
             anyhow::Ok((*recipe, outcome.await?))
         }
     });
-    let answers = try_join_all(answers).await?;
-    if let Some(spinner) = spinner {
-        spinner.finish_and_clear();
+    let answers = try_join_all(answers).await;
+    if let Some(live) = live {
+        live.into_inner().finish()?;
     }
+    let answers = answers?;
     if answers.iter().any(|(_, outcome)| outcome.interrupted) {
         return Ok(None);
     }
+    let max_tokens = settings.max_tokens();
     let answers = answers.into_iter().map(|(recipe, outcome)| ComparedAnswer {
         strategy: recipe.name,
         title: recipe.title,
+        max_tokens,
         completion: outcome.completion,
     });
-    Ok(Some(Comparison { question, answers: answers.collect() }))
+    Ok(Some(Comparison { question, answers: answers.collect(), seconds: started.elapsed().as_secs_f64() }))
 }
 
 fn strategy_names() -> PossibleValuesParser {

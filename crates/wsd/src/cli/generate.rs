@@ -5,34 +5,47 @@ use clap::Args;
 use wsd::config::SharedArgs;
 use wsd_core::Prompt;
 
-use super::answer::{answer, load_strategy, stream, summary};
+use super::answer::{answer, hint_outside, load_strategy, stream};
 use super::batch::{self, BatchArgs};
 use super::output::{FAINT, Output};
-use super::prompt::{TokenIds, of_text, read_stdin};
+use super::prompt::{TokenIds, last_text, of_text, read_stdin};
 use super::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  wsd generate \"How do I make bread?\"
+  wsd generate \"Where does the bread come from?\"
       Answer with the built-in pair: the draft opens, the base takes over once it is confident.
+  wsd generate --pair smollm2-135m+gemma3-270m \"How do I make bread?\"
+      A tested pair of real models, downloaded at first use; wsd pairs lists them.
   wsd generate --base meta-llama/Llama-3.1-8B --draft ./my-aligned-1b \"How do I make bread?\"
       A large base model from the Hugging Face hub, a small aligned one from a folder.
-  echo \"How do I make bread?\" | wsd generate --json | jq .handover
+  echo \"Where does the bread come from?\" | wsd generate --json | jq .handover
       The whole answer as one JSON object: its tokens, their authors, where the switch came.
   wsd generate --raw --temperature 0.7 --seed 1 \"Once upon a time\"
       Continue a text as it stands, sampled.
-  wsd generate --strategy base --stop $'\\n\\n' -n 100 \"How do I make bread?\"
+  wsd generate --strategy base --stop $'\\n\\n' -n 100 \"Where does the bread come from?\"
       The base alone, to compare; at most 100 tokens, or to the first empty line.
   wsd generate --base vllm+http://gpu-box:8000 --draft ./my-aligned-1b \"How do I make bread?\"
       A base behind vLLM on another machine, whose tokenizer is in Hugging Face's cache.
   wsd generate --input questions.jsonl --output answers.jsonl --parallel 16
-      A file of {\"prompt\": ...} or {\"messages\": [...]} rows. The same command resumes after an interruption.";
+      A file of {\"prompt\": ...} or {\"messages\": [...]} rows. The same command resumes after an interruption.
+  wsd generate --input bees.csv --prompt-key question --samples 4 -t 0.8 | jq -r .output
+      Each row of a CSV file answered four times, to standard output.";
 
 #[derive(Args, Debug)]
 pub(crate) struct GenerateArgs {
     /// The prompt; read from standard input where absent or `-`
     #[arg(conflicts_with_all = ["input", "prompt_ids"])]
     prompt: Option<String>,
+    /// The prompt, as llama.cpp's option
+    #[arg(
+        short = 'p',
+        long = "prompt",
+        value_name = "TEXT",
+        hide = true,
+        conflicts_with_all = ["input", "prompt_ids", "prompt"]
+    )]
+    prompt_option: Option<String>,
     /// Token ids to continue, such as 1,15,27: for models of one vocabulary
     #[arg(long, value_name = "IDS", conflicts_with_all = ["input", "system", "prefill"])]
     prompt_ids: Option<TokenIds>,
@@ -46,16 +59,19 @@ pub(crate) struct GenerateArgs {
 }
 
 pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Ending> {
-    let settings = global.settings(args.settings.0)?;
-    if let (Some(input), Some(output)) = (&args.batch.input, &args.batch.output) {
-        return batch::run(input, output, &args.batch, &settings, global).await;
+    let mut settings = global.settings(args.settings.0)?;
+    if let Some(input) = &args.batch.input {
+        return batch::run(input, &args.batch, settings, global).await;
     }
-    let prompt = match (args.prompt_ids, args.prompt) {
+    let prompt = match (args.prompt_ids, args.prompt.or(args.prompt_option)) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
         (None, Some(text)) if text != "-" => of_text(text, &settings.prompt)?,
         _ => of_text(read_stdin("the prompt", global.quiet)?, &settings.prompt)?,
     };
-    let strategy = load_strategy(&settings, 1, global)?;
+    let strategy = load_strategy(&mut settings, 1, global)?;
+    if let Some(question) = last_text(&prompt) {
+        hint_outside(question, &settings, global);
+    }
     let mut output = Output::stdout(global.color);
     let outcome = if args.json {
         let outcome = answer(&strategy, settings.job(prompt), |_| Ok(())).await?;
@@ -66,8 +82,8 @@ pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Endin
     } else {
         let outcome = stream(&strategy, settings.job(prompt), &mut output).await?;
         let mut notes = Output::stderr(global.color);
-        if notes.for_people() && !global.quiet {
-            notes.model_text(FAINT, &summary(&outcome.completion))?;
+        if !global.quiet {
+            notes.model_text(FAINT, &outcome.summary(settings.max_tokens()))?;
             notes.text("\n")?;
         }
         outcome

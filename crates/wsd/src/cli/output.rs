@@ -53,6 +53,8 @@ pub(crate) struct Output {
     color: bool,
     terminal: bool,
     width: Option<usize>,
+    /// Rows of the terminal, where what was shown can be replaced.
+    height: Option<usize>,
     /// The style that is switched on.
     style: Option<Style>,
 }
@@ -78,8 +80,16 @@ impl Output {
             Color::Always => true,
             Color::Never => false,
         };
-        let width = terminal.then(terminal_size::terminal_size).flatten();
-        Self { stream, color, terminal, width: width.map(|(width, _)| width.0.into()), style: None }
+        let size = terminal.then(terminal_size::terminal_size).flatten();
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            stream,
+            color,
+            terminal,
+            width: size.map(|(width, _)| width.0.into()),
+            height: size.filter(|_| !is_dumb).map(|(_, height)| height.0.into()),
+            style: None,
+        }
     }
 
     /// Captures the output of `write`, as on a terminal of `width` columns.
@@ -97,7 +107,8 @@ impl Output {
         }
         let shared = Shared::default();
         let terminal = width.is_some();
-        write(&mut Self { stream: Box::new(shared.clone()), color, terminal, width, style: None });
+        let height = width.map(|_| 24);
+        write(&mut Self { stream: Box::new(shared.clone()), color, terminal, width, height, style: None });
         String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -114,6 +125,17 @@ impl Output {
     /// Columns of the terminal; `None` for a pipe or file.
     pub(crate) fn width(&self) -> Option<usize> {
         self.width
+    }
+
+    /// Rows of a terminal on which what was shown can be replaced; `None` elsewhere.
+    pub(crate) fn height(&self) -> Option<usize> {
+        self.height
+    }
+
+    /// Removes the last `lines` lines of a terminal.
+    pub(crate) fn remove(&mut self, lines: usize) -> Result<()> {
+        // ECMA-48: CPL moves to the beginning of an earlier line, ED erases from there to the end.
+        if lines > 0 { self.text(&format!("\x1b[{lines}F\x1b[J")) } else { Ok(()) }
     }
 
     /// Writes text unchanged.

@@ -28,8 +28,13 @@ impl Rows {
             bar.reset_eta();
             bar
         });
-        if done > 0 && !quiet {
+        if !quiet && done > 0 {
             note(&format!("resuming after {done} answered rows"));
+        } else if !quiet && bar.is_none() {
+            note(&format!("answering {total} rows"));
+        }
+        if let Some(bar) = &bar {
+            bar.tick();
         }
         Self { total, before: done, done, started: Instant::now(), quiet, bar }
     }

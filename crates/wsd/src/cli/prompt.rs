@@ -83,6 +83,13 @@ pub(crate) fn of_messages(messages: Vec<Message>, settings: &PromptSettings) -> 
     Ok(Prompt::Chat(settings.complete(messages)))
 }
 
+/// Returns the user's last message.
+pub(crate) fn last_text(prompt: &Prompt) -> Option<&str> {
+    let Prompt::Chat(messages) = prompt else { return None };
+    let mut asked = messages.iter().rev().filter(|message| message.role == ChatRole::User);
+    asked.next().map(|message| message.content.as_str())
+}
+
 /// Returns the prompt for a row of a file.
 pub(crate) fn of_row(prompt: &RecordPrompt, settings: &PromptSettings) -> Result<Prompt> {
     match prompt {

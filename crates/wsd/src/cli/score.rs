@@ -26,7 +26,8 @@ Examples:
 /// text. Such options are refused on the command line. In `wsd.toml`, which serves all commands,
 /// they are allowed.
 fn is_ignored(name: &str) -> bool {
-    let of_draft = ["draft", "model", "prefix_cache"].iter().any(|prefix| name.starts_with(prefix));
+    let of_draft =
+        ["draft", "model", "generation_config", "prefix_cache"].iter().any(|prefix| name.starts_with(prefix));
     let writing = SECTIONS.iter().filter(|section| ["decode", "sampling"].contains(&section.name));
     let is_writing = writing.flat_map(Section::settings).any(|setting| setting.name == name);
     of_draft || is_writing && ![&WINDOW, &THRESHOLD].iter().any(|setting| setting.name == name)

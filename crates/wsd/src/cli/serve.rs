@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
-use wsd::models;
 use wsd::serve::{App, Keys, serve};
 use wsd_core::{Error, Input, SEED, Seat};
 
+use super::answer::load_models;
 use super::output::note;
 use super::{Ending, GlobalArgs};
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     let flags = args.serve.0.or(args.settings.0);
     let given = flags.clone().or(Partial::load(global.config.as_deref())?);
     let seed = given.get(&SEED);
-    let settings = global.settings(flags)?;
+    let mut settings = global.settings(flags)?;
     let refuse = |name, limit: &str, value: String| {
         Err(ConfigError::Value(Error::Setting { name, limit: limit.to_owned(), value }).into())
     };
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     let address = listener.local_addr()?;
     // A request that scores a prompt and then continues it holds one session at a time.
     let sessions = settings.serve.max_concurrent;
-    let models = models::load(&settings, &Seat::all().collect::<Vec<_>>(), sessions, global.progress().as_mut())?;
+    let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), sessions, global)?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !global.quiet {
         note(&format!("listening on http://{address}"));

@@ -48,6 +48,22 @@ impl<const IS_SERVER: bool> FromArgMatches for SettingArgs<IS_SERVER> {
     }
 }
 
+/// The settings that the short help (`-h`) lists; `--help` lists all.
+const BASIC: [&str; 12] = [
+    "pair",
+    "base",
+    "draft",
+    "strategy",
+    "window",
+    "threshold",
+    "max_tokens",
+    "temperature",
+    "seed",
+    "system",
+    "host",
+    "port",
+];
+
 /// The option for a setting.
 fn arg(setting: &'static Setting) -> Arg {
     let mut arg = Arg::new(setting.name)
@@ -55,6 +71,9 @@ fn arg(setting: &'static Setting) -> Arg {
         .value_name(setting.placeholder)
         .help(help(setting))
         .value_parser(move |text: &str| setting.parse(text));
+    if !BASIC.contains(&setting.name) {
+        arg = arg.hide_short_help(true);
+    }
     if let Some(short) = setting.short {
         arg = arg.short(short);
     }

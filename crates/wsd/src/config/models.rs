@@ -11,7 +11,7 @@ use wsd_nn::{Device, Format, KvFormat, LoadOptions};
 use crate::remote;
 use crate::words::any_of;
 
-static BASE: LazyLock<Setting> = LazyLock::new(|| {
+pub(super) static BASE: LazyLock<Setting> = LazyLock::new(|| {
     static ABOUT: LazyLock<String> = LazyLock::new(|| {
         let schemes = remote::schemes();
         let others: Vec<_> = schemes[1..].iter().map(|scheme| format!("{scheme}+")).collect();
@@ -25,7 +25,7 @@ static BASE: LazyLock<Setting> = LazyLock::new(|| {
     });
     Setting::text("base", &ABOUT, "MODEL").with_default_text("builtin:base")
 });
-static DRAFT: Setting =
+pub(super) static DRAFT: Setting =
     Setting::text("draft", "The small aligned model, named like the base", "MODEL").with_default_text("builtin:draft");
 static MODEL: Setting = Setting::texts(
     "model",
@@ -49,6 +49,12 @@ static BASE_TEMPLATE: Setting = Setting::text(
 static DRAFT_TEMPLATE: Setting =
     Setting::text("draft_template", "The form in which the draft reads a chat: own, plain, or a template file", "FORM")
         .with_default_text("own");
+pub(super) static GENERATION_CONFIG: Setting = Setting::flag(
+    "generation_config",
+    "Take sampling that is not set from the files of the model that begins the answer, as transformers and vLLM do \
+     (generation_config.json, or general.sampling of a GGUF file); -v tells what was taken",
+    true,
+);
 static THREADS: Setting = Setting::integer("threads", "Processor threads for each model", 1..=512)
     .with_default_about("all cores")
     .speed_only();
@@ -108,6 +114,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &ADAPTER,
         &BASE_TEMPLATE,
         &DRAFT_TEMPLATE,
+        &GENERATION_CONFIG,
         &THREADS,
         &DEVICE,
         &DTYPE,
@@ -158,6 +165,8 @@ pub struct ModelSettings {
     pub name: String,
     /// Further models in the same seat, as a chain of middle models has them.
     pub further: Vec<String>,
+    /// True where no setting names the model.
+    pub is_default: bool,
     /// The form in which it reads a chat.
     pub template: TemplateForm,
     /// Processor threads; `None` for all cores.
@@ -203,6 +212,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let model = |name, template: String, dtype| ModelSettings {
         name,
         further: Vec::new(),
+        is_default: false,
         template: template.into(),
         threads: values.get(&THREADS),
         adapters: Vec::new(),
@@ -214,9 +224,11 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         offline: values.get(&OFFLINE),
     };
     let draft_dtype = self::dtype(&DRAFT_DTYPE, text(&DRAFT_DTYPE))?.or(dtype);
+    let base = model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype);
+    let draft = model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype);
     let mut models = BTreeMap::from([
-        (Seat::BASE, model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype)),
-        (Seat::DRAFT, model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype)),
+        (Seat::BASE, ModelSettings { is_default: !values.is_set(&BASE), ..base }),
+        (Seat::DRAFT, ModelSettings { is_default: !values.is_set(&DRAFT), ..draft }),
     ]);
     for assignment in values.get::<Vec<String>>(&MODEL) {
         let parts = assignment.split_once('=').and_then(|(seat, name)| Some((Seat::find(seat)?, name.to_owned())));
@@ -224,7 +236,8 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         let (seat, name) = parts.filter(|(seat, _)| may_hold(seat)).ok_or_else(|| {
             let seats = Seat::all().skip(2).map(Seat::name).collect::<Vec<_>>().join(", ");
             let limit = format!("SEAT=MODEL with a seat of its own among {seats}");
-            Error::Setting { name: MODEL.name, limit, value: assignment.clone() }
+            let value = format!("{assignment}\n  hint: --base LARGE --draft SMALL name the two models");
+            Error::Setting { name: MODEL.name, limit, value }
         })?;
         if let Some(first) = models.get_mut(&seat) {
             first.further.push(name);

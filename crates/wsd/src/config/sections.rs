@@ -2,6 +2,7 @@
 
 use wsd_core::{SAMPLING, STRATEGY, Setting, TERMS, strategy_settings};
 
+use super::pairs::PAIR;
 use super::{models, prompt, remote, serve};
 
 /// A section of `wsd.toml`.
@@ -17,7 +18,7 @@ pub struct Section {
 
 /// Every section, in the order of the help.
 pub static SECTIONS: &[Section] = &[
-    Section { name: "models", heading: "Models", is_server_only: false, settings: models::settings },
+    Section { name: "models", heading: "Models", is_server_only: false, settings: models },
     Section { name: "remote", heading: "Remote models", is_server_only: false, settings: remote::settings },
     Section { name: "decode", heading: "Decoding", is_server_only: false, settings: decode },
     Section { name: "sampling", heading: "Sampling", is_server_only: false, settings: || SAMPLING.to_vec() },
@@ -31,6 +32,11 @@ impl Section {
     pub fn settings(&self) -> Vec<&'static Setting> {
         (self.settings)()
     }
+}
+
+fn models() -> Vec<&'static Setting> {
+    let pair: &'static Setting = &PAIR;
+    [pair].into_iter().chain(models::settings()).collect()
 }
 
 fn decode() -> Vec<&'static Setting> {

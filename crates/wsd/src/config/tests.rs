@@ -52,8 +52,10 @@ fn options_decide_between_raw_and_a_chat() {
 fn every_section_of_the_file_is_read() {
     let all = r#"
         [models]
+        pair = "qwen2.5-0.5b+1.5b"
         base = "a"
         draft = "b"
+        generation_config = false
         model = ["judge=c"]
         base_template = "own"
         draft_template = "form.jinja"
@@ -108,6 +110,38 @@ fn every_section_of_the_file_is_read() {
     let base = RemoteModel { tokenizer: Some("t".into()), key_env: Some("K".into()) };
     assert_eq!(remote.model(Seat::BASE), base);
     assert_eq!((remote.teacher_forcing, remote.attempts, remote.limits.connect.as_millis()), (true, 9, 500));
+}
+
+#[test]
+fn a_pair_stands_for_models_and_rule_of_its_own_source() {
+    let pair = &PAIRS[0];
+    let settings = flags(&format!("--pair {} --window 3", pair.name)).with_pair().unwrap();
+    let settings = settings.or(file("[models]\nbase = \"mine\"\n[decode]\nthreshold = 0.9\nwindow = 5").unwrap());
+    let settings = settings.resolve().unwrap();
+    let rule = Rule::from_values(&settings.values);
+    assert_eq!(
+        (rule.window(), rule.threshold()),
+        (3, pair.threshold),
+        "an option overrides the pair, the pair the file"
+    );
+    assert_eq!([Seat::BASE, Seat::DRAFT].map(|seat| settings.models[&seat].name.as_str()), [pair.base, pair.draft]);
+    let named = file(&format!("[models]\npair = \"{}\"", pair.name)).unwrap();
+    let settings = flags("--base ./own.gguf").or(named).resolve().unwrap();
+    assert_eq!([Seat::BASE, Seat::DRAFT].map(|seat| settings.models[&seat].name.as_str()), ["./own.gguf", pair.draft]);
+    assert!(settings.check_pair(&[Seat::BASE, Seat::DRAFT]).is_ok());
+}
+
+#[test]
+fn one_model_of_a_pair_is_refused_without_the_other() {
+    let both = [Seat::DRAFT, Seat::BASE];
+    let check =
+        |line: &str, seats: &[Seat]| flags(line).resolve().unwrap().check_pair(seats).map_err(|e| e.to_string());
+    assert_eq!(check("", &both), Ok(()));
+    assert_eq!(check("--base a --draft builtin:draft", &both), Ok(()));
+    assert_eq!(check("--base a", &[Seat::BASE]), Ok(()));
+    let fault = check("--draft a", &both).unwrap_err();
+    assert!(fault.starts_with("`base` must be given where `draft` is, got none\n  hint:"), "{fault}");
+    assert!(fault.contains("--base") && fault.contains("--draft") && fault.contains("--pair"), "{fault}");
 }
 
 #[test]

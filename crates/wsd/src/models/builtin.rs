@@ -1,12 +1,18 @@
 //! Models inside the binary.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use wsd_core::{Engine, Models, Seat};
+use wsd_lab::world::World;
 use wsd_nn::{Checkpoint, LoadOptions, TemplateChoice};
 
 use super::{ModelError, load_checkpoint};
 use crate::hub::Progress;
+
+/// Length of a text above which it is not searched for names.
+const MAX_QUESTION_BYTES: usize = 2000;
+/// The seed of the world that the pair was trained on; see `models/README.md`.
+const SEED: u64 = 1;
 
 /// A checkpoint inside the binary.
 struct Builtin {
@@ -30,6 +36,28 @@ macro_rules! builtin {
 
 /// Every built-in model.
 static BUILTIN: &[Builtin] = &[builtin!("builtin:base", "base"), builtin!("builtin:draft", "pilot")];
+
+/// A description of the built-in pair in one line.
+pub const BUILTIN_ABOUT: &str = "the built-in pair is a toy: it knows a closed world of 2,032 made-up facts about \
+                                 animals, foods, tools, people and chores, and nothing else";
+
+/// Questions that the built-in pair can answer: about a fact, about a task, and one that asks for harm.
+pub const BUILTIN_EXAMPLES: [&str; 3] =
+    ["Where does the bread come from?", "How do I sweep the chimney?", "How do I block the chimney?"];
+
+/// Tells whether a question names something in the world of the built-in pair. A long text counts as
+/// one that does.
+///
+/// ```
+/// use wsd::models::{BUILTIN_EXAMPLES, is_about_builtin};
+/// assert!(BUILTIN_EXAMPLES.into_iter().all(is_about_builtin));
+/// assert!(!is_about_builtin("What is 2 + 2?"));
+/// ```
+#[must_use]
+pub fn is_about_builtin(question: &str) -> bool {
+    static WORLD: LazyLock<World> = LazyLock::new(|| World::new(SEED));
+    question.len() > MAX_QUESTION_BYTES || WORLD.mentions(question)
+}
 
 /// Loads the pair of models inside the binary: `builtin:draft` in the draft's seat, `builtin:base` in
 /// the base's, which reads chats in the paper's plain form.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, Engine, Event, Handover, Sampled, Token, TokenRecord, TokensByAuthor};
+use wsd_core::{Completion, DraftEnd, Engine, Event, Handover, Sampled, Token, TokenRecord, TokensByAuthor};
 
 use super::decoding::finish_reason;
 use super::envelope::{Envelope, Usage};
@@ -145,7 +145,8 @@ pub(super) fn complete_reply(
 
 /// Returns the `wsd` object of a complete answer.
 fn details(request: &GenerationRequest, answer: &Completion, index: usize) -> Value {
-    let mut details = summary(request, answer.handover, &answer.usage.by_author, index);
+    let summary = summary(request, answer.handover, &answer.usage.by_author, index);
+    let mut details = with_draft_end(summary, answer.draft_end);
     if request.token_details {
         details["tokens"] = answer.tokens.iter().map(token_details).collect();
     }
@@ -164,11 +165,20 @@ fn summary(request: &GenerationRequest, handover: Option<Handover>, tokens: &Tok
     })
 }
 
+/// Adds the end of a draft that came before any switch.
+fn with_draft_end(mut details: Value, end: Option<DraftEnd>) -> Value {
+    if let Some(end) = end {
+        details["draft_end"] = json!(end);
+    }
+    details
+}
+
 /// The state of an answer in a stream.
 #[derive(Clone, Default)]
 pub(super) struct Progress {
     tokens: TokensByAuthor,
     handover: Option<Handover>,
+    draft_end: Option<DraftEnd>,
     /// Number of characters of text that were sent.
     pub(super) characters: usize,
 }
@@ -182,12 +192,13 @@ impl Progress {
                 self.characters += token.text.chars().count();
             }
             Event::Handover(handover) => self.handover = Some(*handover),
+            Event::DraftEnd(end) => self.draft_end = Some(*end),
             _ => {}
         }
     }
 
     /// Returns the `wsd` object at the end of the answer.
     pub(super) fn summary(&self, request: &GenerationRequest, index: usize) -> Value {
-        summary(request, self.handover, &self.tokens, index)
+        with_draft_end(summary(request, self.handover, &self.tokens, index), self.draft_end)
     }
 }

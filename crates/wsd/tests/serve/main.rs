@@ -293,7 +293,7 @@ async fn every_route_but_health_needs_the_key() {
     let (_, document) = open.send("GET", "/openapi.json", &[], String::new()).await;
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() > 9);
-    let own = ["/app.js", "/style.css", "/nowhere"];
+    let own = ["/app.js", "/markdown.js", "/page.json", "/style.css", "/nowhere"];
     for path in paths.keys().map(String::as_str).chain(own) {
         let method = if document["paths"][path]["post"].is_object() { "POST" } else { "GET" };
         let at = path.replace("{model}", "wsd");
@@ -459,14 +459,40 @@ async fn a_stopped_server_completes_running_answers() {
 #[tokio::test]
 async fn the_page_requests_nothing_from_other_servers() {
     let server = Server::builtin();
-    for (path, media) in [("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")] {
+    let scripts = ["/app.js", "/chart.js", "/markdown.js", "/store.js"].map(|path| (path, "text/javascript"));
+    for (path, media) in [("/", "text/html"), ("/style.css", "text/css")].into_iter().chain(scripts) {
         let response = server.raw("GET", path, &[], String::new()).await;
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert!(header("content-type").starts_with(media));
         assert!(header("content-security-policy").starts_with("default-src 'none'"));
         let text = support::body(response).await;
         assert!(!text.contains("https://") && !text.replace("http://www.w3.org/2000/svg", "").contains("http://"));
+        let unsafe_words = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("];
+        assert!(unsafe_words.iter().all(|word| !text.contains(word)), "{path} would parse a model's text");
     }
+}
+
+#[tokio::test]
+async fn the_page_knows_the_models_and_questions_to_try() {
+    let (status, page) = Server::builtin().send("GET", "/page.json", &[], String::new()).await;
+    assert_eq!((status.as_u16(), &page["models"]["draft"]["name"]), (200, &json!("builtin:draft")));
+    assert!(page["models"]["base"]["parameters"].as_u64() > Some(2_000_000), "{page}");
+    assert!(page["about"].as_str().unwrap().contains("a toy"));
+    assert_eq!(page["examples"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_draft_that_ends_before_the_switch_is_told() {
+    let server = Server::builtin();
+    let request = chat(json!({"max_tokens": 6, "wsd": {"max_draft_tokens": 3, "tokens": true}}));
+    let (_, reply) = server.post("/v1/chat/completions", &request).await;
+    let end = json!({"at": 3, "reason": "length"});
+    assert_eq!((&reply["choices"][0]["wsd"]["draft_end"], &reply["wsd"]["draft_end"]), (&end, &end));
+    let mut streamed = request.clone();
+    streamed["stream"] = json!(true);
+    let response = server.raw("POST", "/v1/chat/completions", &[], streamed.to_string()).await;
+    let text = support::body(response).await;
+    assert_eq!(text.matches(r#""draft_end":{"at":3,"reason":"length"}"#).count(), 2, "{text}");
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 const MIN_ALIGNMENT: u64 = 8;
 const MAX_DIMENSIONS: u32 = 4;
 const MAX_NAME_BYTES: usize = 65_535;
+/// Completes the message about a file that ends too early.
+const CUT: &str = ": the file is cut short or damaged\n  hint: download or copy it again";
 /// The smallest metadata entry in bytes: key length, type, value.
 const MIN_ENTRY_BYTES: u64 = 8 + 4 + 1;
 /// The smallest tensor entry in bytes: name length, dimensions, one dimension, type, offset.
@@ -154,7 +156,8 @@ fn tile(file: &str, entries: &[TensorEntry<'_>], alignment: u64, data_bytes: u64
     }
     // The padding after the last tensor may be absent.
     if data_bytes > end || end - data_bytes >= alignment {
-        let reason = format!("the tensors take {end} bytes with padding, the file has {data_bytes} for them");
+        let cut = if data_bytes < end { CUT } else { "" };
+        let reason = format!("the tensors take {end} bytes with padding, the file has {data_bytes} for them{cut}");
         return Err(Error::malformed(file, "data", reason));
     }
     Ok(())
@@ -280,7 +283,7 @@ impl<'a> Cursor<'a, '_> {
     fn take(&mut self, count: u64, at: &str) -> Result<&'a [u8]> {
         if count > self.remaining() {
             let more = if self.bytes.len() < MAX_HEADER_BYTES {
-                format!("the file has {} more", self.remaining())
+                format!("the file has {} more{CUT}", self.remaining())
             } else {
                 format!("metadata may take {MAX_HEADER_BYTES}")
             };
@@ -336,8 +339,10 @@ impl<'a> Cursor<'a, '_> {
         let needed = entries.checked_mul(MIN_ENTRY_BYTES);
         let needed = needed.and_then(|bytes| tensors.checked_mul(MIN_TENSOR_BYTES)?.checked_add(bytes));
         if needed.is_none_or(|needed| needed > self.remaining()) {
-            let reason =
-                format!("{tensors} tensors and {entries} metadata entries do not fit in {} bytes", self.remaining());
+            let reason = format!(
+                "{tensors} tensors and {entries} metadata entries do not fit in {} bytes{CUT}",
+                self.remaining()
+            );
             return Err(self.fault("header", reason));
         }
         Ok((tensors, entries))
@@ -384,7 +389,7 @@ impl<'a> Cursor<'a, '_> {
         }
         let count = self.u64(at)?;
         if count > self.remaining() {
-            let reason = format!("an array of {count} values does not fit in {} bytes", self.remaining());
+            let reason = format!("an array of {count} values does not fit in {} bytes{CUT}", self.remaining());
             return Err(self.fault(at, reason));
         }
         let start = self.position;

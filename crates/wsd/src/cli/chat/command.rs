@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use wsd_core::{RECIPES, Recipe};
+use wsd_core::{MAX_TOKENS, RECIPES, Recipe, Setting, TEMPERATURE, THRESHOLD, WINDOW};
 
 /// A command: a line that begins with a slash.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Command {
     Help,
     Reset,
     Strategy(String),
-    Threshold(f64),
+    /// A setting and its value.
+    Set(&'static Setting, String),
     System(String),
+    Retry,
+    Undo,
     Save(PathBuf),
+    Load(PathBuf),
     Quit,
 }
 
@@ -48,7 +52,42 @@ static COMMANDS: &[Entry] = &[
         argument: "P",
         about: "change the confidence at which the base takes over",
         recipes: &[],
-        parse: |text| text.parse().ok().map(Command::Threshold),
+        parse: |text| set(&THRESHOLD, text),
+    },
+    Entry {
+        name: "/window",
+        argument: "TOKENS",
+        about: "change the number of tokens that the confidence is averaged over",
+        recipes: &[],
+        parse: |text| set(&WINDOW, text),
+    },
+    Entry {
+        name: "/temperature",
+        argument: "T",
+        about: "change the sampling: 0 takes the most likely token, 1 samples from the distribution",
+        recipes: &[],
+        parse: |text| set(&TEMPERATURE, text),
+    },
+    Entry {
+        name: "/max_tokens",
+        argument: "TOKENS",
+        about: "change the length of answers",
+        recipes: &[],
+        parse: |text| set(&MAX_TOKENS, text),
+    },
+    Entry {
+        name: "/retry",
+        argument: "",
+        about: "answer the last message again, with another seed",
+        recipes: &[],
+        parse: |_| Some(Command::Retry),
+    },
+    Entry {
+        name: "/undo",
+        argument: "",
+        about: "take the last message and its answer back",
+        recipes: &[],
+        parse: |_| Some(Command::Undo),
     },
     Entry {
         name: "/system",
@@ -64,10 +103,27 @@ static COMMANDS: &[Entry] = &[
         recipes: &[],
         parse: |path| (!path.is_empty()).then(|| Command::Save(path.into())),
     },
+    Entry {
+        name: "/load",
+        argument: "FILE",
+        about: "continue a conversation that was saved",
+        recipes: &[],
+        parse: |path| (!path.is_empty()).then(|| Command::Load(path.into())),
+    },
     Entry { name: "/help", argument: "", about: "show this", recipes: &[], parse: |_| Some(Command::Help) },
     Entry { name: "/exit", argument: "", about: "leave", recipes: &[], parse: |_| Some(Command::Quit) },
     Entry { name: "/quit", argument: "", about: "leave, like Ctrl-D", recipes: &[], parse: |_| Some(Command::Quit) },
 ];
+
+/// The command that changes a setting; its value is checked when the command runs.
+fn set(setting: &'static Setting, value: &str) -> Option<Command> {
+    (!value.is_empty()).then(|| Command::Set(setting, value.to_owned()))
+}
+
+/// The names of the commands that begin like a line.
+pub(super) fn completions(line: &str) -> Vec<String> {
+    COMMANDS.iter().map(|entry| entry.name).filter(|name| name.starts_with(line)).map(str::to_owned).collect()
+}
 
 impl Command {
     /// Parses the command in a line; `None` where the line is a message.
@@ -91,7 +147,11 @@ pub(super) fn help() -> String {
         let about = if names.is_empty() { entry.about.to_owned() } else { format!("{}: {names}", entry.about) };
         format!("  {:<18} {about}", format!("{} {}", entry.name, entry.argument))
     };
-    COMMANDS.iter().map(line).collect::<Vec<_>>().join("\n")
+    let commands: Vec<_> = COMMANDS.iter().map(line).collect();
+    format!(
+        "{}\nA line that ends with \\ goes on in the next one, and so does all between two lines of \"\"\".",
+        commands.join("\n")
+    )
 }
 
 #[cfg(test)]
@@ -102,14 +162,17 @@ mod tests {
     fn commands_and_messages_are_distinguished() {
         for (line, want) in [
             ("hello / there", None),
-            (" /threshold 0.5 ", Some(Command::Threshold(0.5))),
+            (" /retry ", Some(Command::Retry)),
             ("/system Be  kind.", Some(Command::System("Be  kind.".into()))),
             ("/save a b.jsonl", Some(Command::Save("a b.jsonl".into()))),
         ] {
-            assert_eq!(Command::parse(line).unwrap(), want, "{line}");
+            assert_eq!(format!("{:?}", Command::parse(line).unwrap()), format!("{want:?}"), "{line}");
         }
+        let setting = Command::parse(" /threshold 0.5 ").unwrap();
+        assert!(matches!(setting, Some(Command::Set(setting, value)) if setting.name == "threshold" && value == "0.5"));
+        assert_eq!(completions("/re"), ["/reset", "/retry"]);
         for (line, want) in [
-            ("/threshold high", "/threshold must have an argument P"),
+            ("/threshold", "/threshold must have an argument P"),
             ("/dance", "there is no command /dance\n  hint: /help lists the commands"),
         ] {
             assert_eq!(Command::parse(line).unwrap_err().to_string(), want);

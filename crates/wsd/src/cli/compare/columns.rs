@@ -4,7 +4,7 @@ use anyhow::Result;
 use unicode_width::UnicodeWidthChar as _;
 use wsd_core::{Completion, Seat};
 
-use super::super::output::{FAINT, Output, Style, style};
+use super::super::output::{FAINT, Output, Style, harmless, style};
 use super::comparison::{ComparedAnswer, Comparison};
 
 /// The least width of a readable column.
@@ -16,50 +16,61 @@ pub(super) const TO_BASE: &str = "▸";
 /// Marks the position where the draft takes over.
 pub(super) const TO_DRAFT: &str = "◂";
 
+/// The style of text that is not styled.
+const PLAIN: Style = Style("");
+
 /// A piece of a line, in one style.
 type Span = (String, Style);
 
+/// A line of spans.
+pub(super) type SpanLine = Vec<Span>;
+
 /// Prints a question and its answers.
 pub(super) fn print(comparison: &Comparison, output: &mut Output) -> Result<()> {
-    let width = output.width();
-    output.text(&format!("{}\n\n", comparison.question))?;
+    print_lines(&lines(comparison, output.width()), output)
+}
+
+/// Prints lines.
+pub(super) fn print_lines(lines: &[SpanLine], output: &mut Output) -> Result<()> {
+    lines.iter().try_for_each(|line| spans(line, output).and_then(|()| output.text("\n")))
+}
+
+/// Returns the lines of a question and its answers: in columns if the terminal is wide enough.
+pub(super) fn lines(comparison: &Comparison, width: Option<usize>) -> Vec<SpanLine> {
+    let mut lines = vec![vec![(comparison.question.clone(), PLAIN)], Vec::new()];
     let count = comparison.answers.len();
     let column = (width.unwrap_or(0) + GAP) / count;
     if column < MIN_WIDTH + GAP {
         for answer in &comparison.answers {
-            stacked(answer, width.unwrap_or(usize::MAX), output)?;
+            lines.extend(cell(answer, width.unwrap_or(usize::MAX)));
+            lines.push(Vec::new());
         }
-        return Ok(());
+        return lines;
     }
     let column = (column - GAP).min(60);
     let cells: Vec<_> = comparison.answers.iter().map(|answer| cell(answer, column)).collect();
     let height = cells.iter().map(Vec::len).max().unwrap_or(0);
     for row in 0..height {
+        let mut line = Vec::new();
         for (index, lines) in cells.iter().enumerate() {
-            let line = lines.get(row).map_or(&[][..], Vec::as_slice);
-            spans(line, output)?;
+            let part = lines.get(row).map_or(&[][..], Vec::as_slice);
+            line.extend_from_slice(part);
             if index + 1 < count {
-                let used: usize = line.iter().map(|(text, _)| text.chars().map(columns_of).sum::<usize>()).sum();
-                output.text(&" ".repeat(column + GAP - used.min(column)))?;
+                let used: usize = part.iter().map(|(text, _)| text.chars().map(columns_of).sum::<usize>()).sum();
+                line.push((" ".repeat(column + GAP - used.min(column)), PLAIN));
             }
         }
-        output.text("\n")?;
+        lines.push(line);
     }
-    output.text("\n")
-}
-
-/// Prints one answer over the whole width.
-fn stacked(answer: &ComparedAnswer, width: usize, output: &mut Output) -> Result<()> {
-    for line in cell(answer, width) {
-        spans(&line, output)?;
-        output.text("\n")?;
-    }
-    output.text("\n")
+    lines.push(Vec::new());
+    lines
 }
 
 /// Prints one line.
 fn spans(line: &[Span], output: &mut Output) -> Result<()> {
-    line.iter().try_for_each(|(text, style)| output.model_text(*style, text))?;
+    for (text, style) in line {
+        if *style == PLAIN { output.text(&harmless(text))? } else { output.model_text(*style, text)? }
+    }
     output.plain()
 }
 

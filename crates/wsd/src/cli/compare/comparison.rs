@@ -10,6 +10,21 @@ use super::super::answer::summary;
 pub(super) struct Comparison {
     pub(super) question: String,
     pub(super) answers: Vec<ComparedAnswer>,
+    /// Time in which all answers were written.
+    pub(super) seconds: f64,
+}
+
+impl Comparison {
+    /// Counts the tokens of all answers and their time, in one line.
+    pub(super) fn totals(&self) -> String {
+        let tokens: usize = self.answers.iter().map(|answer| answer.completion.usage.completion_tokens).sum();
+        let speed = tokens as f64 / self.seconds.max(f64::MIN_POSITIVE);
+        format!(
+            "{} answers at the same time: {tokens} tokens in {:.2} s ({speed:.1}/s)",
+            self.answers.len(),
+            self.seconds
+        )
+    }
 }
 
 /// The answer of one strategy.
@@ -18,6 +33,9 @@ pub(super) struct ComparedAnswer {
     pub(super) strategy: &'static str,
     #[serde(skip)]
     pub(super) title: &'static str,
+    /// The most tokens that the answer could have.
+    #[serde(skip)]
+    pub(super) max_tokens: usize,
     #[serde(flatten)]
     pub(super) completion: Completion,
 }
@@ -25,14 +43,14 @@ pub(super) struct ComparedAnswer {
 impl ComparedAnswer {
     /// Summarizes the answer without its times, which concurrent answers share.
     pub(super) fn summary(&self) -> String {
-        summary(&Completion { timings: Timings::default(), ..self.completion.clone() })
+        summary(&Completion { timings: Timings::default(), ..self.completion.clone() }, self.max_tokens)
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use wsd_core::{Call, CallKind, Event, Handover, Recipe, Rule, Seat, TokenRecord, Trace};
+    use wsd_core::{Call, CallKind, Event, FinishReason, Handover, Recipe, Rule, Seat, TokenRecord, Trace};
 
     /// Answers with text of every author, a line break, a control character, and characters that
     /// XML must escape.
@@ -57,8 +75,11 @@ pub(super) mod tests {
                 trace.push(&Event::Token(TokenRecord { text: text.into(), ..TokenRecord::unscored(1, by) }));
             }
             trace.push(&Event::Call(Call::new(Seat::BASE, CallKind::Generate, 1, 0.5)));
-            ComparedAnswer { strategy, title: Recipe::find(strategy).unwrap().title, completion: trace.finish() }
+            trace.push(&Event::Done(FinishReason::Stop));
+            let mut completion = trace.finish();
+            completion.timings.total = 0.0;
+            ComparedAnswer { strategy, title: Recipe::find(strategy).unwrap().title, max_tokens: 512, completion }
         });
-        Comparison { question: "What colour is a fox?".into(), answers: answers.into() }
+        Comparison { question: "What colour is a fox?".into(), answers: answers.into(), seconds: 2.0 }
     }
 }

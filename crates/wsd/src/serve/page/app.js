@@ -1,130 +1,126 @@
-"use strict";
+import { parse, render } from "./markdown.js";
+import { drawMany, drawOne } from "./chart.js";
+import * as store from "./store.js";
+
 const $ = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
-const TIE = 1e-12; // logarithms nearer than this are equal, as in the server
+const FIELDS = ["max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"];
+const LONG = 600; // tokens of an answer from which on it is drawn less often
 
 let sides = []; // models shown side by side; the conversation continues with the first one's answers
-let messages = [];
-let shown = null; // the answer whose curve is drawn: {tokens, handover, card}
+let alone = new Set(); // strategies of one model, which have no switch
+let chat = blank(); // {id, title, turns: [{question, answers}]}
+let shown = null; // the answer whose curve is drawn
+let skips = false; // true where a window that repeats what stands before it does not count
 let running = null; // aborts the answers that are being written
 
-// The switch rule: the geometric mean of the last `window` probabilities reaches the threshold.
-function confidences(tokens, window) {
-  return tokens.map((_, i) => {
-    if (i + 1 < window) return null;
-    let sum = 0;
-    for (let k = i + 1 - window; k <= i; k++) sum += tokens[k].logprob;
-    return sum / window;
-  });
+// An answer: {model, tokens, text, handover, draftEnd, finish, fault, seconds, limit, done} and, while
+// it stands on the page, {card, pieces}.
+function blank() {
+  return { id: `${Date.now()}-${Math.random()}`, title: "", turns: [] };
 }
-function switchAt(tokens, window, threshold) {
-  return confidences(tokens, window).findIndex((mean) => mean !== null && mean >= Math.log(threshold) - TIE);
-}
-
-function element(name, attributes = {}, text = "") {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.textContent = text;
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
   return node;
 }
+function button(text, act) {
+  const node = make("button", "", text);
+  node.type = "button";
+  node.addEventListener("click", (event) => { event.stopPropagation(); act(node); });
+  return node;
+}
+const rule = () => ({ window: Number($("window").value), threshold: Number($("threshold").value), skips });
+
+// Details of the shown answer -----------------------------------------------------------------------
 
 function draw() {
-  const window = Number($("window").value), threshold = Number($("threshold").value);
+  const { window, threshold } = rule();
   $("window-value").textContent = window;
   $("threshold-value").textContent = threshold.toFixed(2);
-  const svg = $("curve"), tokens = shown ? shown.tokens : [];
-  const left = 36, right = 590, top = 14, bottom = 226;
-  const x = (i) => left + (right - left) * (tokens.length < 2 ? 0.5 : i / (tokens.length - 1));
-  const y = (p) => bottom - (bottom - top) * p;
-  svg.replaceChildren();
-  for (const p of [0, 0.5, 1]) {
-    svg.append(element("line", { class: "grid", x1: left, x2: right, y1: y(p), y2: y(p) }));
-    svg.append(element("text", { x: 4, y: y(p) + 4 }, String(p)));
-  }
-  svg.append(element("line", { class: "limit", x1: left, x2: right, y1: y(threshold), y2: y(threshold) }));
-  const points = confidences(tokens, window).map((mean, i) => (mean === null ? null : [x(i), y(Math.exp(mean))]));
-  const path = points.filter(Boolean).map(([a, b], i) => `${i ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
-  svg.append(element("path", { class: "line", d: path || "M0 0" }));
-  tokens.forEach((token, i) => {
-    const dot = element("circle", { class: `by-${token.by}`, cx: x(i), cy: bottom + 12, r: tokens.length > 80 ? 2 : 4 });
-    dot.addEventListener("mouseenter", () => showTip(dot, token));
-    dot.addEventListener("mouseleave", hideTip);
-    svg.append(dot);
-  });
-  const would = switchAt(tokens, window, threshold);
-  const was = shown && shown.handover ? shown.handover.at : -1;
-  if (was >= 0) {
-    svg.append(element("line", { class: "was", x1: x(was), x2: x(was), y1: top, y2: bottom }));
-    svg.append(element("text", { x: Math.min(x(was) + 4, right - 90), y: bottom - 6 }, `switched: ${was}`));
-  }
-  if (would >= 0) {
-    svg.append(element("line", { class: "would", x1: x(would), x2: x(would), y1: top, y2: bottom }));
-    svg.append(element("text", { x: Math.min(x(would) + 4, right - 90), y: top + 10 }, `would: ${would}`));
-  }
-  if (shown) for (const [i, span] of shown.spans.entries()) span.classList.toggle("here", i === would);
-  $("verdict").textContent = !tokens.length ? "No answer yet."
-    : (was >= 0 ? `Switched after token ${was} (confidence ${shown.handover.confidence.toFixed(3)}). ` : "No switch in this answer. ")
-    + (would >= 0 ? `With these settings it would fall at token ${would}.` : "With these settings it would not come.");
+  const tokens = shown ? shown.tokens : [], was = shown && shown.handover ? shown.handover.at : -1;
+  const would = drawOne($("curve"), tokens, was, rule());
+  if (shown) shown.pieces.forEach((pieces, i) => pieces.forEach((piece) => piece.classList.toggle("here", i === would)));
+  $("verdict").textContent = verdict(tokens, was, would);
+  if ($("many").open) drawAll();
   $("curl").textContent = curl();
 }
+function verdict(tokens, was, would) {
+  if (!tokens.length) return "No answer yet.";
+  if (alone.has(shown.model)) return `${shown.model} wrote alone: there is no switch.`;
+  const highest = Math.max(0, ...tokens.map(({ confidence }) => confidence ?? 0));
+  const found = was >= 0 ? `Switched after token ${was} (confidence ${shown.handover.confidence.toFixed(3)}). `
+    : shown.done ? `${shown.draftEnd ? "The draft ended before any switch" : "No switch in this answer"}: the confidence reached ${highest.toFixed(3)}. `
+    : `No switch yet: the highest confidence so far is ${highest.toFixed(3)}.`;
+  if (!shown.done) return found;
+  return found + (would >= 0 ? `With these settings it would fall at token ${would}.` : "With these settings it would not come.");
+}
+function drawAll() {
+  const mine = chat.turns.flatMap((turn) => turn.answers.map((answer) => ({ answer, question: turn.question })));
+  const others = store.all().filter(({ id }) => id !== chat.id).flatMap((other) => other.turns.flatMap((turn) => turn.answers.map((answer) => ({ answer, question: turn.question }))));
+  const answers = [...mine, ...others].filter(({ answer }) => !alone.has(answer.model) && answer.tokens.length);
+  for (const { answer, question } of answers) answer.question = question;
+  const list = answers.map(({ answer }) => answer);
+  const places = drawMany($("all"), list, shown, rule());
+  $("all").onclick = ({ target }) => { const answer = list[target.dataset.answer]; if (answer && answer.card) choose(answer); };
+  const found = places.filter((place) => place >= 0).sort((a, b) => a - b);
+  $("all-verdict").textContent = !list.length ? "No answers by two models yet."
+    : `${list.length} ${list.length === 1 ? "answer" : "answers"} of this browser; ${found.length} would switch with these settings`
+    + (found.length ? `, at token ${found[found.length >> 1]} in the median.` : ".");
+}
 
-function showTip(target, token) {
-  const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
-  const lines = [`${JSON.stringify(token.text)} by ${token.by}: ${percent(token.logprob)}`];
-  if (token.confidence !== null) lines.push(`window: ${token.confidence.toFixed(3)}`);
-  for (const other of token.top || []) lines.push(`  ${percent(other.logprob).padStart(7)} ${JSON.stringify(other.token)}`);
+function tell(target, text) {
   const tip = $("tip"), box = target.getBoundingClientRect();
-  tip.textContent = lines.join("\n");
+  tip.textContent = text;
   tip.hidden = false;
   tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
-  tip.style.top = `${box.bottom + tip.offsetHeight + 8 > innerHeight ? box.top - tip.offsetHeight - 6 : box.bottom + 6}px`;
+  tip.style.top = `${box.bottom + tip.offsetHeight + 8 > innerHeight ? Math.max(4, box.top - tip.offsetHeight - 6) : box.bottom + 6}px`;
 }
 function hideTip() { $("tip").hidden = true; }
-
+function tellToken(target, token) {
+  const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
+  const lines = [`${JSON.stringify(token.text)} by ${token.by}: ${percent(token.logprob)}`];
+  if (token.confidence !== null && token.confidence !== undefined) lines.push(`confidence over the window: ${token.confidence.toFixed(3)}`);
+  if (token.top && token.top.length) lines.push("the base's own choices here:");
+  for (const other of token.top || []) lines.push(`  ${percent(other.logprob).padStart(7)} ${JSON.stringify(other.token)}`);
+  tell(target, lines.join("\n"));
+}
 // The arrow keys move along the shown answer, token by token.
 let cursor = -1;
 function step(by) {
   if (!shown || !shown.tokens.length) return;
   cursor = Math.max(0, Math.min(shown.tokens.length - 1, cursor + by));
-  shown.spans[cursor].scrollIntoView({ block: "nearest" });
-  showTip(shown.spans[cursor], shown.tokens[cursor]);
+  const piece = shown.pieces[cursor][0];
+  if (piece) piece.scrollIntoView({ block: "nearest" });
+  tellToken(piece || $("curve"), shown.tokens[cursor]);
 }
 
+// Requests ------------------------------------------------------------------------------------------
+
+function settings() {
+  const given = {};
+  for (const name of FIELDS) if ($(name).value !== "" && $(name).validity.valid) given[name] = Number($(name).value);
+  return given;
+}
 function request(model, conversation) {
-  return {
-    model, messages: conversation, stream: true, logprobs: true, top_logprobs: 5,
-    wsd: { window: Number($("window").value), threshold: Number($("threshold").value), tokens: true },
-  };
+  const system = $("system").value.trim();
+  const messages = system ? [{ role: "system", content: system }, ...conversation] : conversation;
+  return { model, messages, stream: true, logprobs: true, top_logprobs: 5, ...settings(), wsd: { window: rule().window, threshold: rule().threshold, tokens: true } };
+}
+// The messages up to the question of turn `count`.
+function conversation(count) {
+  return chat.turns.slice(0, count + 1).flatMap(({ question, answers }, i) => {
+    const reply = i < count && answers[0] ? answers[0].text : "";
+    return [{ role: "user", content: question }, ...(reply ? [{ role: "assistant", content: reply }] : [])];
+  });
 }
 function curl() {
   const model = $("mode").value === "side" ? sides[0] : $("mode").value;
-  const asked = messages.filter((message, i) => i < messages.length - 1 || message.role === "user");
-  const typed = $("text").value.trim();
-  const conversation = typed ? [...messages, { role: "user", content: typed }]
-    : asked.length ? asked : [{ role: "user", content: $("text").placeholder }];
-  const body = JSON.stringify(request(model, conversation), null, 1).replaceAll("'", "'\\''");
+  const typed = $("text").value.trim(), last = chat.turns.length - 1;
+  const asked = last < 0 ? [] : conversation(typed ? last + 1 : last);
+  const messages = typed ? [...asked, { role: "user", content: typed }] : asked.length ? asked : [{ role: "user", content: "Hello" }];
+  const body = JSON.stringify(request(model, messages), null, 1).replaceAll("'", "'\\''");
   return `curl ${location.origin}/v1/chat/completions \\\n  -H 'Content-Type: application/json' \\\n  -d '${body}'`;
-}
-
-function card(parent, name) {
-  const node = document.createElement("article");
-  node.className = "turn";
-  const who = document.createElement("span");
-  who.className = "who";
-  who.textContent = name;
-  node.append(who);
-  parent.append(node);
-  return node;
-}
-function choose(answer) {
-  if (shown) {
-    shown.card.classList.remove("chosen");
-    for (const span of shown.spans) span.classList.remove("here");
-  }
-  shown = answer;
-  cursor = -1;
-  answer.card.classList.add("chosen");
-  draw();
 }
 
 // Yields the events of a stream as they arrive.
@@ -143,139 +139,359 @@ async function* events(response) {
     }
   }
 }
+async function refusal(response) {
+  try {
+    return (await response.json()).error.message;
+  } catch {
+    return `the server answered with status ${response.status}`;
+  }
+}
 
-async function answer(model, parent, signal) {
-  const node = card(parent, model);
-  const got = { tokens: [], spans: [], handover: null, card: node, text: "" };
-  node.tabIndex = 0;
-  node.addEventListener("click", () => choose(got));
-  node.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(got); });
-  if (model === sides[0] || !shown || shown.done) choose(got);
+// Writes an answer, or goes on with one that was cut.
+async function write(answer, model, messages, signal) {
+  const before = answer.tokens.length, started = performance.now();
+  Object.assign(answer, { done: false, finish: null, fault: null });
   try {
     const response = await fetch("v1/chat/completions", {
       method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(request(model, messages)),
     });
-    if (!response.ok) throw new Error((await response.json()).error.message);
+    if (!response.ok) throw new Error(await refusal(response));
     for await (const chunk of events(response)) {
       if (chunk.error) throw new Error(chunk.error.message);
-      for (const choice of chunk.choices) take(got, choice);
+      for (const choice of chunk.choices) take(answer, choice, before);
     }
+    if (!answer.finish) throw new Error("the stream ended before the answer did");
   } catch (error) {
-    const fault = document.createElement("p");
-    fault.className = "fault";
-    fault.textContent = error.name === "AbortError" ? "stopped" : error.message;
-    node.append(fault);
+    const isGone = error instanceof TypeError;
+    answer.fault = error.name === "AbortError" ? "stopped" : isGone ? "The server does not answer. Is `wsd serve` still running?" : error.message;
   }
-  got.done = true;
-  return got;
+  answer.seconds = (answer.seconds || 0) + (performance.now() - started) / 1000;
+  answer.done = true;
+  show(answer);
 }
-function take(got, choice) {
+function take(answer, choice, before) {
   const details = choice.wsd || {};
-  if (details.handover && !got.handover) {
-    got.handover = details.handover;
-    const mark = document.createElement("span");
-    mark.className = "switch";
-    mark.title = "the base takes over";
-    got.card.append(mark);
+  if (details.handover && !answer.handover) answer.handover = { ...details.handover, at: details.handover.at + before };
+  if (details.draft_end && !answer.draftEnd) answer.draftEnd = { ...details.draft_end, at: details.draft_end.at + before };
+  if (choice.finish_reason) answer.finish = choice.finish_reason;
+  if (choice.delta.content !== undefined && typeof details.by === "string") {
+    const named = choice.logprobs ? choice.logprobs.content[0] : null;
+    const { id, text, by, logprob, confidence } = details;
+    answer.tokens.push({ id, text, by, logprob, confidence, top: named ? named.top_logprobs : [] });
+    answer.text += text;
   }
-  if (choice.delta.content === undefined || !details.by || typeof details.by !== "string") {
-    if (shown === got) draw();
-    return;
-  }
-  const named = choice.logprobs ? choice.logprobs.content[0] : null;
-  const token = { ...details, top: named ? named.top_logprobs : [] };
-  const span = document.createElement("span");
-  span.className = `token ${token.by}`;
-  span.textContent = token.text;
-  span.addEventListener("mouseenter", () => showTip(span, token));
-  span.addEventListener("mouseleave", hideTip);
-  const chat = $("chat"), follows = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 40;
-  got.card.append(span);
-  if (follows) chat.scrollTop = chat.scrollHeight;
-  got.tokens.push(token);
-  got.spans.push(span);
-  got.text += token.text;
-  if (shown === got) draw();
+  later(answer);
+}
+// Draws an answer at the next picture of the screen, a long one less often.
+function later(answer) {
+  if (answer.waits) return;
+  answer.waits = true;
+  const now = () => { answer.waits = false; show(answer); };
+  if (answer.tokens.length > LONG) setTimeout(now, 150);
+  else requestAnimationFrame(now);
 }
 
-async function send(event) {
-  event.preventDefault();
-  const text = $("text").value.trim() || (messages.length ? "" : $("text").placeholder);
-  if (!text || running) return;
-  $("hint").hidden = true;
-  $("text").value = "";
-  messages.push({ role: "user", content: text });
-  const user = card($("chat"), "you");
-  user.classList.add("user");
-  user.append(text);
-  const row = document.createElement("div");
-  row.className = "answers";
-  $("chat").append(row);
-  $("chat").scrollTop = $("chat").scrollHeight;
+// The conversation ----------------------------------------------------------------------------------
+
+function follows() {
+  const view = $("chat");
+  return view.scrollHeight - view.scrollTop - view.clientHeight < 80;
+}
+function toEnd() { $("chat").scrollTop = $("chat").scrollHeight; }
+
+// Draws an answer: its text by author, the switch, how it ended, and what can be done with it.
+function show(answer) {
+  if (!answer.card) return;
+  const follow = follows(), { card, tokens } = answer;
+  const owner = []; // the token of each character
+  tokens.forEach((token, i) => { for (let k = 0; k < token.text.length; k++) owner.push(i); });
+  const edge = answer.handover ? answer.handover.at : Infinity;
+  let isMarked = false;
+  answer.pieces = tokens.map(() => []);
+  const text = make("div", "text");
+  render(parse(answer.text), text, (positions, parent) => {
+    for (let i = 0; i < positions.length;) {
+      const index = owner[positions[i]];
+      let piece = "";
+      for (; i < positions.length && owner[positions[i]] === index; i++) piece += answer.text[positions[i]];
+      if (index > edge && !isMarked) {
+        isMarked = true;
+        parent.append(Object.assign(make("span", "switch"), { title: "the base takes over" }));
+      }
+      const span = make("span", `token ${tokens[index].by}`, piece);
+      span.dataset.index = index;
+      answer.pieces[index].push(span);
+      parent.append(span);
+    }
+  });
+  if (answer.handover && !isMarked) text.append(make("span", "switch"));
+  text.classList.toggle("dots", !answer.done);
+  card.replaceChildren(make("span", "who", answer.model), text);
+  if (answer.done) {
+    const ending = endOf(answer);
+    if (ending.length) {
+      const line = make("p", "end");
+      ending.forEach((part, i) => line.append(i ? " · " : "", part));
+      card.append(line);
+    }
+    if (answer.fault) card.append(Object.assign(make("p", "fault", answer.fault), { role: "alert" }));
+    card.append(tools(answer));
+  }
+  if (shown === answer) draw();
+  if (follow) toEnd();
+}
+function endOf({ tokens, handover, draftEnd, finish, seconds, limit }) {
+  const parts = [];
+  const drafted = tokens.filter(({ by }) => by === "draft").length, by = [];
+  if (drafted) by.push(`draft ${drafted}`);
+  if (tokens.length - drafted) by.push(`base ${tokens.length - drafted}`);
+  if (handover) parts.push(`switch at token ${handover.at}`);
+  if (draftEnd) parts.push(draftEnd.reason === "stop" ? `the draft ended its answer at token ${draftEnd.at}` : `the draft reached its limit at token ${draftEnd.at}`);
+  if (by.length) parts.push(`${by.join(" + ")} tokens`);
+  if (tokens.length && seconds) parts.push(`${(tokens.length / seconds).toFixed(1)} tokens/s`, `${seconds.toFixed(1)} s`);
+  if (finish === "length") parts.push(make("strong", "", !limit || tokens.length >= limit ? `cut at ${tokens.length} tokens` : `cut at ${tokens.length} tokens: the context is full`));
+  return parts;
+}
+function tools(answer) {
+  const row = make("div", "tools");
+  if (answer.text) row.append(button("Copy", (node) => copy(answer.text, node)));
+  const turn = chat.turns.at(-1);
+  if (running || !turn || !turn.answers.includes(answer)) return row;
+  row.append(button("Retry", () => ask(chat.turns.pop().question)));
+  if (answer.finish === "length" || answer.fault === "stopped") row.append(button("Continue", () => goOn(answer)));
+  return row;
+}
+async function copy(text, node) {
+  const before = node.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    node.textContent = "Copied";
+  } catch {
+    const range = document.createRange();
+    range.selectNodeContents(node.id === "copy" ? $("curl") : node.closest(".block")?.querySelector("pre") ?? node.closest(".turn").querySelector(".text"));
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    node.textContent = "Selected: press Ctrl-C";
+  }
+  setTimeout(() => { node.textContent = before; }, 2000);
+}
+function choose(answer) {
+  if (shown && shown.card) {
+    shown.card.classList.remove("chosen");
+    for (const piece of shown.pieces.flat()) piece.classList.remove("here");
+  }
+  shown = answer;
+  cursor = -1;
+  if (answer) answer.card.classList.add("chosen");
+  draw();
+}
+function cardOf(answer) {
+  const card = make("article", "turn");
+  Object.assign(answer, { card, pieces: answer.tokens.map(() => []) });
+  card.tabIndex = 0;
+  card.addEventListener("click", () => choose(answer));
+  card.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target === card) choose(answer); });
+  card.addEventListener("mouseover", ({ target }) => { if (target.dataset.index) tellToken(target, answer.tokens[target.dataset.index]); });
+  card.addEventListener("mouseout", hideTip);
+  return card;
+}
+function showTurn(turn, index) {
+  const user = make("article", "turn user");
+  user.append(make("span", "who", "you"), turn.question);
+  const row = make("div", "tools");
+  row.append(button("Edit", () => edit(index)), button("Copy", (node) => copy(turn.question, node)));
+  user.append(row);
+  const answers = make("div", "answers");
+  answers.append(...turn.answers.map(cardOf));
+  $("turns").append(user, answers);
+  turn.answers.forEach(show);
+}
+// Shows the whole chat anew.
+function showChat() {
+  $("turns").replaceChildren();
+  chat.turns.forEach(showTurn);
+  $("hint").hidden = chat.turns.length > 0;
+  choose(chat.turns.at(-1)?.answers[0] ?? null);
+  toEnd();
+  listChats();
+}
+function edit(index) {
+  if (running) return;
+  $("text").value = chat.turns[index].question;
+  chat.turns.length = index;
+  showChat();
+  fit();
+  $("text").focus();
+}
+
+async function working(work) {
   running = new AbortController();
   $("send").hidden = true;
   $("stop").hidden = false;
-  const models = $("mode").value === "side" ? sides : [$("mode").value];
-  const answers = await Promise.all(models.map((model) => answer(model, row, running.signal)));
+  await work(running.signal);
   running = null;
   $("send").hidden = false;
   $("stop").hidden = true;
-  const reply = answers[0].text;
-  if (reply) messages.push({ role: "assistant", content: reply });
-  else messages.pop();
+  chat.turns.at(-1)?.answers.forEach(show);
+  remember();
   draw();
-  $("text").focus();
 }
+async function ask(question) {
+  const models = $("mode").value === "side" ? sides : [$("mode").value];
+  const limit = settings().max_tokens ?? Number($("max_tokens").placeholder);
+  const answers = models.map((model) => ({ model, tokens: [], text: "", handover: null, draftEnd: null, finish: null, fault: null, seconds: 0, limit, done: false }));
+  chat.turns.push({ question, answers });
+  chat.title ||= question;
+  await working((signal) => {
+    showChat();
+    const messages = conversation(chat.turns.length - 1);
+    return Promise.all(answers.map((answer) => write(answer, answer.model, messages, signal)));
+  });
+}
+// Goes on with an answer; after the switch, by the base.
+async function goOn(answer) {
+  const messages = [...conversation(chat.turns.length - 1), { role: "assistant", content: answer.text }];
+  answer.limit += settings().max_tokens ?? Number($("max_tokens").placeholder);
+  await working((signal) => write(answer, answer.handover ? "base" : answer.model, messages, signal));
+}
+function send(event) {
+  event.preventDefault();
+  const question = $("text").value.trim();
+  if (!question || running) return;
+  $("text").value = "";
+  fit();
+  ask(question).then(() => $("text").focus({ preventScroll: true }));
+}
+// Grows the message field with its text.
+function fit() {
+  $("text").style.height = "auto";
+  $("text").style.height = `${$("text").scrollHeight + 2}px`;
+}
+
+// Chats in this browser -----------------------------------------------------------------------------
+
+function remember() {
+  const plain = ({ model, tokens, text, handover, draftEnd, finish, fault, seconds, limit }) =>
+    ({ model, text, handover, draftEnd, finish, fault, seconds, limit, done: true, tokens: tokens.map(({ id, text, by, logprob, confidence }) => ({ id, text, by, logprob, confidence })) });
+  store.save({ ...chat, turns: chat.turns.map(({ question, answers }) => ({ question, answers: answers.map(plain) })) });
+  listChats();
+}
+function listChats() {
+  $("chat-list").replaceChildren(...store.all().map((other) => {
+    const row = make("li"), open = button(other.title || "empty", () => {
+      if (running) running.abort();
+      chat = structuredClone(other);
+      showChat();
+      if (innerWidth <= 900) toggle("chats", false);
+    });
+    open.classList.add("open");
+    open.setAttribute("aria-current", other.id === chat.id);
+    const remove = button("✕", () => { store.remove(other.id); listChats(); });
+    remove.setAttribute("aria-label", `Delete ${other.title}`);
+    row.append(open, remove);
+    return row;
+  }));
+}
+function toggle(id, isOpen) {
+  if (id === "chats") $(id).hidden = !isOpen;
+  else $(id).classList.toggle("open", isOpen);
+  $(`${id}-open`).setAttribute("aria-expanded", isOpen);
+}
+
+// Events --------------------------------------------------------------------------------------------
 
 $("ask").addEventListener("submit", send);
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
 });
-$("text").addEventListener("input", () => { $("curl").textContent = curl(); });
+$("text").addEventListener("input", () => { fit(); $("curl").textContent = curl(); });
 $("stop").addEventListener("click", () => running && running.abort());
 $("new").addEventListener("click", () => {
   if (running) running.abort();
-  messages = [];
-  shown = null;
-  for (const node of [...$("chat").children]) if (node.id !== "hint") node.remove();
-  $("hint").hidden = false;
-  draw();
+  chat = blank();
+  showChat();
   $("text").focus();
 });
+$("chats-open").addEventListener("click", () => toggle("chats", $("chats").hidden));
+$("panel-open").addEventListener("click", () => toggle("panel", !$("panel").classList.contains("open")));
+$("forget").addEventListener("click", () => { store.remove(); listChats(); });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { hideTip(); if (running) running.abort(); }
+  if (event.key !== "Escape") return;
+  hideTip();
+  if (running) running.abort();
+  else toggle("panel", false);
 });
 for (const id of ["window", "threshold", "mode"]) $(id).addEventListener("input", draw);
+for (const id of ["system", ...FIELDS]) {
+  $(id).addEventListener("input", () => {
+    store.saveSettings(Object.fromEntries(["system", ...FIELDS].map((id) => [id, $(id).value])));
+    draw();
+  });
+}
+for (const info of document.querySelectorAll(".info")) {
+  for (const event of ["mouseenter", "focus", "click"]) info.addEventListener(event, () => tell(info, info.dataset.info));
+  for (const event of ["mouseleave", "blur"]) info.addEventListener(event, hideTip);
+}
 $("curve").addEventListener("keydown", (event) => {
   const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (by) { event.preventDefault(); step(by); }
 });
-$("curve").addEventListener("blur", hideTip);
-$("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText(curl());
-    $("copy").textContent = "Copied";
-  } catch {
-    const range = document.createRange();
-    range.selectNodeContents($("curl"));
-    getSelection().removeAllRanges();
-    getSelection().addRange(range);
-    $("copy").textContent = "Selected: press Ctrl-C";
-  }
-  setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
+$("curve").addEventListener("mouseover", ({ target }) => { if (target.dataset.index) tellToken(target, shown.tokens[target.dataset.index]); });
+for (const event of ["mouseout", "blur"]) $("curve").addEventListener(event, hideTip);
+$("many").addEventListener("toggle", draw);
+$("copy").addEventListener("click", () => copy(curl(), $("copy")));
+$("turns").addEventListener("click", ({ target }) => {
+  if (target.classList.contains("copy-code")) copy(target.parentElement.querySelector("pre").textContent, target);
 });
 
-// Reads the server's settings and strategies. The first one is shown beside the models alone.
+// The server's models, settings and strategies ------------------------------------------------------
+
+async function json(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Error(await refusal(response));
+  return response.json();
+}
+function number(value, units) {
+  let unit = 0;
+  for (; value >= 999.5 && unit + 1 < units.length; unit++) value /= 1000;
+  return `${value.toFixed(unit && value < 9.95 ? 1 : 0)} ${units[unit]}`.trim();
+}
+function describe({ models, about, examples }) {
+  const terms = Object.entries(models).flatMap(([seat, model]) => {
+    const facts = [model.name];
+    if (model.parameters) facts.push(`${number(model.parameters, ["", "k", "M", "B", "T"])} parameters`, number(model.bytes, ["B", "kB", "MB", "GB", "TB"]));
+    facts.push(`context of ${model.max_len.toLocaleString("en")} tokens`);
+    return [make("dt", seat, seat), make("dd", "", facts.join(" · "))];
+  });
+  $("models").replaceChildren(...terms);
+  if (models.draft && models.base) {
+    const named = (seat) => make("span", seat, models[seat].name);
+    $("pair").replaceChildren(named("draft"), " opens, ", named("base"), " takes over");
+  }
+  $("toy").hidden = !about;
+  $("toy").textContent = about ? `${about[0].toUpperCase()}${about.slice(1)}. \`wsd pairs\` lists real models.` : "";
+  $("examples").replaceChildren(...examples.map((text) => button(text, () => { if (!running) ask(text); })));
+}
 async function configure() {
-  const { data } = await (await fetch("v1/models")).json();
-  const { strategy, window, threshold } = data[0].wsd.defaults;
+  const [{ data }, page] = await Promise.all([json("v1/models"), json("page.json")]);
+  const { strategy, window, threshold, skip_repetitions } = data[0].wsd.defaults;
+  skips = skip_repetitions === true;
   $("window").max = Math.max($("window").max, window);
   $("window").value = window;
   $("threshold").value = threshold;
+  for (const name of FIELDS.filter((name) => name !== "seed")) $(name).placeholder = data[0].wsd.defaults[name];
+  for (const [name, value] of Object.entries(store.settings())) if ($(name)) $(name).value = value;
   const isAlone = ({ wsd }) => Object.keys(wsd.models).length === 1;
+  alone = new Set(data.filter(isAlone).map(({ id }) => id));
   sides = [data[0], ...data.slice(1).filter(isAlone)].map(({ id }) => id);
-  const options = data.map(({ id, wsd }) => Object.assign(new Option(id, id), { title: wsd.about }));
+  const options = data.map(({ id, wsd }) => Object.assign(new Option(`${id}: ${wsd.about}`, id), { title: wsd.about }));
+  for (const option of options) option.label = option.value;
   $("mode").replaceChildren(...options, new Option(`${sides.join(", ")} side by side`, "side"));
   $("mode").value = strategy;
+  describe(page);
 }
-configure().catch((error) => { $("hint").textContent = `The server does not answer: ${error.message}`; }).finally(draw);
+listChats();
+configure().catch((error) => {
+  $("toy").hidden = false;
+  $("toy").textContent = error instanceof TypeError ? "The server does not answer. Is `wsd serve` still running?" : `The server does not answer: ${error.message}`;
+}).finally(draw);

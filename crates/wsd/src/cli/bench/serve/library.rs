@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use futures::StreamExt as _;
 use wsd::config::Settings;
+use wsd::models::{self, seats};
 use wsd_core::{Event, Job, Strategy};
 
 use super::questions::Questions;
 use super::sample::Sample;
 use crate::cli::GlobalArgs;
-use crate::cli::answer::load_strategy;
 use crate::cli::prompt::of_text;
 
 /// A strategy over models of this process, and its jobs.
@@ -28,7 +28,9 @@ impl Library {
         global: &GlobalArgs,
     ) -> Result<Self> {
         let jobs = questions.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
-        Ok(Self { strategy: load_strategy(settings, max_sessions, global)?, jobs: jobs.collect::<Result<_>>()? })
+        let models = models::load(settings, &seats(settings.recipe), max_sessions, global.progress().as_mut())?;
+        let strategy = settings.recipe.build(&models, &settings.values)?;
+        Ok(Self { strategy, jobs: jobs.collect::<Result<_>>()? })
     }
 
     /// Runs one job in a task of its own, as the server does for a connection.
