@@ -7,6 +7,7 @@ mod calibrate;
 mod chart;
 mod chat;
 mod compare;
+mod data;
 mod eval;
 mod generate;
 mod lab;
@@ -102,6 +103,9 @@ enum Command {
     /// Propose window and threshold for a pair of models
     #[command(after_help = calibrate::EXAMPLES)]
     Calibrate(Box<calibrate::CalibrateArgs>),
+    /// Build preference data from real prompts
+    #[command(subcommand, after_help = data::EXAMPLES)]
+    Data(data::Data),
     /// The closed world that the built-in pair comes from, and measurements in it
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -178,6 +182,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Merge(args) => merge::run(&args, &line.global),
         Command::Sweep(args) => sweep::run(*args, &line.global).await,
         Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
+        Command::Data(data) => data::run(data, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,
         Command::Bench(bench) => bench::run(bench, &line.global).await,
         Command::Completions { shell } => {
