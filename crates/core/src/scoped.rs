@@ -22,6 +22,10 @@ impl Engine for Scoped {
         self.engine.codec()
     }
 
+    fn layers(&self) -> Option<usize> {
+        self.engine.layers()
+    }
+
     fn activity(&self) -> Activity {
         self.engine.activity()
     }

@@ -5,6 +5,7 @@
 //! their paths.
 
 pub mod alpaca;
+pub mod analysis;
 pub mod calibration;
 mod error;
 mod execution;

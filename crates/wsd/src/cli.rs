@@ -1,5 +1,6 @@
 //! The command line.
 
+mod analyze;
 mod answer;
 mod batch;
 mod bench;
@@ -103,6 +104,9 @@ enum Command {
     /// Propose window and threshold for a pair of models
     #[command(after_help = calibrate::EXAMPLES)]
     Calibrate(Box<calibrate::CalibrateArgs>),
+    /// Analyze a pair on prompts: layers, positions, switches, openings of growing length
+    #[command(after_help = analyze::EXAMPLES)]
+    Analyze(Box<analyze::AnalyzeArgs>),
     /// Build preference data from real prompts
     #[command(subcommand, after_help = data::EXAMPLES)]
     Data(data::Data),
@@ -182,6 +186,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Merge(args) => merge::run(&args, &line.global),
         Command::Sweep(args) => sweep::run(*args, &line.global).await,
         Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
+        Command::Analyze(args) => analyze::run(*args, &line.global).await,
         Command::Data(data) => data::run(data, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,
         Command::Bench(bench) => bench::run(bench, &line.global).await,

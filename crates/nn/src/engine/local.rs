@@ -16,7 +16,7 @@ use wsd_core::{
 
 use super::list::List;
 use super::prefix_cache::{Place, PrefixCache};
-use super::questions::{Choices, Collect, Generate, Hidden, Outputs, Question, Reader, Rows, Score};
+use super::questions::{Choices, Collect, Generate, Hidden, Inner, Outputs, Question, Reader, Rows, Score};
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::adapter::Adapter;
@@ -109,6 +109,7 @@ impl LoadOptions {
 /// ```
 pub struct Local {
     card: Card,
+    layers: usize,
     text: TextCodec,
     inbox: Sender<Message>,
     permits: Arc<Semaphore>,
@@ -128,6 +129,7 @@ impl Local {
         let mut executor = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();
+        let layers = blueprint.layers.len();
         let card = Card {
             name: options.name.clone(),
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
@@ -149,7 +151,7 @@ impl Local {
         // The loop runs on a thread of the pool, so that handing work to the others needs no switch of threads.
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
-        Ok(Self { card, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
+        Ok(Self { card, layers, text, inbox, permits, next_slot: AtomicU64::new(0), activity })
     }
 }
 
@@ -161,6 +163,10 @@ impl Engine for Local {
 
     fn codec(&self) -> &TextCodec {
         &self.text
+    }
+
+    fn layers(&self) -> Option<usize> {
+        Some(self.layers)
     }
 
     fn activity(&self) -> Activity {
@@ -320,6 +326,10 @@ impl Session for Open {
 
     async fn hidden(&mut self, from: usize, layer: Layer) -> wsd_core::Result<Vec<Vec<f32>>> {
         self.collect(from, Hidden { layer }).await
+    }
+
+    async fn score_after(&mut self, from: usize, layers: usize) -> wsd_core::Result<Vec<f64>> {
+        self.collect(from, Inner { layers }).await
     }
 
     async fn outputs(&mut self, head: Head, from: usize) -> wsd_core::Result<Vec<Vec<f32>>> {

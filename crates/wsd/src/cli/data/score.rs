@@ -11,11 +11,12 @@ use wsd::config::{Settings, SharedArgs};
 use wsd::data::card::{Card, Step};
 use wsd::data::scoring::{NamedRaters, Scoring};
 use wsd::data::{Answers, read_answers};
-use wsd::eval::raters::{RATERS, Rater, find};
+use wsd::eval::raters::{JUDGE_PROMPT, RATERS, Rater, find};
 use wsd::models;
 use wsd_core::{Recipe, Seat};
 
 use super::{input_files, tell};
+use crate::cli::eval::with_judge_prompt;
 use crate::cli::progress::Rows;
 use crate::cli::{Ending, GlobalArgs, note};
 
@@ -37,6 +38,9 @@ pub(crate) struct ScoreArgs {
         value_parser = PossibleValuesParser::new(RATERS.iter().map(|rater| rater.name))
     )]
     by: Vec<String>,
+    /// Text that a judge is shown by grade and guard, with {question} and {answer}
+    #[arg(long, value_name = "FILE")]
+    judge_prompt: Option<PathBuf>,
     /// Answers at a time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallel: u16,
@@ -45,7 +49,7 @@ pub(crate) struct ScoreArgs {
 }
 
 pub(super) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> {
-    let settings = global.settings(args.settings.0.clone())?;
+    let settings = with_judge_prompt(&global.settings(args.settings.0.clone())?, args.judge_prompt.as_deref())?;
     let answers = read_answers(&args.files)?;
     if answers.rows.is_empty() {
         bail!("the files have no answers\n  hint: `wsd data sample` writes them");
@@ -82,6 +86,8 @@ async fn score(
     for seat in seats {
         record.insert(seat.name().into(), json!(settings.model(seat).map(|model| &model.name)));
     }
+    record.insert("judge_prompt".into(), json!(settings.values.get::<Option<String>>(&JUDGE_PROMPT)));
+    record.retain(|_, value| !value.is_null());
     record.insert("answers_sha256".into(), inputs.iter().map(|file| Value::from(file.sha256.as_str())).collect());
     let scoring = Scoring { rows: &answers.rows, raters: built, parallel: args.parallel.into() };
     let mut rows = Rows::new(answers.rows.len(), 0, global.quiet);
