@@ -133,13 +133,8 @@ impl Card {
         for (number, step) in self.steps.iter().enumerate() {
             let _ = writeln!(text, "{}. `wsd data {}`, version {}", number + 1, step.command, step.version);
             for file in &step.inputs {
-                let _ = writeln!(
-                    text,
-                    "   - read `{}`: {} rows, sha256 `{}`",
-                    file.path.display(),
-                    file.rows,
-                    file.sha256
-                );
+                let _ =
+                    writeln!(text, "   - read `{}`: {} rows, sha256 `{}`", file.path.display(), file.rows, file.sha256);
             }
             for (name, values) in [("settings", &step.settings), ("counts", &step.counts)] {
                 if !values.is_empty() {

@@ -75,7 +75,8 @@ impl EvaluationSets {
     #[must_use]
     pub fn overlap(&self, prompt: &str) -> Option<Overlap> {
         let words = words(prompt);
-        let found = |gram: String, (set, item): &(String, String)| Overlap { set: set.clone(), item: item.clone(), gram };
+        let found =
+            |gram: String, (set, item): &(String, String)| Overlap { set: set.clone(), item: item.clone(), gram };
         let whole = words.join(" ");
         if let Some(place) = self.short.get(&whole).filter(|_| !whole.is_empty()) {
             return Some(found(whole, place));

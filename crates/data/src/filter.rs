@@ -90,7 +90,9 @@ impl Filter {
         found.apply("short", |prompt| Some(words(prompt)).filter(|&count| count < self.min_words).map(Value::from));
         found.apply("long", |prompt| Some(words(prompt)).filter(|&count| count > self.max_words).map(Value::from));
         if let Some(wanted) = &self.script {
-            found.apply("script", |prompt| Some(script(&prompt.text())).filter(|s| *s != Some(wanted)).map(|s| json!(s)));
+            found.apply("script", |prompt| {
+                Some(script(&prompt.text())).filter(|s| *s != Some(wanted)).map(|s| json!(s))
+            });
         }
         found.apply("excluded", |prompt| {
             let text = prompt.text();

@@ -182,7 +182,9 @@ fn one_message(row: &Row, key: &str, message: &Value) -> Result<Message, SourceE
         "user" | "human" => ChatRole::User,
         "assistant" | "gpt" | "chatgpt" => ChatRole::Assistant,
         "system" | "developer" => ChatRole::System,
-        other => return Err(row.fault(format!("`{key}` has a message of `{other}`: must be user, assistant or system"))),
+        other => {
+            return Err(row.fault(format!("`{key}` has a message of `{other}`: must be user, assistant or system")));
+        }
     };
     match message.get(text_key).and_then(Value::as_str) {
         Some(text) => Ok(Message::new(role, text.trim())),
@@ -295,7 +297,8 @@ fn completions(row: &Row) -> Result<Content, SourceError> {
     let list = row.value("completions")?.as_array().ok_or_else(fault)?;
     let answer = |completion: &Value| {
         let text = |key: &str| completion.get(key).and_then(Value::as_str);
-        let score = ["overall_score", "fine-grained_score", "score"].iter().find_map(|key| number(completion.get(*key)));
+        let score =
+            ["overall_score", "fine-grained_score", "score"].iter().find_map(|key| number(completion.get(*key)));
         Some(Answer {
             by: text("model").unwrap_or("data").to_owned(),
             output: text("response")?.trim().to_owned(),
@@ -338,10 +341,10 @@ mod tests {
             (r#"{"instruction": "Say", "output": "", "generator": "x"}"#, "alpaca", vec!["Say"], vec![]),
             (r#"{"instruction": "Say", "output": "Yo"}"#, "alpaca", vec!["Say"], vec![("output", "Yo")]),
             (
-                r#"{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}], "system": "S"}"#,
+                r#"{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt","value": "Y"}], "system":"S"}"#,
                 "sharegpt",
                 vec!["S", "Hi"],
-                vec![("data", "Yo")],
+                vec![("data", "Y")],
             ),
             (
                 r#"{"prompt": "Hi", "chosen": [{"role": "assistant", "content": "Yo"}], "rejected": "No"}"#,

@@ -24,7 +24,8 @@ impl FromStr for By {
 
     /// Parses `SCORE` or `LABEL=SCORE`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (label, score) = text.split_once('=').map_or((None, text), |(label, score)| (Some(label.to_owned()), score));
+        let (label, score) =
+            text.split_once('=').map_or((None, text), |(label, score)| (Some(label.to_owned()), score));
         if score.is_empty() {
             return Err(format!("must be SCORE or LABEL=SCORE, got {text}"));
         }

@@ -91,7 +91,9 @@ impl Reader {
 
 fn refused(error: SourceError) -> Refused {
     match error {
-        SourceError::Row { path, line, message } => Refused { at: format!("{}:{line}", path.display()), reason: message },
+        SourceError::Row { path, line, message } => {
+            Refused { at: format!("{}:{line}", path.display()), reason: message }
+        }
         error => Refused { at: String::new(), reason: error.to_string() },
     }
 }

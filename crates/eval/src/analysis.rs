@@ -41,7 +41,7 @@ pub struct Analyzing<'a> {
     pub parallel: usize,
 }
 
-/// What was measured on one prompt. Log-probabilities are natural and the base's.
+/// Measurements of one prompt. Log-probabilities are natural and the base's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Text of the draft.

@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn raters_of_models_ask_for_what_they_are_named_after() {
         let pieces = Arc::new(Pieces::letters("ab \n[]UserAitn"));
-        let judge = Scripted::random("judge", pieces.clone(), 1).with_head(Head::REWARD, |list| vec![list.len() as f32]);
+        let judge =
+            Scripted::random("judge", pieces.clone(), 1).with_head(Head::REWARD, |list| vec![list.len() as f32]);
         let base: Arc<dyn Engine> = Arc::new(Scripted::random("base", pieces, 2));
         let models = Models::default().with(Seat::JUDGE, Arc::new(judge)).with(Seat::BASE, base.clone());
         let conversation = [Message::new(ChatRole::User, "ab ba")];

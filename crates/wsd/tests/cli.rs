@@ -774,7 +774,15 @@ fn preference_data_is_built_step_by_step() {
     };
     run(&["data", "read", "hh.jsonl", "--label", "helpful", "--licence", "MIT", "--out", "read.jsonl"]);
     let told = run(&[
-        "data", "filter", "read.jsonl", "--against", "gsm8k_zero=test.jsonl", "--ngram", "6", "--out", "prompts.jsonl",
+        "data",
+        "filter",
+        "read.jsonl",
+        "--against",
+        "gsm8k_zero=test.jsonl",
+        "--ngram",
+        "6",
+        "--out",
+        "prompts.jsonl",
     ]);
     assert!(told.contains("left out: contaminated 1, equal 1\n"), "{told}");
     assert!(told.contains("gsm8k_zero: 1 prompts overlap") && told.contains("sweep the old chimney"), "{told}");

@@ -119,8 +119,10 @@ impl Analysis {
         };
         let mut confidence = lines("confidence", "token", "geometric mean", series(&self.confidence));
         confidence.rules = vec![(self.threshold, "threshold".into())];
-        let mut panels =
-            vec![lines("perplexity of the base", "token", "perplexity", series(&self.perplexity)).into(), confidence.into()];
+        let mut panels = vec![
+            lines("perplexity of the base", "token", "perplexity", series(&self.perplexity)).into(),
+            confidence.into(),
+        ];
         if !self.layers.is_empty() {
             let kept = self.layers.iter().map(|(layer, kept, _)| (*layer as f64, *kept));
             let rest = self.layers.iter().filter_map(|(layer, _, rest)| Some((*layer as f64, (*rest)?)));
@@ -141,7 +143,8 @@ impl Analysis {
             Bar { name: name.clone(), value, ..Bar::default() }
         };
         let bars = stages.iter().map(bar).collect();
-        panels.push(Bars { title: "place of the switch, %".into(), bars, named: true, most: 100.0, decimals: 0 }.into());
+        panels
+            .push(Bars { title: "place of the switch, %".into(), bars, named: true, most: 100.0, decimals: 0 }.into());
         let note = format!("{} prompts; window {}, threshold {}", self.prompts, self.window, self.threshold);
         Page { title: "Analyses".into(), note, columns: 2, panels }
     }
@@ -172,7 +175,8 @@ impl Analysis {
         let _ = writeln!(text, "| median sentence | {} |", shown(median_of(|place| place.sentence as f64), 0));
         let _ = writeln!(text, "| median share of the draft | {} |", shown(median_of(|place| place.share), 2));
         for (title, curves) in [("perplexity", &self.perplexity), ("confidence", &self.confidence)] {
-            let _ = writeln!(text, "\n| {title} from token | {} |", curves.keys().cloned().collect::<Vec<_>>().join(" | "));
+            let _ =
+                writeln!(text, "\n| {title} from token | {} |", curves.keys().cloned().collect::<Vec<_>>().join(" | "));
             let _ = writeln!(text, "|---|{}", "---|".repeat(curves.len()));
             let starts: std::collections::BTreeSet<usize> = curves.values().flatten().map(|(at, _)| *at).collect();
             for start in starts {

@@ -43,7 +43,8 @@ pub fn self_bleu(texts: &[&str]) -> Option<f64> {
     let texts: Vec<Vec<&str>> = texts.iter().map(|text| text.split_whitespace().collect()).collect();
     let texts: Vec<_> = texts.into_iter().filter(|words| !words.is_empty()).collect();
     let score = |at: usize| {
-        let others: Vec<_> = texts.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, words)| words).collect();
+        let others: Vec<_> =
+            texts.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, words)| words).collect();
         bleu(&texts[at], &others)
     };
     (texts.len() > 1).then(|| (0..texts.len()).map(score).sum::<f64>() / texts.len() as f64)

@@ -19,7 +19,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd data read hh/test.jsonl.gz --label harmless --source hh --licence MIT --out hh.jsonl
   wsd data read ultrafeedback.parquet --label helpful --source ultrafeedback --out uf.jsonl
-  wsd data filter hh.jsonl uf.jsonl --against ifeval=input_data.jsonl --share harmless=1 --share helpful=2 --out prompts.jsonl
+  wsd data filter hh.jsonl uf.jsonl --against ifeval=input_data.jsonl --share harmless=1 --share helpful=2 \\
+      --out prompts.jsonl
       Prompts of both, without repetitions and without those of an evaluation set.
   wsd data pair prompts.jsonl --by given --eval 0.05 --out pairs
       The data sets' own preferences, for `wsd train dpo` and for TRL.

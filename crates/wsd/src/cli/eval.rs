@@ -193,13 +193,14 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
         }
     }
     if !args.rate.is_empty() {
+        let parallel = args.options.parallel.into();
         tokio::select! {
             biased;
             Ok(()) = tokio::signal::ctrl_c() => {
                 note("stopped; the same command resumes there");
                 return Ok(Ending::Interrupted);
             }
-            result = rating::run(&args.rate, &folder, &rating_settings, args.options.parallel.into(), global) => result?,
+            result = rating::run(&args.rate, &folder, &rating_settings, parallel, global) => result?,
         }
     }
     report(&folder, &tasks, args.allow_execution.then(Execution::default), global)

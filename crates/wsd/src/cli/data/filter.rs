@@ -98,7 +98,8 @@ impl Against {
                 }
             }
             None => {
-                let read = Reader { source: name.clone(), ..Reader::default() }.read(std::slice::from_ref(&self.path))?;
+                let read =
+                    Reader { source: name.clone(), ..Reader::default() }.read(std::slice::from_ref(&self.path))?;
                 read.prompts.iter().for_each(|prompt| add(&name, &prompt.id, prompt.text()));
             }
         }

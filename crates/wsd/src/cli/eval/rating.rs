@@ -124,8 +124,7 @@ fn rows(task: &Task, turn: usize, samples: &[Sample]) -> Vec<AnswerRow> {
         let asked = [Message::new(ChatRole::User, &item.prompt)];
         let messages = if item.messages.is_empty() { asked.to_vec() } else { item.messages.clone() };
         let id = format!("{}/{}", item.id, turn + 1);
-        let prompt =
-            PromptRow { id, source: task.name.into(), label: label.into(), messages, ..PromptRow::default() };
+        let prompt = PromptRow { id, source: task.name.into(), label: label.into(), messages, ..PromptRow::default() };
         let finish_reason = sample.wsd.as_ref().and_then(|details| details.finish_reason);
         let output = sample.output.clone();
         let answer = Answer { by: task.name.into(), sample: item.sample, output, finish_reason, ..Answer::default() };
