@@ -166,7 +166,7 @@ mod tests {
             "как дела сегодня",
             "Read HTTP://x now",
             "how are you today",
-            "Please: how are you today?",
+            "How are you today, x?",
             "So how long do cats sleep?",
         ];
         let found = filter.apply(prompts(&texts)).unwrap();
