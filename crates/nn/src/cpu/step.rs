@@ -1,6 +1,5 @@
 //! One ragged step: all tokens through a layer at once, attention by sequence.
 
-
 use super::attention::LayerAttention;
 use super::experts::{ExpertScratch, Mixture};
 use super::layer::{LayerWeights, Norm};
