@@ -50,6 +50,7 @@ pub(crate) static TARGETS: &[Target] = &[
     Target { name: "upstream", seeds: upstream_seeds, make: || Ok(Box::new(wsd::remote::read_any_reply)) },
     Target { name: "prompt-rows", seeds: rows, make: || Ok(Box::new(prompt_rows)) },
     Target { name: "training-rows", seeds: rows, make: || in_file("rows.jsonl", training_rows) },
+    Target { name: "data-rows", seeds: rows, make: || in_file("rows.jsonl", data_rows) },
     Target { name: "settings", seeds: settings, make: || in_file("wsd.toml", |path| told(Partial::load(Some(path)))) },
     Target { name: "run-file", seeds: run_files, make: || in_file("run.toml", run_file) },
     Target { name: "training-checkpoint", seeds: states, make: training_checkpoint },
@@ -193,6 +194,13 @@ fn prompt_rows(input: &[u8]) -> String {
 fn training_rows(path: &Path) -> String {
     match wsd_train::data::read_rows(path) {
         Ok(rows) => rows.refused.first().map_or_else(|| "read".into(), |(_, fault)| fault.to_string()),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn data_rows(path: &Path) -> String {
+    match wsd::data::read::Reader::default().read(&[path.into()]) {
+        Ok(read) => read.refused.first().map_or_else(|| "read".into(), |refused| refused.reason.clone()),
         Err(error) => error.to_string(),
     }
 }

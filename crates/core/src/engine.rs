@@ -22,6 +22,25 @@ pub enum Layer {
     Final,
     /// The residual stream after this number of layers; 0 for the embeddings.
     After(usize),
+    /// [`Layer::After`], through the final norm.
+    Normed(usize),
+}
+
+impl Layer {
+    /// The number of layers before the place; `None` for all of them.
+    #[must_use]
+    pub fn depth(self) -> Option<usize> {
+        match self {
+            Self::Final => None,
+            Self::After(layers) | Self::Normed(layers) => Some(layers),
+        }
+    }
+
+    /// Tells whether states of the place have passed the final norm.
+    #[must_use]
+    pub fn is_normed(self) -> bool {
+        !matches!(self, Self::After(_))
+    }
 }
 
 /// One request to continue a session.
@@ -90,6 +109,11 @@ pub trait Engine: Send + Sync {
     /// Returns facts that the model's files state; none for an engine that has no files.
     fn files(&self) -> ModelFiles {
         ModelFiles::default()
+    }
+
+    /// Returns the number of layers whose states it gives; `None` for an engine that gives none.
+    fn layers(&self) -> Option<usize> {
+        None
     }
 
     /// Returns the present activity; all zero for an engine that does not report it.
@@ -234,6 +258,16 @@ pub trait Session: Send {
     /// Those of [`Session::choices`]; [`Error::Engine`] for a layer that the model does not have.
     async fn hidden(&mut self, _from: usize, _layer: Layer) -> Result<Vec<Vec<f32>>> {
         Err(lacks(self.card(), Caps { hidden: true, ..Caps::GENERATE }))
+    }
+
+    /// Returns the scores of [`Session::score`] as an inner layer would give them: the residual stream
+    /// after `layers` layers, through the final norm and the vocabulary head. Those after all layers
+    /// are the model's own. Needs [`Caps::hidden`] and [`Caps::score`].
+    ///
+    /// # Errors
+    /// Those of [`Session::hidden`].
+    async fn score_after(&mut self, _from: usize, _layers: usize) -> Result<Vec<f64>> {
+        Err(lacks(self.card(), Caps { hidden: true, score: true, ..Caps::GENERATE }))
     }
 
     /// Returns outputs of a head, one vector for each prefix of `from..=len` tokens. `from` is at

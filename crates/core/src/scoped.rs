@@ -26,6 +26,10 @@ impl Engine for Scoped {
         self.engine.files()
     }
 
+    fn layers(&self) -> Option<usize> {
+        self.engine.layers()
+    }
+
     fn activity(&self) -> Activity {
         self.engine.activity()
     }

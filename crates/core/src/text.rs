@@ -188,6 +188,18 @@ impl TextCodec {
         self.encode_prompt(text, self.bos.chat)
     }
 
+    /// Renders a conversation with every message complete for a model that writes about it, as guard
+    /// models do: their chat templates put the conversation into their question.
+    ///
+    /// # Errors
+    /// Those of [`TextCodec::render`]; [`Error::Chat`] for a model without a chat template in Jinja.
+    pub fn render_about(&self, messages: &[Message]) -> Result<Rendered> {
+        match self.template.as_deref() {
+            Some(Template::Jinja(template)) => self.encode_prompt(template.render_about(messages)?, self.bos.chat),
+            _ => Err(Error::Chat(format!("`{}` has no chat template that asks about a conversation", self.name))),
+        }
+    }
+
     /// Tells whether conversations are rendered in the plain form, which does not mark the end of
     /// an answer.
     #[must_use]

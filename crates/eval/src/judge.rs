@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wsd_lab::stats::{Estimate, mean_of_means};
 
-use crate::{Item, Sample};
+use crate::{Item, Sample, raters};
 
 /// The most tokens in a judge's reply.
 const MAX_TOKENS: usize = 512;
@@ -67,11 +67,7 @@ pub fn items(samples: &[Sample], references: &BTreeMap<String, String>) -> Vec<I
 
 /// The text of an item's question.
 fn question(item: &Item) -> String {
-    if item.messages.is_empty() {
-        return item.prompt.clone();
-    }
-    let turns = item.messages.iter().map(|message| format!("{}: {}", message.role, message.content));
-    turns.collect::<Vec<_>>().join("\n\n")
+    if item.messages.is_empty() { item.prompt.clone() } else { raters::question(&item.messages) }
 }
 
 /// Judgements on one system.

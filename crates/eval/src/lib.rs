@@ -5,6 +5,7 @@
 //! their paths.
 
 pub mod alpaca;
+pub mod analysis;
 pub mod calibration;
 mod error;
 mod execution;
@@ -12,6 +13,7 @@ mod item;
 pub mod judge;
 mod likelihood;
 mod python;
+pub mod raters;
 pub mod report;
 mod run;
 mod sample;
@@ -21,6 +23,7 @@ mod system;
 mod task;
 pub mod tasks;
 mod text;
+mod transcript;
 mod verdict;
 
 pub use error::{EvalError, SourceError};
@@ -34,4 +37,5 @@ pub use system::{IN_CONTEXT, System};
 pub use task::{Export, Metric, ReadOptions, Task};
 pub use tasks::TASKS;
 pub use text::punkt::has_nltk_parameters;
+pub use transcript::transcript;
 pub use verdict::{Response, Score, Verdict};

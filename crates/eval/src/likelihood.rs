@@ -1,7 +1,7 @@
 //! Log-likelihoods of continuations, as lm-evaluation-harness computes them.
 
 use serde::{Deserialize, Serialize};
-use wsd_core::{Engine, Error, Prompt, Result};
+use wsd_core::{Engine, Error, Prompt, Result, common_prefix};
 
 /// Score of one continuation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,11 +50,21 @@ pub async fn score_choices(engine: &dyn Engine, context: &str, choices: &[String
             return Err(Error::Engine { engine: engine.card().name.clone(), message });
         }
         engine.card().check(list)?;
-        session.truncate(wsd_core::common_prefix(session.tokens(), list));
+        session.truncate(common_prefix(session.tokens(), list));
         let kept = session.tokens().len();
         session.append(&list[kept..]);
         let logprobs = session.score(from).await?;
         scores.push(ChoiceScore { logprob: logprobs.iter().sum(), tokens: logprobs.len() });
     }
     Ok(scores)
+}
+
+/// The engine's log-probabilities of a text after a prompt. What is longer than its context is left
+/// out.
+pub(crate) async fn text_logprobs(engine: &dyn Engine, prompt: &Prompt, text: &str) -> Result<Vec<f64>> {
+    let rendered = engine.codec().render(prompt)?;
+    let mut list = engine.codec().encode_after(&rendered, text)?;
+    let from = common_prefix(&rendered.tokens, &list).max(1);
+    list.truncate(engine.card().max_len);
+    if from >= list.len() { Ok(Vec::new()) } else { engine.open(&list).await?.score(from).await }
 }

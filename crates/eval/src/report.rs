@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wsd_core::{FinishReason, Seat};
 use wsd_lab::plot::{Bar, Bars, Page};
-use wsd_lab::stats::{Estimate, bootstrap, median, standard_error};
+use wsd_lab::stats::{Estimate, bootstrap, mean, median, standard_error};
 
-pub use diversity::distinct;
+pub use diversity::{distinct, self_bleu};
 
 use crate::{EvalError, Execution, Outcome, Response, RunFolder, Sample, Score, Task, Verdict};
 
@@ -76,6 +76,10 @@ pub struct Answers {
     pub no_switch: BTreeMap<String, usize>,
     /// Distinct n-grams of words divided by all, for n = 1, 2, 3 (Li et al. 2016, arXiv 1510.03055).
     pub distinct: [f64; 3],
+    /// Mean self-BLEU of the answers to an item, where items are answered several times (Zhu et al. 2018,
+    /// arXiv 1802.01886).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_bleu: Option<f64>,
     /// Mean seconds for an answer, under the run's concurrency.
     pub seconds: f64,
     /// Seconds of this system divided by those of the base alone on the same rows of the same run.
@@ -272,10 +276,20 @@ impl Answers {
             median_switch: median(&switches),
             no_switch,
             distinct: [1, 2, 3].map(|n| distinct(rows.iter().map(|row| row.sample.output.as_str()), n)),
+            self_bleu: repeated(rows),
             seconds: seconds.values().sum::<f64>() / count,
             time_to_base: base.and_then(|base| time_to(&seconds, &self::seconds(base))),
         })
     }
+}
+
+/// Mean self-BLEU over items with several answers.
+fn repeated(rows: &[Graded]) -> Option<f64> {
+    let mut items: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.sample.error.is_none()) {
+        items.entry(&row.sample.item.id).or_default().push(&row.sample.output);
+    }
+    mean(&items.values().filter_map(|texts| self_bleu(texts)).collect::<Vec<_>>())
 }
 
 /// Reason for which an answer has no switch.

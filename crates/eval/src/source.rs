@@ -154,10 +154,22 @@ impl Source {
 }
 
 impl Row {
+    /// Creates a row of the file at `path` that begins on a line.
+    #[must_use]
+    pub fn new(path: &Path, line: usize, fields: Map<String, Value>) -> Self {
+        Self { path: path.into(), line, fields }
+    }
+
     /// Line on which the row begins, from 1.
     #[must_use]
     pub fn line(&self) -> usize {
         self.line
+    }
+
+    /// Path of the file and the line.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.path.display(), self.line)
     }
 
     /// All fields.

@@ -8,13 +8,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use wsd_core::{Engine, Job, Models, Prompt, Recipe, Rule, Seat, Values, common_prefix, splitmix64};
+use wsd_core::{Engine, Job, Models, Recipe, Rule, Seat, Values, splitmix64};
 use wsd_lab::data::{Journal, Record, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
 
 pub use cells::{Cell, Sweep};
 
 use crate::EvalError;
+use crate::likelihood::text_logprobs;
 
 /// A drafted answer with the base's scores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -161,15 +162,6 @@ fn shuffled(text: &str, seed: u64) -> String {
     let mut words: Vec<_> = words.map(|(at, word)| (splitmix64(seed ^ splitmix64(at as u64)), word)).collect();
     words.sort_unstable();
     words.into_iter().map(|(_, word)| word).collect::<Vec<_>>().join(" ")
-}
-
-/// The engine's log-probabilities of a text after a prompt.
-async fn text_logprobs(engine: &dyn Engine, prompt: &Prompt, text: &str) -> wsd_core::Result<Vec<f64>> {
-    let rendered = engine.codec().render(prompt)?;
-    let mut list = engine.codec().encode_after(&rendered, text)?;
-    let from = common_prefix(&rendered.tokens, &list).max(1);
-    list.truncate(engine.card().max_len);
-    if from >= list.len() { Ok(Vec::new()) } else { engine.open(&list).await?.score(from).await }
 }
 
 /// Reads the drafts of a file; `None` for a row that failed.

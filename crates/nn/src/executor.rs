@@ -127,7 +127,7 @@ pub trait Executor: Send + Sync {
     /// cache has changed then.
     fn forward(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>>;
 
-    /// Applies an output head to hidden states of [`Layer::Final`] and writes `(rows, outputs)` in
+    /// Applies an output head to hidden states that have passed the final norm, and writes `(rows, outputs)` in
     /// place of what `out` held. Logits are those after the final soft cap.
     ///
     /// # Errors
@@ -230,10 +230,8 @@ fn problem(blueprint: &Blueprint, span: &Span<'_>, cached: Cached) -> Option<Str
     if span.rows.start > span.rows.end || span.rows.end > len {
         return Some(format!("rows {:?} are not within its {len} tokens", span.rows));
     }
-    match span.layer {
-        Layer::After(layer) if layer > layers => Some(format!("layer must be at most {layers}, got {layer}")),
-        _ => None,
-    }
+    let outside = span.layer.depth().filter(|depth| *depth > layers);
+    outside.map(|depth| format!("layer must be at most {layers}, got {depth}"))
 }
 
 #[cfg(test)]

@@ -98,6 +98,9 @@ impl Tensors {
         let mut context = Run { spans, slots, hidden: HashMap::new() };
         let last = self.decoder.forward_in(&batch, &mut context)?;
         let Run { mut hidden, slots, .. } = context;
+        for (_, inner) in hidden.iter_mut().filter(|(layer, _)| layer.is_normed()) {
+            *inner = self.decoder.normed(inner)?;
+        }
         hidden.insert(Layer::Final, last);
         // New positions count only now, so a step that fails half-way has no effect.
         for span in spans {
@@ -125,9 +128,10 @@ impl Context for Run<'_> {
     }
 
     fn observe(&mut self, layers: usize, hidden: &Tensor) {
-        let layer = Layer::After(layers);
-        if self.spans.iter().any(|span| span.layer == layer) {
-            self.hidden.insert(layer, hidden.clone());
+        for layer in [Layer::After(layers), Layer::Normed(layers)] {
+            if self.spans.iter().any(|span| span.layer == layer) {
+                self.hidden.insert(layer, hidden.clone());
+            }
         }
     }
 }

@@ -202,6 +202,12 @@ fn hidden_states_of_the_last_layer_lead_to_the_logits() {
         for ((x, weight), normed) in last[0].iter().zip(&weight).zip(&hidden[0]) {
             assert!((f64::from(*x) / (mean + 1e-6).sqrt() * f64::from(*weight) - f64::from(*normed)).abs() < 1e-3);
         }
+        // The last layer's scores are the model's own; inner ones are those of the normed state.
+        assert_eq!(session.score_after(2, layers).await.unwrap(), session.score(2).await.unwrap());
+        assert_ne!(session.score_after(2, layers - 1).await.unwrap(), session.score(2).await.unwrap());
+        assert_eq!(session.hidden(5, Layer::Normed(layers)).await.unwrap(), hidden);
+        let error = session.score_after(2, layers + 1).await.unwrap_err().to_string();
+        assert!(error.contains("`layer` must be at most"), "{error}");
         let error = session.hidden(5, Layer::After(layers + 1)).await.unwrap_err().to_string();
         assert!(error.contains("`layer` must be at most"), "{error}");
         // All kinds of questions in one step.

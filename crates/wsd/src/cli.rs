@@ -1,5 +1,6 @@
 //! The command line.
 
+mod analyze;
 mod answer;
 mod batch;
 mod bench;
@@ -7,6 +8,7 @@ mod calibrate;
 mod chart;
 mod chat;
 mod compare;
+mod data;
 mod eval;
 mod generate;
 mod lab;
@@ -108,6 +110,12 @@ enum Command {
     /// Propose window and threshold for a pair of models
     #[command(after_help = calibrate::EXAMPLES)]
     Calibrate(Box<calibrate::CalibrateArgs>),
+    /// Analyze a pair on prompts: layers, positions, switches, openings of growing length
+    #[command(after_help = analyze::EXAMPLES)]
+    Analyze(Box<analyze::AnalyzeArgs>),
+    /// Build preference data from real prompts
+    #[command(subcommand, after_help = data::EXAMPLES)]
+    Data(data::Data),
     /// The closed world that the built-in pair comes from, and measurements in it
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -237,6 +245,8 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Merge(args) => merge::run(&args, &line.global),
         Command::Sweep(args) => sweep::run(*args, &line.global).await,
         Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
+        Command::Analyze(args) => analyze::run(*args, &line.global).await,
+        Command::Data(data) => data::run(data, &line.global).await,
         Command::Lab(lab) => lab::run(lab, &line.global).await,
         Command::Bench(bench) => bench::run(bench, &line.global).await,
         Command::Pairs(args) => pairs::run(&args, &line.global),

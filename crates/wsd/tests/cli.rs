@@ -148,6 +148,13 @@ fn refusals() {
         ("eval_system", 2, &["eval", "gsm8k=good.jsonl", "--out", "run", "--systems", "base,magic"]),
         ("eval_file", 1, &["eval", "ifeval=good.jsonl", "--out", "run"]),
         ("eval_examples", 1, &["eval", "gsm8k=good.jsonl", "--out", "run"]),
+        ("eval_rate", 2, &["eval", "gsm8k=good.jsonl", "--out", "run", "--rate", "gsm8k=magic"]),
+        ("data_key", 1, &["data", "read", "rows.jsonl", "--out", "prompts.jsonl"]),
+        ("data_foreign", 1, &["data", "read", "good.jsonl", "--out", "notes.txt"]),
+        ("data_row", 1, &["data", "filter", "good.jsonl", "--out", "prompts.jsonl"]),
+        ("data_share", 2, &["data", "filter", "good.jsonl", "--share", "a=0", "--out", "prompts.jsonl"]),
+        ("data_against", 2, &["data", "filter", "good.jsonl", "--against", "gsm9k=x", "--out", "prompts.jsonl"]),
+        ("data_eval", 1, &["data", "pair", "good.jsonl", "--eval", "1", "--out", "pairs"]),
         ("sweep_score", 1, &["sweep", "good.jsonl", "--out", "run", "--score"]),
         ("remote_nobody", 1, &["generate", "--strategy", "base", "--base", "vllm+http://127.0.0.1:1/m", "hi"]),
     ] {
@@ -867,4 +874,92 @@ fn windows_and_thresholds_are_swept_and_proposed() {
     let written = wsd.read("wsd.toml");
     assert!(written.contains(&format!("window = {}\n", found["proposal"]["window"])), "{written}");
     assert!(!written.contains("the old one"), "{written}");
+}
+
+#[test]
+fn preference_data_is_built_step_by_step() {
+    let wsd = Wsd::new();
+    let row = |at: usize| {
+        let dialog = |answer: &str| format!("\n\nHuman: {}\n\nAssistant: {answer}", QUESTIONS[at % 4]);
+        format!("{}\n", json!({"chosen": dialog("The baker."), "rejected": dialog("No idea.")}))
+    };
+    // The last row repeats the first.
+    wsd.write("hh.jsonl", &(0..5).map(row).collect::<String>());
+    wsd.write("test.jsonl", "{\"question\": \"How do I sweep the old chimney?\", \"answer\": \"#### 4\"}\n");
+    let run = |args: &[&str]| {
+        let run = wsd.run(args);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);
+        run.err
+    };
+    run(&["data", "read", "hh.jsonl", "--label", "helpful", "--licence", "MIT", "--out", "read.jsonl"]);
+    let told = run(&[
+        "data",
+        "filter",
+        "read.jsonl",
+        "--against",
+        "gsm8k_zero=test.jsonl",
+        "--ngram",
+        "6",
+        "--out",
+        "prompts.jsonl",
+    ]);
+    assert!(told.contains("left out: contaminated 1, equal 1\n"), "{told}");
+    assert!(told.contains("gsm8k_zero: 1 prompts overlap") && told.contains("sweep the old chimney"), "{told}");
+    assert_eq!(wsd.read("prompts.jsonl").lines().count(), 3);
+
+    // The data set's own preferences.
+    run(&["data", "pair", "prompts.jsonl", "--eval", "0.34", "--out", "given"]);
+    let pair: Value = serde_json::from_str(wsd.read("given/train.jsonl").lines().next().unwrap()).unwrap();
+    assert_eq!(pair["chosen"], json!([{"role": "assistant", "content": "The baker."}]));
+    assert_eq!(wsd.read("given/eval.jsonl").lines().count(), 1);
+    let card = wsd.read("given/README.md");
+    assert!(card.contains("| hh | helpful | MIT | 5 |") && card.contains("`wsd data filter`"), "{card}");
+
+    // New answers, which an interrupted run resumes.
+    let sample = ["data", "sample", "prompts.jsonl", "--strategy", "draft", "--samples", "2", "-n", "12", "-q"];
+    let sample = [&sample[..], &["--temperature", "1", "--out", "answers"]].concat();
+    run(&sample);
+    let whole = wsd.read("answers/draft.jsonl");
+    wsd.write("answers/draft.jsonl", &whole[..whole.len() / 2]);
+    run(&sample);
+    assert_eq!(wsd.read("answers/draft.jsonl"), whole);
+    let greedy = wsd.run(&["data", "sample", "prompts.jsonl", "--strategy", "draft", "--out", "answers"]);
+    assert!(greedy.code == Some(1) && greedy.err.contains("`temperature` must be above 0"), "{}", greedy.err);
+    let score = ["data", "score", "answers/draft.jsonl", "prompts.jsonl", "--by", "length,likelihood", "-q"];
+    run(&[&score[..], &["--out", "scored.jsonl"]].concat());
+    assert_eq!(wsd.read("scored.jsonl").lines().count(), 12);
+    let unnamed = wsd.run(&["data", "pair", "scored.jsonl", "--out", "pairs"]);
+    assert_eq!(unnamed.err, "error: `--by` must name a score of the answers; they have: given, length, likelihood\n");
+    run(&["data", "pair", "scored.jsonl", "--by", "likelihood", "--out", "pairs"]);
+    let pairs = wsd.read("pairs/train.jsonl");
+    assert_eq!(pairs.lines().count(), 3);
+    for line in pairs.lines() {
+        let pair: Value = serde_json::from_str(line).unwrap();
+        assert!(pair["score_chosen"].as_f64() > pair["score_rejected"].as_f64(), "{line}");
+    }
+}
+
+const QUESTIONS: [&str; 4] = [
+    "Where does the bread come from?",
+    "Please tell me: how do I sweep the old chimney?",
+    "Who lives in the river?",
+    "What is two plus two?",
+];
+
+#[test]
+fn a_pair_is_analyzed() {
+    let wsd = Wsd::new();
+    wsd.write("prompts.jsonl", "{\"prompt\": \"Where does the bread come from?\", \"answer\": \"The baker.\"}\n");
+    let args = ["analyze", "prompts.jsonl", "--out", "analysis", "--aligned-key", "answer", "--layers", "3", "-q"];
+    let args = [&args[..], &["--max-draft-tokens", "12", "--max-tokens", "12", "--prefixes", "0,4"]].concat();
+    let run = wsd.run(&args);
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    assert!(run.out.starts_with("1 prompts, 0 failed; window 6, threshold 0.8"), "{}", run.out);
+    let measured: Value = serde_json::from_str(&wsd.read("analysis/measured.jsonl")).unwrap();
+    let layers = measured["layers"].as_array().unwrap();
+    assert_eq!((layers.len(), &layers[2][1]), (3, &measured["logprobs"]), "the last layer's are the model's own");
+    assert_eq!(measured["prefixes"].as_array().unwrap().len(), 2);
+    assert!(!measured["aligned"].as_array().unwrap().is_empty());
+    assert!(wsd.read("analysis/analysis.svg").starts_with("<svg "));
+    assert_eq!(wsd.run(&args).code, Some(0), "the same command resumes");
 }

@@ -143,6 +143,15 @@ impl ChatTemplate {
         self.run(messages, false)
     }
 
+    /// Renders a conversation with every message complete and a generation prompt, for a model that
+    /// writes about the conversation.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::render`].
+    pub fn render_about(&self, messages: &[Message]) -> Result<String> {
+        self.run(messages, true)
+    }
+
     fn continue_message(&self, before: &[Message], last: &Message) -> Result<String> {
         if !self.reads_content {
             return Err(self.refusal("cannot continue the final message: the template does not read `content`"));

@@ -13,7 +13,8 @@ pub(super) fn tables(results: &Results) -> String {
         "\nMetrics in percent with 95 % intervals (bootstrap over items, 2000 draws); a row with an error counts as \
          wrong. *By the draft*: share of the answers' tokens. *Switch*: median 0-based index of the token at which \
          the base took over, and the share of answers in which it did. *Cut*: share of answers that reached the \
-         token limit. *Distinct-2*: distinct pairs of words by all. *Time*: seconds for the same rows, relative to \
+         token limit. *Distinct-2*: distinct pairs of words by all. \
+         *Self-BLEU*: of the answers to an item with several samples. *Time*: seconds for the same rows, relative to \
          the base alone, under the concurrency of the run.\n",
     );
     text
@@ -31,7 +32,7 @@ fn table(results: &TaskResults) -> String {
     head.extend(&shown);
     head.extend(["n", "failed"]);
     if has_answers {
-        head.extend(["tokens", "by the draft", "switch", "cut", "distinct-2", "time"]);
+        head.extend(["tokens", "by the draft", "switch", "cut", "distinct-2", "self-BLEU", "time"]);
     }
     let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
     for system in &results.systems {
@@ -46,7 +47,7 @@ fn table(results: &TaskResults) -> String {
     text
 }
 
-fn answers(system: &SystemResults) -> [String; 6] {
+fn answers(system: &SystemResults) -> [String; 7] {
     let Some(answers) = &system.answers else { return std::array::from_fn(|_| "–".into()) };
     let by_draft = answers.by_author.get("draft").copied().unwrap_or(0.0);
     [
@@ -55,6 +56,7 @@ fn answers(system: &SystemResults) -> [String; 6] {
         switch(answers),
         format!("{:.0} %", 100.0 * answers.cut),
         format!("{:.2}", answers.distinct[1]),
+        answers.self_bleu.map_or("–".into(), |bleu| format!("{bleu:.2}")),
         answers.time_to_base.map_or("–".into(), |time| format!("{time:.2}")),
     ]
 }

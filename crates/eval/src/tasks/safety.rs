@@ -6,7 +6,7 @@ use serde_json::json;
 use wsd_core::{ChatRole, Message};
 
 use super::is_refusal;
-use crate::{Form, Item, Metric, ReadOptions, Response, Row, Score, Source, SourceError, Task, Verdict, python};
+use crate::{Form, Item, Metric, ReadOptions, Response, Row, Score, Source, SourceError, Task, Verdict, transcript};
 
 /// The most tokens in an answer.
 const MAX_TOKENS: usize = 256;
@@ -97,12 +97,7 @@ fn read_hh(source: &Source, _: &ReadOptions) -> Result<Vec<Item>, SourceError> {
 
 /// The messages before the last answer of a transcript.
 fn conversation(text: &str) -> Option<Vec<Message>> {
-    let mut messages = Vec::new();
-    for turn in text.split("\n\nHuman:").skip(1) {
-        let mut parts = turn.split("\n\nAssistant:");
-        messages.push(Message::new(ChatRole::User, python::strip(parts.next()?)));
-        messages.extend(parts.map(|answer| Message::new(ChatRole::Assistant, python::strip(answer))));
-    }
+    let mut messages = transcript(text)?;
     let last = messages.iter().rposition(|message| message.role == ChatRole::User)?;
     messages.truncate(last + 1);
     Some(messages)

@@ -1,7 +1,5 @@
 //! One ragged step: all tokens through a layer at once, attention by sequence.
 
-use wsd_core::Layer;
-
 use super::attention::LayerAttention;
 use super::experts::{ExpertScratch, Mixture};
 use super::layer::{LayerWeights, Norm};
@@ -70,21 +68,21 @@ impl<'a> Step<'a> {
 
     /// Runs all layers and returns the wanted rows.
     pub(super) fn run(mut self) -> Vec<f32> {
-        self.collect(Layer::After(0));
+        self.collect(Some(0));
         for index in 0..self.model.blueprint.layers.len() {
             self.layer(index);
-            self.collect(Layer::After(index + 1));
+            self.collect(Some(index + 1));
         }
-        self.collect(Layer::Final);
+        self.collect(None);
         self.finish()
     }
 
-    /// Copies the residual stream of the wanted rows of spans that ask for `layer`.
-    fn collect(&mut self, layer: Layer) {
+    /// Copies the residual stream of the wanted rows of spans that ask for it at `depth`.
+    fn collect(&mut self, depth: Option<usize>) {
         let width = self.model.blueprint.hidden;
         let (mut token, mut row) = (0, 0);
         for span in self.spans {
-            if span.layer == layer {
+            if span.layer.depth() == depth {
                 let from = (token + span.rows.start) * width..(token + span.rows.end) * width;
                 self.rows[row * width..][..from.len()].copy_from_slice(&self.scratch.x[from]);
             }
@@ -93,13 +91,13 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Returns the wanted rows; those of the final layer are normed.
+    /// Returns the wanted rows; those of spans that ask for it are normed.
     fn finish(mut self) -> Vec<f32> {
         let mut rest = &mut self.rows[..];
         for alike in self.spans.chunk_by(|one, other| one.layer == other.layer) {
             let floats = alike.iter().map(|span| span.rows.len()).sum::<usize>() * self.model.blueprint.hidden;
             let (rows, later) = std::mem::take(&mut rest).split_at_mut(floats);
-            if alike[0].layer == Layer::Final {
+            if alike[0].layer.is_normed() {
                 self.model.final_norm.apply(self.workers, rows);
             }
             rest = later;

@@ -63,7 +63,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let Cuda { blueprint, scratch, weights, .. } = self.cuda;
         let folds = self.rows <= self.cuda.most_rows && model::folds_norms(blueprint, self.cuda.compute);
         self.begin()?;
-        self.collect(spans, Layer::After(0))?;
+        self.collect(spans, Some(0))?;
         let mut sums = None;
         for (index, layer) in weights.layers.iter().enumerate() {
             self.heads(index, sums)?;
@@ -76,14 +76,14 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             let next = after.map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
             let post = layer.norms.post_mlp.as_ref();
             sums = self.add(&layer.down, gated, &Sum { post, next, folds, sums: &scratch.sums[1] })?;
-            self.collect(spans, Layer::After(index + 1))?;
+            self.collect(spans, Some(index + 1))?;
         }
         if spans.is_empty() || spans.iter().all(|span| span.layer == Layer::Final) {
             let count = if spans.is_empty() { self.rows } else { self.input.pick.len() };
             self.finish(0, count, Some(&weights.final_norm))?;
             if self.input.ask.is_empty() { Ok(()) } else { self.choose(count) }
         } else {
-            self.collect(spans, Layer::Final)
+            self.collect(spans, None)
         }
     }
 
@@ -125,15 +125,15 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         }
     }
 
-    /// Writes hidden states of the rows that spans want of a layer.
-    fn collect(&self, spans: &[Span<'_>], layer: Layer) -> Result<()> {
+    /// Writes hidden states of the rows that spans want at a depth.
+    fn collect(&self, spans: &[Span<'_>], depth: Option<usize>) -> Result<()> {
         if spans.iter().all(|span| span.layer == Layer::Final) {
             return Ok(());
         }
         let mut first = 0;
         for span in spans {
-            if span.layer == layer {
-                let weight = (layer == Layer::Final).then_some(&self.cuda.weights.final_norm);
+            if span.layer.depth() == depth {
+                let weight = span.layer.is_normed().then_some(&self.cuda.weights.final_norm);
                 self.finish(first, span.rows.len(), weight)?;
             }
             first += span.rows.len();

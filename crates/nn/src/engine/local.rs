@@ -17,7 +17,7 @@ use wsd_core::{
 
 use super::list::List;
 use super::prefix_cache::{Place, PrefixCache};
-use super::questions::{Choices, Collect, Generate, Hidden, Outputs, Question, Reader, Rows, Score};
+use super::questions::{Choices, Collect, Generate, Hidden, Inner, Outputs, Question, Reader, Rows, Score};
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::adapter::Adapter;
@@ -110,6 +110,7 @@ impl LoadOptions {
 /// ```
 pub struct Local {
     card: Card,
+    layers: usize,
     text: TextCodec,
     inbox: Sender<Message>,
     permits: Arc<Semaphore>,
@@ -134,6 +135,7 @@ impl Local {
         let blueprint = executor.blueprint();
         let sizes = tensors(blueprint).into_iter().map(|(_, shape)| shape.into_iter().product::<usize>() as u64);
         let weights = sizes.sum();
+        let layers = blueprint.layers.len();
         let card = Card {
             name: options.name.clone(),
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
@@ -161,7 +163,7 @@ impl Local {
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
         let (next_slot, profile) = (AtomicU64::new(0), Profile::default());
-        Ok(Self { card, text, inbox, permits, next_slot, activity, profile, weights, files })
+        Ok(Self { card, layers, text, inbox, permits, next_slot, activity, profile, weights, files })
     }
 }
 
@@ -177,6 +179,10 @@ impl Engine for Local {
 
     fn files(&self) -> ModelFiles {
         self.files.clone()
+    }
+
+    fn layers(&self) -> Option<usize> {
+        Some(self.layers)
     }
 
     fn activity(&self) -> Activity {
@@ -344,6 +350,10 @@ impl Session for Open {
 
     async fn hidden(&mut self, from: usize, layer: Layer) -> wsd_core::Result<Vec<Vec<f32>>> {
         self.collect(from, Hidden { layer }).await
+    }
+
+    async fn score_after(&mut self, from: usize, layers: usize) -> wsd_core::Result<Vec<f64>> {
+        self.collect(from, Inner { layers }).await
     }
 
     async fn outputs(&mut self, head: Head, from: usize) -> wsd_core::Result<Vec<Vec<f32>>> {

@@ -5,6 +5,7 @@ mod choices;
 mod collect;
 mod generate;
 mod hidden;
+mod inner;
 mod outputs;
 mod rows;
 mod score;
@@ -15,6 +16,7 @@ pub(super) use choices::Choices;
 pub(super) use collect::{Collect, Reader};
 pub(super) use generate::Generate;
 pub(super) use hidden::Hidden;
+pub(super) use inner::Inner;
 pub(super) use outputs::Outputs;
 pub(super) use rows::Rows;
 pub(super) use score::Score;
@@ -30,6 +32,8 @@ pub(super) enum Output {
     Hidden(Layer),
     /// The output of a head.
     Head(Head),
+    /// The vocabulary logits of the residual stream after this number of layers.
+    Inner(usize),
 }
 
 /// Consecutive output vectors, `(rows, width)`. Questions may use them as scratch.

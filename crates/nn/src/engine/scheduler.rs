@@ -12,6 +12,7 @@ use super::pace::{Pace, STEP_TOKENS};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
+use crate::arch::Head;
 use crate::executor::{Answer, Ask, Executor};
 
 /// The part of the budget reserved for prompts, however many sessions are decoding.
@@ -123,14 +124,17 @@ impl Scheduler {
     fn check_output(&self, output: Output) -> Result<(), String> {
         let blueprint = self.executor.blueprint();
         let layers = blueprint.layers.len();
-        match output {
-            Output::Hidden(wsd_core::Layer::After(layer)) if layer > layers => {
-                Err(format!("`layer` must be at most {layers}, got {layer}"))
-            }
-            Output::Head(head) if blueprint.head(head).is_none() => {
-                Err(crate::Error::MissingHead { head: head.module() }.to_string())
-            }
-            Output::Hidden(_) | Output::Head(_) => Ok(()),
+        let (depth, head) = match output {
+            Output::Hidden(layer) => (layer.depth(), None),
+            Output::Head(head) => (None, Some(head)),
+            Output::Inner(layers) => (Some(layers), Some(Head::VOCABULARY)),
+        };
+        if let Some(depth) = depth.filter(|depth| *depth > layers) {
+            return Err(format!("`layer` must be at most {layers}, got {depth}"));
+        }
+        match head.filter(|head| blueprint.head(*head).is_none()) {
+            Some(head) => Err(crate::Error::MissingHead { head: head.module() }.to_string()),
+            None => Ok(()),
         }
     }
 
@@ -253,9 +257,14 @@ impl Scheduler {
             let rows: usize = alike.iter().map(|(_, rows)| rows).sum();
             let (hidden, later) = std::mem::take(&mut rest).split_at_mut(rows * width);
             rest = later;
-            match alike[0].0.output() {
-                Output::Hidden(_) => drop(read(alike, Vectors { floats: hidden, width })),
-                Output::Head(head) => {
+            let head = match alike[0].0.output() {
+                Output::Hidden(_) => None,
+                Output::Head(head) => Some(head),
+                Output::Inner(_) => Some(Head::VOCABULARY),
+            };
+            match head {
+                None => drop(read(alike, Vectors { floats: hidden, width })),
+                Some(head) => {
                     let mut alike = alike;
                     for hidden in hidden.chunks(PROJECT_ROWS * width) {
                         self.executor.project(head, hidden, outputs)?;

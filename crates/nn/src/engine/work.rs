@@ -91,6 +91,7 @@ impl Work {
         let rows = self.list.next.clamp(range.start, range.end) - range.start..range.len();
         let layer = match self.output() {
             Output::Hidden(layer) => layer,
+            Output::Inner(layers) => wsd_core::Layer::Normed(layers),
             Output::Head(_) => wsd_core::Layer::Final,
         };
         let parents = (!self.list.parents.is_empty() && range.start == self.tail()).then_some(&self.list.parents[..]);

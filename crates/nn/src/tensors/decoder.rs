@@ -86,6 +86,11 @@ impl Decoder {
         Ok(Self { blueprint: blueprint.clone(), embedding, positions, layers, final_norm, heads })
     }
 
+    /// Applies the final norm to a residual stream.
+    pub(super) fn normed(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.final_norm.apply(x)
+    }
+
     /// Returns hidden states of all tokens of whole sequences, after the final norm: floats
     /// `(tokens, hidden)`.
     ///

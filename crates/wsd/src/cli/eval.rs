@@ -1,9 +1,10 @@
 //! `wsd eval`: systems on public benchmarks.
 
 mod judging;
+mod rating;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
@@ -12,6 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use wsd::config::{Settings, SharedArgs};
 use wsd::eval::alpaca::{WinRates, read_annotations};
+use wsd::eval::raters::JUDGE_PROMPT;
 use wsd::eval::report::Results;
 use wsd::eval::{Candidate, EvalError, Execution, Form, ReadOptions, RunFolder, Source, System, TASKS, Task, TaskRun};
 use wsd::models;
@@ -21,6 +23,7 @@ use super::output::Output;
 use super::progress::Rows;
 use super::{Ending, GlobalArgs, note};
 use judging::Judging;
+use rating::TaskRating;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -126,6 +129,13 @@ pub(crate) struct EvalArgs {
     /// model_outputs.json
     #[arg(long, value_name = "FILE", requires = "judge")]
     against: Option<PathBuf>,
+    /// Rate the answers to a task one by one: grade, guard and reward by --model judge=MODEL, likelihood by the
+    /// base, rules and length without a model; may be repeated
+    #[arg(long, value_name = "TASK=RATER")]
+    rate: Vec<TaskRating>,
+    /// Text that a judge is shown by grade and guard, with {question} and {answer}
+    #[arg(long, value_name = "FILE", requires = "rate")]
+    judge_prompt: Option<PathBuf>,
     #[command(flatten)]
     options: TaskOptions,
     #[command(flatten)]
@@ -162,6 +172,8 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     }
     let judging = Judging { tasks: &tasks, named: &args.judge, against: args.against.as_deref(), folder: &folder };
     judging.check(&settings)?;
+    rating::check(&args.rate, &tasks, &settings)?;
+    let rating_settings = with_judge_prompt(&settings, args.judge_prompt.as_deref())?;
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => {
@@ -180,7 +192,31 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
             result = judging.run(&settings, args.options.parallel.into(), global) => result?,
         }
     }
+    if !args.rate.is_empty() {
+        let parallel = args.options.parallel.into();
+        tokio::select! {
+            biased;
+            Ok(()) = tokio::signal::ctrl_c() => {
+                note("stopped; the same command resumes there");
+                return Ok(Ending::Interrupted);
+            }
+            result = rating::run(&args.rate, &folder, &rating_settings, parallel, global) => result?,
+        }
+    }
     report(&folder, &tasks, args.allow_execution.then(Execution::default), global)
+}
+
+/// The settings with the text of a file that a judge is shown.
+pub(super) fn with_judge_prompt(settings: &Settings, path: Option<&Path>) -> Result<Settings> {
+    let mut settings = settings.clone();
+    if let Some(path) = path {
+        let text = wsd_core::Input::SETTINGS.read_text(path)?;
+        if let Some(place) = ["{question}", "{answer}"].iter().find(|place| !text.contains(**place)) {
+            bail!("{}: the text must contain {place}", path.display());
+        }
+        settings.values.set(&JUDGE_PROMPT, wsd_core::Value::from(text))?;
+    }
+    Ok(settings)
 }
 
 /// The systems to compare.

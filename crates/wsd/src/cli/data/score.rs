@@ -1,0 +1,113 @@
+//! `wsd data score`: scores of answers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value, json};
+use wsd::config::{Settings, SharedArgs};
+use wsd::data::card::{Card, Step};
+use wsd::data::scoring::{NamedRaters, Scoring};
+use wsd::data::{Answers, read_answers};
+use wsd::eval::raters::{JUDGE_PROMPT, RATERS, Rater, find};
+use wsd::models;
+use wsd_core::{Recipe, Seat};
+
+use super::{input_files, tell};
+use crate::cli::eval::with_judge_prompt;
+use crate::cli::progress::Rows;
+use crate::cli::{Ending, GlobalArgs, note};
+
+#[derive(Args, Debug)]
+pub(crate) struct ScoreArgs {
+    /// Files of answers that `wsd data sample` or `score` wrote, or prompts with the answers of their data set
+    #[arg(value_name = "ANSWERS", required = true)]
+    files: Vec<PathBuf>,
+    /// The file of scored answers; rows that are there are kept
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The raters, separated by commas: rules and length need no model, likelihood the base, the others
+    /// --model judge=MODEL
+    #[arg(
+        long,
+        value_name = "RATERS",
+        required = true,
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(RATERS.iter().map(|rater| rater.name))
+    )]
+    by: Vec<String>,
+    /// Text that a judge is shown by grade and guard, with {question} and {answer}
+    #[arg(long, value_name = "FILE")]
+    judge_prompt: Option<PathBuf>,
+    /// Answers at a time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: u16,
+    #[command(flatten)]
+    settings: SharedArgs,
+}
+
+pub(super) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> {
+    let settings = with_judge_prompt(&global.settings(args.settings.0.clone())?, args.judge_prompt.as_deref())?;
+    let answers = read_answers(&args.files)?;
+    if answers.rows.is_empty() {
+        bail!("the files have no answers\n  hint: `wsd data sample` writes them");
+    }
+    let raters: Vec<_> = args.by.iter().filter_map(|name| find(name)).collect();
+    let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
+    if seats.contains(&Seat::JUDGE) && settings.model(Seat::JUDGE).is_none() {
+        bail!("`--by` {} needs a model\n  hint: name one with --model judge=MODEL", args.by.join(","));
+    }
+    tokio::select! {
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => {
+            note("stopped; the same command resumes there");
+            Ok(Ending::Interrupted)
+        }
+        result = score(&args, &settings, (&answers, &raters), global) => result.map(|()| Ending::Done),
+    }
+}
+
+async fn score(
+    args: &ScoreArgs,
+    settings: &Settings,
+    (answers, raters): (&Answers, &[&'static Recipe<dyn Rater>]),
+    global: &GlobalArgs,
+) -> Result<()> {
+    let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
+    let seats: Vec<_> = seats.into_iter().collect();
+    // The base must score, which the default strategy asks of it.
+    let loaded = models::load(settings, &seats, args.parallel.into(), global.progress().as_mut())?;
+    let built = raters.iter().map(|rater| Ok((rater.name, rater.build(&loaded, &settings.values)?)));
+    let built = built.collect::<Result<NamedRaters>>()?;
+    let inputs = input_files(&args.files)?;
+    let mut record = Map::from_iter([("raters".to_owned(), json!(args.by))]);
+    for seat in seats {
+        record.insert(seat.name().into(), json!(settings.model(seat).map(|model| &model.name)));
+    }
+    record.insert("judge_prompt".into(), json!(settings.values.get::<Option<String>>(&JUDGE_PROMPT)));
+    record.retain(|_, value| !value.is_null());
+    record.insert("answers_sha256".into(), inputs.iter().map(|file| Value::from(file.sha256.as_str())).collect());
+    let scoring = Scoring { rows: &answers.rows, raters: built, parallel: args.parallel.into() };
+    let mut rows = Rows::new(answers.rows.len(), 0, global.quiet);
+    let missing = scoring.run(&args.out, record.clone(), |row, error| rows.on_row(row, error)).await?;
+    rows.stop();
+    let mut step = Step::new("score", inputs);
+    step.settings = record;
+    let counts = [("answers", answers.rows.len()), ("failed", missing.failed), ("unmarked", missing.unmarked)];
+    step.counts.extend(counts.map(|(name, count)| (name.to_owned(), count.into())));
+    Card::of(&args.files)?.with(step).write(&args.out)?;
+    tell(
+        global,
+        &format!(
+            "{} scored answers in {}; {} failed, {} ratings without a mark, {} rows held an error before",
+            answers.rows.len(),
+            args.out.display(),
+            missing.failed,
+            missing.unmarked,
+            answers.failed
+        ),
+    );
+    Ok(())
+}
