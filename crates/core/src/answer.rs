@@ -27,6 +27,8 @@ pub struct Answer {
     events: mpsc::Sender<Result<Event>>,
     stops: Stops,
     max_tokens: usize,
+    /// Length of the prompt, in tokens.
+    prompt: usize,
     /// Number of tokens written so far.
     written: usize,
     /// The decoder of tokens; `None` before [`Answer::begin`].
@@ -48,6 +50,7 @@ impl Answer {
             events,
             stops,
             max_tokens,
+            prompt: 0,
             written: 0,
             detokenizer: None,
             skip: 0,
@@ -64,7 +67,18 @@ impl Answer {
 
     /// Reports the length of the prompt, in tokens.
     pub async fn prompt(&mut self, tokens: usize) {
+        self.prompt = tokens;
         self.send(Event::Prompt { tokens }).await;
+    }
+
+    /// The length of the prompt, in tokens; 0 before it is reported.
+    pub(crate) fn prompt_len(&self) -> usize {
+        self.prompt
+    }
+
+    /// Reports the number of tokens that the output engine had in its cache.
+    pub async fn reused(&mut self, tokens: usize) {
+        self.send(Event::Reused { tokens: tokens.min(self.prompt) }).await;
     }
 
     /// Starts decoding tokens that continue `context`. The first `skip` bytes of their text belong

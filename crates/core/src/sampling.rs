@@ -1,16 +1,22 @@
 //! Choosing the next token from a row of logits.
 
+mod adjust;
+mod filters;
+
+use std::sync::Arc;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::logits::{argmax, log_sum_exp};
 use crate::tokens::MAX_TOKENS_LIMIT;
-use crate::{Result, Sampled, Seat, Setting, Token, Value, Values};
+use crate::{Engine, Error, Result, Sampled, Seat, Setting, Token, Value, Values};
 
-/// The parameters of sampling. Filters apply in the order of Hugging Face transformers: repetition
-/// penalty, temperature, top-k, top-p, min-p.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// The parameters of sampling. They apply in this order: logit bias, repetition penalty, frequency
+/// and presence penalty, then the temperature, then the filters top-n-sigma, top-k, top-p, min-p,
+/// typical-p and XTC. The order is that of Hugging Face transformers, and of vLLM and llama.cpp for
+/// what transformers do not have. At temperature 0 the filters have no effect.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Divisor of the logits, at least 0; 0 takes the argmax.
     pub temperature: f32,
@@ -21,9 +27,27 @@ pub struct Sampling {
     pub top_p: f32,
     /// The least probability of a kept token, relative to the most likely one; 0 keeps all.
     pub min_p: f32,
+    /// The probability that the kept tokens, those whose surprise is closest to the entropy, must
+    /// reach together; 1 keeps all.
+    pub typical_p: f32,
+    /// The most standard deviations of all logits by which a kept logit may be below the largest;
+    /// 0 keeps all.
+    pub top_n_sigma: f32,
+    /// The probability with which XTC applies at a position; 0 never.
+    pub xtc_probability: f32,
+    /// The probability from which XTC removes tokens, all but the least likely of them.
+    pub xtc_threshold: f32,
     /// Divisor of positive logits and factor of negative ones for tokens already in the list; 1
     /// changes nothing.
     pub repetition_penalty: f32,
+    /// Subtracted from the logits of tokens already in the answer, once for each occurrence.
+    pub frequency_penalty: f32,
+    /// Subtracted from the logits of tokens already in the answer, once.
+    pub presence_penalty: f32,
+    /// Additions to the logits of tokens.
+    pub logit_bias: Arc<[(Token, f32)]>,
+    /// The length of the prompt in the list, in tokens: the answer begins after it.
+    pub prompt: usize,
     /// The seed of random numbers. The draw at a position depends only on the seed and the
     /// position.
     pub seed: u64,
@@ -52,6 +76,35 @@ pub static MIN_P: Setting =
     Setting::number("min_p", "Sample among tokens at least P times as likely as the most likely one", 0.0..=1.0)
         .with_default_number(0.0)
         .with_placeholder("P");
+/// The setting for typical-p (Meister et al. 2023, "Locally Typical Sampling").
+pub static TYPICAL_P: Setting = Setting::positive(
+    "typical_p",
+    "Sample among the tokens closest to the expected surprise that together reach probability P",
+    1.0,
+)
+.with_default_number(1.0)
+.with_placeholder("P");
+/// The setting for top-n-sigma (Tang et al. 2024, "Top-nσ: Not All Logits Are You Need").
+pub static TOP_N_SIGMA: Setting = Setting::number(
+    "top_n_sigma",
+    "Sample among tokens whose logit is within N standard deviations of the largest; 0 means all",
+    0.0..=100.0,
+)
+.with_default_number(0.0)
+.with_placeholder("N");
+/// The setting for the probability of XTC ("exclude top choices", text-generation-webui PR 6335).
+pub static XTC_PROBABILITY: Setting = Setting::number(
+    "xtc_probability",
+    "With probability P at each token, remove the likely tokens but the least likely of them (XTC)",
+    0.0..=1.0,
+)
+.with_default_number(0.0)
+.with_placeholder("P");
+/// The setting for the threshold of XTC.
+pub static XTC_THRESHOLD: Setting =
+    Setting::number("xtc_threshold", "The probability from which XTC counts a token as likely", 0.0..=1.0)
+        .with_default_number(0.1)
+        .with_placeholder("P");
 /// The setting for the repetition penalty.
 pub static REPETITION_PENALTY: Setting = Setting::positive(
     "repetition_penalty",
@@ -60,11 +113,38 @@ pub static REPETITION_PENALTY: Setting = Setting::positive(
 )
 .with_default_number(1.0)
 .with_placeholder("FACTOR");
+/// The setting for the frequency penalty.
+pub static FREQUENCY_PENALTY: Setting = Setting::number(
+    "frequency_penalty",
+    "Lower the logits of tokens of the answer by this much for each occurrence; a negative one raises them",
+    -2.0..=2.0,
+)
+.with_default_number(0.0);
+/// The setting for the presence penalty.
+pub static PRESENCE_PENALTY: Setting = Setting::number(
+    "presence_penalty",
+    "Lower the logits of tokens that occurred in the answer by this much; a negative one raises them",
+    -2.0..=2.0,
+)
+.with_default_number(0.0);
 /// The setting for the seed of random numbers.
 pub static SEED: Setting = Setting::seed("seed", "Same seed, same text", 42);
 
 /// Every setting of the sampler, in the order of the help.
-pub static SAMPLING: &[&Setting] = &[&TEMPERATURE, &TOP_K, &TOP_P, &MIN_P, &REPETITION_PENALTY, &SEED];
+pub static SAMPLING: &[&Setting] = &[
+    &TEMPERATURE,
+    &TOP_K,
+    &TOP_P,
+    &MIN_P,
+    &TYPICAL_P,
+    &TOP_N_SIGMA,
+    &XTC_PROBABILITY,
+    &XTC_THRESHOLD,
+    &REPETITION_PENALTY,
+    &FREQUENCY_PENALTY,
+    &PRESENCE_PENALTY,
+    &SEED,
+];
 
 impl Default for Sampling {
     fn default() -> Self {
@@ -83,41 +163,96 @@ impl Sampling {
             top_k: values.get(&TOP_K),
             top_p: positive(&TOP_P),
             min_p: values.get(&MIN_P),
+            typical_p: positive(&TYPICAL_P),
+            top_n_sigma: values.get(&TOP_N_SIGMA),
+            xtc_probability: values.get(&XTC_PROBABILITY),
+            xtc_threshold: values.get(&XTC_THRESHOLD),
             repetition_penalty: positive(&REPETITION_PENALTY),
+            frequency_penalty: values.get(&FREQUENCY_PENALTY),
+            presence_penalty: values.get(&PRESENCE_PENALTY),
+            logit_bias: Arc::default(),
+            prompt: 0,
             seed: values.get(&SEED),
         }
+    }
+
+    /// The settings of kind number with their values.
+    fn numbers(&self) -> [(&'static Setting, f32); 10] {
+        [
+            (&TEMPERATURE, self.temperature),
+            (&TOP_P, self.top_p),
+            (&MIN_P, self.min_p),
+            (&TYPICAL_P, self.typical_p),
+            (&TOP_N_SIGMA, self.top_n_sigma),
+            (&XTC_PROBABILITY, self.xtc_probability),
+            (&XTC_THRESHOLD, self.xtc_threshold),
+            (&REPETITION_PENALTY, self.repetition_penalty),
+            (&FREQUENCY_PENALTY, self.frequency_penalty),
+            (&PRESENCE_PENALTY, self.presence_penalty),
+        ]
     }
 
     /// Checks every value against its limits.
     ///
     /// # Errors
     /// [`crate::Error::Setting`] names the first value outside them.
-    pub fn check(self) -> Result<Self> {
-        for (setting, value) in [
-            (&TEMPERATURE, self.temperature),
-            (&TOP_P, self.top_p),
-            (&MIN_P, self.min_p),
-            (&REPETITION_PENALTY, self.repetition_penalty),
-        ] {
-            setting.check(Value::Number(f64::from(value)))?;
-        }
-        Ok(self)
+    pub fn check(&self) -> Result<()> {
+        // The nearest number in single precision may be just outside of a limit.
+        let check = |(setting, value): (&Setting, f32)| setting.check(Value::Number(to_double(value))).map(drop);
+        self.numbers().into_iter().try_for_each(check)
     }
 
-    /// The same sampling with a seed specific to the seat, so that two models with one seed draw
+    /// Checks that an engine follows every value that is not the default.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] names the first that it does not follow.
+    pub fn check_for(&self, engine: &dyn Engine) -> Result<()> {
+        let ignored = engine.ignored_sampling();
+        let is_ignored = |setting: &Setting| ignored.iter().any(|other| other.name == setting.name);
+        let is_default = |setting: &Setting, value| setting.default == Some(Value::Number(to_double(value)));
+        let mut numbers = self.numbers().into_iter();
+        match numbers.find(|&(setting, value)| is_ignored(setting) && !is_default(setting, value)) {
+            None => Ok(()),
+            Some((setting, value)) => Err(Error::Setting {
+                name: setting.name,
+                limit: format!("left out, because the engine `{}` does not follow it", engine.card().name),
+                value: format!("{value}\n  hint: an embedded model follows every setting of sampling"),
+            }),
+        }
+    }
+
+    /// The same sampling for the model in a seat, whose list begins with a prompt of `prompt`
+    /// tokens. The seed becomes specific to the seat, so that two models with one seed draw
     /// different numbers.
     #[must_use]
-    pub fn for_seat(self, seat: Seat) -> Self {
-        Self { seed: self.seed ^ seat.salt(), ..self }
+    pub fn for_seat(&self, seat: Seat, prompt: usize) -> Self {
+        Self { seed: self.seed ^ seat.salt(), prompt, ..self.clone() }
     }
 
-    /// Draws a uniform number in 0..1 for a position of the list, from stream number `position` of
-    /// `ChaCha8`.
-    fn draw(&self, position: usize) -> f64 {
+    /// Tells that each token is the argmax of its row, whatever is in the list.
+    #[must_use]
+    pub fn is_argmax(&self) -> bool {
+        self.temperature == 0.0 && !self.adjusts()
+    }
+
+    /// Tells whether logits are changed before the choice.
+    fn adjusts(&self) -> bool {
+        let is_neutral = self.repetition_penalty == 1.0 && self.frequency_penalty == 0.0;
+        !(is_neutral && self.presence_penalty == 0.0 && self.logit_bias.is_empty())
+    }
+
+    /// Draws two uniform numbers in 0..1 for a position of the list, from stream number `position`
+    /// of `ChaCha8`: one for the token, one for XTC.
+    fn draw(&self, position: usize) -> [f64; 2] {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(position as u64);
-        (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        std::array::from_fn(|_| (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64)
     }
+}
+
+/// Converts a number to the double that has the same shortest decimal form, so that 0.1 stays 0.1.
+fn to_double(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// Chooses the token at position `history.len()` from the logits that predict it. The row is
@@ -132,42 +267,27 @@ impl Sampling {
 /// assert_eq!(pick(&mut row.clone(), &[], &Sampling::default()).unwrap().token, 1); // argmax
 /// let penalty = Sampling { repetition_penalty: 4.0, ..Sampling::default() };
 /// assert_eq!(pick(&mut row.clone(), &[1], &penalty).unwrap().token, 2);
+/// let bias = Sampling { logit_bias: [(0, 5.0)].into(), ..Sampling::default() };
+/// assert_eq!(pick(&mut row.clone(), &[], &bias).unwrap().token, 0);
 /// ```
 #[must_use]
 pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Option<Sampled> {
     let (lse, mut best) = log_sum_exp(logits)?;
-    if sampling.repetition_penalty == 1.0 && sampling.temperature == 0.0 {
-        return Some(Sampled {
-            token: best as Token,
-            logprob: Some((f64::from(logits[best]) - lse).min(0.0)),
-            top: Vec::new(),
-        });
-    }
-    let mut penalized = Vec::new();
-    if sampling.repetition_penalty != 1.0 {
-        let mut seen = history.to_vec();
-        seen.sort_unstable();
-        seen.dedup();
-        for token in seen {
-            if let Some(x) = logits.get_mut(token as usize) {
-                penalized.push((token as usize, *x));
-                *x = if *x > 0.0 { *x / sampling.repetition_penalty } else { *x * sampling.repetition_penalty };
-            }
-        }
+    let changed = if sampling.adjusts() { adjust::adjust(logits, history, sampling) } else { Vec::new() };
+    if !changed.is_empty() {
         best = argmax(logits)?;
     }
     let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };
-    let plain = penalized.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
+    let plain = changed.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
     Some(Sampled { token: token as Token, logprob: Some((f64::from(plain) - lse).min(0.0)), top: Vec::new() })
 }
 
 /// Draws among the tokens that pass the filters.
 fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> usize {
-    let weight = |id: usize| (f64::from(logits[id] - logits[best]) / f64::from(sampling.temperature)).exp();
-    let mut kept = candidates(logits, sampling, &weight);
-    kept.retain(|&(_, w)| w >= f64::from(sampling.min_p));
-    let mut left = sampling.draw(position) * kept.iter().map(|(_, w)| w).sum::<f64>();
-    for (id, w) in kept {
+    let [number, chance] = sampling.draw(position);
+    let kept = filters::filter(&filters::Row { logits, best, chance, sampling });
+    let mut left = number * kept.iter().map(|(_, w)| w).sum::<f64>();
+    for &(id, w) in &kept {
         left -= w;
         if left < 0.0 {
             return id;
@@ -175,46 +295,7 @@ fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> us
     }
     // Only rounding leads here. The last candidate may have weight zero, so the most likely one is
     // taken.
-    best
-}
-
-/// Returns the tokens that top-k and top-p leave, with weights relative to the most likely one.
-fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64) -> Vec<(usize, f64)> {
-    let mut all: Vec<_> = (0..logits.len()).map(|id| (id, weight(id))).collect();
-    let descending = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    let limit = if sampling.top_k == 0 { all.len() } else { sampling.top_k.min(all.len()) };
-    if limit < all.len() {
-        all.select_nth_unstable_by(limit - 1, descending);
-        all.truncate(limit);
-    }
-    if sampling.top_p >= 1.0 {
-        all.sort_unstable_by_key(|&(id, _)| id);
-        return all;
-    }
-    let mass = f64::from(sampling.top_p) * all.iter().map(|(_, w)| w).sum::<f64>();
-    // Sorting the whole vocabulary is rarely necessary: sort a growing head of it until the head
-    // holds the mass.
-    let mut head = 256;
-    loop {
-        let head_len = head.min(all.len());
-        if head_len < all.len() {
-            all.select_nth_unstable_by(head_len - 1, descending);
-        }
-        all[..head_len].sort_unstable_by(descending);
-        let mut before = 0.0;
-        let kept = all[..head_len].iter().position(|(_, w)| {
-            let full = before >= mass;
-            before += w;
-            full
-        });
-        match kept {
-            None if head_len < all.len() => head *= 8,
-            kept => {
-                all.truncate(kept.unwrap_or(all.len()).max(1));
-                return all;
-            }
-        }
-    }
+    kept.iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map_or(best, |&(id, _)| id)
 }
 
 #[cfg(test)]
@@ -282,6 +363,89 @@ mod tests {
     fn errors_name_the_limits() {
         let text = Sampling { top_p: 0.0, ..Sampling::default() }.check().unwrap_err().to_string();
         assert_eq!(text, "`top_p` must be a number above 0 and at most 1, got 0");
+    }
+
+    /// The tokens that sampling can draw from a row, found with many seeds.
+    fn drawn(row: &[f32], history: &[Token], sampling: &Sampling) -> Vec<Token> {
+        let draw = |seed| pick(&mut row.to_vec(), history, &Sampling { seed, ..sampling.clone() }).unwrap().token;
+        (0..2000).map(draw).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    #[test]
+    fn frequency_and_presence_count_the_answer_alone() {
+        // Token 0 occurs twice in the prompt, token 1 twice in the answer, token 2 once.
+        let history = [0, 0, 1, 2, 1];
+        let at = |frequency_penalty, presence_penalty| {
+            let sampling = Sampling { frequency_penalty, presence_penalty, prompt: 2, ..Sampling::default() };
+            let mut row = [3.0, 4.0, 3.5, -1.0];
+            let token = pick(&mut row, &history, &sampling).unwrap().token;
+            (token, row)
+        };
+        assert_eq!(at(0.5, 0.0), (0, [3.0, 3.0, 3.0, -1.0]));
+        assert_eq!(at(0.0, 1.5), (0, [3.0, 2.5, 2.0, -1.0]));
+        assert_eq!(at(0.5, 1.5), (0, [3.0, 1.5, 1.5, -1.0]));
+        assert_eq!(at(-1.0, 0.0), (1, [3.0, 6.0, 4.5, -1.0]));
+    }
+
+    #[test]
+    fn a_bias_comes_before_the_repetition_penalty() {
+        let sampling = Sampling {
+            logit_bias: [(0, -3.0), (2, 100.0), (9, 1.0)].into(),
+            repetition_penalty: 2.0,
+            ..Sampling::default()
+        };
+        let mut row = [1.0, 5.0, -90.0];
+        let sampled = pick(&mut row, &[0], &sampling).unwrap();
+        // 1 - 3 = -2, which is negative and so multiplied; token 9 is outside of the row.
+        assert_eq!((row, sampled.token), ([-4.0, 5.0, 10.0], 2));
+        assert_eq!(sampled.logprob, logprob(&[1.0, 5.0, -90.0], 2), "the plain softmax");
+    }
+
+    #[test]
+    fn top_n_sigma_measures_in_standard_deviations() {
+        // Mean 2, variance (4 + 1 + 0 + 1 + 4) / 5 = 2, so sigma is 1.414 and 1 sigma reaches down to 2.586.
+        let row = [0.0, 1.0, 2.0, 3.0, 4.0];
+        let hot = |top_n_sigma| Sampling { top_n_sigma, temperature: 2.0, ..Sampling::default() };
+        assert_eq!(drawn(&row, &[], &hot(1.0)), [3, 4]);
+        assert_eq!(drawn(&row, &[], &hot(1.5)), [2, 3, 4]);
+        let masked = [0.0, 1.0, 2.0, 3.0, 4.0, f32::NEG_INFINITY];
+        assert_eq!(drawn(&masked, &[], &hot(1.0)), [3, 4], "what is impossible has no logit to count");
+    }
+
+    #[test]
+    fn typical_p_keeps_what_is_closest_to_the_entropy() {
+        // p = 0.5, 0.25, 0.125, 0.125: entropy 1.75 bits; surprises 1, 2, 3, 3; distances 0.75, 0.25, 1.25, 1.25.
+        let row = [0.5f32, 0.25, 0.125, 0.125].map(f32::ln);
+        let typical = |typical_p| Sampling { typical_p, temperature: 1.0, ..Sampling::default() };
+        assert_eq!(drawn(&row, &[], &typical(0.2)), [1]);
+        assert_eq!(drawn(&row, &[], &typical(0.5)), [0, 1]);
+        assert_eq!(drawn(&row, &[], &typical(0.8)), [0, 1, 2]);
+        assert_eq!(drawn(&row, &[], &typical(1.0)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn xtc_removes_the_likely_tokens_but_the_least_likely_of_them() {
+        let row = [0.4f32, 0.3, 0.2, 0.1].map(f32::ln);
+        let xtc = |xtc_probability, xtc_threshold| Sampling {
+            xtc_probability,
+            xtc_threshold,
+            temperature: 1.0,
+            ..Sampling::default()
+        };
+        assert_eq!(drawn(&row, &[], &xtc(1.0, 0.15)), [2, 3]);
+        assert_eq!(drawn(&row, &[], &xtc(1.0, 0.35)), [0, 1, 2, 3], "one likely token stays");
+        assert_eq!(drawn(&row, &[], &xtc(0.0, 0.15)), [0, 1, 2, 3]);
+        // With probability 0.5, token 0 is drawn half as often as without: 0.5 * 0.4.
+        let draw = |seed| pick(&mut row.clone(), &[], &Sampling { seed, ..xtc(0.5, 0.15) }).unwrap().token;
+        let firsts = (0..20_000).filter(|&seed| draw(seed) == 0).count();
+        assert!((f64::from(firsts as u32) / 20_000.0 - 0.2).abs() < 0.01, "{firsts}");
+    }
+
+    #[test]
+    fn numbers_in_single_precision_stay_within_limits() {
+        let sampling = Sampling { min_p: 0.1, xtc_threshold: 0.1, ..Sampling::default() };
+        assert!(sampling.check().is_ok());
+        assert!(Sampling { presence_penalty: 2.5, ..Sampling::default() }.check().is_err());
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Activity, Card, Engine, Result, Session, TextCodec, Token};
+use crate::{Activity, Card, Engine, Result, Session, Setting, TextCodec, Token};
 
 /// An engine that opens all sessions in one scope.
 pub(crate) struct Scoped {
@@ -24,6 +24,10 @@ impl Engine for Scoped {
 
     fn activity(&self) -> Activity {
         self.engine.activity()
+    }
+
+    fn ignored_sampling(&self) -> &[&'static Setting] {
+        self.engine.ignored_sampling()
     }
 
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {

@@ -76,7 +76,7 @@ impl<'a> Speculation<'a> {
     /// Lets the base decode `count` tokens alone. Returns the reason why the answer ended, if it did.
     async fn decode_alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let started = Instant::now();
-        let generation = generation(self.terms, Seat::BASE, count);
+        let generation = generation(self.terms, Seat::BASE, answer, count);
         let (written, done) = write_into(self.base, Seat::BASE, &generation, answer).await?;
         self.lookahead.record_alone(written, started.elapsed().as_secs_f64());
         Ok(done)
@@ -96,7 +96,8 @@ impl<'a> Speculation<'a> {
         let call = Call::new(Seat::DRAFT, CallKind::Generate, proposed.len(), proposal.seconds);
         answer.call(call).await;
 
-        let verified = verify(self.base, &proposed, &generation(self.terms, Seat::BASE, 1), answer).await?;
+        let generation = generation(self.terms, Seat::BASE, answer, 1);
+        let verified = verify(self.base, &proposed, &generation, answer).await?;
         // After a back-off the draft also prefills what the base decoded alone, which is no part of
         // the cost of a draft token.
         let draft_seconds = (lacking <= FREE_PREFILL).then_some(proposal.seconds);

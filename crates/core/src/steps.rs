@@ -9,8 +9,10 @@ use crate::{
     Session, Step, Stop, Terms, TextCodec, TokenRecord,
 };
 
-/// Renders a prompt for an engine and checks that it fits into the context.
+/// Renders a prompt for an engine, and checks that it fits into the context and that the engine
+/// follows the sampling.
 pub(crate) fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
+    job.terms.sampling.check_for(engine)?;
     let rendered = engine.codec().render(&job.prompt)?;
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens >= limit {
@@ -29,9 +31,11 @@ pub(crate) fn check_vocabularies(prompt: &Prompt, draft: &TextCodec, base: &Text
     Ok(())
 }
 
-/// The generation of at most `max_tokens` tokens by the model in `seat`, on the terms of a job.
-pub(crate) fn generation(terms: &Terms, seat: Seat, max_tokens: usize) -> Generation {
-    Generation { max_tokens, sampling: terms.sampling.for_seat(seat), top_logprobs: terms.top_logprobs }
+/// The generation of at most `max_tokens` tokens of an answer by the model in `seat`, on the terms of
+/// a job.
+pub(crate) fn generation(terms: &Terms, seat: Seat, answer: &Answer, max_tokens: usize) -> Generation {
+    let sampling = terms.sampling.for_seat(seat, answer.prompt_len());
+    Generation { max_tokens, sampling, top_logprobs: terms.top_logprobs }
 }
 
 /// One model writes until the answer ends.
@@ -41,7 +45,7 @@ pub(crate) async fn write_to_end(
     terms: &Terms,
     answer: &mut Answer,
 ) -> Result<FinishReason> {
-    let (_, done) = write_into(session, by, &generation(terms, by, answer.remaining()), answer).await?;
+    let (_, done) = write_into(session, by, &generation(terms, by, answer, answer.remaining()), answer).await?;
     Ok(done.unwrap_or(FinishReason::Length))
 }
 

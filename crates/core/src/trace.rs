@@ -143,6 +143,11 @@ pub enum Event {
     Handover(Handover),
     /// A call of an engine ended.
     Call(Call),
+    /// The output engine read a part of the prompt from its prefix cache.
+    Reused {
+        /// Tokens of the prompt that were not computed.
+        tokens: usize,
+    },
     /// The answer is complete. This is always the last event.
     Done(FinishReason),
 }
@@ -223,6 +228,10 @@ pub struct Timings {
     /// Proposed tokens that the base confirmed. Not reproducible either.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepted_tokens: usize,
+    /// Tokens of the prompt that the output engine read from its prefix cache. Not reproducible
+    /// either: other requests fill the cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_tokens: usize,
     /// Time that each model spent writing.
     #[serde(flatten)]
     pub writing: SecondsBySeat,
@@ -349,6 +358,7 @@ impl Trace {
                 }
                 answer.calls.push(*call);
             }
+            Event::Reused { tokens } => answer.timings.cached_tokens = *tokens,
             Event::Done(reason) => {
                 answer.finish_reason = *reason;
                 answer.timings.total = self.started.elapsed().as_secs_f64();

@@ -35,6 +35,7 @@ async fn main() -> Result<()> {
                 let (at, confidence) = (handover.at, handover.confidence);
                 println!("         the base takes over after token {at}: {confidence:.3} >= {}", handover.threshold);
             }
+            Event::Reused { tokens } => println!("         {tokens} tokens of the prompt came from the cache"),
             Event::Done(reason) => println!("         done: {reason:?}"),
         }
     }

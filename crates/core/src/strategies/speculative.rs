@@ -50,6 +50,9 @@ impl Strategy for Speculative {
             base_prompt: prompt.tokens.len(),
             max_len: self.draft.card().max_len,
         };
-        Speculation::new(base.as_mut(), draft, self.base.card().max_len, &job.terms).run(answer).await
+        let speculation = Speculation::new(base.as_mut(), draft, self.base.card().max_len, &job.terms);
+        let reason = speculation.run(answer).await?;
+        answer.reused(base.reused_tokens()).await;
+        Ok(reason)
     }
 }

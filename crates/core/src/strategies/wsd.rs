@@ -126,10 +126,10 @@ impl Strategy for Wsd {
             seconds: 0.0,
         };
         let mut drafter = self.drafter(draft_session, job);
-        match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
-            DraftEnd::AnswerComplete(reason) => Ok(reason),
-            DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
-            DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
+        let reason = match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
+            DraftEnd::AnswerComplete(reason) => reason,
+            DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => FinishReason::Stop,
+            DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => FinishReason::Length,
             _ if self.speculates => {
                 let speculator = Speculator {
                     session: drafter.session,
@@ -137,13 +137,15 @@ impl Strategy for Wsd {
                     base_prompt: prompt.tokens.len(),
                     max_len: self.draft.card().max_len,
                 };
-                Speculation::new(scorer.session.as_mut(), speculator, scorer.max_len, &job.terms).run(answer).await
+                Speculation::new(scorer.session.as_mut(), speculator, scorer.max_len, &job.terms).run(answer).await?
             }
             _ => {
                 drop(drafter);
-                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await
+                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await?
             }
-        }
+        };
+        answer.reused(scorer.session.reused_tokens()).await;
+        Ok(reason)
     }
 }
 
@@ -155,7 +157,7 @@ impl Wsd {
 
     /// Makes the drafter and chooses how its chunk lengths change.
     fn drafter(&self, session: Box<dyn Session>, job: &Job) -> Drafter {
-        let sampling = job.terms.sampling.for_seat(Seat::DRAFT);
+        let sampling = job.terms.sampling.for_seat(Seat::DRAFT, session.tokens().len());
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
         } else if self.chunk_tokens.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
@@ -261,8 +263,8 @@ impl Drafter {
     /// Generates the next chunk. `self.call` is updated after every token, so that a cancelled call
     /// is reported with the tokens generated so far.
     async fn draft_chunk(&mut self) -> Result<Chunk> {
-        let generation =
-            Generation { max_tokens: self.chunks.next().min(self.remaining), sampling: self.sampling, top_logprobs: 0 };
+        let max_tokens = self.chunks.next().min(self.remaining);
+        let generation = Generation { max_tokens, sampling: self.sampling.clone(), top_logprobs: 0 };
         let started = Instant::now();
         let call_so_far = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
         let call = self.call.insert(call_so_far(0));

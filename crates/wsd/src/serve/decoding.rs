@@ -131,7 +131,7 @@ impl Meter {
                 metrics.observe(&metrics::SWITCH_POSITION, handover.at as f64);
                 metrics.observe(&metrics::SWITCH_CONFIDENCE, handover.confidence);
             }
-            Event::Call(_) => {}
+            Event::Call(_) | Event::Reused { .. } => {}
             Event::Done(reason) => {
                 self.done = true;
                 if self.has_not_passed {
