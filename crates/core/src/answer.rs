@@ -108,7 +108,7 @@ impl Answer {
         self.held.push_back(Event::Token(record));
         match self.stops.find(&self.held_text) {
             StopMatch::Cut(at) => {
-                self.release(at, true).await;
+                self.stop(at).await;
                 Ok(Flow::Done(FinishReason::Stop))
             }
             StopMatch::Hold(at) => {
@@ -136,9 +136,21 @@ impl Answer {
     /// reason. An incomplete character at the end is dropped.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
         let stop_at = self.stops.find_first(&self.held_text);
-        self.release(stop_at.unwrap_or(usize::MAX), stop_at.is_some()).await;
+        match stop_at {
+            Some(at) => self.stop(at).await,
+            None => self.release(usize::MAX, false).await,
+        }
         let reason = if stop_at.is_some() { FinishReason::Stop } else { reason };
         self.send(Event::Done(reason)).await;
+    }
+
+    /// Sends the held text before the stop string at `at`, and names that string.
+    async fn stop(&mut self, at: usize) {
+        let stop = self.stops.starting(&self.held_text[at..]).map(str::to_owned);
+        self.release(at, true).await;
+        if let Some(text) = stop {
+            self.send(Event::StopString(text)).await;
+        }
     }
 
     /// Sends the held events whose text ends within the first `at` bytes of the held text. If `is_stop`,

@@ -148,6 +148,8 @@ pub enum Event {
         /// Tokens of the prompt that were not computed.
         tokens: usize,
     },
+    /// The answer ends before this stop string.
+    StopString(String),
     /// The answer is complete. This is always the last event.
     Done(FinishReason),
 }
@@ -272,6 +274,9 @@ pub struct Completion {
     pub handover: Option<Handover>,
     /// The reason why the answer ended.
     pub finish_reason: FinishReason,
+    /// The stop string that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_string: Option<String>,
     /// Tokens counted.
     pub usage: Usage,
     /// Time spent.
@@ -315,6 +320,7 @@ impl Trace {
             tokens: Vec::new(),
             handover: None,
             finish_reason: FinishReason::Length,
+            stop_string: None,
             usage: Usage::default(),
             timings: Timings::default(),
             calls: Vec::new(),
@@ -358,6 +364,7 @@ impl Trace {
                 }
                 answer.calls.push(*call);
             }
+            Event::StopString(text) => answer.stop_string = Some(text.clone()),
             Event::Reused { tokens } => answer.timings.cached_tokens = *tokens,
             Event::Done(reason) => {
                 answer.finish_reason = *reason;

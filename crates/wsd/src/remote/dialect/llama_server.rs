@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::{
-    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k, PENALTIES};
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES, Post, ScoreRequest, Scoring, array, logprob, seed,
+    token, top_k,
+};
 
 /// Most tokens in one reply.
 const SLICE: usize = 16;

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::vllm::completion_delta;
-use super::{Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, PENALTIES_AND_FILTERS, logit_bias};
+use super::{
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES_AND_FILTERS, Post, ScoreRequest, Scoring, array,
+    logit_bias, logprob, seed,
+};
 
 /// Most tokens in one reply, since a service's own limit is not known.
 const SLICE: usize = 64;

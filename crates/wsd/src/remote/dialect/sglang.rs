@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::{
-    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k, PENALTIES_AND_FILTERS, logit_bias};
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES_AND_FILTERS, Post, ScoreRequest, Scoring, array,
+    logit_bias, logprob, seed, token, top_k,
+};
 
 /// Most tokens in one continuation: a cumulative stream costs the square of its length.
 const SLICE: usize = 256;

@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::{
-    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k, PENALTIES_AND_FILTERS, logit_bias};
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES_AND_FILTERS, Post, ScoreRequest, Scoring, array,
+    logit_bias, logprob, seed, token, top_k,
+};
 
 const FACTS: Facts = Facts {
     scheme: "vllm",
