@@ -5,20 +5,33 @@ use std::time::Instant;
 use futures::StreamExt as _;
 
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result, Seat,
-    Session, Step, Stop, Terms, TextCodec, TokenRecord,
+    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result,
+    Sampling, Seat, Session, Setting, Step, Stop, Terms, TextCodec, TokenRecord,
 };
 
 /// Renders a prompt for an engine, and checks that it fits into the context and that the engine
 /// follows the sampling.
 pub(crate) fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
-    job.terms.sampling.check_for(engine)?;
+    check_sampling(engine, &job.terms.sampling)?;
     let rendered = engine.codec().render(&job.prompt)?;
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens >= limit {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
     }
     Ok(rendered)
+}
+
+/// Refuses sampling that an engine does not follow.
+fn check_sampling(engine: &dyn Engine, sampling: &Sampling) -> Result<()> {
+    let is_ignored = |setting: &Setting| engine.ignored_sampling().iter().any(|other| other.name == setting.name);
+    match sampling.changed().find(|(setting, _)| is_ignored(setting)) {
+        None => Ok(()),
+        Some((setting, value)) => Err(Error::Setting {
+            name: setting.name,
+            limit: format!("left out, because the engine `{}` does not follow it", engine.card().name),
+            value: format!("{value}\n  hint: an embedded model follows every setting of sampling"),
+        }),
+    }
 }
 
 /// Refuses a prompt of token ids to models whose vocabularies differ.

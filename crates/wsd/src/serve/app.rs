@@ -11,10 +11,10 @@ use super::admission::{Admission, Admitted};
 use super::body::BodyReader;
 use super::client::{Client, ClientLimits};
 use super::clock::unix_time;
+use super::conversations::Conversations;
 use super::error::ApiError;
 use super::keys::Keys;
 use super::metrics::{Metrics, REJECTED};
-use super::protocol::responses::ResponseStore;
 use super::work::Work;
 use crate::config::{ServeSettings, Settings};
 
@@ -33,7 +33,7 @@ pub struct App {
     pub(super) work: Work,
     pub(super) bodies: BodyReader,
     pub(super) metrics: Metrics,
-    pub(super) responses: ResponseStore,
+    pub(super) conversations: Conversations,
     /// True once the server is being stopped.
     pub(super) closing: AtomicBool,
     /// True once running answers are to end at once.
@@ -69,7 +69,7 @@ impl App {
             work: Work::new(),
             bodies: BodyReader::new(serve.header_timeout),
             metrics: Metrics::default(),
-            responses: ResponseStore::default(),
+            conversations: Conversations::default(),
             closing: AtomicBool::new(false),
             cut: watch::Sender::new(false),
             cut_requests: AtomicUsize::new(0),

@@ -18,17 +18,11 @@ use super::error::ApiError;
 use super::fields::{FieldType, Fields};
 use super::ignored::Place;
 use super::json_reply::off_reactor;
-use super::protocol::Source;
 use super::reply::{chat_logprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP, max_tokens};
 use super::request_log::Caller;
+use super::source::{Given, Source};
 use super::sse::Chunks;
-
-/// A message of a request, with its path there.
-pub(super) struct Given {
-    pub(super) path: String,
-    pub(super) value: Value,
-}
 
 /// Handles `POST /v1/chat/completions`.
 pub(super) async fn chat(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Completion, Event, FinishReason, Job, Seat, Strategy, Trace};
+use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace};
 
 use super::admission::{Admitted, Slot};
 use super::app::App;
@@ -168,7 +168,7 @@ impl Meter {
                 if self.has_not_passed {
                     metrics.add(&metrics::SWITCHES, "reason=\"none\"", 1);
                 }
-                metrics.add(&metrics::FINISHED, format!("finished_reason=\"{}\"", finish_reason(*reason)), 1);
+                metrics.add(&metrics::FINISHED, format!("finished_reason=\"{}\"", reason.name()), 1);
                 metrics.observe(&metrics::REQUEST_TIME, self.origin.arrived.elapsed().as_secs_f64());
                 self.record_for_telemetry();
             }
@@ -198,14 +198,6 @@ impl Drop for Meter {
         if !self.done {
             self.app.metrics.add(&metrics::BROKEN, "", 1);
         }
-    }
-}
-
-/// Returns the protocol's name of a finish reason.
-pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
     }
 }
 

@@ -191,9 +191,10 @@ impl Fields {
         Ok(())
     }
 
-    /// Refuses the fields that remain.
+    /// Refuses the fields that remain, but for those of `null`.
     pub(super) fn finish(self) -> Result<(), ApiError> {
-        match self.left.keys().next().map(|field| self.name(field)) {
+        let mut left = self.left.iter().filter(|(_, value)| !value.is_null());
+        match left.next().map(|(field, _)| self.name(field)) {
             Some(name) => {
                 let message =
                     "is not a parameter of this server; leave it out, or see /openapi.json for those there are";

@@ -110,3 +110,22 @@ fn process() -> String {
         lines.map(|(name, kind, help, value)| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     lines.concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::public_name;
+
+    #[test]
+    fn folders_of_this_machine_are_no_part_of_a_name() {
+        for (name, public) in [
+            ("/data/models/llama-8b", "llama-8b"),
+            ("/data/models/q4.gguf", "q4.gguf"),
+            ("builtin:base", "builtin:base"),
+            ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
+            ("vllm+http://a:8000/llama", "vllm+http://a:8000/llama"),
+            ("/", "/"),
+        ] {
+            assert_eq!(public_name(name), public);
+        }
+    }
+}

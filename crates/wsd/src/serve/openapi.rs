@@ -16,8 +16,8 @@ pub(super) async fn document() -> Json<Value> {
         "info": {
             "title": "wsd",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Weak-to-Strong Decoding behind OpenAI's, Anthropic's and Ollama's protocols. Each strategy is \
-                a model. The routes below /v1 exist without it too.",
+            "description": "Weak-to-Strong Decoding behind OpenAI's, Anthropic's and Ollama's protocols. Each strategy \
+                is a model. The routes below /v1 exist without it too.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{}, {"key": []}],
@@ -166,10 +166,10 @@ fn model() -> Value {
     json!({"type": ["string", "null"], "enum": names})
 }
 
-/// The schema of an object without further properties.
+/// The schema of an object without further properties but nulls.
 fn object(properties: impl Into<Value>, required: &[&str]) -> Value {
     let properties = properties.into();
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": {"type": "null"}})
 }
 
 /// The schema of a whole number within limits, or null.

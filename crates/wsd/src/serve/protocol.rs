@@ -23,7 +23,7 @@ use serde_json::Value;
 use wsd_core::{Completion, Event, Prompt, Trace};
 
 use super::app::App;
-use super::chat::{self, Given};
+use super::chat;
 use super::decoding::{self, Events, await_first_event};
 use super::error::ApiError;
 use super::fields::Fields;
@@ -31,15 +31,8 @@ use super::json_reply::off_reactor;
 use super::reply;
 use super::request::GenerationRequest;
 use super::request_log::Caller;
+use super::source::Source;
 use super::sse;
-
-/// The text that a request wants continued.
-pub(super) enum Source {
-    /// The messages of a conversation.
-    Messages(Vec<Given>),
-    /// A text, verbatim.
-    Text(String),
-}
 
 /// A part of an answer, as clients see it.
 pub(super) enum Part<'a> {

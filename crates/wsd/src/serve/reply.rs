@@ -6,7 +6,6 @@ use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, Engine, Event, Handover, Sampled, Timings, Token, TokenRecord, TokensByAuthor};
 
-use super::decoding::finish_reason;
 use super::envelope::{Envelope, Usage};
 use super::json_reply::JsonReply;
 use super::request::GenerationRequest;
@@ -136,7 +135,7 @@ pub(super) fn complete_reply(
         usage.set_cached(index / request.n, answer.timings.cached_tokens);
         usage.completion += answer.usage.completion_tokens;
         let (mut choice, logprobs) = choice(index, answer);
-        choice["finish_reason"] = json!(finish_reason(answer.finish_reason));
+        choice["finish_reason"] = json!(answer.finish_reason.name());
         choice["wsd"] = details(request, answer, index);
         reply.push(&choice, logprobs.as_ref());
         if index == 0 {

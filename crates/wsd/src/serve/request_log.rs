@@ -13,7 +13,6 @@ use wsd_core::{Event, TokensByAuthor};
 use super::app::App;
 use super::client::Client;
 use super::clock::timestamp;
-use super::decoding::finish_reason;
 use crate::config::LogFormat;
 
 /// The header that names a request, and Anthropic's name of it.
@@ -105,7 +104,7 @@ impl RequestLog {
                 entry.tokens.add(token.by, 1);
             }
             Event::Handover(handover) => entry.switch = entry.switch.or(Some(handover.at)),
-            Event::Done(reason) => entry.finish_reason = Some(finish_reason(*reason)),
+            Event::Done(reason) => entry.finish_reason = Some(reason.name()),
             Event::Call(_) | Event::StopString(_) => {}
         }
     }

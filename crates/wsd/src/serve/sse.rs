@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use wsd_core::{Event, TokenRecord};
 
 use super::app::App;
-use super::decoding::{Events, finish_reason};
+use super::decoding::Events;
 use super::envelope::{Envelope, Usage};
 use super::reply::{Progress, token_details};
 use super::request::GenerationRequest;
@@ -98,7 +98,7 @@ fn event_choice(
         Event::Token(token) if request.token_details => choice["wsd"] = token_details(token),
         Event::Handover(handover) => choice["wsd"] = json!({"handover": handover}),
         Event::Done(reason) => {
-            choice["finish_reason"] = json!(finish_reason(*reason));
+            choice["finish_reason"] = json!(reason.name());
             choice["wsd"] = progress.summary(request, index);
         }
         _ => {}

@@ -185,11 +185,12 @@ async fn a_system_text_and_earlier_thoughts_are_read() {
 #[tokio::test]
 async fn errors_have_the_form_of_the_protocol() {
     let server = Server::builtin();
+    let said = json!([{"role": "user", "content": "a"}]);
     let image = json!([{"role": "user", "content": [{"type": "image", "source": {}}]}]);
     for (body, status, kind, words) in [
         (json!({"messages": image}), 400, "invalid_request_error", "messages[0].content[0].type"),
         (json!({"messages": []}), 400, "invalid_request_error", "messages"),
-        (json!({"model": "claude", "messages": [{"role": "user", "content": "a"}]}), 404, "not_found_error", "claude"),
+        (json!({"model": "claude", "messages": said}), 404, "not_found_error", "claude"),
         (
             json!({"messages": [{"role": "user", "content": "a"}], "stop_sequences": 3}),
             400,
@@ -218,7 +219,8 @@ async fn ollama_clients_chat_and_generate() {
     let text = answer(&server).await;
     let messages = json!([{"role": "user", "content": "What colour is a fox?"}]);
     let asked = json!({
-        "model": "wsd:latest", "messages": messages, "keep_alive": "5m", "options": {"num_ctx": 4096, "num_predict": -2},
+        "model": "wsd:latest", "messages": messages, "keep_alive": "5m",
+        "options": {"num_ctx": 4096, "num_predict": -2},
     });
     let body = server.text("/api/chat", &asked).await;
     let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -11,17 +11,18 @@ use serde_json::{Value, json};
 use wsd_core::{ChatRole, Completion, FinishReason, MAX_TOKENS, STOP};
 
 use super::tools::{call, function, keep_functions, result_message};
-use super::{Asked, Form, Line, Part, Source, Wire, details, parse};
+use super::{Asked, Form, Line, Part, Wire, details, parse};
 use crate::serve::app::App;
-use crate::serve::chat::Given;
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::{FieldType, Fields};
+use crate::serve::ignored::Place;
 use crate::serve::json_reply::off_reactor;
 use crate::serve::request::GenerationRequest;
 use crate::serve::request_log::Caller;
+use crate::serve::source::{Given, Source};
 
 /// A reply in the form of Messages.
-pub(in crate::serve) struct Messages {
+pub(crate) struct Messages {
     id: String,
 }
 
@@ -60,7 +61,7 @@ impl Form for Messages {
             let mut turn = Turn::new(role, message.name("content"));
             turn.read(message.need("content")?)?;
             if !app.serve.strict {
-                message.ignore(crate::serve::ignored::Place::Message);
+                message.ignore(Place::Message);
             }
             message.finish()?;
             turn.finish(&mut given);
@@ -231,7 +232,7 @@ impl Turn {
 }
 
 /// Handles `POST /v1/messages/count_tokens`.
-pub(in crate::serve) async fn count_tokens(
+pub(crate) async fn count_tokens(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,

@@ -10,17 +10,17 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe, Seat};
 
-use super::{Form, Line, Part, Source, Wire, details};
+use super::{Form, Line, Part, Wire, details};
 use crate::serve::app::App;
-use crate::serve::chat::{self, Given};
+use crate::serve::chat;
 use crate::serve::clock::{format_time, timestamp};
-use crate::serve::decoding::finish_reason;
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::Fields;
 use crate::serve::ignored::Place;
 use crate::serve::listing::public_name;
 use crate::serve::request::{GenerationRequest, find_recipe};
 use crate::serve::request_log::Caller;
+use crate::serve::source::{Given, Source};
 
 /// The version of Ollama whose requests are understood.
 const VERSION: &str = "0.12.0";
@@ -28,10 +28,10 @@ const VERSION: &str = "0.12.0";
 const TAG: &str = ":latest";
 
 /// A reply to `/api/chat`.
-pub(in crate::serve) struct Chat;
+pub(crate) struct Chat;
 
 /// A reply to `/api/generate`.
-pub(in crate::serve) struct Generate;
+pub(crate) struct Generate;
 
 impl Form for Chat {
     const WIRE: Wire = Wire::Lines;
@@ -115,7 +115,7 @@ fn last(request: &GenerationRequest, answer: &Completion, content: (&str, Value)
     let (total, prompt) = (answer.timings.total, answer.timings.first_token.unwrap_or(answer.timings.total));
     let mut line = json!({
         "model": request.model, "created_at": timestamp(), "done": true,
-        "done_reason": finish_reason(answer.finish_reason), "total_duration": nanoseconds(total), "load_duration": 0,
+        "done_reason": answer.finish_reason.name(), "total_duration": nanoseconds(total), "load_duration": 0,
         "prompt_eval_count": answer.usage.prompt_tokens, "prompt_eval_duration": nanoseconds(prompt),
         "eval_count": answer.usage.completion_tokens, "eval_duration": nanoseconds(total - prompt),
         "wsd": details(request, answer),
@@ -165,28 +165,25 @@ fn take_tag(fields: &mut Fields) -> Result<(), ApiError> {
 }
 
 /// Returns the version.
-pub(in crate::serve) async fn version() -> Json<Value> {
+pub(crate) async fn version() -> Json<Value> {
     Json(json!({"version": VERSION}))
 }
 
 /// Lists the models, which are the strategies.
-pub(in crate::serve) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
+pub(crate) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
     let started = format_time(Duration::from_secs(app.started));
     let models = RECIPES.iter().map(|recipe| {
         let name = format!("{}{TAG}", recipe.name);
         json!({
-            "name": name, "model": name, "modified_at": started, "size": 0, "digest": "", "details": facts(&app, recipe),
+            "name": name, "model": name, "modified_at": started, "size": 0, "digest": "",
+            "details": facts(&app, recipe),
         })
     });
     Json(json!({"models": models.collect::<Vec<_>>()}))
 }
 
 /// Describes one model.
-pub(in crate::serve) async fn show(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
     let mut fields = app.bodies.read(&headers, body).await?;
     take_tag(&mut fields)?;
     let recipe = find_recipe(&app, fields.take("model")?)?;

@@ -1,25 +1,21 @@
 //! OpenAI's Responses: `POST /v1/responses`.
 
-mod store;
-
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, FinishReason, MAX_TOKENS};
 
-pub(in crate::serve) use store::ResponseStore;
-
 use super::tools::{call, call_message, function, keep_functions, result_message};
-use super::{Form, Line, Part, Source, Wire, details};
+use super::{Form, Line, Part, Wire, details};
 use crate::serve::app::App;
-use crate::serve::chat::Given;
 use crate::serve::client::Client;
 use crate::serve::clock::unix_time;
 use crate::serve::error::ApiError;
 use crate::serve::fields::{FieldType, Fields};
 use crate::serve::request::GenerationRequest;
 use crate::serve::request_log::Caller;
+use crate::serve::source::{Given, Source};
 
 /// Fields of the request that the reply repeats, with their values where the request has none.
 static REPEATED: &[(&str, &str)] = &[
@@ -46,7 +42,7 @@ static REPEATED: &[(&str, &str)] = &[
 ];
 
 /// A reply in the form of Responses.
-pub(in crate::serve) struct Responses {
+pub(crate) struct Responses {
     app: Arc<App>,
     client: Client,
     id: String,
@@ -94,7 +90,7 @@ impl Form for Responses {
         read_text_options(fields)?;
         let mut given = Vec::new();
         if let Some(id) = fields.take::<String>("previous_response_id")? {
-            let earlier = app.responses.find(caller.client, &id).ok_or_else(|| ApiError::unknown_response(&id))?;
+            let earlier = app.conversations.find(caller.client, &id).ok_or_else(|| ApiError::unknown_response(&id))?;
             let path = |index| format!("previous_response_id[{index}]");
             given.extend(earlier.into_iter().enumerate().map(|(index, value)| Given { path: path(index), value }));
         }
@@ -178,7 +174,7 @@ impl Form for Responses {
         }
         if let Some(mut messages) = self.kept.take() {
             messages.push(json!({"role": "assistant", "content": answer.text}));
-            self.app.responses.keep(self.client, &self.id, messages);
+            self.app.conversations.keep(self.client, &self.id, messages);
         }
         response
     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::serve::client::Client;
+use super::client::Client;
 
 /// The most bytes of all kept conversations, as JSON.
 const MAX_BYTES: usize = 64 << 20;
@@ -14,7 +14,7 @@ const MAX_ONE: usize = 4 << 20;
 
 /// The kept conversations, the oldest first.
 #[derive(Default)]
-pub(in crate::serve) struct ResponseStore(Mutex<Kept>);
+pub(super) struct Conversations(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
@@ -30,7 +30,7 @@ struct Conversation {
     bytes: usize,
 }
 
-impl ResponseStore {
+impl Conversations {
     /// Keeps the conversation that ends with response `id`. The oldest ones make room.
     pub(super) fn keep(&self, client: Client, id: &str, messages: Vec<Value>) {
         let bytes = messages.iter().map(|message| message.to_string().len()).sum();
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_conversation_is_its_clients_own() {
-        let store = ResponseStore::default();
+        let store = Conversations::default();
         store.keep(Client::Key(0), "a", vec![json!("hello")]);
         assert_eq!(store.find(Client::Key(0), "a"), Some(vec![json!("hello")]));
         assert_eq!(store.find(Client::Key(1), "a"), None);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room() {
-        let store = ResponseStore::default();
+        let store = Conversations::default();
         let long = vec![json!("x".repeat(MAX_ONE - 2))];
         for index in 0..=MAX_BYTES / MAX_ONE {
             store.keep(Client::Unknown, &index.to_string(), long.clone());
