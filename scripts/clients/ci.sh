@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# OpenAI's own clients against a server of the built-in pair: ci.sh [path to wsd]
+# Clients of every protocol against a server of the built-in pair: ci.sh [path to wsd]
 #
-# A client that cannot be installed here (no Python, no Node, no registry within two minutes) is skipped, with a line that says so;
+# A client that cannot be installed here (no Python, no Node, no registry within four minutes) is skipped, with a line that says so;
 # one that can must pass. What is installed is kept in target/clients.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -25,21 +25,36 @@ if [ -z "$address" ]; then
     exit 1
 fi
 
+# Each script with the packages that it needs, at the versions whose requests it was written for.
+python_clients=(
+    "openai_client.py openai==$openai_python"
+    "responses_client.py openai==$openai_python"
+    "anthropic_client.py anthropic==2.14.0"
+    "ollama_client.py ollama==0.6.3"
+    "litellm_client.py litellm==1.110.2 openai==$openai_python"
+    "langchain_client.py langchain-openai==1.7.4 langchain-anthropic==1.7.10 langchain-ollama==1.1.0"
+    "replay.py"
+)
 python_client() {
-    python3 -m venv "$folder/python" &&
-        timeout 120 "$folder/python/bin/pip" install --quiet --disable-pip-version-check "openai==$openai_python"
+    # Packages of different clients may want different versions of one, so each has a folder of its own.
+    python3 -m venv "$folder/python-$1" || return 1
+    [ $# = 1 ] || timeout 240 "$folder/python-$1/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
 }
 node_client() {
     timeout 120 npm install --silent --no-audit --no-fund --prefix "$folder/node" "openai@$openai_node"
 }
 
 failed=0
-if python_client >"$folder/python.log" 2>&1; then
-    timeout 300 "$folder/python/bin/python" scripts/clients/openai_client.py "$address" | grep -E "^FAILED|passed"
-    [ "${PIPESTATUS[0]}" = 0 ] || failed=1
-else
-    echo "skipped: OpenAI's Python client cannot be installed here"
-fi
+for client in "${python_clients[@]}"; do
+    read -ra words <<<"$client"
+    script=${words[0]}
+    if python_client "${words[@]}" >"$folder/$script.log" 2>&1; then
+        timeout 300 "$folder/python-$script/bin/python" "scripts/clients/$script" "$address" | grep -E "^FAILED|passed"
+        [ "${PIPESTATUS[0]}" = 0 ] || failed=1
+    else
+        echo "skipped: the packages of $script cannot be installed here"
+    fi
+done
 if node_client >"$folder/node.log" 2>&1; then
     # Node looks for packages beside the script.
     cp scripts/clients/openai_client.mjs "$folder/node/"

@@ -27,6 +27,8 @@ pub struct Answer {
     events: mpsc::Sender<Result<Event>>,
     stops: Stops,
     max_tokens: usize,
+    /// Length of the prompt, in tokens.
+    prompt: usize,
     /// Number of tokens written so far.
     written: usize,
     /// The decoder of tokens; `None` before [`Answer::begin`].
@@ -48,6 +50,7 @@ impl Answer {
             events,
             stops,
             max_tokens,
+            prompt: 0,
             written: 0,
             detokenizer: None,
             skip: 0,
@@ -64,7 +67,18 @@ impl Answer {
 
     /// Reports the length of the prompt, in tokens.
     pub async fn prompt(&mut self, tokens: usize) {
+        self.prompt = tokens;
         self.send(Event::Prompt { tokens }).await;
+    }
+
+    /// The length of the prompt, in tokens; 0 before it is reported.
+    pub(crate) fn prompt_len(&self) -> usize {
+        self.prompt
+    }
+
+    /// Reports the number of tokens that the output engine had in its cache.
+    pub async fn reused(&mut self, tokens: usize) {
+        self.send(Event::Reused { tokens: tokens.min(self.prompt) }).await;
     }
 
     /// Starts decoding tokens that continue `context`. The first `skip` bytes of their text belong
@@ -94,7 +108,7 @@ impl Answer {
         self.held.push_back(Event::Token(record));
         match self.stops.find(&self.held_text) {
             StopMatch::Cut(at) => {
-                self.release(at, true).await;
+                self.stop(at).await;
                 Ok(Flow::Done(FinishReason::Stop))
             }
             StopMatch::Hold(at) => {
@@ -132,9 +146,21 @@ impl Answer {
     /// reason. An incomplete character at the end is dropped.
     pub(crate) async fn finish(mut self, reason: FinishReason) {
         let stop_at = self.stops.find_first(&self.held_text);
-        self.release(stop_at.unwrap_or(usize::MAX), stop_at.is_some()).await;
+        match stop_at {
+            Some(at) => self.stop(at).await,
+            None => self.release(usize::MAX, false).await,
+        }
         let reason = if stop_at.is_some() { FinishReason::Stop } else { reason };
         self.send(Event::Done(reason)).await;
+    }
+
+    /// Sends the held text before the stop string at `at`, and names that string.
+    async fn stop(&mut self, at: usize) {
+        let stop = self.stops.starting(&self.held_text[at..]).map(str::to_owned);
+        self.release(at, true).await;
+        if let Some(text) = stop {
+            self.send(Event::StopString(text)).await;
+        }
     }
 
     /// Sends the held events whose text ends within the first `at` bytes of the held text. If `is_stop`,

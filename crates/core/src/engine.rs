@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use crate::{
-    Caps, Card, Error, Head, Heads, Profile, Result, Sampled, Sampling, Step, Stop, TextCodec, Token, Tree, Values,
-    top_tokens,
+    Caps, Card, Error, Head, Heads, Profile, Result, Sampled, Sampling, Setting, Step, Stop, TextCodec, Token, Tree,
+    Values, top_tokens,
 };
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
@@ -132,6 +132,12 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Returns the settings of sampling that the engine does not follow; a job with another value of
+    /// one than its default is refused before anything is computed. None by default.
+    fn ignored_sampling(&self) -> &[&'static Setting] {
+        &[]
+    }
+
     /// Opens a session that holds `tokens`. Nothing is computed before the first request.
     ///
     /// # Errors
@@ -197,6 +203,12 @@ pub trait Session: Send {
     /// Keeps the first `len` tokens.
     fn truncate(&mut self, len: usize) {
         self.tokens_mut().truncate(len);
+    }
+
+    /// The number of tokens whose KV cache was copied from other sessions so far; 0 for an engine
+    /// that does not report it.
+    fn reused_tokens(&self) -> usize {
+        0
     }
 
     /// Prefills the KV cache, if the engine has one.

@@ -58,7 +58,7 @@ impl Terms {
         if self.max_tokens == 0 {
             return Err(Error::Setting { name: MAX_TOKENS.name, limit: "at least 1".into(), value: "0".into() });
         }
-        self.sampling.check().map(drop)
+        self.sampling.check()
     }
 }
 

@@ -57,7 +57,10 @@ pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
 pub use models::Models;
 pub use profile::{Profile, StepTime};
-pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
+pub use sampling::{
+    FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K,
+    TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick,
+};
 pub use scorers::{SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Activity, Card, Engine, ModelFiles, Profile, Result, Session, TextCodec, Token};
+use crate::{Activity, Card, Engine, ModelFiles, Profile, Result, Session, Setting, TextCodec, Token};
 
 /// An engine that opens all sessions in one scope.
 pub(crate) struct Scoped {
@@ -40,6 +40,10 @@ impl Engine for Scoped {
 
     fn weights(&self) -> Option<u64> {
         self.engine.weights()
+    }
+
+    fn ignored_sampling(&self) -> &[&'static Setting] {
+        self.engine.ignored_sampling()
     }
 
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {

@@ -85,6 +85,12 @@ impl<'a> Speculation<'a> {
 
     /// Writes until the answer ends.
     pub(crate) async fn run(mut self, answer: &mut Answer) -> Result<FinishReason> {
+        let reason = self.write(answer).await?;
+        answer.reused(self.chain.target().session.reused_tokens()).await;
+        Ok(reason)
+    }
+
+    async fn write(&mut self, answer: &mut Answer) -> Result<FinishReason> {
         loop {
             let remaining = answer.remaining().min(self.chain.target().space());
             if remaining == 0 {
@@ -106,7 +112,7 @@ impl<'a> Speculation<'a> {
     async fn decode_alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let (target, started) = (self.chain.target(), Instant::now());
         let lacking = target.uncomputed();
-        let generation = generation(self.terms, Seat::BASE, count);
+        let generation = generation(self.terms, Seat::BASE, answer, count);
         let (written, done) = write_into(target.session.as_mut(), Seat::BASE, &generation, answer).await?;
         let seconds = target.profile.record_writing(lacking, written.max(1), started.elapsed().as_secs_f64());
         target.planner.record_alone(written, seconds);

@@ -5,18 +5,33 @@ use std::time::Instant;
 use futures::StreamExt as _;
 
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result, Seat,
-    Session, Step, Stop, Terms, TextCodec, TokenRecord,
+    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result,
+    Sampling, Seat, Session, Setting, Step, Stop, Terms, TextCodec, TokenRecord,
 };
 
-/// Renders a prompt for an engine and checks that it fits into the context.
+/// Renders a prompt for an engine, and checks that it fits into the context and that the engine
+/// follows the sampling.
 pub(crate) fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
+    check_sampling(engine, &job.terms.sampling)?;
     let rendered = engine.codec().render(&job.prompt)?;
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens >= limit {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
     }
     Ok(rendered)
+}
+
+/// Refuses sampling that an engine does not follow.
+fn check_sampling(engine: &dyn Engine, sampling: &Sampling) -> Result<()> {
+    let is_ignored = |setting: &Setting| engine.ignored_sampling().iter().any(|other| other.name == setting.name);
+    match sampling.changed().find(|(setting, _)| is_ignored(setting)) {
+        None => Ok(()),
+        Some((setting, value)) => Err(Error::Setting {
+            name: setting.name,
+            limit: format!("left out, because the engine `{}` does not follow it", engine.card().name),
+            value: format!("{value}\n  hint: an embedded model follows every setting of sampling"),
+        }),
+    }
 }
 
 /// Refuses a prompt of token ids to models whose vocabularies differ.
@@ -29,9 +44,11 @@ pub(crate) fn check_vocabularies(prompt: &Prompt, draft: &TextCodec, base: &Text
     Ok(())
 }
 
-/// The generation of at most `max_tokens` tokens by the model in `seat`, on the terms of a job.
-pub(crate) fn generation(terms: &Terms, seat: Seat, max_tokens: usize) -> Generation {
-    Generation { max_tokens, sampling: terms.sampling.for_seat(seat), top_logprobs: terms.top_logprobs }
+/// The generation of at most `max_tokens` tokens of an answer by the model in `seat`, on the terms of
+/// a job.
+pub(crate) fn generation(terms: &Terms, seat: Seat, answer: &Answer, max_tokens: usize) -> Generation {
+    let sampling = terms.sampling.for_seat(seat, answer.prompt_len());
+    Generation { max_tokens, sampling, top_logprobs: terms.top_logprobs }
 }
 
 /// One model writes until the answer ends.
@@ -41,7 +58,7 @@ pub(crate) async fn write_to_end(
     terms: &Terms,
     answer: &mut Answer,
 ) -> Result<FinishReason> {
-    let (_, done) = write_into(session, by, &generation(terms, by, answer.remaining()), answer).await?;
+    let (_, done) = write_into(session, by, &generation(terms, by, answer, answer.remaining()), answer).await?;
     Ok(done.unwrap_or(FinishReason::Length))
 }
 

@@ -34,6 +34,11 @@ impl Stops {
         }
     }
 
+    /// Returns the stop string that `text` begins with.
+    pub(crate) fn starting(&self, text: &str) -> Option<&str> {
+        self.0.iter().map(String::as_str).find(|stop| text.starts_with(stop))
+    }
+
     /// Returns the byte at which the first complete stop string begins, if no text follows.
     #[must_use]
     pub fn find_first(&self, text: &str) -> Option<usize> {

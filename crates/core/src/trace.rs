@@ -97,6 +97,17 @@ pub enum FinishReason {
     Length,
 }
 
+impl FinishReason {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
 /// The kind of a request to an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,6 +180,13 @@ pub enum Event {
     DraftEnd(DraftEnd),
     /// A call of an engine ended.
     Call(Call),
+    /// The output engine read a part of the prompt from its prefix cache.
+    Reused {
+        /// Tokens of the prompt that were not computed.
+        tokens: usize,
+    },
+    /// The answer ends before this stop string.
+    StopString(String),
     /// The answer is complete. This is always the last event.
     Done(FinishReason),
 }
@@ -255,6 +273,10 @@ pub struct Timings {
     /// Steps of the base that wrote tokens. Not reproducible where it speculated.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub base_steps: usize,
+    /// Tokens of the prompt that the output engine read from its prefix cache. Not reproducible
+    /// either: other requests fill the cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_tokens: usize,
     /// Time that each model spent writing.
     #[serde(flatten)]
     pub writing: SecondsBySeat,
@@ -321,6 +343,9 @@ pub struct Completion {
     pub draft_end: Option<DraftEnd>,
     /// The reason why the answer ended.
     pub finish_reason: FinishReason,
+    /// The stop string that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_string: Option<String>,
     /// Tokens counted.
     pub usage: Usage,
     /// Time spent.
@@ -374,6 +399,7 @@ impl Trace {
             handover: None,
             draft_end: None,
             finish_reason: FinishReason::Length,
+            stop_string: None,
             usage: Usage::default(),
             timings: Timings::default(),
             calls: Vec::new(),
@@ -417,6 +443,8 @@ impl Trace {
                 }
                 answer.calls.push(call.clone());
             }
+            Event::StopString(text) => answer.stop_string = Some(text.clone()),
+            Event::Reused { tokens } => answer.timings.cached_tokens = *tokens,
             Event::Done(reason) => {
                 answer.finish_reason = *reason;
                 answer.timings.total = self.started.elapsed().as_secs_f64();

@@ -60,7 +60,7 @@ async fn three_passes(models: &Models, job: &Job, values: &Values) -> (Vec<Token
     let draft_prompt = draft.codec().render(&job.prompt).unwrap();
     let generation = Generation {
         max_tokens: values.get(&MAX_DRAFT_TOKENS),
-        sampling: job.terms.sampling.for_seat(Seat::DRAFT),
+        sampling: job.terms.sampling.for_seat(Seat::DRAFT, draft_prompt.tokens.len()),
         top_logprobs: 0,
     };
     let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, generation).await;
@@ -84,7 +84,7 @@ async fn three_passes(models: &Models, job: &Job, values: &Values) -> (Vec<Token
     }
     let generation = Generation {
         max_tokens: job.terms.max_tokens - answer.len(),
-        sampling: job.terms.sampling.for_seat(Seat::BASE),
+        sampling: job.terms.sampling.for_seat(Seat::BASE, prompt.tokens.len()),
         top_logprobs: 0,
     };
     let (rest, stop) = generate(base.as_ref(), &all[..from + kept], generation).await;

@@ -129,7 +129,7 @@ proptest! {
             if trees { engine } else { without_trees(engine) }
         };
         let models = chain((3 - levels..3).map(level));
-        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed };
+        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed, ..Sampling::default() };
         let terms = Terms { max_tokens, sampling, stop, top_logprobs };
         let job = Job { prompt: Prompt::Raw("bad cab".into()), terms };
         let values = from_sources(word).with(&THRESHOLD, threshold).unwrap();

@@ -67,7 +67,7 @@ impl DraftRun {
         let (prompt, draft_prompt) = (base.codec().render(&job.prompt)?, draft.codec().render(&job.prompt)?);
         let generation = Generation {
             max_tokens: max_draft_tokens,
-            sampling: job.terms.sampling.for_seat(Seat::DRAFT),
+            sampling: job.terms.sampling.for_seat(Seat::DRAFT, draft_prompt.tokens.len()),
             top_logprobs: 0,
         };
         let written = draft.open(&draft_prompt.tokens).await?.write(&generation).await?;

@@ -36,6 +36,8 @@ async fn main() -> Result<()> {
                 println!("         the base takes over after token {at}: {confidence:.3} >= {}", handover.threshold);
             }
             Event::DraftEnd(end) => println!("         the draft ended at token {}, before any switch", end.at),
+            Event::Reused { tokens } => println!("         {tokens} tokens of the prompt came from the cache"),
+            Event::StopString(text) => println!("         a stop string: {text:?}"),
             Event::Done(reason) => println!("         done: {reason:?}"),
         }
     }

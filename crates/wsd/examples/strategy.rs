@@ -73,7 +73,8 @@ async fn write(
     max_tokens: usize,
     answer: &mut Answer,
 ) -> wsd_core::Result<Option<FinishReason>> {
-    let generation = Generation { max_tokens, sampling: job.terms.sampling.for_seat(seat), top_logprobs: 0 };
+    // Penalties then count the whole list: this strategy does not tell them where the answer begins.
+    let generation = Generation { max_tokens, sampling: job.terms.sampling.for_seat(seat, 0), top_logprobs: 0 };
     let written = session.write(&generation).await?;
     for sampled in written.tokens {
         if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, seat)).await? {

@@ -24,7 +24,7 @@ pub use pairs::{PAIRS, Pair};
 pub use prompt::PromptSettings;
 pub use remote::{RemoteModel, RemoteSettings};
 pub use sections::{SECTIONS, Section};
-pub use serve::{KeySource, ServeSettings};
+pub use serve::{KeySource, LogFormat, ServeSettings};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "wsd.toml";

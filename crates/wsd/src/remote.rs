@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use axum::http::{HeaderMap, HeaderValue, header};
-use wsd_core::{Activity, Card, Engine, Session, TextCodec, Token};
+use wsd_core::{Activity, Card, Engine, Session, Setting, TextCodec, Token};
 
 pub use address::Address;
 pub(crate) use dialect::{schemes, teacher_forced};
@@ -113,6 +113,10 @@ impl Engine for Remote {
             steps: self.shared.requests.load(Ordering::Relaxed),
             reused_tokens: 0,
         }
+    }
+
+    fn ignored_sampling(&self) -> &[&'static Setting] {
+        self.shared.dialect.facts().ignored_sampling
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {

@@ -1,4 +1,5 @@
-//! `wsd serve`: OpenAI's protocol, and a page that shows the author of each token.
+//! `wsd serve`: OpenAI's, Anthropic's and Ollama's protocols, and a page that shows the author of
+//! each token.
 //!
 //! The answer to a request is a stream of events of [`wsd_core::run`] behind a place in a bounded
 //! queue. Dropping the stream, for whatever reason, frees all it held.
@@ -9,13 +10,17 @@ mod auth;
 mod body;
 mod chat;
 mod client;
+mod clock;
 mod completions;
 mod connection;
+mod conversations;
 mod decoding;
+mod embeddings;
 mod envelope;
 mod error;
 mod fields;
 mod host;
+mod ignored;
 mod json_reply;
 mod keys;
 mod listen;
@@ -23,8 +28,13 @@ mod listing;
 mod metrics;
 mod openapi;
 mod page;
+mod properties;
+mod protocol;
 mod reply;
+mod report;
 mod request;
+mod request_log;
+mod source;
 mod sse;
 mod tokenize;
 mod unread;
@@ -35,18 +45,23 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, Uri, header};
+use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 
 pub use app::App;
 use auth::Challenge;
 use error::ApiError;
+pub use ignored::{IGNORED, Ignored, Place};
 pub use keys::{KeyError, Keys};
+use protocol::messages::{self, Messages};
+use protocol::ollama;
+use protocol::responses::Responses;
 
 /// Serves until `shutdown` completes, then lets running answers end within the drain time. Returns
 /// the number of requests that were cut off after it; their clients are told.
@@ -61,21 +76,58 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), host::guard))
         .route("/health", get(listing::health))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
+        .layer(from_fn(error::shape))
         .layer(from_fn_with_state(app.clone(), count))
+        .layer(from_fn_with_state(app.clone(), request_log::trace))
         .layer(from_fn(unread::close));
-    match cors(&app.serve.cors) {
+    let routes = match cors(&app.serve.cors) {
         Some(cors) => routes.layer(cors).with_state(app),
         None => routes.with_state(app),
+    };
+    Router::new().fallback_service(MapRequest::new(routes, without_last_slash))
+}
+
+/// Takes the slash off the end of a path, which some clients add.
+fn without_last_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path().trim_end_matches('/');
+    if !path.is_empty() && path.len() < uri.path().len() {
+        let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = format!("{path}{query}").parse().ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
     }
+    request
+}
+
+/// The routes of the protocols with a version, which clients call with the version and without.
+fn versioned() -> Router<Arc<App>> {
+    Router::new()
+        .route("/chat/completions", post(chat::chat))
+        .route("/completions", post(completions::completions))
+        .route("/embeddings", post(embeddings::embeddings))
+        .route("/messages", post(protocol::answer::<Messages>))
+        .route("/messages/count_tokens", post(messages::count_tokens))
+        .route("/models", get(listing::models))
+        .route("/models/{model}", get(listing::model))
+        .route("/responses", post(protocol::answer::<Responses>))
 }
 
 /// The routes that programs call.
 fn for_programs() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/models", get(listing::models))
-        .route("/v1/models/{model}", get(listing::model))
+        .nest("/v1", versioned())
+        .merge(versioned())
+        .route("/api/chat", post(protocol::answer::<ollama::Chat>))
+        .route("/api/generate", post(protocol::answer::<ollama::Generate>))
+        .route("/api/show", post(ollama::show))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/version", get(ollama::version))
+        .route("/apply-template", post(properties::apply_template))
+        .route("/props", get(properties::props))
+        .route("/slots", get(properties::slots))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/tokenizer_info", get(tokenize::info))
@@ -101,7 +153,8 @@ fn with_keys(app: &Arc<App>, challenge: Challenge, routes: Router<Arc<App>>) -> 
 fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE]);
+        // The clients of each protocol send headers of their own.
+        .allow_headers(AllowHeaders::mirror_request());
     (!origins.is_empty()).then(|| layer.allow_origin(origins.to_vec()))
 }
 

@@ -31,6 +31,30 @@ pub(crate) fn seeds() -> Result<Vec<Vec<u8>>> {
         r#"/tokenize
 {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}"#,
         "/detokenize\n{\"tokens\": [7, 8, 9]}",
+        r#"/v1/chat/completions
+{"messages": [{"role": "user", "content": "a", "name": "x"}], "max_tokens": 2, "logit_bias": {"7": -5},
+"presence_penalty": 1, "frequency_penalty": -1, "typical_p": 0.5, "top_n_sigma": 1, "xtc_probability": 0.5,
+"repeat_penalty": 1.1, "metadata": {"a": 1}, "store": true}"#,
+        r#"/v1/responses
+{"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}, {"type": "reasoning"},
+{"type": "function_call_output", "call_id": "c", "output": "x"}], "instructions": "b", "max_output_tokens": 2,
+"previous_response_id": null, "tools": [{"type": "web_search"}], "text": {"format": {"type": "text"}}}"#,
+        r#"/v1/messages
+{"model": "wsd", "max_tokens": 2, "system": [{"type": "text", "text": "a"}], "stop_sequences": ["x"], "stream": true,
+"messages": [{"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "tool_result", "tool_use_id": "c",
+"content": "d"}]}], "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "any"}}"#,
+        r#"/v1/messages/count_tokens
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "thinking"}]}]}"#,
+        r#"/v1/embeddings
+{"model": "base", "input": ["a", "b"], "encoding_format": "base64", "wsd": {"pooling": "last"}}"#,
+        r#"/api/chat
+{"model": "wsd:latest", "messages": [{"role": "user", "content": "a"}], "options": {"num_predict": 2, "num_ctx": 9},
+"format": "", "keep_alive": "5m", "stream": true}"#,
+        r#"/api/generate
+{"model": "base", "prompt": "a", "raw": true, "options": {"num_predict": 2, "stop": ["x"]}, "stream": false}"#,
+        "/api/show\n{\"model\": \"wsd\"}",
+        "/apply-template\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+        "/tokenize\n{\"content\": \"a\", \"with_pieces\": true}",
     ]
     .map(|text| text.into())
     .into())

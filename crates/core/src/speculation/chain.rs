@@ -62,12 +62,12 @@ impl Chain {
     pub(super) fn new(mut levels: Vec<Level>, terms: &Terms, texts: Option<Rest>) -> Self {
         let names: Vec<_> = levels.iter().map(|level| (level.seat, level.name().to_owned())).collect();
         let prompt = levels.last().map_or(0, Level::prompt);
-        let sampling = terms.sampling.for_seat(crate::Seat::BASE);
+        let sampling = terms.sampling.for_seat(crate::Seat::BASE, prompt);
         let target = levels.len().saturating_sub(1);
         for (index, level) in levels.iter_mut().enumerate() {
             level.planner.is_unbounded = index < target;
             // Draws depend on the position, so that other prompts would draw other numbers.
-            level.sampling = if level.prompt() == prompt { sampling } else { Sampling::default() };
+            level.sampling = if level.prompt() == prompt { sampling.clone() } else { Sampling::default() };
             let below = if level.choices { &names[..index] } else { &[] };
             for (below, (seat, name)) in below.iter().enumerate() {
                 level.add(Source::Model(*seat), Origin::Level(below), name);
@@ -209,7 +209,7 @@ impl Chain {
         let is_target = index + 1 == self.levels.len();
         let top_logprobs = if is_target { self.top_logprobs } else { 0 };
         let level = &mut self.levels[index];
-        let generation = Generation { max_tokens: 1, sampling: level.sampling, top_logprobs };
+        let generation = Generation { max_tokens: 1, sampling: level.sampling.clone(), top_logprobs };
         let (from, started) = (level.session.tokens().len(), std::time::Instant::now());
         let rows = proposal.tree().len() + level.uncomputed();
         let choices = if proposal.is_chain() {
@@ -285,7 +285,7 @@ impl Chain {
         let is_short = level.profile.step_time().is_some_and(|time| time.alone < SHORT_STEP);
         let max_tokens = if is_short { demand.request.count.clamp(1, most) } else { 1 };
         let top_logprobs = if demand.seconds { 2 } else { 0 };
-        let generation = Generation { max_tokens, sampling: level.sampling, top_logprobs };
+        let generation = Generation { max_tokens, sampling: level.sampling.clone(), top_logprobs };
         let lacking = level.uncomputed();
         let written = level.session.write(&generation).await?;
         let tokens = written.tokens.len();

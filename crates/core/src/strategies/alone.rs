@@ -41,6 +41,8 @@ impl Strategy for Alone {
         let mut session = self.engine.open(&prompt.tokens).await?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.engine.codec(), session.tokens(), 0);
-        write_to_end(session.as_mut(), self.seat, &job.terms, answer).await
+        let reason = write_to_end(session.as_mut(), self.seat, &job.terms, answer).await?;
+        answer.reused(session.reused_tokens()).await;
+        Ok(reason)
     }
 }

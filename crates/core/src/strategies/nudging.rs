@@ -85,18 +85,9 @@ impl Strategy for Nudging {
             prompt,
             draft_prompt,
         };
-        loop {
-            match duet.draft_turn(answer).await? {
-                Turn::Draft => {}
-                Turn::Base { agreed } => {
-                    if let Some(reason) = duet.base_turn(agreed, answer).await? {
-                        return Ok(reason);
-                    }
-                }
-                Turn::Alone => return write_to_end(duet.base.as_mut(), Seat::BASE, &job.terms, answer).await,
-                Turn::Done(reason) => return Ok(reason),
-            }
-        }
+        let reason = duet.write(answer).await?;
+        answer.reused(duet.base.reused_tokens()).await;
+        Ok(reason)
     }
 }
 
@@ -143,13 +134,29 @@ impl Written {
 }
 
 impl Duet<'_> {
+    /// Writes the answer in turns.
+    async fn write(&mut self, answer: &mut Answer) -> Result<FinishReason> {
+        loop {
+            match self.draft_turn(answer).await? {
+                Turn::Draft => {}
+                Turn::Base { agreed } => {
+                    if let Some(reason) = self.base_turn(agreed, answer).await? {
+                        return Ok(reason);
+                    }
+                }
+                Turn::Alone => return write_to_end(self.base.as_mut(), Seat::BASE, &self.job.terms, answer).await,
+                Turn::Done(reason) => return Ok(reason),
+            }
+        }
+    }
+
     /// Lets the draft write and keeps its first words; returns the next turn.
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
         let known = list(self.models.draft.codec(), &self.draft_prompt, &self.written.text)?;
         let common = common_prefix(self.draft.tokens(), &known);
         self.draft.truncate(common);
         self.draft.append(&known[common..]);
-        let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT);
+        let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT, self.draft_prompt.tokens.len());
         let written = self.draft.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
         let (stop, drafted) = (written.stop, written.ids());
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, drafted.len(), written.seconds)).await;
@@ -229,7 +236,7 @@ impl Duet<'_> {
     /// `agreed`, the first token is kept in any case.
     async fn base_turn(&mut self, agreed: bool, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let top = self.job.terms.top_logprobs;
-        let mut generation = generation(&self.job.terms, Seat::BASE, answer.remaining());
+        let mut generation = generation(&self.job.terms, Seat::BASE, answer, answer.remaining());
         generation.top_logprobs = top.max(1);
         let (started, mut asked, mut done, mut unsure) = (Instant::now(), 0, None, false);
         let mut steps = self.base.generate(&generation);

@@ -91,7 +91,9 @@ impl Strategy for Speculative {
         answer.begin(self.base.codec(), &prompt, 0);
         let mut base = self.base.open(&prompt).await?;
         if self.sources.is_empty() {
-            return write_to_end(base.as_mut(), Seat::BASE, &job.terms, answer).await;
+            let reason = write_to_end(base.as_mut(), Seat::BASE, &job.terms, answer).await?;
+            answer.reused(base.reused_tokens()).await;
+            return Ok(reason);
         }
         let mut levels = Vec::new();
         for (seat, engine) in self.smaller.iter().filter(|(_, engine)| prompt.len() < engine.card().max_len) {

@@ -127,13 +127,15 @@ impl Strategy for Wsd {
             rest: Rest::default(),
         };
         let mut drafter = self.drafter(draft_session, job);
-        match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
-            Drafted::Complete(reason) => Ok(reason),
-            Drafted::Ended(reason) if self.stops_at_draft_end => Ok(reason),
+        let reason = match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
+            Drafted::Complete(reason) => reason,
+            Drafted::Ended(reason) if self.stops_at_draft_end => reason,
             _ => {
                 let Some(sources) = self.sources else {
                     drop(drafter);
-                    return write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await;
+                    let reason = write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await?;
+                    answer.reused(scorer.session.reused_tokens()).await;
+                    return Ok(reason);
                 };
                 let level = |seat, engine: &Arc<dyn Engine>, session: Box<dyn Session>, prompt: usize| {
                     let computed = session.tokens().len().saturating_sub(1);
@@ -143,9 +145,12 @@ impl Strategy for Wsd {
                 let base = level(Seat::BASE, &self.base, scorer.session, prompt.tokens.len());
                 let levels = Some(draft).filter(|_| sources.models).into_iter().chain([base]).collect();
                 let texts = sources.texts.then_some(scorer.rest);
-                Speculation::new(levels, &job.terms, texts).after(started.elapsed().as_secs_f64()).run(answer).await
+                let speculation = Speculation::new(levels, &job.terms, texts);
+                return speculation.after(started.elapsed().as_secs_f64()).run(answer).await;
             }
-        }
+        };
+        answer.reused(scorer.session.reused_tokens()).await;
+        Ok(reason)
     }
 }
 
@@ -157,7 +162,7 @@ impl Wsd {
 
     /// Makes the drafter and chooses how its chunk lengths change.
     fn drafter(&self, session: Box<dyn Session>, job: &Job) -> Drafter {
-        let sampling = job.terms.sampling.for_seat(Seat::DRAFT);
+        let sampling = job.terms.sampling.for_seat(Seat::DRAFT, session.tokens().len());
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
         } else if self.chunk_tokens.is_some() || (self.draft.card().cost.is_remote && sampling.temperature > 0.0) {
@@ -270,8 +275,8 @@ impl Drafter {
     /// Generates the next chunk. `self.call` is updated after every token, so that a cancelled call
     /// is reported with the tokens generated so far.
     async fn draft_chunk(&mut self) -> Result<Chunk> {
-        let generation =
-            Generation { max_tokens: self.chunks.next().min(self.remaining), sampling: self.sampling, top_logprobs: 0 };
+        let max_tokens = self.chunks.next().min(self.remaining);
+        let generation = Generation { max_tokens, sampling: self.sampling.clone(), top_logprobs: 0 };
         // Before the first chunk the whole prompt has to be computed.
         let lacking = if self.chunks.is_first() { self.session.tokens().len() } else { 1 };
         let started = Instant::now();

@@ -1,7 +1,7 @@
 //! An engine in this process, and its sessions.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -209,6 +209,7 @@ impl Engine for Local {
             tokens: tokens.to_vec(),
             card: self.card.clone(),
             inbox: self.inbox.clone(),
+            reused: Arc::default(),
             _permit: permit,
         }))
     }
@@ -231,6 +232,8 @@ struct Open {
     tokens: Vec<Token>,
     card: Card,
     inbox: Sender<Message>,
+    /// Tokens copied from the caches of other sessions.
+    reused: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -243,7 +246,7 @@ impl Drop for Open {
 impl Open {
     /// Sends a question to the device thread.
     fn send(&self, list: List, question: impl Question + 'static) -> wsd_core::Result<()> {
-        let work = Work::new(self.place, list, question);
+        let work = Work::new(self.place, list, question).counting(self.reused.clone());
         self.inbox.send(Message::Ask(work)).map_err(|_| stopped(&self.card))
     }
 
@@ -291,6 +294,10 @@ impl Session for Open {
 
     fn tokens_mut(&mut self) -> &mut Vec<Token> {
         &mut self.tokens
+    }
+
+    fn reused_tokens(&self) -> usize {
+        self.reused.load(Ordering::Relaxed)
     }
 
     async fn warm(&mut self) -> wsd_core::Result<()> {

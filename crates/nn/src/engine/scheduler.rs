@@ -1,6 +1,7 @@
 //! The device thread: each step it takes what all sessions wait for (prompt pieces, drafts to
 //! score, next tokens) and runs it as one ragged batch.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -156,6 +157,7 @@ impl Scheduler {
             let waits = pending.unwrap_or(0) >= held + SHARED_TOKENS;
             if !waits && held >= SHARED_TOKENS {
                 let copied = self.cache.copy(&mut *self.executor, from, work.place.slot, &needed[..held]);
+                work.reused.fetch_add(copied, Ordering::Relaxed);
                 self.count(|activity| activity.reused_tokens += copied);
             }
             ready.push(!waits);

@@ -1,6 +1,8 @@
 //! A request that the scheduler is processing.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use wsd_core::{Error, Token, Tree};
 
@@ -16,6 +18,8 @@ pub(super) struct Work {
     list: List,
     question: Box<dyn Question>,
     fault: Option<NotFinite>,
+    /// Tokens that the session copied from the caches of others.
+    pub(super) reused: Arc<AtomicUsize>,
 }
 
 /// Positions of a work's list to run in a step.
@@ -29,7 +33,12 @@ pub(super) struct Piece {
 
 impl Work {
     pub(super) fn new(place: Place, list: List, question: impl Question + 'static) -> Self {
-        Self { place, list, question: Box::new(question), fault: None }
+        Self { place, list, question: Box::new(question), fault: None, reused: Arc::default() }
+    }
+
+    /// The same work, which counts the tokens that its session copies from the caches of others.
+    pub(super) fn counting(self, reused: Arc<AtomicUsize>) -> Self {
+        Self { reused, ..self }
     }
 
     /// The vectors it reads.

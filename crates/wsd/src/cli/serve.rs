@@ -63,7 +63,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), sessions, global)?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !global.quiet {
-        note(&format!("listening on http://{address}"));
+        app.report(address).iter().for_each(|line| note(line));
     }
     let cut = serve(app, listener, stopped(global.quiet)).await;
     if cut > 0 {

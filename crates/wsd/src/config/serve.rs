@@ -65,6 +65,17 @@ static ALLOWED_HOST: Setting = Setting::texts(
 )
 .with_default_about("localhost and addresses")
 .with_placeholder("NAME");
+static STRICT: Setting = Setting::flag(
+    "strict",
+    "Refuse fields of requests that have no effect, which are accepted otherwise (docs/api.md lists them)",
+    false,
+);
+static LOG_REQUESTS: Setting = Setting::choice(
+    "log_requests",
+    "Write a line about each request on stderr",
+    &[("off", "none"), ("text", "names and values"), ("json", "a JSON object")],
+)
+.speed_only();
 static CORS: Setting = Setting::texts(
     "cors",
     "An origin whose pages may call the server, such as `https://chat.example`; may be repeated",
@@ -96,6 +107,8 @@ pub(super) static SETTINGS: &[&Setting] = &[
     &KEEP_ALIVE,
     &ALLOWED_HOST,
     &CORS,
+    &STRICT,
+    &LOG_REQUESTS,
 ];
 
 /// Sources of the API keys.
@@ -105,6 +118,17 @@ pub struct KeySource {
     pub key: Option<String>,
     /// A file of keys, one to a line.
     pub file: Option<PathBuf>,
+}
+
+/// The form of the request log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// None is written.
+    Off,
+    /// Names and values.
+    Text,
+    /// A JSON object for each request.
+    Json,
 }
 
 /// The server's address, limits and permissions.
@@ -138,6 +162,10 @@ pub struct ServeSettings {
     pub allowed_hosts: Vec<String>,
     /// Origins whose pages may call.
     pub cors: Vec<HeaderValue>,
+    /// True to refuse fields without effect.
+    pub strict: bool,
+    /// The form of the request log.
+    pub log_requests: LogFormat,
 }
 
 impl ServeSettings {
@@ -177,6 +205,12 @@ impl ServeSettings {
             keep_alive: seconds(&KEEP_ALIVE),
             allowed_hosts: values.get(&ALLOWED_HOST),
             cors: values.get::<Vec<_>>(&CORS).into_iter().map(origin).collect::<Result<_, _>>()?,
+            strict: values.get(&STRICT),
+            log_requests: match values.get(&LOG_REQUESTS) {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Off,
+            },
         })
     }
 }

@@ -8,7 +8,10 @@ mod vllm;
 use std::fmt::Debug;
 
 use serde_json::Value;
-use wsd_core::{Sampled, Sampling, Stop, Token};
+use wsd_core::{
+    FREQUENCY_PENALTY, PRESENCE_PENALTY, Sampled, Sampling, Setting, Stop, TOP_N_SIGMA, TYPICAL_P, Token,
+    XTC_PROBABILITY,
+};
 
 use crate::words::any_of;
 
@@ -39,6 +42,13 @@ pub(crate) fn teacher_forced() -> String {
 fn names(filter: impl Fn(&Facts) -> bool) -> Vec<&'static str> {
     DIALECTS.iter().map(|dialect| dialect.facts()).filter(|facts| filter(facts)).map(|facts| facts.name).collect()
 }
+
+/// Penalties that no server can follow: an answer is several requests, and a server counts the
+/// tokens of one.
+static PENALTIES: [&Setting; 2] = [&FREQUENCY_PENALTY, &PRESENCE_PENALTY];
+/// The penalties, and the filters that llama-server alone has.
+static PENALTIES_AND_FILTERS: [&Setting; 5] =
+    [&FREQUENCY_PENALTY, &PRESENCE_PENALTY, &TYPICAL_P, &TOP_N_SIGMA, &XTC_PROBABILITY];
 
 /// A request to be posted.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +99,7 @@ impl ScoreRequest<'_> {
 }
 
 /// A request to continue `list`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GenerateRequest<'a> {
     pub(super) model: &'a str,
     pub(super) list: &'a [Token],
@@ -138,6 +148,8 @@ pub(super) struct Facts {
     pub(super) streams: bool,
     /// Most tokens requested in one continuation; the next request goes on from there.
     pub(super) slice: usize,
+    /// Settings of sampling that it does not follow.
+    pub(super) ignored_sampling: &'static [&'static Setting],
 }
 
 impl Facts {
@@ -234,6 +246,12 @@ pub(super) fn top_k(mut entries: Vec<(Token, f64)>, count: usize) -> Vec<(Token,
     entries.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     entries.truncate(count);
     entries
+}
+
+/// The logit bias as an object of numbers by token id, as OpenAI has it; `None` where there is none.
+pub(super) fn logit_bias(sampling: &Sampling) -> Option<Value> {
+    let bias = sampling.logit_bias.iter().map(|(token, bias)| (token.to_string(), Value::from(*bias)));
+    (!sampling.logit_bias.is_empty()).then(|| bias.collect())
 }
 
 /// The seed in the 63 bits that every engine accepts.

@@ -215,7 +215,7 @@ impl Generating<'_> {
             model: &shared.model,
             list: &self.session.tokens[..sent.list_len],
             max_tokens: sent.max_tokens,
-            sampling: at_position(self.generation.sampling, sent.list_len),
+            sampling: at_position(&self.generation.sampling, sent.list_len),
             top: self.generation.top_logprobs,
             end_tokens: &shared.card.end_tokens,
         };
@@ -279,8 +279,8 @@ impl Generating<'_> {
 /// Sampling settings for a request that starts at `position` of the list. A server restarts its
 /// random numbers with each request, so each position gets a seed of its own, hashed from the
 /// user's seed and the position.
-fn at_position(sampling: Sampling, position: usize) -> Sampling {
-    Sampling { seed: splitmix64(splitmix64(sampling.seed) ^ position as u64), ..sampling }
+fn at_position(sampling: &Sampling, position: usize) -> Sampling {
+    Sampling { seed: splitmix64(splitmix64(sampling.seed) ^ position as u64), ..sampling.clone() }
 }
 
 #[cfg(test)]
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn every_seed_and_position_has_random_numbers_of_its_own() {
         let seeds = || [0, 1, 2, 3, u64::MAX].into_iter();
-        let of = |seed| (0..1000).map(move |position| at_position(Sampling { seed, ..Sampling::default() }, position));
+        let of = |seed| (0..1000).map(move |position| at_position(&Sampling { seed, ..Sampling::default() }, position));
         // The narrowest engine reads 31 bits.
         let all: HashSet<_> = seeds().flat_map(of).map(|sampling| sampling.seed & u64::from(u32::MAX >> 1)).collect();
         assert!(all.len() >= 4990, "{} of 5000", all.len());

@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use wsd_core::{Bridge, Models, Seat};
@@ -11,6 +10,8 @@ use wsd_core::{Bridge, Models, Seat};
 use super::admission::{Admission, Admitted};
 use super::body::BodyReader;
 use super::client::{Client, ClientLimits};
+use super::clock::unix_time;
+use super::conversations::Conversations;
 use super::error::ApiError;
 use super::keys::Keys;
 use super::metrics::{Metrics, REJECTED};
@@ -32,6 +33,7 @@ pub struct App {
     pub(super) work: Work,
     pub(super) bodies: BodyReader,
     pub(super) metrics: Metrics,
+    pub(super) conversations: Conversations,
     /// True once the server is being stopped.
     pub(super) closing: AtomicBool,
     /// True once running answers are to end at once.
@@ -67,6 +69,7 @@ impl App {
             work: Work::new(),
             bodies: BodyReader::new(serve.header_timeout),
             metrics: Metrics::default(),
+            conversations: Conversations::default(),
             closing: AtomicBool::new(false),
             cut: watch::Sender::new(false),
             cut_requests: AtomicUsize::new(0),
@@ -106,16 +109,11 @@ impl App {
 
     /// Returns a name for a reply, unlike any other.
     pub(super) fn next_id(&self, prefix: &str) -> String {
-        format!("{prefix}-{:016x}", self.random_seed())
+        format!("{prefix}{:016x}", self.random_seed())
     }
 
     /// Returns an unpredictable number of 53 bits, which JSON represents exactly.
     pub(super) fn random_seed(&self) -> u64 {
         self.random.hash_one(self.ids.fetch_add(1, Ordering::Relaxed)) >> 11
     }
-}
-
-/// Returns the seconds since 1970.
-pub(super) fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

@@ -31,8 +31,14 @@ impl BodyReader {
     /// Reads a body and returns its fields.
     pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let media = header(header::CONTENT_TYPE).and_then(|media| media.split(';').next()).unwrap_or_default();
-        if !media.trim().eq_ignore_ascii_case("application/json") {
+        // A page of another site could send other types, or none, without asking (CORS). Browsers then
+        // name the site, and only other programs may leave out the type.
+        let media = header(header::CONTENT_TYPE).and_then(|media| media.split(';').next());
+        let is_json = media.map_or_else(
+            || !headers.contains_key(header::ORIGIN),
+            |media| media.trim().eq_ignore_ascii_case("application/json"),
+        );
+        if !is_json {
             return Err(ApiError::media_type());
         }
         let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());

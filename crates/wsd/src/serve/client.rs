@@ -1,5 +1,6 @@
 //! Clients, and the share of the server that each may take.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
@@ -17,6 +18,16 @@ pub(super) enum Client {
     Address(IpAddr),
     /// A request that came over no connection.
     Unknown,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(index) => write!(formatter, "key {index}"),
+            Self::Address(address) => address.fmt(formatter),
+            Self::Unknown => formatter.write_str("unknown"),
+        }
+    }
 }
 
 impl Client {

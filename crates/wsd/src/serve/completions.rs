@@ -14,7 +14,6 @@ use wsd_core::{Completion, Engine, Error, MAX_TOKENS, Prompt, Sampled, Token, To
 
 use super::admission::Admitted;
 use super::app::App;
-use super::client::Client;
 use super::decoding::{self, await_first_event};
 use super::envelope::{Envelope, Usage};
 use super::error::ApiError;
@@ -22,6 +21,7 @@ use super::fields::{FieldType, Fields};
 use super::json_reply::{JsonReply, off_reactor};
 use super::reply::{TextLogprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP, max_tokens};
+use super::request_log::Caller;
 use super::sse::Chunks;
 
 /// The default of `max_tokens`, as in OpenAI's API.
@@ -65,15 +65,15 @@ struct Echo {
 /// Handles `POST /v1/completions`.
 pub(super) async fn completions(
     State(app): State<Arc<App>>,
-    Extension(client): Extension<Client>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    app.expect_room(client)?;
+    app.expect_room(caller.client)?;
     let fields = app.bodies.read(&headers, body).await?;
-    let (parsing, owner) = (app.clone(), client);
+    let (parsing, client) = (app.clone(), caller.client);
     let (request, jobs) = off_reactor(move || {
-        let request = CompletionRequest::parse(&parsing, owner, fields)?;
+        let request = CompletionRequest::parse(&parsing, &caller, fields)?;
         let prompts = request.prompts.iter().map(|prompt| readable_by_all(&parsing, &request.common, prompt));
         let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
         Ok((request, jobs))
@@ -82,11 +82,11 @@ pub(super) async fn completions(
     request.common.check_reply(0, jobs.len())?;
     let admitted = app.admit(client)?;
     let (request, echoes) = request.echoes(&app, &admitted).await?;
-    let envelope = Envelope::new(&app, "cmpl", "text_completion", request.common.model);
+    let envelope = Envelope::new(&app, "cmpl-", "text_completion", request.common.model);
     if request.common.max_tokens() == 0 {
         return Ok(off_reactor(move || Ok(request.prompt_reply(&envelope, &echoes))).await?.into_response());
     }
-    let events = decoding::run(&app, &request.common.strategy, jobs, admitted);
+    let events = decoding::run(&app, &request.common, jobs, admitted);
     if request.common.stream {
         return Ok(request.stream_reply(&app, envelope, echoes, await_first_event(events).await?));
     }
@@ -96,8 +96,9 @@ pub(super) async fn completions(
 
 impl CompletionRequest {
     /// Takes all fields of a request.
-    fn parse(app: &App, client: Client, mut fields: Fields) -> Result<Self, ApiError> {
-        let mut common = GenerationRequest::parse(app, client, &mut fields)?;
+    fn parse(app: &App, caller: &Caller, mut fields: Fields) -> Result<Self, ApiError> {
+        let mut common = GenerationRequest::parse(app, caller, &mut fields)?;
+        common.operation = "text_completion";
         let prompts: Vec<_> = match fields.need("prompt")? {
             PromptField::Text(text) => vec![Prompt::Raw(text)],
             PromptField::Ids(ids) if !ids.is_empty() => vec![Prompt::Tokens(ids)],
@@ -177,7 +178,7 @@ impl CompletionRequest {
                 reply.push(&choice, Some(&logprobs));
             }
         }
-        reply.finish(&usage, None)
+        reply.finish(&usage, &[])
     }
 
     /// Returns the reply with all answers.

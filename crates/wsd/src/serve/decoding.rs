@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Completion, Event, FinishReason, Job, Seat, Strategy, Trace};
+use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace};
 
 use super::admission::{Admitted, Slot};
 use super::app::App;
 use super::client::Client;
 use super::error::ApiError;
 use super::metrics;
+use super::request::GenerationRequest;
+use super::request_log::RequestLog;
 
 /// Maximum time that the headers of a stream are delayed for the first event, which may be an error.
 const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,11 +27,19 @@ pub(super) type Events = BoxStream<'static, IndexedEvent>;
 
 /// Runs jobs concurrently, as many as there are slots. The stream ends with the first error, or with
 /// one at the deadline.
-pub(super) fn run(app: &Arc<App>, strategy: &Arc<dyn Strategy>, jobs: Vec<Job>, admitted: Admitted) -> Events {
-    let (arrived, client) = (Instant::now(), admitted.client);
-    let (owned_app, strategy) = (app.clone(), strategy.clone());
+pub(super) fn run(app: &Arc<App>, request: &GenerationRequest, jobs: Vec<Job>, admitted: Admitted) -> Events {
+    let origin = Origin {
+        arrived: Instant::now(),
+        client: admitted.client,
+        log: request.log.clone(),
+        labels: format!(
+            "gen_ai_operation_name=\"{}\",gen_ai_provider_name=\"wsd\",gen_ai_request_model=\"{}\"",
+            request.operation, request.model
+        ),
+    };
+    let (owned_app, strategy) = (app.clone(), request.strategy.clone());
     let answers = stream::iter(jobs.into_iter().enumerate())
-        .map(move |job| answer(owned_app.clone(), strategy.clone(), job, arrived, client))
+        .map(move |job| answer(owned_app.clone(), strategy.clone(), job, origin.clone()))
         .flatten_unordered(app.admission.max_concurrent());
     let end = Box::pin(ending(app.clone()));
     stream::unfold(Some((answers, end, admitted)), move |state| async move {
@@ -55,21 +65,25 @@ pub(super) async fn ending(app: Arc<App>) -> ApiError {
     }
 }
 
-/// Waits for a slot, then runs one job. `arrived` is the time of the request of `client`.
-fn answer(
-    app: Arc<App>,
-    strategy: Arc<dyn Strategy>,
-    (index, job): (usize, Job),
+/// The request that an answer belongs to.
+#[derive(Clone)]
+struct Origin {
     arrived: Instant,
     client: Client,
-) -> Events {
+    log: Arc<RequestLog>,
+    /// The labels of OpenTelemetry's metrics.
+    labels: String,
+}
+
+/// Waits for a slot, then runs one job.
+fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, (index, job): (usize, Job), origin: Origin) -> Events {
     async move {
-        let slot = match app.admission.slot(client).await {
+        let slot = match app.admission.slot(origin.client).await {
             Ok(slot) => slot,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let events = app.work.stream(wsd_core::run(strategy, job));
-        let mut meter = Meter::new(app, slot, arrived, client);
+        let mut meter = Meter::new(app, slot, origin);
         events
             .map(move |event| {
                 let event = event?;
@@ -86,9 +100,11 @@ fn answer(
 struct Meter {
     app: Arc<App>,
     _slot: Slot,
-    client: Client,
-    arrived: Instant,
+    origin: Origin,
+    first_token: Option<Instant>,
     last_token: Option<Instant>,
+    prompt_tokens: usize,
+    tokens: usize,
     /// True if a window has been scored and none has passed yet.
     has_not_passed: bool,
     /// True after the last event. An answer that is dropped before counts as broken.
@@ -97,25 +113,39 @@ struct Meter {
 
 impl Meter {
     /// Records the time in the queue, which ends now.
-    fn new(app: Arc<App>, slot: Slot, arrived: Instant, client: Client) -> Self {
-        app.metrics.observe(&metrics::QUEUE_TIME, arrived.elapsed().as_secs_f64());
-        Self { app, _slot: slot, client, arrived, last_token: None, has_not_passed: false, done: false }
+    fn new(app: Arc<App>, slot: Slot, origin: Origin) -> Self {
+        app.metrics.observe(&metrics::QUEUE_TIME, origin.arrived.elapsed().as_secs_f64());
+        Self {
+            app,
+            _slot: slot,
+            origin,
+            first_token: None,
+            last_token: None,
+            prompt_tokens: 0,
+            tokens: 0,
+            has_not_passed: false,
+            done: false,
+        }
     }
 
     /// Records an event of the answer.
     fn record(&mut self, event: &Event) {
         let metrics = &self.app.metrics;
+        self.origin.log.record(event);
         match event {
             Event::Prompt { tokens } => {
-                self.app.admission.add_tokens(self.client, *tokens);
+                self.prompt_tokens = *tokens;
+                self.app.admission.add_tokens(self.origin.client, *tokens);
                 metrics.add(&metrics::PROMPT_TOKENS, "", *tokens);
             }
             Event::Token(token) => {
-                self.app.admission.add_tokens(self.client, 1);
+                self.tokens += 1;
+                self.app.admission.add_tokens(self.origin.client, 1);
                 let now = Instant::now();
+                self.first_token.get_or_insert(now);
                 match self.last_token.replace(now) {
                     Some(last) => metrics.observe(&metrics::TOKEN_TIME, (now - last).as_secs_f64()),
-                    None => metrics.observe(&metrics::FIRST_TOKEN, (now - self.arrived).as_secs_f64()),
+                    None => metrics.observe(&metrics::FIRST_TOKEN, (now - self.origin.arrived).as_secs_f64()),
                 }
                 metrics.add(&metrics::GENERATION_TOKENS, "", 1);
                 let by = if token.by == Seat::DRAFT { "by=\"draft\"" } else { "by=\"base\"" };
@@ -131,14 +161,33 @@ impl Meter {
                 metrics.observe(&metrics::SWITCH_POSITION, handover.at as f64);
                 metrics.observe(&metrics::SWITCH_CONFIDENCE, handover.confidence);
             }
-            Event::DraftEnd(_) | Event::Call(_) => {}
+            Event::Reused { tokens } => metrics.add(&metrics::CACHED_TOKENS, "", *tokens),
+            Event::DraftEnd(_) | Event::Call(_) | Event::StopString(_) => {}
             Event::Done(reason) => {
                 self.done = true;
                 if self.has_not_passed {
                     metrics.add(&metrics::SWITCHES, "reason=\"none\"", 1);
                 }
-                metrics.add(&metrics::FINISHED, format!("finished_reason=\"{}\"", finish_reason(*reason)), 1);
-                metrics.observe(&metrics::REQUEST_TIME, self.arrived.elapsed().as_secs_f64());
+                metrics.add(&metrics::FINISHED, format!("finished_reason=\"{}\"", reason.name()), 1);
+                metrics.observe(&metrics::REQUEST_TIME, self.origin.arrived.elapsed().as_secs_f64());
+                self.record_for_telemetry();
+            }
+        }
+    }
+
+    /// Records a complete answer under OpenTelemetry's names.
+    fn record_for_telemetry(&self) {
+        let (metrics, Origin { arrived, labels, .. }) = (&self.app.metrics, &self.origin);
+        for (kind, tokens) in [("input", self.prompt_tokens), ("output", self.tokens)] {
+            let labels = format!("{labels},gen_ai_token_type=\"{kind}\"");
+            metrics.observe_with(&metrics::GEN_AI_TOKENS, labels, tokens as f64);
+        }
+        metrics.observe_with(&metrics::GEN_AI_DURATION, labels.clone(), arrived.elapsed().as_secs_f64());
+        if let Some((first, last)) = self.first_token.zip(self.last_token) {
+            metrics.observe_with(&metrics::GEN_AI_FIRST, labels.clone(), (first - *arrived).as_secs_f64());
+            if self.tokens > 1 {
+                let each = (last - first).as_secs_f64() / (self.tokens - 1) as f64;
+                metrics.observe_with(&metrics::GEN_AI_TOKEN_TIME, labels.clone(), each);
             }
         }
     }
@@ -149,14 +198,6 @@ impl Drop for Meter {
         if !self.done {
             self.app.metrics.add(&metrics::BROKEN, "", 1);
         }
-    }
-}
-
-/// Returns the protocol's name of a finish reason.
-pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
     }
 }
 

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use wsd_core::Event;
 
-use super::app::{App, unix_time};
+use super::app::App;
+use super::clock::unix_time;
 
 /// The fields around the choices of every reply and chunk.
 pub(super) struct Envelope(Value);
@@ -43,6 +44,8 @@ impl Envelope {
 pub(super) struct Usage {
     /// Tokens of each prompt.
     prompts: Vec<usize>,
+    /// Tokens of each prompt that were read from the prefix cache.
+    cached: Vec<usize>,
     /// Tokens of all answers.
     pub(super) completion: usize,
 }
@@ -52,6 +55,7 @@ impl Usage {
     pub(super) fn push(&mut self, prompt: usize, event: &Event) {
         match event {
             Event::Prompt { tokens } => self.set_prompt(prompt, *tokens),
+            Event::Reused { tokens } => self.set_cached(prompt, *tokens),
             Event::Token(_) => self.completion += 1,
             _ => {}
         }
@@ -63,10 +67,21 @@ impl Usage {
         self.prompts[prompt] = tokens;
     }
 
+    /// Sets the cached part of prompt `prompt`: for the first answer to it, as further ones find all
+    /// of it in the cache.
+    pub(super) fn set_cached(&mut self, prompt: usize, tokens: usize) {
+        if self.cached.len() <= prompt {
+            self.cached.resize(prompt + 1, usize::MAX);
+        }
+        self.cached[prompt] = self.cached[prompt].min(tokens);
+    }
+
     pub(super) fn json(&self) -> Value {
         let prompt: usize = self.prompts.iter().sum();
+        let cached: usize = self.cached.iter().filter(|tokens| **tokens < usize::MAX).sum();
         json!({
             "prompt_tokens": prompt, "completion_tokens": self.completion, "total_tokens": prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": cached},
         })
     }
 }

@@ -1,7 +1,10 @@
 //! Errors for clients: OpenAI's error object with an HTTP status.
 
 use axum::Json;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use wsd_core::Error;
@@ -65,7 +68,16 @@ impl ApiError {
 
     /// A path without a route.
     pub(super) fn not_found(path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("there is nothing at {path}"))
+        let message = format!("there is nothing at {path}; /openapi.json lists the routes");
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
+    }
+
+    /// An earlier response that is not kept, or not the client's.
+    pub(super) fn unknown_response(id: &str) -> Self {
+        let message =
+            format!("`previous_response_id` must name a response that is still kept, got {id}; send its text");
+        let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
+        Self { code: Some("previous_response_not_found"), ..error }.about("previous_response_id")
     }
 
     /// A method that the route does not have.
@@ -151,10 +163,66 @@ impl ApiError {
         self
     }
 
-    /// Returns the object that clients read.
+    /// Returns the object that clients of OpenAI's protocol read.
     pub(super) fn body(&self) -> Value {
-        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+        self.body_in(Shape::OpenAi)
     }
+
+    /// Returns the object that clients of a protocol read.
+    pub(super) fn body_in(&self, shape: Shape) -> Value {
+        let message = &self.message;
+        match shape {
+            Shape::OpenAi => {
+                json!({"error": {"message": message, "type": self.kind, "param": self.param, "code": self.code}})
+            }
+            Shape::Anthropic => {
+                let kind = match self.status.as_u16() {
+                    401 => "authentication_error",
+                    403 => "permission_error",
+                    404 => "not_found_error",
+                    413 => "request_too_large",
+                    429 => "rate_limit_error",
+                    503 => "overloaded_error",
+                    504 => "timeout_error",
+                    500.. => "api_error",
+                    _ => "invalid_request_error",
+                };
+                json!({"type": "error", "error": {"type": kind, "message": message}})
+            }
+            Shape::Ollama => json!({"error": message}),
+        }
+    }
+}
+
+/// The form of an error in a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    OpenAi,
+    Anthropic,
+    Ollama,
+}
+
+impl Shape {
+    /// The form that clients of a path expect.
+    fn of(path: &str) -> Self {
+        let path = path.strip_prefix("/v1").unwrap_or(path);
+        match path.split('/').nth(1) {
+            Some("messages") => Self::Anthropic,
+            Some("api") => Self::Ollama,
+            _ => Self::OpenAi,
+        }
+    }
+}
+
+/// Puts errors into the form that clients of the path expect.
+pub(super) async fn shape(request: Request, next: Next) -> Response {
+    let shape = Shape::of(request.uri().path());
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<ApiError>().filter(|_| shape != Shape::OpenAi) {
+        *response.body_mut() = Body::from(error.body_in(shape).to_string());
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
 }
 
 impl From<Error> for ApiError {
@@ -186,6 +254,7 @@ impl IntoResponse for ApiError {
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use wsd_core::{ChatRole, Error, FromValue, Setting, Token, Values};
 
 use super::error::ApiError;
+use super::ignored::{self, Place};
 
 /// Characters of a value that an error quotes.
 const SHOWN_CHARS: usize = 80;
@@ -44,6 +45,8 @@ pub(super) struct Fields {
     left: Map<String, Value>,
     /// The object's path in the request, for messages.
     path: String,
+    /// Fields that were renamed, each with the path that the client knows it by.
+    renamed: Vec<(String, String)>,
 }
 
 impl Fields {
@@ -51,7 +54,7 @@ impl Fields {
     pub(super) fn new(value: Value, path: impl Into<String>) -> Result<Self, ApiError> {
         let path = path.into();
         match value {
-            Value::Object(left) => Ok(Self { left, path }),
+            Value::Object(left) => Ok(Self { left, path, renamed: Vec::new() }),
             _ if path.is_empty() => Err(ApiError::invalid("the body must be a JSON object")),
             value => Err(ApiError::parameter(path, format!("must be an object, got {}", shown(&value)))),
         }
@@ -66,7 +69,49 @@ impl Fields {
 
     /// Returns a field's name with its path in the request.
     pub(super) fn name(&self, field: &str) -> String {
+        if let Some((_, given)) = self.renamed.iter().find(|(name, _)| name == field) {
+            return given.clone();
+        }
         if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
+    }
+
+    /// Returns a field without taking it.
+    pub(super) fn get(&self, field: &str) -> Option<&Value> {
+        self.left.get(field)
+    }
+
+    /// Sets a field.
+    pub(super) fn set(&mut self, field: &str, value: Value) {
+        self.left.insert(field.to_owned(), value);
+    }
+
+    /// Gives a field another name, unless there is a field of that name. Messages keep its own.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        if self.left.contains_key(to) {
+            return;
+        }
+        if let Some(value) = self.left.remove(from) {
+            self.renamed.push((to.to_owned(), self.name(from)));
+            self.left.insert(to.to_owned(), value);
+        }
+    }
+
+    /// Takes over the fields that remain in another object, unless there are fields of their names.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        for (field, value) in std::mem::take(&mut other.left) {
+            let given = other.name(&field);
+            if self.left.get(&field).is_none_or(Value::is_null) {
+                self.renamed.push((field.clone(), given));
+                self.left.insert(field, value);
+            }
+        }
+    }
+
+    /// Takes the fields of a place that have no effect.
+    pub(super) fn ignore(&mut self, place: Place) {
+        for field in ignored::names(place) {
+            self.left.remove(field);
+        }
     }
 
     /// Takes a field. A field of `null` counts as absent.
@@ -137,16 +182,24 @@ impl Fields {
             let number = value.as_f64();
             let neutral = values.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok());
             if !neutral.into_iter().any(|other| other == value || (number.is_some() && other.as_f64() == number)) {
-                return Err(ApiError::unknown(self.name(field), "is not supported by this server"));
+                let others = values.join(" or ");
+                let others = if others.is_empty() { others } else { format!(", or send {others}") };
+                let message = format!("is not supported by this server; leave it out{others}");
+                return Err(ApiError::unknown(self.name(field), &message));
             }
         }
         Ok(())
     }
 
-    /// Refuses the fields that remain.
+    /// Refuses the fields that remain, but for those of `null`.
     pub(super) fn finish(self) -> Result<(), ApiError> {
-        match self.left.keys().next().map(|field| self.name(field)) {
-            Some(name) => Err(ApiError::unknown(name, "is not a parameter of this server")),
+        let mut left = self.left.iter().filter(|(_, value)| !value.is_null());
+        match left.next().map(|(field, _)| self.name(field)) {
+            Some(name) => {
+                let message =
+                    "is not a parameter of this server; leave it out, or see /openapi.json for those there are";
+                Err(ApiError::unknown(name, message))
+            }
             None => Ok(()),
         }
     }
@@ -178,6 +231,20 @@ mod tests {
         left.unsupported(&[("c", &["0"])]).unwrap();
         let body = left.finish().unwrap_err().body();
         assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&json!("d"), &json!("unknown_parameter")));
+    }
+
+    #[test]
+    fn renamed_fields_keep_their_names_in_messages() {
+        let mut fields = Fields::new(json!({"stop_sequences": 3, "top_k": 2}), "").unwrap();
+        fields.rename("stop_sequences", "stop");
+        let options = Fields::new(json!({"num_predict": "x", "top_k": 9}), "options").unwrap();
+        fields.absorb(options);
+        fields.rename("num_predict", "max_tokens");
+        let param = |error: ApiError| error.body()["error"]["param"].clone();
+        assert_eq!(param(fields.take::<String>("stop").unwrap_err()), json!("stop_sequences"));
+        assert_eq!(param(fields.number("max_tokens", 1, 9).unwrap_err()), json!("options.num_predict"));
+        assert_eq!(fields.number("top_k", 1, 9), Ok(Some(2)), "the outer one is kept");
+        assert_eq!(fields.finish(), Ok(()));
     }
 
     #[test]

@@ -46,10 +46,10 @@ impl JsonReply {
         }
     }
 
-    /// Ends the reply with the token counts and, if there is one, the `wsd` object.
-    pub(super) fn finish(mut self, usage: &Usage, wsd: Option<&Value>) -> Self {
-        let wsd = wsd.map_or_else(String::new, |wsd| format!(",\"wsd\":{wsd}"));
-        self.pieces.push(format!("],\"usage\":{}{wsd}}}", usage.json()).into());
+    /// Ends the reply with the token counts and further fields.
+    pub(super) fn finish(mut self, usage: &Usage, more: &[(&str, &Value)]) -> Self {
+        let more: String = more.iter().map(|(name, value)| format!(",\"{name}\":{value}")).collect();
+        self.pieces.push(format!("],\"usage\":{}{more}}}", usage.json()).into());
         self
     }
 }

@@ -20,11 +20,19 @@ fn entry(app: &App, recipe: &Recipe) -> Value {
     let models = recipe.needs.iter().map(|need| need.seat);
     let models = models.filter_map(|seat| Some((seat, app.models.get(seat)?.card())));
     let max_len = models.clone().map(|(_, card)| card.max_len).min();
-    let names = models.map(|(seat, card)| (seat.to_string(), json!(card.name))).collect::<Map<_, _>>();
+    let names = models.map(|(seat, card)| (seat.to_string(), json!(public_name(&card.name)))).collect::<Map<_, _>>();
     json!({
         "id": recipe.name, "object": "model", "created": app.started, "owned_by": "wsd",
         "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names, "defaults": defaults(app, recipe)},
     })
+}
+
+/// Returns a model's name for clients, whom folders of this machine do not concern: of an absolute
+/// path, the last part.
+pub(super) fn public_name(name: &str) -> &str {
+    let path = std::path::Path::new(name);
+    let last = path.file_name().and_then(|last| last.to_str());
+    last.filter(|_| path.is_absolute()).unwrap_or(name)
 }
 
 /// Returns the values that apply where a request leaves a setting out, for the settings that
@@ -101,4 +109,23 @@ fn process() -> String {
     let lines =
         lines.map(|(name, kind, help, value)| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::public_name;
+
+    #[test]
+    fn folders_of_this_machine_are_no_part_of_a_name() {
+        for (name, public) in [
+            ("/data/models/llama-8b", "llama-8b"),
+            ("/data/models/q4.gguf", "q4.gguf"),
+            ("builtin:base", "builtin:base"),
+            ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
+            ("vllm+http://a:8000/llama", "vllm+http://a:8000/llama"),
+            ("/", "/"),
+        ] {
+            assert_eq!(public_name(name), public);
+        }
+    }
 }

@@ -18,6 +18,29 @@ const SECONDS: &[f64] =
 const TOKENS: &[f64] = &[0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 const SHARES: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
 
+// The bounds that OpenTelemetry's conventions for generative AI prescribe.
+const MANY_TOKENS: &[f64] = &[
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+const DOUBLING_SECONDS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+const FIRST_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const TOKEN_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $id:ident = $name:literal $bounds:expr;)*) => {
         $(pub(super) static $id: Metric =
@@ -57,6 +80,16 @@ metrics! {
     TOKEN_TIME = "vllm:inter_token_latency_seconds" SECONDS;
     /// From the request to its end.
     REQUEST_TIME = "vllm:e2e_request_latency_seconds" SECONDS;
+    /// Tokens in prompts that were read from the prefix cache.
+    CACHED_TOKENS = "wsd_cached_tokens_total" &[];
+    /// Tokens of a prompt or an answer (gen_ai.client.token.usage).
+    GEN_AI_TOKENS = "gen_ai_client_token_usage" MANY_TOKENS;
+    /// From the request to its end (gen_ai.server.request.duration).
+    GEN_AI_DURATION = "gen_ai_server_request_duration_seconds" DOUBLING_SECONDS;
+    /// From the request to the first token (gen_ai.server.time_to_first_token).
+    GEN_AI_FIRST = "gen_ai_server_time_to_first_token_seconds" FIRST_SECONDS;
+    /// Between two tokens, the mean of an answer (gen_ai.server.time_per_output_token).
+    GEN_AI_TOKEN_TIME = "gen_ai_server_time_per_output_token_seconds" TOKEN_SECONDS;
 }
 
 /// The values of one metric with one set of labels.
@@ -96,7 +129,12 @@ impl Metrics {
 
     /// Records a measured value.
     pub(super) fn observe(&self, metric: &Metric, value: f64) {
-        self.change(metric, Labels::default(), |series| {
+        self.observe_with(metric, Labels::default(), value);
+    }
+
+    /// Records a measured value in the series with these labels.
+    pub(super) fn observe_with(&self, metric: &Metric, labels: impl Into<Labels>, value: f64) {
+        self.change(metric, labels.into(), |series| {
             series.buckets.resize(metric.bounds.len() + 1, 0);
             series.buckets[metric.bounds.partition_point(|&bound| bound < value)] += 1;
             series.sum += value;
@@ -134,12 +172,16 @@ impl Series {
             let _ = writeln!(text, "{name}{{{labels}}} {}", self.sum);
             return;
         }
+        let (before, around) = match labels {
+            "" => (String::new(), String::new()),
+            _ => (format!("{labels},"), format!("{{{labels}}}")),
+        };
         let mut count = 0;
         for (bound, more) in metric.bounds.iter().map(f64::to_string).chain(["+Inf".into()]).zip(&self.buckets) {
             count += more;
-            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            let _ = writeln!(text, "{name}_bucket{{{before}le=\"{bound}\"}} {count}");
         }
-        let _ = writeln!(text, "{name}_sum {}\n{name}_count {count}", self.sum);
+        let _ = writeln!(text, "{name}_sum{around} {}\n{name}_count{around} {count}", self.sum);
     }
 }
 
@@ -155,6 +197,7 @@ mod tests {
         for value in [0.8, 0.81, 1.0] {
             metrics.observe(&SWITCH_CONFIDENCE, value);
         }
+        metrics.observe_with(&GEN_AI_TOKENS, "gen_ai_token_type=\"input\"", 12.0);
         let gauge = Gauge { name: "wsd_slots", help: "Slots.", labels: "role=\"base\"".into(), value: 4 };
         let text = metrics.render(&[gauge]);
         for line in [
@@ -164,6 +207,9 @@ mod tests {
             "wsd_switch_confidence_bucket{le=\"0.9\"} 2",
             "wsd_switch_confidence_bucket{le=\"+Inf\"} 3",
             "wsd_switch_confidence_count 3",
+            "gen_ai_client_token_usage_bucket{gen_ai_token_type=\"input\",le=\"4\"} 0",
+            "gen_ai_client_token_usage_bucket{gen_ai_token_type=\"input\",le=\"16\"} 1",
+            "gen_ai_client_token_usage_sum{gen_ai_token_type=\"input\"} 12",
             "wsd_slots{role=\"base\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

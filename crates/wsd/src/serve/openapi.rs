@@ -1,9 +1,12 @@
 //! `GET /openapi.json`: all routes and parameters with their limits.
 
+mod protocols;
+
 use axum::Json;
 use serde_json::{Map, Value, json};
-use wsd_core::{Kind, MAX_TOKENS, RECIPES, SAMPLING, STRATEGY, Setting, TOP_K, strategy_settings};
+use wsd_core::{Kind, MAX_TOKENS, RECIPES, REPETITION_PENALTY, SAMPLING, STRATEGY, Setting, TOP_K, strategy_settings};
 
+use super::ignored::{IGNORED, Ignored, Place};
 use super::request::{MAX_ANSWERS, MAX_MESSAGES, MAX_N, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP};
 
 /// Returns the document.
@@ -13,71 +16,144 @@ pub(super) async fn document() -> Json<Value> {
         "info": {
             "title": "wsd",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Weak-to-Strong Decoding behind OpenAI's protocol. Each strategy is a model.",
+            "description": "Weak-to-Strong Decoding behind OpenAI's, Anthropic's and Ollama's protocols. Each strategy \
+                is a model. The routes below /v1 exist without it too.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{}, {"key": []}],
         "paths": paths(),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {
-                "Error": error(), "Reply": {"type": "object"}, "ChatRequest": chat(), "CompletionRequest": completion(),
-                "Message": message(), "Wsd": wsd(), "TokenizeRequest": tokenize(),
-                "DetokenizeRequest": object(json!({"model": model(), "tokens": ids(0)}), &["tokens"]),
-            },
+            "schemas": schemas(),
         },
     }))
 }
 
-fn paths() -> Value {
-    let json_of = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
-    let fault = |about: &str| json!({"description": about, "content": {"application/json": json_of("Error")}});
-    let get = |about: &str, media: &str| {
-        let reply = json!({"description": about, "content": {media: {"schema": {}}}});
-        let responses = json!({"200": reply, "401": fault("No valid key."), "503": fault("Shutting down.")});
-        json!({"get": {"summary": about, "responses": responses}})
-    };
-    let post = |about: &str, schema: &str, streams: bool| {
+fn schemas() -> Value {
+    let mut schemas = json!({
+        "Error": error(), "Reply": {"type": "object"}, "ChatRequest": chat(), "CompletionRequest": completion(),
+        "Message": message(), "Wsd": wsd(), "TokenizeRequest": tokenize(),
+        "DetokenizeRequest": object(json!({"model": model(), "tokens": ids(0)}), &["tokens"]),
+    });
+    extend(&mut schemas, protocols::schemas());
+    schemas
+}
+
+/// A route that takes a body.
+struct Post {
+    path: &'static str,
+    about: &'static str,
+    /// The schema of the body.
+    schema: &'static str,
+    /// The media type of a streamed reply, if it can be one.
+    stream: Option<&'static str>,
+    /// The schema of errors.
+    error: &'static str,
+}
+
+const EVENTS: Option<&str> = Some("text/event-stream");
+const LINES: Option<&str> = Some("application/x-ndjson");
+
+const fn post_route(path: &'static str, about: &'static str, schema: &'static str) -> Post {
+    Post { path, about, schema, stream: None, error: "Error" }
+}
+
+static POSTS: &[Post] = &[
+    Post { stream: EVENTS, ..post_route("/v1/chat/completions", "Answer a conversation", "ChatRequest") },
+    Post { stream: EVENTS, ..post_route("/v1/completions", "Continue texts or token ids", "CompletionRequest") },
+    Post { stream: EVENTS, ..post_route("/v1/responses", "Answer as OpenAI's Responses", "ResponsesRequest") },
+    Post {
+        stream: EVENTS,
+        error: "AnthropicError",
+        ..post_route("/v1/messages", "Answer as Anthropic's Messages", "MessagesRequest")
+    },
+    Post {
+        error: "AnthropicError",
+        ..post_route("/v1/messages/count_tokens", "Count the tokens of a prompt", "MessagesRequest")
+    },
+    post_route("/v1/embeddings", "Hidden states of a model as vectors", "EmbeddingsRequest"),
+    Post { stream: LINES, error: "OllamaError", ..post_route("/api/chat", "Answer as Ollama", "OllamaChatRequest") },
+    Post {
+        stream: LINES,
+        error: "OllamaError",
+        ..post_route("/api/generate", "Continue a prompt as Ollama", "OllamaGenerateRequest")
+    },
+    Post { error: "OllamaError", ..post_route("/api/show", "Describe a model as Ollama", "OllamaShowRequest") },
+    post_route("/apply-template", "A conversation as the model reads it", "TemplateRequest"),
+    post_route("/tokenize", "Text or a conversation to token ids", "TokenizeRequest"),
+    post_route("/detokenize", "Token ids to text", "DetokenizeRequest"),
+];
+
+/// The routes that take no body, with the media type of the reply.
+static GETS: &[(&str, &str, &str)] = &[
+    ("/v1/models", "The models: one for each strategy", "application/json"),
+    ("/api/tags", "The models as Ollama lists them", "application/json"),
+    ("/api/version", "The version of Ollama whose requests are understood", "application/json"),
+    ("/props", "The server and its base model, as llama-server has it", "application/json"),
+    ("/slots", "The slots for answers, as llama-server has it", "application/json"),
+    ("/tokenizer_info", "The special tokens behind /tokenize", "application/json"),
+    ("/health", "The process runs", "application/json"),
+    ("/ready", "Requests are accepted", "application/json"),
+    ("/metrics", "Prometheus metrics", "text/plain"),
+    ("/openapi.json", "This document", "application/json"),
+    ("/", "The page", "text/html"),
+];
+
+/// The statuses of refusals and failures.
+static FAULTS: &[(&str, &str)] = &[
+    ("400", "A parameter is unknown, unsupported or outside its limits; the error names it."),
+    ("401", "No valid key."),
+    ("404", "No such model, or no such earlier response."),
+    ("408", "The body was too slow."),
+    ("413", "The body is too large."),
+    ("415", "The body is not JSON."),
+    ("429", "The queue is full; retry after the time in Retry-After."),
+    ("500", "The server failed."),
+    ("502", "An engine on another machine failed."),
+    ("503", "Shutting down."),
+    ("504", "The answer took too long."),
+];
+
+fn json_of(name: &str) -> Value {
+    json!({"schema": {"$ref": format!("#/components/schemas/{name}")}})
+}
+
+fn fault(about: &str, schema: &str) -> Value {
+    json!({"description": about, "content": {"application/json": json_of(schema)}})
+}
+
+fn get(about: &str, media: &str) -> Value {
+    let reply = json!({"description": about, "content": {media: {"schema": {}}}});
+    let error = if about.contains("Ollama") { "OllamaError" } else { "Error" };
+    let responses = json!({
+        "200": reply, "401": fault("No valid key.", error), "503": fault("Shutting down.", error),
+    });
+    json!({"get": {"summary": about, "responses": responses}})
+}
+
+impl Post {
+    fn json(&self) -> Value {
         let mut content = json!({"application/json": json_of("Reply")});
-        if streams {
-            content["text/event-stream"] = json!({"schema": {"type": "object"}});
+        if let Some(media) = self.stream {
+            content[media] = json!({"schema": {"type": "object"}});
         }
-        let mut responses = json!({"200": {"description": about, "content": content}});
-        for (status, about) in [
-            ("400", "A parameter is unknown, unsupported or outside its limits; the error names it."),
-            ("401", "No valid key."),
-            ("404", "No such model."),
-            ("408", "The body was too slow."),
-            ("413", "The body is too large."),
-            ("415", "The body is not JSON."),
-            ("429", "The queue is full; retry after the time in Retry-After."),
-            ("500", "The server failed."),
-            ("503", "Shutting down."),
-            ("504", "The answer took too long."),
-        ] {
-            responses[status] = fault(about);
+        let mut responses = json!({"200": {"description": self.about, "content": content}});
+        for (status, about) in FAULTS {
+            responses[*status] = fault(about, self.error);
         }
-        let body = json!({"required": true, "content": {"application/json": json_of(schema)}});
-        json!({"post": {"summary": about, "requestBody": body, "responses": responses}})
-    };
+        let body = json!({"required": true, "content": {"application/json": json_of(self.schema)}});
+        json!({"post": {"summary": self.about, "requestBody": body, "responses": responses}})
+    }
+}
+
+fn paths() -> Value {
     let mut model = get("One model", "application/json");
     model["get"]["parameters"] =
         json!([{"name": "model", "in": "path", "required": true, "schema": {"type": "string", "enum": names()}}]);
-    model["get"]["responses"]["404"] = fault("No such model.");
-    json!({
-        "/v1/chat/completions": post("Answer a conversation", "ChatRequest", true),
-        "/v1/completions": post("Continue texts or token ids", "CompletionRequest", true),
-        "/v1/models": get("The models: one for each strategy", "application/json"),
-        "/v1/models/{model}": model,
-        "/tokenize": post("Text or a conversation to token ids", "TokenizeRequest", false),
-        "/detokenize": post("Token ids to text", "DetokenizeRequest", false),
-        "/tokenizer_info": get("The special tokens behind /tokenize", "application/json"),
-        "/health": get("The process runs", "application/json"),
-        "/ready": get("Requests are accepted", "application/json"),
-        "/metrics": get("Prometheus metrics", "text/plain"),
-        "/openapi.json": get("This document", "application/json"),
-        "/": get("The page", "text/html"),
-    })
+    model["get"]["responses"]["404"] = fault("No such model.", "Error");
+    let posts = POSTS.iter().map(|post| (post.path.to_owned(), post.json()));
+    let gets = GETS.iter().map(|(path, about, media)| ((*path).to_owned(), get(about, media)));
+    posts.chain(gets).chain([("/v1/models/{model}".to_owned(), model)]).collect::<Map<_, _>>().into()
 }
 
 /// The names of the models, which are the strategies.
@@ -90,10 +166,10 @@ fn model() -> Value {
     json!({"type": ["string", "null"], "enum": names})
 }
 
-/// The schema of an object without further properties.
+/// The schema of an object without further properties but nulls.
 fn object(properties: impl Into<Value>, required: &[&str]) -> Value {
     let properties = properties.into();
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": {"type": "null"}})
 }
 
 /// The schema of a whole number within limits, or null.
@@ -117,6 +193,11 @@ fn common() -> Value {
         "n": whole(1, MAX_N),
         "stream": flag,
         "user": {"type": ["string", "null"]},
+        "repeat_penalty": schema(&REPETITION_PENALTY),
+        "logit_bias": {
+            "type": ["object", "null"], "propertyNames": {"pattern": "^[0-9]+$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        },
         "cache_salt": {"type": ["string", "null"], "minLength": 1, "maxLength": 64},
         "wsd": {"$ref": "#/components/schemas/Wsd"},
     });
@@ -124,7 +205,15 @@ fn common() -> Value {
     extend(&mut fields, settings(&[&MAX_TOKENS]));
     // vLLM's clients send -1 for all tokens.
     fields[TOP_K.name]["minimum"] = json!(-1);
+    extend(&mut fields, ignored(Place::Request));
     fields
+}
+
+/// The fields of a place that are accepted and have no effect.
+fn ignored(place: Place) -> Value {
+    let rows = IGNORED.iter().filter(|row| row.place == place);
+    let about = |row: &Ignored| json!({"description": format!("No effect: {}", row.reason)});
+    rows.map(|row| (row.field.to_owned(), about(row))).collect::<Map<_, _>>().into()
 }
 
 /// The schemas of settings, by name.
@@ -185,16 +274,22 @@ fn completion() -> Value {
 }
 
 fn stream_options() -> Value {
-    let mut options = object(json!({"include_usage": {"type": ["boolean", "null"]}}), &[]);
+    let mut fields = json!({"include_usage": {"type": ["boolean", "null"]}});
+    extend(&mut fields, ignored(Place::StreamOptions));
+    let mut options = object(fields, &[]);
     options["type"] = json!(["object", "null"]);
     options
 }
 
 fn message() -> Value {
-    let part = object(json!({"type": {"const": "text"}, "text": {"type": "string"}}), &["type", "text"]);
+    let mut part = json!({"type": {"const": "text"}, "text": {"type": "string"}});
+    extend(&mut part, ignored(Place::Message));
+    let part = object(part, &["type", "text"]);
     let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}]});
     let role = json!({"enum": ["system", "developer", "user", "assistant"]});
-    object(json!({"role": role, "content": content}), &["role", "content"])
+    let mut fields = json!({"role": role, "content": content});
+    extend(&mut fields, ignored(Place::Message));
+    object(fields, &["role", "content"])
 }
 
 /// The parameters that OpenAI's API does not have.
@@ -211,13 +306,17 @@ fn wsd() -> Value {
 fn tokenize() -> Value {
     let flag = json!({"type": ["boolean", "null"]});
     let messages = chat()["properties"]["messages"].clone();
-    let common = json!({"model": model(), "add_special_tokens": flag, "return_token_strs": flag});
+    let common = json!({
+        "model": model(), "add_special_tokens": flag, "return_token_strs": flag, "add_special": flag,
+        "with_pieces": flag,
+    });
     let form = |name: &str, schema: Value| {
         let mut fields = common.clone();
         fields[name] = schema;
         object(fields, &[name])
     };
-    json!({"anyOf": [form("prompt", json!({"type": "string"})), form("messages", messages)]})
+    let text = json!({"type": "string"});
+    json!({"anyOf": [form("prompt", text.clone()), form("content", text), form("messages", messages)]})
 }
 
 fn error() -> Value {

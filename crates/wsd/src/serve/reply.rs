@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, DraftEnd, Engine, Event, Handover, Sampled, Token, TokenRecord, TokensByAuthor};
+use wsd_core::{Completion, DraftEnd, Engine, Event, Handover, Sampled, Timings, Token, TokenRecord, TokensByAuthor};
 
-use super::decoding::finish_reason;
 use super::envelope::{Envelope, Usage};
 use super::json_reply::JsonReply;
 use super::request::GenerationRequest;
@@ -130,21 +129,47 @@ pub(super) fn complete_reply(
     answers: &[Completion],
     choice: impl Fn(usize, &Completion) -> (Value, Option<Bytes>),
 ) -> JsonReply {
-    let (mut usage, mut first, mut reply) = (Usage::default(), None, JsonReply::new(envelope));
+    let (mut usage, mut first, mut reply) = (Usage::default(), Value::Null, JsonReply::new(envelope));
     for (index, answer) in answers.iter().enumerate() {
         usage.set_prompt(index / request.n, answer.usage.prompt_tokens);
+        usage.set_cached(index / request.n, answer.timings.cached_tokens);
         usage.completion += answer.usage.completion_tokens;
         let (mut choice, logprobs) = choice(index, answer);
-        choice["finish_reason"] = json!(finish_reason(answer.finish_reason));
+        choice["finish_reason"] = json!(answer.finish_reason.name());
         choice["wsd"] = details(request, answer, index);
         reply.push(&choice, logprobs.as_ref());
-        first.get_or_insert_with(|| choice["wsd"].clone());
+        if index == 0 {
+            first = choice["wsd"].clone();
+        }
     }
-    reply.finish(&usage, Some(&first.unwrap_or_default()))
+    let timings = answers.first().map(timings).unwrap_or_default();
+    reply.finish(&usage, &[("wsd", &first), ("timings", &timings)])
+}
+
+/// Returns the times of an answer in llama-server's form. The first token ends the prompt's part.
+fn timings(answer: &Completion) -> Value {
+    let Timings { total, first_token, cached_tokens, .. } = answer.timings;
+    let prompt = first_token.unwrap_or(total);
+    let part = |tokens: usize, seconds: f64| {
+        let each = if tokens > 0 { seconds * 1e3 / tokens as f64 } else { 0.0 };
+        let rate = if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+        (seconds * 1e3, each, rate)
+    };
+    let computed = answer.usage.prompt_tokens.saturating_sub(cached_tokens);
+    let written = answer.usage.completion_tokens;
+    let (prompt_ms, prompt_each, prompt_rate) = part(computed, prompt);
+    let (written_ms, written_each, written_rate) = part(written, total - prompt);
+    json!({
+        "cache_n": cached_tokens,
+        "prompt_n": computed, "prompt_ms": prompt_ms, "prompt_per_token_ms": prompt_each,
+        "prompt_per_second": prompt_rate,
+        "predicted_n": written, "predicted_ms": written_ms, "predicted_per_token_ms": written_each,
+        "predicted_per_second": written_rate,
+    })
 }
 
 /// Returns the `wsd` object of a complete answer.
-fn details(request: &GenerationRequest, answer: &Completion, index: usize) -> Value {
+pub(super) fn details(request: &GenerationRequest, answer: &Completion, index: usize) -> Value {
     let summary = summary(request, answer.handover, &answer.usage.by_author, index);
     let mut details = with_draft_end(summary, answer.draft_end);
     if request.token_details {

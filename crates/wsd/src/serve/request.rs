@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wsd_core::{
-    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, Recipe, SAMPLING, SEED, STOP, STRATEGY, Strategy,
-    TOP_K, Terms, Values, strategy_settings,
+    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, REPETITION_PENALTY, Recipe, SAMPLING, SEED, STOP,
+    STRATEGY, Strategy, TOP_K, Terms, Token, Values, strategy_settings,
 };
 
 use super::app::App;
-use super::client::Client;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::ignored::Place;
+use super::request_log::{Caller, RequestLog};
 
 /// The most answers to one prompt.
 pub(super) const MAX_N: usize = 16;
@@ -31,16 +32,23 @@ pub(super) const MAX_MESSAGES: usize = 1024;
 const MAX_REPLY_BYTES: usize = 64 << 20;
 const TOKEN_BYTES: usize = 64;
 const ALTERNATIVE_BYTES: usize = 40;
+/// The most tokens in a `logit_bias`, and the largest number there.
+const MAX_BIASES: usize = 1024;
+const MAX_BIAS: f64 = 100.0;
 /// The most bytes in a `cache_salt`.
 const MAX_SALT_BYTES: usize = 256;
 
 /// Parameters of OpenAI's API that are accepted with a value that has no effect, and these values.
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("audio", &[]),
+    ("background", &["false"]),
     ("best_of", &["1"]),
-    ("frequency_penalty", &["0"]),
-    ("presence_penalty", &["0"]),
-    ("logit_bias", &["{}"]),
+    ("chat_template_kwargs", &["{}"]),
+    ("conversation", &[]),
+    ("dry_multiplier", &["0"]),
+    ("ignore_eos", &["false"]),
+    ("min_tokens", &["0"]),
+    ("mirostat", &["0"]),
     ("response_format", &["{\"type\":\"text\"}"]),
     ("tools", &["[]"]),
     ("tool_choice", &["\"none\"", "\"auto\""]),
@@ -78,11 +86,15 @@ pub(super) struct GenerationRequest {
     pub(super) include_usage: bool,
     /// True where each token comes with its author and confidence.
     pub(super) token_details: bool,
+    /// OpenTelemetry's name of the operation.
+    pub(super) operation: &'static str,
+    /// The line about the request.
+    pub(super) log: Arc<RequestLog>,
 }
 
 impl GenerationRequest {
     /// Takes the common parameters.
-    pub(super) fn parse(app: &App, client: Client, fields: &mut Fields) -> Result<Self, ApiError> {
+    pub(super) fn parse(app: &App, caller: &Caller, fields: &mut Fields) -> Result<Self, ApiError> {
         let mut wsd = Fields::new(fields.take("wsd")?.unwrap_or_else(|| json!({})), "wsd")?;
         let mut values = Values::default();
         wsd.settings(&[&STRATEGY], &mut values)?;
@@ -96,6 +108,8 @@ impl GenerationRequest {
             // vLLM's clients send -1 for all tokens.
             values.set(&TOP_K, 0usize.into())?;
         }
+        // llama-server's and Ollama's name.
+        fields.rename("repeat_penalty", REPETITION_PENALTY.name);
         fields.settings(SAMPLING, &mut values)?;
         if !values.is_set(&SEED) {
             values.set(&SEED, app.seed.unwrap_or_else(|| app.random_seed()).into())?;
@@ -106,12 +120,22 @@ impl GenerationRequest {
         terms.stop.extend(stops(fields)?);
         let n = fields.number("n", 1, MAX_N)?.unwrap_or(1);
         let stream = fields.take("stream")?.unwrap_or(false);
-        let include_usage = include_usage(fields, stream)?;
+        let include_usage = include_usage(fields, stream, app.serve.strict)?;
         // Names the end user; it has no effect.
         fields.take::<String>("user")?;
+        if !app.serve.strict {
+            fields.ignore(Place::Request);
+        }
         fields.unsupported(NEUTRAL)?;
-        let scope = app.scope(client, cache_salt(fields)?.as_deref());
+        let scope = app.scope(caller.client, cache_salt(fields)?.as_deref());
         let strategy = recipe.build(&app.models.scoped(scope), &values)?;
+        terms.sampling.logit_bias = logit_bias(fields, strategy.output_engine().as_ref())?.into();
+        if !terms.sampling.logit_bias.is_empty() && !recipe.is_alone() && !app.one_vocabulary {
+            let message =
+                "must be left out where two models with different vocabularies answer; name `base` or `draft`";
+            return Err(ApiError::parameter("logit_bias", message));
+        }
+        caller.log.asks(recipe.name);
         Ok(Self {
             model: recipe.name,
             is_alone: recipe.is_alone(),
@@ -122,6 +146,8 @@ impl GenerationRequest {
             stream,
             include_usage,
             token_details,
+            operation: "chat",
+            log: caller.log.clone(),
         })
     }
 
@@ -170,6 +196,21 @@ impl GenerationRequest {
     /// The engine in whose vocabulary the answers are.
     pub(super) fn output_engine(&self) -> &Arc<dyn Engine> {
         self.strategy.output_engine()
+    }
+
+    /// The stop strings of the request and of the server.
+    pub(super) fn stops(&self) -> &[String] {
+        &self.terms.stop
+    }
+
+    /// The temperature.
+    pub(super) fn temperature(&self) -> f32 {
+        self.terms.sampling.temperature
+    }
+
+    /// The share of top-p.
+    pub(super) fn top_p(&self) -> f32 {
+        self.terms.sampling.top_p
     }
 
     /// Tells that one model answers by itself.
@@ -221,6 +262,33 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+/// Takes `logit_bias`: an object of numbers by token id, as in OpenAI's API, or a list of pairs, as
+/// in llama-server.
+fn logit_bias(fields: &mut Fields, engine: &dyn Engine) -> Result<Vec<(Token, f32)>, ApiError> {
+    let Some(given) = fields.take::<Value>("logit_bias")? else { return Ok(Vec::new()) };
+    let refuse = |value: &Value| {
+        let limit = format!("an object of numbers from -{MAX_BIAS} to {MAX_BIAS} by token id");
+        ApiError::parameter("logit_bias", format!("must be {limit}, got {value}"))
+    };
+    let pairs: Vec<_> = match &given {
+        Value::Object(fields) => fields.iter().map(|(id, bias)| (id.parse().ok(), bias.clone())).collect(),
+        Value::Array(pairs) => pairs.iter().map(|pair| (pair[0].as_u64(), pair[1].clone())).collect(),
+        other => return Err(refuse(other)),
+    };
+    if pairs.len() > MAX_BIASES {
+        let message = format!("must have at most {MAX_BIASES} tokens, got {}", pairs.len());
+        return Err(ApiError::parameter("logit_bias", message));
+    }
+    let read = |(id, bias): (Option<u64>, Value)| {
+        let bias_value = bias.as_f64().filter(|bias| bias.abs() <= MAX_BIAS);
+        let token = id.and_then(|id| Token::try_from(id).ok());
+        let (token, value) = token.zip(bias_value).ok_or_else(|| refuse(&given))?;
+        engine.card().check(&[token])?;
+        Ok((token, value as f32))
+    };
+    pairs.into_iter().map(read).collect()
+}
+
 /// Takes `cache_salt`, as in vLLM: requests share cached prefixes only with those of the same salt.
 fn cache_salt(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let salt: Option<String> = fields.take("cache_salt")?;
@@ -233,13 +301,16 @@ fn cache_salt(fields: &mut Fields) -> Result<Option<String>, ApiError> {
 }
 
 /// Takes `stream_options`, and tells whether a stream ends with the token counts.
-fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
+fn include_usage(fields: &mut Fields, stream: bool, strict: bool) -> Result<bool, ApiError> {
     let Some(options) = fields.take::<Value>("stream_options")? else { return Ok(false) };
     if !stream {
         return Err(ApiError::parameter("stream_options", "must be left out without `stream`"));
     }
     let mut options = Fields::new(options, "stream_options")?;
     let include = options.take("include_usage")?.unwrap_or(false);
+    if !strict {
+        options.ignore(Place::StreamOptions);
+    }
     // Random padding, which hides the lengths of tokens from eavesdroppers.
     options.unsupported(&[("include_obfuscation", &["false"])])?;
     options.finish()?;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
 use wsd_core::{Event, TokenRecord};
 
 use super::app::App;
-use super::decoding::{Events, finish_reason};
+use super::decoding::Events;
 use super::envelope::{Envelope, Usage};
 use super::reply::{Progress, token_details};
 use super::request::GenerationRequest;
@@ -65,14 +65,18 @@ where
             std::future::ready(Some(stream::iter(lines)))
         });
         let lines = stream::iter(opening).chain(lines.flatten());
-        let events = lines.map(|line| Ok::<_, Infallible>(SseEvent::default().data(line)));
-        let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
-        let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-        // Keeps nginx from buffering chunks.
-        let unbuffered = HeaderName::from_static("x-accel-buffering");
-        response.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
-        response
+        respond(app, lines.map(|line| SseEvent::default().data(line)))
     }
+}
+
+/// Returns the response that streams these events.
+pub(super) fn respond(app: &App, events: impl Stream<Item = SseEvent> + Send + 'static) -> Response {
+    let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
+    let mut response = Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response();
+    // Keeps nginx from buffering chunks.
+    let unbuffered = HeaderName::from_static("x-accel-buffering");
+    response.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
+    response
 }
 
 /// Returns the choice that reports an event; `None` for an event that the client did not ask for.
@@ -95,7 +99,7 @@ fn event_choice(
         Event::Handover(handover) => choice["wsd"] = json!({"handover": handover}),
         Event::DraftEnd(end) => choice["wsd"] = json!({"draft_end": end}),
         Event::Done(reason) => {
-            choice["finish_reason"] = json!(finish_reason(*reason));
+            choice["finish_reason"] = json!(reason.name());
             choice["wsd"] = progress.summary(request, index);
         }
         _ => {}

@@ -4,6 +4,7 @@
 
 mod clients;
 mod connections;
+mod protocols;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
@@ -91,7 +92,9 @@ async fn a_stream_is_the_answer_in_pieces() {
     );
     assert_eq!(choices.last().unwrap()["finish_reason"], whole["choices"][0]["finish_reason"]);
     let last = chunks.last().unwrap();
-    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]));
+    // The later request finds more of the prompt in the cache.
+    let counts = |usage: &Value| ["prompt_tokens", "completion_tokens", "total_tokens"].map(|name| usage[name].clone());
+    assert_eq!((&last["choices"], counts(&last["usage"])), (&json!([]), counts(&whole["usage"])));
     assert!(chunks.iter().all(|chunk| chunk["id"] == last["id"] && chunk["object"] == "chat.completion.chunk"));
 }
 
@@ -196,8 +199,8 @@ async fn refusals_name_the_parameter() {
     let text = |extra: Value| ask(json!({"prompt": "A fox"}), extra);
     for (path, body, status, param) in [
         ("/v1/chat/completions", messages(json!({"temprature": 1})), 400, "temprature"),
-        ("/v1/chat/completions", messages(json!({"frequency_penalty": 0.5})), 400, "frequency_penalty"),
-        ("/v1/chat/completions", messages(json!({"logit_bias": {"5": 1}})), 400, "logit_bias"),
+        ("/v1/chat/completions", messages(json!({"frequency_penalty": 2.5})), 400, "frequency_penalty"),
+        ("/v1/chat/completions", messages(json!({"logit_bias": {"5": 101}})), 400, "logit_bias"),
         ("/v1/chat/completions", messages(json!({"response_format": {"type": "json_object"}})), 400, "response_format"),
         ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools"),
         ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),

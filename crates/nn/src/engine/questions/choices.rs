@@ -18,8 +18,7 @@ impl Reader for Choices {
 
     fn ask(&self, _: &List, _: usize) -> Option<Ask> {
         let Generation { sampling, top_logprobs, .. } = &self.generation;
-        let is_argmax = sampling.temperature == 0.0 && sampling.repetition_penalty == 1.0;
-        (is_argmax && *top_logprobs == 0).then_some(Ask::Argmax)
+        (sampling.is_argmax() && *top_logprobs == 0).then_some(Ask::Argmax)
     }
 
     fn read_answer(&self, Answer { token, logprob }: Answer) -> Option<Step> {

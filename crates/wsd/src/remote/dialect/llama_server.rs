@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::{
-    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k,
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES, Post, ScoreRequest, Scoring, array, logprob, seed,
+    token, top_k,
 };
 
 /// Most tokens in one reply.
@@ -34,6 +35,7 @@ const FACTS: Facts = Facts {
     rescores_from_start: false,
     streams: false,
     slice: SLICE,
+    ignored_sampling: &PENALTIES,
 };
 
 #[derive(Debug)]
@@ -67,14 +69,21 @@ impl Dialect for LlamaServer {
 
     fn generate(&self, request: &GenerateRequest<'_>) -> Post {
         let sampling = &request.sampling;
-        let body = json!({
+        // It switches this filter off at a negative number.
+        let top_n_sigma = if sampling.top_n_sigma > 0.0 { sampling.top_n_sigma } else { -1.0 };
+        let mut body = json!({
             "prompt": request.list, "n_predict": request.max_tokens, "cache_prompt": true, "return_tokens": true,
             "n_probs": request.top.max(1), "temperature": sampling.temperature, "top_k": sampling.top_k,
-            "top_p": sampling.top_p, "min_p": sampling.min_p, "typical_p": 1.0,
+            "top_p": sampling.top_p, "min_p": sampling.min_p, "typical_p": sampling.typical_p,
+            "top_n_sigma": top_n_sigma, "xtc_probability": sampling.xtc_probability,
+            "xtc_threshold": sampling.xtc_threshold,
             "repeat_last_n": request.list.len() + request.max_tokens,
             "repeat_penalty": sampling.repetition_penalty, "seed": seed(sampling) & u64::from(u32::MAX >> 1),
-            "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
+            "samplers": ["penalties", "top_n_sigma", "temperature", "top_k", "top_p", "min_p", "typ_p", "xtc"],
         });
+        if !sampling.logit_bias.is_empty() {
+            body["logit_bias"] = sampling.logit_bias.iter().map(|&(token, bias)| json!([token, bias])).collect();
+        }
         Post { path: "/completion", body }
     }
 

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::vllm::completion_delta;
-use super::{Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed};
+use super::{
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES_AND_FILTERS, Post, ScoreRequest, Scoring, array,
+    logit_bias, logprob, seed,
+};
 
 /// Most tokens in one reply, since a service's own limit is not known.
 const SLICE: usize = 64;
@@ -24,6 +27,7 @@ const FACTS: Facts = Facts {
     rescores_from_start: true,
     streams: false,
     slice: SLICE,
+    ignored_sampling: &PENALTIES_AND_FILTERS,
 };
 
 #[derive(Debug)]
@@ -86,6 +90,9 @@ impl Dialect for OpenAi {
         }
         if sampling.repetition_penalty != 1.0 {
             body["repetition_penalty"] = json!(sampling.repetition_penalty);
+        }
+        if let Some(bias) = logit_bias(sampling) {
+            body["logit_bias"] = bias;
         }
         Post { path: "/v1/completions", body }
     }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::{
-    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k,
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES_AND_FILTERS, Post, ScoreRequest, Scoring, array,
+    logit_bias, logprob, seed, token, top_k,
 };
 
 /// Most tokens in one continuation: a cumulative stream costs the square of its length.
@@ -26,6 +27,7 @@ const FACTS: Facts = Facts {
     rescores_from_start: false,
     streams: true,
     slice: SLICE,
+    ignored_sampling: &PENALTIES_AND_FILTERS,
 };
 
 #[derive(Debug)]
@@ -66,11 +68,14 @@ impl Dialect for SgLang {
     fn generate(&self, request: &GenerateRequest<'_>) -> Post {
         let sampling = &request.sampling;
         let top_k = if sampling.top_k == 0 { json!(-1) } else { json!(sampling.top_k) };
-        let parameters = json!({
+        let mut parameters = json!({
             "max_new_tokens": request.max_tokens, "temperature": sampling.temperature, "top_k": top_k,
             "top_p": sampling.top_p, "min_p": sampling.min_p, "repetition_penalty": sampling.repetition_penalty,
             "sampling_seed": seed(sampling), "stop_token_ids": request.end_tokens,
         });
+        if let Some(bias) = logit_bias(sampling) {
+            parameters["logit_bias"] = bias;
+        }
         let body = json!({
             "input_ids": request.list, "sampling_params": parameters, "return_logprob": true, "logprob_start_len": -1,
             "top_logprobs_num": request.top, "stream": true,

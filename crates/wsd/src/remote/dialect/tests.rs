@@ -357,3 +357,37 @@ fn scopes_are_told_to_servers_that_can_keep_them_apart() {
         }
     }
 }
+
+#[test]
+fn a_logit_bias_is_sent_in_the_server_s_own_form() {
+    let sampling = Sampling { logit_bias: [(5, -100.0), (7, 1.5)].into(), ..Sampling::default() };
+    for dialect in DIALECTS {
+        let request = generate_request(&[]);
+        let plain = dialect.generate(&request).body;
+        let body = dialect.generate(&GenerateRequest { sampling: sampling.clone(), ..request }).body;
+        let find = |body: &Value| match &body["sampling_params"] {
+            Value::Null => body["logit_bias"].clone(),
+            parameters => parameters["logit_bias"].clone(),
+        };
+        let pairs = json!([[5, -100.0], [7, 1.5]]);
+        let want = if dialect.facts().scheme == "llama-server" { pairs } else { json!({"5": -100.0, "7": 1.5}) };
+        assert_eq!((find(&plain), find(&body)), (Value::Null, want), "{}", dialect.facts().name);
+    }
+}
+
+#[test]
+fn llama_server_alone_follows_the_filters() {
+    let sampling = Sampling { typical_p: 0.5, top_n_sigma: 1.0, xtc_probability: 0.25, ..Sampling::default() };
+    let request = generate_request(&[]);
+    assert_eq!(LlamaServer.generate(&request).body["top_n_sigma"], -1.0, "off");
+    let body = LlamaServer.generate(&GenerateRequest { sampling, ..request }).body;
+    assert_eq!(
+        (&body["typical_p"], &body["top_n_sigma"], &body["xtc_probability"]),
+        (&json!(0.5), &json!(1.0), &json!(0.25))
+    );
+    for dialect in DIALECTS {
+        let ignored: Vec<_> = dialect.facts().ignored_sampling.iter().map(|setting| setting.name).collect();
+        assert!(ignored.contains(&"presence_penalty"), "an answer is several requests");
+        assert_eq!(ignored.contains(&"typical_p"), dialect.facts().scheme != "llama-server");
+    }
+}

@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use wsd_core::{Sampled, Stop, Token};
 
 use super::{
-    Delta, Dialect, Facts, GenerateRequest, Misread, Post, ScoreRequest, Scoring, array, logprob, seed, token, top_k,
+    Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES_AND_FILTERS, Post, ScoreRequest, Scoring, array,
+    logit_bias, logprob, seed, token, top_k,
 };
 
 const FACTS: Facts = Facts {
@@ -28,6 +29,7 @@ const FACTS: Facts = Facts {
     rescores_from_start: true,
     streams: true,
     slice: usize::MAX,
+    ignored_sampling: &PENALTIES_AND_FILTERS,
 };
 
 #[derive(Debug)]
@@ -73,13 +75,16 @@ impl Dialect for Vllm {
 
     fn generate(&self, request: &GenerateRequest<'_>) -> Post {
         let sampling = &request.sampling;
-        let body = json!({
+        let mut body = json!({
             "model": request.model, "prompt": request.list, "max_tokens": request.max_tokens, "stream": true,
             "temperature": sampling.temperature, "top_k": top_k_or_all(sampling.top_k), "top_p": sampling.top_p,
             "min_p": sampling.min_p, "repetition_penalty": sampling.repetition_penalty, "seed": seed(sampling),
             "stop_token_ids": request.end_tokens, "logprobs": request.top,
             "return_token_ids": true, "return_tokens_as_token_ids": true,
         });
+        if let Some(bias) = logit_bias(sampling) {
+            body["logit_bias"] = bias;
+        }
         Post { path: "/v1/completions", body }
     }
 

@@ -1,0 +1,250 @@
+//! Anthropic's Messages: `POST /v1/messages` and `/v1/messages/count_tokens`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wsd_core::{ChatRole, Completion, FinishReason, MAX_TOKENS, STOP};
+
+use super::tools::{call, function, keep_functions, result_message};
+use super::{Asked, Form, Line, Part, Wire, details, parse};
+use crate::serve::app::App;
+use crate::serve::error::{ApiError, Shape};
+use crate::serve::fields::{FieldType, Fields};
+use crate::serve::ignored::Place;
+use crate::serve::json_reply::off_reactor;
+use crate::serve::request::GenerationRequest;
+use crate::serve::request_log::Caller;
+use crate::serve::source::{Given, Source};
+
+/// A reply in the form of Messages.
+pub(crate) struct Messages {
+    id: String,
+}
+
+/// A text, or blocks of content.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Blocks {
+    Text(String),
+    List(Vec<Value>),
+}
+
+impl FieldType for Blocks {
+    const EXPECTED: &'static str = "a string or a list of blocks";
+}
+
+impl Form for Messages {
+    const WIRE: Wire = Wire::Events;
+
+    fn read(app: &Arc<App>, _: &Caller, fields: &mut Fields) -> Result<(Self, Source), ApiError> {
+        fields.rename("stop_sequences", STOP.name);
+        keep_functions(fields, |tool| {
+            let schema = tool.get("input_schema")?.clone();
+            Some(function(tool["name"].clone(), tool["description"].clone(), schema))
+        })?;
+        choose_tool(fields)?;
+        let mut given = Vec::new();
+        if let Some(system) = fields.take::<Blocks>("system")? {
+            let mut message = Turn::new(ChatRole::System, "system".into());
+            message.read(system)?;
+            message.finish(&mut given);
+        }
+        let messages: Vec<Value> = fields.need("messages")?;
+        for (index, value) in messages.into_iter().enumerate() {
+            let mut message = Fields::new(value, format!("messages[{index}]"))?;
+            let role: ChatRole = message.need("role")?;
+            let mut turn = Turn::new(role, message.name("content"));
+            turn.read(message.need("content")?)?;
+            if !app.serve.strict {
+                message.ignore(Place::Message);
+            }
+            message.finish()?;
+            turn.finish(&mut given);
+        }
+        Ok((Self { id: app.next_id("msg_") }, Source::Messages(given)))
+    }
+
+    fn begin(&mut self, request: &GenerationRequest, prompt_tokens: usize) -> Vec<Line> {
+        let usage = json!({
+            "input_tokens": prompt_tokens, "output_tokens": 0,
+            "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0,
+        });
+        let message = self.message(request, json!([]), usage);
+        let block = json!({"index": 0, "content_block": {"type": "text", "text": ""}});
+        vec![
+            Line::named("message_start", json!({"message": message})),
+            Line::named("content_block_start", block),
+            Line::named("ping", json!({})),
+        ]
+    }
+
+    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
+        let Part::Text(text) = part;
+        let delta = json!({"index": 0, "delta": {"type": "text_delta", "text": text}});
+        vec![Line::named("content_block_delta", delta)]
+    }
+
+    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
+        let (stop_reason, stop_sequence) = stop(request, answer);
+        let delta = json!({"stop_reason": stop_reason, "stop_sequence": stop_sequence});
+        let end = json!({"delta": delta, "usage": usage(answer), "wsd": details(request, answer)});
+        vec![
+            Line::named("content_block_stop", json!({"index": 0})),
+            Line::named("message_delta", end),
+            Line::named("message_stop", json!({})),
+        ]
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<Line> {
+        vec![Line::named("error", error.body_in(Shape::Anthropic))]
+    }
+
+    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
+        let (stop_reason, stop_sequence) = stop(request, answer);
+        let mut message = self.message(request, json!([{"type": "text", "text": answer.text}]), usage(answer));
+        message["stop_reason"] = json!(stop_reason);
+        message["stop_sequence"] = json!(stop_sequence);
+        message["wsd"] = details(request, answer);
+        message
+    }
+}
+
+impl Messages {
+    /// Returns a message before its end.
+    fn message(&self, request: &GenerationRequest, content: Value, usage: Value) -> Value {
+        json!({
+            "id": self.id, "type": "message", "role": "assistant", "model": request.model, "content": content,
+            "stop_reason": null, "stop_sequence": null, "usage": usage,
+        })
+    }
+}
+
+/// Returns the reason why an answer ended, and the stop string if that was one of the request's.
+fn stop<'a>(request: &GenerationRequest, answer: &'a Completion) -> (&'static str, Option<&'a str>) {
+    let own = answer.stop_string.as_deref().filter(|stop| request.stops().iter().any(|own| own == stop));
+    match (own, answer.finish_reason) {
+        (Some(stop), _) => ("stop_sequence", Some(stop)),
+        (None, FinishReason::Stop) => ("end_turn", None),
+        (None, FinishReason::Length) => ("max_tokens", None),
+    }
+}
+
+/// Returns the token counts. Those read from a cache are no part of `input_tokens`.
+fn usage(answer: &Completion) -> Value {
+    let cached = answer.timings.cached_tokens;
+    json!({
+        "input_tokens": answer.usage.prompt_tokens - cached, "output_tokens": answer.usage.completion_tokens,
+        "cache_read_input_tokens": cached, "cache_creation_input_tokens": 0,
+    })
+}
+
+/// Renames the choice among tools.
+fn choose_tool(fields: &mut Fields) -> Result<(), ApiError> {
+    let Some(choice) = fields.take::<Value>("tool_choice")? else { return Ok(()) };
+    let mut choice = Fields::new(choice, "tool_choice")?;
+    let kind: String = choice.need("type")?;
+    let chosen = match kind.as_str() {
+        "any" => json!("required"),
+        "tool" => json!({"type": "function", "function": {"name": choice.need::<String>("name")?}}),
+        _ => json!(kind),
+    };
+    if let Some(disabled) = choice.take::<bool>("disable_parallel_tool_use")? {
+        fields.set("parallel_tool_calls", json!(!disabled));
+    }
+    choice.finish()?;
+    fields.set("tool_choice", chosen);
+    Ok(())
+}
+
+/// A message whose blocks are being read.
+struct Turn {
+    role: ChatRole,
+    path: String,
+    /// Text parts, in the form of chat completions.
+    texts: Vec<Value>,
+    calls: Vec<Value>,
+    /// Results of calls, each a message of its own.
+    results: Vec<Value>,
+}
+
+impl Turn {
+    fn new(role: ChatRole, path: String) -> Self {
+        Self { role, path, texts: Vec::new(), calls: Vec::new(), results: Vec::new() }
+    }
+
+    fn read(&mut self, blocks: Blocks) -> Result<(), ApiError> {
+        match blocks {
+            Blocks::Text(text) => self.texts.push(json!({"type": "text", "text": text})),
+            Blocks::List(blocks) => {
+                for (index, block) in blocks.into_iter().enumerate() {
+                    let path = format!("{}[{index}]", self.path);
+                    self.block(block, path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: Value, path: String) -> Result<(), ApiError> {
+        match block["type"].as_str() {
+            // Thoughts of earlier answers are no part of the conversation.
+            Some("thinking" | "redacted_thinking") => {}
+            Some("tool_use") => {
+                self.calls.push(call(block["id"].clone(), block["name"].clone(), block["input"].to_string()));
+            }
+            Some("tool_result") => {
+                let content = block.get("content").filter(|content| !content.is_null());
+                let content = content.cloned().unwrap_or_else(|| json!(""));
+                self.results.push(result_message(block["tool_use_id"].clone(), content));
+            }
+            Some("text") => self.texts.push(block),
+            _ => {
+                let mut block = Fields::new(block, path)?;
+                let kind: String = block.need("type")?;
+                let message = format!("must be `text`, `thinking`, `tool_use` or `tool_result`, got {kind}");
+                return Err(ApiError::parameter(block.name("type"), message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the messages: results of calls first, as they answer the message before.
+    fn finish(self, given: &mut Vec<Given>) {
+        let Self { role, path, texts, calls, results } = self;
+        // The path of the content without its last word is that of the message.
+        let path = path.strip_suffix(".content").unwrap_or(&path).to_owned();
+        let has_results = !results.is_empty();
+        given.extend(results.into_iter().map(|value| Given { path: path.clone(), value }));
+        if has_results && texts.is_empty() {
+            return;
+        }
+        let mut value = json!({"role": role, "content": texts});
+        if !calls.is_empty() {
+            value["tool_calls"] = calls.into();
+        }
+        given.push(Given { path, value });
+    }
+}
+
+/// Handles `POST /v1/messages/count_tokens`.
+pub(crate) async fn count_tokens(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let mut fields = app.bodies.read(&headers, body).await?;
+    off_reactor(move || {
+        // The limit of an answer that is not asked for.
+        fields.take::<Value>(MAX_TOKENS.name)?;
+        let Asked { request, prompt, .. } = parse::<Messages>(&app, &caller, fields)?;
+        let tokens = request.output_engine().codec().render(&prompt)?.tokens.len();
+        Ok(Json(json!({"input_tokens": tokens})))
+    })
+    .await
+}

@@ -1,0 +1,215 @@
+//! Ollama's `POST /api/chat` and `/api/generate`, and what its clients ask about models.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde_json::{Map, Value, json};
+use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe, Seat};
+
+use super::{Form, Line, Part, Wire, details};
+use crate::serve::app::App;
+use crate::serve::chat;
+use crate::serve::clock::{format_time, timestamp};
+use crate::serve::error::{ApiError, Shape};
+use crate::serve::fields::Fields;
+use crate::serve::ignored::Place;
+use crate::serve::listing::public_name;
+use crate::serve::request::{GenerationRequest, find_recipe};
+use crate::serve::request_log::Caller;
+use crate::serve::source::{Given, Source};
+
+/// The version of Ollama whose requests are understood.
+const VERSION: &str = "0.12.0";
+/// The tag that every model has.
+const TAG: &str = ":latest";
+
+/// A reply to `/api/chat`.
+pub(crate) struct Chat;
+
+/// A reply to `/api/generate`.
+pub(crate) struct Generate;
+
+impl Form for Chat {
+    const WIRE: Wire = Wire::Lines;
+
+    fn read(app: &Arc<App>, _: &Caller, fields: &mut Fields) -> Result<(Self, Source), ApiError> {
+        read_common(app, fields)?;
+        Ok((Self, Source::Messages(chat::given(fields)?)))
+    }
+
+    fn begin(&mut self, _: &GenerationRequest, _: usize) -> Vec<Line> {
+        Vec::new()
+    }
+
+    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
+        let Part::Text(text) = part;
+        vec![Line::new(json!({"created_at": timestamp(), "message": message(text), "done": false}))]
+    }
+
+    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
+        vec![Line::new(last(request, answer, ("message", message(""))))]
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<Line> {
+        vec![Line::new(error.body_in(Shape::Ollama))]
+    }
+
+    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
+        last(request, answer, ("message", message(&answer.text)))
+    }
+}
+
+impl Form for Generate {
+    const WIRE: Wire = Wire::Lines;
+
+    fn read(app: &Arc<App>, _: &Caller, fields: &mut Fields) -> Result<(Self, Source), ApiError> {
+        read_common(app, fields)?;
+        let prompt: String = fields.take("prompt")?.unwrap_or_default();
+        let system: Option<String> = fields.take("system")?;
+        if fields.take("raw")?.unwrap_or(false) {
+            if system.is_some() {
+                return Err(ApiError::parameter("system", "must be left out where `raw` is true"));
+            }
+            return Ok((Self, Source::Text(prompt)));
+        }
+        let system = system.map(|text| ("system", text)).into_iter();
+        let messages = system.chain([("user", prompt)]).zip(["system", "prompt"]);
+        let given = messages
+            .map(|((role, text), path)| Given { path: path.to_owned(), value: json!({"role": role, "content": text}) });
+        Ok((Self, Source::Messages(given.collect())))
+    }
+
+    fn begin(&mut self, _: &GenerationRequest, _: usize) -> Vec<Line> {
+        Vec::new()
+    }
+
+    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
+        let Part::Text(text) = part;
+        vec![Line::new(json!({"created_at": timestamp(), "response": text, "done": false}))]
+    }
+
+    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
+        vec![Line::new(last(request, answer, ("response", json!(""))))]
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<Line> {
+        vec![Line::new(error.body_in(Shape::Ollama))]
+    }
+
+    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
+        last(request, answer, ("response", json!(answer.text)))
+    }
+}
+
+fn message(text: &str) -> Value {
+    json!({"role": "assistant", "content": text})
+}
+
+/// Returns the last line of an answer, which is the reply where it is not streamed.
+fn last(request: &GenerationRequest, answer: &Completion, content: (&str, Value)) -> Value {
+    let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
+    let (total, prompt) = (answer.timings.total, answer.timings.first_token.unwrap_or(answer.timings.total));
+    let mut line = json!({
+        "model": request.model, "created_at": timestamp(), "done": true,
+        "done_reason": answer.finish_reason.name(), "total_duration": nanoseconds(total), "load_duration": 0,
+        "prompt_eval_count": answer.usage.prompt_tokens, "prompt_eval_duration": nanoseconds(prompt),
+        "eval_count": answer.usage.completion_tokens, "eval_duration": nanoseconds(total - prompt),
+        "wsd": details(request, answer),
+    });
+    line[content.0] = content.1;
+    line
+}
+
+/// Renames the fields that both routes have.
+fn read_common(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
+    take_tag(fields)?;
+    if fields.get("stream").is_none_or(Value::is_null) {
+        fields.set("stream", json!(true));
+    }
+    if let Some(format) = fields.take::<Value>("format")? {
+        let format = match &format {
+            Value::String(word) if word.is_empty() => json!({"type": "text"}),
+            Value::String(word) if word == "json" => json!({"type": "json_object"}),
+            Value::Object(_) => json!({"type": "json_schema", "json_schema": {"name": "format", "schema": format}}),
+            other => {
+                return Err(ApiError::parameter("format", format!("must be `json` or a JSON schema, got {other}")));
+            }
+        };
+        fields.set("response_format", format);
+    }
+    if let Some(options) = fields.take::<Value>("options")? {
+        let mut options = Fields::new(options, "options")?;
+        if !app.serve.strict {
+            options.ignore(Place::Options);
+        }
+        // -1 and -2 mean no limit but the context length.
+        if options.take_if("num_predict", &json!(-2)) {
+            options.set("num_predict", json!(-1));
+        }
+        fields.absorb(options);
+        fields.rename("num_predict", MAX_TOKENS.name);
+    }
+    Ok(())
+}
+
+/// Takes the tag off the model's name.
+fn take_tag(fields: &mut Fields) -> Result<(), ApiError> {
+    fields.rename("name", "model");
+    let Some(name) = fields.take::<String>("model")? else { return Ok(()) };
+    fields.set("model", json!(name.strip_suffix(TAG).unwrap_or(&name)));
+    Ok(())
+}
+
+/// Returns the version.
+pub(crate) async fn version() -> Json<Value> {
+    Json(json!({"version": VERSION}))
+}
+
+/// Lists the models, which are the strategies.
+pub(crate) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
+    let started = format_time(Duration::from_secs(app.started));
+    let models = RECIPES.iter().map(|recipe| {
+        let name = format!("{}{TAG}", recipe.name);
+        json!({
+            "name": name, "model": name, "modified_at": started, "size": 0, "digest": "",
+            "details": facts(&app, recipe),
+        })
+    });
+    Json(json!({"models": models.collect::<Vec<_>>()}))
+}
+
+/// Describes one model.
+pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
+    let mut fields = app.bodies.read(&headers, body).await?;
+    take_tag(&mut fields)?;
+    let recipe = find_recipe(&app, fields.take("model")?)?;
+    // The whole list of the vocabulary is never part of the reply.
+    fields.take::<bool>("verbose")?;
+    fields.finish()?;
+    let max_len = seats(recipe).filter_map(|seat| Some(app.models.get(seat)?.card().max_len)).min();
+    let info = json!({"general.architecture": "wsd", "wsd.context_length": max_len});
+    Ok(Json(json!({
+        "modelfile": "", "parameters": "", "template": "", "modified_at": format_time(Duration::from_secs(app.started)),
+        "details": facts(&app, recipe), "model_info": info, "capabilities": ["completion"],
+    })))
+}
+
+fn seats(recipe: &'static Recipe) -> impl Iterator<Item = Seat> {
+    recipe.needs.iter().map(|need| need.seat)
+}
+
+/// The models behind a strategy, in the place where Ollama has those that a model was made of.
+fn facts(app: &App, recipe: &'static Recipe) -> Value {
+    let parents = seats(recipe).filter_map(|seat| Some(public_name(&app.models.get(seat)?.card().name).to_owned()));
+    let parents = parents.collect::<Vec<_>>().join("+");
+    let empty = Map::from_iter(["format", "parameter_size", "quantization_level"].map(|key| (key.into(), json!(""))));
+    let mut facts = Value::Object(empty);
+    facts["parent_model"] = json!(parents);
+    facts["family"] = json!("wsd");
+    facts["families"] = json!(["wsd"]);
+    facts
+}
