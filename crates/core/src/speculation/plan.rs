@@ -31,8 +31,10 @@ const DOUBT: f64 = 4.0;
 /// Length of the first and of the longest pause between probes, in tokens; each is twice as long as
 /// the one before.
 const BACK_OFF: RangeInclusive<usize> = 16..=256;
-/// The least duration of decoding alone, in seconds, which keeps the cost of asking negligible.
-const ALONE_SECONDS: f64 = 0.003;
+/// The least duration of decoding alone, in seconds, which keeps the cost of asking negligible, and the
+/// most tokens for its sake.
+const ALONE_SECONDS: f64 = 0.01;
+const ALONE_TOKENS: usize = 64;
 /// Rounds between two trials of a model that is not the best by present estimates: where it is within
 /// their error, and where it may have become better.
 const TRIALS: (usize, usize) = (6, 96);
@@ -241,7 +243,7 @@ impl Planner {
     pub(super) fn alone(&self, time: StepTime, offers: &[Offer], remaining: usize) -> usize {
         let least = (ALONE_SECONDS / time.alone.max(f64::MIN_POSITIVE)).ceil() as usize;
         let waits = offers.iter().all(|offer| offer.is_model) && self.pause > 0;
-        let count = if waits { self.pause } else { least.min(*BACK_OFF.start()) };
+        let count = if waits { self.pause } else { least.min(ALONE_TOKENS) };
         count.clamp(1, remaining.max(1))
     }
 }
