@@ -710,7 +710,7 @@ fn real_models_tell_a_story_together() {
 
     let run = wsd.run(&[&args[..], &["--dtype", "q8_0"]].concat());
     assert!(
-        run.err.contains("matrices of the draft model stay as they are") && !run.err.contains("base"),
+        run.err.contains("matrices of the draft model stay as they are") && !run.err.contains("of the base model"),
         "{}",
         run.err
     );
@@ -805,7 +805,7 @@ fn the_engine_and_a_random_pair_are_measured() {
     let pair = ["bench", "wsd", "--base", "tiny", "--draft", "tiny", "--agreement", "0.7", "-n", "40"];
     let report = wsd.json(&[&pair[..], &["--max-draft-tokens", "64", "--repeats", "1", "--json"]].concat());
     let systems = report["systems"].as_array().unwrap();
-    assert_eq!(systems.len(), 5);
+    assert_eq!(systems.len(), 6);
     assert!(systems.iter().all(|system| system["tokens"] == 40), "{report}");
     assert!(systems.iter().all(|system| system["same_tokens_as"]["same"] != false), "{report}");
     let refused = wsd.run(&["bench", "engine", "2b"]);
@@ -904,7 +904,7 @@ fn preference_data_is_built_step_by_step() {
         "prompts.jsonl",
     ]);
     assert!(told.contains("left out: contaminated 1, equal 1\n"), "{told}");
-    assert!(told.contains("gsm8k_zero: 1 prompts overlap") && told.contains("sweep the old chimney"), "{told}");
+    assert!(told.contains("gsm8k_zero: 1 prompts overlap") && told.contains("\"how do i sweep the old\""), "{told}");
     assert_eq!(wsd.read("prompts.jsonl").lines().count(), 3);
 
     // The data set's own preferences.

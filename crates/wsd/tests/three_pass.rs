@@ -10,7 +10,7 @@ use wsd_core::{
     CHUNK_TOKENS, Completion, Engine, FinishReason, Job, Models, Prompt, Recipe, Rule, Seat, Terms, Token, Trace,
     Values, run,
 };
-use wsd_nn::{Checkpoint, Format, LoadOptions, Local};
+use wsd_nn::{Checkpoint, Format, KvFormat, LoadOptions, Local};
 
 #[derive(serde::Deserialize)]
 struct ThreePasses {
@@ -42,7 +42,7 @@ fn weights() -> Option<PathBuf> {
 }
 
 fn load(folder: &Path, dtype: Option<Format>) -> Arc<Local> {
-    let options = LoadOptions { dtype, ..LoadOptions::new(folder.file_name().unwrap().to_string_lossy()) };
+    let options = LoadOptions { dtype, kv_dtype: Some(KvFormat::F32), ..LoadOptions::new(folder.file_name().unwrap().to_string_lossy()) };
     Arc::new(Local::load(Checkpoint::open(folder).unwrap(), &options).unwrap())
 }
 

@@ -108,7 +108,7 @@ fn errors_name_missing_and_damaged_files() {
     assert!(pickle.contains("refused: a pickle can run any code") && pickle.contains("safetensors"), "{pickle}");
     let other = Checkpoint::open(&folder(&[]).path().join("model.safetensors")).unwrap_err().to_string();
     assert!(
-        other.contains("`safetensors` is not supported\n  hint: supported are a GGUF file, or the folder"),
+        other.contains("must begin with \"GGUF\"") && other.contains("\n  hint: a model is a GGUF file, or the folder"),
         "{other}"
     );
     assert!(Checkpoint::open(Path::new("/no/such/place")).unwrap_err().to_string().contains("/no/such/place"));

@@ -88,7 +88,7 @@ pub(super) static PAIR: LazyLock<Setting> = LazyLock::new(|| {
     Setting::choice(
         "pair",
         "A tested pair of models with its window and threshold, downloaded from the hub at first use (`wsd pairs` \
-         lists them); what is set beside it wins, as --base and --draft for files of your own",
+         lists them); what is set beside it wins, as `base` and `draft` for files of your own",
         &WORDS,
     )
     .with_placeholder("NAME")

@@ -31,7 +31,7 @@ async fn a_refusal_arrives_whatever_the_client_still_sends() {
     for (head, bytes, status) in [
         (format!("{post}{json}"), 32 << 20, "401"),
         (format!("{post}{json}{key}"), 3 << 20, "413"),
-        (format!("{post}{key}"), 100 << 10, "415"),
+        (format!("{post}Content-Type: text/plain\r\n{key}"), 100 << 10, "415"),
         (format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\n{key}"), 1 << 20, "404"),
     ] {
         let answer = write_then_read(address, &head, bytes).await;
