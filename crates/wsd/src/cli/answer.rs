@@ -218,10 +218,9 @@ mod tests {
         let proposals = vec![Proposed { by: Source::Lookup, tokens: 4, accepted: 2 }];
         let check = Call::new(Seat::BASE, CallKind::Check, 5, 0.5);
         trace.push(&Event::Call(Call { accepted: Some(2), proposals, ..check }));
-        trace.push(&Event::Done(FinishReason::Stop));
         assert_eq!(
             summary(&trace.finish(), 512),
-            "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4)"
+            "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4) · cut: the context is full"
         );
     }
 }

@@ -239,7 +239,8 @@ fn every_setting_is_an_option_and_a_key_with_one_meaning() {
 
 #[test]
 fn names_are_unique_and_the_help_tells_meaning_and_default() {
-    let help = Line::command().term_width(1000).render_help().to_string();
+    let command = Line::command().mut_args(|arg| arg.hide_short_help(false).long_help(None::<&str>));
+    let help = command.term_width(1000).render_help().to_string();
     let mut names = Vec::new();
     for section in SECTIONS {
         for setting in section.settings() {
@@ -248,7 +249,8 @@ fn names_are_unique_and_the_help_tells_meaning_and_default() {
                 continue;
             }
             let option = format!("--{} ", setting.name.replace('_', "-"));
-            let line = help.lines().find(|line| line.replace("[=", " [=").contains(&option)).unwrap();
+            let line = help.lines().find(|line| line.replace("[=", " [=").contains(&option));
+            let line = line.unwrap_or_else(|| panic!("{option}"));
             assert!(line.contains(setting.about), "{line}");
             if let Some(value) = setting.default.as_ref().filter(|_| setting.default_about.is_none()) {
                 assert!(line.contains(&format!("[default: {value}]")), "{line}");
