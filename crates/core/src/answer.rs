@@ -7,7 +7,7 @@ use futures::SinkExt as _;
 use futures::channel::mpsc;
 
 use crate::{
-    Call, Detokenizer, Event, FinishReason, Handover, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
+    Call, Detokenizer, Event, FinishReason, Handover, Look, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
 };
 
 /// The state of an answer after a token.
@@ -62,6 +62,12 @@ impl Answer {
         self.max_tokens - self.written
     }
 
+    /// Returns the number of tokens written so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
     /// Reports the length of the prompt, in tokens.
     pub async fn prompt(&mut self, tokens: usize) {
         self.send(Event::Prompt { tokens }).await;
@@ -106,11 +112,12 @@ impl Answer {
 
     /// Reports that the base takes over after the token written last.
     pub async fn handover(&mut self, handover: Handover) {
-        if self.held.is_empty() {
-            self.send(Event::Handover(handover)).await;
-        } else {
-            self.held.push_back(Event::Handover(handover));
-        }
+        self.send_in_order(Event::Handover(handover)).await;
+    }
+
+    /// Reports that the draft was asked in the middle of the base's text.
+    pub async fn look(&mut self, look: Look) {
+        self.send_in_order(Event::Look(look)).await;
     }
 
     /// Reports a call of an engine.
@@ -156,6 +163,15 @@ impl Answer {
             self.held_text.clear();
         } else {
             self.held_text.drain(..end.min(self.held_text.len()));
+        }
+    }
+
+    /// Sends an event behind the tokens that are held back.
+    async fn send_in_order(&mut self, event: Event) {
+        if self.held.is_empty() {
+            self.send(event).await;
+        } else {
+            self.held.push_back(event);
         }
     }
 

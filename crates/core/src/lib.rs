@@ -11,17 +11,22 @@ mod answer;
 mod bridge;
 mod card;
 mod chunks;
+mod distribution;
 mod engine;
 mod error;
 mod exp;
 pub mod files;
+mod finish;
+mod fused;
 mod guard;
 mod handover;
 mod head;
 mod inputs;
 mod job;
 mod logits;
+mod look;
 mod models;
+mod relay;
 mod sampling;
 mod scoped;
 mod scorers;
@@ -46,21 +51,26 @@ pub use card::{Caps, Card, Cost};
 pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
+pub use finish::SPECULATE;
 pub use guard::{guard, is_guarded};
 pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowState, repeats};
 pub use head::{Head, Heads};
 pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
+pub use look::{LOOK_CONFIDENCE, LOOK_EVERY, LOOK_PHRASES, LOOK_TOKENS, LOOK_WITHIN, SECOND_LOOK};
 pub use models::Models;
 pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
-pub use scorers::{SCORERS, StepScorer, find_scorer};
+pub use scorers::{Rating, Ratings, SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
 pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
-    CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, SPECULATE, STRATEGY, strategy_settings,
+    ALIGNER_TEMPERATURE, BASE_TEMPERATURE, BASE_TOP_K, BASE_TOP_P, BLEND_THRESHOLD, CANDIDATES, CHUNK_TOKENS,
+    HAND_OVER, KL_GATE, MAX_DRAFT_TOKENS, MAX_STEP_TOKENS, MIX_RULE, MIX_WEIGHT, NUDGE_THRESHOLD, ON_DRAFT_END,
+    PLAUSIBILITY, RECIPES, REJECTION_LEVEL, REJECTION_RULE, RESIDUAL_MODE, REWARD_CRITERION, REWARD_SHARE,
+    REWARD_SLOPE, REWARD_THRESHOLD, STEP_END, STEP_SCORER, STRATEGY, strategy_settings,
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{
@@ -69,8 +79,8 @@ pub use text::{
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, Event, FinishReason, Handover, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
-    Trace, Usage,
+    Call, CallKind, Completion, Event, FinishReason, Handover, Look, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
+    Trace, Usage, Work,
 };
 pub use tree::Tree;
 pub use values::{FromValue, Values};

@@ -113,7 +113,7 @@ impl Sampling {
 
     /// Draws a uniform number in 0..1 for a position of the list, from stream number `position` of
     /// `ChaCha8`.
-    fn draw(&self, position: usize) -> f64 {
+    pub(crate) fn uniform(&self, position: usize) -> f64 {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(position as u64);
         (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -166,7 +166,7 @@ fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> us
     let weight = |id: usize| (f64::from(logits[id] - logits[best]) / f64::from(sampling.temperature)).exp();
     let mut kept = candidates(logits, sampling, &weight);
     kept.retain(|&(_, w)| w >= f64::from(sampling.min_p));
-    let mut left = sampling.draw(position) * kept.iter().map(|(_, w)| w).sum::<f64>();
+    let mut left = sampling.uniform(position) * kept.iter().map(|(_, w)| w).sum::<f64>();
     for (id, w) in kept {
         left -= w;
         if left < 0.0 {
@@ -179,7 +179,7 @@ fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> us
 }
 
 /// Returns the tokens that top-k and top-p leave, with weights relative to the most likely one.
-fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64) -> Vec<(usize, f64)> {
+pub(crate) fn candidates(logits: &[f32], sampling: &Sampling, weight: &dyn Fn(usize) -> f64) -> Vec<(usize, f64)> {
     let mut all: Vec<_> = (0..logits.len()).map(|id| (id, weight(id))).collect();
     let descending = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let limit = if sampling.top_k == 0 { all.len() } else { sampling.top_k.min(all.len()) };

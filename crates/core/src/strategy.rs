@@ -70,19 +70,21 @@ pub struct Need {
     pub caps: Caps,
     /// The seat whose vocabulary it must share, if any.
     pub same_vocabulary_as: Option<Seat>,
+    /// True if some settings do without it; the strategy then checks for it when it is built.
+    pub optional: bool,
 }
 
 impl Need {
     /// A need for any model that generates.
     #[must_use]
     pub const fn any(seat: Seat) -> Self {
-        Self { seat, caps: Caps::GENERATE, same_vocabulary_as: None }
+        Self::with(seat, Caps::GENERATE)
     }
 
     /// A need for a model with certain abilities.
     #[must_use]
     pub const fn with(seat: Seat, caps: Caps) -> Self {
-        Self { seat, caps, same_vocabulary_as: None }
+        Self { seat, caps, same_vocabulary_as: None, optional: false }
     }
 
     /// The same need, of a model that shares the vocabulary of the one in `seat`.
@@ -92,11 +94,21 @@ impl Need {
         self
     }
 
-    /// Finds the model for the seat and checks what it can do.
+    /// The same need, for a seat that some settings do without.
+    #[must_use]
+    pub const fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// Finds the model for the seat, unless the seat is optional and empty, and checks what it can do.
     ///
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`].
-    fn check(&self, strategy: &'static str, models: &Models) -> Result<()> {
+    pub(crate) fn check(&self, strategy: &'static str, models: &Models) -> Result<()> {
+        if self.optional && models.get(self.seat).is_none() {
+            return Ok(());
+        }
         let engine = models.require(strategy, self.seat)?;
         let unsupported = |need| Error::Unsupported { strategy, engine: engine.card().name.clone(), need };
         if let Some(lacking) = self.caps.lacking(engine.card().caps) {

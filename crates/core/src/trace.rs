@@ -1,10 +1,14 @@
 //! The events of an answer as they are streamed, and their sum.
 
+mod work;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, TryStreamExt as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use work::Work;
 
 use crate::{Author, Rule, Sampled, Seat, Token};
 
@@ -77,6 +81,17 @@ impl Handover {
     }
 }
 
+/// A second look: the draft was asked in the middle of the base's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// 0-based index of the token before which it was asked.
+    pub at: usize,
+    /// The text that the draft would write.
+    pub text: String,
+    /// True if the draft writes on from here.
+    pub taken: bool,
+}
+
 /// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -113,6 +128,12 @@ pub struct Call {
     /// Proposed tokens that the base confirmed, for a check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<usize>,
+    /// Tokens of the list that were new to the model in this call, where a strategy counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prefilled: usize,
+    /// Tokens written in this call that the answer does not hold, where a strategy counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub discarded: usize,
 }
 
 impl Call {
@@ -125,7 +146,7 @@ impl Call {
     /// A call that took `seconds`.
     #[must_use]
     pub fn new(to: Seat, kind: CallKind, tokens: usize, seconds: f64) -> Self {
-        Self { to, kind, tokens, seconds, accepted: None }
+        Self { to, kind, tokens, seconds, accepted: None, prefilled: 0, discarded: 0 }
     }
 }
 
@@ -139,8 +160,10 @@ pub enum Event {
     },
     /// A token that is certain to be kept.
     Token(TokenRecord),
-    /// The base takes over after the last token.
+    /// The base takes over after the last token. After a second look it may do so again.
     Handover(Handover),
+    /// The draft was asked in the middle of the base's text; see [`crate::SECOND_LOOK`].
+    Look(Look),
     /// A call of an engine ended.
     Call(Call),
     /// The answer is complete. This is always the last event.
@@ -269,6 +292,9 @@ pub struct Completion {
     pub timings: Timings,
     /// Calls of engines, in order.
     pub calls: Vec<Call>,
+    /// Second looks, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<Look>,
 }
 
 /// An accumulator of events into a [`Completion`].
@@ -309,6 +335,7 @@ impl Trace {
             usage: Usage::default(),
             timings: Timings::default(),
             calls: Vec::new(),
+            looks: Vec::new(),
         };
         Self { started: Instant::now(), first_token: None, completion }
     }
@@ -337,7 +364,9 @@ impl Trace {
                 answer.usage.by_author.add(token.by, 1);
                 answer.tokens.push(token.clone());
             }
-            Event::Handover(handover) => answer.handover = Some(*handover),
+            // After a second look the base may take over again.
+            Event::Handover(handover) => drop(answer.handover.get_or_insert(*handover)),
+            Event::Look(look) => answer.looks.push(look.clone()),
             Event::Call(call) => {
                 match call.kind {
                     CallKind::Score => answer.timings.score += call.seconds,

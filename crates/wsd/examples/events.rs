@@ -35,6 +35,7 @@ async fn main() -> Result<()> {
                 let (at, confidence) = (handover.at, handover.confidence);
                 println!("         the base takes over after token {at}: {confidence:.3} >= {}", handover.threshold);
             }
+            Event::Look(look) => println!("         a second look before token {}: {:?}", look.at, look.text),
             Event::Done(reason) => println!("         done: {reason:?}"),
         }
     }

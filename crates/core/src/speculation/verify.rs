@@ -45,7 +45,7 @@ pub(super) async fn verify(
         accepted += 1;
     }
     let tokens = proposed.len() + 1;
-    let call = Call { to: Seat::BASE, kind: CallKind::Check, tokens, seconds, accepted: Some(accepted) };
+    let call = Call { accepted: Some(accepted), ..Call::new(Seat::BASE, CallKind::Check, tokens, seconds) };
     answer.call(call).await;
     Ok(Verified { accepted, seconds, done })
 }

@@ -20,9 +20,12 @@ use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
 use crate::chunks::{Chunks, Round, Sizing};
+use crate::finish::{Finish, SPECULATE};
 use crate::handover::{SKIP_REPETITIONS, THRESHOLD, WINDOW, repeats};
-use crate::speculation::{Speculation, Speculator, can_speculate};
-use crate::steps::{check_vocabularies, render, write_to_end};
+use crate::look;
+use crate::relay::{Relay, Side};
+use crate::speculation::can_speculate;
+use crate::steps::{check_vocabularies, render};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
@@ -56,21 +59,29 @@ pub static ON_DRAFT_END: Setting = Setting::choice(
     ],
 );
 
-/// The setting for speculative decoding after the switch.
-pub static SPECULATE: Setting = Setting::flag(
-    "speculate",
-    "After the base takes over, the draft proposes tokens and the base verifies them (speculative decoding); \
-     changes only the speed; ignored if the vocabularies differ",
-    true,
-)
-.speed_only();
-
 pub(super) static RECIPE: Recipe = Recipe {
     name: "wsd",
     title: "wsd",
     about: "the draft opens the answer, the base takes over once it is confident",
     needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
-    settings: &[&WINDOW, &THRESHOLD, &SKIP_REPETITIONS, &MAX_DRAFT_TOKENS, &CHUNK_TOKENS, &ON_DRAFT_END, &SPECULATE],
+    settings: &{
+        let [a, b, c, d, e, f] = look::SETTINGS;
+        [
+            &WINDOW,
+            &THRESHOLD,
+            &SKIP_REPETITIONS,
+            &MAX_DRAFT_TOKENS,
+            &CHUNK_TOKENS,
+            &ON_DRAFT_END,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            &SPECULATE,
+        ]
+    },
     make,
 };
 
@@ -82,7 +93,7 @@ struct Wsd {
     max_draft_tokens: usize,
     chunk_tokens: Option<usize>,
     stops_at_draft_end: bool,
-    speculates: bool,
+    finish: Finish,
 }
 
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
@@ -94,7 +105,7 @@ fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
         max_draft_tokens: values.get(&MAX_DRAFT_TOKENS),
         chunk_tokens: values.get(&CHUNK_TOKENS),
         stops_at_draft_end: values.get::<&str>(&ON_DRAFT_END) == "stop",
-        speculates: values.get::<bool>(&SPECULATE) && can_speculate(draft.as_ref(), base.as_ref()),
+        finish: Finish::from_values(values, can_speculate(draft.as_ref(), base.as_ref())),
         draft,
         base,
     }))
@@ -130,18 +141,18 @@ impl Strategy for Wsd {
             DraftEnd::AnswerComplete(reason) => Ok(reason),
             DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
             DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
-            _ if self.speculates => {
-                let speculator = Speculator {
-                    session: drafter.session,
-                    prompt: draft_prompt.tokens.len(),
-                    base_prompt: prompt.tokens.len(),
-                    max_len: self.draft.card().max_len,
-                };
-                Speculation::new(scorer.session.as_mut(), speculator, scorer.max_len, &job.terms).run(answer).await
-            }
             _ => {
-                drop(drafter);
-                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await
+                let draft = Side {
+                    engine: self.draft.as_ref(),
+                    session: drafter.session,
+                    prompt: draft_prompt,
+                };
+                let base = Side {
+                    engine: self.base.as_ref(),
+                    session: scorer.session,
+                    prompt: prompt.clone(),
+                };
+                self.finish.run(Relay::resume(draft, base)?, self.rule, job, answer).await
             }
         }
     }

@@ -107,7 +107,7 @@ mod tests {
             token(Seat::DRAFT),
             Event::Handover(Handover::new(0, 0.8125, Rule::default())),
             token(Seat::BASE),
-            Event::Call(Call { to: Seat::BASE, kind: CallKind::Generate, tokens: 1, seconds: 0.5, accepted: None }),
+            Event::Call(Call::new(Seat::BASE, CallKind::Generate, 1, 0.5)),
         ] {
             trace.push(&event);
         }

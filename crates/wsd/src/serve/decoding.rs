@@ -118,8 +118,7 @@ impl Meter {
                     None => metrics.observe(&metrics::FIRST_TOKEN, (now - self.arrived).as_secs_f64()),
                 }
                 metrics.add(&metrics::GENERATION_TOKENS, "", 1);
-                let by = if token.by == Seat::DRAFT { "by=\"draft\"" } else { "by=\"base\"" };
-                metrics.add(&metrics::AUTHOR_TOKENS, by, 1);
+                metrics.add(&metrics::AUTHOR_TOKENS, format!("by=\"{}\"", token.by), 1);
                 if let Some(confidence) = token.confidence {
                     self.has_not_passed = true;
                     metrics.observe(&metrics::WINDOW_CONFIDENCE, confidence);
@@ -131,7 +130,7 @@ impl Meter {
                 metrics.observe(&metrics::SWITCH_POSITION, handover.at as f64);
                 metrics.observe(&metrics::SWITCH_CONFIDENCE, handover.confidence);
             }
-            Event::Call(_) => {}
+            Event::Call(_) | Event::Look(_) => {}
             Event::Done(reason) => {
                 self.done = true;
                 if self.has_not_passed {

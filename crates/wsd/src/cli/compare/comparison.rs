@@ -56,13 +56,7 @@ pub(super) mod tests {
                 }
                 trace.push(&Event::Token(TokenRecord { text: text.into(), ..TokenRecord::unscored(1, by) }));
             }
-            trace.push(&Event::Call(Call {
-                to: Seat::BASE,
-                kind: CallKind::Generate,
-                tokens: 1,
-                seconds: 0.5,
-                accepted: None,
-            }));
+            trace.push(&Event::Call(Call::new(Seat::BASE, CallKind::Generate, 1, 0.5)));
             ComparedAnswer { strategy, title: Recipe::find(strategy).unwrap().title, completion: trace.finish() }
         });
         Comparison { question: "What colour is a fox?".into(), answers: answers.into() }

@@ -206,6 +206,7 @@ fn candidate(
 ) -> Result<Candidate> {
     let (mut settings, mut models) = (settings.clone(), pair.clone());
     settings.recipe = Recipe::find(system.recipe)?;
+    settings.values = system.values(&settings.values)?;
     if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
         settings = settings.with_model(Seat::BASE, name);
         models.remove(Seat::BASE);
