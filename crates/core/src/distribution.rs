@@ -165,7 +165,11 @@ mod tests {
         let mut masked = logs(&[0.2, 0.2, 0.6]);
         mask(&mut masked, &a);
         close(&probabilities(&masked), &[0.5, 0.5, 0.0]);
-        assert!((divergence(&logs(&[0.5, 0.5]), &logs(&[0.25, 0.75])) - (0.5 * 2f64.ln() + 0.5 * (2.0f64 / 3.0).ln())).abs() < 1e-6);
+        assert!(
+            (divergence(&logs(&[0.5, 0.5]), &logs(&[0.25, 0.75])) - (0.5 * 2f64.ln() + 0.5 * (2.0f64 / 3.0).ln()))
+                .abs()
+                < 1e-6
+        );
         assert_eq!(divergence(&a, &b), f64::INFINITY);
         assert!(divergence(&a, &a).abs() < 1e-12);
     }

@@ -10,8 +10,8 @@ use crate::finish::Finish;
 use crate::relay::{Relay, Side};
 use crate::steps::{render, write_to_end};
 use crate::{
-    Answer, Author, Call, CallKind, Engine, Error, FinishReason, Flow, Handover, Job, Rendered, Result, Row, Rule, Sampled,
-    Sampling, Seat, Session, Token, TokenRecord, Window, pick, splitmix64, top_tokens,
+    Answer, Author, Call, CallKind, Engine, Error, FinishReason, Flow, Handover, Job, Rendered, Result, Row, Rule,
+    Sampled, Sampling, Seat, Session, Token, TokenRecord, Window, pick, splitmix64, top_tokens,
 };
 
 /// The choice of a token from rows of natural log-probabilities.

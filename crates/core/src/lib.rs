@@ -39,6 +39,7 @@ mod steps;
 mod stops;
 mod strategies;
 mod strategy;
+mod switch;
 mod text;
 mod tokens;
 mod trace;
@@ -73,14 +74,18 @@ pub use strategies::{
     REWARD_SLOPE, REWARD_THRESHOLD, STEP_END, STEP_SCORER, STRATEGY, strategy_settings,
 };
 pub use strategy::{Need, Recipe, Strategy, run};
+pub use switch::{
+    ALTERNATIVES, FeatureWindow, Features, LEARNED_AGREEMENT, LEARNED_BIAS, LEARNED_CONFIDENCE, LEARNED_ENTROPY,
+    LearnedSwitch, SWITCH_RULE,
+};
 pub use text::{
     BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
     Template, TextCodec, Tokenizer, Vocabulary, check_tokenizer,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, Event, FinishReason, Handover, Look, SecondsBySeat, Timings, TokenRecord, TokensByAuthor,
-    Trace, Usage, Work,
+    Call, CallKind, Completion, Event, FinishReason, Handover, Look, SecondsBySeat, Timings, TokenRecord,
+    TokensByAuthor, Trace, Usage, Work,
 };
 pub use tree::Tree;
 pub use values::{FromValue, Values};

@@ -31,10 +31,13 @@ pub static SECOND_LOOK: Setting = Setting::choice(
 );
 
 /// The setting for the probability below which a token of the base is doubted.
-pub static LOOK_CONFIDENCE: Setting =
-    Setting::number("look_confidence", "In second_look=doubt, the probability below which a token is doubted", 0.0..=1.0)
-        .with_default_number(0.5)
-        .with_placeholder("P");
+pub static LOOK_CONFIDENCE: Setting = Setting::number(
+    "look_confidence",
+    "In second_look=doubt, the probability below which a token is doubted",
+    0.0..=1.0,
+)
+.with_default_number(0.5)
+.with_placeholder("P");
 
 /// The setting for the tokens between looks.
 pub static LOOK_EVERY: Setting =

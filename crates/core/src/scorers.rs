@@ -96,7 +96,8 @@ fn problem(prompt: &Prompt) -> Result<String> {
         Prompt::Raw(text) => Ok(text.clone()),
         Prompt::Chat(messages) => {
             let mut users = messages.iter().rev().filter(|message| message.role == ChatRole::User);
-            let message = users.next().ok_or_else(|| Error::Chat("the conversation has no message of a user".into()))?;
+            let message =
+                users.next().ok_or_else(|| Error::Chat("the conversation has no message of a user".into()))?;
             Ok(message.content.clone())
         }
         Prompt::Tokens(_) => {

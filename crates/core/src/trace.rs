@@ -27,6 +27,9 @@ pub struct TokenRecord {
     /// The geometric mean of the base's probabilities over the window that ends here; `None` before
     /// the first full window and after the switch.
     pub confidence: Option<f64>,
+    /// The learned probability that the base continues well from here; `None` without a learned switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<f64>,
     /// True where the window reached the threshold and did not count, because it repeats what stands
     /// just before it; see [`crate::SKIP_REPETITIONS`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -54,6 +57,7 @@ impl TokenRecord {
             logprob: None,
             by: by.into(),
             confidence: None,
+            switch: None,
             repeats: false,
             top: Vec::new(),
         }

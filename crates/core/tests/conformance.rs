@@ -9,7 +9,8 @@ use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
     CHUNK_TOKENS, Caps, ChatRole, Completion, Cost, Engine, Error, Event, FinishReason, Job, Kind, MAX_DRAFT_TOKENS,
-    Message, Models, Prompt, RECIPES, Recipe, Sampling, Seat, Setting, Terms, Token, Tokenizer as _, Trace, Values, run,
+    Message, Models, Prompt, RECIPES, Recipe, Sampling, Seat, Setting, Terms, Token, Tokenizer as _, Trace, Values,
+    run,
 };
 
 const LETTERS: &str = "abcdefgh ";
@@ -194,7 +195,11 @@ fn missing_models_and_abilities_are_refused_at_build_time() {
                 assert!(error.contains("`limited`") && error.contains(recipe.name), "{error}");
             }
         }
-        let is_number = |setting: &&&Setting| matches!(setting.kind, Kind::Integer { .. } | Kind::Number { .. });
+        let is_number = |setting: &&&Setting| match setting.kind {
+            Kind::Integer { .. } => true,
+            Kind::Number { min, .. } => min >= 0.0,
+            _ => false,
+        };
         let numbers = recipe.settings.iter().filter(is_number);
         for setting in numbers {
             let error = setting.parse("-1").unwrap_err().to_string();

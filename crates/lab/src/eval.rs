@@ -7,6 +7,7 @@
 mod ablation;
 mod folder;
 mod positions;
+mod scored;
 mod times;
 
 use std::io;
@@ -110,11 +111,7 @@ pub static SYSTEMS: &[System] = &[
     System::shared("mix", "mix"),
     System::shared("blendin", "BlendIn"),
     System::shared("rejection", "rejection"),
-    System {
-        name: "knapsack",
-        settings: &[("rejection_rule", "knapsack")],
-        ..System::shared("rejection", "KAD")
-    },
+    System { name: "knapsack", settings: &[("rejection_rule", "knapsack")], ..System::shared("rejection", "KAD") },
     System::shared("reward", "RSD, likelihood"),
     System { tuned: true, ..System::base("tuned", "tuned base") },
     System { recipe: "wsd", color: color::WSD, has_handover: true, ..System::base("wsd", "WSD") },

@@ -16,14 +16,8 @@ use crate::{Prompt, Recipe, Result};
 pub(super) const NAME: &str = "arithmetic";
 pub(super) const ABOUT: &str = "an exact verifier, which needs no model: the share of a step's equations that hold";
 
-pub(super) static SCORER: Recipe<dyn StepScorer> = Recipe {
-    name: NAME,
-    title: NAME,
-    about: ABOUT,
-    needs: &[],
-    settings: &[],
-    make: |_, _| Ok(Arc::new(Arithmetic)),
-};
+pub(super) static SCORER: Recipe<dyn StepScorer> =
+    Recipe { name: NAME, title: NAME, about: ABOUT, needs: &[], settings: &[], make: |_, _| Ok(Arc::new(Arithmetic)) };
 
 struct Arithmetic;
 
@@ -75,8 +69,12 @@ impl Fraction {
     fn apply(self, sign: char, other: Self) -> Option<Self> {
         let cross = |a: Self, b: Self| a.over.checked_mul(b.under);
         match sign {
-            '+' => Self::new(cross(self, other)?.checked_add(cross(other, self)?)?, self.under.checked_mul(other.under)?),
-            '-' => Self::new(cross(self, other)?.checked_sub(cross(other, self)?)?, self.under.checked_mul(other.under)?),
+            '+' => {
+                Self::new(cross(self, other)?.checked_add(cross(other, self)?)?, self.under.checked_mul(other.under)?)
+            }
+            '-' => {
+                Self::new(cross(self, other)?.checked_sub(cross(other, self)?)?, self.under.checked_mul(other.under)?)
+            }
             '*' => Self::new(self.over.checked_mul(other.over)?, self.under.checked_mul(other.under)?),
             _ => Self::new(cross(self, other)?, self.under.checked_mul(other.over)?),
         }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Rating, Ratings, StepScorer, problem};
-use crate::{
-    Caps, ChatRole, Engine, Error, Message, Need, Prompt, Recipe, Result, Seat, Session, common_prefix,
-};
+use crate::{Caps, ChatRole, Engine, Error, Message, Need, Prompt, Recipe, Result, Seat, Session, common_prefix};
 
 pub(super) const NAME: &str = "judge";
 pub(super) const ABOUT: &str = "a chat model in the seat judge, which is asked whether the step is right";
@@ -69,7 +67,11 @@ impl Asking {
             let list = codec.encode_after(&question, reply)?;
             let (card, from) = (self.judge.card(), common_prefix(&question.tokens, &list).max(1));
             if list.len() > card.max_len {
-                return Err(Error::PromptTooLong { engine: card.name.clone(), tokens: list.len(), limit: card.max_len });
+                return Err(Error::PromptTooLong {
+                    engine: card.name.clone(),
+                    tokens: list.len(),
+                    limit: card.max_len,
+                });
             }
             let session = match &mut self.session {
                 Some(session) => session,

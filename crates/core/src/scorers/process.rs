@@ -9,9 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Rating, Ratings, StepScorer, problem};
-use crate::{
-    Caps, Engine, Error, Head, Heads, Need, Prompt, Recipe, Result, Seat, Session, Token, common_prefix,
-};
+use crate::{Caps, Engine, Error, Head, Heads, Need, Prompt, Recipe, Result, Seat, Session, Token, common_prefix};
 
 pub(super) const NAME: &str = "process";
 pub(super) const ABOUT: &str = "a process reward model in the seat judge: its reward head at the end of each step";
@@ -34,8 +32,9 @@ impl StepScorer for Process {
     async fn open(&self, prompt: &Prompt) -> Result<Box<dyn Rating>> {
         let codec = self.judge.codec();
         let prompt = codec.render(&Prompt::Raw(format!("{}\n", problem(prompt)?)))?.tokens;
-        let flag = codec.tokenizer().encode("\n\n")?.last().copied().ok_or_else(|| {
-            Error::Tokenizer { name: self.judge.card().name.clone(), message: "a blank line has no token".into() }
+        let flag = codec.tokenizer().encode("\n\n")?.last().copied().ok_or_else(|| Error::Tokenizer {
+            name: self.judge.card().name.clone(),
+            message: "a blank line has no token".into(),
         })?;
         let session = self.judge.open(&prompt).await?;
         Ok(Box::new(Reading { judge: self.judge.clone(), prompt, flag, session }))

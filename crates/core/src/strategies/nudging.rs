@@ -82,7 +82,9 @@ impl Strategy for Nudging {
                         return Ok(reason);
                     }
                 }
-                Turn::Alone => return write_to_end(duet.relay.base.session.as_mut(), Seat::BASE, &job.terms, answer).await,
+                Turn::Alone => {
+                    return write_to_end(duet.relay.base.session.as_mut(), Seat::BASE, &job.terms, answer).await;
+                }
                 Turn::Done(reason) => return Ok(reason),
             }
         }
@@ -116,7 +118,8 @@ impl Duet<'_> {
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
         self.relay.follow()?;
         let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT);
-        let written = self.relay.draft.session.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
+        let written =
+            self.relay.draft.session.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
         let (stop, drafted) = (written.stop, written.ids());
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, drafted.len(), written.seconds)).await;
         if stop == Stop::Length && drafted.len() < TURN_TOKENS {

@@ -203,8 +203,7 @@ impl ByText {
         relay.follow()?;
         let [of_base, mut of_draft] = [Seat::BASE, Seat::DRAFT].map(|seat| asking(generation(&job.terms, seat, 1)));
         of_draft.top_logprobs = 1;
-        let (base, draft) =
-            try_join(relay.base.session.write(&of_base), relay.draft.session.write(&of_draft)).await?;
+        let (base, draft) = try_join(relay.base.session.write(&of_base), relay.draft.session.write(&of_draft)).await?;
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, draft.tokens.len(), draft.seconds)).await;
         answer.call(Call::new(Seat::BASE, CallKind::Generate, base.tokens.len(), base.seconds)).await;
         let highest = draft.tokens.first().map(|drawn| highest(drawn, self.draft.as_ref())).transpose()?;

@@ -61,9 +61,12 @@ pub static BASE_TOP_P: Setting =
         .with_placeholder("P");
 
 /// The setting for the size of the base's nucleus.
-pub static BASE_TOP_K: Setting =
-    Setting::integer("base_top_k", "In residual, the most tokens in the base's nucleus; 0 means all", 0..=MAX_TOKENS_LIMIT)
-        .with_default_integer(0);
+pub static BASE_TOP_K: Setting = Setting::integer(
+    "base_top_k",
+    "In residual, the most tokens in the base's nucleus; 0 means all",
+    0..=MAX_TOKENS_LIMIT,
+)
+.with_default_integer(0);
 
 /// The setting for the divergence above which the base writes alone.
 pub static KL_GATE: Setting = Setting::number(
@@ -344,13 +347,8 @@ mod tests {
     fn an_end_that_the_base_proposes_first_ends_the_text_where_there_is_no_gate() {
         let models = [[0.7f32, 0.3], [0.001, 0.999]].map(|p| p.map(f32::ln).to_vec());
         let mode = Mode::Mask;
-        let mut rule = Residual {
-            mode,
-            base_temperature: 1.0,
-            aligner_temperature: 1.0,
-            nucleus: Filter::ALL,
-            gate: None,
-        };
+        let mut rule =
+            Residual { mode, base_temperature: 1.0, aligner_temperature: 1.0, nucleus: Filter::ALL, gate: None };
         let place = Place { list: &[], sampling: Sampling::default(), ends: &[0] };
         assert!(matches!(rule.next(&models, &place), Ok(Next::Token(0, _))));
         rule.gate = Some(100.0);

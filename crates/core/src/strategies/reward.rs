@@ -58,14 +58,18 @@ pub static REWARD_SLOPE: Setting =
         .with_default_number(20.0);
 
 /// The setting for the text that ends a step.
-pub static STEP_END: Setting =
-    Setting::text("step_end", "In reward, the text that ends a step", "TEXT").with_default_text("\n\n").with_default_about("a blank line");
+pub static STEP_END: Setting = Setting::text("step_end", "In reward, the text that ends a step", "TEXT")
+    .with_default_text("\n\n")
+    .with_default_about("a blank line");
 
 /// The setting for the longest step.
-pub static MAX_STEP_TOKENS: Setting =
-    Setting::integer("max_step_tokens", "In reward, a step ends after this many tokens at the latest", 1..=MAX_TOKENS_LIMIT)
-        .with_default_integer(512)
-        .with_placeholder("TOKENS");
+pub static MAX_STEP_TOKENS: Setting = Setting::integer(
+    "max_step_tokens",
+    "In reward, a step ends after this many tokens at the latest",
+    1..=MAX_TOKENS_LIMIT,
+)
+.with_default_integer(512)
+.with_placeholder("TOKENS");
 
 pub(super) static RECIPE: Recipe = Recipe {
     name: "reward",

@@ -26,6 +26,10 @@ use crate::look;
 use crate::relay::{Relay, Side};
 use crate::speculation::can_speculate;
 use crate::steps::{check_vocabularies, render};
+use crate::switch::{
+    ALTERNATIVES, FeatureWindow, LEARNED_AGREEMENT, LEARNED_BIAS, LEARNED_CONFIDENCE, LEARNED_ENTROPY, LearnedSwitch,
+    SWITCH_RULE,
+};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
@@ -70,6 +74,11 @@ pub(super) static RECIPE: Recipe = Recipe {
             &WINDOW,
             &THRESHOLD,
             &SKIP_REPETITIONS,
+            &SWITCH_RULE,
+            &LEARNED_BIAS,
+            &LEARNED_CONFIDENCE,
+            &LEARNED_ENTROPY,
+            &LEARNED_AGREEMENT,
             &MAX_DRAFT_TOKENS,
             &CHUNK_TOKENS,
             &ON_DRAFT_END,
@@ -90,6 +99,7 @@ struct Wsd {
     base: Arc<dyn Engine>,
     rule: Rule,
     skips_repetitions: bool,
+    learned: Option<LearnedSwitch>,
     max_draft_tokens: usize,
     chunk_tokens: Option<usize>,
     stops_at_draft_end: bool,
@@ -102,6 +112,7 @@ fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     Ok(Arc::new(Wsd {
         rule: Rule::from_values(values),
         skips_repetitions: values.get(&SKIP_REPETITIONS),
+        learned: LearnedSwitch::from_values(values),
         max_draft_tokens: values.get(&MAX_DRAFT_TOKENS),
         chunk_tokens: values.get(&CHUNK_TOKENS),
         stops_at_draft_end: values.get::<&str>(&ON_DRAFT_END) == "stop",
@@ -133,6 +144,7 @@ impl Strategy for Wsd {
             top_logprobs: job.terms.top_logprobs,
             window: Window::new(self.rule),
             skips_repetitions: self.skips_repetitions,
+            learned: self.learned.map(|learned| (learned, FeatureWindow::new(self.rule.window()))),
             emitted: 0,
             seconds: 0.0,
         };
@@ -142,16 +154,8 @@ impl Strategy for Wsd {
             DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
             DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
             _ => {
-                let draft = Side {
-                    engine: self.draft.as_ref(),
-                    session: drafter.session,
-                    prompt: draft_prompt,
-                };
-                let base = Side {
-                    engine: self.base.as_ref(),
-                    session: scorer.session,
-                    prompt: prompt.clone(),
-                };
+                let draft = Side { engine: self.draft.as_ref(), session: drafter.session, prompt: draft_prompt };
+                let base = Side { engine: self.base.as_ref(), session: scorer.session, prompt: prompt.clone() };
                 self.finish.run(Relay::resume(draft, base)?, self.rule, job, answer).await
             }
         }
@@ -336,6 +340,8 @@ struct Scorer {
     window: Window,
     /// True if a window that repeats what stands just before it does not count.
     skips_repetitions: bool,
+    /// The model that decides in place of the threshold, if any, with its features.
+    learned: Option<(LearnedSwitch, FeatureWindow)>,
     /// Number of tokens in the answer so far.
     emitted: usize,
     /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.
@@ -349,10 +355,15 @@ impl Scorer {
         self.session.truncate(edit.keep);
         let space = self.max_len - edit.keep;
         self.session.append(&edit.append[..edit.append.len().min(space)]);
-        for (i, record) in self.score_from(edit.keep, answer).await?.into_iter().enumerate() {
+        for (i, mut record) in self.score_from(edit.keep, answer).await?.into_iter().enumerate() {
             let window = record.logprob.and_then(|logprob| self.window.push(logprob));
             let confidence = window.map(|window| window.confidence);
-            let passed = window.filter(|window| window.passed);
+            record.switch = self.probability(&record);
+            record.top.truncate(self.top_logprobs);
+            let passed = window.filter(|window| match (&self.learned, record.switch) {
+                (None, _) => window.passed,
+                (Some(_), probability) => probability.is_some_and(|probability| probability >= 0.5),
+            });
             let repeats = passed.is_some() && self.skips_repetitions && self.repeats(edit.keep + i);
             let flow = answer.token(TokenRecord { confidence, repeats, ..record }).await?;
             self.emitted += 1;
@@ -371,6 +382,13 @@ impl Scorer {
         Ok(if edit.append.len() > space { Verdict::AnswerComplete(FinishReason::Length) } else { Verdict::NotPassed })
     }
 
+    /// The learned probability that the base continues well after a token, if there is a model for it.
+    fn probability(&mut self, record: &TokenRecord) -> Option<f64> {
+        let (model, window) = self.learned.as_mut()?;
+        let features = window.push(record.id, record.logprob?, &record.top)?;
+        Some(model.probability(&features))
+    }
+
     /// Tells whether the window of the answer that ends with the token at `position` of the list repeats
     /// what stands before it in the answer.
     fn repeats(&self, position: usize) -> bool {
@@ -387,7 +405,8 @@ impl Scorer {
         }
         let started = Instant::now();
         let from = keep.max(1);
-        let scored = self.session.score_top(from, self.top_logprobs).await?;
+        let alternatives = if self.learned.is_some() { ALTERNATIVES } else { 0 };
+        let scored = self.session.score_top(from, self.top_logprobs.max(alternatives)).await?;
         let call = Call::since(started, Seat::BASE, CallKind::Score, scored.len());
         self.seconds = call.seconds;
         answer.call(call).await;

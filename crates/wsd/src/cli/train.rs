@@ -4,6 +4,7 @@ mod command;
 mod curves;
 mod export;
 mod reporter;
+mod switch;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ Examples:
   wsd train sft --config sft.toml
   wsd train dpo --config dpo.toml --resume
       Resume from the latest checkpoint.
+  wsd train switch --input run/switch.jsonl --output switch.toml
+      A learned switch from what `wsd lab eval --parts switch` wrote.
   wsd train export --model pilot/model --output pilot.gguf --dtype q8_0
       For llama.cpp, and for `--draft pilot.gguf`.
   wsd train export --model base --adapter pilot/adapter --output merged
@@ -44,6 +47,7 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
         Action::Run(objective, args) => (objective, args),
         Action::Tool(Tool::Tokenizer(args)) => return tokenizer::run(&args),
         Action::Tool(Tool::Export(args)) => return export::run(&args, look),
+        Action::Tool(Tool::Switch(args)) => return switch::run(&args, look.quiet).map(|()| Ending::Done),
     };
     let path = look.config.as_deref().context("a run needs its file: --config run.toml")?;
     let file = RunFile::read(path, objective)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Completion, Event, FinishReason, Job, Seat, Strategy, Trace};
+use wsd_core::{Completion, Event, FinishReason, Job, Strategy, Trace};
 
 use super::admission::{Admitted, Slot};
 use super::app::App;

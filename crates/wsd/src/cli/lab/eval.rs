@@ -40,7 +40,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = system_names())]
     systems: Vec<String>,
     /// The measurements, separated by commas
-    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PARTS, default_values = PARTS)]
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PARTS, default_values = &PARTS[..4])]
     parts: Vec<String>,
     /// At most this many items of each task [default: all]
     #[arg(long, value_name = "N")]
@@ -61,7 +61,8 @@ pub(crate) struct EvalArgs {
     settings: SharedArgs,
 }
 
-const PARTS: [&str; 4] = ["table", "times", "positions", "ablation"];
+/// The last one, scored drafts for `wsd train switch`, is written only where it is named.
+const PARTS: [&str; 5] = ["table", "times", "positions", "ablation", "switch"];
 /// Default tokens in an answer: more than any good answer in a closed world has.
 const DEFAULT_MAX_TOKENS: usize = 128;
 
@@ -165,6 +166,11 @@ async fn measure(
     if args.has("positions") {
         let mut rows = progress("positions", &evaluation);
         evaluation.positions(folder, |row, error| rows.on_row(row, error)).await?;
+        rows.stop();
+    }
+    if args.has("switch") {
+        let mut rows = progress("switch", &evaluation);
+        evaluation.scored_drafts(folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
     if args.has("ablation") {

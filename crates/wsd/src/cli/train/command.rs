@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand};
 use wsd_train::{OBJECTIVES, Objective};
 
-use super::{export, tokenizer};
+use super::{export, switch, tokenizer};
 
 /// The action to take.
 #[derive(Args, Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Tool {
     Tokenizer(tokenizer::TokenizerArgs),
     /// Write a model as a GGUF file, or merge an adapter into a model
     Export(export::ExportArgs),
+    /// Learn a switch for `wsd` from scored drafts: logistic regression
+    Switch(switch::SwitchArgs),
 }
 
 /// A run, described by the file that `--config` names.
