@@ -163,7 +163,7 @@ impl<'a> Relay<'a> {
         answer.token(record).await
     }
 
-    /// As [`Relay::push`], for a token without a window.
+    /// Writes a token without a window, as [`Relay::push`] does.
     pub(crate) async fn write(&mut self, sampled: Sampled, by: Seat, top: usize, answer: &mut Answer) -> Result<Flow> {
         self.push(TokenRecord::new(sampled, by), top, answer).await
     }

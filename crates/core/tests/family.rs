@@ -169,7 +169,7 @@ fn sums_and_blends_are_drawn_from_after_every_filter() {
         let settings = values([(&BLEND_THRESHOLD, 0.5.into())]);
         check_first("blendin", &pair(), &settings, by, sampled(blend, &by));
     }
-    let settings = values([(&BLEND_THRESHOLD, 0.4.into())]);
+    let settings = values([(&BLEND_THRESHOLD, 0.39.into())]);
     check_first("blendin", &pair(), &settings, sampling(0), BASE);
 }
 
@@ -210,7 +210,7 @@ fn a_mixture_hands_over_where_the_window_passes() {
 /// A model that writes steps "a" or "b", each followed by a bar.
 fn stepping(name: &str, a: f64) -> Scripted {
     Scripted::new(name, Arc::new(Pieces::letters("ab|")), move |tokens: &[Token]| -> Row {
-        let is_open = tokens.last().is_some_and(|&token| token == 2 || token == 3);
+        let is_open = tokens.len() > 3 && tokens.last().is_some_and(|&token| token == 2 || token == 3);
         let letters = if is_open { [0.0, 0.0, 1.0] } else { [a, 1.0 - a, 0.0] };
         [0.0, 0.0].into_iter().chain(letters).map(|p| (p as f32).ln()).collect()
     })
@@ -268,7 +268,7 @@ fn a_threshold_of_zero_is_the_draft_and_one_beyond_all_ratings_is_the_base() {
     for (threshold, by, text) in [(0.0, Seat::DRAFT, "a|"), (1.0, Seat::BASE, "b|")] {
         let done = complete("reward", &rated(), &reward(&[(&REWARD_THRESHOLD, threshold.into())]), terms.clone());
         // No rule cuts a long answer.
-        assert_eq!((done.text, done.finish_reason), (text.repeat(30), FinishReason::Length));
+        assert_eq!((done.text.as_str(), done.finish_reason), (text.repeat(30).as_str(), FinishReason::Length));
         assert_eq!(done.usage.by_author.get(by), 60);
         let work = done.work();
         let discarded = if by == Seat::BASE { 60 } else { 0 };
@@ -282,15 +282,18 @@ fn a_threshold_of_zero_is_the_draft_and_one_beyond_all_ratings_is_the_base() {
 #[test]
 fn prefilled_tokens_are_those_that_are_new_to_a_model() {
     let models = rated();
-    let done = complete("reward", &models, &reward(&[]), terms(40, sampling(5)));
+    let done = complete("reward", &models, &reward(&[]), terms(400, sampling(5)));
     let (draft, base) = (done.usage.by_author.get(Seat::DRAFT), done.usage.by_author.get(Seat::BASE));
     let work = done.work();
     assert!(draft > 0 && base > 0);
     assert_eq!(work[&Seat::BASE].written, base);
     assert_eq!(work[&Seat::DRAFT].written, draft + work[&Seat::DRAFT].discarded);
-    // The draft reads what the base wrote, except behind its own last turn.
-    let unread = done.tokens.iter().rev().take_while(|token| token.by == Seat::BASE).count();
-    assert_eq!(work[&Seat::DRAFT].prefilled, base - unread);
+    // The draft wrote "b" wherever it was rejected, so only the base's "a" and its bar are new to it; a last
+    // step is read by nobody.
+    let steps: Vec<_> = done.tokens.chunks(2).map(|step| (step[0].text.as_str(), step[0].by)).collect();
+    let read = steps[..steps.len() - 1].iter().filter(|step| **step == ("a", Seat::BASE.into())).count();
+    assert!(read > 0, "{steps:?}");
+    assert_eq!(work[&Seat::DRAFT].prefilled, 2 * read);
 }
 
 #[test]
@@ -305,9 +308,10 @@ fn a_step_crosses_to_another_vocabulary_as_text() {
     let done = complete("reward", &models, &reward(&[]), terms(30, sampling(4)));
     assert_eq!(done.tokens.len(), 30);
     let texts: Vec<_> = done.tokens.iter().map(|token| token.text.as_str()).collect();
-    assert!(texts.iter().all(|text| ["a|", "b|"].contains(text)), "{texts:?}");
+    // The last step may be cut by the limit.
+    assert!(texts[..29].iter().all(|text| ["a|", "b|"].contains(text)), "{texts:?}");
     assert!(done.usage.by_author.get(Seat::DRAFT) > 0 && done.usage.by_author.get(Seat::BASE) > 0);
-    assert!(done.tokens.iter().filter(|token| token.by == Seat::DRAFT).all(|token| token.text == "a|"));
+    assert!(done.tokens[..29].iter().filter(|token| token.by == Seat::DRAFT).all(|token| token.text == "a|"));
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{Caps, Head, Models, Prompt, Recipe, Result, SCORERS, StepScorer, Values, find_scorer};
+use wsd_core::{
+    Caps, Head, Models, Prompt, Recipe, Result, SCORERS, StepScorer, Token, Values, find_scorer, splitmix64,
+};
 
 type Scorer = Recipe<dyn StepScorer>;
 
@@ -16,7 +18,13 @@ fn letters() -> String {
 
 /// An engine with every ability.
 fn engine(name: &str, seed: u64) -> Scripted {
-    Scripted::random(name, Arc::new(Pieces::letters(&letters())), seed)
+    let vocab = letters().len() + 2;
+    // Each row depends on the whole list before it.
+    let rows = move |tokens: &[Token]| {
+        let state = tokens.iter().fold(seed, |hash, &token| splitmix64(hash ^ u64::from(token)));
+        (0..vocab).map(|id| (splitmix64(state ^ id as u64) >> 40) as f32 / (1 << 24) as f32 * 12.0).collect()
+    };
+    Scripted::new(name, Arc::new(Pieces::letters(&letters())), rows)
         .with_head(Head::REWARD, |tokens| vec![tokens.len() as f32 / 100.0])
 }
 
