@@ -114,6 +114,18 @@ pub static SYSTEMS: &[System] = &[
     System { name: "knapsack", settings: &[("rejection_rule", "knapsack")], ..System::shared("rejection", "KAD") },
     System::shared("reward", "RSD, likelihood"),
     System { tuned: true, ..System::base("tuned", "tuned base") },
+    System {
+        name: "opening",
+        has_handover: true,
+        settings: &[("hand_over", "true"), ("mix_weight", "0.5"), ("second_look", "doubt")],
+        ..System::shared("mix", "mixed opening, second look")
+    },
+    System {
+        name: "second_look",
+        has_handover: true,
+        settings: &[("second_look", "doubt")],
+        ..System::shared("wsd", "WSD, second look")
+    },
     System { recipe: "wsd", color: color::WSD, has_handover: true, ..System::base("wsd", "WSD") },
 ];
 
