@@ -294,8 +294,9 @@ impl ByText {
 }
 
 /// The same generation, which also returns the most likely token at each position.
-fn asking(generation: Generation) -> Generation {
-    Generation { top_logprobs: generation.top_logprobs.max(1), ..generation }
+fn asking(mut generation: Generation) -> Generation {
+    generation.top_logprobs = generation.top_logprobs.max(1);
+    generation
 }
 
 /// The highest probability at the position of a token.
