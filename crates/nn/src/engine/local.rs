@@ -10,9 +10,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled, Session,
-    Step,
-    Stop, TextCodec, Token, Tree,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled,
+    Session, Step, Stop, TextCodec, Token, Tree,
 };
 
 use super::list::List;
