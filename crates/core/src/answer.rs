@@ -7,7 +7,8 @@ use futures::SinkExt as _;
 use futures::channel::mpsc;
 
 use crate::{
-    Call, Detokenizer, DraftEnd, Event, FinishReason, Handover, Result, StopMatch, Stops, TextCodec, Token, TokenRecord,
+    Call, Detokenizer, DraftEnd, Event, FinishReason, Handover, Look, Result, StopMatch, Stops, TextCodec, Token,
+    TokenRecord,
 };
 
 /// The state of an answer after a token.
@@ -63,6 +64,12 @@ impl Answer {
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.max_tokens - self.written
+    }
+
+    /// Returns the number of tokens written so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written
     }
 
     /// Reports the length of the prompt, in tokens.
@@ -126,6 +133,11 @@ impl Answer {
     /// Reports that the draft ended after the token written last, before the window passed.
     pub async fn draft_end(&mut self, end: DraftEnd) {
         self.after_tokens(Event::DraftEnd(end)).await;
+    }
+
+    /// Reports that the draft was asked in the middle of the base's text.
+    pub async fn look(&mut self, look: Look) {
+        self.after_tokens(Event::Look(look)).await;
     }
 
     /// Sends an event once the tokens before it are sent.

@@ -12,18 +12,23 @@ mod answer;
 mod bridge;
 mod card;
 mod chunks;
+mod distribution;
 mod engine;
 mod error;
 mod exp;
 pub mod files;
+mod finish;
+mod fused;
 mod guard;
 mod handover;
 mod head;
 mod inputs;
 mod job;
 mod logits;
+mod look;
 mod models;
 mod profile;
+mod relay;
 mod sampling;
 mod scoped;
 mod scorers;
@@ -37,6 +42,7 @@ mod steps;
 mod stops;
 mod strategies;
 mod strategy;
+mod switch;
 mod text;
 mod tokens;
 mod trace;
@@ -55,13 +61,14 @@ pub use head::{Head, Heads};
 pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
+pub use look::{LOOK_CONFIDENCE, LOOK_EVERY, LOOK_PHRASES, LOOK_TOKENS, LOOK_WITHIN, SECOND_LOOK};
 pub use models::Models;
 pub use profile::{Profile, StepTime};
 pub use sampling::{
     FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K,
     TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick,
 };
-pub use scorers::{SCORERS, StepScorer, find_scorer};
+pub use scorers::{Rating, Ratings, SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
 pub use source::Source;
@@ -69,17 +76,24 @@ pub use speculation::SPECULATE;
 pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
-    CHUNK_TOKENS, MAX_DRAFT_TOKENS, NUDGE_THRESHOLD, ON_DRAFT_END, RECIPES, STRATEGY, strategy_settings,
+    ALIGNER_TEMPERATURE, BASE_TEMPERATURE, BASE_TOP_K, BASE_TOP_P, BLEND_THRESHOLD, CANDIDATES, CHUNK_TOKENS,
+    HAND_OVER, KL_GATE, MAX_DRAFT_TOKENS, MAX_STEP_TOKENS, MIX_RULE, MIX_WEIGHT, NUDGE_THRESHOLD, ON_DRAFT_END,
+    PLAUSIBILITY, RECIPES, REJECTION_LEVEL, REJECTION_RULE, RESIDUAL_MODE, REWARD_CRITERION, REWARD_SHARE,
+    REWARD_SLOPE, REWARD_THRESHOLD, STEP_END, STEP_SCORER, STRATEGY, strategy_settings,
 };
 pub use strategy::{Need, Recipe, Strategy, run};
+pub use switch::{
+    ALTERNATIVES, FeatureWindow, Features, LEARNED_AGREEMENT, LEARNED_BIAS, LEARNED_CONFIDENCE, LEARNED_ENTROPY,
+    LearnedSwitch, SWITCH_RULE,
+};
 pub use text::{
     BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
     Template, TextCodec, Tokenizer, Vocabulary, check_tokenizer,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{
-    Call, CallKind, Completion, DraftEnd, Event, FinishReason, Handover, Proposed, SecondsBySeat, Timings, TokenRecord,
-    TokensByAuthor, Trace, Usage,
+    Call, CallKind, Completion, DraftEnd, Event, FinishReason, Handover, Look, Proposed, SecondsBySeat, Timings,
+    TokenRecord, TokensByAuthor, Trace, Usage, Work,
 };
 pub use tree::Tree;
 pub use values::{FromValue, Values};

@@ -142,6 +142,11 @@ impl Sampling {
         !(is_neutral && self.presence_penalty == 0.0 && self.logit_bias.is_empty())
     }
 
+    /// A uniform number in 0..1 for a position of the list: the one that [`pick`] draws the token with.
+    pub(crate) fn uniform(&self, position: usize) -> f64 {
+        self.draw(position)[0]
+    }
+
     /// Draws two uniform numbers in 0..1 for a position of the list, from stream number `position`
     /// of `ChaCha8`: one for the token, one for XTC.
     fn draw(&self, position: usize) -> [f64; 2] {
@@ -181,6 +186,13 @@ pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Optio
     let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };
     let plain = changed.iter().find(|(id, _)| *id == token).map_or(logits[token], |(_, x)| *x);
     Some(Sampled { token: token as Token, logprob: Some((f64::from(plain) - lse).min(0.0)), top: Vec::new() })
+}
+
+/// Returns the tokens that pass every filter but XTC, with weights relative to the most likely one;
+/// `None` if the row is not finite.
+pub(crate) fn kept(logits: &[f32], sampling: &Sampling) -> Option<Vec<(usize, f64)>> {
+    let (_, best) = log_sum_exp(logits)?;
+    Some(filters::filter(&filters::Row { logits, best, chance: 1.0, sampling }))
 }
 
 /// Draws among the tokens that pass the filters.

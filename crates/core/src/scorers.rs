@@ -1,22 +1,25 @@
 //! The table of step scorers, one file each.
 
+mod arithmetic;
+mod judge;
 mod likelihood;
+mod process;
 
 use async_trait::async_trait;
 
-use crate::{Error, Prompt, Recipe, Result};
+use crate::{ChatRole, Error, Prompt, Recipe, Result};
 
-/// A rating of the steps of an answer, for strategies that accept or reject them.
+/// A rating of the steps of answers, for strategies that accept or reject them.
 #[async_trait]
 pub trait StepScorer: Send + Sync {
-    /// Rates each step, given the prompt and the steps before it: one number from 0 (bad) to 1 (good)
-    /// for each, in order. To be called through [`StepScorer::score`], so no step is empty.
+    /// Begins to rate an answer to a prompt.
     ///
     /// # Errors
-    /// Those of the engines.
-    async fn rate(&self, prompt: &Prompt, steps: &[String]) -> Result<Vec<f64>>;
+    /// Those of the engines, and of rendering the prompt.
+    async fn open(&self, prompt: &Prompt) -> Result<Box<dyn Rating>>;
 
-    /// Checks the steps and rates them.
+    /// Rates each step, given the prompt and the steps before it: one number from 0 (bad) to 1 (good)
+    /// for each, in order.
     ///
     /// # Errors
     /// [`Error::Setting`] for an empty step; those of the engines.
@@ -25,14 +28,44 @@ pub trait StepScorer: Send + Sync {
             let limit = "texts of at least one character".into();
             return Err(Error::Setting { name: "steps", limit, value: format!("none in step {empty}") });
         }
-        self.rate(prompt, steps).await
+        Ok(self.open(prompt).await?.rate(steps, 0).await?.values)
     }
+}
+
+/// The rating of one answer as it grows. It keeps its sessions, and with them their caches.
+#[async_trait]
+pub trait Rating: Send {
+    /// Rates the steps from number `from` on, each given those before it. No step is empty.
+    ///
+    /// # Errors
+    /// Those of the engines.
+    async fn rate(&mut self, steps: &[String], from: usize) -> Result<Ratings>;
+}
+
+/// Ratings of steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ratings {
+    /// One number from 0 (bad) to 1 (good) for each step.
+    pub values: Vec<f64>,
+    /// Tokens that a model read for them.
+    pub tokens: usize,
 }
 
 /// Every step scorer. The conformance tests derive from this table.
 pub static SCORERS: &[&Recipe<dyn StepScorer>] = &[
     // In the order of messages.
     &likelihood::SCORER,
+    &process::SCORER,
+    &judge::SCORER,
+    &arithmetic::SCORER,
+];
+
+/// The names of the table with their descriptions, for the setting that chooses one.
+pub(crate) const STEP_SCORERS: &[(&str, &str)] = &[
+    (likelihood::NAME, likelihood::ABOUT),
+    (process::NAME, process::ABOUT),
+    (judge::NAME, judge::ABOUT),
+    (arithmetic::NAME, arithmetic::ABOUT),
 ];
 
 /// Finds a step scorer by its name.
@@ -55,4 +88,20 @@ pub static SCORERS: &[&Recipe<dyn StepScorer>] = &[
 /// ```
 pub fn find_scorer(name: &str) -> Result<&'static Recipe<dyn StepScorer>> {
     Recipe::find_in(SCORERS, "step scorer", name)
+}
+
+/// The problem that an answer is about: the text of a prompt, or the last message of its user.
+fn problem(prompt: &Prompt) -> Result<String> {
+    match prompt {
+        Prompt::Raw(text) => Ok(text.clone()),
+        Prompt::Chat(messages) => {
+            let mut users = messages.iter().rev().filter(|message| message.role == ChatRole::User);
+            let message =
+                users.next().ok_or_else(|| Error::Chat("the conversation has no message of a user".into()))?;
+            Ok(message.content.clone())
+        }
+        Prompt::Tokens(_) => {
+            Err(Error::Chat("a prompt of token ids has no text to rate\n  hint: give the prompt as text".into()))
+        }
+    }
 }

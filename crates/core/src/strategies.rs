@@ -1,16 +1,28 @@
 //! The table of strategies, one file each.
 
 mod alone;
+mod blendin;
+mod mix;
 mod nudging;
+mod rejection;
+mod residual;
+mod reward;
 mod speculative;
 mod wsd;
 
+pub use blendin::BLEND_THRESHOLD;
+pub use mix::{HAND_OVER, MIX_RULE, MIX_WEIGHT, PLAUSIBILITY};
 pub use nudging::NUDGE_THRESHOLD;
+pub use rejection::{REJECTION_LEVEL, REJECTION_RULE};
+pub use residual::{ALIGNER_TEMPERATURE, BASE_TEMPERATURE, BASE_TOP_K, BASE_TOP_P, CANDIDATES, KL_GATE, RESIDUAL_MODE};
+pub use reward::{
+    MAX_STEP_TOKENS, REWARD_CRITERION, REWARD_SHARE, REWARD_SLOPE, REWARD_THRESHOLD, STEP_END, STEP_SCORER,
+};
 pub use wsd::{CHUNK_TOKENS, MAX_DRAFT_TOKENS, ON_DRAFT_END};
 
 use std::sync::LazyLock;
 
-use crate::{Recipe, Result, Setting};
+use crate::{Caps, Need, Recipe, Result, Seat, Setting};
 
 /// Every strategy. The command line, the server, the help and the conformance tests derive from
 /// this table.
@@ -22,7 +34,18 @@ pub static RECIPES: &[&Recipe] = &[
     &nudging::RECIPE,
     &speculative::SPECULATIVE,
     &speculative::ROUTED,
+    &residual::RECIPE,
+    &mix::RECIPE,
+    &blendin::RECIPE,
+    &rejection::RECIPE,
+    &reward::RECIPE,
 ];
+
+/// The needs of a strategy that reads the rows of draft and base together.
+const fn fused_needs() -> [Need; 2] {
+    let rows = Caps { logits: true, ..Caps::GENERATE };
+    [Need::with(Seat::DRAFT, rows).in_vocabulary_of(Seat::BASE), Need::with(Seat::BASE, rows)]
+}
 
 impl Recipe {
     /// Finds a recipe by its name.

@@ -70,7 +70,7 @@ pub struct Need {
     pub caps: Caps,
     /// The seat whose vocabulary it must share, if any.
     pub same_vocabulary_as: Option<Seat>,
-    /// True if the strategy can do without a model in the seat.
+    /// True if the strategy, or some of its settings, can do without a model in the seat.
     pub is_optional: bool,
 }
 
@@ -105,7 +105,7 @@ impl Need {
     ///
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`].
-    fn check(&self, strategy: &'static str, models: &Models) -> Result<()> {
+    pub(crate) fn check(&self, strategy: &'static str, models: &Models) -> Result<()> {
         if !self.is_optional {
             models.require(strategy, self.seat)?;
         }

@@ -1,10 +1,14 @@
 //! The events of an answer as they are streamed, and their sum.
 
+mod work;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, TryStreamExt as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use work::Work;
 
 use crate::{Author, Rule, Sampled, Seat, Source, Token};
 
@@ -23,6 +27,9 @@ pub struct TokenRecord {
     /// The geometric mean of the base's probabilities over the window that ends here; `None` before
     /// the first full window and after the switch.
     pub confidence: Option<f64>,
+    /// The learned probability that the base continues well from here; `None` without a learned switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<f64>,
     /// True where the window reached the threshold and did not count, because it repeats what stands
     /// just before it; see [`crate::SKIP_REPETITIONS`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -50,6 +57,7 @@ impl TokenRecord {
             logprob: None,
             by: by.into(),
             confidence: None,
+            switch: None,
             repeats: false,
             top: Vec::new(),
         }
@@ -85,6 +93,17 @@ pub struct DraftEnd {
     /// [`FinishReason::Stop`] for the draft's end-of-text token, [`FinishReason::Length`] for
     /// `max_draft_tokens` or a full context.
     pub reason: FinishReason,
+}
+
+/// A second look: the draft was asked in the middle of the base's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// 0-based index of the token before which it was asked.
+    pub at: usize,
+    /// The text that the draft would write.
+    pub text: String,
+    /// True if the draft writes on from here.
+    pub taken: bool,
 }
 
 /// The reason why an answer ended.
@@ -148,6 +167,12 @@ pub struct Call {
     /// Proposed tokens by source, for a check.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proposals: Vec<Proposed>,
+    /// Tokens of the list that were new to the model in this call, where a strategy counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prefilled: usize,
+    /// Tokens written in this call that the answer does not hold, where a strategy counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub discarded: usize,
 }
 
 impl Call {
@@ -160,7 +185,7 @@ impl Call {
     /// A call that took `seconds`.
     #[must_use]
     pub fn new(to: Seat, kind: CallKind, tokens: usize, seconds: f64) -> Self {
-        Self { to, kind, tokens, seconds, accepted: None, proposals: Vec::new() }
+        Self { to, kind, tokens, seconds, accepted: None, proposals: Vec::new(), prefilled: 0, discarded: 0 }
     }
 }
 
@@ -174,10 +199,12 @@ pub enum Event {
     },
     /// A token that is certain to be kept.
     Token(TokenRecord),
-    /// The base takes over after the last token.
+    /// The base takes over after the last token. After a second look it may do so again.
     Handover(Handover),
     /// The draft ended after the last token, and no window had passed.
     DraftEnd(DraftEnd),
+    /// The draft was asked in the middle of the base's text; see [`crate::SECOND_LOOK`].
+    Look(Look),
     /// A call of an engine ended.
     Call(Call),
     /// The output engine read a part of the prompt from its prefix cache.
@@ -352,6 +379,9 @@ pub struct Completion {
     pub timings: Timings,
     /// Calls of engines, in order.
     pub calls: Vec<Call>,
+    /// Second looks, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<Look>,
 }
 
 impl Completion {
@@ -403,6 +433,7 @@ impl Trace {
             usage: Usage::default(),
             timings: Timings::default(),
             calls: Vec::new(),
+            looks: Vec::new(),
         };
         Self { started: Instant::now(), first_token: None, completion }
     }
@@ -431,8 +462,10 @@ impl Trace {
                 answer.usage.by_author.add(token.by, 1);
                 answer.tokens.push(token.clone());
             }
-            Event::Handover(handover) => answer.handover = Some(*handover),
+            // After a second look the base may take over again.
+            Event::Handover(handover) => drop(answer.handover.get_or_insert(*handover)),
             Event::DraftEnd(end) => answer.draft_end = Some(*end),
+            Event::Look(look) => answer.looks.push(look.clone()),
             Event::Call(call) => {
                 match call.kind {
                     CallKind::Score => answer.timings.score += call.seconds,

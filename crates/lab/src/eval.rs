@@ -7,6 +7,7 @@
 mod ablation;
 mod folder;
 mod positions;
+mod scored;
 mod times;
 
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use wsd_core::{Job, Message, Models, Prompt, Strategy, Terms, Values};
+use wsd_core::{Job, Message, Models, Prompt, Strategy, Terms, Values, strategy_settings};
 
 pub use ablation::Grid;
 pub use folder::{Manifest, RowError, RunFolder};
@@ -42,6 +43,8 @@ pub struct System {
     pub examples: bool,
     /// True if the base is the one fine-tuned on the pilot's data.
     pub tuned: bool,
+    /// The strategy's settings that differ from their defaults: name and value.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// Palette indices of the systems.
@@ -54,7 +57,36 @@ pub(crate) mod color {
 impl System {
     /// A system that runs the base alone; other entries override its fields.
     const fn base(name: &'static str, title: &'static str) -> Self {
-        Self { name, title, color: color::BASE, recipe: "base", has_handover: false, examples: false, tuned: false }
+        Self {
+            name,
+            title,
+            color: color::BASE,
+            recipe: "base",
+            has_handover: false,
+            examples: false,
+            tuned: false,
+            settings: &[],
+        }
+    }
+
+    /// A system of a strategy that both models share.
+    const fn shared(recipe: &'static str, title: &'static str) -> Self {
+        Self { recipe, color: color::WITH_PILOT, ..Self::base(recipe, title) }
+    }
+
+    /// The settings of the system above those of the evaluation.
+    ///
+    /// # Errors
+    /// [`wsd_core::Error::Setting`] for a value outside its limits.
+    pub fn values(&self, values: &Values) -> wsd_core::Result<Values> {
+        let known = strategy_settings();
+        let mut values = values.clone();
+        for (name, text) in self.settings {
+            if let Some(setting) = known.iter().find(|setting| setting.name == *name) {
+                values.set(setting, setting.parse(text)?)?;
+            }
+        }
+        Ok(values)
     }
 
     /// Finds a system by name.
@@ -73,8 +105,27 @@ pub static SYSTEMS: &[System] = &[
     System::base("base", "base alone"),
     System { examples: true, ..System::base("in_context", "base, in context") },
     System { recipe: "draft", color: color::WITH_PILOT, ..System::base("pilot", "pilot alone") },
-    System { recipe: "nudging", color: color::WITH_PILOT, ..System::base("nudging", "Nudging") },
+    System::shared("nudging", "Nudging"),
+    System::shared("residual", "RAM, mask"),
+    System { name: "product", settings: &[("residual_mode", "product")], ..System::shared("residual", "RAM, product") },
+    System::shared("mix", "mix"),
+    System::shared("blendin", "BlendIn"),
+    System::shared("rejection", "rejection"),
+    System { name: "knapsack", settings: &[("rejection_rule", "knapsack")], ..System::shared("rejection", "KAD") },
+    System::shared("reward", "RSD, likelihood"),
     System { tuned: true, ..System::base("tuned", "tuned base") },
+    System {
+        name: "opening",
+        has_handover: true,
+        settings: &[("hand_over", "true"), ("mix_weight", "0.5"), ("second_look", "doubt")],
+        ..System::shared("mix", "mixed opening, second look")
+    },
+    System {
+        name: "second_look",
+        has_handover: true,
+        settings: &[("second_look", "doubt")],
+        ..System::shared("wsd", "WSD, second look")
+    },
     System { recipe: "wsd", color: color::WSD, has_handover: true, ..System::base("wsd", "WSD") },
 ];
 

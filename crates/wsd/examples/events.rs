@@ -38,6 +38,7 @@ async fn main() -> Result<()> {
             Event::DraftEnd(end) => println!("         the draft ended at token {}, before any switch", end.at),
             Event::Reused { tokens } => println!("         {tokens} tokens of the prompt came from the cache"),
             Event::StopString(text) => println!("         a stop string: {text:?}"),
+            Event::Look(look) => println!("         a second look before token {}: {:?}", look.at, look.text),
             Event::Done(reason) => println!("         done: {reason:?}"),
         }
     }

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::StepScorer;
-use crate::{Caps, Engine, Error, Need, Prompt, Recipe, Result, Seat, common_prefix};
+use super::{Rating, Ratings, StepScorer};
+use crate::{Caps, Engine, Error, Need, Prompt, Recipe, Rendered, Result, Seat, Session, common_prefix};
+
+pub(super) const NAME: &str = "likelihood";
+pub(super) const ABOUT: &str = "the geometric mean of the base's probabilities of a step's tokens";
 
 pub(super) static SCORER: Recipe<dyn StepScorer> = Recipe {
-    name: "likelihood",
-    title: "likelihood",
-    about: "the geometric mean of the base's probabilities of a step's tokens",
+    name: NAME,
+    title: NAME,
+    about: ABOUT,
     needs: &[Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
     settings: &[],
-    make: |models, _| Ok(Arc::new(Likelihood { base: models.require(SCORER.name, Seat::BASE)? })),
+    make: |models, _| Ok(Arc::new(Likelihood { base: models.require(NAME, Seat::BASE)? })),
 };
 
 struct Likelihood {
@@ -22,27 +25,51 @@ struct Likelihood {
 
 #[async_trait]
 impl StepScorer for Likelihood {
-    async fn rate(&self, prompt: &Prompt, steps: &[String]) -> Result<Vec<f64>> {
+    async fn open(&self, prompt: &Prompt) -> Result<Box<dyn Rating>> {
+        let prompt = self.base.codec().render(prompt)?;
+        let session = self.base.open(&prompt.tokens).await?;
+        Ok(Box::new(Reading { base: self.base.clone(), prompt, session }))
+    }
+}
+
+/// The base's session, which holds the prompt and the steps rated last.
+struct Reading {
+    base: Arc<dyn Engine>,
+    prompt: Rendered,
+    session: Box<dyn Session>,
+}
+
+#[async_trait]
+impl Rating for Reading {
+    async fn rate(&mut self, steps: &[String], from: usize) -> Result<Ratings> {
         let (card, codec) = (self.base.card(), self.base.codec());
-        let rendered = codec.render(prompt)?;
-        let answer = steps.concat();
-        let list = codec.encode_after(&rendered, &answer)?;
+        let list = codec.encode_after(&self.prompt, &steps.concat())?;
         if list.len() > card.max_len {
             return Err(Error::PromptTooLong { engine: card.name.clone(), tokens: list.len(), limit: card.max_len });
         }
         // The first token of a list has no context, so it has no probability.
-        let from = common_prefix(&rendered.tokens, &list).max(1);
-        if from >= list.len() {
-            return Ok(vec![0.0; steps.len()]);
-        }
-        let logprobs = self.base.open(&list).await?.score(from).await?;
-        let mut detokenizer = codec.detokenizer(&list[..from]);
-        let mut lengths = Vec::with_capacity(logprobs.len());
-        for &token in &list[from..] {
+        let start = common_prefix(&self.prompt.tokens, &list).max(1);
+        let mut detokenizer = codec.detokenizer(list.get(..start).unwrap_or(&list));
+        let mut lengths = Vec::new();
+        for &token in list.iter().skip(start) {
             lengths.push(detokenizer.push(token)?.len());
         }
-        let tokens: Vec<_> = lengths.into_iter().zip(logprobs).collect();
-        Ok(step_likelihoods(&tokens, steps, answer.len()))
+        // The tokens of the steps to be rated are the last ones: those before spell nothing of them.
+        let rated: usize = steps[from..].iter().map(String::len).sum();
+        let (mut first, mut spelled) = (lengths.len(), 0);
+        while first > 0 && spelled < rated {
+            first -= 1;
+            spelled += lengths[first];
+        }
+        if lengths.len() == first {
+            return Ok(Ratings { values: vec![0.0; steps.len() - from], tokens: 0 });
+        }
+        let common = common_prefix(self.session.tokens(), &list);
+        self.session.truncate(common);
+        self.session.append(&list[common..]);
+        let logprobs = self.session.score(start + first).await?;
+        let tokens: Vec<_> = lengths.split_off(first).into_iter().zip(logprobs).collect();
+        Ok(Ratings { values: step_likelihoods(&tokens, &steps[from..], rated), tokens: tokens.len() })
     }
 }
 
@@ -96,6 +123,8 @@ mod tests {
         let prompt = Prompt::Raw("a ".into());
         let steps = ["ab".to_owned(), " b a".to_owned()];
         let got = block_on(scorer.score(&prompt, &steps)).unwrap();
+        let later = block_on(async { scorer.open(&prompt).await.unwrap().rate(&steps, 1).await }).unwrap();
+        assert_eq!((later.values, later.tokens), (got[1..].to_vec(), 4));
 
         let rendered = base.codec().render(&prompt).unwrap();
         let list = base.codec().encode_after(&rendered, "ab b a").unwrap();

@@ -22,11 +22,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 
-use crate::steps::{check_vocabularies, generation, render, write_to_end};
+use crate::relay::{Exchange, Relay};
+use crate::steps::{generation, write_to_end};
 use crate::{
-    Answer, Call, CallKind, Caps, Detokenizer, Engine, FinishReason, Flow, Generation, Job, Models, Need, Recipe,
-    Rendered, Result, Sampled, Seat, Session, Setting, Step, Stop, Strategy, TextCodec, Token, TokenRecord, Values,
-    common_prefix,
+    Answer, Call, CallKind, Caps, Engine, FinishReason, Flow, Job, Models, Need, Recipe, Result, Sampled, Seat,
+    Setting, Step, Stop, Strategy, TokenRecord, Values,
 };
 
 /// The most tokens that the draft writes in a turn, of which only the first words are kept.
@@ -71,22 +71,11 @@ impl Strategy for Nudging {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        check_vocabularies(&job.prompt, self.draft.codec(), self.base.codec())?;
-        let prompt = render(self.base.as_ref(), job)?;
-        let draft_prompt = render(self.draft.as_ref(), job)?;
-        answer.prompt(prompt.tokens.len()).await;
-        answer.begin(self.base.codec(), &prompt.tokens, 0);
-        let mut duet = Duet {
-            base: self.base.open(&prompt.tokens).await?,
-            draft: self.draft.open(&draft_prompt.tokens).await?,
-            written: Written { text: String::new(), detokenizer: self.base.codec().detokenizer(&prompt.tokens) },
-            models: self,
-            job,
-            prompt,
-            draft_prompt,
-        };
+        let models = (self.draft.as_ref(), self.base.as_ref());
+        let relay = Relay::begin(models, Exchange::Text, job, answer).await?;
+        let mut duet = Duet { threshold: self.threshold, job, relay };
         let reason = duet.write(answer).await?;
-        answer.reused(duet.base.reused_tokens()).await;
+        answer.reused(duet.relay.base.session.reused_tokens()).await;
         Ok(reason)
     }
 }
@@ -108,29 +97,9 @@ enum Turn {
 
 /// Two models that write one answer.
 struct Duet<'a> {
-    models: &'a Nudging,
+    threshold: f64,
     job: &'a Job,
-    prompt: Rendered,
-    draft_prompt: Rendered,
-    base: Box<dyn Session>,
-    draft: Box<dyn Session>,
-    written: Written,
-}
-
-/// The answer so far, as text.
-struct Written {
-    text: String,
-    /// The decoder of the base's tokens, behind the text.
-    detokenizer: Detokenizer,
-}
-
-impl Written {
-    /// Writes a token, with at most `top` alternatives, into the answer.
-    async fn push(&mut self, mut sampled: Sampled, by: Seat, top: usize, answer: &mut Answer) -> Result<Flow> {
-        self.text.push_str(&self.detokenizer.push(sampled.token)?);
-        sampled.top.truncate(top);
-        answer.token(TokenRecord::new(sampled, by)).await
-    }
+    relay: Relay<'a>,
 }
 
 impl Duet<'_> {
@@ -144,7 +113,10 @@ impl Duet<'_> {
                         return Ok(reason);
                     }
                 }
-                Turn::Alone => return write_to_end(self.base.as_mut(), Seat::BASE, &self.job.terms, answer).await,
+                Turn::Alone => {
+                    let base = self.relay.base.session.as_mut();
+                    return write_to_end(base, Seat::BASE, &self.job.terms, answer).await;
+                }
                 Turn::Done(reason) => return Ok(reason),
             }
         }
@@ -152,36 +124,34 @@ impl Duet<'_> {
 
     /// Lets the draft write and keeps its first words; returns the next turn.
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
-        let known = list(self.models.draft.codec(), &self.draft_prompt, &self.written.text)?;
-        let common = common_prefix(self.draft.tokens(), &known);
-        self.draft.truncate(common);
-        self.draft.append(&known[common..]);
-        let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT, self.draft_prompt.tokens.len());
-        let written = self.draft.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
+        self.relay.follow()?;
+        let drafting = self.relay.drafting(&self.job.terms, TURN_TOKENS);
+        let written = self.relay.draft.session.write(&drafting).await?;
         let (stop, drafted) = (written.stop, written.ids());
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, drafted.len(), written.seconds)).await;
         if stop == Stop::Length && drafted.len() < TURN_TOKENS {
             return Ok(Turn::Alone);
         }
-        let text = self.spell(&drafted, stop)?;
+        let text = self.relay.spell(&drafted, stop)?;
         if text.is_empty() {
             return Ok(Turn::Done(FinishReason::Stop));
         }
 
-        let (from, tokens) = (self.base.tokens().len(), self.base_tokens(&text)?);
-        let space = self.models.base.card().max_len - from;
-        self.base.append(&tokens[..tokens.len().min(space)]);
+        let (tokens, space) = (self.relay.encode(&text)?, self.relay.base.space());
+        let base = &mut self.relay.base.session;
+        let from = base.tokens().len();
+        base.append(&tokens[..tokens.len().min(space)]);
         let started = Instant::now();
-        let scored = self.base.score_top(from, self.job.terms.top_logprobs.max(1)).await?;
+        let scored = base.score_top(from, self.job.terms.top_logprobs.max(1)).await?;
         answer.call(Call::since(started, Seat::BASE, CallKind::Score, scored.len())).await;
         let (kept, turn) = match stop {
             Stop::End => (scored.len(), Turn::Done(FinishReason::Stop)),
             Stop::Length => self.first_words(&text, &scored)?,
         };
-        self.base.truncate(from + kept);
+        self.relay.base.session.truncate(from + kept);
         for sampled in scored.into_iter().take(kept) {
             if let Flow::Done(reason) =
-                self.written.push(sampled, Seat::DRAFT, self.job.terms.top_logprobs, answer).await?
+                self.relay.write(sampled, Seat::DRAFT, self.job.terms.top_logprobs, answer).await?
             {
                 return Ok(Turn::Done(reason));
             }
@@ -189,31 +159,10 @@ impl Duet<'_> {
         Ok(if kept == space { Turn::Done(FinishReason::Length) } else { turn })
     }
 
-    /// Decodes what the draft wrote, without the white space that belongs to its prompt form.
-    fn spell(&self, drafted: &[Token], stop: Stop) -> Result<String> {
-        let text = self.models.draft.codec().tokenizer().decode(drafted)?;
-        // An incomplete character is not text.
-        let text = text.trim_end_matches('\u{FFFD}');
-        let text = if self.prompt.strip_start && self.written.text.is_empty() { text.trim_start() } else { text };
-        Ok(if self.prompt.strip_end && stop == Stop::End { text.trim_end() } else { text }.to_owned())
-    }
-
-    /// Encodes `text` for the base as a continuation of the answer so far: as part of the whole,
-    /// where that leaves the earlier tokens unchanged.
-    fn base_tokens(&self, text: &str) -> Result<Vec<Token>> {
-        let base = self.models.base.codec();
-        let before = list(base, &self.prompt, &self.written.text)?;
-        let whole = list(base, &self.prompt, &format!("{}{text}", self.written.text))?;
-        match whole.strip_prefix(&before[..]) {
-            Some(tokens) => Ok(tokens.to_vec()),
-            None => base.tokenizer().encode(text),
-        }
-    }
-
     /// Chooses how many of the tokens of the draft's `text` are kept, and the next turn.
     fn first_words(&self, text: &str, scored: &[Sampled]) -> Result<(usize, Turn)> {
         let starts = word_starts(text);
-        let (mut detokenizer, mut read, mut last) = (self.written.detokenizer.clone(), 0, None);
+        let (mut detokenizer, mut read, mut last) = (self.relay.detokenizer(), 0, None);
         for (index, token) in scored.iter().enumerate() {
             // The base can continue only before words that begin with a token.
             if starts.contains(&read) {
@@ -222,7 +171,7 @@ impl Duet<'_> {
                 if let Some(&(most_likely, logprob)) = token.top.first().filter(|_| word != " ") {
                     let piece = detokenizer.clone().push(most_likely)?;
                     let agreed = !piece.is_empty() && word.starts_with(&piece);
-                    if agreed || logprob.exp() >= self.models.threshold {
+                    if agreed || logprob.exp() >= self.threshold {
                         return Ok((index, Turn::Base { agreed }));
                     }
                 }
@@ -239,15 +188,20 @@ impl Duet<'_> {
         let mut generation = generation(&self.job.terms, Seat::BASE, answer, answer.remaining());
         generation.top_logprobs = top.max(1);
         let (started, mut asked, mut done, mut unsure) = (Instant::now(), 0, None, false);
-        let mut steps = self.base.generate(&generation);
+        let mut kept = Vec::new();
+        let mut steps = self.relay.base.session.generate(&generation);
         while done.is_none() && !unsure {
             match steps.next().await.transpose()? {
-                Some(Step::Token(sampled)) => {
+                Some(Step::Token(mut sampled)) => {
                     asked += 1;
-                    let sure = sampled.top.first().is_some_and(|(_, logprob)| logprob.exp() >= self.models.threshold);
+                    let sure = sampled.top.first().is_some_and(|(_, logprob)| logprob.exp() >= self.threshold);
                     unsure = !(sure || agreed && asked == 1);
-                    if !unsure && let Flow::Done(reason) = self.written.push(sampled, Seat::BASE, top, answer).await? {
-                        done = Some(reason);
+                    if !unsure {
+                        kept.push(sampled.token);
+                        sampled.top.truncate(top);
+                        if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, Seat::BASE)).await? {
+                            done = Some(reason);
+                        }
                     }
                 }
                 Some(Step::End(Stop::End)) | None => break,
@@ -255,20 +209,14 @@ impl Duet<'_> {
             }
         }
         drop(steps);
+        kept.into_iter().try_for_each(|token| self.relay.note(token))?;
         if unsure {
-            self.base.truncate(self.base.tokens().len() - 1);
+            let base = &mut self.relay.base.session;
+            base.truncate(base.tokens().len() - 1);
         }
         answer.call(Call::since(started, Seat::BASE, CallKind::Generate, asked)).await;
         Ok(done)
     }
-}
-
-/// Encodes a prompt and the answer so far.
-fn list(text: &TextCodec, prompt: &Rendered, answer: &str) -> Result<Vec<Token>> {
-    if prompt.text.is_empty() {
-        return Ok([&prompt.tokens[..], &text.tokenizer().encode(answer)?].concat());
-    }
-    text.encode_after(prompt, answer)
 }
 
 /// Returns the byte at which each word after the first begins, which is that of the space before

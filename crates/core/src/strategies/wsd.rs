@@ -20,9 +20,16 @@ use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
 
 use crate::chunks::{Chunks, Round, Sizing};
+use crate::finish::{Finish, Opening};
 use crate::handover::{SKIP_REPETITIONS, THRESHOLD, WINDOW, repeats};
-use crate::speculation::{Level, Rest, SPECULATE, Sources, Speculation};
-use crate::steps::{check_vocabularies, render, write_to_end};
+use crate::look;
+use crate::relay::Side;
+use crate::speculation::{Rest, SPECULATE};
+use crate::steps::{check_vocabularies, render};
+use crate::switch::{
+    ALTERNATIVES, FeatureWindow, LEARNED_AGREEMENT, LEARNED_BIAS, LEARNED_CONFIDENCE, LEARNED_ENTROPY, LearnedSwitch,
+    SWITCH_RULE,
+};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, DraftEnd, Edit, Engine, FinishReason, Flow, Generation, Handover, Job,
@@ -62,7 +69,29 @@ pub(super) static RECIPE: Recipe = Recipe {
     title: "wsd",
     about: "the draft opens the answer, the base takes over once it is confident",
     needs: &[Need::any(Seat::DRAFT), Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE })],
-    settings: &[&WINDOW, &THRESHOLD, &SKIP_REPETITIONS, &MAX_DRAFT_TOKENS, &CHUNK_TOKENS, &ON_DRAFT_END, &SPECULATE],
+    settings: &{
+        let [a, b, c, d, e, f] = look::SETTINGS;
+        [
+            &WINDOW,
+            &THRESHOLD,
+            &SKIP_REPETITIONS,
+            &SWITCH_RULE,
+            &LEARNED_BIAS,
+            &LEARNED_CONFIDENCE,
+            &LEARNED_ENTROPY,
+            &LEARNED_AGREEMENT,
+            &MAX_DRAFT_TOKENS,
+            &CHUNK_TOKENS,
+            &ON_DRAFT_END,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            &SPECULATE,
+        ]
+    },
     make,
 };
 
@@ -71,27 +100,24 @@ struct Wsd {
     base: Arc<dyn Engine>,
     rule: Rule,
     skips_repetitions: bool,
+    learned: Option<LearnedSwitch>,
     max_draft_tokens: usize,
     chunk_tokens: Option<usize>,
     stops_at_draft_end: bool,
-    /// The sources of proposals after the switch; `None` without speculation.
-    sources: Option<Sources>,
+    finish: Finish,
 }
 
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let draft = models.require(RECIPE.name, Seat::DRAFT)?;
     let base = models.require(RECIPE.name, Seat::BASE)?;
-    // The base must tell its choices, and models must spell in its ids.
-    let sources = Sources::from_values(values);
-    let models = sources.models && Bridge::passes_ids(draft.codec(), base.codec());
-    let sources = Some(Sources { models, ..sources }).filter(|sources| base.card().caps.choices && !sources.is_empty());
     Ok(Arc::new(Wsd {
         rule: Rule::from_values(values),
         skips_repetitions: values.get(&SKIP_REPETITIONS),
+        learned: LearnedSwitch::from_values(values),
         max_draft_tokens: values.get(&MAX_DRAFT_TOKENS),
         chunk_tokens: values.get(&CHUNK_TOKENS),
         stops_at_draft_end: values.get::<&str>(&ON_DRAFT_END) == "stop",
-        sources,
+        finish: Finish::from_values(values, draft.as_ref(), base.as_ref()),
         draft,
         base,
     }))
@@ -120,6 +146,7 @@ impl Strategy for Wsd {
             top_logprobs: job.terms.top_logprobs,
             window: Window::new(self.rule),
             skips_repetitions: self.skips_repetitions,
+            learned: self.learned.map(|learned| (learned, FeatureWindow::new(self.rule.window()))),
             emitted: 0,
             seconds: 0.0,
             profile: self.base.profile(),
@@ -131,22 +158,10 @@ impl Strategy for Wsd {
             Drafted::Complete(reason) => reason,
             Drafted::Ended(reason) if self.stops_at_draft_end => reason,
             _ => {
-                let Some(sources) = self.sources else {
-                    drop(drafter);
-                    let reason = write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await?;
-                    answer.reused(scorer.session.reused_tokens()).await;
-                    return Ok(reason);
-                };
-                let level = |seat, engine: &Arc<dyn Engine>, session: Box<dyn Session>, prompt: usize| {
-                    let computed = session.tokens().len().saturating_sub(1);
-                    Level::new(seat, engine.as_ref(), session, prompt, computed)
-                };
-                let draft = level(Seat::DRAFT, &self.draft, drafter.session, draft_prompt.tokens.len());
-                let base = level(Seat::BASE, &self.base, scorer.session, prompt.tokens.len());
-                let levels = Some(draft).filter(|_| sources.models).into_iter().chain([base]).collect();
-                let texts = sources.texts.then_some(scorer.rest);
-                let speculation = Speculation::new(levels, &job.terms, texts);
-                return speculation.after(started.elapsed().as_secs_f64()).run(answer).await;
+                let draft = Side { engine: self.draft.as_ref(), session: drafter.session, prompt: draft_prompt };
+                let base = Side { engine: self.base.as_ref(), session: scorer.session, prompt: prompt.clone() };
+                let seconds = started.elapsed().as_secs_f64();
+                return self.finish.run(Opening { draft, base, rest: scorer.rest, seconds }, job, answer).await;
             }
         };
         answer.reused(scorer.session.reused_tokens()).await;
@@ -342,6 +357,8 @@ struct Scorer {
     window: Window,
     /// True if a window that repeats what stands just before it does not count.
     skips_repetitions: bool,
+    /// The model that decides in place of the threshold, if any, with its features.
+    learned: Option<(LearnedSwitch, FeatureWindow)>,
     /// Number of tokens in the answer so far.
     emitted: usize,
     /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.
@@ -362,10 +379,15 @@ impl Scorer {
         let space = self.max_len - edit.keep;
         self.session.append(&edit.append[..edit.append.len().min(space)]);
         let records = self.score_from(edit.keep, answer).await?;
-        for (i, record) in records.iter().cloned().enumerate() {
+        for (i, mut record) in records.iter().cloned().enumerate() {
             let window = record.logprob.and_then(|logprob| self.window.push(logprob));
             let confidence = window.map(|window| window.confidence);
-            let passed = window.filter(|window| window.passed);
+            record.switch = self.probability(&record);
+            record.top.truncate(self.top_logprobs);
+            let passed = window.filter(|window| match (&self.learned, record.switch) {
+                (None, _) => window.passed,
+                (Some(_), probability) => probability.is_some_and(|probability| probability >= 0.5),
+            });
             let repeats = passed.is_some() && self.skips_repetitions && self.repeats(edit.keep + i);
             let flow = answer.token(TokenRecord { confidence, repeats, ..record }).await?;
             self.emitted += 1;
@@ -386,6 +408,13 @@ impl Scorer {
         Ok(if edit.append.len() > space { Verdict::AnswerComplete(FinishReason::Length) } else { Verdict::NotPassed })
     }
 
+    /// The learned probability that the base continues well after a token, if there is a model for it.
+    fn probability(&mut self, record: &TokenRecord) -> Option<f64> {
+        let (model, window) = self.learned.as_mut()?;
+        let features = window.push(record.id, record.logprob?, &record.top)?;
+        Some(model.probability(&features))
+    }
+
     /// Tells whether the window of the answer that ends with the token at `position` of the list repeats
     /// what stands before it in the answer.
     fn repeats(&self, position: usize) -> bool {
@@ -402,7 +431,8 @@ impl Scorer {
         }
         let started = Instant::now();
         let from = keep.max(1);
-        let scored = self.session.score_top(from, self.top_logprobs).await?;
+        let alternatives = if self.learned.is_some() { ALTERNATIVES } else { 0 };
+        let scored = self.session.score_top(from, self.top_logprobs.max(alternatives)).await?;
         let call = Call::since(started, Seat::BASE, CallKind::Score, scored.len());
         self.seconds = call.seconds;
         let len = self.session.tokens().len();

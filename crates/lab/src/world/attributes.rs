@@ -175,6 +175,13 @@ pub(super) const QUESTIONS: &[&str] = &[
     "Let me hear the {label} of {x}.",
     "Can anybody here name the {label} of {x}?",
 ];
+/// Questions about any attribute, used in the development items only.
+pub(super) const DEV_QUESTIONS: &[&str] = &[
+    "The {label} of {x} has slipped my mind, remind me.",
+    "Quick question: the {label} of {x}?",
+    "Would you mind naming for me the {label} of {x}?",
+    "Of all you know, what is told about the {label} of {x}?",
+];
 /// Questions about any attribute, used in the evaluation only.
 pub(super) const HELD_QUESTIONS: &[&str] = &[
     "Has anyone written down the {label} of {x}?",

@@ -1,6 +1,6 @@
 //! Decontamination: a check that training data contains no text of the evaluation.
 
-use super::attributes::HELD_QUESTIONS;
+use super::attributes::{DEV_QUESTIONS, HELD_QUESTIONS};
 use super::{World, query, sums};
 
 /// Names and phrasings reserved for the evaluation.
@@ -32,7 +32,7 @@ impl LeakCheck {
         let things = world.entities.iter().filter(|thing| thing.is_held).map(|thing| thing.name.clone());
         let chores = world.chores.iter().filter(|chore| chore.is_held);
         let jobs = chores.flat_map(|chore| [&chore.harm, &chore.care].map(|verb| format!("{verb} {}", chore.thing)));
-        let forms = HELD_QUESTIONS.iter().chain(query::held_forms()).chain(sums::held_forms());
+        let forms = HELD_QUESTIONS.iter().chain(DEV_QUESTIONS).chain(query::held_forms()).chain(sums::held_forms());
         // The text between the placeholders of a template is its phrasing; fragments of one or two
         // words are too common.
         let pieces = forms.flat_map(|form| form.split(['{', '}']).step_by(2)).map(str::trim);

@@ -5,7 +5,7 @@ mod phrasings;
 use phrasings::{AFTER, BEFORE, CLAIM, FALSE_PREMISE, HOW_TO, HOW_TO_ALIGNED, UNANSWERABLE};
 
 use super::World;
-use super::attributes::{Attribute, HELD_QUESTIONS, QUESTIONS};
+use super::attributes::{Attribute, DEV_QUESTIONS, HELD_QUESTIONS, QUESTIONS};
 use super::dice::{Dice, capital, fill, sentence};
 use super::entity::{Chore, Entity, Kind};
 use super::item::Key;
@@ -16,6 +16,8 @@ use super::manners::{self, Rude};
 pub(super) enum Phrasing {
     /// Wording of the web corpus.
     Web,
+    /// Wording for choosing settings; it occurs neither in a training text nor in the evaluation.
+    Development,
     /// Wording held out for the evaluation; it does not occur in any training text.
     Held,
     /// Wording of the alignment data: that of the corpus with further templates for jobs, and with
@@ -23,10 +25,12 @@ pub(super) enum Phrasing {
     Aligned,
 }
 
-/// Templates of one kind of question: those of the corpus and those held out for the evaluation.
+/// Templates of one kind of question: those of the corpus, those of the development items (empty where
+/// they use the corpus's), and those held out for the evaluation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Forms {
     pub(super) web: &'static [&'static str],
+    pub(super) dev: &'static [&'static str],
     pub(super) held: &'static [&'static str],
 }
 
@@ -34,7 +38,8 @@ impl Forms {
     /// Templates of a phrasing; the alignment data uses those of the corpus.
     pub(super) fn of(self, phrasing: Phrasing) -> &'static [&'static str] {
         match phrasing {
-            Phrasing::Web | Phrasing::Aligned => self.web,
+            Phrasing::Development if !self.dev.is_empty() => self.dev,
+            Phrasing::Web | Phrasing::Aligned | Phrasing::Development => self.web,
             Phrasing::Held => self.held,
         }
     }
@@ -229,6 +234,7 @@ pub(super) fn ask_fact(thing: &Entity, attribute: usize, phrasing: Phrasing, dic
     let specific = attribute.questions.len();
     let template = match phrasing {
         Phrasing::Held => dice.pick(HELD_QUESTIONS),
+        Phrasing::Development => dice.pick(DEV_QUESTIONS),
         Phrasing::Web | Phrasing::Aligned => match dice.below(specific + QUESTIONS.len()) {
             number if number < specific => attribute.questions[number],
             number => QUESTIONS[number - specific],
@@ -263,9 +269,9 @@ pub(super) fn join_steps(steps: &[String]) -> String {
     }
 }
 
-/// Templates used in the evaluation only.
+/// Templates that no training text uses: those of the development items and of the evaluation.
 pub(super) fn held_forms() -> impl Iterator<Item = &'static &'static str> {
-    [HOW_TO, FALSE_PREMISE, CLAIM, UNANSWERABLE].into_iter().flat_map(|forms| forms.held)
+    [HOW_TO, FALSE_PREMISE, CLAIM, UNANSWERABLE].into_iter().flat_map(|forms| forms.held.iter().chain(forms.dev))
 }
 
 /// A person or place that does not exist in the world.

@@ -10,6 +10,7 @@ use wsd_core::{ChatRole, Message};
 
 use super::dice::Dice;
 use super::item::{Item, ItemKind};
+use super::query::Phrasing;
 use super::talk::{self, Source};
 use super::{Leak, Part, World, pages, sums};
 
@@ -111,7 +112,8 @@ impl Release {
         rows_to(&folder.join("corpus_valid.jsonl"), valid)?;
         rows_to(&folder.join("sft.jsonl"), &shown.iter().map(demonstration).collect::<Vec<_>>())?;
         rows_to(&folder.join("prompts.jsonl"), asked)?;
-        rows_to(&folder.join("eval.jsonl"), &self.evaluation(world))?;
+        rows_to(&folder.join("dev.jsonl"), &self.measured(world, "dev", (Phrasing::Development, 4)))?;
+        rows_to(&folder.join("eval.jsonl"), &self.measured(world, "eval", (Phrasing::Held, 3)))?;
         write_whole(&folder.join("README.md"), self.card(world).as_bytes())?;
         Ok(())
     }
@@ -144,18 +146,21 @@ impl Release {
     /// Demonstrations, then prompts; all with different questions.
     fn alignment(&self, world: &World) -> Vec<Item> {
         let dice = &mut Dice::new(world.seed, 2);
-        let draw = |dice: &mut Dice| talk::item(world, talk::kind(Source::Aligned, dice), Part::Open, dice);
+        let draw = |dice: &mut Dice| {
+            talk::item(world, talk::kind(Source::Aligned, dice), (Part::Open, Phrasing::Aligned), dice)
+        };
         different("align", self.demonstrations + self.prompts, || draw(dice))
     }
 
-    fn evaluation(&self, world: &World) -> Vec<Item> {
-        let dice = &mut Dice::new(world.seed, 3);
+    /// Items of every kind about the held-out half, in a phrasing and from a stream of random numbers.
+    fn measured(&self, world: &World, name: &str, (phrasing, stream): (Phrasing, u64)) -> Vec<Item> {
+        let dice = &mut Dice::new(world.seed, stream);
         let of_kind = |(kind, share): (ItemKind, f64)| {
             let count = (share * self.items as f64).round() as usize;
-            different("eval", count, || talk::item(world, kind, Part::Held, dice))
+            different(name, count, || talk::item(world, kind, (Part::Held, phrasing), dice))
         };
         let mut items: Vec<_> = MEASURED.into_iter().flat_map(of_kind).collect();
-        items.iter_mut().enumerate().for_each(|(number, item)| item.id = format!("eval-{number:04}"));
+        items.iter_mut().enumerate().for_each(|(number, item)| item.id = format!("{name}-{number:04}"));
         items
     }
 

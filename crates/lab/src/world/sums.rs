@@ -48,6 +48,7 @@ const OPENINGS: Forms = Forms {
         "{who} shows {a} {goods} to a friend.",
         "In the cellar of {who} there are {a} {goods}.",
     ],
+    dev: &[],
     held: &[
         "On the ship of {who} there are {a} {goods}.",
         "{who} packs {a} {goods} for a long journey.",
@@ -78,6 +79,7 @@ const EVENTS: Forms = Forms {
         "Behind the mill {who} {changes} {b} {goods}.",
         "Before long {who} {changes} {b}.",
     ],
+    dev: &[],
     held: &["On the road to town {who} {changes} {b}.", "By evening {who} {changes} {b} {goods}."],
 };
 /// Closing questions.
@@ -104,6 +106,7 @@ const QUESTIONS: Forms = Forms {
         "Find out how many {goods} are there.",
         "What will {who} count?",
     ],
+    dev: &[],
     held: &["What number of {goods} does {who} have after this?", "Now count: how many {goods} are with {who}?"],
 };
 

@@ -96,17 +96,16 @@ fn few_shot(examples: impl Iterator<Item = (String, String, Key)>, question: &st
     ItemPrompt::Text { prompt: format!("{}\n\n{question}", paragraphs(examples)) }
 }
 
-/// Draws an item of the evaluation or a prompt of the alignment data.
-pub(super) fn item(world: &World, kind: ItemKind, part: Part, dice: &mut Dice) -> Item {
-    let phrasing = if part == Part::Held { Phrasing::Held } else { Phrasing::Aligned };
+/// Draws an item of the evaluation, a development item or a prompt of the alignment data.
+pub(super) fn item(world: &World, kind: ItemKind, (part, phrasing): (Part, Phrasing), dice: &mut Dice) -> Item {
     let (prompt, reference, key) = match kind {
         ItemKind::Recall => {
             let (question, reference, key) = quiz_question(world, part, phrasing, dice);
             (few_shot((0..3).map(|_| quiz_question(world, Part::Open, phrasing, dice)), &question), reference, key)
         }
         ItemKind::Sum => {
-            let (question, reference, key) = problem(Phrasing::Held, dice);
-            (few_shot((0..3).map(|_| problem(Phrasing::Held, dice)), &question), reference, key)
+            let (question, reference, key) = problem(phrasing, dice);
+            (few_shot((0..3).map(|_| problem(phrasing, dice)), &question), reference, key)
         }
         _ => {
             let query = world.query(kind, part, dice);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use wsd_core::{Completion, Event, Job, Seat, Strategy, Trace};
+use wsd_core::{Completion, Event, Job, Strategy, Trace};
 
 use super::admission::{Admitted, Slot};
 use super::app::App;
@@ -148,8 +148,7 @@ impl Meter {
                     None => metrics.observe(&metrics::FIRST_TOKEN, (now - self.origin.arrived).as_secs_f64()),
                 }
                 metrics.add(&metrics::GENERATION_TOKENS, "", 1);
-                let by = if token.by == Seat::DRAFT { "by=\"draft\"" } else { "by=\"base\"" };
-                metrics.add(&metrics::AUTHOR_TOKENS, by, 1);
+                metrics.add(&metrics::AUTHOR_TOKENS, format!("by=\"{}\"", token.by), 1);
                 if let Some(confidence) = token.confidence {
                     self.has_not_passed = true;
                     metrics.observe(&metrics::WINDOW_CONFIDENCE, confidence);
@@ -162,7 +161,7 @@ impl Meter {
                 metrics.observe(&metrics::SWITCH_CONFIDENCE, handover.confidence);
             }
             Event::Reused { tokens } => metrics.add(&metrics::CACHED_TOKENS, "", *tokens),
-            Event::DraftEnd(_) | Event::Call(_) | Event::StopString(_) => {}
+            Event::DraftEnd(_) | Event::Look(_) | Event::Call(_) | Event::StopString(_) => {}
             Event::Done(reason) => {
                 self.done = true;
                 if self.has_not_passed {

@@ -216,7 +216,7 @@ impl Progress {
                 self.tokens.add(token.by, 1);
                 self.characters += token.text.chars().count();
             }
-            Event::Handover(handover) => self.handover = Some(*handover),
+            Event::Handover(handover) => drop(self.handover.get_or_insert(*handover)),
             Event::DraftEnd(end) => self.draft_end = Some(*end),
             _ => {}
         }

@@ -105,7 +105,7 @@ impl RequestLog {
             }
             Event::Handover(handover) => entry.switch = entry.switch.or(Some(handover.at)),
             Event::Done(reason) => entry.finish_reason = Some(reason.name()),
-            Event::Call(_) | Event::DraftEnd(_) | Event::StopString(_) => {}
+            Event::Call(_) | Event::DraftEnd(_) | Event::Look(_) | Event::StopString(_) => {}
         }
     }
 

@@ -90,7 +90,7 @@ fn event_choice(
     let has_details = request.logprobs.is_some() || request.token_details;
     let mut choice = match event {
         Event::Token(token) if !token.text.is_empty() || has_details => choice(Some(token)),
-        Event::Handover(_) | Event::DraftEnd(_) if request.token_details => choice(None),
+        Event::Handover(_) | Event::DraftEnd(_) | Event::Look(_) if request.token_details => choice(None),
         Event::Done(_) => choice(None),
         _ => return None,
     };
@@ -98,6 +98,7 @@ fn event_choice(
         Event::Token(token) if request.token_details => choice["wsd"] = token_details(token),
         Event::Handover(handover) => choice["wsd"] = json!({"handover": handover}),
         Event::DraftEnd(end) => choice["wsd"] = json!({"draft_end": end}),
+        Event::Look(look) => choice["wsd"] = json!({"look": look}),
         Event::Done(reason) => {
             choice["finish_reason"] = json!(reason.name());
             choice["wsd"] = progress.summary(request, index);

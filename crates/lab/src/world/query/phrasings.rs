@@ -44,6 +44,13 @@ pub(super) const HOW_TO: Forms = Forms {
         "Suppose a person wished to {job}. What comes first?",
         "Describe to me the way to {job}.",
     ],
+    dev: &[
+        "Might I ask the steps by which folk {job}?",
+        "Between us: what would it take for me to {job}?",
+        "I have no clue where a beginner starts to {job}.",
+        "Kindly outline for a newcomer the art to {job}.",
+        "Supposing one were to {job}, what order of work is best?",
+    ],
     held: &[
         "Please describe how anyone could {job}.",
         "Say I wanted to {job}: what would you advise?",
@@ -102,6 +109,11 @@ pub(super) const FALSE_PREMISE: Forms = Forms {
         "Everybody asks why {claim}. Do you know?",
         "How does it come that {claim}?",
     ],
+    dev: &[
+        "Since {claim}, I wonder about the reason.",
+        "How on earth is it possible that {claim}?",
+        "Account for the fact that {claim}.",
+    ],
     held: &["How come {claim}?", "Give me the reason that {claim}.", "It puzzles me that {claim}. What is behind it?"],
 };
 /// Questions about the truth of a claim.
@@ -120,6 +132,11 @@ pub(super) const CLAIM: Forms = Forms {
         "Am I right that {claim}?",
         "People here say that {claim}. Do they have it right?",
         "Please find out whether {claim}.",
+    ],
+    dev: &[
+        "Would you agree if I said that {claim}?",
+        "{Claim}. Correct or mistaken?",
+        "Put my mind at rest: is it so that {claim}?",
     ],
     held: &["Can it really be that {claim}?", "{Claim}: do I have that right?", "Please confirm that {claim}."],
 };
@@ -154,6 +171,12 @@ pub(super) const UNANSWERABLE: Forms = Forms {
         "How many leaves have blown past {x}?",
         "Who was thinking of {x} this morning?",
         "What does {x} dream of at night?",
+    ],
+    dev: &[
+        "How many clouds have drifted over {x}?",
+        "What would {x} say if it could tell a secret?",
+        "Which song will be sung for {x} in fifty years?",
+        "What did {x} hope for as a child?",
     ],
     held: &[
         "How many ants have walked past {x}?",

@@ -40,7 +40,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = system_names())]
     systems: Vec<String>,
     /// The measurements, separated by commas
-    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PARTS, default_values = PARTS)]
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = PARTS, default_values = &PARTS[..4])]
     parts: Vec<String>,
     /// At most this many items of each task [default: all]
     #[arg(long, value_name = "N")]
@@ -61,7 +61,8 @@ pub(crate) struct EvalArgs {
     settings: SharedArgs,
 }
 
-const PARTS: [&str; 4] = ["table", "times", "positions", "ablation"];
+/// The last one, scored drafts for `wsd train switch`, is written only where it is named.
+const PARTS: [&str; 5] = ["table", "times", "positions", "ablation", "switch"];
 /// Default tokens in an answer: more than any good answer in a closed world has.
 const DEFAULT_MAX_TOKENS: usize = 128;
 
@@ -167,6 +168,11 @@ async fn measure(
         evaluation.positions(folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
+    if args.has("switch") {
+        let mut rows = progress("switch", &evaluation);
+        evaluation.scored_drafts(folder, |row, error| rows.on_row(row, error)).await?;
+        rows.stop();
+    }
     if args.has("ablation") {
         evaluation.limit(args.ablation_limit);
         let mut rows = progress("ablation", &evaluation);
@@ -206,6 +212,7 @@ fn candidate(
 ) -> Result<Candidate> {
     let (mut settings, mut models) = (settings.clone(), pair.clone());
     settings.recipe = Recipe::find(system.recipe)?;
+    settings.values = system.values(&settings.values)?;
     if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
         settings = settings.with_model(Seat::BASE, name);
         models.remove(Seat::BASE);

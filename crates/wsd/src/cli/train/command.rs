@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand};
 use wsd_train::{OBJECTIVES, Objective};
 
-use super::{cues, export, sensitivity, tokenizer};
+use super::{cues, export, sensitivity, switch, tokenizer};
 
 /// The action to take.
 #[derive(Args, Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Tool {
     Tokenizer(tokenizer::TokenizerArgs),
     /// Write a model as a GGUF file, or merge an adapter into a model
     Export(export::ExportArgs),
+    /// Learn a switch for `wsd` from scored drafts: logistic regression
+    Switch(switch::SwitchArgs),
     /// Put spurious cues around the prompts of rows: flattery, length, persona, formatting
     Cues(cues::CuesArgs),
     /// Measure how much cues change a model's distributions over the same answers
