@@ -94,7 +94,7 @@ pub fn save_tensors(to: &Path, tensors: &[Tensor]) -> Result<()> {
         Ok((&*tensor.name, TensorView::new(dtype, tensor.shape.clone(), tensor.bytes()).map_err(fault)?))
     });
     let views = views.collect::<Result<Vec<_>>>()?;
-    Ok(safetensors::serialize_to_file(views, None, to).map_err(fault)?)
+    safetensors::serialize_to_file(views, None, to).map_err(fault)
 }
 
 /// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names

@@ -141,10 +141,8 @@ fn newton(examples: &[(Vector, f64)]) -> Vector {
 fn solve(mut matrix: [Vector; PARAMETERS], mut right: Vector) -> Vector {
     for i in 0..PARAMETERS {
         for j in i + 1..PARAMETERS {
-            let factor = matrix[j][i] / matrix[i][i];
-            for k in i..PARAMETERS {
-                matrix[j][k] -= factor * matrix[i][k];
-            }
+            let (factor, pivot) = (matrix[j][i] / matrix[i][i], matrix[i]);
+            matrix[j].iter_mut().zip(pivot).skip(i).for_each(|(value, pivot)| *value -= factor * pivot);
             right[j] -= factor * right[i];
         }
     }

@@ -42,7 +42,11 @@ fn weights() -> Option<PathBuf> {
 }
 
 fn load(folder: &Path, dtype: Option<Format>) -> Arc<Local> {
-    let options = LoadOptions { dtype, kv_dtype: Some(KvFormat::F32), ..LoadOptions::new(folder.file_name().unwrap().to_string_lossy()) };
+    let options = LoadOptions {
+        dtype,
+        kv_dtype: Some(KvFormat::F32),
+        ..LoadOptions::new(folder.file_name().unwrap().to_string_lossy())
+    };
     Arc::new(Local::load(Checkpoint::open(folder).unwrap(), &options).unwrap())
 }
 

@@ -73,13 +73,16 @@ pub struct Analysis {
     pub threshold: f64,
 }
 
+/// The log-probabilities of one of the texts of a row.
+type Logprobs = fn(&Measured) -> &[f64];
+
 impl Analysis {
     /// Analyses of the rows of a file, under a rule.
     #[must_use]
     pub fn of(rows: &[Option<Measured>], rule: Rule) -> Self {
         let measured: Vec<_> = rows.iter().flatten().collect();
         let place = |(row, measured): (usize, &Option<Measured>)| place(row, measured.as_ref()?, rule);
-        let texts: [(&str, fn(&Measured) -> &[f64]); 3] =
+        let texts: [(&str, Logprobs); 3] =
             [("draft", |row| &row.logprobs), ("base", |row| &row.own), ("aligned", |row| &row.aligned)];
         let mut analysis = Self {
             prompts: measured.len(),

@@ -58,7 +58,7 @@ mod tests {
     use crate::format::Format;
     use crate::shapes::{Recipe, Shape};
 
-    fn sampling(config: Value) -> Value {
+    fn sampling(config: &Value) -> Value {
         let mut checkpoint =
             Shape::find("tiny").unwrap().model(Format::Q8_0, Recipe { seed: 1, agreement: 1.0 }).unwrap();
         checkpoint.generation_config = config.as_object().unwrap().clone();
@@ -72,7 +72,7 @@ mod tests {
         let qwen =
             json!({"do_sample": true, "repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20});
         let want = json!({"repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20});
-        assert_eq!(sampling(qwen), want);
+        assert_eq!(sampling(&qwen), want);
         for (config, want) in [
             (json!({"eos_token_id": 1}), json!({})),
             (json!({"do_sample": true}), json!({"temperature": 1.0})),
@@ -83,7 +83,7 @@ mod tests {
             ),
             (json!({"top_p": 1.5, "top_k": null, "min_p": 0.1}), json!({"min_p": 0.1})),
         ] {
-            assert_eq!(sampling(config.clone()), want, "{config}");
+            assert_eq!(sampling(&config), want, "{config}");
         }
     }
 }

@@ -220,7 +220,8 @@ mod tests {
         trace.push(&Event::Call(Call { accepted: Some(2), proposals, ..check }));
         assert_eq!(
             summary(&trace.finish(), 512),
-            "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4) · cut: the context is full"
+            "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4) · \
+             cut: the context is full"
         );
     }
 }

@@ -76,7 +76,7 @@ pub(super) async fn embeddings(
 impl EmbeddingRequest {
     /// Takes all fields of a request.
     fn parse(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
-        let (seat, model) = seat(fields.take("model")?)?;
+        let (seat, model) = seat(fields.take::<String>("model")?.as_deref())?;
         let engine = app.models.get(seat).cloned().ok_or_else(|| ApiError::unknown_model(&model, "base, draft"))?;
         let codec = engine.codec();
         let text = |text: String| Ok(codec.render(&Prompt::Raw(text))?.tokens);
@@ -146,8 +146,8 @@ impl EmbeddingRequest {
 }
 
 /// Finds the seat of the model that `model` names: the base, unless the draft is named.
-fn seat(model: Option<String>) -> Result<(Seat, String), ApiError> {
-    match model.as_deref() {
+fn seat(model: Option<&str>) -> Result<(Seat, String), ApiError> {
+    match model {
         None | Some("base" | "wsd") => Ok((Seat::BASE, "base".into())),
         Some("draft") => Ok((Seat::DRAFT, "draft".into())),
         Some(other) => Err(ApiError::unknown_model(other, "base, draft")),

@@ -164,14 +164,14 @@ fn respond<F: Form>(app: &App, form: F, request: GenerationRequest, events: Even
     let mut saying = Saying { form, request, trace: Trace::new() };
     let lines = events.flat_map(move |event| stream::iter(saying.lines(event.map(|(_, event)| event))));
     match F::WIRE {
-        Wire::Events => sse::respond(app, lines.map(named_event)),
+        Wire::Events => sse::respond(app, lines.map(|line| named_event(&line))),
         Wire::Lines => json_lines(lines),
     }
 }
 
-fn named_event(line: Line) -> SseEvent {
+fn named_event(line: &Line) -> SseEvent {
     let event = SseEvent::default().data(line.data.to_string());
-    match line.event {
+    match &line.event {
         Some(name) => event.event(name),
         None => event,
     }

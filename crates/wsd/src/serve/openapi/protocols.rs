@@ -16,7 +16,7 @@ pub(super) fn schemas() -> Value {
         "ResponsesRequest": responses(),
         "MessagesRequest": messages(),
         "EmbeddingsRequest": embeddings(),
-        "OllamaChatRequest": ollama(json!({"messages": list(open_object(&["role"]))}), &["messages"]),
+        "OllamaChatRequest": ollama(json!({"messages": list(&open_object(&["role"]))}), &["messages"]),
         "OllamaGenerateRequest": ollama(json!({"prompt": text(), "system": text(), "raw": flag()}), &[]),
         "OllamaShowRequest": object(json!({"model": {"type": "string"}, "verbose": flag()}), &["model"]),
         "TemplateRequest": template(),
@@ -36,7 +36,7 @@ fn open_object(required: &[&str]) -> Value {
     json!({"type": "object", "required": required})
 }
 
-fn list(items: Value) -> Value {
+fn list(items: &Value) -> Value {
     json!({"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": items})
 }
 
@@ -72,7 +72,7 @@ fn messages() -> Value {
     let mut message = json!({"role": {"enum": ["user", "assistant", "system"]}, "content": blocks});
     extend(&mut message, ignored(Place::Message));
     let more = json!({
-        "messages": list(object(message, &["role", "content"])),
+        "messages": list(&object(message, &["role", "content"])),
         "system": {"anyOf": [blocks, {"type": "null"}]},
         "stop_sequences": {"type": ["array", "null"], "items": {"type": "string"}},
         "tools": {"type": ["array", "null"]},

@@ -45,7 +45,7 @@ impl Form for Messages {
         fields.rename("stop_sequences", STOP.name);
         keep_functions(fields, |tool| {
             let schema = tool.get("input_schema")?.clone();
-            Some(function(tool["name"].clone(), tool["description"].clone(), schema))
+            Some(function(&tool["name"], &tool["description"], &schema))
         })?;
         choose_tool(fields)?;
         let mut given = Vec::new();
@@ -74,7 +74,7 @@ impl Form for Messages {
             "input_tokens": prompt_tokens, "output_tokens": 0,
             "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0,
         });
-        let message = self.message(request, json!([]), usage);
+        let message = self.message(request, &json!([]), &usage);
         let block = json!({"index": 0, "content_block": {"type": "text", "text": ""}});
         vec![
             Line::named("message_start", json!({"message": message})),
@@ -106,7 +106,7 @@ impl Form for Messages {
 
     fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
         let (stop_reason, stop_sequence) = stop(request, answer);
-        let mut message = self.message(request, json!([{"type": "text", "text": answer.text}]), usage(answer));
+        let mut message = self.message(request, &json!([{"type": "text", "text": answer.text}]), &usage(answer));
         message["stop_reason"] = json!(stop_reason);
         message["stop_sequence"] = json!(stop_sequence);
         message["wsd"] = details(request, answer);
@@ -116,7 +116,7 @@ impl Form for Messages {
 
 impl Messages {
     /// Returns a message before its end.
-    fn message(&self, request: &GenerationRequest, content: Value, usage: Value) -> Value {
+    fn message(&self, request: &GenerationRequest, content: &Value, usage: &Value) -> Value {
         json!({
             "id": self.id, "type": "message", "role": "assistant", "model": request.model, "content": content,
             "stop_reason": null, "stop_sequence": null, "usage": usage,
@@ -195,12 +195,12 @@ impl Turn {
             // Thoughts of earlier answers are no part of the conversation.
             Some("thinking" | "redacted_thinking") => {}
             Some("tool_use") => {
-                self.calls.push(call(block["id"].clone(), block["name"].clone(), block["input"].to_string()));
+                self.calls.push(call(&block["id"], &block["name"], &block["input"].to_string()));
             }
             Some("tool_result") => {
                 let content = block.get("content").filter(|content| !content.is_null());
                 let content = content.cloned().unwrap_or_else(|| json!(""));
-                self.results.push(result_message(block["tool_use_id"].clone(), content));
+                self.results.push(result_message(&block["tool_use_id"], &content));
             }
             Some("text") => self.texts.push(block),
             _ => {

@@ -82,7 +82,7 @@ impl Form for Responses {
         keep_functions(fields, |tool| {
             let is_function = tool["type"] == "function";
             let parameters = tool["parameters"].clone();
-            is_function.then(|| function(tool["name"].clone(), tool["description"].clone(), parameters))
+            is_function.then(|| function(&tool["name"], &tool["description"], &parameters))
         })?;
         if let Some(name) = fields.get("tool_choice").and_then(|choice| choice.get("name")).cloned() {
             fields.set("tool_choice", json!({"type": "function", "function": {"name": name}}));
@@ -270,9 +270,9 @@ fn read_item(item: Value, path: String) -> Result<Option<Given>, ApiError> {
         ) => return Ok(None),
         Some("function_call") => {
             let arguments = item["arguments"].as_str().unwrap_or("{}").to_owned();
-            call_message(call(item["call_id"].clone(), item["name"].clone(), arguments))
+            call_message(&call(&item["call_id"], &item["name"], &arguments))
         }
-        Some("function_call_output") => result_message(item["call_id"].clone(), item["output"].clone()),
+        Some("function_call_output") => result_message(&item["call_id"], &item["output"]),
         Some(kind) => {
             let limit = "`message`, `reasoning`, `function_call` or `function_call_output`";
             return Err(ApiError::parameter(format!("{path}.type"), format!("must be {limit}, got {kind}")));

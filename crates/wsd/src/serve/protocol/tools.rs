@@ -6,22 +6,22 @@ use crate::serve::error::ApiError;
 use crate::serve::fields::Fields;
 
 /// Returns a function that a model may call.
-pub(super) fn function(name: Value, description: Value, parameters: Value) -> Value {
+pub(super) fn function(name: &Value, description: &Value, parameters: &Value) -> Value {
     json!({"type": "function", "function": {"name": name, "description": description, "parameters": parameters}})
 }
 
 /// Returns the message of a model that calls one function.
-pub(super) fn call_message(call: Value) -> Value {
+pub(super) fn call_message(call: &Value) -> Value {
     json!({"role": "assistant", "content": null, "tool_calls": [call]})
 }
 
 /// Returns a call of a function; `arguments` is JSON text.
-pub(super) fn call(id: Value, name: Value, arguments: String) -> Value {
+pub(super) fn call(id: &Value, name: &Value, arguments: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 }
 
 /// Returns the message that holds the result of a call.
-pub(super) fn result_message(id: Value, content: Value) -> Value {
+pub(super) fn result_message(id: &Value, content: &Value) -> Value {
     json!({"role": "tool", "tool_call_id": id, "content": content})
 }
 
