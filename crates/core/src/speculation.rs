@@ -1,15 +1,15 @@
 //! Speculation: others propose tokens, the base checks many of them in one step, and the text is the
 //! base's own.
 //!
-//! The base tells what it would have written at each position ([`Session::choices`],
-//! [`Session::tree_choices`]), and proposals are kept as far as they equal those choices; the base's
+//! The base tells what it would have written at each position ([`Session::choices`](crate::Session::choices),
+//! [`Session::tree_choices`](crate::Session::tree_choices)), and proposals are kept as far as they equal those choices; the base's
 //! own token follows. The answer is therefore, token for token, the one that the base gives by
 //! itself, greedy or sampled, whatever is proposed. This is the rule of Leviathan, Kalman and Matias
 //! (arXiv 2211.17192, algorithm 1) for a proposal that puts all its probability on one token `x`:
 //! `x` is accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p`
 //! without `x`.
 //!
-//! Proposals come from [`Source`]s: models of the same vocabulary, n-grams of prompt and answer, and
+//! Proposals come from [`Source`](crate::Source)s: models of the same vocabulary, n-grams of prompt and answer, and
 //! the rest of a draft. [`plan`] chooses among them, and how much to propose, by measured costs.
 
 mod chain;

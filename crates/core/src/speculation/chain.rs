@@ -5,7 +5,7 @@
 //! levels draw the same random number at a position, which makes equal distributions choose equal
 //! tokens. Each level chooses among its sources, the bare model among them, round by round; the best
 //! chain of SpecRouter (arXiv 2505.07680) results from these choices by the recursion of
-//! [`pace`](super::plan::pace).
+//! [`pace`].
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
