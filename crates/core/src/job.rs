@@ -1,7 +1,9 @@
 //! Requests: a prompt, and the limits and sampling of the answer.
 
+use std::sync::Arc;
+
 use crate::tokens::MAX_TOKENS_LIMIT;
-use crate::{Error, Prompt, Result, Sampling, Setting, Values};
+use crate::{Error, Grammar, Prompt, Result, Sampling, Setting, Values};
 
 /// The setting for the length of an answer.
 pub static MAX_TOKENS: Setting =
@@ -30,6 +32,9 @@ pub struct Terms {
     pub stop: Vec<String>,
     /// The number of most likely tokens to name at each position of the answer.
     pub top_logprobs: usize,
+    /// The language that the answer must belong to, if it is constrained. The stop strings of the
+    /// prompt's form do not apply then.
+    pub grammar: Option<Arc<dyn Grammar>>,
 }
 
 impl Default for Terms {
@@ -47,6 +52,7 @@ impl Terms {
             sampling: Sampling::from_values(values),
             stop: values.get(&STOP),
             top_logprobs: 0,
+            grammar: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod error;
 mod exp;
 pub mod files;
 mod guard;
+mod guide;
 mod handover;
 mod head;
 mod inputs;
@@ -47,13 +48,16 @@ pub use engine::{Activity, Engine, Generation, Layer, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
+pub use guide::{Grammar, Guide, Mask, Matcher, Next};
 pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowState, repeats};
 pub use head::{Head, Heads};
 pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use logits::{log_softmax, logprob, top_tokens};
 pub use models::Models;
-pub use sampling::{MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick};
+pub use sampling::{
+    MIN_P, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K, TOP_P, pick, pick_allowed,
+};
 pub use scorers::{SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
@@ -64,8 +68,9 @@ pub use strategies::{
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{
-    BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
-    Template, TextCodec, Tokenizer, Vocabulary, check_tokenizer,
+    BosTokens, CallFormat, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Part, Prompt,
+    Rendered, Reply, Specials, Template, TextCodec, Tokenizer, ToolCall, Tools, Vocabulary, check_tokenizer,
+    token_bytes,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{

@@ -5,7 +5,7 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::logits::{argmax, log_sum_exp};
 use crate::tokens::MAX_TOKENS_LIMIT;
-use crate::{Result, Sampled, Seat, Setting, Token, Value, Values};
+use crate::{Mask, Result, Sampled, Seat, Setting, Token, Value, Values};
 
 /// The parameters of sampling. Filters apply in the order of Hugging Face transformers: repetition
 /// penalty, temperature, top-k, top-p, min-p.
@@ -135,7 +135,25 @@ impl Sampling {
 /// ```
 #[must_use]
 pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Option<Sampled> {
+    pick_allowed(logits, history, sampling, None)
+}
+
+/// Chooses as [`pick`] does, among the tokens of `mask` if there is one. The log-probability is that
+/// of the plain softmax over all tokens.
+#[must_use]
+pub fn pick_allowed(
+    logits: &mut [f32],
+    history: &[Token],
+    sampling: &Sampling,
+    mask: Option<&Mask>,
+) -> Option<Sampled> {
     let (lse, mut best) = log_sum_exp(logits)?;
+    if let Some(mask) = mask {
+        best = mask.argmax(logits)?;
+        if logits[best] == f32::NEG_INFINITY {
+            return Some(Sampled { token: best as Token, logprob: Some(f64::NEG_INFINITY), top: Vec::new() });
+        }
+    }
     if sampling.repetition_penalty == 1.0 && sampling.temperature == 0.0 {
         return Some(Sampled {
             token: best as Token,

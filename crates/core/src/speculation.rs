@@ -18,7 +18,7 @@ use std::time::Instant;
 pub(crate) use propose::Speculator;
 
 use crate::steps::{generation, write_into, write_to_end};
-use crate::{Answer, Bridge, Call, CallKind, Engine, FinishReason, Result, Seat, Session, Terms};
+use crate::{Answer, Bridge, Call, CallKind, Engine, FinishReason, Guide, Result, Seat, Session, Terms};
 use lookahead::{Action, Lookahead, MAX_PROPOSED};
 use verify::verify;
 
@@ -39,14 +39,21 @@ pub(crate) struct Speculation<'a> {
     /// Length of the base's context, in tokens.
     max_len: usize,
     terms: &'a Terms,
+    guide: Option<Guide>,
     lookahead: Lookahead,
 }
 
 impl<'a> Speculation<'a> {
     /// Speculation that continues the present token list of `base`, whose context holds `max_len`
-    /// tokens.
-    pub(crate) fn new(base: &'a mut dyn Session, draft: Speculator, max_len: usize, terms: &'a Terms) -> Self {
-        Self { base, draft, max_len, terms, lookahead: Lookahead::default() }
+    /// tokens, under `guide`.
+    pub(crate) fn new(
+        base: &'a mut dyn Session,
+        draft: Speculator,
+        max_len: usize,
+        terms: &'a Terms,
+        guide: Option<Guide>,
+    ) -> Self {
+        Self { base, draft, max_len, terms, guide, lookahead: Lookahead::default() }
     }
 
     /// Writes until the answer ends.
@@ -58,7 +65,7 @@ impl<'a> Speculation<'a> {
                 return Ok(FinishReason::Length);
             }
             if self.draft.is_full(MAX_PROPOSED) {
-                return write_to_end(self.base, Seat::BASE, self.terms, answer).await;
+                return write_to_end(self.base, Seat::BASE, self.terms, self.guide.as_ref(), answer).await;
             }
             let done = match self.lookahead.next_action() {
                 Action::Propose(count) if remaining > 1 => {
@@ -76,7 +83,7 @@ impl<'a> Speculation<'a> {
     /// Lets the base decode `count` tokens alone. Returns the reason why the answer ended, if it did.
     async fn decode_alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let started = Instant::now();
-        let generation = generation(self.terms, Seat::BASE, count);
+        let generation = generation(self.terms, Seat::BASE, self.guide.as_ref(), count);
         let (written, done) = write_into(self.base, Seat::BASE, &generation, answer).await?;
         self.lookahead.record_alone(written, started.elapsed().as_secs_f64());
         Ok(done)
@@ -91,12 +98,13 @@ impl<'a> Speculation<'a> {
         lacking: usize,
         answer: &mut Answer,
     ) -> Result<Option<FinishReason>> {
-        let proposal = self.draft.propose(count).await?;
+        let proposal = self.draft.propose(count, self.guide.as_ref()).await?;
         let proposed = proposal.ids();
         let call = Call::new(Seat::DRAFT, CallKind::Generate, proposed.len(), proposal.seconds);
         answer.call(call).await;
 
-        let verified = verify(self.base, &proposed, &generation(self.terms, Seat::BASE, 1), answer).await?;
+        let generation = generation(self.terms, Seat::BASE, self.guide.as_ref(), 1);
+        let verified = verify(self.base, &proposed, &generation, answer).await?;
         // After a back-off the draft also prefills what the base decoded alone, which is no part of
         // the cost of a draft token.
         let draft_seconds = (lacking <= FREE_PREFILL).then_some(proposal.seconds);

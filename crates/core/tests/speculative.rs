@@ -75,7 +75,7 @@ proptest! {
     ) {
         let models = models(seed, agreement, sharpness, ends, contexts);
         let sampling = Sampling { temperature, top_k, repetition_penalty, seed, ..Sampling::default() };
-        let terms = Terms { max_tokens, sampling, stop, top_logprobs };
+        let terms = Terms { max_tokens, sampling, stop, top_logprobs, grammar: None };
         let job = Job { prompt: Prompt::Raw("bad cab".into()), terms };
         let values = Values::default().with(&THRESHOLD, threshold).unwrap();
         let without = values.clone().with(&SPECULATE, false).unwrap();
@@ -88,8 +88,10 @@ proptest! {
 fn every_proposal_of_an_equal_draft_is_accepted() {
     let models = models(3, 1.0, 12.0, false, [4096; 2]);
     let prompt = Prompt::Raw("bad cab".into());
-    let job =
-        Job { prompt, terms: Terms { max_tokens: 200, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    let job = Job {
+        prompt,
+        terms: Terms { max_tokens: 200, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
+    };
     let done = complete("speculative", &models, &job, &Values::default());
     assert_eq!((done.usage.by_author.get(Seat::BASE), done.finish_reason), (200, FinishReason::Length));
     let checks = done.calls.iter().filter(|call| call.kind == CallKind::Check);
@@ -105,7 +107,9 @@ fn different_vocabularies_exclude_speculation() {
     let error = Recipe::find("speculative").unwrap().build(&models, &Values::default()).err().unwrap().to_string();
     assert!(error.contains("speculative") && error.contains("vocabulary"), "{error}");
     let prompt = Prompt::Raw("bad cab".into());
-    let job =
-        Job { prompt, terms: Terms { max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    let job = Job {
+        prompt,
+        terms: Terms { max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
+    };
     assert_eq!(complete("wsd", &models, &job, &Values::default()).timings.proposed_tokens, 0);
 }

@@ -73,7 +73,8 @@ async fn write(
     max_tokens: usize,
     answer: &mut Answer,
 ) -> wsd_core::Result<Option<FinishReason>> {
-    let generation = Generation { max_tokens, sampling: job.terms.sampling.for_seat(seat), top_logprobs: 0 };
+    let generation =
+        Generation { max_tokens, sampling: job.terms.sampling.for_seat(seat), top_logprobs: 0, guide: None };
     let written = session.write(&generation).await?;
     for sampled in written.tokens {
         if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, seat)).await? {

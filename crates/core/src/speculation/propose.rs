@@ -1,6 +1,6 @@
 //! Proposals: a session of the draft whose answer follows the base's.
 
-use crate::{Generation, Result, Sampling, Session, Token, Written, common_prefix};
+use crate::{Generation, Guide, Result, Sampling, Session, Token, Written, common_prefix};
 
 /// A draft that proposes tokens to a base.
 pub(crate) struct Speculator {
@@ -31,9 +31,11 @@ impl Speculator {
         self.session.tokens().len() + count > self.max_len
     }
 
-    /// Proposes up to `count` tokens, each the draft's most likely one.
-    pub(super) async fn propose(&mut self, count: usize) -> Result<Written> {
-        let generation = Generation { max_tokens: count, sampling: Sampling::default(), top_logprobs: 0 };
+    /// Proposes up to `count` tokens, each the draft's most likely one among those that the base's
+    /// `guide` allows. Both models share the guide, so that the base finds the masks computed.
+    pub(super) async fn propose(&mut self, count: usize, guide: Option<&Guide>) -> Result<Written> {
+        let guide = guide.map(|guide| guide.moved(self.base_prompt, self.prompt));
+        let generation = Generation { max_tokens: count, sampling: Sampling::default(), top_logprobs: 0, guide };
         self.session.write(&generation).await
     }
 }

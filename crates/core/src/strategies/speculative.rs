@@ -7,7 +7,7 @@ use futures::future::try_join;
 
 use crate::speculation::{Speculation, Speculator};
 use crate::steps::render;
-use crate::{Answer, Caps, Engine, FinishReason, Job, Models, Need, Recipe, Result, Seat, Strategy, Values};
+use crate::{Answer, Caps, Engine, FinishReason, Guide, Job, Models, Need, Recipe, Result, Seat, Strategy, Values};
 
 pub(super) static RECIPE: Recipe = Recipe {
     name: "speculative",
@@ -44,12 +44,13 @@ impl Strategy for Speculative {
         let mut base = self.base.open(&prompt.tokens).await?;
         let mut draft = self.draft.open(&prompt.tokens).await?;
         try_join(base.warm(), draft.warm()).await?;
+        let guide = Guide::of(self.base.as_ref(), &job.terms, b"", prompt.tokens.len())?;
         let draft = Speculator {
             session: draft,
             prompt: prompt.tokens.len(),
             base_prompt: prompt.tokens.len(),
             max_len: self.draft.card().max_len,
         };
-        Speculation::new(base.as_mut(), draft, self.base.card().max_len, &job.terms).run(answer).await
+        Speculation::new(base.as_mut(), draft, self.base.card().max_len, &job.terms, guide).run(answer).await
     }
 }

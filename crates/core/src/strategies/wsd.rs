@@ -25,8 +25,9 @@ use crate::speculation::{Speculation, Speculator, can_speculate};
 use crate::steps::{check_vocabularies, render, write_to_end};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
-    Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Handover, Job, Models, Need,
-    Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values, Window,
+    Answer, Bridge, Call, CallKind, Caps, Edit, Engine, FinishReason, Flow, Generation, Guide, Handover, Job, Models,
+    Need, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token, TokenRecord, Values,
+    Window, token_bytes,
 };
 
 /// The setting for the maximum number of drafted tokens.
@@ -115,6 +116,9 @@ impl Strategy for Wsd {
         let base_session = self.base.open(&prompt.tokens).await?;
         let draft_session = self.draft.open(&draft_prompt.tokens).await?;
         answer.begin(base_codec, &prompt.tokens, 0);
+        // Both are made at once, so that an engine that cannot follow the grammar is named early.
+        let guide = Guide::of(self.draft.as_ref(), &job.terms, b"", draft_prompt.tokens.len())?;
+        Guide::of(self.base.as_ref(), &job.terms, b"", 0)?;
         let bridge = Bridge::new(draft_codec, base_codec, &draft_prompt, &prompt);
         let mut scorer = Scorer {
             session: base_session,
@@ -122,11 +126,14 @@ impl Strategy for Wsd {
             top_logprobs: job.terms.top_logprobs,
             window: Window::new(self.rule),
             skips_repetitions: self.skips_repetitions,
+            begin: Begin { at: prompt.tokens.len(), overlap: 0 },
             emitted: 0,
             seconds: 0.0,
         };
-        let mut drafter = self.drafter(draft_session, job);
-        match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
+        let mut drafter = self.drafter(draft_session, job, guide);
+        let end = self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await?;
+        let guide = self.base_guide(&scorer, job)?;
+        match end {
             DraftEnd::AnswerComplete(reason) => Ok(reason),
             DraftEnd::Stopped(Stop::End) if self.stops_at_draft_end => Ok(FinishReason::Stop),
             DraftEnd::Stopped(Stop::Length) if self.stops_at_draft_end => Ok(FinishReason::Length),
@@ -137,11 +144,12 @@ impl Strategy for Wsd {
                     base_prompt: prompt.tokens.len(),
                     max_len: self.draft.card().max_len,
                 };
-                Speculation::new(scorer.session.as_mut(), speculator, scorer.max_len, &job.terms).run(answer).await
+                let session = scorer.session.as_mut();
+                Speculation::new(session, speculator, scorer.max_len, &job.terms, guide).run(answer).await
             }
             _ => {
                 drop(drafter);
-                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, answer).await
+                write_to_end(scorer.session.as_mut(), Seat::BASE, &job.terms, guide.as_ref(), answer).await
             }
         }
     }
@@ -153,8 +161,20 @@ impl Wsd {
         self.draft.card().cost.is_remote || self.base.card().cost.is_remote
     }
 
+    /// Makes the guide of the base, which continues after the tokens in its list.
+    fn base_guide(&self, scorer: &Scorer, job: &Job) -> Result<Option<Guide>> {
+        if job.terms.grammar.is_none() {
+            return Ok(None);
+        }
+        let (list, tokenizer) = (scorer.session.tokens(), self.base.codec().tokenizer().as_ref());
+        let answer = list.get(scorer.begin.at..).unwrap_or_default().iter();
+        let bytes = answer.map(|&token| token_bytes(tokenizer, token)).collect::<Result<Vec<_>>>()?.concat();
+        let lead = bytes.get(scorer.begin.overlap..).unwrap_or_default();
+        Guide::of(self.base.as_ref(), &job.terms, lead, list.len())
+    }
+
     /// Makes the drafter and chooses how its chunk lengths change.
-    fn drafter(&self, session: Box<dyn Session>, job: &Job) -> Drafter {
+    fn drafter(&self, session: Box<dyn Session>, job: &Job, guide: Option<Guide>) -> Drafter {
         let sampling = job.terms.sampling.for_seat(Seat::DRAFT);
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
@@ -168,6 +188,7 @@ impl Wsd {
         Drafter {
             session,
             sampling,
+            guide,
             chunks: Chunks::new(self.chunk_tokens, self.rule.window(), sizing, job.terms.max_tokens),
             remaining: self.max_draft_tokens,
             call: None,
@@ -196,7 +217,8 @@ impl Wsd {
             let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
             if scorer.emitted == 0 && !edit.append.is_empty() {
                 // The first edit may replace the prompt's last tokens.
-                answer.begin(self.base.codec(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
+                scorer.begin = Begin { at: edit.keep, overlap: bridge.overlap(edit.keep)? };
+                answer.begin(self.base.codec(), &prompt[..edit.keep], scorer.begin.overlap);
             }
             let (verdict, next) = if is_parallel && chunk.stop.is_none() {
                 score_while_drafting(scorer.score_chunk(edit, answer), drafter.draft_chunk()).await?
@@ -250,6 +272,7 @@ struct Chunk {
 struct Drafter {
     session: Box<dyn Session>,
     sampling: Sampling,
+    guide: Option<Guide>,
     chunks: Chunks,
     /// Number of tokens that may still be drafted.
     remaining: usize,
@@ -261,8 +284,9 @@ impl Drafter {
     /// Generates the next chunk. `self.call` is updated after every token, so that a cancelled call
     /// is reported with the tokens generated so far.
     async fn draft_chunk(&mut self) -> Result<Chunk> {
-        let generation =
-            Generation { max_tokens: self.chunks.next().min(self.remaining), sampling: self.sampling, top_logprobs: 0 };
+        let max_tokens = self.chunks.next().min(self.remaining);
+        let guide = self.guide.clone();
+        let generation = Generation { max_tokens, sampling: self.sampling, top_logprobs: 0, guide };
         let started = Instant::now();
         let call_so_far = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
         let call = self.call.insert(call_so_far(0));
@@ -316,6 +340,14 @@ enum Verdict {
     AnswerComplete(FinishReason),
 }
 
+/// The beginning of the answer in the base's list.
+struct Begin {
+    /// Position of the first token with text of the answer.
+    at: usize,
+    /// Number of bytes of that token, or of the first ones, that belong to the prompt.
+    overlap: usize,
+}
+
 /// A session of the base that scores drafted tokens.
 struct Scorer {
     session: Box<dyn Session>,
@@ -325,6 +357,7 @@ struct Scorer {
     window: Window,
     /// True if a window that repeats what stands just before it does not count.
     skips_repetitions: bool,
+    begin: Begin,
     /// Number of tokens in the answer so far.
     emitted: usize,
     /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.

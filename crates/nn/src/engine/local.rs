@@ -167,6 +167,10 @@ impl Engine for Local {
         *self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn applies_masks(&self) -> bool {
+        true
+    }
+
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.open_in(0, tokens).await
     }
@@ -311,7 +315,7 @@ impl Session for Open {
     }
 
     async fn choices(&mut self, from: usize, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
-        self.collect(from, self.choosing(generation)).await
+        self.collect(from, self.choosing(generation)).await?.into_iter().collect()
     }
 
     async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {
@@ -334,6 +338,6 @@ impl Session for Open {
     }
 
     async fn tree_choices(&mut self, tree: &Tree, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
-        self.collect_tree(tree, self.choosing(generation)).await
+        self.collect_tree(tree, self.choosing(generation)).await?.into_iter().collect()
     }
 }

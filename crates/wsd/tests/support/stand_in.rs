@@ -475,7 +475,7 @@ impl Continuation {
     }
 
     fn generation(&self) -> Generation {
-        Generation { max_tokens: self.max_tokens.max(1), sampling: self.sampling, top_logprobs: self.top }
+        Generation { max_tokens: self.max_tokens.max(1), sampling: self.sampling, top_logprobs: self.top, guide: None }
     }
 }
 

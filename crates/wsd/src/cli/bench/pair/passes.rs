@@ -17,7 +17,8 @@ pub(super) async fn answer(models: &Models, values: &Values, job: &Job) -> Resul
     let switch = run.switch(rule);
     let (list, opening) = run.opening(run.kept(rule).min(job.terms.max_tokens));
     let max_tokens = job.terms.max_tokens - opening.len();
-    let generation = Generation { max_tokens, sampling: job.terms.sampling.for_seat(Seat::BASE), top_logprobs: 0 };
+    let generation =
+        Generation { max_tokens, sampling: job.terms.sampling.for_seat(Seat::BASE), top_logprobs: 0, guide: None };
     let rest = base.open(&list).await?.write(&generation).await?.ids();
     let tokens = [opening, &rest].concat();
     Ok(Answer { tokens, seconds: started.elapsed().as_secs_f64(), switch, ..Answer::default() })
