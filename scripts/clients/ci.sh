@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 wsd=${1:-target/debug/wsd}
 openai_python=3.57.0
 openai_node=6.49.0
+langchain_openai=1.7.4
 folder=$PWD/target/clients
 mkdir -p "$folder/node"
 [ -x "$wsd" ] || cargo build --locked -p wsd || exit 1
@@ -29,6 +30,10 @@ python_client() {
     python3 -m venv "$folder/python" &&
         timeout 120 "$folder/python/bin/pip" install --quiet --disable-pip-version-check "openai==$openai_python"
 }
+langchain_client() {
+    python3 -m venv "$folder/langchain" &&
+        timeout 120 "$folder/langchain/bin/pip" install --quiet --disable-pip-version-check "langchain-openai==$langchain_openai"
+}
 node_client() {
     timeout 120 npm install --silent --no-audit --no-fund --prefix "$folder/node" "openai@$openai_node"
 }
@@ -39,6 +44,12 @@ if python_client >"$folder/python.log" 2>&1; then
     [ "${PIPESTATUS[0]}" = 0 ] || failed=1
 else
     echo "skipped: OpenAI's Python client cannot be installed here"
+fi
+if langchain_client >"$folder/langchain.log" 2>&1; then
+    timeout 300 "$folder/langchain/bin/python" scripts/clients/langchain_client.py "$address" | grep -E "^FAILED|passed"
+    [ "${PIPESTATUS[0]}" = 0 ] || failed=1
+else
+    echo "skipped: LangChain cannot be installed here"
 fi
 if node_client >"$folder/node.log" 2>&1; then
     # Node looks for packages beside the script.

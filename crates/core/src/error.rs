@@ -144,8 +144,8 @@ pub enum Error {
     Guide(String),
     /// An engine that cannot constrain what it writes.
     #[error(
-        "engine `{engine}` cannot follow a grammar, because its tokens are chosen on another machine\n  hint: leave out \
-         the grammar or the forced tool, or run the model here"
+        "engine `{engine}` cannot follow a grammar, because its tokens are chosen on another machine\n  \
+         hint: leave out the grammar or the forced tool, or run the model here"
     )]
     Unguided {
         /// The engine.

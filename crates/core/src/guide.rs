@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::logits::argmax;
-use crate::{Engine, Error, Result, Terms, TextCodec, Token};
+use crate::{Result, TextCodec, Token};
 
 /// Bits of a mask in one word.
 const WORD: usize = u32::BITS as usize;
@@ -107,7 +107,7 @@ pub trait Grammar: Debug + Send + Sync {
     /// `codec`. `end_tokens` end a text.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a grammar that cannot be met or exceeds a limit; [`Error::Guide`] for
+    /// [`crate::Error::Setting`] for a grammar that cannot be met or exceeds a limit; [`crate::Error::Guide`] for
     /// a `lead` outside the language.
     fn matcher(&self, codec: &TextCodec, end_tokens: &[Token], lead: &[u8]) -> Result<Arc<dyn Matcher>>;
 }
@@ -124,7 +124,7 @@ pub trait Matcher: Debug + Send + Sync {
     /// Returns the tokens that may follow `answer`, a list of tokens behind the lead.
     ///
     /// # Errors
-    /// [`Error::Guide`] if `answer` leaves the language, or exceeds a limit.
+    /// [`crate::Error::Guide`] if `answer` leaves the language, or exceeds a limit.
     fn next(&self, answer: &[Token]) -> Result<Next>;
 }
 
@@ -140,20 +140,6 @@ impl Guide {
     #[must_use]
     pub fn new(matcher: Arc<dyn Matcher>, from: usize) -> Self {
         Self { matcher, from }
-    }
-
-    /// The guide for what `engine` writes on the terms of a job from position `from` of its list on,
-    /// behind the beginning `lead` of the answer; `None` without a grammar.
-    ///
-    /// # Errors
-    /// Those of [`Grammar::matcher`]; [`Error::Unguided`] for an engine that applies no masks.
-    pub fn of(engine: &dyn Engine, terms: &Terms, lead: &[u8], from: usize) -> Result<Option<Self>> {
-        let Some(grammar) = &terms.grammar else { return Ok(None) };
-        if !engine.applies_masks() {
-            return Err(Error::Unguided { engine: engine.card().name.clone() });
-        }
-        let matcher = grammar.matcher(engine.codec(), &engine.card().end_tokens, lead)?;
-        Ok(Some(Self::new(matcher, from)))
     }
 
     /// The same guide for a list in which the answer begins elsewhere.

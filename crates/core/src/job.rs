@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::tokens::MAX_TOKENS_LIMIT;
-use crate::{Error, Grammar, Prompt, Result, Sampling, Setting, Values};
+use crate::{Engine, Error, Grammar, Guide, Prompt, Result, Sampling, Setting, Values};
 
 /// The setting for the length of an answer.
 pub static MAX_TOKENS: Setting =
@@ -54,6 +54,20 @@ impl Terms {
             top_logprobs: 0,
             grammar: None,
         }
+    }
+
+    /// The guide for what `engine` writes from position `from` of its list on, behind the beginning
+    /// `lead` of the answer; `None` without a grammar.
+    ///
+    /// # Errors
+    /// Those of [`Grammar::matcher`]; [`Error::Unguided`] for an engine that applies no masks.
+    pub fn guide(&self, engine: &dyn Engine, lead: &[u8], from: usize) -> Result<Option<Guide>> {
+        let Some(grammar) = &self.grammar else { return Ok(None) };
+        if !engine.applies_masks() {
+            return Err(Error::Unguided { engine: engine.card().name.clone() });
+        }
+        let matcher = grammar.matcher(engine.codec(), &engine.card().end_tokens, lead)?;
+        Ok(Some(Guide::new(matcher, from)))
     }
 
     /// Checks every value against its limits.

@@ -28,7 +28,7 @@ pub fn grammar(name: &'static str, form: Form) -> Result<Arc<dyn Grammar>> {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let known = kept.iter().position(|grammar| grammar.text == text && grammar.name == name);
     let grammar = known.and_then(|index| kept.remove(index)).unwrap_or_else(|| {
-        let is_schema = matches!(form, Form::Schema(_));
+        let is_schema = matches!(form, Form::Schema(_) | Form::Calls(_));
         Arc::new(Compiled { name, text, is_schema, parsers: Mutex::default() })
     });
     // The latest stand at the end.

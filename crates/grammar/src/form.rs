@@ -1,9 +1,10 @@
 //! Grammars as users write them.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use wsd_core::{Error, Result};
 
-use crate::gbnf;
+use crate::schema::{depth, with_separators};
+use crate::{Calls, gbnf};
 
 /// The most bytes in a grammar or a schema.
 const MAX_BYTES: usize = 256 << 10;
@@ -11,12 +12,6 @@ const MAX_BYTES: usize = 256 << 10;
 const MAX_DEPTH: usize = 64;
 /// The most texts in a choice.
 const MAX_CHOICES: usize = 4096;
-/// The separators of JSON: white space is limited to one space, because small models that may write
-/// any amount often write nothing else.
-const SEPARATORS: [(&str, &str); 2] = [("item_separator", ", ?"), ("key_separator", ": ?")];
-/// The field of a schema with options of the compiler.
-const OPTIONS: &str = "x-guidance";
-
 /// A grammar as users write it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
@@ -30,6 +25,8 @@ pub enum Form {
     Gbnf(String),
     /// One of several texts.
     Choice(Vec<String>),
+    /// Calls of tools.
+    Calls(Calls),
 }
 
 impl Form {
@@ -54,6 +51,13 @@ impl Form {
             Self::Regex(pattern) => format!("start: /{}/", llguidance::regex_to_lark(without_anchors(pattern), "")),
             Self::Lark(text) => text.clone(),
             Self::Gbnf(text) => gbnf::to_lark(text).map_err(|error| fault("a grammar in GBNF", error))?,
+            Self::Calls(calls) => {
+                let schemas = calls.tools.iter().filter_map(|(_, schema)| schema.as_ref()).chain(&calls.or);
+                if schemas.map(depth).any(|depth| depth > MAX_DEPTH) {
+                    return Err(fault(&format!("schemas of at most {MAX_DEPTH} levels"), "a deeper one".into()));
+                }
+                calls.to_lark()
+            }
             Self::Choice(texts) if texts.is_empty() || texts.len() > MAX_CHOICES => {
                 return Err(fault(&format!("a list of 1 to {MAX_CHOICES} texts"), format!("{} texts", texts.len())));
             }
@@ -78,63 +82,6 @@ fn without_anchors(pattern: &str) -> &str {
     pattern.strip_suffix('$').filter(|rest| escapes(rest) % 2 == 0).unwrap_or(pattern)
 }
 
-/// Returns the schema of any JSON object.
-#[must_use]
-pub fn object() -> Value {
-    json!({"type": "object"})
-}
-
-/// Returns a schema as a part of another one: references to its own root lead to `path`, the place of
-/// the part in the whole, as `/properties/arguments`.
-///
-/// ```
-/// use serde_json::json;
-///
-/// let schema = json!({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#"}}}});
-/// let part = wsd_grammar::embedded(schema, "/items");
-/// assert_eq!(part["$ref"], "#/items/$defs/a");
-/// assert_eq!(part["$defs"]["a"]["items"]["$ref"], "#/items");
-/// ```
-#[must_use]
-pub fn embedded(mut schema: Value, path: &str) -> Value {
-    match &mut schema {
-        Value::Object(fields) => {
-            for (key, value) in fields.iter_mut() {
-                let inner = embedded(value.take(), path);
-                *value = match (key.as_str(), inner.as_str().and_then(|text| text.strip_prefix('#'))) {
-                    ("$ref", Some(own)) => json!(format!("#{path}{own}")),
-                    _ => inner,
-                };
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = embedded(item.take(), path)),
-        _ => {}
-    }
-    schema
-}
-
-/// Limits the white space of a schema that sets no options of its own.
-fn with_separators(mut schema: Value) -> Value {
-    if let Value::Object(fields) = &mut schema
-        && !fields.contains_key(OPTIONS)
-    {
-        let mut options: Map<_, _> = SEPARATORS.iter().map(|&(name, value)| (name.into(), json!(value))).collect();
-        options.insert("whitespace_flexible".into(), json!(false));
-        fields.insert(OPTIONS.into(), options.into());
-    }
-    schema
-}
-
-/// Returns the number of levels of a value. Recursion is bounded, because values are parsed with a
-/// limit of their own.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,14 +94,6 @@ mod tests {
         assert_eq!(long, "`grammar` must be at most 262144 bytes, got 262145 bytes");
         let deep = (0..70).fold(json!(true), |inner, _| json!({"not": inner}));
         assert_eq!(fault(Form::Schema(deep)), "`grammar` must be a schema of at most 64 levels, got a deeper one");
-    }
-
-    #[test]
-    fn options_of_a_schema_are_kept() {
-        let own = json!({"type": "object", OPTIONS: {"whitespace_flexible": true}});
-        assert_eq!(with_separators(own.clone()), own);
-        assert_eq!(with_separators(json!(true)), json!(true));
-        assert!(with_separators(object())[OPTIONS]["item_separator"].is_string());
     }
 
     #[test]

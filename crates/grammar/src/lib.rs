@@ -19,11 +19,15 @@
 //! # Ok::<(), wsd_core::Error>(()) }).unwrap();
 //! ```
 
+mod calls;
 mod compiled;
 mod form;
 mod gbnf;
 mod matching;
 mod pieces;
+mod schema;
 
+pub use calls::Calls;
 pub use compiled::grammar;
-pub use form::{Form, embedded, object};
+pub use form::Form;
+pub use schema::{embedded, object};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Completion, FinishReason, Guide, Job, Models, Next, Prompt, RECIPES, Recipe, SPECULATE, Sampling, Seat, THRESHOLD,
-    Terms, Trace, Values, WINDOW, run,
+    Completion, FinishReason, Job, Models, Next, Prompt, RECIPES, Recipe, SPECULATE, Sampling, Seat, THRESHOLD, Terms,
+    Trace, Values, WINDOW, run,
 };
 use wsd_grammar::{Form, grammar};
 
@@ -141,7 +141,7 @@ fn lists_are_followed_as_they_are_edited() {
     let codec = wsd_core::Engine::codec(&engine);
     let tokens = |text: &str| codec.tokenizer().encode(text).unwrap();
     let terms = terms(Form::Choice(vec!["abc".into(), "abd".into(), "b12".into()]), 0.0, 0);
-    let guide = Guide::of(&engine, &terms, b"", 2).unwrap().unwrap();
+    let guide = terms.guide(&engine, b"", 2).unwrap().unwrap();
     let allowed = |answer: &str| match guide.next(&[vec![7, 7], tokens(answer)].concat()).unwrap() {
         Next::End => "the end".to_owned(),
         Next::Tokens(mask) => {
@@ -156,9 +156,9 @@ fn lists_are_followed_as_they_are_edited() {
         assert_eq!(allowed("b"), "1 12");
     }
     // Behind a lead in bytes, as after a hand-over.
-    let guide = Guide::of(&engine, &terms, b"b1", 0).unwrap().unwrap();
+    let guide = terms.guide(&engine, b"b1", 0).unwrap().unwrap();
     assert!(matches!(guide.next(&[]).unwrap(), Next::Tokens(mask) if mask.first() == Some(tokens("2")[0])));
-    assert!(Guide::of(&engine, &terms, b"x", 0).is_err() && guide.next(&tokens("9")).is_err());
+    assert!(terms.guide(&engine, b"x", 0).is_err() && guide.next(&tokens("9")).is_err());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod calibrate;
 mod chart;
 mod chat;
 mod compare;
+mod constraint;
 mod eval;
 mod generate;
 mod lab;

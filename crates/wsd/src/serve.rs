@@ -11,6 +11,7 @@ mod chat;
 mod client;
 mod completions;
 mod connection;
+mod constraint;
 mod decoding;
 mod envelope;
 mod error;
@@ -27,6 +28,7 @@ mod reply;
 mod request;
 mod sse;
 mod tokenize;
+mod tools;
 mod unread;
 mod work;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::steps::{render, write_to_end};
-use crate::{Answer, Engine, FinishReason, Guide, Job, Need, Recipe, Result, Seat, Strategy};
+use crate::{Answer, Engine, FinishReason, Job, Need, Recipe, Result, Seat, Strategy};
 
 pub(super) static BASE: Recipe = Recipe {
     name: "base",
@@ -41,7 +41,7 @@ impl Strategy for Alone {
         let mut session = self.engine.open(&prompt.tokens).await?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.engine.codec(), session.tokens(), 0);
-        let guide = Guide::of(self.engine.as_ref(), &job.terms, b"", prompt.tokens.len())?;
+        let guide = job.terms.guide(self.engine.as_ref(), b"", prompt.tokens.len())?;
         write_to_end(session.as_mut(), self.seat, &job.terms, guide.as_ref(), answer).await
     }
 }

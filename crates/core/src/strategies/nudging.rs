@@ -73,7 +73,7 @@ impl Strategy for Nudging {
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         check_vocabularies(&job.prompt, self.draft.codec(), self.base.codec())?;
         let prompt = render(self.base.as_ref(), job)?;
-        let guide = Guide::of(self.base.as_ref(), &job.terms, b"", prompt.tokens.len())?;
+        let guide = job.terms.guide(self.base.as_ref(), b"", prompt.tokens.len())?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.base.codec(), &prompt.tokens, 0);
@@ -159,7 +159,7 @@ impl Duet<'_> {
         let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT);
         // The models exchange text, so the draft's guide begins with the text so far.
         let lead = self.written.text.as_bytes();
-        let guide = Guide::of(self.models.draft.as_ref(), &self.job.terms, lead, known.len())?;
+        let guide = self.job.terms.guide(self.models.draft.as_ref(), lead, known.len())?;
         let generation = Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0, guide };
         let written = self.draft.write(&generation).await?;
         let (stop, drafted) = (written.stop, written.ids());

@@ -7,7 +7,7 @@ use futures::future::try_join;
 
 use crate::speculation::{Speculation, Speculator};
 use crate::steps::render;
-use crate::{Answer, Caps, Engine, FinishReason, Guide, Job, Models, Need, Recipe, Result, Seat, Strategy, Values};
+use crate::{Answer, Caps, Engine, FinishReason, Job, Models, Need, Recipe, Result, Seat, Strategy, Values};
 
 pub(super) static RECIPE: Recipe = Recipe {
     name: "speculative",
@@ -44,7 +44,7 @@ impl Strategy for Speculative {
         let mut base = self.base.open(&prompt.tokens).await?;
         let mut draft = self.draft.open(&prompt.tokens).await?;
         try_join(base.warm(), draft.warm()).await?;
-        let guide = Guide::of(self.base.as_ref(), &job.terms, b"", prompt.tokens.len())?;
+        let guide = job.terms.guide(self.base.as_ref(), b"", prompt.tokens.len())?;
         let draft = Speculator {
             session: draft,
             prompt: prompt.tokens.len(),

@@ -117,8 +117,8 @@ impl Strategy for Wsd {
         let draft_session = self.draft.open(&draft_prompt.tokens).await?;
         answer.begin(base_codec, &prompt.tokens, 0);
         // Both are made at once, so that an engine that cannot follow the grammar is named early.
-        let guide = Guide::of(self.draft.as_ref(), &job.terms, b"", draft_prompt.tokens.len())?;
-        Guide::of(self.base.as_ref(), &job.terms, b"", 0)?;
+        let guide = job.terms.guide(self.draft.as_ref(), b"", draft_prompt.tokens.len())?;
+        job.terms.guide(self.base.as_ref(), b"", 0)?;
         let bridge = Bridge::new(draft_codec, base_codec, &draft_prompt, &prompt);
         let mut scorer = Scorer {
             session: base_session,
@@ -170,7 +170,7 @@ impl Wsd {
         let answer = list.get(scorer.begin.at..).unwrap_or_default().iter();
         let bytes = answer.map(|&token| token_bytes(tokenizer, token)).collect::<Result<Vec<_>>>()?.concat();
         let lead = bytes.get(scorer.begin.overlap..).unwrap_or_default();
-        Guide::of(self.base.as_ref(), &job.terms, lead, list.len())
+        job.terms.guide(self.base.as_ref(), lead, list.len())
     }
 
     /// Makes the drafter and chooses how its chunk lengths change.

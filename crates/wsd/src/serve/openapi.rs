@@ -119,12 +119,35 @@ fn common() -> Value {
         "user": {"type": ["string", "null"]},
         "cache_salt": {"type": ["string", "null"], "minLength": 1, "maxLength": 64},
         "wsd": {"$ref": "#/components/schemas/Wsd"},
+        "response_format": response_format(),
+        "grammar": {"type": ["string", "null"]},
+        "json_schema": {"type": ["object", "null"]},
+        "guided_json": {"type": ["object", "string", "null"]},
+        "guided_regex": {"type": ["string", "null"]},
+        "guided_choice": {"type": ["array", "null"], "items": {"type": "string"}},
+        "guided_grammar": {"type": ["string", "null"]},
+        "structured_outputs": {"type": ["object", "null"]},
     });
     extend(&mut fields, settings(SAMPLING));
     extend(&mut fields, settings(&[&MAX_TOKENS]));
     // vLLM's clients send -1 for all tokens.
     fields[TOP_K.name]["minimum"] = json!(-1);
     fields
+}
+
+fn response_format() -> Value {
+    let text = json!({"type": ["string", "null"]});
+    let named = json!({
+        "name": text, "description": text, "strict": {"type": ["boolean", "null"]},
+        "schema": {"type": ["object", "null"]},
+    });
+    let fields = json!({
+        "type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": object(named, &[]),
+        "schema": {"type": ["object", "null"]},
+    });
+    let mut schema = object(fields, &["type"]);
+    schema["type"] = json!(["object", "null"]);
+    schema
 }
 
 /// The schemas of settings, by name.
@@ -160,6 +183,9 @@ fn chat() -> Value {
             "type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": {"$ref": "#/components/schemas/Message"},
         },
         "max_completion_tokens": schema(&MAX_TOKENS),
+        "tools": {"type": ["array", "null"], "items": tool()},
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", null]}, {"type": "object"}]},
+        "parallel_tool_calls": {"type": ["boolean", "null"]},
         "logprobs": {"type": ["boolean", "null"]},
         "top_logprobs": whole(0, MAX_TOP),
         "stream_options": stream_options(),
@@ -192,9 +218,24 @@ fn stream_options() -> Value {
 
 fn message() -> Value {
     let part = object(json!({"type": {"const": "text"}, "text": {"type": "string"}}), &["type", "text"]);
-    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}]});
-    let role = json!({"enum": ["system", "developer", "user", "assistant"]});
-    object(json!({"role": role, "content": content}), &["role", "content"])
+    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]});
+    let role = json!({"enum": ["system", "developer", "user", "assistant", "tool"]});
+    let text = json!({"type": "string"});
+    let function = object(json!({"name": text, "arguments": text}), &["name"]);
+    let call = object(json!({"id": text, "type": {"const": "function"}, "function": function}), &["function"]);
+    let calls = json!({"type": ["array", "null"], "items": call});
+    object(json!({"role": role, "content": content, "tool_calls": calls, "tool_call_id": text}), &["role"])
+}
+
+fn tool() -> Value {
+    let text = json!({"type": ["string", "null"]});
+    let parameters = json!({"type": ["object", "null"]});
+    let fields = json!({
+        "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_.-]+$"},
+        "description": text, "parameters": parameters, "strict": {"type": ["boolean", "null"]},
+    });
+    let function = object(fields, &["name"]);
+    object(json!({"type": {"const": "function"}, "function": function}), &["function"])
 }
 
 /// The parameters that OpenAI's API does not have.

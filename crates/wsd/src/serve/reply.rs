@@ -135,7 +135,9 @@ pub(super) fn complete_reply(
         usage.set_prompt(index / request.n, answer.usage.prompt_tokens);
         usage.completion += answer.usage.completion_tokens;
         let (mut choice, logprobs) = choice(index, answer);
-        choice["finish_reason"] = json!(finish_reason(answer.finish_reason));
+        if choice["finish_reason"].is_null() {
+            choice["finish_reason"] = json!(finish_reason(answer.finish_reason));
+        }
         choice["wsd"] = details(request, answer, index);
         reply.push(&choice, logprobs.as_ref());
         first.get_or_insert_with(|| choice["wsd"].clone());

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wsd_core::{
-    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, Recipe, SAMPLING, SEED, STOP, STRATEGY, Strategy,
-    TOP_K, Terms, Values, strategy_settings,
+    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Need, Prompt, RECIPES, Recipe, Reply, SAMPLING, SEED, STOP, STRATEGY,
+    Seat, Strategy, TOP_K, Terms, TextCodec, Values, strategy_settings,
 };
+use wsd_grammar::Form;
 
 use super::app::App;
 use super::client::Client;
+use super::constraint;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::tools::{AnswerReader, ToolUse};
 
 /// The most answers to one prompt.
 pub(super) const MAX_N: usize = 16;
@@ -41,12 +44,6 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("frequency_penalty", &["0"]),
     ("presence_penalty", &["0"]),
     ("logit_bias", &["{}"]),
-    ("response_format", &["{\"type\":\"text\"}"]),
-    ("tools", &["[]"]),
-    ("tool_choice", &["\"none\"", "\"auto\""]),
-    ("parallel_tool_calls", &["true", "false"]),
-    ("function_call", &["\"none\"", "\"auto\""]),
-    ("functions", &["[]"]),
     ("metadata", &["{}"]),
     ("modalities", &["[\"text\"]"]),
     ("prediction", &[]),
@@ -78,6 +75,12 @@ pub(super) struct GenerationRequest {
     pub(super) include_usage: bool,
     /// True where each token comes with its author and confidence.
     pub(super) token_details: bool,
+    /// The codec of the model that begins the answer.
+    pub(super) codec: TextCodec,
+    /// The constraint, and the field that it was given in.
+    constraint: Option<(&'static str, Form)>,
+    /// The reader of answers with calls of tools or reasoning; `None` for those of text alone.
+    pub(super) reader: Option<Reply>,
 }
 
 impl GenerationRequest {
@@ -110,6 +113,7 @@ impl GenerationRequest {
         // Names the end user; it has no effect.
         fields.take::<String>("user")?;
         fields.unsupported(NEUTRAL)?;
+        let constraint = constraint::take(fields)?;
         let scope = app.scope(client, cache_salt(fields)?.as_deref());
         let strategy = recipe.build(&app.models.scoped(scope), &values)?;
         Ok(Self {
@@ -122,7 +126,23 @@ impl GenerationRequest {
             stream,
             include_usage,
             token_details,
+            codec: opener(app, recipe)?.codec().clone(),
+            constraint,
+            reader: None,
         })
+    }
+
+    /// Sets how answers are read and constrained, once the tools are known.
+    pub(super) fn answer(&mut self, tools: &ToolUse) -> Result<(), ApiError> {
+        let reader = self.codec.reply(tools.callable());
+        let constraint = tools.constraint(self.constraint.take())?;
+        let reader = match &constraint {
+            Some(_) => reader.constrained(tools.must_call()),
+            None => reader,
+        };
+        self.reader = (!reader.is_plain()).then_some(reader);
+        self.terms.grammar = constraint.map(|(name, form)| wsd_grammar::grammar(name, form)).transpose()?;
+        Ok(())
     }
 
     /// Sets the limits, which the two protocols name differently.
@@ -177,6 +197,12 @@ impl GenerationRequest {
         self.is_alone
     }
 
+    /// Returns a reader of one answer; `None` for answers of text alone.
+    pub(super) fn answer_reader(&self) -> Option<AnswerReader> {
+        let codec = self.output_engine().codec().clone();
+        self.reader.clone().map(|reply| AnswerReader::new(reply, codec))
+    }
+
     /// The most tokens in an answer.
     pub(super) fn max_tokens(&self) -> usize {
         self.terms.max_tokens
@@ -186,6 +212,14 @@ impl GenerationRequest {
     pub(super) fn seed(&self, index: usize) -> u64 {
         self.terms.sampling.seed.wrapping_add((index % self.n) as u64)
     }
+}
+
+/// Finds the model that begins the answers of a strategy: the draft, unless it only writes ahead of the
+/// base.
+fn opener(app: &App, recipe: &Recipe) -> Result<Arc<dyn Engine>, ApiError> {
+    let writes = |need: &&Need| need.seat == Seat::DRAFT && need.same_vocabulary_as.is_none();
+    let seat = recipe.needs.iter().find(writes).map_or(Seat::BASE, |need| need.seat);
+    Ok(app.models.require(recipe.name, seat)?)
 }
 
 /// Finds the strategy that `model` names; without a name, the server's own.

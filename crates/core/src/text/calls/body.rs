@@ -3,25 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::Tools;
-use super::format::CallFormat;
+use super::format::{Body, CallFormat};
 use super::json::{blanks, object, value_end};
-
-/// The kind of text in which calls are written.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    /// An object `{"name": ..., "arguments": ...}`, or several of them, one after another or in a
-    /// list.
-    Json,
-    /// A list of such objects, or `NAME[ARGS]{...}`.
-    Mistral,
-    /// `call:NAME{KEY:VALUE,...}`, with texts between quotes of this kind.
-    Gemma {
-        /// The quotes.
-        quote: &'static str,
-    },
-    /// `<function=NAME>` with `<parameter=KEY>` tags.
-    Tags,
-}
 
 /// A call as far as it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,17 +37,41 @@ impl Body {
     }
 
     /// Spells arguments as Gemma does.
-    pub(super) fn gemma(arguments: &str, quote: &str) -> String {
+    fn gemma(arguments: &str, quote: &str) -> String {
         serde_json::from_str(arguments).map_or_else(|_| arguments.to_owned(), |value| gemma_value(&value, quote))
     }
 
     /// Spells arguments as tags.
-    pub(super) fn tags(arguments: &str) -> String {
+    fn tags(arguments: &str) -> String {
         let Ok(Value::Object(fields)) = serde_json::from_str(arguments) else {
             return format!("\n<parameter=PARAMETER>\n{arguments}\n</parameter>");
         };
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         fields.iter().map(|(key, value)| format!("\n<parameter={key}>\n{}\n</parameter>", text(value))).collect()
+    }
+}
+
+impl CallFormat {
+    /// Spells a call, whose arguments are JSON text.
+    ///
+    /// ```
+    /// use wsd_core::scripted::Pieces;
+    /// use wsd_core::{BosTokens, TextCodec};
+    ///
+    /// let codec = TextCodec::new("demo", std::sync::Arc::new(Pieces::letters("a")), None, BosTokens::default());
+    /// let call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    /// assert_eq!(codec.call_format().spell("add", "{\"a\": 1}"), call);
+    /// ```
+    #[must_use]
+    pub fn spell(&self, name: &str, arguments: &str) -> String {
+        let (body, Self { open, close, arguments: field, .. }) = (&self.body, self);
+        match body {
+            Body::Json if open.is_empty() => format!("{{\"name\": \"{name}\", \"{field}\": {arguments}}}"),
+            Body::Json => format!("{open}\n{{\"name\": \"{name}\", \"{field}\": {arguments}}}\n{close}"),
+            Body::Mistral => format!("{open}[{{\"name\": \"{name}\", \"{field}\": {arguments}}}]"),
+            Body::Gemma { quote } => format!("{open}call:{name}{}{close}", Body::gemma(arguments, quote)),
+            Body::Tags => format!("{open}\n<function={name}>{}\n</function>\n{close}", Body::tags(arguments)),
+        }
     }
 }
 

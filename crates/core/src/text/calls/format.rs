@@ -1,6 +1,21 @@
 //! The forms in which families of models write calls.
 
-use super::body::Body;
+/// The kind of text in which calls are written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// An object `{"name": ..., "arguments": ...}`, or several of them, one after another or in a
+    /// list.
+    Json,
+    /// A list of such objects, or `NAME[ARGS]{...}`.
+    Mistral,
+    /// `call:NAME{KEY:VALUE,...}`, with texts between quotes of this kind.
+    Gemma {
+        /// The quotes.
+        quote: &'static str,
+    },
+    /// `<function=NAME>` with `<parameter=KEY>` tags.
+    Tags,
+}
 
 /// A form of calls.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,28 +100,6 @@ impl CallFormat {
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.body == Body::Json
-    }
-
-    /// Spells a call, whose arguments are JSON text.
-    ///
-    /// ```
-    /// use wsd_core::scripted::Pieces;
-    /// use wsd_core::{BosTokens, TextCodec};
-    ///
-    /// let codec = TextCodec::new("demo", std::sync::Arc::new(Pieces::letters("a")), None, BosTokens::default());
-    /// let call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>";
-    /// assert_eq!(codec.call_format().spell("add", "{\"a\": 1}"), call);
-    /// ```
-    #[must_use]
-    pub fn spell(&self, name: &str, arguments: &str) -> String {
-        let (body, Self { open, close, arguments: field, .. }) = (&self.body, self);
-        match body {
-            Body::Json if open.is_empty() => format!("{{\"name\": \"{name}\", \"{field}\": {arguments}}}"),
-            Body::Json => format!("{open}\n{{\"name\": \"{name}\", \"{field}\": {arguments}}}\n{close}"),
-            Body::Mistral => format!("{open}[{{\"name\": \"{name}\", \"{field}\": {arguments}}}]"),
-            Body::Gemma { quote } => format!("{open}call:{name}{}{close}", Body::gemma(arguments, quote)),
-            Body::Tags => format!("{open}\n<function={name}>{}\n</function>\n{close}", Body::tags(arguments)),
-        }
     }
 }
 

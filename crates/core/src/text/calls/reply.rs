@@ -1,6 +1,7 @@
 //! A reader of answers: text, reasoning and calls, as they are written.
 
-use super::body::{Body, Call};
+use super::body::Call;
+use super::format::Body;
 use super::{CallFormat, Tools};
 
 /// The marks of reasoning, by the template that has them.
@@ -98,12 +99,19 @@ impl Reply {
         Self { trims: begins || tools.is_some(), tools, marks, state, pending, sent, is_bare }
     }
 
-    /// The same reader for an answer that must be a call, which then may be JSON without marks.
+    /// The same reader for an answer under a grammar, which has no reasoning. If it `must_call`, it
+    /// may be a call without marks.
     #[must_use]
-    pub fn forced(mut self) -> Self {
-        self.is_bare = true;
-        self.state = State::Start;
+    pub fn constrained(mut self, must_call: bool) -> Self {
+        self.is_bare |= must_call;
+        (self.state, self.marks) = (State::Start, None);
         self
+    }
+
+    /// Tells whether the answer's text is its only part.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.tools.is_none() && self.marks.is_none()
     }
 
     /// Returns the number of calls so far.
@@ -295,26 +303,41 @@ mod tests {
 
     #[test]
     fn every_form_is_read_however_it_is_cut() {
-        let add = || ("add".to_owned(), json!({"a": [1, {"b": "}"}]}));
-        let weather = || ("get_weather".to_owned(), json!({"zip": "02139", "days": 2}));
-        let both = "{\"name\": \"add\", \"KEY\": {\"a\": [1, {\"b\": \"}\"}]}}SEP{\"name\": \"get_weather\", \"KEY\": \
-                    {\"zip\": \"02139\", \"days\": 2}}";
-        let json = |key: &str, separator: &str| both.replace("KEY", key).replace("SEP", separator);
+        let wanted = [
+            ("add".to_owned(), json!({"a": [1, {"b": "}"}]})),
+            ("get_weather".to_owned(), json!({"zip": "02139", "days": 2})),
+        ];
+        let (add, weather) = (r#"{"a": [1, {"b": "}"}]}"#, r#"{"zip": "02139", "days": 2}"#);
+        let object = |name: &str, key: &str, value: &str| format!(r#"{{"name": "{name}", "{key}": {value}}}"#);
+        let both = |key: &str, separator: &str| {
+            format!("{}{separator}{}", object("add", key, add), object("get_weather", key, weather))
+        };
+        let marked = both("arguments", "\n</tool_call>\n<tool_call>\n");
+        let gemma = [
+            "<start_function_call>call:add{a:[1,{b:<escape>}<escape>}]}<end_function_call>",
+            "<start_function_call>call:get_weather{zip:<escape>02139<escape>,days:2}<end_function_call>",
+        ];
+        let tags = [
+            "<tool_call>\n<function=add>\n<parameter=a>\n[1, {\"b\": \"}\"}]\n</parameter>\n",
+            "</function>\n</tool_call>\n",
+            "<tool_call>\n<function=get_weather>\n<parameter=zip>\n02139\n</parameter>\n",
+            "<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>",
+        ];
         for (source, text, said) in [
-            (HERMES, format!("Well.\n<tool_call>\n{}\n</tool_call>", json("arguments", "\n</tool_call>\n<tool_call>\n")), "Well.\n"),
-            (HERMES, format!("<tool_call>{}</tool_call> Done", json("arguments", "")), "Done"),
-            (LLAMA, json("parameters", "; "), ""),
-            (LLAMA, format!("<|python_tag|>{}", json("parameters", ";")), ""),
-            (MISTRAL, format!("Hm [TOOL_CALLS] [{}]", json("arguments", ", ")), "Hm "),
-            (MISTRAL, "[TOOL_CALLS]add[ARGS]{\"a\": [1, {\"b\": \"}\"}]}[TOOL_CALLS]get_weather{\"zip\": \"02139\", \"days\": 2}".into(), ""),
-            (GEMMA, "<start_function_call>call:add{a:[1,{b:<escape>}<escape>}]}<end_function_call><start_function_call>call:get_weather{zip:<escape>02139<escape>,days:2}<end_function_call>".into(), ""),
-            (CODER, "<tool_call>\n<function=add>\n<parameter=a>\n[1, {\"b\": \"}\"}]\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=get_weather>\n<parameter=zip>\n02139\n</parameter>\n<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>".into(), ""),
+            (HERMES, format!("Well.\n<tool_call>\n{marked}\n</tool_call>"), "Well.\n"),
+            (HERMES, format!("<tool_call>{}</tool_call> Done", both("arguments", "")), "Done"),
+            (LLAMA, both("parameters", "; "), ""),
+            (LLAMA, format!("<|python_tag|>{}", both("parameters", ";")), ""),
+            (MISTRAL, format!("Hm [TOOL_CALLS] [{}]", both("arguments", ", ")), "Hm "),
+            (MISTRAL, format!("[TOOL_CALLS]add[ARGS]{add}[TOOL_CALLS]get_weather{weather}"), ""),
+            (GEMMA, gemma.concat(), ""),
+            (CODER, tags.concat(), ""),
         ] {
             for length in [1, 2, 7, 1000] {
-                let tools = tools(source);
-                let (said_now, _, calls) = read(Reply::new(Some(&tools), None, false), &text, length);
-                let calls: Vec<_> = calls.into_iter().map(|(name, arguments)| (name, serde_json::from_str::<Value>(&arguments).expect(&arguments))).collect();
-                assert_eq!((said_now.as_str(), calls), (said, vec![add(), weather()]), "{length}: {text}");
+                let (heard, _, calls) = read(Reply::new(Some(&tools(source)), None, false), &text, length);
+                let value = |text: String| serde_json::from_str::<Value>(&text).expect(&text);
+                let calls: Vec<_> = calls.into_iter().map(|(name, arguments)| (name, value(arguments))).collect();
+                assert_eq!((heard.as_str(), &calls[..]), (said, &wanted[..]), "{length}: {text}");
             }
         }
     }
@@ -365,7 +388,7 @@ mod tests {
     fn forced_calls_may_lack_marks() {
         let text = "[{\"name\": \"add\", \"arguments\": {}}, {\"name\": \"add\", \"arguments\": {}}]";
         for source in [MISTRAL, GEMMA, CODER] {
-            let (said, _, calls) = read(Reply::new(Some(&tools(source)), None, false).forced(), text, 2);
+            let (said, _, calls) = read(Reply::new(Some(&tools(source)), None, false).constrained(true), text, 2);
             assert_eq!((said.as_str(), calls.len()), ("", 2));
         }
     }
