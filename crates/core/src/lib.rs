@@ -17,6 +17,7 @@ mod error;
 mod exp;
 pub mod files;
 mod guard;
+mod guide;
 mod handover;
 mod head;
 mod inputs;
@@ -50,6 +51,7 @@ pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Session, 
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
+pub use guide::{Grammar, Guide, Mask, Matcher, Next};
 pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowState, repeats};
 pub use head::{Head, Heads};
 pub use inputs::Input;
@@ -59,7 +61,7 @@ pub use models::Models;
 pub use profile::{Profile, StepTime};
 pub use sampling::{
     FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K,
-    TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick,
+    TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick, pick_allowed,
 };
 pub use scorers::{SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
@@ -73,8 +75,9 @@ pub use strategies::{
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use text::{
-    BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
-    Template, TextCodec, Tokenizer, Vocabulary, check_tokenizer,
+    BosTokens, CallFormat, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Part, Prompt,
+    Rendered, Reply, Specials, Template, TextCodec, Tokenizer, ToolCall, Tools, Vocabulary, check_tokenizer,
+    token_bytes,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{

@@ -24,9 +24,9 @@ use futures::StreamExt as _;
 
 use crate::steps::{check_vocabularies, generation, render, write_to_end};
 use crate::{
-    Answer, Call, CallKind, Caps, Detokenizer, Engine, FinishReason, Flow, Generation, Job, Models, Need, Recipe,
-    Rendered, Result, Sampled, Seat, Session, Setting, Step, Stop, Strategy, TextCodec, Token, TokenRecord, Values,
-    common_prefix,
+    Answer, Call, CallKind, Caps, Detokenizer, Engine, FinishReason, Flow, Generation, Guide, Job, Models, Need,
+    Recipe, Rendered, Result, Sampled, Seat, Session, Setting, Step, Stop, Strategy, TextCodec, Token, TokenRecord,
+    Values, common_prefix,
 };
 
 /// The most tokens that the draft writes in a turn, of which only the first words are kept.
@@ -73,6 +73,7 @@ impl Strategy for Nudging {
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         check_vocabularies(&job.prompt, self.draft.codec(), self.base.codec())?;
         let prompt = render(self.base.as_ref(), job)?;
+        let guide = job.terms.guide(self.base.as_ref(), b"", prompt.tokens.len())?;
         let draft_prompt = render(self.draft.as_ref(), job)?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.base.codec(), &prompt.tokens, 0);
@@ -82,6 +83,7 @@ impl Strategy for Nudging {
             written: Written { text: String::new(), detokenizer: self.base.codec().detokenizer(&prompt.tokens) },
             models: self,
             job,
+            guide,
             prompt,
             draft_prompt,
         };
@@ -110,6 +112,8 @@ enum Turn {
 struct Duet<'a> {
     models: &'a Nudging,
     job: &'a Job,
+    /// The constraint on the base's list.
+    guide: Option<Guide>,
     prompt: Rendered,
     draft_prompt: Rendered,
     base: Box<dyn Session>,
@@ -144,7 +148,10 @@ impl Duet<'_> {
                         return Ok(reason);
                     }
                 }
-                Turn::Alone => return write_to_end(self.base.as_mut(), Seat::BASE, &self.job.terms, answer).await,
+                Turn::Alone => {
+                    let guide = self.guide.as_ref();
+                    return write_to_end(self.base.as_mut(), Seat::BASE, &self.job.terms, guide, answer).await;
+                }
                 Turn::Done(reason) => return Ok(reason),
             }
         }
@@ -157,7 +164,11 @@ impl Duet<'_> {
         self.draft.truncate(common);
         self.draft.append(&known[common..]);
         let sampling = self.job.terms.sampling.for_seat(Seat::DRAFT, self.draft_prompt.tokens.len());
-        let written = self.draft.write(&Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0 }).await?;
+        // The models exchange text, so the draft's guide begins with the text so far.
+        let lead = self.written.text.as_bytes();
+        let guide = self.job.terms.guide(self.models.draft.as_ref(), lead, known.len())?;
+        let generation = Generation { max_tokens: TURN_TOKENS, sampling, top_logprobs: 0, guide };
+        let written = self.draft.write(&generation).await?;
         let (stop, drafted) = (written.stop, written.ids());
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, drafted.len(), written.seconds)).await;
         if stop == Stop::Length && drafted.len() < TURN_TOKENS {
@@ -236,7 +247,8 @@ impl Duet<'_> {
     /// `agreed`, the first token is kept in any case.
     async fn base_turn(&mut self, agreed: bool, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let top = self.job.terms.top_logprobs;
-        let mut generation = generation(&self.job.terms, Seat::BASE, answer, answer.remaining());
+        let (terms, guide) = (&self.job.terms, self.guide.as_ref());
+        let mut generation = generation(terms, Seat::BASE, guide, answer, answer.remaining());
         generation.top_logprobs = top.max(1);
         let (started, mut asked, mut done, mut unsure) = (Instant::now(), 0, None, false);
         let mut steps = self.base.generate(&generation);

@@ -10,9 +10,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
-    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled, Session,
-    Step,
-    Stop, TextCodec, Token, Tree,
+    Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled,
+    Session, Step, Stop, TextCodec, Token, Tree,
 };
 
 use super::list::List;
@@ -197,6 +196,10 @@ impl Engine for Local {
         Some(self.weights)
     }
 
+    fn applies_masks(&self) -> bool {
+        true
+    }
+
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.open_in(0, tokens).await
     }
@@ -348,7 +351,7 @@ impl Session for Open {
     }
 
     async fn choices(&mut self, from: usize, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
-        self.collect(from, self.choosing(generation)).await
+        self.collect(from, self.choosing(generation)).await?.into_iter().collect()
     }
 
     async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {
@@ -375,6 +378,6 @@ impl Session for Open {
     }
 
     async fn tree_choices(&mut self, tree: &Tree, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
-        self.collect_tree(tree, self.choosing(generation)).await
+        self.collect_tree(tree, self.choosing(generation)).await?.into_iter().collect()
     }
 }
