@@ -252,7 +252,8 @@ fn choices_of_many_positions_are_those_of_a_generation() {
         for temperature in [0.0, 1.0] {
             let guide = || terms.guide(engine.as_ref(), b"", prompt.len()).unwrap();
             let sampling = Sampling { temperature, ..Sampling::default() };
-            let generation = || Generation { max_tokens: 40, sampling, top_logprobs: 2, guide: guide() };
+            let generation =
+                || Generation { max_tokens: 40, sampling: sampling.clone(), top_logprobs: 2, guide: guide() };
             let mut session = engine.open(&prompt).await.unwrap();
             let written = session.write(&generation()).await.unwrap();
             // One step over all positions, in whatever order its rows are read.
