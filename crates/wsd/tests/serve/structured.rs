@@ -186,3 +186,40 @@ async fn conversations_with_calls_are_read() {
         assert!(error(&reply).0.starts_with(message), "{reply}");
     }
 }
+
+#[tokio::test]
+async fn other_protocols_report_calls_in_their_own_terms() {
+    let server = Server::builtin();
+    let valid = |arguments: &Value| assert!(jsonschema::is_valid(&person(), arguments), "{arguments}");
+    let parse = |text: &Value| serde_json::from_str::<Value>(text.as_str().unwrap()).unwrap();
+    let question = json!([{"role": "user", "content": "What colour is a fox?"}]);
+
+    let function = json!({"type": "function", "name": "a", "parameters": person()});
+    let asked = json!({"input": "What colour is a fox?", "tools": [function], "tool_choice": "required",
+                       "parallel_tool_calls": false, "max_output_tokens": 200});
+    let (status, reply) = server.post("/v1/responses", &asked).await;
+    let item = &reply["output"][0];
+    assert_eq!(
+        (status, &item["type"], &item["name"]),
+        (StatusCode::OK, &json!("function_call"), &json!("a")),
+        "{reply}"
+    );
+    valid(&parse(&item["arguments"]));
+    let result = json!([{"type": "function_call_output", "call_id": item["call_id"], "output": "red"}]);
+    let again = json!({"input": result, "previous_response_id": reply["id"], "max_output_tokens": 2});
+    assert_eq!(server.post("/v1/responses", &again).await.0, StatusCode::OK);
+
+    let tool_of_messages = json!({"name": "a", "input_schema": person()});
+    let choice = json!({"type": "any", "disable_parallel_tool_use": true});
+    let asked = json!({"messages": question, "tools": [tool_of_messages], "tool_choice": choice, "max_tokens": 200});
+    let (status, reply) = server.post("/v1/messages", &asked).await;
+    assert_eq!((status, &reply["stop_reason"]), (StatusCode::OK, &json!("tool_use")), "{reply}");
+    assert_eq!((&reply["content"][0]["type"], &reply["content"][0]["name"]), (&json!("tool_use"), &json!("a")));
+    valid(&reply["content"][0]["input"]);
+
+    let asked = json!({"messages": question, "tools": [tool("a")], "tool_choice": "required", "stream": false,
+                       "parallel_tool_calls": false});
+    let (status, reply) = server.post("/api/chat", &asked).await;
+    assert_eq!(status, StatusCode::OK, "{reply}");
+    valid(&reply["message"]["tool_calls"][0]["function"]["arguments"]);
+}

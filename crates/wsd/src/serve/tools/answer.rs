@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use wsd_core::{FinishReason, Part, Reply, TextCodec, TokenRecord};
 
 /// A reader of one answer token by token.
-pub(in crate::serve) struct AnswerReader {
+pub(crate) struct AnswerReader {
     reply: Reply,
     /// The codec of the answer's tokens.
     codec: TextCodec,
@@ -12,21 +12,21 @@ pub(in crate::serve) struct AnswerReader {
 
 /// An answer taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::serve) struct Answer {
-    pub(in crate::serve) text: String,
-    pub(in crate::serve) reasoning: String,
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) reasoning: String,
     /// The name and the arguments of each call, as JSON text.
-    pub(in crate::serve) calls: Vec<(String, String)>,
+    pub(crate) calls: Vec<(String, String)>,
 }
 
 impl AnswerReader {
     /// A reader of an answer in the vocabulary of `codec`.
-    pub(in crate::serve) fn new(reply: Reply, codec: TextCodec) -> Self {
+    pub(crate) fn new(reply: Reply, codec: TextCodec) -> Self {
         Self { reply, codec }
     }
 
     /// Takes in a token and returns the parts that are settled.
-    pub(in crate::serve) fn push(&mut self, token: &TokenRecord) -> Vec<Part> {
+    pub(crate) fn push(&mut self, token: &TokenRecord) -> Vec<Part> {
         let vocabulary = self.codec.tokenizer().vocabulary();
         // Some vocabularies have the marks of calls as control tokens, which have no text.
         let piece = vocabulary.pieces.get(token.id as usize).and_then(Option::as_deref);
@@ -38,12 +38,12 @@ impl AnswerReader {
     }
 
     /// Returns what is left at the end of the answer.
-    pub(in crate::serve) fn finish(&mut self) -> Vec<Part> {
+    pub(crate) fn finish(&mut self) -> Vec<Part> {
         self.reply.finish()
     }
 
     /// The protocol's name of the reason why the answer ended.
-    pub(in crate::serve) fn finish_reason(&self, reason: FinishReason) -> &'static str {
+    pub(crate) fn finish_reason(&self, reason: FinishReason) -> &'static str {
         match reason {
             FinishReason::Stop if self.reply.calls() > 0 => "tool_calls",
             reason => reason.name(),
@@ -51,7 +51,7 @@ impl AnswerReader {
     }
 
     /// Reads a whole answer.
-    pub(in crate::serve) fn read(&mut self, tokens: &[TokenRecord]) -> Answer {
+    pub(crate) fn read(&mut self, tokens: &[TokenRecord]) -> Answer {
         let mut answer = Answer::default();
         let mut parts: Vec<_> = tokens.iter().flat_map(|token| self.push(token)).collect();
         parts.extend(self.finish());
@@ -73,7 +73,7 @@ impl AnswerReader {
 
 impl Answer {
     /// Returns the message of a chat completion. `id` makes names of calls.
-    pub(in crate::serve) fn message(&self, mut id: impl FnMut() -> String) -> Value {
+    pub(crate) fn message(&self, mut id: impl FnMut() -> String) -> Value {
         let has_text = !self.text.is_empty() || self.calls.is_empty();
         let mut message = json!({"role": "assistant", "content": has_text.then_some(&self.text), "refusal": null});
         if !self.reasoning.is_empty() {
@@ -91,7 +91,7 @@ impl Answer {
 }
 
 /// Returns the `delta` of a chunk with these parts. `id` makes names of calls.
-pub(in crate::serve) fn delta(parts: Vec<Part>, mut id: impl FnMut() -> String) -> Value {
+pub(crate) fn delta(parts: Vec<Part>, mut id: impl FnMut() -> String) -> Value {
     let (mut delta, mut calls) = (Map::new(), Vec::new());
     let add = |delta: &mut Map<String, Value>, field: &str, text: String| match delta.get_mut(field) {
         Some(Value::String(before)) => before.push_str(&text),
