@@ -1,5 +1,6 @@
 //! The targets: each reads bytes from outside as the program does, and tells the outcome in words.
 
+mod grammars;
 mod requests;
 
 use std::fmt::Display;
@@ -47,6 +48,9 @@ pub(crate) static TARGETS: &[Target] = &[
     },
     Target { name: "template", seeds: templates, make: || Ok(Box::new(template)) },
     Target { name: "requests", seeds: requests::seeds, make: requests::open },
+    Target { name: "schemas", seeds: grammars::schemas, make: grammars::open_schemas },
+    Target { name: "grammars", seeds: grammars::grammars, make: grammars::open_grammars },
+    Target { name: "calls", seeds: grammars::calls, make: || Ok(Box::new(grammars::call)) },
     Target { name: "upstream", seeds: upstream_seeds, make: || Ok(Box::new(wsd::remote::read_any_reply)) },
     Target { name: "prompt-rows", seeds: rows, make: || Ok(Box::new(prompt_rows)) },
     Target { name: "training-rows", seeds: rows, make: || in_file("rows.jsonl", training_rows) },

@@ -2,17 +2,33 @@
 
 import asyncio
 import importlib.metadata
+import typing
 
+import pydantic
 from cases import QUESTION, SERVER, case, run
 from langchain_anthropic import ChatAnthropic
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.tools import tool
 from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 V1 = f"{SERVER}/v1"
 CHAT = ChatOpenAI(base_url=V1, api_key="none", model="wsd", temperature=0)
+
+
+class Colour(pydantic.BaseModel):
+    """The colour of a thing."""
+
+    thing: typing.Literal["fox", "sky"]
+    colour: typing.Literal["red", "blue"]
+
+
+@tool
+def lookup(thing: typing.Literal["fox", "sky"]) -> str:
+    """Looks a colour up."""
+    return "red" if thing == "fox" else "blue"
 
 
 @case
@@ -107,6 +123,40 @@ def embeddings():
 @case
 def asynchronous():
     assert asyncio.run(CHAT.ainvoke(QUESTION)).content == CHAT.invoke(QUESTION).content
+
+
+@case
+def structured_output_by_schema():
+    assert isinstance(CHAT.with_structured_output(Colour, method="json_schema").invoke(QUESTION), Colour)
+
+
+@case
+def structured_output_by_function():
+    assert isinstance(CHAT.with_structured_output(Colour, method="function_calling").invoke(QUESTION), Colour)
+
+
+@case
+def tools_offered():
+    assert CHAT.bind_tools([lookup]).invoke(QUESTION) is not None
+
+
+@case
+def tools_forced_and_answered():
+    asked = HumanMessage(QUESTION)
+    answer = CHAT.bind_tools([lookup], tool_choice="any", parallel_tool_calls=False, max_tokens=200).invoke([asked])
+    call, = answer.tool_calls
+    assert call["name"] == "lookup"
+    result = ToolMessage(lookup.invoke(call["args"]), tool_call_id=call["id"])
+    assert CHAT.bind_tools([lookup]).invoke([asked, answer, result]) is not None
+
+
+@case
+def tools_forced_in_a_stream():
+    chunks = CHAT.bind_tools([lookup], tool_choice="lookup", parallel_tool_calls=False, max_tokens=200).stream(QUESTION)
+    whole = None
+    for chunk in chunks:
+        whole = chunk if whole is None else whole + chunk
+    assert whole.tool_calls[0]["args"]["thing"] in ("fox", "sky")
 
 
 run(f"langchain-openai {importlib.metadata.version('langchain-openai')}")

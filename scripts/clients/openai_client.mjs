@@ -62,7 +62,13 @@ const cases = {
     assert.equal(said(await chat({ model: "draft" })), said(await chat({ wsd: { strategy: "draft" } })));
   },
   "unknown parameter": () => refused(chat({ temprature: 1 }), 400, "temprature"),
-  "unsupported parameter": () => refused(chat({ tools: [{ type: "function", function: { name: "f" } }] }), 400, "tools"),
+  "unsupported parameter": () => refused(chat({ tools: [{ type: "web_search" }] }), 400, "tools[0].type"),
+  "forced call": async () => {
+    const tools = [{ type: "function", function: { name: "f", parameters: { type: "object", maxProperties: 0 } } }];
+    const reply = await chat({ tools, tool_choice: "required", parallel_tool_calls: false });
+    assert.equal(reply.choices[0].finish_reason, "tool_calls");
+    assert.equal(reply.choices[0].message.tool_calls[0].function.name, "f");
+  },
   "unknown model": () => refused(chat({ model: "gpt-4" }), 404, "model"),
   "limits": () => refused(chat({ n: 99 }), 400, "n"),
   "text answers": async () => assert.ok((await text()).choices[0].text),

@@ -4,8 +4,11 @@ Needs `pip install openai`; the server must run without a key, over the built-in
 """
 
 import concurrent.futures
+import json
+import typing
 
 import openai
+import pydantic
 from cases import FOX, SERVER, case, run
 
 CLIENT = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="none", max_retries=0)
@@ -277,10 +280,98 @@ def chat_unknown_wsd_parameter():
 
 @case
 def chat_unsupported_parameters():
-    for name, value in {"tools": [{"type": "function", "function": {"name": "f"}}],
-                        "response_format": {"type": "json_object"}}.items():
+    for name, value in {"audio": {"voice": "alloy", "format": "mp3"}, "modalities": ["audio"]}.items():
         error = refused(openai.BadRequestError, name, chat, **{name: value})
         assert error.code == "unknown_parameter"
+
+
+class Person(pydantic.BaseModel):
+    name: typing.Literal["Ann", "Bob"]
+    age: int = pydantic.Field(ge=0, le=99)
+    friend: "Person | None"
+
+
+LOOKUP = {"type": "function", "function": {
+    "name": "lookup", "description": "Looks a colour up",
+    "parameters": {"type": "object", "properties": {"thing": {"enum": ["fox", "sky"]}}, "required": ["thing"],
+                   "additionalProperties": False}}}
+
+
+@case
+def chat_json_object():
+    format = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "maxProperties": 0}}}
+    assert json.loads(chat(response_format=format).choices[0].message.content) == {}
+
+
+@case
+def chat_parse():
+    for model in ("wsd", "base", "nudging"):
+        parsed = CLIENT.chat.completions.parse(model=model, messages=FOX, response_format=Person, max_tokens=300)
+        person = parsed.choices[0].message.parsed
+        assert isinstance(person, Person) and person.name in ("Ann", "Bob"), parsed
+
+
+@case
+def chat_parse_in_a_stream():
+    with CLIENT.chat.completions.stream(model="wsd", messages=FOX, response_format=Person, max_tokens=300) as stream:
+        for _ in stream:
+            pass
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Person)
+
+
+@case
+def chat_schema_that_cannot_be_met():
+    schema = {"type": "integer", "minimum": 3, "maximum": 2}
+    format = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    refused(openai.BadRequestError, "response_format", chat, response_format=format)
+
+
+@case
+def chat_choice_of_vllm():
+    assert chat(extra_body={"guided_choice": ["red", "blue"]}).choices[0].message.content in ("red", "blue")
+    reply = chat(extra_body={"structured_outputs": {"regex": "[ab]{3}"}})
+    assert set(reply.choices[0].message.content) <= set("ab")
+
+
+@case
+def chat_tools_offered():
+    reply = chat(tools=[LOOKUP])
+    assert reply.choices[0].finish_reason in ("stop", "length", "tool_calls")
+    assert chat(tools=[LOOKUP], tool_choice="none").choices[0].message.content == chat().choices[0].message.content
+
+
+@case
+def chat_tools_forced():
+    for choice in ("required", {"type": "function", "function": {"name": "lookup"}}):
+        reply = chat(tools=[LOOKUP], tool_choice=choice, parallel_tool_calls=False)
+        message = reply.choices[0].message
+        assert reply.choices[0].finish_reason == "tool_calls" and message.content is None
+        call, = message.tool_calls
+        assert call.function.name == "lookup" and json.loads(call.function.arguments)["thing"] in ("fox", "sky")
+        result = {"role": "tool", "tool_call_id": call.id, "content": "red"}
+        assert chat(messages=[*FOX, message, result], tools=[LOOKUP]).choices[0].message
+
+
+@case
+def chat_tools_in_a_stream():
+    with CLIENT.chat.completions.stream(model="wsd", messages=FOX, tools=[LOOKUP], tool_choice="required",
+                                        parallel_tool_calls=False) as stream:
+        kinds = {event.type for event in stream}
+        message = stream.get_final_completion().choices[0].message
+    assert "tool_calls.function.arguments.delta" in kinds
+    assert json.loads(message.tool_calls[0].function.arguments)["thing"] in ("fox", "sky")
+
+
+@case
+def chat_tools_of_one_name():
+    refused(openai.BadRequestError, "tools[1].function.name", chat, tools=[LOOKUP, LOOKUP])
+
+
+@case
+def chat_call_without_its_result():
+    call = {"id": "c", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
+    asked = [*FOX, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    refused(openai.BadRequestError, "messages", chat, messages=asked)
 
 
 @case

@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use crate::{
-    Caps, Card, Error, Head, Heads, Profile, Result, Sampled, Sampling, Setting, Step, Stop, TextCodec, Token, Tree,
-    Values, top_tokens,
+    Caps, Card, Error, Guide, Head, Heads, Next, Profile, Result, Sampled, Sampling, Setting, Step, Stop, TextCodec,
+    Token, Tree, Values, pick_allowed, top_tokens,
 };
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
@@ -52,6 +52,30 @@ pub struct Generation {
     pub sampling: Sampling,
     /// The number of most likely tokens to return at each position.
     pub top_logprobs: usize,
+    /// The constraint on the tokens that are sampled, if there is one.
+    pub guide: Option<Guide>,
+}
+
+impl Generation {
+    /// Chooses the step after `list` from the logits that predict it: a token, or the end of the
+    /// text at one of `end_tokens` or where the guide's grammar is complete. Overwrites the row.
+    /// Returns `None` if the row is not finite.
+    ///
+    /// # Errors
+    /// The item is that of [`Guide::next`].
+    #[must_use]
+    pub fn choose(&self, logits: &mut [f32], list: &[Token], end_tokens: &[Token]) -> Option<Result<Step>> {
+        let top = top_tokens(logits, self.top_logprobs)?;
+        let mask = match self.guide.as_ref().map(|guide| guide.next(list)) {
+            None => None,
+            Some(Ok(Next::Tokens(mask))) => Some(mask),
+            Some(Ok(Next::End)) => return Some(Ok(Step::End(Stop::End))),
+            Some(Err(error)) => return Some(Err(error)),
+        };
+        let sampled = pick_allowed(logits, list, &self.sampling, mask.as_deref())?;
+        let is_end = end_tokens.contains(&sampled.token);
+        Some(Ok(if is_end { Step::End(Stop::End) } else { Step::Token(Sampled { top, ..sampled }) }))
+    }
 }
 
 /// The activity of an engine at one moment.
@@ -138,6 +162,12 @@ pub trait Engine: Send + Sync {
         &[]
     }
 
+    /// Tells whether [`Generation::guide`] has effect: the engine samples under a mask. False by
+    /// default.
+    fn applies_masks(&self) -> bool {
+        false
+    }
+
     /// Opens a session that holds `tokens`. Nothing is computed before the first request.
     ///
     /// # Errors
@@ -170,7 +200,7 @@ pub trait Engine: Send + Sync {
 /// # futures::executor::block_on(async {
 /// let engine = Scripted::random("demo", Arc::new(Pieces::letters("abcd ")), 1);
 /// let mut session = engine.open(&[BEGIN]).await?;
-/// let generation = Generation { max_tokens: 5, sampling: Sampling::default(), top_logprobs: 0 };
+/// let generation = Generation { max_tokens: 5, sampling: Sampling::default(), top_logprobs: 0, guide: None };
 /// let written = session.write(&generation).await?;
 /// assert_eq!(session.tokens()[1..], written.ids());
 ///

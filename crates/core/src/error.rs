@@ -154,6 +154,24 @@ pub enum Error {
         /// The fault.
         message: String,
     },
+    /// An answer that left its grammar, or a grammar that exceeded a limit while it was matched.
+    #[error("the answer cannot follow the grammar: {0}")]
+    Guide(String),
+    /// An engine that cannot constrain what it writes.
+    #[error(
+        "engine `{engine}` cannot follow a grammar, because its tokens are chosen on another machine\n  \
+         hint: leave out the grammar or the forced tool, or run the model here"
+    )]
+    Unguided {
+        /// The engine.
+        engine: String,
+    },
+    /// A grammar for a strategy that chooses tokens of its own.
+    #[error(
+        "this strategy cannot follow a grammar\n  \
+         hint: wsd without second looks, nudging, speculative, base and draft can"
+    )]
+    UnguidedStrategy,
     /// An engine failed.
     #[error("engine `{engine}`: {message}")]
     Engine {

@@ -4,7 +4,7 @@ use crate::look::Looks;
 use crate::relay::{Relay, Side};
 use crate::speculation::{Level, Rest, Sources, Speculation};
 use crate::steps::write_to_end;
-use crate::{Answer, Bridge, Engine, FinishReason, Job, Result, Rule, Seat, Values};
+use crate::{Answer, Bridge, Engine, FinishReason, Guide, Job, Result, Rule, Seat, Values};
 
 /// The way in which the base finishes an answer.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) rest: Rest,
     /// The time that the answer took so far, in seconds.
     pub(crate) seconds: f64,
+    /// The constraint on the base's list.
+    pub(crate) guide: Option<Guide>,
 }
 
 impl Finish {
@@ -37,6 +39,11 @@ impl Finish {
         Self { rule: Rule::from_values(values), looks: Looks::from_values(values), sources }
     }
 
+    /// True if nothing but the base's generations write the rest of the answer.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.looks.is_none()
+    }
+
     /// The rule of the switch.
     pub(crate) fn rule(&self) -> Rule {
         self.rule
@@ -44,7 +51,7 @@ impl Finish {
 
     /// Lets the base write to the end.
     pub(crate) async fn run(&self, opening: Opening<'_>, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let Opening { mut draft, mut base, rest, seconds } = opening;
+        let Opening { mut draft, mut base, rest, seconds, guide } = opening;
         let mut sources = self.sources;
         if let Some(looks) = &self.looks {
             let mut relay = Relay::resume(draft, base)?;
@@ -58,14 +65,14 @@ impl Finish {
         }
         if sources.is_empty() {
             drop(draft);
-            let reason = write_to_end(base.session.as_mut(), Seat::BASE, &job.terms, answer).await?;
+            let reason = write_to_end(base.session.as_mut(), Seat::BASE, &job.terms, guide.as_ref(), answer).await?;
             answer.reused(base.session.reused_tokens()).await;
             return Ok(reason);
         }
         let draft = sources.models.then(|| level(Seat::DRAFT, draft));
         let levels = draft.into_iter().chain([level(Seat::BASE, base)]).collect();
         let texts = sources.texts.then_some(rest);
-        Speculation::new(levels, &job.terms, texts).after(seconds).run(answer).await
+        Speculation::new(levels, &job.terms, texts).guided(guide).after(seconds).run(answer).await
     }
 }
 

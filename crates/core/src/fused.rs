@@ -123,10 +123,10 @@ impl Fused {
                 });
                 let (Some(base), Some(draft)) = (sides.next(), sides.next()) else { return Ok(FinishReason::Length) };
                 let seconds = started.elapsed().as_secs_f64();
-                let opening = Opening { draft, base, rest: Rest::default(), seconds };
+                let opening = Opening { draft, base, rest: Rest::default(), seconds, guide: None };
                 return finish.run(opening, job, answer).await;
             }
-            _ => write_to_end(members[0].session.as_mut(), Seat::BASE, &job.terms, answer).await?,
+            _ => write_to_end(members[0].session.as_mut(), Seat::BASE, &job.terms, None, answer).await?,
         };
         answer.reused(members[0].session.reused_tokens()).await;
         Ok(reason)

@@ -1,7 +1,9 @@
 //! Requests: a prompt, and the limits and sampling of the answer.
 
+use std::sync::Arc;
+
 use crate::tokens::MAX_TOKENS_LIMIT;
-use crate::{Error, Prompt, Result, Sampling, Setting, Values};
+use crate::{Engine, Error, Grammar, Guide, Prompt, Result, Sampling, Setting, Values};
 
 /// The setting for the length of an answer.
 pub static MAX_TOKENS: Setting =
@@ -30,6 +32,9 @@ pub struct Terms {
     pub stop: Vec<String>,
     /// The number of most likely tokens to name at each position of the answer.
     pub top_logprobs: usize,
+    /// The language that the answer must belong to, if it is constrained. The stop strings of the
+    /// prompt's form do not apply then.
+    pub grammar: Option<Arc<dyn Grammar>>,
 }
 
 impl Default for Terms {
@@ -47,7 +52,22 @@ impl Terms {
             sampling: Sampling::from_values(values),
             stop: values.get(&STOP),
             top_logprobs: 0,
+            grammar: None,
         }
+    }
+
+    /// The guide for what `engine` writes from position `from` of its list on, behind the beginning
+    /// `lead` of the answer; `None` without a grammar.
+    ///
+    /// # Errors
+    /// Those of [`Grammar::matcher`]; [`Error::Unguided`] for an engine that applies no masks.
+    pub fn guide(&self, engine: &dyn Engine, lead: &[u8], from: usize) -> Result<Option<Guide>> {
+        let Some(grammar) = &self.grammar else { return Ok(None) };
+        if !engine.applies_masks() {
+            return Err(Error::Unguided { engine: engine.card().name.clone() });
+        }
+        let matcher = grammar.matcher(engine.codec(), &engine.card().end_tokens, lead)?;
+        Ok(Some(Guide::new(matcher, from)))
     }
 
     /// Checks every value against its limits.

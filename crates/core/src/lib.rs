@@ -20,6 +20,7 @@ pub mod files;
 mod finish;
 mod fused;
 mod guard;
+mod guide;
 mod handover;
 mod head;
 mod inputs;
@@ -56,6 +57,7 @@ pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Session, 
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
+pub use guide::{Grammar, Guide, Mask, Matcher, Next};
 pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowState, repeats};
 pub use head::{Head, Heads};
 pub use inputs::Input;
@@ -66,7 +68,7 @@ pub use models::Models;
 pub use profile::{Profile, StepTime};
 pub use sampling::{
     FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K,
-    TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick,
+    TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick, pick_allowed,
 };
 pub use scorers::{Rating, Ratings, SCORERS, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
@@ -87,8 +89,9 @@ pub use switch::{
     LearnedSwitch, SWITCH_RULE,
 };
 pub use text::{
-    BosTokens, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Prompt, Rendered, Specials,
-    Template, TextCodec, Tokenizer, Vocabulary, check_tokenizer,
+    BosTokens, CallFormat, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Part, Prompt,
+    Rendered, Reply, Specials, Template, TextCodec, Tokenizer, ToolCall, Tools, Vocabulary, check_tokenizer,
+    token_bytes,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{

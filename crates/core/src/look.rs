@@ -160,7 +160,7 @@ impl Looks {
             return Ok(Stretch::Over);
         }
         let (started, mut asked, mut end) = (Instant::now(), 0, None);
-        let mut generation = generation(&job.terms, Seat::BASE, answer, answer.remaining().min(*left));
+        let mut generation = generation(&job.terms, Seat::BASE, None, answer, answer.remaining().min(*left));
         if let When::Interval(every) = self.when {
             generation.max_tokens = generation.max_tokens.min(every);
         }

@@ -6,8 +6,8 @@
 
 use crate::steps::{check_vocabularies, render};
 use crate::{
-    Answer, Bridge, Detokenizer, Engine, Flow, Generation, Job, Rendered, Result, Sampled, Seat, Session, Stop, Terms,
-    TextCodec, Token, TokenRecord, common_prefix,
+    Answer, Bridge, Detokenizer, Engine, Flow, Generation, Guide, Job, Rendered, Result, Sampled, Seat, Session, Stop,
+    Terms, TextCodec, Token, TokenRecord, common_prefix,
 };
 
 /// One of the two models.
@@ -119,7 +119,12 @@ impl<'a> Relay<'a> {
     /// The generation of at most `max_tokens` tokens by the draft, without alternatives.
     pub(crate) fn drafting(&self, terms: &Terms, max_tokens: usize) -> Generation {
         let sampling = terms.sampling.for_seat(Seat::DRAFT, self.draft.prompt.tokens.len());
-        Generation { max_tokens, sampling, top_logprobs: 0 }
+        Generation { max_tokens, sampling, top_logprobs: 0, guide: None }
+    }
+
+    /// The constraint on what the draft writes behind the text of the answer.
+    pub(crate) fn draft_guide(&self, terms: &Terms) -> Result<Option<Guide>> {
+        terms.guide(self.draft.engine, self.text.as_bytes(), self.draft.session.tokens().len())
     }
 
     /// Decodes what the draft wrote after the answer, without the white space that belongs to the prompt's

@@ -17,7 +17,7 @@ pub use settings::{
 };
 
 use crate::logits::{argmax, log_sum_exp};
-use crate::{Result, Sampled, Seat, Setting, Token, Value, Values};
+use crate::{Mask, Result, Sampled, Seat, Setting, Token, Value, Values};
 
 /// The parameters of sampling. They apply in this order: logit bias, repetition penalty, frequency
 /// and presence penalty, then the temperature, then the filters top-n-sigma, top-k, top-p, min-p,
@@ -178,9 +178,26 @@ fn to_double(value: f32) -> f64 {
 /// ```
 #[must_use]
 pub fn pick(logits: &mut [f32], history: &[Token], sampling: &Sampling) -> Option<Sampled> {
+    pick_allowed(logits, history, sampling, None)
+}
+
+/// Chooses as [`pick`] does, among the tokens of `mask` if there is one. The log-probability is that
+/// of the plain softmax over all tokens.
+#[must_use]
+pub fn pick_allowed(
+    logits: &mut [f32],
+    history: &[Token],
+    sampling: &Sampling,
+    mask: Option<&Mask>,
+) -> Option<Sampled> {
     let (lse, mut best) = log_sum_exp(logits)?;
     let changed = if sampling.adjusts() { adjust::adjust(logits, history, sampling) } else { Vec::new() };
-    if !changed.is_empty() {
+    if let Some(mask) = mask {
+        best = mask.argmax(logits)?;
+        if logits[best] == f32::NEG_INFINITY {
+            return Some(Sampled { token: best as Token, logprob: Some(f64::NEG_INFINITY), top: Vec::new() });
+        }
+    } else if !changed.is_empty() {
         best = argmax(logits)?;
     }
     let token = if sampling.temperature == 0.0 { best } else { draw(logits, best, history.len(), sampling) };

@@ -46,6 +46,10 @@ impl Engine for Scoped {
         self.engine.ignored_sampling()
     }
 
+    fn applies_masks(&self) -> bool {
+        self.engine.applies_masks()
+    }
+
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
         self.engine.open_in(self.scope, tokens).await
     }

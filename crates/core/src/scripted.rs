@@ -178,6 +178,10 @@ impl Engine for Scripted {
         Activity { slots: self.sessions(), working: 0, steps: self.steps(), reused_tokens: 0 }
     }
 
+    fn applies_masks(&self) -> bool {
+        true
+    }
+
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>> {
         self.card.check(tokens)?;
         self.counters.sessions.fetch_add(1, Ordering::SeqCst);
@@ -200,7 +204,7 @@ mod tests {
     fn a_tree_has_the_choices_of_its_paths() {
         futures::executor::block_on(async {
             let engine = Scripted::random("tiny", Arc::new(Pieces::letters("abcdef")), 3);
-            let greedy = Generation { max_tokens: 3, sampling: Sampling::default(), top_logprobs: 1 };
+            let greedy = Generation { max_tokens: 3, sampling: Sampling::default(), top_logprobs: 1, guide: None };
             let written = engine.open(&[2, 3]).await.unwrap().write(&greedy).await.unwrap().ids();
             let mut session = engine.open(&[2, 3]).await.unwrap();
             let mut tree = Tree::chain(&written[..2]);

@@ -1,9 +1,10 @@
 //! Speculation: others propose tokens, the base checks many of them in one step, and the text is the
 //! base's own.
 //!
-//! The base tells what it would have written at each position ([`Session::choices`](crate::Session::choices),
-//! [`Session::tree_choices`](crate::Session::tree_choices)), and proposals are kept as far as they equal those choices; the base's
-//! own token follows. The answer is therefore, token for token, the one that the base gives by
+//! The base tells what it would have written at each position
+//! ([`Session::choices`](crate::Session::choices),
+//! [`Session::tree_choices`](crate::Session::tree_choices)), and proposals are kept as far as they
+//! equal those choices; the base's own token follows. The answer is therefore, token for token, the one that the base gives by
 //! itself, greedy or sampled, whatever is proposed. This is the rule of Leviathan, Kalman and Matias
 //! (arXiv 2211.17192, algorithm 1) for a proposal that puts all its probability on one token `x`:
 //! `x` is accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p`
@@ -26,7 +27,7 @@ pub(crate) use lookup::Rest;
 use plan::{Action, Request};
 
 use crate::steps::{generation, write_into};
-use crate::{Answer, FinishReason, Flow, Result, Seat, Setting, Step, Terms, TokenRecord, Values};
+use crate::{Answer, FinishReason, Flow, Guide, Result, Seat, Setting, Step, Terms, TokenRecord, Values};
 
 /// The setting for the sources of proposals.
 pub static SPECULATE: Setting = Setting::choice(
@@ -83,6 +84,13 @@ impl<'a> Speculation<'a> {
         self
     }
 
+    /// The same speculation of an answer under the base's `guide`. Smaller models propose under it too,
+    /// so that the base finds the masks computed.
+    pub(crate) fn guided(mut self, guide: Option<Guide>) -> Self {
+        self.chain.set_guide(guide.as_ref());
+        self
+    }
+
     /// Writes until the answer ends.
     pub(crate) async fn run(mut self, answer: &mut Answer) -> Result<FinishReason> {
         let reason = self.write(answer).await?;
@@ -112,7 +120,7 @@ impl<'a> Speculation<'a> {
     async fn decode_alone(&mut self, count: usize, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let (target, started) = (self.chain.target(), Instant::now());
         let lacking = target.uncomputed();
-        let generation = generation(self.terms, Seat::BASE, answer, count);
+        let generation = generation(self.terms, Seat::BASE, target.guide.as_ref(), answer, count);
         let (written, done) = write_into(target.session.as_mut(), Seat::BASE, &generation, answer).await?;
         let seconds = target.profile.record_writing(lacking, written.max(1), started.elapsed().as_secs_f64());
         target.planner.record_alone(written, seconds);

@@ -5,15 +5,19 @@ use std::time::Instant;
 use futures::StreamExt as _;
 
 use crate::{
-    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Job, Prompt, Rendered, Result,
-    Sampling, Seat, Session, Setting, Step, Stop, Terms, TextCodec, TokenRecord,
+    Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Guide, Job, Prompt, Rendered,
+    Result, Sampling, Seat, Session, Setting, Step, Stop, Terms, TextCodec, TokenRecord,
 };
 
 /// Renders a prompt for an engine, and checks that it fits into the context and that the engine
 /// follows the sampling.
 pub(crate) fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
     check_sampling(engine, &job.terms.sampling)?;
-    let rendered = engine.codec().render(&job.prompt)?;
+    let mut rendered = engine.codec().render(&job.prompt)?;
+    if job.terms.grammar.is_some() {
+        // White space is part of what a grammar describes.
+        (rendered.strip_start, rendered.strip_end) = (false, false);
+    }
     let (tokens, limit) = (rendered.tokens.len(), engine.card().max_len);
     if tokens >= limit {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
@@ -45,10 +49,16 @@ pub(crate) fn check_vocabularies(prompt: &Prompt, draft: &TextCodec, base: &Text
 }
 
 /// The generation of at most `max_tokens` tokens of an answer by the model in `seat`, on the terms of
-/// a job.
-pub(crate) fn generation(terms: &Terms, seat: Seat, answer: &Answer, max_tokens: usize) -> Generation {
+/// a job and under `guide`.
+pub(crate) fn generation(
+    terms: &Terms,
+    seat: Seat,
+    guide: Option<&Guide>,
+    answer: &Answer,
+    max_tokens: usize,
+) -> Generation {
     let sampling = terms.sampling.for_seat(seat, answer.prompt_len());
-    Generation { max_tokens, sampling, top_logprobs: terms.top_logprobs }
+    Generation { max_tokens, sampling, top_logprobs: terms.top_logprobs, guide: guide.cloned() }
 }
 
 /// One model writes until the answer ends.
@@ -56,9 +66,11 @@ pub(crate) async fn write_to_end(
     session: &mut dyn Session,
     by: Seat,
     terms: &Terms,
+    guide: Option<&Guide>,
     answer: &mut Answer,
 ) -> Result<FinishReason> {
-    let (_, done) = write_into(session, by, &generation(terms, by, answer, answer.remaining()), answer).await?;
+    let generation = generation(terms, by, guide, answer, answer.remaining());
+    let (_, done) = write_into(session, by, &generation, answer).await?;
     Ok(done.unwrap_or(FinishReason::Length))
 }
 

@@ -35,7 +35,7 @@ use crate::{
 ///         let prompt = self.0.codec().render(&job.prompt)?;
 ///         answer.begin(self.0.codec(), &prompt.tokens, 0);
 ///         let mut session = self.0.open(&prompt.tokens).await?;
-///         let generation = Generation { max_tokens: 1, sampling: Sampling::default(), top_logprobs: 0 };
+///         let generation = Generation { max_tokens: 1, sampling: Sampling::default(), top_logprobs: 0, guide: None };
 ///         for sampled in session.write(&generation).await?.tokens {
 ///             let _ = answer.token(TokenRecord::new(sampled, Seat::BASE)).await?;
 ///         }
@@ -53,6 +53,11 @@ use crate::{
 pub trait Strategy: Send + Sync {
     /// Returns the engine whose vocabulary the answer's tokens belong to.
     fn output_engine(&self) -> &Arc<dyn Engine>;
+
+    /// Tells whether the strategy writes under a grammar. False by default.
+    fn follows_grammars(&self) -> bool {
+        false
+    }
 
     /// Writes the answer to a job. Dropping the future stops it and frees its sessions.
     ///
@@ -198,10 +203,14 @@ pub fn run(strategy: Arc<dyn Strategy>, job: Job) -> BoxStream<'static, Result<E
     let (mut sender, events) = mpsc::channel(16);
     let work = async move {
         let own_stops = strategy.output_engine().codec().default_stops(&job.prompt);
+        let own_stops = if job.terms.grammar.is_some() { &[] } else { own_stops };
         let stops = own_stops.iter().map(|&stop| stop.to_owned()).chain(job.terms.stop.clone());
         let mut answer = Answer::new(sender.clone(), Stops::new(stops), job.terms.max_tokens);
         let result = async {
             job.terms.check()?;
+            if job.terms.grammar.is_some() && !strategy.follows_grammars() {
+                return Err(Error::UnguidedStrategy);
+            }
             strategy.decode(&job, &mut answer).await
         };
         match result.await {

@@ -1,5 +1,7 @@
 //! Text in, tokens out: prompts, chat templates, tokenizers.
 
+mod bytes;
+mod calls;
 mod chat;
 mod detokenizer;
 mod growth;
@@ -11,7 +13,9 @@ mod vocabulary;
 
 use std::sync::Arc;
 
-pub use chat::{ChatRole, Message};
+pub use bytes::token_bytes;
+pub use calls::{CallFormat, Part, Reply, Tools};
+pub use chat::{ChatRole, Message, ToolCall};
 pub use detokenizer::Detokenizer;
 pub use growth::check_tokenizer;
 pub use plain::PLAIN_STOPS;
@@ -26,6 +30,8 @@ use crate::{Error, Result, Token};
 pub enum Prompt {
     /// A conversation. If its last message is the assistant's, that message is continued.
     Chat(Vec<Message>),
+    /// A conversation in which the model may call tools.
+    Tools(Vec<Message>, Arc<Tools>),
     /// A text, used verbatim by all models.
     Raw(String),
     /// Tokens, used verbatim by all models.
@@ -163,17 +169,48 @@ impl TextCodec {
         let rendered = match prompt {
             Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
             Prompt::Raw(text) => self.encode_prompt(text.clone(), self.bos.raw)?,
-            Prompt::Chat(messages) => Rendered {
-                // White space after the beginning of an answer separates its words.
-                strip_start: !messages.last().is_some_and(Message::begins_answer),
-                strip_end: true,
-                ..self.encode_prompt(self.render_chat(messages)?, self.bos.chat)?
-            },
+            Prompt::Chat(messages) => self.render_messages(messages, None)?,
+            Prompt::Tools(messages, tools) => self.render_messages(messages, Some(tools))?,
         };
         if rendered.tokens.is_empty() {
             return Err(Error::EmptyPrompt { engine: self.name.clone() });
         }
         Ok(rendered)
+    }
+
+    fn render_messages(&self, messages: &[Message], tools: Option<&Tools>) -> Result<Rendered> {
+        Ok(Rendered {
+            // White space after the beginning of an answer separates its words.
+            strip_start: !messages.last().is_some_and(Message::begins_answer),
+            strip_end: true,
+            ..self.encode_prompt(self.render_chat(messages, tools)?, self.bos.chat)?
+        })
+    }
+
+    /// Returns the form in which the model writes calls of tools, known from its template.
+    #[must_use]
+    pub fn call_format(&self) -> &'static CallFormat {
+        CallFormat::of_template(self.template_source())
+    }
+
+    /// Returns a reader of the model's answers, which may begin within its reasoning where the
+    /// template does so.
+    #[must_use]
+    pub fn reply(&self, tools: Option<&Tools>) -> Reply {
+        let source = self.template_source();
+        let asked = [Message::new(ChatRole::User, "a")];
+        let marks = Reply::marks(source);
+        let begins = marks
+            .is_some_and(|(open, _)| self.render_chat(&asked, None).is_ok_and(|text| text.trim_end().ends_with(open)));
+        Reply::new(tools, marks, begins)
+    }
+
+    /// The source of the chat template; empty without one.
+    fn template_source(&self) -> &str {
+        match self.template.as_deref() {
+            Some(Template::Jinja(template)) => template.source(),
+            _ => "",
+        }
     }
 
     /// Renders a conversation with every message complete and without the beginning of an answer.
@@ -183,7 +220,7 @@ impl TextCodec {
     pub fn render_whole(&self, messages: &[Message]) -> Result<Rendered> {
         let text = match self.template.as_deref() {
             Some(Template::Jinja(template)) => template.render_whole(messages)?,
-            _ => self.render_chat(messages)?,
+            _ => self.render_chat(messages, None)?,
         };
         self.encode_prompt(text, self.bos.chat)
     }
@@ -221,7 +258,7 @@ impl TextCodec {
     #[must_use]
     pub fn default_stops(&self, prompt: &Prompt) -> &'static [&'static str] {
         match (prompt, self.template.as_deref()) {
-            (Prompt::Chat(_), Some(Template::Plain)) => &PLAIN_STOPS,
+            (Prompt::Chat(_) | Prompt::Tools(..), Some(Template::Plain)) => &PLAIN_STOPS,
             _ => &[],
         }
     }
@@ -232,13 +269,19 @@ impl TextCodec {
         Detokenizer::new(self.tokenizer.clone(), context)
     }
 
-    fn render_chat(&self, messages: &[Message]) -> Result<String> {
+    fn render_chat(&self, messages: &[Message], tools: Option<&Tools>) -> Result<String> {
         if messages.is_empty() {
             return Err(Error::Chat("the conversation has no message".into()));
         }
+        // A template that does not know tools would drop them without a word.
+        let has_calls = tools.is_some() || messages.iter().any(Message::has_call);
+        let described = has_calls && !self.template_source().contains("tools");
+        let flat = described.then(|| calls::described(messages, tools, self.call_format()));
+        let messages = flat.as_deref().unwrap_or(messages);
+        let definitions = tools.filter(|_| !described).map_or(&[][..], |tools| &tools.definitions);
         match self.template.as_deref() {
             Some(Template::Plain) => plain::render(messages),
-            Some(Template::Jinja(template)) => template.render(messages),
+            Some(Template::Jinja(template)) => template.render_with(messages, definitions),
             None => Err(Error::Chat(format!(
                 "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw; \
                  if this is the base and the other model is the aligned one, exchange --base and --draft",

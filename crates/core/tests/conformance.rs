@@ -25,7 +25,7 @@ fn pair() -> (Models, Arc<Scripted>, Arc<Scripted>) {
 fn job(max_tokens: usize) -> Job {
     Job {
         prompt: Prompt::Raw("bad cab".into()),
-        terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
+        terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
     }
 }
 

@@ -48,7 +48,7 @@ fn complete(name: &str, models: &Models, values: &Values, terms: Terms) -> Compl
 }
 
 fn terms(max_tokens: usize, sampling: Sampling) -> Terms {
-    Terms { max_tokens, sampling, stop: vec![], top_logprobs: 0 }
+    Terms { max_tokens, sampling, ..Terms::default() }
 }
 
 fn sampling(seed: u64) -> Sampling {

@@ -62,6 +62,7 @@ async fn three_passes(models: &Models, job: &Job, values: &Values) -> (Vec<Token
         max_tokens: values.get(&MAX_DRAFT_TOKENS),
         sampling: job.terms.sampling.for_seat(Seat::DRAFT, draft_prompt.tokens.len()),
         top_logprobs: 0,
+        guide: None,
     };
     let (drafted, draft_stop) = generate(draft.as_ref(), &draft_prompt.tokens, generation).await;
     let text = draft.codec().tokenizer().decode(&drafted).unwrap();
@@ -86,6 +87,7 @@ async fn three_passes(models: &Models, job: &Job, values: &Values) -> (Vec<Token
         max_tokens: job.terms.max_tokens - answer.len(),
         sampling: job.terms.sampling.for_seat(Seat::BASE, prompt.tokens.len()),
         top_logprobs: 0,
+        guide: None,
     };
     let (rest, stop) = generate(base.as_ref(), &all[..from + kept], generation).await;
     answer.extend(rest);
@@ -132,7 +134,7 @@ proptest! {
             values = values.with(&CHUNK_TOKENS, chunk_tokens).unwrap();
         }
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let terms = Terms { max_tokens, sampling, stop: vec![], top_logprobs: 0 };
+        let terms = Terms { max_tokens, sampling, stop: vec![], top_logprobs: 0, grammar: None };
         let job = Job { prompt: Prompt::Raw("ab ca".into()), terms };
         let (want, at, reason) = block_on(three_passes(&models, &job, &values));
         let got = block_on(complete(&models, &job, &values));
@@ -165,7 +167,7 @@ fn drafting_ends_with_the_chunk_of_the_switch() {
     let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base.clone());
     let job = Job {
         prompt: Prompt::Raw("x".into()),
-        terms: Terms { max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
+        terms: Terms { max_tokens: 40, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
     };
     for chunk_tokens in [1, 4, 8, 16] {
         let before = draft.steps();
@@ -194,7 +196,13 @@ fn chunks_double_for_a_base_that_rescores_from_the_start() {
         let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base);
         let job = Job {
             prompt: Prompt::Raw("x".into()),
-            terms: Terms { max_tokens: 60, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
+            terms: Terms {
+                max_tokens: 60,
+                sampling: Sampling::default(),
+                stop: vec![],
+                top_logprobs: 0,
+                grammar: None,
+            },
         };
         let values = Values::default().with(&SPECULATE, "off").unwrap();
         let done = block_on(complete(&models, &job, &values));
@@ -221,7 +229,7 @@ fn tokens_are_sent_as_soon_as_their_score_is_known() {
     let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base);
     let job = Job {
         prompt: Prompt::Raw("a".into()),
-        terms: Terms { max_tokens: 64, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 },
+        terms: Terms { max_tokens: 64, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
     };
     let strategy =
         Recipe::find("wsd").unwrap().build(&models, &Values::default().with(&CHUNK_TOKENS, 4usize).unwrap()).unwrap();

@@ -40,7 +40,7 @@ fn mix(x: u64) -> u64 {
 /// Generates up to `max_tokens` tokens after a list, each with the probability of the most likely
 /// token at its position.
 fn generate(engine: &dyn Engine, list: &[Token], max_tokens: usize) -> (Vec<(Token, f64)>, Stop) {
-    let generation = Generation { max_tokens, sampling: Sampling::default(), top_logprobs: 1 };
+    let generation = Generation { max_tokens, sampling: Sampling::default(), top_logprobs: 1, guide: None };
     block_on(async {
         let mut session = engine.open(list).await.unwrap();
         let (mut written, mut stop) = (vec![], Stop::Length);
@@ -116,7 +116,10 @@ fn complete(models: &Models, prompt: &str, max_tokens: usize, nudge_threshold: f
     let values = Values::default().with(&NUDGE_THRESHOLD, nudge_threshold).unwrap();
     let strategy = Recipe::find("nudging").unwrap().build(models, &values).unwrap();
     let prompt = Prompt::Raw(prompt.into());
-    let job = Job { prompt, terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    let job = Job {
+        prompt,
+        terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
+    };
     block_on(async {
         let (mut trace, mut events) = (Trace::new(), run(strategy, job));
         while let Some(event) = events.next().await {

@@ -98,7 +98,7 @@ fn chain(models: impl IntoIterator<Item = Scripted>) -> Models {
 }
 
 fn job(max_tokens: usize) -> Job {
-    let terms = Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 };
+    let terms = Terms { max_tokens, ..Terms::default() };
     Job { prompt: Prompt::Raw("bad cab".into()), terms }
 }
 
@@ -130,7 +130,7 @@ proptest! {
         };
         let models = chain((3 - levels..3).map(level));
         let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed, ..Sampling::default() };
-        let terms = Terms { max_tokens, sampling, stop, top_logprobs };
+        let terms = Terms { max_tokens, sampling, stop, top_logprobs, grammar: None };
         let job = Job { prompt: Prompt::Raw("bad cab".into()), terms };
         let values = from_sources(word).with(&THRESHOLD, threshold).unwrap();
         let without = values.clone().with(&SPECULATE, "off").unwrap();

@@ -69,6 +69,7 @@ impl DraftRun {
             max_tokens: max_draft_tokens,
             sampling: job.terms.sampling.for_seat(Seat::DRAFT, draft_prompt.tokens.len()),
             top_logprobs: 0,
+            guide: None,
         };
         let written = draft.open(&draft_prompt.tokens).await?.write(&generation).await?;
         let mut bridge = Bridge::new(draft.codec(), base.codec(), &draft_prompt, &prompt);

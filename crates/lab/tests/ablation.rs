@@ -43,7 +43,7 @@ proptest! {
             .with(Seat::BASE, model("base", other, seed ^ 1, sharpness));
         let (draft, base) = (models.get(Seat::DRAFT).unwrap(), models.get(Seat::BASE).unwrap());
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let terms = Terms { max_tokens, sampling, stop: stop.into_iter().collect(), top_logprobs: 0 };
+        let terms = Terms { max_tokens, sampling, stop: stop.into_iter().collect(), top_logprobs: 0, grammar: None };
         let job = Job { prompt: Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]), terms };
         let values = Values::default().with(&MAX_DRAFT_TOKENS, max_draft_tokens).unwrap();
         let draft_run = block_on(DraftRun::generate(draft.as_ref(), base.as_ref(), &job, max_draft_tokens)).unwrap();

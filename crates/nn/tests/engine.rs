@@ -42,7 +42,12 @@ fn endless() -> Local {
 }
 
 fn plan(max_tokens: usize, temperature: f32, seed: u64) -> Generation {
-    Generation { max_tokens, sampling: Sampling { temperature, seed, ..Sampling::default() }, top_logprobs: 0 }
+    Generation {
+        max_tokens,
+        sampling: Sampling { temperature, seed, ..Sampling::default() },
+        top_logprobs: 0,
+        guide: None,
+    }
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {

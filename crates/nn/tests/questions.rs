@@ -28,7 +28,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn greedy() -> Generation {
-    Generation { max_tokens: 8, sampling: Sampling::default(), top_logprobs: 2 }
+    Generation { max_tokens: 8, sampling: Sampling::default(), top_logprobs: 2, guide: None }
 }
 
 /// Logits of all tokens of a span.

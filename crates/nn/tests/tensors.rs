@@ -225,7 +225,8 @@ fn the_engine_writes_the_reference_s_tokens() {
             let expected = ids(&sequence["greedy_ids"]);
             // The reference writes on past the end of a text.
             let end = expected.iter().position(|token| ends.contains(token)).unwrap_or(expected.len());
-            let plan = Generation { max_tokens: expected.len(), sampling: Sampling::default(), top_logprobs: 0 };
+            let plan =
+                Generation { max_tokens: expected.len(), sampling: Sampling::default(), top_logprobs: 0, guide: None };
             let found: Vec<u32> = runtime.block_on(async {
                 let mut session = engine.open(&ids(&sequence["ids"])).await.unwrap();
                 let steps: Vec<_> = session.generate(&plan).map(Result::unwrap).collect().await;

@@ -74,7 +74,8 @@ async fn write(
     answer: &mut Answer,
 ) -> wsd_core::Result<Option<FinishReason>> {
     // Penalties then count the whole list: this strategy does not tell them where the answer begins.
-    let generation = Generation { max_tokens, sampling: job.terms.sampling.for_seat(seat, 0), top_logprobs: 0 };
+    let sampling = job.terms.sampling.for_seat(seat, 0);
+    let generation = Generation { max_tokens, sampling, top_logprobs: 0, guide: None };
     let written = session.write(&generation).await?;
     for sampled in written.tokens {
         if let Flow::Done(reason) = answer.token(TokenRecord::new(sampled, seat)).await? {

@@ -8,6 +8,7 @@ mod calibrate;
 mod chart;
 mod chat;
 mod compare;
+mod constraint;
 mod data;
 mod eval;
 mod generate;

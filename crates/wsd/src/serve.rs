@@ -13,6 +13,7 @@ mod client;
 mod clock;
 mod completions;
 mod connection;
+mod constraint;
 mod conversations;
 mod decoding;
 mod embeddings;
@@ -37,6 +38,7 @@ mod request_log;
 mod source;
 mod sse;
 mod tokenize;
+mod tools;
 mod unread;
 mod work;
 

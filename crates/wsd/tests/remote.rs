@@ -88,7 +88,10 @@ async fn pair(draft: Kind, base: Kind, remote: Value) -> (Models, StandIn, Stand
 
 fn job(max_tokens: usize) -> Job {
     let prompt = Prompt::Chat(vec![wsd_core::Message::new(wsd_core::ChatRole::User, "What colour is a fox?")]);
-    Job { prompt, terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } }
+    Job {
+        prompt,
+        terms: Terms { max_tokens, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
+    }
 }
 
 async fn complete(models: &Models, strategy: &str, job: Job) -> Result<Completion, String> {
@@ -161,7 +164,7 @@ async fn a_list_can_be_edited_and_a_question_repeated() {
     session.append(&list[4..]);
     let first = session.score(2).await.unwrap();
     session.truncate(5);
-    let generation = Generation { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2 };
+    let generation = Generation { max_tokens: 7, sampling: Sampling::default(), top_logprobs: 2, guide: None };
     let mut steps = session.generate(&generation);
     let Step::Token(sampled) = steps.next().await.unwrap().unwrap() else { panic!("a token") };
     assert!(sampled.logprob.unwrap() <= 0.0);

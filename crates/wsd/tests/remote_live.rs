@@ -93,8 +93,10 @@ fn load(models: &Path, base: Option<&str>, draft: Option<&str>) -> Models {
 async fn complete(models: &Models, prompt: &str, threshold: f64) -> Completion {
     let values = Values::default().with(&THRESHOLD, threshold).unwrap();
     let prompt = Prompt::Chat(vec![wsd_core::Message::new(wsd_core::ChatRole::User, prompt)]);
-    let job =
-        Job { prompt, terms: Terms { max_tokens: 100, sampling: Sampling::default(), stop: vec![], top_logprobs: 0 } };
+    let job = Job {
+        prompt,
+        terms: Terms { max_tokens: 100, sampling: Sampling::default(), stop: vec![], top_logprobs: 0, grammar: None },
+    };
     let mut events = run(Recipe::find("wsd").unwrap().build(models, &values).unwrap(), job);
     let mut trace = Trace::new();
     while let Some(event) = events.next().await {
@@ -160,7 +162,8 @@ async fn against_transformers(models: &Models, reference: &Value, name: &str, fr
     let mut session = base.open(&ids).await.unwrap();
     let got = session.score(from).await.unwrap();
     let worst = got.iter().zip(&want[from..]).map(|(got, want)| (got - want.unwrap()).abs()).fold(0.0, f64::max);
-    let generation = Generation { max_tokens: greedy.len(), sampling: Sampling::default(), top_logprobs: 0 };
+    let generation =
+        Generation { max_tokens: greedy.len(), sampling: Sampling::default(), top_logprobs: 0, guide: None };
     let mut written = Vec::new();
     let mut steps = session.generate(&generation);
     while let Some(Step::Token(sampled)) = steps.next().await.transpose().unwrap() {
@@ -201,8 +204,12 @@ async fn vllm_stops_when_the_stream_is_dropped() {
     };
     let base = load(&folder, Some(&vllm), None).get(Seat::BASE).unwrap().clone();
     let mut session = base.open(&[0, 5, 9]).await.unwrap();
-    let generation =
-        Generation { max_tokens: 900, sampling: Sampling { temperature: 1.0, ..Sampling::default() }, top_logprobs: 0 };
+    let generation = Generation {
+        max_tokens: 900,
+        sampling: Sampling { temperature: 1.0, ..Sampling::default() },
+        top_logprobs: 0,
+        guide: None,
+    };
     let mut steps = session.generate(&generation);
     for _ in 0..3 {
         steps.next().await.unwrap().unwrap();

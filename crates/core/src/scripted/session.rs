@@ -9,8 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Card, Error, Generation, Head, Layer, Result, Row, Sampled, Session, Step, Stop, Token, Tree, log_softmax, logprob,
-    pick, top_tokens,
+    Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, Token, Tree, log_softmax, logprob,
 };
 
 /// Computes the output of a head for a token list: for the vocabulary's, the logits that follow it.
@@ -54,12 +53,9 @@ impl ScriptedSession {
 
     /// Chooses the token after `list`; an end-of-text token is a [`Step::End`].
     fn choose(&self, list: &[Token], generation: &Generation) -> Result<Step> {
-        let mut row = (self.rows)(list);
-        let top = top_tokens(&row, generation.top_logprobs).ok_or_else(|| self.not_finite(list.len()))?;
-        let sampled = pick(&mut row, list, &generation.sampling).ok_or_else(|| self.not_finite(list.len()))?;
+        let step = generation.choose(&mut (self.rows)(list), list, &self.card.end_tokens);
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
-        let is_end = self.card.end_tokens.contains(&sampled.token);
-        Ok(if is_end { Step::End(Stop::End) } else { Step::Token(Sampled { top, ..sampled }) })
+        step.ok_or_else(|| self.not_finite(list.len()))?
     }
 
     /// Iterates over the vertices of `tree`, the root first, and yields for each the session's list

@@ -15,9 +15,7 @@ use super::lookup::{Lookup, Rest};
 use super::plan::{Action, MAX_PROPOSED, Offer, Request, pace, powers};
 use super::proposal::{Drafted, Growth, Proposal, Verdict};
 use crate::acceptance::{Acceptance, Hint};
-use crate::{
-    Call, CallKind, Generation, Proposed, Result, Sampled, Sampling, Source, Step, StepTime, Stop, Terms, Token,
-};
+use crate::{Call, CallKind, Guide, Proposed, Result, Sampled, Sampling, Source, Step, StepTime, Stop, Terms, Token};
 
 /// The time of a step below which a model proposes several tokens per question, in seconds.
 const SHORT_STEP: f64 = 0.0005;
@@ -83,6 +81,14 @@ impl Chain {
     pub(super) fn target(&mut self) -> &mut Level {
         let last = self.levels.len() - 1;
         &mut self.levels[last]
+    }
+
+    /// Puts all levels under the target's guide.
+    pub(super) fn set_guide(&mut self, guide: Option<&Guide>) {
+        let prompt = self.target().prompt();
+        for level in &mut self.levels {
+            level.guide = guide.map(|guide| guide.moved(prompt, level.prompt()));
+        }
     }
 
     /// Takes the calls that were not yet reported.
@@ -209,7 +215,7 @@ impl Chain {
         let is_target = index + 1 == self.levels.len();
         let top_logprobs = if is_target { self.top_logprobs } else { 0 };
         let level = &mut self.levels[index];
-        let generation = Generation { max_tokens: 1, sampling: level.sampling.clone(), top_logprobs };
+        let generation = level.generation(1, top_logprobs);
         let (from, started) = (level.session.tokens().len(), std::time::Instant::now());
         let rows = proposal.tree().len() + level.uncomputed();
         let choices = if proposal.is_chain() {
@@ -285,7 +291,7 @@ impl Chain {
         let is_short = level.profile.step_time().is_some_and(|time| time.alone < SHORT_STEP);
         let max_tokens = if is_short { demand.request.count.clamp(1, most) } else { 1 };
         let top_logprobs = if demand.seconds { 2 } else { 0 };
-        let generation = Generation { max_tokens, sampling: level.sampling.clone(), top_logprobs };
+        let generation = level.generation(max_tokens, top_logprobs);
         let lacking = level.uncomputed();
         let written = level.session.write(&generation).await?;
         let tokens = written.tokens.len();

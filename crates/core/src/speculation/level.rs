@@ -3,7 +3,7 @@
 use super::lookup::{Lookup, Rest};
 use super::plan::Planner;
 use crate::acceptance::{Acceptance, Hint};
-use crate::{Engine, Profile, Sampling, Seat, Session, Source, StepTime, Token, common_prefix};
+use crate::{Engine, Generation, Guide, Profile, Sampling, Seat, Session, Source, StepTime, Token, common_prefix};
 
 /// The times of a model's first and further tokens by the first of the model it proposes to, before
 /// they are measured.
@@ -15,6 +15,8 @@ pub(crate) struct Level {
     pub(super) session: Box<dyn Session>,
     /// The choice of its tokens.
     pub(super) sampling: Sampling,
+    /// The constraint on its tokens.
+    pub(super) guide: Option<Guide>,
     pub(super) profile: Profile,
     pub(super) sources: Vec<Candidate>,
     pub(super) planner: Planner,
@@ -63,6 +65,7 @@ impl Level {
             seat,
             session,
             sampling: Sampling::default(),
+            guide: None,
             profile: engine.profile(),
             sources: Vec::new(),
             planner: Planner::default(),
@@ -79,6 +82,11 @@ impl Level {
     pub(super) fn add(&mut self, source: Source, origin: Origin, key: &str) {
         let acceptance = self.profile.acceptance(key).inherited();
         self.sources.push(Candidate { source, origin, acceptance, key: key.to_owned() });
+    }
+
+    /// The generation of at most `max_tokens` of its tokens.
+    pub(super) fn generation(&self, max_tokens: usize, top_logprobs: usize) -> Generation {
+        Generation { max_tokens, sampling: self.sampling.clone(), top_logprobs, guide: self.guide.clone() }
     }
 
     pub(super) fn name(&self) -> &str {

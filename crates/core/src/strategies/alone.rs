@@ -36,12 +36,17 @@ impl Strategy for Alone {
         &self.engine
     }
 
+    fn follows_grammars(&self) -> bool {
+        true
+    }
+
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let prompt = render(self.engine.as_ref(), job)?;
         let mut session = self.engine.open(&prompt.tokens).await?;
         answer.prompt(prompt.tokens.len()).await;
         answer.begin(self.engine.codec(), session.tokens(), 0);
-        let reason = write_to_end(session.as_mut(), self.seat, &job.terms, answer).await?;
+        let guide = job.terms.guide(self.engine.as_ref(), b"", prompt.tokens.len())?;
+        let reason = write_to_end(session.as_mut(), self.seat, &job.terms, guide.as_ref(), answer).await?;
         answer.reused(session.reused_tokens()).await;
         Ok(reason)
     }

@@ -25,8 +25,8 @@ use futures::StreamExt as _;
 use crate::relay::{Exchange, Relay};
 use crate::steps::{generation, write_to_end};
 use crate::{
-    Answer, Call, CallKind, Caps, Engine, FinishReason, Flow, Job, Models, Need, Recipe, Result, Sampled, Seat,
-    Setting, Step, Stop, Strategy, TokenRecord, Values,
+    Answer, Call, CallKind, Caps, Engine, FinishReason, Flow, Generation, Guide, Job, Models, Need, Recipe, Result,
+    Sampled, Seat, Setting, Step, Stop, Strategy, TokenRecord, Values,
 };
 
 /// The most tokens that the draft writes in a turn, of which only the first words are kept.
@@ -70,10 +70,15 @@ impl Strategy for Nudging {
         &self.base
     }
 
+    fn follows_grammars(&self) -> bool {
+        true
+    }
+
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let models = (self.draft.as_ref(), self.base.as_ref());
         let relay = Relay::begin(models, Exchange::Text, job, answer).await?;
-        let mut duet = Duet { threshold: self.threshold, job, relay };
+        let guide = job.terms.guide(relay.base.engine, b"", relay.base.prompt.tokens.len())?;
+        let mut duet = Duet { threshold: self.threshold, job, relay, guide };
         let reason = duet.write(answer).await?;
         answer.reused(duet.relay.base.session.reused_tokens()).await;
         Ok(reason)
@@ -100,6 +105,8 @@ struct Duet<'a> {
     threshold: f64,
     job: &'a Job,
     relay: Relay<'a>,
+    /// The constraint on the base's list.
+    guide: Option<Guide>,
 }
 
 impl Duet<'_> {
@@ -114,8 +121,8 @@ impl Duet<'_> {
                     }
                 }
                 Turn::Alone => {
-                    let base = self.relay.base.session.as_mut();
-                    return write_to_end(base, Seat::BASE, &self.job.terms, answer).await;
+                    let (base, guide) = (self.relay.base.session.as_mut(), self.guide.as_ref());
+                    return write_to_end(base, Seat::BASE, &self.job.terms, guide, answer).await;
                 }
                 Turn::Done(reason) => return Ok(reason),
             }
@@ -125,7 +132,8 @@ impl Duet<'_> {
     /// Lets the draft write and keeps its first words; returns the next turn.
     async fn draft_turn(&mut self, answer: &mut Answer) -> Result<Turn> {
         self.relay.follow()?;
-        let drafting = self.relay.drafting(&self.job.terms, TURN_TOKENS);
+        let guide = self.relay.draft_guide(&self.job.terms)?;
+        let drafting = Generation { guide, ..self.relay.drafting(&self.job.terms, TURN_TOKENS) };
         let written = self.relay.draft.session.write(&drafting).await?;
         let (stop, drafted) = (written.stop, written.ids());
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, drafted.len(), written.seconds)).await;
@@ -185,7 +193,8 @@ impl Duet<'_> {
     /// `agreed`, the first token is kept in any case.
     async fn base_turn(&mut self, agreed: bool, answer: &mut Answer) -> Result<Option<FinishReason>> {
         let top = self.job.terms.top_logprobs;
-        let mut generation = generation(&self.job.terms, Seat::BASE, answer, answer.remaining());
+        let (terms, guide) = (&self.job.terms, self.guide.as_ref());
+        let mut generation = generation(terms, Seat::BASE, guide, answer, answer.remaining());
         generation.top_logprobs = top.max(1);
         let (started, mut asked, mut done, mut unsure) = (Instant::now(), 0, None, false);
         let mut kept = Vec::new();

@@ -203,7 +203,7 @@ impl ByText {
     /// Lets both models draw a token at the same time, and keeps the base's unless it is rejected.
     async fn both_draw(&self, relay: &mut Relay<'_>, job: &Job, answer: &mut Answer) -> Result<Turn> {
         relay.follow()?;
-        let of_base = asking(generation(&job.terms, Seat::BASE, answer, 1));
+        let of_base = asking(generation(&job.terms, Seat::BASE, None, answer, 1));
         let of_draft = asking(relay.drafting(&job.terms, 1));
         let (base, draft) = try_join(relay.base.session.write(&of_base), relay.draft.session.write(&of_draft)).await?;
         answer.call(Call::new(Seat::DRAFT, CallKind::Generate, draft.tokens.len(), draft.seconds)).await;
@@ -224,7 +224,7 @@ impl ByText {
 
     /// Lets the base write until one of its tokens is rejected.
     async fn base_writes(&self, relay: &mut Relay<'_>, job: &Job, answer: &mut Answer) -> Result<Turn> {
-        let generation = asking(generation(&job.terms, Seat::BASE, answer, answer.remaining()));
+        let generation = asking(generation(&job.terms, Seat::BASE, None, answer, answer.remaining()));
         let (started, mut asked, mut kept, mut turn) = (Instant::now(), 0, Vec::new(), Turn::More);
         let mut steps = relay.base.session.generate(&generation);
         while matches!(turn, Turn::More) {
@@ -271,7 +271,9 @@ impl ByText {
         answer.call(Call::since(started, Seat::DRAFT, CallKind::Generate, drafted.len())).await;
         if tokens.is_empty() {
             // The draft's context is full, or it writes no text.
-            return Ok(Turn::Done(write_to_end(relay.base.session.as_mut(), Seat::BASE, &job.terms, answer).await?));
+            return Ok(Turn::Done(
+                write_to_end(relay.base.session.as_mut(), Seat::BASE, &job.terms, None, answer).await?,
+            ));
         }
         let (from, space) = (relay.base.session.tokens().len(), relay.base.space());
         relay.base.session.append(&tokens[..tokens.len().min(space)]);

@@ -200,7 +200,7 @@ impl Writing<'_> {
             let drafted = self.draft_step(answer).await?;
             if drafted.is_cut {
                 let base = self.relay.base.session.as_mut();
-                return write_to_end(base, Seat::BASE, &self.job.terms, answer).await;
+                return write_to_end(base, Seat::BASE, &self.job.terms, None, answer).await;
             }
             let done = if self.accepts(&drafted, answer).await? {
                 self.accept(drafted, answer).await?
@@ -292,7 +292,7 @@ impl Writing<'_> {
 
     /// Lets the base write a step, which goes out token by token.
     async fn base_step(&mut self, answer: &mut Answer) -> Result<Option<FinishReason>> {
-        let generation = generation(&self.job.terms, Seat::BASE, answer, self.most(answer));
+        let generation = generation(&self.job.terms, Seat::BASE, None, answer, self.most(answer));
         let prefilled = self.relay.base.session.tokens().len() - self.known.min(self.relay.base.session.tokens().len());
         let mut detokenizer = self.relay.detokenizer();
         let (started, mut kept, mut text, mut done) = (Instant::now(), Vec::new(), String::new(), None);

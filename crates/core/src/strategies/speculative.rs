@@ -85,13 +85,18 @@ impl Strategy for Speculative {
         &self.base
     }
 
+    fn follows_grammars(&self) -> bool {
+        true
+    }
+
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let prompt = render(self.base.as_ref(), job)?.tokens;
         answer.prompt(prompt.len()).await;
         answer.begin(self.base.codec(), &prompt, 0);
+        let guide = job.terms.guide(self.base.as_ref(), b"", prompt.len())?;
         let mut base = self.base.open(&prompt).await?;
         if self.sources.is_empty() {
-            let reason = write_to_end(base.as_mut(), Seat::BASE, &job.terms, answer).await?;
+            let reason = write_to_end(base.as_mut(), Seat::BASE, &job.terms, guide.as_ref(), answer).await?;
             answer.reused(base.reused_tokens()).await;
             return Ok(reason);
         }
@@ -101,6 +106,6 @@ impl Strategy for Speculative {
         }
         levels.push(Level::new(Seat::BASE, self.base.as_ref(), base, prompt.len(), 0));
         let texts = self.sources.texts.then(Rest::default);
-        Speculation::new(levels, &job.terms, texts).run(answer).await
+        Speculation::new(levels, &job.terms, texts).guided(guide).run(answer).await
     }
 }

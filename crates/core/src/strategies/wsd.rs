@@ -32,9 +32,9 @@ use crate::switch::{
 };
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
-    Answer, Bridge, Call, CallKind, Caps, DraftEnd, Edit, Engine, FinishReason, Flow, Generation, Handover, Job,
+    Answer, Bridge, Call, CallKind, Caps, DraftEnd, Edit, Engine, FinishReason, Flow, Generation, Guide, Handover, Job,
     Models, Need, Profile, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token,
-    TokenRecord, Values, Window,
+    TokenRecord, Values, Window, token_bytes,
 };
 
 /// The setting for the maximum number of drafted tokens.
@@ -129,6 +129,10 @@ impl Strategy for Wsd {
         &self.base
     }
 
+    fn follows_grammars(&self) -> bool {
+        self.finish.is_plain()
+    }
+
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let started = Instant::now();
         let (draft_codec, base_codec) = (self.draft.codec(), self.base.codec());
@@ -139,6 +143,9 @@ impl Strategy for Wsd {
         let base_session = self.base.open(&prompt.tokens).await?;
         let draft_session = self.draft.open(&draft_prompt.tokens).await?;
         answer.begin(base_codec, &prompt.tokens, 0);
+        // Both are made at once, so that an engine that cannot follow the grammar is named early.
+        let guide = job.terms.guide(self.draft.as_ref(), b"", draft_prompt.tokens.len())?;
+        job.terms.guide(self.base.as_ref(), b"", 0)?;
         let bridge = Bridge::new(draft_codec, base_codec, &draft_prompt, &prompt);
         let mut scorer = Scorer {
             session: base_session,
@@ -147,21 +154,24 @@ impl Strategy for Wsd {
             window: Window::new(self.rule),
             skips_repetitions: self.skips_repetitions,
             learned: self.learned.map(|learned| (learned, FeatureWindow::new(self.rule.window()))),
+            begin: Begin { at: prompt.tokens.len(), overlap: 0 },
             emitted: 0,
             seconds: 0.0,
             profile: self.base.profile(),
             computed: 0,
             rest: Rest::default(),
         };
-        let mut drafter = self.drafter(draft_session, job);
+        let mut drafter = self.drafter(draft_session, job, guide);
         let reason = match self.draft_until_switch(&mut drafter, &mut scorer, bridge, answer).await? {
             Drafted::Complete(reason) => reason,
             Drafted::Ended(reason) if self.stops_at_draft_end => reason,
             _ => {
+                let guide = self.base_guide(&scorer, job)?;
                 let draft = Side { engine: self.draft.as_ref(), session: drafter.session, prompt: draft_prompt };
                 let base = Side { engine: self.base.as_ref(), session: scorer.session, prompt: prompt.clone() };
                 let seconds = started.elapsed().as_secs_f64();
-                return self.finish.run(Opening { draft, base, rest: scorer.rest, seconds }, job, answer).await;
+                let opening = Opening { draft, base, rest: scorer.rest, seconds, guide };
+                return self.finish.run(opening, job, answer).await;
             }
         };
         answer.reused(scorer.session.reused_tokens()).await;
@@ -175,8 +185,20 @@ impl Wsd {
         self.draft.card().cost.is_remote || self.base.card().cost.is_remote
     }
 
+    /// Makes the guide of the base, which continues after the tokens in its list.
+    fn base_guide(&self, scorer: &Scorer, job: &Job) -> Result<Option<Guide>> {
+        if job.terms.grammar.is_none() {
+            return Ok(None);
+        }
+        let (list, tokenizer) = (scorer.session.tokens(), self.base.codec().tokenizer().as_ref());
+        let answer = list.get(scorer.begin.at..).unwrap_or_default().iter();
+        let bytes = answer.map(|&token| token_bytes(tokenizer, token)).collect::<Result<Vec<_>>>()?.concat();
+        let lead = bytes.get(scorer.begin.overlap..).unwrap_or_default();
+        job.terms.guide(self.base.as_ref(), lead, list.len())
+    }
+
     /// Makes the drafter and chooses how its chunk lengths change.
-    fn drafter(&self, session: Box<dyn Session>, job: &Job) -> Drafter {
+    fn drafter(&self, session: Box<dyn Session>, job: &Job, guide: Option<Guide>) -> Drafter {
         let sampling = job.terms.sampling.for_seat(Seat::DRAFT, session.tokens().len());
         let sizing = if self.base.card().cost.rescores_from_start {
             Sizing::Times(2)
@@ -190,6 +212,7 @@ impl Wsd {
         Drafter {
             session,
             sampling,
+            guide,
             chunks: Chunks::new(self.chunk_tokens, self.rule.window(), sizing, job.terms.max_tokens),
             remaining: self.max_draft_tokens,
             profile: self.draft.profile(),
@@ -219,7 +242,8 @@ impl Wsd {
             let edit = bridge.push(&chunk.tokens, chunk.stop.is_some())?;
             if scorer.emitted == 0 && !edit.append.is_empty() {
                 // The first edit may replace the prompt's last tokens.
-                answer.begin(self.base.codec(), &prompt[..edit.keep], bridge.overlap(edit.keep)?);
+                scorer.begin = Begin { at: edit.keep, overlap: bridge.overlap(edit.keep)? };
+                answer.begin(self.base.codec(), &prompt[..edit.keep], scorer.begin.overlap);
             }
             let (verdict, next) = if is_parallel && chunk.stop.is_none() {
                 score_while_drafting(scorer.score_chunk(edit, answer), drafter.draft_chunk()).await?
@@ -277,6 +301,7 @@ struct Chunk {
 struct Drafter {
     session: Box<dyn Session>,
     sampling: Sampling,
+    guide: Option<Guide>,
     chunks: Chunks,
     /// Number of tokens that may still be drafted.
     remaining: usize,
@@ -291,7 +316,8 @@ impl Drafter {
     /// is reported with the tokens generated so far.
     async fn draft_chunk(&mut self) -> Result<Chunk> {
         let max_tokens = self.chunks.next().min(self.remaining);
-        let generation = Generation { max_tokens, sampling: self.sampling.clone(), top_logprobs: 0 };
+        let (sampling, guide) = (self.sampling.clone(), self.guide.clone());
+        let generation = Generation { max_tokens, sampling, top_logprobs: 0, guide };
         // Before the first chunk the whole prompt has to be computed.
         let lacking = if self.chunks.is_first() { self.session.tokens().len() } else { 1 };
         let started = Instant::now();
@@ -348,6 +374,14 @@ enum Verdict {
     AnswerComplete(FinishReason),
 }
 
+/// The beginning of the answer in the base's list.
+struct Begin {
+    /// Position of the first token with text of the answer.
+    at: usize,
+    /// Number of bytes of that token, or of the first ones, that belong to the prompt.
+    overlap: usize,
+}
+
 /// A session of the base that scores drafted tokens.
 struct Scorer {
     session: Box<dyn Session>,
@@ -359,6 +393,7 @@ struct Scorer {
     skips_repetitions: bool,
     /// The model that decides in place of the threshold, if any, with its features.
     learned: Option<(LearnedSwitch, FeatureWindow)>,
+    begin: Begin,
     /// Number of tokens in the answer so far.
     emitted: usize,
     /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.

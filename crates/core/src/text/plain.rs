@@ -26,11 +26,12 @@ pub(super) fn render(messages: &[Message]) -> Result<String> {
             ChatRole::System => "System",
             ChatRole::User => "User",
             ChatRole::Assistant => "Assistant",
+            ChatRole::Tool => "Tool",
         };
         text.push_str(&format!("\n\n[{head}]\n{}", message.content.trim()));
     }
     match messages.last() {
-        Some(Message { role: ChatRole::Assistant, content }) => text.push_str(&content[content.trim_end().len()..]),
+        Some(Message { role: ChatRole::Assistant, content, .. }) => text.push_str(&content[content.trim_end().len()..]),
         Some(Message { role: ChatRole::User, .. }) => text.push_str("\n\n[Assistant]\n"),
         _ => return Err(Error::Chat("the last message must be the user's, or the assistant's to be continued".into())),
     }

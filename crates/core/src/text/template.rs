@@ -6,7 +6,7 @@ use chrono::NaiveDateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
 
-use super::{ChatRole, Message};
+use super::{ChatRole, Message, ToolCall};
 use crate::{Error, Result};
 
 mod clock;
@@ -55,7 +55,7 @@ pub struct Specials {
     pub unk: Option<String>,
 }
 
-/// A chat template in Jinja, rendered as transformers' `apply_chat_template` does without tools.
+/// A chat template in Jinja, rendered as transformers' `apply_chat_template` does.
 ///
 /// A template is an untrusted program: it has access to the conversation and the special tokens
 /// only, a budget of instructions and bytes ends its loops and pays for every text before it is
@@ -67,11 +67,11 @@ pub struct Specials {
 /// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}\
 ///     {% if add_generation_prompt %}<assistant>{% endif %}";
 /// let template = ChatTemplate::parse("demo", source, Specials::default())?;
-/// let mut chat = vec![Message { role: ChatRole::User, content: "Hi".into() }];
+/// let mut chat = vec![Message::new(ChatRole::User, "Hi")];
 /// assert_eq!(template.render(&chat)?, "<user>Hi</><assistant>");
 ///
 /// // A final message of the assistant is continued.
-/// chat.push(Message { role: ChatRole::Assistant, content: "Hello, ".into() });
+/// chat.push(Message::new(ChatRole::Assistant, "Hello, "));
 /// assert_eq!(template.render(&chat)?, "<user>Hi</><assistant>Hello, ");
 /// # Ok::<(), wsd_core::Error>(())
 /// ```
@@ -79,7 +79,7 @@ pub struct Specials {
 pub struct ChatTemplate {
     name: String,
     environment: Environment<'static>,
-    reads_content: bool,
+    source: String,
 }
 
 impl ChatTemplate {
@@ -88,11 +88,8 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] with the line number if the source is not valid Jinja, or too large.
     pub fn parse(name: &str, source: &str, specials: Specials) -> Result<Self> {
-        let mut template = Self {
-            name: name.to_owned(),
-            environment: environment(specials),
-            reads_content: source.contains("content"),
-        };
+        let mut template =
+            Self { name: name.to_owned(), environment: environment(specials), source: source.to_owned() };
         if source.len() > MAX_SOURCE_BYTES {
             let length = source.len();
             return Err(template.refusal(&format!("the source has {length} bytes, more than {MAX_SOURCE_BYTES}")));
@@ -128,11 +125,25 @@ impl ChatTemplate {
     /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template
     /// refuses the conversation, fails, exceeds its budget, or drops the message to be continued.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
+        self.render_with(messages, &[])
+    }
+
+    /// Renders a conversation as [`ChatTemplate::render`] does, in which the model may call tools:
+    /// each a description in the form of OpenAI's `tools`.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::render`].
+    pub fn render_with(&self, messages: &[Message], tools: &[serde_json::Value]) -> Result<String> {
         match messages.split_last() {
             None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
-            Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last),
-            Some(_) => self.run(messages, true),
+            Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last, tools),
+            Some(_) => self.run(messages, tools, true),
         }
+    }
+
+    /// The source.
+    pub(super) fn source(&self) -> &str {
+        &self.source
     }
 
     /// Renders a conversation with every message complete and without a generation prompt.
@@ -140,7 +151,7 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages, false)
+        self.run(messages, &[], false)
     }
 
     /// Renders a conversation with every message complete and a generation prompt, for a model that
@@ -149,15 +160,15 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_about(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages, true)
+        self.run(messages, &[], true)
     }
 
-    fn continue_message(&self, before: &[Message], last: &Message) -> Result<String> {
-        if !self.reads_content {
+    fn continue_message(&self, before: &[Message], last: &Message, tools: &[serde_json::Value]) -> Result<String> {
+        if !self.source.contains("content") {
             return Err(self.refusal("cannot continue the final message: the template does not read `content`"));
         }
-        let marked = Message { role: last.role, content: format!("{}{END_MARK}", last.content) };
-        let mut text = self.run(&[before, &[marked]].concat(), false)?;
+        let marked = Message { content: format!("{}{END_MARK}", last.content), ..last.clone() };
+        let mut text = self.run(&[before, &[marked]].concat(), tools, false)?;
         let mark = text.rfind(END_MARK.trim_end()).filter(|_| text.contains(python::strip_both(&last.content)));
         let Some(mark) = mark else {
             return Err(self.refusal("cannot continue the final message: the template drops or changes part of it"));
@@ -169,13 +180,20 @@ impl ChatTemplate {
         Ok(text)
     }
 
-    fn run(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+    fn run(&self, messages: &[Message], tools: &[serde_json::Value], add_generation_prompt: bool) -> Result<String> {
+        let calls = messages.iter().flat_map(|message| &message.tool_calls);
+        let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>()
+            + calls.clone().map(|call| call.arguments.len()).sum::<usize>()
+            + tools.iter().map(|tool| tool.to_string().len()).sum::<usize>();
+        let items = (messages.len() + calls.count() + tools.len()) as u64;
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL + messages.len() as u64 * FUEL_PER_MESSAGE + bytes as u64 / BYTES_PER_FUEL));
+        environment.set_fuel(Some(FUEL + items * FUEL_PER_MESSAGE + bytes as u64 / BYTES_PER_FUEL));
         let messages: Value = messages.iter().map(variables).collect();
-        let variables =
-            Value::from_pairs([("messages", messages), ("add_generation_prompt", Value::from(add_generation_prompt))]);
+        let mut variables = vec![("messages", messages), ("add_generation_prompt", Value::from(add_generation_prompt))];
+        if !tools.is_empty() {
+            variables.push(("tools", tools.iter().map(json::value).collect()));
+        }
+        let variables = Value::from_pairs(variables);
         with_stack(&self.name, || {
             let template = environment.get_template(TEMPLATE).map_err(|error| self.error(&error))?;
             template.render(variables).map_err(|error| self.error(&error))
@@ -251,7 +269,23 @@ fn strftime(format: &str, moment: NaiveDateTime) -> Result<String, minijinja::Er
 }
 
 fn variables(message: &Message) -> Value {
-    Value::from_pairs([("role", message.role.name()), ("content", message.content.as_str())])
+    let Message { role, content, tool_calls, tool_call_id, name } = message;
+    let mut fields = vec![("role", Value::from(role.name())), ("content", Value::from(content.as_str()))];
+    if !tool_calls.is_empty() {
+        fields.push(("tool_calls", tool_calls.iter().map(call_variables).collect()));
+    }
+    let named = [("tool_call_id", tool_call_id), ("name", name)];
+    fields.extend(named.into_iter().filter_map(|(field, value)| Some((field, Value::from(value.as_deref()?)))));
+    Value::from_pairs(fields)
+}
+
+/// The variables of a call, whose arguments templates read as an object.
+fn call_variables(call: &ToolCall) -> Value {
+    let arguments = serde_json::from_str::<serde_json::Value>(&call.arguments);
+    let arguments =
+        arguments.map_or_else(|_| Value::from(call.arguments.as_str()), |arguments| json::value(&arguments));
+    let function = Value::from_pairs([("name", Value::from(call.name.as_str())), ("arguments", arguments)]);
+    Value::from_pairs([("id", Value::from(call.id.as_str())), ("type", "function".into()), ("function", function)])
 }
 
 /// Runs `work` on a thread whose stack suffices for the deepest source and the deepest value. A

@@ -196,6 +196,10 @@ impl Engine for Local {
         Some(self.weights)
     }
 
+    fn applies_masks(&self) -> bool {
+        true
+    }
+
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.open_in(0, tokens).await
     }
@@ -347,7 +351,7 @@ impl Session for Open {
     }
 
     async fn choices(&mut self, from: usize, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
-        self.collect(from, self.choosing(generation)).await
+        self.collect(from, self.choosing(generation)).await?.into_iter().collect()
     }
 
     async fn logits(&mut self, from: usize) -> wsd_core::Result<Vec<Row>> {
@@ -374,6 +378,6 @@ impl Session for Open {
     }
 
     async fn tree_choices(&mut self, tree: &Tree, generation: &Generation) -> wsd_core::Result<Vec<Step>> {
-        self.collect_tree(tree, self.choosing(generation)).await
+        self.collect_tree(tree, self.choosing(generation)).await?.into_iter().collect()
     }
 }

@@ -356,7 +356,7 @@ mod tests {
         let (_inbox, receiver) = std::sync::mpsc::channel();
         let mut scheduler = Scheduler::new(Box::new(executor), card, PrefixCache::new(0), receiver, Arc::default());
         let (reply, _steps) = mpsc::channel(1);
-        let generation = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0 };
+        let generation = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0, guide: None };
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
             let question = Generate::new(generation.clone(), vec![], generation.max_tokens, reply.clone());

@@ -7,6 +7,7 @@ use wsd_core::Prompt;
 
 use super::answer::{answer, hint_outside, load_strategy, stream};
 use super::batch::{self, BatchArgs};
+use super::constraint::ConstraintArgs;
 use super::output::{FAINT, Output};
 use super::prompt::{TokenIds, last_text, of_text, read_stdin};
 use super::{Ending, GlobalArgs};
@@ -27,6 +28,8 @@ Examples:
       The base alone, to compare; at most 100 tokens, or to the first empty line.
   wsd generate --base vllm+http://gpu-box:8000 --draft ./my-aligned-1b \"How do I make bread?\"
       A base behind vLLM on another machine, whose tokenizer is in Hugging Face's cache.
+  wsd generate --json-schema person.json \"Describe a person.\"
+      JSON that is valid under a schema, whichever of the two writes.
   wsd generate --input questions.jsonl --output answers.jsonl --parallel 16
       A file of {\"prompt\": ...} or {\"messages\": [...]} rows. The same command resumes after an interruption.
   wsd generate --input bees.csv --prompt-key question --samples 4 -t 0.8 | jq -r .output
@@ -53,6 +56,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, conflicts_with = "input")]
     json: bool,
     #[command(flatten)]
+    constraint: ConstraintArgs,
+    #[command(flatten)]
     batch: BatchArgs,
     #[command(flatten)]
     settings: SharedArgs,
@@ -72,15 +77,17 @@ pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Endin
     if let Some(question) = last_text(&prompt) {
         hint_outside(question, &settings, global);
     }
+    let mut job = settings.job(prompt);
+    job.terms.grammar = args.constraint.grammar()?;
     let mut output = Output::stdout(global.color);
     let outcome = if args.json {
-        let outcome = answer(&strategy, settings.job(prompt), |_| Ok(())).await?;
+        let outcome = answer(&strategy, job, |_| Ok(())).await?;
         if !outcome.interrupted {
             output.text(&format!("{}\n", serde_json::to_string(&outcome.completion)?))?;
         }
         outcome
     } else {
-        let outcome = stream(&strategy, settings.job(prompt), &mut output).await?;
+        let outcome = stream(&strategy, job, &mut output).await?;
         let mut notes = Output::stderr(global.color);
         if !global.quiet {
             notes.model_text(FAINT, &outcome.summary(settings.max_tokens()))?;

@@ -112,6 +112,18 @@ impl App {
         format!("{prefix}{:016x}", self.random_seed())
     }
 
+    /// Returns a name for a call of a tool: nine letters and digits, as Mistral's templates need.
+    pub(super) fn next_call_id(&self) -> String {
+        let mut number = self.random_seed();
+        (0..9)
+            .map(|_| {
+                let digit = (number % 36) as u32;
+                number /= 36;
+                char::from_digit(digit, 36).unwrap_or('0')
+            })
+            .collect()
+    }
+
     /// Returns an unpredictable number of 53 bits, which JSON represents exactly.
     pub(super) fn random_seed(&self) -> u64 {
         self.random.hash_one(self.ids.fetch_add(1, Ordering::Relaxed)) >> 11

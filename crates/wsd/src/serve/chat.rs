@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{ChatRole, Completion, MAX_TOKENS, Message, Prompt, TokenRecord};
+use wsd_core::{ChatRole, Completion, Event, MAX_TOKENS, Message, Prompt};
 
 use super::app::App;
 use super::decoding::{self, await_first_event};
@@ -23,6 +23,7 @@ use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP, max_tokens};
 use super::request_log::Caller;
 use super::source::{Given, Source};
 use super::sse::Chunks;
+use super::tools::{self, AnswerReader, ToolUse};
 
 /// Handles `POST /v1/chat/completions`.
 pub(super) async fn chat(
@@ -43,10 +44,15 @@ pub(super) async fn chat(
     }
     let answers = decoding::collect(events, request.n).await?;
     let envelope = Envelope::new(&app, "chatcmpl-", "chat.completion", request.model);
-    let choice = |request: &GenerationRequest, index: usize, answer: &Completion| {
+    let choice = move |request: &GenerationRequest, index: usize, answer: &Completion| {
         let logprobs = request.logprobs.map(|_| chat_logprobs(request.output_engine().as_ref(), &answer.tokens));
-        let message = json!({"role": "assistant", "content": answer.text, "refusal": null});
-        (json!({"index": index, "message": message, "logprobs": logprobs}), None)
+        let Some(mut reader) = request.answer_reader() else {
+            let message = json!({"role": "assistant", "content": answer.text, "refusal": null});
+            return (json!({"index": index, "message": message, "logprobs": logprobs}), None);
+        };
+        let message = reader.read(&answer.tokens).message(|| app.next_call_id());
+        let reason = reader.finish_reason(answer.finish_reason);
+        (json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}), None)
     };
     let build =
         move || Ok(complete_reply(&envelope, &request, &answers, |index, answer| choice(&request, index, answer)));
@@ -61,8 +67,10 @@ pub(super) fn parse(
     source: Source,
 ) -> Result<(GenerationRequest, Prompt), ApiError> {
     let mut request = GenerationRequest::parse(app, caller, &mut fields)?;
+    let tools = ToolUse::take(&mut fields, request.codec.call_format())?;
+    request.answer(&tools)?;
     let prompt = match source {
-        Source::Messages(given) => conversation(app, &mut fields, given)?,
+        Source::Messages(given) => tools.prompt(conversation(app, &mut fields, given)?),
         Source::Text(text) => Prompt::Raw(text),
     };
     let logprobs = fields.take("logprobs")?.unwrap_or(false);
@@ -85,15 +93,21 @@ pub(super) fn given(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
     Ok(given.map(|(index, value)| Given { path: format!("messages[{index}]"), value }).collect())
 }
 
+/// Reads a conversation as a prompt without tools.
+pub(super) fn prompt(app: &App, fields: &mut Fields, given: Vec<Given>) -> Result<Prompt, ApiError> {
+    Ok(Prompt::Chat(conversation(app, fields, given)?))
+}
+
 /// Reads a conversation, to which the server's system message and prefill are added where it has
 /// none of its own.
-pub(super) fn conversation(app: &App, fields: &mut Fields, given: Vec<Given>) -> Result<Prompt, ApiError> {
+fn conversation(app: &App, fields: &mut Fields, given: Vec<Given>) -> Result<Vec<Message>, ApiError> {
     if given.is_empty() || given.len() > MAX_MESSAGES {
         let message = format!("must have from 1 to {MAX_MESSAGES} messages, got {}", given.len());
         return Err(ApiError::parameter("messages", message));
     }
     let messages = given.into_iter().map(|given| message(given, app.serve.strict));
-    let messages = messages.collect::<Result<Vec<_>, _>>()?;
+    let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
+    name_results(&mut messages)?;
     let ends_with_answer = messages.last().is_some_and(|last| last.role == ChatRole::Assistant);
     let continues = fields.take::<bool>("continue_final_message")?;
     let begins = fields.take::<bool>("add_generation_prompt")?;
@@ -122,7 +136,7 @@ pub(super) fn conversation(app: &App, fields: &mut Fields, given: Vec<Given>) ->
         }
         _ => {}
     }
-    Ok(Prompt::Chat(app.settings.prompt.complete(messages)))
+    Ok(app.settings.prompt.complete(messages))
 }
 
 /// The content of a message.
@@ -141,6 +155,15 @@ impl FieldType for Content {
 fn message(given: Given, strict: bool) -> Result<Message, ApiError> {
     let mut fields = Fields::new(given.value, given.path)?;
     let role: ChatRole = fields.need("role")?;
+    let tool_calls = tools::calls(&mut fields)?;
+    if !tool_calls.is_empty() && role != ChatRole::Assistant {
+        let message = format!("must be left out of a message of the role {role}");
+        return Err(ApiError::parameter(fields.name("tool_calls"), message));
+    }
+    let (tool_call_id, name) = match role {
+        ChatRole::Tool => (Some(fields.need("tool_call_id")?), fields.take("name")?),
+        _ => (None, None),
+    };
     if !strict {
         fields.ignore(Place::Message);
     }
@@ -151,23 +174,45 @@ fn message(given: Given, strict: bool) -> Result<Message, ApiError> {
         ("audio", &[]),
         ("function_call", &[]),
         ("images", &["[]"]),
-        ("tool_calls", &["[]"]),
         ("annotations", &["[]"]),
         ("refusal", &["\"\""]),
     ])?;
-    let content = fields.take("content")?.ok_or_else(|| {
-        ApiError::parameter(fields.name("content"), format!("must be {}, got null", Content::EXPECTED))
-    })?;
-    let text = match content {
-        Content::Text(text) => text,
-        Content::Parts(parts) => {
+    let text = match fields.take("content")? {
+        None if !tool_calls.is_empty() => String::new(),
+        None => {
+            let message = format!("must be {}, got null", Content::EXPECTED);
+            return Err(ApiError::parameter(fields.name("content"), message));
+        }
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => {
             let path = fields.name("content");
             let parts = parts.into_iter().enumerate().map(|(i, part)| text_part(part, format!("{path}[{i}]"), strict));
             parts.collect::<Result<String, _>>()?
         }
     };
     fields.finish()?;
-    Ok(Message::new(role, text))
+    Ok(Message { tool_calls, tool_call_id, name, ..Message::new(role, text) })
+}
+
+/// Gives each result the name of the tool that was called, which some templates read. Refuses a call
+/// without its result at the end of the conversation.
+fn name_results(messages: &mut [Message]) -> Result<(), ApiError> {
+    for index in 0..messages.len() {
+        let (before, rest) = messages.split_at_mut(index);
+        let [message, ..] = rest else { break };
+        if message.role == ChatRole::Tool && message.name.is_none() {
+            let mut calls = before.iter().rev().flat_map(|message| &message.tool_calls);
+            let call = calls.find(|call| Some(&call.id) == message.tool_call_id.as_ref());
+            message.name = call.map(|call| call.name.clone());
+        }
+    }
+    match messages.last() {
+        Some(last) if !last.tool_calls.is_empty() => {
+            let message = "must not end with a call of a tool; its result is missing: a message of the role `tool`";
+            Err(ApiError::parameter("messages", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads a text part of a message.
@@ -175,10 +220,10 @@ fn text_part(part: Value, path: String, strict: bool) -> Result<String, ApiError
     let mut fields = Fields::new(part, path)?;
     let kind: String = fields.need("type")?;
     if kind != "text" {
-        return Err(ApiError::parameter(
-            fields.name("type"),
-            format!("must be `text`, got {kind}: the models here read text alone"),
-        ));
+        let media = ["image", "audio", "video", "file"].into_iter().find(|media| kind.contains(media));
+        let media = media.map_or_else(|| "text alone".to_owned(), |media| format!("no {media}"));
+        let message = format!("must be `text`, got {kind}: the models here read {media}");
+        return Err(ApiError::parameter(fields.name("type"), message));
     }
     let text = fields.need("text")?;
     if !strict {
@@ -189,22 +234,55 @@ fn text_part(part: Value, path: String, strict: bool) -> Result<String, ApiError
 }
 
 /// Returns the reply as a stream of chunks.
-fn stream_reply(app: &App, request: GenerationRequest, events: decoding::Events) -> Response {
+fn stream_reply(app: &Arc<App>, request: GenerationRequest, events: decoding::Events) -> Response {
     let envelope = Envelope::new(app, "chatcmpl-", "chat.completion.chunk", request.model);
-    let delta_choice =
-        |index: usize, delta: Value| json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
     let opening =
         (0..request.n).map(|index| delta_choice(index, json!({"role": "assistant", "content": "", "refusal": null})));
     let opening: Vec<_> = opening.map(|choice| choice.to_string()).collect();
     let (opening, request) = (Box::new(opening.into_iter()), Arc::new(request));
-    let parameters = request.clone();
-    let choice = move |index: usize, token: Option<&TokenRecord>, _| {
-        let Some(token) = token else { return delta_choice(index, json!({})) };
-        let mut choice = delta_choice(index, json!({"content": token.text}));
-        if parameters.logprobs.is_some() {
-            choice["logprobs"] = chat_logprobs(parameters.output_engine().as_ref(), std::slice::from_ref(token));
+    let (parameters, owner) = (request.clone(), app.clone());
+    let mut readers: Vec<_> = (0..request.n).map(|_| request.answer_reader()).collect();
+    let choice = move |index: usize, event: &Event, _| {
+        let (delta, reason) = match readers.get_mut(index).and_then(Option::as_mut) {
+            Some(reader) => read(reader, event, &owner),
+            None => (text_delta(event), None),
+        };
+        let mut choice = delta_choice(index, delta);
+        match event {
+            Event::Token(token) if parameters.logprobs.is_some() => {
+                choice["logprobs"] = chat_logprobs(parameters.output_engine().as_ref(), std::slice::from_ref(token));
+            }
+            Event::Token(_) if choice["delta"] == json!({}) && !parameters.token_details => return Value::Null,
+            Event::Done(_) => choice["finish_reason"] = json!(reason),
+            _ => {}
         }
         choice
     };
     Chunks { envelope, request, opening, choice }.respond(app, events)
+}
+
+fn delta_choice(index: usize, delta: Value) -> Value {
+    json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})
+}
+
+/// Returns what an event adds to an answer of text alone.
+fn text_delta(event: &Event) -> Value {
+    match event {
+        Event::Token(token) => json!({"content": token.text}),
+        _ => json!({}),
+    }
+}
+
+/// Returns what an event adds to an answer with calls or reasoning, and at its end the reason.
+fn read(reader: &mut AnswerReader, event: &Event, app: &App) -> (Value, Option<&'static str>) {
+    let parts = match event {
+        Event::Token(token) => reader.push(token),
+        Event::Done(_) => reader.finish(),
+        _ => Vec::new(),
+    };
+    let reason = match event {
+        Event::Done(reason) => Some(reader.finish_reason(*reason)),
+        _ => None,
+    };
+    (tools::delta(parts, || app.next_call_id()), reason)
 }

@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{Completion, Engine, Error, MAX_TOKENS, Prompt, Sampled, Token, TokenRecord};
+use wsd_core::{Completion, Engine, Error, Event, MAX_TOKENS, Prompt, Sampled, Token, TokenRecord};
 
 use super::admission::Admitted;
 use super::app::App;
@@ -23,6 +23,7 @@ use super::reply::{TextLogprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP, max_tokens};
 use super::request_log::Caller;
 use super::sse::Chunks;
+use super::tools::ToolUse;
 
 /// The default of `max_tokens`, as in OpenAI's API.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -119,6 +120,9 @@ impl CompletionRequest {
             max_tokens(&mut fields, MAX_TOKENS.name)?.unwrap_or(DEFAULT_MAX_TOKENS)
         };
         common.limits(Some(max_tokens), logprobs);
+        common.answer(&ToolUse::none())?;
+        // Texts are continued as they are.
+        common.reader = None;
         if common.stream && max_tokens == 0 {
             return Err(ApiError::parameter("stream", "must be false where `max_tokens` is 0"));
         }
@@ -217,8 +221,8 @@ impl CompletionRequest {
         });
         let request = Arc::new(self.common);
         let common = request.clone();
-        let choice = move |index: usize, token: Option<&TokenRecord>, written| {
-            let Some(token) = token else { return text_choice(index, "") };
+        let choice = move |index: usize, event: &Event, written| {
+            let Event::Token(token) = event else { return text_choice(index, "") };
             let mut choice = text_choice(index, &token.text);
             if let Some(top) = common.logprobs {
                 let mut list = TextLogprobs::new(common.output_engine().clone(), top);

@@ -37,7 +37,7 @@ impl FieldType for Vec<Token> {
 }
 
 impl FieldType for ChatRole {
-    const EXPECTED: &'static str = "`system`, `developer`, `user` or `assistant`";
+    const EXPECTED: &'static str = "`system`, `developer`, `user`, `assistant` or `tool`";
 }
 
 /// The fields of an object that have not been taken yet.

@@ -200,6 +200,14 @@ fn common() -> Value {
         },
         "cache_salt": {"type": ["string", "null"], "minLength": 1, "maxLength": 64},
         "wsd": {"$ref": "#/components/schemas/Wsd"},
+        "response_format": response_format(),
+        "grammar": {"type": ["string", "null"]},
+        "json_schema": {"type": ["object", "null"]},
+        "guided_json": {"type": ["object", "string", "null"]},
+        "guided_regex": {"type": ["string", "null"]},
+        "guided_choice": {"type": ["array", "null"], "items": {"type": "string"}},
+        "guided_grammar": {"type": ["string", "null"]},
+        "structured_outputs": {"type": ["object", "null"]},
     });
     extend(&mut fields, settings(SAMPLING));
     extend(&mut fields, settings(&[&MAX_TOKENS]));
@@ -214,6 +222,21 @@ fn ignored(place: Place) -> Value {
     let rows = IGNORED.iter().filter(|row| row.place == place);
     let about = |row: &Ignored| json!({"description": format!("No effect: {}", row.reason)});
     rows.map(|row| (row.field.to_owned(), about(row))).collect::<Map<_, _>>().into()
+}
+
+fn response_format() -> Value {
+    let text = json!({"type": ["string", "null"]});
+    let named = json!({
+        "name": text, "description": text, "strict": {"type": ["boolean", "null"]},
+        "schema": {"type": ["object", "null"]},
+    });
+    let fields = json!({
+        "type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": object(named, &[]),
+        "schema": {"type": ["object", "null"]},
+    });
+    let mut schema = object(fields, &["type"]);
+    schema["type"] = json!(["object", "null"]);
+    schema
 }
 
 /// The schemas of settings, by name.
@@ -249,6 +272,9 @@ fn chat() -> Value {
             "type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": {"$ref": "#/components/schemas/Message"},
         },
         "max_completion_tokens": schema(&MAX_TOKENS),
+        "tools": {"type": ["array", "null"], "items": tool()},
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", null]}, {"type": "object"}]},
+        "parallel_tool_calls": {"type": ["boolean", "null"]},
         "logprobs": {"type": ["boolean", "null"]},
         "top_logprobs": whole(0, MAX_TOP),
         "stream_options": stream_options(),
@@ -285,11 +311,26 @@ fn message() -> Value {
     let mut part = json!({"type": {"const": "text"}, "text": {"type": "string"}});
     extend(&mut part, ignored(Place::Message));
     let part = object(part, &["type", "text"]);
-    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}]});
-    let role = json!({"enum": ["system", "developer", "user", "assistant"]});
-    let mut fields = json!({"role": role, "content": content});
+    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]});
+    let role = json!({"enum": ["system", "developer", "user", "assistant", "tool"]});
+    let text = json!({"type": "string"});
+    let function = object(json!({"name": text, "arguments": text}), &["name"]);
+    let call = object(json!({"id": text, "type": {"const": "function"}, "function": function}), &["function"]);
+    let calls = json!({"type": ["array", "null"], "items": call});
+    let mut fields = json!({"role": role, "content": content, "tool_calls": calls, "tool_call_id": text});
     extend(&mut fields, ignored(Place::Message));
-    object(fields, &["role", "content"])
+    object(fields, &["role"])
+}
+
+fn tool() -> Value {
+    let text = json!({"type": ["string", "null"]});
+    let parameters = json!({"type": ["object", "null"]});
+    let fields = json!({
+        "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_.-]+$"},
+        "description": text, "parameters": parameters, "strict": {"type": ["boolean", "null"]},
+    });
+    let function = object(fields, &["name"]);
+    object(json!({"type": {"const": "function"}, "function": function}), &["function"])
 }
 
 /// The parameters that OpenAI's API does not have.

@@ -57,7 +57,7 @@ pub(super) async fn apply_template(
     off_reactor(move || {
         let engine = output_engine(&app, &mut fields)?;
         let given = chat::given(&mut fields)?;
-        let prompt = chat::conversation(&app, &mut fields, given)?;
+        let prompt = chat::prompt(&app, &mut fields, given)?;
         fields.finish()?;
         Ok(Json(json!({"prompt": engine.codec().render(&prompt)?.text})))
     })

@@ -1,9 +1,11 @@
 //! Protocols besides OpenAI's completions: one form for each, of one handler.
 //!
 //! A [`Form`] says a body in the terms of chat completions, whose checks then apply, and says the
-//! parts of an answer in the terms of its protocol. What an answer consists of is decided here, in
-//! [`Part`].
+//! items of an answer in the terms of its protocol. An answer consists of items ([`item`]).
 
+mod form;
+mod item;
+mod items;
 pub(super) mod messages;
 pub(super) mod ollama;
 pub(super) mod responses;
@@ -22,6 +24,10 @@ use futures::{Stream, StreamExt as _, stream};
 use serde_json::Value;
 use wsd_core::{Completion, Event, Prompt, Trace};
 
+use form::{Form, Line, Wire};
+use item::Said;
+use items::Items;
+
 use super::app::App;
 use super::chat;
 use super::decoding::{self, Events, await_first_event};
@@ -31,72 +37,13 @@ use super::json_reply::off_reactor;
 use super::reply;
 use super::request::GenerationRequest;
 use super::request_log::Caller;
-use super::source::Source;
 use super::sse;
-
-/// A part of an answer, as clients see it.
-pub(super) enum Part<'a> {
-    /// Text to read.
-    Text(&'a str),
-}
-
-/// The encoding of a stream.
-pub(super) enum Wire {
-    /// Server-sent events.
-    Events,
-    /// JSON, one object to a line.
-    Lines,
-}
-
-/// A piece of a stream.
-pub(super) struct Line {
-    /// The name of a server-sent event.
-    event: Option<&'static str>,
-    data: Value,
-}
 
 /// A request, in the terms of chat completions, with its own form for the reply.
 pub(super) struct Asked<F> {
     pub(super) form: F,
     pub(super) request: GenerationRequest,
     pub(super) prompt: Prompt,
-}
-
-/// The form of one answer in a protocol.
-pub(super) trait Form: Sized + Send + 'static {
-    /// The encoding of streams.
-    const WIRE: Wire;
-
-    /// Renames the fields of a body to those of chat completions, and takes the text to continue.
-    fn read(app: &Arc<App>, caller: &Caller, fields: &mut Fields) -> Result<(Self, Source), ApiError>;
-
-    /// Returns the lines before the answer, once the length of the prompt is known.
-    fn begin(&mut self, request: &GenerationRequest, prompt_tokens: usize) -> Vec<Line>;
-
-    /// Returns the lines that report a part.
-    fn part(&mut self, part: &Part<'_>) -> Vec<Line>;
-
-    /// Returns the lines after the answer.
-    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line>;
-
-    /// Returns the lines of a failure.
-    fn fail(&mut self, error: &ApiError) -> Vec<Line>;
-
-    /// Returns the answer as one reply.
-    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value;
-}
-
-impl Line {
-    /// A line without a name.
-    pub(super) fn new(data: Value) -> Self {
-        Self { event: None, data }
-    }
-
-    /// A server-sent event whose name is the `type` of its data.
-    pub(super) fn named(event: &'static str, mut data: Value) -> Self {
-        data["type"] = event.into();
-        Self { event: Some(event), data }
-    }
 }
 
 /// Checks a request.
@@ -126,7 +73,11 @@ pub(super) async fn answer<F: Form>(
         return Ok(respond(&app, form, request, events));
     }
     let answers = decoding::collect(events, 1).await?;
-    let whole = move || answers.first().map(|answer| form.whole(&request, answer)).ok_or_else(ApiError::internal);
+    let whole = move || {
+        let answer = answers.into_iter().next().ok_or_else(ApiError::internal)?;
+        let said = Items::new(app, &request).read(&mut form, answer);
+        Ok(form.whole(&request, &said))
+    };
     Ok(Json(off_reactor(whole).await?).into_response())
 }
 
@@ -140,6 +91,7 @@ struct Saying<F> {
     form: F,
     request: GenerationRequest,
     trace: Trace,
+    items: Items,
 }
 
 impl<F: Form> Saying<F> {
@@ -151,17 +103,26 @@ impl<F: Form> Saying<F> {
         };
         self.trace.push(&event);
         match event {
-            Event::Prompt { tokens } => self.form.begin(&self.request, tokens),
-            Event::Token(token) if !token.text.is_empty() => self.form.part(&Part::Text(&token.text)),
-            Event::Done(_) => self.form.end(&self.request, &std::mem::take(&mut self.trace).finish()),
+            Event::Prompt { tokens } => {
+                let lines = self.form.begin(&self.request, tokens);
+                lines.into_iter().chain(self.items.begin(&mut self.form)).collect()
+            }
+            Event::Token(token) => self.items.token(&mut self.form, &token),
+            Event::Done(reason) => {
+                let lines = self.items.finish(&mut self.form, reason);
+                let answer = std::mem::take(&mut self.trace).finish();
+                let said = Said { answer, items: std::mem::take(&mut self.items.list) };
+                lines.into_iter().chain(self.form.end(&self.request, &said)).collect()
+            }
             _ => Vec::new(),
         }
     }
 }
 
 /// Returns the answer as a stream.
-fn respond<F: Form>(app: &App, form: F, request: GenerationRequest, events: Events) -> Response {
-    let mut saying = Saying { form, request, trace: Trace::new() };
+fn respond<F: Form>(app: &Arc<App>, form: F, request: GenerationRequest, events: Events) -> Response {
+    let items = Items::new(app.clone(), &request);
+    let mut saying = Saying { form, request, trace: Trace::new(), items };
     let lines = events.flat_map(move |event| stream::iter(saying.lines(event.map(|(_, event)| event))));
     match F::WIRE {
         Wire::Events => sse::respond(app, lines.map(|line| named_event(&line))),

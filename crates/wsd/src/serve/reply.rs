@@ -135,7 +135,9 @@ pub(super) fn complete_reply(
         usage.set_cached(index / request.n, answer.timings.cached_tokens);
         usage.completion += answer.usage.completion_tokens;
         let (mut choice, logprobs) = choice(index, answer);
-        choice["finish_reason"] = json!(answer.finish_reason.name());
+        if choice["finish_reason"].is_null() {
+            choice["finish_reason"] = json!(answer.finish_reason.name());
+        }
         choice["wsd"] = details(request, answer, index);
         reply.push(&choice, logprobs.as_ref());
         if index == 0 {

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wsd_core::{
-    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, REPETITION_PENALTY, Recipe, SAMPLING, SEED, STOP,
-    STRATEGY, Strategy, TOP_K, Terms, Token, Values, strategy_settings,
+    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, REPETITION_PENALTY, Recipe, Reply, SAMPLING, SEED,
+    STOP, STRATEGY, Strategy, TOP_K, Terms, TextCodec, Token, Values, strategy_settings,
 };
+use wsd_grammar::Form;
 
 use super::app::App;
+use super::constraint;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::ignored::Place;
 use super::request_log::{Caller, RequestLog};
+use super::tools::{AnswerReader, ToolUse};
 
 /// The most answers to one prompt.
 pub(super) const MAX_N: usize = 16;
@@ -49,12 +52,6 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("ignore_eos", &["false"]),
     ("min_tokens", &["0"]),
     ("mirostat", &["0"]),
-    ("response_format", &["{\"type\":\"text\"}"]),
-    ("tools", &["[]"]),
-    ("tool_choice", &["\"none\"", "\"auto\""]),
-    ("parallel_tool_calls", &["true", "false"]),
-    ("function_call", &["\"none\"", "\"auto\""]),
-    ("functions", &["[]"]),
     ("metadata", &["{}"]),
     ("modalities", &["[\"text\"]"]),
     ("prediction", &[]),
@@ -90,6 +87,12 @@ pub(super) struct GenerationRequest {
     pub(super) operation: &'static str,
     /// The line about the request.
     pub(super) log: Arc<RequestLog>,
+    /// The codec of the model that begins the answer.
+    pub(super) codec: TextCodec,
+    /// The constraint, and the field that it was given in.
+    constraint: Option<(&'static str, Form)>,
+    /// The reader of answers with calls of tools or reasoning; `None` for those of text alone.
+    pub(super) reader: Option<Reply>,
 }
 
 impl GenerationRequest {
@@ -127,6 +130,7 @@ impl GenerationRequest {
             fields.ignore(Place::Request);
         }
         fields.unsupported(NEUTRAL)?;
+        let constraint = constraint::take(fields)?;
         let scope = app.scope(caller.client, cache_salt(fields)?.as_deref());
         let strategy = recipe.build(&app.models.scoped(scope), &values)?;
         terms.sampling.logit_bias = logit_bias(fields, strategy.output_engine().as_ref())?.into();
@@ -136,6 +140,8 @@ impl GenerationRequest {
             return Err(ApiError::parameter("logit_bias", message));
         }
         caller.log.asks(recipe.name);
+        let opener = recipe.needs.iter().find_map(|need| app.models.get(need.seat));
+        let codec = opener.unwrap_or_else(|| strategy.output_engine()).codec().clone();
         Ok(Self {
             model: recipe.name,
             is_alone: recipe.is_alone(),
@@ -148,7 +154,23 @@ impl GenerationRequest {
             token_details,
             operation: "chat",
             log: caller.log.clone(),
+            codec,
+            constraint,
+            reader: None,
         })
+    }
+
+    /// Sets how answers are read and constrained, once the tools are known.
+    pub(super) fn answer(&mut self, tools: &ToolUse) -> Result<(), ApiError> {
+        let reader = self.codec.reply(tools.callable());
+        let constraint = tools.constraint(self.constraint.take())?;
+        let reader = match &constraint {
+            Some(_) => reader.constrained(tools.must_call()),
+            None => reader,
+        };
+        self.reader = (!reader.is_plain()).then_some(reader);
+        self.terms.grammar = constraint.map(|(name, form)| wsd_grammar::grammar(name, form)).transpose()?;
+        Ok(())
     }
 
     /// Sets the limits, which the two protocols name differently.
@@ -216,6 +238,12 @@ impl GenerationRequest {
     /// Tells that one model answers by itself.
     pub(super) fn is_alone(&self) -> bool {
         self.is_alone
+    }
+
+    /// Returns a reader of one answer; `None` for answers of text alone.
+    pub(super) fn answer_reader(&self) -> Option<AnswerReader> {
+        let codec = self.output_engine().codec().clone();
+        self.reader.clone().map(|reply| AnswerReader::new(reply, codec))
     }
 
     /// The most tokens in an answer.

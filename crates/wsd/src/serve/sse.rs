@@ -8,7 +8,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
-use wsd_core::{Event, TokenRecord};
+use wsd_core::Event;
 
 use super::app::App;
 use super::decoding::Events;
@@ -22,14 +22,14 @@ pub(super) struct Chunks<C> {
     pub(super) request: Arc<GenerationRequest>,
     /// The choices that are sent before any event, as JSON text made when they are sent.
     pub(super) opening: Box<dyn Iterator<Item = String> + Send>,
-    /// Makes a choice from the index of the answer, the token if there is one, and the number of
-    /// characters in the answer before it.
+    /// Makes a choice from the index of the answer, the event, and the number of characters in the
+    /// answer before it; null for an event that adds nothing to the reply.
     pub(super) choice: C,
 }
 
 impl<C> Chunks<C>
 where
-    C: FnMut(usize, Option<&TokenRecord>, usize) -> Value + Send + 'static,
+    C: FnMut(usize, &Event, usize) -> Value + Send + 'static,
 {
     /// Returns the response that streams the chunks of these events.
     pub(super) fn respond(self, app: &App, events: Events) -> Response {
@@ -48,7 +48,7 @@ where
                     progress.resize(progress.len().max(index + 1), Progress::default());
                     let characters = progress[index].characters;
                     progress[index].push(&event);
-                    let choice = |token: Option<&TokenRecord>| choice(index, token, characters);
+                    let choice = || choice(index, &event, characters);
                     let choice = event_choice(&request, index, &event, &progress[index], choice);
                     choice.map(&chunk).into_iter().collect()
                 }
@@ -85,22 +85,27 @@ fn event_choice(
     index: usize,
     event: &Event,
     progress: &Progress,
-    choice: impl FnOnce(Option<&TokenRecord>) -> Value,
+    choice: impl FnOnce() -> Value,
 ) -> Option<Value> {
     let has_details = request.logprobs.is_some() || request.token_details;
     let mut choice = match event {
-        Event::Token(token) if !token.text.is_empty() || has_details => choice(Some(token)),
-        Event::Handover(_) | Event::DraftEnd(_) | Event::Look(_) if request.token_details => choice(None),
-        Event::Done(_) => choice(None),
+        Event::Token(token) if !token.text.is_empty() || has_details || request.reader.is_some() => choice(),
+        Event::Handover(_) | Event::DraftEnd(_) | Event::Look(_) if request.token_details => choice(),
+        Event::Done(_) => choice(),
         _ => return None,
     };
+    if choice.is_null() {
+        return None;
+    }
     match event {
         Event::Token(token) if request.token_details => choice["wsd"] = token_details(token),
         Event::Handover(handover) => choice["wsd"] = json!({"handover": handover}),
         Event::DraftEnd(end) => choice["wsd"] = json!({"draft_end": end}),
         Event::Look(look) => choice["wsd"] = json!({"look": look}),
         Event::Done(reason) => {
-            choice["finish_reason"] = json!(reason.name());
+            if choice["finish_reason"].is_null() {
+                choice["finish_reason"] = json!(reason.name());
+            }
             choice["wsd"] = progress.summary(request, index);
         }
         _ => {}

@@ -55,7 +55,7 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
         }
         None => {
             let given = chat::given(&mut fields)?;
-            engine.codec().render(&chat::conversation(app, &mut fields, given)?)?.tokens
+            engine.codec().render(&chat::prompt(app, &mut fields, given)?)?.tokens
         }
     };
     fields.finish()?;

@@ -6,6 +6,7 @@ mod clients;
 mod connections;
 mod protocols;
 mod settings;
+mod structured;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -64,7 +65,7 @@ async fn wrong_types_are_named_with_the_right_one() {
         (
             "/v1/chat/completions",
             json!({"messages": [{"role": "robot", "content": "a"}]}),
-            "`messages[0].role` must be `system`, `developer`, `user` or `assistant`, got \"robot\"".into(),
+            "`messages[0].role` must be `system`, `developer`, `user`, `assistant` or `tool`, got \"robot\"".into(),
         ),
         ("/v1/chat/completions", json!({"messages": "a"}), "`messages` must be a list, got \"a\"".into()),
     ] {
@@ -201,8 +202,8 @@ async fn refusals_name_the_parameter() {
         ("/v1/chat/completions", messages(json!({"temprature": 1})), 400, "temprature"),
         ("/v1/chat/completions", messages(json!({"frequency_penalty": 2.5})), 400, "frequency_penalty"),
         ("/v1/chat/completions", messages(json!({"logit_bias": {"5": 101}})), 400, "logit_bias"),
-        ("/v1/chat/completions", messages(json!({"response_format": {"type": "json_object"}})), 400, "response_format"),
-        ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools"),
+        ("/v1/chat/completions", messages(json!({"response_format": {"type": "xml"}})), 400, "response_format.type"),
+        ("/v1/chat/completions", messages(json!({"tools": [{"type": "function"}]})), 400, "tools[0].function"),
         ("/v1/chat/completions", messages(json!({"temperature": -1})), 400, "temperature"),
         ("/v1/chat/completions", messages(json!({"temperature": "hot"})), 400, "temperature"),
         // Both would round to 100 in single precision; the second needs an exact parser too.
@@ -230,7 +231,12 @@ async fn refusals_name_the_parameter() {
         ("/v1/chat/completions", messages(json!({"continue_final_message": true})), 400, "continue_final_message"),
         ("/v1/chat/completions", json!({"messages": []}), 400, "messages"),
         ("/v1/chat/completions", json!({}), 400, "messages"),
-        ("/v1/chat/completions", json!({"messages": [{"role": "tool", "content": "x"}]}), 400, "messages[0].role"),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            400,
+            "messages[0].tool_call_id",
+        ),
         ("/v1/chat/completions", json!({"messages": [{"role": "user"}]}), 400, "messages[0].content"),
         (
             "/v1/chat/completions",

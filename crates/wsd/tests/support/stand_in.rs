@@ -475,7 +475,8 @@ impl Continuation {
     }
 
     fn generation(&self) -> Generation {
-        Generation { max_tokens: self.max_tokens.max(1), sampling: self.sampling.clone(), top_logprobs: self.top }
+        let sampling = self.sampling.clone();
+        Generation { max_tokens: self.max_tokens.max(1), sampling, top_logprobs: self.top, guide: None }
     }
 }
 

@@ -18,6 +18,25 @@ pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<Va
     Ok(Value::from(writer.text))
 }
 
+/// Turns JSON into a value of the engine. Recursion is bounded, because JSON is parsed with a limit of
+/// its own.
+pub(super) fn value(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(flag) => Value::from(*flag),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            (None, None) => Value::from(number.as_f64().unwrap_or_default()),
+        },
+        serde_json::Value::String(text) => Value::from(text.as_str()),
+        serde_json::Value::Array(items) => items.iter().map(value).collect(),
+        serde_json::Value::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(name, field)| (name.as_str(), value(field))))
+        }
+    }
+}
+
 struct Writer<'a> {
     state: &'a State<'a, 'a>,
     text: String,

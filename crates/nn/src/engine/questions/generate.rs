@@ -29,10 +29,14 @@ impl Generate {
 
 impl Generate {
     /// Sends the next token, or ends.
-    fn go_on(&mut self, list: &mut List, step: Step) {
+    fn go_on(&mut self, list: &mut List, step: Result<Step>) {
         match step {
-            Step::End(stop) => (self.stop, self.left) = (stop, 0),
-            Step::Token(sampled) => {
+            Err(error) => {
+                self.left = 0;
+                let _ = self.reply.try_send(Err(error));
+            }
+            Ok(Step::End(stop)) => (self.stop, self.left) = (stop, 0),
+            Ok(Step::Token(sampled)) => {
                 list.push(sampled.token);
                 self.left -= 1;
                 let _ = self.reply.try_send(Ok(Step::Token(sampled)));

@@ -79,7 +79,9 @@ fn collect(row: TrainingRow, texts: &mut Vec<String>) {
         TrainingRow::Steps { prompt, steps, .. } => {
             match prompt {
                 Prompt::Raw(text) => texts.push(text),
-                Prompt::Chat(messages) => texts.extend(messages.into_iter().map(|message| message.content)),
+                Prompt::Chat(messages) | Prompt::Tools(messages, _) => {
+                    texts.extend(messages.into_iter().map(|message| message.content))
+                }
                 Prompt::Tokens(_) => {}
             }
             texts.extend(steps);

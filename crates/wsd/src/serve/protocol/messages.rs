@@ -10,8 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wsd_core::{ChatRole, Completion, FinishReason, MAX_TOKENS, STOP};
 
+use super::form::{Form, Line, Wire};
+use super::item::{Item, Kind, Part, Said};
 use super::tools::{call, function, keep_functions, result_message};
-use super::{Asked, Form, Line, Part, Wire, details, parse};
+use super::{Asked, details, parse};
 use crate::serve::app::App;
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::{FieldType, Fields};
@@ -75,41 +77,47 @@ impl Form for Messages {
             "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0,
         });
         let message = self.message(request, &json!([]), &usage);
-        let block = json!({"index": 0, "content_block": {"type": "text", "text": ""}});
-        vec![
-            Line::named("message_start", json!({"message": message})),
-            Line::named("content_block_start", block),
-            Line::named("ping", json!({})),
-        ]
+        vec![Line::named("message_start", json!({"message": message}))]
     }
 
-    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
-        let Part::Text(text) = part;
-        let delta = json!({"index": 0, "delta": {"type": "text_delta", "text": text}});
-        vec![Line::named("content_block_delta", delta)]
+    fn part(&mut self, index: usize, part: &Part<'_>) -> Vec<Line> {
+        match part {
+            Part::Begin(item) => {
+                let start = json!({"index": index, "content_block": block(item)});
+                let ping = (index == 0).then(|| Line::named("ping", json!({})));
+                [Line::named("content_block_start", start)].into_iter().chain(ping).collect()
+            }
+            Part::More(item, text) => {
+                let (kind, field) = match item.kind {
+                    Kind::Text => ("text_delta", "text"),
+                    Kind::Reasoning => ("thinking_delta", "thinking"),
+                    Kind::Call => ("input_json_delta", "partial_json"),
+                };
+                let delta = json!({"index": index, "delta": {"type": kind, field: text}});
+                vec![Line::named("content_block_delta", delta)]
+            }
+            Part::End(_) => vec![Line::named("content_block_stop", json!({"index": index}))],
+        }
     }
 
-    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
-        let (stop_reason, stop_sequence) = stop(request, answer);
+    fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
+        let (stop_reason, stop_sequence) = stop(request, said);
         let delta = json!({"stop_reason": stop_reason, "stop_sequence": stop_sequence});
-        let end = json!({"delta": delta, "usage": usage(answer), "wsd": details(request, answer)});
-        vec![
-            Line::named("content_block_stop", json!({"index": 0})),
-            Line::named("message_delta", end),
-            Line::named("message_stop", json!({})),
-        ]
+        let end = json!({"delta": delta, "usage": usage(&said.answer), "wsd": details(request, &said.answer)});
+        vec![Line::named("message_delta", end), Line::named("message_stop", json!({}))]
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Line> {
         vec![Line::named("error", error.body_in(Shape::Anthropic))]
     }
 
-    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
-        let (stop_reason, stop_sequence) = stop(request, answer);
-        let mut message = self.message(request, &json!([{"type": "text", "text": answer.text}]), &usage(answer));
+    fn whole(&mut self, request: &GenerationRequest, said: &Said) -> Value {
+        let (stop_reason, stop_sequence) = stop(request, said);
+        let content = said.items.iter().map(block).collect();
+        let mut message = self.message(request, &content, &usage(&said.answer));
         message["stop_reason"] = json!(stop_reason);
         message["stop_sequence"] = json!(stop_sequence);
-        message["wsd"] = details(request, answer);
+        message["wsd"] = details(request, &said.answer);
         message
     }
 }
@@ -124,11 +132,22 @@ impl Messages {
     }
 }
 
+/// Returns the block of an item.
+fn block(item: &Item) -> Value {
+    match item.kind {
+        Kind::Text => json!({"type": "text", "text": item.text}),
+        Kind::Reasoning => json!({"type": "thinking", "thinking": item.text, "signature": ""}),
+        Kind::Call => json!({"type": "tool_use", "id": item.id, "name": item.name, "input": item.arguments()}),
+    }
+}
+
 /// Returns the reason why an answer ended, and the stop string if that was one of the request's.
-fn stop<'a>(request: &GenerationRequest, answer: &'a Completion) -> (&'static str, Option<&'a str>) {
-    let own = answer.stop_string.as_deref().filter(|stop| request.stops().iter().any(|own| own == stop));
-    match (own, answer.finish_reason) {
+fn stop<'a>(request: &GenerationRequest, said: &'a Said) -> (&'static str, Option<&'a str>) {
+    let stop = said.answer.stop_string.as_deref();
+    let own = stop.filter(|stop| request.stops().iter().any(|own| own == stop));
+    match (own, said.answer.finish_reason) {
         (Some(stop), _) => ("stop_sequence", Some(stop)),
+        (None, FinishReason::Stop) if said.all(Kind::Call).next().is_some() => ("tool_use", None),
         (None, FinishReason::Stop) => ("end_turn", None),
         (None, FinishReason::Length) => ("max_tokens", None),
     }

@@ -10,7 +10,9 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe, Seat};
 
-use super::{Form, Line, Part, Wire, details};
+use super::details;
+use super::form::{Form, Line, Wire};
+use super::item::{Item, Kind, Part, Said};
 use crate::serve::app::App;
 use crate::serve::chat;
 use crate::serve::clock::{format_time, timestamp};
@@ -38,28 +40,43 @@ impl Form for Chat {
 
     fn read(app: &Arc<App>, _: &Caller, fields: &mut Fields) -> Result<(Self, Source), ApiError> {
         read_common(app, fields)?;
-        Ok((Self, Source::Messages(chat::given(fields)?)))
+        let mut given = chat::given(fields)?;
+        given.iter_mut().for_each(|given| read_result(&mut given.value));
+        Ok((Self, Source::Messages(given)))
     }
 
     fn begin(&mut self, _: &GenerationRequest, _: usize) -> Vec<Line> {
         Vec::new()
     }
 
-    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
-        let Part::Text(text) = part;
-        vec![Line::new(json!({"created_at": timestamp(), "message": message(text), "done": false}))]
+    fn part(&mut self, _: usize, part: &Part<'_>) -> Vec<Line> {
+        let message = match part {
+            Part::More(Item { kind: Kind::Text, .. }, text) => message(text),
+            Part::More(Item { kind: Kind::Reasoning, .. }, text) => with(message(""), "thinking", json!(text)),
+            Part::End(item) if item.kind == Kind::Call => with(message(""), "tool_calls", json!([call(item)])),
+            _ => return Vec::new(),
+        };
+        vec![Line::new(json!({"created_at": timestamp(), "message": message, "done": false}))]
     }
 
-    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
-        vec![Line::new(last(request, answer, ("message", message(""))))]
+    fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
+        vec![Line::new(last(request, &said.answer, ("message", message(""))))]
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Line> {
         vec![Line::new(error.body_in(Shape::Ollama))]
     }
 
-    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
-        last(request, answer, ("message", message(&answer.text)))
+    fn whole(&mut self, request: &GenerationRequest, said: &Said) -> Value {
+        let (mut message, thinking) = (message(&said.text(Kind::Text)), said.text(Kind::Reasoning));
+        if !thinking.is_empty() {
+            message["thinking"] = json!(thinking);
+        }
+        let calls: Vec<_> = said.all(Kind::Call).map(call).collect();
+        if !calls.is_empty() {
+            message["tool_calls"] = json!(calls);
+        }
+        last(request, &said.answer, ("message", message))
     }
 }
 
@@ -87,21 +104,50 @@ impl Form for Generate {
         Vec::new()
     }
 
-    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
-        let Part::Text(text) = part;
-        vec![Line::new(json!({"created_at": timestamp(), "response": text, "done": false}))]
+    fn part(&mut self, _: usize, part: &Part<'_>) -> Vec<Line> {
+        let line = match part {
+            Part::More(Item { kind: Kind::Text, .. }, text) => json!({"response": text}),
+            Part::More(Item { kind: Kind::Reasoning, .. }, text) => json!({"response": "", "thinking": text}),
+            _ => return Vec::new(),
+        };
+        vec![Line::new(with(with(line, "created_at", json!(timestamp())), "done", json!(false)))]
     }
 
-    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
-        vec![Line::new(last(request, answer, ("response", json!(""))))]
+    fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
+        vec![Line::new(last(request, &said.answer, ("response", json!(""))))]
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Line> {
         vec![Line::new(error.body_in(Shape::Ollama))]
     }
 
-    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
-        last(request, answer, ("response", json!(answer.text)))
+    fn whole(&mut self, request: &GenerationRequest, said: &Said) -> Value {
+        let line = last(request, &said.answer, ("response", json!(said.text(Kind::Text))));
+        let thinking = said.text(Kind::Reasoning);
+        if thinking.is_empty() { line } else { with(line, "thinking", json!(thinking)) }
+    }
+}
+
+/// Returns an object with one more field.
+fn with(mut object: Value, field: &str, value: Value) -> Value {
+    object[field] = value;
+    object
+}
+
+/// Returns a call of a tool.
+fn call(item: &Item) -> Value {
+    json!({"id": item.id, "function": {"name": item.name, "arguments": item.arguments()}})
+}
+
+/// Renames the fields of a message with the result of a call. Earlier clients name only the tool.
+fn read_result(message: &mut Value) {
+    if message["role"] == "tool"
+        && let Some(fields) = message.as_object_mut()
+    {
+        if let Some(name) = fields.remove("tool_name") {
+            fields.insert("name".into(), name);
+        }
+        fields.entry("tool_call_id").or_insert_with(|| json!(""));
     }
 }
 
@@ -194,7 +240,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     let info = json!({"general.architecture": "wsd", "wsd.context_length": max_len});
     Ok(Json(json!({
         "modelfile": "", "parameters": "", "template": "", "modified_at": format_time(Duration::from_secs(app.started)),
-        "details": facts(&app, recipe), "model_info": info, "capabilities": ["completion"],
+        "details": facts(&app, recipe), "model_info": info, "capabilities": ["completion", "tools"],
     })))
 }
 

@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, FinishReason, MAX_TOKENS};
 
+use super::details;
+use super::form::{Form, Line, Wire};
+use super::item::{Item, Kind, Part, Said};
 use super::tools::{call, call_message, function, keep_functions, result_message};
-use super::{Form, Line, Part, Wire, details};
 use crate::serve::app::App;
 use crate::serve::client::Client;
 use crate::serve::clock::unix_time;
@@ -46,8 +48,6 @@ pub(crate) struct Responses {
     app: Arc<App>,
     client: Client,
     id: String,
-    /// The name of the one item of the answer.
-    item: String,
     created: u64,
     repeated: Map<String, Value>,
     /// The messages of the conversation without instructions, where the answer is kept for a later
@@ -116,7 +116,6 @@ impl Form for Responses {
             app: app.clone(),
             client: caller.client,
             id: app.next_id("resp_"),
-            item: app.next_id("msg_"),
             created: unix_time(),
             repeated,
             kept,
@@ -127,32 +126,58 @@ impl Form for Responses {
 
     fn begin(&mut self, request: &GenerationRequest, _: usize) -> Vec<Line> {
         let response = self.response(request, "in_progress");
-        let mut item = self.item("", "in_progress");
-        item["content"] = json!([]);
-        let part = json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
         vec![
             self.line("response.created", json!({"response": response.clone()})),
             self.line("response.in_progress", json!({"response": response})),
-            self.line("response.output_item.added", json!({"output_index": 0, "item": item})),
-            self.content_line("response.content_part.added", json!({"part": part})),
         ]
     }
 
-    fn part(&mut self, part: &Part<'_>) -> Vec<Line> {
-        let Part::Text(text) = part;
-        vec![self.content_line("response.output_text.delta", json!({"delta": text, "logprobs": []}))]
+    fn part(&mut self, index: usize, part: &Part<'_>) -> Vec<Line> {
+        match part {
+            Part::Begin(item) => {
+                let mut begun = output(item, "in_progress");
+                if item.kind != Kind::Call {
+                    begun["content"] = json!([]);
+                }
+                let mut lines =
+                    vec![self.line("response.output_item.added", json!({"output_index": index, "item": begun}))];
+                if let Some(part) = content(item) {
+                    lines.push(self.item_line("response.content_part.added", (index, item), json!({"part": part})));
+                }
+                lines
+            }
+            Part::More(item, text) => {
+                let (event, data) = match item.kind {
+                    Kind::Text => ("response.output_text.delta", json!({"delta": text, "logprobs": []})),
+                    Kind::Reasoning => ("response.reasoning_text.delta", json!({"delta": text})),
+                    Kind::Call => ("response.function_call_arguments.delta", json!({"delta": text})),
+                };
+                vec![self.item_line(event, (index, item), data)]
+            }
+            Part::End(item) => {
+                let (event, data) = match item.kind {
+                    Kind::Text => ("response.output_text.done", json!({"text": item.text, "logprobs": []})),
+                    Kind::Reasoning => ("response.reasoning_text.done", json!({"text": item.text})),
+                    Kind::Call => {
+                        let data = json!({"name": item.name, "arguments": item.text});
+                        ("response.function_call_arguments.done", data)
+                    }
+                };
+                let mut lines = vec![self.item_line(event, (index, item), data)];
+                if let Some(part) = content(item) {
+                    lines.push(self.item_line("response.content_part.done", (index, item), json!({"part": part})));
+                }
+                let done = json!({"output_index": index, "item": output(item, item_status(item))});
+                lines.push(self.line("response.output_item.done", done));
+                lines
+            }
+        }
     }
 
-    fn end(&mut self, request: &GenerationRequest, answer: &Completion) -> Vec<Line> {
-        let (response, status) = (self.whole(request, answer), status(answer));
-        let item = response["output"][0].clone();
-        let last = if status == "completed" { "response.completed" } else { "response.incomplete" };
-        vec![
-            self.content_line("response.output_text.done", json!({"text": answer.text, "logprobs": []})),
-            self.content_line("response.content_part.done", json!({"part": item["content"][0]})),
-            self.line("response.output_item.done", json!({"output_index": 0, "item": item})),
-            self.line(last, json!({"response": response})),
-        ]
+    fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
+        let response = self.whole(request, said);
+        let event = if status(&said.answer) == "completed" { "response.completed" } else { "response.incomplete" };
+        vec![self.line(event, json!({"response": response}))]
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Line> {
@@ -161,19 +186,23 @@ impl Form for Responses {
         vec![self.line("error", Map::from_iter(fields).into())]
     }
 
-    fn whole(&mut self, request: &GenerationRequest, answer: &Completion) -> Value {
-        let status = status(answer);
+    fn whole(&mut self, request: &GenerationRequest, said: &Said) -> Value {
+        let status = status(&said.answer);
         let mut response = self.response(request, status);
-        response["output"] = json!([self.item(&answer.text, status)]);
-        response["usage"] = usage(answer);
-        response["wsd"] = details(request, answer);
+        response["output"] = said.items.iter().map(|item| output(item, item_status(item))).collect();
+        response["usage"] = usage(&said.answer);
+        response["wsd"] = details(request, &said.answer);
         if status == "incomplete" {
             response["incomplete_details"] = json!({"reason": "max_output_tokens"});
         } else {
             response["completed_at"] = json!(unix_time());
         }
         if let Some(mut messages) = self.kept.take() {
-            messages.push(json!({"role": "assistant", "content": answer.text}));
+            let calls = said
+                .all(Kind::Call)
+                .map(|item| call(&json!(item.id), &json!(item.name), &item.arguments().to_string()));
+            let calls: Vec<_> = calls.collect();
+            messages.push(json!({"role": "assistant", "content": said.text(Kind::Text), "tool_calls": calls}));
             self.app.conversations.keep(self.client, &self.id, messages);
         }
         response
@@ -195,12 +224,6 @@ impl Responses {
         response.into()
     }
 
-    /// Returns the item that holds a text.
-    fn item(&self, text: &str, status: &str) -> Value {
-        let part = json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []});
-        json!({"id": self.item, "type": "message", "status": status, "role": "assistant", "content": [part]})
-    }
-
     /// Returns the next event.
     fn line(&mut self, event: &'static str, mut data: Value) -> Line {
         data["sequence_number"] = json!(self.sequence);
@@ -208,13 +231,55 @@ impl Responses {
         Line::named(event, data)
     }
 
-    /// Returns the next event about the one part of the answer.
-    fn content_line(&mut self, event: &'static str, mut data: Value) -> Line {
-        data["item_id"] = json!(self.item);
-        data["output_index"] = json!(0);
-        data["content_index"] = json!(0);
+    /// Returns the next event about an item, or about the one part of its content.
+    fn item_line(&mut self, event: &'static str, (index, item): (usize, &Item), mut data: Value) -> Line {
+        data["item_id"] = json!(item_id(item));
+        data["output_index"] = json!(index);
+        if item.kind != Kind::Call {
+            data["content_index"] = json!(0);
+        }
         self.line(event, data)
     }
+}
+
+/// Returns the name of an item, which for a call is not that of the call.
+fn item_id(item: &Item) -> String {
+    let prefix = match item.kind {
+        Kind::Text => "msg_",
+        Kind::Reasoning => "rs_",
+        Kind::Call => "fc_",
+    };
+    format!("{prefix}{}", item.id)
+}
+
+/// Returns the one part of an item's content; `None` for a call.
+fn content(item: &Item) -> Option<Value> {
+    match item.kind {
+        Kind::Text => Some(json!({"type": "output_text", "text": item.text, "annotations": [], "logprobs": []})),
+        Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": item.text})),
+        Kind::Call => None,
+    }
+}
+
+/// Returns an item of the output.
+fn output(item: &Item, status: &str) -> Value {
+    let (id, content) = (item_id(item), content(item).into_iter().collect::<Vec<_>>());
+    match item.kind {
+        Kind::Text => {
+            json!({"id": id, "type": "message", "status": status, "role": "assistant", "content": content})
+        }
+        Kind::Reasoning => {
+            json!({"id": id, "type": "reasoning", "status": status, "summary": [], "content": content})
+        }
+        Kind::Call => json!({
+            "id": id, "type": "function_call", "status": status, "call_id": item.id, "name": item.name,
+            "arguments": item.text,
+        }),
+    }
+}
+
+fn item_status(item: &Item) -> &'static str {
+    if item.is_cut { "incomplete" } else { "completed" }
 }
 
 fn status(answer: &Completion) -> &'static str {

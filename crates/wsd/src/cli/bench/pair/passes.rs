@@ -19,7 +19,7 @@ pub(super) async fn answer(models: &Models, values: &Values, job: &Job) -> Resul
     let max_tokens = job.terms.max_tokens - opening.len();
     let prompt = list.len() - opening.len();
     let sampling = job.terms.sampling.for_seat(Seat::BASE, prompt);
-    let generation = Generation { max_tokens, sampling, top_logprobs: 0 };
+    let generation = Generation { max_tokens, sampling, top_logprobs: 0, guide: None };
     let rest = base.open(&list).await?.write(&generation).await?.ids();
     let tokens = [opening, &rest].concat();
     Ok(Answer { tokens, seconds: started.elapsed().as_secs_f64(), switch, ..Answer::default() })

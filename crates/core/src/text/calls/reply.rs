@@ -1,0 +1,413 @@
+//! A reader of answers: text, reasoning and calls, as they are written.
+
+use super::body::Call;
+use super::format::Body;
+use super::{CallFormat, Tools};
+
+/// The marks of reasoning, by the template that has them.
+const REASONING: &[(&str, &str)] = &[("<think>", "</think>"), ("[THINK]", "[/THINK]")];
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text for the reader.
+    Text(String),
+    /// Text in which the model reasons.
+    Reasoning(String),
+    /// The beginning of a call, which is number `index` of the answer.
+    Call {
+        /// The number, from 0.
+        index: usize,
+        /// The tool.
+        name: String,
+    },
+    /// More of the arguments of call `index`, as JSON text.
+    Arguments {
+        /// The number, from 0.
+        index: usize,
+        /// The text.
+        text: String,
+    },
+}
+
+/// A reader of one answer. The parts it returns are the same however the text is cut.
+///
+/// ```
+/// use std::sync::Arc;
+/// use serde_json::json;
+/// use wsd_core::scripted::Pieces;
+/// use wsd_core::{BosTokens, Part, TextCodec, Tools};
+///
+/// let codec = TextCodec::new("demo", Arc::new(Pieces::letters("a")), None, BosTokens::default());
+/// let add = json!({"type": "function", "function": {"name": "add"}});
+/// let tools = Tools { definitions: vec![add], format: codec.call_format() };
+/// let mut reply = codec.reply(Some(&tools));
+/// assert_eq!(reply.push("One moment. <tool_"), [Part::Text("One moment. ".into())]);
+/// let parts = reply.push("call>{\"name\": \"add\", \"arguments\": {\"a\":");
+/// assert_eq!(parts[0], Part::Call { index: 0, name: "add".into() });
+/// assert_eq!(parts[1], Part::Arguments { index: 0, text: "{\"a\":".into() });
+/// assert_eq!(reply.push(" 1}}</tool_call>"), [Part::Arguments { index: 0, text: " 1}".into() }]);
+/// assert!(reply.finish().is_empty() && reply.calls() == 1);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Reply {
+    tools: Option<Tools>,
+    marks: Option<(&'static str, &'static str)>,
+    state: State,
+    /// Text that was not returned yet.
+    pending: String,
+    /// The calls returned so far, with the arguments that were sent.
+    sent: Vec<Call>,
+    /// True where white space is no part of the text: before an answer with tools, and behind
+    /// reasoning and calls.
+    trims: bool,
+    /// True where an answer that begins with JSON is a call, whatever the form.
+    is_bare: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Before any text: reasoning or a call without marks may begin.
+    Start,
+    Reasoning,
+    Text,
+    /// Within calls, of which the first is number `first`.
+    Calls {
+        first: usize,
+        format: &'static CallFormat,
+    },
+}
+
+/// The form of a call that begins the answer without a mark.
+static BARE: CallFormat = CallFormat::bare();
+
+impl Reply {
+    /// The marks of reasoning that a template has.
+    pub(in crate::text) fn marks(source: &str) -> Option<(&'static str, &'static str)> {
+        REASONING.iter().copied().find(|(_, close)| source.contains(close))
+    }
+
+    /// A reader of an answer that may call `tools`. If `begins`, it begins within the reasoning.
+    pub(in crate::text) fn new(
+        tools: Option<&Tools>,
+        marks: Option<(&'static str, &'static str)>,
+        begins: bool,
+    ) -> Self {
+        let is_bare = tools.is_some_and(|tools| tools.format.open.is_empty());
+        let state = if begins { State::Reasoning } else { State::Start };
+        let (tools, pending, sent) = (tools.cloned(), String::new(), Vec::new());
+        Self { trims: begins || tools.is_some(), tools, marks, state, pending, sent, is_bare }
+    }
+
+    /// The same reader for an answer under a grammar, which has no reasoning. If it `must_call`, it
+    /// may be a call without marks.
+    #[must_use]
+    pub fn constrained(mut self, must_call: bool) -> Self {
+        self.is_bare |= must_call;
+        (self.state, self.marks) = (State::Start, None);
+        self
+    }
+
+    /// Tells whether the answer's text is its only part.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.tools.is_none() && self.marks.is_none()
+    }
+
+    /// Returns the number of calls so far.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Tells whether the special token `piece` is part of the answer: the mark of a call or of
+    /// reasoning, which some vocabularies have as control tokens.
+    #[must_use]
+    pub fn reads(&self, piece: &str) -> bool {
+        let format = self.tools.as_ref().map(|tools| tools.format);
+        let call =
+            format.is_some_and(|format| [format.open, format.close, "[ARGS]", "<|python_tag|>"].contains(&piece));
+        (call && !piece.is_empty()) || self.marks.is_some_and(|(open, close)| [open, close].contains(&piece))
+    }
+
+    /// Takes in text and returns the parts that are settled.
+    pub fn push(&mut self, text: &str) -> Vec<Part> {
+        self.pending.push_str(text);
+        self.read(false)
+    }
+
+    /// Returns what is left at the end of the answer.
+    pub fn finish(&mut self) -> Vec<Part> {
+        self.read(true)
+    }
+
+    fn read(&mut self, is_last: bool) -> Vec<Part> {
+        let mut parts = Vec::new();
+        while self.step(is_last, &mut parts) {}
+        parts
+    }
+
+    /// Reads on until the state changes. Returns false once nothing is left to read.
+    fn step(&mut self, is_last: bool, parts: &mut Vec<Part>) -> bool {
+        match self.state.clone() {
+            State::Start => self.start(is_last),
+            State::Reasoning => {
+                let close = self.marks.map_or("", |(_, close)| close);
+                let (text, found) = self.through(close, is_last);
+                parts.extend(self.trimmed(&text).map(Part::Reasoning));
+                if found {
+                    (self.state, self.trims, self.marks) = (State::Start, true, None);
+                }
+                found
+            }
+            State::Text => {
+                let open = self.tools.as_ref().map_or("", |tools| tools.format.open);
+                let (text, found) = self.through(open, is_last);
+                parts.extend(self.trimmed(&text).map(Part::Text));
+                if let (true, Some(tools)) = (found, &self.tools) {
+                    self.state = State::Calls { first: self.sent.len(), format: tools.format };
+                }
+                found
+            }
+            State::Calls { first, format } => self.calls_step(first, format, is_last, parts),
+        }
+    }
+
+    /// Decides how the answer begins. Returns true once that is known.
+    fn start(&mut self, is_last: bool) -> bool {
+        let text = self.pending.trim_start();
+        let python = text.strip_prefix("<|python_tag|>").filter(|_| self.is_bare);
+        let begins = |mark: &str| !mark.is_empty() && mark.starts_with(text);
+        if let Some((open, _)) = self.marks {
+            if let Some(rest) = text.strip_prefix(open) {
+                self.pending = rest.to_owned();
+                (self.state, self.trims) = (State::Reasoning, true);
+                return true;
+            }
+            if begins(open) && !is_last {
+                return false;
+            }
+        }
+        let waits = text.is_empty() || (self.is_bare && begins("<|python_tag|>"));
+        if waits && !is_last {
+            return false;
+        }
+        self.state = match &self.tools {
+            Some(_) if self.is_bare && python.unwrap_or(text).trim_start().starts_with(['{', '[']) => {
+                self.pending = python.unwrap_or(text).to_owned();
+                State::Calls { first: self.sent.len(), format: &BARE }
+            }
+            _ => State::Text,
+        };
+        true
+    }
+
+    /// Takes the text before `mark`, and tells whether the mark was found, which is taken too. Text
+    /// that may be the beginning of the mark is left.
+    fn through(&mut self, mark: &str, is_last: bool) -> (String, bool) {
+        if let Some(at) = (!mark.is_empty()).then(|| self.pending.find(mark)).flatten() {
+            let rest = self.pending.split_off(at + mark.len());
+            let mut text = std::mem::replace(&mut self.pending, rest);
+            text.truncate(at);
+            return (text, true);
+        }
+        let starts = (0..mark.len()).rev().map(|length| &mark[..length]).find(|start| self.pending.ends_with(start));
+        let held = if is_last { 0 } else { starts.map_or(0, str::len) };
+        let rest = self.pending.split_off(self.pending.len() - held);
+        (std::mem::replace(&mut self.pending, rest), false)
+    }
+
+    /// Returns text, without the white space at its start where that is no part of it.
+    fn trimmed(&mut self, text: &str) -> Option<String> {
+        let text = if self.trims { text.trim_start() } else { text };
+        self.trims &= text.is_empty();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn calls_step(&mut self, first: usize, format: &'static CallFormat, is_last: bool, parts: &mut Vec<Part>) -> bool {
+        let Some(tools) = &self.tools else { return false };
+        let read = format.body.read(&self.pending, format, tools, is_last);
+        let failed = read.is_other || (is_last && read.calls.is_empty());
+        if failed && self.sent.len() == first {
+            // No call: the text stands as it was written.
+            let text = format!("{}{}", format.open, std::mem::take(&mut self.pending));
+            parts.push(Part::Text(text));
+            (self.state, self.trims, self.is_bare) = (State::Text, false, false);
+            return false;
+        }
+        for (place, call) in read.calls.into_iter().enumerate() {
+            let index = first + place;
+            if index == self.sent.len() {
+                parts.push(Part::Call { index, name: call.name.clone() });
+                self.sent.push(Call { name: call.name, arguments: String::new() });
+            }
+            let sent = &mut self.sent[index].arguments;
+            if let Some(more) = call.arguments.strip_prefix(sent.as_str()).filter(|more| !more.is_empty()) {
+                parts.push(Part::Arguments { index, text: more.to_owned() });
+                sent.push_str(more);
+            }
+        }
+        let Some(end) = read.end else { return false };
+        self.pending.drain(..end);
+        (self.state, self.trims) = (State::Text, true);
+        true
+    }
+}
+
+impl CallFormat {
+    /// The form of a call without marks.
+    const fn bare() -> Self {
+        Self { name: "JSON", signs: &[], open: "", close: "", body: Body::Json, arguments: "arguments" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn tools(source: &str) -> Tools {
+        let tool = |name: &str| {
+            let types = json!({"type": "object", "properties": {"zip": {"type": "string"}}});
+            json!({"type": "function", "function": {"name": name, "parameters": types}})
+        };
+        Tools { definitions: vec![tool("add"), tool("get_weather")], format: CallFormat::of_template(source) }
+    }
+
+    /// Reads a text cut into pieces of `length` characters: text, reasoning, calls.
+    fn read(reply: Reply, text: &str, length: usize) -> (String, String, Vec<(String, String)>) {
+        let (mut reply, mut out) = (reply, (String::new(), String::new(), Vec::<(String, String)>::new()));
+        let letters: Vec<_> = text.chars().collect();
+        let pieces = letters.chunks(length).map(|piece| piece.iter().collect::<String>());
+        let mut parts: Vec<_> = pieces.flat_map(|piece| reply.push(&piece)).collect();
+        parts.extend(reply.finish());
+        for part in parts {
+            match part {
+                Part::Text(text) => out.0 += &text,
+                Part::Reasoning(text) => out.1 += &text,
+                Part::Call { index, name } => {
+                    assert_eq!(index, out.2.len());
+                    out.2.push((name, String::new()));
+                }
+                Part::Arguments { index, text } => out.2[index].1 += &text,
+            }
+        }
+        out
+    }
+
+    const HERMES: &str = "{{ tools }}<tool_call>";
+    const LLAMA: &str = "<|start_header_id|> \"parameters\" tools";
+    const MISTRAL: &str = "[TOOL_CALLS]";
+    const GEMMA: &str = "<start_function_call>";
+    const CODER: &str = "<tool_call><function=";
+
+    #[test]
+    fn every_form_is_read_however_it_is_cut() {
+        let wanted = [
+            ("add".to_owned(), json!({"a": [1, {"b": "}"}]})),
+            ("get_weather".to_owned(), json!({"zip": "02139", "days": 2})),
+        ];
+        let (add, weather) = (r#"{"a": [1, {"b": "}"}]}"#, r#"{"zip": "02139", "days": 2}"#);
+        let object = |name: &str, key: &str, value: &str| format!(r#"{{"name": "{name}", "{key}": {value}}}"#);
+        let both = |key: &str, separator: &str| {
+            format!("{}{separator}{}", object("add", key, add), object("get_weather", key, weather))
+        };
+        let marked = both("arguments", "\n</tool_call>\n<tool_call>\n");
+        let gemma = [
+            "<start_function_call>call:add{a:[1,{b:<escape>}<escape>}]}<end_function_call>",
+            "<start_function_call>call:get_weather{zip:<escape>02139<escape>,days:2}<end_function_call>",
+        ];
+        let tags = [
+            "<tool_call>\n<function=add>\n<parameter=a>\n[1, {\"b\": \"}\"}]\n</parameter>\n",
+            "</function>\n</tool_call>\n",
+            "<tool_call>\n<function=get_weather>\n<parameter=zip>\n02139\n</parameter>\n",
+            "<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>",
+        ];
+        for (source, text, said) in [
+            (HERMES, format!("Well.\n<tool_call>\n{marked}\n</tool_call>"), "Well.\n"),
+            (HERMES, format!("<tool_call>{}</tool_call> Done", both("arguments", "")), "Done"),
+            (LLAMA, both("parameters", "; "), ""),
+            (LLAMA, format!("<|python_tag|>{}", both("parameters", ";")), ""),
+            (MISTRAL, format!("Hm [TOOL_CALLS] [{}]", both("arguments", ", ")), "Hm "),
+            (MISTRAL, format!("[TOOL_CALLS]add[ARGS]{add}[TOOL_CALLS]get_weather{weather}"), ""),
+            (GEMMA, gemma.concat(), ""),
+            (CODER, tags.concat(), ""),
+        ] {
+            for length in [1, 2, 7, 1000] {
+                let (heard, _, calls) = read(Reply::new(Some(&tools(source)), None, false), &text, length);
+                let value = |text: String| serde_json::from_str::<Value>(&text).expect(&text);
+                let calls: Vec<_> = calls.into_iter().map(|(name, arguments)| (name, value(arguments))).collect();
+                assert_eq!((heard.as_str(), &calls[..]), (said, &wanted[..]), "{length}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_spelled_is_read() {
+        for source in [HERMES, LLAMA, MISTRAL, GEMMA, CODER] {
+            let tools = tools(source);
+            let arguments = json!({"zip": "1 \"x\"", "n": 3, "list": [true, null]}).to_string();
+            let text = tools.format.spell("get_weather", &arguments);
+            let (_, _, calls) = read(Reply::new(Some(&tools), None, false), &text, 3);
+            assert_eq!(calls.len(), 1, "{text}");
+            assert_eq!(serde_json::from_str::<Value>(&calls[0].1).unwrap().to_string(), arguments, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_text_stays_text() {
+        for (source, text) in [
+            (HERMES, "a <tool_ b </tool_call> {\"name\": \"add\"}"),
+            (HERMES, "x <tool_call>no json</tool_call> y"),
+            (HERMES, "x <tool_call>"),
+            (LLAMA, "{\"name\": \"other\", \"parameters\": {}}"),
+            (LLAMA, "{\"a\": 1} and more"),
+            (LLAMA, "[1, 2]"),
+            (GEMMA, "<start_function_call>nothing<end_function_call>"),
+            (MISTRAL, "[TOOL_CALLS] two words"),
+        ] {
+            for length in [1, 5, 1000] {
+                let tools = tools(source);
+                let (said, _, calls) = read(Reply::new(Some(&tools), None, false), text, length);
+                assert_eq!((said.as_str(), calls.len()), (text, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_cut_off_keeps_its_beginning() {
+        let (_, _, calls) = read(
+            Reply::new(Some(&tools(HERMES)), None, false),
+            "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1",
+            4,
+        );
+        assert_eq!(calls, [("add".to_owned(), "{\"a\": 1".to_owned())]);
+    }
+
+    #[test]
+    fn forced_calls_may_lack_marks() {
+        let text = "[{\"name\": \"add\", \"arguments\": {}}, {\"name\": \"add\", \"arguments\": {}}]";
+        for source in [MISTRAL, GEMMA, CODER] {
+            let (said, _, calls) = read(Reply::new(Some(&tools(source)), None, false).constrained(true), text, 2);
+            assert_eq!((said.as_str(), calls.len()), ("", 2));
+        }
+    }
+
+    #[test]
+    fn reasoning_is_split_from_the_answer() {
+        let marks = Some(("<think>", "</think>"));
+        for length in [1, 3, 100] {
+            for (begins, text) in
+                [(false, "<think>\nHm <b>.\n</think>\n\n Yes."), (true, "\nHm <b>.\n</think>\n\n Yes.")]
+            {
+                let (said, thought, _) = read(Reply::new(None, marks, begins), text, length);
+                assert_eq!((said.as_str(), thought.as_str()), ("Yes.", "Hm <b>.\n"));
+            }
+            let (said, thought, _) = read(Reply::new(None, marks, false), " <thin </think>", length);
+            assert_eq!((said.as_str(), thought.as_str()), (" <thin </think>", ""));
+            let call = "<think>a</think>\n<tool_call>{\"name\": \"add\", \"arguments\": {}}</tool_call>";
+            let (said, thought, calls) = read(Reply::new(Some(&tools(HERMES)), marks, false), call, length);
+            assert_eq!((said.as_str(), thought.as_str(), calls.len()), ("", "a", 1));
+        }
+    }
+}
