@@ -35,7 +35,7 @@ fn answer(recipe: &Recipe, models: &Models, terms: &Terms, values: &Values) -> C
 
 fn terms(form: Form, temperature: f32, seed: u64) -> Terms {
     let sampling = Sampling { temperature, seed, ..Sampling::default() };
-    Terms { max_tokens: 120, sampling, grammar: Some(grammar("grammar", form).unwrap()), ..Terms::default() }
+    Terms { max_tokens: 120, sampling, grammar: Some(grammar("grammar", &form).unwrap()), ..Terms::default() }
 }
 
 fn schema() -> serde_json::Value {
@@ -166,7 +166,7 @@ fn lists_are_followed_as_they_are_edited() {
 fn grammars_that_cannot_be_met_are_refused_with_the_reason() {
     let models = models(words(), 1);
     let fault = |form: Form| {
-        let terms = Terms { grammar: Some(grammar("response_format", form).unwrap()), ..Terms::default() };
+        let terms = Terms { grammar: Some(grammar("response_format", &form).unwrap()), ..Terms::default() };
         let strategy = RECIPES[0].build(&models, &Values::default()).unwrap();
         let events = run(strategy, Job { prompt: Prompt::Raw("ab".into()), terms });
         futures::executor::block_on(Trace::collect(events)).unwrap_err().to_string()

@@ -151,7 +151,7 @@ impl Strategy for Wsd {
                 let base = level(Seat::BASE, &self.base, scorer.session, prompt.tokens.len());
                 let levels = Some(draft).filter(|_| sources.models).into_iter().chain([base]).collect();
                 let texts = sources.texts.then_some(scorer.rest);
-                let speculation = Speculation::new(levels, &job.terms, texts).guided(guide);
+                let speculation = Speculation::new(levels, &job.terms, texts).guided(guide.as_ref());
                 return speculation.after(started.elapsed().as_secs_f64()).run(answer).await;
             }
         };
