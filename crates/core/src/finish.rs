@@ -72,7 +72,7 @@ impl Finish {
         let draft = sources.models.then(|| level(Seat::DRAFT, draft));
         let levels = draft.into_iter().chain([level(Seat::BASE, base)]).collect();
         let texts = sources.texts.then_some(rest);
-        Speculation::new(levels, &job.terms, texts).guided(guide).after(seconds).run(answer).await
+        Speculation::new(levels, &job.terms, texts).guided(guide.as_ref()).after(seconds).run(answer).await
     }
 }
 

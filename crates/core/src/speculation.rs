@@ -86,8 +86,8 @@ impl<'a> Speculation<'a> {
 
     /// The same speculation of an answer under the base's `guide`. Smaller models propose under it too,
     /// so that the base finds the masks computed.
-    pub(crate) fn guided(mut self, guide: Option<Guide>) -> Self {
-        self.chain.set_guide(guide.as_ref());
+    pub(crate) fn guided(mut self, guide: Option<&Guide>) -> Self {
+        self.chain.set_guide(guide);
         self
     }
 

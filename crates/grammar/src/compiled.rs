@@ -22,7 +22,7 @@ const MAX_KEPT_BYTES: usize = 4 << 20;
 ///
 /// # Errors
 /// [`Error::Setting`] for a grammar above the limits.
-pub fn grammar(name: &'static str, form: Form) -> Result<Arc<dyn Grammar>> {
+pub fn grammar(name: &'static str, form: &Form) -> Result<Arc<dyn Grammar>> {
     static KEPT: Mutex<VecDeque<Arc<Compiled>>> = Mutex::new(VecDeque::new());
     let text = form.to_lark(name)?;
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

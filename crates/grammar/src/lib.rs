@@ -11,7 +11,7 @@
 //! let pieces = Arc::new(Pieces::letters("abcdefghijklmnopqrstuvwxyz"));
 //! let models = Models::default().with(Seat::BASE, Arc::new(Scripted::random("base", pieces, 1)));
 //! let strategy = Recipe::find("base")?.build(&models, &Values::default())?;
-//! let colour = grammar("grammar", Form::Choice(vec!["red".into(), "green".into()]))?;
+//! let colour = grammar("grammar", &Form::Choice(vec!["red".into(), "green".into()]))?;
 //! let terms = Terms { grammar: Some(colour), ..Terms::default() };
 //! let answer = Trace::collect(run(strategy, Job { prompt: Prompt::Raw("a".into()), terms })).await?;
 //! let text: String = answer.tokens.iter().map(|token| token.text.as_str()).collect();

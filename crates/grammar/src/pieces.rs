@@ -22,10 +22,13 @@ pub(crate) struct Pieces {
     is_text: Vec<bool>,
 }
 
+/// A tokenizer and its pieces.
+type Known = (Weak<dyn Tokenizer>, Arc<Pieces>);
+
 impl Pieces {
     /// Returns the pieces of a tokenizer, kept as long as the tokenizer is.
     pub(crate) fn of(tokenizer: &Arc<dyn Tokenizer>) -> Result<Arc<Self>> {
-        static KNOWN: Mutex<Vec<(Weak<dyn Tokenizer>, Arc<Pieces>)>> = Mutex::new(Vec::new());
+        static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
         // The lock is held while pieces are made, so that requests at the same time share them.
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(tokenizer, _)| tokenizer.strong_count() > 0);

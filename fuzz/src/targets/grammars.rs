@@ -48,7 +48,7 @@ fn open(read: fn(&str) -> Option<Form>) -> Result<Run> {
 
 /// Takes the last allowed token at each position.
 fn walk(engine: &Scripted, form: Form) -> wsd_core::Result<String> {
-    let terms = Terms { grammar: Some(grammar("grammar", form)?), ..Terms::default() };
+    let terms = Terms { grammar: Some(grammar("grammar", &form)?), ..Terms::default() };
     let Some(guide) = terms.guide(engine, b"", 0)? else { return Ok("free".into()) };
     let (mut answer, size) = (Vec::new(), engine.codec().tokenizer().vocabulary().pieces.len() as u32);
     while answer.len() < TOKENS {

@@ -106,6 +106,6 @@ impl Strategy for Speculative {
         }
         levels.push(Level::new(Seat::BASE, self.base.as_ref(), base, prompt.len(), 0));
         let texts = self.sources.texts.then(Rest::default);
-        Speculation::new(levels, &job.terms, texts).guided(guide).run(answer).await
+        Speculation::new(levels, &job.terms, texts).guided(guide.as_ref()).run(answer).await
     }
 }

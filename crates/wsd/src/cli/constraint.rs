@@ -26,9 +26,9 @@ impl ConstraintArgs {
         if let Some(path) = &self.json_schema {
             let text = Input::SETTINGS.read_text(path)?;
             let schema = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-            return Ok(Some(grammar("json_schema", Form::Schema(schema))?));
+            return Ok(Some(grammar("json_schema", &Form::Schema(schema))?));
         }
         let Some(path) = &self.grammar else { return Ok(None) };
-        Ok(Some(grammar("grammar", Form::of_text(&Input::SETTINGS.read_text(path)?))?))
+        Ok(Some(grammar("grammar", &Form::of_text(&Input::SETTINGS.read_text(path)?))?))
     }
 }

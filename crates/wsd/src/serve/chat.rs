@@ -237,7 +237,7 @@ fn text_part(part: Value, path: String, strict: bool) -> Result<String, ApiError
 fn stream_reply(app: &Arc<App>, request: GenerationRequest, events: decoding::Events) -> Response {
     let envelope = Envelope::new(app, "chatcmpl-", "chat.completion.chunk", request.model);
     let opening =
-        (0..request.n).map(|index| delta_choice(index, json!({"role": "assistant", "content": "", "refusal": null})));
+        (0..request.n).map(|index| delta_choice(index, &json!({"role": "assistant", "content": "", "refusal": null})));
     let opening: Vec<_> = opening.map(|choice| choice.to_string()).collect();
     let (opening, request) = (Box::new(opening.into_iter()), Arc::new(request));
     let (parameters, owner) = (request.clone(), app.clone());
@@ -247,7 +247,7 @@ fn stream_reply(app: &Arc<App>, request: GenerationRequest, events: decoding::Ev
             Some(reader) => read(reader, event, &owner),
             None => (text_delta(event), None),
         };
-        let mut choice = delta_choice(index, delta);
+        let mut choice = delta_choice(index, &delta);
         match event {
             Event::Token(token) if parameters.logprobs.is_some() => {
                 choice["logprobs"] = chat_logprobs(parameters.output_engine().as_ref(), std::slice::from_ref(token));
@@ -261,7 +261,7 @@ fn stream_reply(app: &Arc<App>, request: GenerationRequest, events: decoding::Ev
     Chunks { envelope, request, opening, choice }.respond(app, events)
 }
 
-fn delta_choice(index: usize, delta: Value) -> Value {
+fn delta_choice(index: usize, delta: &Value) -> Value {
     json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})
 }
 

@@ -178,7 +178,7 @@ mod tests {
             ),
             (
                 json!({"structured_outputs": {"structural_tag": "x"}}),
-                "`structured_outputs.structural_tag` is not supported by this server",
+                "`structured_outputs.structural_tag` is not supported by this server; leave it out",
             ),
         ] {
             assert_eq!(taken(body.clone()).unwrap_err().body()["error"]["message"], message, "{body}");

@@ -169,7 +169,7 @@ impl GenerationRequest {
             None => reader,
         };
         self.reader = (!reader.is_plain()).then_some(reader);
-        self.terms.grammar = constraint.map(|(name, form)| wsd_grammar::grammar(name, form)).transpose()?;
+        self.terms.grammar = constraint.map(|(name, form)| wsd_grammar::grammar(name, &form)).transpose()?;
         Ok(())
     }
 

@@ -64,7 +64,7 @@ async fn the_base_continues_the_draft_s_json() {
     let server = Server::builtin();
     let mut switched = 0;
     for seed in 0..6 {
-        let wsd = json!({"threshold": 0.02, "window": 3, "tokens": true});
+        let wsd = json!({"threshold": 0.0001, "window": 3, "tokens": true});
         let asked = json!({"response_format": {"type": "json_schema", "json_schema": {"schema": person()}},
                            "seed": seed, "temperature": 1.0, "wsd": wsd, "logprobs": true});
         let (_, reply) = server.post(PATH, &chat(asked)).await;
@@ -174,11 +174,11 @@ async fn conversations_with_calls_are_read() {
         (json!([asked, {"role": "tool", "content": "red"}]), "`messages[1].tool_call_id` must be given"),
         (
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
-            "`messages[0].content[0].type` must be `text`, got image_url: the models of this server read no image",
+            "`messages[0].content[0].type` must be `text`, got image_url: the models here read no image",
         ),
         (
             json!([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]),
-            "`messages[0].content[0].type` must be `text`, got input_audio: the models of this server read no audio",
+            "`messages[0].content[0].type` must be `text`, got input_audio: the models here read no audio",
         ),
     ] {
         let (status, reply) = server.post(PATH, &body(messages)).await;
