@@ -42,13 +42,13 @@ fn open(read: fn(&str) -> Option<Form>) -> Result<Run> {
     Ok(Box::new(move |input| {
         let text = String::from_utf8_lossy(input);
         let Some(form) = read(&text) else { return "no JSON".into() };
-        walk(&engine, form).unwrap_or_else(|error| error.to_string())
+        walk(&engine, &form).unwrap_or_else(|error| error.to_string())
     }))
 }
 
 /// Takes the last allowed token at each position.
-fn walk(engine: &Scripted, form: Form) -> wsd_core::Result<String> {
-    let terms = Terms { grammar: Some(grammar("grammar", &form)?), ..Terms::default() };
+fn walk(engine: &Scripted, form: &Form) -> wsd_core::Result<String> {
+    let terms = Terms { grammar: Some(grammar("grammar", form)?), ..Terms::default() };
     let Some(guide) = terms.guide(engine, b"", 0)? else { return Ok("free".into()) };
     let (mut answer, size) = (Vec::new(), engine.codec().tokenizer().vocabulary().pieces.len() as u32);
     while answer.len() < TOKENS {
