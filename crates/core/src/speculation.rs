@@ -4,7 +4,8 @@
 //! The base tells what it would have written at each position
 //! ([`Session::choices`](crate::Session::choices),
 //! [`Session::tree_choices`](crate::Session::tree_choices)), and proposals are kept as far as they
-//! equal those choices; the base's own token follows. The answer is therefore, token for token, the one that the base gives by
+//! equal those choices; the base's own token follows. The answer is therefore, token for token,
+//! the one that the base gives by
 //! itself, greedy or sampled, whatever is proposed. This is the rule of Leviathan, Kalman and Matias
 //! (arXiv 2211.17192, algorithm 1) for a proposal that puts all its probability on one token `x`:
 //! `x` is accepted with probability `p(x)`, and otherwise the token drawn is distributed as `p`
