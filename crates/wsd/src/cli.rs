@@ -234,6 +234,18 @@ pub(crate) enum Ending {
 }
 
 /// Runs a command.
+/// Runs work whose results so far are kept. Returns `None` if the user stopped it.
+pub(crate) async fn resumable<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    tokio::select! {
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => {
+            note("stopped; the same command resumes there");
+            Ok(None)
+        }
+        result = work => result.map(Some),
+    }
+}
+
 pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
     match line.command {
         Command::Compare(args) => compare::run(*args, &line.global).await,

@@ -14,7 +14,7 @@ use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Rule, Seat};
 use super::output::Output;
 use super::progress::Rows;
 use super::prompts::{Prompts, PromptsArgs};
-use super::{Ending, GlobalArgs, note};
+use super::{Ending, GlobalArgs, resumable};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -61,13 +61,8 @@ pub(crate) async fn run(mut args: AnalyzeArgs, global: &GlobalArgs) -> Result<En
     let settings = global.settings(args.settings.0.clone())?;
     let prompts = args.prompts.read(&settings)?;
     let folder = RunFolder::new(&args.prompts.out);
-    tokio::select! {
-        biased;
-        Ok(()) = tokio::signal::ctrl_c() => {
-            note("stopped; the same command resumes there");
-            return Ok(Ending::Interrupted);
-        }
-        result = measure(&args, &settings, (&prompts, &folder), global) => result?,
+    if resumable(measure(&args, &settings, (&prompts, &folder), global)).await?.is_none() {
+        return Ok(Ending::Interrupted);
     }
     let analysis = Analysis::of(&read_measured(&folder.file(FILE))?, Rule::from_values(&settings.values));
     folder.write("analysis.json", &format!("{}\n", serde_json::to_string_pretty(&analysis)?))?;

@@ -21,7 +21,7 @@ use wsd_core::{ChatRole, MAX_TOKENS, Message, STRATEGY};
 
 use super::output::Output;
 use super::progress::Rows;
-use super::{Ending, GlobalArgs, note};
+use super::{Ending, GlobalArgs, note, resumable};
 use judging::Judging;
 use rating::TaskRating;
 
@@ -174,33 +174,18 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     judging.check(&settings)?;
     rating::check(&args.rate, &tasks, &settings)?;
     let rating_settings = with_judge_prompt(&settings, args.judge_prompt.as_deref())?;
-    tokio::select! {
-        biased;
-        Ok(()) = tokio::signal::ctrl_c() => {
-            note("stopped; the same command resumes there");
-            return Ok(Ending::Interrupted);
-        }
-        result = answer(&settings, &systems, &plans, &folder, global) => result?,
+    if resumable(answer(&settings, &systems, &plans, &folder, global)).await?.is_none() {
+        return Ok(Ending::Interrupted);
     }
     if !args.judge.is_empty() {
-        tokio::select! {
-            biased;
-            Ok(()) = tokio::signal::ctrl_c() => {
-                note("stopped; the same command resumes there");
-                return Ok(Ending::Interrupted);
-            }
-            result = judging.run(&settings, args.options.parallel.into(), global) => result?,
+        if resumable(judging.run(&settings, args.options.parallel.into(), global)).await?.is_none() {
+            return Ok(Ending::Interrupted);
         }
     }
     if !args.rate.is_empty() {
         let parallel = args.options.parallel.into();
-        tokio::select! {
-            biased;
-            Ok(()) = tokio::signal::ctrl_c() => {
-                note("stopped; the same command resumes there");
-                return Ok(Ending::Interrupted);
-            }
-            result = rating::run(&args.rate, &folder, &rating_settings, parallel, global) => result?,
+        if resumable(rating::run(&args.rate, &folder, &rating_settings, parallel, global)).await?.is_none() {
+            return Ok(Ending::Interrupted);
         }
     }
     report(&folder, &tasks, args.allow_execution.then(Execution::default), global)

@@ -17,7 +17,7 @@ use wsd_core::{ChatRole, Message};
 
 use super::{input_files, tell};
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, note};
+use crate::cli::{Ending, GlobalArgs, resumable};
 
 #[derive(Args, Debug)]
 pub(crate) struct SampleArgs {
@@ -64,14 +64,8 @@ pub(super) async fn run(args: SampleArgs, global: &GlobalArgs) -> Result<Ending>
         parallel: args.parallel.into(),
     };
     fs_err::create_dir_all(&args.out)?;
-    tokio::select! {
-        biased;
-        Ok(()) = tokio::signal::ctrl_c() => {
-            note("stopped; the same command resumes there");
-            Ok(Ending::Interrupted)
-        }
-        result = answer(&args, &settings, (&systems, &sampling), global) => result.map(|()| Ending::Done),
-    }
+    let done = resumable(answer(&args, &settings, (&systems, &sampling), global)).await?;
+    Ok(done.map_or(Ending::Interrupted, |()| Ending::Done))
 }
 
 fn systems(args: &SampleArgs, settings: &Settings) -> Result<Vec<System>> {

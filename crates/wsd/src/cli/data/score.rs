@@ -18,7 +18,7 @@ use wsd_core::{Recipe, Seat};
 use super::{input_files, tell};
 use crate::cli::eval::with_judge_prompt;
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, note};
+use crate::cli::{Ending, GlobalArgs, resumable};
 
 #[derive(Args, Debug)]
 pub(crate) struct ScoreArgs {
@@ -59,14 +59,8 @@ pub(super) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> 
     if seats.contains(&Seat::JUDGE) && settings.model(Seat::JUDGE).is_none() {
         bail!("`--by` {} needs a model\n  hint: name one with --model judge=MODEL", args.by.join(","));
     }
-    tokio::select! {
-        biased;
-        Ok(()) = tokio::signal::ctrl_c() => {
-            note("stopped; the same command resumes there");
-            Ok(Ending::Interrupted)
-        }
-        result = score(&args, &settings, (&answers, &raters), global) => result.map(|()| Ending::Done),
-    }
+    let done = resumable(score(&args, &settings, (&answers, &raters), global)).await?;
+    Ok(done.map_or(Ending::Interrupted, |()| Ending::Done))
 }
 
 async fn score(

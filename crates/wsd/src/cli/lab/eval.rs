@@ -14,7 +14,7 @@ use wsd_core::{Engine, MAX_TOKENS, Models, Recipe, STRATEGY, Seat};
 
 use super::report;
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, note};
+use crate::cli::{Ending, GlobalArgs, note, resumable};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -126,13 +126,8 @@ pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Endin
     evaluation.limit(args.limit.unwrap_or(usize::MAX));
     let folder = RunFolder::new(&args.out);
     folder.write_manifest(&evaluation, &candidates)?;
-    tokio::select! {
-        biased;
-        Ok(()) = tokio::signal::ctrl_c() => {
-            note("stopped; the same command resumes there");
-            return Ok(Ending::Interrupted);
-        }
-        result = measure(&args, evaluation, &candidates, &folder, global) => result?,
+    if resumable(measure(&args, evaluation, &candidates, &folder, global)).await?.is_none() {
+        return Ok(Ending::Interrupted);
     }
     report::write(&[args.out.clone()], &args.out, global)
 }

@@ -27,7 +27,7 @@ pub(super) struct SensitivityArgs {
     /// The same rows with cues, from `wsd train cues`
     #[arg(long, value_name = "FILE")]
     cued: PathBuf,
-    /// How chats are written: own, plain, or a Jinja file
+    /// Form of chats: own, plain, or a Jinja file
     #[arg(long, value_name = "TEMPLATE", default_value = "own")]
     template: String,
     /// Worker threads [default: all cores]
