@@ -78,7 +78,7 @@ function tell(target, text) {
 }
 function hideTip() { $("tip").hidden = true; }
 function tellToken(target, token) {
-  const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
+  const percent = (logprob) => logprob === null ? "not scored" : `${(100 * Math.exp(logprob)).toFixed(1)} %`;
   const lines = [`${JSON.stringify(token.text)} by ${token.by}: ${percent(token.logprob)}`];
   if (token.confidence !== null && token.confidence !== undefined) lines.push(`confidence over the window: ${token.confidence.toFixed(3)}`);
   if (token.top && token.top.length) lines.push("the base's own choices here:");
@@ -325,6 +325,7 @@ function edit(index) {
 }
 
 async function working(work) {
+  const own = chat; // another chat may be open at the end
   running = new AbortController();
   $("send").hidden = true;
   $("stop").hidden = false;
@@ -332,8 +333,8 @@ async function working(work) {
   running = null;
   $("send").hidden = false;
   $("stop").hidden = true;
-  chat.turns.at(-1)?.answers.forEach(show);
-  remember();
+  if (chat === own) own.turns.at(-1)?.answers.forEach(show);
+  remember(own);
   draw();
 }
 async function ask(question) {
@@ -370,10 +371,10 @@ function fit() {
 
 // Chats in this browser -----------------------------------------------------------------------------
 
-function remember() {
+function remember(own) {
   const plain = ({ model, tokens, text, handover, draftEnd, finish, fault, seconds, limit }) =>
     ({ model, text, handover, draftEnd, finish, fault, seconds, limit, done: true, tokens: tokens.map(({ id, text, by, logprob, confidence }) => ({ id, text, by, logprob, confidence })) });
-  store.save({ ...chat, turns: chat.turns.map(({ question, answers }) => ({ question, answers: answers.map(plain) })) });
+  store.save({ ...own, turns: own.turns.map(({ question, answers }) => ({ question, answers: answers.map(plain) })) });
   listChats();
 }
 function listChats() {

@@ -10,7 +10,10 @@ export function confidences(tokens, window) {
   return tokens.map((_, i) => {
     if (i + 1 < window) return null;
     let sum = 0;
-    for (let k = i + 1 - window; k <= i; k++) sum += tokens[k].logprob;
+    for (let k = i + 1 - window; k <= i; k++) {
+      if (tokens[k].logprob === null) return null; // not scored
+      sum += tokens[k].logprob;
+    }
     return sum / window;
   });
 }
