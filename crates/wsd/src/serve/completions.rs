@@ -8,7 +8,6 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use wsd_core::{Completion, Engine, Error, Event, MAX_TOKENS, Prompt, Sampled, Token, TokenRecord};
 
@@ -17,7 +16,7 @@ use super::app::App;
 use super::decoding::{self, await_first_event};
 use super::envelope::{Envelope, Usage};
 use super::error::ApiError;
-use super::fields::{FieldType, Fields};
+use super::fields::{Fields, Texts};
 use super::json_reply::{JsonReply, off_reactor};
 use super::reply::{TextLogprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP, max_tokens};
@@ -34,20 +33,6 @@ struct CompletionRequest {
     prompts: Vec<Prompt>,
     /// True if the reply repeats the prompt before each answer.
     echo: bool,
-}
-
-/// The field `prompt`: one or several prompts, as text or token ids.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PromptField {
-    Text(String),
-    Ids(Vec<Token>),
-    Texts(Vec<String>),
-    IdLists(Vec<Vec<Token>>),
-}
-
-impl FieldType for PromptField {
-    const EXPECTED: &'static str = "a string, a list of strings, a list of token ids, or a list of such lists";
 }
 
 /// A prompt as a reply repeats it; empty if the reply does not.
@@ -100,13 +85,7 @@ impl CompletionRequest {
     fn parse(app: &App, caller: &Caller, mut fields: Fields) -> Result<Self, ApiError> {
         let mut common = GenerationRequest::parse(app, caller, &mut fields)?;
         common.operation = "text_completion";
-        let prompts: Vec<_> = match fields.need("prompt")? {
-            PromptField::Text(text) => vec![Prompt::Raw(text)],
-            PromptField::Ids(ids) if !ids.is_empty() => vec![Prompt::Tokens(ids)],
-            PromptField::Ids(_) => vec![],
-            PromptField::Texts(texts) => texts.into_iter().map(Prompt::Raw).collect(),
-            PromptField::IdLists(lists) => lists.into_iter().map(Prompt::Tokens).collect(),
-        };
+        let prompts = fields.need::<Texts>("prompt")?.prompts();
         if prompts.is_empty() || prompts.len() > MAX_ANSWERS {
             let message = format!("must have from 1 to {MAX_ANSWERS} prompts, got {}", prompts.len());
             return Err(ApiError::parameter("prompt", message));

@@ -8,7 +8,6 @@ use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use wsd_core::{Engine, Error, Layer, Prompt, Seat, Token};
 
@@ -16,7 +15,7 @@ use super::admission::Admitted;
 use super::app::App;
 use super::decoding;
 use super::error::ApiError;
-use super::fields::{FieldType, Fields};
+use super::fields::{Fields, Texts};
 use super::ignored::Place;
 use super::json_reply::off_reactor;
 use super::listing::public_name;
@@ -25,32 +24,12 @@ use super::request_log::Caller;
 /// The most texts in a request, as in OpenAI's API.
 pub(super) const MAX_INPUTS: usize = 2048;
 
-/// The field `input`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Input {
-    Text(String),
-    Ids(Vec<Token>),
-    Texts(Vec<String>),
-    IdLists(Vec<Vec<Token>>),
-}
-
-impl FieldType for Input {
-    const EXPECTED: &'static str = "a string, a list of strings, a list of token ids, or a list of such lists";
-}
-
-/// The way from the hidden states of all tokens to one vector.
-#[derive(Clone, Copy)]
-enum Pooling {
-    Mean,
-    Last,
-}
-
 /// A request for embeddings.
 struct EmbeddingRequest {
     engine: Arc<dyn Engine>,
     lists: Vec<Vec<Token>>,
-    pooling: Pooling,
+    /// The way from the hidden states of all tokens to one vector: `mean` or `last`.
+    pooling: &'static str,
     is_base64: bool,
 }
 
@@ -76,17 +55,15 @@ pub(super) async fn embeddings(
 impl EmbeddingRequest {
     /// Takes all fields of a request.
     fn parse(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
-        let (seat, model) = seat(fields.take::<String>("model")?.as_deref())?;
-        let engine = app.models.get(seat).cloned().ok_or_else(|| ApiError::unknown_model(&model, "base, draft"))?;
+        let seat = seat(fields.take::<String>("model")?.as_deref())?;
+        let engine = app.models.get(seat).cloned();
+        let engine = engine.ok_or_else(|| ApiError::unknown_model(seat.name(), "base, draft"))?;
         let codec = engine.codec();
-        let text = |text: String| Ok(codec.render(&Prompt::Raw(text))?.tokens);
-        let lists: Vec<_> = match fields.need("input")? {
-            Input::Text(one) => vec![text(one)?],
-            Input::Ids(ids) if !ids.is_empty() => vec![ids],
-            Input::Ids(_) => vec![],
-            Input::Texts(texts) => texts.into_iter().map(text).collect::<Result<_, Error>>()?,
-            Input::IdLists(lists) => lists,
-        };
+        let lists = fields.need::<Texts>("input")?.prompts().into_iter().map(|prompt| match prompt {
+            Prompt::Tokens(ids) => Ok(ids),
+            text => Ok(codec.render(&text)?.tokens),
+        });
+        let lists = lists.collect::<Result<Vec<_>, Error>>()?;
         let is_filled = |list: &Vec<Token>| !list.is_empty();
         if !(1..=MAX_INPUTS).contains(&lists.len()) || !lists.iter().all(is_filled) {
             let message = format!("must have from 1 to {MAX_INPUTS} texts, none of them empty, got {}", lists.len());
@@ -101,12 +78,9 @@ impl EmbeddingRequest {
         let pooling = choice(&mut wsd, "pooling", ["mean", "last"])?;
         wsd.finish()?;
         fields.take::<String>("user")?;
-        if !app.serve.strict {
-            fields.ignore(Place::Request);
-        }
+        fields.ignore(Place::Request, app.serve.strict);
         fields.unsupported(&[("dimensions", &[])])?;
         fields.finish()?;
-        let pooling = if pooling == "last" { Pooling::Last } else { Pooling::Mean };
         Ok(Self { engine, lists, pooling, is_base64 })
     }
 
@@ -116,10 +90,7 @@ impl EmbeddingRequest {
         for list in &self.lists {
             let _slot = app.admission.slot(admitted.client).await?;
             app.admission.add_tokens(admitted.client, list.len());
-            let from = match self.pooling {
-                Pooling::Mean => 1,
-                Pooling::Last => list.len(),
-            };
+            let from = if self.pooling == "last" { list.len() } else { 1 };
             let states = self.engine.open(list).await?.hidden(from, Layer::Final).await?;
             vectors.push(pool(&states));
         }
@@ -132,24 +103,20 @@ impl EmbeddingRequest {
             json!({"object": "embedding", "index": index, "embedding": embedding})
         });
         let tokens: usize = self.lists.iter().map(Vec::len).sum();
-        let pooling = match self.pooling {
-            Pooling::Mean => "mean",
-            Pooling::Last => "last",
-        };
         let about = "hidden states after the final norm of a language model that was not trained for embeddings";
         json!({
             "object": "list", "data": data.collect::<Vec<_>>(), "model": public_name(&self.engine.card().name),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "wsd": {"pooling": pooling, "about": about},
+            "wsd": {"pooling": self.pooling, "about": about},
         })
     }
 }
 
 /// Finds the seat of the model that `model` names: the base, unless the draft is named.
-fn seat(model: Option<&str>) -> Result<(Seat, String), ApiError> {
+fn seat(model: Option<&str>) -> Result<Seat, ApiError> {
     match model {
-        None | Some("base" | "wsd") => Ok((Seat::BASE, "base".into())),
-        Some("draft") => Ok((Seat::DRAFT, "draft".into())),
+        None | Some("base" | "wsd") => Ok(Seat::BASE),
+        Some("draft") => Ok(Seat::DRAFT),
         Some(other) => Err(ApiError::unknown_model(other, "base, draft")),
     }
 }

@@ -1,8 +1,9 @@
 //! A JSON object that is taken apart field by field; fields that remain are refused by name.
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Error, FromValue, Setting, Token, Values};
+use wsd_core::{ChatRole, Error, FromValue, Prompt, Setting, Token, Values};
 
 use super::error::ApiError;
 use super::ignored::{self, Place};
@@ -14,6 +15,33 @@ const SHOWN_CHARS: usize = 80;
 pub(super) trait FieldType: DeserializeOwned {
     /// The values of the type, after "must be".
     const EXPECTED: &'static str;
+}
+
+/// One or several texts, as text or token ids.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Texts {
+    One(String),
+    Ids(Vec<Token>),
+    Several(Vec<String>),
+    IdLists(Vec<Vec<Token>>),
+}
+
+impl FieldType for Texts {
+    const EXPECTED: &'static str = "a string, a list of strings, a list of token ids, or a list of such lists";
+}
+
+impl Texts {
+    /// Returns the texts as prompts; an empty list has none.
+    pub(super) fn prompts(self) -> Vec<Prompt> {
+        match self {
+            Self::One(text) => vec![Prompt::Raw(text)],
+            Self::Ids(ids) if ids.is_empty() => Vec::new(),
+            Self::Ids(ids) => vec![Prompt::Tokens(ids)],
+            Self::Several(texts) => texts.into_iter().map(Prompt::Raw).collect(),
+            Self::IdLists(lists) => lists.into_iter().map(Prompt::Tokens).collect(),
+        }
+    }
 }
 
 impl FieldType for String {
@@ -107,8 +135,11 @@ impl Fields {
         }
     }
 
-    /// Takes the fields of a place that have no effect.
-    pub(super) fn ignore(&mut self, place: Place) {
+    /// Takes the fields of a place that have no effect, unless the server is `strict`.
+    pub(super) fn ignore(&mut self, place: Place, strict: bool) {
+        if strict {
+            return;
+        }
         for field in ignored::names(place) {
             self.left.remove(field);
         }

@@ -126,9 +126,7 @@ impl GenerationRequest {
         let include_usage = include_usage(fields, stream, app.serve.strict)?;
         // Names the end user; it has no effect.
         fields.take::<String>("user")?;
-        if !app.serve.strict {
-            fields.ignore(Place::Request);
-        }
+        fields.ignore(Place::Request, app.serve.strict);
         fields.unsupported(NEUTRAL)?;
         let constraint = constraint::take(fields)?;
         let scope = app.scope(caller.client, cache_salt(fields)?.as_deref());
@@ -336,9 +334,7 @@ fn include_usage(fields: &mut Fields, stream: bool, strict: bool) -> Result<bool
     }
     let mut options = Fields::new(options, "stream_options")?;
     let include = options.take("include_usage")?.unwrap_or(false);
-    if !strict {
-        options.ignore(Place::StreamOptions);
-    }
+    options.ignore(Place::StreamOptions, strict);
     // Random padding, which hides the lengths of tokens from eavesdroppers.
     options.unsupported(&[("include_obfuscation", &["false"])])?;
     options.finish()?;
