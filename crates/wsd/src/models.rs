@@ -61,7 +61,7 @@ pub enum ModelError {
 }
 
 /// Lists the seats that a recipe needs.
-pub fn seats(recipe: &Recipe) -> Vec<Seat> {
+pub fn seats<T: ?Sized>(recipe: &Recipe<T>) -> Vec<Seat> {
     recipe.needs.iter().map(|need| need.seat).collect()
 }
 

@@ -34,11 +34,16 @@ pub(super) async fn chat(
 ) -> Result<Response, ApiError> {
     app.expect_room(caller.client)?;
     let mut fields = app.bodies.read(&headers, body).await?;
-    let source = Source::Messages(given(&mut fields)?);
-    let (request, prompt) = parse(&app, &caller, fields, source)?;
-    let jobs = request.jobs(&[prompt])?;
+    let (parsing, client) = (app.clone(), caller.client);
+    let (request, jobs) = off_reactor(move || {
+        let source = Source::Messages(given(&mut fields)?);
+        let (request, prompt) = parse(&parsing, &caller, fields, source)?;
+        let jobs = request.jobs(&[prompt])?;
+        Ok((request, jobs))
+    })
+    .await?;
     request.check_reply(0, jobs.len())?;
-    let events = decoding::run(&app, &request, jobs, app.admit(caller.client)?);
+    let events = decoding::run(&app, &request, jobs, app.admit(client)?);
     if request.stream {
         return Ok(stream_reply(&app, request, await_first_event(events).await?));
     }
@@ -164,9 +169,7 @@ fn message(given: Given, strict: bool) -> Result<Message, ApiError> {
         ChatRole::Tool => (Some(fields.need("tool_call_id")?), fields.take("name")?),
         _ => (None, None),
     };
-    if !strict {
-        fields.ignore(Place::Message);
-    }
+    fields.ignore(Place::Message, strict);
     // Fields of answers that clients send back, and fields that lm-evaluation-harness adds.
     fields.unsupported(&[
         ("type", &["\"text\"", "\"message\""]),
@@ -226,9 +229,7 @@ fn text_part(part: Value, path: String, strict: bool) -> Result<String, ApiError
         return Err(ApiError::parameter(fields.name("type"), message));
     }
     let text = fields.need("text")?;
-    if !strict {
-        fields.ignore(Place::Message);
-    }
+    fields.ignore(Place::Message, strict);
     fields.finish()?;
     Ok(text)
 }

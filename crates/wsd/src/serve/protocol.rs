@@ -53,6 +53,10 @@ pub(super) fn parse<F: Form>(app: &Arc<App>, caller: &Caller, mut fields: Fields
     if request.n > 1 {
         return Err(ApiError::parameter("n", format!("must be 1 in this protocol, got {}", request.n)));
     }
+    if request.logprobs.is_some() {
+        let message = "must be left out in this protocol; /v1/chat/completions gives log-probabilities";
+        return Err(ApiError::parameter("logprobs", message));
+    }
     Ok(Asked { form, request, prompt })
 }
 
@@ -65,9 +69,14 @@ pub(super) async fn answer<F: Form>(
 ) -> Result<Response, ApiError> {
     app.expect_room(caller.client)?;
     let fields = app.bodies.read(&headers, body).await?;
-    let Asked { mut form, request, prompt } = parse::<F>(&app, &caller, fields)?;
-    let jobs = request.jobs(&[prompt])?;
-    let events = decoding::run(&app, &request, jobs, app.admit(caller.client)?);
+    let (parsing, client) = (app.clone(), caller.client);
+    let (mut form, request, jobs) = off_reactor(move || {
+        let Asked { form, request, prompt } = parse::<F>(&parsing, &caller, fields)?;
+        let jobs = request.jobs(&[prompt])?;
+        Ok((form, request, jobs))
+    })
+    .await?;
+    let events = decoding::run(&app, &request, jobs, app.admit(client)?);
     if request.stream {
         let events = await_first_event(events).await?;
         return Ok(respond(&app, form, request, events));
@@ -142,5 +151,5 @@ fn named_event(line: &Line) -> SseEvent {
 fn json_lines(lines: impl Stream<Item = Line> + Send + 'static) -> Response {
     let body = lines.map(|line| Ok::<_, Infallible>(Bytes::from(format!("{}\n", line.data))));
     let media = HeaderValue::from_static("application/x-ndjson");
-    ([(header::CONTENT_TYPE, media)], Body::from_stream(body)).into_response()
+    sse::unbuffered(([(header::CONTENT_TYPE, media)], Body::from_stream(body)).into_response())
 }

@@ -72,10 +72,12 @@ where
 /// Returns the response that streams these events.
 pub(super) fn respond(app: &App, events: impl Stream<Item = SseEvent> + Send + 'static) -> Response {
     let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
-    let mut response = Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response();
-    // Keeps nginx from buffering chunks.
-    let unbuffered = HeaderName::from_static("x-accel-buffering");
-    response.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
+    unbuffered(Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response())
+}
+
+/// Keeps nginx from buffering the pieces of a response.
+pub(super) fn unbuffered(mut response: Response) -> Response {
+    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 

@@ -62,9 +62,7 @@ impl Form for Messages {
             let role: ChatRole = message.need("role")?;
             let mut turn = Turn::new(role, message.name("content"));
             turn.read(message.need("content")?)?;
-            if !app.serve.strict {
-                message.ignore(Place::Message);
-            }
+            message.ignore(Place::Message, app.serve.strict);
             message.finish()?;
             turn.finish(&mut given);
         }
@@ -239,7 +237,7 @@ impl Turn {
         let path = path.strip_suffix(".content").unwrap_or(&path).to_owned();
         let has_results = !results.is_empty();
         given.extend(results.into_iter().map(|value| Given { path: path.clone(), value }));
-        if has_results && texts.is_empty() {
+        if has_results && texts.is_empty() && calls.is_empty() {
             return;
         }
         let mut value = json!({"role": role, "content": texts});

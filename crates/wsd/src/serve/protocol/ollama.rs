@@ -8,11 +8,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe, Seat};
+use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe};
 
 use super::details;
 use super::form::{Form, Line, Wire};
 use super::item::{Item, Kind, Part, Said};
+use crate::models::seats;
 use crate::serve::app::App;
 use crate::serve::chat;
 use crate::serve::clock::{format_time, timestamp};
@@ -189,9 +190,7 @@ fn read_common(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
     }
     if let Some(options) = fields.take::<Value>("options")? {
         let mut options = Fields::new(options, "options")?;
-        if !app.serve.strict {
-            options.ignore(Place::Options);
-        }
+        options.ignore(Place::Options, app.serve.strict);
         // -1 and -2 mean no limit but the context length.
         if options.take_if("num_predict", &json!(-2)) {
             options.set("num_predict", json!(-1));
@@ -236,7 +235,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     // The whole list of the vocabulary is never part of the reply.
     fields.take::<bool>("verbose")?;
     fields.finish()?;
-    let max_len = seats(recipe).filter_map(|seat| Some(app.models.get(seat)?.card().max_len)).min();
+    let max_len = seats(recipe).into_iter().filter_map(|seat| Some(app.models.get(seat)?.card().max_len)).min();
     let info = json!({"general.architecture": "wsd", "wsd.context_length": max_len});
     Ok(Json(json!({
         "modelfile": "", "parameters": "", "template": "", "modified_at": format_time(Duration::from_secs(app.started)),
@@ -244,13 +243,10 @@ pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     })))
 }
 
-fn seats(recipe: &'static Recipe) -> impl Iterator<Item = Seat> {
-    recipe.needs.iter().map(|need| need.seat)
-}
-
 /// The models behind a strategy, in the place where Ollama has those that a model was made of.
 fn facts(app: &App, recipe: &'static Recipe) -> Value {
-    let parents = seats(recipe).filter_map(|seat| Some(public_name(&app.models.get(seat)?.card().name).to_owned()));
+    let parents =
+        seats(recipe).into_iter().filter_map(|seat| Some(public_name(&app.models.get(seat)?.card().name).to_owned()));
     let parents = parents.collect::<Vec<_>>().join("+");
     let empty = Map::from_iter(["format", "parameter_size", "quantization_level"].map(|key| (key.into(), json!(""))));
     let mut facts = Value::Object(empty);

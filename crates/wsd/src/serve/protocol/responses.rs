@@ -301,8 +301,10 @@ fn usage(answer: &Completion) -> Value {
 fn read_text_options(fields: &mut Fields) -> Result<(), ApiError> {
     let Some(text) = fields.take::<Value>("text")? else { return Ok(()) };
     let mut text = Fields::new(text, "text")?;
-    // Its other member is listed among the fields without effect.
-    text.take::<Value>("verbosity")?;
+    // It is one of the fields without effect, under the name that chat completions have for it.
+    if let Some(verbosity) = text.take::<Value>("verbosity")? {
+        fields.set("verbosity", verbosity);
+    }
     if let Some(mut format) = text.take::<Value>("format")? {
         if format["type"] == "json_schema" {
             let schema = format.as_object_mut().map(std::mem::take).unwrap_or_default();
