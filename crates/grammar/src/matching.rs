@@ -23,7 +23,7 @@ struct State {
     parser: Parser,
     /// The tokens that the parser has read behind the lead.
     path: Vec<Token>,
-    /// What may follow a number of tokens of the path.
+    /// The continuations that are allowed after a number of tokens of the path.
     known: Vec<(usize, Next)>,
 }
 

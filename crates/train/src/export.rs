@@ -74,7 +74,7 @@ pub fn name_reward_head(config: &mut Map<String, Value>) {
 /// copied from `source`, its folder, if it has one.
 ///
 /// # Errors
-/// As [`save_folder`].
+/// Those of [`save_folder`].
 pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint, source: Option<&Path>) -> Result<()> {
     let format =
         checkpoint.weights.iter().find(|tensor| tensor.shape.len() > 1).map_or(Format::F32, |first| first.format);
@@ -86,7 +86,7 @@ pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint, source: Option<&Path>
 /// Writes tensors of F32, F16 or BF16 to a safetensors file.
 ///
 /// # Errors
-/// As [`save_folder`].
+/// Those of [`save_folder`].
 pub fn save_tensors(to: &Path, tensors: &[Tensor]) -> Result<()> {
     let fault = |error: SafeTensorError| Error::malformed(to, "weights", error);
     let views = tensors.iter().map(|tensor| {

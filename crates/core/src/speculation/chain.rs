@@ -124,7 +124,7 @@ impl Chain {
         Plan { action: self.levels[index].planner.choose(time, &offers, remaining), texts }
     }
 
-    /// What the text sources of a level propose.
+    /// Collects the proposals of a level's text sources.
     fn texts(&mut self, index: usize) -> Texts {
         let mut sources = std::mem::take(&mut self.levels[index].sources);
         let list = self.levels[index].session.tokens();

@@ -36,7 +36,7 @@ pub(super) fn matrices(section: &str, layout: &Layout, values: &Values) -> Resul
 /// The tensors among `candidates` that `values` name.
 ///
 /// # Errors
-/// As [`matrices`].
+/// Those of [`matrices`].
 pub(super) fn choose(
     section: &str,
     layout: &Layout,

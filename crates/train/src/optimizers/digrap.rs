@@ -57,9 +57,9 @@ struct DiGraP {
     sign: f64,
     /// The projections of the step before.
     projections: Vec<f32>,
-    /// Of each tensor, the share that is taken off.
+    /// The share of the projection that is taken off, per tensor.
     omegas: Vec<f32>,
-    /// Of each tensor, the running means of the hypergradient and of its square.
+    /// Running means of the hypergradient and of its square, per tensor.
     moments: [Vec<f32>; 2],
     /// The gradient that Adam takes in; no state.
     gradient: Vec<f32>,
