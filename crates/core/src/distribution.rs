@@ -41,7 +41,7 @@ pub(crate) fn filter(row: &mut [f32], filter: Filter) -> Result<(), NoToken> {
     let (top_p, min_p) = (top_p as f32, min_p as f32);
     let kept = kept(row, &Sampling { temperature: 1.0, top_k, top_p, min_p, ..Sampling::default() }).ok_or(NoToken)?;
     let mut filtered = vec![f32::NEG_INFINITY; row.len()];
-    kept.into_iter().filter(|(_, weight)| *weight > 0.0).for_each(|(id, _)| filtered[id] = row[id]);
+    kept.into_iter().for_each(|(id, _)| filtered[id] = row[id]);
     row.copy_from_slice(&filtered);
     Ok(())
 }

@@ -26,7 +26,9 @@ pub(super) struct Row<'a> {
 pub(super) fn filter(row: &Row<'_>) -> Kept {
     let temperature = f64::from(row.sampling.temperature);
     let weight = |id: usize| (f64::from(row.logits[id] - row.logits[row.best]) / temperature).exp();
-    let mut kept = (0..row.logits.len()).map(|id| (id, weight(id))).collect();
+    // Impossible tokens have no weight, and pass no filter.
+    let weights = (0..row.logits.len()).map(|id| (id, weight(id)));
+    let mut kept = weights.filter(|(_, weight)| *weight > 0.0).collect();
     for filter in FILTERS {
         filter(row, &mut kept);
     }
@@ -117,7 +119,7 @@ fn typical_p(row: &Row<'_>, kept: &mut Kept) {
     }
     let total = mass(kept);
     let surprise = |w: f64| -(w / total).ln();
-    let entropy: f64 = kept.iter().filter(|(_, w)| *w > 0.0).map(|(_, w)| w / total * surprise(*w)).sum();
+    let entropy: f64 = kept.iter().map(|(_, w)| w / total * surprise(*w)).sum();
     let mut order: Kept = kept.clone();
     let distance = |w: f64| (surprise(w) - entropy).abs();
     order.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));

@@ -134,6 +134,8 @@ fn xtc_removes_the_likely_tokens_but_the_least_likely_of_them() {
     assert_eq!(drawn(&row, &[], &xtc(1.0, 0.15)), [2, 3]);
     assert_eq!(drawn(&row, &[], &xtc(1.0, 0.35)), [0, 1, 2, 3], "one likely token stays");
     assert_eq!(drawn(&row, &[], &xtc(0.0, 0.15)), [0, 1, 2, 3]);
+    let masked = [row[0], row[1], f32::NEG_INFINITY, f32::NEG_INFINITY];
+    assert_eq!(drawn(&masked, &[], &xtc(1.0, 0.0)), [1], "an impossible token is never the last");
     // With probability 0.5, token 0 is drawn half as often as without: 0.5 * 0.4.
     let draw = |seed| pick(&mut row.clone(), &[], &Sampling { seed, ..xtc(0.5, 0.15) }).unwrap().token;
     let firsts = (0..20_000).filter(|&seed| draw(seed) == 0).count();
