@@ -229,11 +229,14 @@ impl Reply {
         let read = format.body.read(&self.pending, format, tools, is_last);
         let failed = read.is_other || (is_last && read.calls.is_empty());
         if failed && self.sent.len() == first {
-            // No call: the text stands as it was written.
-            let text = format!("{}{}", format.open, std::mem::take(&mut self.pending));
-            parts.push(Part::Text(text));
+            // No call: the mark stands as it was written, and what follows is read again.
+            if format.open.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut self.pending)));
+            } else {
+                parts.push(Part::Text(format.open.to_owned()));
+            }
             (self.state, self.trims, self.is_bare) = (State::Text, false, false);
-            return false;
+            return !self.pending.is_empty();
         }
         for (place, call) in read.calls.into_iter().enumerate() {
             let index = first + place;
@@ -326,6 +329,11 @@ mod tests {
         for (source, text, said) in [
             (HERMES, format!("Well.\n<tool_call>\n{marked}\n</tool_call>"), "Well.\n"),
             (HERMES, format!("<tool_call>{}</tool_call> Done", both("arguments", "")), "Done"),
+            (
+                HERMES,
+                format!("<tool_call>no</tool_call>\n<tool_call>{marked}</tool_call>"),
+                "<tool_call>no</tool_call>\n",
+            ),
             (LLAMA, both("parameters", "; "), ""),
             (LLAMA, format!("<|python_tag|>{}", both("parameters", ";")), ""),
             (MISTRAL, format!("Hm [TOOL_CALLS] [{}]", both("arguments", ", ")), "Hm "),
