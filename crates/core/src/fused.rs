@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_trait::async_trait;
 use futures::future::try_join_all;
 
 use crate::distribution::NoToken;
@@ -12,7 +13,7 @@ use crate::speculation::Rest;
 use crate::steps::{render, write_to_end};
 use crate::{
     Answer, Author, Call, CallKind, Engine, Error, FinishReason, Flow, Handover, Job, Result, Row, Sampled, Sampling,
-    Seat, Session, Token, TokenRecord, Window, pick, splitmix64, top_tokens,
+    Seat, Session, Strategy, Token, TokenRecord, Window, pick, splitmix64, top_tokens,
 };
 
 /// The choice of a token from rows of natural log-probabilities.
@@ -97,9 +98,13 @@ impl Member {
     }
 }
 
-impl Fused {
-    /// Writes the answer.
-    pub(crate) async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
+#[async_trait]
+impl Strategy for Fused {
+    fn output_engine(&self) -> &Arc<dyn Engine> {
+        &self.models[0].1
+    }
+
+    async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
         let started = Instant::now();
         let (mut members, mut prompts) = (Vec::new(), Vec::new());
         for (seat, engine) in &self.models {
@@ -131,7 +136,9 @@ impl Fused {
         answer.reused(members[0].session.reused_tokens()).await;
         Ok(reason)
     }
+}
 
+impl Fused {
     /// Writes tokens until the answer ends, the base takes over, or a context is full.
     async fn write(&self, members: &mut [Member], job: &Job, answer: &mut Answer) -> Result<End> {
         let mut ends: Vec<_> = self.models.iter().flat_map(|(_, model)| model.card().end_tokens.clone()).collect();
@@ -179,7 +186,7 @@ impl Fused {
         let place = Place { list: &list, sampling, ends };
         let not_finite =
             |_| Error::NotFinite { engine: self.models[0].1.card().name.clone(), position: place.list.len() };
-        let (base, next) = if self.asks_all_at_once() {
+        let (base, next) = if !self.fusion.is_lazy() {
             let mut rows = try_join_all(members.iter_mut().map(Member::row)).await?;
             let next = self.fusion.next(&rows, &place).map_err(not_finite)?;
             (rows.swap_remove(0), next)
@@ -205,11 +212,6 @@ impl Fused {
         let top = top_tokens(&base, top_logprobs).ok_or(NoToken).map_err(not_finite)?;
         let logprob = base.get(token as usize).map(|&logprob| f64::from(logprob).min(0.0));
         Ok((Sampled { token, logprob, top }, by))
-    }
-
-    /// True where every token needs every model, so that all compute at the same time.
-    fn asks_all_at_once(&self) -> bool {
-        !self.fusion.is_lazy()
     }
 }
 

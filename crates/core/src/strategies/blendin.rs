@@ -9,12 +9,10 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 use super::fused_needs;
 use crate::distribution::{self as rows, NoToken};
 use crate::fused::{Fused, Fusion, Next, Place};
-use crate::{Answer, Author, Engine, FinishReason, Job, Models, Recipe, Result, Row, Seat, Setting, Strategy, Values};
+use crate::{Author, Models, Recipe, Result, Row, Seat, Setting, Strategy, Values};
 
 /// The weight of the base's agreement with the draft's token.
 const AGREEMENT: f64 = 0.1;
@@ -40,20 +38,7 @@ pub(super) static RECIPE: Recipe = Recipe {
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| models.require(RECIPE.name, seat));
     let fusion = Arc::new(Blend { threshold: values.get(&BLEND_THRESHOLD) });
-    Ok(Arc::new(BlendIn(Fused { models: vec![(Seat::BASE, base?), (Seat::DRAFT, draft?)], fusion, finish: None })))
-}
-
-struct BlendIn(Fused);
-
-#[async_trait]
-impl Strategy for BlendIn {
-    fn output_engine(&self) -> &Arc<dyn Engine> {
-        &self.0.models[0].1
-    }
-
-    async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        self.0.decode(job, answer).await
-    }
+    Ok(Arc::new(Fused { models: vec![(Seat::BASE, base?), (Seat::DRAFT, draft?)], fusion, finish: None }))
 }
 
 /// The rule.

@@ -15,8 +15,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 use super::fused_needs;
 use crate::distribution::{self as rows, NoToken};
 use crate::finish::Finish;
@@ -24,9 +22,7 @@ use crate::fused::{Fused, Fusion, Next, Place};
 use crate::handover::{THRESHOLD, WINDOW};
 use crate::look;
 use crate::speculation::SPECULATE;
-use crate::{
-    Answer, Author, Caps, Engine, FinishReason, Job, Models, Need, Recipe, Result, Row, Seat, Setting, Strategy, Values,
-};
+use crate::{Author, Caps, Models, Need, Recipe, Result, Row, Seat, Setting, Strategy, Values};
 
 /// The setting for the sum.
 pub static MIX_RULE: Setting = Setting::choice(
@@ -91,20 +87,7 @@ fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
         seated.push((Seat::GUIDE, models.require(RECIPE.name, Seat::GUIDE)?));
     }
     let fusion = Arc::new(Mix { sum, weight: values.get(&MIX_WEIGHT) });
-    Ok(Arc::new(Mixture(Fused { models: seated, fusion, finish })))
-}
-
-struct Mixture(Fused);
-
-#[async_trait]
-impl Strategy for Mixture {
-    fn output_engine(&self) -> &Arc<dyn Engine> {
-        &self.0.models[0].1
-    }
-
-    async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        self.0.decode(job, answer).await
-    }
+    Ok(Arc::new(Fused { models: seated, fusion, finish }))
 }
 
 /// The sum of log-probabilities.

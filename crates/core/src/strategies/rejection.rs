@@ -70,7 +70,7 @@ fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let has_rows = base.card().caps.logits && draft.card().caps.logits;
     if has_rows && Bridge::passes_ids(draft.codec(), base.codec()) {
         let models = vec![(Seat::BASE, base), (Seat::DRAFT, draft)];
-        return Ok(Arc::new(ByRows(Fused { models, fusion: Arc::new(rule), finish: None })));
+        return Ok(Arc::new(Fused { models, fusion: Arc::new(rule), finish: None }));
     }
     Ok(Arc::new(ByText { base, draft, rule }))
 }
@@ -106,19 +106,6 @@ impl Rejection {
         let sampled = pick(&mut base.clone(), place.list, place.sampling).ok_or(NoToken)?;
         let probability = sampled.logprob.unwrap_or(f64::NEG_INFINITY).exp();
         Ok((sampled, probability, rows::most_likely(base)?.1))
-    }
-}
-
-struct ByRows(Fused);
-
-#[async_trait]
-impl Strategy for ByRows {
-    fn output_engine(&self) -> &Arc<dyn Engine> {
-        &self.0.models[0].1
-    }
-
-    async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        self.0.decode(job, answer).await
     }
 }
 

@@ -16,15 +16,11 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 use super::fused_needs;
 use crate::distribution::{self as rows, Filter, NoToken};
 use crate::fused::{Fused, Fusion, Next, Place};
 use crate::tokens::MAX_TOKENS_LIMIT;
-use crate::{
-    Answer, Author, Engine, FinishReason, Job, Models, Recipe, Result, Row, Seat, Setting, Strategy, Token, Values,
-};
+use crate::{Author, Models, Recipe, Result, Row, Seat, Setting, Strategy, Token, Values};
 
 /// The setting for the way in which the aligner chooses.
 pub static RESIDUAL_MODE: Setting = Setting::choice(
@@ -98,20 +94,7 @@ pub(super) static RECIPE: Recipe = Recipe {
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| models.require(RECIPE.name, seat));
     let fusion = Arc::new(Residual::from_values(values));
-    Ok(Arc::new(Residually(Fused { models: vec![(Seat::BASE, base?), (Seat::DRAFT, draft?)], fusion, finish: None })))
-}
-
-struct Residually(Fused);
-
-#[async_trait]
-impl Strategy for Residually {
-    fn output_engine(&self) -> &Arc<dyn Engine> {
-        &self.0.models[0].1
-    }
-
-    async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        self.0.decode(job, answer).await
-    }
+    Ok(Arc::new(Fused { models: vec![(Seat::BASE, base?), (Seat::DRAFT, draft?)], fusion, finish: None }))
 }
 
 /// The way in which the aligner chooses.
@@ -156,23 +139,25 @@ impl Residual {
         Ok(nucleus)
     }
 
-    /// Draws candidates from the nucleus and chooses one by the aligner's weights, at the request's
-    /// temperature on top of the aligner's.
-    fn candidate(&self, nucleus: &Row, aligner: &Row, count: u64, place: &Place<'_>) -> Result<Token, NoToken> {
-        let candidates = (1..=count).map(|stream| rows::draw(nucleus, place.uniform(stream)));
-        let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
-        let mut weights: Row =
-            candidates.iter().map(|&id| aligner.get(id).copied().unwrap_or(f32::NEG_INFINITY)).collect();
-        let temperature = f64::from(place.sampling.temperature);
-        let chosen = if weights.iter().all(|&weight| weight == f32::NEG_INFINITY) {
-            0
-        } else if temperature == 0.0 {
-            rows::most_likely(&weights)?.0
-        } else {
-            rows::temper(&mut weights, temperature);
-            rows::draw(&weights, place.uniform(0))?
-        };
-        Ok(candidates[chosen] as Token)
+    /// Draws candidates from the nucleus. Returns the row whose distribution, after the division by the
+    /// request's temperature, weighs each as often as it was drawn by the aligner.
+    fn candidates(&self, nucleus: &Row, aligner: &Row, count: u64, place: &Place<'_>) -> Result<Next, NoToken> {
+        let possible = nucleus.iter().enumerate().filter(|(_, x)| **x > f32::NEG_INFINITY);
+        let (ids, inside): (Vec<usize>, Row) = possible.map(|(id, &x)| (id, x)).unzip();
+        let draws = (1..=count).map(|stream| rows::draw(&inside, place.uniform(stream)));
+        let draws = draws.collect::<Result<Vec<_>, _>>()?;
+        let mut drawn = vec![0_u32; ids.len()];
+        draws.iter().for_each(|&at| drawn[at] += 1);
+        let mut row = vec![f32::NEG_INFINITY; nucleus.len()];
+        for (&id, &times) in ids.iter().zip(&drawn).filter(|(_, times)| **times > 0) {
+            let weight = aligner.get(id).copied().unwrap_or(f32::NEG_INFINITY);
+            row[id] = weight + place.sampling.temperature * (times as f32).ln();
+        }
+        if row.iter().all(|&x| x == f32::NEG_INFINITY) {
+            // The aligner excludes all of them.
+            return Ok(Next::Token(ids[draws[0]] as Token, Author::Fused));
+        }
+        Ok(Next::Row(row, Author::Fused))
     }
 }
 
@@ -191,10 +176,7 @@ impl Fusion for Residual {
                 rows::temper(&mut base, self.base_temperature);
                 Ok(Next::Row(rows::combine(&[(1.0, &base), (1.0, &tempered)]), Author::Fused))
             }
-            Mode::Candidates(count) => {
-                let token = self.candidate(&self.nucleus(base)?, &tempered, count, place)?;
-                Ok(Next::Token(token, Author::Fused))
-            }
+            Mode::Candidates(count) => self.candidates(&self.nucleus(base)?, &tempered, count, place),
             Mode::Mask => {
                 let nucleus = self.nucleus(base)?;
                 let best = rows::most_likely(&nucleus)?.0 as Token;
@@ -279,6 +261,12 @@ mod tests {
         (terms.iter().sum(), terms.len().saturating_sub(1))
     }
 
+    /// The token that the request's sampling chooses.
+    fn chosen(rule: &Residual, models: &[Row; 2], place: &Place<'_>) -> usize {
+        let Ok(Next::Row(mut row, _)) = rule.next(models, place) else { panic!("no row") };
+        crate::pick(&mut row, place.list, place.sampling).unwrap().token as usize
+    }
+
     /// The frequencies of `par`, at a temperature of 1 over the aligner's, follow `want`.
     fn check_candidates(case: &Value, count: u64, want: &[f64]) {
         let (rule, models) = rule(case, Mode::Candidates(count), None);
@@ -286,8 +274,7 @@ mod tests {
         for seed in 0..8_000 {
             let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
             let place = Place { list: &[], sampling: &sampling, ends: &[] };
-            let Ok(Next::Token(token, _)) = rule.next(&models, &place) else { panic!("no token") };
-            counts[token as usize] += 1;
+            counts[chosen(&rule, &models, &place)] += 1;
         }
         let (statistic, freedom) = chi_square(&counts, want);
         // The 0.9999 quantile for up to five degrees of freedom is below 26.
@@ -319,12 +306,8 @@ mod tests {
             let mut counts = vec![0.0; product.len()];
             for seed in 0..2_000 {
                 let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
-                let Ok(Next::Token(token, _)) =
-                    many.next(&models, &Place { list: &[], sampling: &sampling, ends: &[] })
-                else {
-                    panic!("no token")
-                };
-                counts[token as usize] += 1.0 / 2_000.0;
+                let place = Place { list: &[], sampling: &sampling, ends: &[] };
+                counts[chosen(&many, &models, &place)] += 1.0 / 2_000.0;
             }
             let distance: f64 = counts.iter().zip(&product).map(|(a, b)| (a - b / total).abs()).sum::<f64>() / 2.0;
             assert!(distance < 0.05, "{distance}");
