@@ -69,9 +69,9 @@ impl<'a> Relay<'a> {
     ) -> Result<Self> {
         check_vocabularies(&job.prompt, draft.codec(), base.codec())?;
         // The base's prompt is the first to be refused.
-        render(base, job)?;
+        let prompt = render(base, job)?;
         let draft = Side::open(draft, job).await?;
-        let base = Side::open(base, job).await?;
+        let base = Side { engine: base, session: base.open(&prompt.tokens).await?, prompt };
         answer.prompt(base.prompt.tokens.len()).await;
         answer.begin(base.engine.codec(), &base.prompt.tokens, 0);
         let by_ids = exchange == Exchange::Ids && pass_ids(&draft, &base);
@@ -130,9 +130,11 @@ impl<'a> Relay<'a> {
     /// Decodes what the draft wrote after the answer, without the white space that belongs to the prompt's
     /// form.
     pub(crate) fn spell(&self, drafted: &[Token], stop: Stop) -> Result<String> {
-        let text = self.draft.engine.codec().tokenizer().decode(drafted)?;
-        // An incomplete character is not text.
-        let text = text.trim_end_matches('\u{FFFD}');
+        // Without the tokens before them, some tokenizers drop the space that words begin with.
+        let list = self.draft.session.tokens();
+        let context = list.strip_suffix(drafted).unwrap_or(list);
+        let text = spell(&mut self.draft.engine.codec().detokenizer(context), drafted)?;
+        let text = text.as_str();
         let prompt = &self.base.prompt;
         let text = if prompt.strip_start && self.text.is_empty() { text.trim_start() } else { text };
         Ok(if prompt.strip_end && stop == Stop::End { text.trim_end() } else { text }.to_owned())
@@ -143,7 +145,7 @@ impl<'a> Relay<'a> {
         let text = self.spell(drafted, stop)?;
         let vocabulary = self.draft.engine.codec().tokenizer().vocabulary();
         let ids: Vec<_> = drafted.iter().copied().filter(|&token| vocabulary.is_text(token)).collect();
-        if self.by_ids && self.base.engine.codec().tokenizer().decode(&ids)? == text {
+        if self.by_ids && spell(&mut self.detokenizer(), &ids)? == text {
             return Ok(ids);
         }
         self.encode(&text)
