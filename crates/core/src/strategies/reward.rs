@@ -215,7 +215,7 @@ impl Writing<'_> {
 
     /// The most tokens of the next step.
     fn most(&self, answer: &Answer) -> usize {
-        self.models.max_step_tokens.min(answer.remaining())
+        self.models.max_step_tokens.min(answer.remaining()).min(self.relay.base.space())
     }
 
     /// Lets the draft write a step after the answer so far.
@@ -251,12 +251,19 @@ impl Writing<'_> {
         if has_text {
             self.steps.push(text);
             let started = Instant::now();
-            let ratings = self.rating.rate(&self.steps, self.steps.len() - 1).await?;
+            // A step that the scorer's context does not hold is the base's to write.
+            let ratings = match self.rating.rate(&self.steps, self.steps.len() - 1).await {
+                Err(Error::PromptTooLong { .. }) => None,
+                rated => Some(rated?),
+            };
             if let Some(seat) = self.models.scorer_seat {
-                answer.call(Call::since(started, seat, CallKind::Score, ratings.tokens)).await;
+                let tokens = ratings.as_ref().map_or(0, |ratings| ratings.tokens);
+                answer.call(Call::since(started, seat, CallKind::Score, tokens)).await;
             }
-            let rating = ratings.values.last().copied().unwrap_or(0.0);
-            accepted = self.uniform() < self.models.criterion.acceptance(rating);
+            if let Some(ratings) = ratings {
+                let rating = ratings.values.last().copied().unwrap_or(0.0);
+                accepted = self.uniform() < self.models.criterion.acceptance(rating);
+            }
         }
         if has_text && !accepted {
             self.steps.pop();
