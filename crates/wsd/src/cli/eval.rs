@@ -177,16 +177,13 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     if resumable(answer(&settings, &systems, &plans, &folder, global)).await?.is_none() {
         return Ok(Ending::Interrupted);
     }
-    if !args.judge.is_empty() {
-        if resumable(judging.run(&settings, args.options.parallel.into(), global)).await?.is_none() {
-            return Ok(Ending::Interrupted);
-        }
+    let parallel = args.options.parallel.into();
+    if !args.judge.is_empty() && resumable(judging.run(&settings, parallel, global)).await?.is_none() {
+        return Ok(Ending::Interrupted);
     }
-    if !args.rate.is_empty() {
-        let parallel = args.options.parallel.into();
-        if resumable(rating::run(&args.rate, &folder, &rating_settings, parallel, global)).await?.is_none() {
-            return Ok(Ending::Interrupted);
-        }
+    let rating = rating::run(&args.rate, &folder, &rating_settings, parallel, global);
+    if !args.rate.is_empty() && resumable(rating).await?.is_none() {
+        return Ok(Ending::Interrupted);
     }
     report(&folder, &tasks, args.allow_execution.then(Execution::default), global)
 }
