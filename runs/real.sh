@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The paper's experiment in small on real models and public benchmarks: the tables of docs/real.md.
+# The paper's experiment in small: a base and a draft on public benchmarks, then the draft after DPO, and calibrated rules.
+# Answers, verdicts and tables of each run are in FOLDER.
 #
 #     runs/real.sh MODELS DATA [FOLDER]     # default: target/real; resumes where it was stopped
 #

@@ -35,9 +35,9 @@ pub(crate) trait Fusion: Send + Sync {
 
 /// The next token, chosen or to be drawn.
 pub(crate) enum Next {
-    /// To be drawn from a row by the request's sampling.
+    /// A token still to be drawn from this row, by the request's sampling.
     Row(Row, Author),
-    /// Chosen.
+    /// A token already chosen.
     Token(Token, Author),
 }
 

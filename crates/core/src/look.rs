@@ -78,9 +78,9 @@ pub(crate) const SETTINGS: [&Setting; 6] =
 /// The places where the draft is asked.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// Before a token of the base below this log-probability.
+    /// Looks before each token of the base whose log-probability is below this.
     Doubt(f64),
-    /// After this many tokens of the base.
+    /// Looks after every run of this many tokens of the base.
     Interval(usize),
 }
 

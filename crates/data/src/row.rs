@@ -39,7 +39,7 @@ impl PromptRow {
 /// An answer to a prompt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Its author: a system, or the key of the data set under which it stands.
+    /// Author of the answer: a system, or the key of the data set under which it stands.
     pub by: String,
     /// Number of the sample, from 0, where a system answers several times.
     #[serde(default)]

@@ -10,7 +10,7 @@ use crate::{DataError, PromptRow};
 pub struct Share {
     /// The label.
     pub label: String,
-    /// Its weight, above 0.
+    /// Weight of the label, above 0.
     pub weight: f64,
 }
 

@@ -84,7 +84,7 @@ pub enum Error {
         step: usize,
         /// The number at fault.
         what: String,
-        /// Its value.
+        /// Value of the number at fault.
         value: f64,
         /// The last checkpoint, in words.
         kept: String,

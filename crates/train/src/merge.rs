@@ -22,9 +22,9 @@ pub use smile::{SmileOptions, smile};
 pub struct Expert {
     /// The name, for messages.
     pub name: String,
-    /// Its weight among the experts.
+    /// Weight of the model among the experts.
     pub weight: f32,
-    /// Its weights, or its changes to the base.
+    /// Weights of the expert, or its changes to the base.
     pub source: ExpertSource,
 }
 
@@ -52,9 +52,9 @@ pub struct MergeOptions {
 
 /// The values of one tensor in all models.
 pub struct MergeInput<'a> {
-    /// Those of the base.
+    /// Values of the base's tensor.
     pub base: &'a [f32],
-    /// Those of each expert.
+    /// Values of each expert's tensor.
     pub experts: &'a [Vec<f32>],
     /// The weight of each expert.
     pub weights: &'a [f32],

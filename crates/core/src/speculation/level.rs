@@ -38,7 +38,7 @@ pub(super) struct Candidate {
     pub(super) source: Source,
     pub(super) origin: Origin,
     pub(super) acceptance: Acceptance,
-    /// Its name in the level's profile.
+    /// Name of the source in the level's profile.
     key: String,
 }
 

@@ -15,7 +15,7 @@ const PLACES: usize = 32;
 /// An index of the n-grams of a growing token list.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
-    /// For each n-gram of the shortest length, the positions that follow it, in order.
+    /// Positions that follow each n-gram of the shortest length, in order.
     places: HashMap<[Token; SHORTEST], Vec<u32>>,
     /// Number of tokens indexed.
     indexed: usize,

@@ -99,9 +99,9 @@ pub(super) fn pace<'a>(time: StepTime, models: impl IntoIterator<Item = &'a Offe
 /// The next action of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Action {
-    /// It decodes this many tokens alone.
+    /// Decoding alone, of this many tokens.
     Alone(usize),
-    /// It checks proposals.
+    /// A check of proposals.
     Propose(Request),
 }
 

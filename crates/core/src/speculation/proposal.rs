@@ -45,7 +45,7 @@ pub(super) struct Growth {
 #[derive(Debug, Default)]
 pub(super) struct Proposal {
     tree: Tree,
-    /// For each node, the index of its source.
+    /// Index of the source of each node.
     sources: Vec<usize>,
     /// Everything that is learned from a check: the nodes, and second choices that are none.
     guesses: Vec<Guess>,

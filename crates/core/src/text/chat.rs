@@ -62,7 +62,7 @@ pub struct ToolCall {
     pub id: String,
     /// The tool.
     pub name: String,
-    /// Its arguments, as JSON text.
+    /// Arguments of the call, as JSON text.
     pub arguments: String,
 }
 

@@ -33,7 +33,7 @@ static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^-?[.,]?\
 const NUMBER_TYPE: &str = "##number##";
 
 struct Parameters {
-    /// They are NLTK's.
+    /// True for NLTK's parameters, false for the built-in list of abbreviations.
     is_trained: bool,
     abbreviations: HashSet<&'static str>,
     collocations: HashSet<(&'static str, &'static str)>,

@@ -41,7 +41,7 @@ struct Sum<'a> {
     post: Option<&'a Buffer>,
     /// The norm of the sum.
     next: Option<&'a Buffer>,
-    /// The latter is left to the layer that reads it, with `sums` of squares.
+    /// True if the norm `next` is left to the layer that reads the sum; `sums` then has its squares.
     folds: bool,
     sums: &'a Buffer,
 }

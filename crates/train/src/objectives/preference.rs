@@ -31,7 +31,7 @@ impl Sides {
 pub(super) struct Graded {
     /// The loss without the next-token term.
     pub(super) loss: f64,
-    /// Its derivatives with respect to [`Sides::sums`].
+    /// Derivatives of that loss with respect to [`Sides::sums`].
     pub(super) slopes: [f64; 2],
     /// The implicit rewards, to report.
     pub(super) rewards: [f64; 2],

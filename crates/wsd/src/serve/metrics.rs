@@ -72,23 +72,23 @@ metrics! {
     SWITCH_CONFIDENCE = "wsd_switch_confidence" SHARES;
     /// The window's geometric mean at each drafted token.
     WINDOW_CONFIDENCE = "wsd_window_confidence" SHARES;
-    /// From the request to its slot.
+    /// Time from the request to its slot.
     QUEUE_TIME = "vllm:request_queue_time_seconds" SECONDS;
-    /// From the request to the first token.
+    /// Time from the request to the first token.
     FIRST_TOKEN = "vllm:time_to_first_token_seconds" SECONDS;
-    /// Between two tokens.
+    /// Time between two tokens.
     TOKEN_TIME = "vllm:inter_token_latency_seconds" SECONDS;
-    /// From the request to its end.
+    /// Time from the request to its end.
     REQUEST_TIME = "vllm:e2e_request_latency_seconds" SECONDS;
     /// Tokens in prompts that were read from the prefix cache.
     CACHED_TOKENS = "wsd_cached_tokens_total" &[];
     /// Tokens of a prompt or an answer (gen_ai.client.token.usage).
     GEN_AI_TOKENS = "gen_ai_client_token_usage" MANY_TOKENS;
-    /// From the request to its end (gen_ai.server.request.duration).
+    /// Time from the request to its end (gen_ai.server.request.duration).
     GEN_AI_DURATION = "gen_ai_server_request_duration_seconds" DOUBLING_SECONDS;
-    /// From the request to the first token (gen_ai.server.time_to_first_token).
+    /// Time from the request to the first token (gen_ai.server.time_to_first_token).
     GEN_AI_FIRST = "gen_ai_server_time_to_first_token_seconds" FIRST_SECONDS;
-    /// Between two tokens, the mean of an answer (gen_ai.server.time_per_output_token).
+    /// Mean time between two tokens of an answer (gen_ai.server.time_per_output_token).
     GEN_AI_TOKEN_TIME = "gen_ai_server_time_per_output_token_seconds" TOKEN_SECONDS;
 }
 

@@ -67,7 +67,7 @@ pub struct Reply {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    /// Before any text: reasoning or a call without marks may begin.
+    /// The state before any text, in which reasoning or an unmarked call may begin.
     Start,
     Reasoning,
     Text,

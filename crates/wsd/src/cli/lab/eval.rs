@@ -61,7 +61,7 @@ pub(crate) struct EvalArgs {
     settings: SharedArgs,
 }
 
-/// The last one, scored drafts for `wsd train switch`, is written only where it is named.
+/// The parts of a measurement; the last, scored drafts for `wsd train switch`, is written only if named.
 const PARTS: [&str; 5] = ["table", "times", "positions", "ablation", "switch"];
 /// Default tokens in an answer: more than any good answer in a closed world has.
 const DEFAULT_MAX_TOKENS: usize = 128;
