@@ -169,7 +169,7 @@ pub enum Error {
     /// A grammar for a strategy that chooses tokens of its own.
     #[error(
         "this strategy cannot follow a grammar\n  \
-         hint: wsd without second looks, nudging, speculative, base and draft can"
+         hint: wsd without second looks, nudging, speculative, routed, base and draft can"
     )]
     UnguidedStrategy,
     /// An engine failed.

@@ -145,7 +145,7 @@ impl Chain {
     fn model_offer(&self, below: usize, above: StepTime, acceptance: &Acceptance, answer: &[Token]) -> Offer {
         let level = &self.levels[below];
         let (time, lacking) = (level.time_below(above), level.lacking(answer));
-        let space = level.max_len.saturating_sub(level.prompt() + answer.len());
+        let space = level.space_after(answer);
         let is_long = lacking > PREFILL;
         let per_token = level.profile.prefill_time().unwrap_or(time.further);
         Offer {

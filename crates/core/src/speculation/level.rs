@@ -24,7 +24,9 @@ pub(crate) struct Level {
     /// Length of its prompt, in tokens.
     prompt: usize,
     /// Length of its context, in tokens.
-    pub(super) max_len: usize,
+    max_len: usize,
+    /// The number of its token ids.
+    vocab: usize,
     /// True if it can check trees.
     pub(super) trees: bool,
     /// True if it can check proposals.
@@ -72,6 +74,7 @@ impl Level {
             name: card.name.clone(),
             prompt,
             max_len: card.max_len,
+            vocab: card.vocab,
             trees: card.caps.trees,
             choices: card.caps.choices,
             computed,
@@ -104,6 +107,12 @@ impl Level {
     /// Number of tokens that the context has space for.
     pub(super) fn space(&self) -> usize {
         self.max_len.saturating_sub(self.session.tokens().len())
+    }
+
+    /// Number of tokens by which its context can continue `answer`: none behind an id that it lacks.
+    pub(super) fn space_after(&self, answer: &[Token]) -> usize {
+        let knows = answer.iter().all(|&token| (token as usize) < self.vocab);
+        if knows { self.max_len.saturating_sub(self.prompt + answer.len()) } else { 0 }
     }
 
     /// Number of tokens to compute before it can continue `answer`.

@@ -49,7 +49,7 @@ pub static CHUNK_TOKENS: Setting = Setting::integer(
     "Number of draft tokens that the base scores per call; changes only the speed, unless a remote draft samples",
     1..=MAX_TOKENS_LIMIT,
 )
-.with_default_about("at first 8 or the window's length if longer, then chosen from measured costs")
+.with_default_about("at first 4 on one machine, else 8 or the window's length if longer; then by measured costs")
 .with_placeholder("TOKENS")
 .speed_only();
 
