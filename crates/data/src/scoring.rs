@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wsd_eval::raters::{Rated, Rater};
-use wsd_lab::data::{Journal, Record, in_order};
+use wsd_lab::data::{Journal, Record, RowSettings, in_order};
 
 use crate::{Answer, AnswerRow, DataError};
 
@@ -32,12 +32,7 @@ struct Scored<'a> {
     /// Texts of raters that write.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     replies: BTreeMap<&'static str, String>,
-    wsd: Settings<'a>,
-}
-
-#[derive(Serialize)]
-struct Settings<'a> {
-    settings: &'a Map<String, Value>,
+    wsd: RowSettings<'a>,
 }
 
 /// Counts of rows of which something is missing.
@@ -89,7 +84,7 @@ impl Scoring<'_> {
                 replies.insert(*name, rating.reply);
             }
         }
-        Ok(Scored { output, scores, replies, wsd: Settings { settings } })
+        Ok(Scored { output, scores, replies, wsd: RowSettings { settings } })
     }
 }
 

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wsd_core::{ChatRole, Engine, Job, Message, Models, Prompt, Recipe, Seat, Values};
-use wsd_lab::data::{Journal, Record, complete, in_order};
+use wsd_lab::data::{Journal, Record, RowSettings, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
 
 pub use summary::{Analysis, Curve, Place, Prefix};
 
 use crate::EvalError;
+use crate::journal_rows::{Written, read_rows};
 use crate::likelihood::text_logprobs;
 use crate::raters::{Rated, Rater};
 
@@ -29,6 +30,8 @@ pub struct Analyzing<'a> {
     pub jobs: &'a [Job],
     /// An aligned answer to each prompt of the input, where there is one.
     pub aligned: &'a [Option<String>],
+    /// The label of each prompt, such as `harmless`; empty without one.
+    pub labels: &'a [String],
     /// The most tokens in a draft.
     pub max_draft_tokens: usize,
     /// Numbers of drafted tokens after which the base continues.
@@ -70,26 +73,6 @@ pub struct Continued {
     pub score: Option<f64>,
 }
 
-#[derive(Serialize)]
-struct Written<'a> {
-    #[serde(flatten)]
-    measured: Measured,
-    wsd: Settings<'a>,
-}
-
-#[derive(Serialize)]
-struct Settings<'a> {
-    settings: &'a Map<String, Value>,
-}
-
-/// A row of the file, or the error of a failed one.
-#[derive(Deserialize)]
-struct Row {
-    error: Option<String>,
-    #[serde(flatten)]
-    measured: Option<Measured>,
-}
-
 impl Analyzing<'_> {
     /// Measures every prompt that has no row in the file at `path` yet. `on_row` is called after each
     /// row, with the error if the row failed.
@@ -107,7 +90,7 @@ impl Analyzing<'_> {
         let settings = &journal.settings().clone();
         let work = async |row: usize| {
             let measured = self.measured(row, base.as_ref(), draft.as_ref()).await?;
-            Ok(Written { measured, wsd: Settings { settings } })
+            Ok(Written { row: measured, wsd: RowSettings { settings } })
         };
         in_order(self.records, &mut journal, self.parallel, work, on_row).await?;
         Ok(journal.close()?)
@@ -140,25 +123,28 @@ impl Analyzing<'_> {
         }
         for &kept in self.prefixes.iter().filter(|&&kept| kept <= run.drafted()) {
             let answer = run.continuation(kept, self.models, base, job).await?;
-            let score = self.score(job, &answer.output).await?;
+            let score = self.score(job, &self.labels[row], &answer.output).await?;
             measured.prefixes.push(Continued { answer, score });
         }
         Ok(measured)
     }
 
-    async fn score(&self, job: &Job, answer: &str) -> wsd_core::Result<Option<f64>> {
+    async fn score(&self, job: &Job, label: &str, answer: &str) -> wsd_core::Result<Option<f64>> {
         let conversation = match &job.prompt {
             Prompt::Chat(messages) | Prompt::Tools(messages, _) => messages.clone(),
             Prompt::Raw(text) => vec![Message::new(ChatRole::User, text)],
             Prompt::Tokens(_) => Vec::new(),
         };
-        let rated = Rated { conversation: &conversation, answer, label: "", finish_reason: None };
+        let rated = Rated { conversation: &conversation, answer, label, finish_reason: None };
         Ok(self.rater.rate(&rated).await?.score)
     }
 }
 
 /// `count` numbers from 0 to `last`, evenly spread, `last` included.
 fn spread(last: usize, count: usize) -> Vec<usize> {
+    if count <= 1 {
+        return vec![last];
+    }
     let steps = count.min(last + 1).saturating_sub(1).max(1);
     let mut numbers: Vec<_> = (0..=steps).map(|step| step * last / steps).collect();
     numbers.dedup();
@@ -170,11 +156,5 @@ fn spread(last: usize, count: usize) -> Vec<usize> {
 /// # Errors
 /// I/O errors; [`EvalError::Sample`] for a row that is no measurement.
 pub fn read_measured(path: &Path) -> Result<Vec<Option<Measured>>, EvalError> {
-    let text = fs_err::read_to_string(path)?;
-    let rows = text.lines().enumerate().map(|(index, line)| {
-        let fault = |source| EvalError::Sample { path: path.into(), line: index + 1, source };
-        let row: Row = serde_json::from_str(line).map_err(fault)?;
-        Ok(row.measured.filter(|_| row.error.is_none()))
-    });
-    rows.collect()
+    read_rows(path)
 }

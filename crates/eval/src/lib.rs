@@ -10,6 +10,7 @@ pub mod calibration;
 mod error;
 mod execution;
 mod item;
+mod journal_rows;
 pub mod judge;
 mod likelihood;
 mod python;

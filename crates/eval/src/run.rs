@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use wsd_core::files::write_whole;
 use wsd_core::{Engine, Job, Message, Strategy, Terms, Values};
-use wsd_lab::data::{Answering, Journal, Record, RowJobs, in_order};
+use wsd_lab::data::{Answering, Journal, Record, RowJobs, RowSettings, in_order};
 
 use crate::{ChoiceScore, EvalError, Form, Item, Sample, System, Task, score_choices};
 
@@ -122,12 +122,6 @@ struct ScoredRow<'a> {
     output: String,
     scores: Vec<ChoiceScore>,
     wsd: RowSettings<'a>,
-}
-
-/// The `wsd` object of a scored row.
-#[derive(Serialize)]
-struct RowSettings<'a> {
-    settings: &'a Map<String, Value>,
 }
 
 impl TaskRun {

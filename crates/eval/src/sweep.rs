@@ -9,12 +9,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wsd_core::{Engine, Job, Models, Recipe, Rule, Seat, Values, splitmix64};
-use wsd_lab::data::{Journal, Record, complete, in_order};
+use wsd_lab::data::{Journal, Record, RowSettings, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
 
 pub use cells::{Cell, Sweep};
 
 use crate::EvalError;
+use crate::journal_rows::{Written, read_rows};
 use crate::likelihood::text_logprobs;
 
 /// A drafted answer with the base's scores.
@@ -60,26 +61,6 @@ impl Draft {
     pub fn kept(&self, rule: Rule) -> usize {
         self.switch(rule).map_or(self.tokens.len(), |at| at + 1)
     }
-}
-
-/// A row of the file of drafts, or the error of a failed one.
-#[derive(Deserialize)]
-struct Row {
-    error: Option<String>,
-    #[serde(flatten)]
-    draft: Option<Draft>,
-}
-
-#[derive(Serialize)]
-struct Written<'a> {
-    #[serde(flatten)]
-    draft: Draft,
-    wsd: Settings<'a>,
-}
-
-#[derive(Serialize)]
-struct Settings<'a> {
-    settings: &'a Map<String, Value>,
 }
 
 /// Prompts to draft and score.
@@ -136,7 +117,7 @@ impl Drafting<'_> {
                 continuations,
                 contrast,
             };
-            Ok(Written { draft, wsd: Settings { settings } })
+            Ok(Written { row: draft, wsd: RowSettings { settings } })
         };
         in_order(self.records, &mut journal, self.parallel, work, on_row).await?;
         Ok(journal.close()?)
@@ -169,11 +150,5 @@ fn shuffled(text: &str, seed: u64) -> String {
 /// # Errors
 /// I/O errors; [`EvalError::Sample`] for a row that is no draft.
 pub fn read_drafts(path: &Path) -> Result<Vec<Option<Draft>>, EvalError> {
-    let text = fs_err::read_to_string(path)?;
-    let rows = text.lines().enumerate().map(|(index, line)| {
-        let fault = |source| EvalError::Sample { path: path.into(), line: index + 1, source };
-        let row: Row = serde_json::from_str(line).map_err(fault)?;
-        Ok(row.draft.filter(|_| row.error.is_none()))
-    });
-    rows.collect()
+    read_rows(path)
 }

@@ -8,6 +8,6 @@ mod rows;
 
 pub use answers::{Answering, RowJobs, complete, in_order};
 pub use csv::csv_records;
-pub use journal::{Journal, JournalError};
+pub use journal::{Journal, JournalError, RowSettings};
 pub use record::{Record, RecordError, RecordPrompt};
 pub use rows::{RowReader, RowsError, parse_rows, read_rows};

@@ -14,7 +14,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 use wsd_core::{Job, Message, Models, Prompt, Strategy, Terms, Values, strategy_settings};
 
@@ -256,10 +255,4 @@ impl Evaluation {
         }
         Ok(Journal::open(path, &self.records, settings)?)
     }
-}
-
-/// The `wsd` object of a row whose answer was not made by a strategy.
-#[derive(Serialize)]
-struct RowSettings<'a> {
-    settings: &'a Map<String, Value>,
 }

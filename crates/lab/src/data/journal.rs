@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_err::File;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Record;
@@ -15,6 +15,14 @@ use super::Record;
 const LOCK_TRIES: u32 = 20;
 /// Pause between attempts.
 const LOCK_WAIT: Duration = Duration::from_millis(10);
+
+/// The `wsd` object of a row whose answer was not made by a strategy, by which a journal knows the
+/// settings of a row.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RowSettings<'a> {
+    /// The settings.
+    pub settings: &'a Map<String, Value>,
+}
 
 /// Answers to a list of records, in the order of the records.
 #[derive(Debug)]

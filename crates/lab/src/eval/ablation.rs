@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use wsd_core::{MAX_DRAFT_TOKENS, Result, Rule, Seat};
 
-use super::{EvalError, Evaluation, RowSettings, RunFolder};
+use super::{EvalError, Evaluation, RunFolder};
+use crate::data::RowSettings;
 use crate::data::in_order;
 use crate::three_pass::{Continuation, DraftRun};
 

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use wsd_core::{Engine, Job, Models, Prompt, Recipe, Seat, Values, common_prefix};
 
-use super::{EvalError, Evaluation, RowSettings, RunFolder};
+use super::{EvalError, Evaluation, RunFolder};
+use crate::data::RowSettings;
 use crate::data::{complete, in_order};
 use crate::world::Task;
 

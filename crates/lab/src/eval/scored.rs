@@ -4,7 +4,8 @@
 use serde::Serialize;
 use wsd_core::{ALTERNATIVES, FeatureWindow, Features, Rule, Seat};
 
-use super::{EvalError, Evaluation, RowSettings, RunFolder};
+use super::{EvalError, Evaluation, RunFolder};
+use crate::data::RowSettings;
 use crate::data::in_order;
 use crate::three_pass::DraftRun;
 

@@ -8,6 +8,7 @@ use wsd::config::{Settings, SharedArgs};
 use wsd::eval::RunFolder;
 use wsd::eval::analysis::{Analysis, Analyzing, read_measured};
 use wsd::eval::raters::{RATERS, find};
+use wsd::lab::data::Record;
 use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Rule, Seat};
 
@@ -87,15 +88,18 @@ async fn measure(
     let mut record = settings.record();
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());
-    let aligned = prompts.records.iter().map(|record| {
+    let text = |record: &Record, key: Option<&str>| {
         let row: Value = serde_json::from_str(record.row()).ok()?;
-        Some(row.get(args.aligned_key.as_ref()?)?.as_str()?.to_owned())
-    });
+        Some(row.get(key?)?.as_str()?.to_owned())
+    };
+    let aligned = prompts.records.iter().map(|record| text(record, args.aligned_key.as_deref()));
+    let labels = prompts.records.iter().map(|record| text(record, Some("label")).unwrap_or_default());
     let analyzing = Analyzing {
         models: &models,
         records: &prompts.records,
         jobs: &prompts.jobs,
         aligned: &aligned.collect::<Vec<_>>(),
+        labels: &labels.collect::<Vec<_>>(),
         max_draft_tokens: settings.values.get(&MAX_DRAFT_TOKENS),
         prefixes: &args.prefixes,
         layers: args.layers,
