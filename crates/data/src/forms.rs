@@ -247,7 +247,7 @@ fn preference(row: &Row, prompt: Vec<Message>) -> Result<Content, SourceError> {
 /// A preference with a prompt. In some files `chosen` and `rejected` are whole conversations, and
 /// `prompt` repeats their first message.
 fn explicit_preference(row: &Row) -> Result<Content, SourceError> {
-    let is_whole = |key: &str| row.fields()[key].as_array().is_some_and(|list| list.len() > 1);
+    let is_whole = |key: &str| row.fields().get(key).and_then(Value::as_array).is_some_and(|list| list.len() > 1);
     if is_whole("chosen") && is_whole("rejected") {
         return implicit_preference(row);
     }
