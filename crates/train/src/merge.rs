@@ -85,6 +85,8 @@ pub struct MergeMethod {
     pub about: &'static str,
     /// The number of experts, if only one number is possible.
     pub experts: Option<usize>,
+    /// True if the experts' weights are divided by their sum.
+    pub is_mean: bool,
     /// Computes the values of a tensor.
     pub merge: fn(&MergeInput<'_>) -> Vec<f32>,
 }
@@ -110,6 +112,9 @@ pub fn merge(
         return Err(Error::setting("density", "above 0 and at most 1", options.density));
     }
     let weights: Vec<f32> = experts.iter().map(|expert| expert.weight).collect();
+    if method.is_mean && weights.iter().sum::<f32>() == 0.0 {
+        return Err(Error::setting("weight", "numbers whose sum is not 0 for a mean", 0));
+    }
     rebuilt(base, format, |index, tensor| {
         let values = tensor.to_f32();
         let of_experts = experts.iter().map(|expert| expert.values(tensor, &values)).collect::<Result<Vec<_>>>()?;
@@ -181,8 +186,8 @@ fn check(base: &Checkpoint, experts: &[Expert], count: Option<usize>) -> Result<
             ExpertSource::Model(model) => {
                 let shapes = base.weights.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
                 model.weights.require(&shapes.collect::<Vec<_>>()).map_err(|error| wrong(expert, error.to_string()))?;
-                let is_known = |tensor: &&Tensor| base.weights.get(&tensor.name).is_none();
-                if let Some(tensor) = model.weights.iter().find(is_known) {
+                let is_foreign = |tensor: &&Tensor| base.weights.get(&tensor.name).is_none();
+                if let Some(tensor) = model.weights.iter().find(is_foreign) {
                     return Err(wrong(expert, format!("`{}` is not in the base", tensor.name)));
                 }
             }

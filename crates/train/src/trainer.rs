@@ -181,9 +181,20 @@ impl Trainer {
         term: Weighted<'_>,
         examples: &[&Example],
         batch_size: usize,
-        mut gradient: Option<&mut Gradient>,
+        gradient: Option<&mut Gradient>,
     ) -> Vec<LossOutput> {
         let totals = Totals { divergence: self.divergence(examples, batch_size), ..Totals::of(examples) };
+        self.passes(term, (examples, totals), batch_size, gradient)
+    }
+
+    /// Computes as [`Trainer::compute_losses`] does, with the totals at hand.
+    fn passes(
+        &mut self,
+        term: Weighted<'_>,
+        (examples, totals): (&[&Example], Totals),
+        batch_size: usize,
+        mut gradient: Option<&mut Gradient>,
+    ) -> Vec<LossOutput> {
         let Self { state, model, adapter, reference, .. } = self;
         let weights = adapter.merge(&state.parameters);
         let Weighted { loss, needs, weight } = term;
@@ -205,7 +216,7 @@ impl Trainer {
             return Vec::new();
         }
         let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
-        let outputs = self.compute_losses(sums, examples, batch_size, None);
+        let outputs = self.passes(sums, (examples, Totals::of(examples)), batch_size, None);
         outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
     }
 

@@ -11,6 +11,7 @@ pub(super) static DARE: MergeMethod = MergeMethod {
     name: "dare",
     about: "task_arithmetic of changes of which a random `density` is kept and divided by it (arXiv 2311.03099)",
     experts: None,
+    is_mean: false,
     merge: |input| input.plus(&weighted_sum(input, &thinned(input))),
 };
 
@@ -19,6 +20,7 @@ pub(super) static DARE_TIES: MergeMethod = MergeMethod {
     name: "dare_ties",
     about: "ties of changes of which a random `density` is kept and divided by it, in place of the largest",
     experts: None,
+    is_mean: false,
     merge: |input| input.plus(&agreed(input, &thinned(input))),
 };
 

@@ -7,9 +7,9 @@ pub(super) static LINEAR: MergeMethod = MergeMethod {
     name: "linear",
     about: "the weighted mean of the experts (model soups, arXiv 2203.05482)",
     experts: None,
+    is_mean: true,
     merge: |input| {
         let total: f32 = input.weights.iter().sum();
-        let total = if total == 0.0 { 1.0 } else { total };
         let mut mean = vec![0.0; input.base.len()];
         add_weighted(&mut mean, input.experts, input.weights.iter().map(|weight| weight / total));
         mean
@@ -21,6 +21,7 @@ pub(super) static TASK_ARITHMETIC: MergeMethod = MergeMethod {
     name: "task_arithmetic",
     about: "the base plus `scale` times the weighted sum of changes (arXiv 2212.04089)",
     experts: None,
+    is_mean: false,
     merge: |input| input.plus(&weighted_sum(input, &input.changes())),
 };
 

@@ -10,6 +10,7 @@ pub(super) static SLERP: MergeMethod = MergeMethod {
     name: "slerp",
     about: "the point at `t` on the arc from the base to one expert",
     experts: Some(1),
+    is_mean: false,
     merge: |input| slerp(input.base, &input.experts[0], f64::from(input.options.t)),
 };
 

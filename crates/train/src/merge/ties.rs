@@ -8,6 +8,7 @@ pub(super) static TIES: MergeMethod = MergeMethod {
     about: "the base plus `scale` times the mean of changes that agree in sign, of which each expert's largest \
             `density` count (arXiv 2306.01708)",
     experts: None,
+    is_mean: false,
     merge: |input| {
         let mut changes = input.changes();
         changes.iter_mut().for_each(|change| trim(change, input.options.density));

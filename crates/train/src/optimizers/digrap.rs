@@ -126,7 +126,8 @@ impl DiGraP {
         }
     }
 
-    /// Lets the share of a tensor descend along its hypergradient by Adam, within 0 and 1.
+    /// Lets the share of a tensor descend along its hypergradient by Adam, within 0 and 1. `step` counts
+    /// the hypergradients.
     fn update_omega(&mut self, tensor: usize, hypergradient: f64, step: usize) {
         let [mean, square] = &mut self.moments;
         let (mean, square) = (&mut mean[tensor], &mut square[tensor]);
@@ -144,7 +145,8 @@ impl DiGraP {
         for (tensor, place) in input.layout.places().iter().enumerate() {
             let products = Products::of(input, &self.projections, place);
             if input.step > 1 {
-                self.update_omega(tensor, products.hypergradient(), input.step);
+                // The first step has no hypergradient.
+                self.update_omega(tensor, products.hypergradient(), input.step - 1);
             }
             let share = if products.dd > 0.0 { (products.gd / products.dd) as f32 } else { 0.0 };
             let omega = if self.sign * products.gd < 0.0 { self.omegas[tensor] } else { 0.0 };
