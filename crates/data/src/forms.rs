@@ -386,4 +386,15 @@ mod tests {
             assert!(found.starts_with(want), "{found}");
         }
     }
+
+    #[test]
+    fn a_named_form_refuses_rows_without_its_keys() {
+        let rows = Source::of("a", r#"{"prompt": "Hi"}"#).rows().unwrap();
+        for form in FORMS {
+            let read = form.content(&rows[0]);
+            assert!(read.is_ok() || read.unwrap_err().to_string().contains('`'), "{}", form.name);
+        }
+        let error = Form::find("preference").unwrap().content(&rows[0]).unwrap_err().to_string();
+        assert!(error.contains("`chosen`"), "{error}");
+    }
 }
