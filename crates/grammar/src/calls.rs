@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::schema::{embedded, object, with_separators};
+use crate::schema::{embedded, object, prepared};
 
 /// The most calls in an answer.
 const MAX_CALLS: usize = 16;
@@ -35,7 +35,7 @@ impl Calls {
         } else {
             String::new()
         };
-        let or = self.or.as_ref().map(|schema| format!("answer: %json {}\n", with_separators(schema.clone())));
+        let or = self.or.as_ref().map(|schema| format!("answer: %json {}\n", prepared(schema.clone())));
         let start = if or.is_some() { "answer | calls" } else { "calls" };
         let names: Vec<_> = (0..self.tools.len()).map(|index| format!("tool_{index}")).collect();
         let mut lark = format!(
@@ -54,7 +54,7 @@ impl Calls {
     /// Returns the schema of a call.
     fn call(&self, name: &str, schema: Value) -> Value {
         let arguments = embedded(schema, &format!("/properties/{}", self.arguments));
-        with_separators(json!({
+        prepared(json!({
             "type": "object",
             "properties": {"name": {"const": name}, &self.arguments: arguments},
             "required": ["name", &self.arguments],

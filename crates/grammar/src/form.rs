@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wsd_core::{Error, Result};
 
-use crate::schema::{depth, with_separators};
+use crate::schema::{depth, prepared};
 use crate::{Calls, gbnf};
 
 /// The most bytes in a grammar or a schema.
@@ -46,7 +46,7 @@ impl Form {
                 if depth(schema) > MAX_DEPTH {
                     return Err(fault(&format!("a schema of at most {MAX_DEPTH} levels"), "a deeper one".into()));
                 }
-                format!("start: %json {}", with_separators(schema.clone()))
+                format!("start: %json {}", prepared(schema.clone()))
             }
             Self::Regex(pattern) => format!("start: /{}/", llguidance::regex_to_lark(without_anchors(pattern), "")),
             Self::Lark(text) => text.clone(),
