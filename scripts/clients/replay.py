@@ -147,7 +147,7 @@ def aider_and_cline_chat():
 @case
 def copilot_over_ollama_shows_the_model():
     shown = ok("/api/show", {"model": "wsd:latest", "verbose": False})
-    assert shown["capabilities"] == ["completion"] and shown["model_info"]["general.architecture"] == "wsd"
+    assert shown["capabilities"] == ["completion", "tools"] and shown["model_info"]["general.architecture"] == "wsd"
 
 
 @case

@@ -123,7 +123,7 @@ def sampling_is_that_of_chat():
 @case
 def an_image_is_refused_by_its_path():
     items = [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}]
-    assert refused(openai.BadRequestError, "text alone", ask, input=items).param == "input[0].content[0].type"
+    assert refused(openai.BadRequestError, "no image", ask, input=items).param == "input[0].content[0].type"
 
 
 @case

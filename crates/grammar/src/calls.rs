@@ -53,12 +53,50 @@ impl Calls {
 
     /// Returns the schema of a call.
     fn call(&self, name: &str, schema: Value) -> Value {
-        let arguments = embedded(schema, &format!("/properties/{}", self.arguments));
+        let arguments = embedded(closed(schema), &format!("/properties/{}", self.arguments));
         prepared(json!({
             "type": "object",
             "properties": {"name": {"const": name}, &self.arguments: arguments},
             "required": ["name", &self.arguments],
             "additionalProperties": false,
         }))
+    }
+}
+
+/// Returns the schema of arguments without properties that it does not list, where a tool's schema
+/// only lists them: models that may add more do not end.
+fn closed(mut schema: Value) -> Value {
+    const LISTS: [&str; 7] = ["type", "properties", "required", "title", "description", "$schema", "$defs"];
+    if let Value::Object(fields) = &mut schema
+        && let Some(Value::Object(properties)) = fields.get("properties")
+        && fields.keys().all(|key| LISTS.contains(&key.as_str()))
+    {
+        let mut required = fields.get("required").and_then(Value::as_array).into_iter().flatten();
+        if required.all(|name| name.as_str().is_some_and(|name| properties.contains_key(name))) {
+            fields.insert("additionalProperties".into(), false.into());
+        }
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_those_that_a_tool_lists() {
+        let list = json!({"type": "object", "properties": {"a": {"type": "object"}}, "required": ["a"]});
+        let closed_list = closed(list.clone());
+        assert_eq!(closed_list["additionalProperties"], false);
+        assert_eq!(closed_list["properties"], list["properties"]);
+        for open in [
+            object(),
+            json!(true),
+            json!({"properties": {"a": {}}, "required": ["b"]}),
+            json!({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}),
+            json!({"properties": {"a": {}}, "additionalProperties": true}),
+        ] {
+            assert_eq!(closed(open.clone()), open);
+        }
     }
 }

@@ -95,6 +95,7 @@ fn json_calls(text: &str, format: &CallFormat, tools: &Tools) -> Calls {
         let name = complete("name").and_then(|field| serde_json::from_str::<String>(&text[field.value.clone()]).ok());
         let keys = [format.arguments, "arguments", "parameters"];
         let arguments = read.fields.iter().find(|field| keys.contains(&field.name.as_str()));
+        let is_whole = read.end.is_some() && !read.is_broken;
         match (name, read.end) {
             // Without a mark, only the name of a tool tells a call from other JSON.
             (Some(name), _) if !format.open.is_empty() || tools.names().any(|known| known == name) => {
@@ -104,14 +105,17 @@ fn json_calls(text: &str, format: &CallFormat, tools: &Tools) -> Calls {
                     Some(_) => serde_json::from_str(written).unwrap_or_default(),
                     None => written.to_owned(),
                 };
-                let none = written.is_empty() && read.end.is_some();
+                let none = written.is_empty() && is_whole;
                 calls.calls.push(Call { name, arguments: if none { "{}".into() } else { written } });
             }
             (None, None) => {}
             _ => calls.is_other = calls.calls.is_empty(),
         }
         let Some(end) = read.end else { return calls };
-        if calls.is_other {
+        if read.is_broken {
+            calls.end = Some(end);
+        }
+        if calls.is_other || read.is_broken {
             return calls;
         }
         at = end + blanks(&text[end..]);
@@ -142,16 +146,14 @@ fn closed(mut calls: Calls, text: &str, at: usize, format: &CallFormat) -> Calls
 /// Reads `NAME[ARGS]{...}` or `NAME{...}`.
 fn named_calls(text: &str, format: &CallFormat) -> Calls {
     let mut calls = Calls::default();
-    let Some(open) = text.find('{') else {
-        // Names have no spaces.
-        let is_other = text.trim().contains(char::is_whitespace);
-        return Calls { is_other, end: is_other.then_some(0), ..calls };
-    };
-    let name = text[..open].trim();
-    let name = name.split('[').next().unwrap_or(name).trim();
-    if name.is_empty() || name.contains(char::is_whitespace) {
+    let open = text.find('{');
+    let head = &text[..open.unwrap_or(text.len())];
+    let name = head.split('[').next().unwrap_or(head).trim();
+    // Names have no spaces.
+    if name.contains(char::is_whitespace) || (name.is_empty() && open.is_some()) {
         return Calls { is_other: true, end: Some(0), ..calls };
     }
+    let Some(open) = open else { return calls };
     let length = value_end(&text[open..]);
     let arguments = text[open..length.map_or(text.len(), |length| open + length)].to_owned();
     calls.calls.push(Call { name: name.to_owned(), arguments });

@@ -46,11 +46,14 @@ pub(super) struct Field {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) fields: Vec<Field>,
-    /// The place behind its closing brace.
+    /// The place behind its closing brace, or of what cannot stand in an object.
     pub(super) end: Option<usize>,
+    /// True for a text that stopped being an object at `end`.
+    pub(super) is_broken: bool,
 }
 
-/// Reads the object at `at`; `None` where no object stands there.
+/// Reads the object at `at`; `None` where no object stands there. More text adds to it and changes
+/// nothing that was read.
 pub(super) fn object(text: &str, at: usize) -> Option<Object> {
     let mut at = at + text.get(at..)?.find(|letter: char| !letter.is_whitespace())?;
     if !text[at..].starts_with('{') {
@@ -68,24 +71,26 @@ pub(super) fn object(text: &str, at: usize) -> Option<Object> {
             Some(',') => at += 1,
             Some('"') => {
                 let Some(length) = value_end(&text[at..]) else { return Some(object) };
-                let name = serde_json::from_str(&text[at..at + length]).ok()?;
-                at += length;
-                at += blanks(&text[at..]);
-                if text[at..].is_empty() {
-                    return Some(object);
+                let Ok(name) = serde_json::from_str(&text[at..at + length]) else { break };
+                let colon = at + length + blanks(&text[at + length..]);
+                match text[colon..].chars().next() {
+                    Some(':') => at = colon + 1,
+                    Some(_) => break,
+                    None => return Some(object),
                 }
-                at += 1;
-                at += blanks(text.get(at..)?);
+                at += blanks(&text[at..]);
                 let end = value_end(&text[at..]).map(|length| at + length);
                 let value = at..end.unwrap_or(text.len());
                 object.fields.push(Field { name, value, is_complete: end.is_some() });
                 let Some(end) = end else { return Some(object) };
                 at = end;
             }
-            Some(_) => return None,
+            Some(_) => break,
             None => return Some(object),
         }
     }
+    (object.end, object.is_broken) = (Some(at), true);
+    Some(object)
 }
 
 #[cfg(test)]
@@ -122,8 +127,10 @@ mod tests {
             assert!(texts.first().is_none_or(|text| "\"f\"".starts_with(text)));
             assert!(texts.get(1).is_none_or(|text| "{\"a\": [1, \"}\"]}".starts_with(text)));
         }
-        for text in ["[1]", "{1: 2}", "", "{\"a\" 1"] {
-            assert!(object(text, 0).is_none_or(|object| object.end.is_none()), "{text}");
+        assert!(object("[1]", 0).is_none() && object("", 0).is_none());
+        for (text, place) in [("{1: 2}", 1), ("{\"a\" 1", 1), ("{\"a\": 1; 2", 9), ("{\"a\": 1, é", 9)] {
+            let object = object(text, 0).unwrap();
+            assert_eq!((object.is_broken, object.end), (true, Some(place)), "{text}");
         }
     }
 }

@@ -188,7 +188,7 @@ impl Reply {
                 return false;
             }
         }
-        let waits = text.is_empty() || (self.is_bare && begins("<|python_tag|>"));
+        let waits = python.unwrap_or(text).trim_start().is_empty() || (self.is_bare && begins("<|python_tag|>"));
         if waits && !is_last {
             return false;
         }

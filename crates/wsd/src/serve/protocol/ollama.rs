@@ -31,10 +31,16 @@ const VERSION: &str = "0.12.0";
 const TAG: &str = ":latest";
 
 /// A reply to `/api/chat`.
-pub(crate) struct Chat;
+#[derive(Default)]
+pub(crate) struct Chat {
+    model: &'static str,
+}
 
 /// A reply to `/api/generate`.
-pub(crate) struct Generate;
+#[derive(Default)]
+pub(crate) struct Generate {
+    model: &'static str,
+}
 
 impl Form for Chat {
     const WIRE: Wire = Wire::Lines;
@@ -43,10 +49,11 @@ impl Form for Chat {
         read_common(app, fields)?;
         let mut given = chat::given(fields)?;
         given.iter_mut().for_each(|given| read_result(&mut given.value));
-        Ok((Self, Source::Messages(given)))
+        Ok((Self::default(), Source::Messages(given)))
     }
 
-    fn begin(&mut self, _: &GenerationRequest, _: usize) -> Vec<Line> {
+    fn begin(&mut self, request: &GenerationRequest, _: usize) -> Vec<Line> {
+        self.model = request.model;
         Vec::new()
     }
 
@@ -57,7 +64,7 @@ impl Form for Chat {
             Part::End(item) if item.kind == Kind::Call => with(message(""), "tool_calls", json!([call(item)])),
             _ => return Vec::new(),
         };
-        vec![Line::new(json!({"created_at": timestamp(), "message": message, "done": false}))]
+        vec![more(self.model, ("message", message))]
     }
 
     fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
@@ -92,26 +99,31 @@ impl Form for Generate {
             if system.is_some() {
                 return Err(ApiError::parameter("system", "must be left out where `raw` is true"));
             }
-            return Ok((Self, Source::Text(prompt)));
+            return Ok((Self::default(), Source::Text(prompt)));
         }
         let system = system.map(|text| ("system", text)).into_iter();
         let messages = system.chain([("user", prompt)]).zip(["system", "prompt"]);
         let given = messages
             .map(|((role, text), path)| Given { path: path.to_owned(), value: json!({"role": role, "content": text}) });
-        Ok((Self, Source::Messages(given.collect())))
+        Ok((Self::default(), Source::Messages(given.collect())))
     }
 
-    fn begin(&mut self, _: &GenerationRequest, _: usize) -> Vec<Line> {
+    fn begin(&mut self, request: &GenerationRequest, _: usize) -> Vec<Line> {
+        self.model = request.model;
         Vec::new()
     }
 
     fn part(&mut self, _: usize, part: &Part<'_>) -> Vec<Line> {
         let line = match part {
-            Part::More(Item { kind: Kind::Text, .. }, text) => json!({"response": text}),
-            Part::More(Item { kind: Kind::Reasoning, .. }, text) => json!({"response": "", "thinking": text}),
+            Part::More(Item { kind: Kind::Text, .. }, text) => more(self.model, ("response", json!(text))),
+            Part::More(Item { kind: Kind::Reasoning, .. }, text) => {
+                let mut line = more(self.model, ("response", json!("")));
+                line.data["thinking"] = json!(text);
+                line
+            }
             _ => return Vec::new(),
         };
-        vec![Line::new(with(with(line, "created_at", json!(timestamp())), "done", json!(false)))]
+        vec![line]
     }
 
     fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
@@ -154,6 +166,13 @@ fn read_result(message: &mut Value) {
 
 fn message(text: &str) -> Value {
     json!({"role": "assistant", "content": text})
+}
+
+/// Returns a line before the last one.
+fn more(model: &str, content: (&str, Value)) -> Line {
+    let mut line = json!({"model": model, "created_at": timestamp(), "done": false});
+    line[content.0] = content.1;
+    Line::new(line)
 }
 
 /// Returns the last line of an answer, which is the reply where it is not streamed.
