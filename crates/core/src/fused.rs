@@ -23,10 +23,10 @@ pub(crate) trait Fusion: Send + Sync {
         false
     }
 
-    /// Tells whether the other models must be asked, given the base's row. Otherwise the token is drawn
-    /// from the base's. Called for lazy rules only.
-    fn needs_others(&self, _base: &Row, _place: &Place<'_>) -> Result<bool, NoToken> {
-        Ok(true)
+    /// Chooses the next token from the base's row alone; `None` where the other models must be asked.
+    /// Called for lazy rules only.
+    fn first(&self, _base: &Row, _place: &Place<'_>) -> Result<Option<Next>, NoToken> {
+        Ok(None)
     }
 
     /// Makes the distribution of the next token from the rows of all models, the base's first.
@@ -186,20 +186,17 @@ impl Fused {
         let place = Place { list: &list, sampling, ends };
         let not_finite =
             |_| Error::NotFinite { engine: self.models[0].1.card().name.clone(), position: place.list.len() };
-        let (base, next) = if !self.fusion.is_lazy() {
-            let mut rows = try_join_all(members.iter_mut().map(Member::row)).await?;
-            let next = self.fusion.next(&rows, &place).map_err(not_finite)?;
-            (rows.swap_remove(0), next)
-        } else {
-            let base = members[0].row().await?;
-            if self.fusion.needs_others(&base, &place).map_err(not_finite)? {
-                let mut rows = vec![base];
-                rows.extend(try_join_all(members[1..].iter_mut().map(Member::row)).await?);
-                let next = self.fusion.next(&rows, &place).map_err(not_finite)?;
-                (rows.swap_remove(0), next)
-            } else {
-                let row = base.clone();
-                (base, Next::Row(row, Seat::BASE.into()))
+        let (mut rows, mut next) = (Vec::new(), None);
+        if self.fusion.is_lazy() {
+            rows.push(members[0].row().await?);
+            next = self.fusion.first(&rows[0], &place).map_err(not_finite)?;
+        }
+        let next = match next {
+            Some(next) => next,
+            None => {
+                let asked = rows.len();
+                rows.extend(try_join_all(members[asked..].iter_mut().map(Member::row)).await?);
+                self.fusion.next(&rows, &place).map_err(not_finite)?
             }
         };
         let (token, by) = match next {
@@ -209,7 +206,8 @@ impl Fused {
                 (sampled.token, by)
             }
         };
-        let top = top_tokens(&base, top_logprobs).ok_or(NoToken).map_err(not_finite)?;
+        let base = &rows[0];
+        let top = top_tokens(base, top_logprobs).ok_or(NoToken).map_err(not_finite)?;
         let logprob = base.get(token as usize).map(|&logprob| f64::from(logprob).min(0.0));
         Ok((Sampled { token, logprob, top }, by))
     }

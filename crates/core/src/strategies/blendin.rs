@@ -51,8 +51,9 @@ impl Fusion for Blend {
         true
     }
 
-    fn needs_others(&self, base: &Row, _: &Place<'_>) -> Result<bool, NoToken> {
-        Ok(rows::most_likely(base)?.1 < self.threshold)
+    fn first(&self, base: &Row, _: &Place<'_>) -> Result<Option<Next>, NoToken> {
+        let is_sure = rows::most_likely(base)?.1 >= self.threshold;
+        Ok(is_sure.then(|| Next::Row(base.clone(), Seat::BASE.into())))
     }
 
     fn next(&self, models: &[Row], _: &Place<'_>) -> Result<Next, NoToken> {
@@ -75,8 +76,8 @@ mod tests {
         let models = [b, d].map(|p| p.iter().map(|p| p.ln() as f32).collect::<Row>());
         let place = Place { list: &[], sampling: &Sampling::default(), ends: &[] };
         let blend = Blend { threshold: 0.4 };
-        assert_eq!(blend.needs_others(&models[0], &place), Ok(true));
-        assert_eq!(blend.needs_others(&models[1], &place), Ok(false));
+        assert!(blend.first(&models[0], &place).unwrap().is_none());
+        assert!(blend.first(&models[1], &place).unwrap().is_some());
         let Ok(Next::Row(row, by)) = blend.next(&models, &place) else { panic!("no row") };
         let share = 0.7 / (0.35 + 0.7) + 0.1 * 0.33;
         for id in 0..3 {

@@ -114,9 +114,9 @@ impl Fusion for Rejection {
         self.rule != Rule::Relative
     }
 
-    fn needs_others(&self, base: &Row, place: &Place<'_>) -> Result<bool, NoToken> {
-        let (_, token, best) = Self::drawn(base, place)?;
-        Ok(!self.keeps(token, best, 0.0))
+    fn first(&self, base: &Row, place: &Place<'_>) -> Result<Option<Next>, NoToken> {
+        let (sampled, token, best) = Self::drawn(base, place)?;
+        Ok(self.keeps(token, best, 0.0).then(|| Next::Token(sampled.token, Seat::BASE.into())))
     }
 
     fn next(&self, models: &[Row], place: &Place<'_>) -> Result<Next, NoToken> {
