@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
+use crate::logits::argmax;
 use crate::{
     Caps, Card, Error, Guide, Head, Heads, Next, Profile, Result, Sampled, Sampling, Setting, Step, Stop, TextCodec,
     Token, Tree, Values, pick_allowed, top_tokens,
@@ -66,15 +67,26 @@ impl Generation {
     #[must_use]
     pub fn choose(&self, logits: &mut [f32], list: &[Token], end_tokens: &[Token]) -> Option<Result<Step>> {
         let top = top_tokens(logits, self.top_logprobs)?;
-        let mask = match self.guide.as_ref().map(|guide| guide.next(list)) {
-            None => None,
-            Some(Ok(Next::Tokens(mask))) => Some(mask),
-            Some(Ok(Next::End)) => return Some(Ok(Step::End(Stop::End))),
-            Some(Err(error)) => return Some(Err(error)),
+        let mask = match self.constraint(logits, list) {
+            Ok(None) => None,
+            Ok(Some(Next::Tokens(mask))) => Some(mask),
+            Ok(Some(Next::End)) => return Some(Ok(Step::End(Stop::End))),
+            Err(error) => return Some(Err(error)),
         };
         let sampled = pick_allowed(logits, list, &self.sampling, mask.as_deref())?;
         let is_end = end_tokens.contains(&sampled.token);
         Some(Ok(if is_end { Step::End(Stop::End) } else { Step::Token(Sampled { top, ..sampled }) }))
+    }
+
+    /// What the guide has the choice be made from; `None` where it changes nothing. A greedy choice
+    /// needs no mask where the argmax is allowed, as it is for most tokens.
+    fn constraint(&self, logits: &[f32], list: &[Token]) -> Result<Option<Next>> {
+        let Some(guide) = &self.guide else { return Ok(None) };
+        let best = self.sampling.is_argmax().then(|| argmax(logits)).flatten();
+        match best {
+            Some(best) if guide.allows(list, best as Token)? => Ok(None),
+            _ => guide.next(list).map(Some),
+        }
     }
 }
 

@@ -126,6 +126,14 @@ pub trait Matcher: Debug + Send + Sync {
     /// # Errors
     /// [`crate::Error::Guide`] if matching exceeds a limit.
     fn next(&self, answer: &[Token]) -> Result<Next>;
+
+    /// Tells whether `token` may follow `answer`, which may cost less than a whole mask.
+    ///
+    /// # Errors
+    /// Those of [`Matcher::next`].
+    fn allows(&self, answer: &[Token], token: Token) -> Result<bool> {
+        Ok(matches!(self.next(answer)?, Next::Tokens(mask) if mask.allows(token)))
+    }
 }
 
 /// A matcher together with the position in a session's list from which on it reads tokens.
@@ -153,7 +161,20 @@ impl Guide {
     /// # Errors
     /// Those of [`Matcher::next`].
     pub fn next(&self, list: &[Token]) -> Result<Next> {
-        self.matcher.next(list.get(self.from..).unwrap_or_default())
+        self.matcher.next(self.answer(list))
+    }
+
+    /// Tells whether `token` may follow `list`.
+    ///
+    /// # Errors
+    /// Those of [`Matcher::allows`].
+    pub fn allows(&self, list: &[Token], token: Token) -> Result<bool> {
+        self.matcher.allows(self.answer(list), token)
+    }
+
+    /// The part of a list that the matcher reads.
+    fn answer<'a>(&self, list: &'a [Token]) -> &'a [Token] {
+        list.get(self.from..).unwrap_or_default()
     }
 }
 

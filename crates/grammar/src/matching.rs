@@ -51,36 +51,68 @@ impl Matching {
     }
 }
 
-impl Matcher for Matching {
-    fn next(&self, answer: &[Token]) -> Result<Next> {
-        // Whatever stands behind a token that is no text follows the end of the answer.
-        let text = answer.iter().position(|&token| !self.pieces.is_text(token)).unwrap_or(answer.len());
-        if text < answer.len() {
-            return Ok(Next::End);
-        }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { parser, path, known } = &mut *state;
+impl State {
+    /// Lets the parser stand behind `answer`. Returns false if that is outside of the language.
+    fn follow(&mut self, answer: &[Token]) -> Result<bool> {
+        let Self { parser, path, known } = self;
         let common = common_prefix(path, answer);
-        if common == answer.len()
-            && let Some((_, next)) = known.iter().find(|(at, _)| *at == common)
-        {
-            return Ok(next.clone());
-        }
         known.retain(|(at, _)| *at <= common);
         let fault = |parser: &Parser| refused(parser, "the parser stopped");
         parser.rollback(path.len() - common).map_err(|_| fault(parser))?;
         path.truncate(common);
         // A parser that has refused a token reads no other one.
         if parser.validate_tokens(&answer[common..]).map_err(|_| fault(parser))? < answer.len() - common {
-            return Ok(Next::End);
+            return Ok(false);
         }
         parser.consume_tokens(&answer[common..]).map_err(|_| fault(parser))?;
         path.extend(&answer[common..]);
-        let next = self.compute(parser)?;
-        if known.len() == KEPT_MASKS {
-            known.remove(0);
+        Ok(true)
+    }
+
+    /// The continuations after `answer`, if they were computed.
+    fn known(&self, answer: &[Token]) -> Option<&Next> {
+        let (_, next) = self.known.iter().find(|(at, _)| *at == answer.len())?;
+        self.path.starts_with(answer).then_some(next)
+    }
+}
+
+impl Matcher for Matching {
+    fn next(&self, answer: &[Token]) -> Result<Next> {
+        // Whatever stands behind a token that is no text follows the end of the answer.
+        if !answer.iter().all(|&token| self.pieces.is_text(token)) {
+            return Ok(Next::End);
         }
-        known.push((path.len(), next.clone()));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = state.known(answer) {
+            return Ok(next.clone());
+        }
+        if !state.follow(answer)? {
+            return Ok(Next::End);
+        }
+        let next = self.compute(&mut state.parser)?;
+        if state.known.len() == KEPT_MASKS {
+            state.known.remove(0);
+        }
+        state.known.push((answer.len(), next.clone()));
         Ok(next)
+    }
+
+    fn allows(&self, answer: &[Token], token: Token) -> Result<bool> {
+        // The parser knows no end tokens.
+        if !self.pieces.is_text(token) {
+            return Ok(matches!(self.next(answer)?, Next::Tokens(mask) if mask.allows(token)));
+        }
+        if !answer.iter().all(|&token| self.pieces.is_text(token)) {
+            return Ok(false);
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = state.known(answer) {
+            return Ok(matches!(next, Next::Tokens(mask) if mask.allows(token)));
+        }
+        let is_valid = |parser: &mut Parser| match parser.validate_tokens(&[token]) {
+            Ok(count) => Ok(count == 1),
+            Err(_) => Err(refused(parser, "the parser stopped")),
+        };
+        Ok(state.follow(answer)? && is_valid(&mut state.parser)?)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
     Completion, FinishReason, Job, Models, Next, Prompt, RECIPES, Recipe, SPECULATE, Sampling, Seat, THRESHOLD, Terms,
-    Trace, Values, WINDOW, run,
+    Tokenizer as _, Trace, Values, WINDOW, run,
 };
 use wsd_grammar::{Form, grammar};
 
@@ -95,6 +95,30 @@ fn speculation_changes_nothing() {
             let text = |name: &str, values: &Values| answer(Recipe::find(name).unwrap(), &models, &terms, values).text;
             assert_eq!(text("wsd", &values), text("wsd", &without));
             assert_eq!(text("speculative", &values), text("base", &values));
+        }
+    }
+}
+
+#[test]
+fn a_token_alone_is_judged_as_by_the_mask() {
+    let engine = Scripted::random("base", words(), 1);
+    let terms = terms(&Form::Schema(schema()), 0.0, 1);
+    let done = answer(
+        Recipe::find("base").unwrap(),
+        &Models::default().with(Seat::BASE, Arc::new(Scripted::random("base", words(), 1))),
+        &terms,
+        &Values::default(),
+    );
+    let list: Vec<_> = done.tokens.iter().map(|token| token.id).collect();
+    let (masks, alone) =
+        (terms.guide(&engine, b"", 0).unwrap().unwrap(), terms.guide(&engine, b"", 0).unwrap().unwrap());
+    // Ends come last, and ids beyond the vocabulary are none.
+    let size = words().vocabulary().pieces.len() as u32 + 3;
+    for length in (0..=list.len()).rev().chain(0..=list.len()) {
+        let next = masks.next(&list[..length]).unwrap();
+        for token in (0..size).rev() {
+            let wanted = matches!(&next, Next::Tokens(mask) if mask.allows(token));
+            assert_eq!(alone.allows(&list[..length], token).unwrap(), wanted, "{token} after {length}");
         }
     }
 }
