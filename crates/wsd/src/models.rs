@@ -60,20 +60,24 @@ pub enum ModelError {
     },
 }
 
+/// Sessions that an answer may have with one model: its own, and that of a scorer of steps. An answer
+/// that waited for a session while it holds another one could wait for ever.
+const SESSIONS_PER_ANSWER: usize = 2;
+
 /// Lists the seats that a recipe needs.
 pub fn seats<T: ?Sized>(recipe: &Recipe<T>) -> Vec<Seat> {
     recipe.needs.iter().map(|need| need.seat).collect()
 }
 
-/// Loads the models of `seats` that are named in the settings, each ready for `max_sessions`
-/// conversations at once.
+/// Loads the models of `seats` that are named in the settings, each ready for `answers` answers at
+/// once.
 ///
 /// # Errors
 /// [`ModelError`] names the model and the fault.
 pub fn load(
     settings: &Settings,
     seats: &[Seat],
-    max_sessions: usize,
+    answers: usize,
     progress: &mut dyn Progress,
 ) -> Result<Models, ModelError> {
     settings.check_pair(seats)?;
@@ -85,7 +89,7 @@ pub fn load(
                 if Address::is_one(&model.name) {
                     Arc::new(open_remote(seat, &model, settings, progress)?)
                 } else {
-                    open(seat, &model, max_sessions, progress)?
+                    open(seat, &model, answers.saturating_mul(SESSIONS_PER_ANSWER), progress)?
                 },
             );
         }

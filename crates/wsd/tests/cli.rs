@@ -228,6 +228,15 @@ fn the_answer_is_the_same_in_every_form() {
 }
 
 #[test]
+fn every_strategy_answers_alone() {
+    // Some have several sessions with one model, which is loaded for one answer.
+    for recipe in wsd::core::RECIPES {
+        let answer = Wsd::new().json(&["generate", "-n", "40", "--strategy", recipe.name, "--json", "Hello"]);
+        assert!(answer["usage"]["completion_tokens"].as_u64() > Some(0), "{}", recipe.name);
+    }
+}
+
+#[test]
 fn options_override_the_settings_file() {
     let wsd = Wsd::new();
     wsd.write("wsd.toml", "[decode]\nmax_tokens = 3\nstrategy = \"base\"\n");

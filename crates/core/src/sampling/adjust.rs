@@ -44,14 +44,14 @@ fn bias(sampling: &Sampling, _: &[Token], row: &mut Row<'_>) {
 }
 
 /// Divides the positive logits of tokens in the list, and multiplies the negative ones (Keskar et
-/// al. 2019, "CTRL").
+/// al. 2019, "CTRL"). They stay finite, however small the divisor.
 fn repetition(sampling: &Sampling, history: &[Token], row: &mut Row<'_>) {
     let penalty = sampling.repetition_penalty;
     if penalty == 1.0 {
         return;
     }
     for (token, _) in counts(history) {
-        row.change(token, |x| if x > 0.0 { x / penalty } else { x * penalty });
+        row.change(token, |x| if x > 0.0 { (x / penalty).min(f32::MAX) } else { x * penalty });
     }
 }
 

@@ -59,6 +59,16 @@ fn a_penalty_changes_the_choice_but_not_the_logprob() {
 }
 
 #[test]
+fn the_least_penalty_leaves_numbers() {
+    // The quotient of token 0 is beyond single precision.
+    let sampling = Sampling { repetition_penalty: f32::MIN_POSITIVE, ..Sampling::default() };
+    let warm = Sampling { temperature: 1.0, ..sampling.clone() };
+    for sampling in [sampling, warm] {
+        assert_eq!(pick(&mut [9.0, 10.0, -1.0], &[0], &sampling).unwrap().token, 0);
+    }
+}
+
+#[test]
 fn errors_name_the_limits() {
     let text = Sampling { top_p: 0.0, ..Sampling::default() }.check().unwrap_err().to_string();
     assert_eq!(text, "`top_p` must be a number above 0 and at most 1, got 0");

@@ -250,7 +250,7 @@ pub(crate) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
 pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
     let mut fields = app.bodies.read(&headers, body).await?;
     take_tag(&mut fields)?;
-    let recipe = find_recipe(&app, fields.take("model")?)?;
+    let recipe = find_recipe(&app, Some(fields.need("model")?))?;
     // The whole list of the vocabulary is never part of the reply.
     fields.take::<bool>("verbose")?;
     fields.finish()?;
