@@ -32,8 +32,8 @@ pub(super) fn render(messages: &[Message]) -> Result<String> {
     }
     match messages.last() {
         Some(Message { role: ChatRole::Assistant, content, .. }) => text.push_str(&content[content.trim_end().len()..]),
-        Some(Message { role: ChatRole::User, .. }) => text.push_str("\n\n[Assistant]\n"),
-        _ => return Err(Error::Chat("the last message must be the user's, or the assistant's to be continued".into())),
+        _ if messages.iter().any(|message| message.role == ChatRole::User) => text.push_str("\n\n[Assistant]\n"),
+        _ => return Err(Error::Chat("the conversation must have a message of the user\n  hint: add one".into())),
     }
     Ok(text)
 }
@@ -64,6 +64,12 @@ mod tests {
     fn a_prefill_keeps_its_trailing_white_space() {
         let text = render(&chat(&[(ChatRole::User, "Hello"), (ChatRole::Assistant, "\nSure, ")])).unwrap();
         assert_eq!(text, "\n\n[User]\nHello\n\n[Assistant]\nSure, ");
+    }
+
+    #[test]
+    fn instructions_may_come_last() {
+        let text = render(&chat(&[(ChatRole::User, "Hello"), (ChatRole::System, "Be kind.")])).unwrap();
+        assert_eq!(text, "\n\n[User]\nHello\n\n[System]\nBe kind.\n\n[Assistant]\n");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(super) fn run(app: &Arc<App>, request: &GenerationRequest, jobs: Vec<Job>, a
         arrived: Instant::now(),
         client: admitted.client,
         log: request.log.clone(),
+        n: request.n,
         labels: format!(
             "gen_ai_operation_name=\"{}\",gen_ai_provider_name=\"wsd\",gen_ai_request_model=\"{}\"",
             request.operation, request.model
@@ -71,6 +72,8 @@ struct Origin {
     arrived: Instant,
     client: Client,
     log: Arc<RequestLog>,
+    /// Answers to each prompt.
+    n: usize,
     /// The labels of OpenTelemetry's metrics.
     labels: String,
 }
@@ -83,11 +86,12 @@ fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, (index, job): (usize, Job)
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let events = app.work.stream(wsd_core::run(strategy, job));
+        let prompt = index / origin.n;
         let mut meter = Meter::new(app, slot, origin);
         events
             .map(move |event| {
                 let event = event?;
-                meter.record(&event);
+                meter.record(prompt, &event);
                 Ok((index, event))
             })
             .boxed()
@@ -128,10 +132,10 @@ impl Meter {
         }
     }
 
-    /// Records an event of the answer.
-    fn record(&mut self, event: &Event) {
+    /// Records an event of the answer, which is one to the prompt with index `prompt`.
+    fn record(&mut self, prompt: usize, event: &Event) {
         let metrics = &self.app.metrics;
-        self.origin.log.record(event);
+        self.origin.log.record(prompt, event);
         match event {
             Event::Prompt { tokens } => {
                 self.prompt_tokens = *tokens;

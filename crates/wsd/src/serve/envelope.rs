@@ -32,10 +32,10 @@ impl Envelope {
     }
 
     /// Returns the JSON text before and after the choice of each chunk of a stream, made once for
-    /// all chunks. With `include_usage` every chunk has a `usage` of null, as the protocol
-    /// requires.
+    /// all chunks, without the brace at the end. With `include_usage` every chunk has a `usage` of
+    /// null, as the protocol requires.
     pub(super) fn around_choice(&self, include_usage: bool) -> (String, &'static str) {
-        (self.before_choices(), if include_usage { "],\"usage\":null}" } else { "]}" })
+        (self.before_choices(), if include_usage { "],\"usage\":null" } else { "]" })
     }
 }
 
@@ -76,9 +76,18 @@ impl Usage {
         self.cached[prompt] = self.cached[prompt].min(tokens);
     }
 
+    /// Tokens of all prompts.
+    pub(super) fn prompt(&self) -> usize {
+        self.prompts.iter().sum()
+    }
+
+    /// Tokens of all prompts that were read from the prefix cache.
+    pub(super) fn cached(&self) -> usize {
+        self.cached.iter().filter(|tokens| **tokens < usize::MAX).sum()
+    }
+
     pub(super) fn json(&self) -> Value {
-        let prompt: usize = self.prompts.iter().sum();
-        let cached: usize = self.cached.iter().filter(|tokens| **tokens < usize::MAX).sum();
+        let (prompt, cached) = (self.prompt(), self.cached());
         json!({
             "prompt_tokens": prompt, "completion_tokens": self.completion, "total_tokens": prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": cached},

@@ -1,10 +1,14 @@
 //! Parts of replies that both protocols share: log-probabilities, authors, the hand-over.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, DraftEnd, Engine, Event, Handover, Sampled, Timings, Token, TokenRecord, TokensByAuthor};
+use wsd_core::{
+    Completion, DraftEnd, Engine, Event, Handover, Sampled, Timings, Token, TokenRecord, TokensByAuthor,
+    Usage as TokenCounts,
+};
 
 use super::envelope::{Envelope, Usage};
 use super::json_reply::JsonReply;
@@ -148,17 +152,22 @@ pub(super) fn complete_reply(
     reply.finish(&usage, &[("wsd", &first), ("timings", &timings)])
 }
 
-/// Returns the times of an answer in llama-server's form. The first token ends the prompt's part.
+/// Returns the times of an answer in llama-server's form.
 fn timings(answer: &Completion) -> Value {
     let Timings { total, first_token, cached_tokens, .. } = answer.timings;
-    let prompt = first_token.unwrap_or(total);
+    timings_of(&answer.usage, cached_tokens, (first_token.unwrap_or(total), total))
+}
+
+/// Returns times in llama-server's form: of an answer with these counts, whose first token came after
+/// the first number of seconds and its end after the second. The first token ends the prompt's part.
+fn timings_of(usage: &TokenCounts, cached_tokens: usize, (prompt, total): (f64, f64)) -> Value {
     let part = |tokens: usize, seconds: f64| {
         let each = if tokens > 0 { seconds * 1e3 / tokens as f64 } else { 0.0 };
         let rate = if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
         (seconds * 1e3, each, rate)
     };
-    let computed = answer.usage.prompt_tokens.saturating_sub(cached_tokens);
-    let written = answer.usage.completion_tokens;
+    let computed = usage.prompt_tokens.saturating_sub(cached_tokens);
+    let written = usage.completion_tokens;
     let (prompt_ms, prompt_each, prompt_rate) = part(computed, prompt);
     let (written_ms, written_each, written_rate) = part(written, total - prompt);
     json!({
@@ -201,21 +210,36 @@ fn with_draft_end(mut details: Value, end: Option<DraftEnd>) -> Value {
 }
 
 /// The state of an answer in a stream.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Progress {
-    tokens: TokensByAuthor,
+    started: Instant,
+    first_token: Option<Instant>,
+    counts: TokenCounts,
+    cached_tokens: usize,
     handover: Option<Handover>,
     draft_end: Option<DraftEnd>,
     /// Number of characters of text that were sent.
     pub(super) characters: usize,
 }
 
+impl Default for Progress {
+    /// An answer that begins now.
+    fn default() -> Self {
+        let (counts, first_token, handover, draft_end) = Default::default();
+        Self { started: Instant::now(), first_token, counts, cached_tokens: 0, handover, draft_end, characters: 0 }
+    }
+}
+
 impl Progress {
     /// Adds an event of the answer.
     pub(super) fn push(&mut self, event: &Event) {
         match event {
+            Event::Prompt { tokens } => self.counts.prompt_tokens = *tokens,
+            Event::Reused { tokens } => self.cached_tokens = *tokens,
             Event::Token(token) => {
-                self.tokens.add(token.by, 1);
+                self.first_token.get_or_insert_with(Instant::now);
+                self.counts.completion_tokens += 1;
+                self.counts.by_author.add(token.by, 1);
                 self.characters += token.text.chars().count();
             }
             Event::Handover(handover) => drop(self.handover.get_or_insert(*handover)),
@@ -226,6 +250,13 @@ impl Progress {
 
     /// Returns the `wsd` object at the end of the answer.
     pub(super) fn summary(&self, request: &GenerationRequest, index: usize) -> Value {
-        with_draft_end(summary(request, self.handover, &self.tokens, index), self.draft_end)
+        with_draft_end(summary(request, self.handover, &self.counts.by_author, index), self.draft_end)
+    }
+
+    /// Returns the times up to now, at the end of the answer, in llama-server's form.
+    pub(super) fn timings(&self) -> Value {
+        let now = Instant::now();
+        let seconds = |at: Instant| at.duration_since(self.started).as_secs_f64();
+        timings_of(&self.counts, self.cached_tokens, (seconds(self.first_token.unwrap_or(now)), seconds(now)))
     }
 }

@@ -13,6 +13,7 @@ use wsd_core::{Event, TokensByAuthor};
 use super::app::App;
 use super::client::Client;
 use super::clock::timestamp;
+use super::envelope::Usage;
 use crate::config::LogFormat;
 
 /// The header that names a request, and Anthropic's name of it.
@@ -43,8 +44,7 @@ struct Entry {
     client: Option<Client>,
     model: Option<&'static str>,
     status: Option<u16>,
-    prompt_tokens: usize,
-    cached_tokens: usize,
+    usage: Usage,
     tokens: TokensByAuthor,
     /// The token at which the base took over.
     switch: Option<usize>,
@@ -92,12 +92,12 @@ impl RequestLog {
         self.entry().model = Some(model);
     }
 
-    /// Notes an event of an answer.
-    pub(super) fn record(&self, event: &Event) {
+    /// Notes an event of an answer to the prompt with index `prompt`. A prompt with several answers
+    /// counts once.
+    pub(super) fn record(&self, prompt: usize, event: &Event) {
         let mut entry = self.entry();
+        entry.usage.push(prompt, event);
         match event {
-            Event::Prompt { tokens } => entry.prompt_tokens += tokens,
-            Event::Reused { tokens } => entry.cached_tokens += tokens,
             Event::Token(token) => {
                 let milliseconds = self.milliseconds();
                 entry.first_token_ms.get_or_insert(milliseconds);
@@ -105,7 +105,7 @@ impl RequestLog {
             }
             Event::Handover(handover) => entry.switch = entry.switch.or(Some(handover.at)),
             Event::Done(reason) => entry.finish_reason = Some(reason.name()),
-            Event::Call(_) | Event::DraftEnd(_) | Event::Look(_) | Event::StopString(_) => {}
+            _ => {}
         }
     }
 
@@ -117,7 +117,8 @@ impl RequestLog {
     /// The facts by name; those that do not apply are null.
     fn fields(&self) -> Vec<(String, Value)> {
         let entry = self.entry();
-        let is_answer = entry.prompt_tokens > 0;
+        let (prompt, cached) = (entry.usage.prompt(), entry.usage.cached());
+        let is_answer = prompt > 0;
         let number = |tokens: usize| if is_answer { json!(tokens) } else { Value::Null };
         let by: Vec<_> = entry.tokens.iter().map(|(author, tokens)| (format!("{author}_tokens"), tokens)).collect();
         let written = by.iter().map(|(_, tokens)| tokens).sum();
@@ -129,8 +130,8 @@ impl RequestLog {
             ("route", json!(self.route)),
             ("status", json!(entry.status)),
             ("model", json!(entry.model)),
-            ("prompt_tokens", number(entry.prompt_tokens)),
-            ("cached_tokens", number(entry.cached_tokens)),
+            ("prompt_tokens", number(prompt)),
+            ("cached_tokens", number(cached)),
             ("completion_tokens", number(written)),
         ];
         let ends = [
@@ -202,8 +203,11 @@ mod tests {
             token(Seat::BASE),
             Event::Reused { tokens: 5 },
             Event::Done(FinishReason::Stop),
+            // A second answer to the same prompt, which it finds in the cache.
+            Event::Prompt { tokens: 12 },
+            Event::Reused { tokens: 11 },
         ] {
-            log.record(&event);
+            log.record(0, &event);
         }
         log.entry().status = Some(200);
         let line: Value = serde_json::from_str(&log.line().unwrap()).unwrap();

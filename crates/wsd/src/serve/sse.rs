@@ -36,8 +36,8 @@ where
         let Self { envelope, request, opening, mut choice } = self;
         let (before, after) = envelope.around_choice(request.include_usage);
         let open = before.clone();
-        let opening = opening.map(move |choice| format!("{open}{choice}{after}"));
-        let chunk = move |choice: Value| format!("{before}{choice}{after}");
+        let opening = opening.map(move |choice| format!("{open}{choice}{after}}}"));
+        let chunk = move |choice: Value, rest: String| format!("{before}{choice}{after}{rest}}}");
         // `None` marks the end of the events; it yields the token counts and the last line.
         let events = events.map(Some).chain(stream::iter([None]));
         let state = (Usage::default(), Vec::<Progress>::new(), false);
@@ -50,7 +50,10 @@ where
                     progress[index].push(&event);
                     let choice = || choice(index, &event, characters);
                     let choice = event_choice(&request, index, &event, &progress[index], choice);
-                    choice.map(&chunk).into_iter().collect()
+                    let is_last = matches!(event, Event::Done(_));
+                    let timings = || format!(",\"timings\":{}", progress[index].timings());
+                    let rest = if is_last { timings() } else { String::new() };
+                    choice.map(|choice| chunk(choice, rest)).into_iter().collect()
                 }
                 Some(Err(error)) => {
                     *failed = true;

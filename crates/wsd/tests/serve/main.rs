@@ -92,6 +92,10 @@ async fn a_stream_is_the_answer_in_pieces() {
         "at the switch, and last"
     );
     assert_eq!(choices.last().unwrap()["finish_reason"], whole["choices"][0]["finish_reason"]);
+    // Times stand in the chunk that ends the answer, and nowhere else.
+    let timed: Vec<_> = chunks.iter().filter(|chunk| chunk["timings"].is_object()).collect();
+    assert!(timed.len() == 1 && timed[0]["choices"][0]["finish_reason"].is_string(), "{timed:?}");
+    assert_eq!(timed[0]["timings"]["predicted_n"], whole["timings"]["predicted_n"]);
     let last = chunks.last().unwrap();
     // The later request finds more of the prompt in the cache.
     let counts = |usage: &Value| ["prompt_tokens", "completion_tokens", "total_tokens"].map(|name| usage[name].clone());
