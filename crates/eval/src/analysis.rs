@@ -56,8 +56,10 @@ pub struct Measured {
     /// Log-probabilities of the same tokens after some of the layers: number of layers, values.
     pub layers: Vec<(usize, Vec<f64>)>,
     /// Log-probabilities of the tokens of the base's own greedy answer.
+    #[serde(rename = "own_logprobs")]
     pub own: Vec<f64>,
     /// Log-probabilities of the tokens of the aligned answer of the input.
+    #[serde(rename = "aligned_logprobs")]
     pub aligned: Vec<f64>,
     /// Answers that the base continues after openings of growing length.
     pub prefixes: Vec<Continued>,
