@@ -968,7 +968,7 @@ fn a_pair_is_analyzed() {
     let layers = measured["layers"].as_array().unwrap();
     assert_eq!((layers.len(), &layers[2][1]), (3, &measured["logprobs"]), "the last layer's are the model's own");
     assert_eq!(measured["prefixes"].as_array().unwrap().len(), 2);
-    assert!(!measured["aligned"].as_array().unwrap().is_empty());
+    assert!(!measured["aligned_logprobs"].as_array().unwrap().is_empty());
     assert!(wsd.read("analysis/analysis.svg").starts_with("<svg "));
     assert_eq!(wsd.run(&args).code, Some(0), "the same command resumes");
 }
