@@ -5,6 +5,7 @@ mod calls;
 mod chat;
 mod detokenizer;
 mod growth;
+mod ids;
 mod plain;
 mod seams;
 mod template;

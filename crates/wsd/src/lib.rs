@@ -2,6 +2,7 @@
 //! [`wsd_eval`] and [`wsd_data`], with settings, model names, remote models and a server.
 
 pub mod config;
+mod http;
 pub mod hub;
 pub mod models;
 pub mod process;

@@ -7,6 +7,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ids::Ids;
 use crate::{Error, Result};
 
 /// The most bytes that a text may have after the steps of a tokenizer, by the bound. The library
@@ -26,7 +27,7 @@ pub(super) struct Growth {
     decoding: f64,
 }
 
-/// The parts of a `tokenizer.json` that change text. The vocabulary is passed over.
+/// The parts of a `tokenizer.json` that change text, and the ids of its vocabulary.
 #[derive(Deserialize)]
 struct Parts {
     #[serde(default)]
@@ -37,21 +38,33 @@ struct Parts {
     decoder: Value,
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
+    model: Option<Model>,
 }
 
 #[derive(Deserialize)]
 struct AddedToken {
     #[serde(default)]
+    id: u64,
+    #[serde(default)]
     content: String,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: Option<Ids>,
 }
 
 /// Checks a `tokenizer.json` before a tokenizer is built from it, which normalizes its added tokens.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] for steps that multiply text beyond any published tokenizer's. JSON that does
-/// not parse is not an error here.
+/// [`Error::Tokenizer`] for JSON that does not parse or names a part twice, for steps that multiply
+/// text, and for ids above the number of entries, beyond any published tokenizer's.
 pub fn check_tokenizer(name: &str, json: &[u8]) -> Result<()> {
-    let Ok(parts) = serde_json::from_slice::<Parts>(json) else { return Ok(()) };
+    let fault = |error: serde_json::Error| Error::Tokenizer { name: name.to_owned(), message: error.to_string() };
+    let parts: Parts = serde_json::from_slice(json).map_err(fault)?;
+    let mut ids = parts.model.and_then(|model| model.vocab).unwrap_or_default();
+    parts.added_tokens.iter().for_each(|token| ids.add(token.id));
+    ids.check(name)?;
     let growth = Growth::of(&parts.normalizer, &parts.pre_tokenizer, &parts.decoder);
     let refuse = |what: &str, limit: f64, found: f64| {
         let message = format!("{what} must be at most {limit}, got {found:.0}\n  hint: the file may be hostile");
@@ -198,6 +211,14 @@ mod tests {
         for normalizer in [llama, json!({"type": "BertNormalizer"}), json!({"type": "NFKC"}), Value::Null] {
             assert_eq!(refusal(&normalizer, "<s>"), "taken");
         }
+    }
+
+    #[test]
+    fn a_part_that_stands_twice_does_not_hide_another() {
+        let json = r#"{"normalizer": null, "normalizer": null, "model": {"vocab": {}}}"#;
+        assert!(check_tokenizer("t", json.as_bytes()).unwrap_err().to_string().contains("duplicate field"));
+        let json = r#"{"added_tokens": [{"id": 4294967295, "content": "a"}], "model": {"vocab": {"b": 0}}}"#;
+        assert!(check_tokenizer("t", json.as_bytes()).unwrap_err().to_string().contains("must be below 1048584"));
     }
 
     #[test]

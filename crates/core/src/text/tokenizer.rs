@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::growth::{Growth, check_tokenizer};
+use super::ids::max_span;
 use super::seams::{self, Seams};
 use super::vocabulary::Vocabulary;
 use crate::{Error, Result, Token};
@@ -127,9 +128,9 @@ fn growth(tokenizer: &tokenizers::Tokenizer) -> Growth {
 
 fn vocabulary(tokenizer: &tokenizers::Tokenizer) -> Vocabulary {
     let vocab = tokenizer.get_vocab(true);
-    // A damaged file may hold ids far above its number of entries, for which the table would be
-    // huge. No model produces them, so they are left out.
-    let limit = vocab.len().saturating_mul(4) + 1024;
+    // Files with ids far above their number of entries are refused. From a tokenizer of another
+    // origin such ids, which no model produces, are left out.
+    let limit = max_span(vocab.len());
     let len = vocab.values().map(|&id| id as usize + 1).filter(|&len| len <= limit).max().unwrap_or(0);
     let mut pieces = vec![None; len];
     for (piece, id) in vocab {

@@ -9,7 +9,7 @@ use super::name::check_inside;
 use super::progress::Progress;
 
 /// Most bytes accepted in the description of a repository.
-const DESCRIPTION_LIMIT: u64 = 64 << 20;
+const DESCRIPTION_LIMIT: usize = 64 << 20;
 
 /// A revision of a repository, resolved to a commit, with the files of that commit.
 pub(super) struct Revision {
@@ -40,11 +40,9 @@ impl Client<'_> {
         let url = format!("{}/api/models/{repository}/revision/{}", self.options.endpoint, encode(revision, false));
         let subject = format!("`{repository}` at revision `{revision}`");
         let text = self.retry(progress, |_| {
-            let mut reply = self.send(Query { url: &url, subject: &subject, head: false, offset: 0 }, |_, _| false)?;
-            let read = reply.body_mut().with_config().limit(DESCRIPTION_LIMIT).read_to_string();
-            read.map_err(|source| {
-                Failure::transient(HubError::Connection { url: url.clone(), source: Box::new(source) })
-            })
+            let reply = self.send(Query { url: &url, subject: &subject, head: false, offset: 0 }, |_, _| false)?;
+            let broken = |source| Failure::transient(HubError::Connection { url: url.clone(), source });
+            reply.into_body().read(DESCRIPTION_LIMIT).map_err(broken)
         })?;
         parse_revision(&text).map_err(|reason| HubError::Malformed { origin: url, reason })
     }
@@ -58,7 +56,7 @@ impl Client<'_> {
     pub(super) fn blob(&self, url: &str, subject: &str, progress: &mut dyn Progress) -> Result<Blob, HubError> {
         // The etag of a large file is in the redirect to its storage host, that of a small one in
         // the reply.
-        let named = |headers: &ureq::http::HeaderMap, elsewhere: bool| {
+        let named = |headers: &axum::http::HeaderMap, elsewhere: bool| {
             headers.contains_key("x-linked-etag") || (elsewhere && headers.contains_key("etag"))
         };
         let reply = self.retry(progress, |_| self.send(Query { url, subject, head: true, offset: 0 }, named))?;
@@ -78,7 +76,7 @@ fn blob_of(reply: &Reply) -> Option<Blob> {
     Some(Blob { etag: etag.into(), size })
 }
 
-fn parse_revision(text: &str) -> Result<Revision, String> {
+fn parse_revision(text: &[u8]) -> Result<Revision, String> {
     #[derive(serde::Deserialize)]
     struct Description {
         sha: String,
@@ -88,7 +86,7 @@ fn parse_revision(text: &str) -> Result<Revision, String> {
     struct Sibling {
         rfilename: String,
     }
-    let description: Description = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let description: Description = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if !is_commit(&description.sha) {
         return Err(format!("`sha` must be a commit of 40 hexadecimal digits, got {}", description.sha));
     }
@@ -124,10 +122,10 @@ mod tests {
     #[test]
     fn a_description_without_a_commit_is_refused() {
         assert!(
-            parse_revision(r#"{"sha":"../..","siblings":[]}"#).is_err_and(|reason| reason.contains("40 hexadecimal"))
+            parse_revision(br#"{"sha":"../..","siblings":[]}"#).is_err_and(|reason| reason.contains("40 hexadecimal"))
         );
-        assert!(parse_revision("<html>").is_err());
-        let text = r#"{"sha":"0123456789abcdef0123456789abcdef01234567","x":0,
+        assert!(parse_revision(b"<html>").is_err());
+        let text = br#"{"sha":"0123456789abcdef0123456789abcdef01234567","x":0,
             "siblings":[{"rfilename":"a","size":1},{"rfilename":"../b"}]}"#;
         assert_eq!(parse_revision(text).map(|revision| revision.files.len()), Ok(1));
     }

@@ -136,16 +136,15 @@ impl Download<'_> {
                 return Err(Failure::transient(HubError::Status { url: self.query.url.into(), status, detail }));
             }
         }
-        let mut body = reply.into_body().into_reader();
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut body = reply.into_body();
         loop {
-            let read = body.read(&mut buffer).map_err(|source| {
-                Failure::transient(HubError::Connection { url: self.query.url.into(), source: Box::new(source) })
-            })?;
-            partial.append(&buffer[..read])?;
-            progress.advance(read as u64);
+            let broken = |source| Failure::transient(HubError::Connection { url: self.query.url.into(), source });
+            let part = body.next().map_err(broken)?;
+            let ended = part.is_none();
+            let part = part.unwrap_or_default();
+            partial.append(&part)?;
+            progress.advance(part.len() as u64);
             let expected = self.blob.size.unwrap_or(partial.length);
-            let ended = read == 0;
             if partial.length > expected || (ended && partial.length < expected) {
                 let received = partial.length;
                 if received > expected {

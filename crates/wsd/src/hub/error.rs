@@ -102,7 +102,7 @@ pub enum HubError {
         /// The address.
         url: String,
         /// The failure of the last attempt.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: std::io::Error,
     },
     /// A file that is shorter or longer than announced.
     #[error("{url} must have {expected} bytes, got {received}")]
@@ -135,8 +135,6 @@ pub enum HubError {
 impl HubError {
     /// True if the server's machine was reached and refused the connection.
     pub(super) fn is_refused(&self) -> bool {
-        let Self::Connection { source, .. } = self else { return false };
-        let cause = source.downcast_ref::<ureq::Error>();
-        matches!(cause, Some(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+        matches!(self, Self::Connection { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 }

@@ -1,22 +1,25 @@
 //! Requests to the hub: redirects, refusals and retries.
 
+use std::io;
 use std::time::Duration;
 
-use ureq::Agent;
-use ureq::http::{HeaderMap, Response, Uri};
-use ureq::tls::{RootCerts, TlsConfig};
+use axum::http::{HeaderMap, Method, Request, Response, Uri, header as name};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use tokio::time::timeout;
 
 use super::error::HubError;
 use super::name::HubName;
 use super::options::HubOptions;
 use super::progress::Progress;
+use crate::http::{HttpClient, Proxies, USER_AGENT, cause, client, wait};
 
 /// Most redirects followed, so that a loop ends.
 const REDIRECT_LIMIT: usize = 10;
 /// Attempts after a refused connection: one retry, for a server that is starting.
 const REFUSED_ATTEMPTS: u32 = 2;
 
-pub(super) type Reply = Response<ureq::Body>;
+pub(super) type Reply = Response<Body>;
 
 /// The failure of one attempt.
 pub(super) enum Failure {
@@ -37,21 +40,12 @@ impl Failure {
         Self::Transient { error, wait: None, progressed: false }
     }
 
-    fn connection(url: &str, source: ureq::Error) -> Self {
-        let error = |source| HubError::Connection { url: url.into(), source };
-        match source {
-            // An untrusted certificate or a server without TLS: a retry cannot change either.
-            ureq::Error::Io(ref cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
-                Self::Permanent(error(Box::new(source)))
-            }
-            ureq::Error::Io(_)
-            | ureq::Error::Timeout(_)
-            | ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::Protocol(_)
-            | ureq::Error::BodyStalled => Self::transient(error(Box::new(source))),
-            _ => Self::Permanent(error(Box::new(source))),
-        }
+    /// The failure of a connection. An untrusted certificate, a server without TLS or a proxy that is
+    /// none is permanent: a retry cannot change it.
+    fn connection(url: &str, source: io::Error) -> Self {
+        let is_permanent = matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+        let error = HubError::Connection { url: url.into(), source };
+        if is_permanent { Self::Permanent(error) } else { Self::transient(error) }
     }
 }
 
@@ -73,32 +67,72 @@ pub(super) struct Query<'a> {
     pub(super) offset: u64,
 }
 
+/// The body of a reply, read part by part.
+pub(super) struct Body {
+    incoming: Option<Incoming>,
+    /// Limit for each part.
+    timeout: Duration,
+}
+
+impl Body {
+    /// Returns the next part; `None` at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while let Some(mut incoming) = self.incoming.take() {
+            let limit = self.timeout;
+            let (incoming, frame) = wait(async move {
+                let frame = timeout(limit, incoming.frame()).await;
+                (incoming, frame)
+            })?;
+            let Some(frame) = frame.map_err(|_| late("the next part of the reply", limit))? else { break };
+            self.incoming = Some(incoming);
+            // Trailers are passed over.
+            if let Ok(part) = frame.map_err(|error| cause(&error))?.into_data() {
+                return Ok(Some(part));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the whole body, of at most `limit` bytes.
+    pub(super) fn read(mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(part) = self.next()? {
+            if bytes.len() + part.len() > limit {
+                return Err(io::Error::other(format!("the reply is longer than {limit} bytes")));
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(bytes)
+    }
+}
+
+fn late(what: &str, limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} did not come within {:.1} s", limit.as_secs_f32()))
+}
+
 /// A client of the hub for one model.
 pub(super) struct Client<'a> {
-    agent: Agent,
+    http: HttpClient,
     pub(super) options: &'a HubOptions,
     pub(super) name: HubName,
 }
 
 impl<'a> Client<'a> {
-    /// Sets up TLS with the certificates of the system, which include those a company has added.
+    /// Sets up a client, with the proxies that the environment names.
     ///
     /// # Errors
-    /// [`HubError::Endpoint`] for an endpoint that is not http or https.
+    /// [`HubError::Endpoint`] for an endpoint that is not http or https; [`HubError::Connection`] where
+    /// TLS cannot be set up.
     pub(super) fn open(options: &'a HubOptions, name: HubName) -> Result<Self, HubError> {
         if !["http://", "https://"].iter().any(|scheme| options.endpoint.starts_with(scheme)) {
             return Err(HubError::Endpoint { endpoint: options.endpoint.clone() });
         }
-        let config = Agent::config_builder()
-            .user_agent(concat!("wsd/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_connect(Some(options.timeout))
-            .timeout_per_read(Some(options.timeout))
-            .timeout_per_write(Some(options.timeout))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .build();
-        Ok(Self { agent: config.into(), options, name })
+        let no_tls = |error: rustls::Error| HubError::Connection {
+            url: options.endpoint.clone(),
+            source: io::Error::other(error.to_string()),
+        };
+        let http = client(options.timeout, Proxies::from_env()).map_err(no_tls)?;
+        Ok(Self { http, options, name })
     }
 
     /// Repeats `attempt` with exponential back-off until it succeeds, fails permanently, or fails
@@ -152,17 +186,24 @@ impl<'a> Client<'a> {
     /// Sends one request. The token goes to the hub only: storage hosts get signed addresses and
     /// must not receive it.
     fn hop(&self, url: &str, query: Query<'_>) -> Result<Reply, Failure> {
-        let mut request = if query.head { self.agent.head(url) } else { self.agent.get(url) };
+        let method = if query.head { Method::HEAD } else { Method::GET };
         // Compressed, the reply's length would differ from the file's.
-        request = request.header("accept-encoding", "identity");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header(name::USER_AGENT, USER_AGENT)
+            .header(name::ACCEPT_ENCODING, "identity");
         let hub = self.is_hub(url);
         if let (Some(token), true) = (&self.options.token, hub) {
-            request = request.header("authorization", token.header());
+            request = request.header(name::AUTHORIZATION, token.header());
         }
         if query.offset > 0 {
-            request = request.header("range", format!("bytes={}-", query.offset));
+            request = request.header(name::RANGE, format!("bytes={}-", query.offset));
         }
-        let reply = request.call().map_err(|error| Failure::connection(url, error))?;
+        let malformed =
+            |error: axum::http::Error| HubError::Malformed { origin: url.into(), reason: error.to_string() };
+        let request = request.body(Full::default()).map_err(malformed)?;
+        let reply = self.call(request).map_err(|source| Failure::connection(url, source))?;
         let status = reply.status().as_u16();
         match status {
             200 | 206 | 301 | 302 | 303 | 307 | 308 | 416 => Ok(reply),
@@ -176,6 +217,15 @@ impl<'a> Client<'a> {
             }
             _ => Err(Failure::Permanent(self.refusal(url, query.subject, status, reply.headers()))),
         }
+    }
+
+    /// Sends a request and waits for the beginning of the reply.
+    fn call(&self, request: Request<Full<Bytes>>) -> io::Result<Reply> {
+        let (http, limit) = (self.http.clone(), self.options.timeout);
+        // A connection has a limit of its own.
+        let reply = wait(async move { timeout(2 * limit, http.request(request)).await })?;
+        let reply = reply.map_err(|_| late("the reply", limit))?.map_err(|error| cause(&error))?;
+        Ok(reply.map(|incoming| Body { incoming: Some(incoming), timeout: limit }))
     }
 
     /// The error for a status of 4xx. The hub returns 401 also for a repository that does not

@@ -6,23 +6,19 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::{Client, Error, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_platform_verifier::ConfigVerifierExt as _;
+use hyper_util::client::legacy::Error;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::error::RemoteError;
 use super::fault::{self, Fault};
 use super::sse::EventParser;
+use crate::http::{self, HttpClient, Proxies, USER_AGENT};
 
 /// Longest reply accepted; a scored prompt of a million tokens fits.
 const MAX_REPLY_BYTES: usize = 128 << 20;
 /// Longest body of an error status that is read.
 const MAX_REFUSAL_BYTES: usize = 1 << 16;
-/// Time after which an idle connection is closed: before uvicorn and llama-server do so, after 5 s.
-const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 
 /// Time limits for the phases of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,27 +46,18 @@ pub(super) struct Target {
 /// A client with a pool of connections, bound to the runtime of its first request.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     limits: TimeLimits,
 }
 
 impl Http {
-    /// Sets up TLS with the certificates of the system, which include those a company has added.
+    /// Sets up a client without proxies: engines are near.
     ///
     /// # Errors
     /// [`RemoteError::Tls`].
     pub(super) fn open(limits: TimeLimits) -> Result<Self, RemoteError> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(limits.connect));
-        let tls =
-            rustls::ClientConfig::with_platform_verifier().map_err(|error| RemoteError::Tls(error.to_string()))?;
-        let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(https.wrap_connector(connector));
+        let client =
+            http::client(limits.connect, Proxies::default()).map_err(|error| RemoteError::Tls(error.to_string()))?;
         Ok(Self { client, limits })
     }
 
@@ -102,7 +89,7 @@ impl Http {
             .method(method)
             .uri(format!("{}{path}", target.root))
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, concat!("wsd/", env!("CARGO_PKG_VERSION")));
+            .header(header::USER_AGENT, USER_AGENT);
         let mut request = request.body(Full::new(body)).map_err(|error| Fault::Connect(error.to_string()))?;
         request.headers_mut().extend(target.headers.clone());
         // The connector enforces the limit for connecting itself.
@@ -154,15 +141,9 @@ fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     Err(Fault::status(status, fault::message(&value).unwrap_or_default().as_bytes(), None))
 }
 
-/// The fault of a request that got no reply. The innermost cause is quoted; the outer error only
-/// reports that sending failed.
+/// The fault of a request that got no reply.
 fn broken(error: &Error) -> Fault {
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        why = cause.to_string();
-        source = cause.source();
-    }
+    let why = http::cause(error).to_string();
     if error.is_connect() { Fault::Connect(why) } else { Fault::Broken(why) }
 }
 

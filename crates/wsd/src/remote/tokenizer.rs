@@ -4,29 +4,31 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig};
+use tokio::time::timeout;
 use wsd_core::{Error, Result, Token, Tokenizer, Vocabulary};
 
 use super::dialect::{self, Dialect, Post};
 use super::error::RemoteError;
 use super::fault::Fault;
-use super::http::{Target, TimeLimits};
+use super::http::{Http, Target, TimeLimits};
+use crate::http::wait;
 
 /// Most decoded token lists kept.
 const CACHED_TEXTS: usize = 8192;
-/// Longest reply accepted.
-const MAX_REPLY_BYTES: u64 = 64 << 20;
 /// Tokenizers created so far.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// A tokenizer that sends every text and token list to the server.
 #[derive(Debug)]
 pub(super) struct ServerTokenizer {
-    agent: Agent,
+    /// A client of its own: its connections belong to the runtime on which texts are waited for.
+    http: Http,
+    /// Limit for a whole call.
+    limit: Duration,
     target: Target,
     dialect: &'static dyn Dialect,
     model: String,
@@ -37,18 +39,20 @@ pub(super) struct ServerTokenizer {
 }
 
 impl ServerTokenizer {
-    pub(super) fn new(target: Target, dialect: &'static dyn Dialect, model: &str, limits: &TimeLimits) -> Self {
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(limits.connect))
-            .timeout_global(Some(limits.first_byte))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .build()
-            .into();
+    /// # Errors
+    /// [`RemoteError::Tls`].
+    pub(super) fn open(
+        target: Target,
+        dialect: &'static dyn Dialect,
+        model: &str,
+        limits: &TimeLimits,
+    ) -> Result<Self, RemoteError> {
+        let http = Http::open(*limits)?;
         // A unique name: no two servers' tokenizers are known to be equal.
         let decoder = format!("{} {}", target.root, COUNT.fetch_add(1, Ordering::Relaxed));
         let vocabulary = Vocabulary { pieces: Vec::new(), special: Vec::new(), decoder };
-        Self { agent, target, dialect, model: model.to_owned(), vocabulary, decoded: Mutex::default() }
+        let (limit, model) = (limits.first_byte, model.to_owned());
+        Ok(Self { http, limit, target, dialect, model, vocabulary, decoded: Mutex::default() })
     }
 
     /// Encodes a text, with the beginning-of-text token where the model has one.
@@ -63,20 +67,11 @@ impl ServerTokenizer {
 
     fn post(&self, post: Option<Post>) -> Result<Value> {
         let post = post.ok_or_else(|| self.fault(RemoteError::NO_TOKENIZER.into()))?;
-        let mut request = self.agent.post(format!("{}{}", self.target.root, post.path));
-        for (name, value) in &self.target.headers {
-            request = request.header(name, value);
-        }
-        let request = request.header("content-type", "application/json");
-        let call = || -> Result<Value, String> {
-            let mut reply = request.send(post.body.to_string()).map_err(|error| error.to_string())?;
-            let status = reply.status();
-            let body =
-                reply.body_mut().with_config().limit(MAX_REPLY_BYTES).read_to_vec().map_err(|e| e.to_string())?;
-            if !status.is_success() {
-                return Err(Fault::status(status.as_u16(), &body, None).to_string());
-            }
-            serde_json::from_slice(&body).map_err(|error| format!("its reply is not JSON ({error})"))
+        let (http, target, limit) = (self.http.clone(), self.target.clone(), self.limit);
+        let call = move || -> Result<Value, String> {
+            let reply = wait(async move { timeout(limit, http.post(&target, post.path, &post.body)).await });
+            let late = |_| Fault::Late { awaited: "the reply", limit };
+            reply.map_err(|error| error.to_string())?.map_err(late).flatten().map_err(|fault| fault.to_string())
         };
         // The trait is not async, so the call blocks; `block_in_place` moves this thread's other
         // tasks elsewhere meanwhile, which only a multi-thread runtime can.

@@ -99,7 +99,8 @@ impl Probe<'_> {
             return Err(self.fault(phase, format!("{}\n  {hint}", RemoteError::NO_TOKENIZER)).into());
         };
         self.post(phase, &post).await?;
-        let tokenizer = ServerTokenizer::new(self.target.clone(), server.dialect, &server.model, &self.options.limits);
+        let limits = &self.options.limits;
+        let tokenizer = ServerTokenizer::open(self.target.clone(), server.dialect, &server.model, limits)?;
         let fault = |error: wsd_core::Error| self.fault(phase, error.to_string());
         let encode = |text: &str| tokenizer.encode(text).map_err(fault);
         let (whole, plain) = (tokenizer.encode_whole("a").map_err(fault)?, encode("a")?);
