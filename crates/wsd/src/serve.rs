@@ -56,6 +56,7 @@ use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
+pub use admission::all_slots;
 pub use app::App;
 use auth::Challenge;
 use error::ApiError;

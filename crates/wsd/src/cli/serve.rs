@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
-use wsd::serve::{App, Keys, serve};
+use wsd::serve::{App, Keys, all_slots, serve};
 use wsd_core::{Error, Input, SEED, Seat};
 
 use super::answer::load_models;
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     // A request that scores a prompt and then continues it holds one session at a time.
-    let sessions = settings.serve.max_concurrent;
+    let sessions = all_slots(settings.serve.max_concurrent);
     let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), sessions, global)?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !global.quiet {

@@ -28,8 +28,12 @@ static API_KEY: Setting = Setting::text(
 static API_KEY_FILE: Setting =
     Setting::text("api_key_file", "A file of keys that clients may send, one to a line", "FILE");
 static INSECURE: Setting = Setting::flag("insecure", "Listen beyond this machine although there is no key", false);
-static MAX_CONCURRENT: Setting =
-    Setting::integer("max_concurrent", "Answers written at a time", 1..=MAX_REQUESTS).with_default_integer(16);
+static MAX_CONCURRENT: Setting = Setting::integer(
+    "max_concurrent",
+    "Answers written at a time; a quarter more where clients that have none wait",
+    1..=MAX_REQUESTS,
+)
+.with_default_integer(16);
 static MAX_QUEUE: Setting = Setting::integer(
     "max_queue",
     "Requests that may wait beside them; more are refused. Few keep the waiting time short",

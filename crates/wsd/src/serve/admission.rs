@@ -1,5 +1,6 @@
 //! Admission control: some requests are answered at once, some wait in a queue, the rest are
-//! refused. Slots go round the clients, so that none takes the time of others who wait.
+//! refused. Slots go round the clients and their requests, so that none takes the time of others who
+//! wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,13 @@ use super::error::ApiError;
 
 /// The number of accounts from which idle ones are dropped.
 const MANY_ACCOUNTS: usize = 4096;
+
+/// Returns the most answers at a time: beside those of the setting a quarter as many, for clients that
+/// have none.
+#[must_use]
+pub fn all_slots(max_concurrent: usize) -> usize {
+    max_concurrent + max_concurrent.div_ceil(4)
+}
 
 /// A bounded queue before a bounded number of concurrent answers.
 pub(super) struct Admission {
@@ -32,30 +40,41 @@ struct State {
     /// Answers that wait for a slot, in order of arrival.
     waiting: Vec<Waiter>,
     accounts: HashMap<Client, Account>,
+    /// Answers being written, by request.
+    answers: HashMap<u64, usize>,
+    /// Requests admitted so far.
+    count: u64,
+}
+
+/// A request among those of its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    pub(super) client: Client,
+    request: u64,
 }
 
 /// An answer that waits for a slot; a message over `slot` gives it one.
 struct Waiter {
-    client: Client,
+    source: Source,
     slot: oneshot::Sender<()>,
 }
 
 /// A place among the admitted requests; dropping it frees the place.
 pub(super) struct Admitted {
     admission: Arc<Admission>,
-    pub(super) client: Client,
+    pub(super) source: Source,
 }
 
 /// A slot for one answer; dropping it frees the slot.
 pub(super) struct Slot {
     admission: Arc<Admission>,
-    client: Client,
+    source: Source,
 }
 
 /// A wait for a slot; dropping it gives back a slot that came too late.
 struct Wait {
     admission: Arc<Admission>,
-    client: Client,
+    source: Source,
     slot: Option<oneshot::Receiver<()>>,
 }
 
@@ -75,7 +94,8 @@ impl Admission {
         account.requests += 1;
         account.minute.add_request();
         state.requests += 1;
-        Ok(Admitted { admission: self.clone(), client })
+        state.count += 1;
+        Ok(Admitted { admission: self.clone(), source: Source { client, request: state.count } })
     }
 
     /// Refuses a request that would be refused now. This is asked before its body is read, so that
@@ -96,43 +116,57 @@ impl Admission {
         if has_room { Ok(()) } else { Err(ApiError::busy(self.max_concurrent, self.max_queue)) }
     }
 
-    /// Waits for a slot. The client with the fewest slots comes first, among its equals the one that
-    /// came first.
-    pub(super) async fn slot(self: &Arc<Self>, client: Client) -> Result<Slot, ApiError> {
+    /// Waits for a slot. The client with the fewest slots comes first, of its requests the one with the
+    /// fewest, among equals the one that came first. A client without any slot does not wait for those
+    /// of others as long as a spare one is left.
+    pub(super) async fn slot(self: &Arc<Self>, source: Source) -> Result<Slot, ApiError> {
         let (sender, receiver) = oneshot::channel();
-        let mut wait = Wait { admission: self.clone(), client, slot: Some(receiver) };
+        let mut wait = Wait { admission: self.clone(), source, slot: Some(receiver) };
         {
             let mut state = self.lock();
-            state.waiting.push(Waiter { client, slot: sender });
+            state.waiting.push(Waiter { source, slot: sender });
             self.give_slots(&mut state);
         }
         if let Some(slot) = &mut wait.slot {
             slot.await.map_err(|_| ApiError::closing())?;
         }
         wait.slot = None;
-        Ok(Slot { admission: self.clone(), client })
+        Ok(Slot { admission: self.clone(), source })
     }
 
     /// Gives free slots to those who wait.
     fn give_slots(&self, state: &mut State) {
         state.waiting.retain(|waiter| !waiter.slot.is_closed());
-        while state.running < self.max_concurrent {
-            let held = |client: Client| state.accounts.get(&client).map_or(0, |account| account.running);
-            let waiting = state.waiting.iter().enumerate().map(|(index, waiter)| (held(waiter.client), index));
-            let Some((_, index)) = waiting.filter(|(held, _)| *held < self.limits.max_concurrent).min() else { return };
-            let waiter = state.waiting.remove(index);
-            if waiter.slot.send(()).is_ok() {
+        loop {
+            let held = |source: Source| {
+                let by_client = state.accounts.get(&source.client).map_or(0, |account| account.running);
+                (by_client, state.answers.get(&source.request).copied().unwrap_or(0))
+            };
+            let waiting = state.waiting.iter().enumerate().map(|(index, waiter)| (held(waiter.source), index));
+            let Some(((by_client, _), index)) = waiting.min() else { return };
+            let slots = if by_client == 0 { all_slots(self.max_concurrent) } else { self.max_concurrent };
+            if state.running >= slots || by_client >= self.limits.max_concurrent {
+                return;
+            }
+            let Waiter { source, slot } = state.waiting.remove(index);
+            if slot.send(()).is_ok() {
                 state.running += 1;
-                state.accounts.entry(waiter.client).or_default().running += 1;
+                state.accounts.entry(source.client).or_default().running += 1;
+                *state.answers.entry(source.request).or_default() += 1;
             }
         }
     }
 
     /// Takes a slot back.
-    fn free_slot(&self, client: Client) {
+    fn free_slot(&self, source: Source) {
         let mut state = self.lock();
         state.running -= 1;
-        state.accounts.entry(client).or_default().running -= 1;
+        state.accounts.entry(source.client).or_default().running -= 1;
+        let left = state.answers.get(&source.request).copied().unwrap_or(0).saturating_sub(1);
+        match left {
+            0 => drop(state.answers.remove(&source.request)),
+            left => drop(state.answers.insert(source.request, left)),
+        }
         self.give_slots(&mut state);
     }
 
@@ -165,13 +199,13 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
         state.requests -= 1;
-        state.accounts.entry(self.client).or_default().requests -= 1;
+        state.accounts.entry(self.source.client).or_default().requests -= 1;
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.admission.free_slot(self.client);
+        self.admission.free_slot(self.source);
     }
 }
 
@@ -180,7 +214,7 @@ impl Drop for Wait {
         let Some(slot) = &mut self.slot else { return };
         slot.close();
         if slot.try_recv().is_ok() {
-            self.admission.free_slot(self.client);
+            self.admission.free_slot(self.source);
         }
     }
 }
@@ -198,6 +232,10 @@ mod tests {
         Admission::new(max_concurrent, 2, limits)
     }
 
+    fn of(client: Client, request: u64) -> Source {
+        Source { client, request }
+    }
+
     fn ready<T>(future: impl Future<Output = Result<T, ApiError>>) -> Option<T> {
         future.now_or_never().map(Result::unwrap)
     }
@@ -205,30 +243,49 @@ mod tests {
     #[test]
     fn a_free_slot_goes_to_the_client_with_the_fewest() {
         let admission = admission(2, ClientLimits::default());
-        let mut held: Vec<_> = (0..2).map(|_| ready(admission.slot(ALICE)).unwrap()).collect();
-        let mut alice = Box::pin(admission.slot(ALICE));
-        let mut bob = Box::pin(admission.slot(BOB));
-        assert!(alice.as_mut().now_or_never().is_none() && bob.as_mut().now_or_never().is_none());
-        assert_eq!((admission.running(), admission.waiting()), (2, 2));
+        let mut held: Vec<_> = (0..2).map(|_| ready(admission.slot(of(ALICE, 1))).unwrap()).collect();
+        let mut alice = Box::pin(admission.slot(of(ALICE, 1)));
+        assert!(alice.as_mut().now_or_never().is_none());
+        let _bob = ready(admission.slot(of(BOB, 2))).expect("a spare slot");
+        let mut second = Box::pin(admission.slot(of(BOB, 2)));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert_eq!((admission.running(), admission.waiting()), (3, 2));
         held.pop();
-        assert!(alice.as_mut().now_or_never().is_none(), "alice came first, but has a slot");
-        let _bob = ready(bob).unwrap();
+        assert!(alice.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
         held.pop();
+        assert!(second.as_mut().now_or_never().is_none(), "bob has a slot, alice has none");
         let _alice = ready(alice).unwrap();
-        assert_eq!((admission.running(), admission.waiting()), (2, 0));
+        assert_eq!((admission.running(), admission.waiting()), (2, 1));
+    }
+
+    #[test]
+    fn a_free_slot_goes_to_the_request_with_the_fewest() {
+        let admission = admission(2, ClientLimits::default());
+        let mut held: Vec<_> = (0..2).map(|_| ready(admission.slot(of(ALICE, 1))).unwrap()).collect();
+        let mut many = Box::pin(admission.slot(of(ALICE, 1)));
+        let mut one = Box::pin(admission.slot(of(ALICE, 2)));
+        assert!(many.as_mut().now_or_never().is_none() && one.as_mut().now_or_never().is_none());
+        held.pop();
+        assert!(many.as_mut().now_or_never().is_none(), "it came first, but its request has a slot");
+        let _one = ready(one).unwrap();
+        held.pop();
+        let _many = ready(many).unwrap();
+        drop(held);
+        assert_eq!(admission.lock().answers.len(), 2);
     }
 
     #[test]
     fn a_wait_that_is_given_up_loses_no_slot() {
         let admission = admission(1, ClientLimits::default());
-        let held = ready(admission.slot(ALICE)).unwrap();
-        let mut waiting = Box::pin(admission.slot(BOB));
+        let held = ready(admission.slot(of(ALICE, 1))).unwrap();
+        let mut waiting = Box::pin(admission.slot(of(ALICE, 2)));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(held);
         // The slot is on its way to the one who leaves.
         drop(waiting);
         assert_eq!((admission.running(), admission.waiting()), (0, 0));
-        assert!(ready(admission.slot(ALICE)).is_some());
+        assert!(ready(admission.slot(of(ALICE, 3))).is_some());
+        assert!(admission.lock().answers.is_empty());
     }
 
     #[test]
@@ -246,9 +303,9 @@ mod tests {
     fn each_client_has_its_limits() {
         let limits = ClientLimits { max_concurrent: 1, requests: Some(3), tokens: Some(100) };
         let admission = admission(4, limits);
-        let _slot = ready(admission.slot(ALICE)).unwrap();
-        assert!(admission.slot(ALICE).now_or_never().is_none());
-        assert!(ready(admission.slot(BOB)).is_some());
+        let _slot = ready(admission.slot(of(ALICE, 1))).unwrap();
+        assert!(admission.slot(of(ALICE, 2)).now_or_never().is_none());
+        assert!(ready(admission.slot(of(BOB, 3))).is_some());
         for _ in 0..3 {
             drop(admission.admit(ALICE).unwrap());
         }

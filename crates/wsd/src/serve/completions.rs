@@ -134,8 +134,8 @@ impl CompletionRequest {
                     echoes.push(Echo { characters: text.chars().count(), tokens: tokens.len(), text, list: None });
                     continue;
                 };
-                let _slot = app.admission.slot(admitted.client).await?;
-                app.admission.add_tokens(admitted.client, tokens.len());
+                let _slot = app.admission.slot(admitted.source).await?;
+                app.admission.add_tokens(admitted.source.client, tokens.len());
                 let scored = engine.open(&tokens).await?.score_top(1, top).await?;
                 let engine = engine.clone();
                 echoes.push(off_reactor(move || Ok(echo(&engine, text, tokens.first().copied(), &scored, top))).await?);

@@ -7,9 +7,8 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use wsd_core::{Completion, Event, Job, Strategy, Trace};
 
-use super::admission::{Admitted, Slot};
+use super::admission::{Admitted, Slot, Source};
 use super::app::App;
-use super::client::Client;
 use super::error::ApiError;
 use super::metrics;
 use super::request::GenerationRequest;
@@ -30,7 +29,7 @@ pub(super) type Events = BoxStream<'static, IndexedEvent>;
 pub(super) fn run(app: &Arc<App>, request: &GenerationRequest, jobs: Vec<Job>, admitted: Admitted) -> Events {
     let origin = Origin {
         arrived: Instant::now(),
-        client: admitted.client,
+        source: admitted.source,
         log: request.log.clone(),
         n: request.n,
         labels: format!(
@@ -70,7 +69,7 @@ pub(super) async fn ending(app: Arc<App>) -> ApiError {
 #[derive(Clone)]
 struct Origin {
     arrived: Instant,
-    client: Client,
+    source: Source,
     log: Arc<RequestLog>,
     /// Answers to each prompt.
     n: usize,
@@ -81,7 +80,7 @@ struct Origin {
 /// Waits for a slot, then runs one job.
 fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, (index, job): (usize, Job), origin: Origin) -> Events {
     async move {
-        let slot = match app.admission.slot(origin.client).await {
+        let slot = match app.admission.slot(origin.source).await {
             Ok(slot) => slot,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
@@ -139,12 +138,12 @@ impl Meter {
         match event {
             Event::Prompt { tokens } => {
                 self.prompt_tokens = *tokens;
-                self.app.admission.add_tokens(self.origin.client, *tokens);
+                self.app.admission.add_tokens(self.origin.source.client, *tokens);
                 metrics.add(&metrics::PROMPT_TOKENS, "", *tokens);
             }
             Event::Token(token) => {
                 self.tokens += 1;
-                self.app.admission.add_tokens(self.origin.client, 1);
+                self.app.admission.add_tokens(self.origin.source.client, 1);
                 let now = Instant::now();
                 self.first_token.get_or_insert(now);
                 match self.last_token.replace(now) {

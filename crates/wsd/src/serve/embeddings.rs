@@ -88,8 +88,8 @@ impl EmbeddingRequest {
     async fn compute(&self, app: &App, admitted: &Admitted) -> Result<Vec<Vec<f32>>, ApiError> {
         let mut vectors = Vec::with_capacity(self.lists.len());
         for list in &self.lists {
-            let _slot = app.admission.slot(admitted.client).await?;
-            app.admission.add_tokens(admitted.client, list.len());
+            let _slot = app.admission.slot(admitted.source).await?;
+            app.admission.add_tokens(admitted.source.client, list.len());
             let from = if self.pooling == "last" { list.len() } else { 1 };
             let states = self.engine.open(list).await?.hidden(from, Layer::Final).await?;
             vectors.push(pool(&states));

@@ -70,7 +70,8 @@ async fn keys_and_salts_do_not_share_prefixes() {
 
 #[tokio::test]
 async fn a_client_that_waits_gets_the_next_slot() {
-    let server = Server::slow_with_keys(json!({"max_concurrent": 2, "max_queue": 4}), Keys::new(["alice", "bob"]));
+    let keys = Keys::new(["alice", "bob", "carol"]);
+    let server = Server::slow_with_keys(json!({"max_concurrent": 2, "max_queue": 4}), keys);
     let address = server.listen().await;
     let endless = json!({"prompt": "ab", "max_tokens": 100_000, "stream": true});
     let mut flood = Vec::new();
@@ -78,7 +79,10 @@ async fn a_client_that_waits_gets_the_next_slot() {
         flood.push(support::open_as(address, "/v1/completions", "alice", &endless).await);
     }
     server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_waiting{} 4")).await;
-    // The queue is full of alice's requests, and still bob's is admitted, and next.
+    // The queue is full of alice's requests, and still carol's is admitted, to the spare slot, and bob's
+    // is next.
+    let _carol = support::open_as(address, "/v1/completions", "carol", &endless).await;
+    server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_running{} 3")).await;
     let mut bob = support::open_as(address, "/v1/completions", "bob", &endless).await;
     server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_waiting{} 5")).await;
     drop(flood.remove(0));
