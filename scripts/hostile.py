@@ -31,6 +31,8 @@ MOST_RATIO = 3.0
 MOST_BYTES = 1 << 30
 LEAST_P = 0.1
 ALONE_SECONDS = 20
+JOIN_SECONDS = 30
+TIMEOUT_SECONDS = 30
 WORDS = "the bread comes from a mill and foxes live in woods by rivers where ducks and bears eat berries".split()
 OWN = {"max_tokens": 4, "temperature": 0, "messages": [{"role": "user", "content": "Where do foxes live?"}]}
 
@@ -61,7 +63,7 @@ class Server:
 
     def send(self, client, method, path, body=None, leave_after=None):
         """Sends a request with a client's key; returns the status and the first bytes of the reply, or all."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)) as connection:
             body = json.dumps(body) if isinstance(body, dict) else body
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.keys[client]}"}
             connection.request(method, path, body, headers)
@@ -125,8 +127,12 @@ def attack(server, client, requests, stop, statuses):
 
 
 def timed(send):
+    """Sends a request; returns the time and the status. One that takes too long counts with the time it took."""
     started = time.perf_counter()
-    status, _ = send()
+    try:
+        status, _ = send()
+    except TimeoutError:
+        status = 200
     return time.perf_counter() - started, status
 
 
@@ -208,7 +214,8 @@ def main():
         faults += ["well-behaved client"] if ratio > MOST_RATIO or refused else []
         faults += ["memory"] if peak > MOST_BYTES else []
         faults += ["server errors"] if any(status >= 500 and status != 503 for status in statuses) else []
-        [thread.join(60) for thread in hostile]
+        end = time.time() + JOIN_SECONDS
+        [thread.join(max(0, end - time.time())) for thread in hostile]
         if args.tries:
             known, new = compare_keys(server, args.tries)
             p = mann_whitney(known, new)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use wsd_core::{Activity, Card, Error, common_prefix};
 
-use super::pace::{Pace, STEP_TOKENS};
+use super::pace::{Load, Pace, STEP_TOKENS};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
@@ -167,20 +167,27 @@ impl Scheduler {
 
     /// The positions that each ready work runs this step: first the works with one position left
     /// (decoding), then longer ones, which share the rest of the budget equally. Long works that get
-    /// nothing run in a later step.
-    fn plan(&mut self) -> Vec<Piece> {
+    /// nothing run in a later step. Returns the number of decoding works too.
+    fn plan(&mut self) -> (Vec<Piece>, usize) {
         let ready = self.share_prefixes();
         let cached = |work: &Work| self.cache.tokens(work.place.slot).len();
+        let scores = |work: &Work| work.before_rows().len() <= cached(work);
         let ready = self.works.iter().enumerate().filter(|(index, _)| ready[*index]);
-        let (short, long): (Vec<_>, Vec<_>) = ready.partition(|(_, work)| work.end() == cached(work) + 1);
+        let (short, mut long): (Vec<_>, Vec<_>) = ready.partition(|(_, work)| work.end() == cached(work) + 1);
+        let decoding = short.len();
+        if self.pace.must_measure(decoding) {
+            long.clear();
+        }
         let piece =
             |(index, work): &(usize, &Work), limit| Piece { work: *index, range: work.next_range(cached(work), limit) };
         let mut pieces: Vec<_> = short.iter().map(|work| piece(work, 1)).collect();
         let mut left = STEP_TOKENS.saturating_sub(pieces.len()).max(PROMPT_TOKENS);
-        let mut left_rows = self.pace.rows(short.len());
+        // A prompt that is computed waits for its first token.
+        let begins = long.iter().any(|(_, work)| !scores(work));
+        let mut left_rows = self.pace.rows(decoding.max(usize::from(begins)));
         for (n, work) in long.iter().enumerate() {
             let share = left.div_ceil(long.len() - n);
-            let scores = work.1.before_rows().len() <= cached(work.1);
+            let scores = scores(work.1);
             let rows = left_rows.div_ceil(long.len() - n);
             let piece = piece(work, if scores { share.min(rows) } else { share });
             if !piece.range.is_empty() {
@@ -189,12 +196,12 @@ impl Scheduler {
                 pieces.push(piece);
             }
         }
-        pieces
+        (pieces, decoding)
     }
 
     /// Runs one step.
     fn step(&mut self) {
-        let pieces = self.plan();
+        let (pieces, decoding) = self.plan();
         if pieces.is_empty() {
             return;
         }
@@ -228,11 +235,10 @@ impl Scheduler {
         });
         match delivered {
             Ok(()) => {
-                // Sessions that decode come first, each with one row.
-                let decoding = rows.iter().take_while(|rows| **rows == 1).count();
-                if decoding > 0 {
-                    self.pace.observe(rows[decoding..].iter().sum(), started.elapsed().as_secs_f64());
-                }
+                let scored = rows[decoding..].iter().sum();
+                let positions: usize = pieces[decoding..].iter().map(|piece| piece.range.len()).sum();
+                let load = Load { decoding, scored, prompt: positions - scored };
+                self.pace.observe(load, started.elapsed().as_secs_f64());
                 let works = std::mem::take(&mut self.works).into_iter();
                 self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
             }
