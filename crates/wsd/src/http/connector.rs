@@ -72,9 +72,18 @@ impl Service<Uri> for Connector {
         if let Some(password) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(password.clone());
         }
-        let connecting = tunnel.call(address);
-        Box::pin(async { connecting.await.map_err(|error| cause(&error)) })
+        let connecting = with_port(&address).map(|address| tunnel.call(address));
+        Box::pin(async { connecting?.await.map_err(|error| cause(&error)) })
     }
+}
+
+/// Returns host and port of an address. A tunnel takes 443 for the port where none is named.
+fn with_port(address: &Uri) -> io::Result<Uri> {
+    let port = address.port_u16().unwrap_or(if address.scheme_str() == Some("http") { 80 } else { 443 });
+    let host = address.host().unwrap_or_default();
+    format!("http://{host}:{port}/")
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{address} has no host")))
 }
 
 #[cfg(test)]
@@ -91,6 +100,15 @@ mod tests {
         let connecting = connector.call(Uri::from_static("http://hub.example/"));
         let error = futures::executor::block_on(connecting).unwrap_err();
         assert!(error.to_string().starts_with("the proxy must begin with http://, got socks5://"), "{error}");
+    }
+
+    #[test]
+    fn a_tunnel_leads_to_the_port_of_the_scheme() {
+        let target = |address: &'static str| with_port(&Uri::from_static(address)).map(|uri| uri.to_string()).ok();
+        assert_eq!(target("http://hub.example/x").as_deref(), Some("http://hub.example:80/"));
+        assert_eq!(target("https://hub.example/x").as_deref(), Some("http://hub.example:443/"));
+        assert_eq!(target("https://[::1]:8443/x").as_deref(), Some("http://[::1]:8443/"));
+        assert_eq!(target("/x"), None);
     }
 
     #[test]
