@@ -374,9 +374,14 @@ mod tests {
             List::new(vec![1; 200], 0),
             Collect::new(Score { top: 0 }, reply),
         ));
-        let tokens: Vec<_> = scheduler.plan().into_iter().map(|piece| (piece.work, piece.range.len())).collect();
-        let mut expected: Vec<_> = (0..writers as usize).map(|i| (i, 1)).collect();
-        expected.push((writers as usize, PROMPT_TOKENS));
-        assert_eq!(tokens, expected);
+        let plan = |scheduler: &mut Scheduler| -> Vec<_> {
+            scheduler.plan().0.into_iter().map(|piece| (piece.work, piece.range.len())).collect()
+        };
+        let decoding = writers as usize;
+        let mut expected: Vec<_> = (0..decoding).map(|i| (i, 1)).collect();
+        assert_eq!(plan(&mut scheduler), expected, "the time of decoding alone is measured first");
+        scheduler.pace.observe(Load { decoding, ..Load::default() }, 0.5);
+        expected.push((decoding, PROMPT_TOKENS));
+        assert_eq!(plan(&mut scheduler), expected);
     }
 }
