@@ -79,11 +79,10 @@ impl Service<Uri> for Connector {
 
 /// Returns host and port of an address. A tunnel takes 443 for the port where none is named.
 fn with_port(address: &Uri) -> io::Result<Uri> {
+    let no_host = || io::Error::new(io::ErrorKind::InvalidInput, format!("{address} has no host"));
+    let host = address.host().ok_or_else(no_host)?;
     let port = address.port_u16().unwrap_or(if address.scheme_str() == Some("http") { 80 } else { 443 });
-    let host = address.host().unwrap_or_default();
-    format!("http://{host}:{port}/")
-        .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{address} has no host")))
+    format!("http://{host}:{port}/").parse().map_err(|_| no_host())
 }
 
 #[cfg(test)]
