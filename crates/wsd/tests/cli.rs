@@ -529,7 +529,7 @@ fn a_text_far_beyond_the_context_is_refused_before_it_is_encoded() {
 }
 
 #[test]
-fn a_panic_of_the_tokenizer_library_is_an_error() {
+fn a_damaged_tokenizer_is_an_error() {
     let wsd = Wsd::new();
     for file in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base")).unwrap() {
         let file = file.unwrap();
@@ -542,7 +542,8 @@ fn a_panic_of_the_tokenizer_library_is_an_error() {
     fs_err::write(wsd.path("tokenizer.json"), bytes).unwrap();
     let run = wsd.run(&["generate", "--base", ".", "--strategy", "base", "-n", "2", "hi"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.err.starts_with("error: the base model `.` cannot be loaded") && run.err.contains("failed on it"));
+    assert!(run.err.starts_with("error: the base model `.` cannot be loaded"), "{}", run.err);
+    assert!(run.err.contains("tokenizer.json`: invalid unicode code point at line 26"), "{}", run.err);
     assert!(!run.err.contains("panicked"), "{}", run.err);
 }
 
@@ -971,4 +972,15 @@ fn a_pair_is_analyzed() {
     assert!(!measured["aligned_logprobs"].as_array().unwrap().is_empty());
     assert!(wsd.read("analysis/analysis.svg").starts_with("<svg "));
     assert_eq!(wsd.run(&args).code, Some(0), "the same command resumes");
+
+    // The answers of AlpacaEval's form, and a key that no row has.
+    wsd.write("alpaca.json", "[{\"instruction\": \"Where does the bread come from?\", \"output\": \"The baker.\"}]");
+    let analyze = |key: &str| {
+        let args = ["analyze", "alpaca.json", "--out", "alpaca", "--layers", "0", "--prefixes", "0", "-q"];
+        wsd.run(&[&args[..], &["--max-draft-tokens", "4", "--max-tokens", "4", "--aligned-key", key]].concat())
+    };
+    let run = analyze("anser");
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.contains("must name a text of the rows, got `anser`, which none of 1 has"), "{}", run.err);
+    assert!(analyze("output").out.contains("| aligned | base | draft |"));
 }

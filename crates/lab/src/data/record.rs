@@ -26,6 +26,7 @@ pub struct Record {
     prompt: RecordPrompt,
     values: Values,
     text: String,
+    reference: Option<String>,
 }
 
 /// Reason for which a line is not a row of prompts.
@@ -103,10 +104,12 @@ impl Record {
         let mut text = line.trim().lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let has = |key: &str| fields.contains_key(key);
         let is_alpaca = has("instruction") && !["prompt", "messages", "context"].into_iter().any(has);
-        if is_alpaca && fields.shift_remove("output").is_some() {
-            // The reference's answer, which AlpacaEval's own scripts replace too.
+        // The reference's answer, which AlpacaEval's own scripts replace too.
+        let output = is_alpaca.then(|| fields.shift_remove("output")).flatten();
+        if output.is_some() {
             text = serde_json::to_string(&fields)?;
         }
+        let reference = output.and_then(|output| output.as_str().map(str::to_owned));
         if let Some(key) = RESERVED.into_iter().find(|key| fields.contains_key(*key)) {
             return Err(RecordError::Reserved(key));
         }
@@ -117,7 +120,7 @@ impl Record {
         if let Some(key) = prompt_key {
             let value = fields.get(key).ok_or_else(|| RecordError::NoKey(key.to_owned(), keys_of(&fields)))?;
             let kind = if value.is_array() { "messages" } else { "prompt" };
-            return Ok(Self { prompt: named(key, parse_prompt(kind, value.clone()))?, values, text });
+            return Ok(Self { prompt: named(key, parse_prompt(kind, value.clone()))?, values, text, reference });
         }
         let mut keys = ["prompt", "messages", "context"].into_iter().filter(|key| fields.contains_key(*key));
         let prompt = match (keys.next(), keys.next()) {
@@ -128,7 +131,7 @@ impl Record {
                 None => return Err(RecordError::NoPrompt(keys_of(&fields))),
             },
         };
-        Ok(Self { prompt, values, text })
+        Ok(Self { prompt, values, text, reference })
     }
 
     /// The same row as one of several samples, which adds `sample` and `sample_seed` to its text.
@@ -149,7 +152,7 @@ impl Record {
         }
         let [index, drawn] = SAMPLE_KEYS;
         let text = format!("{}, \"{index}\": {sample}, \"{drawn}\": {seed}}}", self.opening());
-        Ok(Self { prompt: self.prompt.clone(), values: self.values.clone().with(&SEED, seed)?, text })
+        Ok(Self { values: self.values.clone().with(&SEED, seed)?, text, ..self.clone() })
     }
 
     /// The row's own sampling and limits, which take precedence over those of the run.
@@ -168,6 +171,15 @@ impl Record {
     #[must_use]
     pub fn row(&self) -> &str {
         &self.text
+    }
+
+    /// A text of the row by its key: also the `output` of a row with an `instruction`, which an answer's
+    /// row does not repeat.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<String> {
+        let row: Map<String, Value> = serde_json::from_str(&self.text).ok()?;
+        let text = row.get(key).and_then(Value::as_str).map(str::to_owned);
+        text.or_else(|| self.reference.clone().filter(|_| key == "output"))
     }
 
     /// Text of the row without its closing brace: the prefix of its answer's row.

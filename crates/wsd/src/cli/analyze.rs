@@ -1,14 +1,13 @@
 //! `wsd analyze`: the paper's analyses of a pair on given prompts.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde_json::{Value, json};
+use serde_json::json;
 use wsd::config::{Settings, SharedArgs};
 use wsd::eval::RunFolder;
 use wsd::eval::analysis::{Analysis, Analyzing, read_measured};
 use wsd::eval::raters::{RATERS, find};
-use wsd::lab::data::Record;
 use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Rule, Seat};
 
@@ -38,7 +37,7 @@ pub(crate) struct AnalyzeArgs {
     #[arg(long, value_name = "KEY")]
     aligned_key: Option<String>,
     /// Numbers of drafted tokens after which the base continues, separated by commas
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [0_usize, 4, 8, 16, 32, 64])]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "0,4,8,16,32,64")]
     prefixes: Vec<usize>,
     /// Layers of the base to read out, evenly spread; each costs as much as scoring the draft; 0 for none
     #[arg(long, value_name = "N", default_value_t = 13)]
@@ -61,6 +60,12 @@ pub(crate) async fn run(mut args: AnalyzeArgs, global: &GlobalArgs) -> Result<En
     }
     let settings = global.settings(args.settings.0.clone())?;
     let prompts = args.prompts.read(&settings)?;
+    if let Some(key) = args.aligned_key.as_deref()
+        && prompts.records.iter().all(|record| record.text(key).is_none())
+    {
+        let rows = prompts.records.len();
+        bail!("`--aligned-key` must name a text of the rows, got `{key}`, which none of {rows} has");
+    }
     let folder = RunFolder::new(&args.prompts.out);
     if resumable(measure(&args, &settings, (&prompts, &folder), global)).await?.is_none() {
         return Ok(Ending::Interrupted);
@@ -88,12 +93,8 @@ async fn measure(
     let mut record = settings.record();
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());
-    let text = |record: &Record, key: Option<&str>| {
-        let row: Value = serde_json::from_str(record.row()).ok()?;
-        Some(row.get(key?)?.as_str()?.to_owned())
-    };
-    let aligned = prompts.records.iter().map(|record| text(record, args.aligned_key.as_deref()));
-    let labels = prompts.records.iter().map(|record| text(record, Some("label")).unwrap_or_default());
+    let aligned = prompts.records.iter().map(|record| record.text(args.aligned_key.as_deref()?));
+    let labels = prompts.records.iter().map(|record| record.text("label").unwrap_or_default());
     let analyzing = Analyzing {
         models: &models,
         records: &prompts.records,

@@ -26,14 +26,14 @@ pub(crate) struct SweepArgs {
     #[command(flatten)]
     prompts: PromptsArgs,
     /// Windows, separated by commas
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [2_usize, 4, 6, 8, 10, 12])]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "2,4,6,8,10,12")]
     windows: Vec<usize>,
     /// Thresholds, separated by commas
     #[arg(
         long,
         value_name = "P",
         value_delimiter = ',',
-        default_values_t = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+        default_value = "0.5,0.55,0.6,0.65,0.7,0.75,0.8,0.85,0.9,0.95"
     )]
     thresholds: Vec<f64>,
     /// Let the base finish the answers and grade them; needs the prompts of a benchmark
