@@ -62,7 +62,7 @@ pub enum ModelError {
 
 /// Sessions that an answer may have with one model: its own, and that of a scorer of steps. An answer
 /// that waited for a session while it holds another one could wait for ever.
-const SESSIONS_PER_ANSWER: usize = 2;
+pub const SESSIONS_PER_ANSWER: usize = 2;
 
 /// Lists the seats that a recipe needs.
 pub fn seats<T: ?Sized>(recipe: &Recipe<T>) -> Vec<Seat> {

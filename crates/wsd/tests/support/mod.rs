@@ -108,8 +108,9 @@ impl Server {
     pub(crate) fn silent(serve: Value) -> Self {
         let models = models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 1, &mut ()).unwrap();
         let base = models.get(Seat::BASE).unwrap().clone();
-        let held = futures::executor::block_on(base.open(&[5])).unwrap();
-        std::mem::forget(held);
+        for _ in 0..models::SESSIONS_PER_ANSWER {
+            std::mem::forget(futures::executor::block_on(base.open(&[5])).unwrap());
+        }
         Self::of(models, settings(serve), Keys::default())
     }
 
