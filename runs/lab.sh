@@ -4,7 +4,7 @@
 #     runs/lab.sh [SEED] [FOLDER]     # two cores; resumes where it was stopped
 #
 # Afterwards FOLDER/base/model and FOLDER/pilot/model are what models/base and models/pilot hold, for SEED 1.
-# With TAX=1 the base itself is aligned too (FOLDER/base-aligned/model).
+# With TAX=1 the base itself is aligned too (FOLDER/base-aligned/model). BASE names a base to take instead of training one.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 seed=${1:-1}
@@ -30,7 +30,7 @@ train() {
 [ -d tokenizer ] || "$wsd" train tokenizer --input world/corpus.jsonl --vocab-size 2048 --bos '</s>' --eos '</s>' \
     --chat-template "$root/runs/lab/plain.jinja" --model-max-length 512 --output tokenizer
 
-train pretrain base & base=$!
+{ [ -n "${BASE:-}" ] || train pretrain base; } & base=$!
 train pretrain pilot_pretrain
 train sft pilot_sft
 

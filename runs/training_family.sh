@@ -3,14 +3,16 @@
 #
 #     runs/training_family.sh [FOLDER]      # prints one table; resumes where it was stopped
 #
-# SEEDS (1 2 3) names the worlds, OPTIONS the rows of the table below (all of them), ITEMS the items of each task (300).
-# PAIR=1 takes runs/lab.sh's base for each seed (minutes each); the built-in base stands in for seed 1 with PAIR=0.
+# SEEDS (1 2 3) names the worlds, OPTIONS the rows of the table below (all of them), ITEMS the items of each task (300),
+# ROWS the first demonstrations and the first preferences that are read (all), ROUNDS the measurements of speed (3).
+# PAIR=1 takes runs/lab.sh's base for each seed (minutes each); with PAIR=0 the built-in base stands in for seed 1's.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:-$root/target/family}
 wsd=${WSD:-$root/target/release/wsd}
 seeds=${SEEDS:-1 2 3}
 items=${ITEMS:-300}
+rows=${ROWS:-100000}
 [ -x "$wsd" ] || cargo build --release --manifest-path "$root/Cargo.toml"
 export WSD=$wsd
 
@@ -42,6 +44,7 @@ options=${OPTIONS:-$(table | cut -d'|' -f1)}
 config() {
     local from=$1 output=$2 start=$3 rate=$4 more=$5
     sed -e "s/^seed = .*/seed = $seed/" -e "s|^output = .*|output = \"$output\"|" -e "s|^from = .*|from = \"$start\"|" \
+        -e 's|world/sft.jsonl|demonstrations.jsonl|' -e 's|"pairs.jsonl"|"preferences.jsonl"|' \
         -e "s/^learning_rate = .*/learning_rate = $rate/" "$root/runs/lab/$from.toml" > "$output.toml"
     if [ "$from" = pilot_dpo ] && [ "${6:-dpo}" != dpo ]; then sed -i '/^\[dpo\]/,$d' "$output.toml"; fi
     printf "\n$more" >> "$output.toml"
@@ -55,21 +58,29 @@ train() {
 
 # Data that all options share.
 prepare() {
+    base=$root/models/base
     if [ "${PAIR:-1}" = 1 ]; then
         "$root/runs/lab.sh" "$seed" "$here" > "$here.log" 2>&1
         base=$here/base/model
-    else
-        base=$root/models/base
+    elif [ ! -f "$here/pairs.jsonl" ]; then
+        BASE=$base "$root/runs/lab.sh" "$seed" "$here" > "$here.log" 2>&1
     fi
     cd "$here"
-    [ -f prior.jsonl ] || "$wsd" generate -q --input world/prompts.jsonl --output prior.jsonl --strategy draft \
-        --draft pilot-pretrained/model --temperature 1.0 --seed 9 -n 60 --parallel 16
-    [ -f residual.jsonl ] || {
-        sed 's/"reference":/"chosen":/' world/prompts.jsonl > residual-prompts.jsonl
-        "$wsd" generate -q --input residual-prompts.jsonl --output residual.jsonl --strategy base --base "$base" \
-            --temperature 0.5 --top-p 0.95 --top-k 10 --seed 9 -n 60 --parallel 16
+    [ -f demonstrations.jsonl ] || head -n "$rows" world/sft.jsonl > demonstrations.jsonl
+    [ -f preferences.jsonl ] || head -n "$rows" pairs.jsonl > preferences.jsonl
+    [ -f prompts.jsonl ] || head -n "$rows" world/prompts.jsonl > prompts.jsonl
+    [ -f prior.jsonl ] || {
+        "$wsd" generate -q --input prompts.jsonl --output prior-part.jsonl --strategy draft \
+            --draft pilot-pretrained/model --temperature 1.0 --seed 9 -n 60 --parallel 16
+        mv prior-part.jsonl prior.jsonl
     }
-    [ -f cued.jsonl ] || "$wsd" train cues --quiet --input world/sft.jsonl --output cued.jsonl --seed "$seed"
+    [ -f residual.jsonl ] || {
+        sed 's/"reference":/"chosen":/' prompts.jsonl > residual-prompts.jsonl
+        "$wsd" generate -q --input residual-prompts.jsonl --output residual-part.jsonl --strategy base --base "$base" \
+            --temperature 0.5 --top-p 0.95 --top-k 10 --seed 9 -n 60 --parallel 16
+        mv residual-part.jsonl residual.jsonl
+    }
+    [ -f cued.jsonl ] || "$wsd" train cues --quiet --input demonstrations.jsonl --output cued.jsonl --seed "$seed"
     [ -f probe.jsonl ] || {
         tail -n 400 world/sft.jsonl > probe.jsonl
         "$wsd" train cues --quiet --input probe.jsonl --output probe-cued.jsonl --seed "$((seed + 100))"
@@ -100,7 +111,7 @@ option() {
 # Seconds per step of the stage that differs, the options by turns.
 speed() {
     local round name stage command rate more
-    for round in 1 2 3; do
+    for round in $(seq "${ROUNDS:-3}"); do
         while IFS='|' read -r name stage command rate more; do
             [[ " ${options//$'\n'/ } plain " == *" $name "* ]] || continue
             [ -f "speed/$name-$round/metrics.jsonl" ] && continue
