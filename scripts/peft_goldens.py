@@ -3,6 +3,7 @@
 
     python scripts/peft_goldens.py                         # rewrites crates/train/tests/fixtures/peft
     python scripts/peft_goldens.py --check BASE RUN ...    # each RUN has adapter/ and model/, of a run on BASE in f32
+    python scripts/peft_goldens.py --train WSD             # trains such runs with the program WSD, then checks them
 
 Needs torch, transformers and peft. GOLDEN.json has every fifth value of each changed matrix, in the order of its rows.
 """
@@ -10,6 +11,8 @@ Needs torch, transformers and peft. GOLDEN.json has every fifth value of each ch
 import argparse
 import json
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import torch
@@ -55,22 +58,50 @@ def write(name, config):
 
 
 def check(base, run):
-    merged = PeftModel.from_pretrained(model(base), run / "adapter").merge_and_unload().state_dict()
-    ours = model(run / "model").state_dict()
-    before = model(base).state_dict()
+    """PEFT's merged weights are those of the run, and so are the logits of the adapter that is not merged."""
+    adapted = PeftModel.from_pretrained(model(base), run / "adapter")
+    tokens = torch.randint(1, adapted.config.vocab_size, (4, 24))
+    with torch.no_grad():
+        theirs, ours, before = (each(input_ids=tokens).logits for each in (adapted, model(run / "model"), model(base)))
+    far, moved = (theirs - ours).abs().max().item(), (ours - before).abs().max().item()
+    print(f"{run.name}: logits differ by at most {far:.1e}, and from the base's by {moved:.1e}")
+    assert far < 1e-4 < moved
+    merged = adapted.merge_and_unload().state_dict()
+    ours, before = model(run / "model").state_dict(), model(base).state_dict()
     worst = max((merged[key] - value).abs().max().item() for key, value in ours.items())
     moved = max((before[key] - value).abs().max().item() for key, value in ours.items())
-    print(f"{run}: merged weights differ by at most {worst:.1e}, and from the base by {moved:.1e}")
+    print(f"{run.name}: merged weights differ by at most {worst:.1e}, and from the base's by {moved:.1e}")
     assert worst < 1e-5 < moved
+
+
+def train(program, folder):
+    """Runs with each adapter on the small model of the engine's tests."""
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"{n} and", "completion": f" {n * n} more"}) + "\n" for n in range(40)))
+    adapters = {
+        "lora": "[lora]\nr = 4\nlora_alpha = 8", "dora": "[dora]\nr = 4\nlora_alpha = 8", "oft": "[oft]\noft_block_size = 8",
+    }
+    for name, table in adapters.items():
+        run = folder / f"{name}.toml"
+        run.write_text(
+            f'output = "{folder / name}"\nseed = 1\nmodel = {{ from = "{BASE.absolute()}", dtype = "f32" }}\n'
+            f'data = {{ train = ["{rows}"] }}\ntrain = {{ max_steps = 12, batch_size = 8, learning_rate = 1e-2 }}\n{table}\n'
+        )
+        subprocess.run([program, "train", "sft", "--quiet", "--config", run], check=True)
+        check(BASE, folder / name)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--train", metavar="WSD")
     parser.add_argument("folders", nargs="*", type=Path)
     args = parser.parse_args()
     torch.manual_seed(3)
-    if args.check:
+    if args.train:
+        with tempfile.TemporaryDirectory() as folder:
+            train(Path(args.train).absolute(), Path(folder))
+    elif args.check:
         for run in args.folders[1:]:
             check(args.folders[0], run)
     else:
