@@ -182,7 +182,7 @@ impl Adapter {
         let shapes: BTreeMap<_, _> = arch::tensors(blueprint).into_iter().collect();
         let problem = |(module, LowRank { a, b, .. }): (&String, &LowRank)| {
             let found = [b.shape[0], a.shape[1]];
-            match shapes.get(&format!("{module}.weight")).filter(|_| module != "model.embed_tokens") {
+            match shapes.get(&format!("{module}.weight")).filter(|_| !is_table_part(module)) {
                 Some(shape) if shape[..] == found => None,
                 Some(shape) => Some(format!("`{module}` is changed with shape {found:?}, expected {shape:?}")),
                 None => Some(format!("`{module}` is not a linear layer of the model")),
@@ -195,6 +195,11 @@ impl Adapter {
             Err(Error::Tensors { file: self.file.clone(), problems })
         }
     }
+}
+
+/// True for the embedding and for the second factors of tables, which are no linear layers of their own.
+fn is_table_part(module: &str) -> bool {
+    module == "model.embed_tokens" || module.ends_with(".projection")
 }
 
 /// The rank of every module, and the factor on its product: `alpha / r`, or `alpha / sqrt(r)` for

@@ -29,13 +29,13 @@ mod tensors;
 
 use serde_json::{Map, Value};
 
-pub use blueprint::{Blueprint, Experts, LayerPlan, Norms, QkNorm};
+pub use blueprint::{Blueprint, EMBEDDING_RANK, Experts, Factors, HEAD_RANK, LayerPlan, Norms, QkNorm};
 pub use heads::HeadPlan;
 pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
 pub(crate) use routing::Share;
+pub use tensors::{EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR, layer_module, tensors};
 pub(crate) use tensors::{POSITIONS, SINKS};
-pub use tensors::{layer_module, tensors};
 pub use wsd_core::Head;
 
 pub use crate::activation::Activation;
@@ -191,6 +191,8 @@ mod tests {
             ("num_key_value_heads", json!(3)),
             ("head_dim", json!(15)),
             ("vocab_size", json!(1u64 << 40)),
+            ("wsd_embedding_rank", json!(65)),
+            ("wsd_head_rank", json!(0)),
             ("hidden_act", json!("relu6")),
             ("rms_norm_eps", json!(-1.0)),
             ("rope_theta", json!(0.0)),

@@ -7,6 +7,7 @@
 mod added_tokens;
 mod bytes;
 mod config;
+mod factors;
 mod folder;
 mod gguf;
 mod json;

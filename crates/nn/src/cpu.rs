@@ -23,7 +23,7 @@ use crate::format::Format;
 use crate::kernels::{self, KvFormat, Simd, Workers};
 use layer::layer_weights;
 use linear::{Activations, Linear, Stored};
-use model::Model;
+use model::{Embedding, Model, OutputHead};
 use step::{Scratch, Step};
 
 /// Tokens run at once when a slot is run again.
@@ -101,12 +101,19 @@ impl Cpu {
             };
             Linear::new(Stored { weight, bias }, simd, exact)
         };
-        let embedding = take("model.embed_tokens.weight");
+        let rows = take(arch::EMBEDDING);
+        let embedding_factor = blueprint.factors.embedding.map(|_| take(arch::EMBEDDING_FACTOR));
+        let factor = |weight: Option<Tensor>| weight.map(|weight| make(Stored { weight, bias: None })).transpose();
         let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
             let is_embedding = blueprint.tied && *head == Head::VOCABULARY;
-            let weight = if is_embedding { embedding.clone() } else { take(&head.weight()) };
+            let weight = if is_embedding { rows.clone() } else { take(&head.weight()) };
             let bias = bias.then(|| take(&head.bias()).to_f32());
-            Ok((*head, make(Stored { weight, bias })?))
+            let inner = match (&embedding_factor, blueprint.factors.head) {
+                (Some(factor), _) if is_embedding => Some(factor.clone().transposed()?),
+                (_, Some(_)) if *head == Head::VOCABULARY && !is_embedding => Some(take(arch::HEAD_FACTOR)),
+                _ => None,
+            };
+            Ok((*head, OutputHead { factor: factor(inner)?, linear: make(Stored { weight, bias })? }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
         let final_norm = layer::Norm::new(&blueprint, "model.norm", blueprint.norms.bias, &take);
@@ -114,6 +121,7 @@ impl Cpu {
         let layers = (0..blueprint.layers.len())
             .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
             .collect::<Result<_>>()?;
+        let embedding = Embedding { rows, factor: factor(embedding_factor)? };
         let model = Model { blueprint, simd, kv, bytes, embedding, positions, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
         Ok(Self { model, slots, rounded: Activations::default(), scratches })
@@ -203,7 +211,7 @@ impl Executor for Cpu {
         let parts = blueprint.layer();
         for (module, change) in adapter.modules(blueprint)? {
             let head = heads.iter_mut().find(|(head, _)| head.module() == module);
-            head.into_iter().for_each(|(_, linear)| linear.add(change, 0));
+            head.into_iter().for_each(|(_, head)| head.linear.add(change, 0));
             let Some((layer, name)) = arch::layer_module(module) else { continue };
             for (part, linear) in parts.linears().zip(layers[layer].parts.linears_mut()) {
                 if part.module == name {
@@ -222,10 +230,13 @@ impl Executor for Cpu {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
         let Self { model, rounded, .. } = self;
-        let (_, linear) =
+        let (_, OutputHead { factor, linear }) =
             model.heads.iter().find(|(other, _)| *other == head).ok_or(Error::MissingHead { head: head.module() })?;
         model.with_workers(hidden.len() / width, |workers| {
-            linear::apply(workers, hidden, rounded, [(linear, &mut *out)])
+            let mut inner = Vec::new();
+            factor.iter().for_each(|factor| linear::apply(workers, hidden, rounded, [(factor, &mut inner)]));
+            let hidden = if factor.is_some() { &inner } else { hidden };
+            linear::apply(workers, hidden, rounded, [(linear, &mut *out)]);
         });
         if head == Head::VOCABULARY {
             let Blueprint { logit_scale, final_softcap, .. } = self.model.blueprint;

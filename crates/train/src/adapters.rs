@@ -8,6 +8,7 @@ mod dora;
 mod full;
 mod lora;
 mod oft;
+mod orthogonal;
 mod partial;
 mod peft;
 mod targets;
@@ -57,6 +58,7 @@ pub static ADAPTERS: &[&AdapterEntry] = &[
     &lora::ENTRY,
     &dora::ENTRY,
     &oft::ENTRY,
+    &orthogonal::ENTRY,
 ];
 
 impl AdapterEntry {

@@ -57,6 +57,9 @@ pub struct Example {
     /// The same prompt with the answer to another, for objectives that estimate the divergence from
     /// the reference model.
     pub baseline: Option<Box<Example>>,
+    /// Positions, counted through all sequences, and the tokens that the trained model reads there
+    /// instead; targets and the reference model's input stay.
+    pub masked: Vec<(usize, u32)>,
 }
 
 impl Example {

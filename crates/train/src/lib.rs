@@ -6,8 +6,10 @@
 //! [`OBJECTIVES`], [`ADAPTERS`] and [`OPTIMIZERS`]: a new one is a file and a line in its table,
 //! and run files, the command line and the tests follow.
 
+pub mod adapt;
 pub mod adapters;
 mod checksum;
+pub mod compress;
 pub mod cues;
 pub mod data;
 mod encoder;
@@ -15,6 +17,7 @@ mod error;
 pub mod events;
 mod example;
 mod export;
+pub mod fidelity;
 mod initialization;
 mod layout;
 pub mod merge;
@@ -31,6 +34,7 @@ mod schedule;
 pub mod sensitivity;
 mod state;
 mod steps;
+mod svd;
 mod switch;
 mod task;
 mod trainer;

@@ -7,7 +7,6 @@ mod dare;
 mod linear;
 mod slerp;
 mod smile;
-mod svd;
 mod ties;
 
 use wsd_nn::arch;

@@ -7,6 +7,7 @@
 
 mod attention;
 mod decoder;
+mod factor;
 mod head;
 mod layer;
 mod places;
@@ -14,12 +15,13 @@ mod rotary;
 mod worker;
 
 use rayon::prelude::*;
-use wsd_nn::arch::{Blueprint, Head, RopePlan};
+use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, RopePlan};
 use wsd_nn::kernels::Simd;
 
 pub use self::decoder::Pass;
 
 use self::decoder::{Decoder, Projection};
+use self::factor::Factor;
 use self::places::LayerPlaces;
 use self::rotary::RotaryTable;
 use self::worker::Worker;
@@ -34,6 +36,8 @@ const SHARD_TOKENS: usize = 1024;
 /// A decoder with the buffers to differentiate it.
 pub struct TrainableModel {
     decoder: Decoder,
+    /// The reference model, if it is of another blueprint.
+    teacher: Option<Decoder>,
     layout: Layout,
     workers: Vec<Worker>,
     pool: rayon::ThreadPool,
@@ -58,40 +62,28 @@ impl TrainableModel {
     /// # Errors
     /// [`Error::Threads`]; [`Error::Untrainable`].
     pub fn try_new(blueprint: &Blueprint, options: &ModelOptions<'_>) -> Result<Self> {
-        refuse(blueprint)?;
-        let layout = Layout::new(blueprint);
         let threads = options.threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
-        let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
-        let embedding = "model.embed_tokens.weight";
-        let own_head = Head::VOCABULARY.weight();
-        let head = if blueprint.tied { embedding } else { &own_head };
-        let projection = |name: &str, scale: f32, cap: Option<f32>| {
-            let matrix = range(name);
-            Projection {
-                outputs: matrix.len() / blueprint.hidden.max(1),
-                matrix,
-                scale,
-                cap,
-                trained: (options.trained)(name),
-            }
-        };
-        let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
-        let layers = 0..blueprint.layers.len();
-        let decoder = Decoder {
-            blueprint: blueprint.clone(),
-            simd: Simd::detect(),
-            embedding: range(embedding),
-            vocabulary: projection(head, blueprint.logit_scale, blueprint.final_softcap),
-            reward: projection(REWARD, 1.0, None),
-            final_norm: range("model.norm.weight"),
-            layers: layers.map(|index| LayerPlaces::new(blueprint, &layout, index, options.trained)).collect(),
-            rotary: blueprint.ropes.iter().map(tables).collect(),
-            recompute: options.recompute,
-            trains_embedding: (options.trained)(embedding),
-        };
-        Ok(Self { decoder, layout, workers: (0..threads).map(|_| Worker::default()).collect(), pool })
+        let layout = Layout::new(blueprint);
+        let decoder = decoder(blueprint, &layout, options)?;
+        let workers = (0..threads).map(|_| Worker::default()).collect();
+        Ok(Self { decoder, teacher: None, layout, workers, pool })
+    }
+
+    /// Lets a model of another blueprint, with the same vocabulary, be the reference of
+    /// [`Pass::reference`]. `max_len` is that of [`ModelOptions`].
+    ///
+    /// # Errors
+    /// [`Error::Untrainable`]; [`Error::Setting`] for another vocabulary.
+    pub fn with_teacher(mut self, blueprint: &Blueprint, max_len: usize) -> Result<Self> {
+        let own = self.decoder.blueprint.vocab;
+        if blueprint.vocab != own {
+            return Err(Error::setting("model.teacher", format!("of a vocabulary of {own} entries"), blueprint.vocab));
+        }
+        let options = ModelOptions { threads: 1, max_len, recompute: self.decoder.recompute, trained: &|_| false };
+        self.teacher = Some(decoder(blueprint, &Layout::new(blueprint), &options)?);
+        Ok(self)
     }
 
     /// The places of tensors in weights and gradients.
@@ -108,7 +100,8 @@ impl TrainableModel {
     /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the
     /// loss's gradient with respect to the weights.
     pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<LossOutput> {
-        let Self { decoder, workers, pool, layout } = self;
+        let Self { decoder, teacher, workers, pool, layout } = self;
+        let decoders = (&*decoder, teacher.as_ref().unwrap_or(decoder));
         let shares = shares(pass.examples, workers.len());
         let needs_gradient = gradient.is_some();
         let work = |(worker, share): (&mut Worker, &[&Example])| {
@@ -116,7 +109,7 @@ impl TrainableModel {
                 worker.gradient.resize(layout.len(), 0.0);
                 worker.gradient.fill(0.0);
             }
-            let shard = |shard| worker.run(decoder, &Pass { examples: shard, ..*pass }, needs_gradient);
+            let shard = |shard| worker.run(decoders, &Pass { examples: shard, ..*pass }, needs_gradient);
             shards(share).into_iter().flat_map(shard).collect::<Vec<_>>()
         };
         pool.install(|| {
@@ -136,6 +129,36 @@ impl TrainableModel {
             outputs.into_iter().flatten().collect()
         })
     }
+}
+
+/// Finds the parts of a model in the list of its weights.
+fn decoder(blueprint: &Blueprint, layout: &Layout, options: &ModelOptions<'_>) -> Result<Decoder> {
+    refuse(blueprint)?;
+    let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
+    let own_head = Head::VOCABULARY.weight();
+    let head = if blueprint.tied { EMBEDDING } else { &own_head };
+    let projection = |name: &str, scale: f32, factor: Option<Factor>| {
+        let (matrix, trained) = (range(name), (options.trained)(name));
+        let inputs = factor.as_ref().map_or(blueprint.hidden, |factor| factor.rank);
+        Projection { outputs: matrix.len() / inputs.max(1), matrix, factor, scale, cap: None, trained }
+    };
+    let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
+    let layers = 0..blueprint.layers.len();
+    let head_factor = Factor::of_head(blueprint, layout, options.trained);
+    let vocabulary = projection(head, blueprint.logit_scale, head_factor);
+    Ok(Decoder {
+        blueprint: blueprint.clone(),
+        simd: Simd::detect(),
+        embedding: range(EMBEDDING),
+        embedding_factor: Factor::of_embedding(blueprint, layout, options.trained),
+        vocabulary: Projection { cap: blueprint.final_softcap, ..vocabulary },
+        reward: projection(REWARD, 1.0, None),
+        final_norm: range("model.norm.weight"),
+        layers: layers.map(|index| LayerPlaces::new(blueprint, layout, index, options.trained)).collect(),
+        rotary: blueprint.ropes.iter().map(tables).collect(),
+        recompute: options.recompute,
+        trains_embedding: [EMBEDDING, EMBEDDING_FACTOR].into_iter().any(options.trained),
+    })
 }
 
 /// Refuses an architecture with a part that has no backward pass.

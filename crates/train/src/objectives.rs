@@ -257,7 +257,7 @@ mod tests {
             let sequence = |targets: &usize| Sequence::targets_from(1, (0..=*targets as u32).collect());
             let sequences = targets.iter().map(sequence).collect();
             let (reference, labels) = (vec![-3.0, -2.5], vec![1.0, 0.0, 1.0]);
-            let example = Example { sequences, reference, labels, baseline: None };
+            let example = Example { sequences, reference, labels, ..Example::default() };
             let totals = Totals { divergence: 0.3, ..Totals::of(&[&example]) };
             let width = if objective.needs.rows() { 4 } else { 1 };
             let len = targets.iter().sum::<usize>() * width;

@@ -70,6 +70,10 @@ pub struct ModelTable {
     /// A folder, a GGUF file or a hub name, to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// A folder, a GGUF file or a hub name of the model that `distill` and `starft` stay close to, in
+    /// place of `from`; it has the same vocabulary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// A folder with a tokenizer, for a model of random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,

@@ -17,6 +17,8 @@ const FILE: &str = "state.safetensors";
 const PREFIX: &str = "checkpoint-";
 /// The tensor that holds the parameters, beside those of the optimizer's state.
 const PARAMETERS: &str = "weights";
+/// The name of the tensor of [`State::average`].
+const AVERAGE: &str = "average";
 /// The key of the file's metadata that holds [`Progress`].
 const PROGRESS: &str = "progress";
 
@@ -26,6 +28,8 @@ pub struct State {
     pub step: usize,
     /// The parameters.
     pub parameters: Vec<f32>,
+    /// The parameters of a teacher that follows the model; empty without one.
+    pub average: Vec<f32>,
     /// The optimizer and its state.
     pub optimizer: Box<dyn Optimizer>,
     /// The evaluations so far.
@@ -76,6 +80,9 @@ impl State {
         let progress = Progress { step: self.step, stopping: self.stopping.clone() };
         write_folder(&run.join(format!("{PREFIX}{}", self.step)), |folder| -> Result<()> {
             let mut tensors = vec![(PARAMETERS, view(folder, &self.parameters)?)];
+            if !self.average.is_empty() {
+                tensors.push((AVERAGE, view(folder, &self.average)?));
+            }
             for (name, values) in self.optimizer.state() {
                 tensors.push((name, view(folder, values)?));
             }
@@ -112,7 +119,8 @@ impl State {
         let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));
         let progress = progress.ok_or_else(|| damaged(&"it lacks its step"))?;
         let progress: Progress = serde_json::from_str(progress).map_err(|error| damaged(&error))?;
-        let parameters = std::iter::once((PARAMETERS, &mut *self.parameters));
+        let parameters = [(PARAMETERS, &mut *self.parameters), (AVERAGE, &mut *self.average)];
+        let parameters = parameters.into_iter().filter(|(_, values)| !values.is_empty());
         for (name, values) in parameters.chain(self.optimizer.state()) {
             let tensor = tensors.tensor(name).map_err(|error| damaged(&error))?;
             if tensor.dtype() != Dtype::F32 || tensor.shape() != [values.len()] {

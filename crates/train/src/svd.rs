@@ -10,17 +10,17 @@ const OVERSAMPLING: usize = 8;
 const POWER_ITERATIONS: usize = 3;
 
 /// `u * s * v` of rank `k`.
-pub(super) struct Svd {
+pub(crate) struct Svd {
     /// `(rows, k)`, orthonormal columns.
-    pub(super) u: DMatrix<f32>,
+    pub(crate) u: DMatrix<f32>,
     /// Singular values, the largest first.
-    pub(super) s: Vec<f32>,
+    pub(crate) s: Vec<f32>,
     /// `(k, columns)`, orthonormal rows.
-    pub(super) v: DMatrix<f32>,
+    pub(crate) v: DMatrix<f32>,
 }
 
 /// Computes the `rank` largest singular values of a matrix, or all if it has fewer.
-pub(super) fn truncated_svd(matrix: &DMatrix<f32>, rank: usize) -> Svd {
+pub(crate) fn truncated_svd(matrix: &DMatrix<f32>, rank: usize) -> Svd {
     let most = matrix.nrows().min(matrix.ncols());
     let (rank, width) = (rank.min(most), (rank + OVERSAMPLING).min(most));
     let mut state = 0;

@@ -9,6 +9,7 @@ use crate::adapters::{self, Adapter, AdapterEntry};
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::layout::{Layout, REWARD};
+use crate::metrics::Means;
 use crate::model::{ModelOptions, Pass, TrainableModel};
 use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs, Objective, Totals, Weight};
 use crate::optimizers::{OptimizerEntry, StepInput, clip, norm};
@@ -84,6 +85,8 @@ pub struct TrainerOptions {
     /// True to keep a copy of the initial weights, for objectives that need
     /// [`Needs::RowsAndReference`].
     pub keeps_reference: bool,
+    /// The reference model of these objectives with its weights, in place of the model at the start.
+    pub teacher: Option<(Blueprint, Vec<f32>)>,
 }
 
 impl Default for TrainerOptions {
@@ -96,6 +99,7 @@ impl Default for TrainerOptions {
             max_len: 1024,
             recompute: false,
             keeps_reference: false,
+            teacher: None,
         }
     }
 }
@@ -108,7 +112,7 @@ pub struct Trainer {
     adapter: Box<dyn Adapter>,
     /// The initial parameters; empty unless the optimizer needs them.
     start: Vec<f32>,
-    /// The initial weights of the model; empty unless [`TrainerOptions::keeps_reference`].
+    /// The weights of the reference model: the initial ones or a teacher's; empty where none needs it.
     reference: Vec<f32>,
 }
 
@@ -128,7 +132,11 @@ impl Trainer {
     /// # Errors
     /// An adapter that does not fit the model; threads that cannot be started.
     pub fn try_new(blueprint: &Blueprint, weights: Vec<f32>, options: &TrainerOptions) -> Result<Self> {
-        let reference = if options.keeps_reference { weights.clone() } else { Vec::new() };
+        let reference = match &options.teacher {
+            Some((_, weights)) => weights.clone(),
+            None if options.keeps_reference => weights.clone(),
+            None => Vec::new(),
+        };
         let Choice { entry, values } = &options.adapter;
         let mut adapter = (entry.make)(&Layout::new(blueprint), weights, values)?;
         let model = ModelOptions {
@@ -137,18 +145,46 @@ impl Trainer {
             recompute: options.recompute,
             trained: &|name| adapter.changes(name),
         };
-        let model = TrainableModel::try_new(blueprint, &model)?;
+        let mut model = TrainableModel::try_new(blueprint, &model)?;
+        if let Some((blueprint, _)) = &options.teacher {
+            model = model.with_teacher(blueprint, options.max_len)?;
+        }
         let parameters = adapter.start(options.seed);
         let Choice { entry, values } = &options.optimizer;
         let start = if entry.needs_start { parameters.clone() } else { Vec::new() };
         let optimizer = (entry.make)(adapter.layout(), values);
-        let state = State { step: 0, parameters, optimizer, stopping: EarlyStopping::default() };
+        let state = State { step: 0, parameters, average: Vec::new(), optimizer, stopping: EarlyStopping::default() };
         Ok(Self { state, model, adapter, start, reference })
     }
 
     /// Returns the model's present weights, with the adapter merged.
     pub fn weights(&mut self) -> &[f32] {
         self.adapter.merge(&self.state.parameters)
+    }
+
+    /// Returns the weights of a teacher that follows the model, [`State::average`].
+    pub fn teacher_weights(&mut self) -> &[f32] {
+        self.adapter.merge(&self.state.average)
+    }
+
+    /// Lets the teacher be the reference model of the next steps.
+    pub(crate) fn follow_teacher(&mut self) {
+        self.reference.clear();
+        self.reference.extend_from_slice(self.adapter.merge(&self.state.average));
+    }
+
+    /// The mean loss of an objective over examples, under the teacher's weights.
+    ///
+    /// # Errors
+    /// Those of [`run()`](crate::run()) for an objective that the trainer has not the numbers for.
+    pub fn teacher_loss(&mut self, term: &Term, batch_size: usize) -> Result<f64> {
+        self.check(std::slice::from_ref(term))?;
+        std::mem::swap(&mut self.state.parameters, &mut self.state.average);
+        let examples: Vec<_> = term.examples.iter().collect();
+        let mut means = Means::default();
+        means.add(&self.compute_losses(term.at(0.0), &examples, batch_size, None));
+        std::mem::swap(&mut self.state.parameters, &mut self.state.average);
+        Ok(means.get("loss").unwrap_or(f64::NAN))
     }
 
     /// The places of tensors in the model's weights.

@@ -7,6 +7,7 @@ mod models;
 
 use wsd_core::Values;
 use wsd_nn::arch::{self, Blueprint};
+use wsd_train::compress::{CompressOptions, FACTORIZATIONS, Size, compress};
 use wsd_train::{
     ADAPTERS, AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, OBJECTIVES, Objective, Pass, REWARD, Sequence,
     Totals, TrainableModel,
@@ -121,6 +122,48 @@ fn gradients_through_rows_are_differences_of_the_loss() {
         });
         println!("{name}: within {worst:.1e}");
     }
+}
+
+/// Gradients of factored tables, tied and not, with the whole model as the reference.
+#[test]
+fn gradients_of_factored_tables_are_differences_of_the_loss() {
+    let mut tied = [false; 2];
+    for model in models::all() {
+        let options = CompressOptions { method: FACTORIZATIONS[1], size: Size::Share(0.5), epochs: 1, seed: 1 };
+        let (factored, _) = compress(&model.checkpoint, &options, |_, _, _| {}).unwrap();
+        let [whole, blueprint] = [&model.checkpoint, &factored].map(|model| arch::blueprint(&model.config).unwrap());
+        tied[usize::from(whole.tied)] = true;
+        let layout = Layout::new(&blueprint);
+        let weights = layout.read(&factored).unwrap();
+        let reference = Layout::new(&whole).read(&model.checkpoint).unwrap();
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+        let case = Case::new(Objective::find("distill").unwrap(), &examples, &reference);
+        let mut trainable = trainable(&blueprint, false).with_teacher(&whole, 512).unwrap();
+        let mut gradient = vec![0.0; layout.len()];
+        assert!(case.pass(&mut trainable, &weights, Some(&mut gradient)) > 1e-6, "{}", model.name);
+        worst_error(&model.name, &layout, &gradient, |tensor, nudge| {
+            case.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None)
+        });
+    }
+    assert_eq!(tied, [true; 2], "both kinds of heads");
+}
+
+/// The trained model reads other tokens at masked places, and the reference the true ones.
+#[test]
+fn masks_change_what_the_trained_model_reads() {
+    let model = &models::all()[0];
+    let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+    let weights = Layout::new(&blueprint).read(&model.checkpoint).unwrap();
+    let mut examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+    let distance = |examples: &[Example]| {
+        let case = Case::new(Objective::find("distill").unwrap(), examples, &weights);
+        case.pass(&mut trainable(&blueprint, false), &weights, None)
+    };
+    let own: Vec<_> = examples.iter().map(|example| example.sequences[0].tokens[1]).collect();
+    examples.iter_mut().zip(&own).for_each(|(example, own)| example.masked = vec![(1, *own)]);
+    assert!(distance(&examples).abs() < 1e-9);
+    examples.iter_mut().zip(&own).for_each(|(example, own)| example.masked = vec![(1, own ^ 1)]);
+    assert!(distance(&examples) > 1e-4);
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn example(golden: &Value) -> Example {
         reference: numbers(&golden["reference"]),
         labels: numbers(&golden["labels"]).into_iter().map(|label| label as f32).collect(),
         baseline: None,
+        masked: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adapt;
 mod analyze;
 mod answer;
 mod batch;
@@ -8,6 +9,7 @@ mod calibrate;
 mod chart;
 mod chat;
 mod compare;
+mod compress;
 mod constraint;
 mod data;
 mod eval;
@@ -22,6 +24,7 @@ mod prompts;
 mod report;
 mod score;
 mod serve;
+mod settings_file;
 mod sweep;
 mod train;
 mod wrap;
@@ -96,6 +99,12 @@ enum Command {
     /// Merge fine-tunes of one model into one model
     #[command(after_help = merge::EXAMPLES)]
     Merge(merge::MergeArgs),
+    /// Make the embedding and the head of a model products of smaller matrices
+    #[command(after_help = compress::EXAMPLES)]
+    Compress(Box<compress::CompressArgs>),
+    /// Adapt a model, offline, to a stream of unlabelled texts of changing domains
+    #[command(after_help = adapt::EXAMPLES)]
+    Adapt(Box<adapt::AdaptArgs>),
     /// Hold a conversation in the terminal
     #[command(after_help = chat::EXAMPLES)]
     Chat(Box<chat::ChatArgs>),
@@ -256,6 +265,8 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         Command::Train(args) => train::run(args, &line.global).await,
         Command::Eval(args) => eval::run(*args, &line.global).await,
         Command::Merge(args) => merge::run(&args, &line.global),
+        Command::Adapt(args) => adapt::run(*args, &line.global).await,
+        Command::Compress(args) => compress::run(*args, &line.global).await,
         Command::Sweep(args) => sweep::run(*args, &line.global).await,
         Command::Calibrate(args) => calibrate::run(*args, &line.global).await,
         Command::Analyze(args) => analyze::run(*args, &line.global).await,

@@ -8,6 +8,11 @@ use super::rope::RopePlan;
 use crate::activation::Activation;
 use crate::error::Result;
 
+/// The key of [`Factors::embedding`].
+pub const EMBEDDING_RANK: &str = "wsd_embedding_rank";
+/// The key of [`Factors::head`].
+pub const HEAD_RANK: &str = "wsd_head_rank";
+
 // Larger sizes mean a damaged or hostile file: no model comes near them, and their products cannot overflow.
 const MOST_LAYERS: usize = 4096;
 const MOST_HEADS: usize = 4096;
@@ -31,6 +36,8 @@ pub struct Blueprint {
     pub ffn: usize,
     /// The number of rows of the embedding; token ids are below it.
     pub vocab: usize,
+    /// The ranks of tables of the vocabulary that the file holds as products of two matrices.
+    pub factors: Factors,
     /// The longest sequence the model supports, in tokens.
     pub max_len: usize,
     /// The layers, first to last.
@@ -80,6 +87,16 @@ pub struct Blueprint {
     pub tied: bool,
     /// Output heads; see [`Blueprint::with_heads`].
     pub output_heads: Vec<HeadPlan>,
+}
+
+/// The ranks of tables of the vocabulary, `(vocab, hidden)`, that are products of a matrix
+/// `(vocab, rank)` and a smaller one; `None` for a table that is one matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Factors {
+    /// The rank of the embedding, and of a head that is tied to it.
+    pub embedding: Option<usize>,
+    /// The rank of a vocabulary head of its own.
+    pub head: Option<usize>,
 }
 
 /// The properties in which layers of one model differ.
@@ -155,6 +172,7 @@ impl Blueprint {
             head_dim,
             ffn: keys.count("intermediate_size", MOST_WIDTH)?,
             vocab: keys.count("vocab_size", MOST_TOKENS)?,
+            factors: Factors { embedding: rank(keys, EMBEDDING_RANK, hidden)?, head: rank(keys, HEAD_RANK, hidden)? },
             max_len: rope.reach(keys.count("max_position_embeddings", MOST_POSITIONS)?),
             layers: vec![layer; keys.count("num_hidden_layers", MOST_LAYERS)?],
             ropes: vec![rope],
@@ -285,6 +303,11 @@ fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
         return Err(keys.fault("head_dim", "an even number above 0"));
     }
     Ok(head_dim)
+}
+
+/// Reads the rank of a table, at most the width of the model; `None` for an absent key.
+fn rank(keys: &Keys<'_>, key: &str, hidden: usize) -> Result<Option<usize>> {
+    keys.has(key).then(|| keys.count(key, hidden)).transpose()
 }
 
 fn kv_heads(keys: &Keys<'_>, heads: usize) -> Result<usize> {

@@ -4,6 +4,12 @@ use super::{Blueprint, Head};
 
 /// The prefix of the names of all tensors in layers.
 const LAYERS: &str = "model.layers.";
+/// The name of the embedding, or of its rows in the space of its factor.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The name of the second factor of an embedding, `(hidden, rank)`, and of a head tied to it.
+pub const EMBEDDING_FACTOR: &str = "model.embed_tokens.projection.weight";
+/// The name of the second factor of a vocabulary head, `(rank, hidden)`.
+pub const HEAD_FACTOR: &str = "lm_head.projection.weight";
 /// The name of the embedding of positions.
 pub(crate) const POSITIONS: &str = "model.embed_positions.weight";
 /// The name of the sinks within a layer.
@@ -32,10 +38,12 @@ pub fn layer_module(name: &str) -> Option<(usize, &str)> {
 /// ```
 #[must_use]
 pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
+    let width = |rank: Option<usize>| rank.unwrap_or(plan.hidden);
     let mut list = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![plan.vocab, plan.hidden]),
+        (EMBEDDING.to_owned(), vec![plan.vocab, width(plan.factors.embedding)]),
         ("model.norm.weight".to_owned(), vec![plan.hidden]),
     ];
+    list.extend(plan.factors.embedding.map(|rank| (EMBEDDING_FACTOR.to_owned(), vec![plan.hidden, rank])));
     if plan.norms.bias {
         list.push(("model.norm.bias".to_owned(), vec![plan.hidden]));
     }
@@ -45,7 +53,9 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
     for head in &plan.output_heads {
         let is_embedding = plan.tied && head.head == Head::VOCABULARY;
         if !is_embedding {
-            list.push((head.head.weight(), vec![head.outputs, plan.hidden]));
+            let rank = plan.factors.head.filter(|_| head.head == Head::VOCABULARY);
+            list.push((head.head.weight(), vec![head.outputs, width(rank)]));
+            list.extend(rank.map(|rank| (HEAD_FACTOR.to_owned(), vec![rank, plan.hidden])));
         }
         if head.bias {
             list.push((head.head.bias(), vec![head.outputs]));

@@ -18,12 +18,28 @@ pub(super) struct Model {
     pub(super) kv: KvFormat,
     /// The size of all tensors.
     pub(super) bytes: usize,
-    pub(super) embedding: Tensor,
+    pub(super) embedding: Embedding,
     /// The embedding of positions, if the model has one.
     pub(super) positions: Option<Tensor>,
     pub(super) layers: Vec<LayerWeights>,
     pub(super) final_norm: Norm,
-    pub(super) heads: Vec<(Head, Linear)>,
+    pub(super) heads: Vec<(Head, OutputHead)>,
+}
+
+/// The embedding of tokens.
+pub(super) struct Embedding {
+    /// `(vocab, hidden)`, or `(vocab, rank)` with a factor.
+    pub(super) rows: Tensor,
+    /// From the rank to the width of the model.
+    pub(super) factor: Option<Linear>,
+}
+
+/// An output head.
+pub(super) struct OutputHead {
+    /// From the width of the model to the rank of the head.
+    pub(super) factor: Option<Linear>,
+    /// From there to the outputs.
+    pub(super) linear: Linear,
 }
 
 impl Model {

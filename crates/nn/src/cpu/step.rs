@@ -4,7 +4,7 @@ use super::attention::LayerAttention;
 use super::experts::{ExpertScratch, Mixture};
 use super::layer::{LayerWeights, Norm};
 use super::linear::{self, Activations};
-use super::model::Model;
+use super::model::{Embedding, Model};
 use super::place::{Place, places};
 use crate::cache::Slot;
 use crate::executor::Span;
@@ -27,6 +27,8 @@ pub(super) struct Scratch {
     aside: Vec<f32>,
     experts: ExpertScratch,
     activations: Activations,
+    /// Rows of a factored embedding.
+    inner: Vec<f32>,
     /// Cosines and sines per rotary embedding, `(tokens, dims / 2)` each.
     angles: Vec<[Vec<f32>; 2]>,
 }
@@ -107,13 +109,19 @@ impl<'a> Step<'a> {
 
     fn embed(&mut self) {
         let width = self.model.blueprint.hidden;
-        self.scratch.x.resize(self.places.len() * width, 0.0);
+        let Embedding { rows, factor } = &self.model.embedding;
+        let Scratch { x, inner, activations, .. } = &mut *self.scratch;
         let tokens = self.spans.iter().flat_map(|span| span.tokens);
-        for (row, token) in self.scratch.x.chunks_exact_mut(width).zip(tokens) {
-            self.model.embedding.dequantize_row(*token as usize, row);
-            if self.model.blueprint.embedding_scale != 1.0 {
-                row.iter_mut().for_each(|x| *x *= self.model.blueprint.embedding_scale);
-            }
+        let out = if factor.is_some() { &mut *inner } else { &mut *x };
+        out.resize(self.places.len() * rows.columns(), 0.0);
+        for (row, token) in out.chunks_exact_mut(rows.columns()).zip(tokens) {
+            rows.dequantize_row(*token as usize, row);
+        }
+        if let Some(factor) = factor {
+            linear::apply(self.workers, inner, activations, [(factor, &mut *x)]);
+        }
+        if self.model.blueprint.embedding_scale != 1.0 {
+            x.iter_mut().for_each(|x| *x *= self.model.blueprint.embedding_scale);
         }
         if let Some(positions) = &self.model.positions {
             let mut embedding = vec![0.0; width];

@@ -43,7 +43,7 @@ struct Lora {
     merged: Vec<f32>,
 }
 
-fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
+pub(super) fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
     let factors = Factors::new(ENTRY.name, layout, values)?;
     let tensors = factors.targets.iter().flat_map(|target| factors.tensors(target));
     let layout = Layout::of(tensors.collect());

@@ -8,9 +8,9 @@ use nalgebra::DMatrix;
 use wsd_nn::adapter::{ROUTED, RoutedNames};
 use wsd_nn::{Checkpoint, Format, Tensor, arch};
 
-use super::svd::{Svd, truncated_svd};
 use super::{Expert, check};
 use crate::error::{Error, Result};
+use crate::svd::{Svd, truncated_svd};
 
 /// The sizes of a routed mixture.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@ use wsd_nn::arch::Blueprint;
 use wsd_nn::kernels::Simd;
 use wsd_nn::kernels::elementwise::RmsNorm;
 
+use super::factor::Factor;
 use super::places::LayerPlaces;
 use super::rotary::RotaryTable;
 use crate::example::Example;
@@ -15,7 +16,9 @@ use crate::objectives::{Loss, Needs, Totals};
 pub(super) struct Decoder {
     pub(super) blueprint: Blueprint,
     pub(super) simd: Simd,
+    /// The embedding; its rows are of the rank of the factor, if there is one.
     pub(super) embedding: Range<usize>,
+    pub(super) embedding_factor: Option<Factor>,
     pub(super) vocabulary: Projection,
     pub(super) reward: Projection,
     pub(super) final_norm: Range<usize>,
@@ -29,8 +32,10 @@ pub(super) struct Decoder {
 
 /// A head: a matrix on the normed final states.
 pub(super) struct Projection {
-    /// The matrix, `(outputs, hidden)`; empty where the model lacks the head.
+    /// The matrix, `(outputs, hidden)`, or `(outputs, rank)` with a factor; empty where the model lacks
+    /// the head.
     pub(super) matrix: Range<usize>,
+    pub(super) factor: Option<Factor>,
     pub(super) outputs: usize,
     /// Factor on the outputs.
     pub(super) scale: f32,
@@ -57,6 +62,13 @@ pub struct Pass<'a> {
     pub needs: Needs,
     /// A factor on the gradient, the objective's weight in the run.
     pub weight: f32,
+}
+
+impl Projection {
+    /// The width of the matrix.
+    pub(super) fn inputs(&self, hidden: usize) -> usize {
+        self.factor.as_ref().map_or(hidden, |factor| factor.rank)
+    }
 }
 
 impl Decoder {

@@ -17,6 +17,8 @@ pub(super) struct Head {
     pub(super) targets: Vec<(usize, u32)>,
     states: Vec<f32>,
     normed: Vec<f32>,
+    /// The normed states in the space of a factored head, `(targets, rank)`.
+    narrow: Vec<f32>,
     /// Logits `(targets, vocabulary)`; log-probabilities where the loss needs whole rows; rewards,
     /// `(targets, 1)`. After [`Head::pull_back`], the gradient with respect to the logits.
     logits: Vec<f32>,
@@ -40,9 +42,18 @@ impl Head {
         }
         let normed = sized(&mut self.normed, targets * hidden);
         norm(decoder.simd, normed, &self.states, decoder.norm(weights, &decoder.final_norm));
-        let matrix = Matrix::dense(&weights[projection.matrix.clone()], hidden).transposed();
+        let inputs = projection.inputs(hidden);
+        let states = match &projection.factor {
+            Some(factor) => {
+                let narrow = sized(&mut self.narrow, targets * inputs);
+                factor.narrow(weights, normed, narrow);
+                narrow
+            }
+            None => normed,
+        };
+        let matrix = Matrix::dense(&weights[projection.matrix.clone()], inputs).transposed();
         let outputs = sized(&mut self.logits, targets * projection.outputs);
-        multiply(projection.scale, Matrix::dense(normed, hidden), matrix, Output::set(outputs, projection.outputs));
+        multiply(projection.scale, Matrix::dense(states, inputs), matrix, Output::set(outputs, projection.outputs));
         if let Some(cap) = projection.cap {
             softcap(decoder.simd, outputs, cap);
         }
@@ -106,13 +117,27 @@ impl Head {
         let projection = decoder.projection(self.needs.unwrap_or(Needs::Targets));
         let (hidden, targets) = (decoder.blueprint.hidden, self.targets.len());
         let (logits, scale) = (Matrix::dense(&self.logits, projection.outputs), projection.scale);
+        let inputs = projection.inputs(hidden);
         if projection.trained {
-            let to = Output::add(&mut gradient[projection.matrix.clone()], hidden);
-            multiply(scale, logits.transposed(), Matrix::dense(&self.normed, hidden), to);
+            let states = if projection.factor.is_some() { &self.narrow } else { &self.normed };
+            let to = Output::add(&mut gradient[projection.matrix.clone()], inputs);
+            multiply(scale, logits.transposed(), Matrix::dense(states, inputs), to);
         }
-        let head = Matrix::dense(&weights[projection.matrix.clone()], hidden);
-        let output = sized(&mut self.normed, targets * hidden);
-        multiply(scale, logits, head, Output::set(output, hidden));
+        let head = Matrix::dense(&weights[projection.matrix.clone()], inputs);
+        let output = match &projection.factor {
+            Some(factor) => {
+                multiply(scale, logits, head, Output::set(&mut self.narrow, inputs));
+                factor.add_gradient(gradient, &self.normed, &self.narrow);
+                let output = sized(&mut self.normed, targets * hidden);
+                factor.widen(weights, &self.narrow, output);
+                output
+            }
+            None => {
+                let output = sized(&mut self.normed, targets * hidden);
+                multiply(scale, logits, head, Output::set(output, hidden));
+                output
+            }
+        };
         let state_gradients = sized(&mut self.state_gradients, targets * hidden);
         state_gradients.fill(0.0);
         let weight = &mut gradient[decoder.final_norm.clone()];

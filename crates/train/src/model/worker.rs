@@ -16,6 +16,8 @@ pub(super) struct Worker {
     /// Activations of each layer; a single entry, reused by all layers, if they are not kept for the
     /// backward pass.
     activations: Vec<Activations>,
+    /// Rows of a factored embedding, `(tokens, rank)`, or their gradients.
+    narrow: Vec<f32>,
     scratch: Scratch,
     head: Head,
 }
@@ -23,12 +25,24 @@ pub(super) struct Worker {
 impl Worker {
     /// Computes the loss of every example and, if `needs_gradient`, adds the gradient of their sum to
     /// [`Worker::gradient`].
-    pub(super) fn run(&mut self, decoder: &Decoder, pass: &Pass<'_>, needs_gradient: bool) -> Vec<LossOutput> {
-        let (tokens, spans) = self.concatenate(decoder, pass);
+    ///
+    /// `teacher` computes the reference's numbers.
+    pub(super) fn run(
+        &mut self,
+        (decoder, teacher): (&Decoder, &Decoder),
+        pass: &Pass<'_>,
+        needs_gradient: bool,
+    ) -> Vec<LossOutput> {
+        let (mut tokens, spans) = self.concatenate(decoder, pass);
         let mut reference = Vec::new();
         if pass.needs == Needs::RowsAndReference {
-            self.forward(decoder, &Pass { weights: pass.reference, ..*pass }, (&tokens, &spans), needs_gradient);
+            self.forward(teacher, &Pass { weights: pass.reference, ..*pass }, (&tokens, &spans), needs_gradient);
             reference = self.head.take_rows();
+        }
+        let mut start = 0;
+        for example in pass.examples {
+            example.masked.iter().for_each(|(position, token)| tokens[start + position] = *token);
+            start += example.tokens();
         }
         self.forward(decoder, pass, (&tokens, &spans), needs_gradient);
         let outputs = self.compute_losses(decoder, pass, &reference, needs_gradient);
@@ -36,7 +50,7 @@ impl Worker {
             let mut state_gradients = self.head_backward(decoder, pass.weights, tokens.len());
             self.backward(decoder, pass.weights, &spans, &mut state_gradients);
             if decoder.trains_embedding {
-                self.embedding_backward(decoder, &tokens, &state_gradients);
+                self.embedding_backward(decoder, pass.weights, &tokens, &mut state_gradients);
             }
         }
         outputs
@@ -73,11 +87,15 @@ impl Worker {
         let kept = if needs_gradient && !decoder.recompute { layers.max(1) } else { 1 };
         self.activations.resize_with(kept, Activations::default);
         let embedding = &weights[decoder.embedding.clone()];
-        let rows = sized(&mut self.states[0], tokens.len() * hidden).chunks_exact_mut(hidden);
-        for (row, token) in rows.zip(tokens) {
-            let from = &embedding[*token as usize * hidden..][..hidden];
-            row.iter_mut().zip(from).for_each(|(to, from)| *to = from * decoder.blueprint.embedding_scale);
+        let x = sized(&mut self.states[0], tokens.len() * hidden);
+        let width = decoder.embedding_factor.as_ref().map_or(hidden, |factor| factor.rank);
+        let rows =
+            if decoder.embedding_factor.is_some() { sized(&mut self.narrow, tokens.len() * width) } else { &mut *x };
+        for (row, token) in rows.chunks_exact_mut(width).zip(tokens) {
+            row.copy_from_slice(&embedding[*token as usize * width..][..width]);
         }
+        decoder.embedding_factor.iter().for_each(|factor| factor.widen(weights, &self.narrow, x));
+        x.iter_mut().for_each(|x| *x *= decoder.blueprint.embedding_scale);
         for index in 0..layers {
             let (before, after) = self.states.split_at_mut(index + 1);
             let own = index % self.activations.len();
@@ -147,12 +165,22 @@ impl Worker {
     }
 
     /// Adds the gradient of the embedding, given that of its output, `(tokens, hidden)`.
-    fn embedding_backward(&mut self, decoder: &Decoder, tokens: &[u32], state_gradients: &[f32]) {
-        let hidden = decoder.blueprint.hidden;
-        let gradient = &mut self.gradient[decoder.embedding.clone()];
-        for (token, from) in tokens.iter().zip(state_gradients.chunks_exact(hidden)) {
-            let to = gradient[*token as usize * hidden..][..hidden].iter_mut();
-            to.zip(from).for_each(|(to, from)| *to += from * decoder.blueprint.embedding_scale);
+    fn embedding_backward(&mut self, decoder: &Decoder, weights: &[f32], tokens: &[u32], state_gradients: &mut [f32]) {
+        state_gradients.iter_mut().for_each(|gradient| *gradient *= decoder.blueprint.embedding_scale);
+        let Self { gradient, narrow, .. } = self;
+        let (mut width, mut rows) = (decoder.blueprint.hidden, &*state_gradients);
+        if let Some(factor) = &decoder.embedding_factor {
+            let embedding = &weights[decoder.embedding.clone()];
+            let inputs = tokens.iter().flat_map(|token| &embedding[*token as usize * factor.rank..][..factor.rank]);
+            narrow.clear();
+            narrow.extend(inputs);
+            factor.add_gradient(gradient, state_gradients, narrow);
+            factor.narrow(weights, state_gradients, narrow);
+            (width, rows) = (factor.rank, narrow);
+        }
+        let gradient = &mut gradient[decoder.embedding.clone()];
+        for (token, from) in tokens.iter().zip(rows.chunks_exact(width)) {
+            gradient[*token as usize * width..][..width].iter_mut().zip(from).for_each(|(to, from)| *to += from);
         }
     }
 }

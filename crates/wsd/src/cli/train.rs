@@ -4,10 +4,10 @@ mod command;
 mod cues;
 mod curves;
 mod export;
-mod reporter;
+pub(super) mod reporter;
 mod sensitivity;
 mod switch;
-mod template;
+pub(super) mod template;
 mod tokenizer;
 
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
 }
 
 /// Sets the flag at the first Ctrl-C, and ends the process at the second.
-async fn stop_on_interrupt(stop: Arc<AtomicBool>) {
+pub(super) async fn stop_on_interrupt(stop: Arc<AtomicBool>) {
     if tokio::signal::ctrl_c().await.is_ok() {
         stop.store(true, Ordering::Relaxed);
         note("stopping after this step; press Ctrl-C again to stop at once");
@@ -83,6 +83,8 @@ struct Start {
     /// The folder of its tokenizer and configuration.
     folder: PathBuf,
     has_weights: bool,
+    /// The model that the trained one stays close to, if it is another than the start.
+    teacher: Option<Checkpoint>,
 }
 
 impl Start {
@@ -90,13 +92,16 @@ impl Start {
         let model = &file.model;
         if let (Some(config), Some(folder)) = (&model.config, &model.tokenizer) {
             let checkpoint = Checkpoint::untrained(config.clone(), folder)?;
-            return Ok(Self { checkpoint, folder: folder.clone(), has_weights: false });
+            return Ok(Self { checkpoint, folder: folder.clone(), has_weights: false, teacher: None });
         }
-        let name = model.from.as_deref().unwrap_or_default();
-        let folder = hub::resolve(name, &HubOptions::from_env(), look.progress().as_mut())?;
-        let checkpoint = Checkpoint::open(&folder)?.in_standard_form()?;
+        let open = |name: &str| -> Result<(Checkpoint, PathBuf)> {
+            let folder = hub::resolve(name, &HubOptions::from_env(), look.progress().as_mut())?;
+            Ok((Checkpoint::open(&folder)?.in_standard_form()?, folder))
+        };
+        let (checkpoint, folder) = open(model.from.as_deref().unwrap_or_default())?;
         checkpoint.warnings.iter().for_each(|warning| note(warning));
-        Ok(Self { checkpoint, folder, has_weights: true })
+        let teacher = model.teacher.as_deref().map(open).transpose()?.map(|(teacher, _)| teacher);
+        Ok(Self { checkpoint, folder, has_weights: true, teacher })
     }
 
     /// The architecture, with a reward head if an objective needs one.
@@ -190,6 +195,7 @@ impl Session {
         let blueprint = self.start.blueprint(file)?;
         let examples = || terms.iter().flat_map(|term| term.examples.iter().chain(&term.evaluation));
         let lengths = examples().flat_map(|example| &example.sequences).map(|sequence| sequence.tokens.len());
+        let needs_reference = terms.iter().any(|term| term.objective.needs == Needs::RowsAndReference);
         let options = wsd_train::TrainerOptions {
             adapter: file.adapter.clone(),
             optimizer: file.optimizer.clone(),
@@ -197,10 +203,19 @@ impl Session {
             threads: file.threads,
             max_len: file.data.max_length.max(lengths.max().unwrap_or(0)),
             recompute: file.steps.gradient_checkpointing,
-            keeps_reference: terms.iter().any(|term| term.objective.needs == Needs::RowsAndReference),
+            keeps_reference: needs_reference,
+            teacher: if needs_reference { self.teacher()? } else { None },
         };
         let weights = self.start.weights((&blueprint, &Layout::new(&blueprint)), file.seed)?;
         Ok(Trainer::try_new(&blueprint, weights, &options)?)
+    }
+
+    /// The model that the trained one stays close to, if it is another than the start.
+    fn teacher(&self) -> Result<Option<(Blueprint, Vec<f32>)>> {
+        let Some(checkpoint) = &self.start.teacher else { return Ok(None) };
+        let blueprint = arch::blueprint(&checkpoint.config)?;
+        let weights = Layout::new(&blueprint).read(checkpoint)?;
+        Ok(Some((blueprint, weights)))
     }
 
     /// Writes the trained model, and its adapter by itself if it has one.

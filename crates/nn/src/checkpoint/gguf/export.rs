@@ -36,7 +36,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 impl Checkpoint {
     /// Writes a GGUF file with its matrices in `format`, whole or not at all. Matrices whose rows
     /// are not a multiple of the format's block keep their format; vectors are written as F32.
-    /// llama.cpp reads the file.
+    /// Factored tables are multiplied out. llama.cpp reads the file.
     ///
     /// # Errors
     /// A format that cannot be written, a property that the container cannot store, and those of
@@ -46,7 +46,8 @@ impl Checkpoint {
             .iter()
             .find(|(written, _)| *written == format)
             .ok_or_else(|| Error::Setting { name: "dtype", value: format.to_string(), limit: Format::names() })?;
-        let export = Export::new(self)?;
+        let whole = self.without_factors()?;
+        let export = Export::new(&whole)?;
         let mut metadata = export.metadata(*file_type)?;
         metadata.extend(vocabulary_entries(self, export.blueprint.vocab)?);
         let planned = export.tensors(format);

@@ -6,8 +6,8 @@ use wsd_train::Reporter;
 use super::super::output::note;
 
 /// Writes progress to standard error, a line per row of metrics.
-pub(super) struct ConsoleReporter {
-    pub(super) quiet: bool,
+pub(in crate::cli) struct ConsoleReporter {
+    pub(in crate::cli) quiet: bool,
 }
 
 impl Reporter for ConsoleReporter {

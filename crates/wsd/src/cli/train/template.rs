@@ -7,7 +7,7 @@ use wsd_core::Input;
 use wsd_nn::TemplateChoice;
 
 /// The template that a run file or an option names: `own`, `plain` or a file.
-pub(super) fn choose(name: &str) -> Result<TemplateChoice> {
+pub(in crate::cli) fn choose(name: &str) -> Result<TemplateChoice> {
     Ok(match name {
         "own" => TemplateChoice::Own,
         "plain" => TemplateChoice::Plain,

@@ -1,0 +1,187 @@
+//! Adaptation to a stream of unlabelled texts of changing domains: OoPk (arXiv 2506.19022) for texts.
+//!
+//! The method is from image segmentation, and neither code nor numbers are published: this is a
+//! reconstruction. A teacher is the exponential moving average of the student's parameters. Both read
+//! the same text, the student with a share of its tokens masked, and the student learns the
+//! distributions of the teacher at every position. Texts come in their order, each once. Nothing of
+//! this belongs in a server, whose answers must not depend on earlier requests.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::json;
+use wsd_core::splitmix64;
+
+use crate::error::{Error, Result};
+use crate::example::Example;
+use crate::metrics::{Means, Metrics, stamped};
+use crate::run::{Finished, Reporter};
+use crate::steps::Steps;
+use crate::trainer::{Gradient, Term, Trainer};
+
+/// A part of the stream.
+pub struct Domain {
+    /// The name, for messages.
+    pub name: String,
+    /// The texts in their order; every token but the first is a target.
+    pub examples: Vec<Example>,
+}
+
+/// The settings of an adaptation.
+#[derive(Clone, Debug)]
+pub struct AdaptOptions {
+    /// Texts of a step.
+    pub batch_size: usize,
+    /// The learning rate, the same throughout.
+    pub learning_rate: f64,
+    /// The share of tokens that the student reads masked, from 0 to 1.
+    pub mask_share: f64,
+    /// The token that stands for a masked one.
+    pub mask_token: u32,
+    /// The share of the teacher that stays in a step, from 0 to 1.
+    pub momentum: f64,
+    /// True to go back to the source at the start of each domain.
+    pub resets: bool,
+    /// Steps between two checkpoints; a domain ends with one too.
+    pub save_steps: usize,
+    /// The seed of masks.
+    pub seed: u64,
+}
+
+/// An adaptation before it runs.
+pub struct Adaptation<'a> {
+    /// The folder of checkpoints and metrics; it exists.
+    pub folder: PathBuf,
+    /// The stream.
+    pub domains: Vec<Domain>,
+    /// The consistency loss, without examples of its own: an objective that needs rows and a reference.
+    pub loss: Term,
+    /// The settings.
+    pub options: AdaptOptions,
+    /// A flag that stops after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+/// A domain that just ended: its number from 0. The trainer's teacher is the adapted model.
+pub type Ended<'e> = dyn FnMut(&mut Trainer, usize) -> Result<()> + 'e;
+
+impl Adaptation<'_> {
+    /// Runs through the stream, resuming from the latest checkpoint in the folder if there is one.
+    /// `ended` is called after each domain, and again after a domain at whose end a run was stopped.
+    ///
+    /// # Errors
+    /// Those of [`run()`](crate::run()) and of `ended`.
+    pub fn run(&self, trainer: &mut Trainer, reporter: &mut dyn Reporter, ended: &mut Ended<'_>) -> Result<Finished> {
+        self.check()?;
+        let source = trainer.state.parameters.clone();
+        trainer.state.average = source.clone();
+        trainer.follow_teacher();
+        trainer.check(std::slice::from_ref(&self.loss))?;
+        if trainer.state.load_latest(&self.folder)? {
+            reporter.note(&format!("resuming after step {}", trainer.state.step));
+        }
+        let mut metrics = Metrics::open(&self.folder, trainer.state.step)?;
+        let (begun, first) = (Instant::now(), trainer.state.step);
+        let (ends, mut gradient) = (self.ends(), Gradient::default());
+        let total = ends.last().copied().unwrap_or(0);
+        if let Some(index) = ends.iter().position(|end| *end == first) {
+            ended(trainer, index)?;
+        }
+        while trainer.state.step < total {
+            if self.stop.load(Ordering::Relaxed) {
+                trainer.state.save(&self.folder, 1)?;
+                return Ok(Finished::Stopped);
+            }
+            let index = ends.iter().filter(|end| **end <= trainer.state.step).count();
+            let start = index.checked_sub(1).map_or(0, |before| ends[before]);
+            if self.options.resets && trainer.state.step == start {
+                trainer.state.parameters.copy_from_slice(&source);
+                trainer.state.average.copy_from_slice(&source);
+            }
+            let domain = &self.domains[index];
+            let loss = self.step(trainer, &mut gradient, domain, trainer.state.step - start)?;
+            let mut row = stamped(trainer.state.step);
+            row.insert("domain".into(), json!(domain.name));
+            row.insert("loss".into(), json!(loss));
+            metrics.add(&row)?;
+            let step = trainer.state.step;
+            let left = begun.elapsed().as_secs_f64() / (step - first) as f64 * (total - step) as f64;
+            if step.is_multiple_of(10) || step == ends[index] {
+                reporter.progress(&row, total, left);
+            }
+            let is_due = self.options.save_steps > 0 && step.is_multiple_of(self.options.save_steps);
+            if is_due || step == ends[index] {
+                trainer.state.save(&self.folder, 1)?;
+            }
+            if step == ends[index] {
+                ended(trainer, index)?;
+            }
+        }
+        Ok(Finished::Completed)
+    }
+
+    fn check(&self) -> Result<()> {
+        let AdaptOptions { mask_share, momentum, .. } = self.options;
+        for (name, value) in [("mask_share", mask_share), ("momentum", momentum)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::setting(name, "from 0 to 1", value));
+            }
+        }
+        match self.domains.iter().find(|domain| domain.examples.is_empty()) {
+            Some(domain) => Err(Error::setting("stream", "files with texts", &domain.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The number of steps up to the end of each domain.
+    fn ends(&self) -> Vec<usize> {
+        let steps = self.domains.iter().map(|domain| domain.examples.len().div_ceil(self.options.batch_size.max(1)));
+        let sum = |end: &mut usize, steps: usize| {
+            *end += steps;
+            Some(*end)
+        };
+        steps.scan(0, sum).collect()
+    }
+
+    /// Learns from the texts of step `at` of a domain and lets the teacher follow. Returns the loss.
+    fn step(&self, trainer: &mut Trainer, gradient: &mut Gradient, domain: &Domain, at: usize) -> Result<f64> {
+        let AdaptOptions { batch_size, learning_rate, momentum, .. } = self.options;
+        let step = trainer.state.step + 1;
+        let texts = domain.examples.iter().skip(at * batch_size).take(batch_size).cloned();
+        let texts: Vec<_> = texts.enumerate().map(|(place, text)| self.masked(text, (step << 20) + place)).collect();
+        trainer.follow_teacher();
+        let outputs =
+            trainer.compute_losses(self.loss.at(0.0), &texts.iter().collect::<Vec<_>>(), batch_size, Some(gradient));
+        let mut means = Means::default();
+        means.add(&outputs);
+        let loss = means.get("loss").unwrap_or(f64::NAN);
+        let kept = || "the last checkpoint is whole".to_owned();
+        let what = format!("the loss on {}", domain.name);
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step, what, value: loss, kept: kept() });
+        }
+        let steps = Steps { batch_size, ..Steps::default() };
+        let diverged = |what| Error::Diverged { step, what, value: f64::NAN, kept: kept() };
+        trainer.update(gradient, &steps, learning_rate).map_err(diverged)?;
+        let state = &mut trainer.state;
+        for (teacher, student) in state.average.iter_mut().zip(&state.parameters) {
+            *teacher = (momentum * f64::from(*teacher) + (1.0 - momentum) * f64::from(*student)) as f32;
+        }
+        Ok(loss)
+    }
+
+    /// A text with masks that depend on the seed and on `number` alone; its first token stays.
+    fn masked(&self, text: Example, number: usize) -> Example {
+        let AdaptOptions { mask_share, mask_token, seed, .. } = self.options;
+        let is_masked = |position: &usize| {
+            let key = splitmix64(seed ^ (number as u64) << 16) ^ *position as u64;
+            (splitmix64(key) >> 11) as f64 / ((1u64 << 53) as f64) < mask_share
+        };
+        let masked = (1..text.tokens()).filter(is_masked).map(|position| (position, mask_token)).collect();
+        Example { masked, ..text }
+    }
+}
+
+#[cfg(test)]
+mod tests;

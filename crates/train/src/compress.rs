@@ -1,0 +1,187 @@
+//! Compression of the tables of the vocabulary: an embedding `(vocab, hidden)`, and a head of its own,
+//! become products of a matrix `(vocab, rank)` and a small one. [`FACTORIZATIONS`] is the table of
+//! methods.
+
+mod direction;
+mod svd;
+
+use serde_json::json;
+use wsd_nn::arch::{self, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_RANK, Head};
+use wsd_nn::{Checkpoint, Format, Tensor, Weights};
+
+use crate::error::{Error, Result};
+
+/// Ranks that follow from a share are multiples of this: the engine stores matrices of such widths in
+/// tiles.
+const RANK_UNIT: usize = 4;
+
+/// A matrix by its rows, and the rank to reduce it to.
+pub struct Table<'a> {
+    /// The values, `(rows, width)`.
+    pub values: &'a [f32],
+    /// The width.
+    pub width: usize,
+    /// The rank of the product, from 1 to the width.
+    pub rank: usize,
+    /// Passes over the rows, for methods that learn.
+    pub epochs: usize,
+    /// The seed of the order of rows.
+    pub seed: u64,
+}
+
+/// A matrix as a product.
+#[derive(Clone, Debug)]
+pub struct Factored {
+    /// `(rows, rank)`.
+    pub rows: Vec<f32>,
+    /// `(width, rank)`; the matrix is about `rows` times its transpose.
+    pub factor: Vec<f32>,
+}
+
+/// A method of factoring a table.
+pub struct Factorization {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// One line about it, with its source.
+    pub about: &'static str,
+    /// Computes the factors; reports finished passes and their number.
+    pub factor: fn(&Table<'_>, &mut dyn FnMut(usize, usize)) -> Factored,
+}
+
+/// All methods; the first is the default.
+pub static FACTORIZATIONS: &[&Factorization] = &[&direction::DIRECTION, &svd::SVD];
+
+impl Factorization {
+    /// The method of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        FACTORIZATIONS.iter().copied().find(|entry| entry.name == name)
+    }
+}
+
+/// The likeness of a table and its product.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Likeness {
+    /// The mean cosine of a row and its image.
+    pub cosine: f64,
+    /// The root of the mean squared difference of values.
+    pub rmse: f64,
+}
+
+/// Compares a table, `(rows, width)`, with its product.
+#[must_use]
+pub fn likeness(values: &[f32], width: usize, factored: &Factored) -> Likeness {
+    let image = direction::product(&factored.rows, &factored.factor, width);
+    let (mut cosine, mut squares) = (0.0, 0.0);
+    for (row, image) in values.chunks_exact(width).zip(image.chunks_exact(width)) {
+        cosine += direction::cosine(row, image);
+        squares += row.iter().zip(image).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+    }
+    let rows = values.len() / width.max(1);
+    Likeness { cosine: cosine / rows.max(1) as f64, rmse: (squares / values.len().max(1) as f64).sqrt() }
+}
+
+/// The sizes of a compression.
+#[derive(Clone, Copy, Debug)]
+pub enum Size {
+    /// The rank of the products.
+    Rank(usize),
+    /// The share of a table's values that its product has at most, above 0.
+    Share(f64),
+}
+
+impl Size {
+    /// The rank for a table of `rows` rows of `width` values.
+    fn rank(self, rows: usize, width: usize) -> Result<usize> {
+        match self {
+            Self::Rank(rank) if (1..=width).contains(&rank) => Ok(rank),
+            Self::Rank(rank) => Err(Error::setting("rank", format!("from 1 to the model's width, {width}"), rank)),
+            Self::Share(share) if share > 0.0 && share <= 1.0 => {
+                let rank = (share * (rows * width) as f64 / (rows + width) as f64) as usize;
+                let even = rank / RANK_UNIT * RANK_UNIT;
+                Ok(if even > 0 { even } else { rank }.clamp(1, width))
+            }
+            Self::Share(share) => Err(Error::setting("share", "above 0 and at most 1", share)),
+        }
+    }
+}
+
+/// The settings of a compression.
+pub struct CompressOptions {
+    /// The method.
+    pub method: &'static Factorization,
+    /// The size.
+    pub size: Size,
+    /// Passes over the rows, for methods that learn.
+    pub epochs: usize,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// One compressed table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompressedTable {
+    /// The name of its tensor.
+    pub name: String,
+    /// The rank of the product.
+    pub rank: usize,
+    /// Values of the table and of its product.
+    pub values: [usize; 2],
+    /// The likeness of both.
+    pub likeness: Likeness,
+}
+
+/// Returns a model whose tables of the vocabulary are products, in F32, and a description of each.
+/// Calls `report` with the name of a table, finished passes and their number.
+///
+/// # Errors
+/// A rank or a share outside its limits; a model whose tables are products already, or that lacks its
+/// tables.
+pub fn compress(
+    checkpoint: &Checkpoint,
+    options: &CompressOptions,
+    mut report: impl FnMut(&str, usize, usize),
+) -> Result<(Checkpoint, Vec<CompressedTable>)> {
+    let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
+    let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
+    if blueprint.factors != Factors::default() {
+        return Err(Error::setting("model", "a model of whole tables", "one that is compressed already"));
+    }
+    let head = Head::VOCABULARY.weight();
+    let has_own_head = !blueprint.tied && blueprint.head(Head::VOCABULARY).is_some();
+    let mut tables = vec![(EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK)];
+    tables.extend(has_own_head.then_some((&*head, HEAD_FACTOR, HEAD_RANK)));
+    let mut compressed = checkpoint.clone();
+    let mut tensors: Vec<Tensor> = checkpoint.weights.iter().cloned().collect();
+    let mut about = Vec::new();
+    for (name, factor_name, key) in tables {
+        let width = blueprint.hidden;
+        let found = checkpoint.weights.require(&[(name.to_owned(), vec![blueprint.vocab, width])])?;
+        let values = found[0].to_f32();
+        let rank = options.size.rank(blueprint.vocab, width)?;
+        let table = Table { values: &values, width, rank, epochs: options.epochs, seed: options.seed };
+        let factored = (options.method.factor)(&table, &mut |done, all| report(name, done, all));
+        let Factored { rows, factor } = &factored;
+        about.push(CompressedTable {
+            name: name.to_owned(),
+            rank,
+            values: [values.len(), rows.len() + factor.len()],
+            likeness: likeness(&values, width, &factored),
+        });
+        let tensor = |name: &str, shape: Vec<usize>, values: &[f32]| -> Result<Tensor> {
+            Ok(Tensor::new(name, Format::F32, shape, Format::F32.quantize(values)?)?)
+        };
+        tensors.push(tensor(name, vec![blueprint.vocab, rank], rows)?);
+        tensors.push(if factor_name == HEAD_FACTOR {
+            tensor(factor_name, vec![rank, width], &direction::transposed(factor, rank))?
+        } else {
+            tensor(factor_name, vec![width, rank], factor)?
+        });
+        compressed.config.insert(key.into(), json!(rank));
+    }
+    compressed.weights = Weights::new(&*checkpoint.name, tensors);
+    Ok((compressed, about))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use std::path::Path;
+
+use wsd_nn::{Cpu, CpuOptions, Executor as _, Span};
+
+use super::*;
+use crate::merge::in_format;
+use crate::save_checkpoint;
+
+fn open(name: &str) -> Checkpoint {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures").join(name);
+    in_format(&Checkpoint::open(&folder).unwrap().in_standard_form().unwrap(), Format::F32).unwrap()
+}
+
+fn options(method: &'static str, size: Size) -> CompressOptions {
+    CompressOptions { method: Factorization::find(method).unwrap(), size, epochs: 12, seed: 1 }
+}
+
+fn logits(model: &Checkpoint) -> Vec<f32> {
+    let mut cpu = Cpu::load_with(model, CpuOptions { exact: true, ..CpuOptions::default() }).unwrap();
+    let rows = cpu.forward(&[Span { rows: 0..5, ..Span::chain(0, 0, &[5, 9, 3, 77, 20]) }]).unwrap();
+    let mut out = Vec::new();
+    cpu.project(Head::VOCABULARY, &rows, &mut out).unwrap();
+    out
+}
+
+fn far(one: &[f32], other: &[f32]) -> f32 {
+    assert_eq!(one.len(), other.len());
+    one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
+}
+
+/// A table whose rows lie near a few directions, with lengths that differ.
+fn table() -> Vec<f32> {
+    let noise = |seed: usize| ((seed as f32 * 12.9898).sin() * 43758.547).fract();
+    let row = |row: usize| {
+        let size = 1.0 + 8.0 * noise(row * 7 + 3).abs();
+        (0..24).map(move |column| {
+            let planes = (0..6).map(|k| noise(row * 31 + k) * noise(k * 57 + column * 13 + 5)).sum::<f32>();
+            size * (planes + 0.35 * noise(row * 101 + column * 29))
+        })
+    };
+    (0..400).flat_map(row).collect()
+}
+
+#[test]
+fn directions_beat_svd_by_cosine_and_lose_by_error() {
+    let values = table();
+    let table = Table { values: &values, width: 24, rank: 5, epochs: 30, seed: 1 };
+    let [direction, svd] = ["direction", "svd"].map(|name| {
+        let factored = (Factorization::find(name).unwrap().factor)(&table, &mut |_, _| {});
+        assert_eq!([factored.rows.len(), factored.factor.len()], [400 * 5, 24 * 5]);
+        if name == "direction" {
+            let image = direction::product(&factored.rows, &factored.factor, 24);
+            for (row, image) in values.chunks(24).zip(image.chunks(24)) {
+                let [row, image] = [row, image].map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt());
+                assert!((row - image).abs() < 1e-3 * row, "a row of length {row} has length {image}");
+            }
+        }
+        likeness(&values, 24, &factored)
+    });
+    assert!(direction.cosine > svd.cosine + 5e-4, "{direction:?} {svd:?}");
+    assert!(direction.rmse > svd.rmse, "{direction:?} {svd:?}");
+}
+
+#[test]
+fn full_rank_is_the_model() {
+    for (model, method) in
+        ["llama", "gemma2", "qwen2"].iter().flat_map(|model| ["direction", "svd"].map(|it| (model, it)))
+    {
+        let model = open(model);
+        let width = arch::blueprint(&model.config).unwrap().hidden;
+        let (compressed, tables) = compress(&model, &options(method, Size::Rank(width)), |_, _, _| {}).unwrap();
+        assert!(tables.iter().all(|table| table.likeness.rmse < 1e-5), "{tables:?}");
+        let (before, after) = (logits(&model), logits(&compressed));
+        let size = before.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        assert!(far(&before, &after) < 1e-4 * size.max(1.0), "{}", far(&before, &after));
+    }
+}
+
+/// A written folder runs in factors, and multiplied out, with the same logits.
+#[test]
+fn a_factored_folder_is_its_whole_model() {
+    for name in ["llama", "gemma2", "qwen2", "phi3"] {
+        let (compressed, tables) =
+            compress(&open(name), &options("direction", Size::Share(0.5)), |_, _, _| {}).unwrap();
+        assert!(tables.iter().all(|table| 2 * table.values[1] <= table.values[0]), "{tables:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("model");
+        save_checkpoint(&to, &compressed, None).unwrap();
+        let read = Checkpoint::open(&to).unwrap();
+        let whole = read.without_factors().unwrap();
+        assert!(arch::blueprint(&whole.config).unwrap().factors == Factors::default());
+        let (factored, whole) = (logits(&read), logits(&whole));
+        let size = whole.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        assert!(far(&factored, &whole) < 1e-4 * size.max(1.0), "{name}");
+        assert!(far(&factored, &logits(&open(name))) > 1e-3, "{name}: it differs from the original");
+        read.save_gguf(&folder.path().join("model.gguf"), Format::F32).unwrap();
+        let again = logits(&Checkpoint::open(&folder.path().join("model.gguf")).unwrap());
+        assert!(far(&again, &whole) < 1e-3 * size.max(1.0), "{name}");
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let error = |size| compress(&open("llama"), &options("svd", size), |_, _, _| {}).unwrap_err().to_string();
+    let width = arch::blueprint(&open("llama").config).unwrap().hidden;
+    assert_eq!(
+        error(Size::Rank(width + 1)),
+        format!("`rank` must be from 1 to the model's width, {width}, got {}", width + 1)
+    );
+    assert_eq!(error(Size::Share(0.0)), "`share` must be above 0 and at most 1, got 0");
+    let (once, _) = compress(&open("llama"), &options("svd", Size::Rank(8)), |_, _, _| {}).unwrap();
+    let error = compress(&once, &options("svd", Size::Rank(4)), |_, _, _| {}).unwrap_err().to_string();
+    assert_eq!(error, "`model` must be a model of whole tables, got one that is compressed already");
+}

@@ -1,0 +1,51 @@
+//! Distance of a model from another of the same vocabulary on texts.
+
+use crate::example::Example;
+use crate::metrics::Means;
+use crate::model::{Pass, TrainableModel};
+use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs, Totals};
+
+/// The means of a model and of its original over tokens of texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fidelity {
+    /// The perplexity of the model.
+    pub perplexity: f64,
+    /// The perplexity of the original.
+    pub original: f64,
+    /// The Kullback-Leibler divergence from the original to the model, in nats per token.
+    pub divergence: f64,
+}
+
+/// Measures a model of `weights` beside its original of weights `reference`, which may be of another
+/// blueprint ([`TrainableModel::with_teacher`]).
+#[must_use]
+pub fn fidelity(model: &mut TrainableModel, weights: &[f32], reference: &[f32], examples: &[Example]) -> Fidelity {
+    let examples: Vec<_> = examples.iter().collect();
+    let (totals, needs, loss) = (Totals::of(&examples), Needs::RowsAndReference, &Closeness);
+    let pass = Pass { weights, reference, examples: &examples, totals, loss, needs, weight: 1.0 };
+    let mut means = Means::default();
+    means.add(&model.pass(&pass, None));
+    let mean = |name| means.get(name).unwrap_or_default();
+    Fidelity { perplexity: mean("own").exp(), original: mean("original").exp(), divergence: mean("divergence") }
+}
+
+/// A pseudo-loss of the rows of both models.
+struct Closeness;
+
+impl Loss for Closeness {
+    fn compute(&self, input: &LossInput<'_>) -> LossOutput {
+        let width = input.width.max(1);
+        let rows = input.logprobs.chunks_exact(width).zip(input.reference.chunks_exact(width));
+        let (mut own_sum, mut original, mut divergence, mut tokens) = (0.0, 0.0, 0.0, 0.0);
+        for ((own, reference), target) in rows.zip(input.targets()) {
+            own_sum -= f64::from(own[target as usize]);
+            original -= f64::from(reference[target as usize]);
+            let term = |(own, reference): (&f32, &f32)| f64::from(*reference).exp() * f64::from(reference - own);
+            divergence += own.iter().zip(reference).map(term).sum::<f64>();
+            tokens += 1.0;
+        }
+        let mean = |name, sum| Measure { name, sum, weight: tokens };
+        let measures = vec![mean("own", own_sum), mean("original", original), mean("divergence", divergence)];
+        LossOutput { measures, ..LossOutput::default() }
+    }
+}

@@ -1,0 +1,276 @@
+//! `wsd compress`: a model with an embedding and a head of lower rank, tuned to stay close to the
+//! original, and a report of what that costs and saves.
+
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::json;
+use wsd::hub::{self, HubOptions};
+use wsd::train::compress::{CompressOptions, CompressedTable, FACTORIZATIONS, Factorization, Size, compress};
+use wsd::train::data::{ExampleReader, report_refusals};
+use wsd::train::fidelity::{Fidelity, fidelity};
+use wsd::train::{
+    AdapterEntry, Choice, Encoder, Example, Finished, Layout, ModelOptions, Objective, Reporter as _, RunLock, Steps,
+    Task, Term, TrainableModel, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
+};
+use wsd_core::Values;
+use wsd_core::files::write_whole;
+use wsd_nn::{Checkpoint, Format, arch};
+
+use super::train::reporter::ConsoleReporter;
+use super::train::{stop_on_interrupt, template};
+use super::{Ending, GlobalArgs, note};
+use report::{Cost, Report};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  wsd compress --model pilot --output small --eval held-out.jsonl
+      Tables of half the size, and perplexity and divergence from the original.
+  wsd compress --model pilot --output small --text corpus.jsonl --steps 300 --eval held-out.jsonl
+      The same, tuned for 300 steps to stay close to the original; the same command resumes.
+  wsd compress --model pilot --output small-svd --method svd --rank 31
+  wsd generate --draft small/model --prompt 'Hello'";
+
+/// The targets of a tuning that leaves the layers as they are.
+const TABLES: [&str; 3] = ["embed_tokens", "lm_head", "projection"];
+
+#[derive(Args, Debug)]
+pub(crate) struct CompressArgs {
+    /// The model: a folder, a .gguf file or a Hugging Face name
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// The folder to write; the model is in its folder `model`
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// The method
+    #[arg(long, value_name = "METHOD", default_value = "direction", value_parser = methods(), long_help = about())]
+    method: String,
+    /// Largest share of a table's values that its product has
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    share: f64,
+    /// The rank of the products, instead of a share
+    #[arg(long, value_name = "K", conflicts_with = "share")]
+    rank: Option<usize>,
+    /// Passes of `direction` over the rows of a table
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    epochs: usize,
+    /// Texts to tune on, a JSON object per line
+    #[arg(long, value_name = "FILE", requires = "steps")]
+    text: Vec<PathBuf>,
+    /// Steps of tuning by distillation of the original; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    steps: usize,
+    /// Texts to measure on, held out
+    #[arg(long, value_name = "FILE")]
+    eval: Vec<PathBuf>,
+    /// Tensors that the tuning changes
+    #[arg(long, value_name = "WHAT", default_value = "all", value_parser = ["all", "tables"])]
+    tune: String,
+    /// The peak learning rate of the tuning
+    #[arg(long, value_name = "X", default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Sequences of a step
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch_size: usize,
+    /// Tokens of a sequence
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_length: usize,
+    /// Form of chats in the texts: own, plain, or a Jinja file
+    #[arg(long, value_name = "TEMPLATE", default_value = "own")]
+    template: String,
+    /// The seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Worker threads of tuning and measuring [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Number format of the weights: bf16, f16 or f32
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    dtype: Format,
+}
+
+fn methods() -> Vec<&'static str> {
+    FACTORIZATIONS.iter().map(|method| method.name).collect()
+}
+
+fn about() -> String {
+    FACTORIZATIONS.iter().map(|method| format!("- {}: {}", method.name, method.about)).collect::<Vec<_>>().join("\n")
+}
+
+pub(crate) async fn run(args: CompressArgs, global: &GlobalArgs) -> Result<Ending> {
+    if args.steps > 0 && args.text.is_empty() {
+        bail!("`--steps` needs texts to tune on\n  hint: name a file of them with --text");
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    tokio::spawn(stop_on_interrupt(stop.clone()));
+    let source = hub::resolve(&args.model, &HubOptions::from_env(), global.progress().as_mut())?;
+    let reporter = ConsoleReporter { quiet: global.quiet };
+    tokio::task::spawn_blocking(move || Job::open(args, source, reporter, stop)?.run()).await?
+}
+
+/// A compression in progress.
+struct Job {
+    args: CompressArgs,
+    original: Checkpoint,
+    /// The folder or file of the original.
+    source: PathBuf,
+    reporter: ConsoleReporter,
+    stop: Arc<AtomicBool>,
+    threads: usize,
+}
+
+impl Job {
+    fn open(args: CompressArgs, source: PathBuf, reporter: ConsoleReporter, stop: Arc<AtomicBool>) -> Result<Self> {
+        let original = Checkpoint::open(&source)?.in_standard_form()?;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = args.threads.unwrap_or_else(cores);
+        Ok(Self { args, original, source, reporter, stop, threads })
+    }
+
+    fn run(mut self) -> Result<Ending> {
+        let output = self.args.output.clone();
+        fs_err::create_dir_all(&output)?;
+        let _lock = RunLock::acquire(&output)?;
+        if output.join("model").exists() {
+            bail!("{}: the folder holds a compressed model\n  hint: name another with --output", output.display());
+        }
+        self.begin()?;
+        let examples = [self.examples(&self.args.text)?, self.examples(&self.args.eval)?];
+        let [texts, held_out] = examples;
+        let tables = self.factored()?;
+        let factored = Checkpoint::open(&output.join("factored"))?;
+        let before = self.measure(&factored, &held_out)?;
+        if self.args.steps > 0 && !self.tune(&factored, texts)? {
+            self.reporter.note("stopped; the same command goes on");
+            return Ok(Ending::Interrupted);
+        }
+        let end = if self.args.steps > 0 { "tuned" } else { "factored" };
+        let model = Checkpoint::open(&output.join(end))?;
+        let after = if self.args.steps > 0 { self.measure(&model, &held_out)? } else { None };
+        let cost = Cost::measure(&merge::in_format(&self.original, self.args.dtype)?, &model)?;
+        let report = Report { tables, before, after, cost };
+        write_whole(&output.join("report.json"), (serde_json::to_string_pretty(&report.json())? + "\n").as_bytes())?;
+        fs_err::rename(output.join(end), output.join("model"))?;
+        print!("{}", report.text());
+        self.reporter.note(&format!("the model is in {}", output.join("model").display()));
+        Ok(Ending::Done)
+    }
+
+    /// Notes the settings in the folder, or checks that those there are the same.
+    fn begin(&self) -> Result<()> {
+        let CompressArgs { model, method, share, rank, epochs, text, steps, .. } = &self.args;
+        let CompressArgs { tune, learning_rate, batch_size, max_length, template, seed, dtype, .. } = &self.args;
+        let now = json!({
+            "model": model, "method": method, "share": share, "rank": rank, "epochs": epochs, "text": text,
+            "steps": steps, "tune": tune, "learning_rate": learning_rate, "batch_size": batch_size,
+            "max_length": max_length, "template": template, "seed": seed, "dtype": dtype.to_string(),
+        });
+        super::settings_file::begin(&self.args.output.join("settings.json"), &now)
+    }
+
+    /// The texts of files as sequences of equal length.
+    fn examples(&self, files: &[PathBuf]) -> Result<Vec<Example>> {
+        let template = template::choose(&self.args.template)?;
+        let vocab = arch::blueprint(&self.original.config)?.vocab;
+        let encoder = Encoder::try_new(&self.original, &template, vocab, None)?;
+        let objective = Objective::find("pretrain").context("invariant: the table has it")?;
+        let reader = ExampleReader { objective, encoder: &encoder, packing: Some(self.args.max_length) };
+        let mut refused = Vec::new();
+        let examples = reader.read(files, &mut refused)?;
+        report_refusals(&self.args.output, &refused, false)?;
+        if examples.is_empty() && !files.is_empty() {
+            bail!("{}: there is no text of two tokens", files[0].display());
+        }
+        Ok(examples)
+    }
+
+    /// Writes the factored model, unless an interrupted compression has done so, and returns its tables.
+    fn factored(&mut self) -> Result<Vec<CompressedTable>> {
+        let CompressArgs { method, share, rank, epochs, seed, dtype, output, .. } = &self.args;
+        let (folder, file) = (output.join("factored"), output.join("tables.json"));
+        if folder.exists() && file.exists() {
+            return report::read_tables(&file);
+        }
+        let method = Factorization::find(method).context("invariant: one of the table")?;
+        let size = rank.map_or(Size::Share(*share), Size::Rank);
+        let options = CompressOptions { method, size, epochs: *epochs, seed: *seed };
+        let quiet = self.reporter.quiet;
+        let report = |name: &str, done: usize, all: usize| {
+            if !quiet {
+                note(&format!("{name}: pass {done} of {all}"));
+            }
+        };
+        let (compressed, tables) = compress(&self.original, &options, report)?;
+        write_whole(&file, (serde_json::to_string_pretty(&report::tables_json(&tables))? + "\n").as_bytes())?;
+        save_checkpoint(&folder, &merge::in_format(&compressed, *dtype)?, Some(&self.source))?;
+        Ok(tables)
+    }
+
+    /// The weights of the original, with its blueprint.
+    fn teacher(&self) -> Result<(arch::Blueprint, Vec<f32>)> {
+        let blueprint = arch::blueprint(&self.original.config)?;
+        let weights = Layout::new(&blueprint).read(&self.original)?;
+        Ok((blueprint, weights))
+    }
+
+    /// Measures a model beside the original.
+    fn measure(&self, model: &Checkpoint, examples: &[Example]) -> Result<Option<Fidelity>> {
+        if examples.is_empty() {
+            return Ok(None);
+        }
+        let (blueprint, (original, reference)) = (arch::blueprint(&model.config)?, self.teacher()?);
+        let max_len = self.args.max_length;
+        let options = ModelOptions { threads: self.threads, max_len, recompute: true, trained: &|_| false };
+        let weights = Layout::new(&blueprint).read(model)?;
+        let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original, max_len)?;
+        Ok(Some(fidelity(&mut trainable, &weights, &reference, examples)))
+    }
+
+    /// Tunes the factored model to the distributions of the original on texts. Returns false if it was
+    /// stopped.
+    fn tune(&mut self, factored: &Checkpoint, texts: Vec<Example>) -> Result<bool> {
+        let args = &self.args;
+        let folder = args.output.join("tuning");
+        fs_err::create_dir_all(&folder)?;
+        let blueprint = arch::blueprint(&factored.config)?;
+        let adapter = AdapterEntry::find(if args.tune == "all" { "full" } else { "partial" });
+        let mut adapter = Choice::of(adapter.context("invariant: the table has it")?);
+        if args.tune != "all" {
+            let names = TABLES.map(str::to_owned).to_vec();
+            adapter.values = Values::default().with(adapter.entry.settings[0], names)?;
+        }
+        let options = TrainerOptions {
+            adapter,
+            seed: args.seed,
+            threads: self.threads,
+            max_len: args.max_length,
+            teacher: Some(self.teacher()?),
+            ..TrainerOptions::default()
+        };
+        let mut trainer = Trainer::try_new(&blueprint, Layout::new(&blueprint).read(factored)?, &options)?;
+        let objective = Objective::find("distill").context("invariant: the table has it")?;
+        let steps = Steps {
+            max_steps: Some(args.steps),
+            batch_size: args.batch_size,
+            learning_rate: args.learning_rate,
+            save_steps: 100,
+            save_total_limit: 1,
+            ..Steps::default()
+        };
+        let terms = vec![Term::new(&Choice::of(objective), texts)];
+        let mut task = Task { folder, terms, steps, seed: args.seed, stop: &self.stop };
+        if wsd::train::run(&mut task, &mut trainer, &mut self.reporter)? == Finished::Stopped {
+            return Ok(false);
+        }
+        let layout = trainer.layout().clone();
+        let source: Option<&Path> = Some(&self.source);
+        let to = args.output.join("tuned");
+        save_folder(&to, factored, source, (&layout, trainer.weights()), args.dtype)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,29 @@
+//! The settings of a command that resumes, noted in its folder.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use wsd_core::Input;
+use wsd_core::files::write_whole;
+
+/// Writes the settings of a command that begins, or checks that one that goes on has the same.
+///
+/// # Errors
+/// Settings that differ, by their names; those of the file system.
+pub(super) fn begin(path: &Path, now: &Value) -> Result<()> {
+    if !path.exists() {
+        return Ok(write_whole(path, (serde_json::to_string_pretty(now)? + "\n").as_bytes())?);
+    }
+    let before: Value = serde_json::from_slice(&Input::DESCRIPTION.read(path)?)?;
+    let changed = now.as_object().into_iter().flatten().filter(|(key, value)| before.get(key) != Some(value));
+    let changed: Vec<_> = changed.map(|(key, _)| format!("`{key}`")).collect();
+    if !changed.is_empty() {
+        bail!(
+            "{}: the command has begun with other values of {}\n  hint: set them back, or name another --output",
+            path.display(),
+            changed.join(", ")
+        );
+    }
+    Ok(())
+}
