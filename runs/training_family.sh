@@ -44,7 +44,7 @@ options=${OPTIONS:-$(table | cut -d'|' -f1)}
 config() {
     local from=$1 output=$2 start=$3 rate=$4 more=$5
     sed -e "s/^seed = .*/seed = $seed/" -e "s|^output = .*|output = \"$output\"|" -e "s|^from = .*|from = \"$start\"|" \
-        -e 's|world/sft.jsonl|demonstrations.jsonl|' -e 's|"pairs.jsonl"|"preferences.jsonl"|' \
+        -e '/^max_length/a skip_refused = true' -e 's|world/sft.jsonl|demonstrations.jsonl|' -e 's|"pairs.jsonl"|"preferences.jsonl"|' \
         -e "s/^learning_rate = .*/learning_rate = $rate/" "$root/runs/lab/$from.toml" > "$output.toml"
     if [ "$from" = pilot_dpo ] && [ "${6:-dpo}" != dpo ]; then sed -i '/^\[dpo\]/,$d' "$output.toml"; fi
     printf "\n$more" >> "$output.toml"
