@@ -27,6 +27,7 @@ mod serve;
 mod settings_file;
 mod sweep;
 mod train;
+mod tuning;
 mod wrap;
 
 use std::path::{Path, PathBuf};

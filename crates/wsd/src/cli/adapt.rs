@@ -15,10 +15,11 @@ use wsd::train::{
     Trainer, TrainerOptions, save_folder,
 };
 use wsd_core::files::write_whole;
-use wsd_nn::{Checkpoint, Format, arch};
+use wsd_nn::{Checkpoint, arch};
 
 use super::train::reporter::ConsoleReporter;
 use super::train::{stop_on_interrupt, template};
+use super::tuning::TuningArgs;
 use super::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
@@ -61,27 +62,8 @@ pub(crate) struct AdaptArgs {
     /// Go back to the model at the start of each domain
     #[arg(long)]
     reset: bool,
-    /// The learning rate
-    #[arg(long, value_name = "X", default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Texts of a step
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch_size: usize,
-    /// Most tokens of a text
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    max_length: usize,
-    /// Form of chats in the texts: own, plain, or a Jinja file
-    #[arg(long, value_name = "TEMPLATE", default_value = "own")]
-    template: String,
-    /// The seed of masks and of the adapter
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-    /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Number format of snapshots: bf16, f16 or f32
-    #[arg(long, value_name = "TYPE", default_value = "bf16")]
-    dtype: Format,
+    #[command(flatten)]
+    tuning: TuningArgs,
 }
 
 fn named(text: &str) -> Result<(String, PathBuf), String> {
@@ -122,7 +104,7 @@ impl Job {
         self.begin()?;
         let (examples, held_out) = (self.streams()?, self.held_out()?);
         let lengths = examples.iter().flatten().map(Example::tokens);
-        let max_len = lengths.chain([args.max_length]).max().unwrap_or(1);
+        let max_len = lengths.chain([args.tuning.max_length]).max().unwrap_or(1);
         let mut trainer = self.trainer(max_len)?;
         let names: Vec<String> = args.stream.iter().map(|path| stem(path)).collect();
         let domains = names.iter().zip(examples).map(|(name, examples)| Domain { name: name.clone(), examples });
@@ -135,7 +117,7 @@ impl Job {
         };
         if !args.output.join(SCORES).exists() {
             trainer.state.average = trainer.state.parameters.clone();
-            let scores = scores(&mut trainer, &held_out, args.batch_size)?;
+            let scores = scores(&mut trainer, &held_out, args.tuning.batch_size)?;
             write_whole(&args.output.join(SCORES), serde_json::to_string(&scores)?.as_bytes())?;
         }
         let mut ended = |trainer: &mut Trainer, index: usize| {
@@ -155,23 +137,21 @@ impl Job {
     /// Notes the settings in the folder, or checks that those there are the same.
     fn begin(&self) -> Result<()> {
         let AdaptArgs { model, stream, adapter, labels, mask, momentum, reset, .. } = &self.args;
-        let AdaptArgs { learning_rate, batch_size, max_length, template, seed, dtype, .. } = &self.args;
-        let now = json!({
+        let own = json!({
             "method": "OoPk for texts, a reconstruction", "model": model, "stream": stream, "adapter": adapter,
-            "labels": labels, "mask": mask, "momentum": momentum, "reset": reset, "learning_rate": learning_rate,
-            "batch_size": batch_size, "max_length": max_length, "template": template, "seed": seed,
-            "dtype": dtype.to_string(),
+            "labels": labels, "mask": mask, "momentum": momentum, "reset": reset,
         });
+        let mut now = self.args.tuning.settings();
+        now.extend(own.as_object().cloned().unwrap_or_default());
         super::settings_file::begin(&self.args.output.join("settings.json"), &now)
     }
 
     fn trainer(&self, max_len: usize) -> Result<Trainer> {
         let blueprint = arch::blueprint(&self.model.config)?;
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let options = TrainerOptions {
             adapter: Choice::of(AdapterEntry::find(&self.args.adapter).context("invariant: one of the table")?),
-            seed: self.args.seed,
-            threads: self.args.threads.unwrap_or_else(cores),
+            seed: self.args.tuning.seed,
+            threads: self.args.tuning.threads(),
             max_len,
             ..TrainerOptions::default()
         };
@@ -187,7 +167,8 @@ impl Job {
     }
 
     fn options(&self) -> Result<AdaptOptions> {
-        let AdaptArgs { batch_size, learning_rate, mask, momentum, reset, seed, .. } = self.args;
+        let AdaptArgs { mask, momentum, reset, .. } = self.args;
+        let TuningArgs { batch_size, learning_rate, seed, .. } = self.args.tuning;
         let special = &self.model.special;
         let tokens = [&special.unk, &special.pad, &special.eos, &special.bos].into_iter().flatten();
         let mask_token = tokens.filter_map(|token| self.model.tokenizer.token_to_id(token)).next();
@@ -217,8 +198,8 @@ impl Job {
 
     fn encoder(&self) -> Result<Encoder> {
         let vocab = arch::blueprint(&self.model.config)?.vocab;
-        let template = template::choose(&self.args.template)?;
-        Ok(Encoder::try_new(&self.model, &template, vocab, Some(self.args.max_length))?)
+        let template = template::choose(&self.args.tuning.template)?;
+        Ok(Encoder::try_new(&self.model, &template, vocab, Some(self.args.tuning.max_length))?)
     }
 
     fn streams(&self) -> Result<Vec<Vec<Example>>> {
@@ -244,13 +225,13 @@ impl Job {
         if to.join(SCORES).exists() {
             return Ok(());
         }
-        let scores = scores(trainer, held_out, self.args.batch_size)?;
+        let scores = scores(trainer, held_out, self.args.tuning.batch_size)?;
         let layout = trainer.layout().clone();
         if to.exists() {
             fs_err::remove_dir_all(to)?;
         }
         let weights = (&layout, trainer.teacher_weights());
-        save_folder(to, &self.model, Some(&self.source), weights, self.args.dtype)?;
+        save_folder(to, &self.model, Some(&self.source), weights, self.args.tuning.dtype)?;
         Ok(write_whole(&to.join(SCORES), serde_json::to_string(&scores)?.as_bytes())?)
     }
 

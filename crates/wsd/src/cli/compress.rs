@@ -20,10 +20,11 @@ use wsd::train::{
 };
 use wsd_core::Values;
 use wsd_core::files::write_whole;
-use wsd_nn::{Checkpoint, Format, arch};
+use wsd_nn::{Checkpoint, arch};
 
 use super::train::reporter::ConsoleReporter;
 use super::train::{stop_on_interrupt, template};
+use super::tuning::TuningArgs;
 use super::{Ending, GlobalArgs, note};
 use report::{Cost, Report};
 
@@ -71,27 +72,8 @@ pub(crate) struct CompressArgs {
     /// Tensors that the tuning changes
     #[arg(long, value_name = "WHAT", default_value = "all", value_parser = ["all", "tables"])]
     tune: String,
-    /// The peak learning rate of the tuning
-    #[arg(long, value_name = "X", default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Sequences of a step
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch_size: usize,
-    /// Tokens of a sequence
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    max_length: usize,
-    /// Form of chats in the texts: own, plain, or a Jinja file
-    #[arg(long, value_name = "TEMPLATE", default_value = "own")]
-    template: String,
-    /// The seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-    /// Worker threads of tuning and measuring [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Number format of the weights: bf16, f16 or f32
-    #[arg(long, value_name = "TYPE", default_value = "bf16")]
-    dtype: Format,
+    #[command(flatten)]
+    tuning: TuningArgs,
 }
 
 fn methods() -> Vec<&'static str> {
@@ -121,15 +103,12 @@ struct Job {
     source: PathBuf,
     reporter: ConsoleReporter,
     stop: Arc<AtomicBool>,
-    threads: usize,
 }
 
 impl Job {
     fn open(args: CompressArgs, source: PathBuf, reporter: ConsoleReporter, stop: Arc<AtomicBool>) -> Result<Self> {
         let original = Checkpoint::open(&source)?.in_standard_form()?;
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = args.threads.unwrap_or_else(cores);
-        Ok(Self { args, original, source, reporter, stop, threads })
+        Ok(Self { args, original, source, reporter, stop })
     }
 
     fn run(mut self) -> Result<Ending> {
@@ -152,7 +131,7 @@ impl Job {
         let end = if self.args.steps > 0 { "tuned" } else { "factored" };
         let model = Checkpoint::open(&output.join(end))?;
         let after = if self.args.steps > 0 { self.measure(&model, &held_out)? } else { None };
-        let cost = Cost::measure(&merge::in_format(&self.original, self.args.dtype)?, &model)?;
+        let cost = Cost::measure(&merge::in_format(&self.original, self.args.tuning.dtype)?, &model)?;
         let report = Report { tables, before, after, cost };
         write_whole(&output.join("report.json"), (serde_json::to_string_pretty(&report.json())? + "\n").as_bytes())?;
         fs_err::rename(output.join(end), output.join("model"))?;
@@ -163,23 +142,23 @@ impl Job {
 
     /// Notes the settings in the folder, or checks that those there are the same.
     fn begin(&self) -> Result<()> {
-        let CompressArgs { model, method, share, rank, epochs, text, steps, .. } = &self.args;
-        let CompressArgs { tune, learning_rate, batch_size, max_length, template, seed, dtype, .. } = &self.args;
-        let now = json!({
+        let CompressArgs { model, method, share, rank, epochs, text, steps, tune, .. } = &self.args;
+        let own = json!({
             "model": model, "method": method, "share": share, "rank": rank, "epochs": epochs, "text": text,
-            "steps": steps, "tune": tune, "learning_rate": learning_rate, "batch_size": batch_size,
-            "max_length": max_length, "template": template, "seed": seed, "dtype": dtype.to_string(),
+            "steps": steps, "tune": tune,
         });
+        let mut now = self.args.tuning.settings();
+        now.extend(own.as_object().cloned().unwrap_or_default());
         super::settings_file::begin(&self.args.output.join("settings.json"), &now)
     }
 
     /// The texts of files as sequences of equal length.
     fn examples(&self, files: &[PathBuf]) -> Result<Vec<Example>> {
-        let template = template::choose(&self.args.template)?;
+        let template = template::choose(&self.args.tuning.template)?;
         let vocab = arch::blueprint(&self.original.config)?.vocab;
         let encoder = Encoder::try_new(&self.original, &template, vocab, None)?;
         let objective = Objective::find("pretrain").context("invariant: the table has it")?;
-        let reader = ExampleReader { objective, encoder: &encoder, packing: Some(self.args.max_length) };
+        let reader = ExampleReader { objective, encoder: &encoder, packing: Some(self.args.tuning.max_length) };
         let mut refused = Vec::new();
         let examples = reader.read(files, &mut refused)?;
         report_refusals(&self.args.output, &refused, false)?;
@@ -191,14 +170,14 @@ impl Job {
 
     /// Writes the factored model, unless an interrupted compression has done so, and returns its tables.
     fn factored(&mut self) -> Result<Vec<CompressedTable>> {
-        let CompressArgs { method, share, rank, epochs, seed, dtype, output, .. } = &self.args;
+        let CompressArgs { method, share, rank, epochs, output, tuning, .. } = &self.args;
         let (folder, file) = (output.join("factored"), output.join("tables.json"));
         if folder.exists() && file.exists() {
             return report::read_tables(&file);
         }
         let method = Factorization::find(method).context("invariant: one of the table")?;
         let size = rank.map_or(Size::Share(*share), Size::Rank);
-        let options = CompressOptions { method, size, epochs: *epochs, seed: *seed };
+        let options = CompressOptions { method, size, epochs: *epochs, seed: tuning.seed };
         let quiet = self.reporter.quiet;
         let report = |name: &str, done: usize, all: usize| {
             if !quiet {
@@ -207,7 +186,7 @@ impl Job {
         };
         let (compressed, tables) = compress(&self.original, &options, report)?;
         write_whole(&file, (serde_json::to_string_pretty(&report::tables_json(&tables))? + "\n").as_bytes())?;
-        save_checkpoint(&folder, &merge::in_format(&compressed, *dtype)?, Some(&self.source))?;
+        save_checkpoint(&folder, &merge::in_format(&compressed, tuning.dtype)?, Some(&self.source))?;
         Ok(tables)
     }
 
@@ -224,8 +203,9 @@ impl Job {
             return Ok(None);
         }
         let (blueprint, (original, reference)) = (arch::blueprint(&model.config)?, self.teacher()?);
-        let max_len = self.args.max_length;
-        let options = ModelOptions { threads: self.threads, max_len, recompute: true, trained: &|_| false };
+        let max_len = self.args.tuning.max_length;
+        let options =
+            ModelOptions { threads: self.args.tuning.threads(), max_len, recompute: true, trained: &|_| false };
         let weights = Layout::new(&blueprint).read(model)?;
         let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original, max_len)?;
         Ok(Some(fidelity(&mut trainable, &weights, &reference, examples)))
@@ -246,9 +226,9 @@ impl Job {
         }
         let options = TrainerOptions {
             adapter,
-            seed: args.seed,
-            threads: self.threads,
-            max_len: args.max_length,
+            seed: args.tuning.seed,
+            threads: self.args.tuning.threads(),
+            max_len: args.tuning.max_length,
             teacher: Some(self.teacher()?),
             ..TrainerOptions::default()
         };
@@ -256,21 +236,21 @@ impl Job {
         let objective = Objective::find("distill").context("invariant: the table has it")?;
         let steps = Steps {
             max_steps: Some(args.steps),
-            batch_size: args.batch_size,
-            learning_rate: args.learning_rate,
+            batch_size: args.tuning.batch_size,
+            learning_rate: args.tuning.learning_rate,
             save_steps: 100,
             save_total_limit: 1,
             ..Steps::default()
         };
         let terms = vec![Term::new(&Choice::of(objective), texts)];
-        let mut task = Task { folder, terms, steps, seed: args.seed, stop: &self.stop };
+        let mut task = Task { folder, terms, steps, seed: args.tuning.seed, stop: &self.stop };
         if wsd::train::run(&mut task, &mut trainer, &mut self.reporter)? == Finished::Stopped {
             return Ok(false);
         }
         let layout = trainer.layout().clone();
         let source: Option<&Path> = Some(&self.source);
         let to = args.output.join("tuned");
-        save_folder(&to, factored, source, (&layout, trainer.weights()), args.dtype)?;
+        save_folder(&to, factored, source, (&layout, trainer.weights()), args.tuning.dtype)?;
         Ok(true)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wsd_core::Input;
 use wsd_core::files::write_whole;
 
@@ -11,12 +11,12 @@ use wsd_core::files::write_whole;
 ///
 /// # Errors
 /// Settings that differ, by their names; those of the file system.
-pub(super) fn begin(path: &Path, now: &Value) -> Result<()> {
+pub(super) fn begin(path: &Path, now: &Map<String, Value>) -> Result<()> {
     if !path.exists() {
         return Ok(write_whole(path, (serde_json::to_string_pretty(now)? + "\n").as_bytes())?);
     }
     let before: Value = serde_json::from_slice(&Input::DESCRIPTION.read(path)?)?;
-    let changed = now.as_object().into_iter().flatten().filter(|(key, value)| before.get(key) != Some(value));
+    let changed = now.iter().filter(|(key, value)| before.get(key) != Some(value));
     let changed: Vec<_> = changed.map(|(key, _)| format!("`{key}`")).collect();
     if !changed.is_empty() {
         bail!(

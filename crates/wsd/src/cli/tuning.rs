@@ -1,0 +1,47 @@
+//! Options of commands that tune a model on texts: `wsd adapt` and `wsd compress`.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use wsd_nn::Format;
+
+#[derive(Args, Debug)]
+pub(super) struct TuningArgs {
+    /// The peak learning rate
+    #[arg(long, value_name = "X", default_value_t = 1e-3)]
+    pub(super) learning_rate: f64,
+    /// Sequences of a step
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(super) batch_size: usize,
+    /// Most tokens of a sequence
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(super) max_length: usize,
+    /// Form of chats in the texts: own, plain, or a Jinja file
+    #[arg(long, value_name = "TEMPLATE", default_value = "own")]
+    pub(super) template: String,
+    /// The seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Worker threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Number format of the weights that are written: bf16, f16 or f32
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    pub(super) dtype: Format,
+}
+
+impl TuningArgs {
+    /// The number of worker threads.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// The options that results depend on, by name.
+    pub(super) fn settings(&self) -> Map<String, Value> {
+        let Self { learning_rate, batch_size, max_length, template, seed, dtype, .. } = self;
+        let settings = json!({
+            "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length,
+            "template": template, "seed": seed, "dtype": dtype.to_string(),
+        });
+        settings.as_object().cloned().unwrap_or_default()
+    }
+}
