@@ -78,8 +78,8 @@ impl Generation {
         Some(Ok(if is_end { Step::End(Stop::End) } else { Step::Token(Sampled { top, ..sampled }) }))
     }
 
-    /// What the guide has the choice be made from; `None` where it changes nothing. A greedy choice
-    /// needs no mask where the argmax is allowed, as it is for most tokens.
+    /// The guide's limits of a choice; `None` if it changes nothing. A greedy choice needs no mask if
+    /// the argmax is allowed, as it is for most tokens.
     fn constraint(&self, logits: &[f32], list: &[Token]) -> Result<Option<Next>> {
         let Some(guide) = &self.guide else { return Ok(None) };
         let best = self.sampling.is_argmax().then(|| argmax(logits)).flatten();

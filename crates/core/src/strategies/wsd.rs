@@ -12,29 +12,32 @@
 //! from measured costs ([`crate::chunks`]); if every scoring call recomputes the whole list, each
 //! chunk is twice as long as the one before, so that the total work stays linear in the length.
 
+mod drafter;
+mod scorer;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use futures::future::{Either, select, try_join};
+
+use drafter::{Chunk, Drafter};
+use scorer::{Begin, Scorer, Verdict};
 
 use crate::chunks::{Chunks, Round, Sizing};
 use crate::finish::{Finish, Opening};
-use crate::handover::{SKIP_REPETITIONS, THRESHOLD, WINDOW, repeats};
+use crate::handover::{SKIP_REPETITIONS, THRESHOLD, WINDOW};
 use crate::look;
 use crate::relay::Side;
 use crate::speculation::{Rest, SPECULATE};
 use crate::steps::{check_vocabularies, render};
 use crate::switch::{
-    ALTERNATIVES, FeatureWindow, LEARNED_AGREEMENT, LEARNED_BIAS, LEARNED_CONFIDENCE, LEARNED_ENTROPY, LearnedSwitch,
-    SWITCH_RULE,
+    FeatureWindow, LEARNED_AGREEMENT, LEARNED_BIAS, LEARNED_CONFIDENCE, LEARNED_ENTROPY, LearnedSwitch, SWITCH_RULE,
 };
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
-    Answer, Bridge, Call, CallKind, Caps, DraftEnd, Edit, Engine, FinishReason, Flow, Generation, Guide, Handover, Job,
-    Models, Need, Profile, Recipe, Result, Rule, Sampling, Seat, Session, Setting, Step, Stop, Strategy, Token,
-    TokenRecord, Values, Window, token_bytes,
+    Answer, Bridge, Caps, DraftEnd, Engine, FinishReason, Guide, Job, Models, Need, Recipe, Result, Rule, Seat,
+    Session, Setting, Stop, Strategy, Values, Window, token_bytes,
 };
 
 /// The setting for the maximum number of drafted tokens.
@@ -288,66 +291,6 @@ enum Drafted {
     Complete(FinishReason),
 }
 
-/// Tokens drafted in one call.
-struct Chunk {
-    tokens: Vec<Token>,
-    /// Duration of the call, in seconds.
-    seconds: f64,
-    /// The reason why the draft ends with this chunk, if it does.
-    stop: Option<Stop>,
-}
-
-/// A session of the draft model that generates in chunks.
-struct Drafter {
-    session: Box<dyn Session>,
-    sampling: Sampling,
-    guide: Option<Guide>,
-    chunks: Chunks,
-    /// Number of tokens that may still be drafted.
-    remaining: usize,
-    /// The measured speed of the draft.
-    profile: Profile,
-    /// The call in progress or just finished, not yet reported.
-    call: Option<Call>,
-}
-
-impl Drafter {
-    /// Generates the next chunk. `self.call` is updated after every token, so that a cancelled call
-    /// is reported with the tokens generated so far.
-    async fn draft_chunk(&mut self) -> Result<Chunk> {
-        let max_tokens = self.chunks.next().min(self.remaining);
-        let (sampling, guide) = (self.sampling.clone(), self.guide.clone());
-        let generation = Generation { max_tokens, sampling, top_logprobs: 0, guide };
-        // Before the first chunk the whole prompt has to be computed.
-        let lacking = if self.chunks.is_first() { self.session.tokens().len() } else { 1 };
-        let started = Instant::now();
-        let call_so_far = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
-        let call = self.call.insert(call_so_far(0));
-        let (mut tokens, mut stop) = (Vec::new(), Stop::Length);
-        let mut steps = self.session.generate(&generation);
-        while let Some(step) = steps.next().await {
-            match step? {
-                Step::Token(sampled) => tokens.push(sampled.token),
-                Step::End(end) => stop = end,
-            }
-            *call = call_so_far(tokens.len());
-        }
-        drop(steps);
-        let seconds = call.seconds;
-        self.profile.record_writing(lacking, tokens.len().max(1), seconds);
-        self.remaining -= tokens.len();
-        let is_last = stop == Stop::End || tokens.len() < generation.max_tokens || self.remaining == 0;
-        Ok(Chunk { tokens, seconds, stop: is_last.then_some(stop) })
-    }
-
-    /// Reports the last call, finished or cancelled, unless it was reported before.
-    async fn report(&mut self, answer: &mut Answer) {
-        if let Some(call) = self.call.take() {
-            answer.call(call).await;
-        }
-    }
-}
-
 /// Scores a chunk while the next one is drafted. Drafting is cancelled if it is still running when
 /// the verdict is other than [`Verdict::NotPassed`].
 async fn score_while_drafting(
@@ -361,120 +304,5 @@ async fn score_while_drafting(
             verdict => Ok((verdict, None)),
         },
         Either::Right((chunk, scoring)) => Ok((scoring.await?, Some(chunk))),
-    }
-}
-
-/// The result of scoring a chunk.
-enum Verdict {
-    /// The window has not passed.
-    NotPassed,
-    /// The window passed; the base's token list ends with the token at which it did.
-    Passed,
-    /// The answer is complete.
-    AnswerComplete(FinishReason),
-}
-
-/// The beginning of the answer in the base's list.
-struct Begin {
-    /// Position of the first token with text of the answer.
-    at: usize,
-    /// Number of bytes of that token, or of the first ones, that belong to the prompt.
-    overlap: usize,
-}
-
-/// A session of the base that scores drafted tokens.
-struct Scorer {
-    session: Box<dyn Session>,
-    /// Length of the base's context, in tokens.
-    max_len: usize,
-    top_logprobs: usize,
-    window: Window,
-    /// True if a window that repeats what stands just before it does not count.
-    skips_repetitions: bool,
-    /// The model that decides in place of the threshold, if any, with its features.
-    learned: Option<(LearnedSwitch, FeatureWindow)>,
-    begin: Begin,
-    /// Number of tokens in the answer so far.
-    emitted: usize,
-    /// Duration of the last scoring call, in seconds; 0 if the last chunk needed none.
-    seconds: f64,
-    /// The measured speed of the base.
-    profile: Profile,
-    /// Number of tokens that the base has computed.
-    computed: usize,
-    /// The scored tokens after the switch.
-    rest: Rest,
-}
-
-impl Scorer {
-    /// Applies an edit to the base's token list, scores the appended tokens, and emits them up to
-    /// the switch. Tokens beyond the end of the base's context are dropped.
-    async fn score_chunk(&mut self, edit: Edit, answer: &mut Answer) -> Result<Verdict> {
-        self.session.truncate(edit.keep);
-        let space = self.max_len - edit.keep;
-        self.session.append(&edit.append[..edit.append.len().min(space)]);
-        let records = self.score_from(edit.keep, answer).await?;
-        for (i, mut record) in records.iter().cloned().enumerate() {
-            let window = record.logprob.and_then(|logprob| self.window.push(logprob));
-            let confidence = window.map(|window| window.confidence);
-            record.switch = self.probability(&record);
-            record.top.truncate(self.top_logprobs);
-            let passed = window.filter(|window| match (&self.learned, record.switch) {
-                (None, _) => window.passed,
-                (Some(_), probability) => probability.is_some_and(|probability| probability >= 0.5),
-            });
-            let repeats = passed.is_some() && self.skips_repetitions && self.repeats(edit.keep + i);
-            let flow = answer.token(TokenRecord { confidence, repeats, ..record }).await?;
-            self.emitted += 1;
-            let passed = passed.filter(|_| !repeats);
-            if let Some(window) = passed {
-                answer.handover(Handover::new(self.emitted - 1, window.confidence, self.window.rule())).await;
-            }
-            if let Flow::Done(reason) = flow {
-                return Ok(Verdict::AnswerComplete(reason));
-            }
-            if passed.is_some() {
-                let rest = records[i + 1..].iter().map(|record| (record.id, record.logprob.map_or(0.0, f64::exp)));
-                self.rest = Rest { at: edit.keep + i + 1, tokens: rest.collect() };
-                self.session.truncate(edit.keep + i + 1);
-                return Ok(Verdict::Passed);
-            }
-        }
-        Ok(if edit.append.len() > space { Verdict::AnswerComplete(FinishReason::Length) } else { Verdict::NotPassed })
-    }
-
-    /// The learned probability that the base continues well after a token, if there is a model for it.
-    fn probability(&mut self, record: &TokenRecord) -> Option<f64> {
-        let (model, window) = self.learned.as_mut()?;
-        let features = window.push(record.id, record.logprob?, &record.top)?;
-        Some(model.probability(&features))
-    }
-
-    /// Tells whether the window of the answer that ends with the token at `position` of the list repeats
-    /// what stands before it in the answer.
-    fn repeats(&self, position: usize) -> bool {
-        let answer = position.saturating_sub(self.emitted)..position + 1;
-        repeats(self.session.tokens().get(answer).unwrap_or_default(), self.window.rule().window())
-    }
-
-    /// Scores the tokens from position `keep` to the end of the list. The token at position 0 has no
-    /// context, so its record has no log-probability.
-    async fn score_from(&mut self, keep: usize, answer: &mut Answer) -> Result<Vec<TokenRecord>> {
-        self.seconds = 0.0;
-        if keep == self.session.tokens().len() {
-            return Ok(Vec::new());
-        }
-        let started = Instant::now();
-        let from = keep.max(1);
-        let alternatives = if self.learned.is_some() { ALTERNATIVES } else { 0 };
-        let scored = self.session.score_top(from, self.top_logprobs.max(alternatives)).await?;
-        let call = Call::since(started, Seat::BASE, CallKind::Score, scored.len());
-        self.seconds = call.seconds;
-        let len = self.session.tokens().len();
-        self.profile.record(len - self.computed.min(keep), call.seconds);
-        self.computed = len - 1;
-        answer.call(call).await;
-        let first = self.session.tokens()[keep..from].iter().map(|&token| TokenRecord::unscored(token, Seat::DRAFT));
-        Ok(first.chain(scored.into_iter().map(|scored| TokenRecord::new(scored, Seat::DRAFT))).collect())
     }
 }
