@@ -283,14 +283,7 @@ impl TextCodec {
         let definitions = tools.filter(|_| !described).map_or(&[][..], |tools| &tools.definitions);
         match self.template.as_deref() {
             Some(Template::Plain) => plain::render(messages),
-            Some(Template::Jinja(template)) => {
-                let rendered = template.render_with(messages, definitions);
-                let refused = rendered.is_err().then(|| [true, false].map(|keeps| turns::alternating(messages, keeps)));
-                let others = refused.into_iter().flatten().flatten();
-                let mut others = others.filter_map(|turns| template.render_with(&turns, definitions).ok());
-                // What a template refuses in any form is refused for its first reason.
-                others.next().map_or(rendered, Ok)
-            }
+            Some(Template::Jinja(template)) => template.render_with(messages, definitions),
             None => Err(Error::Chat(format!(
                 "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw; \
                  if this is the base and the other model is the aligned one, exchange --base and --draft",

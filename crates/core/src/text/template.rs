@@ -1,11 +1,13 @@
 //! Chat templates of Hugging Face: conversations in the form that a model was tuned on.
 
+use std::iter::successors;
 use std::thread;
 
 use chrono::NaiveDateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
 
+use super::turns::alternating;
 use super::{ChatRole, Message, ToolCall};
 use crate::{Error, Result};
 
@@ -180,7 +182,33 @@ impl ChatTemplate {
         Ok(text)
     }
 
+    /// Renders messages as they are or, if the template raises an error for them, in turns.
     fn run(&self, messages: &[Message], tools: &[serde_json::Value], add_generation_prompt: bool) -> Result<String> {
+        let attempt = |messages: &[Message]| self.attempt(messages, tools, add_generation_prompt);
+        let error = match attempt(messages)? {
+            Ok(text) => return Ok(text),
+            Err(error) => error,
+        };
+        if raised(&error).is_some() {
+            let mut forms: Vec<_> = [true, false].iter().filter_map(|&keeps| alternating(messages, keeps)).collect();
+            forms.dedup();
+            for turns in forms {
+                if let Ok(text) = attempt(&turns)? {
+                    return Ok(text);
+                }
+            }
+        }
+        // What a template refuses in any form is refused for its first reason.
+        Err(self.error(&error))
+    }
+
+    /// Renders messages, where the inner error is the template's.
+    fn attempt(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<Result<String, minijinja::Error>> {
         let calls = messages.iter().flat_map(|message| &message.tool_calls);
         let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>()
             + calls.clone().map(|call| call.arguments.len()).sum::<usize>()
@@ -195,23 +223,15 @@ impl ChatTemplate {
         }
         let variables = Value::from_pairs(variables);
         with_stack(&self.name, || {
-            let template = environment.get_template(TEMPLATE).map_err(|error| self.error(&error))?;
-            template.render(variables).map_err(|error| self.error(&error))
+            Ok(environment.get_template(TEMPLATE).and_then(|template| template.render(variables)))
         })
     }
 
     fn error(&self, error: &minijinja::Error) -> Error {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        let mut innermost = error;
-        while let Some(this) = cause {
-            if let Some(Raised(message)) = this.downcast_ref() {
-                return self.refusal(message);
-            }
-            if let Some(inner) = this.downcast_ref() {
-                innermost = inner;
-            }
-            cause = this.source();
+        if let Some(Raised(message)) = raised(error) {
+            return self.refusal(message);
         }
+        let innermost = causes(error).filter_map(|cause| cause.downcast_ref()).last().unwrap_or(error);
         let mut message = innermost.kind().to_string();
         if innermost.kind() == ErrorKind::OutOfFuel {
             message =
@@ -228,6 +248,16 @@ impl ChatTemplate {
     fn refusal(&self, message: &str) -> Error {
         Error::Template { name: self.name.clone(), message: message.to_owned() }
     }
+}
+
+/// An error and what caused it, outermost first.
+fn causes(error: &minijinja::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    successors(Some(error as &(dyn std::error::Error + 'static)), |cause| cause.source())
+}
+
+/// The message that a template raised, if that is the cause of an error.
+fn raised(error: &minijinja::Error) -> Option<&Raised> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// The message of `raise_exception`, with which a template refuses a conversation.

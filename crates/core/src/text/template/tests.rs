@@ -64,11 +64,19 @@ fn a_message_that_the_template_changes_cannot_be_continued() {
 
 #[test]
 fn errors_raised_by_a_template_are_passed_on() {
-    assert!(render(GEMMA, QUESTION).is_ok());
-    let error = render(GEMMA, &[(ChatRole::System, "Be brief."), (ChatRole::User, "Hi")]).unwrap_err();
-    assert_eq!(message_of(error), "System role not supported");
+    let no_user = "{{ raise_exception('System role not supported') if messages[0].role != 'user' }}".to_owned();
+    let refuse_all = no_user.clone() + "{{ raise_exception('none at all') }}";
+    let messages = [(ChatRole::System, "Be brief."), (ChatRole::User, "Hi")];
+    assert_eq!(message_of(render(&refuse_all, &messages).unwrap_err()), "System role not supported");
+    assert!(render(&no_user, &messages).is_ok());
     let in_macro = "{% macro no() %}{{ raise_exception('no') }}{% endmacro %}{{ no() }}";
     assert_eq!(message_of(render(in_macro, QUESTION).unwrap_err()), "no");
+}
+
+#[test]
+fn what_a_template_refuses_is_rendered_in_turns() {
+    let joined = render(GEMMA, &[(ChatRole::User, "Be brief.\n\nHi")]).unwrap();
+    assert_eq!(render(GEMMA, &[(ChatRole::System, "Be brief."), (ChatRole::User, "Hi")]).unwrap(), joined);
 }
 
 #[test]
