@@ -101,6 +101,14 @@ pub enum Next {
     End,
 }
 
+impl Next {
+    /// Tells whether `token` is one of these.
+    #[must_use]
+    pub fn allows(&self, token: Token) -> bool {
+        matches!(self, Self::Tokens(mask) if mask.allows(token))
+    }
+}
+
 /// A language that answers must belong to, independent of vocabularies.
 pub trait Grammar: Debug + Send + Sync {
     /// Returns a matcher of what follows `lead`, a beginning of an answer, in the vocabulary of
@@ -132,7 +140,7 @@ pub trait Matcher: Debug + Send + Sync {
     /// # Errors
     /// Those of [`Matcher::next`].
     fn allows(&self, answer: &[Token], token: Token) -> Result<bool> {
-        Ok(matches!(self.next(answer)?, Next::Tokens(mask) if mask.allows(token)))
+        Ok(self.next(answer)?.allows(token))
     }
 }
 

@@ -98,16 +98,13 @@ impl Matcher for Matching {
     }
 
     fn allows(&self, answer: &[Token], token: Token) -> Result<bool> {
-        // The parser knows no end tokens.
-        if !self.pieces.is_text(token) {
-            return Ok(matches!(self.next(answer)?, Next::Tokens(mask) if mask.allows(token)));
-        }
-        if !answer.iter().all(|&token| self.pieces.is_text(token)) {
-            return Ok(false);
+        // The parser knows no end tokens, and reads nothing behind one.
+        if !answer.iter().chain([&token]).all(|&token| self.pieces.is_text(token)) {
+            return Ok(self.next(answer)?.allows(token));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = state.known(answer) {
-            return Ok(matches!(next, Next::Tokens(mask) if mask.allows(token)));
+            return Ok(next.allows(token));
         }
         let is_valid = |parser: &mut Parser| match parser.validate_tokens(&[token]) {
             Ok(count) => Ok(count == 1),

@@ -113,9 +113,9 @@ fn json_calls(text: &str, format: &CallFormat, tools: &Tools) -> Calls {
         }
         let Some(end) = read.end else { return calls };
         if read.is_broken {
-            calls.end = Some(end);
+            return Calls { end: Some(end), ..calls };
         }
-        if calls.is_other || read.is_broken {
+        if calls.is_other {
             return calls;
         }
         at = end + blanks(&text[end..]);
