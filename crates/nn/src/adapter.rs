@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::arch::{self, Blueprint};
+use crate::arch::{self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR};
 use crate::checkpoint::{self, Tensor};
 use crate::error::{Error, Result};
 
@@ -199,7 +199,7 @@ impl Adapter {
 
 /// True for the embedding and for the second factors of tables, which are no linear layers of their own.
 fn is_table_part(module: &str) -> bool {
-    module == "model.embed_tokens" || module.ends_with(".projection")
+    [EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR].contains(&&*format!("{module}.weight"))
 }
 
 /// The rank of every module, and the factor on its product: `alpha / r`, or `alpha / sqrt(r)` for

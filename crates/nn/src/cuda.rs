@@ -86,6 +86,7 @@ impl Cuda {
     }
 
     fn load_onto(gpu: &Gpu, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Self> {
+        let checkpoint = &*checkpoint.without_factors()?;
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
         if let Some(property) = model::missing(&blueprint) {

@@ -38,10 +38,10 @@ pub fn load(
     match device {
         Device::Cuda(number) => {
             chosen(&device.to_string())?;
-            return Ok(Box::new(Cuda::load(&*checkpoint.without_factors()?, number, dtype)?));
+            return Ok(Box::new(Cuda::load(checkpoint, number, dtype)?));
         }
         Device::Auto if kv.is_none() => {
-            if let Ok(model) = checkpoint.without_factors().and_then(|whole| Cuda::load(&whole, 0, dtype)) {
+            if let Ok(model) = Cuda::load(checkpoint, 0, dtype) {
                 return Ok(Box::new(model));
             }
         }
@@ -50,7 +50,7 @@ pub fn load(
     #[cfg(feature = "candle")]
     if let Some(opened) = open(device)?.filter(|_| device != Device::Auto || kv.is_none()) {
         chosen(&device.to_string())?;
-        return Ok(Box::new(Tensors::load(&*checkpoint.without_factors()?, &opened, dtype)?));
+        return Ok(Box::new(Tensors::load(checkpoint, &opened, dtype)?));
     }
     if let Some(feature) = device.missing_feature() {
         return Err(Error::DeviceNotBuilt { device: device.to_string(), feature });

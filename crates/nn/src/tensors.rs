@@ -52,6 +52,7 @@ impl Tensors {
     /// misshapen; [`Error::ComputeFormat`] for another `dtype`; or those of the device, as when its
     /// memory is full.
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: Option<Format>) -> Result<Self> {
+        let checkpoint = &*checkpoint.without_factors()?;
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Checkpoint, Tensor, Weights};
+use super::{Checkpoint, Tensor};
 use crate::arch::{self, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, HEAD_FACTOR, HEAD_RANK, Head};
 use crate::error::Result;
 use crate::format::Format;
@@ -20,27 +20,27 @@ impl Checkpoint {
             return Ok(Cow::Borrowed(self));
         }
         let head = Head::VOCABULARY.weight();
-        let whole = |factor: Tensor, name: &str, is_transposed: bool| -> Result<Tensor> {
-            let rank = factor.shape[usize::from(!is_transposed)];
-            let rows = self.weights.require(&[(name.to_owned(), vec![blueprint.vocab, rank])])?.remove(0);
-            let factor = if is_transposed { factor.to_f32() } else { factor.transposed()?.to_f32() };
-            let mut values = vec![0.0; blueprint.vocab * blueprint.hidden];
-            let (values_of_rows, hidden) = (rows.to_f32(), blueprint.hidden);
-            let to = Output::set(&mut values, hidden);
-            multiply(1.0, Matrix::dense(&values_of_rows, rank), Matrix::dense(&factor, hidden), to);
+        let parts = [EMBEDDING, EMBEDDING_FACTOR, &head, HEAD_FACTOR];
+        let wanted = arch::tensors(&blueprint).into_iter().filter(|(name, _)| parts.contains(&&**name));
+        let factored: Vec<_> = self.weights.require(&wanted.collect::<Vec<_>>())?;
+        let find = |name: &str| factored.iter().find(|tensor| tensor.name == name);
+        let mut tensors: Vec<Tensor> = self.weights.iter().cloned().collect();
+        // The second factor of an embedding is transposed, that of a head is not.
+        for (name, of_factor, is_transposed) in [(EMBEDDING, EMBEDDING_FACTOR, true), (&head, HEAD_FACTOR, false)] {
+            let Some((rows, factor)) = find(name).zip(find(of_factor)) else { continue };
+            let (left, right, [vocab, rank]) = (rows.to_f32(), factor.to_f32(), [rows.shape[0], rows.shape[1]]);
+            let hidden = blueprint.hidden;
+            let right =
+                if is_transposed { Matrix::dense(&right, rank).transposed() } else { Matrix::dense(&right, hidden) };
+            let mut values = vec![0.0; vocab * hidden];
+            multiply(1.0, Matrix::dense(&left, rank), right, Output::set(&mut values, hidden));
             let is_short = matches!(rows.format, Format::BF16 | Format::F16);
             let format = if is_short { rows.format } else { Format::F32 };
-            Tensor::new(name, format, vec![blueprint.vocab, hidden], format.quantize(&values)?)
-        };
-        let mut tensors: Vec<Tensor> = self.weights.iter().cloned().collect();
-        for (name, of_factor, is_transposed) in [(EMBEDDING, EMBEDDING_FACTOR, false), (&head, HEAD_FACTOR, true)] {
-            if let Some(factor) = self.weights.get(of_factor).filter(|factor| factor.shape.len() == 2) {
-                tensors.push(whole(factor.clone(), name, is_transposed)?);
-            }
+            tensors.push(Tensor::new(name, format, vec![vocab, hidden], format.quantize(&values)?)?);
         }
         tensors.retain(|tensor| ![EMBEDDING_FACTOR, HEAD_FACTOR].contains(&&*tensor.name));
         let mut whole = self.clone();
-        whole.weights = Weights::new(&*self.name, tensors);
+        whole.weights = self.weights.with_tensors(tensors);
         [EMBEDDING_RANK, HEAD_RANK].iter().for_each(|key| drop(whole.config.shift_remove(*key)));
         Ok(Cow::Owned(whole))
     }

@@ -46,6 +46,11 @@ impl Weights {
         Self { unread, ..self }
     }
 
+    /// Other tensors, with the source and the unread ones of this set.
+    pub(super) fn with_tensors(&self, tensors: impl IntoIterator<Item = Tensor>) -> Self {
+        Self::new(&*self.file, tensors).with_unread(self.unread.clone())
+    }
+
     /// Makes other tensors of each.
     pub(super) fn try_flat_map(self, map: impl Fn(Tensor) -> Result<Vec<Tensor>>) -> Result<Self> {
         let tensors = self.tensors.into_values().map(map).collect::<Result<Vec<_>>>()?;
