@@ -354,6 +354,12 @@ impl Trace {
         }
     }
 
+    /// The sum of the events so far.
+    #[must_use]
+    pub fn completion(&self) -> &Completion {
+        &self.completion
+    }
+
     /// Returns the sum of the events.
     #[must_use]
     pub fn finish(self) -> Completion {

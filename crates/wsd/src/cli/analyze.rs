@@ -87,9 +87,7 @@ async fn measure(
     let Some(rater) = find(&args.by) else { return Ok(()) };
     let mut seats = vec![Seat::BASE, Seat::DRAFT];
     seats.extend(rater.needs.iter().map(|need| need.seat).filter(|seat| *seat == Seat::JUDGE));
-    // A prompt needs a session of the base for its draft and one for its layers.
-    let sessions = 2 * usize::from(args.prompts.parallel);
-    let models = models::load(settings, &seats, sessions, global.progress().as_mut())?;
+    let models = models::load(settings, &seats, args.prompts.parallel.into(), global.progress().as_mut())?;
     let mut record = settings.record();
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());

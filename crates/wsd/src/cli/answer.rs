@@ -31,12 +31,8 @@ impl Outcome {
 }
 
 /// Builds the strategy of the settings over newly loaded models.
-pub(crate) fn load_strategy(
-    settings: &mut Settings,
-    max_sessions: usize,
-    global: &GlobalArgs,
-) -> Result<Arc<dyn Strategy>> {
-    let models = load_models(settings, &seats(settings.recipe), max_sessions, global)?;
+pub(crate) fn load_strategy(settings: &mut Settings, answers: usize, global: &GlobalArgs) -> Result<Arc<dyn Strategy>> {
+    let models = load_models(settings, &seats(settings.recipe), answers, global)?;
     Ok(settings.recipe.build(&models, &settings.values)?)
 }
 
@@ -44,10 +40,10 @@ pub(crate) fn load_strategy(
 pub(crate) fn load_models(
     settings: &mut Settings,
     seats: &[Seat],
-    max_sessions: usize,
+    answers: usize,
     global: &GlobalArgs,
 ) -> Result<Models> {
-    let models = models::load(settings, seats, max_sessions, global.progress().as_mut())?;
+    let models = models::load(settings, seats, answers, global.progress().as_mut())?;
     let taken = settings.adopt_sampling(&models);
     if global.verbose && !taken.is_empty() {
         let value = |setting| settings.values.value(setting).map(ToString::to_string).unwrap_or_default();

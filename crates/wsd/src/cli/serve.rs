@@ -58,9 +58,8 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     // Binds before the models are loaded, which takes long.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    // A request that scores a prompt and then continues it holds one session at a time.
-    let sessions = all_slots(settings.serve.max_concurrent);
-    let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), sessions, global)?;
+    let answers = all_slots(settings.serve.max_concurrent);
+    let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), answers, global)?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !global.quiet {
         app.report(address).iter().for_each(|line| note(line));

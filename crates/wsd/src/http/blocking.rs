@@ -10,10 +10,11 @@ use tokio::runtime::{Builder, Runtime};
 static RUNTIME: LazyLock<io::Result<Runtime>> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).thread_name("wsd-http").enable_all().build());
 
-/// Runs a future to its end on a thread of its own and blocks the present one meanwhile.
+/// Runs a future on the runtime of requests and blocks the present thread until its end. Must not be
+/// called from that runtime, whose only thread it would block.
 ///
 /// # Errors
-/// The reason for which no thread could be started, or the end of the future by a panic.
+/// The reason for which the runtime could not be started, or the end of the future by a panic.
 pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
     let runtime = RUNTIME.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
     let (sender, receiver) = mpsc::sync_channel(1);

@@ -221,11 +221,12 @@ impl<'a> Client<'a> {
 
     /// Sends a request and waits for the beginning of the reply.
     fn call(&self, request: Request<Full<Bytes>>) -> io::Result<Reply> {
-        let (http, limit) = (self.http.clone(), self.options.timeout);
-        // A connection has a limit of its own.
-        let reply = wait(async move { timeout(2 * limit, http.request(request)).await })?;
+        // The connector enforces the limit for connecting itself.
+        let (http, part) = (self.http.clone(), self.options.timeout);
+        let limit = 2 * part;
+        let reply = wait(async move { timeout(limit, http.request(request)).await })?;
         let reply = reply.map_err(|_| late("the reply", limit))?.map_err(|error| cause(&error))?;
-        Ok(reply.map(|incoming| Body { incoming: Some(incoming), timeout: limit }))
+        Ok(reply.map(|incoming| Body { incoming: Some(incoming), timeout: part }))
     }
 
     /// The error for a status of 4xx. The hub returns 401 also for a repository that does not

@@ -3,6 +3,7 @@
 //! wait.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -162,10 +163,11 @@ impl Admission {
         let mut state = self.lock();
         state.running -= 1;
         state.accounts.entry(source.client).or_default().running -= 1;
-        let left = state.answers.get(&source.request).copied().unwrap_or(0).saturating_sub(1);
-        match left {
-            0 => drop(state.answers.remove(&source.request)),
-            left => drop(state.answers.insert(source.request, left)),
+        if let Entry::Occupied(mut answers) = state.answers.entry(source.request) {
+            *answers.get_mut() -= 1;
+            if *answers.get() == 0 {
+                answers.remove();
+            }
         }
         self.give_slots(&mut state);
     }

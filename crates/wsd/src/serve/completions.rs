@@ -167,7 +167,7 @@ impl CompletionRequest {
     /// Returns the reply with all answers.
     fn complete_reply(&self, envelope: &Envelope, answers: &[Completion], echoes: &[Echo]) -> JsonReply {
         complete_reply(envelope, &self.common, answers, |index, answer| {
-            let echo = &echoes[index / self.common.n];
+            let echo = &echoes[self.common.prompt_of(index)];
             let logprobs = self.common.logprobs.map(|top| self.logprobs(echo, &answer.tokens, top));
             let choice = json!({"index": index, "text": format!("{}{}", echo.text, answer.text)});
             (choice, Some(logprobs.unwrap_or_else(|| "null".into()).into()))
@@ -205,7 +205,7 @@ impl CompletionRequest {
             let mut choice = text_choice(index, &token.text);
             if let Some(top) = common.logprobs {
                 let mut list = TextLogprobs::new(common.output_engine().clone(), top);
-                list.push_record(token, characters[index / common.n] + written);
+                list.push_record(token, characters[common.prompt_of(index)] + written);
                 choice["logprobs"] = serde_json::from_str(&list.json()).unwrap_or_default();
             }
             choice

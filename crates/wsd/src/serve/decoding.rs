@@ -85,12 +85,11 @@ fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, (index, job): (usize, Job)
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let events = app.work.stream(wsd_core::run(strategy, job));
-        let prompt = index / origin.n;
-        let mut meter = Meter::new(app, slot, origin);
+        let mut meter = Meter::new(app, slot, (index / origin.n, origin));
         events
             .map(move |event| {
                 let event = event?;
-                meter.record(prompt, &event);
+                meter.record(&event);
                 Ok((index, event))
             })
             .boxed()
@@ -104,6 +103,8 @@ struct Meter {
     app: Arc<App>,
     _slot: Slot,
     origin: Origin,
+    /// The index of the prompt.
+    prompt: usize,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     prompt_tokens: usize,
@@ -116,12 +117,13 @@ struct Meter {
 
 impl Meter {
     /// Records the time in the queue, which ends now.
-    fn new(app: Arc<App>, slot: Slot, origin: Origin) -> Self {
+    fn new(app: Arc<App>, slot: Slot, (prompt, origin): (usize, Origin)) -> Self {
         app.metrics.observe(&metrics::QUEUE_TIME, origin.arrived.elapsed().as_secs_f64());
         Self {
             app,
             _slot: slot,
             origin,
+            prompt,
             first_token: None,
             last_token: None,
             prompt_tokens: 0,
@@ -131,10 +133,10 @@ impl Meter {
         }
     }
 
-    /// Records an event of the answer, which is one to the prompt with index `prompt`.
-    fn record(&mut self, prompt: usize, event: &Event) {
+    /// Records an event of the answer.
+    fn record(&mut self, event: &Event) {
         let metrics = &self.app.metrics;
-        self.origin.log.record(prompt, event);
+        self.origin.log.record(self.prompt, event);
         match event {
             Event::Prompt { tokens } => {
                 self.prompt_tokens = *tokens;

@@ -1,14 +1,10 @@
 //! Parts of replies that both protocols share: log-probabilities, authors, the hand-over.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
-use wsd_core::{
-    Completion, DraftEnd, Engine, Event, Handover, Sampled, Timings, Token, TokenRecord, TokensByAuthor,
-    Usage as TokenCounts,
-};
+use wsd_core::{Completion, Engine, Event, Sampled, Timings, Token, TokenRecord, Trace};
 
 use super::envelope::{Envelope, Usage};
 use super::json_reply::JsonReply;
@@ -135,8 +131,8 @@ pub(super) fn complete_reply(
 ) -> JsonReply {
     let (mut usage, mut first, mut reply) = (Usage::default(), Value::Null, JsonReply::new(envelope));
     for (index, answer) in answers.iter().enumerate() {
-        usage.set_prompt(index / request.n, answer.usage.prompt_tokens);
-        usage.set_cached(index / request.n, answer.timings.cached_tokens);
+        usage.set_prompt(request.prompt_of(index), answer.usage.prompt_tokens);
+        usage.set_cached(request.prompt_of(index), answer.timings.cached_tokens);
         usage.completion += answer.usage.completion_tokens;
         let (mut choice, logprobs) = choice(index, answer);
         if choice["finish_reason"].is_null() {
@@ -152,15 +148,10 @@ pub(super) fn complete_reply(
     reply.finish(&usage, &[("wsd", &first), ("timings", &timings)])
 }
 
-/// Returns the times of an answer in llama-server's form.
+/// Returns the times of an answer in llama-server's form. The first token ends the prompt's part.
 fn timings(answer: &Completion) -> Value {
-    let Timings { total, first_token, cached_tokens, .. } = answer.timings;
-    timings_of(&answer.usage, cached_tokens, (first_token.unwrap_or(total), total))
-}
-
-/// Returns times in llama-server's form: of an answer with these counts, whose first token came after
-/// the first number of seconds and its end after the second. The first token ends the prompt's part.
-fn timings_of(usage: &TokenCounts, cached_tokens: usize, (prompt, total): (f64, f64)) -> Value {
+    let (usage, Timings { total, first_token, cached_tokens, .. }) = (&answer.usage, answer.timings.clone());
+    let prompt = first_token.unwrap_or(total);
     let part = |tokens: usize, seconds: f64| {
         let each = if tokens > 0 { seconds * 1e3 / tokens as f64 } else { 0.0 };
         let rate = if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
@@ -181,8 +172,7 @@ fn timings_of(usage: &TokenCounts, cached_tokens: usize, (prompt, total): (f64, 
 
 /// Returns the `wsd` object of a complete answer.
 pub(super) fn details(request: &GenerationRequest, answer: &Completion, index: usize) -> Value {
-    let summary = summary(request, answer.handover, &answer.usage.by_author, index);
-    let mut details = with_draft_end(summary, answer.draft_end);
+    let mut details = summary(request, answer, index);
     if request.token_details {
         details["tokens"] = answer.tokens.iter().map(token_details).collect();
     }
@@ -190,73 +180,46 @@ pub(super) fn details(request: &GenerationRequest, answer: &Completion, index: u
     details
 }
 
-/// Returns the hand-over, the tokens by author and the seed.
-fn summary(request: &GenerationRequest, handover: Option<Handover>, tokens: &TokensByAuthor, index: usize) -> Value {
-    let by: Map<_, _> = tokens.iter().map(|(author, tokens)| (author.to_string(), json!(tokens))).collect();
-    json!({
+/// Returns the hand-over, the tokens by author, the seed, and the end of a draft that came before any
+/// switch.
+fn summary(request: &GenerationRequest, answer: &Completion, index: usize) -> Value {
+    let by = answer.usage.by_author.iter();
+    let mut summary = json!({
         "strategy": request.model,
-        "handover": handover,
-        "by": by,
+        "handover": answer.handover,
+        "by": by.map(|(author, tokens)| (author.to_string(), json!(tokens))).collect::<Map<_, _>>(),
         "seed": request.seed(index).cast_signed(),
-    })
-}
-
-/// Adds the end of a draft that came before any switch.
-fn with_draft_end(mut details: Value, end: Option<DraftEnd>) -> Value {
-    if let Some(end) = end {
-        details["draft_end"] = json!(end);
+    });
+    if let Some(end) = answer.draft_end {
+        summary["draft_end"] = json!(end);
     }
-    details
+    summary
 }
 
 /// The state of an answer in a stream.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Progress {
-    started: Instant,
-    first_token: Option<Instant>,
-    counts: TokenCounts,
-    cached_tokens: usize,
-    handover: Option<Handover>,
-    draft_end: Option<DraftEnd>,
+    trace: Trace,
     /// Number of characters of text that were sent.
     pub(super) characters: usize,
-}
-
-impl Default for Progress {
-    /// An answer that begins now.
-    fn default() -> Self {
-        let (counts, first_token, handover, draft_end) = Default::default();
-        Self { started: Instant::now(), first_token, counts, cached_tokens: 0, handover, draft_end, characters: 0 }
-    }
 }
 
 impl Progress {
     /// Adds an event of the answer.
     pub(super) fn push(&mut self, event: &Event) {
-        match event {
-            Event::Prompt { tokens } => self.counts.prompt_tokens = *tokens,
-            Event::Reused { tokens } => self.cached_tokens = *tokens,
-            Event::Token(token) => {
-                self.first_token.get_or_insert_with(Instant::now);
-                self.counts.completion_tokens += 1;
-                self.counts.by_author.add(token.by, 1);
-                self.characters += token.text.chars().count();
-            }
-            Event::Handover(handover) => drop(self.handover.get_or_insert(*handover)),
-            Event::DraftEnd(end) => self.draft_end = Some(*end),
-            _ => {}
+        self.trace.push(event);
+        if let Event::Token(token) = event {
+            self.characters += token.text.chars().count();
         }
     }
 
     /// Returns the `wsd` object at the end of the answer.
     pub(super) fn summary(&self, request: &GenerationRequest, index: usize) -> Value {
-        with_draft_end(summary(request, self.handover, &self.counts.by_author, index), self.draft_end)
+        summary(request, self.trace.completion(), index)
     }
 
-    /// Returns the times up to now, at the end of the answer, in llama-server's form.
+    /// Returns the times of the answer, after its end.
     pub(super) fn timings(&self) -> Value {
-        let now = Instant::now();
-        let seconds = |at: Instant| at.duration_since(self.started).as_secs_f64();
-        timings_of(&self.counts, self.cached_tokens, (seconds(self.first_token.unwrap_or(now)), seconds(now)))
+        timings(self.trace.completion())
     }
 }

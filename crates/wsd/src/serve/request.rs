@@ -249,6 +249,11 @@ impl GenerationRequest {
         self.terms.max_tokens
     }
 
+    /// The index of the prompt that answer `index`, counted over all prompts, belongs to.
+    pub(super) fn prompt_of(&self, index: usize) -> usize {
+        index / self.n
+    }
+
     /// The seed of answer `index`, counted over all prompts.
     pub(super) fn seed(&self, index: usize) -> u64 {
         self.terms.sampling.seed.wrapping_add((index % self.n) as u64)

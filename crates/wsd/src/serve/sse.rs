@@ -40,12 +40,13 @@ where
         let chunk = move |choice: Value, rest: String| format!("{before}{choice}{after}{rest}}}");
         // `None` marks the end of the events; it yields the token counts and the last line.
         let events = events.map(Some).chain(stream::iter([None]));
-        let state = (Usage::default(), Vec::<Progress>::new(), false);
+        // The time of every answer begins with the request.
+        let (begun, state) = (Progress::default(), (Usage::default(), Vec::<Progress>::new(), false));
         let lines = events.scan(state, move |(usage, progress, failed), event| {
             let lines = match event {
                 Some(Ok((index, event))) => {
-                    usage.push(index / request.n, &event);
-                    progress.resize(progress.len().max(index + 1), Progress::default());
+                    usage.push(request.prompt_of(index), &event);
+                    progress.resize(progress.len().max(index + 1), begun.clone());
                     let characters = progress[index].characters;
                     progress[index].push(&event);
                     let choice = || choice(index, &event, characters);

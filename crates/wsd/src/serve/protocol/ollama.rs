@@ -64,7 +64,7 @@ impl Form for Chat {
             Part::End(item) if item.kind == Kind::Call => with(message(""), "tool_calls", json!([call(item)])),
             _ => return Vec::new(),
         };
-        vec![more(self.model, ("message", message))]
+        vec![more(self.model, json!({"message": message}))]
     }
 
     fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
@@ -114,16 +114,12 @@ impl Form for Generate {
     }
 
     fn part(&mut self, _: usize, part: &Part<'_>) -> Vec<Line> {
-        let line = match part {
-            Part::More(Item { kind: Kind::Text, .. }, text) => more(self.model, ("response", json!(text))),
-            Part::More(Item { kind: Kind::Reasoning, .. }, text) => {
-                let mut line = more(self.model, ("response", json!("")));
-                line.data["thinking"] = json!(text);
-                line
-            }
+        let said = match part {
+            Part::More(Item { kind: Kind::Text, .. }, text) => json!({"response": text}),
+            Part::More(Item { kind: Kind::Reasoning, .. }, text) => json!({"response": "", "thinking": text}),
             _ => return Vec::new(),
         };
-        vec![line]
+        vec![more(self.model, said)]
     }
 
     fn end(&mut self, request: &GenerationRequest, said: &Said) -> Vec<Line> {
@@ -168,26 +164,24 @@ fn message(text: &str) -> Value {
     json!({"role": "assistant", "content": text})
 }
 
-/// Returns a line before the last one.
-fn more(model: &str, content: (&str, Value)) -> Line {
-    let mut line = json!({"model": model, "created_at": timestamp(), "done": false});
-    line[content.0] = content.1;
-    Line::new(line)
+/// Returns a line before the last one, with what it says.
+fn more(model: &str, said: Value) -> Line {
+    let line = with(with(said, "model", json!(model)), "created_at", json!(timestamp()));
+    Line::new(with(line, "done", json!(false)))
 }
 
 /// Returns the last line of an answer, which is the reply where it is not streamed.
 fn last(request: &GenerationRequest, answer: &Completion, content: (&str, Value)) -> Value {
     let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
     let (total, prompt) = (answer.timings.total, answer.timings.first_token.unwrap_or(answer.timings.total));
-    let mut line = json!({
+    let line = json!({
         "model": request.model, "created_at": timestamp(), "done": true,
         "done_reason": answer.finish_reason.name(), "total_duration": nanoseconds(total), "load_duration": 0,
         "prompt_eval_count": answer.usage.prompt_tokens, "prompt_eval_duration": nanoseconds(prompt),
         "eval_count": answer.usage.completion_tokens, "eval_duration": nanoseconds(total - prompt),
         "wsd": details(request, answer),
     });
-    line[content.0] = content.1;
-    line
+    with(line, content.0, content.1)
 }
 
 /// Renames the fields that both routes have.
