@@ -180,6 +180,14 @@ pub enum Error {
         /// The fault.
         message: String,
     },
+    /// A step scorer failed.
+    #[error("step scorer `{scorer}`: {message}")]
+    Scorer {
+        /// The scorer.
+        scorer: &'static str,
+        /// The fault.
+        message: String,
+    },
     /// An engine on another machine failed.
     #[error("engine `{engine}` at {url}, {phase}: {fault}")]
     Remote {

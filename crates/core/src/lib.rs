@@ -70,7 +70,7 @@ pub use sampling::{
     FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K,
     TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick, pick_allowed,
 };
-pub use scorers::{Rating, Ratings, SCORERS, StepScorer, find_scorer};
+pub use scorers::{Rating, Ratings, SCORERS, STEP_COMMAND, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
 pub use source::Source;

@@ -1,11 +1,14 @@
 //! The table of step scorers, one file each.
 
 mod arithmetic;
+mod command;
 mod judge;
 mod likelihood;
 mod process;
 
 use async_trait::async_trait;
+
+pub use command::STEP_COMMAND;
 
 use crate::{ChatRole, Error, Prompt, Recipe, Result};
 
@@ -58,6 +61,7 @@ pub static SCORERS: &[&Recipe<dyn StepScorer>] = &[
     &process::SCORER,
     &judge::SCORER,
     &arithmetic::SCORER,
+    &command::SCORER,
 ];
 
 /// The names of the table with their descriptions, for the setting that chooses one.
@@ -66,6 +70,7 @@ pub(crate) const STEP_SCORERS: &[(&str, &str)] = &[
     (process::NAME, process::ABOUT),
     (judge::NAME, judge::ABOUT),
     (arithmetic::NAME, arithmetic::ABOUT),
+    (command::NAME, command::ABOUT),
 ];
 
 /// Finds a step scorer by its name.

@@ -46,6 +46,8 @@ pub struct Setting {
     pub env: Option<&'static str>,
     /// True if the value can change the text of an answer; false if it changes only the speed.
     pub affects_text: bool,
+    /// True if only the host of a server sets the value, and no request: it acts on the host's machine.
+    pub host_only: bool,
 }
 
 /// The values that a setting allows.
@@ -99,8 +101,9 @@ pub enum Value {
 
 impl Setting {
     const fn new(name: &'static str, about: &'static str, kind: Kind, placeholder: &'static str) -> Self {
-        let (default, default_about) = (None, None);
-        Self { name, about, kind, default, default_about, placeholder, short: None, env: None, affects_text: true }
+        let (default, default_about, short, env) = (None, None, None, None);
+        let (affects_text, host_only) = (true, false);
+        Self { name, about, kind, default, default_about, placeholder, short, env, affects_text, host_only }
     }
 
     /// A whole number within limits, with a computed default.
@@ -213,6 +216,13 @@ impl Setting {
     #[must_use]
     pub const fn speed_only(mut self) -> Self {
         self.affects_text = false;
+        self
+    }
+
+    /// The same setting, marked as one that no request sets.
+    #[must_use]
+    pub const fn host_only(mut self) -> Self {
+        self.host_only = true;
         self
     }
 

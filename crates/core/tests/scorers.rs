@@ -6,7 +6,8 @@ use futures::FutureExt as _;
 use futures::executor::block_on;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Caps, Head, Models, Prompt, Recipe, Result, SCORERS, StepScorer, Token, Values, find_scorer, splitmix64,
+    Caps, Head, Models, Prompt, Recipe, Result, SCORERS, STEP_COMMAND, StepScorer, Token, Values, find_scorer,
+    splitmix64,
 };
 
 type Scorer = Recipe<dyn StepScorer>;
@@ -26,6 +27,11 @@ fn engine(name: &str, seed: u64) -> Scripted {
     };
     Scripted::new(name, Arc::new(Pieces::letters(&letters())), rows)
         .with_head(Head::REWARD, |tokens| vec![tokens.len() as f32 / 100.0])
+}
+
+/// Settings with which every scorer can be built.
+fn values() -> Result<Values> {
+    Values::default().with(&STEP_COMMAND, STEP_COMMAND.parse("while read -r line; do echo 0.5; done")?)
 }
 
 /// The scorers that ask models.
@@ -53,7 +59,7 @@ fn steps() -> Vec<String> {
 }
 
 fn score(scorer: &Scorer, prompt: &Prompt, steps: &[String]) -> Result<Vec<f64>> {
-    let scorer = scorer.build(&models(scorer, |seed| engine("model", seed)).0, &Values::default())?;
+    let scorer = scorer.build(&models(scorer, |seed| engine("model", seed)).0, &values()?)?;
     block_on(scorer.score(prompt, steps))
 }
 
@@ -81,7 +87,7 @@ fn each_step_has_a_score_that_depends_on_what_is_before_it() {
             assert_eq!(first, scores[..count], "{}", scorer.name);
         }
         for from in 0..scores.len() {
-            let scorer = scorer.build(&models(scorer, |seed| engine("model", seed)).0, &Values::default()).unwrap();
+            let scorer = scorer.build(&models(scorer, |seed| engine("model", seed)).0, &values().unwrap()).unwrap();
             let later = block_on(async { scorer.open(&prompt()).await.unwrap().rate(&steps(), from).await.unwrap() });
             assert_eq!(later.values, scores[from..]);
         }
@@ -103,7 +109,7 @@ fn invalid_requests_give_one_error_that_names_the_fault() {
         let fault = |prompt: &Prompt, steps: &[String]| score(scorer, prompt, steps).unwrap_err().to_string();
         assert!(fault(&Prompt::Chat(vec![]), &steps()).contains("no message"));
         let (models, _) = models(scorer, |seed| engine("short", seed).with_context(12));
-        let short = scorer.build(&models, &Values::default()).unwrap();
+        let short = scorer.build(&models, &values().unwrap()).unwrap();
         let text = block_on(short.score(&prompt(), &steps())).unwrap_err().to_string();
         assert!(text.contains("`short`") && text.contains("holds 12"), "{text}");
     }
@@ -117,7 +123,7 @@ fn missing_models_and_abilities_are_refused_at_build_time() {
                 let mut models = models(scorer, |seed| engine("model", seed)).0;
                 models.remove(need.seat);
                 with.into_iter().for_each(|engine| models.add(need.seat, Arc::new(engine)));
-                scorer.build(&models, &Values::default()).err().unwrap().to_string()
+                scorer.build(&models, &values().unwrap()).err().unwrap().to_string()
             };
             let error = refusal(None);
             assert!(error.contains(scorer.name) && error.contains(&need.seat.option()), "{error}");
@@ -133,7 +139,7 @@ fn missing_models_and_abilities_are_refused_at_build_time() {
 fn sessions_end_with_the_request_and_with_its_reader() {
     for scorer in SCORERS {
         let (models, engines) = models(scorer, |seed| engine("model", seed));
-        let built = scorer.build(&models, &Values::default()).unwrap();
+        let built = scorer.build(&models, &values().unwrap()).unwrap();
         let closed = || engines.iter().all(|engine| engine.sessions() == 0);
         block_on(built.score(&prompt(), &steps())).unwrap();
         assert!(closed(), "{}", scorer.name);

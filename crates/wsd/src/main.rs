@@ -5,6 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 use wsd::config::ConfigError;
+use wsd::core::Error;
 use wsd::models::ModelError;
 
 use cli::{Closed, CommandLine, Ending, note};
@@ -43,6 +44,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// True for values and models that do not fit a strategy.
+fn is_wrong_setting(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Setting { .. } | Error::UnknownRecipe { .. } | Error::MissingModel { .. } | Error::ChainOrder { .. }
+    )
+}
+
 /// Reports an error with its causes, and returns the exit code.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let mut text = String::new();
@@ -54,6 +63,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     note(&text);
-    let is_usage = error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(ModelError::Settings(_)));
+    let is_usage = error.is::<ConfigError>()
+        || matches!(error.downcast_ref(), Some(ModelError::Settings(_)))
+        || error.downcast_ref().is_some_and(is_wrong_setting);
     if is_usage { code::USAGE.into() } else { code::FAILURE.into() }
 }

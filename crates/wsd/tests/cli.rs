@@ -583,7 +583,7 @@ fn a_conversation_by_pipe() {
     assert_eq!(saved["messages"][2]["content"], "And you?");
 
     let run = wsd.run_with(&["chat"], b"/threshold 7\nHello\n");
-    assert_eq!((run.code, run.out.as_str()), (Some(1), ""));
+    assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
     assert_eq!(run.err, "error: `threshold` must be a number from 0 to 1, got 7\n");
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
     assert_eq!(run.err, "error: there are no messages to save\n");

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 
 use crate::relay::{Exchange, Relay};
-use crate::scorers::{Rating, STEP_SCORERS, find_scorer};
+use crate::scorers::{Rating, STEP_COMMAND, STEP_SCORERS, find_scorer};
 use crate::steps::{generation, write_to_end};
 use crate::tokens::MAX_TOKENS_LIMIT;
 use crate::{
@@ -78,6 +78,7 @@ pub(super) static RECIPE: Recipe = Recipe {
     needs: &[Need::any(Seat::DRAFT), Need::any(Seat::BASE), Need::any(Seat::JUDGE).optional()],
     settings: &[
         &STEP_SCORER,
+        &STEP_COMMAND,
         &REWARD_CRITERION,
         &REWARD_THRESHOLD,
         &REWARD_SHARE,

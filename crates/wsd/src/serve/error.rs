@@ -236,7 +236,7 @@ impl From<Error> for ApiError {
                 eprintln!("error: {error}");
                 Self::upstream(engine, phase)
             }
-            Error::NotFinite { .. } | Error::Engine { .. } | Error::Io(_) => {
+            Error::NotFinite { .. } | Error::Engine { .. } | Error::Scorer { .. } | Error::Io(_) => {
                 eprintln!("error: {error}");
                 Self::internal()
             }

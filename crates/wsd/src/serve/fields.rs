@@ -174,6 +174,10 @@ impl Fields {
     pub(super) fn settings(&mut self, settings: &[&'static Setting], values: &mut Values) -> Result<(), ApiError> {
         for &setting in settings {
             if let Some(value) = self.value(setting.name, setting)? {
+                if setting.host_only {
+                    let reason = "is set by the server's host alone\n  hint: leave it out";
+                    return Err(ApiError::parameter(self.name(setting.name), reason));
+                }
                 values.set(setting, value)?;
             }
         }

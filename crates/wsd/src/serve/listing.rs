@@ -41,7 +41,7 @@ fn defaults(app: &App, recipe: &Recipe) -> Value {
     let mut defaults = Map::from_iter([(STRATEGY.name.to_owned(), json!(app.settings.recipe.name))]);
     // A request without a seed gets one of its own, which is no default.
     let settings = recipe.settings.iter().chain(TERMS).chain(SAMPLING);
-    for setting in settings.filter(|setting| setting.name != SEED.name) {
+    for setting in settings.filter(|setting| setting.name != SEED.name && !setting.host_only) {
         defaults.insert(setting.name.to_owned(), json!(app.settings.values.value(setting)));
     }
     Value::Object(defaults)

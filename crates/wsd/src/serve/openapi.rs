@@ -241,7 +241,8 @@ fn response_format() -> Value {
 
 /// The schemas of settings, by name.
 fn settings(settings: &[&Setting]) -> Value {
-    settings.iter().map(|setting| (setting.name.to_owned(), schema(setting))).collect::<Map<_, _>>().into()
+    let settings = settings.iter().filter(|setting| !setting.host_only);
+    settings.map(|setting| (setting.name.to_owned(), schema(setting))).collect::<Map<_, _>>().into()
 }
 
 /// The schema of a setting, which may also be null.

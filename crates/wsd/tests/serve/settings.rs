@@ -12,7 +12,7 @@ use crate::support::{Server, chat};
 /// The settings in the `wsd` object of a request, and those beside it.
 fn request_settings() -> [(&'static str, Vec<&'static Setting>); 2] {
     let strategy: &'static Setting = &STRATEGY;
-    let nested = [strategy].into_iter().chain(strategy_settings()).collect();
+    let nested = [strategy].into_iter().chain(strategy_settings()).filter(|setting| !setting.host_only).collect();
     [("wsd.", nested), ("", SAMPLING.iter().chain(TERMS).copied().collect())]
 }
 
@@ -60,6 +60,23 @@ async fn requests_take_every_setting_and_refuse_values_outside_its_limits_by_nam
 }
 
 #[tokio::test]
+async fn settings_of_the_host_are_refused_and_not_told() {
+    let server = Server::builtin();
+    let (_, document) = server.send("GET", "/openapi.json", &[], String::new()).await;
+    let (_, models) = server.send("GET", "/v1/models", &[], String::new()).await;
+    let settings: Vec<_> = strategy_settings().into_iter().filter(|setting| setting.host_only).collect();
+    assert!(!settings.is_empty());
+    for setting in settings {
+        let (status, reply) = server.post("/v1/chat/completions", &request("wsd.", setting, &samples(setting).0)).await;
+        let message = reply["error"]["message"].as_str().unwrap();
+        let refusal = format!("`wsd.{}` is set by the server's host alone\n  hint: leave it out", setting.name);
+        assert_eq!((status.as_u16(), message), (400, &*refusal));
+        assert!(document["components"]["schemas"]["Wsd"]["properties"][setting.name].is_null());
+        assert!(!models.to_string().contains(setting.name));
+    }
+}
+
+#[tokio::test]
 async fn the_openapi_document_has_every_setting_with_its_limits() {
     let server = Server::builtin();
     let (_, document) = server.send("GET", "/openapi.json", &[], String::new()).await;
@@ -97,7 +114,8 @@ async fn the_models_list_every_setting_with_its_default() {
         let defaults = model["wsd"]["defaults"].as_object().unwrap();
         for setting in recipe.settings.iter().chain(TERMS).chain(SAMPLING) {
             // Each request without a seed gets one of its own.
-            let default = (setting.name != SEED.name).then(|| json!(setting.default));
+            let is_told = setting.name != SEED.name && !setting.host_only;
+            let default = is_told.then(|| json!(setting.default));
             assert_eq!(defaults.get(setting.name), default.as_ref(), "{} of {}", setting.name, recipe.name);
         }
     }
