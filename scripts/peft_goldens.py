@@ -24,7 +24,9 @@ OUT = Path("crates/train/tests/fixtures/peft")
 MODULES = ["q_proj", "down_proj"]
 CONFIGS = {
     "lora": LoraConfig(r=3, lora_alpha=6, target_modules=MODULES, task_type="CAUSAL_LM"),
-    "dora": LoraConfig(r=2, lora_alpha=4, target_modules=MODULES, use_dora=True, layers_to_transform=[1], task_type="CAUSAL_LM"),
+    "dora": LoraConfig(
+        r=2, lora_alpha=4, target_modules=MODULES, use_dora=True, layers_to_transform=[1], task_type="CAUSAL_LM"
+    ),
     "oft": OFTConfig(oft_block_size=8, target_modules=MODULES, use_cayley_neumann=False, task_type="CAUSAL_LM"),
 }
 
@@ -77,15 +79,19 @@ def check(base, run):
 def train(program, folder):
     """Runs with each adapter on the small model of the engine's tests."""
     rows = folder / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": f"{n} and", "completion": f" {n * n} more"}) + "\n" for n in range(40)))
+    texts = [{"prompt": f"{n} and", "completion": f" {n * n} more"} for n in range(40)]
+    rows.write_text("".join(json.dumps(text) + "\n" for text in texts))
     adapters = {
-        "lora": "[lora]\nr = 4\nlora_alpha = 8", "dora": "[dora]\nr = 4\nlora_alpha = 8", "oft": "[oft]\noft_block_size = 8",
+        "lora": "[lora]\nr = 4\nlora_alpha = 8",
+        "dora": "[dora]\nr = 4\nlora_alpha = 8",
+        "oft": "[oft]\noft_block_size = 8",
     }
     for name, table in adapters.items():
         run = folder / f"{name}.toml"
         run.write_text(
             f'output = "{folder / name}"\nseed = 1\nmodel = {{ from = "{BASE.absolute()}", dtype = "f32" }}\n'
-            f'data = {{ train = ["{rows}"] }}\ntrain = {{ max_steps = 12, batch_size = 8, learning_rate = 1e-2 }}\n{table}\n'
+            f'data = {{ train = ["{rows}"] }}\n'
+            f"train = {{ max_steps = 12, batch_size = 8, learning_rate = 1e-2 }}\n{table}\n"
         )
         subprocess.run([program, "train", "sft", "--quiet", "--config", run], check=True)
         check(BASE, folder / name)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The Python package: builds the wheel, runs its tests and its examples on the built-in pair: python.sh [path to wsd]
 #
-# Without Python 3.9 or later, or where maturin cannot be installed, it skips and says so; so do the checks of the stubs without mypy
-# and those of the model class without lm-eval. PROFILE=release builds as `pip install` does. What is installed is kept in
-# target/python.
+# Without Python 3.9 or later, or where maturin cannot be installed, it skips and says so; so do the checks of the stubs
+# without mypy and those of the model class without lm-eval. PROFILE=release builds as `pip install` does. What is
+# installed is kept in target/python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wsd=$(realpath -m "${1:-target/debug/wsd}")

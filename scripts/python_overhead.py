@@ -3,8 +3,9 @@
     scripts/python.sh && cargo build -p wsd                               # or both with the profile release
     target/python/bin/python scripts/python_overhead.py MODEL.gguf target/debug/wsd [rounds]
 
-Program and wheel must come from the same build profile, as `python.sh` notes it. Each answer has 256 tokens by the model alone. Prints the medians of both and their ratio: seconds
-from the request to the end, without loading, as both report them in `timings`.
+Program and wheel must have the same build profile; `python.sh` writes that of the wheel into a file. Each answer has
+256 tokens by the model alone. Prints the medians of the program, of `stream` and of `generate`, and their excess over
+the program's: seconds from the request to the end, without loading.
 """
 
 import json

@@ -47,8 +47,8 @@ impl Strategy {
         let mut settings = read(&known, Some(&keywords))?;
         // Remote models are asked for the abilities that their strategy needs.
         settings.set_default(&STRATEGY, recipe.name).map_err(raise)?;
-        let names: Vec<_> = given.iter().filter_map(|(seat, model)| Some((*seat, model.name()?))).collect();
-        let names: Vec<_> = names.into_iter().filter(|(seat, _)| seats.contains(seat)).collect();
+        let filled = given.iter().filter(|(seat, _)| seats.contains(seat));
+        let names: Vec<_> = filled.filter_map(|(seat, model)| Some((*seat, model.name()?))).collect();
         let loaded = engine::load(py, settings.clone(), &names, seats)?;
         let models = seated(&given, &loaded);
         let mut resolved = settings.clone().resolve().map_err(raise)?;

@@ -18,7 +18,11 @@ import wsd
         (lambda: wsd.Strategy("wsd", window=1.5), ValueError, ["`window` must be a whole number", "got 1.5"]),
         (lambda: wsd.Strategy("wsd", window=[{}]), TypeError, ["`window` must be a whole number", "got list"]),
         (lambda: wsd.Strategy("base", window=4), TypeError, ["`window`", "hint: known are max_tokens"]),
-        (lambda: wsd.Strategy("wsd", base="builtin:base"), ValueError, ["needs a draft model", "hint: give one with draft"]),
+        (
+            lambda: wsd.Strategy("wsd", base="builtin:base"),
+            ValueError,
+            ["needs a draft model", "hint: give one with draft"],
+        ),
         (lambda: wsd.Engine("builtin:nothing"), ValueError, ["`builtin:nothing`", "hint: there are builtin:base"]),
         (lambda: wsd.Engine("no such model"), ValueError, ["`no such model` is not a model", "hint: give a folder"]),
         (lambda: wsd.Engine("builtin:base", device="abacus"), ValueError, ["`device` must be", "got abacus"]),

@@ -173,6 +173,35 @@ def test_a_dropped_async_iterator_ends_the_answer():
     assert stream.is_closed
 
 
+class OneReader(OneItem):
+    """A stream that is read by one iterator at most, as those of answers are."""
+
+    is_read = False
+
+    def _deliver(self, deliver):
+        if self.is_read:
+            raise RuntimeError("the stream is being read already")
+        self.is_read = True
+        super()._deliver(deliver)
+
+
+def test_an_iterator_that_cannot_begin_leaves_the_answer_alone():
+    async def read(stream):
+        first = AsyncItems(stream)
+        with pytest.raises(RuntimeError, match="is being read already"):
+            AsyncItems(stream)
+        gc.collect()
+        assert not stream.is_closed
+        return await first.__anext__()
+
+    stream = OneReader()
+    with pytest.raises(RuntimeError, match="event loop"):
+        AsyncItems(stream)
+    gc.collect()
+    assert not stream.is_closed
+    assert asyncio.run(read(stream)) == "item"
+
+
 def test_a_closed_stream_ends(strategy):
     with strategy.stream(QUESTION) as stream:
         next(stream)
@@ -241,4 +270,5 @@ def test_models_may_be_a_pair_or_a_list(base):
     with pytest.raises(ValueError, match="`pair` must be"):
         wsd.Strategy("wsd", pair="abacus")
     chain = wsd.Strategy("speculative", base=base, middle=[base, "builtin:base"], draft=None)
-    assert chain.generate(QUESTION, max_tokens=8).tokens == wsd.Strategy("base", base=base).generate(QUESTION, max_tokens=8).tokens
+    alone = wsd.Strategy("base", base=base).generate(QUESTION, max_tokens=8)
+    assert chain.generate(QUESTION, max_tokens=8).tokens == alone.tokens

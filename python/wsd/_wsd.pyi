@@ -1,7 +1,7 @@
 from os import PathLike
 from types import TracebackType
-from typing import Any, AsyncIterator, Generator, Generic, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar, Union
-from typing import final
+from typing import Any, AsyncIterator, Generator, Generic, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Union, final
 
 import numpy
 from numpy.typing import NDArray

@@ -15,12 +15,14 @@ class AsyncItems(AsyncIterator[Any]):
     """
 
     def __init__(self, stream: "Stream[Any]") -> None:
+        # An iterator that cannot begin, as a second one of a stream, must not end the answer of the first.
+        self._ended = True
         self._stream = stream
         self._items: "asyncio.Queue[Any]" = asyncio.Queue()
-        self._ended = False
         # The thread must not keep this object alive, whose end is the end of the answer.
         loop, items = asyncio.get_running_loop(), self._items
         stream._deliver(lambda item: loop.call_soon_threadsafe(items.put_nowait, item))
+        self._ended = False
 
     def __aiter__(self) -> "AsyncItems":
         return self

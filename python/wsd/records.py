@@ -209,6 +209,6 @@ class StrategyInfo(NamedTuple):
     about: str
     """One line about it."""
     seats: List[str]
-    """The seats that need a model, which are keyword arguments of `Strategy`."""
+    """The seats for models, which are keyword arguments of `Strategy`; with some settings not all are filled."""
     settings: Dict[str, str]
     """The strategy's settings, which are keyword arguments of `Strategy`: meaning, limits, default."""

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Codex CLI and Claude Code against a server of the built-in pair, one question each: agents.sh [path to wsd]
 #
-# Both are pointed at the server by their environment and settings, as docs/api.md says, send no telemetry, and have a home folder of
-# their own. The context of the built-in pair, 512 tokens, has no room for their tools and instructions, so that they ask without;
-# with WSD_MODELS, a folder that has qwen2.5-coder-0.5b-instruct-q4_k_m.gguf, they ask that model with all of them, which takes
-# minutes. Where npm cannot install an agent (both together take 700 MB), it is skipped, with a line that says so. What is installed
-# is kept in target/clients. Not part of ci.sh, because of its size.
+# Both are pointed at the server by their environment and settings, as docs/api.md says, send no telemetry, and have a
+# home folder of their own. The context of the built-in pair, 512 tokens, has no room for their tools and instructions,
+# so that they ask without; with WSD_MODELS, a folder that has qwen2.5-coder-0.5b-instruct-q4_k_m.gguf, they ask that
+# model with all of them, which takes minutes. Where npm cannot install an agent (both together take 700 MB), it is
+# skipped, with a line that says so. What is installed is kept in target/clients. Not part of ci.sh, because of its size.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 wsd=$(realpath -m "${1:-target/debug/wsd}")
@@ -42,7 +42,8 @@ trap stop EXIT
 
 # Runs an agent in an empty folder, with nothing of the caller's environment, and prints its answer.
 agent() {
-    (cd "$folder/work" && timeout 900 env -i PATH="$PATH" HOME="$home" "${environment[@]}" "$@" </dev/null 2>"$folder/agent.log")
+    local log=$folder/agent.log
+    (cd "$folder/work" && timeout 900 env -i PATH="$PATH" HOME="$home" "${environment[@]}" "$@" </dev/null 2>"$log")
 }
 # Asks through an agent and checks that it ends well with a text that has a word: ask NAME WORD COMMAND...
 ask() {
@@ -121,12 +122,11 @@ TOML
 }
 
 agents=()
-for package in "$codex" "$claude"; do
-    name=$(sed 's|.*[/]||; s|-code@.*||; s|@.*||' <<<"$package")
-    if timeout 400 npm install --silent --no-audit --no-fund --prefix "$folder" "$package" >"$folder/npm.log" 2>&1; then
+for name in codex claude; do
+    if timeout 400 npm install --silent --no-audit --no-fund --prefix "$folder" "${!name}" >"$folder/npm.log" 2>&1; then
         agents+=("$name")
     else
-        echo "skipped: npm cannot install $package here"
+        echo "skipped: npm cannot install ${!name} here"
     fi
 done
 
