@@ -158,6 +158,40 @@ assert.equal(await written.locator(".text .switch").count(), 1);
 assert.match(await written.locator(".text").textContent(), /<img src=x onerror=alert\(1\)> \[x\]\(javascript:alert\(2\)\)/);
 await written.screenshot({ path: `${folder}/page-markdown.png` });
 seen("Markdown by author, and no element of the model's");
+
+// An answer with reasoning: the marks come with tokens of their own, and text may come late.
+const steps = [
+  ["<think>", "draft", {}], ["Hm, ", "draft", { reasoning_content: "Hm, " }], ["red or **blue**?", "draft", { reasoning_content: "red or **blue**?" }],
+  ["</", "draft", {}], ["think>", "draft", {}], ["\n\nIt is", "draft", {}], [" red", "base", { content: "It is red" }], [".", "base", { content: "." }],
+];
+const reasoned = steps.map(([text, by, delta], id) => ({ choices: [{ index: 0, delta, wsd: { id, text, by, logprob: -0.1, confidence: id < 5 ? null : 0.9 } }] }));
+reasoned.splice(6, 0, { choices: [{ index: 0, delta: {}, wsd: { handover: { at: 5, confidence: 0.9 } } }] });
+reasoned.push({ choices: [{ index: 0, delta: {}, finish_reason: "stop", wsd: {} }] });
+await written.route("**/v1/chat/completions", (route) => route.fulfill({
+  contentType: "text/event-stream", body: [...reasoned.map((part) => JSON.stringify(part)), "[DONE]"].map((data) => `data: ${data}\n\n`).join(""),
+}));
+await written.locator("#text").fill("Which colour?");
+await written.keyboard.press("Enter");
+await answered(written);
+const card = written.locator(".answers").last().locator(".turn"), fold = card.locator(".reasoning");
+await card.locator(".end").waitFor();
+assert.equal(await card.locator(":scope > .text").textContent(), "It is red.");
+assert.equal(await fold.locator(".text").textContent(), "Hm, red or blue?");
+assert.equal(await fold.locator("strong").textContent(), "blue");
+assert.ok(!(await fold.locator(".text").isVisible()));
+assert.match(await card.locator(".end").textContent(), /draft 6 \+ base 2 tokens/);
+assert.equal(await card.locator(".switch").count(), 1);
+await fold.locator("summary").click();
+assert.ok(await fold.locator(".text").isVisible());
+await written.screenshot({ path: `${folder}/page-reasoning.png` });
+const saved = await written.evaluate(() => JSON.parse(localStorage.getItem("wsd.chats"))[0].turns.at(-1).answers[0]);
+assert.deepEqual([saved.text, saved.reasoning, saved.tokens.length], ["It is red.", "Hm, red or **blue**?", 8]);
+await written.reload();
+await written.locator("#chats-open").click();
+await written.locator("#chat-list .open").first().click();
+assert.equal(await written.locator(".answers").last().locator(".turn > .text .token.base").first().textContent(), "It is red");
+assert.equal(await written.locator(".answers").last().locator(".reasoning .token.draft").first().textContent(), "Hm, ");
+seen("reasoning is folded above the answer, and outlives a reload");
 await written.route("**/v1/chat/completions", (route) => route.abort());
 await written.locator("#text").fill("Anyone?");
 await written.keyboard.press("Enter");

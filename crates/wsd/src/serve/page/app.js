@@ -13,8 +13,9 @@ let shown = null; // the answer whose curve is drawn
 let skips = false; // true where a window that repeats what stands before it does not count
 let running = null; // aborts the answers that are being written
 
-// An answer: {model, tokens, text, handover, draftEnd, finish, fault, seconds, limit, done} and, while
-// it stands on the page, {card, pieces}.
+// An answer: {model, tokens, text, reasoning, handover, draftEnd, finish, fault, seconds, limit, done}
+// and, while it stands on the page, {card, pieces}. A token: {id, text, by, logprob, confidence} and the
+// numbers of characters that came with it, {written, thought}: marks of reasoning belong to neither.
 function blank() {
   return { id: `${Date.now()}-${Math.random()}`, title: "", turns: [] };
 }
@@ -90,7 +91,7 @@ let cursor = -1;
 function step(by) {
   if (!shown || !shown.tokens.length) return;
   cursor = Math.max(0, Math.min(shown.tokens.length - 1, cursor + by));
-  const piece = shown.pieces[cursor][0];
+  const piece = shown.pieces[cursor].find((piece) => piece.getClientRects().length); // not a folded one
   if (piece) piece.scrollIntoView({ block: "nearest" });
   tellToken(piece || $("curve"), shown.tokens[cursor]);
 }
@@ -174,11 +175,18 @@ function take(answer, choice, before) {
   if (details.handover && !answer.handover) answer.handover = { ...details.handover, at: details.handover.at + before };
   if (details.draft_end && !answer.draftEnd) answer.draftEnd = { ...details.draft_end, at: details.draft_end.at + before };
   if (choice.finish_reason) answer.finish = choice.finish_reason;
-  if (choice.delta.content !== undefined && typeof details.by === "string") {
+  if (typeof details.by === "string") {
     const named = choice.logprobs ? choice.logprobs.content[0] : null;
     const { id, text, by, logprob, confidence } = details;
-    answer.tokens.push({ id, text, by, logprob, confidence, top: named ? named.top_logprobs : [] });
-    answer.text += text;
+    answer.tokens.push({ id, text, by, logprob, confidence, top: named ? named.top_logprobs : [], written: 0, thought: 0 });
+  }
+  // Text may come a few tokens late, where it could have been a mark.
+  const { content, reasoning_content: thought } = choice.delta, token = answer.tokens.at(-1);
+  if (content) answer.text += content;
+  if (thought) answer.reasoning += thought;
+  if (token) {
+    token.written += (content || "").length;
+    token.thought += (thought || "").length;
   }
   later(answer);
 }
@@ -199,34 +207,49 @@ function follows() {
 }
 function toEnd() { $("chat").scrollTop = $("chat").scrollHeight; }
 
-// Draws an answer: its text by author, the switch, how it ended, and what can be done with it.
-function show(answer) {
-  if (!answer.card) return;
-  const follow = follows(), { card, tokens } = answer;
+// Draws a text by author, with the switch where it falls into it. `count` tells the characters of a token.
+function paint(answer, source, count) {
   const owner = []; // the token of each character
-  tokens.forEach((token, i) => { for (let k = 0; k < token.text.length; k++) owner.push(i); });
+  answer.tokens.forEach((token, i) => { for (let k = count(token); k > 0; k--) owner.push(i); });
   const edge = answer.handover ? answer.handover.at : Infinity;
-  let isMarked = false;
-  answer.pieces = tokens.map(() => []);
   const text = make("div", "text");
-  render(parse(answer.text), text, (positions, parent) => {
+  render(parse(source), text, (positions, parent) => {
     for (let i = 0; i < positions.length;) {
       const index = owner[positions[i]];
       let piece = "";
-      for (; i < positions.length && owner[positions[i]] === index; i++) piece += answer.text[positions[i]];
-      if (index > edge && !isMarked) {
-        isMarked = true;
+      for (; i < positions.length && owner[positions[i]] === index; i++) piece += source[positions[i]];
+      if (index > edge && !answer.isMarked) {
+        answer.isMarked = true;
         parent.append(Object.assign(make("span", "switch"), { title: "the base takes over" }));
       }
-      const span = make("span", `token ${tokens[index].by}`, piece);
+      const span = make("span", `token ${answer.tokens[index].by}`, piece);
       span.dataset.index = index;
       answer.pieces[index].push(span);
       parent.append(span);
     }
   });
-  if (answer.handover && !isMarked) text.append(make("span", "switch"));
+  return text;
+}
+// The reasoning of an answer, folded until it is opened.
+function thoughts(answer) {
+  const part = make("details", "reasoning");
+  part.open = answer.isOpen;
+  part.addEventListener("toggle", () => { answer.isOpen = part.open; });
+  part.append(make("summary", "", answer.text || answer.done ? "Reasoning" : "Reasoning …"));
+  part.append(paint(answer, answer.reasoning, ({ thought }) => thought));
+  return part;
+}
+// Draws an answer: its text by author, the switch, how it ended, and what can be done with it.
+function show(answer) {
+  if (!answer.card) return;
+  const follow = follows(), { card, tokens } = answer;
+  answer.pieces = tokens.map(() => []);
+  answer.isMarked = false;
+  const reasoning = answer.reasoning ? [thoughts(answer)] : [];
+  const text = paint(answer, answer.text, ({ written, text }) => written ?? text.length);
+  if (answer.handover && !answer.isMarked) text.append(make("span", "switch"));
   text.classList.toggle("dots", !answer.done);
-  card.replaceChildren(make("span", "who", answer.model), text);
+  card.replaceChildren(make("span", "who", answer.model), ...reasoning, text);
   if (answer.done) {
     const ending = endOf(answer);
     if (ending.length) {
@@ -268,7 +291,7 @@ async function copy(text, node) {
     node.textContent = "Copied";
   } catch {
     const range = document.createRange();
-    range.selectNodeContents(node.id === "copy" ? $("curl") : node.closest(".block")?.querySelector("pre") ?? node.closest(".turn").querySelector(".text"));
+    range.selectNodeContents(node.id === "copy" ? $("curl") : node.closest(".block")?.querySelector("pre") ?? node.closest(".turn").querySelector(":scope > .text"));
     getSelection().removeAllRanges();
     getSelection().addRange(range);
     node.textContent = "Selected: press Ctrl-C";
@@ -340,7 +363,7 @@ async function working(work) {
 async function ask(question) {
   const models = $("mode").value === "side" ? sides : [$("mode").value];
   const limit = settings().max_tokens ?? Number($("max_tokens").placeholder);
-  const answers = models.map((model) => ({ model, tokens: [], text: "", handover: null, draftEnd: null, finish: null, fault: null, seconds: 0, limit, done: false }));
+  const answers = models.map((model) => ({ model, tokens: [], text: "", reasoning: "", handover: null, draftEnd: null, finish: null, fault: null, seconds: 0, limit, done: false }));
   chat.turns.push({ question, answers });
   chat.title ||= question;
   await working((signal) => {
@@ -372,8 +395,8 @@ function fit() {
 // Chats in this browser -----------------------------------------------------------------------------
 
 function remember(own) {
-  const plain = ({ model, tokens, text, handover, draftEnd, finish, fault, seconds, limit }) =>
-    ({ model, text, handover, draftEnd, finish, fault, seconds, limit, done: true, tokens: tokens.map(({ id, text, by, logprob, confidence }) => ({ id, text, by, logprob, confidence })) });
+  const plain = ({ model, tokens, text, reasoning, handover, draftEnd, finish, fault, seconds, limit }) =>
+    ({ model, text, reasoning, handover, draftEnd, finish, fault, seconds, limit, done: true, tokens: tokens.map(({ top, ...token }) => token) });
   store.save({ ...own, turns: own.turns.map(({ question, answers }) => ({ question, answers: answers.map(plain) })) });
   listChats();
 }
