@@ -114,7 +114,8 @@ def sillytavern_chats():
         "messages": [{"role": "user", "content": QUESTION, "name": "Alice"}], "model": "wsd", "temperature": 1,
         "max_tokens": 30, "stream": False, "presence_penalty": 0.1, "frequency_penalty": 0.1, "top_p": 0.9,
         "top_k": 40, "typical_p": 0.95, "top_n_sigma": 2, "xtc_probability": 0.2, "xtc_threshold": 0.1, "seed": 3,
-        "repetition_penalty": 1.05, "min_p": 0.02, "dry_multiplier": 0, "mirostat": 0,
+        "repetition_penalty": 1.05, "min_p": 0.02, "mirostat": 0, "dry_multiplier": 0.8, "dry_base": 1.75,
+        "dry_allowed_length": 2, "dry_penalty_last_n": -1, "dry_sequence_breakers": ["\n", ":", "\"", "*"],
     }
     assert ok("/v1/chat/completions", body)["choices"][0]["message"]["content"]
 

@@ -58,9 +58,16 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// The same generation, with [`Sampling::spelled_by`] a codec.
+    #[must_use]
+    pub fn spelled_by(&self, codec: &TextCodec) -> Self {
+        Self { sampling: self.sampling.spelled_by(codec), ..self.clone() }
+    }
+
     /// Chooses the step after `list` from the logits that predict it: a token, or the end of the
     /// text at one of `end_tokens` or where the guide's grammar is complete. Overwrites the row.
-    /// Returns `None` if the row is not finite.
+    /// Returns `None` if the row is not finite. An engine calls it with [`Generation::spelled_by`] its
+    /// codec.
     ///
     /// # Errors
     /// The item is that of [`Guide::next`].

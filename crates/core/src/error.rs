@@ -160,7 +160,8 @@ pub enum Error {
     /// An engine that cannot constrain what it writes.
     #[error(
         "engine `{engine}` cannot follow a grammar, because its tokens are chosen on another machine\n  \
-         hint: leave out the grammar or the forced tool, or run the model here"
+         hint: leave out the grammar or the forced tool, run the model here, name `base` or `draft` if that one \
+         runs here, or ask that machine itself"
     )]
     Unguided {
         /// The engine.

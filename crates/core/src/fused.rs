@@ -144,6 +144,7 @@ impl Fused {
         let mut ends: Vec<_> = self.models.iter().flat_map(|(_, model)| model.card().end_tokens.clone()).collect();
         ends.dedup();
         let sampling = job.terms.sampling.for_seat(Seat::BASE, answer.prompt_len());
+        let sampling = sampling.spelled_by(self.models[0].1.codec());
         let (mut window, mut written) = (self.finish.as_ref().map(|finish| Window::new(finish.rule())), 0);
         loop {
             if members[0].is_full() {

@@ -1,6 +1,7 @@
 //! Choosing the next token from a row of logits.
 
 mod adjust;
+mod dry;
 mod filters;
 mod settings;
 #[cfg(test)]
@@ -11,16 +12,18 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
+pub use dry::{Breakers, Dry};
 pub use settings::{
-    FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, TEMPERATURE, TOP_K, TOP_N_SIGMA,
-    TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD,
+    DRY_ALLOWED_LENGTH, DRY_BASE, DRY_MULTIPLIER, DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, FREQUENCY_PENALTY, MIN_P,
+    PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, TEMPERATURE, TOP_K, TOP_N_SIGMA, TOP_P, TYPICAL_P,
+    XTC_PROBABILITY, XTC_THRESHOLD,
 };
 
 use crate::logits::{argmax, log_sum_exp};
-use crate::{Mask, Result, Sampled, Seat, Setting, Token, Value, Values};
+use crate::{Mask, Result, Sampled, Seat, Setting, TextCodec, Token, Value, Values};
 
 /// The parameters of sampling. They apply in this order: logit bias, repetition penalty, frequency
-/// and presence penalty, then the temperature, then the filters top-n-sigma, top-k, top-p, min-p,
+/// and presence penalty, DRY, then the temperature, then the filters top-n-sigma, top-k, top-p, min-p,
 /// typical-p and XTC. The order is that of Hugging Face transformers, and of vLLM and llama.cpp for
 /// what transformers do not have. At temperature 0 the filters have no effect.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +54,8 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Subtracted from the logits of tokens already in the answer, once.
     pub presence_penalty: f32,
+    /// The penalty on tokens that would continue a repetition.
+    pub dry: Dry,
     /// Additions to the logits of tokens.
     pub logit_bias: Arc<[(Token, f32)]>,
     /// The length of the prompt in the list, in tokens: the answer begins after it.
@@ -84,6 +89,7 @@ impl Sampling {
             repetition_penalty: positive(&REPETITION_PENALTY),
             frequency_penalty: values.get(&FREQUENCY_PENALTY),
             presence_penalty: values.get(&PRESENCE_PENALTY),
+            dry: Dry::from_values(values),
             logit_bias: Arc::default(),
             prompt: 0,
             seed: values.get(&SEED),
@@ -91,7 +97,7 @@ impl Sampling {
     }
 
     /// The settings of kind number with their values.
-    fn numbers(&self) -> [(&'static Setting, f32); 10] {
+    fn numbers(&self) -> [(&'static Setting, f32); 12] {
         [
             (&TEMPERATURE, self.temperature),
             (&TOP_P, self.top_p),
@@ -103,6 +109,8 @@ impl Sampling {
             (&REPETITION_PENALTY, self.repetition_penalty),
             (&FREQUENCY_PENALTY, self.frequency_penalty),
             (&PRESENCE_PENALTY, self.presence_penalty),
+            (&DRY_MULTIPLIER, self.dry.multiplier),
+            (&DRY_BASE, self.dry.base),
         ]
     }
 
@@ -130,6 +138,14 @@ impl Sampling {
         Self { seed: self.seed ^ seat.salt(), prompt, ..self.clone() }
     }
 
+    /// The same sampling for lists of tokens in the vocabulary of a codec, whose texts the sequence
+    /// breakers of DRY are found in. Engines and fusions of rows apply it before they choose.
+    #[must_use]
+    pub fn spelled_by(&self, codec: &TextCodec) -> Self {
+        let breakers = self.dry.breakers.spelled_by(codec.tokenizer());
+        Self { dry: Dry { breakers, ..self.dry.clone() }, ..self.clone() }
+    }
+
     /// Tells that each token is the argmax of its row, whatever is in the list.
     #[must_use]
     pub fn is_argmax(&self) -> bool {
@@ -139,7 +155,7 @@ impl Sampling {
     /// Tells whether logits are changed before the choice.
     fn adjusts(&self) -> bool {
         let is_neutral = self.repetition_penalty == 1.0 && self.frequency_penalty == 0.0;
-        !(is_neutral && self.presence_penalty == 0.0 && self.logit_bias.is_empty())
+        !(is_neutral && self.presence_penalty == 0.0 && self.dry.multiplier == 0.0 && self.logit_bias.is_empty())
     }
 
     /// A uniform number in 0..1 for a position of the list: the one that [`pick`] draws the token with.

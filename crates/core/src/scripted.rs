@@ -188,6 +188,7 @@ impl Engine for Scripted {
         Ok(Box::new(ScriptedSession {
             tokens: tokens.to_vec(),
             card: self.card.clone(),
+            codec: self.codec.clone(),
             rows: self.rows.clone(),
             heads: self.heads.clone(),
             counters: self.counters.clone(),

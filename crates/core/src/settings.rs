@@ -191,6 +191,14 @@ impl Setting {
         self
     }
 
+    /// The same setting with a default that is computed, in words.
+    #[must_use]
+    pub const fn with_computed_default(mut self, about: &'static str) -> Self {
+        // See `with_default`.
+        std::mem::forget(self.default.take());
+        self.with_default_about(about)
+    }
+
     /// The same setting with another placeholder in the help.
     #[must_use]
     pub const fn with_placeholder(mut self, placeholder: &'static str) -> Self {

@@ -15,6 +15,7 @@ use stand_in::{Fault, Kind, StandIn};
 use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
+use wsd_grammar::Form;
 use wsd_core::{
     CallKind, Completion, Engine, Event, Generation, Job, MAX_DRAFT_TOKENS, Models, Prompt, Sampling, Seat, Step,
     THRESHOLD, Terms, Token, Trace, Values, run,
@@ -152,6 +153,36 @@ async fn one_of_the_two_may_be_embedded() {
     for strategy in ["base", "draft"] {
         let (want, got) = (complete(&engines, strategy, job(40)).await, complete(&remote, strategy, job(40)).await);
         assert_eq!(ids(&got.unwrap()), ids(&want.unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grammar_is_refused_before_a_server_is_asked() {
+    let form = Form::Regex("(yes|no)".into());
+    let grammar = wsd_grammar::grammar("grammar", &form).unwrap();
+    let constrained = || {
+        let mut job = job(20);
+        job.terms.grammar = Some(grammar.clone());
+        job
+    };
+    for kind in [Kind::Vllm, Kind::SgLang, Kind::LlamaServer, ECHOES] {
+        let (remote, draft, base) = pair(kind, kind, json!({"teacher_forcing": true})).await;
+        let (engines, asked) = (embedded(), draft.posted().len() + base.posted().len());
+        for (models, strategy) in [
+            (remote.clone(), "wsd"),
+            (remote.clone(), "nudging"),
+            (remote.clone(), "base"),
+            (remote.clone(), "draft"),
+            (mixed(&engines, &remote), "wsd"),
+            (mixed(&remote, &engines), "wsd"),
+        ] {
+            let error = complete(&models, strategy, constrained()).await.unwrap_err();
+            assert!(error.contains("cannot follow a grammar") && error.contains("\n  hint: "), "{strategy}: {error}");
+        }
+        assert_eq!(draft.posted().len() + base.posted().len(), asked, "{kind:?} was asked to write");
+        // A strategy that does not ask the remote model is not concerned.
+        let answer = complete(&mixed(&engines, &remote), "draft", constrained()).await.unwrap();
+        assert!(["yes", "no"].contains(&answer.text.as_str()), "{answer:?}");
     }
 }
 

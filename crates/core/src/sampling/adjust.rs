@@ -1,16 +1,17 @@
 //! Changes of logits before the choice: the logit bias and the penalties.
 
 use super::Sampling;
+use super::dry::dry;
 use crate::Token;
 
 /// A change of the logits, given the list so far.
 type Adjustment = fn(&Sampling, &[Token], &mut Row<'_>);
 
-/// All changes, in the order in which they apply: that of vLLM.
-static ADJUSTMENTS: &[Adjustment] = &[bias, repetition, occurrences];
+/// All changes, in the order in which they apply: that of vLLM, and of llama.cpp for DRY.
+static ADJUSTMENTS: &[Adjustment] = &[bias, repetition, occurrences, dry];
 
 /// A row whose entries are being changed.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     logits: &'a mut [f32],
     /// The changed entries with their values before a change; the first of an index is the plain one.
     before: Vec<(usize, f32)>,
@@ -18,7 +19,7 @@ struct Row<'a> {
 
 impl Row<'_> {
     /// Changes the logit of a token; one outside of the row has none.
-    fn change(&mut self, token: Token, change: impl FnOnce(f32) -> f32) {
+    pub(super) fn change(&mut self, token: Token, change: impl FnOnce(f32) -> f32) {
         if let Some(x) = self.logits.get_mut(token as usize) {
             self.before.push((token as usize, *x));
             *x = change(*x);

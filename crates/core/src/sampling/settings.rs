@@ -77,6 +77,41 @@ pub static PRESENCE_PENALTY: Setting = Setting::number(
     -2.0..=2.0,
 )
 .with_default_number(0.0);
+/// The setting for the penalty of DRY ("don't repeat yourself", text-generation-webui PR 5677).
+pub static DRY_MULTIPLIER: Setting = Setting::number(
+    "dry_multiplier",
+    "Lower the logits of tokens that would continue a repetition, by X * dry_base^(its length - dry_allowed_length) \
+     (DRY); 0 does nothing",
+    0.0..=100.0,
+)
+.with_default_number(0.0);
+/// The setting for the growth of the penalty of DRY.
+pub static DRY_BASE: Setting =
+    Setting::number("dry_base", "The factor of DRY's penalty for each further token of a repetition", 1.0..=100.0)
+        .with_default_number(1.75);
+/// The setting for the length of repetitions without a penalty of DRY.
+pub static DRY_ALLOWED_LENGTH: Setting = Setting::integer(
+    "dry_allowed_length",
+    "Tokens of a repetition from which DRY lowers the logit of the next one",
+    1..=MAX_TOKENS_LIMIT,
+)
+.with_default_integer(2);
+/// The setting for the tokens that DRY looks at.
+pub static DRY_PENALTY_LAST_N: Setting = Setting::integer(
+    "dry_penalty_last_n",
+    "DRY finds repetitions among this many last tokens of prompt and answer",
+    0..=MAX_TOKENS_LIMIT,
+)
+.with_default_integer(MAX_TOKENS_LIMIT)
+.with_default_about("all");
+/// The setting for the texts at which repetitions end.
+pub static DRY_SEQUENCE_BREAKERS: Setting = Setting::texts(
+    "dry_sequence_breakers",
+    "A text at which repetitions end for DRY, so that forms of dialogues and lists are not penalized; may be repeated",
+)
+.with_computed_default("a line break, `:`, `\"` and `*`");
+/// The breakers where none are set: those of llama.cpp.
+pub(super) const DRY_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 /// The setting for the seed of random numbers.
 pub static SEED: Setting = Setting::seed("seed", "Same seed, same text", 42);
 
@@ -93,5 +128,10 @@ pub static SAMPLING: &[&Setting] = &[
     &REPETITION_PENALTY,
     &FREQUENCY_PENALTY,
     &PRESENCE_PENALTY,
+    &DRY_MULTIPLIER,
+    &DRY_BASE,
+    &DRY_ALLOWED_LENGTH,
+    &DRY_PENALTY_LAST_N,
+    &DRY_SEQUENCE_BREAKERS,
     &SEED,
 ];

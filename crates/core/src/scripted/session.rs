@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, Token, Tree, log_softmax, logprob,
+    Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, TextCodec, Token, Tree, log_softmax, logprob,
 };
 
 /// Computes the output of a head for a token list: for the vocabulary's, the logits that follow it.
@@ -28,6 +28,7 @@ pub(super) struct Counters {
 pub(super) struct ScriptedSession {
     pub(super) tokens: Vec<Token>,
     pub(super) card: Card,
+    pub(super) codec: TextCodec,
     pub(super) rows: Arc<Outputs>,
     pub(super) heads: BTreeMap<Head, Arc<Outputs>>,
     pub(super) counters: Arc<Counters>,
@@ -53,6 +54,7 @@ impl ScriptedSession {
 
     /// Chooses the token after `list`; an end-of-text token is a [`Step::End`].
     fn choose(&self, list: &[Token], generation: &Generation) -> Result<Step> {
+        let generation = generation.spelled_by(&self.codec);
         let step = generation.choose(&mut (self.rows)(list), list, &self.card.end_tokens);
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
         step.ok_or_else(|| self.not_finite(list.len()))?

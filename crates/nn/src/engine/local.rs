@@ -211,6 +211,7 @@ impl Engine for Local {
             place: Place { slot: self.next_slot.fetch_add(1, Ordering::Relaxed), scope },
             tokens: tokens.to_vec(),
             card: self.card.clone(),
+            text: self.text.clone(),
             inbox: self.inbox.clone(),
             reused: Arc::default(),
             _permit: permit,
@@ -234,6 +235,7 @@ struct Open {
     place: Place,
     tokens: Vec<Token>,
     card: Card,
+    text: TextCodec,
     inbox: Sender<Message>,
     /// Tokens copied from the caches of other sessions.
     reused: Arc<AtomicUsize>,
@@ -276,7 +278,7 @@ impl Open {
     }
 
     fn choosing(&self, generation: &Generation) -> Choices {
-        Choices { generation: generation.clone(), end_tokens: self.card.end_tokens.clone() }
+        Choices { generation: generation.spelled_by(&self.text), end_tokens: self.card.end_tokens.clone() }
     }
 
     /// Tokens that a generation may still write.
@@ -314,8 +316,7 @@ impl Session for Open {
         let asked = if self.tokens.is_empty() {
             Err(Error::EmptyPrompt { engine: self.card.name.clone() })
         } else {
-            let end_tokens = self.card.end_tokens.clone();
-            let question = Generate::new(generation.clone(), end_tokens, self.left(generation), reply);
+            let question = Generate::new(self.choosing(generation), self.left(generation), reply);
             self.send(List::new(self.tokens.clone(), self.tokens.len() - 1), question)
         };
         let asked = stream::iter(asked.err().map(Err));

@@ -343,7 +343,7 @@ mod tests {
 
     use super::super::list::List;
     use super::super::prefix_cache::Place;
-    use super::super::questions::{Collect, Generate, Score};
+    use super::super::questions::{Choices, Collect, Generate, Score};
     use super::*;
     use crate::{Checkpoint, cpu::Cpu};
 
@@ -365,7 +365,8 @@ mod tests {
         let generation = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0, guide: None };
         let writers = 2 * STEP_TOKENS as u64;
         for slot in 0..writers {
-            let question = Generate::new(generation.clone(), vec![], generation.max_tokens, reply.clone());
+            let choices = Choices { generation: generation.clone(), end_tokens: vec![] };
+            let question = Generate::new(choices, generation.max_tokens, reply.clone());
             scheduler.admit(Work::new(Place { slot, scope: 0 }, List::new(vec![1], 0), question));
         }
         let (reply, _scores) = oneshot::channel();

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 use wsd_core::{
-    FREQUENCY_PENALTY, PRESENCE_PENALTY, Sampled, Sampling, Setting, Stop, TOP_N_SIGMA, TYPICAL_P, Token,
+    DRY_MULTIPLIER, FREQUENCY_PENALTY, PRESENCE_PENALTY, Sampled, Sampling, Setting, Stop, TOP_N_SIGMA, TYPICAL_P, Token,
     XTC_PROBABILITY,
 };
 
@@ -46,9 +46,9 @@ fn names(filter: impl Fn(&Facts) -> bool) -> Vec<&'static str> {
 /// Penalties that no server can follow: an answer is several requests, and a server counts the
 /// tokens of one.
 static PENALTIES: [&Setting; 2] = [&FREQUENCY_PENALTY, &PRESENCE_PENALTY];
-/// The penalties, and the filters that llama-server alone has.
-static PENALTIES_AND_FILTERS: [&Setting; 5] =
-    [&FREQUENCY_PENALTY, &PRESENCE_PENALTY, &TYPICAL_P, &TOP_N_SIGMA, &XTC_PROBABILITY];
+/// The penalties, and what llama-server alone has: DRY and some filters.
+static PENALTIES_AND_FILTERS: [&Setting; 6] =
+    [&FREQUENCY_PENALTY, &PRESENCE_PENALTY, &DRY_MULTIPLIER, &TYPICAL_P, &TOP_N_SIGMA, &XTC_PROBABILITY];
 
 /// A request to be posted.
 #[derive(Clone, Debug, PartialEq)]

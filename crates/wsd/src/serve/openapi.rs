@@ -4,7 +4,10 @@ mod protocols;
 
 use axum::Json;
 use serde_json::{Map, Value, json};
-use wsd_core::{Kind, MAX_TOKENS, RECIPES, REPETITION_PENALTY, SAMPLING, STRATEGY, Setting, TOP_K, strategy_settings};
+use wsd_core::{
+    DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, Kind, MAX_TOKENS, RECIPES, REPETITION_PENALTY, SAMPLING, STRATEGY,
+    Setting, TOP_K, strategy_settings,
+};
 
 use super::ignored::{IGNORED, Ignored, Place};
 use super::request::{MAX_ANSWERS, MAX_MESSAGES, MAX_N, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP};
@@ -211,8 +214,10 @@ fn common() -> Value {
     });
     extend(&mut fields, settings(SAMPLING));
     extend(&mut fields, settings(&[&MAX_TOKENS]));
-    // vLLM's clients send -1 for all tokens.
+    // Clients of vLLM and of llama-server send -1 for all tokens.
     fields[TOP_K.name]["minimum"] = json!(-1);
+    fields[DRY_PENALTY_LAST_N.name]["minimum"] = json!(-1);
+    fields[DRY_SEQUENCE_BREAKERS.name]["maxItems"] = json!(MAX_STOPS);
     extend(&mut fields, ignored(Place::Request));
     fields
 }

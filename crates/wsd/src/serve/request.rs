@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wsd_core::{
-    Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, REPETITION_PENALTY, Recipe, Reply, SAMPLING, SEED,
+    DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, REPETITION_PENALTY, Recipe, Reply, SAMPLING, SEED,
     STOP, STRATEGY, Strategy, TOP_K, Terms, TextCodec, Token, Values, strategy_settings,
 };
 use wsd_grammar::Form;
@@ -21,7 +21,7 @@ use super::tools::{AnswerReader, ToolUse};
 pub(super) const MAX_N: usize = 16;
 /// The most answers in one request.
 pub(super) const MAX_ANSWERS: usize = 128;
-/// The most stop strings in a request.
+/// The most stop strings, and the most sequence breakers, in a request.
 pub(super) const MAX_STOPS: usize = 16;
 /// The most bytes in one of them.
 pub(super) const MAX_STOP_BYTES: usize = 256;
@@ -48,7 +48,6 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("best_of", &["1"]),
     ("chat_template_kwargs", &["{}"]),
     ("conversation", &[]),
-    ("dry_multiplier", &["0"]),
     ("ignore_eos", &["false"]),
     ("min_tokens", &["0"]),
     ("mirostat", &["0"]),
@@ -107,13 +106,18 @@ impl GenerationRequest {
         let token_details = wsd.take("tokens")?.unwrap_or(false);
         wsd.finish()?;
 
-        if fields.take_if("top_k", &json!(-1)) {
+        if fields.take_if(TOP_K.name, &json!(-1)) {
             // vLLM's clients send -1 for all tokens.
             values.set(&TOP_K, 0usize.into())?;
+        }
+        if fields.take_if(DRY_PENALTY_LAST_N.name, &json!(-1)) {
+            // llama-server's clients do.
+            values.set(&DRY_PENALTY_LAST_N, MAX_TOKENS_LIMIT.into())?;
         }
         // llama-server's and Ollama's name.
         fields.rename("repeat_penalty", REPETITION_PENALTY.name);
         fields.settings(SAMPLING, &mut values)?;
+        check_texts(DRY_SEQUENCE_BREAKERS.name, &values.get::<Vec<_>>(&DRY_SEQUENCE_BREAKERS))?;
         if !values.is_set(&SEED) {
             values.set(&SEED, app.seed.unwrap_or_else(|| app.random_seed()).into())?;
         }
@@ -282,15 +286,21 @@ pub(super) fn max_tokens(fields: &mut Fields, field: &str) -> Result<Option<usiz
 fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     fields.wrap_text(STOP.name);
     let stops: Vec<String> = fields.setting(STOP.name, &STOP)?.unwrap_or_default();
-    if stops.len() > MAX_STOPS {
-        let message = format!("must have at most {MAX_STOPS} texts, got {}", stops.len());
-        return Err(ApiError::parameter(STOP.name, message));
-    }
-    if let Some(long) = stops.iter().find(|stop| stop.len() > MAX_STOP_BYTES) {
-        let message = format!("must have texts of at most {MAX_STOP_BYTES} bytes, got one of {}", long.len());
-        return Err(ApiError::parameter(STOP.name, message));
-    }
+    check_texts(STOP.name, &stops)?;
     Ok(stops)
+}
+
+/// Checks the number and the lengths of texts that are looked for in every answer.
+fn check_texts(name: &str, texts: &[String]) -> Result<(), ApiError> {
+    if texts.len() > MAX_STOPS {
+        let message = format!("must have at most {MAX_STOPS} texts, got {}", texts.len());
+        return Err(ApiError::parameter(name, message));
+    }
+    if let Some(long) = texts.iter().find(|text| text.len() > MAX_STOP_BYTES) {
+        let message = format!("must have texts of at most {MAX_STOP_BYTES} bytes, got one of {}", long.len());
+        return Err(ApiError::parameter(name, message));
+    }
+    Ok(())
 }
 
 /// Takes `logit_bias`: an object of numbers by token id, as in OpenAI's API, or a list of pairs, as

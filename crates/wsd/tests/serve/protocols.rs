@@ -326,7 +326,30 @@ async fn penalties_and_biases_change_the_text() {
     once.sort_unstable();
     once.dedup();
     assert_eq!(once.len(), tokens(&other).len());
+    // No token follows the same one twice under DRY from one token on.
+    let repeats = |tokens: &[u64]| {
+        let pairs: Vec<_> = tokens.windows(2).collect();
+        (1..pairs.len()).any(|end| pairs[..end].contains(&pairs[end]))
+    };
+    let dry = json!({
+        "dry_multiplier": 100, "dry_base": 1.5, "dry_allowed_length": 1, "dry_penalty_last_n": -1,
+        "dry_sequence_breakers": [], "max_tokens": 60, "wsd": {"tokens": true},
+    });
+    let off = ask(dry.clone(), json!({"dry_multiplier": 0}));
+    for (body, is_repeated) in [(off, true), (dry, false)] {
+        let again = json!({"model": "base", "prompt": "A fox is red. A fox is red. A fox"});
+        let (status, reply) = server.post("/v1/completions", &ask(again, body)).await;
+        assert_eq!(status, StatusCode::OK, "{reply}");
+        assert_eq!(repeats(&tokens(&reply)), is_repeated, "{reply}");
+    }
     for (field, value) in [
+        ("dry_multiplier", json!(-1)),
+        ("dry_base", json!(0.5)),
+        ("dry_allowed_length", json!(0)),
+        ("dry_penalty_last_n", json!(-2)),
+        ("dry_sequence_breakers", json!([""])),
+        ("dry_sequence_breakers", json!(vec!["x"; 17])),
+        ("dry_sequence_breakers", json!(["x".repeat(257)])),
         ("logit_bias", json!({"5": 101})),
         ("logit_bias", json!({"fox": 1})),
         ("logit_bias", json!([5])),

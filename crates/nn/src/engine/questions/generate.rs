@@ -1,7 +1,7 @@
 //! Generation, one token at a time.
 
 use tokio::sync::mpsc;
-use wsd_core::{Error, Generation, Result, Step, Stop, Token};
+use wsd_core::{Error, Result, Step, Stop};
 
 use super::{Choices, NotFinite, Question, Reader as _, Vectors};
 use crate::engine::list::List;
@@ -17,13 +17,8 @@ pub(in crate::engine) struct Generate {
 
 impl Generate {
     /// Appends at most `left` tokens and sends each over `reply`.
-    pub(in crate::engine) fn new(
-        generation: Generation,
-        end_tokens: Vec<Token>,
-        left: usize,
-        reply: mpsc::Sender<Result<Step>>,
-    ) -> Self {
-        Self { choices: Choices { generation, end_tokens }, left, stop: Stop::Length, reply }
+    pub(in crate::engine) fn new(choices: Choices, left: usize, reply: mpsc::Sender<Result<Step>>) -> Self {
+        Self { choices, left, stop: Stop::Length, reply }
     }
 }
 

@@ -10,7 +10,7 @@
 //! the last one ended.
 
 use serde_json::{Value, json};
-use wsd_core::{Sampled, Stop, Token};
+use wsd_core::{Dry, Sampled, Stop, Token};
 
 use super::{
     Delta, Dialect, Facts, GenerateRequest, Misread, PENALTIES, Post, ScoreRequest, Scoring, array, logprob, seed,
@@ -21,6 +21,8 @@ use super::{
 const SLICE: usize = 16;
 /// Logit bias that forces the engine to emit a token.
 const FORCED: f64 = 1000.0;
+/// A text that no model writes: a code point that is no character.
+const NO_TEXT: &str = "\u{10ffff}";
 /// The k of the first top-k request.
 const WIDTH: usize = 64;
 
@@ -79,8 +81,18 @@ impl Dialect for LlamaServer {
             "xtc_threshold": sampling.xtc_threshold,
             "repeat_last_n": request.list.len() + request.max_tokens,
             "repeat_penalty": sampling.repetition_penalty, "seed": seed(sampling) & u64::from(u32::MAX >> 1),
-            "samplers": ["penalties", "top_n_sigma", "temperature", "top_k", "top_p", "min_p", "typ_p", "xtc"],
+            "samplers": ["penalties", "dry", "top_n_sigma", "temperature", "top_k", "top_p", "min_p", "typ_p", "xtc"],
         });
+        if sampling.dry.multiplier > 0.0 {
+            let Dry { multiplier, base, allowed_length, penalty_last_n, breakers } = &sampling.dry;
+            // It counts the prompt of a request, which is the list; it refuses an empty list of breakers.
+            let breakers = if breakers.texts().is_empty() { json!([NO_TEXT]) } else { json!(breakers.texts()) };
+            body["dry_multiplier"] = json!(multiplier);
+            body["dry_base"] = json!(base);
+            body["dry_allowed_length"] = json!(allowed_length);
+            body["dry_penalty_last_n"] = json!((*penalty_last_n).min(request.list.len() + request.max_tokens));
+            body["dry_sequence_breakers"] = breakers;
+        }
         if !sampling.logit_bias.is_empty() {
             body["logit_bias"] = sampling.logit_bias.iter().map(|&(token, bias)| json!([token, bias])).collect();
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use wsd_core::{Sampling, Stop};
+use wsd_core::{DRY_ALLOWED_LENGTH, DRY_MULTIPLIER, DRY_SEQUENCE_BREAKERS, Sampling, Stop, Values};
 
 use super::llama_server::LlamaServer;
 use super::openai::OpenAi;
@@ -372,6 +372,30 @@ fn a_logit_bias_is_sent_in_the_server_s_own_form() {
         let pairs = json!([[5, -100.0], [7, 1.5]]);
         let want = if dialect.facts().scheme == "llama-server" { pairs } else { json!({"5": -100.0, "7": 1.5}) };
         assert_eq!((find(&plain), find(&body)), (Value::Null, want), "{}", dialect.facts().name);
+    }
+}
+
+#[test]
+fn llama_server_alone_follows_dry() {
+    let values = |texts: &[&str]| {
+        let texts: Vec<_> = texts.iter().map(ToString::to_string).collect();
+        let values = Values::default().with(&DRY_MULTIPLIER, 0.5).unwrap().with(&DRY_ALLOWED_LENGTH, 3usize).unwrap();
+        values.with(&DRY_SEQUENCE_BREAKERS, texts).unwrap()
+    };
+    let body = |texts: &[&str]| {
+        let request = GenerateRequest { sampling: Sampling::from_values(&values(texts)), ..generate_request(&[]) };
+        LlamaServer.generate(&request).body
+    };
+    let (plain, asked) = (LlamaServer.generate(&generate_request(&[])).body, body(&["\n", "::"]));
+    assert_eq!((&plain["dry_multiplier"], &plain["samplers"][1]), (&Value::Null, &json!("dry")));
+    let fields = ["dry_multiplier", "dry_base", "dry_allowed_length", "dry_sequence_breakers"];
+    assert_eq!(fields.map(|field| asked[field].clone()), [json!(0.5), json!(1.75), json!(3), json!(["\n", "::"])]);
+    let request = generate_request(&[]);
+    assert_eq!(asked["dry_penalty_last_n"], json!(request.list.len() + request.max_tokens), "all");
+    assert_eq!(body(&[])["dry_sequence_breakers"].as_array().map(Vec::len), Some(1), "an empty list is refused");
+    for dialect in DIALECTS {
+        let ignores = dialect.facts().ignored_sampling.iter().any(|setting| setting.name == DRY_MULTIPLIER.name);
+        assert_eq!(ignores, dialect.facts().scheme != "llama-server");
     }
 }
 
