@@ -2,6 +2,7 @@
 
 mod blocking;
 mod connector;
+mod parts;
 
 use std::error::Error;
 use std::io;
@@ -16,6 +17,7 @@ use rustls_platform_verifier::ConfigVerifierExt as _;
 
 pub(crate) use blocking::wait;
 pub(crate) use connector::{Connector, Proxies};
+pub(crate) use parts::{Cut, Parts};
 
 /// The name of this program in requests.
 pub(crate) const USER_AGENT: &str = concat!("wsd/", env!("CARGO_PKG_VERSION"));

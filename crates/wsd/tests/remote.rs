@@ -15,11 +15,11 @@ use stand_in::{Fault, Kind, StandIn};
 use wsd::config::{Partial, Settings};
 use wsd::hub::Progress;
 use wsd::models;
-use wsd_grammar::Form;
 use wsd_core::{
     CallKind, Completion, Engine, Event, Generation, Job, MAX_DRAFT_TOKENS, Models, Prompt, Sampling, Seat, Step,
     THRESHOLD, Terms, Token, Trace, Values, run,
 };
+use wsd_grammar::Form;
 
 #[derive(Default)]
 struct Notes(Vec<String>);

@@ -9,7 +9,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, TextCodec, Token, Tree, log_softmax, logprob,
+    Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, TextCodec, Token, Tree, log_softmax,
+    logprob,
 };
 
 /// Computes the output of a head for a token list: for the vocabulary's, the logits that follow it.

@@ -4,15 +4,15 @@ use std::io;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Request, Response, Uri, header as name};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use tokio::time::timeout;
 
 use super::error::HubError;
 use super::name::HubName;
 use super::options::HubOptions;
 use super::progress::Progress;
-use crate::http::{HttpClient, Proxies, USER_AGENT, cause, client, wait};
+use crate::http::{Cut, HttpClient, Parts, Proxies, USER_AGENT, cause, client, wait};
 
 /// Most redirects followed, so that a loop ends.
 const REDIRECT_LIMIT: usize = 10;
@@ -68,41 +68,33 @@ pub(super) struct Query<'a> {
 }
 
 /// The body of a reply, read part by part.
-pub(super) struct Body {
-    incoming: Option<Incoming>,
-    /// Limit for each part.
-    timeout: Duration,
-}
+pub(super) struct Body(Option<Parts>);
 
 impl Body {
     /// Returns the next part; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
-        while let Some(mut incoming) = self.incoming.take() {
-            let limit = self.timeout;
-            let (incoming, frame) = wait(async move {
-                let frame = timeout(limit, incoming.frame()).await;
-                (incoming, frame)
-            })?;
-            let Some(frame) = frame.map_err(|_| late("the next part of the reply", limit))? else { break };
-            self.incoming = Some(incoming);
-            // Trailers are passed over.
-            if let Ok(part) = frame.map_err(|error| cause(&error))?.into_data() {
-                return Ok(Some(part));
-            }
-        }
-        Ok(None)
+        let Some(mut parts) = self.0.take() else { return Ok(None) };
+        let (parts, part) = wait(async move {
+            let part = parts.next().await;
+            (parts, part)
+        })?;
+        let part = part.map_err(cut)?;
+        self.0 = part.is_some().then_some(parts);
+        Ok(part)
     }
 
     /// Reads the whole body, of at most `limit` bytes.
-    pub(super) fn read(mut self, limit: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        while let Some(part) = self.next()? {
-            if bytes.len() + part.len() > limit {
-                return Err(io::Error::other(format!("the reply is longer than {limit} bytes")));
-            }
-            bytes.extend_from_slice(&part);
-        }
-        Ok(bytes)
+    pub(super) fn read(self, limit: usize) -> io::Result<Vec<u8>> {
+        let Some(mut parts) = self.0 else { return Ok(Vec::new()) };
+        wait(async move { parts.collect(limit).await })?.map_err(cut)
+    }
+}
+
+fn cut(cut: Cut) -> io::Error {
+    match cut {
+        Cut::Late(limit) => late("the next part of the reply", limit),
+        Cut::Broken(error) => error,
+        Cut::TooLong(limit) => io::Error::other(format!("the reply is longer than {limit} bytes")),
     }
 }
 
@@ -226,7 +218,7 @@ impl<'a> Client<'a> {
         let limit = 2 * part;
         let reply = wait(async move { timeout(limit, http.request(request)).await })?;
         let reply = reply.map_err(|_| late("the reply", limit))?.map_err(|error| cause(&error))?;
-        Ok(reply.map(|incoming| Body { incoming: Some(incoming), timeout: part }))
+        Ok(reply.map(|incoming| Body(Some(Parts::new(incoming, (part, part))))))
     }
 
     /// The error for a status of 4xx. The hub returns 401 also for a repository that does not

@@ -9,8 +9,8 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 use wsd_core::{
-    DRY_MULTIPLIER, FREQUENCY_PENALTY, PRESENCE_PENALTY, Sampled, Sampling, Setting, Stop, TOP_N_SIGMA, TYPICAL_P, Token,
-    XTC_PROBABILITY,
+    DRY_MULTIPLIER, FREQUENCY_PENALTY, PRESENCE_PENALTY, Sampled, Sampling, Setting, Stop, TOP_N_SIGMA, TYPICAL_P,
+    Token, XTC_PROBABILITY,
 };
 
 use crate::words::any_of;

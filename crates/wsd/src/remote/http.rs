@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper_util::client::legacy::Error;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::error::RemoteError;
 use super::fault::{self, Fault};
 use super::sse::EventParser;
-use crate::http::{self, HttpClient, Proxies, USER_AGENT};
+use crate::http::{self, Cut, HttpClient, Parts, Proxies, USER_AGENT};
 
 /// Longest reply accepted; a scored prompt of a million tokens fits.
 const MAX_REPLY_BYTES: usize = 128 << 20;
@@ -113,7 +113,7 @@ impl Http {
 
     /// The body of a reply, with its own limit for the first part.
     fn parts(&self, reply: Response<Incoming>, first: Duration) -> Parts {
-        Parts { body: reply.into_body(), next: first, idle: self.limits.idle }
+        Parts::new(reply.into_body(), (first, self.limits.idle))
     }
 
     async fn whole(&self, reply: Response<Incoming>) -> Result<Value, Fault> {
@@ -147,41 +147,13 @@ fn broken(error: &Error) -> Fault {
     if error.is_connect() { Fault::Connect(why) } else { Fault::Broken(why) }
 }
 
-/// The body of a reply, read part by part.
-#[derive(Debug)]
-struct Parts {
-    body: Incoming,
-    /// Limit for the next part.
-    next: Duration,
-    /// Limit for each later part.
-    idle: Duration,
-}
-
-impl Parts {
-    async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
-        loop {
-            let limit = std::mem::replace(&mut self.next, self.idle);
-            let late = Fault::Late { awaited: "the next part of the reply", limit };
-            match timeout(limit, self.body.frame()).await.map_err(|_| late)? {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => return Ok(Some(data)),
-                    Err(_trailers) => {}
-                },
-                Some(Err(error)) => return Err(Fault::Broken(error.to_string())),
-                None => return Ok(None),
-            }
+impl From<Cut> for Fault {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Late(limit) => Self::Late { awaited: "the next part of the reply", limit },
+            Cut::Broken(error) => Self::Broken(error.to_string()),
+            Cut::TooLong(limit) => Self::too_long("the reply", limit),
         }
-    }
-
-    async fn collect(&mut self, limit: usize) -> Result<Vec<u8>, Fault> {
-        let mut bytes = Vec::new();
-        while let Some(part) = self.next().await? {
-            if bytes.len() + part.len() > limit {
-                return Err(Fault::too_long("the reply", limit));
-            }
-            bytes.extend_from_slice(&part);
-        }
-        Ok(bytes)
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) struct Probed {
     pub(super) notes: Vec<String>,
 }
 
-/// Probes from synchronous code. Connections belong to a runtime, so the probe has a thread and a
-/// runtime of its own, which end with it.
+/// Probes from synchronous code. The probe has a thread and a runtime of its own, which end with it: it
+/// reads the hub and servers' tokenizers, which wait for the runtime of [`crate::http::wait`].
 pub(super) fn on_own_thread(options: &RemoteOptions, targets: &[Target]) -> Result<Probed, RemoteError> {
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wsd_core::{
-    DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES, REPETITION_PENALTY, Recipe, Reply, SAMPLING, SEED,
-    STOP, STRATEGY, Strategy, TOP_K, Terms, TextCodec, Token, Values, strategy_settings,
+    DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, Engine, Job, MAX_TOKENS, MAX_TOKENS_LIMIT, Prompt, RECIPES,
+    REPETITION_PENALTY, Recipe, Reply, SAMPLING, SEED, STOP, STRATEGY, Strategy, TOP_K, Terms, TextCodec, Token,
+    Values, strategy_settings,
 };
 use wsd_grammar::Form;
 
