@@ -544,7 +544,7 @@ fn a_server_without_a_reply_is_given_up() {
     let world = World::new(whole(), slow, usual);
     let options = HubOptions { timeout: Duration::from_millis(100), ..world.options() };
     let message = resolve("org/name", &options, &mut Tally::default()).unwrap_err().to_string();
-    assert!(message.contains("cannot be read") && message.contains("the reply did not come within 0.1 s"), "{message}");
+    assert!(message.contains("cannot be read") && message.contains("the reply did not come within 0.2 s"), "{message}");
     assert_eq!(world.requests(), 3);
 }
 

@@ -1,121 +1,28 @@
 //! The Punkt sentence tokenizer (Kiss and Strunk 2006, "Unsupervised Multilingual Sentence Boundary
-//! Detection") with the rules of NLTK 3.10 and its English
-//! parameters, where these are installed.
+//! Detection") with the rules of NLTK 3.10.
 //!
 //! A period, question mark or exclamation mark that is followed by white space or closing punctuation
 //! may end a sentence. Its context is the word before and the token after; the context is tokenized
 //! again and the word's own form, the next word's usual case and known pairs decide.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+mod parameters;
+
 use std::sync::LazyLock;
 
 use regex::Regex;
 
+use self::parameters::PARAMETERS;
 use crate::python;
 
-/// NLTK's parameters where they are installed, else a few of common knowledge.
-static PARAMETERS: LazyLock<Parameters> =
-    LazyLock::new(|| folders().find_map(|folder| Parameters::read(&folder)).unwrap_or_else(Parameters::common));
-
-/// The place of the English parameters in a folder of NLTK's data.
-const PLACE: &str = "tokenizers/punkt_tab/english";
-
-/// Abbreviations that are known without NLTK.
-const ABBREVIATIONS: &str = "mr mrs ms dr prof st jr sr rev gen col capt lt sgt gov sen rep hon vs etc e.g i.e u.s \
-                             u.k u.n a.m p.m ph.d inc ltd co corp bros no vol fig ed dept est approx jan feb mar apr \
-                             jun jul aug sep sept oct nov dec";
-/// Words that often begin a sentence, known without NLTK.
-const STARTERS: &str = "the this that these those it he she they we you i in on at as and but however if when while";
 static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^-?[.,]?\d[\d,.-]*\.?$").ok());
 
 /// The type of every number.
 const NUMBER_TYPE: &str = "##number##";
 
-struct Parameters {
-    /// True for NLTK's parameters, false for the built-in list of abbreviations.
-    is_trained: bool,
-    abbreviations: HashSet<&'static str>,
-    collocations: HashSet<(&'static str, &'static str)>,
-    starters: HashSet<&'static str>,
-    /// Words seen in lower case.
-    words: HashMap<&'static str, Usage>,
-}
-
-/// Usual case of a word.
-#[derive(Clone, Copy, Default)]
-struct Usage {
-    /// It was seen in lower case.
-    has_lower: bool,
-    /// It was never seen capitalized within a sentence.
-    never_upper_inside: bool,
-    /// It was never seen capitalized and has begun a sentence in lower case.
-    begins_lower: bool,
-}
-
-impl Parameters {
-    /// Reads the files of a folder; `None` if one is missing. The text is kept for the life of the
-    /// program.
-    fn read(folder: &Path) -> Option<Self> {
-        let read = |name: &str| -> Option<&'static str> {
-            let text = fs_err::read_to_string(folder.join(name)).ok()?;
-            Some(Box::leak(text.into_boxed_str()))
-        };
-        let usage = |line: &'static str| {
-            let (word, flags) = line.split_once('\t')?;
-            Some((word, Usage::new(flags.trim().parse().ok()?)))
-        };
-        Some(Self {
-            is_trained: true,
-            abbreviations: read("abbrev_types.txt")?.lines().collect(),
-            collocations: read("collocations.tab")?.lines().filter_map(|line| line.split_once('\t')).collect(),
-            starters: read("sent_starters.txt")?.lines().collect(),
-            words: read("ortho_context.tab")?.lines().filter_map(usage).collect(),
-        })
-    }
-
-    fn common() -> Self {
-        Self {
-            is_trained: false,
-            abbreviations: ABBREVIATIONS.split_whitespace().collect(),
-            collocations: HashSet::new(),
-            starters: STARTERS.split_whitespace().collect(),
-            words: HashMap::new(),
-        }
-    }
-
-    fn usage_of(&self, word: &str) -> Usage {
-        self.words.get(word).copied().unwrap_or_default()
-    }
-}
-
-impl Usage {
-    /// Reads the orthographic contexts in which a word was seen: bits of beginning, middle and unknown
-    /// position, first in upper and then in lower case (NLTK's numbers).
-    fn new(contexts: u32) -> Self {
-        let (upper_inside, upper, begins_lower, lower) = (4, 14, 16, 112);
-        Self {
-            has_lower: contexts & lower != 0,
-            never_upper_inside: contexts & upper_inside == 0,
-            begins_lower: contexts & upper == 0 && contexts & begins_lower != 0,
-        }
-    }
-}
-
 /// True if sentences are divided by NLTK's parameters, as the official grader has them.
 #[must_use]
 pub fn has_nltk_parameters() -> bool {
     PARAMETERS.is_trained
-}
-
-/// Folders that may hold the parameters, in NLTK's order.
-fn folders() -> impl Iterator<Item = PathBuf> {
-    let named = std::env::var_os("NLTK_DATA").unwrap_or_default();
-    let named: Vec<_> = std::env::split_paths(&named).collect();
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join("nltk_data"));
-    let system = ["/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib"];
-    let system = system.map(|folder| Path::new(folder).join("nltk_data"));
-    named.into_iter().chain(home).chain(system).map(|folder| folder.join(PLACE))
 }
 
 /// A token of a context with its annotation.

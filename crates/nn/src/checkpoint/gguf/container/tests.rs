@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
+use super::tensor_entry::GGML_TYPES;
 use super::*;
+use crate::format::Format;
 
 /// A writer of small files, including faulty ones.
 #[derive(Clone, Default)]
