@@ -1,7 +1,6 @@
 //! Changes of logits before the choice: the logit bias and the penalties.
 
 use super::Sampling;
-use super::dry::dry;
 use crate::Token;
 
 /// A change of the logits, given the list so far.
@@ -11,7 +10,7 @@ type Adjustment = fn(&Sampling, &[Token], &mut Row<'_>);
 static ADJUSTMENTS: &[Adjustment] = &[bias, repetition, occurrences, dry];
 
 /// A row whose entries are being changed.
-pub(super) struct Row<'a> {
+struct Row<'a> {
     logits: &'a mut [f32],
     /// The changed entries with their values before a change; the first of an index is the plain one.
     before: Vec<(usize, f32)>,
@@ -19,7 +18,7 @@ pub(super) struct Row<'a> {
 
 impl Row<'_> {
     /// Changes the logit of a token; one outside of the row has none.
-    pub(super) fn change(&mut self, token: Token, change: impl FnOnce(f32) -> f32) {
+    fn change(&mut self, token: Token, change: impl FnOnce(f32) -> f32) {
         if let Some(x) = self.logits.get_mut(token as usize) {
             self.before.push((token as usize, *x));
             *x = change(*x);
@@ -73,4 +72,15 @@ fn counts(list: &[Token]) -> Vec<(Token, usize)> {
     let mut sorted = list.to_vec();
     sorted.sort_unstable();
     sorted.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect()
+}
+
+/// Subtracts the penalties of DRY. Logits stay finite.
+fn dry(sampling: &Sampling, history: &[Token], row: &mut Row<'_>) {
+    if sampling.dry.multiplier == 0.0 {
+        return;
+    }
+    for (token, penalty) in sampling.dry.penalties(history) {
+        let least = f64::from(f32::MIN);
+        row.change(token, |x| if x.is_finite() { (f64::from(x) - penalty).max(least) as f32 } else { x });
+    }
 }

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Sampling;
-use super::adjust::Row;
 use super::settings::{
     DRY_ALLOWED_LENGTH, DRY_BASE, DRY_BREAKERS, DRY_MULTIPLIER, DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS,
 };
@@ -47,7 +45,7 @@ impl Dry {
     }
 
     /// Returns the penalties after a list, by token.
-    fn penalties(&self, list: &[Token]) -> BTreeMap<Token, f64> {
+    pub(super) fn penalties(&self, list: &[Token]) -> BTreeMap<Token, f64> {
         let window = &list[list.len().saturating_sub(self.penalty_last_n)..];
         let matches = matches(window);
         let longest = matches.iter().copied().max().unwrap_or_default();
@@ -67,17 +65,6 @@ impl Dry {
         let (multiplier, base) = (f64::from(self.multiplier), f64::from(self.base));
         let penalty = |length: usize| multiplier * base.powf((length - self.allowed_length) as f64);
         found.into_iter().map(|(token, length)| (token, penalty(length))).collect()
-    }
-}
-
-/// Subtracts the penalties. Logits stay finite.
-pub(super) fn dry(sampling: &Sampling, history: &[Token], row: &mut Row<'_>) {
-    if sampling.dry.multiplier == 0.0 {
-        return;
-    }
-    for (token, penalty) in sampling.dry.penalties(history) {
-        let least = f64::from(f32::MIN);
-        row.change(token, |x| if x.is_finite() { (f64::from(x) - penalty).max(least) as f32 } else { x });
     }
 }
 
@@ -166,8 +153,8 @@ impl Breakers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pick;
     use crate::scripted::Pieces;
+    use crate::{Sampling, pick};
     use proptest::prelude::*;
 
     fn dry(multiplier: f32) -> Dry {

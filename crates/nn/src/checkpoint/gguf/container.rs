@@ -11,23 +11,17 @@ mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use self::cursor::MAGIC;
 pub(crate) use self::value::{Array, Value};
 
-use self::cursor::Cursor;
+use self::cursor::{CUT, Cursor, MAX_HEADER_BYTES};
 use self::tensor_entry::{EntryKind, TensorEntry};
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::weights::Tensor;
 use crate::error::{Error, Result};
 
-/// The first four bytes of a file.
-pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MIN_ALIGNMENT: u64 = 8;
-/// Completes the message about a file that ends too early.
-const CUT: &str = ": the file is cut short or damaged\n  hint: download or copy it again";
-/// The most bytes of everything before the data. Published files have up to 20 MB of it; a sparse
-/// file could have any number, which would be walked.
-const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// A parsed file. Its strings and arrays borrow the bytes of the file for `'a`.
 #[derive(Debug)]

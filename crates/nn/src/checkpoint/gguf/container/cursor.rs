@@ -1,8 +1,14 @@
 //! Checked reading of the bytes of a file.
 
-use super::{CUT, MAGIC, MAX_HEADER_BYTES};
 use crate::error::{Error, Result};
 
+/// The first four bytes of a file.
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+/// Completes the message about a file that ends too early.
+pub(super) const CUT: &str = ": the file is cut short or damaged\n  hint: download or copy it again";
+/// The most bytes of everything before the data. Published files have up to 20 MB of it; a sparse
+/// file could have any number, which would be walked.
+pub(super) const MAX_HEADER_BYTES: usize = 256 << 20;
 const MAX_NAME_BYTES: usize = 65_535;
 /// The smallest metadata entry in bytes: key length, type, value.
 const MIN_ENTRY_BYTES: u64 = 8 + 4 + 1;

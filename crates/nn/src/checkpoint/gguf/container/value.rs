@@ -1,7 +1,6 @@
 //! Values of the metadata.
 
-use super::CUT;
-use super::cursor::Cursor;
+use super::cursor::{CUT, Cursor};
 use crate::error::Result;
 
 /// A value of the metadata.
