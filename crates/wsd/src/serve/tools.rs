@@ -45,7 +45,8 @@ impl ToolUse {
     pub(super) fn take(fields: &mut Fields, format: &'static CallFormat) -> Result<Self, ApiError> {
         let tools = tools(fields)?;
         let choice = choice(fields, &tools)?;
-        let is_parallel = fields.take("parallel_tool_calls")?.unwrap_or(true);
+        // A named tool is called once, as in OpenAI's API.
+        let is_parallel = fields.take("parallel_tool_calls")?.unwrap_or(true) && !matches!(choice, Choice::Named(_));
         if fields.take::<Vec<Value>>("functions")?.is_some_and(|functions| !functions.is_empty()) {
             let way =
                 "is not supported by this server; send each as `tools`: {\"type\": \"function\", \"function\": ...}";
@@ -275,6 +276,7 @@ mod tests {
             assert_eq!((used.callable().is_some(), used.must_call()), (callable, must), "{choice}");
             let names = used.callable().map(|tools| used.calls(tools, None).tools.len());
             assert_eq!(names, callable.then_some(if choice.is_object() { 1 } else { 2 }));
+            assert_eq!(used.is_parallel, !choice.is_object());
         }
         let schema = || Some(("response_format", Form::Schema(json!({}))));
         let used = taken(json!({"tools": [named("a")]})).unwrap();

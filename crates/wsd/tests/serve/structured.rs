@@ -223,3 +223,26 @@ async fn other_protocols_report_calls_in_their_own_terms() {
     assert_eq!(status, StatusCode::OK, "{reply}");
     valid(&reply["message"]["tool_calls"][0]["function"]["arguments"]);
 }
+
+#[tokio::test]
+async fn a_forced_call_that_is_cut_off_is_neither_text_nor_another_call() {
+    let server = Server::builtin();
+    let question = json!([{"role": "user", "content": "What colour is a fox?"}]);
+    let choice = json!({"type": "function", "function": {"name": "a"}});
+    let chat = json!({"messages": question, "tools": [tool("a")], "tool_choice": choice, "max_tokens": 8});
+    let (_, reply) = server.post("/v1/chat/completions", &chat).await;
+    let choice = &reply["choices"][0];
+    assert_eq!(choice["finish_reason"], "length", "{reply}");
+    assert!(choice["message"]["content"].as_str().unwrap_or("").is_empty(), "{reply}");
+
+    let messages = json!({"messages": question, "tools": [{"name": "a", "input_schema": person()}],
+                          "tool_choice": {"type": "any"}, "max_tokens": 24});
+    let (_, reply) = server.post("/v1/messages", &messages).await;
+    assert_eq!((&reply["stop_reason"], &reply["content"]), (&json!("max_tokens"), &json!([])), "{reply}");
+
+    let ollama = json!({"messages": question, "tools": [tool("a")], "tool_choice": "required", "stream": false,
+                        "options": {"num_predict": 24}});
+    let (_, reply) = server.post("/api/chat", &ollama).await;
+    assert_eq!((&reply["done_reason"], &reply["message"]["content"]), (&json!("length"), &json!("")), "{reply}");
+    assert!(reply["message"]["tool_calls"].is_null(), "{reply}");
+}

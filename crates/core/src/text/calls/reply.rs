@@ -63,6 +63,8 @@ pub struct Reply {
     trims: bool,
     /// True where an answer that begins with JSON is a call, whatever the form.
     is_bare: bool,
+    /// True for an answer of calls alone, in which text is a call that was cut off.
+    must_call: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,14 +98,16 @@ impl Reply {
         let is_bare = tools.is_some_and(|tools| tools.format.open.is_empty());
         let state = if begins { State::Reasoning } else { State::Start };
         let (tools, pending, sent) = (tools.cloned(), String::new(), Vec::new());
-        Self { trims: begins || tools.is_some(), tools, marks, state, pending, sent, is_bare }
+        let (trims, must_call) = (begins || tools.is_some(), false);
+        Self { tools, marks, state, pending, sent, trims, is_bare, must_call }
     }
 
-    /// The same reader for an answer under a grammar, which has no reasoning. If it `must_call`, it
-    /// may be a call without marks.
+    /// The same reader for an answer under a grammar, which has no reasoning. If it `must_call`, its
+    /// calls may have no marks, and what is no call yet at its end is left out.
     #[must_use]
     pub fn constrained(mut self, must_call: bool) -> Self {
         self.is_bare |= must_call;
+        self.must_call = must_call;
         (self.state, self.marks) = (State::Start, None);
         self
     }
@@ -144,6 +148,7 @@ impl Reply {
     fn read(&mut self, is_last: bool) -> Vec<Part> {
         let mut parts = Vec::new();
         while self.step(is_last, &mut parts) {}
+        parts.retain(|part| !(self.must_call && matches!(part, Part::Text(_))));
         parts
     }
 

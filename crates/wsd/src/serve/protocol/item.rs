@@ -1,6 +1,6 @@
 //! Items of an answer: texts, reasoning and calls of tools.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use wsd_core::Completion;
 
 /// The kind of an item.
@@ -41,9 +41,9 @@ pub(crate) struct Said {
 }
 
 impl Item {
-    /// The arguments of a call; an empty object where they were cut off.
-    pub(crate) fn arguments(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| json!({}))
+    /// The arguments of a call; `None` where they were cut off.
+    pub(crate) fn arguments(&self) -> Option<Value> {
+        serde_json::from_str(&self.text).ok()
     }
 }
 

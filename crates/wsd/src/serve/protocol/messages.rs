@@ -111,7 +111,9 @@ impl Form for Messages {
 
     fn whole(&mut self, request: &GenerationRequest, said: &Said) -> Value {
         let (stop_reason, stop_sequence) = stop(request, said);
-        let content = said.items.iter().map(block).collect();
+        // A call that was cut off would be a call with other arguments.
+        let is_whole = |item: &&Item| item.kind != Kind::Call || item.arguments().is_some();
+        let content = said.items.iter().filter(is_whole).map(block).collect();
         let mut message = self.message(request, &content, &usage(&said.answer));
         message["stop_reason"] = json!(stop_reason);
         message["stop_sequence"] = json!(stop_sequence);
@@ -135,7 +137,9 @@ fn block(item: &Item) -> Value {
     match item.kind {
         Kind::Text => json!({"type": "text", "text": item.text}),
         Kind::Reasoning => json!({"type": "thinking", "thinking": item.text, "signature": ""}),
-        Kind::Call => json!({"type": "tool_use", "id": item.id, "name": item.name, "input": item.arguments()}),
+        Kind::Call => {
+            json!({"type": "tool_use", "id": item.id, "name": item.name, "input": item.arguments().unwrap_or_else(|| json!({}))})
+        }
     }
 }
 

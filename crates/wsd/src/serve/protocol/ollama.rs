@@ -61,7 +61,10 @@ impl Form for Chat {
         let message = match part {
             Part::More(Item { kind: Kind::Text, .. }, text) => message(text),
             Part::More(Item { kind: Kind::Reasoning, .. }, text) => with(message(""), "thinking", json!(text)),
-            Part::End(item) if item.kind == Kind::Call => with(message(""), "tool_calls", json!([call(item)])),
+            Part::End(item) if item.kind == Kind::Call => {
+                let Some(call) = call(item) else { return Vec::new() };
+                with(message(""), "tool_calls", json!([call]))
+            }
             _ => return Vec::new(),
         };
         vec![more(self.model, json!({"message": message}))]
@@ -80,7 +83,7 @@ impl Form for Chat {
         if !thinking.is_empty() {
             message["thinking"] = json!(thinking);
         }
-        let calls: Vec<_> = said.all(Kind::Call).map(call).collect();
+        let calls: Vec<_> = said.all(Kind::Call).filter_map(call).collect();
         if !calls.is_empty() {
             message["tool_calls"] = json!(calls);
         }
@@ -143,9 +146,9 @@ fn with(mut object: Value, field: &str, value: Value) -> Value {
     object
 }
 
-/// Returns a call of a tool.
-fn call(item: &Item) -> Value {
-    json!({"id": item.id, "function": {"name": item.name, "arguments": item.arguments()}})
+/// Returns a call of a tool; `None` for one that was cut off.
+fn call(item: &Item) -> Option<Value> {
+    Some(json!({"id": item.id, "function": {"name": item.name, "arguments": item.arguments()?}}))
 }
 
 /// Renames the fields of a message with the result of a call. Earlier clients name only the tool.

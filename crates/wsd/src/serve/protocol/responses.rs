@@ -198,10 +198,8 @@ impl Form for Responses {
             response["completed_at"] = json!(unix_time());
         }
         if let Some(mut messages) = self.kept.take() {
-            let calls = said
-                .all(Kind::Call)
-                .map(|item| call(&json!(item.id), &json!(item.name), &item.arguments().to_string()));
-            let calls: Vec<_> = calls.collect();
+            let call = |item: &Item| Some(call(&json!(item.id), &json!(item.name), &item.arguments()?.to_string()));
+            let calls: Vec<_> = said.all(Kind::Call).filter_map(call).collect();
             messages.push(json!({"role": "assistant", "content": said.text(Kind::Text), "tool_calls": calls}));
             self.app.conversations.keep(self.client, &self.id, messages);
         }

@@ -121,6 +121,23 @@ fn a_call_cut_off_keeps_its_beginning() {
 }
 
 #[test]
+fn a_forced_call_that_is_cut_off_leaves_no_text() {
+    let whole = "<tool_call>\n{\"name\": \"add\", \"arguments\": {}}\n</tool_call>";
+    for (text, count) in [
+        ("<tool_call>\n{\"name\": \"ad".to_owned(), 0),
+        (format!("{whole}\n<tool"), 1),
+        (format!("{whole}\n<tool_call>\n{{\"na"), 1),
+        ("[{\"na".to_owned(), 0),
+    ] {
+        for length in [1, 3, 100] {
+            let forced = Reply::new(Some(&tools(HERMES)), None, false).constrained(true);
+            let (said, _, calls) = read(forced, &text, length);
+            assert_eq!((said.as_str(), calls.len()), ("", count), "{text}");
+        }
+    }
+}
+
+#[test]
 fn forced_calls_may_lack_marks() {
     let text = "[{\"name\": \"add\", \"arguments\": {}}, {\"name\": \"add\", \"arguments\": {}}]";
     for source in [MISTRAL, GEMMA, CODER] {
