@@ -56,7 +56,9 @@ impl ApiError {
 
     /// A request without a valid key.
     pub(super) fn no_key(challenge: &'static str) -> Self {
-        let error = Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "this server needs a valid API key");
+        let message = "this server needs a valid API key: `Authorization: Bearer KEY`, `x-api-key: KEY`, or KEY as \
+                       the password in a browser";
+        let error = Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message);
         Self { code: Some("invalid_api_key"), challenge: Some(challenge), ..error }
     }
 
@@ -82,7 +84,10 @@ impl ApiError {
 
     /// A method that the route does not have.
     pub(super) fn method(method: &str, path: &str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", format!("{path} does not take {method}"))
+        // A browser asks by this method for a page of another origin.
+        let way = if method == "OPTIONS" { "; `wsd serve --cors` admits pages of other origins" } else { "" };
+        let message = format!("{path} does not take {method}{way}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }
 
     /// A body above the limit.

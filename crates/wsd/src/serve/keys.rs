@@ -88,8 +88,8 @@ impl Keys {
     }
 }
 
-/// Reads the key in an `Authorization` header: a bearer token, or the password that a browser asks
-/// its user for.
+/// Reads the key in an `Authorization` header: a bearer token, the password that a browser asks its
+/// user for, or a name without a password.
 pub(super) fn parse_header(header: &str) -> Option<String> {
     let (scheme, rest) = header.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -99,7 +99,9 @@ pub(super) fn parse_header(header: &str) -> Option<String> {
         return None;
     }
     let text = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-    Some(text.split_once(':')?.1.to_owned())
+    let (user, password) = text.split_once(':')?;
+    // `curl -u KEY:` sends it as the name.
+    Some(if password.is_empty() { user } else { password }.to_owned())
 }
 
 #[cfg(test)]
@@ -116,6 +118,8 @@ mod tests {
             ("Bearer", false),
             ("Bearer on", false),
             ("Basic OnR3bw==", true), // ":two"
+            ("Basic dHdvOg==", true), // "two:"
+            ("Basic OnR3", false),    // ":tw"
             ("Basic dHdv", false),    // "two" without a user before it
             ("Digest one", false),
         ] {
