@@ -254,7 +254,8 @@ mod tests {
             let tokenizer = pieces(&["a", "b"]);
             let words: Vec<Token> = ["a", "b"].map(|piece| tokenizer.encode(piece).unwrap()[0]).to_vec();
             // Control tokens, which have no text, and two words.
-            let list: Vec<Token> = list.iter().map(|&i| words.get(i as usize).copied().unwrap_or_else(|| i - 2)).collect();
+            let token = |&i: &u32| words.get(i as usize).copied().unwrap_or_else(|| i - 2);
+            let list: Vec<Token> = list.iter().map(token).collect();
             let texts = if has_breaker { vec!["b".to_owned()] } else { vec![] };
             let breakers = Breakers::from(texts).spelled_by(&tokenizer);
             let dry = Dry { allowed_length, penalty_last_n, base: 2.0, breakers, ..dry(0.25) };

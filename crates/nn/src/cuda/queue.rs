@@ -8,7 +8,7 @@ use super::driver::Buffer;
 use super::matrix::{self, padded};
 use super::model::{self, Linear};
 use super::program::{self, Epilogue};
-use super::step::{Input, LISTS, MOST_PARTS};
+use super::step::{Input, LISTS, MOST_PARTS, chain_splits};
 use super::storage::CHOOSE_BLOCKS;
 use crate::arch::{Head, QkNorm};
 use crate::error::Result;
@@ -246,8 +246,11 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
                 singles.push(chain.clone());
                 continue;
             };
-            let args = AttentionArgs { first: chain.start as i32, rows: chain.len() as i32, splits: 1, ..args };
-            gpu.launch(kernel, [chain.len().div_ceil(64), blueprint.heads, 1], &args)?;
+            let (rows, blocks) = (chain.len(), chain.len().div_ceil(64));
+            let longest = self.input.position[chain.end - 1] as usize + 1;
+            let splits = chain_splits(rows, blocks * blueprint.heads, longest);
+            let args = AttentionArgs { first: chain.start as i32, rows: rows as i32, splits: splits as i32, ..args };
+            gpu.launch(kernel, [blocks, blueprint.heads, splits], &args)?;
         }
         for range in singles {
             let splits = if range.len() * self.splits > MOST_PARTS { 1 } else { self.splits };

@@ -140,6 +140,18 @@ pub(super) fn splits(rows: usize, longest: usize) -> usize {
     longest.div_ceil(64).next_power_of_two().min((MOST_PARTS / rows.max(1)).max(1))
 }
 
+/// Parts of the rows of a chain together.
+pub(super) const MOST_CHAIN_PARTS: usize = 1024;
+/// Blocks that keep all processors of a large card busy, four on each.
+const BUSY_BLOCKS: usize = 512;
+/// The fewest positions of a part, so that what is merged is little beside what is computed.
+const LEAST_CHAIN_PART: usize = 256;
+
+/// The parts that the positions of a chain are divided into, whose rows and heads make `blocks` blocks.
+pub(super) fn chain_splits(rows: usize, blocks: usize, longest: usize) -> usize {
+    (BUSY_BLOCKS / blocks).min(longest / LEAST_CHAIN_PART).min(MOST_CHAIN_PARTS / rows).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,5 +185,13 @@ mod tests {
         assert_eq!((input.slot.clone(), input.base.clone()), (vec![1, 2, 2, 0], vec![41, 8, 9, 1]));
         assert_eq!(input.numbers().len(), 4 * LISTS);
         assert_eq!((splits(1, 100), splits(1, 5000), splits(8, 5000), splits(64, 9000)), (2, 64, 8, 1));
+    }
+
+    #[test]
+    fn a_chain_is_divided_while_processors_are_idle() {
+        // 64 and 256 rows of 32 heads, at the beginning and far behind it.
+        let of = |rows: usize, longest| chain_splits(rows, rows.div_ceil(64) * 32, longest);
+        assert_eq!([of(64, 64), of(64, 1024), of(64, 16_384)], [1, 4, 16]);
+        assert_eq!([of(256, 256), of(256, 4096), of(4096, 16_384)], [1, 4, 1]);
     }
 }

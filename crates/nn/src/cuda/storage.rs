@@ -5,7 +5,7 @@ use super::matrix::{self, padded};
 use super::model::Rotation;
 use super::pages::{PAGE, Pages};
 use super::program::{self, MOST_ROWS};
-use super::step::MOST_PARTS;
+use super::step::{MOST_CHAIN_PARTS, MOST_PARTS};
 use crate::arch::{Blueprint, RopePlan};
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -157,8 +157,8 @@ impl Scratch {
             gated: gpu.alloc(value * rows * padded(blueprint.ffn))?,
             wide: gpu.alloc(4 * rows * wide)?,
             sums: [sums()?, sums()?],
-            partial: gpu.alloc(4 * MOST_PARTS * query)?,
-            weights: gpu.alloc(8 * MOST_PARTS * blueprint.heads)?,
+            partial: gpu.alloc(4 * MOST_CHAIN_PARTS * query)?,
+            weights: gpu.alloc(8 * MOST_CHAIN_PARTS * blueprint.heads)?,
             count: gpu.alloc(4 * MOST_PARTS.max(rows) * blueprint.heads)?,
             hidden: gpu.alloc(4 * rows * hidden)?,
             chosen: gpu.alloc(8 * rows)?,

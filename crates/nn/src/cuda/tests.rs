@@ -108,6 +108,26 @@ fn layers_of_a_format_of_their_own_run_steps_of_any_size() {
     }
 }
 
+/// Few rows far behind the beginning leave processors idle, unless the positions are divided among them.
+#[test]
+fn chains_far_behind_the_beginning_are_attended_to_in_parts() {
+    let fixture = cases().into_iter().find(|case| is_fixture(case) && case.name.contains("kquant"));
+    let mut case = fixture.expect("the fixture with heads as wide as the kernel's tiles");
+    case.checkpoint.config.insert("max_position_embeddings".into(), 1024.into());
+    let Some(mut model) = load(&case, Some(Format::BF16)) else { return };
+    let exact = CpuOptions { exact: true, dtype: Some(Format::BF16), ..CpuOptions::default() };
+    let mut reference = Cpu::load_with(&case.checkpoint, exact).unwrap();
+    let tokens: Vec<u32> = (0..840).map(|index| index * 37 % 290).collect();
+    let mut rest = tokens.as_slice();
+    for count in [256, 256, 70, 128, 130] {
+        let piece;
+        (piece, rest) = rest.split_at(count);
+        let error = distance(&rows(&mut model, 0, piece), &rows(&mut reference, 0, piece));
+        println!("{} positions: {error:.1e}", tokens.len() - rest.len());
+        assert!(error < 0.03, "{count} rows before position {} are off by {error}", tokens.len() - rest.len());
+    }
+}
+
 #[test]
 fn trees_prefixes_and_truncation_are_as_on_the_cpu() {
     for case in &steady_cases().filter(is_fixture).collect::<Vec<_>>() {

@@ -10,7 +10,7 @@ struct Attention {
   float scale, cap;
   float* partial;                     // of the rows of this launch: (rows, heads, splits, HEAD)
   float2* weights;                    // (rows, heads, splits) maximum and sum
-  u32* count;                         // (rows, groups), zero
+  u32* count;                         // (rows, groups) or (64 rows, heads), zero
   num* out;                           // (rows, stride)
 };
 
@@ -193,11 +193,13 @@ __device__ void attend(const Attention& a) {
 #if COMPUTE != 0 && HEAD % 16 == 0 && HEAD <= 128
 __device__ __forceinline__ u32 narrow_pair(float low, float high) { return (u32)narrow(low) | (u32)narrow(high) << 16; }
 
-// Many rows of one chain, whose positions follow one another: grid (rows / 64 rounded up, heads), 128 threads. A warp
-// has 16 rows; keys and values pass through shared memory, 64 at a time.
+// Many rows of one chain, whose positions follow one another, over a part of the positions: grid (rows / 64 rounded up,
+// heads, splits), 128 threads. A warp has 16 rows; keys and values pass through shared memory, 64 at a time. The last
+// block of 64 rows and a head merges the splits, in their order.
 __device__ void attend_chain(const Attention& a) {
   constexpr int LD = HEAD + 8, NK = HEAD / 16;
   __shared__ __align__(16) u16 keys[64 * LD], values[64 * LD];
+  __shared__ u32 last;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
   const int head = blockIdx.y, kv = head / (HEADS_Q / KV_HEADS);
   const int p0 = a.position[a.first], q0 = ((int)gridDim.x - 1 - (int)blockIdx.x) * 64;   // the longest rows first
@@ -215,8 +217,10 @@ __device__ void attend_chain(const Attention& a) {
 #pragma unroll
   for (int n = 0; n < HEAD / 8; n++) o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0;
   const int end = p0 + min(q0 + 64, a.rows);
-  const int begin = a.window > 0 ? max(0, p0 + q0 + 1 - a.window) & ~63 : 0;
-  for (int at = begin; at < end; at += 64) {
+  const int start = a.window > 0 ? max(0, p0 + q0 + 1 - a.window) & ~63 : 0;
+  const int part = ((end - start + a.splits - 1) / a.splits + 63) & ~63, split = blockIdx.z;
+  const int begin = start + split * part, stop = min(end, begin + part);
+  for (int at = begin; at < stop; at += 64) {
     __syncthreads();
     for (int i = tid; i < 64 * (HEAD / 8); i += 128) {
       const int r = i / (HEAD / 8), d = (i % (HEAD / 8)) * 8, key = at + r;
@@ -297,11 +301,45 @@ __device__ void attend_chain(const Attention& a) {
     l0 += __shfl_xor_sync(~0u, l0, f);
     l1 += __shfl_xor_sync(~0u, l1, f);
   }
+  if (a.splits == 1) {
 #pragma unroll
-  for (int n = 0; n < HEAD / 8; n++) {
-    num* to = a.out + (size_t)(a.first + r0) * a.stride + head * HEAD + n * 8 + 2 * t;
-    if (r0 < a.rows) *(u32*)to = narrow_pair(o[n][0] / l0, o[n][1] / l0);
-    if (r1 < a.rows) *(u32*)(to + (size_t)8 * a.stride) = narrow_pair(o[n][2] / l1, o[n][3] / l1);
+    for (int n = 0; n < HEAD / 8; n++) {
+      num* to = a.out + (size_t)(a.first + r0) * a.stride + head * HEAD + n * 8 + 2 * t;
+      if (r0 < a.rows) *(u32*)to = narrow_pair(o[n][0] / l0, o[n][1] / l0);
+      if (r1 < a.rows) *(u32*)(to + (size_t)8 * a.stride) = narrow_pair(o[n][2] / l1, o[n][3] / l1);
+    }
+    return;
+  }
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = half ? r1 : r0;
+    if (r >= a.rows) continue;
+    const size_t place = ((size_t)r * HEADS_Q + head) * a.splits + split;
+    float* to = a.partial + place * HEAD + 2 * t;
+#pragma unroll
+    for (int n = 0; n < HEAD / 8; n++) *(float2*)(to + n * 8) = make_float2(o[n][2 * half], o[n][2 * half + 1]);
+    if (t == 0) a.weights[place] = half ? make_float2(m1, l1) : make_float2(m0, l0);
+  }
+  __threadfence();
+  __syncthreads();
+  u32* count = a.count + (q0 >> 6) * HEADS_Q + head;
+  if (tid == 0) last = atomicAdd(count, 1u) == (u32)a.splits - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  if (tid == 0) *count = 0;
+  for (int i = tid; i < min(64, a.rows - q0) * HEAD; i += 128) {
+    const int r = q0 + i / HEAD, d = i % HEAD;
+    const size_t place = ((size_t)r * HEADS_Q + head) * a.splits;
+    float most = -1e30f, L = 0, O = 0;
+    for (int s = 0; s < a.splits; s++) most = fmaxf(most, __ldcg(a.weights + place + s).x);
+    for (int s = 0; s < a.splits; s++) {
+      const float2 w = __ldcg(a.weights + place + s);
+      const float c = exp2f(w.x - most);
+      L += c * w.y;
+      O += c * __ldcg(a.partial + (place + s) * HEAD + d);
+    }
+    a.out[(size_t)(a.first + r) * a.stride + head * HEAD + d] = narrow(O / L);
   }
 }
 #endif
