@@ -138,7 +138,8 @@ fn block(item: &Item) -> Value {
         Kind::Text => json!({"type": "text", "text": item.text}),
         Kind::Reasoning => json!({"type": "thinking", "thinking": item.text, "signature": ""}),
         Kind::Call => {
-            json!({"type": "tool_use", "id": item.id, "name": item.name, "input": item.arguments().unwrap_or_else(|| json!({}))})
+            let input = item.arguments().unwrap_or_else(|| json!({}));
+            json!({"type": "tool_use", "id": item.id, "name": item.name, "input": input})
         }
     }
 }
