@@ -1,20 +1,26 @@
 """Sixteen hostile clients beside a well-behaved one, against a `wsd serve` that this script starts on this machine.
 
-    python3 scripts/hostile.py target/release/wsd [--minutes 2] [--clients 16] [--tries 200] [-- --base FILE ...]
+    python3 scripts/hostile.py target/release/wsd [--minutes 2] [--clients 16] [--tries 200] [--attack NAME]
+        [-- --base FILE ...]
 
 Each client has a key of its own. Hostile ones send the most that is allowed: echoes with 20 alternatives for each
 token, 16 answers at a time, long prompts, answers to the end of the context, large grammars, texts and bodies, and
 they leave in the middle. The well-behaved one asks for four tokens over and over, first alone, then beside them.
-Printed are the times of /health and of the well-behaved client, and the peak of memory above the server at rest.
-Then it sends texts by one key and measures, with another, the time to the first token of known and of new texts;
-Mann and Whitney's test, two-sided, tells whether they differ. Exit 1 where a limit is passed.
+Every client is a process. The bodies of hostile ones are made beforehand, and they have the lowest priority, so that
+the load they put on this machine, from where they would not attack, is small.
+Printed are the times of /health, of the well-behaved client and between its tokens, and the peak of memory above the
+server at rest. Then it sends texts by one key and measures, with another, the time to the first token of known and of
+new texts; Mann and Whitney's test, two-sided, tells whether they differ. Exit 1 where a limit is passed.
 """
 
 import argparse
+import collections
 import contextlib
 import http.client
 import json
 import math
+import multiprocessing
+import os
 import random
 import re
 import signal
@@ -23,7 +29,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 MOST_HEALTH_SECONDS = 0.05
@@ -31,10 +36,13 @@ MOST_RATIO = 3.0
 MOST_BYTES = 1 << 30
 LEAST_P = 0.1
 ALONE_SECONDS = 20
-JOIN_SECONDS = 30
 TIMEOUT_SECONDS = 30
+VARIANTS = 8
+LOWEST_PRIORITY = 19
 WORDS = "the bread comes from a mill and foxes live in woods by rivers where ducks and bears eat berries".split()
-OWN = {"max_tokens": 4, "temperature": 0, "messages": [{"role": "user", "content": "Where do foxes live?"}]}
+OWN = {"max_tokens": 4, "temperature": 0, "stream": True,
+       "messages": [{"role": "user", "content": "Where do foxes live?"}]}
+FAULTS = (OSError, http.client.HTTPException)
 
 
 class Server:
@@ -61,14 +69,18 @@ class Server:
         except OSError:
             return False
 
-    def send(self, client, method, path, body=None, leave_after=None):
-        """Sends a request with a client's key; returns the status and the first bytes of the reply, or all."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
-        with contextlib.closing(connection):
+    @contextlib.contextmanager
+    def response(self, client, method, path, body=None):
+        """Sends a request with a client's key."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)) as connection:
             body = json.dumps(body) if isinstance(body, dict) else body
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.keys[client]}"}
             connection.request(method, path, body, headers)
-            response = connection.getresponse()
+            yield connection.getresponse()
+
+    def send(self, client, method, path, body=None, leave_after=None):
+        """Sends a request with a client's key; returns the status and the first bytes of the reply, or all."""
+        with self.response(client, method, path, body) as response:
             return response.status, response.read(leave_after)
 
     def tokens(self, text):
@@ -84,7 +96,7 @@ def words(rng, count):
 
 
 def attacks(server, context):
-    """The worst requests that are allowed: functions of a random source that return a request to send."""
+    """The worst requests that are allowed: by name, functions of a random source that return a path and a body."""
     ids = server.tokens(words(random.Random(0), 2 * context))[: context - 1]
     per_token = 64 + 21 * 40
     repeats = max(1, min(8, (64 << 20) // (16 * per_token * len(ids))))
@@ -92,70 +104,114 @@ def attacks(server, context):
                                                for n in range(40)}}
 
     def completion(**fields):
-        return "/v1/completions", {"max_tokens": 0, **fields}, None
+        return "/v1/completions", {"max_tokens": 0, **fields}
 
-    def chat(leave_after=None, **fields):
-        return "/v1/chat/completions", {"messages": [{"role": "user", "content": "Tell all"}], **fields}, leave_after
+    def chat(**fields):
+        return "/v1/chat/completions", {"messages": [{"role": "user", "content": "Tell all"}], **fields}
 
     def shuffled(rng):
         start = rng.randrange(len(ids))
         return ids[start:] + ids[:start]
 
-    return [
-        lambda rng: completion(prompt=[shuffled(rng) for _ in range(repeats)], n=16, echo=True, logprobs=20),
-        lambda rng: completion(prompt=shuffled(rng), echo=True, logprobs=20, model="base"),
-        lambda rng: completion(prompt=shuffled(rng)[: len(ids) // 2], max_tokens=4096, logprobs=20, stream=True, n=16),
-        lambda rng: chat(n=16, max_tokens=4096, logprobs=True, top_logprobs=20, stream=True,
-                         stop=["x" * 255 + str(n) for n in range(4)], seed=rng.randrange(1 << 30)),
-        lambda rng: chat(leave_after=rng.randrange(4000), n=16, max_tokens=4096, stream=True,
-                         logit_bias={str(n): -100 for n in range(1000)}),
-        lambda rng: chat(max_tokens=512, response_format={"type": "json_schema",
-                                                          "json_schema": {"name": "s", "schema": schema}}),
-        lambda rng: ("/tokenize", {"prompt": words(rng, 300_000)}, None),
-        lambda rng: ("/v1/embeddings", {"input": [words(rng, context // 2)] * 64}, None),
-        lambda rng: ("/v1/chat/completions", "[" * 2_000_000, None),
-        lambda rng: ("/v1/chat/completions", {"messages": [{"role": "user", "content": words(rng, 200_000)}]}, None),
-    ]
+    return {
+        "echoes": lambda rng: completion(prompt=[shuffled(rng) for _ in range(repeats)], n=16, echo=True, logprobs=20),
+        "echo": lambda rng: completion(prompt=shuffled(rng), echo=True, logprobs=20, model="base"),
+        "prompts": lambda rng: completion(prompt=shuffled(rng)[: len(ids) // 2], max_tokens=4096, logprobs=20,
+                                          stream=True, n=16),
+        "answers": lambda rng: chat(n=16, max_tokens=4096, logprobs=True, top_logprobs=20, stream=True,
+                                    stop=["x" * 255 + str(n) for n in range(4)], seed=rng.randrange(1 << 30)),
+        "leave": lambda rng: chat(n=16, max_tokens=4096, stream=True,
+                                  logit_bias={str(n): -100 for n in range(1000)}),
+        "schema": lambda rng: chat(max_tokens=512, response_format={"type": "json_schema",
+                                                                    "json_schema": {"name": "s", "schema": schema}}),
+        "tokenize": lambda rng: ("/tokenize", {"prompt": words(rng, 300_000)}),
+        "embeddings": lambda rng: ("/v1/embeddings", {"input": [words(rng, context // 2)] * 64}),
+        "brackets": lambda rng: ("/v1/chat/completions", "[" * 2_000_000),
+        "message": lambda rng: ("/v1/chat/completions",
+                                {"messages": [{"role": "user", "content": words(rng, 200_000)}]}),
+    }
 
 
-def attack(server, client, requests, stop, statuses):
-    rng = random.Random(client)
-    while not stop.is_set():
-        path, body, leave_after = rng.choice(requests)(rng)
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            status, _ = server.send(client, "POST", path, body, leave_after)
-            statuses[status] = statuses.get(status, 0) + 1
+def bodies(requests):
+    """Several bodies of each attack, as bytes: by name, lists of a path and a body."""
+    rng = random.Random(1)
+    made = {}
+    for name, request in requests.items():
+        paths = [request(rng) for _ in range(VARIANTS)]
+        made[name] = [(path, (body if isinstance(body, str) else json.dumps(body)).encode()) for path, body in paths]
+    return made
 
 
-def timed(send):
-    """Sends a request; returns the time and the status, 0 where the connection fails. One that takes too long counts
-    as answered, with the time it took."""
-    started = time.perf_counter()
-    try:
-        status, _ = send()
-    except TimeoutError:
-        status = 200
-    except (OSError, http.client.HTTPException):
-        status = 0
-    return time.perf_counter() - started, status
-
-
-def watch(send, seconds, pause):
-    """Sends a request over and over; returns the times, and the number of refusals."""
-    end, samples = time.time() + seconds, []
+def attack(server, client, requests, end):
+    """Sends attacks until a time; returns the number of replies of each status."""
+    os.nice(LOWEST_PRIORITY)
+    rng, statuses = random.Random(client), collections.Counter()
     while time.time() < end:
-        samples.append(timed(send))
+        name = rng.choice(list(requests))
+        path, body = rng.choice(requests[name])
+        with contextlib.suppress(*FAULTS):
+            status, _ = server.send(client, "POST", path, body, rng.randrange(4000) if name == "leave" else None)
+            statuses[status] += 1
+    return statuses
+
+
+def answer(server, client):
+    """Asks for an answer; returns the status and the seconds between its tokens."""
+    with server.response(client, "POST", "/v1/chat/completions", OWN) as response:
+        times = [time.perf_counter() for line in response if b'"content"' in line]
+        return response.status, [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+def watch(send, end, pause):
+    """Sends a request over and over until a time; returns the times in order, the replies, and the refusals. A request
+    that fails counts as refused; one that takes too long counts with the time it took."""
+    took, replies, refused = [], [], 0
+    while time.time() < end:
+        started = time.perf_counter()
+        try:
+            status, reply = send()
+            replies.append(reply)
+        except TimeoutError:
+            status = 200
+        except FAULTS:
+            status = 0
+        if status == 200:
+            took.append(time.perf_counter() - started)
+        else:
+            refused += 1
         time.sleep(pause)
-    return sorted(took for took, status in samples if status == 200), sum(status != 200 for _, status in samples)
+    return sorted(took), replies, refused
+
+
+def start(function, *arguments):
+    """Runs a function in a process of its own; returns a function that waits for its result."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=lambda: sender.send(function(*arguments)), daemon=True)
+    process.start()
+
+    def result():
+        value = receiver.recv()
+        process.join()
+        return value
+
+    return result
 
 
 def percentile(times, share):
     return times[min(len(times) - 1, int(share * len(times)))] if times else math.inf
 
 
+def report(name, times):
+    p50, p99, most = (1e3 * percentile(times, share) for share in (0.5, 0.99, 1))
+    print(f"{name}: {len(times)}, p50 {p50:.1f} ms, p99 {p99:.1f} ms, at most {most:.1f} ms", flush=True)
+    return percentile(times, 0.99)
+
+
 def first_token(server, client, text):
     body = {"model": "base", "prompt": text, "max_tokens": 1, "temperature": 0}
-    return timed(lambda: server.send(client, "POST", "/v1/completions", body))[0]
+    started = time.perf_counter()
+    server.send(client, "POST", "/v1/completions", body)
+    return time.perf_counter() - started
 
 
 def mann_whitney(one, other):
@@ -177,49 +233,53 @@ def compare_keys(server, tries):
     return known, new
 
 
+def beside(server, args, requests):
+    """The well-behaved client alone and beside the hostile ones; returns the limits that are passed."""
+    own = lambda: answer(server, 1)
+    health = lambda: server.send(1, "GET", "/health")
+    [own() for _ in range(3)]
+    gaps = lambda replies: sorted(gap for reply in replies for gap in reply)
+    took, replies, _ = watch(own, time.time() + args.alone, 0.05)
+    alone = report("answers alone", took), report("tokens alone", gaps(replies))
+    rest = server.memory("VmRSS")
+    end = time.time() + args.minutes * 60
+    hostile = [start(attack, server, 2 if args.one_key else n + 2, requests, end) for n in range(args.clients)]
+    healths, own_result = start(watch, health, end, 0.02), start(watch, own, end, 0.05)
+    took, replies, refused = own_result()
+    healths = healths()[0]
+    peak = server.memory("VmHWM") - rest
+    statuses = sum((result() for result in hostile), collections.Counter())
+    both = report("answers beside", took), report("tokens beside", gaps(replies))
+    report("/health", healths)
+    ratios = [beside / alone for beside, alone in zip(both, alone)]
+    print(f"p99 beside / alone: answers {ratios[0]:.2f}, tokens {ratios[1]:.2f}; refused beside: {refused}; "
+          f"statuses of hostile clients: {dict(statuses)}")
+    print(f"memory: {rest >> 20} MiB at rest, at most {peak >> 20} MiB above")
+    passed = {
+        "/health": percentile(healths, 1) > MOST_HEALTH_SECONDS,
+        "well-behaved client": ratios[0] > MOST_RATIO or refused,
+        "memory": peak > MOST_BYTES,
+        "server errors": any(status >= 500 and status != 503 for status in statuses),
+    }
+    return [name for name, is_passed in passed.items() if is_passed]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program")
     parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--alone", type=float, default=ALONE_SECONDS, help="seconds of the well-behaved client alone")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tries", type=int, default=200)
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--attack", action="append", help="send this attack only; may be repeated")
     parser.add_argument("--one-key", action="store_true", help="hostile clients have one key together")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:end])
     server = Server(args.program, sys.argv[end + 1:], args.clients)
-    faults = []
     try:
-        own = lambda: server.send(1, "POST", "/v1/chat/completions", OWN)
-        health = lambda: server.send(1, "GET", "/health")
-        [own() for _ in range(3)]
-        alone, refused_alone = watch(own, ALONE_SECONDS, 0.05)
-        rest = server.memory("VmRSS")
-        stop, statuses, requests = threading.Event(), {}, attacks(server, args.context)
-        key = (lambda n: 2) if args.one_key else (lambda n: n + 2)
-        hostile = [threading.Thread(target=attack, args=(server, key(n), requests, stop, statuses), daemon=True)
-                   for n in range(args.clients)]
-        results = {}
-        seconds = args.minutes * 60
-        watched = [threading.Thread(target=lambda: results.update(health=watch(health, seconds, 0.02))),
-                   threading.Thread(target=lambda: results.update(beside=watch(own, seconds, 0.05)))]
-        [thread.start() for thread in hostile + watched]
-        [thread.join() for thread in watched]
-        stop.set()
-        peak = server.memory("VmHWM") - rest
-        (healths, unhealthy), (beside, refused) = results["health"], results["beside"]
-        ratio = percentile(beside, 0.99) / percentile(alone, 0.99)
-        for name, times in (("alone", alone), ("beside", beside), ("/health", healths)):
-            print(f"{name}: {len(times)} answers, p50 {1e3 * percentile(times, 0.5):.1f} ms, p99 "
-                  f"{1e3 * percentile(times, 0.99):.1f} ms, at most {1e3 * percentile(times, 1):.1f} ms")
-        print(f"p99 beside / alone: {ratio:.2f}; refused beside: {refused}; statuses of hostile clients: {statuses}")
-        print(f"memory: {rest >> 20} MiB at rest, at most {peak >> 20} MiB above")
-        faults += ["/health"] if percentile(healths, 1) > MOST_HEALTH_SECONDS or unhealthy else []
-        faults += ["well-behaved client"] if ratio > MOST_RATIO or refused or refused_alone else []
-        faults += ["memory"] if peak > MOST_BYTES else []
-        faults += ["server errors"] if any(status >= 500 and status != 503 for status in statuses) else []
-        end = time.time() + JOIN_SECONDS
-        [thread.join(max(0, end - time.time())) for thread in hostile]
+        requests = attacks(server, args.context)
+        faults = beside(server, args, bodies({name: requests[name] for name in args.attack or requests}))
         if args.tries:
             known, new = compare_keys(server, args.tries)
             p = mann_whitney(known, new)

@@ -110,6 +110,16 @@ pub struct Activity {
     pub reused_tokens: usize,
 }
 
+/// What a session shares with others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Sessions share KV caches only with those of the same number, so that the time of an answer
+    /// tells nothing about the tokens of others.
+    pub cache: u64,
+    /// The client, among whom an engine divides its time.
+    pub client: u64,
+}
+
 /// The tokens of one generation, collected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
@@ -194,13 +204,12 @@ pub trait Engine: Send + Sync {
     /// stopped.
     async fn open(&self, tokens: &[Token]) -> Result<Box<dyn Session>>;
 
-    /// Opens a session that shares KV caches only with sessions of the same `scope`, so that the
-    /// time of its answers tells nothing about the tokens of others. [`Engine::open`] has scope 0.
-    /// By default there is one scope, as in an engine that keeps no caches.
+    /// Opens a session within a [`Scope`]; that of [`Engine::open`] is the default one. By default
+    /// scopes make no difference, as in an engine that keeps no caches and has no queue.
     ///
     /// # Errors
     /// Those of [`Engine::open`].
-    async fn open_in(&self, _scope: u64, tokens: &[Token]) -> Result<Box<dyn Session>> {
+    async fn open_in(&self, _scope: Scope, tokens: &[Token]) -> Result<Box<dyn Session>> {
         self.open(tokens).await
     }
 }

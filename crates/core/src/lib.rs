@@ -53,7 +53,7 @@ mod values;
 pub use answer::{Answer, Flow};
 pub use bridge::{Bridge, Edit};
 pub use card::{Caps, Card, Cost};
-pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Session, Written};
+pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Scope, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::scoped::Scoped;
-use crate::{Engine, Error, Result, Seat};
+use crate::{Engine, Error, Result, Scope, Seat};
 
 /// The models at hand, by seat. A seat may hold several, as a chain of middle models does.
 ///
@@ -41,10 +41,9 @@ impl Models {
         self.0.remove(&seat);
     }
 
-    /// The same models, whose sessions share KV caches only within `scope`; see
-    /// [`Engine::open_in`].
+    /// The same models, whose sessions are opened within `scope`; see [`Engine::open_in`].
     #[must_use]
-    pub fn scoped(&self, scope: u64) -> Self {
+    pub fn scoped(&self, scope: Scope) -> Self {
         let scoped = |engine: &Arc<dyn Engine>| Arc::new(Scoped { engine: engine.clone(), scope }) as Arc<dyn Engine>;
         Self(self.0.iter().map(|(seat, engines)| (*seat, engines.iter().map(scoped).collect())).collect())
     }

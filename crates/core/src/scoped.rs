@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Activity, Card, Engine, ModelFiles, Profile, Result, Session, Setting, TextCodec, Token};
+use crate::{Activity, Card, Engine, ModelFiles, Profile, Result, Scope, Session, Setting, TextCodec, Token};
 
 /// An engine that opens all sessions in one scope.
 pub(crate) struct Scoped {
     pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) scope: u64,
+    pub(crate) scope: Scope,
 }
 
 #[async_trait]
@@ -54,7 +54,7 @@ impl Engine for Scoped {
         self.engine.open_in(self.scope, tokens).await
     }
 
-    async fn open_in(&self, scope: u64, tokens: &[Token]) -> Result<Box<dyn Session>> {
+    async fn open_in(&self, scope: Scope, tokens: &[Token]) -> Result<Box<dyn Session>> {
         self.engine.open_in(scope, tokens).await
     }
 }

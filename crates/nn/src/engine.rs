@@ -1,9 +1,11 @@
 //! The embedded engine: one thread owns the model and runs what all sessions wait for as one ragged
 //! batch.
 
+mod accounts;
 mod list;
 mod local;
 mod pace;
+mod plan;
 mod prefix_cache;
 mod questions;
 mod scheduler;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use proptest::prelude::*;
-use wsd_core::{Engine, Generation, Sampled, Sampling, Session, Step, Stop, Token};
+use wsd_core::{Engine, Generation, Sampled, Sampling, Scope, Session, Step, Stop, Token};
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 fn fixture(name: &str) -> PathBuf {
@@ -364,17 +364,18 @@ fn engines_are_shared_between_threads() {
 fn prefixes_are_shared_within_a_scope_only() {
     let engine = load_with(&fixture("llama"), 1 << 20);
     let prompt: Vec<Token> = (1..60).collect();
+    let scope = |cache| Scope { cache, ..Scope::default() };
     wait(async {
         let mut all = Vec::new();
         let mut reused = Vec::new();
-        let mut open = engine.open_in(7, &prompt).await.unwrap();
+        let mut open = engine.open_in(scope(7), &prompt).await.unwrap();
         all.push(open.score(1).await.unwrap());
-        for (scope, closes) in [(8, false), (8, true), (7, true), (0, true), (9, true), (9, true)] {
+        for (number, closes) in [(8, false), (8, true), (7, true), (0, true), (9, true), (9, true)] {
             if closes {
-                open = engine.open_in(scope, &prompt).await.unwrap();
+                open = engine.open_in(scope(number), &prompt).await.unwrap();
                 open.warm().await.unwrap();
             }
-            let mut session = engine.open_in(scope, &prompt).await.unwrap();
+            let mut session = engine.open_in(scope(number), &prompt).await.unwrap();
             session.warm().await.unwrap();
             reused.push(engine.activity().reused_tokens);
             all.push(session.score(1).await.unwrap());

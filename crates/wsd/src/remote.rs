@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use axum::http::{HeaderMap, HeaderValue, header};
-use wsd_core::{Activity, Card, Engine, Session, Setting, TextCodec, Token};
+use wsd_core::{Activity, Card, Engine, Scope, Session, Setting, TextCodec, Token};
 
 pub use address::Address;
 pub(crate) use dialect::{schemes, teacher_forced};
@@ -120,12 +120,12 @@ impl Engine for Remote {
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
-        self.open_in(0, tokens).await
+        self.open_in(Scope::default(), tokens).await
     }
 
-    async fn open_in(&self, scope: u64, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
+    async fn open_in(&self, scope: Scope, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         // Checked here and not by the server: an id outside the vocabulary makes some servers exit.
         self.shared.card.check(tokens)?;
-        Ok(Box::new(session::Remote::new(self.shared.clone(), scope, tokens)))
+        Ok(Box::new(session::Remote::new(self.shared.clone(), scope.cache, tokens)))
     }
 }

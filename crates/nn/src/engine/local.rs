@@ -11,7 +11,7 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
     Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled,
-    Session, Step, Stop, TextCodec, Token, Tree,
+    Scope, Session, Step, Stop, TextCodec, Token, Tree,
 };
 
 use super::list::List;
@@ -201,10 +201,10 @@ impl Engine for Local {
     }
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
-        self.open_in(0, tokens).await
+        self.open_in(Scope::default(), tokens).await
     }
 
-    async fn open_in(&self, scope: u64, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
+    async fn open_in(&self, scope: Scope, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.card.check(tokens)?;
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| stopped(&self.card))?;
         Ok(Box::new(Open {

@@ -1,41 +1,45 @@
-//! The number of rows that long requests may score in a step beside other sessions.
+//! The work that a step may hold beside what it runs for.
 //!
-//! Scoring a row costs the whole vocabulary, so that a prompt that is scored with alternatives can
-//! make a step a hundred times as long as decoding alone. The number follows from measured times, for
-//! each number of decoding sessions; results do not depend on it.
+//! Scoring a row costs the whole vocabulary, and a prompt has many positions, so that either can make
+//! a step a hundred times as long as decoding alone. The most that a step takes on follows from
+//! measured times, for each number of decoding sessions; results do not depend on it.
 
 /// Token budget of one step: large enough for efficient matrix products, small enough that a long
 /// prompt does not delay the tokens generated beside it.
 pub(super) const STEP_TOKENS: usize = 256;
-/// The fewest rows in a step, so that scoring goes on.
-const MIN_ROWS: usize = 2;
+/// The fewest scored rows in a step, so that long requests go on.
+const MIN_ROWS: f64 = 2.0;
 /// The fewest rows in a step beside no other session, for efficient matrix products.
-const MIN_ROWS_ALONE: usize = 32;
+const MIN_ROWS_ALONE: f64 = 32.0;
 /// The most that a step may take, as a multiple of a step in which sessions decode alone.
 const MAX_RATIO: f64 = 3.0;
 /// The most that a step beside no other session may take, in seconds: the next one may come.
 const MAX_SECONDS: f64 = 0.1;
 /// The weight of the newest sample in the mean time of decoding alone.
 const NEWEST: f64 = 0.2;
-/// Steps with long requests after which sessions decode alone once, to measure their time.
+/// The growth of the limit after a step that was short enough.
+const GROWTH: f64 = 1.25;
+/// Steps with further work after which sessions decode alone once, to measure their time.
 const MAX_AGE: usize = 64;
 /// Numbers of decoding sessions that are told apart: none, 1, 2 to 3, 4 to 7, ...
 const LEVELS: usize = 8;
 
-/// The positions of a step.
+/// A step as it is measured.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Load {
-    /// Sessions that decode, with one position each.
-    pub(super) decoding: usize,
-    /// Positions of long requests that are scored.
-    pub(super) scored: usize,
-    /// Positions of long requests whose outputs nobody reads.
-    pub(super) prompt: usize,
+    /// Sessions that it runs for, which decode with one position each.
+    pub(super) sessions: usize,
+    /// The cost of all else in it; see [`Pace::cost`].
+    pub(super) cost: f64,
 }
 
-/// The rows allowed, and the times they follow from, by the number of decoding sessions.
+/// The cost that is allowed, and the times it follows from, by the number of decoding sessions.
 #[derive(Debug)]
-pub(super) struct Pace([Level; LEVELS]);
+pub(super) struct Pace {
+    levels: [Level; LEVELS],
+    /// The cost of reading the output of a position, as a multiple of the position's.
+    row: f64,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Level {
@@ -43,51 +47,63 @@ struct Level {
     alone: Option<f64>,
     /// Steps since the newest sample.
     age: usize,
-    rows: usize,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self([Level { alone: None, age: 0, rows: STEP_TOKENS }; LEVELS])
-    }
+    most: f64,
 }
 
 impl Pace {
-    /// The most rows that long requests may score in a step beside so many sessions.
-    pub(super) fn rows(&self, sessions: usize) -> usize {
-        self.0[level(sessions)].rows
+    /// A pace for a model in which the output of a position costs `row` times the position itself.
+    pub(super) fn new(row: f64) -> Self {
+        let most = STEP_TOKENS as f64 * (1.0 + row);
+        Self { levels: [Level { alone: None, age: 0, most }; LEVELS], row }
     }
 
-    /// Tells whether long requests must wait for a step, so that the time of decoding alone is known.
-    pub(super) fn must_measure(&self, decoding: usize) -> bool {
-        let level = &self.0[level(decoding)];
-        decoding > 0 && (level.alone.is_none() || level.age >= MAX_AGE)
+    /// The cost of positions, of which `rows` are read.
+    pub(super) fn cost(&self, positions: usize, rows: usize) -> f64 {
+        positions as f64 + self.row * rows as f64
+    }
+
+    /// The number of positions that a cost pays for, rounded up, if those after the first `unread` are
+    /// read.
+    pub(super) fn positions(&self, cost: f64, unread: usize) -> usize {
+        let read = (cost - unread as f64) / (1.0 + self.row);
+        if read > 0.0 { unread + read.ceil() as usize } else { cost.max(0.0).ceil() as usize }
+    }
+
+    /// The most that may run beside so many decoding sessions.
+    pub(super) fn most(&self, sessions: usize) -> f64 {
+        self.levels[level(sessions)].most
+    }
+
+    /// Tells whether the time of so many sessions decoding alone is known.
+    pub(super) fn is_known(&self, sessions: usize) -> bool {
+        self.levels[level(sessions)].alone.is_some()
+    }
+
+    /// Tells whether so many sessions must decode alone in the next step, so that its time is known.
+    pub(super) fn must_measure(&self, sessions: usize) -> bool {
+        sessions > 0 && (!self.is_known(sessions) || self.levels[level(sessions)].age >= MAX_AGE)
     }
 
     /// Takes in the time of a step.
-    pub(super) fn observe(&mut self, load: Load, seconds: f64) {
-        let level = &mut self.0[level(load.decoding)];
-        if load.scored + load.prompt == 0 {
+    pub(super) fn observe(&mut self, Load { sessions, cost }: Load, seconds: f64) {
+        let row = 1.0 + self.row;
+        let level = &mut self.levels[level(sessions)];
+        if cost == 0.0 {
             let before = level.alone.unwrap_or(seconds);
             level.alone = Some(before + NEWEST * (seconds - before));
             level.age = 0;
             return;
         }
         level.age += 1;
-        let (most, fewest) = match level.alone {
-            _ if load.decoding == 0 => (MAX_SECONDS, MIN_ROWS_ALONE),
+        let (longest, fewest) = match level.alone {
+            _ if sessions == 0 => (MAX_SECONDS, MIN_ROWS_ALONE),
             Some(alone) => (alone * MAX_RATIO, MIN_ROWS),
             None => return,
         };
-        // The time of a prompt is not that of the rows beside it.
-        if load.prompt > 0 {
-            return;
-        }
-        if seconds > most {
-            let fitting = (load.scored as f64 * most / seconds) as usize;
-            level.rows = fitting.clamp(fewest, level.rows);
-        } else if load.scored >= level.rows {
-            level.rows = (level.rows + level.rows / 4 + 1).min(STEP_TOKENS);
+        if seconds > longest {
+            level.most = (cost * longest / seconds).clamp(fewest * row, level.most.max(fewest * row));
+        } else if cost + row > level.most {
+            level.most = (level.most * GROWTH + row).min(STEP_TOKENS as f64 * row);
         }
     }
 }
@@ -101,23 +117,24 @@ fn level(sessions: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Steps of a device that decodes in 30 ms and scores a row in 4 ms; returns the time of the last.
-    fn steps(pace: &mut Pace, decoding: usize, count: usize) -> f64 {
+    /// Runs steps of a device that decodes in 30 ms and scores a row in 4 ms, in which a row costs as
+    /// much as three positions; returns the time of the last.
+    fn steps(pace: &mut Pace, sessions: usize, count: usize) -> f64 {
         let mut last = 0.0;
         for _ in 0..count {
-            let scored = if pace.must_measure(decoding) { 0 } else { pace.rows(decoding) };
-            last = 0.030 * decoding.min(1) as f64 + 0.004 * scored as f64;
-            pace.observe(Load { decoding, scored, prompt: 0 }, last);
+            let rows = if pace.must_measure(sessions) { 0 } else { pace.positions(pace.most(sessions), 0) };
+            last = 0.030 * sessions.min(1) as f64 + 0.004 * rows as f64;
+            pace.observe(Load { sessions, cost: pace.cost(rows, rows) }, last);
         }
         last
     }
 
     #[test]
     fn steps_beside_decoding_stay_within_the_ratio() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(3.0);
         assert!(pace.must_measure(1));
         steps(&mut pace, 1, 20);
-        assert!((10..=20).contains(&pace.rows(1)), "{pace:?}");
+        assert!((10..=20).contains(&pace.positions(pace.most(1), 0)), "{pace:?}");
         // Times of other numbers of sessions are others.
         assert!(pace.must_measure(2) && !pace.must_measure(1));
         let measured = (0..2 * MAX_AGE).filter(|_| steps(&mut pace, 1, 1) == 0.030).count();
@@ -126,25 +143,36 @@ mod tests {
 
     #[test]
     fn steps_beside_nobody_end_soon() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(3.0);
         assert_eq!(steps(&mut pace, 0, 1), 0.004 * 256.0, "nothing is known yet");
         assert!(steps(&mut pace, 0, 20) <= 0.004 * 33.0);
-        assert!(pace.rows(0) >= MIN_ROWS_ALONE);
+        assert!(pace.positions(pace.most(0), 0) >= 32);
     }
 
     #[test]
-    fn rows_that_cost_little_are_not_held_back() {
-        let mut pace = Pace::default();
-        let load = |scored, prompt| Load { decoding: 3, scored, prompt };
-        pace.observe(load(0, 0), 0.030);
-        pace.observe(load(16, 240), 10.0);
-        assert_eq!(pace.rows(3), STEP_TOKENS, "the prompt beside them took the time");
-        pace.observe(load(256, 0), 10.0);
-        assert_eq!(pace.rows(3), MIN_ROWS);
+    fn prompts_are_held_back_as_rows_are_and_no_more_than_they_must() {
+        let mut pace = Pace::new(3.0);
+        let step = |pace: &mut Pace, positions, seconds| {
+            pace.observe(Load { sessions: 3, cost: pace.cost(positions, 0) }, seconds);
+        };
+        step(&mut pace, 0, 0.030);
+        step(&mut pace, 256, 0.900);
+        assert_eq!(pace.positions(pace.most(3), 1000), 26, "256 positions in 900 ms, 26 in 90");
         for _ in 0..30 {
-            pace.observe(load(pace.rows(3), 0), 0.031);
+            let positions = pace.positions(pace.most(3), 1000);
+            step(&mut pace, positions, 0.031);
         }
-        assert_eq!(pace.rows(3), STEP_TOKENS);
+        assert_eq!(pace.positions(pace.most(3), 0), STEP_TOKENS);
+        step(&mut pace, 256, 1000.0);
+        assert_eq!(pace.positions(pace.most(3), 0), 2, "some go on however long they take");
+    }
+
+    #[test]
+    fn a_cost_pays_for_positions_and_the_rows_behind_them() {
+        let pace = Pace::new(3.0);
+        let paid = [(0.0, 0), (5.0, 9), (5.0, 0), (13.0, 9), (14.0, 9), (-1.0, 4)];
+        assert_eq!(paid.map(|(cost, unread)| pace.positions(cost, unread)), [0, 5, 2, 10, 11, 0]);
+        assert_eq!(pace.cost(10, 1), 13.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use wsd_core::{Token, Tree, common_prefix};
+use wsd_core::{Scope, Token, Tree, common_prefix};
 
 use crate::executor::Executor;
 
@@ -21,11 +21,11 @@ pub(super) struct PrefixCache {
     capacity: usize,
 }
 
-/// The slot of a session, and the scope within which its cache may be copied.
+/// The slot of a session, and its scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) slot: u64,
-    pub(super) scope: u64,
+    pub(super) scope: Scope,
 }
 
 /// The cache of an ended session.
@@ -37,7 +37,7 @@ struct Kept {
 /// The contents of an open session's cache.
 #[derive(Default)]
 struct Held {
-    scope: u64,
+    scope: Scope,
     tokens: Vec<Token>,
     /// A tree whose nodes are cached after the tokens, until the next request shows which path was
     /// accepted.
@@ -94,9 +94,9 @@ impl PrefixCache {
 
     /// The slot whose cache has the longest common prefix with `tokens` in a scope, and the length of
     /// that.
-    pub(super) fn longest(&self, scope: u64, tokens: &[Token]) -> (u64, usize) {
-        let open = self.open.iter().filter(|(_, held)| held.scope == scope).map(|(slot, held)| (*slot, &held.tokens));
-        let kept = self.kept.iter().filter(|kept| kept.place.scope == scope);
+    pub(super) fn longest(&self, scope: Scope, tokens: &[Token]) -> (u64, usize) {
+        let open = self.open.iter().filter(|(_, held)| held.scope.cache == scope.cache).map(|(slot, held)| (*slot, &held.tokens));
+        let kept = self.kept.iter().filter(|kept| kept.place.scope.cache == scope.cache);
         let all = open.chain(kept.map(|kept| (kept.place.slot, &kept.tokens)));
         all.map(|(slot, cached)| (slot, common_prefix(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
     }
@@ -113,23 +113,34 @@ impl PrefixCache {
         self.tokens(slot).len()
     }
 
-    /// Ends a session. Its cache is kept unless another holds all of it, and the least recently
-    /// used ones are evicted.
+    /// Ends a session. Its cache is kept unless another holds all of it. Where there is no room, the
+    /// least recently used one of the client that holds the most tokens is evicted.
     pub(super) fn close(&mut self, executor: &mut dyn Executor, slot: u64) {
         let Held { scope, mut tokens, .. } = self.open.remove(&slot).unwrap_or_default();
         tokens.truncate(self.capacity);
         executor.truncate(slot, tokens.len());
-        let is_held = |kept: &Kept| kept.place.scope == scope && kept.tokens.starts_with(&tokens);
+        let is_held = |kept: &Kept| kept.place.scope.cache == scope.cache && kept.tokens.starts_with(&tokens);
         if tokens.len() < SHARED_TOKENS || self.kept.iter().any(is_held) {
             return executor.release(slot);
         }
         let mut release = |gone: &Kept| executor.release(gone.place.slot);
-        let holds = |kept: &mut Kept| kept.place.scope == scope && tokens.starts_with(&kept.tokens);
+        let holds = |kept: &mut Kept| kept.place.scope.cache == scope.cache && tokens.starts_with(&kept.tokens);
         self.kept.extract_if(.., holds).for_each(|gone| release(&gone));
         self.kept.push(Kept { place: Place { slot, scope }, tokens });
         while self.kept.iter().map(|kept| kept.tokens.len()).sum::<usize>() > self.capacity {
-            release(&self.kept.remove(0));
+            release(&self.kept.remove(self.oldest_of_largest()));
         }
+    }
+
+    /// The index of the least recently used cache of the client whose caches have the most tokens.
+    fn oldest_of_largest(&self) -> usize {
+        let mut sums = HashMap::<u64, usize>::new();
+        for Kept { place, tokens } in &self.kept {
+            *sums.entry(place.scope.client).or_default() += tokens.len();
+        }
+        let most = sums.values().max().copied();
+        let is_largest = |kept: &Kept| sums.get(&kept.place.scope.client).copied() == most;
+        self.kept.iter().position(is_largest).unwrap_or_default()
     }
 
     /// Forgets a slot whose contents are unknown.

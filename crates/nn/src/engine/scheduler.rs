@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use wsd_core::{Activity, Card, Error, common_prefix};
 
-use super::pace::{Load, Pace, STEP_TOKENS};
+use super::accounts::Accounts;
+use super::pace::{Load, Pace};
+use super::plan::{Candidate, Plan};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
 use super::questions::{Output, Vectors};
 use super::work::{Piece, Work};
-use crate::arch::Head;
+use crate::arch::{Blueprint, Head, tensors};
 use crate::executor::{Answer, Ask, Executor};
 
-/// The part of the budget reserved for prompts, however many sessions are decoding.
-const PROMPT_TOKENS: usize = 32;
 /// Hidden states that a head is applied to at once, which bounds the memory of a long scoring.
 const PROJECT_ROWS: usize = 32;
+/// The names of the layers' tensors begin so.
+const LAYERS: &str = "model.layers.";
 /// Polling interval while the clients of all requests are too slow.
 const BLOCKED_WAIT: Duration = Duration::from_millis(1);
 
@@ -41,6 +43,9 @@ pub(super) struct Scheduler {
     /// Scratch for head outputs.
     outputs: Vec<f32>,
     pace: Pace,
+    accounts: Accounts,
+    /// Steps run so far.
+    steps: usize,
 }
 
 impl Scheduler {
@@ -51,8 +56,9 @@ impl Scheduler {
         inbox: Receiver<Message>,
         activity: Arc<Mutex<Activity>>,
     ) -> Self {
-        let (outputs, pace) = (Vec::new(), Pace::default());
-        Self { executor, card, inbox, activity, works: Vec::new(), cache, outputs, pace }
+        let pace = Pace::new(row_cost(executor.blueprint()));
+        let (works, outputs, accounts) = Default::default();
+        Self { executor, card, inbox, activity, works, cache, outputs, pace, accounts, steps: 0 }
     }
 
     /// Runs until every session and the engine are gone.
@@ -165,43 +171,22 @@ impl Scheduler {
         ready
     }
 
-    /// The positions that each ready work runs this step: first the works with one position left
-    /// (decoding), then longer ones, which share the rest of the budget equally. Long works that get
-    /// nothing run in a later step. Returns the number of decoding works too.
-    fn plan(&mut self) -> (Vec<Piece>, usize) {
+    /// Plans the next step.
+    fn plan(&mut self) -> Plan {
         let ready = self.share_prefixes();
-        let cached = |work: &Work| self.cache.tokens(work.place.slot).len();
-        let scores = |work: &Work| work.before_rows().len() <= cached(work);
-        let ready = self.works.iter().enumerate().filter(|(index, _)| ready[*index]);
-        let (short, mut long): (Vec<_>, Vec<_>) = ready.partition(|(_, work)| work.end() == cached(work) + 1);
-        let decoding = short.len();
-        if self.pace.must_measure(decoding) {
-            long.clear();
-        }
-        let piece =
-            |(index, work): &(usize, &Work), limit| Piece { work: *index, range: work.next_range(cached(work), limit) };
-        let mut pieces: Vec<_> = short.iter().map(|work| piece(work, 1)).collect();
-        let mut left = STEP_TOKENS.saturating_sub(pieces.len()).max(PROMPT_TOKENS);
-        // A prompt that is computed waits for its first token.
-        let begins = long.iter().any(|(_, work)| !scores(work));
-        let mut left_rows = self.pace.rows(decoding.max(usize::from(begins)));
-        for (n, work) in long.iter().enumerate() {
-            let share = left.div_ceil(long.len() - n);
-            let scores = scores(work.1);
-            let rows = left_rows.div_ceil(long.len() - n);
-            let piece = piece(work, if scores { share.min(rows) } else { share });
-            if !piece.range.is_empty() {
-                left = left.saturating_sub(piece.range.len());
-                left_rows = left_rows.saturating_sub(if scores { piece.range.len() } else { 0 });
-                pieces.push(piece);
-            }
-        }
-        (pieces, decoding)
+        let candidates = self.works.iter().enumerate().filter(|(index, _)| ready[*index]).map(|(index, work)| {
+            let cached = self.cache.tokens(work.place.slot).len();
+            let unread = work.before_rows().len().saturating_sub(cached);
+            let read = work.end().saturating_sub(cached + unread);
+            Candidate { work: index, client: work.place.scope.client, ran: work.ran, unread, read }
+        });
+        Plan::new(candidates.collect(), &self.pace, &self.accounts)
     }
 
     /// Runs one step.
     fn step(&mut self) {
-        let (pieces, decoding) = self.plan();
+        let plan = self.plan();
+        let pieces: Vec<_> = plan.pieces.iter().map(|(work, positions)| self.piece(*work, *positions)).collect();
         if pieces.is_empty() {
             return;
         }
@@ -215,9 +200,12 @@ impl Scheduler {
             Ok(None) => self.executor.forward(&spans).map(Outcome::Hidden),
             Err(error) => Err(error),
         };
-        self.count(|activity| activity.steps += 1);
+        self.steps += 1;
+        let steps = self.steps;
+        self.count(|activity| activity.steps = steps);
         for piece in &pieces {
-            let work = &self.works[piece.work];
+            let work = &mut self.works[piece.work];
+            work.ran = steps;
             let (tokens, tree) = work.cacheable(&piece.range);
             self.cache.extend(work.place.slot, tokens, tree);
         }
@@ -235,15 +223,25 @@ impl Scheduler {
         });
         match delivered {
             Ok(()) => {
-                let scored = rows[decoding..].iter().sum();
-                let positions: usize = pieces[decoding..].iter().map(|piece| piece.range.len()).sum();
-                let load = Load { decoding, scored, prompt: positions - scored };
-                self.pace.observe(load, started.elapsed().as_secs_f64());
+                let seconds = started.elapsed().as_secs_f64();
+                let costs = pieces.iter().zip(&rows).map(|(piece, rows)| self.pace.cost(piece.range.len(), *rows));
+                let costs: Vec<_> = costs.collect();
+                if let Some(sessions) = plan.sessions {
+                    self.pace.observe(Load { sessions, cost: costs[plan.first..].iter().sum() }, seconds);
+                }
+                let clients = pieces.iter().map(|piece| self.works[piece.work].place.scope.client);
+                self.accounts.charge(&clients.zip(costs).collect::<Vec<_>>(), seconds);
                 let works = std::mem::take(&mut self.works).into_iter();
                 self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
             }
             Err(error) => self.fail_all(&pieces, &error.to_string()),
         }
+    }
+
+    /// The next positions of a work; a tree is run whole.
+    fn piece(&self, work: usize, positions: usize) -> Piece {
+        let cached = self.cache.tokens(self.works[work].place.slot).len();
+        Piece { work, range: self.works[work].next_range(cached, positions) }
     }
 
     /// The questions about all rows of a step, if a device may answer all of them.
@@ -300,6 +298,13 @@ impl Scheduler {
     }
 }
 
+/// The multiplications of the vocabulary's head, as a multiple of those of all layers.
+fn row_cost(blueprint: &Blueprint) -> f64 {
+    let sizes = tensors(blueprint).into_iter().filter(|(name, _)| name.starts_with(LAYERS));
+    let layers: usize = sizes.map(|(_, shape)| shape.into_iter().product::<usize>()).sum();
+    (blueprint.vocab * blueprint.hidden) as f64 / layers.max(1) as f64
+}
+
 /// The result of a step.
 enum Outcome {
     /// The hidden states of the wanted rows.
@@ -332,57 +337,4 @@ fn read<'s, 'w>(works: &'s mut [(&'w mut Work, usize)], vectors: Vectors<'_>) ->
         parts.into_par_iter().for_each(take)
     }
     &mut works[served..]
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use tokio::sync::{mpsc, oneshot};
-    use wsd_core::{Caps, Cost, Generation, Sampling};
-
-    use super::super::list::List;
-    use super::super::prefix_cache::Place;
-    use super::super::questions::{Choices, Collect, Generate, Score};
-    use super::*;
-    use crate::{Checkpoint, cpu::Cpu};
-
-    #[test]
-    fn a_step_decodes_for_every_session_and_reserves_tokens_for_prompts() {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
-        let executor = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
-        let card = Card {
-            name: "tiny".into(),
-            max_len: 256,
-            vocab: 300,
-            caps: Caps::default(),
-            cost: Cost::default(),
-            end_tokens: vec![],
-        };
-        let (_inbox, receiver) = std::sync::mpsc::channel();
-        let mut scheduler = Scheduler::new(Box::new(executor), card, PrefixCache::new(0), receiver, Arc::default());
-        let (reply, _steps) = mpsc::channel(1);
-        let generation = Generation { max_tokens: 9, sampling: Sampling::default(), top_logprobs: 0, guide: None };
-        let writers = 2 * STEP_TOKENS as u64;
-        for slot in 0..writers {
-            let choices = Choices { generation: generation.clone(), end_tokens: vec![] };
-            let question = Generate::new(choices, generation.max_tokens, reply.clone());
-            scheduler.admit(Work::new(Place { slot, scope: 0 }, List::new(vec![1], 0), question));
-        }
-        let (reply, _scores) = oneshot::channel();
-        scheduler.admit(Work::new(
-            Place { slot: writers, scope: 0 },
-            List::new(vec![1; 200], 0),
-            Collect::new(Score { top: 0 }, reply),
-        ));
-        let plan = |scheduler: &mut Scheduler| -> Vec<_> {
-            scheduler.plan().0.into_iter().map(|piece| (piece.work, piece.range.len())).collect()
-        };
-        let decoding = writers as usize;
-        let mut expected: Vec<_> = (0..decoding).map(|i| (i, 1)).collect();
-        assert_eq!(plan(&mut scheduler), expected, "the time of decoding alone is measured first");
-        scheduler.pace.observe(Load { decoding, ..Load::default() }, 0.5);
-        expected.push((decoding, PROMPT_TOKENS));
-        assert_eq!(plan(&mut scheduler), expected);
-    }
 }

@@ -18,6 +18,8 @@ pub(super) struct Work {
     list: List,
     question: Box<dyn Question>,
     fault: Option<NotFinite>,
+    /// The last step that ran it, counted from 1; 0 before the first.
+    pub(super) ran: usize,
     /// Tokens that the session copied from the caches of others.
     pub(super) reused: Arc<AtomicUsize>,
 }
@@ -33,7 +35,7 @@ pub(super) struct Piece {
 
 impl Work {
     pub(super) fn new(place: Place, list: List, question: impl Question + 'static) -> Self {
-        Self { place, list, question: Box::new(question), fault: None, reused: Arc::default() }
+        Self { place, list, question: Box::new(question), fault: None, ran: 0, reused: Arc::default() }
     }
 
     /// The same work, which counts the tokens that its session copies from the caches of others.

@@ -14,9 +14,13 @@ use super::error::ApiError;
 
 /// The number of accounts from which idle ones are dropped.
 const MANY_ACCOUNTS: usize = 4096;
+/// The mean number of slots below which a client counts as one that asks seldom.
+const SELDOM: f64 = 0.5;
+/// The parts of a slot in which means are compared.
+const FINENESS: f64 = 100.0;
 
 /// Returns the most answers at a time: beside those of the setting a quarter as many, for clients that
-/// have none.
+/// have none and ask seldom.
 #[must_use]
 pub fn all_slots(max_concurrent: usize) -> usize {
     max_concurrent + max_concurrent.div_ceil(4)
@@ -117,9 +121,10 @@ impl Admission {
         if has_room { Ok(()) } else { Err(ApiError::busy(self.max_concurrent, self.max_queue)) }
     }
 
-    /// Waits for a slot. The client with the fewest slots comes first, of its requests the one with the
-    /// fewest, among equals the one that came first. A client without any slot does not wait for those
-    /// of others as long as a spare one is left.
+    /// Waits for a slot. The client with the fewest slots comes first, of those with equally many the one
+    /// that has lately held the fewest, of its requests the one with the fewest, among equals the one that
+    /// came first. A client without any slot, and lately with less than half of one, does not wait for
+    /// those of others as long as a spare one is left.
     pub(super) async fn slot(self: &Arc<Self>, source: Source) -> Result<Slot, ApiError> {
         let (sender, receiver) = oneshot::channel();
         let mut wait = Wait { admission: self.clone(), source, slot: Some(receiver) };
@@ -138,21 +143,24 @@ impl Admission {
     /// Gives free slots to those who wait.
     fn give_slots(&self, state: &mut State) {
         state.waiting.retain(|waiter| !waiter.slot.is_closed());
+        let now = Instant::now();
         loop {
             let held = |source: Source| {
-                let by_client = state.accounts.get(&source.client).map_or(0, |account| account.running);
-                (by_client, state.answers.get(&source.request).copied().unwrap_or(0))
+                let by_client = state.accounts.get(&source.client).map(|account| account.held).unwrap_or_default();
+                let by_request = state.answers.get(&source.request).copied().unwrap_or(0);
+                (by_client.now(), (by_client.mean(now) * FINENESS) as usize, by_request)
             };
             let waiting = state.waiting.iter().enumerate().map(|(index, waiter)| (held(waiter.source), index));
-            let Some(((by_client, _), index)) = waiting.min() else { return };
-            let slots = if by_client == 0 { all_slots(self.max_concurrent) } else { self.max_concurrent };
+            let Some(((by_client, lately, _), index)) = waiting.min() else { return };
+            let is_seldom = by_client == 0 && (lately as f64) < SELDOM * FINENESS;
+            let slots = if is_seldom { all_slots(self.max_concurrent) } else { self.max_concurrent };
             if state.running >= slots || by_client >= self.limits.max_concurrent {
                 return;
             }
             let Waiter { source, slot } = state.waiting.remove(index);
             if slot.send(()).is_ok() {
                 state.running += 1;
-                state.accounts.entry(source.client).or_default().running += 1;
+                state.accounts.entry(source.client).or_default().held.change(1, now);
                 *state.answers.entry(source.request).or_default() += 1;
             }
         }
@@ -162,7 +170,7 @@ impl Admission {
     fn free_slot(&self, source: Source) {
         let mut state = self.lock();
         state.running -= 1;
-        state.accounts.entry(source.client).or_default().running -= 1;
+        state.accounts.entry(source.client).or_default().held.change(-1, Instant::now());
         if let Entry::Occupied(mut answers) = state.answers.entry(source.request) {
             *answers.get_mut() -= 1;
             if *answers.get() == 0 {

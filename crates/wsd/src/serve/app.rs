@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
-use wsd_core::{Bridge, Models, Seat};
+use wsd_core::{Bridge, Models, Scope, Seat};
 
 use super::admission::{Admission, Admitted};
 use super::body::BodyReader;
@@ -93,10 +93,12 @@ impl App {
         self.admission.check(client).inspect_err(|_| self.metrics.add(&REJECTED, "", 1))
     }
 
-    /// Returns the scope within which a request shares cached prefixes: its key's, if there are
-    /// several keys, and its salt's.
-    pub(super) fn scope(&self, client: Client, salt: Option<&str>) -> u64 {
-        if salt.is_none() && self.keys.len() < 2 { 0 } else { self.random.hash_one((client, salt)) }
+    /// Returns the scope of a request: it shares cached prefixes with those of its key, if there are
+    /// several keys, and its salt, and time with those of its client.
+    pub(super) fn scope(&self, client: Client, salt: Option<&str>) -> Scope {
+        let is_apart = salt.is_some() || self.keys.len() > 1;
+        let cache = if is_apart { self.random.hash_one((client, salt)) } else { 0 };
+        Scope { cache, client: self.random.hash_one(client) }
     }
 
     /// Waits until running answers are to end at once, and returns the error that tells so.

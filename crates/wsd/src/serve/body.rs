@@ -9,11 +9,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
 use super::fields::Fields;
+use super::json_reply::off_reactor;
 
 /// The most bytes in one body.
 const MAX_BODY: usize = 2 << 20;
 /// The most bytes in all bodies that are being read.
 const MAX_BODIES: usize = 256 << 20;
+
+/// The most bytes of a body that is parsed by the thread that serves the connection.
+const SMALL_BODY: usize = 16 << 10;
 
 /// A reader of bodies, with the memory that they share.
 pub(super) struct BodyReader {
@@ -47,7 +51,7 @@ impl BodyReader {
         }
         match tokio::time::timeout(self.timeout, self.bytes(body)).await {
             Err(_) => Err(ApiError::slow_body(self.timeout.as_secs())),
-            Ok(bytes) => Fields::parse(&bytes?),
+            Ok(bytes) => parse(bytes?).await,
         }
     }
 
@@ -69,4 +73,12 @@ impl BodyReader {
         }
         Ok(bytes)
     }
+}
+
+/// Parses a body, a large one where no connection waits for it.
+async fn parse(bytes: Vec<u8>) -> Result<Fields, ApiError> {
+    if bytes.len() <= SMALL_BODY {
+        return Fields::parse(&bytes);
+    }
+    off_reactor(move || Fields::parse(&bytes)).await
 }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::ApiError;
 
 /// The bits of an IPv6 address that name a network; its holder has all addresses in it.
 const NETWORK_BITS: u32 = 64;
+/// The time over which slots held are averaged.
+const HELD_MEMORY: Duration = Duration::from_secs(4);
 
 /// The sender of requests: the holder of a key, or an address where there are no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,15 +67,42 @@ impl Default for ClientLimits {
 pub(super) struct Account {
     /// Requests that are answered or wait.
     pub(super) requests: usize,
-    /// Answers being written.
-    pub(super) running: usize,
+    pub(super) held: Held,
     pub(super) minute: Minute,
+}
+
+/// The slots that a client holds, and those that it has lately held.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    now: usize,
+    /// The mean number up to `since`, in which the time before [`HELD_MEMORY`] counts 1/e.
+    mean: f64,
+    since: Option<Instant>,
+}
+
+impl Held {
+    /// Returns the number of slots held now.
+    pub(super) fn now(self) -> usize {
+        self.now
+    }
+
+    /// Returns the mean number of slots held up to `now`.
+    pub(super) fn mean(self, now: Instant) -> f64 {
+        let passed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let before = (-passed.as_secs_f64() / HELD_MEMORY.as_secs_f64()).exp();
+        self.mean * before + self.now as f64 * (1.0 - before)
+    }
+
+    /// Changes the number of slots held.
+    pub(super) fn change(&mut self, by: isize, now: Instant) {
+        *self = Self { now: self.now.saturating_add_signed(by), mean: self.mean(now), since: Some(now) };
+    }
 }
 
 impl Account {
     /// Tells that nothing would change without the account.
     pub(super) fn is_idle(&self) -> bool {
-        self.requests == 0 && self.running == 0 && self.minute.seconds_left(Instant::now()) == 0
+        self.requests == 0 && self.held.now() == 0 && self.minute.seconds_left(Instant::now()) == 0
     }
 }
 
@@ -126,8 +155,6 @@ impl Minute {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -136,6 +163,19 @@ mod tests {
         assert_eq!(at("2001:db8::1"), at("2001:db8::2"));
         assert_ne!(at("2001:db8:0:1::1"), at("2001:db8::1"));
         assert_ne!(at("10.0.0.1"), at("10.0.0.2"));
+    }
+
+    #[test]
+    fn the_mean_of_slots_follows_their_number() {
+        let (mut held, start) = (Held::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(held.mean(at(9)), 0.0);
+        held.change(3, at(10));
+        assert_eq!((held.now(), held.mean(at(10))), (3, 0.0));
+        assert!((held.mean(at(14)) - 3.0 * (1.0 - (-1f64).exp())).abs() < 1e-9);
+        held.change(-3, at(100));
+        assert!(held.now() == 0 && (2.9..=3.0).contains(&held.mean(at(100))));
+        assert!(held.mean(at(108)) < 0.5);
     }
 
     #[test]

@@ -73,8 +73,9 @@ where
     }
 }
 
-/// Returns the response that streams these events.
+/// Returns the response that streams these events, which are made on the threads of answers.
 pub(super) fn respond(app: &App, events: impl Stream<Item = SseEvent> + Send + 'static) -> Response {
+    let events = app.work.stream(events.boxed());
     let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
     unbuffered(Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response())
 }

@@ -1,0 +1,54 @@
+//! The time that each client has lately used of an engine.
+
+use std::collections::HashMap;
+
+/// Seconds after which a use counts 1/e of what it did.
+const MEMORY_SECONDS: f64 = 1.0;
+/// The use below which a client is forgotten, in seconds.
+const LEAST_SECONDS: f64 = 1e-4;
+
+/// Seconds of steps by client, which decay with the time of further steps.
+#[derive(Debug, Default)]
+pub(super) struct Accounts(HashMap<u64, f64>);
+
+impl Accounts {
+    /// The time that a client has used; 0 for one that has lately used none.
+    pub(super) fn used(&self, client: u64) -> f64 {
+        self.0.get(&client).copied().unwrap_or(0.0)
+    }
+
+    /// Tells whether others than these clients' first one wait, or have lately used the engine.
+    pub(super) fn are_several(&self, mut waiting: impl Iterator<Item = u64>) -> bool {
+        let Some(first) = waiting.next() else { return false };
+        waiting.chain(self.0.keys().copied()).any(|client| client != first)
+    }
+
+    /// Charges the time of a step to its clients in proportion to their shares.
+    pub(super) fn charge(&mut self, shares: &[(u64, f64)], seconds: f64) {
+        self.0.values_mut().for_each(|used| *used *= (-seconds / MEMORY_SECONDS).exp());
+        let sum: f64 = shares.iter().map(|(_, share)| share).sum();
+        for (client, share) in shares {
+            *self.0.entry(*client).or_default() += seconds * share / sum;
+        }
+        self.0.retain(|_, used| *used >= LEAST_SECONDS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn use_is_charged_by_shares_and_forgotten() {
+        let mut accounts = Accounts::default();
+        assert!(!accounts.are_several([7, 7].into_iter()) && !accounts.are_several([].into_iter()));
+        accounts.charge(&[(1, 3.0), (2, 1.0)], 0.4);
+        assert!((accounts.used(1) - 0.3).abs() < 1e-9 && (accounts.used(2) - 0.1).abs() < 1e-9);
+        assert!(accounts.are_several([1].into_iter()), "another has lately used the engine");
+        for _ in 0..100 {
+            accounts.charge(&[(2, 1.0)], 0.1);
+        }
+        assert!(accounts.used(1) == 0.0 && (0.9..1.1).contains(&accounts.used(2)), "{accounts:?}");
+        assert!(!accounts.are_several([2].into_iter()) && accounts.are_several([2, 1].into_iter()));
+    }
+}

@@ -1,0 +1,213 @@
+//! The choice of what a step runs.
+
+use super::accounts::Accounts;
+use super::pace::{Pace, STEP_TOKENS};
+
+/// The part of the tokens reserved for prompts, however many sessions are decoding.
+pub(super) const PROMPT_TOKENS: usize = 32;
+
+/// A work that may run in a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// Index of the work.
+    pub(super) work: usize,
+    pub(super) client: u64,
+    /// The last step that ran it.
+    pub(super) ran: usize,
+    /// Positions to run before those whose outputs it reads.
+    pub(super) unread: usize,
+    /// Positions whose outputs it reads.
+    pub(super) read: usize,
+}
+
+/// The positions to run in a step.
+#[derive(Debug, PartialEq)]
+pub(super) struct Plan {
+    /// Works, each with its number of positions.
+    pub(super) pieces: Vec<(usize, usize)>,
+    /// The number of pieces that the step runs for; the rest must not make it much longer.
+    pub(super) first: usize,
+    /// The number of decoding sessions whose pace the step's time tells; `None` if it tells nothing.
+    pub(super) sessions: Option<usize>,
+}
+
+impl Candidate {
+    fn len(&self) -> usize {
+        self.unread + self.read
+    }
+
+    /// True if it needs the next token.
+    fn decodes(&self) -> bool {
+        self.len() == 1
+    }
+
+    /// True if it computes a prompt, and waits for the first token.
+    fn begins(&self) -> bool {
+        self.unread > 0 && !self.decodes()
+    }
+}
+
+impl Plan {
+    /// Plans a step. Where one client has all works, it runs for those that decode, or else for
+    /// prompts, and the others share what the pace allows. Where there are several, the one that has
+    /// lately used the least time comes first with as much as the pace allows beside one session, then
+    /// the next: a client's token takes about the time of a short step, whatever the others ask.
+    pub(super) fn new(candidates: Vec<Candidate>, pace: &Pace, accounts: &Accounts) -> Self {
+        let by_turns = accounts.are_several(candidates.iter().map(|candidate| candidate.client));
+        let decoding = candidates.iter().filter(|candidate| candidate.decodes()).count();
+        let sessions = if by_turns { usize::from(decoding > 0 || pace.is_known(1)) } else { decoding };
+        let must_measure = pace.must_measure(sessions) && decoding > 0;
+        let (first, mut others) = if by_turns { by_use(candidates, accounts, must_measure) } else { by_kind(candidates) };
+        if must_measure {
+            others.clear();
+        }
+        let is_told = by_turns || decoding > 0 || first.is_empty();
+        // A prompt that nobody decodes beside is treated as the token that it ends with.
+        let beside = if is_told { sessions } else { 1 };
+        let mut plan = Self { pieces: Vec::new(), first: first.len(), sessions: is_told.then_some(sessions) };
+        let (mut tokens, mut cost) = (STEP_TOKENS, pace.most(beside));
+        for (n, candidate) in first.iter().enumerate() {
+            let share = tokens.div_ceil(first.len() + others.len() - n);
+            let positions = if candidate.decodes() { 1 } else { candidate.len().min(share) };
+            tokens = tokens.saturating_sub(positions).max(if decoding > 0 { PROMPT_TOKENS } else { 0 });
+            plan.pieces.push((candidate.work, positions));
+        }
+        for (n, candidate) in others.iter().enumerate() {
+            let sharers = if by_turns { 1 } else { others.len() - n };
+            let paid = pace.positions(cost / sharers as f64, candidate.unread);
+            let positions = candidate.len().min(paid).min(tokens.div_ceil(sharers));
+            if positions > 0 {
+                tokens -= positions;
+                cost -= pace.cost(positions, positions.saturating_sub(candidate.unread));
+                plan.pieces.push((candidate.work, positions));
+            }
+        }
+        plan
+    }
+}
+
+/// Puts the work whose turn it is first, if it decodes: that of the client that has used the least
+/// time. `decodes` looks for one that does. Returns it, and the others in the order of their turns.
+fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, decodes: bool) -> (Vec<Candidate>, Vec<Candidate>) {
+    all.sort_by(|one, other| {
+        let by_client = accounts.used(one.client).total_cmp(&accounts.used(other.client));
+        by_client.then(one.ran.cmp(&other.ran))
+    });
+    let searched = if decodes { all.len() } else { all.len().min(1) };
+    let first = all[..searched].iter().position(Candidate::decodes);
+    let first = first.map(|index| all.remove(index));
+    (first.into_iter().collect(), all)
+}
+
+/// Puts the works that decode first, or else those that begin, in order of arrival.
+fn by_kind(all: Vec<Candidate>) -> (Vec<Candidate>, Vec<Candidate>) {
+    let is_first = if all.iter().any(Candidate::decodes) { Candidate::decodes } else { Candidate::begins };
+    all.into_iter().partition(is_first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pace::Load;
+    use super::*;
+
+    /// The cost of a row that is read, as a multiple of its position.
+    const ROW: f64 = 3.0;
+
+    fn candidate(work: usize, client: u64, (unread, read): (usize, usize)) -> Candidate {
+        Candidate { work, client, ran: 0, unread, read }
+    }
+
+    /// A pace that knows the time of one session and of so many sessions.
+    fn pace(sessions: usize) -> Pace {
+        let mut pace = Pace::new(ROW);
+        for sessions in [1, sessions] {
+            pace.observe(Load { sessions, cost: 0.0 }, 0.001);
+        }
+        pace
+    }
+
+    #[test]
+    fn all_sessions_of_one_client_decode_and_tokens_are_reserved_for_prompts() {
+        let writers = 2 * STEP_TOKENS;
+        let decoders = (0..writers).map(|work| candidate(work, 7, (0, 1)));
+        let all: Vec<_> = decoders.chain([candidate(writers, 7, (150, 50))]).collect();
+        let accounts = Accounts::default();
+        let plan = Plan::new(all.clone(), &Pace::new(ROW), &accounts);
+        assert_eq!(plan.pieces, (0..writers).map(|work| (work, 1)).collect::<Vec<_>>(), "alone, to measure its time");
+        let plan = Plan::new(all, &pace(writers), &accounts);
+        assert_eq!((plan.pieces.len(), plan.pieces[writers]), (writers + 1, (writers, PROMPT_TOKENS)));
+        assert_eq!((plan.first, plan.sessions), (writers, Some(writers)));
+    }
+
+    #[test]
+    fn prompts_of_one_client_are_not_held_back_by_rows() {
+        let all = vec![candidate(0, 7, (0, 300)), candidate(1, 7, (90, 1)), candidate(2, 7, (300, 1))];
+        let mut pace = pace(1);
+        pace.observe(Load { sessions: 1, cost: 100.0 }, 0.010);
+        let plan = Plan::new(all, &pace, &Accounts::default());
+        // 30 is what 3 ms pay for.
+        assert_eq!(plan, Plan { pieces: vec![(1, 86), (2, 85), (0, 8)], first: 2, sessions: None });
+    }
+
+    /// Steps of a device that takes 1 ms and 0.1 ms for each unit of cost. Returns the times of the steps
+    /// in which a client decodes that asks seldom, beside others that ask for the most, and the total that
+    /// each client has used.
+    fn crowd(others: &[(usize, usize)]) -> (Vec<f64>, Vec<f64>) {
+        let (mut pace, mut accounts, mut times) = (pace(1), Accounts::default(), Vec::new());
+        let mut totals = vec![0.0; others.len() + 1];
+        let mut ran = vec![0; others.len()];
+        for step in 1..4000 {
+            let busy = others.iter().enumerate().map(|(n, need)| {
+                Candidate { ran: ran[n], ..candidate(n, n as u64, *need) }
+            });
+            let mut all: Vec<_> = busy.collect();
+            let asks = step % 50 < 4;
+            all.extend(asks.then_some(candidate(others.len(), others.len() as u64, (0, 1))));
+            let plan = Plan::new(all.clone(), &pace, &accounts);
+            let of = |piece: &(usize, usize)| {
+                let candidate = all.iter().find(|candidate| candidate.work == piece.0).unwrap();
+                (candidate.client, pace.cost(piece.1, piece.1.saturating_sub(candidate.unread)))
+            };
+            let shares: Vec<_> = plan.pieces.iter().map(of).collect();
+            let cost = |pieces: &[(u64, f64)]| pieces.iter().map(|piece| piece.1).sum::<f64>();
+            let seconds = 0.001 + 0.0001 * cost(&shares);
+            accounts.charge(&shares, seconds);
+            shares.iter().for_each(|(client, share)| totals[*client as usize] += seconds * share / cost(&shares));
+            plan.pieces.iter().filter(|piece| piece.0 < others.len()).for_each(|piece| ran[piece.0] = step);
+            if let Some(sessions) = plan.sessions {
+                pace.observe(Load { sessions, cost: cost(&shares[plan.first..]) }, seconds);
+            }
+            let has_turn = plan.pieces.iter().any(|piece| piece.0 == others.len());
+            // The others may be measured in its stead.
+            times.extend((asks && step > 100).then_some(if has_turn { seconds } else { f64::NAN }));
+        }
+        (times, totals)
+    }
+
+    #[test]
+    fn a_client_that_asks_seldom_has_short_steps_whatever_others_ask() {
+        for others in [vec![(0, 1); 16], vec![(0, 500); 16], vec![(500, 1); 3], [(0, 1), (0, 500), (500, 1)].repeat(5)] {
+            let (times, totals) = crowd(&others);
+            let long = times.iter().filter(|seconds| !(**seconds <= 0.0014 * 3.5)).count();
+            assert!(long * 20 <= times.len(), "{long} of {} steps: {times:?}", times.len());
+            let (least, most) = totals[..others.len()].iter().fold((f64::MAX, 0f64), |(a, b), x| (a.min(*x), b.max(*x)));
+            assert!(most < 1.2 * least, "the others have equal shares, whatever they ask: {totals:?}");
+        }
+    }
+
+    #[test]
+    fn sessions_of_one_client_take_turns() {
+        let accounts = Accounts::default();
+        let mut pace = pace(1);
+        pace.observe(Load { sessions: 1, cost: 100.0 }, 0.030);
+        // 10 is what 3 ms pay for: beside the first, two and a half rows.
+        let mut ran = [0; 6];
+        for step in 1..=3 {
+            let all = (0..6).map(|n| Candidate { ran: ran[n], ..candidate(n, 1, (0, 1)) });
+            let all = all.chain([Candidate { ran: 9, ..candidate(6, 2, (0, 1)) }]).collect();
+            let plan = Plan::new(all, &pace, &accounts);
+            plan.pieces.iter().for_each(|piece| ran[piece.0.min(5)] = step);
+        }
+        assert!(ran.iter().all(|step| *step > 0), "{ran:?}");
+    }
+}
