@@ -1,6 +1,11 @@
 """Mixed traffic for a long time against a running `wsd serve`, and the slope of its memory.
 
     python3 scripts/soak.py --url http://127.0.0.1:8080 --minutes 60 [--threads 8] [--key KEY]
+    python3 scripts/soak.py --remote target/release/wsd --faults 0.05 --minutes 60
+
+The second form starts two servers of the built-in pair and asks the one whose draft is the other, behind
+scripts/faulty_proxy.py: of the requests between them, that share is reset, refused, late, slow or cut off. Where the
+attempts at a question are used up, 502 and 503 are right, and only other failures count.
 
 Chats and completions, streamed and whole, echoes with log-probabilities, cut streams and refused bodies. Every few
 seconds it reads /metrics. At the end it prints, for memory, descriptors and slots, the slope of the second half by
@@ -9,9 +14,15 @@ descriptors or slots are not given back, or at any 5xx.
 """
 
 import argparse
+import collections
+import contextlib
 import http.client
 import json
+import pathlib
 import random
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +32,8 @@ WATCHED = {"memory": "process_resident_memory_bytes", "descriptors": "process_op
 MOST_BYTES_A_MINUTE = 1 << 20
 SAMPLE_SECONDS = 5
 REST_SECONDS = 60
+START_SECONDS = 120
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORDS = "the bread comes from a mill and foxes live in woods by rivers where ducks and bears eat berries".split()
 
 
@@ -58,16 +71,62 @@ def request(rng):
     return "/v1/chat/completions", chat, 300 if kind == 5 and rng.random() < 0.5 else None
 
 
-def traffic(client, stop, failures, seed):
+def traffic(client, stop, seed, right, failures, statuses):
+    """Sends requests until it is stopped. Statuses from 500 that are not `right` are failures."""
     rng = random.Random(seed)
     while not stop.is_set():
         path, body, leave_after = request(rng)
         try:
             status, reply = client.send("POST", path, json.dumps(body), leave_after)
-            if status >= 500:
+            statuses[status] += 1
+            if status >= 500 and status not in right:
                 failures.append(f"{status} {path}: {reply[:200]}")
-        except OSError as error:
-            failures.append(f"{path}: {error}")
+        except (OSError, http.client.HTTPException) as error:
+            failures.append(f"{path}: {error!r}")
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def answers(port):
+    """Tells whether a server answers, or a proxy before one, if only with a fault."""
+    try:
+        Client(f"http://127.0.0.1:{port}", None).send("GET", "/health")
+    except ConnectionRefusedError:
+        return False
+    except (OSError, http.client.HTTPException):
+        return True
+    return True
+
+
+def start(stack, command, port):
+    """Starts a server in a process of its own and waits until it answers."""
+    process = subprocess.Popen(command)
+    stack.callback(process.wait)
+    stack.callback(process.send_signal, signal.SIGTERM)
+    end = time.time() + START_SECONDS
+    while time.time() < end:
+        if answers(port):
+            return
+        if process.poll() is not None:
+            sys.exit(f"{command[0]} ended with status {process.returncode}")
+        time.sleep(0.2)
+    sys.exit(f"{command[0]} does not listen on port {port}")
+
+
+def start_remote(stack, program, rate):
+    """Starts a server whose draft is another server behind a proxy with faults; returns its address."""
+    ports = [free_port() for _ in range(3)]
+    serve = [program, "serve", "--offline", "--quiet", "--port"]
+    start(stack, serve + [str(ports[0]), "--max-concurrent", "64", "--max-queue", "64"], ports[0])
+    proxy = [sys.executable, str(ROOT / "scripts/faulty_proxy.py"), "--to", f"127.0.0.1:{ports[0]}"]
+    start(stack, proxy + ["--port", str(ports[1]), "--rate", str(rate)], ports[1])
+    draft = ["--draft", f"openai+http://127.0.0.1:{ports[1]}/v1/draft", "--draft-tokenizer", str(ROOT / "models/pilot")]
+    start(stack, serve + [str(ports[2]), *draft, "--base", str(ROOT / "models/base")], ports[2])
+    return f"http://127.0.0.1:{ports[2]}"
 
 
 def sample(client):
@@ -91,10 +150,22 @@ def main():
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--key")
+    parser.add_argument("--remote", metavar="PROGRAM", help="start servers of this program, one remote to the other")
+    parser.add_argument("--faults", type=float, default=0.05, help="the share of requests to the remote with a fault")
     args = parser.parse_args()
-    client, stop, failures = Client(args.url, args.key), threading.Event(), []
+    with contextlib.ExitStack() as stack:
+        url = start_remote(stack, args.remote, args.faults) if args.remote else args.url
+        failed = soak(Client(url, args.key), args)
+    sys.exit(failed)
+
+
+def soak(client, args):
+    """Sends traffic and prints what it does to the server; returns true where something is wrong."""
+    stop, failures, statuses = threading.Event(), [], collections.Counter()
+    right = {502, 503} if args.remote else set()
     before = sample(client)
-    workers = [threading.Thread(target=traffic, args=(client, stop, failures, seed)) for seed in range(args.threads)]
+    workers = [threading.Thread(target=traffic, args=(client, stop, seed, right, failures, statuses))
+               for seed in range(args.threads)]
     [worker.start() for worker in workers]
     started, points = time.time(), []
     while time.time() - started < args.minutes * 60:
@@ -109,10 +180,11 @@ def main():
         grows = slope([(minute, values[name]) for minute, values in second_half])
         print(f"{name}: {before[name]:.0f} before, {second_half[-1][1][name]:.0f} at the end, {after[name]:.0f} at rest, "
               f"{grows:+.1f} a minute in the second half")
+    print("replies by status:", dict(statuses))
     [print("failure:", failure) for failure in failures[:5]]
     memory = slope([(minute, values["memory"]) for minute, values in second_half])
     lost = after["slots"] > 0 or after["descriptors"] > before["descriptors"] + 2
-    sys.exit(1 if failures or lost or memory > MOST_BYTES_A_MINUTE else 0)
+    return bool(failures or lost or memory > MOST_BYTES_A_MINUTE)
 
 
 if __name__ == "__main__":

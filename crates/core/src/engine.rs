@@ -110,7 +110,7 @@ pub struct Activity {
     pub reused_tokens: usize,
 }
 
-/// What a session shares with others.
+/// The groups within which a session shares an engine's caches and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Sessions share KV caches only with those of the same number, so that the time of an answer

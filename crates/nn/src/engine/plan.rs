@@ -57,7 +57,8 @@ impl Plan {
         let decoding = candidates.iter().filter(|candidate| candidate.decodes()).count();
         let sessions = if by_turns { usize::from(decoding > 0 || pace.is_known(1)) } else { decoding };
         let must_measure = pace.must_measure(sessions) && decoding > 0;
-        let (first, mut others) = if by_turns { by_use(candidates, accounts, must_measure) } else { by_kind(candidates) };
+        let (first, mut others) =
+            if by_turns { by_use(candidates, accounts, must_measure) } else { by_kind(candidates) };
         if must_measure {
             others.clear();
         }
@@ -157,9 +158,8 @@ mod tests {
         let mut totals = vec![0.0; others.len() + 1];
         let mut ran = vec![0; others.len()];
         for step in 1..4000 {
-            let busy = others.iter().enumerate().map(|(n, need)| {
-                Candidate { ran: ran[n], ..candidate(n, n as u64, *need) }
-            });
+            let busy =
+                others.iter().enumerate().map(|(n, need)| Candidate { ran: ran[n], ..candidate(n, n as u64, *need) });
             let mut all: Vec<_> = busy.collect();
             let asks = step % 50 < 4;
             all.extend(asks.then_some(candidate(others.len(), others.len() as u64, (0, 1))));
@@ -186,11 +186,13 @@ mod tests {
 
     #[test]
     fn a_client_that_asks_seldom_has_short_steps_whatever_others_ask() {
-        for others in [vec![(0, 1); 16], vec![(0, 500); 16], vec![(500, 1); 3], [(0, 1), (0, 500), (500, 1)].repeat(5)] {
+        for others in [vec![(0, 1); 16], vec![(0, 500); 16], vec![(500, 1); 3], [(0, 1), (0, 500), (500, 1)].repeat(5)]
+        {
             let (times, totals) = crowd(&others);
             let long = times.iter().filter(|seconds| !(**seconds <= 0.0014 * 3.5)).count();
             assert!(long * 20 <= times.len(), "{long} of {} steps: {times:?}", times.len());
-            let (least, most) = totals[..others.len()].iter().fold((f64::MAX, 0f64), |(a, b), x| (a.min(*x), b.max(*x)));
+            let (least, most) =
+                totals[..others.len()].iter().fold((f64::MAX, 0f64), |(a, b), x| (a.min(*x), b.max(*x)));
             assert!(most < 1.2 * least, "the others have equal shares, whatever they ask: {totals:?}");
         }
     }

@@ -95,7 +95,11 @@ impl PrefixCache {
     /// The slot whose cache has the longest common prefix with `tokens` in a scope, and the length of
     /// that.
     pub(super) fn longest(&self, scope: Scope, tokens: &[Token]) -> (u64, usize) {
-        let open = self.open.iter().filter(|(_, held)| held.scope.cache == scope.cache).map(|(slot, held)| (*slot, &held.tokens));
+        let open = self
+            .open
+            .iter()
+            .filter(|(_, held)| held.scope.cache == scope.cache)
+            .map(|(slot, held)| (*slot, &held.tokens));
         let kept = self.kept.iter().filter(|kept| kept.place.scope.cache == scope.cache);
         let all = open.chain(kept.map(|kept| (kept.place.slot, &kept.tokens)));
         all.map(|(slot, cached)| (slot, common_prefix(cached, tokens))).max_by_key(|&(_, len)| len).unwrap_or_default()
@@ -158,6 +162,24 @@ mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::cpu::Cpu;
     use crate::executor::Span;
+
+    #[test]
+    fn the_client_with_the_most_tokens_makes_room() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let mut cpu = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
+        let mut cache = PrefixCache::new(100);
+        let scope = |client| Scope { cache: client, client };
+        let list = |first| (first..first + 40).collect::<Vec<Token>>();
+        for (slot, client) in [(0, 1), (1, 2), (2, 2), (3, 2), (4, 3)] {
+            let tokens = list(slot as Token);
+            cache.edit(&mut cpu, Place { slot, scope: scope(client) }, &tokens);
+            cache.extend(slot, &tokens, None);
+            cache.close(&mut cpu, slot);
+        }
+        let held = [(1, 0), (2, 1), (2, 2), (2, 3), (3, 4)];
+        let held = held.map(|(client, first)| cache.longest(scope(client), &list(first)).1);
+        assert_eq!(held, [40, 0, 0, 0, 40], "the second client's three lists have made room for the others'");
+    }
 
     #[test]
     fn the_path_of_a_tree_that_the_list_follows_is_kept() {

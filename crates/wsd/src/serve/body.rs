@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
 use super::fields::Fields;
-use super::json_reply::off_reactor;
+use super::work::off_reactor;
 
 /// The most bytes in one body.
 const MAX_BODY: usize = 2 << 20;

@@ -17,13 +17,13 @@ use super::envelope::Envelope;
 use super::error::ApiError;
 use super::fields::{FieldType, Fields};
 use super::ignored::Place;
-use super::json_reply::off_reactor;
 use super::reply::{chat_logprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_MESSAGES, MAX_TOP, max_tokens};
 use super::request_log::Caller;
 use super::source::{Given, Source};
 use super::sse::Chunks;
 use super::tools::{self, AnswerReader, ToolUse};
+use super::work::off_reactor;
 
 /// Handles `POST /v1/chat/completions`.
 pub(super) async fn chat(

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use wsd_core::{Completion, Engine, Error, Event, MAX_TOKENS, Prompt, Sampled, Token, TokenRecord};
+use wsd_core::{Caps, Completion, Engine, Error, Event, MAX_TOKENS, Prompt, Sampled, Token, TokenRecord};
 
 use super::admission::Admitted;
 use super::app::App;
@@ -17,12 +17,13 @@ use super::decoding::{self, await_first_event};
 use super::envelope::{Envelope, Usage};
 use super::error::ApiError;
 use super::fields::{Fields, Texts};
-use super::json_reply::{JsonReply, off_reactor};
+use super::json_reply::JsonReply;
 use super::reply::{TextLogprobs, complete_reply};
 use super::request::{GenerationRequest, MAX_ANSWERS, MAX_TOP, max_tokens};
 use super::request_log::Caller;
 use super::sse::Chunks;
 use super::tools::ToolUse;
+use super::work::off_reactor;
 
 /// The default of `max_tokens`, as in OpenAI's API.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -118,6 +119,10 @@ impl CompletionRequest {
             return Ok((self, echoes));
         }
         let engine = self.common.output_engine().clone();
+        let needed = Caps { score: self.common.logprobs.is_some(), ..Caps::default() };
+        if let Some(need) = needed.lacking(engine.card().caps) {
+            return Err(Error::Lacks { engine: engine.card().name.clone(), need }.into());
+        }
         let (request, rendered) = off_reactor(move || {
             let rendered: Vec<_> =
                 self.prompts.iter().map(|prompt| rendered(&self, prompt)).collect::<Result<_, _>>()?;

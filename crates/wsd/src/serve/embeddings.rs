@@ -17,9 +17,9 @@ use super::decoding;
 use super::error::ApiError;
 use super::fields::{Fields, Texts};
 use super::ignored::Place;
-use super::json_reply::off_reactor;
 use super::listing::public_name;
 use super::request_log::Caller;
+use super::work::off_reactor;
 
 /// The most texts in a request, as in OpenAI's API.
 pub(super) const MAX_INPUTS: usize = 2048;

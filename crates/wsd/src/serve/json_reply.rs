@@ -1,5 +1,4 @@
-//! Replies in JSON, built off the threads that serve connections, and sent in pieces: what several
-//! answers have in common is built and held once.
+//! Replies in JSON, sent in pieces: what several answers have in common is built and held once.
 
 use std::convert::Infallible;
 
@@ -10,14 +9,6 @@ use futures::stream;
 use serde_json::Value;
 
 use super::envelope::{Envelope, Usage};
-use super::error::ApiError;
-
-/// Runs work that may take long on a thread of its own, so that no connection waits for it.
-pub(super) async fn off_reactor<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal()))
-}
 
 /// A reply as pieces of JSON text.
 pub(super) struct JsonReply {

@@ -33,11 +33,11 @@ use super::chat;
 use super::decoding::{self, Events, await_first_event};
 use super::error::ApiError;
 use super::fields::Fields;
-use super::json_reply::off_reactor;
 use super::reply;
 use super::request::GenerationRequest;
 use super::request_log::Caller;
 use super::sse;
+use super::work::off_reactor;
 
 /// A request, in the terms of chat completions, with its own form for the reply.
 pub(super) struct Asked<F> {

@@ -13,9 +13,9 @@ use super::app::App;
 use super::chat;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::json_reply::off_reactor;
 use super::reply::token_text;
 use super::request::find_recipe;
+use super::work::off_reactor;
 
 /// Finds the engine in whose vocabulary the answers of a strategy are.
 pub(super) fn output_engine(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {

@@ -7,6 +7,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::error::ApiError;
+
 /// Events that may be buffered between the threads.
 const READ_AHEAD: usize = 16;
 
@@ -46,6 +48,13 @@ impl Drop for Work {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Runs work that may take long on a thread of its own, so that no connection waits for it.
+pub(super) async fn off_reactor<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal()))
 }
 
 /// A task that ends when it is dropped.

@@ -18,10 +18,10 @@ use crate::serve::app::App;
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::{FieldType, Fields};
 use crate::serve::ignored::Place;
-use crate::serve::json_reply::off_reactor;
 use crate::serve::request::GenerationRequest;
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
+use crate::serve::work::off_reactor;
 
 /// A reply in the form of Messages.
 pub(crate) struct Messages {
