@@ -55,10 +55,9 @@ impl Plan {
     pub(super) fn new(candidates: Vec<Candidate>, pace: &Pace, accounts: &Accounts) -> Self {
         let by_turns = accounts.are_several(candidates.iter().map(|candidate| candidate.client));
         let decoding = candidates.iter().filter(|candidate| candidate.decodes()).count();
-        let sessions = if by_turns { usize::from(decoding > 0 || pace.is_known(1)) } else { decoding };
-        let must_measure = pace.must_measure(sessions) && decoding > 0;
-        let (first, mut others) =
-            if by_turns { by_use(candidates, accounts, must_measure) } else { by_kind(candidates) };
+        let sessions = if by_turns { 1 } else { decoding };
+        let (first, mut others) = if by_turns { by_use(candidates, accounts, pace) } else { by_kind(candidates) };
+        let must_measure = sessions > 0 && !first.is_empty() && pace.must_measure(sessions);
         if must_measure {
             others.clear();
         }
@@ -87,16 +86,20 @@ impl Plan {
     }
 }
 
-/// Puts the work whose turn it is first, if it decodes: that of the client that has used the least
-/// time. `decodes` looks for one that does. Returns it, and the others in the order of their turns.
-fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, decodes: bool) -> (Vec<Candidate>, Vec<Candidate>) {
+/// Puts the works in the order of their turns: by the time that their clients have used, then by the
+/// last step that ran them. The first of them is returned apart if it decodes, or, where the time of one
+/// session must be measured, the first of which one position can be read.
+fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, pace: &Pace) -> (Vec<Candidate>, Vec<Candidate>) {
     all.sort_by(|one, other| {
         let by_client = accounts.used(one.client).total_cmp(&accounts.used(other.client));
         by_client.then(one.ran.cmp(&other.ran))
     });
-    let searched = if decodes { all.len() } else { all.len().min(1) };
-    let first = all[..searched].iter().position(Candidate::decodes);
-    let first = first.map(|index| all.remove(index));
+    let first = if pace.must_measure(1) {
+        all.iter().position(|candidate| candidate.unread == 0)
+    } else {
+        all.first().filter(|candidate| candidate.decodes()).map(|_| 0)
+    };
+    let first = first.map(|index| Candidate { read: 1, ..all.remove(index) });
     (first.into_iter().collect(), all)
 }
 
@@ -154,7 +157,7 @@ mod tests {
     /// in which a client decodes that asks seldom, beside others that ask for the most, and the total that
     /// each client has used.
     fn crowd(others: &[(usize, usize)]) -> (Vec<f64>, Vec<f64>) {
-        let (mut pace, mut accounts, mut times) = (pace(1), Accounts::default(), Vec::new());
+        let (mut pace, mut accounts, mut times) = (Pace::new(ROW), Accounts::default(), Vec::new());
         let mut totals = vec![0.0; others.len() + 1];
         let mut ran = vec![0; others.len()];
         for step in 1..4000 {

@@ -226,7 +226,9 @@ impl Scheduler {
                 let seconds = started.elapsed().as_secs_f64();
                 let costs = pieces.iter().zip(&rows).map(|(piece, rows)| self.pace.cost(piece.range.len(), *rows));
                 let costs: Vec<_> = costs.collect();
-                if let Some(sessions) = plan.sessions {
+                // A tree is run whole, which tells nothing of one position.
+                let is_told = pieces[..plan.first].iter().all(|piece| piece.range.len() == 1);
+                if let Some(sessions) = plan.sessions.filter(|_| is_told) {
                     self.pace.observe(Load { sessions, cost: costs[plan.first..].iter().sum() }, seconds);
                 }
                 let clients = pieces.iter().map(|piece| self.works[piece.work].place.scope.client);

@@ -135,7 +135,7 @@ fn respond<F: Form>(app: &Arc<App>, form: F, request: GenerationRequest, events:
     let lines = events.flat_map(move |event| stream::iter(saying.lines(event.map(|(_, event)| event))));
     match F::WIRE {
         Wire::Events => sse::respond(app, lines.map(|line| named_event(&line))),
-        Wire::Lines => json_lines(app, lines),
+        Wire::Lines => json_lines(lines),
     }
 }
 
@@ -148,8 +148,8 @@ fn named_event(line: &Line) -> SseEvent {
 }
 
 /// Returns the lines as newline-delimited JSON.
-fn json_lines(app: &App, lines: impl Stream<Item = Line> + Send + 'static) -> Response {
-    let body = app.work.stream(lines.boxed()).map(|line| Ok::<_, Infallible>(Bytes::from(format!("{}\n", line.data))));
+fn json_lines(lines: impl Stream<Item = Line> + Send + 'static) -> Response {
+    let body = lines.map(|line| Ok::<_, Infallible>(Bytes::from(format!("{}\n", line.data))));
     let media = HeaderValue::from_static("application/x-ndjson");
     sse::unbuffered(([(header::CONTENT_TYPE, media)], Body::from_stream(body)).into_response())
 }

@@ -34,6 +34,7 @@ where
     /// Returns the response that streams the chunks of these events.
     pub(super) fn respond(self, app: &App, events: Events) -> Response {
         let Self { envelope, request, opening, mut choice } = self;
+        let has_logprobs = request.logprobs.is_some();
         let (before, after) = envelope.around_choice(request.include_usage);
         let open = before.clone();
         let opening = opening.map(move |choice| format!("{open}{choice}{after}}}"));
@@ -69,13 +70,14 @@ where
             std::future::ready(Some(stream::iter(lines)))
         });
         let lines = stream::iter(opening).chain(lines.flatten());
+        // Spelling the alternatives of each token takes long, and a hop to another thread little.
+        let lines = if has_logprobs { app.work.stream(lines.boxed()) } else { lines.boxed() };
         respond(app, lines.map(|line| SseEvent::default().data(line)))
     }
 }
 
-/// Returns the response that streams these events, which are made on the threads of answers.
+/// Returns the response that streams these events.
 pub(super) fn respond(app: &App, events: impl Stream<Item = SseEvent> + Send + 'static) -> Response {
-    let events = app.work.stream(events.boxed());
     let keep_alive = KeepAlive::new().interval(app.serve.keep_alive).text("keep-alive");
     unbuffered(Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response())
 }
