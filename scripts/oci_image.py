@@ -12,13 +12,14 @@ import hashlib
 import io
 import json
 import os
-import platform
+import struct
 import sys
 import tarfile
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 USER = 65532  # a number without a name or rights, as in other images without an operating system
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+MACHINES = {62: "amd64", 183: "arm64"}  # by the number in an ELF header
+INTERPRETER = 3  # the type of an ELF segment that names a loader
 MEDIA = "application/vnd.oci.image"
 
 
@@ -32,6 +33,25 @@ def folder(archive, name, owner=0):
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, owner, owner
     archive.addfile(entry)
+
+
+def architecture(program):
+    """The image's name of the machine that a static program of 64 bits runs on."""
+    with open(program, "rb") as file:
+        header = file.read(64)
+        if header[:6] != b"\x7fELF\x02\x01":
+            sys.exit(f"{program} must be a Linux program of 64 bits")
+        machine, = struct.unpack_from("<H", header, 18)
+        start, = struct.unpack_from("<Q", header, 32)
+        size, count = struct.unpack_from("<HH", header, 54)
+        file.seek(start)
+        segments = file.read(size * count)
+    if any(struct.unpack_from("<I", segments, size * index) == (INTERPRETER,) for index in range(count)):
+        sys.exit(f"{program} must be static: an image without an operating system has no loader\n"
+                 "  hint: build it for a target such as x86_64-unknown-linux-musl")
+    if machine not in MACHINES:
+        sys.exit(f"{program} must be for one of {list(MACHINES.values())}, got machine {machine}")
+    return MACHINES[machine]
 
 
 def layer(program):
@@ -61,7 +81,7 @@ def main():
         return blob(media, json.dumps(value, sort_keys=True).encode())
 
     config = document(f"{MEDIA}.config.v1+json", {
-        "architecture": MACHINES.get(platform.machine(), platform.machine()),
+        "architecture": architecture(program),
         "os": "linux",
         "config": {
             "Entrypoint": ["/wsd"],
@@ -81,7 +101,8 @@ def main():
         "config": config,
         "layers": [blob(f"{MEDIA}.layer.v1.tar+gzip", packed)],
     })
-    manifest["annotations"] = {"org.opencontainers.image.ref.name": f"wsd:{version}", "io.containerd.image.name": f"wsd:{version}"}
+    name = f"wsd:{version}"
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}
     index = {"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": [manifest]}
     with tarfile.open(out, "w") as archive:
         add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')

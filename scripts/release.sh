@@ -2,13 +2,14 @@
 # The files of a release, in the folder of the first argument (dist): scripts/release.sh [FOLDER] [TARGET]
 #
 #   wsd-VERSION-TARGET.tar.gz   the program, LICENSE, README, completions of five shells, manual pages
-#   wsd-VERSION-oci.tar         an OCI image with the program and the certificates of this machine
+#   wsd-VERSION-oci.tar         an OCI image with the program, if it is static, and the certificates of this machine
 #   wsd-VERSION.cdx.json        the packages in the program (CycloneDX)
 #   SHA256SUMS
 #
-# The default target is static Linux (x86_64-unknown-linux-musl, `rustup target add`), which needs musl-gcc (musl-tools of
-# Debian). A static program loads no libraries, so it runs on CPUs only; for NVIDIA GPUs build for x86_64-unknown-linux-gnu on the
-# oldest system that is to run it. PROFILE=dev builds without optimisation, to try the script.
+# The default target is static Linux (x86_64-unknown-linux-musl, `rustup target add`), which needs musl-gcc (musl-tools
+# of Debian). A static program loads no libraries, so it runs on CPUs only; for NVIDIA GPUs build for
+# x86_64-unknown-linux-gnu on the oldest system that is to run it. PROFILE=dev builds without optimisation, to try the
+# script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-dist}
@@ -37,8 +38,12 @@ for shell in bash zsh fish elvish powershell; do
     "$tree/wsd" completions "$shell" > "$tree/completions/wsd.$shell"
 done
 "$tree/wsd" man "$tree/man1"
-tar --sort=name --owner=0 --group=0 --numeric-owner --mtime='@0' -C "$work" -czf "$out/wsd-$version-$target.tar.gz" "wsd-$version-$target"
-python3 scripts/oci_image.py "$tree/wsd" "$out/wsd-$version-oci.tar" "$version"
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime='@0' -C "$work" \
+    -czf "$out/wsd-$version-$target.tar.gz" "wsd-$version-$target"
+case $target in
+    *-musl) python3 scripts/oci_image.py "$tree/wsd" "$out/wsd-$version-oci.tar" "$version" ;;
+    *) echo "skipped: the OCI image, which has no libraries, needs a static program" ;;
+esac
 python3 scripts/sbom.py > "$out/wsd-$version.cdx.json"
 (cd "$out" && sha256sum -- * > "$work/sums" && mv "$work/sums" SHA256SUMS)
 ls -l "$out"

@@ -336,12 +336,18 @@ async fn penalties_and_biases_change_the_text() {
         "dry_sequence_breakers": [], "max_tokens": 60, "wsd": {"tokens": true},
     });
     let off = ask(dry.clone(), json!({"dry_multiplier": 0}));
-    for (body, is_repeated) in [(off, true), (dry, false)] {
+    // Every token ends a sequence here.
+    let breakers: Vec<_> = " aeiou.rntsflxdh".chars().map(String::from).collect();
+    let broken = ask(dry.clone(), json!({"dry_sequence_breakers": breakers}));
+    let mut texts = Vec::new();
+    for (body, is_repeated) in [(off, true), (broken, true), (dry, false)] {
         let again = json!({"model": "base", "prompt": "A fox is red. A fox is red. A fox"});
         let (status, reply) = server.post("/v1/completions", &ask(again, body)).await;
         assert_eq!(status, StatusCode::OK, "{reply}");
         assert_eq!(repeats(&tokens(&reply)), is_repeated, "{reply}");
+        texts.push(reply["choices"][0]["text"].clone());
     }
+    assert!(texts[0] == texts[1] && texts[0] != texts[2], "{texts:?}");
     for (field, value) in [
         ("dry_multiplier", json!(-1)),
         ("dry_base", json!(0.5)),
