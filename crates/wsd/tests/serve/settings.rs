@@ -86,8 +86,10 @@ async fn the_openapi_document_has_every_setting_with_its_limits() {
         {
             let property = &document["components"]["schemas"][schema]["properties"][setting.name];
             let limits = match setting.kind {
-                // vLLM's clients send -1 for all tokens.
-                Kind::Integer { max, .. } if setting.name == "top_k" => json!({"minimum": -1, "maximum": max}),
+                // Clients of vLLM and of llama-server send -1 for all tokens.
+                Kind::Integer { max, .. } if ["top_k", "dry_penalty_last_n"].contains(&setting.name) => {
+                    json!({"minimum": -1, "maximum": max})
+                }
                 Kind::Integer { min, max } => json!({"minimum": min, "maximum": max}),
                 Kind::Number { min, max, above_min: true } => json!({"exclusiveMinimum": min, "maximum": max}),
                 Kind::Number { min, max, above_min: false } => json!({"minimum": min, "maximum": max}),
