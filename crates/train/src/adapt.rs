@@ -31,7 +31,7 @@ pub struct Domain {
 /// The settings of an adaptation.
 #[derive(Clone, Debug)]
 pub struct AdaptOptions {
-    /// Texts of a step.
+    /// Texts of a step, at least 1.
     pub batch_size: usize,
     /// The learning rate, the same throughout.
     pub learning_rate: f64,
@@ -65,6 +65,23 @@ pub struct Adaptation<'a> {
 
 /// A domain that just ended: its number from 0. The trainer's teacher is the adapted model.
 pub type Ended<'e> = dyn FnMut(&mut Trainer, usize) -> Result<()> + 'e;
+
+impl AdaptOptions {
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a value outside its limits.
+    pub fn check(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            return Err(Error::setting("batch_size", "at least 1", self.batch_size));
+        }
+        let shares = [("mask_share", self.mask_share), ("momentum", self.momentum)];
+        match shares.into_iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
+            Some((name, share)) => Err(Error::setting(name, "from 0 to 1", share)),
+            None => Ok(()),
+        }
+    }
+}
 
 impl Adaptation<'_> {
     /// Runs through the stream, resuming from the latest checkpoint in the folder if there is one.
@@ -122,12 +139,7 @@ impl Adaptation<'_> {
     }
 
     fn check(&self) -> Result<()> {
-        let AdaptOptions { mask_share, momentum, .. } = self.options;
-        for (name, value) in [("mask_share", mask_share), ("momentum", momentum)] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(Error::setting(name, "from 0 to 1", value));
-            }
-        }
+        self.options.check()?;
         match self.domains.iter().find(|domain| domain.examples.is_empty()) {
             Some(domain) => Err(Error::setting("stream", "files with texts", &domain.name)),
             None => Ok(()),
@@ -136,7 +148,7 @@ impl Adaptation<'_> {
 
     /// The number of steps up to the end of each domain.
     fn ends(&self) -> Vec<usize> {
-        let steps = self.domains.iter().map(|domain| domain.examples.len().div_ceil(self.options.batch_size.max(1)));
+        let steps = self.domains.iter().map(|domain| domain.examples.len().div_ceil(self.options.batch_size));
         let sum = |end: &mut usize, steps: usize| {
             *end += steps;
             Some(*end)

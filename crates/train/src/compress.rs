@@ -6,7 +6,9 @@ mod direction;
 mod svd;
 
 use serde_json::json;
-use wsd_nn::arch::{self, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_RANK, Head};
+use wsd_nn::arch::{
+    self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_RANK, Head,
+};
 use wsd_nn::{Checkpoint, Format, Tensor, Weights};
 
 use crate::error::{Error, Result};
@@ -118,6 +120,27 @@ pub struct CompressOptions {
     pub seed: u64,
 }
 
+impl CompressOptions {
+    /// Checks that a model can be compressed with these settings.
+    ///
+    /// # Errors
+    /// A rank or a share outside its limits; a model whose tables are products already.
+    pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let blueprint = whole(checkpoint)?;
+        self.size.rank(blueprint.vocab, blueprint.hidden).map(drop)
+    }
+}
+
+/// The blueprint of a model whose tables are no products.
+fn whole(checkpoint: &Checkpoint) -> Result<Blueprint> {
+    let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
+    let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
+    if blueprint.factors != Factors::default() {
+        return Err(Error::setting("model", "a model of whole tables", "one that is compressed already"));
+    }
+    Ok(blueprint)
+}
+
 /// One compressed table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompressedTable {
@@ -142,11 +165,8 @@ pub fn compress(
     options: &CompressOptions,
     mut report: impl FnMut(&str, usize, usize),
 ) -> Result<(Checkpoint, Vec<CompressedTable>)> {
-    let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
-    let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
-    if blueprint.factors != Factors::default() {
-        return Err(Error::setting("model", "a model of whole tables", "one that is compressed already"));
-    }
+    let blueprint = whole(checkpoint)?;
+    let (width, rank) = (blueprint.hidden, options.size.rank(blueprint.vocab, blueprint.hidden)?);
     let head = Head::VOCABULARY.weight();
     let has_own_head = !blueprint.tied && blueprint.head(Head::VOCABULARY).is_some();
     let mut tables = vec![(EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK)];
@@ -155,10 +175,8 @@ pub fn compress(
     let mut tensors: Vec<Tensor> = checkpoint.weights.iter().cloned().collect();
     let mut about = Vec::new();
     for (name, factor_name, key) in tables {
-        let width = blueprint.hidden;
         let found = checkpoint.weights.require(&[(name.to_owned(), vec![blueprint.vocab, width])])?;
         let values = found[0].to_f32();
-        let rank = options.size.rank(blueprint.vocab, width)?;
         let table = Table { values: &values, width, rank, epochs: options.epochs, seed: options.seed };
         let factored = (options.method.factor)(&table, &mut |done, all| report(name, done, all));
         let Factored { rows, factor } = &factored;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use wsd::config::ConfigError;
 use wsd::core::Error;
 use wsd::models::ModelError;
+use wsd::train;
 
 use cli::{Closed, CommandLine, Ending, note};
 
@@ -65,6 +66,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     note(&text);
     let is_usage = error.is::<ConfigError>()
         || matches!(error.downcast_ref(), Some(ModelError::Settings(_)))
-        || error.downcast_ref().is_some_and(is_wrong_setting);
+        || error.downcast_ref().is_some_and(is_wrong_setting)
+        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. }));
     if is_usage { code::USAGE.into() } else { code::FAILURE.into() }
 }

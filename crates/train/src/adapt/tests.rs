@@ -117,6 +117,8 @@ fn a_reset_forgets_the_first_domain() {
     let mut wrong = adaptation(folder.path(), AdaptOptions { mask_share: 1.5, ..options() }, &stop);
     let error = wrong.run(&mut trainer(), &mut (), &mut |_, _| Ok(())).unwrap_err().to_string();
     assert_eq!(error, "`mask_share` must be from 0 to 1, got 1.5");
+    let nothing = AdaptOptions { batch_size: 0, ..options() }.check().unwrap_err().to_string();
+    assert_eq!(nothing, "`batch_size` must be at least 1, got 0");
     wrong.options.mask_share = 0.5;
     wrong.domains[1].examples.clear();
     let error = wrong.run(&mut trainer(), &mut (), &mut |_, _| Ok(())).unwrap_err().to_string();

@@ -101,7 +101,12 @@ fn a_factored_folder_is_its_whole_model() {
 
 #[test]
 fn wrong_sizes_are_refused() {
-    let error = |size| compress(&open("llama"), &options("svd", size), |_, _, _| {}).unwrap_err().to_string();
+    let error = |size| {
+        let options = options("svd", size);
+        let error = compress(&open("llama"), &options, |_, _, _| {}).unwrap_err().to_string();
+        assert_eq!(options.check(&open("llama")).unwrap_err().to_string(), error);
+        error
+    };
     let width = arch::blueprint(&open("llama").config).unwrap().hidden;
     assert_eq!(
         error(Size::Rank(width + 1)),
@@ -109,6 +114,6 @@ fn wrong_sizes_are_refused() {
     );
     assert_eq!(error(Size::Share(0.0)), "`share` must be above 0 and at most 1, got 0");
     let (once, _) = compress(&open("llama"), &options("svd", Size::Rank(8)), |_, _, _| {}).unwrap();
-    let error = compress(&once, &options("svd", Size::Rank(4)), |_, _, _| {}).unwrap_err().to_string();
+    let error = options("svd", Size::Rank(4)).check(&once).unwrap_err().to_string();
     assert_eq!(error, "`model` must be a model of whole tables, got one that is compressed already");
 }

@@ -76,6 +76,7 @@ fn adapters() -> Vec<&'static str> {
 }
 
 pub(crate) async fn run(args: AdaptArgs, global: &GlobalArgs) -> Result<Ending> {
+    args.tuning.check()?;
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));
     let source = hub::resolve(&args.model, &HubOptions::from_env(), global.progress().as_mut())?;
@@ -99,20 +100,22 @@ struct Job {
 impl Job {
     fn run(&self, mut reporter: ConsoleReporter) -> Result<Ending> {
         let args = &self.args;
+        let options = self.options();
+        options.check()?;
         fs_err::create_dir_all(&args.output)?;
         let _lock = RunLock::acquire(&args.output)?;
-        self.begin()?;
         let (examples, held_out) = (self.streams()?, self.held_out()?);
         let lengths = examples.iter().flatten().map(Example::tokens);
         let max_len = lengths.chain([args.tuning.max_length]).max().unwrap_or(1);
         let mut trainer = self.trainer(max_len)?;
+        self.begin()?;
         let names: Vec<String> = args.stream.iter().map(|path| stem(path)).collect();
         let domains = names.iter().zip(examples).map(|(name, examples)| Domain { name: name.clone(), examples });
         let adaptation = Adaptation {
             folder: args.output.clone(),
             domains: domains.collect(),
             loss: self.consistency()?,
-            options: self.options()?,
+            options,
             stop: &self.stop,
         };
         if !args.output.join(SCORES).exists() {
@@ -166,14 +169,14 @@ impl Job {
         Ok(Term::new(&choice, Vec::new()))
     }
 
-    fn options(&self) -> Result<AdaptOptions> {
+    fn options(&self) -> AdaptOptions {
         let AdaptArgs { mask, momentum, reset, .. } = self.args;
         let TuningArgs { batch_size, learning_rate, seed, .. } = self.args.tuning;
         let special = &self.model.special;
         let tokens = [&special.unk, &special.pad, &special.eos, &special.bos].into_iter().flatten();
         let mask_token = tokens.filter_map(|token| self.model.tokenizer.token_to_id(token)).next();
-        Ok(AdaptOptions {
-            batch_size: batch_size.max(1),
+        AdaptOptions {
+            batch_size,
             learning_rate,
             mask_share: mask,
             mask_token: mask_token.or(self.model.end_tokens.first().copied()).unwrap_or(0),
@@ -181,7 +184,7 @@ impl Job {
             resets: reset,
             save_steps: 100,
             seed,
-        })
+        }
     }
 
     fn read(&self, encoder: &Encoder, file: &Path) -> Result<Vec<Example>> {
@@ -258,7 +261,7 @@ fn stem(path: &Path) -> String {
 /// The perplexity of the teacher on each set.
 fn scores(trainer: &mut Trainer, held_out: &[(String, Term)], batch_size: usize) -> Result<Map<String, Value>> {
     let score =
-        |(name, term): &(String, Term)| Ok((name.clone(), json!(trainer.teacher_loss(term, batch_size.max(1))?.exp())));
+        |(name, term): &(String, Term)| Ok((name.clone(), json!(trainer.teacher_loss(term, batch_size)?.exp())));
     held_out.iter().map(score).collect()
 }
 

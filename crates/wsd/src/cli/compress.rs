@@ -85,6 +85,7 @@ fn about() -> String {
 }
 
 pub(crate) async fn run(args: CompressArgs, global: &GlobalArgs) -> Result<Ending> {
+    args.tuning.check()?;
     if args.steps > 0 && args.text.is_empty() {
         bail!("`--steps` needs texts to tune on\n  hint: name a file of them with --text");
     }
@@ -112,16 +113,16 @@ impl Job {
     }
 
     fn run(mut self) -> Result<Ending> {
-        let output = self.args.output.clone();
+        let (output, options) = (self.args.output.clone(), self.options()?);
+        options.check(&self.original)?;
         fs_err::create_dir_all(&output)?;
         let _lock = RunLock::acquire(&output)?;
         if output.join("model").exists() {
             bail!("{}: the folder holds a compressed model\n  hint: name another with --output", output.display());
         }
+        let [texts, held_out] = [self.examples(&self.args.text)?, self.examples(&self.args.eval)?];
         self.begin()?;
-        let examples = [self.examples(&self.args.text)?, self.examples(&self.args.eval)?];
-        let [texts, held_out] = examples;
-        let tables = self.factored()?;
+        let tables = self.factored(&options)?;
         let factored = Checkpoint::open(&output.join("factored"))?;
         let before = self.measure(&factored, &held_out)?;
         if self.args.steps > 0 && !self.tune(&factored, texts)? {
@@ -138,6 +139,13 @@ impl Job {
         print!("{}", report.text());
         self.reporter.note(&format!("the model is in {}", output.join("model").display()));
         Ok(Ending::Done)
+    }
+
+    fn options(&self) -> Result<CompressOptions> {
+        let CompressArgs { method, share, rank, epochs, tuning, .. } = &self.args;
+        let method = Factorization::find(method).context("invariant: one of the table")?;
+        let size = rank.map_or(Size::Share(*share), Size::Rank);
+        Ok(CompressOptions { method, size, epochs: *epochs, seed: tuning.seed })
     }
 
     /// Notes the settings in the folder, or checks that those there are the same.
@@ -169,22 +177,19 @@ impl Job {
     }
 
     /// Writes the factored model, unless an interrupted compression has done so, and returns its tables.
-    fn factored(&mut self) -> Result<Vec<CompressedTable>> {
-        let CompressArgs { method, share, rank, epochs, output, tuning, .. } = &self.args;
+    fn factored(&self, options: &CompressOptions) -> Result<Vec<CompressedTable>> {
+        let CompressArgs { output, tuning, .. } = &self.args;
         let (folder, file) = (output.join("factored"), output.join("tables.json"));
         if folder.exists() && file.exists() {
             return report::read_tables(&file);
         }
-        let method = Factorization::find(method).context("invariant: one of the table")?;
-        let size = rank.map_or(Size::Share(*share), Size::Rank);
-        let options = CompressOptions { method, size, epochs: *epochs, seed: tuning.seed };
         let quiet = self.reporter.quiet;
         let report = |name: &str, done: usize, all: usize| {
             if !quiet {
                 note(&format!("{name}: pass {done} of {all}"));
             }
         };
-        let (compressed, tables) = compress(&self.original, &options, report)?;
+        let (compressed, tables) = compress(&self.original, options, report)?;
         write_whole(&file, (serde_json::to_string_pretty(&report::tables_json(&tables))? + "\n").as_bytes())?;
         save_checkpoint(&folder, &merge::in_format(&compressed, tuning.dtype)?, Some(&self.source))?;
         Ok(tables)

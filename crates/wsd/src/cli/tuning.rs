@@ -1,8 +1,18 @@
 //! Options of commands that tune a model on texts: `wsd adapt` and `wsd compress`.
 
+use std::fmt::Display;
+use std::ops::Range;
+
 use clap::Args;
 use serde_json::{Map, Value, json};
+use wsd::config::ConfigError;
+use wsd_core::Error;
 use wsd_nn::Format;
+
+/// The learning rates of a tuning.
+const LEARNING_RATES: Range<f64> = 0.0..1e3;
+/// The formats that weights are written in.
+const WRITTEN: [Format; 3] = [Format::BF16, Format::F16, Format::F32];
 
 #[derive(Args, Debug)]
 pub(super) struct TuningArgs {
@@ -30,6 +40,26 @@ pub(super) struct TuningArgs {
 }
 
 impl TuningArgs {
+    /// Checks the limits of all options.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let fault = |name: &'static str, limit: &str, value: &dyn Display| {
+            Err(Error::Setting { name, limit: limit.to_owned(), value: value.to_string() }.into())
+        };
+        let threads = self.threads();
+        let counts = [("batch-size", self.batch_size, 1), ("max-length", self.max_length, 2), ("threads", threads, 1)];
+        if let Some((name, value, least)) = counts.into_iter().find(|(_, value, least)| value < least) {
+            return fault(name, &format!("at least {least}"), &value);
+        }
+        if !LEARNING_RATES.contains(&self.learning_rate) {
+            let limit = format!("at least {} and below {}", LEARNING_RATES.start, LEARNING_RATES.end);
+            return fault("learning-rate", &limit, &self.learning_rate);
+        }
+        if !WRITTEN.contains(&self.dtype) {
+            return fault("dtype", "bf16, f16 or f32", &self.dtype);
+        }
+        Ok(())
+    }
+
     /// The number of worker threads.
     pub(super) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
