@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::metrics::{Means, Metrics, stamped};
 use crate::run::{Finished, Reporter};
+use crate::state::State;
 use crate::steps::Steps;
 use crate::trainer::{Gradient, Term, Trainer};
 
@@ -41,7 +42,7 @@ pub struct AdaptOptions {
     pub mask_token: u32,
     /// The share of the teacher that stays in a step, from 0 to 1.
     pub momentum: f64,
-    /// True to go back to the source at the start of each domain.
+    /// True to go back to the source, optimizer included, at the start of each domain.
     pub resets: bool,
     /// Steps between two checkpoints; a domain ends with one too.
     pub save_steps: usize,
@@ -61,6 +62,27 @@ pub struct Adaptation<'a> {
     pub options: AdaptOptions,
     /// A flag that stops after the current step.
     pub stop: &'a AtomicBool,
+}
+
+/// The state that a reset goes back to.
+struct Source {
+    parameters: Vec<f32>,
+    /// The tensors of the optimizer, in their order.
+    optimizer: Vec<Vec<f32>>,
+}
+
+impl Source {
+    fn of(state: &mut State) -> Self {
+        let optimizer = state.optimizer.state().into_iter().map(|(_, values)| values.to_vec()).collect();
+        Self { parameters: state.parameters.clone(), optimizer }
+    }
+
+    fn restore(&self, state: &mut State) {
+        state.parameters.copy_from_slice(&self.parameters);
+        state.average.copy_from_slice(&self.parameters);
+        let optimizer = state.optimizer.state().into_iter().zip(&self.optimizer);
+        optimizer.for_each(|((_, values), source)| values.copy_from_slice(source));
+    }
 }
 
 /// A domain that just ended: its number from 0. The trainer's teacher is the adapted model.
@@ -91,8 +113,8 @@ impl Adaptation<'_> {
     /// Those of [`run()`](crate::run()) and of `ended`.
     pub fn run(&self, trainer: &mut Trainer, reporter: &mut dyn Reporter, ended: &mut Ended<'_>) -> Result<Finished> {
         self.check()?;
-        let source = trainer.state.parameters.clone();
-        trainer.state.average = source.clone();
+        trainer.state.average = trainer.state.parameters.clone();
+        let source = self.options.resets.then(|| Source::of(&mut trainer.state));
         trainer.follow_teacher();
         trainer.check(std::slice::from_ref(&self.loss))?;
         if trainer.state.load_latest(&self.folder)? {
@@ -112,9 +134,11 @@ impl Adaptation<'_> {
             }
             let index = ends.iter().filter(|end| **end <= trainer.state.step).count();
             let start = index.checked_sub(1).map_or(0, |before| ends[before]);
-            if self.options.resets && trainer.state.step == start {
-                trainer.state.parameters.copy_from_slice(&source);
-                trainer.state.average.copy_from_slice(&source);
+            if let Some(source) = &source {
+                trainer.optimizer_start = start;
+                if trainer.state.step == start {
+                    source.restore(&mut trainer.state);
+                }
             }
             let domain = &self.domains[index];
             let loss = self.step(trainer, &mut gradient, domain, trainer.state.step - start)?;

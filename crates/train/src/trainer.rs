@@ -110,6 +110,8 @@ pub struct Trainer {
     pub state: State,
     model: TrainableModel,
     adapter: Box<dyn Adapter>,
+    /// The step after which the optimizer began; it counts its steps from there.
+    pub(crate) optimizer_start: usize,
     /// The initial parameters; empty unless the optimizer needs them.
     start: Vec<f32>,
     /// The weights of the reference model: the initial ones or a teacher's; empty where none needs it.
@@ -154,7 +156,7 @@ impl Trainer {
         let start = if entry.needs_start { parameters.clone() } else { Vec::new() };
         let optimizer = (entry.make)(adapter.layout(), values);
         let state = State { step: 0, parameters, average: Vec::new(), optimizer, stopping: EarlyStopping::default() };
-        Ok(Self { state, model, adapter, start, reference })
+        Ok(Self { state, model, adapter, optimizer_start: 0, start, reference })
     }
 
     /// Returns the model's present weights, with the adapter merged.
@@ -297,7 +299,7 @@ impl Trainer {
         steps: &Steps,
         learning_rate: f64,
     ) -> std::result::Result<f64, String> {
-        let Self { state, adapter, start, .. } = self;
+        let Self { state, adapter, optimizer_start, start, .. } = self;
         // No adapter gradient means that the parameters are the weights themselves.
         let mut adapter_gradient = adapter.pull_back(&state.parameters, &gradient.sum);
         let parameter_gradient = adapter_gradient.as_deref_mut().unwrap_or(&mut gradient.sum);
@@ -313,7 +315,7 @@ impl Trainer {
             start,
             layout: adapter.layout(),
             learning_rate,
-            step: state.step,
+            step: state.step - *optimizer_start,
         });
         gradient.is_set = false;
         // A sum of finite numbers may overflow; each of its terms then is looked at.

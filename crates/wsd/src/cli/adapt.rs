@@ -59,7 +59,7 @@ pub(crate) struct AdaptArgs {
     /// Share of the teacher that stays in a step
     #[arg(long, value_name = "M", default_value_t = 0.999)]
     momentum: f64,
-    /// Go back to the model at the start of each domain
+    /// Begin each domain with the weights of the start and a new optimizer
     #[arg(long)]
     reset: bool,
     #[command(flatten)]
