@@ -1,7 +1,7 @@
 //! Timing of an executor at the work of an engine: decoding, scoring, prefill.
 //!
-//! `wsd bench engine` uses it; nothing else needs this module. Each function measures one sample;
-//! the caller takes medians. The context stays in the cache from one sample to the next.
+//! `wsd bench engine` and `wsd compress` use it. Each function measures one sample; the caller takes
+//! medians. The context stays in the cache from one sample to the next.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -16,8 +16,8 @@ const SLOT: u64 = u64::MAX;
 /// The tokens of a step that only fills the cache.
 const FEED_TOKENS: usize = 256;
 
-/// Measures the seconds per token of decoding `count` tokens, one at a time with the choice of the next, after a
-/// context of `context` tokens.
+/// Measures the seconds per token of decoding `count` tokens, one at a time with the choice of the
+/// next, after a context of `context` tokens.
 ///
 /// # Errors
 /// Those of the executor, for instance for a context that is too long.

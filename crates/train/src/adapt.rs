@@ -8,7 +8,6 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use serde_json::json;
 use wsd_core::splitmix64;
@@ -16,7 +15,8 @@ use wsd_core::splitmix64;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::metrics::{Means, Metrics, stamped};
-use crate::run::{Finished, Reporter};
+use crate::run::pace::Pace;
+use crate::run::{Finished, Reporter, diverged};
 use crate::state::State;
 use crate::steps::Steps;
 use crate::trainer::{Gradient, Term, Trainer};
@@ -85,8 +85,9 @@ impl Source {
     }
 }
 
-/// A domain that just ended: its number from 0. The trainer's teacher is the adapted model.
-pub type Ended<'e> = dyn FnMut(&mut Trainer, usize) -> Result<()> + 'e;
+/// A function of the trainer, whose teacher is the adapted model, and of the number of a domain, from
+/// 0. Its error `E` may be another than the trainer's.
+pub type Ended<'e, E> = dyn FnMut(&mut Trainer, usize) -> Result<(), E> + 'e;
 
 impl AdaptOptions {
     /// Checks the limits.
@@ -111,9 +112,14 @@ impl Adaptation<'_> {
     ///
     /// # Errors
     /// Those of [`run()`](crate::run()) and of `ended`.
-    pub fn run(&self, trainer: &mut Trainer, reporter: &mut dyn Reporter, ended: &mut Ended<'_>) -> Result<Finished> {
+    pub fn run<E: From<Error>>(
+        &self,
+        trainer: &mut Trainer,
+        reporter: &mut dyn Reporter,
+        ended: &mut Ended<'_, E>,
+    ) -> Result<Finished, E> {
         self.check()?;
-        trainer.state.average = trainer.state.parameters.clone();
+        trainer.start_teacher();
         let source = self.options.resets.then(|| Source::of(&mut trainer.state));
         trainer.follow_teacher();
         trainer.check(std::slice::from_ref(&self.loss))?;
@@ -121,10 +127,9 @@ impl Adaptation<'_> {
             reporter.note(&format!("resuming after step {}", trainer.state.step));
         }
         let mut metrics = Metrics::open(&self.folder, trainer.state.step)?;
-        let (begun, first) = (Instant::now(), trainer.state.step);
-        let (ends, mut gradient) = (self.ends(), Gradient::default());
+        let (ends, mut gradient, pace) = (self.ends(), Gradient::default(), Pace::new(trainer.state.step));
         let total = ends.last().copied().unwrap_or(0);
-        if let Some(index) = ends.iter().position(|end| *end == first) {
+        if let Some(index) = ends.iter().position(|end| *end == trainer.state.step) {
             ended(trainer, index)?;
         }
         while trainer.state.step < total {
@@ -147,9 +152,8 @@ impl Adaptation<'_> {
             row.insert("loss".into(), json!(loss));
             metrics.add(&row)?;
             let step = trainer.state.step;
-            let left = begun.elapsed().as_secs_f64() / (step - first) as f64 * (total - step) as f64;
             if step.is_multiple_of(10) || step == ends[index] {
-                reporter.progress(&row, total, left);
+                reporter.progress(&row, total, pace.seconds_left(step, total));
             }
             let is_due = self.options.save_steps > 0 && step.is_multiple_of(self.options.save_steps);
             if is_due || step == ends[index] {
@@ -192,14 +196,12 @@ impl Adaptation<'_> {
         let mut means = Means::default();
         means.add(&outputs);
         let loss = means.get("loss").unwrap_or(f64::NAN);
-        let kept = || "the last checkpoint is whole".to_owned();
-        let what = format!("the loss on {}", domain.name);
         if !loss.is_finite() {
-            return Err(Error::Diverged { step, what, value: loss, kept: kept() });
+            return Err(diverged(&self.folder, step, format!("the loss on {}", domain.name), loss));
         }
         let steps = Steps { batch_size, ..Steps::default() };
-        let diverged = |what| Error::Diverged { step, what, value: f64::NAN, kept: kept() };
-        trainer.update(gradient, &steps, learning_rate).map_err(diverged)?;
+        let update = trainer.update(gradient, &steps, learning_rate);
+        update.map_err(|what| diverged(&self.folder, step, what, f64::NAN))?;
         let state = &mut trainer.state;
         for (teacher, student) in state.average.iter_mut().zip(&state.parameters) {
             *teacher = (momentum * f64::from(*teacher) + (1.0 - momentum) * f64::from(*student)) as f32;

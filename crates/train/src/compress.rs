@@ -5,6 +5,7 @@
 mod direction;
 mod svd;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wsd_nn::arch::{
     self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_RANK, Head,
@@ -12,12 +13,13 @@ use wsd_nn::arch::{
 use wsd_nn::{Checkpoint, Format, Tensor, Weights};
 
 use crate::error::{Error, Result};
+use crate::matrix::transposed;
 
 /// Ranks that follow from a share are multiples of this: the engine stores matrices of such widths in
 /// tiles.
 const RANK_UNIT: usize = 4;
 
-/// A matrix by its rows, and the rank to reduce it to.
+/// A matrix by its rows, and the settings of its factorization.
 pub struct Table<'a> {
     /// The values, `(rows, width)`.
     pub values: &'a [f32],
@@ -62,7 +64,7 @@ impl Factorization {
 }
 
 /// The likeness of a table and its product.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Likeness {
     /// The mean cosine of a row and its image.
     pub cosine: f64,
@@ -99,9 +101,14 @@ impl Size {
             Self::Rank(rank) if (1..=width).contains(&rank) => Ok(rank),
             Self::Rank(rank) => Err(Error::setting("rank", format!("from 1 to the model's width, {width}"), rank)),
             Self::Share(share) if share > 0.0 && share <= 1.0 => {
-                let rank = (share * (rows * width) as f64 / (rows + width) as f64) as usize;
-                let even = rank / RANK_UNIT * RANK_UNIT;
-                Ok(if even > 0 { even } else { rank }.clamp(1, width))
+                let (whole, of_rank) = ((rows * width) as f64, (rows + width) as f64);
+                match (share * whole / of_rank) as usize {
+                    0 => {
+                        Err(Error::setting("share", format!("at least {:.4}, that of rank 1", of_rank / whole), share))
+                    }
+                    rank @ 1..RANK_UNIT => Ok(rank),
+                    rank => Ok(rank / RANK_UNIT * RANK_UNIT),
+                }
             }
             Self::Share(share) => Err(Error::setting("share", "above 0 and at most 1", share)),
         }
@@ -142,7 +149,7 @@ fn whole(checkpoint: &Checkpoint) -> Result<Blueprint> {
 }
 
 /// One compressed table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompressedTable {
     /// The name of its tensor.
     pub name: String,
@@ -151,6 +158,7 @@ pub struct CompressedTable {
     /// Values of the table and of its product.
     pub values: [usize; 2],
     /// The likeness of both.
+    #[serde(flatten)]
     pub likeness: Likeness,
 }
 
@@ -191,7 +199,7 @@ pub fn compress(
         };
         tensors.push(tensor(name, vec![blueprint.vocab, rank], rows)?);
         tensors.push(if factor_name == HEAD_FACTOR {
-            tensor(factor_name, vec![rank, width], &direction::transposed(factor, rank))?
+            tensor(factor_name, vec![rank, width], &transposed(factor, rank))?
         } else {
             tensor(factor_name, vec![width, rank], factor)?
         });

@@ -1,12 +1,14 @@
 //! Distance of a model from another of the same vocabulary on texts.
 
+use serde::Serialize;
+
 use crate::example::Example;
 use crate::metrics::Means;
 use crate::model::{Pass, TrainableModel};
 use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs, Totals};
 
 /// The means of a model and of its original over tokens of texts.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Fidelity {
     /// The perplexity of the model.
     pub perplexity: f64,

@@ -20,6 +20,7 @@ mod export;
 pub mod fidelity;
 mod initialization;
 mod layout;
+mod matrix;
 pub mod merge;
 mod metrics;
 mod model;

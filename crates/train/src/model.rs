@@ -39,6 +39,8 @@ pub struct TrainableModel {
     /// The reference model, if it is of another blueprint.
     teacher: Option<Decoder>,
     layout: Layout,
+    /// The length of the longest sequence, in tokens.
+    max_len: usize,
     workers: Vec<Worker>,
     pool: rayon::ThreadPool,
 }
@@ -68,20 +70,21 @@ impl TrainableModel {
         let layout = Layout::new(blueprint);
         let decoder = decoder(blueprint, &layout, options)?;
         let workers = (0..threads).map(|_| Worker::default()).collect();
-        Ok(Self { decoder, teacher: None, layout, workers, pool })
+        Ok(Self { decoder, teacher: None, layout, max_len: options.max_len, workers, pool })
     }
 
     /// Lets a model of another blueprint, with the same vocabulary, be the reference of
-    /// [`Pass::reference`]. `max_len` is that of [`ModelOptions`].
+    /// [`Pass::reference`].
     ///
     /// # Errors
     /// [`Error::Untrainable`]; [`Error::Setting`] for another vocabulary.
-    pub fn with_teacher(mut self, blueprint: &Blueprint, max_len: usize) -> Result<Self> {
+    pub fn with_teacher(mut self, blueprint: &Blueprint) -> Result<Self> {
         let own = self.decoder.blueprint.vocab;
         if blueprint.vocab != own {
             return Err(Error::setting("model.teacher", format!("of a vocabulary of {own} entries"), blueprint.vocab));
         }
-        let options = ModelOptions { threads: 1, max_len, recompute: self.decoder.recompute, trained: &|_| false };
+        let (max_len, recompute) = (self.max_len, self.decoder.recompute);
+        let options = ModelOptions { threads: 1, max_len, recompute, trained: &|_| false };
         self.teacher = Some(decoder(blueprint, &Layout::new(blueprint), &options)?);
         Ok(self)
     }
@@ -100,7 +103,7 @@ impl TrainableModel {
     /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the
     /// loss's gradient with respect to the weights.
     pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<LossOutput> {
-        let Self { decoder, teacher, workers, pool, layout } = self;
+        let Self { decoder, teacher, workers, pool, layout, .. } = self;
         let decoders = (&*decoder, teacher.as_ref().unwrap_or(decoder));
         let shares = shares(pass.examples, workers.len());
         let needs_gradient = gradient.is_some();

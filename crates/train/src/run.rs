@@ -3,8 +3,9 @@
 //! Every step follows from the settings, the seed and the last checkpoint, so an interrupted run
 //! that is resumed ends with bit-identical parameters.
 
-mod pace;
+pub(crate) mod pace;
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
@@ -162,7 +163,7 @@ impl<'a> Run<'a> {
             let outputs = self.trainer.compute_losses(weighted, &examples, steps.batch_size, gradient);
             if let Some((value, place)) = broken(&outputs, &places) {
                 let what = format!("the loss of {} on its example {}", term.objective.name, place + 1);
-                return Err(self.diverged(step + 1, &what, value));
+                return Err(diverged(&self.task.folder, step + 1, what, value));
             }
             self.means[index].add(&outputs);
             self.pace.add(examples.iter().map(|example| example.tokens()).sum());
@@ -170,20 +171,13 @@ impl<'a> Run<'a> {
         let learning_rate = self.schedule.rate(step + 1);
         match self.trainer.update(&mut self.gradient, steps, learning_rate) {
             Ok(grad_norm) => Ok(Update { grad_norm, learning_rate }),
-            Err(what) => Err(self.diverged(step + 1, &what, f64::NAN)),
+            Err(what) => Err(diverged(&self.task.folder, step + 1, what, f64::NAN)),
         }
     }
 
     /// The share of the steps that is done after `more` steps.
     fn progress(&self, more: usize) -> f64 {
         (self.trainer.state.step + more) as f64 / self.schedule.total_steps.max(1) as f64
-    }
-
-    fn diverged(&self, step: usize, what: &str, value: f64) -> Error {
-        let last = saved(&self.task.folder).ok().and_then(|mut saved| saved.pop());
-        let kept =
-            last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
-        Error::Diverged { step, what: what.to_owned(), value, kept }
     }
 
     /// Writes a row of metrics if one is due.
@@ -232,6 +226,13 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<()> {
         self.trainer.state.save(&self.task.folder, self.task.steps.save_total_limit)
     }
+}
+
+/// The error of a run in `folder` whose number `what` is not finite in a step, with its last checkpoint.
+pub(crate) fn diverged(folder: &Path, step: usize, what: String, value: f64) -> Error {
+    let last = saved(folder).ok().and_then(|mut saved| saved.pop());
+    let kept = last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
+    Error::Diverged { step, what, value, kept }
 }
 
 /// The first loss that is not finite, and the place of its example in the data.

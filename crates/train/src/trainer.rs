@@ -85,8 +85,6 @@ pub struct TrainerOptions {
     /// True to keep a copy of the initial weights, for objectives that need
     /// [`Needs::RowsAndReference`].
     pub keeps_reference: bool,
-    /// The reference model of these objectives with its weights, in place of the model at the start.
-    pub teacher: Option<(Blueprint, Vec<f32>)>,
 }
 
 impl Default for TrainerOptions {
@@ -99,7 +97,6 @@ impl Default for TrainerOptions {
             max_len: 1024,
             recompute: false,
             keeps_reference: false,
-            teacher: None,
         }
     }
 }
@@ -134,11 +131,7 @@ impl Trainer {
     /// # Errors
     /// An adapter that does not fit the model; threads that cannot be started.
     pub fn try_new(blueprint: &Blueprint, weights: Vec<f32>, options: &TrainerOptions) -> Result<Self> {
-        let reference = match &options.teacher {
-            Some((_, weights)) => weights.clone(),
-            None if options.keeps_reference => weights.clone(),
-            None => Vec::new(),
-        };
+        let reference = if options.keeps_reference { weights.clone() } else { Vec::new() };
         let Choice { entry, values } = &options.adapter;
         let mut adapter = (entry.make)(&Layout::new(blueprint), weights, values)?;
         let model = ModelOptions {
@@ -147,10 +140,7 @@ impl Trainer {
             recompute: options.recompute,
             trained: &|name| adapter.changes(name),
         };
-        let mut model = TrainableModel::try_new(blueprint, &model)?;
-        if let Some((blueprint, _)) = &options.teacher {
-            model = model.with_teacher(blueprint, options.max_len)?;
-        }
+        let model = TrainableModel::try_new(blueprint, &model)?;
         let parameters = adapter.start(options.seed);
         let Choice { entry, values } = &options.optimizer;
         let start = if entry.needs_start { parameters.clone() } else { Vec::new() };
@@ -159,17 +149,33 @@ impl Trainer {
         Ok(Self { state, model, adapter, optimizer_start: 0, start, reference })
     }
 
+    /// Lets a model of this blueprint, with these weights in the order of [`Layout::new`], be the
+    /// reference model in place of the model at the start.
+    ///
+    /// # Errors
+    /// A model of another vocabulary, or one that cannot be trained.
+    pub fn with_teacher(mut self, blueprint: &Blueprint, weights: Vec<f32>) -> Result<Self> {
+        self.model = self.model.with_teacher(blueprint)?;
+        self.reference = weights;
+        Ok(self)
+    }
+
     /// Returns the model's present weights, with the adapter merged.
     pub fn weights(&mut self) -> &[f32] {
         self.adapter.merge(&self.state.parameters)
     }
 
-    /// Returns the weights of a teacher that follows the model, [`State::average`].
+    /// Starts a teacher that follows the model, [`State::average`], at the present parameters.
+    pub fn start_teacher(&mut self) {
+        self.state.average.clone_from(&self.state.parameters);
+    }
+
+    /// Returns the weights of the teacher of [`Trainer::start_teacher`].
     pub fn teacher_weights(&mut self) -> &[f32] {
         self.adapter.merge(&self.state.average)
     }
 
-    /// Lets the teacher be the reference model of the next steps.
+    /// Lets the teacher of [`Trainer::start_teacher`] be the reference model of the next steps.
     pub(crate) fn follow_teacher(&mut self) {
         self.reference.clear();
         self.reference.extend_from_slice(self.adapter.merge(&self.state.average));

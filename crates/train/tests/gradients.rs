@@ -138,7 +138,7 @@ fn gradients_of_factored_tables_are_differences_of_the_loss() {
         let reference = Layout::new(&whole).read(&model.checkpoint).unwrap();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
         let case = Case::new(Objective::find("distill").unwrap(), &examples, &reference);
-        let mut trainable = trainable(&blueprint, false).with_teacher(&whole, 512).unwrap();
+        let mut trainable = trainable(&blueprint, false).with_teacher(&whole).unwrap();
         let mut gradient = vec![0.0; layout.len()];
         assert!(case.pass(&mut trainable, &weights, Some(&mut gradient)) > 1e-6, "{}", model.name);
         worst_error(&model.name, &layout, &gradient, |tensor, nudge| {

@@ -155,3 +155,20 @@ fn mistakes_are_named() {
         assert!(error.contains(message), "{rest}: {error}");
     }
 }
+
+/// A teacher that nobody reads is refused.
+#[test]
+fn a_teacher_needs_an_objective_that_reads_it() {
+    let with_teacher = |objective: &str, more: &str| {
+        let text = format!("{HEAD}{more}").replace("from = \"base\"", "from = \"base\"\nteacher = \"large\"");
+        RunFile::parse(&text, Objective::find(objective).unwrap())
+    };
+    let message = "`model.teacher` must be left out where no objective reads it, as distill and starft do, got large";
+    for objective in ["sft", "dpo"] {
+        assert_eq!(with_teacher(objective, "").unwrap_err().to_string(), message);
+    }
+    let both = "[[objective]]\nname = \"sft\"\n[[objective]]\nname = \"starft\"\n";
+    for (objective, more) in [("distill", ""), ("sft", both)] {
+        assert_eq!(with_teacher(objective, more).unwrap().model.teacher.as_deref(), Some("large"));
+    }
+}

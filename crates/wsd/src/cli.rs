@@ -37,7 +37,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use wsd::config::{ConfigError, DEFAULT_FILE, Partial, Settings};
-use wsd::hub::{Progress, stderr_progress};
+use wsd::hub::{self, HubOptions, Progress, stderr_progress};
+use wsd_nn::Checkpoint;
 
 use output::Color;
 pub(crate) use output::{Closed, note};
@@ -244,6 +245,13 @@ pub(crate) enum Ending {
 }
 
 /// Runs a command.
+/// Finds a model by a path or a name and opens it, with the names of Hugging Face's tensors. Returns its folder
+/// or file too.
+fn open(name: &str, global: &GlobalArgs) -> Result<(Checkpoint, PathBuf)> {
+    let path = hub::resolve(name, &HubOptions::from_env(), global.progress().as_mut())?;
+    Ok((Checkpoint::open(&path)?.in_standard_form()?, path))
+}
+
 /// Runs work whose results so far are kept. Returns `None` if the user stopped it.
 pub(crate) async fn resumable<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
     tokio::select! {

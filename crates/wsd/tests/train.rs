@@ -3,10 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "support/kills.rs"]
+mod kills;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kills::{Kills, finish};
 use wsd_core::Engine as _;
 
 const STEPS: usize = 150;
@@ -44,11 +48,6 @@ fn train(file: &Path) -> Command {
     command
 }
 
-fn finish(file: &Path) {
-    let output = train(file).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn results(run: &Path) -> [Vec<u8>; 2] {
     let state = run.join(format!("checkpoint-{STEPS}/state.safetensors"));
     [run.join("model/model.safetensors"), state].map(|path| fs_err::read(path).unwrap())
@@ -63,28 +62,19 @@ fn checkpoints(run: &Path) -> Vec<String> {
     names
 }
 
-/// Kills a run, whose file has the tables `more`, twenty times at moments that `seed` draws, and
-/// compares its end with that of a run that nobody kills.
-fn kill_twenty_times(more: &str, seed: u64) {
+/// Kills a run, whose file has the tables `more`, and compares its end with that of a run that nobody
+/// kills.
+fn same_bits(more: &str, kills: Kills) {
     let folder = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|run| lay_out(folder.path(), run));
     for file in [&whole, &killed] {
         let text = fs_err::read_to_string(file).unwrap() + more;
         fs_err::write(file, text).unwrap();
     }
-    finish(&whole);
-    let mut interrupted = 0;
-    for kill in 0..20u64 {
-        let mut child = train(&killed).spawn().unwrap();
-        let moment = if seed == 0 { kill * 37 } else { wsd_core::splitmix64(seed * 100 + kill) };
-        std::thread::sleep(Duration::from_millis(20 + moment % 180));
-        interrupted += usize::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    println!("{interrupted} of 20 kills came before the end: {more:?}");
-    finish(&killed);
-    assert!(results(&folder.path().join("whole")) == results(&folder.path().join("killed")), "the bits differ");
+    let early = kills.strike(finish(train(&whole)), || train(&killed));
+    println!("{early} of {} kills came before the end: {more:?}", kills.count);
+    finish(train(&killed));
+    assert!(results(&folder.path().join("whole")) == results(&folder.path().join("killed")), "{more:?}: bits differ");
     let metrics = ["whole", "killed"].map(|run| {
         let text = fs_err::read_to_string(folder.path().join(run).join("metrics.jsonl")).unwrap();
         let rows = text.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
@@ -93,20 +83,69 @@ fn kill_twenty_times(more: &str, seed: u64) {
     assert_eq!(metrics[0], metrics[1]);
 }
 
+fn optimizer(name: &str) -> String {
+    format!("[optimizer]\nname = {name:?}\n")
+}
+
+fn adapter(name: &str) -> String {
+    format!("[adapter]\nname = {name:?}\n")
+}
+
 #[test]
 fn killed_twenty_times_it_ends_with_the_same_bits() {
-    kill_twenty_times("", 0);
+    same_bits("", Kills { count: 20, seed: 0 });
+}
+
+#[test]
+fn optimizers_and_adapters_with_a_state_of_their_own_survive_two_kills() {
+    let tables = ["digrap", "spd", "muon"].map(optimizer).into_iter().chain(["oft", "dora"].map(adapter));
+    for (seed, more) in (20..).zip(tables) {
+        same_bits(&more, Kills { count: 2, seed });
+    }
 }
 
 /// Takes minutes: `cargo test -p wsd --test train -- --ignored --nocapture`.
 #[test]
 #[ignore = "twenty kills for each optimizer and adapter"]
 fn every_optimizer_and_adapter_survives_twenty_kills() {
-    let optimizers = wsd::train::OPTIMIZERS.iter().map(|entry| format!("[optimizer]\nname = {:?}\n", entry.name));
-    let adapters = wsd::train::ADAPTERS.iter().map(|entry| format!("[adapter]\nname = {:?}\n", entry.name));
+    let optimizers = wsd::train::OPTIMIZERS.iter().map(|entry| optimizer(entry.name));
+    let adapters = wsd::train::ADAPTERS.iter().map(|entry| adapter(entry.name));
     for (seed, more) in (1..).zip(optimizers.chain(adapters)) {
-        kill_twenty_times(&more, seed);
+        same_bits(&more, Kills { count: 20, seed });
     }
+}
+
+/// A model of random weights is held to its teacher too, not to itself.
+#[test]
+fn a_teacher_is_read_whatever_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let config = fs_err::read_to_string(fixture().join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let start = format!("from = {:?}", fixture());
+    let random = format!("tokenizer = {:?}\nteacher = {:?}", fixture(), fixture());
+    let text = fs_err::read_to_string(&file).unwrap().replace(&start, &random);
+    let text = text
+        .replace(&format!("max_steps = {STEPS}"), "max_steps = 1")
+        .replace("logging_steps = 5", "logging_steps = 1");
+    let rows: String =
+        (0..24).map(|i| format!("{{\"prompt\": \"Count {i}.\", \"completion\": \" {i}.\"}}\n")).collect();
+    fs_err::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let config = config.as_object().unwrap().iter().map(|(key, value)| match value {
+        serde_json::Value::Object(_) => String::new(),
+        value => format!("{key} = {value}\n"),
+    });
+    fs_err::write(
+        &file,
+        text.replace("[dpo]\nsft_weight = 0.1\n", "") + "[model.config]\n" + &config.collect::<String>(),
+    )
+    .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    command.args(["train", "distill", "--quiet", "--config"]).arg(&file);
+    finish(command);
+    let rows = fs_err::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    assert!(first["loss"].as_f64().unwrap() > 1e-4, "{first}");
 }
 
 /// A reward model is read by the engine as one, and an adapter of weights of its own is refused.
@@ -209,7 +248,7 @@ fn cues_are_made_and_measured() {
 fn a_write_that_fails_leaves_the_last_checkpoint_whole() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, full] = ["whole", "full"].map(|run| lay_out(folder.path(), run));
-    finish(&whole);
+    finish(train(&whole));
     let run = folder.path().join("full");
     // Some checkpoints, then no room for another.
     let mut child = train(&full).spawn().unwrap();
@@ -225,7 +264,7 @@ fn a_write_that_fails_leaves_the_last_checkpoint_whole() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("error:") && told.contains(".tmp"), "{told}");
     assert_eq!(checkpoints(&run), before);
-    finish(&full);
+    finish(train(&full));
     assert!(results(&folder.path().join("whole")) == results(&run), "the bits differ");
 }
 
@@ -260,7 +299,7 @@ fn two_trainers_do_not_share_a_folder() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("another run writes into this folder\n  hint: "), "{told}");
     drop(lock);
-    finish(&file);
+    finish(train(&file));
 }
 
 #[test]

@@ -9,6 +9,11 @@ use crate::optimizers::{OPTIMIZERS, OptimizerEntry};
 use crate::trainer::{Choice, TrainerOptions};
 use crate::{Layout, Sequence};
 
+/// The end of a domain that nobody watches.
+fn unwatched(_: &mut Trainer, _: usize) -> Result<()> {
+    Ok(())
+}
+
 fn trainer() -> Trainer {
     // Adam would make steps of gradients that are mere rounding.
     trainer_with("sgd")
@@ -67,7 +72,7 @@ fn adapted(options: &AdaptOptions, stop_at: Option<usize>) -> (Trainer, Vec<usiz
     let adaptation = adaptation(folder.path(), options.clone(), &stop);
     let mut ended = |_: &mut Trainer, index| {
         ends.push(index);
-        Ok(())
+        Ok::<_, Error>(())
     };
     if let Some(step) = stop_at {
         let finished = adaptation.run(&mut trainer_now, &mut StopAt(step, &stop), &mut ended).unwrap();
@@ -122,13 +127,13 @@ fn wrong_options_and_domains_are_refused() {
     let stop = AtomicBool::new(false);
     let folder = tempfile::tempdir().unwrap();
     let mut wrong = adaptation(folder.path(), AdaptOptions { mask_share: 1.5, ..options() }, &stop);
-    let error = wrong.run(&mut trainer(), &mut (), &mut |_, _| Ok(())).unwrap_err().to_string();
+    let error = wrong.run(&mut trainer(), &mut (), &mut unwatched).unwrap_err().to_string();
     assert_eq!(error, "`mask_share` must be from 0 to 1, got 1.5");
     let nothing = AdaptOptions { batch_size: 0, ..options() }.check().unwrap_err().to_string();
     assert_eq!(nothing, "`batch_size` must be at least 1, got 0");
     wrong.options.mask_share = 0.5;
     wrong.domains[1].examples.clear();
-    let error = wrong.run(&mut trainer(), &mut (), &mut |_, _| Ok(())).unwrap_err().to_string();
+    let error = wrong.run(&mut trainer(), &mut (), &mut unwatched).unwrap_err().to_string();
     assert_eq!(error, "`stream` must be files with texts, got two");
 }
 
@@ -139,7 +144,7 @@ fn after(optimizer: &str, resets: bool, domains: Vec<Domain>) -> [Vec<f32>; 2] {
     let mut adaptation = adaptation(folder.path(), options, &stop);
     adaptation.domains = domains;
     let mut trainer = trainer_with(optimizer);
-    adaptation.run(&mut trainer, &mut (), &mut |_, _| Ok(())).unwrap();
+    adaptation.run(&mut trainer, &mut (), &mut unwatched).unwrap();
     [trainer.state.parameters, trainer.state.average]
 }
 

@@ -35,7 +35,7 @@ struct Dora {
 }
 
 fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
-    let factors = Factors::new(ENTRY.name, layout, values)?;
+    let factors = Factors::try_new(ENTRY.name, layout, values)?;
     let tensors = |target: &Place| {
         let [a, b] = factors.tensors(target);
         [a, b, (format!("{}{MAGNITUDE}", module(&target.name)), vec![target.shape[0]])]

@@ -35,7 +35,7 @@ pub(super) fn defaults() -> Values {
     targets::modules(LINEAR)
 }
 
-struct Lora {
+pub(super) struct Lora {
     /// `A` and `B` of each target in turn.
     layout: Layout,
     factors: Factors,
@@ -43,11 +43,8 @@ struct Lora {
     merged: Vec<f32>,
 }
 
-pub(super) fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
-    let factors = Factors::new(ENTRY.name, layout, values)?;
-    let tensors = factors.targets.iter().flat_map(|target| factors.tensors(target));
-    let layout = Layout::of(tensors.collect());
-    Ok(Box::new(Lora { layout, factors, merged: weights.clone(), weights }))
+fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
+    Ok(Box::new(Lora::new(Factors::try_new(ENTRY.name, layout, values)?, weights)))
 }
 
 /// The targets of low-rank changes, and their rank and scale.
@@ -59,7 +56,7 @@ pub(super) struct Factors {
 
 impl Factors {
     /// Finds the targets; `section` is the table in a run file.
-    pub(super) fn new(section: &str, layout: &Layout, values: &Values) -> Result<Self> {
+    pub(super) fn try_new(section: &str, layout: &Layout, values: &Values) -> Result<Self> {
         let targets = targets::matrices(section, layout, &values.clone().or(defaults()))?;
         let rank: usize = values.get(&R);
         let width = |target: &Place| target.shape.iter().copied().min().unwrap_or(0);
@@ -107,6 +104,11 @@ impl Factors {
 }
 
 impl Lora {
+    pub(super) fn new(factors: Factors, weights: Vec<f32>) -> Self {
+        let tensors = factors.targets.iter().flat_map(|target| factors.tensors(target));
+        Self { layout: Layout::of(tensors.collect()), factors, merged: weights.clone(), weights }
+    }
+
     /// Each target with the ranges of its `A` and `B` among the parameters.
     fn triples(&self) -> impl Iterator<Item = (&Place, Range<usize>, Range<usize>)> {
         let pairs = self.layout.places().chunks_exact(2);

@@ -7,8 +7,8 @@ use nalgebra::DMatrix;
 use wsd_core::{Setting, Values};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
-use super::lora;
-use super::targets::{self, LAYERS, TARGET_MODULES};
+use super::lora::{self, Factors, Lora};
+use super::targets::{LAYERS, TARGET_MODULES};
 use super::{Adapter, AdapterEntry};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
@@ -54,15 +54,15 @@ impl Source {
 }
 
 struct Orthogonal {
-    lora: Box<dyn Adapter>,
+    lora: Lora,
     sources: Vec<Source>,
     projected: Vec<f32>,
 }
 
 fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn Adapter>> {
-    let all = values.clone().or((ENTRY.defaults)());
+    let factors = Factors::try_new(ENTRY.name, layout, values)?;
     let share: f64 = values.get(&SOURCE_SHARE);
-    let of_targets = targets::matrices(ENTRY.name, layout, &all)?.into_iter().map(|target| {
+    let of_targets = factors.targets.iter().map(|target| {
         let [outputs, inputs] = [target.shape[0], target.shape[1]];
         let count = (share * outputs.min(inputs) as f64) as usize;
         let matrix = DMatrix::from_row_slice(outputs, inputs, &weights[target.range.clone()]);
@@ -70,7 +70,7 @@ fn make(layout: &Layout, weights: Vec<f32>, values: &Values) -> Result<Box<dyn A
         (inputs - count, directions)
     });
     let of_targets: Vec<_> = of_targets.collect();
-    let lora = lora::make(layout, weights, values)?;
+    let lora = Lora::new(factors, weights);
     let places = lora.layout().places().iter().step_by(2);
     let sources = places.zip(of_targets).map(|(a, (free, directions))| {
         if a.shape[0] > free {
@@ -143,8 +143,10 @@ mod tests {
         };
         assert!((0..3).all(|direction| effect(direction) < 1e-4), "{}", effect(0));
         assert!(effect(4) > 0.1, "{}", effect(4));
-        let narrow = values.with(lora::SETTINGS[0], 6usize).unwrap();
-        let error = make(&layout, weights, &narrow).err().unwrap().to_string();
-        assert!(error.starts_with("`orthogonal.r` must be at most 5"), "{error}");
+        for (rank, limit) in [(6usize, "at most 5, the directions that"), (7, "at most 6, the width of")] {
+            let narrow = values.clone().with(lora::SETTINGS[0], rank).unwrap();
+            let error = make(&layout, weights.clone(), &narrow).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("`orthogonal.r` must be {limit}")), "{error}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 use super::svd::svd;
 use super::{Factored, Factorization, Table};
 use crate::layout::Layout;
+use crate::matrix::transposed;
 use crate::optimizers::{OPTIMIZERS, StepInput};
 use crate::order::Order;
 
@@ -143,12 +144,6 @@ pub(super) fn product(rows: &[f32], factor: &[f32], width: usize) -> Vec<f32> {
     let factor = Matrix::dense(factor, rank).transposed();
     multiply(1.0, Matrix::dense(rows, rank), factor, Output::set(&mut out, width));
     out
-}
-
-/// A matrix of rows of `columns` values with rows and columns exchanged.
-pub(super) fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
-    let rows = matrix.len() / columns;
-    (0..matrix.len()).map(|at| matrix[at % rows * columns + at / rows]).collect()
 }
 
 /// The cosine of two vectors; 1 if both are zero, 0 if one is.

@@ -99,6 +99,29 @@ fn a_factored_folder_is_its_whole_model() {
     }
 }
 
+/// Factors that do not fit the configuration are named, whoever reads them.
+#[test]
+fn misshapen_factors_are_errors() {
+    let (compressed, _) = compress(&open("qwen2"), &options("svd", Size::Rank(8)), |_, _, _| {}).unwrap();
+    let width = arch::blueprint(&compressed.config).unwrap().hidden;
+    for name in [EMBEDDING_FACTOR, HEAD_FACTOR].iter().filter(|name| compressed.weights.get(name).is_some()) {
+        for shape in [vec![width, 7], vec![8], vec![8 * width], vec![2, 4, width]] {
+            let values = vec![0.5; shape.iter().product()];
+            let wrong = Tensor::new(*name, Format::F32, shape, Format::F32.quantize(&values).unwrap()).unwrap();
+            let others = compressed.weights.iter().filter(|tensor| tensor.name != *name).cloned();
+            let mut broken = compressed.clone();
+            broken.weights = Weights::new("broken", others.chain([wrong]));
+            let read = Cpu::load_with(&broken, CpuOptions::default()).err().unwrap().to_string();
+            let layout = crate::Layout::new(&arch::blueprint(&broken.config).unwrap());
+            for error in
+                [broken.without_factors().unwrap_err().to_string(), read, layout.read(&broken).unwrap_err().to_string()]
+            {
+                assert!(error.contains(name) && error.contains("shape"), "{error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_sizes_are_refused() {
     let error = |size| {
@@ -113,6 +136,11 @@ fn wrong_sizes_are_refused() {
         format!("`rank` must be from 1 to the model's width, {width}, got {}", width + 1)
     );
     assert_eq!(error(Size::Share(0.0)), "`share` must be above 0 and at most 1, got 0");
+    let least = error(Size::Share(0.01));
+    assert!(
+        least.starts_with("`share` must be at least 0.03") && least.ends_with(", that of rank 1, got 0.01"),
+        "{least}"
+    );
     let (once, _) = compress(&open("llama"), &options("svd", Size::Rank(8)), |_, _, _| {}).unwrap();
     let error = options("svd", Size::Rank(4)).check(&once).unwrap_err().to_string();
     assert_eq!(error, "`model` must be a model of whole tables, got one that is compressed already");

@@ -12,6 +12,7 @@ use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 use super::adamw::{AdamW, BETA1, BETA2, EPSILON};
 use super::{Optimizer, OptimizerEntry, StepInput, WEIGHT_DECAY};
 use crate::layout::{Layout, Place};
+use crate::matrix::transposed;
 
 static MOMENTUM: Setting =
     Setting::number("momentum", "Decay of the running mean of a matrix's gradients", 0.0..=0.999_999)
@@ -131,11 +132,6 @@ fn orthogonalized(matrix: &[f32], columns: usize, iterations: usize) -> Vec<f32>
         std::mem::swap(&mut x, &mut next);
     }
     if is_tall { transposed(&x, rows) } else { x }
-}
-
-/// A matrix with rows and columns exchanged.
-fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|column| matrix.iter().skip(column).step_by(columns).copied()).collect()
 }
 
 #[cfg(test)]

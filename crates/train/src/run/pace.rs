@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 /// Counts tokens and estimates the time that is left.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     first_step: usize,
     started: Instant,
     /// The time of the last question.
@@ -12,17 +12,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(step: usize) -> Self {
+    pub(crate) fn new(step: usize) -> Self {
         let now = Instant::now();
         Self { first_step: step, started: now, since: now, tokens: 0 }
     }
 
-    pub(super) fn add(&mut self, tokens: usize) {
+    pub(crate) fn add(&mut self, tokens: usize) {
         self.tokens += tokens;
     }
 
     /// Tokens per second since the last call.
-    pub(super) fn tokens_per_second(&mut self) -> f64 {
+    pub(crate) fn tokens_per_second(&mut self) -> f64 {
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         let speed = (self.tokens as f64 / seconds).round();
         (self.since, self.tokens) = (Instant::now(), 0);
@@ -30,7 +30,7 @@ impl Pace {
     }
 
     /// The estimated seconds until step `total`.
-    pub(super) fn seconds_left(&self, step: usize, total: usize) -> f64 {
+    pub(crate) fn seconds_left(&self, step: usize, total: usize) -> f64 {
         let done = (step - self.first_step).max(1) as f64;
         self.started.elapsed().as_secs_f64() / done * (total - step) as f64
     }

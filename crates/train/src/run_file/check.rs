@@ -2,7 +2,7 @@
 
 use super::RunFile;
 use crate::error::{Error, Result};
-use crate::objectives::{TargetTokens, Weight};
+use crate::objectives::{Needs, TargetTokens, Weight};
 
 impl RunFile {
     pub(super) fn check(&self) -> Result<()> {
@@ -11,6 +11,11 @@ impl RunFile {
         match (&self.model.from, &self.model.config, &self.model.tokenizer) {
             (Some(_), None, None) | (None, Some(_), Some(_)) => {}
             _ => return Err(form("`[model]` needs `from`, or `config` and `tokenizer` for a model of random weights")),
+        }
+        let reads_teacher = |table: &super::ObjectiveTable| table.choice.entry.needs == Needs::RowsAndReference;
+        if let Some(teacher) = self.model.teacher.as_ref().filter(|_| !self.objectives.iter().any(reads_teacher)) {
+            let limit = "left out where no objective reads it, as distill and starft do";
+            return Err(Error::setting("model.teacher", limit, teacher));
         }
         let learns_everything = |table: &super::ObjectiveTable| table.choice.entry.targets == TargetTokens::Everything;
         if self.data.packing && !self.objectives.iter().all(learns_everything) {

@@ -1,26 +1,26 @@
 //! `wsd adapt`: a model that adapts itself, offline, to a stream of unlabelled texts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use wsd::hub::{self, HubOptions};
+use wsd::config::ConfigError;
 use wsd::train::adapt::{AdaptOptions, Adaptation, Domain};
-use wsd::train::data::{ExampleReader, report_refusals};
 use wsd::train::{
-    ADAPTERS, AdapterEntry, Choice, Encoder, Example, Finished, Layout, Objective, Reporter as _, RunLock, Term,
-    Trainer, TrainerOptions, save_folder,
+    ADAPTERS, AdapterEntry, Choice, Example, Finished, Layout, Objective, Reporter as _, RunLock, Term, Trainer,
+    TrainerOptions, save_folder,
 };
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, arch};
 
 use super::train::reporter::ConsoleReporter;
-use super::train::{stop_on_interrupt, template};
+use super::train::stop_on_interrupt;
 use super::tuning::TuningArgs;
-use super::{Ending, GlobalArgs};
+use super::{Ending, GlobalArgs, open, settings_file};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -75,17 +75,26 @@ fn adapters() -> Vec<&'static str> {
     ADAPTERS.iter().map(|entry| entry.name).collect()
 }
 
+/// Checks that no set of held-out texts has the name of another.
+fn check_names(eval: &[(String, PathBuf)]) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    match eval.iter().find(|(name, _)| !seen.insert(name)) {
+        Some((name, _)) => {
+            let limit = "sets of different names".to_owned();
+            Err(wsd_core::Error::Setting { name: "eval", limit, value: format!("`{name}` twice") }.into())
+        }
+        None => Ok(()),
+    }
+}
+
 pub(crate) async fn run(args: AdaptArgs, global: &GlobalArgs) -> Result<Ending> {
     args.tuning.check()?;
+    check_names(&args.eval)?;
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));
-    let source = hub::resolve(&args.model, &HubOptions::from_env(), global.progress().as_mut())?;
+    let (model, source) = open(&args.model, global)?;
     let reporter = ConsoleReporter { quiet: global.quiet };
-    tokio::task::spawn_blocking(move || {
-        let model = Checkpoint::open(&source)?.in_standard_form()?;
-        Job { args, model, source, stop }.run(reporter)
-    })
-    .await?
+    tokio::task::spawn_blocking(move || Job { args, model, source, stop }.run(reporter)).await?
 }
 
 /// An adaptation of a model.
@@ -104,10 +113,9 @@ impl Job {
         options.check()?;
         fs_err::create_dir_all(&args.output)?;
         let _lock = RunLock::acquire(&args.output)?;
-        let (examples, held_out) = (self.streams()?, self.held_out()?);
-        let lengths = examples.iter().flatten().map(Example::tokens);
-        let max_len = lengths.chain([args.tuning.max_length]).max().unwrap_or(1);
-        let mut trainer = self.trainer(max_len)?;
+        let examples = args.stream.iter().map(|file| self.read(file)).collect::<Result<Vec<_>>>()?;
+        let held_out = self.held_out()?;
+        let mut trainer = self.trainer()?;
         self.begin()?;
         let names: Vec<String> = args.stream.iter().map(|path| stem(path)).collect();
         let domains = names.iter().zip(examples).map(|(name, examples)| Domain { name: name.clone(), examples });
@@ -119,13 +127,12 @@ impl Job {
             stop: &self.stop,
         };
         if !args.output.join(SCORES).exists() {
-            trainer.state.average = trainer.state.parameters.clone();
+            trainer.start_teacher();
             let scores = scores(&mut trainer, &held_out, args.tuning.batch_size)?;
             write_whole(&args.output.join(SCORES), serde_json::to_string(&scores)?.as_bytes())?;
         }
         let mut ended = |trainer: &mut Trainer, index: usize| {
             self.snapshot(trainer, &held_out, &self.snapshot_folder(index, &names[index]))
-                .map_err(|error| wsd_error(&error))
         };
         if adaptation.run(&mut trainer, &mut reporter, &mut ended)? == Finished::Stopped {
             reporter.note("stopped; the same command goes on");
@@ -139,23 +146,21 @@ impl Job {
 
     /// Notes the settings in the folder, or checks that those there are the same.
     fn begin(&self) -> Result<()> {
-        let AdaptArgs { model, stream, adapter, labels, mask, momentum, reset, .. } = &self.args;
+        let AdaptArgs { model, stream, eval, adapter, labels, mask, momentum, reset, .. } = &self.args;
         let own = json!({
-            "method": "OoPk for texts, a reconstruction", "model": model, "stream": stream, "adapter": adapter,
-            "labels": labels, "mask": mask, "momentum": momentum, "reset": reset,
+            "method": "OoPk for texts, a reconstruction", "model": model, "stream": stream, "eval": eval,
+            "adapter": adapter, "labels": labels, "mask": mask, "momentum": momentum, "reset": reset,
         });
-        let mut now = self.args.tuning.settings();
-        now.extend(own.as_object().cloned().unwrap_or_default());
-        super::settings_file::begin(&self.args.output.join("settings.json"), &now)
+        settings_file::begin(&self.args.output, &[self.args.tuning.settings(), own])
     }
 
-    fn trainer(&self, max_len: usize) -> Result<Trainer> {
+    fn trainer(&self) -> Result<Trainer> {
         let blueprint = arch::blueprint(&self.model.config)?;
         let options = TrainerOptions {
             adapter: Choice::of(AdapterEntry::find(&self.args.adapter).context("invariant: one of the table")?),
             seed: self.args.tuning.seed,
             threads: self.args.tuning.threads(),
-            max_len,
+            max_len: self.args.tuning.max_length,
             ..TrainerOptions::default()
         };
         Ok(Trainer::try_new(&blueprint, Layout::new(&blueprint).read(&self.model)?, &options)?)
@@ -187,35 +192,14 @@ impl Job {
         }
     }
 
-    fn read(&self, encoder: &Encoder, file: &Path) -> Result<Vec<Example>> {
-        let objective = Objective::find("pretrain").context("invariant: the table has it")?;
-        let reader = ExampleReader { objective, encoder, packing: None };
-        let mut refused = Vec::new();
-        let examples = reader.read(&[file.to_owned()], &mut refused)?;
-        report_refusals(&self.args.output, &refused, false)?;
-        if examples.is_empty() {
-            bail!("{}: there is no text of two tokens", file.display());
-        }
-        Ok(examples)
-    }
-
-    fn encoder(&self) -> Result<Encoder> {
-        let vocab = arch::blueprint(&self.model.config)?.vocab;
-        let template = template::choose(&self.args.tuning.template)?;
-        Ok(Encoder::try_new(&self.model, &template, vocab, Some(self.args.tuning.max_length))?)
-    }
-
-    fn streams(&self) -> Result<Vec<Vec<Example>>> {
-        let encoder = self.encoder()?;
-        self.args.stream.iter().map(|file| self.read(&encoder, file)).collect()
+    fn read(&self, file: &PathBuf) -> Result<Vec<Example>> {
+        self.args.tuning.texts(&self.model, std::slice::from_ref(file), &self.args.output, false)
     }
 
     fn held_out(&self) -> Result<Vec<(String, Term)>> {
-        let encoder = self.encoder()?;
         let objective = Objective::find("pretrain").context("invariant: the table has it")?;
-        let term = |(name, file): &(String, PathBuf)| {
-            Ok((name.clone(), Term::new(&Choice::of(objective), self.read(&encoder, file)?)))
-        };
+        let term =
+            |(name, file): &(String, PathBuf)| Ok((name.clone(), Term::new(&Choice::of(objective), self.read(file)?)));
         self.args.eval.iter().map(term).collect()
     }
 
@@ -230,9 +214,6 @@ impl Job {
         }
         let scores = scores(trainer, held_out, self.args.tuning.batch_size)?;
         let layout = trainer.layout().clone();
-        if to.exists() {
-            fs_err::remove_dir_all(to)?;
-        }
         let weights = (&layout, trainer.teacher_weights());
         save_folder(to, &self.model, Some(&self.source), weights, self.args.tuning.dtype)?;
         Ok(write_whole(&to.join(SCORES), serde_json::to_string(&scores)?.as_bytes())?)
@@ -247,11 +228,6 @@ impl Job {
         };
         all.map(read).collect()
     }
-}
-
-/// An error of the command within the trainer.
-fn wsd_error(error: &anyhow::Error) -> wsd::train::Error {
-    std::io::Error::other(format!("{error:#}")).into()
 }
 
 fn stem(path: &Path) -> String {

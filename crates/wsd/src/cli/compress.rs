@@ -10,22 +10,20 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::json;
-use wsd::hub::{self, HubOptions};
 use wsd::train::compress::{CompressOptions, CompressedTable, FACTORIZATIONS, Factorization, Size, compress};
-use wsd::train::data::{ExampleReader, report_refusals};
 use wsd::train::fidelity::{Fidelity, fidelity};
 use wsd::train::{
-    AdapterEntry, Choice, Encoder, Example, Finished, Layout, ModelOptions, Objective, Reporter as _, RunLock, Steps,
-    Task, Term, TrainableModel, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
+    AdapterEntry, Choice, Example, Finished, Layout, ModelOptions, Objective, Reporter as _, RunLock, Steps, Task,
+    Term, TrainableModel, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
 };
 use wsd_core::Values;
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, arch};
 
 use super::train::reporter::ConsoleReporter;
-use super::train::{stop_on_interrupt, template};
+use super::train::stop_on_interrupt;
 use super::tuning::TuningArgs;
-use super::{Ending, GlobalArgs, note};
+use super::{Ending, GlobalArgs, note, open, settings_file};
 use report::{Cost, Report};
 
 pub(super) const EXAMPLES: &str = "\
@@ -51,7 +49,7 @@ pub(crate) struct CompressArgs {
     /// The method
     #[arg(long, value_name = "METHOD", default_value = "direction", value_parser = methods(), long_help = about())]
     method: String,
-    /// Largest share of a table's values that its product has
+    /// Share of a table's values that its product has at most
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     share: f64,
     /// The rank of the products, instead of a share
@@ -91,9 +89,9 @@ pub(crate) async fn run(args: CompressArgs, global: &GlobalArgs) -> Result<Endin
     }
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));
-    let source = hub::resolve(&args.model, &HubOptions::from_env(), global.progress().as_mut())?;
+    let (original, source) = open(&args.model, global)?;
     let reporter = ConsoleReporter { quiet: global.quiet };
-    tokio::task::spawn_blocking(move || Job::open(args, source, reporter, stop)?.run()).await?
+    tokio::task::spawn_blocking(move || Job { args, original, source, reporter, stop }.run()).await?
 }
 
 /// A compression in progress.
@@ -107,11 +105,6 @@ struct Job {
 }
 
 impl Job {
-    fn open(args: CompressArgs, source: PathBuf, reporter: ConsoleReporter, stop: Arc<AtomicBool>) -> Result<Self> {
-        let original = Checkpoint::open(&source)?.in_standard_form()?;
-        Ok(Self { args, original, source, reporter, stop })
-    }
-
     fn run(mut self) -> Result<Ending> {
         let (output, options) = (self.args.output.clone(), self.options()?);
         options.check(&self.original)?;
@@ -120,7 +113,8 @@ impl Job {
         if output.join("model").exists() {
             bail!("{}: the folder holds a compressed model\n  hint: name another with --output", output.display());
         }
-        let [texts, held_out] = [self.examples(&self.args.text)?, self.examples(&self.args.eval)?];
+        let read = |files: &[PathBuf]| self.args.tuning.texts(&self.original, files, &output, true);
+        let (texts, held_out) = (read(&self.args.text)?, read(&self.args.eval)?);
         self.begin()?;
         let tables = self.factored(&options)?;
         let factored = Checkpoint::open(&output.join("factored"))?;
@@ -134,7 +128,7 @@ impl Job {
         let after = if self.args.steps > 0 { self.measure(&model, &held_out)? } else { None };
         let cost = Cost::measure(&merge::in_format(&self.original, self.args.tuning.dtype)?, &model)?;
         let report = Report { tables, before, after, cost };
-        write_whole(&output.join("report.json"), (serde_json::to_string_pretty(&report.json())? + "\n").as_bytes())?;
+        write_whole(&output.join("report.json"), (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
         fs_err::rename(output.join(end), output.join("model"))?;
         print!("{}", report.text());
         self.reporter.note(&format!("the model is in {}", output.join("model").display()));
@@ -155,25 +149,7 @@ impl Job {
             "model": model, "method": method, "share": share, "rank": rank, "epochs": epochs, "text": text,
             "steps": steps, "tune": tune,
         });
-        let mut now = self.args.tuning.settings();
-        now.extend(own.as_object().cloned().unwrap_or_default());
-        super::settings_file::begin(&self.args.output.join("settings.json"), &now)
-    }
-
-    /// The texts of files as sequences of equal length.
-    fn examples(&self, files: &[PathBuf]) -> Result<Vec<Example>> {
-        let template = template::choose(&self.args.tuning.template)?;
-        let vocab = arch::blueprint(&self.original.config)?.vocab;
-        let encoder = Encoder::try_new(&self.original, &template, vocab, None)?;
-        let objective = Objective::find("pretrain").context("invariant: the table has it")?;
-        let reader = ExampleReader { objective, encoder: &encoder, packing: Some(self.args.tuning.max_length) };
-        let mut refused = Vec::new();
-        let examples = reader.read(files, &mut refused)?;
-        report_refusals(&self.args.output, &refused, false)?;
-        if examples.is_empty() && !files.is_empty() {
-            bail!("{}: there is no text of two tokens", files[0].display());
-        }
-        Ok(examples)
+        settings_file::begin(&self.args.output, &[self.args.tuning.settings(), own])
     }
 
     /// Writes the factored model, unless an interrupted compression has done so, and returns its tables.
@@ -190,7 +166,7 @@ impl Job {
             }
         };
         let (compressed, tables) = compress(&self.original, options, report)?;
-        write_whole(&file, (serde_json::to_string_pretty(&report::tables_json(&tables))? + "\n").as_bytes())?;
+        write_whole(&file, (serde_json::to_string_pretty(&tables)? + "\n").as_bytes())?;
         save_checkpoint(&folder, &merge::in_format(&compressed, tuning.dtype)?, Some(&self.source))?;
         Ok(tables)
     }
@@ -208,11 +184,10 @@ impl Job {
             return Ok(None);
         }
         let (blueprint, (original, reference)) = (arch::blueprint(&model.config)?, self.teacher()?);
-        let max_len = self.args.tuning.max_length;
-        let options =
-            ModelOptions { threads: self.args.tuning.threads(), max_len, recompute: true, trained: &|_| false };
+        let (threads, max_len) = (self.args.tuning.threads(), self.args.tuning.max_length);
+        let options = ModelOptions { threads, max_len, recompute: true, trained: &|_| false };
         let weights = Layout::new(&blueprint).read(model)?;
-        let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original, max_len)?;
+        let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original)?;
         Ok(Some(fidelity(&mut trainable, &weights, &reference, examples)))
     }
 
@@ -234,10 +209,11 @@ impl Job {
             seed: args.tuning.seed,
             threads: self.args.tuning.threads(),
             max_len: args.tuning.max_length,
-            teacher: Some(self.teacher()?),
             ..TrainerOptions::default()
         };
-        let mut trainer = Trainer::try_new(&blueprint, Layout::new(&blueprint).read(factored)?, &options)?;
+        let (original, reference) = self.teacher()?;
+        let trainer = Trainer::try_new(&blueprint, Layout::new(&blueprint).read(factored)?, &options)?;
+        let mut trainer = trainer.with_teacher(&original, reference)?;
         let objective = Objective::find("distill").context("invariant: the table has it")?;
         let steps = Steps {
             max_steps: Some(args.steps),

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use wsd::hub::{self, HubOptions};
 use wsd_core::files::write_whole;
 use wsd_core::{Head, Input};
 use wsd_nn::arch::Blueprint;
@@ -27,7 +26,7 @@ use wsd_train::{
 };
 
 use super::output::note;
-use super::{Ending, GlobalArgs};
+use super::{Ending, GlobalArgs, open};
 pub(crate) use command::TrainArgs;
 use command::{Action, RunArgs, Tool};
 use reporter::ConsoleReporter;
@@ -90,17 +89,13 @@ struct Start {
 impl Start {
     fn open(file: &RunFile, look: &GlobalArgs) -> Result<Self> {
         let model = &file.model;
+        let teacher = model.teacher.as_deref().map(|name| open(name, look)).transpose()?.map(|(teacher, _)| teacher);
         if let (Some(config), Some(folder)) = (&model.config, &model.tokenizer) {
             let checkpoint = Checkpoint::untrained(config.clone(), folder)?;
-            return Ok(Self { checkpoint, folder: folder.clone(), has_weights: false, teacher: None });
+            return Ok(Self { checkpoint, folder: folder.clone(), has_weights: false, teacher });
         }
-        let open = |name: &str| -> Result<(Checkpoint, PathBuf)> {
-            let folder = hub::resolve(name, &HubOptions::from_env(), look.progress().as_mut())?;
-            Ok((Checkpoint::open(&folder)?.in_standard_form()?, folder))
-        };
-        let (checkpoint, folder) = open(model.from.as_deref().unwrap_or_default())?;
+        let (checkpoint, folder) = open(model.from.as_deref().unwrap_or_default(), look)?;
         checkpoint.warnings.iter().for_each(|warning| note(warning));
-        let teacher = model.teacher.as_deref().map(open).transpose()?.map(|(teacher, _)| teacher);
         Ok(Self { checkpoint, folder, has_weights: true, teacher })
     }
 
@@ -196,6 +191,7 @@ impl Session {
         let examples = || terms.iter().flat_map(|term| term.examples.iter().chain(&term.evaluation));
         let lengths = examples().flat_map(|example| &example.sequences).map(|sequence| sequence.tokens.len());
         let needs_reference = terms.iter().any(|term| term.objective.needs == Needs::RowsAndReference);
+        let teacher = self.start.teacher.as_ref();
         let options = wsd_train::TrainerOptions {
             adapter: file.adapter.clone(),
             optimizer: file.optimizer.clone(),
@@ -203,19 +199,13 @@ impl Session {
             threads: file.threads,
             max_len: file.data.max_length.max(lengths.max().unwrap_or(0)),
             recompute: file.steps.gradient_checkpointing,
-            keeps_reference: needs_reference,
-            teacher: if needs_reference { self.teacher()? } else { None },
+            keeps_reference: needs_reference && teacher.is_none(),
         };
         let weights = self.start.weights((&blueprint, &Layout::new(&blueprint)), file.seed)?;
-        Ok(Trainer::try_new(&blueprint, weights, &options)?)
-    }
-
-    /// The model that the trained one stays close to, if it is another than the start.
-    fn teacher(&self) -> Result<Option<(Blueprint, Vec<f32>)>> {
-        let Some(checkpoint) = &self.start.teacher else { return Ok(None) };
-        let blueprint = arch::blueprint(&checkpoint.config)?;
-        let weights = Layout::new(&blueprint).read(checkpoint)?;
-        Ok(Some((blueprint, weights)))
+        let trainer = Trainer::try_new(&blueprint, weights, &options)?;
+        let Some(teacher) = teacher else { return Ok(trainer) };
+        let blueprint = arch::blueprint(&teacher.config)?;
+        Ok(trainer.with_teacher(&blueprint, Layout::new(&blueprint).read(teacher)?)?)
     }
 
     /// Writes the trained model, and its adapter by itself if it has one.

@@ -2,12 +2,18 @@
 
 use std::fmt::Display;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use wsd::config::ConfigError;
+use wsd::train::data::{ExampleReader, report_refusals};
+use wsd::train::{Encoder, Example, Objective};
 use wsd_core::Error;
-use wsd_nn::Format;
+use wsd_nn::{Checkpoint, Format, arch};
+
+use super::train::template;
 
 /// The learning rates of a tuning.
 const LEARNING_RATES: Range<f64> = 0.0..1e3;
@@ -16,7 +22,7 @@ const WRITTEN: [Format; 3] = [Format::BF16, Format::F16, Format::F32];
 
 #[derive(Args, Debug)]
 pub(super) struct TuningArgs {
-    /// The peak learning rate
+    /// The learning rate; compress lowers it to 0 over its steps
     #[arg(long, value_name = "X", default_value_t = 1e-3)]
     pub(super) learning_rate: f64,
     /// Sequences of a step
@@ -65,13 +71,35 @@ impl TuningArgs {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// The options that results depend on, by name.
-    pub(super) fn settings(&self) -> Map<String, Value> {
+    /// The options by name; results depend on all of them, and their last bits on `threads`.
+    pub(super) fn settings(&self) -> Value {
         let Self { learning_rate, batch_size, max_length, template, seed, dtype, .. } = self;
-        let settings = json!({
+        json!({
             "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length,
-            "template": template, "seed": seed, "dtype": dtype.to_string(),
-        });
-        settings.as_object().cloned().unwrap_or_default()
+            "template": template, "seed": seed, "threads": self.threads(), "dtype": dtype.to_string(),
+        })
+    }
+
+    /// The texts of files as examples of at most `max_length` tokens; `is_packed` for texts that are
+    /// concatenated and cut. Refused rows are listed in the folder `output`.
+    pub(super) fn texts(
+        &self,
+        model: &Checkpoint,
+        files: &[PathBuf],
+        output: &Path,
+        is_packed: bool,
+    ) -> Result<Vec<Example>> {
+        let vocab = arch::blueprint(&model.config)?.vocab;
+        let (whole, packed) =
+            (Some(self.max_length).filter(|_| !is_packed), Some(self.max_length).filter(|_| is_packed));
+        let encoder = Encoder::try_new(model, &template::choose(&self.template)?, vocab, whole)?;
+        let objective = Objective::find("pretrain").context("invariant: the table has it")?;
+        let mut refused = Vec::new();
+        let examples = ExampleReader { objective, encoder: &encoder, packing: packed }.read(files, &mut refused)?;
+        report_refusals(output, &refused, false)?;
+        match files.first().filter(|_| examples.is_empty()) {
+            Some(file) => bail!("{}: there is no text of two tokens", file.display()),
+            None => Ok(examples),
+        }
     }
 }
