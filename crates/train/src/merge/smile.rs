@@ -21,6 +21,8 @@ pub struct SmileOptions {
     pub router_rank: usize,
     /// Experts that each token takes.
     pub experts_per_token: usize,
+    /// The number format of the experts and of the router.
+    pub format: Format,
 }
 
 /// Returns the matrices of routed experts over a base, and the configuration of their adapter.
@@ -34,7 +36,7 @@ pub fn smile(
     mut report: impl FnMut(usize, usize),
 ) -> Result<(Vec<Tensor>, serde_json::Value)> {
     check(base, experts, None)?;
-    let SmileOptions { rank, router_rank, experts_per_token } = options;
+    let SmileOptions { rank, router_rank, experts_per_token, .. } = options;
     if rank == 0 {
         return Err(Error::setting("rank", "at least 1", rank));
     }
@@ -89,7 +91,7 @@ fn routed(base: &Checkpoint, experts: &[Expert], options: SmileOptions, module: 
     let RoutedNames { a: a_name, b: b_name, router: router_name } = RoutedNames::of(module);
     let tensor = |name: String, rows: usize, values: Vec<f32>| -> Result<Tensor> {
         let shape = vec![rows, values.len() / rows];
-        Ok(Tensor::new(name, Format::F32, shape, Format::F32.quantize(&values)?)?)
+        Ok(Tensor::new(name, options.format, shape, options.format.quantize(&values)?)?)
     };
     Ok(vec![
         tensor(a_name, experts.len() * rank, a)?,

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use wsd::hub::{self, HubOptions};
 use wsd::train::merge::{self, Expert, ExpertSource, MERGES, MergeMethod, MergeOptions, SmileOptions};
 use wsd::train::{save_checkpoint, save_tensors};
 use wsd_nn::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use wsd_nn::{Adapter, Checkpoint, Format};
 
-use super::{Ending, GlobalArgs, note};
+use super::{Ending, GlobalArgs, note, open};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -107,11 +106,6 @@ pub(crate) fn run(args: &MergeArgs, global: &GlobalArgs) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-fn open(name: &str, global: &GlobalArgs) -> Result<(Checkpoint, PathBuf)> {
-    let path = hub::resolve(name, &HubOptions::from_env(), global.progress().as_mut())?;
-    Ok((Checkpoint::open(&path)?.in_standard_form()?, path))
-}
-
 fn by_weights(
     args: &MergeArgs,
     method: &MergeMethod,
@@ -130,7 +124,7 @@ fn by_routing(
     global: &GlobalArgs,
 ) -> Result<()> {
     let MergeArgs { rank, router_rank, experts_per_token, .. } = *args;
-    let options = SmileOptions { rank, router_rank, experts_per_token };
+    let options = SmileOptions { rank, router_rank, experts_per_token, format: args.dtype };
     let progress = |done: usize, all: usize| {
         if !global.quiet && (done == all || done.is_multiple_of(50)) {
             note(&format!("{done} of {all} linear layers"));
@@ -138,9 +132,6 @@ fn by_routing(
     };
     let (matrices, config) = merge::smile(base, experts, options, progress)?;
     let partial = args.output.with_extension("partial");
-    if partial.exists() {
-        fs_err::remove_dir_all(&partial)?;
-    }
     save_checkpoint(&partial, &merge::in_format(base, args.dtype)?, Some(source))?;
     save_tensors(&partial.join(WEIGHTS_FILE), &matrices)?;
     fs_err::write(partial.join(CONFIG_FILE), serde_json::to_string_pretty(&config)? + "\n")?;
