@@ -244,7 +244,6 @@ pub(crate) enum Ending {
     Interrupted,
 }
 
-/// Runs a command.
 /// Finds a model by a path or a name and opens it, with the names of Hugging Face's tensors. Returns its folder
 /// or file too.
 fn open(name: &str, global: &GlobalArgs) -> Result<(Checkpoint, PathBuf)> {
@@ -264,6 +263,7 @@ pub(crate) async fn resumable<T>(work: impl Future<Output = Result<T>>) -> Resul
     }
 }
 
+/// Runs a command.
 pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
     match line.command {
         Command::Compare(args) => compare::run(*args, &line.global).await,
