@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # The top-level modules of a crate, lowest first. A module imports from those before it only.
 LAYERS = {
     "nn": [
-        "error", "format", "activation", "matrix", "device", "kernels", "arch", "checkpoint", "adapter", "executor",
-        "cache", "cpu", "cuda", "tensors", "load", "engine", "shapes", "measure",
+        "error", "format", "activation", "matrix", "device", "kernels", "arch", "checkpoint", "adapter", "draft",
+        "executor", "cache", "cpu", "cuda", "tensors", "load", "engine", "shapes", "measure",
     ],
 }  # fmt: skip
 

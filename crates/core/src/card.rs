@@ -19,21 +19,31 @@ pub struct Caps {
     /// Trees of continuations ([`crate::Session::tree_choices`], and
     /// [`crate::Session::tree_logits`] with `logits`).
     pub trees: bool,
+    /// Trees that a draft head proposes ([`crate::Session::propose`]).
+    pub drafts: bool,
 }
 
 impl Caps {
     /// Generation alone.
-    pub const GENERATE: Self =
-        Self { score: false, logits: false, choices: false, hidden: false, heads: Heads::NONE, trees: false };
+    pub const GENERATE: Self = Self {
+        score: false,
+        logits: false,
+        choices: false,
+        hidden: false,
+        heads: Heads::NONE,
+        trees: false,
+        drafts: false,
+    };
 
     /// Every ability but the heads, with its description.
-    fn list(self) -> [(bool, &'static str); 5] {
+    fn list(self) -> [(bool, &'static str); 6] {
         [
             (self.score, "log-probabilities of given tokens"),
             (self.logits, "whole rows of logits"),
             (self.choices, "its choices at given positions"),
             (self.hidden, "hidden states"),
             (self.trees, "trees of continuations"),
+            (self.drafts, "proposals of a draft head (--head FOLDER)"),
         ]
     }
 

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use crate::logits::argmax;
 use crate::{
     Caps, Card, Error, Guide, Head, Heads, Next, Profile, Result, Sampled, Sampling, Setting, Step, Stop, TextCodec,
-    Token, Tree, Values, pick_allowed, top_tokens,
+    Token, Tree, TreeShape, Values, pick_allowed, top_tokens,
 };
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
@@ -365,6 +365,15 @@ pub trait Session: Send {
     async fn reward(&mut self) -> Result<Vec<f32>> {
         let rewards = self.rewards(self.tokens().len()).await?;
         Ok(rewards.into_iter().next_back().unwrap_or_default())
+    }
+
+    /// Returns a tree of tokens that the engine's draft head expects after the list; an empty one
+    /// where it expects nothing. Needs [`Caps::drafts`].
+    ///
+    /// # Errors
+    /// Those of [`Session::choices`].
+    async fn propose(&mut self, _shape: TreeShape) -> Result<Tree> {
+        Err(lacks(self.card(), Caps { drafts: true, ..Caps::GENERATE }))
     }
 
     /// Returns the rows that predict the token after each vertex of a tree that continues the list,

@@ -9,6 +9,7 @@
 
 mod acceptance;
 mod answer;
+mod beam;
 mod bridge;
 mod card;
 mod chunks;
@@ -51,6 +52,7 @@ mod tree;
 mod values;
 
 pub use answer::{Answer, Flow};
+pub use beam::{Beam, TreeShape};
 pub use bridge::{Bridge, Edit};
 pub use card::{Caps, Card, Cost};
 pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Scope, Session, Written};
@@ -80,9 +82,9 @@ pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{
     ALIGNER_TEMPERATURE, BASE_TEMPERATURE, BASE_TOP_K, BASE_TOP_P, BLEND_THRESHOLD, CANDIDATES, CHUNK_TOKENS,
-    HAND_OVER, KL_GATE, MAX_DRAFT_TOKENS, MAX_STEP_TOKENS, MIX_RULE, MIX_WEIGHT, NUDGE_THRESHOLD, ON_DRAFT_END,
-    PLAUSIBILITY, RECIPES, REJECTION_LEVEL, REJECTION_RULE, RESIDUAL_MODE, REWARD_CRITERION, REWARD_SHARE,
-    REWARD_SLOPE, REWARD_THRESHOLD, STEP_END, STEP_SCORER, STRATEGY, strategy_settings,
+    HAND_OVER, HEAD_DEPTH, HEAD_LEAST, HEAD_NODES, HEAD_WIDTH, KL_GATE, MAX_DRAFT_TOKENS, MAX_STEP_TOKENS, MIX_RULE,
+    MIX_WEIGHT, NUDGE_THRESHOLD, ON_DRAFT_END, PLAUSIBILITY, RECIPES, REJECTION_LEVEL, REJECTION_RULE, RESIDUAL_MODE,
+    REWARD_CRITERION, REWARD_SHARE, REWARD_SLOPE, REWARD_THRESHOLD, STEP_END, STEP_SCORER, STRATEGY, strategy_settings,
 };
 pub use strategy::{Need, Recipe, Strategy, run};
 pub use switch::{

@@ -50,14 +50,15 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Makes a model that computes logits by `rows`. Its hidden states are its logits. It has every
+    /// Makes a model that computes logits by `rows`. Its hidden states are its logits, and its
+    /// draft head expects what other logits, near its own, tell. It has every
     /// ability, and the head of the vocabulary; see [`Scripted::with_caps`] and
     /// [`Scripted::with_head`].
     #[must_use]
     pub fn new(name: &str, pieces: Arc<Pieces>, rows: impl Fn(&[Token]) -> Row + Send + Sync + 'static) -> Self {
         let vocab = pieces.vocabulary().pieces.len();
         let heads = Heads::NONE.with(Head::VOCABULARY);
-        let caps = Caps { score: true, logits: true, choices: true, hidden: true, heads, trees: true };
+        let caps = Caps { score: true, logits: true, choices: true, hidden: true, heads, trees: true, drafts: true };
         let card = Card { name: name.into(), max_len: 4096, vocab, caps, cost: Cost::default(), end_tokens: vec![END] };
         let bos = BosTokens { chat: Some(BEGIN), raw: Some(BEGIN) };
         let codec = TextCodec::new(name, pieces, Some(Template::Plain), bos);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seat;
 
-/// A source of proposed tokens. In JSON it is a seat's name, `lookup` or `rest`.
+/// A source of proposed tokens. In JSON it is a seat's name, `lookup`, `rest` or `head`.
 ///
 /// ```
 /// use wsd_core::{Seat, Source};
@@ -23,6 +23,8 @@ pub enum Source {
     Lookup,
     /// The part of the draft after the switch.
     Rest,
+    /// The draft head of the model that checks.
+    Head,
 }
 
 impl Source {
@@ -33,14 +35,15 @@ impl Source {
             Self::Model(seat) => seat.name(),
             Self::Lookup => "lookup",
             Self::Rest => "rest",
+            Self::Head => "head",
         }
     }
 
     /// Finds the source of a name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
-        let of_text = [Self::Lookup, Self::Rest].into_iter().find(|source| source.name() == name);
-        of_text.or_else(|| Seat::find(name).map(Self::Model))
+        let of_none = [Self::Lookup, Self::Rest, Self::Head].into_iter().find(|source| source.name() == name);
+        of_none.or_else(|| Seat::find(name).map(Self::Model))
     }
 }
 

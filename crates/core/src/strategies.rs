@@ -2,6 +2,7 @@
 
 mod alone;
 mod blendin;
+mod head;
 mod mix;
 mod nudging;
 mod rejection;
@@ -11,6 +12,7 @@ mod speculative;
 mod wsd;
 
 pub use blendin::BLEND_THRESHOLD;
+pub use head::{HEAD_DEPTH, HEAD_LEAST, HEAD_NODES, HEAD_WIDTH};
 pub use mix::{HAND_OVER, MIX_RULE, MIX_WEIGHT, PLAUSIBILITY};
 pub use nudging::NUDGE_THRESHOLD;
 pub use rejection::{REJECTION_LEVEL, REJECTION_RULE};
@@ -34,6 +36,7 @@ pub static RECIPES: &[&Recipe] = &[
     &nudging::RECIPE,
     &speculative::SPECULATIVE,
     &speculative::ROUTED,
+    &head::RECIPE,
     &residual::RECIPE,
     &mix::RECIPE,
     &blendin::RECIPE,

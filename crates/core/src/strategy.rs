@@ -167,10 +167,10 @@ impl<T: ?Sized> Recipe<T> {
         })
     }
 
-    /// Tells whether one model answers by itself.
+    /// Tells whether one model answers by itself, with nothing to help it.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.needs.len() == 1
+        matches!(self.needs, [need] if need.caps == Caps::GENERATE)
     }
 }
 

@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Call, CallKind, Caps, Completion, Engine, FinishReason, Job, Models, Profile, Prompt, Recipe, SPECULATE, Sampling,
-    Seat, Source, StepTime, THRESHOLD, Terms, Token, Trace, Values, run,
+    Call, CallKind, Caps, Completion, Engine, FinishReason, HEAD_DEPTH, HEAD_NODES, HEAD_WIDTH, Job, Models, Profile,
+    Prompt, Recipe, SPECULATE, Sampling, Seat, Source, StepTime, THRESHOLD, Terms, Token, Trace, Values, run,
 };
 
 const LETTERS: &str = "abcdefg ";
@@ -287,8 +287,11 @@ fn sampled_texts_are_distributed_as_the_bases_whatever_the_levels_below() {
     let level = |seed, agreement, first| Random { sharpness: 3.0, ..Random::new(seed, agreement) }.at(first, 0.0);
     let models = chain([level(5, 0.8, 0.05), level(6, 0.2, 0.2), level(7, 1.0, 1.0)].map(Random::engine));
     let base = level(7, 1.0, 1.0).engine();
-    for (top_k, top_p, min_p, temperature) in
-        [(0, 1.0, 0.0, 1.0), (4, 1.0, 0.0, 0.8), (0, 0.7, 0.0, 1.3), (0, 1.0, 0.2, 1.0)]
+    let shape = Values::default().with(&HEAD_WIDTH, 3usize).unwrap().with(&HEAD_DEPTH, 2usize).unwrap();
+    let strategies = [("routed", from_sources("draft")), ("head", shape)];
+    let filters = [(0, 1.0, 0.0, 1.0), (4, 1.0, 0.0, 0.8), (0, 0.7, 0.0, 1.3), (0, 1.0, 0.2, 1.0)];
+    for ((strategy, values), (top_k, top_p, min_p, temperature)) in
+        strategies.iter().flat_map(|strategy| filters.map(|filters| (strategy, filters)))
     {
         let sampling = |seed| Sampling { temperature, top_k, top_p, min_p, seed, ..Sampling::default() };
         let draws = 3000;
@@ -297,7 +300,7 @@ fn sampled_texts_are_distributed_as_the_bases_whatever_the_levels_below() {
         let prompt = base.codec().render(&job(3).prompt).unwrap().tokens;
         for seed in 0..draws {
             let job = Job { terms: Terms { sampling: sampling(seed), ..job(5).terms }, ..job(5) };
-            let done = complete("routed", &models, &job, &from_sources("draft"));
+            let done = complete(strategy, &models, &job, values);
             let ids: Vec<Token> = done.tokens.iter().take(2).map(|token| token.id).collect();
             *counts.entry(ids).or_insert(0usize) += 1;
         }
@@ -319,8 +322,39 @@ fn sampled_texts_are_distributed_as_the_bases_whatever_the_levels_below() {
         chi_square += (rare.1 - rare.0).powi(2) / f64::max(rare.0, 5.0);
         // Five standard deviations above the mean of the chi-square distribution.
         let limit = f64::from(cells) + 5.0 * (2.0 * f64::from(cells)).sqrt();
-        assert!(chi_square < limit, "{chi_square} of {cells} cells, {top_k} {top_p} {min_p}");
+        assert!(chi_square < limit, "{strategy}: {chi_square} of {cells} cells, {top_k} {top_p} {min_p}");
     }
+}
+
+#[test]
+fn a_draft_head_changes_no_token() {
+    let mut accepted = 0;
+    for seed in 0..60 {
+        let ends = seed % 3 == 0;
+        let base = Random { ends, max_len: 4096 - (seed as usize % 2) * 4050, ..Random::new(seed, 1.0) }.engine();
+        let models = Models::default().with(Seat::BASE, Arc::new(base));
+        let sampling = match seed % 4 {
+            0 => Sampling::default(),
+            1 => Sampling { temperature: 0.9, seed, ..Sampling::default() },
+            2 => Sampling { temperature: 1.5, top_k: 4, seed, ..Sampling::default() },
+            _ => Sampling { temperature: 1.0, frequency_penalty: 0.5, seed, ..Sampling::default() },
+        };
+        let job = Job { terms: Terms { sampling, ..job(60).terms }, ..job(60) };
+        let alone = complete("base", &models, &job, &Values::default());
+        for (width, depth, nodes) in [(1usize, 4usize, 60usize), (3, 0, 4), (4, 3, 9), (10, 5, 60)] {
+            let values = Values::default().with(&HEAD_WIDTH, width).unwrap().with(&HEAD_DEPTH, depth).unwrap();
+            let values = values.with(&HEAD_NODES, nodes).unwrap();
+            let headed = complete("head", &models, &job, &values);
+            assert_eq!((&headed.tokens, headed.finish_reason), (&alone.tokens, alone.finish_reason), "seed {seed}");
+            for call in &headed.calls {
+                let proposed: usize = call.proposals.iter().map(|proposed| proposed.tokens).sum();
+                assert!(call.kind == CallKind::Check && proposed < nodes && call.tokens == proposed + 1);
+                assert!(call.accepted.unwrap() <= depth + 1);
+                accepted += call.accepted.unwrap();
+            }
+        }
+    }
+    assert!(accepted > 1000, "{accepted}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod blueprint;
 mod cohere;
+mod draft;
 mod experts;
 mod gemma2;
 mod gemma3;
@@ -30,6 +31,7 @@ mod tensors;
 use serde_json::{Map, Value};
 
 pub use blueprint::{Blueprint, EMBEDDING_RANK, Experts, Factors, HEAD_RANK, LayerPlan, Norms, QkNorm};
+pub use draft::{DraftPlan, FUSION, SAMPLING};
 pub use heads::HeadPlan;
 pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};

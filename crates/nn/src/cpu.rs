@@ -2,6 +2,7 @@
 //! mapped in the format of their file; a step computes in float32.
 
 mod attention;
+mod draft;
 mod experts;
 mod layer;
 mod linear;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
 use crate::format::Format;
 use crate::kernels::{self, KvFormat, Simd, Workers};
+pub use draft::DraftLayer;
 use layer::layer_weights;
 use linear::{Activations, Linear, Stored};
 use model::{Embedding, Model, OutputHead};
@@ -116,7 +118,7 @@ impl Cpu {
             Ok((*head, OutputHead { factor: factor(inner)?, linear: make(Stored { weight, bias })? }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
-        let final_norm = layer::Norm::new(&blueprint, "model.norm", blueprint.norms.bias, &take);
+        let final_norm = Some(layer::Norm::new(&blueprint, "model.norm", blueprint.norms.bias, &take));
         let positions = blueprint.positions.then(|| take(arch::POSITIONS));
         let layers = (0..blueprint.layers.len())
             .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))

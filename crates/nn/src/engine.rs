@@ -2,6 +2,7 @@
 //! batch.
 
 mod accounts;
+mod drafter;
 mod list;
 mod local;
 mod pace;

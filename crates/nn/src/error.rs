@@ -61,6 +61,21 @@ pub enum Error {
         /// One line for each tensor at fault.
         problems: Vec<String>,
     },
+    /// A draft head that was made for another base.
+    #[error(
+        "{file}: `{key}` must be {of_base}, that of the base, got {of_head}\n  hint: a draft head serves the base it \
+         was trained on; `wsd train head` makes one"
+    )]
+    OtherBase {
+        /// The description of the head.
+        file: String,
+        /// The key that differs.
+        key: &'static str,
+        /// The value of the head.
+        of_head: String,
+        /// The value of the base.
+        of_base: String,
+    },
     /// A tokenizer that does not parse.
     #[error("{file}: tokenizer: {reason}")]
     Tokenizer {

@@ -12,6 +12,7 @@ mod checksum;
 pub mod compress;
 pub mod cues;
 pub mod data;
+pub mod draft_head;
 mod encoder;
 mod error;
 pub mod events;
@@ -49,7 +50,7 @@ pub use export::{name_reward_head, save_checkpoint, save_folder, save_tensors};
 pub use initialization::{INITIALIZER_RANGE, random};
 pub use layout::{Layout, Place, REWARD};
 pub use metrics::{FILE as METRICS_FILE, Means, Metrics};
-pub use model::{ModelOptions, Pass, TrainableModel};
+pub use model::{DraftBase, DraftExample, DraftLoss, DraftModel, ModelOptions, Pass, TrainableModel};
 pub use objectives::{
     Loss, LossInput, LossOutput, Measure, Needs, OBJECTIVES, Objective, TargetTokens, Totals, Weight,
 };

@@ -7,6 +7,7 @@
 
 mod attention;
 mod decoder;
+mod draft;
 mod factor;
 mod head;
 mod layer;
@@ -19,6 +20,7 @@ use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, RopePlan};
 use wsd_nn::kernels::Simd;
 
 pub use self::decoder::Pass;
+pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
 
 use self::decoder::{Decoder, Projection};
 use self::factor::Factor;

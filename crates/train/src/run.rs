@@ -19,7 +19,7 @@ use crate::schedule::Schedule;
 use crate::state::saved;
 use crate::task::Task;
 use crate::trainer::{Gradient, Term, Trainer};
-use pace::Pace;
+pub(crate) use pace::Pace;
 
 /// An observer of a run. Its methods do nothing by default, and `()` is the silent one.
 pub trait Reporter {

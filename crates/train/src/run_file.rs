@@ -246,21 +246,26 @@ impl RunFile {
     /// A text that is no run file for the same command.
     pub fn changes_since(&self, text: &str) -> Result<Vec<String>> {
         let before = Self::parse(text, self.objectives[0].choice.entry)?;
-        let flat = |run: &Self| -> Result<BTreeMap<String, Value>> {
-            let table: Value = toml::from_str(&run.resolved()?).map_err(|error| Error::Form(error.to_string()))?;
-            let mut settings = BTreeMap::new();
-            flatten("", table, &mut settings);
-            Ok(settings)
-        };
-        let (before, now) = (flat(&before)?, flat(self)?);
-        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-        let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
-        let change = |name: &String| {
-            let (before, now) = (before.get(name), now.get(name));
-            (before != now).then(|| format!("`{name}` was {}, now {}", shown(before), shown(now)))
-        };
-        Ok(names.into_iter().filter_map(change).collect())
+        differences(&before.resolved()?, &self.resolved()?)
     }
+}
+
+/// The settings that differ between two run files that are written out, as sentences with both values.
+pub(crate) fn differences(before: &str, now: &str) -> Result<Vec<String>> {
+    let flat = |text: &str| -> Result<BTreeMap<String, Value>> {
+        let table: Value = toml::from_str(text).map_err(|error| Error::Form(error.to_string()))?;
+        let mut settings = BTreeMap::new();
+        flatten("", table, &mut settings);
+        Ok(settings)
+    };
+    let (before, now) = (flat(before)?, flat(now)?);
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
+    let change = |name: &String| {
+        let (before, now) = (before.get(name), now.get(name));
+        (before != now).then(|| format!("`{name}` was {}, now {}", shown(before), shown(now)))
+    };
+    Ok(names.into_iter().filter_map(change).collect())
 }
 
 /// Adds the values within tables and lists of tables under names such as `train.max_steps`.

@@ -2,7 +2,7 @@
 
 mod builtin;
 
-pub use builtin::{BUILTIN_ABOUT, BUILTIN_EXAMPLES, builtin_pair, is_about_builtin};
+pub use builtin::{BUILTIN_ABOUT, BUILTIN_EXAMPLES, builtin_checkpoint, builtin_pair, is_about_builtin};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -103,6 +103,10 @@ fn open_remote(
     settings: &Settings,
     progress: &mut dyn Progress,
 ) -> Result<Remote, ModelError> {
+    if let Some(folder) = &model.draft_head {
+        let limit = "left out with a remote base, whose features stay there".to_owned();
+        return Err(wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into());
+    }
     let remote = &settings.remote;
     let RemoteModel { tokenizer, key_env } = remote.model(seat);
     let options = RemoteOptions {
@@ -132,6 +136,7 @@ fn open(
         device: model.device,
         dtype: model.dtype,
         adapters: model.adapters.clone(),
+        draft_head: model.draft_head.clone(),
         kv_dtype: model.kv_dtype,
         template: template(seat, &model.template)?,
         max_sessions,

@@ -9,8 +9,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
 use crate::{
-    Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, TextCodec, Token, Tree, log_softmax,
-    logprob,
+    Beam, Card, Error, Generation, Head, Layer, Result, Row, Session, Step, Stop, TextCodec, Token, Tree, TreeShape,
+    log_softmax, logprob, splitmix64,
 };
 
 /// Computes the output of a head for a token list: for the vocabulary's, the logits that follow it.
@@ -24,6 +24,9 @@ pub(super) struct Counters {
     /// Number of tokens generated so far.
     pub(super) steps: AtomicUsize,
 }
+
+/// The range of the differences between the logits of the draft head and those of the model.
+const DRAFT_ERROR: f32 = 4.0;
 
 /// A session of a [`super::Scripted`] engine.
 pub(super) struct ScriptedSession {
@@ -59,6 +62,17 @@ impl ScriptedSession {
         let step = generation.choose(&mut (self.rows)(list), list, &self.card.end_tokens);
         self.counters.steps.fetch_add(1, Ordering::SeqCst);
         step.ok_or_else(|| self.not_finite(list.len()))?
+    }
+
+    /// Computes the logits of the draft head after `list`: those of the model, each changed by up to
+    /// [`DRAFT_ERROR`].
+    fn drafted(&self, list: &[Token]) -> Row {
+        let mut row = (self.rows)(list);
+        for (id, logit) in row.iter_mut().enumerate() {
+            let hash = splitmix64((list.len() as u64) << 32 ^ id as u64);
+            *logit += DRAFT_ERROR * ((hash >> 40) as f32 / (1 << 24) as f32 - 0.5);
+        }
+        row
     }
 
     /// Iterates over the vertices of `tree`, the root first, and yields for each the session's list
@@ -144,6 +158,22 @@ impl Session for ScriptedSession {
         let lacks = || Error::Lacks { engine: self.card.name.clone(), need: head.outputs() };
         let outputs = self.heads.get(&head).ok_or_else(lacks)?;
         Ok((from..=self.tokens.len()).map(|len| outputs(&self.tokens[..len])).collect())
+    }
+
+    async fn propose(&mut self, shape: TreeShape) -> Result<Tree> {
+        yield_once().await;
+        let Some(mut beam) = Beam::new(shape, &self.drafted(&self.tokens)) else { return Ok(Tree::default()) };
+        while !beam.level().is_empty() {
+            let row = |&node: &usize| {
+                let path = beam.ancestors(node).into_iter().chain([node]);
+                self.drafted(&self.tokens.iter().copied().chain(path.map(|node| beam.token(node))).collect::<Vec<_>>())
+            };
+            let rows: Vec<_> = beam.level().iter().map(row).collect();
+            if beam.expand(rows.iter().map(Vec::as_slice)).is_none() {
+                return Ok(Tree::default());
+            }
+        }
+        beam.tree()
     }
 
     async fn tree_logits(&mut self, tree: &Tree) -> Result<Vec<Row>> {

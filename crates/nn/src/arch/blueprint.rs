@@ -146,6 +146,20 @@ pub struct Norms {
     pub post_mlp: Option<&'static str>,
 }
 
+impl Norms {
+    /// No norm.
+    pub(super) const NONE: Self = Self {
+        eps: 0.0,
+        offset: 0.0,
+        centered: false,
+        bias: false,
+        pre_attention: None,
+        post_attention: None,
+        pre_mlp: None,
+        post_mlp: None,
+    };
+}
+
 /// The norm of queries and keys, before rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {

@@ -3,7 +3,7 @@
 use super::{Blueprint, Head};
 
 /// The prefix of the names of all tensors in layers.
-const LAYERS: &str = "model.layers.";
+pub(super) const LAYERS: &str = "model.layers.";
 /// The name of the embedding, or of its rows in the space of its factor.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The name of the second factor of an embedding, `(hidden, rank)`, and of a head tied to it.
@@ -69,7 +69,7 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Lists the tensors of one layer. Parts of a fused matrix share an entry.
-fn layer_tensors(blueprint: &Blueprint) -> Vec<(String, Vec<usize>)> {
+pub(super) fn layer_tensors(blueprint: &Blueprint) -> Vec<(String, Vec<usize>)> {
     let parts = blueprint.layer();
     let mut norms: Vec<_> = parts.norms().collect();
     // A norm may serve two parts.

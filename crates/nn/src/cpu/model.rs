@@ -22,7 +22,8 @@ pub(super) struct Model {
     /// The embedding of positions, if the model has one.
     pub(super) positions: Option<Tensor>,
     pub(super) layers: Vec<LayerWeights>,
-    pub(super) final_norm: Norm,
+    /// The norm before the output heads; none in the layer of a draft head.
+    pub(super) final_norm: Option<Norm>,
     pub(super) heads: Vec<(Head, OutputHead)>,
 }
 

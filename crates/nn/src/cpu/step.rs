@@ -1,5 +1,7 @@
 //! One ragged step: all tokens through a layer at once, attention by sequence.
 
+mod draft;
+
 use super::attention::LayerAttention;
 use super::experts::{ExpertScratch, Mixture};
 use super::layer::{LayerWeights, Norm};
@@ -9,6 +11,7 @@ use super::place::{Place, places};
 use crate::cache::Slot;
 use crate::executor::Span;
 use crate::kernels::{self, Rotation, Workers};
+pub(super) use draft::{Fusion, Sampling};
 
 /// Buffers kept from step to step. Each holds `(tokens, width)` of the current step.
 #[derive(Default)]
@@ -68,6 +71,13 @@ impl<'a> Step<'a> {
         step
     }
 
+    /// The same step with its tokens at other places.
+    pub(super) fn at(mut self, places: Vec<Place>) -> Self {
+        self.places = places;
+        self.set_angles();
+        self
+    }
+
     /// Runs all layers and returns the wanted rows.
     pub(super) fn run(mut self) -> Vec<f32> {
         self.collect(Some(0));
@@ -100,7 +110,7 @@ impl<'a> Step<'a> {
             let floats = alike.iter().map(|span| span.rows.len()).sum::<usize>() * self.model.blueprint.hidden;
             let (rows, later) = std::mem::take(&mut rest).split_at_mut(floats);
             if alike[0].layer.is_normed() {
-                self.model.final_norm.apply(self.workers, rows);
+                self.model.final_norm.iter().for_each(|norm| norm.apply(self.workers, rows));
             }
             rest = later;
         }
@@ -153,13 +163,8 @@ impl<'a> Step<'a> {
     /// Runs one layer.
     fn layer(&mut self, index: usize) {
         let layer = &self.model.layers[index];
-        self.project_heads(layer);
-        self.rotate(index);
-        self.append(index);
-        self.attend(index);
-        let Scratch { attended, output, activations, .. } = &mut *self.scratch;
-        linear::apply(self.workers, attended, activations, [(&layer.parts.output, output)]);
         let parts = &layer.parts;
+        self.attention(index);
         if !self.model.blueprint.parallel {
             self.residual(parts.post_attention.as_ref());
             self.feed_forward(layer);
@@ -171,6 +176,17 @@ impl<'a> Step<'a> {
             self.exchange();
         }
         self.residual(parts.post_mlp.as_ref());
+    }
+
+    /// Computes the attention part of a layer, from the residual stream into `output`.
+    fn attention(&mut self, index: usize) {
+        let layer = &self.model.layers[index];
+        self.project_heads(layer);
+        self.rotate(index);
+        self.append(index);
+        self.attend(index);
+        let Scratch { attended, output, activations, .. } = &mut *self.scratch;
+        linear::apply(self.workers, attended, activations, [(&layer.parts.output, output)]);
     }
 
     /// Exchanges the output of a part with the one that was put aside.

@@ -1,6 +1,6 @@
 //! An engine in this process, and its sessions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +11,21 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wsd_core::{
     Activity, Caps, Card, Cost, Engine, Error, Generation, Head, Heads, Layer, ModelFiles, Profile, Row, Sampled,
-    Scope, Session, Step, Stop, TextCodec, Token, Tree,
+    Scope, Session, Step, Stop, TextCodec, Token, Tree, TreeShape,
 };
 
+use super::drafter::Drafter;
 use super::list::List;
 use super::prefix_cache::{Place, PrefixCache};
-use super::questions::{Choices, Collect, Generate, Hidden, Inner, Outputs, Question, Reader, Rows, Score};
+use super::questions::{Choices, Collect, Generate, Hidden, Inner, Outputs, Propose, Question, Reader, Rows, Score};
 use super::scheduler::{Message, Scheduler};
 use super::work::Work;
 use crate::adapter::Adapter;
 use crate::arch::{Blueprint, tensors};
 use crate::checkpoint::{Checkpoint, TemplateChoice};
+use crate::cpu::{CpuOptions, DraftLayer};
 use crate::device::Device;
+use crate::draft::DraftHead;
 use crate::format::Format;
 use crate::kernels::KvFormat;
 use crate::load::load;
@@ -55,6 +58,8 @@ pub struct LoadOptions {
     pub template: TemplateChoice,
     /// Folders of LoRA adapters in PEFT's form, all added to the model; see [`Adapter::open`].
     pub adapters: Vec<PathBuf>,
+    /// The folder of a draft head for the model; see [`DraftHead::open`].
+    pub draft_head: Option<PathBuf>,
     /// The context length in tokens, if shorter than the model's.
     pub max_len: Option<usize>,
     /// The number of sessions that may be open at once; further ones wait.
@@ -78,6 +83,7 @@ impl LoadOptions {
             dtype: None,
             kv_dtype: None,
             adapters: Vec::new(),
+            draft_head: None,
             template: TemplateChoice::Own,
             max_len: None,
             max_sessions: 64,
@@ -127,6 +133,7 @@ impl Local {
     /// Those of [`Checkpoint`] and of the device; [`crate::Error`] names every tensor, key or limit
     /// at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
+        let drafter = options.draft_head.as_deref().map(|folder| drafter(folder, &checkpoint, options)).transpose()?;
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
         let mut executor = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
@@ -139,7 +146,7 @@ impl Local {
             name: options.name.clone(),
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
             vocab: blueprint.vocab,
-            caps: caps(blueprint),
+            caps: Caps { drafts: drafter.is_some(), ..caps(blueprint) },
             cost: Cost::default(),
             end_tokens: checkpoint.end_tokens.clone(),
         };
@@ -153,6 +160,7 @@ impl Local {
         let activity = Arc::new(Mutex::new(Activity::default()));
         let cache = PrefixCache::new(options.prefix_cache_tokens);
         let scheduler = Scheduler::new(executor, card.clone(), cache, receiver, activity.clone());
+        let scheduler = scheduler.with_drafter(drafter);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|i| format!("wsd-engine-{i}"))
@@ -223,7 +231,14 @@ impl Engine for Local {
 fn caps(blueprint: &Blueprint) -> Caps {
     let heads: Heads = blueprint.output_heads.iter().map(|plan| plan.head).collect();
     let writes = heads.contains(Head::VOCABULARY);
-    Caps { score: writes, logits: writes, choices: writes, hidden: true, heads, trees: writes }
+    Caps { score: writes, logits: writes, choices: writes, hidden: true, heads, trees: writes, drafts: false }
+}
+
+/// Loads the draft head of a model.
+fn drafter(folder: &Path, base: &Checkpoint, options: &LoadOptions) -> crate::Result<Drafter> {
+    let head = DraftHead::open(folder)?;
+    let kept = CpuOptions { dtype: options.dtype, kv: options.kv_dtype, ..CpuOptions::default() };
+    Ok(Drafter::new(DraftLayer::load(&head, base, kept)?, head.config.base.hidden_size))
 }
 
 /// The error for a device thread that ended, which happens only if it panicked.
@@ -372,6 +387,19 @@ impl Session for Open {
             return Err(Error::Lacks { engine: self.card.name.clone(), need: head.outputs() });
         }
         self.collect(from, Outputs { head }).await
+    }
+
+    async fn propose(&mut self, shape: TreeShape) -> wsd_core::Result<Tree> {
+        if !self.card.caps.drafts {
+            let need = Caps { drafts: true, ..Caps::GENERATE }.lacking(self.card.caps).unwrap_or("a draft head");
+            return Err(Error::Lacks { engine: self.card.name.clone(), need });
+        }
+        if self.tokens.is_empty() {
+            return Err(Error::EmptyPrompt { engine: self.card.name.clone() });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(List::new(self.tokens.clone(), 0), Propose::new(shape, reply))?;
+        answer.await.map_err(|_| stopped(&self.card))?
     }
 
     async fn tree_logits(&mut self, tree: &Tree) -> wsd_core::Result<Vec<Row>> {

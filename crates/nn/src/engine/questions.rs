@@ -7,10 +7,11 @@ mod generate;
 mod hidden;
 mod inner;
 mod outputs;
+mod propose;
 mod rows;
 mod score;
 
-use wsd_core::{Error, Layer, Result};
+use wsd_core::{Error, Layer, Result, Tree, TreeShape};
 
 pub(super) use choices::Choices;
 pub(super) use collect::{Collect, Reader};
@@ -18,6 +19,7 @@ pub(super) use generate::Generate;
 pub(super) use hidden::Hidden;
 pub(super) use inner::Inner;
 pub(super) use outputs::Outputs;
+pub(super) use propose::Propose;
 pub(super) use rows::Rows;
 pub(super) use score::Score;
 
@@ -79,6 +81,14 @@ pub(super) trait Question: Send {
         let _ = (list, answer);
         Err(NotFinite)
     }
+
+    /// The shape of the tree that the draft head shall propose once all vectors were taken.
+    fn wanted_tree(&self) -> Option<TreeShape> {
+        None
+    }
+
+    /// Takes in the tree of [`Question::wanted_tree`].
+    fn take_tree(&mut self, _: Tree) {}
 
     /// True when the question needs no vector of the list any more.
     fn is_done(&self, list: &List) -> bool {

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use wsd_core::{Activity, Card, Error, common_prefix};
+use wsd_core::{Activity, Card, Error, Layer, common_prefix};
 
 use super::accounts::Accounts;
+use super::drafter::Drafter;
 use super::pace::{Load, Pace};
 use super::plan::{Candidate, Plan};
 use super::prefix_cache::{PrefixCache, SHARED_TOKENS};
@@ -40,6 +41,8 @@ pub(super) struct Scheduler {
     /// Requests in progress, in order of arrival.
     works: Vec<Work>,
     cache: PrefixCache,
+    /// The draft head, if there is one.
+    drafter: Option<Drafter>,
     /// Scratch for head outputs.
     outputs: Vec<f32>,
     pace: Pace,
@@ -58,7 +61,12 @@ impl Scheduler {
     ) -> Self {
         let pace = Pace::new(row_cost(executor.blueprint()));
         let (works, outputs, accounts) = Default::default();
-        Self { executor, card, inbox, activity, works, cache, outputs, pace, accounts, steps: 0 }
+        Self { executor, card, inbox, activity, works, cache, drafter: None, outputs, pace, accounts, steps: 0 }
+    }
+
+    /// The same thread with a draft head.
+    pub(super) fn with_drafter(self, drafter: Option<Drafter>) -> Self {
+        Self { drafter, ..self }
     }
 
     /// Runs until every session and the engine are gone.
@@ -99,6 +107,7 @@ impl Scheduler {
                 Ok(Message::Close(slot)) => {
                     self.works.retain(|work| work.place.slot != slot);
                     self.cache.close(&mut *self.executor, slot);
+                    self.drafter.iter_mut().for_each(|drafter| drafter.close(slot));
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return !self.works.is_empty(),
@@ -122,9 +131,36 @@ impl Scheduler {
         if let Err(message) = self.check_output(work.output()) {
             return work.fail(Error::Engine { engine, message });
         }
-        let Some(work) = work.finish_if_done(&self.card.name) else { return };
+        let work = self.known_to_drafter(work);
+        let Some(work) = self.finish_if_done(work) else { return };
         self.cache.edit(&mut *self.executor, work.place, work.before_rows());
         self.works.push(work);
+    }
+
+    /// Tells the draft head the list of a work, which then needs no vectors that the head has.
+    fn known_to_drafter(&mut self, work: Work) -> Work {
+        let Some(drafter) = &mut self.drafter else { return work };
+        let (slot, proposes) = (work.place.slot, work.wanted_tree().is_some());
+        if proposes {
+            drafter.begin(slot);
+        }
+        let known = drafter.edit(slot, &work.tokens()[..work.list().chain()], proposes);
+        if proposes { work.starting_at(known) } else { work }
+    }
+
+    /// Answers a work if nothing is left to compute; returns it otherwise.
+    fn finish_if_done(&mut self, mut work: Work) -> Option<Work> {
+        if let (Some(drafter), true, Some(shape)) = (&mut self.drafter, work.wants_tree_now(), work.wanted_tree()) {
+            match drafter.propose(&mut *self.executor, work.place.slot, work.tokens(), shape) {
+                Ok(tree) => work.take_tree(tree),
+                Err(error) => {
+                    let (engine, message) = (self.card.name.clone(), error.to_string());
+                    work.fail(Error::Engine { engine, message });
+                    return None;
+                }
+            }
+        }
+        work.finish_if_done(&self.card.name)
     }
 
     /// Checks that the model has the layer or the head that a question reads.
@@ -234,7 +270,7 @@ impl Scheduler {
                 let clients = pieces.iter().map(|piece| self.works[piece.work].place.scope.client);
                 self.accounts.charge(&clients.zip(costs).collect::<Vec<_>>(), seconds);
                 let works = std::mem::take(&mut self.works).into_iter();
-                self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
+                self.works = works.filter_map(|work| self.finish_if_done(work)).collect();
             }
             Err(error) => self.fail_all(&pieces, &error.to_string()),
         }
@@ -248,6 +284,12 @@ impl Scheduler {
 
     /// The questions about all rows of a step, if a device may answer all of them.
     fn asks(&self, pieces: &[Piece], rows: &[usize]) -> Option<Vec<Ask>> {
+        // The draft head needs the features themselves.
+        let drafts =
+            |piece: &Piece| self.drafter.as_ref().is_some_and(|it| it.follows(self.works[piece.work].place.slot));
+        if pieces.iter().any(drafts) {
+            return None;
+        }
         let asks = pieces.iter().zip(rows).map(|(piece, rows)| self.works[piece.work].asks(*rows));
         Some(asks.collect::<Option<Vec<_>>>()?.concat())
     }
@@ -256,6 +298,7 @@ impl Scheduler {
     /// blocks of `PROJECT_ROWS`.
     fn deliver(&mut self, mut hidden: Vec<f32>, pieces: &[Piece], rows: &[usize]) -> crate::Result<()> {
         let width = self.executor.blueprint().hidden;
+        self.observe(&hidden, pieces, rows);
         let mut by_index: Vec<_> = self.works.iter_mut().map(Some).collect();
         // Pieces have the same order as the rows in `hidden`.
         let works = pieces.iter().zip(rows).filter_map(|(piece, rows)| Some((by_index[piece.work].take()?, *rows)));
@@ -286,6 +329,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Gives the features of a step to the draft head.
+    fn observe(&mut self, hidden: &[f32], pieces: &[Piece], rows: &[usize]) {
+        let Some(drafter) = &mut self.drafter else { return };
+        let (width, mut rest) = (self.executor.blueprint().hidden, hidden);
+        for (piece, rows) in pieces.iter().zip(rows) {
+            let (own, later) = rest.split_at(rows * width);
+            rest = later;
+            let work = &self.works[piece.work];
+            if matches!(work.output(), Output::Hidden(Layer::Final) | Output::Head(_)) {
+                drafter.observe(work.place.slot, work.list(), own);
+            }
+        }
+    }
+
     /// Fails the works of a step that the executor could not complete, and drops their caches,
     /// whose contents are unknown.
     fn fail_all(&mut self, pieces: &[Piece], message: &str) {
@@ -293,6 +350,7 @@ impl Scheduler {
         for piece in pieces {
             if let Some(work) = works[piece.work].take() {
                 self.cache.forget(&mut *self.executor, work.place.slot);
+                self.drafter.iter_mut().for_each(|drafter| drafter.close(work.place.slot));
                 work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use wsd_core::{Error, Token, Tree};
+use wsd_core::{Error, Token, Tree, TreeShape};
 
 use super::list::List;
 use super::prefix_cache::Place;
@@ -46,6 +46,32 @@ impl Work {
     /// The vectors it reads.
     pub(super) fn output(&self) -> Output {
         self.question.output()
+    }
+
+    /// The list.
+    pub(super) fn list(&self) -> &List {
+        &self.list
+    }
+
+    /// The same work, which needs no vectors before position `next`.
+    pub(super) fn starting_at(mut self, next: usize) -> Self {
+        self.list.next = next.min(self.end());
+        self
+    }
+
+    /// The shape of the tree that the draft head shall propose.
+    pub(super) fn wanted_tree(&self) -> Option<TreeShape> {
+        self.question.wanted_tree()
+    }
+
+    /// Takes in a tree, if all vectors were taken.
+    pub(super) fn take_tree(&mut self, tree: Tree) {
+        self.question.take_tree(tree);
+    }
+
+    /// True if nothing is left to compute but a tree of the draft head.
+    pub(super) fn wants_tree_now(&self) -> bool {
+        self.fault.is_none() && self.question.is_done(&self.list) && self.question.wanted_tree().is_some()
     }
 
     /// True if the receiver of the answer was dropped.

@@ -80,7 +80,9 @@ pub(super) struct LayerRun<'a> {
 }
 
 impl LayerRun<'_> {
-    /// Sets `out` to the layer's output for `x`, both `(tokens, hidden)`.
+    /// Sets `out` to the layer's output for `x`, both `(tokens, hidden)`. A layer whose feed-forward part
+    /// has outputs of several branches, as that of a draft head, has an output of each: the residual
+    /// stream is added to all of them.
     pub(super) fn forward(&self, x: &[f32], kept: &mut Activations, out: &mut Vec<f32>, scratch: &mut Scratch) {
         let (blueprint, places) = (&self.decoder.blueprint, &self.decoder.layers[self.index]);
         let (hidden, tokens) = (blueprint.hidden, x.len() / blueprint.hidden);
@@ -97,24 +99,61 @@ impl LayerRun<'_> {
         places.gates.forward(self.weights, normed, sized(&mut kept.gates, tokens * 2 * blueprint.ffn));
         let gated = sized(&mut kept.gated, tokens * blueprint.ffn);
         gate(self.decoder.simd, gated, &kept.gates, blueprint.ffn, blueprint.activation);
-        places.down.forward(self.weights, &kept.gated, sized(&mut kept.lowered, tokens * hidden));
+        places.down.forward(self.weights, &kept.gated, sized(&mut kept.lowered, tokens * places.down.outputs));
         let output = self.norm(places.post_mlp.as_ref(), &kept.lowered, &mut scratch.other);
-        sum(sized(out, x.len()), &kept.middle, output, blueprint.residual_scale);
+        let rows = sized(out, tokens * places.down.outputs).chunks_exact_mut(places.down.outputs);
+        for ((out, middle), output) in
+            rows.zip(kept.middle.chunks_exact(hidden)).zip(output.chunks_exact(places.down.outputs))
+        {
+            for (out, output) in out.chunks_exact_mut(hidden).zip(output.chunks_exact(hidden)) {
+                sum(out, middle, output, blueprint.residual_scale);
+            }
+        }
     }
 
     /// Backpropagates through the layer: replaces `gradients`, with respect to its output, by those
     /// with respect to its input `x`, and adds the weight gradients. Overwrites parts of `kept`.
     pub(super) fn backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
-        self.feed_forward_backward(kept, gradients, to);
+        self.feed_forward_backward(kept, None, gradients, to);
         self.attention_backward(x, kept, gradients, to);
     }
 
-    fn feed_forward_backward(&self, kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
+    /// Backpropagates through a layer of several branches, given the gradients with respect to all of
+    /// them, `(tokens, branches * hidden)`. Returns those with respect to the input.
+    pub(super) fn branches_backward(
+        &self,
+        x: &[f32],
+        kept: &mut Activations,
+        branches: &[f32],
+        to: &mut Backward<'_>,
+    ) -> Vec<f32> {
+        let hidden = self.decoder.blueprint.hidden;
+        let mut gradients = vec![0.0; x.len()];
+        let rows = branches.chunks_exact(self.decoder.layers[self.index].down.outputs);
+        for (gradient, row) in gradients.chunks_exact_mut(hidden).zip(rows) {
+            for branch in row.chunks_exact(hidden) {
+                gradient.iter_mut().zip(branch).for_each(|(to, from)| *to += from);
+            }
+        }
+        self.feed_forward_backward(kept, Some(branches), &mut gradients, to);
+        self.attention_backward(x, kept, &mut gradients, to);
+        gradients
+    }
+
+    /// Replaces the gradients with respect to the layer's output by those with respect to the residual
+    /// stream between attention and the feed-forward part. `branches` are those of the branches apart.
+    fn feed_forward_backward(
+        &self,
+        kept: &mut Activations,
+        branches: Option<&[f32]>,
+        gradients: &mut [f32],
+        to: &mut Backward<'_>,
+    ) {
         let (blueprint, places, weights) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.weights);
         let Backward { gradient, scratch } = to;
         let tokens = gradients.len() / blueprint.hidden;
         let post = NormStep { place: places.post_mlp.as_ref(), x: &kept.lowered };
-        let output = self.part_gradients(gradients, &mut scratch.part);
+        let output = branches.unwrap_or_else(|| self.part_gradients(gradients, &mut scratch.part));
         let lowered = self.norm_input(post, output, gradient, &mut scratch.other);
         let gated = sized(&mut scratch.wide, tokens * blueprint.ffn);
         places.down.backward(weights, gradient, (&kept.gated, lowered), gated);

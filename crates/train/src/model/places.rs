@@ -32,7 +32,8 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    fn new(layout: &Layout, names: &[String], trained: &dyn Fn(&str) -> bool) -> Self {
+    /// The product of matrices that lie side by side in `layout`.
+    pub(super) fn new(layout: &Layout, names: &[String], trained: &dyn Fn(&str) -> bool) -> Self {
         let joined = |suffix: &str| {
             let mut places = names.iter().filter_map(|name| layout.get(&format!("{name}.{suffix}")));
             let first = places.next()?;

@@ -4,6 +4,7 @@ mod command;
 mod cues;
 mod curves;
 mod export;
+mod head;
 pub(super) mod reporter;
 mod sensitivity;
 mod switch;
@@ -38,6 +39,8 @@ Examples:
   wsd train sft --config sft.toml
   wsd train dpo --config dpo.toml --resume
       Resume from the latest checkpoint.
+  wsd train head --config head.toml
+      A draft head on the features of a base, for `--strategy head --head FOLDER`.
   wsd train switch --input run/switch.jsonl --output switch.toml
       A learned switch from what `wsd lab eval --parts switch` wrote.
   wsd train export --model pilot/model --output pilot.gguf --dtype q8_0
@@ -53,6 +56,7 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
         Action::Run(objective, args) => (objective, args),
         Action::Tool(Tool::Tokenizer(args)) => return tokenizer::run(&args),
         Action::Tool(Tool::Export(args)) => return export::run(&args, look),
+        Action::Tool(Tool::Head(args)) => return head::run(args, look).await,
         Action::Tool(Tool::Switch(args)) => return switch::run(&args, look.quiet).map(|()| Ending::Done),
         Action::Tool(Tool::Cues(args)) => return cues::run(&args, look),
         Action::Tool(Tool::Sensitivity(args)) => return sensitivity::run(&args, look),

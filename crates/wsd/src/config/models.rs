@@ -39,6 +39,12 @@ static ADAPTER: Setting = Setting::texts(
      draft=./adapter; may be repeated",
 )
 .with_placeholder("SEAT=FOLDER");
+static HEAD: Setting = Setting::text(
+    "head",
+    "The folder of a draft head for the base, as `wsd train head` writes it, for the strategy `head`",
+    "FOLDER",
+)
+.speed_only();
 static BASE_TEMPLATE: Setting = Setting::text(
     "base_template",
     "The form in which the base reads a chat: plain (the paper's form for bases), own (its chat template), or a \
@@ -112,6 +118,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &DRAFT,
         &MODEL,
         &ADAPTER,
+        &HEAD,
         &BASE_TEMPLATE,
         &DRAFT_TEMPLATE,
         &GENERATION_CONFIG,
@@ -173,6 +180,8 @@ pub struct ModelSettings {
     pub threads: Option<usize>,
     /// Folders of adapters, all added to the model.
     pub adapters: Vec<PathBuf>,
+    /// The folder of a draft head on its features.
+    pub draft_head: Option<PathBuf>,
     /// The device it runs on.
     pub device: Device,
     /// The format weights are converted to; `None` for the checkpoint's.
@@ -216,6 +225,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         template: template.into(),
         threads: values.get(&THREADS),
         adapters: Vec::new(),
+        draft_head: None,
         device,
         dtype,
         kv_dtype,
@@ -224,7 +234,8 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         offline: values.get(&OFFLINE),
     };
     let draft_dtype = self::dtype(&DRAFT_DTYPE, text(&DRAFT_DTYPE))?.or(dtype);
-    let base = model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype);
+    let draft_head = text(&HEAD).map(PathBuf::from);
+    let base = ModelSettings { draft_head, ..model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype) };
     let draft = model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype);
     let mut models = BTreeMap::from([
         (Seat::BASE, ModelSettings { is_default: !values.is_set(&BASE), ..base }),

@@ -59,6 +59,13 @@ pub fn is_about_builtin(question: &str) -> bool {
     question.len() > MAX_QUESTION_BYTES || WORLD.mentions(question)
 }
 
+/// Returns the built-in model of a name; `None` for any other name.
+#[must_use]
+pub fn builtin_checkpoint(name: &str) -> Option<wsd_nn::Result<Checkpoint>> {
+    let builtin = BUILTIN.iter().find(|builtin| builtin.name == name)?;
+    Some(Checkpoint::from_bytes(builtin.name, builtin.files))
+}
+
 /// Loads the pair of models inside the binary: `builtin:draft` in the draft's seat, `builtin:base` in
 /// the base's, which reads chats in the paper's plain form.
 ///

@@ -28,6 +28,8 @@ pub(super) enum Tool {
     Tokenizer(tokenizer::TokenizerArgs),
     /// Write a model as a GGUF file, or merge an adapter into a model
     Export(export::ExportArgs),
+    /// Train a draft head, which proposes tokens to its base from the base's own features: FSPAD, EAGLE
+    Head(RunArgs),
     /// Learn a switch for `wsd` from scored drafts: logistic regression
     Switch(switch::SwitchArgs),
     /// Put spurious cues around the prompts of rows: flattery, length, persona, formatting

@@ -1,0 +1,155 @@
+//! The layer of a draft head on the CPU.
+
+use std::collections::HashMap;
+
+use super::CpuOptions;
+use super::layer::{Norm, layer_weights};
+use super::linear::{Linear, Stored};
+use super::model::{Embedding, Model};
+use super::place::{Place, Visibility};
+use super::step::{Fusion, Sampling, Scratch, Step};
+use crate::arch::{self, DraftPlan};
+use crate::cache::Slot;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::draft::DraftHead;
+use crate::error::{Error, Result};
+use crate::executor::{self, Cached, Span};
+use crate::kernels::KvFormat;
+
+/// The layer of a draft head, with a KV cache per slot. A position is a pair: the base's feature of a
+/// token, and the token after it.
+pub struct DraftLayer {
+    model: Model,
+    fusion: Fusion,
+    slots: HashMap<u64, Slot>,
+    scratch: Scratch,
+}
+
+impl DraftLayer {
+    /// Loads a head for a base, whose embedding it shares.
+    ///
+    /// # Errors
+    /// Those of [`DraftHead::plan`]; [`Error::Tensors`] naming all that are missing or misshapen.
+    pub fn load(head: &DraftHead, base: &Checkpoint, options: CpuOptions) -> Result<Self> {
+        let CpuOptions { simd, dtype, exact, kv } = options;
+        let DraftPlan { layer: blueprint, sampling, alignment } = head.plan(base)?;
+        let plan = DraftPlan { layer: blueprint.clone(), sampling, alignment };
+        let required = head.weights.require(&plan.tensors())?;
+        let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
+        let tensors: HashMap<&str, &Tensor> = required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let take = |name: &str| {
+            let tensor = tensors.get(name).copied().cloned();
+            tensor.expect("invariant: `require` returned all that were asked for")
+        };
+        let make = |Stored { weight, bias }| {
+            let weight = match dtype.filter(|format| weight.fits(*format)) {
+                Some(format) => weight.in_format(format)?,
+                None => weight,
+            };
+            Linear::new(Stored { weight, bias }, simd, exact)
+        };
+        let plain = |name: &str| make(Stored { weight: take(&format!("{name}.weight")), bias: None });
+        let part = |part: &str| format!("{}.{part}", arch::SAMPLING);
+        let sampling = sampling.then(|| {
+            let norm = Norm::new(&blueprint, &part("norm"), false, &take);
+            let [gate, up, down] = ["gate_proj", "up_proj", "down_proj"].map(|name| plain(&part(name)));
+            Ok::<_, Error>(Sampling { norm, gate: gate?, up: up?, down: down? })
+        });
+        let [weight, bias] = ["weight", "bias"].map(|end| take(&format!("{}.{end}", arch::FUSION)));
+        let fusion =
+            Fusion { linear: make(Stored { weight, bias: Some(bias.to_f32()) })?, sampling: sampling.transpose()? };
+        let mut layer = layer_weights(&blueprint, |name| take(&format!("model.layers.0.{name}")), make)?;
+        layer.parts.experts[0].down = plain("model.layers.0.mlp.down_proj")?;
+        let table = |name: &str| base.weights.get(name).cloned();
+        let factor = table(arch::EMBEDDING_FACTOR).filter(|_| blueprint.factors.embedding.is_some());
+        let factor = factor.map(|weight| make(Stored { weight, bias: None })).transpose()?;
+        let missing =
+            || Error::Tensors { file: base.name.clone(), problems: vec![format!("`{}` is missing", arch::EMBEDDING)] };
+        let embedding = Embedding { rows: table(arch::EMBEDDING).ok_or_else(missing)?, factor };
+        let kv = kv.unwrap_or(if exact { KvFormat::F32 } else { KvFormat::default() });
+        let (layers, heads) = (vec![layer], Vec::new());
+        let model = Model { blueprint, simd, kv, bytes, embedding, positions: None, layers, final_norm: None, heads };
+        Ok(Self { model, fusion, slots: HashMap::new(), scratch: Scratch::default() })
+    }
+
+    /// Runs the next positions of a slot: `tokens` and the `features` before them, `(tokens, hidden)`.
+    /// Returns, for each position, the state whose logits predict the next token, and the feature of
+    /// that token.
+    ///
+    /// # Errors
+    /// [`Error::Span`] for tokens outside the vocabulary or beyond the context; [`Error::Rows`] for
+    /// another number of features.
+    pub fn extend(&mut self, slot: u64, tokens: &[u32], features: &[f32]) -> Result<[Vec<f32>; 2]> {
+        let span = Span::chain(slot, self.cached(slot), tokens);
+        executor::check(&self.model.blueprint, std::slice::from_ref(&span), |_| Cached {
+            len: span.start,
+            fork: None,
+        })?;
+        self.run(&span, None, features)
+    }
+
+    /// Runs nodes of a tree behind the first `root` positions of a slot, as [`DraftLayer::extend`] does.
+    /// Each node has the cached positions behind these on the path to it. [`DraftLayer::truncate`]
+    /// drops the tree.
+    ///
+    /// # Errors
+    /// Those of [`DraftLayer::extend`]; [`Error::Span`] for a path that is not cached.
+    pub fn branch(
+        &mut self,
+        (slot, root): (u64, usize),
+        nodes: &[(u32, Vec<usize>)],
+        features: &[f32],
+    ) -> Result<[Vec<f32>; 2]> {
+        let (cached, tokens) = (self.cached(slot), nodes.iter().map(|(token, _)| *token).collect::<Vec<_>>());
+        let span = Span::chain(slot, root, &tokens);
+        executor::check(&self.model.blueprint, std::slice::from_ref(&span), |_| Cached { len: root, fork: None })?;
+        let is_cached = |(_, path): &(u32, Vec<usize>)| path.iter().all(|position| (root..cached).contains(position));
+        if root > cached || !nodes.iter().all(is_cached) {
+            return Err(Error::Span {
+                slot,
+                problem: format!("a path leads through positions outside {root}..{cached}"),
+            });
+        }
+        let place = |(index, (_, path)): (usize, &(u32, Vec<usize>))| {
+            let seen = path.iter().copied().chain([cached + index]).collect();
+            Place { span: 0, position: root + path.len(), visibility: Visibility::Ancestors(seen) }
+        };
+        let places = nodes.iter().enumerate().map(place).collect();
+        self.run(&span, Some(places), features)
+    }
+
+    fn run(&mut self, span: &Span<'_>, places: Option<Vec<Place>>, features: &[f32]) -> Result<[Vec<f32>; 2]> {
+        let width = self.model.blueprint.hidden;
+        if features.len() != span.tokens.len() * width {
+            return Err(Error::Rows { floats: features.len(), width });
+        }
+        if span.tokens.is_empty() {
+            return Ok([Vec::new(), Vec::new()]);
+        }
+        let Self { model, fusion, slots, scratch } = self;
+        let slot = slots.entry(span.slot).or_insert_with(|| Slot::new(model.cache_shape()));
+        Ok(model.with_workers(span.tokens.len(), |workers| {
+            let (slots, spans) = (std::slice::from_mut(slot), std::slice::from_ref(span));
+            let step = Step::new(model, workers, scratch, slots, spans);
+            places.into_iter().fold(step, Step::at).draft(fusion, features)
+        }))
+    }
+
+    /// Keeps the first `len` positions of a slot.
+    pub fn truncate(&mut self, slot: u64, len: usize) {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.truncate(len);
+        }
+    }
+
+    /// Forgets a slot.
+    pub fn release(&mut self, slot: u64) {
+        self.slots.remove(&slot);
+    }
+
+    /// The number of positions in the cache of a slot.
+    #[must_use]
+    pub fn cached(&self, slot: u64) -> usize {
+        self.slots.get(&slot).map_or(0, Slot::len)
+    }
+}

@@ -1,0 +1,165 @@
+//! The draft head of an engine, and what it knows of each session.
+//!
+//! The head reads pairs: the feature of a token, which is the base's final hidden state there, and the
+//! token after it. Features come with the steps of the base: those of a list as it is computed, and
+//! those of a tree whose accepted path the next list shows.
+
+use std::collections::HashMap;
+
+use wsd_core::{Beam, Token, Tree, TreeShape, common_prefix};
+
+use super::list::List;
+use crate::arch::Head;
+use crate::cpu::DraftLayer;
+use crate::error::Result;
+use crate::executor::Executor;
+
+/// A draft head with its sessions.
+pub(super) struct Drafter {
+    layer: DraftLayer,
+    /// The width of a feature.
+    width: usize,
+    sessions: HashMap<u64, Drafting>,
+}
+
+/// The state of a session that the head proposes for.
+#[derive(Default)]
+struct Drafting {
+    /// The tokens whose features were computed, from the first of the list on.
+    tokens: Vec<Token>,
+    /// The features of the last of them, which the head has not read yet.
+    features: Vec<f32>,
+    /// The list whose pairs the head has read.
+    read: Vec<Token>,
+    /// A tree behind the tokens and the features of its nodes, until the next list shows its path.
+    tree: Option<(Tree, Vec<f32>)>,
+}
+
+impl Drafter {
+    pub(super) fn new(layer: DraftLayer, width: usize) -> Self {
+        Self { layer, width, sessions: HashMap::new() }
+    }
+
+    /// Tells whether the head proposes for a session, which then needs the features of its steps.
+    pub(super) fn follows(&self, slot: u64) -> bool {
+        self.sessions.contains_key(&slot)
+    }
+
+    /// Begins to follow a session.
+    pub(super) fn begin(&mut self, slot: u64) {
+        self.sessions.entry(slot).or_default();
+    }
+
+    /// Reduces what is known of a session to its common prefix with `tokens`, including the path of a
+    /// tree that they follow. Returns the number of tokens whose features need not be computed. Before a
+    /// proposal the last pair is read in any case.
+    pub(super) fn edit(&mut self, slot: u64, tokens: &[Token], proposes: bool) -> usize {
+        let Self { layer, width, sessions } = self;
+        let Some(state) = sessions.get_mut(&slot) else { return 0 };
+        let shared = common_prefix(&state.tokens, tokens);
+        if let Some((tree, features)) = state.tree.take().filter(|_| shared == state.tokens.len()) {
+            for vertex in tree.matching(&tokens[shared..]) {
+                let node = vertex as usize - 1;
+                state.tokens.push(tree.tokens()[node]);
+                state.features.extend_from_slice(&features[node * *width..][..*width]);
+            }
+        }
+        let shared = common_prefix(&state.tokens, tokens);
+        let (read, pairs) = (common_prefix(&state.read, tokens), layer.cached(slot));
+        state.read.truncate(read);
+        let last = if proposes { 2 } else { 1 };
+        let kept = pairs.min(read.saturating_sub(1)).min(tokens.len().saturating_sub(last));
+        layer.truncate(slot, kept);
+        // Features of pairs that were read are gone.
+        let known = if kept < pairs { kept } else { shared.max(kept) };
+        state.tokens.truncate(known);
+        state.features.truncate((known - kept) * *width);
+        known
+    }
+
+    /// Takes in the features of the next positions of a list, as a step computed them.
+    pub(super) fn observe(&mut self, slot: u64, list: &List, features: &[f32]) {
+        let width = self.width;
+        let Some(state) = self.sessions.get_mut(&slot).filter(|_| !features.is_empty()) else { return };
+        let (first, chain) = (list.next(), list.chain());
+        let of_list = (chain - first.min(chain)).min(features.len() / width);
+        if state.tokens.len() != first.min(chain) {
+            return;
+        }
+        state.tokens.extend_from_slice(&list.tokens()[first..first + of_list]);
+        let (of_list, of_tree) = features.split_at(of_list * width);
+        state.features.extend_from_slice(of_list);
+        state.tree = (of_tree.len() == list.tree.len() * width && !of_tree.is_empty())
+            .then(|| (list.tree.clone(), of_tree.to_vec()));
+    }
+
+    /// Proposes a tree after `list`. The features of all its tokens but the last are known. The tree is
+    /// empty where the head computes NaN or infinity. `executor` has the output head of the base.
+    pub(super) fn propose(
+        &mut self,
+        executor: &mut dyn Executor,
+        slot: u64,
+        list: &[Token],
+        shape: TreeShape,
+    ) -> Result<Tree> {
+        let Some(state) = self.sessions.get_mut(&slot) else { return Ok(Tree::default()) };
+        let (width, read) = (self.width, self.layer.cached(slot));
+        let root = list.len().saturating_sub(1);
+        if root <= read {
+            return Ok(Tree::default());
+        }
+        let features: Vec<f32> = state.features.drain(..(root - read) * width).collect();
+        state.read = list.to_vec();
+        let [predicted, aligned] = self.layer.extend(slot, &list[read + 1..], &features)?;
+        let mut logits = Vec::new();
+        executor.project(Head::VOCABULARY, &predicted[predicted.len() - width..], &mut logits)?;
+        let Some(beam) = Beam::new(shape, &logits) else { return Ok(Tree::default()) };
+        let last = &aligned[aligned.len() - width..];
+        let tree = Growth { layer: &mut self.layer, executor, slot, root }.run(beam, last);
+        self.layer.truncate(slot, root);
+        tree
+    }
+
+    /// Forgets a session.
+    pub(super) fn close(&mut self, slot: u64) {
+        self.sessions.remove(&slot);
+        self.layer.release(slot);
+    }
+}
+
+/// The growth of a tree behind `root` pairs of a slot.
+struct Growth<'a> {
+    layer: &'a mut DraftLayer,
+    executor: &'a mut dyn Executor,
+    slot: u64,
+    root: usize,
+}
+
+impl Growth<'_> {
+    /// Expands the levels of a tree. `last` is the feature that the head expects of its first level.
+    fn run(self, mut beam: Beam, last: &[f32]) -> Result<Tree> {
+        let width = last.len();
+        // The cached position of each expanded node, and the feature expected of its children.
+        let mut expanded: HashMap<usize, (usize, Vec<f32>)> = HashMap::new();
+        let mut logits = Vec::new();
+        while !beam.level().is_empty() {
+            let level = beam.level().to_vec();
+            let (mut nodes, mut features) = (Vec::new(), Vec::new());
+            for &node in &level {
+                let above: Vec<_> = beam.ancestors(node).iter().filter_map(|above| expanded.get(above)).collect();
+                features.extend_from_slice(above.last().map_or(last, |(_, feature)| feature));
+                nodes.push((beam.token(node), above.iter().map(|(position, _)| *position).collect()));
+            }
+            let first = self.layer.cached(self.slot);
+            let [predicted, aligned] = self.layer.branch((self.slot, self.root), &nodes, &features)?;
+            let children = level.iter().zip(aligned.chunks_exact(width)).enumerate();
+            expanded.extend(children.map(|(index, (&node, feature))| (node, (first + index, feature.to_vec()))));
+            self.executor.project(Head::VOCABULARY, &predicted, &mut logits)?;
+            if beam.expand(logits.chunks_exact(logits.len() / level.len())).is_none() {
+                return Ok(Tree::default());
+            }
+        }
+        // A node's parent always precedes it.
+        Ok(beam.tree().unwrap_or_default())
+    }
+}

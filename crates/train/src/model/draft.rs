@@ -1,0 +1,390 @@
+//! Forward and backward pass of a draft head over the features of its base.
+//!
+//! The loss is that of FSPAD (arXiv 2408.15562): smooth L1 between the branch that predicts features and
+//! the base's, and the cross-entropy of the token that the other branch predicts under the base's
+//! distribution.
+
+use rayon::prelude::*;
+use wsd_nn::arch::{Activation, Blueprint, DraftPlan, FUSION, SAMPLING};
+use wsd_nn::kernels::Simd;
+use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::kernels::elementwise::{
+    NormGradients, exponentials, gate, gate_backward, log_sum_exp, norm, norm_backward,
+};
+use wsd_nn::kernels::softcap;
+
+use super::decoder::{Decoder, Projection};
+use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
+use super::places::{LayerPlaces, Linear};
+use super::rotary::RotaryTable;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::objectives::{LossOutput, Measure};
+
+/// The frozen tables of the base: its embedding as its first layer reads it, and its vocabulary head.
+pub struct DraftBase {
+    /// `(vocab, hidden)`.
+    pub embedding: Vec<f32>,
+    /// `(vocab, hidden)`; `None` for one that equals the embedding.
+    pub head: Option<Vec<f32>>,
+    /// The factor on logits.
+    pub scale: f32,
+    /// The soft limit of logits.
+    pub cap: Option<f32>,
+}
+
+/// The weights of the parts of the loss.
+#[derive(Clone, Copy, Debug)]
+pub struct DraftLoss {
+    /// The weight of the smooth L1 distance of features.
+    pub feature_weight: f32,
+    /// The weight of the cross-entropy of tokens.
+    pub token_weight: f32,
+}
+
+/// A sequence with the base's features.
+#[derive(Clone, Debug)]
+pub struct DraftExample<'a> {
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// The positions whose tokens are drafted, ascending. A token is drafted from the feature of the
+    /// second one before it, so positions below 2 do not count.
+    pub targets: Vec<usize>,
+    /// The features of all tokens, `(tokens, hidden)`.
+    pub features: Vec<f32>,
+    /// The features that the head reads: those with noise; empty for the same.
+    pub inputs: Vec<f32>,
+}
+
+impl DraftExample<'_> {
+    /// The number of drafted tokens.
+    #[must_use]
+    pub fn drafted(&self) -> usize {
+        self.targets.iter().filter(|position| **position >= 2).count()
+    }
+}
+
+/// A draft head in training.
+pub struct DraftModel {
+    decoder: Decoder,
+    layout: Layout,
+    fusion: Linear,
+    sampling: Option<Sampling>,
+    branches: usize,
+    base: DraftBase,
+    workers: Vec<Worker>,
+    pool: rayon::ThreadPool,
+}
+
+/// The places of feature sampling.
+struct Sampling {
+    norm: std::ops::Range<usize>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// The buffers of one thread.
+#[derive(Default)]
+struct Worker {
+    gradient: Vec<f32>,
+    embedded: Vec<f32>,
+    /// Embedding and feature of each pair.
+    pairs: Vec<f32>,
+    fused: Vec<f32>,
+    fused_normed: Vec<f32>,
+    /// Gate and gated branch of feature sampling, side by side.
+    gates: Vec<f32>,
+    gated: Vec<f32>,
+    /// The input of the layer.
+    x: Vec<f32>,
+    /// The outputs of the branches of each pair.
+    out: Vec<f32>,
+    activations: Activations,
+    scratch: Scratch,
+}
+
+impl DraftModel {
+    /// Makes the buffers for a plan; `max_len` is the length of the longest sequence.
+    ///
+    /// # Errors
+    /// [`Error::Threads`].
+    pub fn try_new(plan: &DraftPlan, base: DraftBase, max_len: usize, threads: usize) -> Result<Self> {
+        let threads = threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
+        let (layout, blueprint) = (Layout::of(plan.tensors()), &plan.layer);
+        let linear = |name: String| Linear::new(&layout, &[name], &|_| true);
+        let part = |part: &str| format!("{SAMPLING}.{part}");
+        let sampling = layout.get(&format!("{SAMPLING}.norm.weight")).map(|norm| Sampling {
+            norm: norm.range.clone(),
+            gate: linear(part("gate_proj")),
+            up: linear(part("up_proj")),
+            down: linear(part("down_proj")),
+        });
+        let workers = (0..threads).map(|_| Worker::default()).collect();
+        let (fusion, branches) = (linear(FUSION.to_owned()), plan.branches());
+        let decoder = decoder(blueprint, &layout, max_len);
+        Ok(Self { decoder, layout, fusion, sampling, branches, base, workers, pool })
+    }
+
+    /// The places of tensors in weights and gradients.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Computes the losses of examples, one output each. A `gradient` is set to that of the mean over
+    /// all drafted tokens.
+    pub fn pass(
+        &mut self,
+        weights: &[f32],
+        examples: &[DraftExample<'_>],
+        loss: DraftLoss,
+        gradient: Option<&mut [f32]>,
+    ) -> Vec<LossOutput> {
+        let Self { workers, pool, layout, decoder, fusion, sampling, branches, base } = self;
+        let drafted = examples.iter().map(DraftExample::drafted).sum::<usize>().max(1);
+        let needs_gradient = gradient.is_some();
+        let head = Parts { decoder, fusion, sampling: sampling.as_ref(), branches: *branches, base, weights, loss };
+        let share = examples.len().div_ceil(workers.len()).max(1);
+        let work = |(worker, examples): (&mut Worker, &[DraftExample<'_>])| {
+            worker.gradient.clear();
+            worker.gradient.resize(if needs_gradient { layout.len() } else { 0 }, 0.0);
+            examples.iter().map(|example| worker.run(&head, example, drafted)).collect::<Vec<_>>()
+        };
+        pool.install(|| {
+            // Every thread begins anew, also without examples.
+            let shares = examples.chunks(share).chain(std::iter::repeat(&[][..])).take(workers.len());
+            let shares: Vec<_> = shares.collect();
+            let outputs: Vec<_> = workers.par_iter_mut().zip(shares).map(work).collect();
+            if let Some(gradient) = gradient {
+                gradient.fill(0.0);
+                for worker in &*workers {
+                    gradient.iter_mut().zip(&worker.gradient).for_each(|(sum, part)| *sum += part);
+                }
+            }
+            outputs.into_iter().flatten().collect()
+        })
+    }
+}
+
+/// The layer of a head as a decoder, of whose parts only this layer is used.
+fn decoder(blueprint: &Blueprint, layout: &Layout, max_len: usize) -> Decoder {
+    let none = || Projection { matrix: 0..0, factor: None, outputs: 0, scale: 1.0, cap: None, trained: false };
+    let tables = |rope| [false, true].map(|long| RotaryTable::new(rope, max_len, long));
+    Decoder {
+        blueprint: blueprint.clone(),
+        simd: Simd::detect(),
+        embedding: 0..0,
+        embedding_factor: None,
+        vocabulary: none(),
+        reward: none(),
+        final_norm: 0..0,
+        layers: vec![LayerPlaces::new(blueprint, layout, 0, &|_| true)],
+        rotary: blueprint.ropes.iter().map(tables).collect(),
+        recompute: false,
+        trains_embedding: false,
+    }
+}
+
+/// The read-only parts that all threads share.
+struct Parts<'a> {
+    decoder: &'a Decoder,
+    fusion: &'a Linear,
+    sampling: Option<&'a Sampling>,
+    branches: usize,
+    base: &'a DraftBase,
+    weights: &'a [f32],
+    loss: DraftLoss,
+}
+
+impl Parts<'_> {
+    fn hidden(&self) -> usize {
+        self.decoder.blueprint.hidden
+    }
+
+    /// The base's logits of states, `(rows, vocab)`.
+    fn logits(&self, states: &[f32]) -> Vec<f32> {
+        let DraftBase { embedding, head, scale, cap } = self.base;
+        let matrix = head.as_ref().unwrap_or(embedding);
+        let (hidden, vocab) = (self.hidden(), matrix.len() / self.hidden());
+        let mut logits = vec![0.0; states.len() / hidden * vocab];
+        let matrix = Matrix::dense(matrix, hidden).transposed();
+        multiply(*scale, Matrix::dense(states, hidden), matrix, Output::set(&mut logits, vocab));
+        if let Some(cap) = cap {
+            softcap(self.decoder.simd, &mut logits, *cap);
+        }
+        logits
+    }
+
+    /// From gradients with respect to the base's logits to those with respect to the states.
+    fn logits_backward(&self, gradients: &[f32]) -> Vec<f32> {
+        let matrix = self.base.head.as_ref().unwrap_or(&self.base.embedding);
+        let (hidden, vocab) = (self.hidden(), matrix.len() / self.hidden());
+        let mut states = vec![0.0; gradients.len() / vocab * hidden];
+        let matrix = Matrix::dense(matrix, hidden);
+        multiply(self.base.scale, Matrix::dense(gradients, vocab), matrix, Output::set(&mut states, hidden));
+        states
+    }
+}
+
+impl Worker {
+    /// Computes the loss of an example, one of those whose drafted tokens are `drafted` together, and
+    /// adds the gradient, unless that is empty.
+    fn run(&mut self, parts: &Parts<'_>, example: &DraftExample<'_>, drafted: usize) -> LossOutput {
+        let positions: Vec<_> = example.targets.iter().copied().filter(|position| *position >= 2).collect();
+        let Some(last) = positions.last() else {
+            return LossOutput { measures: Vec::new(), logprob_gradients: Vec::new() };
+        };
+        // A pair `i` reads the feature of token `i` and token `i + 1`, and drafts token `i + 2`.
+        let count = last - 1;
+        self.fuse(parts, example, count);
+        let long = parts.decoder.blueprint.is_long(count);
+        let spans = [Span { rows: 0..count, long }];
+        let run = LayerRun { decoder: parts.decoder, index: 0, weights: parts.weights, spans: &spans };
+        run.forward(&self.x, &mut self.activations, &mut self.out, &mut self.scratch);
+        let pairs: Vec<_> = positions.iter().map(|position| position - 2).collect();
+        let (output, branch_gradients) = self.losses(parts, example, &pairs, drafted);
+        if !self.gradient.is_empty() {
+            let mut to = Backward { gradient: &mut self.gradient, scratch: &mut self.scratch };
+            let x = run.branches_backward(&self.x, &mut self.activations, &branch_gradients, &mut to);
+            self.fuse_backward(parts, x);
+        }
+        output
+    }
+
+    /// Computes the input of the layer for the first `count` pairs.
+    fn fuse(&mut self, parts: &Parts<'_>, example: &DraftExample<'_>, count: usize) {
+        let (hidden, weights) = (parts.hidden(), parts.weights);
+        let features = if example.inputs.is_empty() { &example.features } else { &example.inputs };
+        self.embedded.clear();
+        self.pairs.clear();
+        for (token, feature) in example.tokens[1..=count].iter().zip(features.chunks_exact(hidden)) {
+            let embedding = &parts.base.embedding[*token as usize * hidden..][..hidden];
+            self.embedded.extend_from_slice(embedding);
+            self.pairs.extend_from_slice(embedding);
+            self.pairs.extend_from_slice(feature);
+        }
+        parts.fusion.forward(weights, &self.pairs, sized(&mut self.fused, count * hidden));
+        self.x.clone_from(&self.fused);
+        let Some(Sampling { norm: place, gate: gate_linear, up, down }) = parts.sampling else { return };
+        let ffn = gate_linear.outputs;
+        let normed = sized(&mut self.fused_normed, count * hidden);
+        norm(parts.decoder.simd, normed, &self.fused, parts.decoder.norm(weights, place));
+        let mut halves = [vec![0.0; count * ffn], vec![0.0; count * ffn]];
+        gate_linear.forward(weights, &self.embedded, &mut halves[0]);
+        up.forward(weights, normed, &mut halves[1]);
+        self.gates.clear();
+        for (gate, up) in halves[0].chunks_exact(ffn).zip(halves[1].chunks_exact(ffn)) {
+            self.gates.extend_from_slice(gate);
+            self.gates.extend_from_slice(up);
+        }
+        gate(parts.decoder.simd, sized(&mut self.gated, count * ffn), &self.gates, ffn, Activation::Silu);
+        let mut added = vec![0.0; count * hidden];
+        down.forward(weights, &self.gated, &mut added);
+        self.x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
+    }
+
+    /// Adds the gradients of everything before the layer, given those with respect to its input `x`.
+    fn fuse_backward(&mut self, parts: &Parts<'_>, mut x: Vec<f32>) {
+        let (hidden, weights) = (parts.hidden(), parts.weights);
+        if let Some(Sampling { norm: place, gate: gate_linear, up, down }) = parts.sampling {
+            let ffn = gate_linear.outputs;
+            let mut gated = vec![0.0; self.gated.len()];
+            down.backward(weights, &mut self.gradient, (&self.gated, &x), &mut gated);
+            gate_backward(parts.decoder.simd, &mut self.gates, &gated, ffn, Activation::Silu);
+            let half = |index: usize| -> Vec<f32> {
+                self.gates.chunks_exact(2 * ffn).flat_map(|row| row[index * ffn..][..ffn].to_vec()).collect()
+            };
+            let (gates, ups) = (half(0), half(1));
+            let mut unused = vec![0.0; x.len()];
+            gate_linear.backward(weights, &mut self.gradient, (&self.embedded, &gates), &mut unused);
+            let mut normed = vec![0.0; x.len()];
+            up.backward(weights, &mut self.gradient, (&self.fused_normed, &ups), &mut normed);
+            let weight = &mut self.gradient[place.clone()];
+            let mut gradients = NormGradients { output: &normed, x: &mut x, weight };
+            norm_backward(parts.decoder.simd, &mut gradients, &self.fused, parts.decoder.norm(weights, place));
+        }
+        let mut unused = vec![0.0; x.len() / hidden * 2 * hidden];
+        parts.fusion.backward(weights, &mut self.gradient, (&self.pairs, &x), &mut unused);
+    }
+
+    /// Computes the loss of some pairs, and the gradient of its share in the mean over `drafted` tokens
+    /// with respect to the outputs of all branches.
+    fn losses(
+        &self,
+        parts: &Parts<'_>,
+        example: &DraftExample<'_>,
+        pairs: &[usize],
+        drafted: usize,
+    ) -> (LossOutput, Vec<f32>) {
+        let (hidden, stride) = (parts.hidden(), parts.branches * parts.hidden());
+        let DraftLoss { feature_weight, token_weight } = parts.loss;
+        let rows = |from: &[f32], stride: usize, at: &dyn Fn(usize) -> usize| -> Vec<f32> {
+            pairs.iter().flat_map(|pair| from[pair * stride + at(*pair)..][..hidden].to_vec()).collect()
+        };
+        let predicted = rows(&self.out, stride, &|_| 0);
+        let aligned = rows(&self.out, stride, &|_| stride - hidden);
+        let truth = rows(&example.features, hidden, &|_| hidden);
+        let mut branches = vec![0.0; self.out.len()];
+
+        let mut regression = 0.0;
+        let share = feature_weight / (hidden * drafted) as f32;
+        for (row, pair) in pairs.iter().enumerate() {
+            let to = &mut branches[pair * stride + stride - hidden..][..hidden];
+            let values = aligned[row * hidden..].iter().zip(&truth[row * hidden..]);
+            for (to, (value, truth)) in to.iter_mut().zip(values) {
+                let error = value - truth;
+                regression += f64::from(if error.abs() < 1.0 { 0.5 * error * error } else { error.abs() - 0.5 });
+                *to += share * error.clamp(-1.0, 1.0);
+            }
+        }
+        let (entropy, right, gradients) = self.token_loss(parts, &predicted, &truth, token_weight / drafted as f32);
+        for (pair, from) in pairs.iter().zip(gradients.chunks_exact(hidden)) {
+            branches[pair * stride..][..hidden].iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+        let (count, regression) = (pairs.len() as f64, regression / hidden as f64);
+        let loss = f64::from(feature_weight) * regression + f64::from(token_weight) * entropy;
+        let measure = |name, sum| Measure { name, sum, weight: count };
+        let measures = vec![
+            measure("loss", loss),
+            measure("feature_loss", regression),
+            measure("token_loss", entropy),
+            measure("agreement", right as f64),
+        ];
+        (LossOutput { measures, logprob_gradients: Vec::new() }, branches)
+    }
+
+    /// The sum of the cross-entropies of `predicted` states under the base's distributions at the states
+    /// `truth`, the number of equal argmaxes, and the gradients, times `share`, with respect to
+    /// `predicted`.
+    fn token_loss(&self, parts: &Parts<'_>, predicted: &[f32], truth: &[f32], share: f32) -> (f64, usize, Vec<f32>) {
+        let simd = parts.decoder.simd;
+        let (mut own, mut wanted) = (parts.logits(predicted), parts.logits(truth));
+        let vocab = own.len() * parts.hidden() / predicted.len();
+        let (mut entropy, mut right) = (0.0, 0);
+        for (own, wanted) in own.chunks_exact_mut(vocab).zip(wanted.chunks_exact_mut(vocab)) {
+            right += usize::from(argmax(own) == argmax(wanted));
+            let mut sums = [[0.0]; 2];
+            log_sum_exp(simd, own, &mut sums[0]);
+            log_sum_exp(simd, wanted, &mut sums[1]);
+            let [[own_sum], [wanted_sum]] = sums;
+            exponentials(simd, wanted, wanted_sum);
+            let terms = own.iter().zip(&*wanted).map(|(logit, p)| f64::from(*p) * f64::from(logit - own_sum));
+            entropy -= terms.sum::<f64>();
+            let capped = parts.base.cap.map(|cap| (cap, own.to_vec()));
+            exponentials(simd, own, own_sum);
+            own.iter_mut().zip(&*wanted).for_each(|(q, p)| *q = share * (*q - p));
+            if let Some((cap, logits)) = capped {
+                own.iter_mut().zip(logits).for_each(|(gradient, logit)| *gradient *= 1.0 - (logit / cap).powi(2));
+            }
+        }
+        let gradients = if self.gradient.is_empty() { vec![0.0; predicted.len()] } else { parts.logits_backward(&own) };
+        (entropy, right, gradients)
+    }
+}
+
+fn argmax(row: &[f32]) -> Option<usize> {
+    row.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1)).map(|(index, _)| index)
+}
