@@ -59,13 +59,13 @@ pub enum Error {
         seat: Seat,
     },
     /// No entry of a table of recipes has this name.
-    #[error("there is no {kind} `{name}`\n  hint: known are {known}")]
+    #[error("there is no {kind} `{name}`\n  hint: {known}")]
     UnknownRecipe {
         /// The word for the table's entries: "strategy" or "step scorer".
         kind: &'static str,
         /// The name given.
         name: String,
-        /// The names in the table.
+        /// The names in the table, with the one that was probably meant.
         known: String,
     },
     /// A setting outside its limits.

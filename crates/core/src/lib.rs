@@ -39,6 +39,7 @@ mod seat;
 mod settings;
 mod source;
 mod speculation;
+mod spelling;
 mod splitmix;
 mod steps;
 mod stops;
@@ -78,6 +79,7 @@ pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};
 pub use source::Source;
 pub use speculation::SPECULATE;
+pub use spelling::{known_names, nearest};
 pub use splitmix::splitmix64;
 pub use stops::{StopMatch, Stops};
 pub use strategies::{

@@ -163,7 +163,7 @@ impl<T: ?Sized> Recipe<T> {
         table.iter().copied().find(|recipe| recipe.name == name).ok_or_else(|| Error::UnknownRecipe {
             kind,
             name: name.to_owned(),
-            known: table.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", "),
+            known: crate::known_names(name, table.iter().map(|recipe| recipe.name)),
         })
     }
 

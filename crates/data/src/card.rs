@@ -1,6 +1,6 @@
 //! Data cards: the steps by which a file came to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +94,12 @@ impl Card {
             }
         }
         Ok(card)
+    }
+
+    /// Names of the data sets that the steps read.
+    #[must_use]
+    pub fn source_names(&self) -> BTreeSet<&str> {
+        self.steps.iter().filter_map(|step| step.source.as_ref()).map(|source| source.name.as_str()).collect()
     }
 
     /// The same card with one more step.

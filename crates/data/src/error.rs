@@ -35,6 +35,20 @@ pub enum DataError {
         .0.display()
     )]
     Foreign(PathBuf),
+    /// The output would replace rows of other data sets.
+    #[error(
+        "{}: the file holds rows of {before}, and would be replaced by rows of {now}\n  hint: name another output, or \
+         remove it",
+        .path.display()
+    )]
+    OtherSource {
+        /// Path of the file.
+        path: PathBuf,
+        /// Names of the data sets in it.
+        before: String,
+        /// Names of the data sets to write.
+        now: String,
+    },
     /// A step leaves no row.
     #[error("no {what} is left of {of}: {reasons}\n  hint: {hint}")]
     Empty {

@@ -1,5 +1,6 @@
 //! Files that a step writes, each with a card beside it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -36,11 +37,18 @@ impl Output {
         &self.path
     }
 
-    /// Writes rows and the card, each atomically.
+    /// Writes rows and the card, each atomically. Rows that are there are replaced if they come from
+    /// one of the same data sets.
     ///
     /// # Errors
-    /// Those of the file system and of serialization.
+    /// [`DataError::OtherSource`]; those of the file system and of serialization.
     pub fn write<T: Serialize>(&self, rows: &[T], card: &Card) -> Result<(), DataError> {
+        let replaced = Card::of(std::slice::from_ref(&self.path))?;
+        let (before, now) = (replaced.source_names(), card.source_names());
+        if self.path.exists() && !before.is_empty() && before.is_disjoint(&now) {
+            let listed = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
+            return Err(DataError::OtherSource { path: self.path.clone(), before: listed(&before), now: listed(&now) });
+        }
         card.write(&self.path)?;
         write_lines(&self.path, rows)
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use wsd_core::{Job, Message, Terms, Values};
 use wsd_eval::{Candidate, Form};
 use wsd_lab::data::{Answering, Journal, Record, RowJobs};
@@ -54,6 +54,14 @@ impl Sampling<'_> {
         let failed = journal.failed();
         journal.close()?;
         Ok(failed)
+    }
+
+    /// Counts the answers that a file has already from `system` with these settings.
+    ///
+    /// # Errors
+    /// [`DataError::Journal`] for answers to other prompts or of other settings.
+    pub fn answered(&self, system: &str, settings: &Map<String, Value>, path: &Path) -> Result<usize, DataError> {
+        Ok(Journal::check(path, &self.records(system)?, settings)?)
     }
 
     fn records(&self, by: &str) -> Result<Vec<Record>, DataError> {

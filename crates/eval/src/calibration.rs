@@ -18,6 +18,8 @@ use crate::sweep::Draft;
 const EQUAL: f64 = 0.02;
 /// The smallest difference of shares at which a pair counts as fit.
 const FIT: f64 = 0.5;
+/// Number of prompts below which a calibration tells that they are few.
+const FEW: usize = 30;
 /// Share of repeated windows from which the proposal tells of them.
 const REPEATED: f64 = 0.1;
 /// Quantiles of the distributions.
@@ -78,6 +80,8 @@ pub struct Calibration {
     pub proposal: Candidate,
     /// The paper's rule: a window of 6 and a threshold of 0.8.
     pub paper: Candidate,
+    /// The rule in use.
+    pub in_use: Candidate,
     /// True if the pair fits: the proposal separates drafts from shuffled texts.
     pub fits: bool,
     /// The base's confidence on drafts, its own answers and shuffled texts, at the proposal's window.
@@ -93,11 +97,12 @@ pub fn grid() -> Grid {
 }
 
 impl Calibration {
-    /// Computes the proposal from drafts with their contrasts; `None` if every prompt failed.
+    /// Computes the proposal from drafts with their contrasts, beside the rule in use; `None` if every
+    /// prompt failed.
     ///
     /// # Errors
     /// [`EvalError::Engine`] for a rule out of range.
-    pub fn of(drafts: &[Option<Draft>]) -> Result<Option<Self>, EvalError> {
+    pub fn of(drafts: &[Option<Draft>], in_use: Rule) -> Result<Option<Self>, EvalError> {
         let known: Vec<&Draft> = drafts.iter().flatten().filter(|draft| draft.contrast.is_some()).collect();
         let rules = grid().rules()?;
         let candidates: Vec<_> = rules.iter().map(|&rule| candidate(&known, rule)).collect();
@@ -115,6 +120,7 @@ impl Calibration {
             failed: drafts.len() - known.len(),
             proposal,
             paper: candidate(&known, paper),
+            in_use: candidate(&known, in_use),
             fits: proposal.separation() >= FIT,
             confidence: [of(|draft| &draft.logprobs), of(own), of(shuffled)],
             candidates,
@@ -127,7 +133,8 @@ impl Calibration {
         let mut text = "| rule | drafts | own answers | shuffled | switch | kept | repeated | time |\n\
                         |---|---|---|---|---|---|---|---|\n"
             .to_owned();
-        for (name, one) in [("proposal", &self.proposal), ("paper", &self.paper)] {
+        let rules = [("proposal", &self.proposal), ("paper", &self.paper), ("in use", &self.in_use)];
+        for (name, one) in rules.into_iter().filter(|(name, one)| *name != "in use" || **one != self.paper) {
             let _ = writeln!(
                 text,
                 "| {name}: window {}, threshold {} | {:.0} % | {:.0} % | {:.0} % | {} | {:.0} % | {:.0} % | {} |",
@@ -171,6 +178,15 @@ impl Calibration {
                 100.0 * FIT
             )
         };
+        if self.prompts < FEW {
+            let _ = writeln!(
+                text,
+                "{} prompts are few: a share may be wrong by {:.0} points; take at least {FEW}.",
+                self.prompts,
+                // The normal approximation of a 95 % interval of a share of one half.
+                98.0 / (self.prompts as f64).sqrt()
+            );
+        }
         if self.proposal.needs_guard() {
             let _ = writeln!(
                 text,
@@ -270,20 +286,21 @@ mod tests {
     #[test]
     fn the_rule_that_separates_is_proposed() {
         let drafts = vec![draft(0.3, 0.62, |at| at); 9];
-        let found = Calibration::of(&drafts).unwrap().unwrap();
+        let found = Calibration::of(&drafts, Rule::default()).unwrap().unwrap();
         assert_eq!((found.proposal.window, found.proposal.threshold), (6, 0.6));
         assert!(found.fits && found.proposal.separation() == 1.0 && found.paper.draft == 0.0);
         assert_eq!(found.proposal.median_switch, Some(15.0));
         // 16 of 20 tokens cost half of the base's, 4 cost as much.
         assert!((found.proposal.time_to_base.unwrap() - 0.6).abs() < 1e-9);
-        assert!(found.markdown().contains("window 6, threshold 0.6"), "{}", found.markdown());
+        let text = found.markdown();
+        assert!(text.contains("window 6, threshold 0.6") && text.contains("9 prompts are few"), "{text}");
     }
 
     #[test]
     fn repetitions_do_not_count_and_are_told() {
         let repeated = vec![draft(0.01, 0.95, |at| at % 4); 4];
-        let found = Calibration::of(&repeated).unwrap().unwrap();
+        let found = Calibration::of(&repeated, Rule::default()).unwrap().unwrap();
         assert_eq!((found.paper.draft, found.paper.repeated, found.fits), (0.0, 1.0, false));
-        assert_eq!(Calibration::of(&[None]).unwrap(), None);
+        assert_eq!(Calibration::of(&[None], Rule::default()).unwrap(), None);
     }
 }

@@ -38,7 +38,7 @@ pub enum EvalError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// No task has this name.
-    #[error("there is no task `{name}`\n  hint: known are {known}")]
+    #[error("there is no task `{name}`\n  hint: {known}")]
     UnknownTask {
         /// The name given.
         name: String,
@@ -46,7 +46,7 @@ pub enum EvalError {
         known: String,
     },
     /// No system has this name.
-    #[error("there is no system `{name}`\n  hint: known are {known}")]
+    #[error("there is no system `{name}`\n  hint: {known}")]
     UnknownSystem {
         /// The name given.
         name: String,

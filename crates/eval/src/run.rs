@@ -176,6 +176,19 @@ impl TaskRun {
         next.write(candidate, &folder.next_turn(self.task.name, system), &mut on_row).await
     }
 
+    /// Counts the items that `system` has answered in `folder` with these settings.
+    ///
+    /// # Errors
+    /// [`EvalError::Journal`] for answers to other items or of other settings.
+    pub fn answered(
+        &self,
+        system: &System,
+        settings: &Map<String, Value>,
+        folder: &RunFolder,
+    ) -> Result<usize, EvalError> {
+        Ok(Journal::check(&folder.samples(self.task.name, system.name), &self.records()?, settings)?)
+    }
+
     /// Answers or scores the items and writes the rows to `path`.
     async fn write(
         &self,

@@ -71,7 +71,7 @@ pub struct Drafting<'a> {
     pub records: &'a [Record],
     /// One job for each record.
     pub jobs: &'a [Job],
-    /// The most tokens in a draft.
+    /// The most tokens in a draft, besides the limit of its answer.
     pub max_draft_tokens: usize,
     /// Rules after whose switches the base continues, so that answers can be graded; none to draft only.
     pub continued: &'a [Rule],
@@ -98,7 +98,9 @@ impl Drafting<'_> {
         let settings = &journal.settings().clone();
         let work = async |row: usize| {
             let job = &self.jobs[row];
-            let run = DraftRun::generate(draft.as_ref(), base.as_ref(), job, self.max_draft_tokens).await?;
+            // A draft is part of its answer.
+            let most = self.max_draft_tokens.min(job.terms.max_tokens);
+            let run = DraftRun::generate(draft.as_ref(), base.as_ref(), job, most).await?;
             let mut continuations = Vec::new();
             let kept: BTreeSet<_> = self.continued.iter().map(|&rule| run.kept(rule)).collect();
             for kept in kept {
@@ -126,7 +128,8 @@ impl Drafting<'_> {
     /// Scores the base's own answer and the shuffled words of a draft.
     async fn contrast(&self, base: &dyn Engine, job: &Job, draft: &str, seed: u64) -> wsd_core::Result<Contrast> {
         let mut own = job.clone();
-        (own.terms.sampling.temperature, own.terms.max_tokens) = (1.0, self.max_draft_tokens);
+        own.terms.sampling.temperature = 1.0;
+        own.terms.max_tokens = self.max_draft_tokens.min(own.terms.max_tokens);
         let strategy = Recipe::find("base")?.build(self.models, &Values::default())?;
         let own = complete(&strategy, own).await?;
         Ok(Contrast {

@@ -64,7 +64,7 @@ impl System {
     pub fn find(name: &str) -> Result<Self, EvalError> {
         Self::all().find(|system| system.name == name).ok_or_else(|| EvalError::UnknownSystem {
             name: name.to_owned(),
-            known: Self::all().map(|system| system.name).collect::<Vec<_>>().join(", "),
+            known: wsd_core::known_names(name, Self::all().map(|system| system.name)),
         })
     }
 

@@ -50,7 +50,7 @@ impl Task {
     pub fn find(name: &str) -> Result<&'static Self, EvalError> {
         TASKS.iter().copied().find(|task| task.name == name).ok_or_else(|| EvalError::UnknownTask {
             name: name.to_owned(),
-            known: TASKS.iter().map(|task| task.name).collect::<Vec<_>>().join(", "),
+            known: wsd_core::known_names(name, TASKS.iter().map(|task| task.name)),
         })
     }
 }

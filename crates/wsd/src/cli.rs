@@ -13,6 +13,7 @@ mod compress;
 mod constraint;
 mod data;
 mod eval;
+mod foreign;
 mod generate;
 mod lab;
 mod merge;
@@ -33,7 +34,6 @@ mod wrap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use wsd::config::{ConfigError, DEFAULT_FILE, Partial, Settings};
@@ -157,26 +157,6 @@ Examples:
   wsd man ~/.local/share/man/man1 && man wsd-generate
       The manual pages of this version.";
 
-/// Commands of other programs, with those that do the same here.
-const FOREIGN_COMMANDS: [(&str, &str); 9] = [
-    ("run", "`wsd chat` or `wsd generate \"...\"`"),
-    ("ask", "`wsd generate \"...\"`"),
-    ("cli", "`wsd chat`"),
-    ("pull", "none is needed: a model is downloaded at first use; `wsd pairs` lists tested ones"),
-    ("download", "none is needed: a model is downloaded at first use; `wsd pairs` lists tested ones"),
-    ("list", "`wsd pairs`"),
-    ("ls", "`wsd pairs`"),
-    ("models", "`wsd pairs`"),
-    ("server", "`wsd serve`"),
-];
-
-/// Refuses llama.cpp's option for its one model.
-fn refuse_single_model(_: &str) -> Result<String, String> {
-    Err("there are two models: --base LARGE --draft SMALL, or --pair NAME (see wsd pairs); one alone: --strategy base \
-         --base FILE"
-        .into())
-}
-
 /// The options of every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
@@ -193,9 +173,6 @@ pub(crate) struct GlobalArgs {
     /// Tell more, as which sampling was taken from a model's files
     #[arg(long, short, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// llama.cpp's option for its model
-    #[arg(short = 'm', global = true, hide = true, value_name = "FILE", value_parser = refuse_single_model)]
-    single_model: Option<String>,
 }
 
 impl GlobalArgs {
@@ -211,7 +188,10 @@ impl GlobalArgs {
             let keys = overridden.join("` and `");
             note(&format!("note: `{keys}` of {path} left out: `raw` excludes the settings of a chat"));
         }
-        Ok(flags.or(file).resolve()?)
+        let is_from_file = file.names_models() && !flags.names_models();
+        let mut settings = flags.or(file).resolve()?;
+        settings.models_from = is_from_file.then(|| self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into()));
+        Ok(settings)
     }
 
     /// Returns a reporter for downloads.
@@ -223,16 +203,24 @@ impl GlobalArgs {
 impl CommandLine {
     /// Parses the program's arguments. Ends the program after help and after an error.
     pub(crate) fn of_arguments() -> Self {
-        Self::try_parse().unwrap_or_else(|error| {
-            let word = match error.get(ContextKind::InvalidSubcommand) {
-                Some(ContextValue::String(word)) => word.as_str(),
-                _ => error.exit(),
-            };
-            let Some((_, here)) = FOREIGN_COMMANDS.iter().find(|(name, _)| *name == word) else { error.exit() };
-            note(&format!("error: there is no command `{word}`\n  hint: here it is {here}"));
-            std::process::exit(error.exit_code())
-        })
+        Self::try_parse().unwrap_or_else(|error| foreign::exit(error))
     }
+}
+
+/// A command line that is wrong in a way that its parser does not see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
+/// The error of a wrong command line.
+pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
+    Usage(text.into()).into()
+}
+
+/// A number of things: "1 row", "2 rows".
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{end}")
 }
 
 /// The end of a command that did not fail.

@@ -41,6 +41,8 @@ pub struct Partial(Values);
 pub struct Settings {
     /// The models that are named, by seat.
     pub models: BTreeMap<Seat, ModelSettings>,
+    /// The file that names a model, if one does and the command line does not.
+    pub models_from: Option<PathBuf>,
     /// Access to models on other machines.
     pub remote: RemoteSettings,
     /// The strategy.
@@ -145,6 +147,12 @@ impl Partial {
         self.set_default(&models::PREFIX_CACHE_TOKENS, 0usize)
     }
 
+    /// Tells whether a model of the pair is named here.
+    #[must_use]
+    pub fn names_models(&self) -> bool {
+        [&*models::BASE, &models::DRAFT].iter().any(|setting| self.0.is_set(setting))
+    }
+
     /// Names the settings here that `upper` overrides because `raw` excludes the settings of a
     /// chat.
     #[must_use]
@@ -170,6 +178,7 @@ impl Partial {
         let Self(values) = self.with_pair()?;
         Ok(Settings {
             models: models::parse(&values)?,
+            models_from: None,
             remote: RemoteSettings::from_values(&values),
             recipe: Recipe::find(values.get(&STRATEGY))?,
             prompt: PromptSettings::parse(&values)?,
@@ -196,25 +205,31 @@ impl Settings {
         self
     }
 
-    /// Refuses a model of one's own in one seat of a pair whose other seat would be filled by the
-    /// built-in model, which only knows its own world.
+    /// Lists those of `seats` whose models are to be loaded. Where a model of one's own is in one seat
+    /// of the pair, the other seat is not filled by a built-in model, which only knows its own world: it
+    /// stays empty if the strategy can do without.
     ///
     /// # Errors
     /// [`Error::Setting`] names the option that is missing.
-    pub fn check_pair(&self, seats: &[Seat]) -> Result<()> {
+    pub fn seats_to_load(&self, seats: &[Seat]) -> Result<Vec<Seat>> {
         let pair = [Seat::BASE, Seat::DRAFT];
         let is_missing = |seat: &Seat| self.model(*seat).is_some_and(|model| model.is_default);
         let is_own = |seat: &Seat| self.model(*seat).is_some_and(|model| !model.name.starts_with(BUILTIN));
         let missing = pair.iter().find(|seat| is_missing(seat)).filter(|_| pair.iter().any(is_own));
-        let Some(missing) = missing.filter(|_| pair.iter().all(|seat| seats.contains(seat))) else { return Ok(()) };
-        let (name, other) = if *missing == Seat::BASE { ("base", "draft") } else { ("draft", "base") };
+        let Some(&missing) = missing.filter(|_| pair.iter().all(|seat| seats.contains(seat))) else {
+            return Ok(seats.to_vec());
+        };
+        if !self.recipe.needs.iter().any(|need| need.seat == missing && !need.is_optional) {
+            return Ok(seats.iter().copied().filter(|seat| *seat != missing).collect());
+        }
+        let (name, other) = if missing == Seat::BASE { ("base", "draft") } else { ("draft", "base") };
+        let file = self.models_from.as_ref().map_or_else(String::new, |file| format!(" (in {})", file.display()));
         Err(Error::Setting {
             name,
-            limit: format!("given where `{other}` is"),
+            limit: format!("given where `{other}` is{file}"),
             value: format!(
                 "none\n  hint: name both models, --base LARGE --draft SMALL, or take --pair NAME (`wsd pairs` lists \
-                 them); {BUILTIN}{name} is a toy that only knows its own world; `wsd generate --strategy {other}` runs \
-                 one model alone"
+                 them); {BUILTIN}{name} is a toy that only knows its own world; --strategy {other} runs one model alone"
             ),
         })
     }

@@ -27,6 +27,35 @@ use http::Client;
 
 const TOKENIZER: &str = "tokenizer.json";
 
+/// A name, by its kind.
+enum Named {
+    /// An existing file or folder.
+    Path(PathBuf),
+    /// A model on the hub.
+    Hub(HubName),
+}
+
+impl Named {
+    fn parse(name: &str) -> Result<Self, HubError> {
+        let path = Path::new(name);
+        if path.exists() {
+            return Ok(Self::Path(path.into()));
+        }
+        if ["./", "../", "/", "~"].iter().any(|start| name.starts_with(start)) {
+            return Err(HubError::NoPath { path: path.into() });
+        }
+        Ok(Self::Hub(HubName::parse(name)?))
+    }
+}
+
+/// Checks that a name is a path that exists or a well-formed name of the hub.
+///
+/// # Errors
+/// [`HubError::NoPath`], [`HubError::Name`].
+pub fn check(name: &str) -> Result<(), HubError> {
+    Named::parse(name).map(|_| ())
+}
+
 /// Returns the folder or GGUF file that `name` stands for, after downloading what is missing.
 ///
 /// An existing path wins over a hub name. For a hub name the cache comes first: a complete snapshot
@@ -41,14 +70,10 @@ const TOKENIZER: &str = "tokenizer.json";
 /// `options.offline` is set, the hub refuses access, the connection fails permanently, a file
 /// arrives damaged, or the repository has no weights in a known format.
 pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
-    let path = Path::new(name);
-    if path.exists() {
-        return Ok(path.into());
-    }
-    if ["./", "../", "/", "~"].iter().any(|start| name.starts_with(start)) {
-        return Err(HubError::NoPath { path: path.into() });
-    }
-    let hub_name = HubName::parse(name)?;
+    let hub_name = match Named::parse(name)? {
+        Named::Path(path) => return Ok(path),
+        Named::Hub(hub_name) => hub_name,
+    };
     let cache = RepoCache::new(&options.cache, &hub_name.repository);
     let missing = match cache.commit(&hub_name.revision)? {
         Some(commit) => {
@@ -63,6 +88,11 @@ pub fn resolve(name: &str, options: &HubOptions, progress: &mut dyn Progress) ->
     };
     if options.offline {
         return Err(HubError::Offline { name: name.into(), missing: missing.join(", "), searched: cache.folder });
+    }
+    // A path that is misspelt can look like a name.
+    if name == hub_name.repository {
+        progress
+            .note(&format!("there is no file or folder `{name}` here; looking for that name on {}", options.endpoint));
     }
     let client = Client::open(options, hub_name)?;
     download::snapshot(&client, &cache, progress)

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use wsd::config::ConfigError;
 use wsd::core::Error;
+use wsd::data::DataError;
 use wsd::models::ModelError;
 use wsd::train;
 
-use cli::{Closed, CommandLine, Ending, note};
+use cli::{Closed, CommandLine, Ending, Usage, note};
 
 /// Exit codes.
 mod code {
@@ -65,8 +66,10 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     }
     note(&text);
     let is_usage = error.is::<ConfigError>()
+        || error.is::<Usage>()
         || matches!(error.downcast_ref(), Some(ModelError::Settings(_)))
         || error.downcast_ref().is_some_and(is_wrong_setting)
-        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. }));
+        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. }))
+        || matches!(error.downcast_ref(), Some(DataError::Setting { .. }));
     if is_usage { code::USAGE.into() } else { code::FAILURE.into() }
 }

@@ -4,7 +4,7 @@ mod builtin;
 
 pub use builtin::{BUILTIN_ABOUT, BUILTIN_EXAMPLES, builtin_checkpoint, builtin_pair, is_about_builtin};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use wsd_nn::adapter::CONFIG_FILE;
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 use crate::config::{BUILTIN, ModelSettings, RemoteModel, Settings, TemplateForm};
-use crate::hub::{HubError, HubOptions, Progress};
+use crate::hub::{self, HubError, HubOptions, Progress};
 use crate::remote::{self, Address, Remote, RemoteError, RemoteOptions};
 use crate::words;
 
@@ -80,82 +80,108 @@ pub fn load(
     answers: usize,
     progress: &mut dyn Progress,
 ) -> Result<Models, ModelError> {
-    settings.check_pair(seats)?;
+    let seats = settings.seats_to_load(seats)?;
+    let named = |&seat: &Seat| settings.model(seat).into_iter().flat_map(ModelSettings::each).map(move |it| (seat, it));
+    // All names and templates are checked before anything is downloaded, and all files are there before
+    // the first model is loaded, which takes long.
+    let parts = seats.iter().flat_map(named).map(|(seat, model)| Part::parse(seat, model));
+    let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
+    for part in &mut parts {
+        part.find(progress)?;
+    }
     let mut models = Models::default();
-    for &seat in seats {
-        for model in settings.model(seat).into_iter().flat_map(ModelSettings::each) {
-            models.add(
-                seat,
-                if Address::is_one(&model.name) {
-                    Arc::new(open_remote(seat, &model, settings, progress)?)
-                } else {
-                    open(seat, &model, answers.saturating_mul(SESSIONS_PER_ANSWER), progress)?
-                },
-            );
-        }
+    for part in parts {
+        models.add(
+            part.seat,
+            if Address::is_one(&part.model.name) {
+                Arc::new(part.open_remote(settings, progress)?)
+            } else {
+                part.open(answers.saturating_mul(SESSIONS_PER_ANSWER), progress)?
+            },
+        );
     }
     Ok(models)
 }
 
-fn open_remote(
+/// A model to load.
+struct Part {
     seat: Seat,
-    model: &ModelSettings,
-    settings: &Settings,
-    progress: &mut dyn Progress,
-) -> Result<Remote, ModelError> {
-    if let Some(folder) = &model.draft_head {
-        let limit = "left out with a remote base, whose features stay there".to_owned();
-        return Err(wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into());
-    }
-    let remote = &settings.remote;
-    let RemoteModel { tokenizer, key_env } = remote.model(seat);
-    let options = RemoteOptions {
-        seat,
-        addresses: Address::parse_list(&model.name)?,
-        tokenizer,
-        hub: HubOptions::from_env(),
-        key_env,
-        template: template(seat, &model.template)?,
-        limits: remote.limits,
-        attempts: remote.attempts,
-        teacher_forcing: remote.teacher_forcing,
-        must_score: settings.recipe.needs.iter().any(|need| need.seat == seat && need.caps.score),
-    };
-    Ok(remote::open(&options, progress)?)
+    model: ModelSettings,
+    template: TemplateChoice,
+    /// The folder or file; `None` for a model on another machine or inside the binary.
+    path: Option<PathBuf>,
 }
 
-fn open(
-    seat: Seat,
-    model: &ModelSettings,
-    max_sessions: usize,
-    progress: &mut dyn Progress,
-) -> Result<Arc<dyn Engine>, ModelError> {
-    // Reads the template before anything is downloaded.
-    let mut options = LoadOptions {
-        threads: model.threads,
-        device: model.device,
-        dtype: model.dtype,
-        adapters: model.adapters.clone(),
-        draft_head: model.draft_head.clone(),
-        kv_dtype: model.kv_dtype,
-        template: template(seat, &model.template)?,
-        max_sessions,
-        prefix_cache_tokens: model.prefix_cache_tokens,
-        ..LoadOptions::new(&model.name)
-    };
-    if model.name.starts_with(BUILTIN) {
-        return builtin::open(seat, &options, progress);
+impl Part {
+    /// Checks the name of a model and reads its template.
+    fn parse(seat: Seat, model: ModelSettings) -> Result<Self, ModelError> {
+        let name = &model.name;
+        if Address::is_one(name) {
+            Address::parse_list(name)?;
+            if let Some(folder) = &model.draft_head {
+                let limit = "left out with a remote base, whose features stay there".to_owned();
+                return Err(wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into());
+            }
+        } else if name.starts_with(BUILTIN) {
+            builtin::check(name)?;
+        } else {
+            hub::check(name)?;
+        }
+        Ok(Self { seat, template: template(seat, &model.template)?, model, path: None })
     }
-    let mut hub = HubOptions::from_env();
-    hub.offline |= model.offline;
-    let path = crate::hub::resolve(&model.name, &hub, progress)?;
-    // As in transformers, an adapter that stands beside a model belongs to it.
-    if path.join(CONFIG_FILE).is_file() && path.join("config.json").is_file() {
-        options.adapters.push(path.clone());
+
+    /// Finds the files of a model on this machine, after downloading what is missing.
+    fn find(&mut self, progress: &mut dyn Progress) -> Result<(), ModelError> {
+        let name = &self.model.name;
+        if !Address::is_one(name) && !name.starts_with(BUILTIN) {
+            let mut options = HubOptions::from_env();
+            options.offline |= self.model.offline;
+            self.path = Some(hub::resolve(name, &options, progress)?);
+        }
+        Ok(())
     }
-    let checkpoint = Checkpoint::open(&path);
-    let checkpoint = checkpoint.map(|it| if model.copy_weights { it.in_memory() } else { it });
-    load_checkpoint(seat, checkpoint, &options, progress)
+
+    fn open_remote(self, settings: &Settings, progress: &mut dyn Progress) -> Result<Remote, ModelError> {
+        let (remote, seat) = (&settings.remote, self.seat);
+        let RemoteModel { tokenizer, key_env } = remote.model(seat);
+        let options = RemoteOptions {
+            seat,
+            addresses: Address::parse_list(&self.model.name)?,
+            tokenizer,
+            hub: HubOptions::from_env(),
+            key_env,
+            template: self.template,
+            limits: remote.limits,
+            attempts: remote.attempts,
+            teacher_forcing: remote.teacher_forcing,
+            must_score: settings.recipe.needs.iter().any(|need| need.seat == seat && need.caps.score),
+        };
+        Ok(remote::open(&options, progress)?)
+    }
+
+    fn open(self, max_sessions: usize, progress: &mut dyn Progress) -> Result<Arc<dyn Engine>, ModelError> {
+        let model = self.model;
+        let mut options = LoadOptions {
+            threads: model.threads,
+            device: model.device,
+            dtype: model.dtype,
+            adapters: model.adapters,
+            draft_head: model.draft_head,
+            kv_dtype: model.kv_dtype,
+            template: self.template,
+            max_sessions,
+            prefix_cache_tokens: model.prefix_cache_tokens,
+            ..LoadOptions::new(&model.name)
+        };
+        let Some(path) = self.path else { return builtin::open(self.seat, &options, progress) };
+        // As in transformers, an adapter that stands beside a model belongs to it.
+        if path.join(CONFIG_FILE).is_file() && path.join("config.json").is_file() {
+            options.adapters.push(path.clone());
+        }
+        let checkpoint = Checkpoint::open(&path);
+        let checkpoint = checkpoint.map(|it| if model.copy_weights { it.in_memory() } else { it });
+        load_checkpoint(self.seat, checkpoint, &options, progress)
+    }
 }
 
 fn load_checkpoint(
@@ -215,6 +241,14 @@ pub fn short_name(name: &str) -> &str {
     let is_path = Path::new(name).exists() || name.starts_with(['/', '.']);
     let last = Path::new(name).file_name().and_then(|last| last.to_str());
     last.filter(|_| is_path).unwrap_or(name)
+}
+
+/// Returns a model's name for clients, whom folders of this machine do not concern: of an absolute
+/// path, the last part.
+pub(crate) fn public_name(name: &str) -> &str {
+    let path = Path::new(name);
+    let last = path.file_name().and_then(|last| last.to_str());
+    last.filter(|_| path.is_absolute()).unwrap_or(name)
 }
 
 fn template(seat: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {

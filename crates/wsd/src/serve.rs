@@ -123,17 +123,25 @@ fn for_programs() -> Router<Arc<App>> {
     Router::new()
         .nest("/v1", versioned())
         .merge(versioned())
-        .route("/api/chat", post(protocol::answer::<ollama::Chat>))
-        .route("/api/generate", post(protocol::answer::<ollama::Generate>))
-        .route("/api/show", post(ollama::show))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/version", get(ollama::version))
+        .merge(for_ollama())
         .route("/apply-template", post(properties::apply_template))
         .route("/props", get(properties::props))
         .route("/slots", get(properties::slots))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/tokenizer_info", get(tokenize::info))
+}
+
+/// The routes of Ollama's clients.
+fn for_ollama() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/chat", post(protocol::answer::<ollama::Chat>))
+        .route("/api/generate", post(protocol::answer::<ollama::Generate>))
+        .route("/api/show", post(ollama::show))
+        .layer(from_fn(ollama::accept_curl))
+        .route("/api/ps", get(ollama::running))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/version", get(ollama::version))
 }
 
 /// The routes that people open in a browser, and all paths without a route.

@@ -104,6 +104,7 @@ fn refusals() {
     wsd.write("rows.jsonl", "{\"prompt\": \"a\"}\n{\"query\": \"b\"}\n\nnot json\n");
     wsd.write("good.jsonl", "{\"prompt\": \"a\"}\n");
     wsd.write("notes.txt", "do not touch");
+    wsd.write("test.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}\n");
     wsd.write("pytorch_model.bin", "PK");
     for (name, code, args) in [
         ("threshold", 2, &["generate", "--threshold", "1.5", "hi"][..]),
@@ -138,9 +139,9 @@ fn refusals() {
             &["generate", "--pair", "qwen2.5-0.5b+1.5b", "--input", "good.jsonl", "--output", "no/out.jsonl"],
         ),
         ("output_foreign", 1, &["generate", "--input", "good.jsonl", "--output", "notes.txt"]),
-        ("output_is_input", 1, &["generate", "--input", "good.jsonl", "--output", "./good.jsonl"]),
-        ("empty_prompt", 1, &["generate", " "]),
-        ("empty_response", 1, &["score", "--prompt", "a", "--response", ""]),
+        ("output_is_input", 2, &["generate", "--input", "good.jsonl", "--output", "./good.jsonl"]),
+        ("empty_prompt", 2, &["generate", " "]),
+        ("empty_response", 2, &["score", "--prompt", "a", "--response", ""]),
         ("template_missing", 1, &["generate", "--base-template", "none.jinja", "hi"]),
         ("raw_chat", 2, &["chat", "--raw"]),
         ("remote_engine", 1, &["generate", "--strategy", "base", "--base", "tgi+http://host/m", "hi"]),
@@ -154,8 +155,18 @@ fn refusals() {
         ("data_row", 1, &["data", "filter", "good.jsonl", "--out", "prompts.jsonl"]),
         ("data_share", 2, &["data", "filter", "good.jsonl", "--share", "a=0", "--out", "prompts.jsonl"]),
         ("data_against", 2, &["data", "filter", "good.jsonl", "--against", "gsm9k=x", "--out", "prompts.jsonl"]),
-        ("data_eval", 1, &["data", "pair", "good.jsonl", "--eval", "1", "--out", "pairs"]),
-        ("sweep_score", 1, &["sweep", "good.jsonl", "--out", "run", "--score"]),
+        ("data_eval", 2, &["data", "pair", "good.jsonl", "--eval", "1", "--out", "pairs"]),
+        ("sweep_score", 2, &["sweep", "good.jsonl", "--out", "run", "--score"]),
+        ("sweep_windows", 2, &["sweep", "good.jsonl", "--out", "run", "--windows", "0"]),
+        ("eval_judge", 2, &["eval", "gsm8k_zero=test.jsonl", "--out", "run", "--judge", "gsm8k_zero"]),
+        ("foreign_layers", 2, &["generate", "-ngl", "99", "hi"]),
+        ("foreign_context", 2, &["serve", "-c", "2048"]),
+        ("foreign_listen", 2, &["serve", "--listen", "0.0.0.0"]),
+        ("foreign_system", 2, &["chat", "-sys", "Be kind."]),
+        ("strategy_misspelt", 2, &["generate", "--strategy", "wds", "hi"]),
+        ("flag_value", 2, &["generate", "--skip-repetitions", "true", "hi"]),
+        // The draft, which would be loaded first, has no model in it.
+        ("name_before_models", 1, &["generate", "--draft", "notes.txt", "--base", "nofile.gguf", "hi"]),
         ("remote_nobody", 1, &["generate", "--strategy", "base", "--base", "vllm+http://127.0.0.1:1/m", "hi"]),
     ] {
         let run = wsd.run(args);
@@ -464,7 +475,7 @@ fn sampling_is_taken_from_the_files_of_a_model() {
     };
     assert_eq!(settings(&[]), [json!(0.9), json!(20)]);
     assert_eq!(settings(&["-t", "0.5"]), [json!(0.5), json!(20)], "what is set wins");
-    assert_eq!(settings(&["--generation-config", "false"]), [json!(0.0), json!(0)]);
+    assert_eq!(settings(&["--generation-config=false"]), [json!(0.0), json!(0)]);
 }
 
 #[test]
@@ -557,7 +568,7 @@ fn a_row_that_cannot_be_answered_holds_its_error() {
         let run = wsd.run(&args);
         assert_eq!(run.code, Some(1));
         assert!(
-            run.err.ends_with("error: 1 of 3 rows could not be answered: they hold `error` in out.jsonl\n"),
+            run.err.ends_with("error: 1 of 3 rows could not be answered: see `error` in out.jsonl\n"),
             "{}",
             run.err
         );
@@ -749,7 +760,7 @@ fn compare_shows_every_answer_and_pipes_stay_plain() {
     assert_eq!(names, ["base", "draft", "nudging", "wsd"]);
     assert!(answers.iter().all(|answer| answer["usage"]["completion_tokens"].as_u64() > Some(0)));
     let refused = wsd.run(&["compare", "--strategy", "wsd", "Hi"]);
-    assert!(refused.code == Some(1) && refused.err.contains("compares strategies"), "{}", refused.err);
+    assert!(refused.code == Some(2) && refused.err.contains("compares strategies"), "{}", refused.err);
 }
 
 #[test]
@@ -858,8 +869,81 @@ fn benchmarks_are_answered_graded_and_resumed() {
         "{}",
         other.err
     );
+    for (more, told) in [(["-n", "9"], "`max_tokens` 8, now 9"), (["--limit", "2"], "`limit` unset, now 2")] {
+        let mut other = args.to_vec();
+        other.retain(|word| !["--max-tokens", "8"].contains(word));
+        other.extend(if more[0] == "-n" { more.to_vec() } else { [&["-n", "8"], &more[..]].concat() });
+        let run = wsd.run(&other);
+        assert!(run.code == Some(1) && run.err.contains(told), "{}", run.err);
+    }
     wsd.write("test.jsonl", &row(rows[1]).repeat(2));
-    assert!(wsd.run(&args).err.contains("not the answer to row 1"));
+    let other = wsd.run(&args);
+    assert!(other.err.contains("other settings: `file_sha256`"), "{}", other.err);
+}
+
+#[test]
+fn programs_that_are_not_run_are_not_graded_in_silence() {
+    let wsd = Wsd::new();
+    let row = json!({
+        "task_id": "HumanEval/0", "prompt": "def one():\n", "canonical_solution": "    return 1\n",
+        "test": "def check(candidate):\n    assert candidate() == 1\n", "entry_point": "one",
+    });
+    wsd.write("HumanEval.jsonl", &format!("{row}\n"));
+    let run = wsd.run(&["eval", "humaneval=HumanEval.jsonl", "--out", "run", "-n", "4", "--strategy", "base", "-q"]);
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    assert!(run.err.contains("humaneval: nothing was graded") && run.err.contains("--allow-execution"), "{}", run.err);
+}
+
+#[test]
+fn json_that_was_cut_is_a_failure() {
+    let wsd = Wsd::new();
+    wsd.write("list.json", "{\"type\": \"array\", \"items\": {\"type\": \"integer\"}, \"minItems\": 9}");
+    let args = ["generate", "--json-schema", "list.json", "-q", "Hello"];
+    let cut = wsd.run(&[&args[..], &["-n", "4"]].concat());
+    assert_eq!(cut.code, Some(1));
+    assert!(cut.err.starts_with("error: the answer was cut at 4 tokens before its JSON ended\n"), "{}", cut.err);
+    wsd.write("list.json", "{\"enum\": [true]}");
+    let whole = wsd.run(&args);
+    assert_eq!((whole.code, whole.out.as_str(), whole.err.as_str()), (Some(0), "true\n", ""));
+}
+
+#[test]
+fn one_model_of_one_s_own_answers_alone() {
+    let wsd = Wsd::new();
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/models/base");
+    let run = wsd.run_with(&["chat", "--strategy", "base", "--base", base, "-n", "4"], b"Hello\n/strategy wsd\n");
+    assert_eq!((run.code, run.out.lines().count()), (Some(2), 1), "{}", run.err);
+    assert!(run.err.contains("error: `wsd` needs a draft model\n  hint: name one with --draft"), "{}", run.err);
+    let alone = wsd.run(&["generate", "--strategy", "speculative", "--base", base, "-n", "4", "-q", "Hello"]);
+    assert_eq!((alone.code, alone.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_statistics_are_short_and_explain_a_missing_switch() {
+    let wsd = Wsd::new();
+    let args = ["generate", "-n", "12", "Where does the bread come from?"];
+    let (short, long) = (wsd.run(&args).err, wsd.run(&[&args[..], &["-v"]].concat()).err);
+    assert!(!short.contains("/s)") && !short.contains("per step") && long.contains("/s)"), "{short}{long}");
+    let run = wsd.run(&["generate", "--max-draft-tokens", "3", "-n", "12", "Where does the bread come from?"]);
+    assert!(run.err.contains("no switch: the draft is shorter than the window of 6 tokens"), "{}", run.err);
+}
+
+#[test]
+fn options_of_llama_cpp_with_a_like_here_are_taken() {
+    let args = ["generate", "--temp", "0", "--n-predict", "4", "--repeat-penalty", "1.1", "--json", "Hello"];
+    assert_eq!(Wsd::new().json(&args)["usage"]["completion_tokens"], 4);
+}
+
+#[test]
+fn examples_fit_the_help() {
+    // Longer lines would be broken in the middle of a command.
+    let wsd = Wsd::new();
+    for command in ["generate", "compare", "chat", "serve", "score", "eval", "sweep", "calibrate", "pairs", "analyze"] {
+        let help = wsd.run(&[command, "-h"]).out;
+        let examples = help.split_once("Examples:\n").unwrap().1;
+        let broken: Vec<_> = examples.lines().filter(|line| !line.is_empty() && !line.starts_with("  ")).collect();
+        assert!(broken.is_empty(), "{command}: {broken:?}");
+    }
 }
 
 #[test]
@@ -876,10 +960,27 @@ fn windows_and_thresholds_are_swept_and_proposed() {
     let cells: Value = serde_json::from_str(&wsd.read("sweep/sweep.json")).unwrap();
     assert_eq!((cells["cells"].as_array().unwrap().len(), &cells["drafts"]), (4, &json!(2)));
     assert!(wsd.read("sweep/sweep.svg").starts_with("<svg "));
+    // A draft is no longer than its answer may be, and each row is told.
+    let short = ["sweep", "prompts.jsonl", "-n", "5", "--out", "short", "--parallel", "1"];
+    let told = wsd.run(&short);
+    assert!(told.code == Some(0) && told.err.contains("1 of 2 rows"), "{}", told.err);
+    for draft in wsd.read("short/drafts.jsonl").lines() {
+        let draft: Value = serde_json::from_str(draft).unwrap();
+        assert!((1..=5).contains(&draft["tokens"].as_array().unwrap().len()), "{draft}");
+    }
+    let cells: Value = serde_json::from_str(&wsd.read("short/sweep.json")).unwrap();
+    assert_eq!(cells["cells"].as_array().unwrap().len(), 60);
+    let limited = wsd.run(&[&short[..], &["--limit", "1"]].concat());
+    assert!(limited.code == Some(1) && limited.err.contains("`limit` unset, now 1"), "{}", limited.err);
+    let own = wsd.run(&[&short[..], &["--threshold", "0.35"]].concat());
+    assert!(own.code == Some(0) && own.err.contains("resuming after 2 rows"), "{}", own.err);
+    assert!(own.out.contains("0.35"), "the rule in use is in the default grid: {}", own.out);
 
     wsd.write("wsd.toml", "[decode]\nthreshold = 0.9 # the old one\n");
     let calibrated = wsd.run(&[&["calibrate"], &options[..], &["calibration", "--write"]].concat());
     assert_eq!(calibrated.code, Some(0), "{}", calibrated.err);
+    assert!(calibrated.out.contains("| in use: window 6, threshold 0.9 |"), "{}", calibrated.out);
+    assert!(calibrated.out.contains("2 prompts are few"), "{}", calibrated.out);
     let found: Value = serde_json::from_str(&wsd.read("calibration/calibration.json")).unwrap();
     let written = wsd.read("wsd.toml");
     assert!(written.contains(&format!("window = {}\n", found["proposal"]["window"])), "{written}");
@@ -902,6 +1003,9 @@ fn preference_data_is_built_step_by_step() {
         run.err
     };
     run(&["data", "read", "hh.jsonl", "--label", "helpful", "--licence", "MIT", "--out", "read.jsonl"]);
+    let other = wsd.run(&["data", "read", "test.jsonl", "--out", "read.jsonl"]);
+    assert_eq!(other.code, Some(1));
+    assert!(other.err.starts_with("error: read.jsonl: the file holds rows of hh, and would be"), "{}", other.err);
     let told = run(&[
         "data",
         "filter",
@@ -934,11 +1038,17 @@ fn preference_data_is_built_step_by_step() {
     run(&sample);
     assert_eq!(wsd.read("answers/draft.jsonl"), whole);
     let greedy = wsd.run(&["data", "sample", "prompts.jsonl", "--strategy", "draft", "--out", "answers"]);
-    assert!(greedy.code == Some(1) && greedy.err.contains("`temperature` must be above 0"), "{}", greedy.err);
+    assert!(greedy.code == Some(2) && greedy.err.contains("`temperature` must be above 0"), "{}", greedy.err);
+    wsd.write("long.jsonl", &format!("{}\n", json!({"prompt": "fox ".repeat(3000)})));
+    run(&["data", "read", "long.jsonl", "--out", "long_read.jsonl"]);
+    let failed = wsd.run(&["data", "sample", "long_read.jsonl", "--samples", "1", "-t", "1", "--out", "long", "-q"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.err);
+    assert!(failed.err.ends_with("error: 1 of 1 row could not be answered: see `error` in long\n"), "{}", failed.err);
     let score = ["data", "score", "answers/draft.jsonl", "prompts.jsonl", "--by", "length,likelihood", "-q"];
     run(&[&score[..], &["--out", "scored.jsonl"]].concat());
     assert_eq!(wsd.read("scored.jsonl").lines().count(), 12);
     let unnamed = wsd.run(&["data", "pair", "scored.jsonl", "--out", "pairs"]);
+    assert_eq!(unnamed.code, Some(2));
     assert_eq!(unnamed.err, "error: `--by` must name a score of the answers; they have: given, length, likelihood\n");
     run(&["data", "pair", "scored.jsonl", "--by", "likelihood", "--out", "pairs"]);
     let pairs = wsd.read("pairs/train.jsonl");

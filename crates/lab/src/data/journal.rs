@@ -156,6 +156,17 @@ impl Journal {
         Ok(Self { sink: Sink::File(file), settings, done: progress.done, failed: progress.failed })
     }
 
+    /// Counts the records answered in a file, which is not changed and may be missing.
+    ///
+    /// # Errors
+    /// Those of [`Journal::open`], but for a file that another process writes.
+    pub fn check(path: &Path, records: &[Record], settings: &Map<String, Value>) -> Result<usize, JournalError> {
+        if !path.is_file() {
+            return Ok(0);
+        }
+        Ok(Resumed::read(&mut File::open(path)?, path, records, settings)?.done)
+    }
+
     /// A journal that writes to standard output, from the first record on.
     #[must_use]
     pub fn stdout(settings: Map<String, Value>) -> Self {
@@ -238,21 +249,19 @@ impl Resumed {
                 return if written.is_empty() { Ok(found) } else { Err(beyond) };
             };
             let opening = format!("{}, \"", record.opening());
-            if !written.iter().zip(opening.as_bytes()).all(|(a, b)| a == b) {
-                return Err(JournalError::Foreign { path, line });
+            let is_answer = written.iter().zip(opening.as_bytes()).all(|(a, b)| a == b);
+            let added = serde_json::from_slice::<Added>(&row).ok().filter(|_| is_whole);
+            // Settings may change the input too, so they are compared first.
+            let recorded = added.as_ref().and_then(|added| added.wsd.as_ref()?.settings.as_ref());
+            if let Some(before) = recorded.filter(|before| *before != settings) {
+                let differences = differences(before, settings);
+                return Err(JournalError::Settings { path, line, differences });
             }
-            if !is_whole {
-                return Ok(found);
-            }
-            match serde_json::from_slice(&row) {
-                Ok(Added { output: Some(_), error: None, wsd }) => {
-                    let before = wsd.and_then(|recorded| recorded.settings).filter(|before| before != settings);
-                    if let Some(before) = before {
-                        let differences = differences(&before, settings);
-                        return Err(JournalError::Settings { path, line, differences });
-                    }
-                }
-                Ok(Added { output: None, error: Some(_), .. }) => found.failed += 1,
+            match added {
+                _ if !is_answer => return Err(JournalError::Foreign { path, line }),
+                _ if !is_whole => return Ok(found),
+                Some(Added { output: Some(_), error: None, .. }) => {}
+                Some(Added { output: None, error: Some(_), .. }) => found.failed += 1,
                 _ => return Err(JournalError::Foreign { path, line }),
             }
             found.done += 1;

@@ -19,9 +19,9 @@ use super::{Ending, GlobalArgs, resumable};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd analyze prompts.jsonl --out analysis --base ./base.gguf --draft ./aligned.gguf --limit 50
-      Probability of the drafted tokens at the base's layers, confidence and perplexity by position, the place
-      of the switch, and answers that the base continues after 0, 4, 8, ... drafted tokens.
-  wsd analyze alpaca_eval=alpaca_eval.json --out analysis --aligned-key output --prefixes 0 --layers 0
+      Probability of the drafted tokens at the base's layers, confidence and perplexity by position,
+      the place of the switch, and answers continued by the base after 0, 4, 8, ... drafted tokens.
+  wsd analyze alpaca_eval=alpaca_eval.json --out run --aligned-key output --prefixes 0 --layers 0
       Perplexity of the file's own answers beside those of draft and base.";
 
 /// Default tokens in a draft and in an answer.

@@ -6,11 +6,13 @@ use anyhow::Result;
 use futures::{FutureExt as _, StreamExt as _};
 use wsd::config::Settings;
 use wsd::models::{self, BUILTIN_ABOUT, BUILTIN_EXAMPLES, is_about_builtin, seats};
-use wsd_core::{Completion, Event, FinishReason, Job, Models, Seat, Strategy, Trace, run};
+use wsd_core::{
+    Completion, Event, FinishReason, Job, Models, Rule, SKIP_REPETITIONS, Seat, Strategy, Trace, WINDOW, run,
+};
 
 use super::output::{Output, style};
 use super::wrap::Wrap;
-use super::{GlobalArgs, note};
+use super::{GlobalArgs, counted, note};
 
 /// The outcome of a job.
 pub(crate) struct Outcome {
@@ -21,12 +23,12 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Summarizes the answer in one line, also one that the user stopped.
-    pub(crate) fn summary(&self, max_tokens: usize) -> String {
+    pub(crate) fn summary(&self, told: Told) -> String {
         if !self.interrupted {
-            return summary(&self.completion, max_tokens);
+            return told.summary(&self.completion);
         }
         let so_far = Completion { finish_reason: FinishReason::Stop, ..self.completion.clone() };
-        format!("stopped · {}", summary(&so_far, max_tokens)).trim_end_matches(" · ").to_owned()
+        format!("stopped · {}", told.summary(&so_far)).trim_end_matches(" · ").to_owned()
     }
 }
 
@@ -45,10 +47,20 @@ pub(crate) fn load_models(
 ) -> Result<Models> {
     let models = models::load(settings, seats, answers, global.progress().as_mut())?;
     let taken = settings.adopt_sampling(&models);
+    if global.verbose && settings.may_adopt_sampling() && taken.is_empty() {
+        note("the model's files recommend no sampling that is not set already");
+    }
     if global.verbose && !taken.is_empty() {
         let value = |setting| settings.values.value(setting).map(ToString::to_string).unwrap_or_default();
         let taken: Vec<_> = taken.into_iter().map(|setting| format!("{} {}", setting.name, value(setting))).collect();
-        note(&format!("from the model's files: {} (--generation-config false ignores them)", taken.join(", ")));
+        note(&format!("from the model's files: {} (--generation-config=false ignores them)", taken.join(", ")));
+    }
+    let weights = |seat| models.get(seat).map_or(0, |model| model.files().parameters);
+    let [draft, base] = [Seat::DRAFT, Seat::BASE].map(weights);
+    if base > 0 && draft > base && !global.quiet {
+        note(
+            "the draft is larger than the base: the small aligned model is meant for --draft, the large one for --base",
+        );
     }
     if settings.has_builtin(seats) && !global.quiet {
         note(&format!("{BUILTIN_ABOUT}; ask it \"{}\", or take real models: wsd pairs", BUILTIN_EXAMPLES[0]));
@@ -129,35 +141,70 @@ pub(crate) fn endings(completion: &Completion, max_tokens: usize) -> Vec<String>
     draft.into_iter().chain(cut).collect()
 }
 
-/// Summarizes an answer in one line: the switch or why there was none, tokens and speed by author, the
-/// time, and the cut at `max_tokens`.
-pub(crate) fn summary(completion: &Completion, max_tokens: usize) -> String {
-    let (usage, timings) = (&completion.usage, &completion.timings);
-    let by = |name: &str, tokens: usize, seconds: f64| {
-        let noun = if tokens == 1 { "token" } else { "tokens" };
-        let speed = if seconds > 0.0 { format!(" ({:.1}/s)", tokens as f64 / seconds) } else { String::new() };
-        (tokens > 0).then(|| format!("{name} {tokens} {noun}{speed}"))
-    };
-    let turns = completion.tokens.chunk_by(|one, next| one.by == next.by).count();
-    let switch = match &completion.handover {
-        Some(handover) => Some(format!("switch at token {}, confidence {:.3}", handover.at, handover.confidence)),
-        None if turns > 2 => Some(format!("{turns} turns")),
-        None if usage.by_author.get(Seat::DRAFT) > 0 && timings.score > 0.0 => {
-            let confidences = completion.tokens.iter().filter_map(|token| token.confidence);
-            let highest = confidences.fold(0.0, f64::max);
-            Some(format!("no switch, confidence up to {highest:.3}"))
+/// The settings that the summary of an answer depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) max_tokens: usize,
+    /// The rule of the switch, if the strategy has one.
+    pub(crate) rule: Option<Rule>,
+    /// True if windows in repeated text do not count.
+    pub(crate) skips_repetitions: bool,
+    /// True for speeds and speculation.
+    pub(crate) verbose: bool,
+}
+
+impl Told {
+    pub(crate) fn of(settings: &Settings, global: &GlobalArgs) -> Self {
+        let values = &settings.values;
+        let has_rule = settings.recipe.settings.iter().any(|setting| setting.name == WINDOW.name);
+        Self {
+            max_tokens: settings.max_tokens(),
+            rule: has_rule.then(|| Rule::from_values(values)),
+            skips_repetitions: values.get(&SKIP_REPETITIONS),
+            verbose: global.verbose,
         }
-        None => None,
-    };
-    let endings = endings(completion, max_tokens);
-    let parts = [
-        switch,
-        by("draft", usage.by_author.get(Seat::DRAFT), timings.writing.get(Seat::DRAFT)),
-        by("base", usage.by_author.get(Seat::BASE), timings.writing.get(Seat::BASE)),
-        speculation(completion),
-        (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
-    ];
-    parts.into_iter().flatten().chain(endings).collect::<Vec<_>>().join(" · ")
+    }
+
+    /// Summarizes an answer in one line: the switch or why there was none, tokens by author, the time,
+    /// and the cut at the most tokens.
+    pub(crate) fn summary(self, completion: &Completion) -> String {
+        let (usage, timings) = (&completion.usage, &completion.timings);
+        let by = |seat: Seat| {
+            let (tokens, seconds) = (usage.by_author.get(seat), timings.writing.get(seat));
+            let is_timed = self.verbose && seconds > 0.0;
+            let speed = if is_timed { format!(" ({:.1}/s)", tokens as f64 / seconds) } else { String::new() };
+            (tokens > 0).then(|| format!("{seat} {}{speed}", counted(tokens, "token")))
+        };
+        let parts = [
+            self.switch(completion),
+            by(Seat::DRAFT),
+            by(Seat::BASE),
+            speculation(completion).filter(|_| self.verbose),
+            (timings.total > 0.0).then(|| format!("{:.2} s", timings.total)),
+        ];
+        parts.into_iter().flatten().chain(endings(completion, self.max_tokens)).collect::<Vec<_>>().join(" · ")
+    }
+
+    /// Describes the switch, or the reason why there was none.
+    fn switch(self, completion: &Completion) -> Option<String> {
+        if let Some(handover) = &completion.handover {
+            return Some(format!("switch at token {}, confidence {:.3}", handover.at, handover.confidence));
+        }
+        let turns = completion.tokens.chunk_by(|one, next| one.by == next.by).count();
+        if turns > 2 {
+            return Some(format!("{turns} turns"));
+        }
+        let drafted = completion.usage.by_author.get(Seat::DRAFT);
+        let rule = self.rule.filter(|_| drafted > 0 && completion.timings.score > 0.0)?;
+        let confidences = completion.tokens.iter().filter_map(|token| token.confidence);
+        Some(match confidences.max_by(f64::total_cmp) {
+            None => format!("no switch: the draft is shorter than the window of {} tokens", rule.window()),
+            Some(highest) if self.skips_repetitions && highest >= rule.threshold() => {
+                format!("no switch: confidence {highest:.3} in repeated text alone, which does not count")
+            }
+            Some(highest) => format!("no switch, confidence up to {highest:.3}"),
+        })
+    }
 }
 
 /// Summarizes speculation: tokens per step of the base, and the proposals of each source.
@@ -171,7 +218,7 @@ fn speculation(completion: &Completion) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wsd_core::{Call, CallKind, DraftEnd, Handover, Proposed, Rule, Source, TokenRecord};
+    use wsd_core::{Call, CallKind, DraftEnd, Handover, Proposed, Source, TokenRecord};
 
     #[test]
     fn no_answer_ends_without_a_reason() {
@@ -203,10 +250,13 @@ mod tests {
         ] {
             trace.push(&event);
         }
+        let told = Told { max_tokens: 512, ..Told::default() };
+        let verbose = Told { verbose: true, ..told };
         assert_eq!(
-            summary(&trace.clone().finish(), 512),
-            "switch at token 0, confidence 0.812 · draft 1 token · base 1 token (2.0/s) · cut: the context is full"
+            told.summary(&trace.clone().finish()),
+            "switch at token 0, confidence 0.812 · draft 1 token · base 1 token · cut: the context is full"
         );
+        assert!(verbose.summary(&trace.clone().finish()).contains("· base 1 token (2.0/s) ·"));
         trace.push(&Event::Done(FinishReason::Stop));
         assert!(endings(&trace.finish(), 512).is_empty());
         let mut trace = Trace::new();
@@ -215,9 +265,25 @@ mod tests {
         let check = Call::new(Seat::BASE, CallKind::Check, 5, 0.5);
         trace.push(&Event::Call(Call { accepted: Some(2), proposals, ..check }));
         assert_eq!(
-            summary(&trace.finish(), 512),
+            verbose.summary(&trace.finish()),
             "base 3 tokens (6.0/s) · 3.0 tokens per step of the base (accepted: lookup 2 of 4) · \
              cut: the context is full"
         );
+    }
+
+    #[test]
+    fn a_switch_that_did_not_come_is_explained() {
+        let told = |confidence: Option<f64>, skips_repetitions: bool| {
+            let mut trace = Trace::new();
+            trace.push(&Event::Token(TokenRecord { confidence, ..TokenRecord::unscored(1, Seat::DRAFT) }));
+            trace.push(&Event::Call(Call::new(Seat::BASE, CallKind::Score, 1, 0.5)));
+            trace.push(&Event::Done(FinishReason::Stop));
+            let told = Told { rule: Some(Rule::default()), skips_repetitions, ..Told::default() };
+            told.switch(&trace.finish()).unwrap()
+        };
+        assert_eq!(told(Some(0.5), true), "no switch, confidence up to 0.500");
+        assert_eq!(told(None, false), "no switch: the draft is shorter than the window of 6 tokens");
+        let repeated = "no switch: confidence 0.945 in repeated text alone, which does not count";
+        assert_eq!(told(Some(0.945), true), repeated);
     }
 }

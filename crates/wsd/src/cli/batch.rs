@@ -13,7 +13,7 @@ use super::answer::load_strategy;
 use super::output::{Closed, note};
 use super::progress::Rows;
 use super::prompt::{of_row, read_stdin_bytes};
-use super::{Ending, GlobalArgs};
+use super::{Ending, GlobalArgs, counted, usage};
 
 /// The arguments that are for a single prompt.
 const SINGLE: [&str; 4] = ["prompt", "prompt_option", "prompt_ids", "json"];
@@ -111,10 +111,10 @@ pub(super) async fn run(input: &Path, args: &BatchArgs, mut settings: Settings, 
     let (done, failed) = (journal.done(), journal.failed());
     journal.close()?;
     if !global.quiet && output.is_some() {
-        note(&format!("{done} rows in {shown}"));
+        note(&format!("{} in {shown}", counted(done, "row")));
     }
     if failed > 0 {
-        bail!("{failed} of {done} rows could not be answered: they hold `error` in {shown}");
+        bail!("{failed} of {} could not be answered: see `error` in {shown}", counted(done, "row"));
     }
     Ok(Ending::Done)
 }
@@ -125,7 +125,7 @@ fn check_output(input: &Path, output: Option<&Path>) -> Result<()> {
     if let (Ok(from), Ok(to)) = (fs_err::canonicalize(input), fs_err::canonicalize(output))
         && from == to
     {
-        bail!("input and output are the same file: {}", input.display());
+        return Err(usage(format!("input and output are the same file: {}", input.display())));
     }
     if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs_err::metadata(folder)?;

@@ -10,7 +10,7 @@ use wsd::config::{DEFAULT_FILE, SharedArgs};
 use wsd::eval::RunFolder;
 use wsd::eval::calibration::{Calibration, Candidate};
 use wsd::eval::sweep::read_drafts;
-use wsd_core::{MAX_DRAFT_TOKENS, SKIP_REPETITIONS};
+use wsd_core::{MAX_DRAFT_TOKENS, Rule, SKIP_REPETITIONS};
 
 use super::output::Output;
 use super::prompts::PromptsArgs;
@@ -20,7 +20,7 @@ use super::{Ending, GlobalArgs, note};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd calibrate prompts.jsonl --out calibration --base ./base.gguf --draft ./aligned.gguf
-      A proposal for the pair, from the base's confidence on drafts, on its own answers and on shuffled words.
+      A proposal, from the base's confidence on drafts, its own answers and shuffled words.
   wsd calibrate alpaca_eval=alpaca_eval.json --out calibration --limit 50 --write
       The same on a benchmark's prompts; window and threshold go to wsd.toml.";
 
@@ -42,13 +42,14 @@ pub(crate) async fn run(mut args: CalibrateArgs, global: &GlobalArgs) -> Result<
     args.settings.0.set_default(&MAX_DRAFT_TOKENS, DEFAULT_DRAFT_TOKENS)?;
     let settings = global.settings(args.settings.0.clone())?;
     let prompts = args.prompts.read(&settings)?;
+    let in_use = Rule::from_values(&settings.values);
     let folder = RunFolder::new(&args.prompts.out);
     let parallel = args.prompts.parallel.into();
     let work = Work { prompts: &prompts, continued: &[], contrasted: true, parallel };
     if draft(&work, &settings, &folder, global).await? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
     }
-    let Some(found) = Calibration::of(&read_drafts(&folder.file(DRAFTS))?)? else {
+    let Some(found) = Calibration::of(&read_drafts(&folder.file(DRAFTS))?, in_use)? else {
         bail!("every prompt failed: the errors are in {}", folder.file(DRAFTS).display());
     };
     folder.write("calibration.json", &format!("{}\n", serde_json::to_string_pretty(&found)?))?;

@@ -14,7 +14,7 @@ use wsd::models;
 use wsd_core::files::write_whole;
 use wsd_core::{ChatRole, Error, Message, Models, Prompt, Recipe, SEED, Seat, Strategy, THRESHOLD, WINDOW};
 
-use super::answer::{hint_outside, load_models, stream};
+use super::answer::{Told, hint_outside, load_models, stream};
 use super::output::{FAINT, Output, note};
 use super::{Ending, GlobalArgs, prompt};
 use command::{Command, help};
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
         return Err(ConfigError::Value(fault).into());
     }
     let mut lines = Lines::open()?;
-    // Both models, since the strategy can be changed later.
+    // All models, since the strategy can be changed later.
     let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), 1, global)?;
     let strategy = settings.recipe.build(&models, &settings.values)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
                     if chat.settings.terms().sampling.temperature == 0.0 && !global.quiet {
                         note("the temperature is 0, so the answer stays the same; /temperature 0.7 varies it");
                     }
-                    chat.answer(message, &mut output, &mut notes, global.quiet).await
+                    chat.answer(message, &mut output, &mut notes, global).await
                 }
                 Err(fault) => Err(fault),
             },
@@ -102,7 +102,7 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
             }
             Ok(None) => {
                 hint_outside(&line, &chat.settings, global);
-                chat.answer(line, &mut output, &mut notes, global.quiet).await
+                chat.answer(line, &mut output, &mut notes, global).await
             }
             Err(fault) => Err(fault),
         };
@@ -117,21 +117,28 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
 impl Chat {
     /// Describes the models and the rule, and how to go on.
     fn banner(&self) -> String {
-        let name = |seat| self.models.get(seat).map_or("none", |model| models::short_name(&model.card().name));
         let (values, recipe) = (&self.settings.values, self.settings.recipe);
+        let name = |seat: Seat| Some(format!("{} ({seat})", models::short_name(&self.models.get(seat)?.card().name)));
+        let names: Vec<_> = models::seats(recipe).into_iter().filter_map(name).collect();
+        let has_rule = recipe.settings.iter().any(|setting| setting.name == WINDOW.name);
+        let (window, threshold) = (values.get::<usize>(&WINDOW), values.get::<f64>(&THRESHOLD));
+        let rule = if has_rule { format!(", window {window}, threshold {threshold}") } else { String::new() };
         format!(
-            "{} by {} (draft) and {} (base), window {}, threshold {}. Ctrl-C stops an answer, Ctrl-D ends the chat, \
-             /help lists the commands.",
+            "{} by {}{rule}. Ctrl-C stops an answer, Ctrl-D ends the chat, /help lists the commands.",
             recipe.name,
-            name(Seat::DRAFT),
-            name(Seat::BASE),
-            values.get::<usize>(&WINDOW),
-            values.get::<f64>(&THRESHOLD),
+            names.join(" and "),
         )
     }
 
     /// Answers a message and prints a summary. After an error the conversation is unchanged.
-    async fn answer(&mut self, message: String, output: &mut Output, notes: &mut Output, quiet: bool) -> Result<()> {
+    async fn answer(
+        &mut self,
+        message: String,
+        output: &mut Output,
+        notes: &mut Output,
+        global: &GlobalArgs,
+    ) -> Result<()> {
+        let quiet = global.quiet;
         let mut messages = self.messages.clone();
         messages.push(Message::new(ChatRole::User, message));
         let (prompt, left_out) = self.fitting(&messages)?;
@@ -143,7 +150,7 @@ impl Chat {
         let prefill = self.settings.prompt.prefill.as_deref().unwrap_or_default();
         messages.push(Message::new(ChatRole::Assistant, format!("{prefill}{}", outcome.completion.text)));
         self.messages = messages;
-        let summary = outcome.summary(self.settings.max_tokens());
+        let summary = outcome.summary(Told::of(&self.settings, global));
         if quiet { Ok(()) } else { notes.model_text(FAINT, &summary).and_then(|()| notes.text("\n")) }
     }
 

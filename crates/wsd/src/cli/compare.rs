@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use futures::future::try_join_all;
@@ -21,7 +21,7 @@ use wsd_core::{RECIPES, Recipe, STRATEGY, Seat, Strategy, Values};
 use super::answer::{answer, hint_outside, load_models};
 use super::output::Output;
 use super::prompt::of_text;
-use super::{Ending, GlobalArgs, note};
+use super::{Ending, GlobalArgs, note, usage};
 use comparison::{ComparedAnswer, Comparison};
 use live::Live;
 
@@ -63,9 +63,9 @@ pub(crate) struct CompareArgs {
 /// Compares the strategies.
 pub(crate) async fn run(args: CompareArgs, global: &GlobalArgs) -> Result<Ending> {
     if args.settings.0.is_set(&STRATEGY) {
-        bail!(
-            "`--strategy` must be left out: this compares strategies\n  hint: use --also to add one, or `wsd generate`"
-        );
+        return Err(usage(
+            "`--strategy` must be left out: this compares strategies\n  hint: use --also to add one, or `wsd generate`",
+        ));
     }
     let mut settings = global.settings(args.settings.0)?;
     let alone = RECIPES.iter().filter(|recipe| recipe.is_alone()).map(|recipe| recipe.name);

@@ -21,6 +21,11 @@ pub(super) struct ConstraintArgs {
 }
 
 impl ConstraintArgs {
+    /// True where the answer is to be JSON under a schema.
+    pub(super) fn has_schema(&self) -> bool {
+        self.json_schema.is_some()
+    }
+
     /// Reads the constraint, if there is one.
     pub(super) fn grammar(&self) -> Result<Option<Arc<dyn Grammar>>> {
         if let Some(path) = &self.json_schema {

@@ -21,15 +21,15 @@ use wsd_core::{ChatRole, MAX_TOKENS, Message, STRATEGY};
 
 use super::output::Output;
 use super::progress::Rows;
-use super::{Ending, GlobalArgs, note, resumable};
+use super::{Ending, GlobalArgs, note, resumable, usage};
 use judging::Judging;
 use rating::TaskRating;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd eval gsm8k=gsm8k/test.jsonl --out run --limit 100
-      The base, the draft and WSD on 100 word problems, with 4 worked examples from gsm8k/train.jsonl.
-  wsd eval ifeval=input_data.jsonl --out run --systems base,in_context,draft,wsd,nudging --parallel 16
+      Base, draft and WSD on 100 word problems, with 4 worked examples of gsm8k/train.jsonl.
+  wsd eval ifeval=input_data.jsonl --out run --systems base,in_context,draft,wsd,nudging
       Five systems side by side. The same command resumes after an interruption.
   wsd eval arc_easy=ARC-Easy-Test.jsonl --out run --strategy base
       One system. Choices are scored, nothing is written.
@@ -160,7 +160,7 @@ pub(crate) async fn run(args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     };
     let settings = global.settings(args.settings.0.clone())?;
     if settings.prompt.prefill.is_some() {
-        bail!("`prefill` must be left out: answers are graded as they are");
+        return Err(usage("`prefill` must be left out: answers are graded as they are"));
     }
     let systems = systems(&args, &settings)?;
     // Files are read before models are loaded, so that a wrong one is told at once.
@@ -253,6 +253,8 @@ impl TaskOptions {
             "examples_sha256": options.examples.as_ref().map(Source::sha256),
             "shots": self.shots,
             "form": form,
+            "limit": self.limit,
+            "samples": Some(self.samples).filter(|samples| *samples > 1),
         });
         let more = more.as_object().cloned().unwrap_or_default();
         Ok(Planned { run, settings: more.into_iter().filter(|(_, value)| !value.is_null()).collect() })
@@ -267,27 +269,31 @@ async fn answer(
     folder: &RunFolder,
     global: &GlobalArgs,
 ) -> Result<()> {
+    let mut work = Vec::new();
+    for plan in plans {
+        for system in systems.iter().filter(|system| is_measured(system, &plan.run)) {
+            let mut record = Settings { recipe: system.recipe, ..settings.clone() }.record();
+            record.insert("system".into(), system.name.into());
+            record.extend(plan.settings.clone());
+            // Checked before models are loaded, which takes long.
+            let answered = plan.run.answered(system, &record, folder)?;
+            work.push((&plan.run, system, record, answered));
+        }
+    }
     let seats: BTreeSet<_> = systems.iter().flat_map(|system| models::seats(system.recipe)).collect();
     let seats: Vec<_> = seats.into_iter().collect();
     let sessions = plans.iter().map(|plan| plan.run.parallel).max().unwrap_or(1);
     let loaded = models::load(settings, &seats, sessions, global.progress().as_mut())?;
-    let mut work = Vec::new();
     // Every strategy is built first, so that one that cannot work is refused before the others run.
-    for plan in plans {
-        for system in systems.iter().filter(|system| is_measured(system, &plan.run)) {
-            let own = Settings { recipe: system.recipe, ..settings.clone() };
-            let mut record = own.record();
-            record.insert("system".into(), system.name.into());
-            record.extend(plan.settings.clone());
-            let strategy = system.recipe.build(&loaded, &settings.values)?;
-            work.push((&plan.run, Candidate { system: *system, strategy, settings: record }));
-        }
-    }
-    for (run, candidate) in work {
+    let work = work.into_iter().map(|(run, system, settings_of, answered)| {
+        let strategy = system.recipe.build(&loaded, &settings.values)?;
+        Ok((run, Candidate { system: *system, strategy, settings: settings_of }, answered))
+    });
+    for (run, candidate, answered) in work.collect::<Result<Vec<_>>>()? {
         if !global.quiet {
             note(&format!("{}, {}:", run.task.name, candidate.system.name));
         }
-        let mut rows = Rows::new(run.rows(), 0, global.quiet);
+        let mut rows = Rows::new(run.rows(), answered, global.quiet);
         run.run(&candidate, folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }
@@ -329,6 +335,15 @@ fn report(
         folder.write(&format!("lm_eval/{name}.json"), &text)?;
     }
     Output::stdout(global.color).text(&results.markdown())?;
+    if execution.is_none() {
+        for task in tasks.iter().filter(|task| task.program.is_some()) {
+            note(&format!(
+                "{}: nothing was graded, because its answers are programs; the same command with --allow-execution \
+                 runs them and keeps the answers",
+                task.name
+            ));
+        }
+    }
     if !global.quiet {
         note(&format!("wrote {}", folder.file("results.json").display()));
     }

@@ -1,16 +1,16 @@
 //! `wsd generate`: streams one answer, or answers a file of prompts.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use wsd::config::SharedArgs;
-use wsd_core::Prompt;
+use wsd_core::{Completion, FinishReason, Prompt};
 
-use super::answer::{answer, hint_outside, load_strategy, stream};
+use super::answer::{Outcome, Told, answer, hint_outside, load_strategy, stream};
 use super::batch::{self, BatchArgs};
 use super::constraint::ConstraintArgs;
 use super::output::{FAINT, Output};
 use super::prompt::{TokenIds, last_text, of_text, read_stdin};
-use super::{Ending, GlobalArgs};
+use super::{Ending, GlobalArgs, counted};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,7 @@ Examples:
   wsd generate --json-schema person.json \"Describe a person.\"
       JSON that is valid under a schema, whichever of the two writes.
   wsd generate --input questions.jsonl --output answers.jsonl --parallel 16
-      A file of {\"prompt\": ...} or {\"messages\": [...]} rows. The same command resumes after an interruption.
+      Rows with {\"prompt\": ...} or {\"messages\": [...]}. The same command resumes after a stop.
   wsd generate --input bees.csv --prompt-key question --samples 4 -t 0.8 | jq -r .output
       Each row of a CSV file answered four times, to standard output.";
 
@@ -73,12 +73,14 @@ pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Endin
         (None, Some(text)) if text != "-" => of_text(text, &settings.prompt)?,
         _ => of_text(read_stdin("the prompt", global.quiet)?, &settings.prompt)?,
     };
+    // Read before models are loaded, so that a wrong file is told at once.
+    let grammar = args.constraint.grammar()?;
     let strategy = load_strategy(&mut settings, 1, global)?;
     if let Some(question) = last_text(&prompt) {
         hint_outside(question, &settings, global);
     }
     let mut job = settings.job(prompt);
-    job.terms.grammar = args.constraint.grammar()?;
+    job.terms.grammar = grammar;
     let mut output = Output::stdout(global.color);
     let outcome = if args.json {
         let outcome = answer(&strategy, job, |_| Ok(())).await?;
@@ -90,10 +92,29 @@ pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Endin
         let outcome = stream(&strategy, job, &mut output).await?;
         let mut notes = Output::stderr(global.color);
         if !global.quiet {
-            notes.model_text(FAINT, &outcome.summary(settings.max_tokens()))?;
+            notes.model_text(FAINT, &outcome.summary(Told::of(&settings, global)))?;
             notes.text("\n")?;
         }
         outcome
     };
-    Ok(if outcome.interrupted { Ending::Interrupted } else { Ending::Done })
+    if outcome.interrupted {
+        return Ok(Ending::Interrupted);
+    }
+    if args.constraint.has_schema() {
+        check_whole(&outcome)?;
+    }
+    Ok(Ending::Done)
+}
+
+/// Refuses an answer under a schema that was cut before its JSON ended.
+fn check_whole(outcome: &Outcome) -> Result<()> {
+    let Completion { text, finish_reason, usage, .. } = &outcome.completion;
+    if *finish_reason == FinishReason::Length && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+        bail!(
+            "the answer was cut at {} before its JSON ended\n  hint: take a larger --max-tokens, or bound texts and \
+             lists in the schema (`maxLength`, `maxItems`)",
+            counted(usage.completion_tokens, "token")
+        );
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::counted;
 use super::output::note;
 
 /// A reporter of written rows.
@@ -29,9 +30,9 @@ impl Rows {
             bar
         });
         if !quiet && done > 0 {
-            note(&format!("resuming after {done} answered rows"));
+            note(&format!("resuming after {}", counted(done, "row")));
         } else if !quiet && bar.is_none() {
-            note(&format!("answering {total} rows"));
+            note(&format!("{} to do", counted(total, "row")));
         }
         if let Some(bar) = &bar {
             bar.tick();
@@ -46,7 +47,7 @@ impl Rows {
             bar.inc(1);
         } else if !self.quiet && self.done * 10 / self.total > (self.done - 1) * 10 / self.total {
             let speed = (self.done - self.before) as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-            note(&format!("{} of {} rows, {speed:.1} rows/s", self.done, self.total));
+            note(&format!("{} of {}, {speed:.1} rows/s", self.done, counted(self.total, "row")));
         }
     }
 

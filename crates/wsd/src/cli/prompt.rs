@@ -3,12 +3,13 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use wsd::config::PromptSettings;
 use wsd::lab::data::RecordPrompt;
 use wsd_core::{ChatRole, Message, Prompt, Token};
 
 use super::output::note;
+use super::usage;
 
 /// The most bytes read from standard input; any context is shorter.
 const STDIN_LIMIT: u64 = 64 << 20;
@@ -65,7 +66,7 @@ pub(crate) fn of_text(text: String, settings: &PromptSettings) -> Result<Prompt>
     }
     let text = without_line_end(&text);
     if text.trim().is_empty() {
-        bail!("the prompt is empty");
+        return Err(usage("the prompt is empty"));
     }
     of_messages(vec![Message::new(ChatRole::User, text)], settings)
 }
@@ -93,7 +94,8 @@ pub(crate) fn last_text(prompt: &Prompt) -> Option<&str> {
 /// Returns the prompt for a row of a file.
 pub(crate) fn of_row(prompt: &RecordPrompt, settings: &PromptSettings) -> Result<Prompt> {
     match prompt {
-        RecordPrompt::Text(text) => of_text(text.clone(), settings),
+        // The fault is one of the file and not of the command line.
+        RecordPrompt::Text(text) => of_text(text.clone(), settings).map_err(|error| anyhow!("{error}")),
         RecordPrompt::Messages(messages) => of_messages(messages.clone(), settings),
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct PromptsArgs {
 pub(super) struct Prompts {
     pub(super) records: Vec<Record>,
     pub(super) jobs: Vec<Job>,
+    /// The most prompts taken, where there is such a limit.
+    pub(super) limit: Option<u32>,
     /// The benchmark and its items, if the prompts are one's.
     pub(super) task: Option<(&'static Task, Vec<Item>)>,
 }
@@ -48,7 +50,7 @@ impl PromptsArgs {
             let run = options.plan(&file, settings)?.run;
             let records = run.records()?;
             let jobs = run.jobs(&records, &[]);
-            return Ok(Prompts { records, jobs, task: Some((run.task, run.items)) });
+            return Ok(Prompts { records, jobs, limit: self.limit, task: Some((run.task, run.items)) });
         }
         let mut records = read_rows(path)?;
         let (count, limit) = (records.len(), self.limit.map_or(usize::MAX, |limit| limit as usize));
@@ -61,6 +63,6 @@ impl PromptsArgs {
             Ok(settings.job_with(prompt, record.values().clone()))
         });
         let jobs = jobs.collect::<Result<_>>()?;
-        Ok(Prompts { records, jobs, task: None })
+        Ok(Prompts { records, jobs, limit: self.limit, task: None })
     }
 }

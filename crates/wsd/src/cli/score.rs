@@ -9,7 +9,7 @@ use wsd_core::{Engine, Error, Prompt, Rule, Seat, THRESHOLD, TextCodec, Token, V
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
 use super::report::{Report, ScoredToken, Switch};
-use super::{Ending, GlobalArgs, chart};
+use super::{Ending, GlobalArgs, chart, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> 
         _ => Response::Text(without_line_end(&read_stdin("the response", global.quiet)?).to_owned()),
     };
     if matches!(&response, Response::Text(text) if text.is_empty()) {
-        bail!("the response is empty: there is nothing to score");
+        return Err(usage("the response is empty: there is nothing to score"));
     }
     let models = models::load(&settings, &[Seat::BASE], 1, global.progress().as_mut())?;
     let base = models.get(Seat::BASE).context("invariant: the base was loaded")?;

@@ -1,9 +1,11 @@
 //! `wsd serve`: answers over HTTP.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
@@ -22,8 +24,9 @@ Examples:
       -d '{\"model\": \"wsd\", \"messages\": [{\"role\": \"user\", \"content\": \"What colour is a fox?\"}]}'
       Any client of OpenAI's protocol works. Each strategy is a model (/v1/models lists them).
   wsd serve --base ./llama-8b --draft ./aligned-1b --max-concurrent 32 -n 1024
-      Your own pair; at most 32 answers at a time and 1024 tokens in each, unless a request sets its own limit.
-  wsd serve --base vllm+http://a:8000/llama,vllm+http://b:8000/llama --base-key-env BASE_KEY --draft ./aligned-1b
+      Your own pair; at most 32 answers at a time, of 1024 tokens unless a request says otherwise.
+  wsd serve --base vllm+http://a:8000/llama,vllm+http://b:8000/llama --base-key-env BASE_KEY \\
+      --draft ./aligned-1b
       In front of two replicas of a base on other machines; docs/scale.md has more.
   WSD_API_KEY=$(cat key) wsd serve --host 0.0.0.0 --port 80
       For other machines. Without a key the server listens to this machine only, unless --insecure.";
@@ -56,7 +59,7 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
         return refuse("host", "a loopback address where there is no API key", value);
     }
     // Binds before the models are loaded, which takes long.
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))?;
     let address = listener.local_addr()?;
     let answers = all_slots(settings.serve.max_concurrent);
     let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), answers, global)?;
@@ -71,6 +74,19 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
         );
     }
     Ok(Ending::Done)
+}
+
+/// The error of an address on which the server cannot listen, with the way out.
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "\n  hint: another program listens there; --port N takes another port, 0 a free one"
+        }
+        io::ErrorKind::PermissionDenied => "\n  hint: ports below 1024 need rights; --port N takes another port",
+        io::ErrorKind::AddrNotAvailable => "\n  hint: this machine has no such address; 0.0.0.0 stands for all it has",
+        _ => "",
+    };
+    anyhow!("cannot listen on {address}: {error}{hint}")
 }
 
 /// Reads the API keys.

@@ -5,6 +5,7 @@ use clap::Args;
 use wsd::config::{Settings, SharedArgs};
 use wsd::eval::sweep::{Drafting, Sweep, read_drafts};
 use wsd::eval::{Response, RunFolder};
+use wsd::lab::data::Journal;
 use wsd::lab::eval::Grid;
 use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, Rule, SKIP_REPETITIONS, Seat, THRESHOLD, WINDOW};
@@ -12,29 +13,24 @@ use wsd_core::{MAX_DRAFT_TOKENS, Rule, SKIP_REPETITIONS, Seat, THRESHOLD, WINDOW
 use super::output::Output;
 use super::progress::Rows;
 use super::prompts::{Prompts, PromptsArgs};
-use super::{Ending, GlobalArgs, note};
+use super::{Ending, GlobalArgs, note, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd sweep prompts.jsonl --out sweep
       Where the base would take over, for windows of 2 to 12 tokens and thresholds of 0.5 to 0.95.
   wsd sweep gsm8k=gsm8k/test.jsonl --out sweep --score --limit 100
-      With the score of the answers in each cell: cells that switch at the same token share an answer.";
+      With the score of each cell: cells that switch at the same token share an answer.";
 
 #[derive(Args, Debug)]
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     prompts: PromptsArgs,
-    /// Windows, separated by commas
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "2,4,6,8,10,12")]
+    /// Windows, separated by commas [default: 2,4,6,8,10,12 and the one in use]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     windows: Vec<usize>,
-    /// Thresholds, separated by commas
-    #[arg(
-        long,
-        value_name = "P",
-        value_delimiter = ',',
-        default_value = "0.5,0.55,0.6,0.65,0.7,0.75,0.8,0.85,0.9,0.95"
-    )]
+    /// Thresholds, separated by commas [default: 0.5 to 0.95 in steps of 0.05 and the one in use]
+    #[arg(long, value_name = "P", value_delimiter = ',')]
     thresholds: Vec<f64>,
     /// Let the base finish the answers and grade them; needs the prompts of a benchmark
     #[arg(long)]
@@ -45,13 +41,13 @@ pub(crate) struct SweepArgs {
 
 pub(crate) async fn run(args: SweepArgs, global: &GlobalArgs) -> Result<Ending> {
     let settings = global.settings(args.settings.0.clone())?;
-    let grid = Grid { windows: args.windows.clone(), thresholds: args.thresholds.clone() };
+    let grid = grid(&args, Rule::from_values(&settings.values));
     let rules = grid.rules()?;
     let prompts = args.prompts.read(&settings)?;
     if args.score && prompts.task.is_none() {
-        anyhow::bail!(
-            "`--score` needs the prompts of a benchmark\n  hint: give them as TASK=FILE; see wsd eval --list"
-        );
+        return Err(usage(
+            "`--score` needs the prompts of a benchmark\n  hint: give them as TASK=FILE; see wsd eval --list",
+        ));
     }
     let folder = RunFolder::new(&args.prompts.out);
     let work = Work {
@@ -76,6 +72,22 @@ pub(crate) async fn run(args: SweepArgs, global: &GlobalArgs) -> Result<Ending> 
     Ok(Ending::Done)
 }
 
+/// The windows and thresholds to try: those named, or the usual ones and those of the rule in use.
+fn grid(args: &SweepArgs, in_use: Rule) -> Grid {
+    let (mut windows, mut thresholds) = (args.windows.clone(), args.thresholds.clone());
+    if windows.is_empty() {
+        windows = (1..=6).map(|half| 2 * half).chain([in_use.window()]).collect();
+        windows.sort_unstable();
+        windows.dedup();
+    }
+    if thresholds.is_empty() {
+        thresholds = (10..20).map(|step| f64::from(step) / 20.0).chain([in_use.threshold()]).collect();
+        thresholds.sort_by(f64::total_cmp);
+        thresholds.dedup();
+    }
+    Grid { windows, thresholds }
+}
+
 /// The file of drafts in the folder.
 pub(super) const DRAFTS: &str = "drafts.jsonl";
 
@@ -94,8 +106,6 @@ pub(super) async fn draft(
     folder: &RunFolder,
     global: &GlobalArgs,
 ) -> Result<Ending> {
-    let seats = [Seat::BASE, Seat::DRAFT];
-    let models = models::load(settings, &seats, work.parallel, global.progress().as_mut())?;
     // The rule does not change a draft, so it is no part of its record.
     let mut record = settings.record();
     let of_rule = [WINDOW.name, THRESHOLD.name, SKIP_REPETITIONS.name];
@@ -103,6 +113,14 @@ pub(super) async fn draft(
     let rules = work.continued.iter().map(|rule| format!("{}:{}", rule.window(), rule.threshold()));
     record.insert("continued".into(), rules.collect::<Vec<_>>().into());
     record.insert("contrasted".into(), work.contrasted.into());
+    if let Some(limit) = work.prompts.limit {
+        record.insert("limit".into(), limit.into());
+    }
+    let path = folder.file(DRAFTS);
+    // Checked before models are loaded, which takes long.
+    let drafted = Journal::check(&path, &work.prompts.records, &record)?;
+    let seats = [Seat::BASE, Seat::DRAFT];
+    let models = models::load(settings, &seats, work.parallel, global.progress().as_mut())?;
     let drafting = Drafting {
         models: &models,
         records: &work.prompts.records,
@@ -112,11 +130,10 @@ pub(super) async fn draft(
         contrasted: work.contrasted,
         parallel: work.parallel,
     };
-    let path = folder.file(DRAFTS);
     if let Some(parent) = path.parent() {
         fs_err::create_dir_all(parent)?;
     }
-    let mut rows = Rows::new(work.prompts.records.len(), 0, global.quiet);
+    let mut rows = Rows::new(work.prompts.records.len(), drafted, global.quiet);
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => {
@@ -124,7 +141,7 @@ pub(super) async fn draft(
             note("stopped; the same command resumes there");
             return Ok(Ending::Interrupted);
         }
-        result = drafting.run(&path, record, |_, _| ()) => result?,
+        result = drafting.run(&path, record, |row, error| rows.on_row(row, error)) => result?,
     }
     rows.stop();
     Ok(Ending::Done)

@@ -64,6 +64,14 @@ const BASIC: [&str; 12] = [
     "port",
 ];
 
+/// Options of llama.cpp that mean the same as a setting's.
+const ALIASES: [(&str, &str); 4] = [
+    ("temperature", "temp"),
+    ("max_tokens", "n-predict"),
+    ("max_tokens", "predict"),
+    ("repetition_penalty", "repeat-penalty"),
+];
+
 /// The option for a setting.
 fn arg(setting: &'static Setting) -> Arg {
     let mut arg = Arg::new(setting.name)
@@ -71,6 +79,7 @@ fn arg(setting: &'static Setting) -> Arg {
         .value_name(setting.placeholder)
         .help(help(setting))
         .value_parser(move |text: &str| setting.parse(text));
+    arg = arg.aliases(ALIASES.iter().filter(|(name, _)| *name == setting.name).map(|(_, alias)| *alias));
     if !BASIC.contains(&setting.name) {
         arg = arg.hide_short_help(true);
     }
@@ -82,15 +91,13 @@ fn arg(setting: &'static Setting) -> Arg {
     }
     match setting.kind {
         Kind::Integer { .. } | Kind::Number { .. } | Kind::Seed => arg.allow_negative_numbers(true),
-        Kind::Flag if setting.default == Some(Value::Flag(false)) => {
-            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-        }
+        Kind::Flag => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         Kind::Choice(words) => {
             let words = words.iter().map(|(word, about)| PossibleValue::new(word).help(about));
             arg.value_parser(PossibleValuesParser::new(words).try_map(|text| setting.parse(&text)))
         }
         Kind::Texts => arg.action(ArgAction::Append),
-        Kind::Flag | Kind::Text => arg,
+        Kind::Text => arg,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::{self, Formatter};
 
 use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use wsd_core::{Setting, Value, Values};
+use wsd_core::{Setting, Value, Values, known_names};
 
 use super::Partial;
 use super::sections::{SECTIONS, Section};
@@ -72,9 +72,9 @@ impl<'de, T: 'static, I: Iterator<Item = &'static T> + Clone> DeserializeSeed<'d
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<&'static T, D::Error> {
         let Self(mut entries, name_of) = self;
-        let known = entries.clone().map(|entry| format!("`{}`", name_of(entry))).collect::<Vec<_>>().join(", ");
+        let known: Vec<_> = entries.clone().map(name_of).collect();
         let name = String::deserialize(deserializer)?;
-        let unknown = || D::Error::custom(format!("unknown field `{name}`, expected one of {known}"));
+        let unknown = || D::Error::custom(format!("unknown key `{name}`\n  hint: {}", known_names(&name, known)));
         entries.find(|&entry| name_of(entry) == name).ok_or_else(unknown)
     }
 }

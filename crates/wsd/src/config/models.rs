@@ -58,7 +58,7 @@ static DRAFT_TEMPLATE: Setting =
 pub(super) static GENERATION_CONFIG: Setting = Setting::flag(
     "generation_config",
     "Take sampling that is not set from the files of the model that begins the answer, as transformers and vLLM do \
-     (generation_config.json, or general.sampling of a GGUF file); -v tells what was taken",
+     (generation_config.json, or general.sampling of a GGUF file); `=false` ignores them, -v tells what was taken",
     true,
 );
 static THREADS: Setting = Setting::integer("threads", "Processor threads for each model", 1..=512)

@@ -69,6 +69,11 @@ static ALLOWED_HOST: Setting = Setting::texts(
 )
 .with_default_about("localhost and addresses")
 .with_placeholder("NAME");
+static SERVED_MODEL_NAME: Setting = Setting::texts(
+    "served_model_name",
+    "A further name for the server's strategy, for clients that always ask for one model; may be repeated",
+)
+.with_placeholder("NAME");
 static STRICT: Setting = Setting::flag(
     "strict",
     "Refuse fields of requests that have no effect, which are accepted otherwise (docs/api.md lists them)",
@@ -111,6 +116,7 @@ pub(super) static SETTINGS: &[&Setting] = &[
     &KEEP_ALIVE,
     &ALLOWED_HOST,
     &CORS,
+    &SERVED_MODEL_NAME,
     &STRICT,
     &LOG_REQUESTS,
 ];
@@ -166,6 +172,8 @@ pub struct ServeSettings {
     pub allowed_hosts: Vec<String>,
     /// Origins whose pages may call.
     pub cors: Vec<HeaderValue>,
+    /// Further names of the server's strategy.
+    pub served_names: Vec<String>,
     /// True to refuse fields without effect.
     pub strict: bool,
     /// The form of the request log.
@@ -209,6 +217,7 @@ impl ServeSettings {
             keep_alive: seconds(&KEEP_ALIVE),
             allowed_hosts: values.get(&ALLOWED_HOST),
             cors: values.get::<Vec<_>>(&CORS).into_iter().map(origin).collect::<Result<_, _>>()?,
+            served_names: values.get(&SERVED_MODEL_NAME),
             strict: values.get(&STRICT),
             log_requests: match values.get(&LOG_REQUESTS) {
                 "text" => LogFormat::Text,

@@ -128,20 +128,28 @@ fn a_pair_stands_for_models_and_rule_of_its_own_source() {
     let named = file(&format!("[models]\npair = \"{}\"", pair.name)).unwrap();
     let settings = flags("--base ./own.gguf").or(named).resolve().unwrap();
     assert_eq!([Seat::BASE, Seat::DRAFT].map(|seat| settings.models[&seat].name.as_str()), ["./own.gguf", pair.draft]);
-    assert!(settings.check_pair(&[Seat::BASE, Seat::DRAFT]).is_ok());
+    let both = [Seat::BASE, Seat::DRAFT];
+    assert_eq!(settings.seats_to_load(&both).unwrap(), both);
 }
 
 #[test]
 fn one_model_of_a_pair_is_refused_without_the_other() {
     let both = [Seat::DRAFT, Seat::BASE];
     let check =
-        |line: &str, seats: &[Seat]| flags(line).resolve().unwrap().check_pair(seats).map_err(|e| e.to_string());
-    assert_eq!(check("", &both), Ok(()));
-    assert_eq!(check("--base a --draft builtin:draft", &both), Ok(()));
-    assert_eq!(check("--base a", &[Seat::BASE]), Ok(()));
+        |line: &str, seats: &[Seat]| flags(line).resolve().unwrap().seats_to_load(seats).map_err(|e| e.to_string());
+    assert_eq!(check("", &both), Ok(both.to_vec()));
+    assert_eq!(check("--base a --draft builtin:draft", &both), Ok(both.to_vec()));
+    assert_eq!(check("--base a", &[Seat::BASE]), Ok(vec![Seat::BASE]));
+    assert_eq!(check("--base a --strategy base", &both), Ok(vec![Seat::BASE]));
+    assert_eq!(check("--base a --strategy speculative", &both), Ok(vec![Seat::BASE]));
+    assert_eq!(check("--draft a --strategy draft", &both), Ok(vec![Seat::DRAFT]));
     let fault = check("--draft a", &both).unwrap_err();
     assert!(fault.starts_with("`base` must be given where `draft` is, got none\n  hint:"), "{fault}");
     assert!(fault.contains("--base") && fault.contains("--draft") && fault.contains("--pair"), "{fault}");
+    let mut settings = flags("--base a").resolve().unwrap();
+    settings.models_from = Some("wsd.toml".into());
+    let fault = settings.seats_to_load(&both).unwrap_err().to_string();
+    assert!(fault.starts_with("`draft` must be given where `base` is (in wsd.toml), got none\n"), "{fault}");
 }
 
 #[test]
@@ -154,8 +162,14 @@ fn several_servers_are_a_list() {
 #[test]
 fn errors_name_file_line_and_key() {
     for (text, want) in [
-        ("[decode]\n\nwindw = 6", "wsd.toml:3: unknown field `windw`, expected one of `strategy`, `window`"),
-        ("[decoding]\nwindow = 6", "wsd.toml:1: unknown field `decoding`, expected one of `models`"),
+        (
+            "[decode]\n\nwindw = 6",
+            "wsd.toml:3: unknown key `windw`\n  hint: did you mean `window`? Known are strategy, window",
+        ),
+        (
+            "[decoding]\nwindow = 6",
+            "wsd.toml:1: unknown key `decoding`\n  hint: did you mean `decode`? Known are models",
+        ),
         ("[decode]\nwindow = \"6\"", "wsd.toml:2: `window` must be a whole number from 1 to 4096, got \"6\""),
         ("[decode", "wsd.toml:1: "),
         ("[models]\nthreads = 100000", "wsd.toml:2: `threads` must be a whole number from 1 to 512, got 100000"),

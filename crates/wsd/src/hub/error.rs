@@ -1,5 +1,6 @@
 //! Failures to find or fetch a model's files.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// A model that could not be resolved. Each message names the model, file or address, and a next
@@ -96,7 +97,7 @@ pub enum HubError {
     /// A connection that is refused, breaks or stalls.
     #[error(
         "{url} cannot be read: {source}\n  hint: check the network, HF_ENDPOINT, the proxy settings and this system's \
-         certificates (SSL_CERT_FILE); a new start resumes"
+         certificates (SSL_CERT_FILE), and start again, which resumes; or name a folder or a .gguf file of this machine"
     )]
     Connection {
         /// The address.
@@ -133,8 +134,28 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// True if the server's machine was reached and refused the connection.
-    pub(super) fn is_refused(&self) -> bool {
-        matches!(self, Self::Connection { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
+    /// True if no connection could be made: the address has no machine, there is no way to it, or it
+    /// refuses.
+    pub(super) fn is_unreachable(&self) -> bool {
+        let Self::Connection { source, .. } = self else { return false };
+        // The standard library has no kind for a host name without an address.
+        matches!(
+            source.kind(),
+            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+        ) || source.to_string().starts_with("failed to lookup address")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_not_there_is_unreachable() {
+        let error = |source| HubError::Connection { url: "http://hub.example".into(), source };
+        let lookup = "failed to lookup address information: Name or service not known";
+        assert!(error(std::io::Error::other(lookup)).is_unreachable());
+        assert!(error(ErrorKind::NetworkUnreachable.into()).is_unreachable());
+        assert!(!error(ErrorKind::ConnectionReset.into()).is_unreachable());
     }
 }

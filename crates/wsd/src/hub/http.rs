@@ -16,8 +16,8 @@ use crate::http::{Cut, HttpClient, Parts, Proxies, USER_AGENT, cause, client, wa
 
 /// Most redirects followed, so that a loop ends.
 const REDIRECT_LIMIT: usize = 10;
-/// Attempts after a refused connection: one retry, for a server that is starting.
-const REFUSED_ATTEMPTS: u32 = 2;
+/// Attempts where no connection can be made: one retry, for a server or a network that is starting.
+const UNREACHABLE_ATTEMPTS: u32 = 2;
 
 pub(super) type Reply = Response<Body>;
 
@@ -143,7 +143,7 @@ impl<'a> Client<'a> {
                     failures = if progressed { 1 } else { failures + 1 };
                     let doubled = self.options.first_wait.saturating_mul(1 << (failures - 1).min(16));
                     let pause = wait.unwrap_or(doubled.min(self.options.longest_wait));
-                    let limit = if error.is_refused() { REFUSED_ATTEMPTS } else { u32::MAX };
+                    let limit = if error.is_unreachable() { UNREACHABLE_ATTEMPTS } else { u32::MAX };
                     if failures >= self.options.attempts.min(limit) || pause > self.options.longest_wait {
                         return Err(error);
                     }

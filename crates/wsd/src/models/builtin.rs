@@ -85,16 +85,24 @@ pub fn builtin_pair() -> Result<Models, ModelError> {
         .with(Seat::BASE, open(Seat::BASE, &base, &mut ())?))
 }
 
+/// Checks that a built-in model has this name.
+pub(super) fn check(name: &str) -> Result<(), ModelError> {
+    find(name).map(|_| ())
+}
+
+fn find(name: &str) -> Result<&'static Builtin, ModelError> {
+    BUILTIN.iter().find(|builtin| builtin.name == name).ok_or_else(|| ModelError::NotBuiltin {
+        name: name.to_owned(),
+        known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
 /// Loads the built-in model that the options name.
 pub(super) fn open(
     seat: Seat,
     options: &LoadOptions,
     progress: &mut dyn Progress,
 ) -> Result<Arc<dyn Engine>, ModelError> {
-    let builtin =
-        BUILTIN.iter().find(|builtin| builtin.name == options.name).ok_or_else(|| ModelError::NotBuiltin {
-            name: options.name.clone(),
-            known: BUILTIN.iter().map(|builtin| builtin.name).collect::<Vec<_>>().join(", "),
-        })?;
+    let builtin = find(&options.name)?;
     load_checkpoint(seat, Checkpoint::from_bytes(builtin.name, builtin.files), options, progress)
 }

@@ -17,9 +17,9 @@ use super::decoding;
 use super::error::ApiError;
 use super::fields::{Fields, Texts};
 use super::ignored::Place;
-use super::listing::public_name;
 use super::request_log::Caller;
 use super::work::off_reactor;
+use crate::models::public_name;
 
 /// The most texts in a request, as in OpenAI's API.
 pub(super) const MAX_INPUTS: usize = 2048;

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use wsd_core::Error;
 
+use crate::models::public_name;
+
 /// A refusal or a failure, in words for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
@@ -230,22 +232,27 @@ pub(super) async fn shape(request: Request, next: Next) -> Response {
     response
 }
 
+/// Returns a message for clients, in which quoted paths are names without folders.
+fn public(message: &str) -> String {
+    message.split('`').map(public_name).collect::<Vec<_>>().join("`")
+}
+
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match &error {
             Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, got {value}")),
             Error::PromptTooLong { .. } | Error::TextTooLong { .. } => {
-                Self { code: Some("context_length_exceeded"), ..Self::invalid(error.to_string()) }
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(public(&error.to_string())) }
             }
             Error::Remote { engine, phase, .. } => {
                 eprintln!("error: {error}");
-                Self::upstream(engine, phase)
+                Self::upstream(public_name(engine), phase)
             }
             Error::NotFinite { .. } | Error::Engine { .. } | Error::Scorer { .. } | Error::Io(_) => {
                 eprintln!("error: {error}");
                 Self::internal()
             }
-            _ => Self::invalid(error.to_string()),
+            _ => Self::invalid(public(&error.to_string())),
         }
     }
 }
@@ -261,5 +268,24 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_the_host_are_kept_from_clients() {
+        let engine = || "/srv/models/base.gguf".to_owned();
+        for error in [
+            Error::PromptTooLong { engine: engine(), tokens: 9, limit: 8 },
+            Error::TokenRange { engine: engine(), token: 9, limit: 8 },
+            Error::Template { name: engine(), message: "line 2".into() },
+            Error::Unguided { engine: engine() },
+        ] {
+            let message = ApiError::from(error).message;
+            assert!(message.contains("`base.gguf`") && !message.contains("/srv"), "{message}");
+        }
     }
 }

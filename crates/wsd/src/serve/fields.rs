@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use wsd_core::{ChatRole, Error, FromValue, Prompt, Setting, Token, Values};
+use wsd_core::{ChatRole, Error, FromValue, Prompt, Setting, Token, Values, nearest};
 
 use super::error::ApiError;
 use super::ignored::{self, Place};
@@ -75,6 +75,8 @@ pub(super) struct Fields {
     path: String,
     /// Fields that were renamed, each with the path that the client knows it by.
     renamed: Vec<(String, String)>,
+    /// Fields that were looked for, present or not.
+    known: Vec<String>,
 }
 
 impl Fields {
@@ -82,7 +84,7 @@ impl Fields {
     pub(super) fn new(value: Value, path: impl Into<String>) -> Result<Self, ApiError> {
         let path = path.into();
         match value {
-            Value::Object(left) => Ok(Self { left, path, renamed: Vec::new() }),
+            Value::Object(left) => Ok(Self { left, path, renamed: Vec::new(), known: Vec::new() }),
             _ if path.is_empty() => Err(ApiError::invalid("the body must be a JSON object")),
             value => Err(ApiError::parameter(path, format!("must be an object, got {}", shown(&value)))),
         }
@@ -115,6 +117,7 @@ impl Fields {
 
     /// Gives a field another name, unless there is a field of that name. Messages keep its own.
     pub(super) fn rename(&mut self, from: &str, to: &str) {
+        self.known.push(from.to_owned());
         if self.left.contains_key(to) {
             return;
         }
@@ -147,6 +150,7 @@ impl Fields {
 
     /// Takes a field. A field of `null` counts as absent.
     pub(super) fn take<T: FieldType>(&mut self, field: &str) -> Result<Option<T>, ApiError> {
+        self.known.push(field.to_owned());
         let Some(value) = self.left.remove(field).filter(|value| !value.is_null()) else { return Ok(None) };
         T::deserialize(&value).map(Some).map_err(|_| {
             ApiError::parameter(self.name(field), format!("must be {}, got {}", T::EXPECTED, shown(&value)))
@@ -229,14 +233,12 @@ impl Fields {
     /// Refuses the fields that remain, but for those of `null`.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         let mut left = self.left.iter().filter(|(_, value)| !value.is_null());
-        match left.next().map(|(field, _)| self.name(field)) {
-            Some(name) => {
-                let message =
-                    "is not a parameter of this server; leave it out, or see /openapi.json for those there are";
-                Err(ApiError::unknown(name, message))
-            }
-            None => Ok(()),
-        }
+        let Some((field, _)) = left.next() else { return Ok(()) };
+        let meant = nearest(field, self.known.iter().map(String::as_str));
+        let meant = meant.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
+        let message =
+            format!("is not a parameter of this server{meant}; leave it out, or see /openapi.json for those there are");
+        Err(ApiError::unknown(self.name(field), &message))
     }
 }
 
@@ -266,6 +268,16 @@ mod tests {
         left.unsupported(&[("c", &["0"])]).unwrap();
         let body = left.finish().unwrap_err().body();
         assert_eq!((&body["error"]["param"], &body["error"]["code"]), (&json!("d"), &json!("unknown_parameter")));
+    }
+
+    #[test]
+    fn a_misspelt_field_is_told_the_one_that_was_meant() {
+        let mut left = Fields::new(json!({"temprature": 1}), "").unwrap();
+        for field in ["temperature", "top_p"] {
+            left.take::<Value>(field).unwrap();
+        }
+        let message = left.finish().unwrap_err().body()["error"]["message"].to_string();
+        assert!(message.contains("(did you mean `temperature`?)"), "{message}");
     }
 
     #[test]

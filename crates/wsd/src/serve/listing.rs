@@ -14,25 +14,18 @@ use super::app::App;
 use super::error::ApiError;
 use super::metrics::Gauge;
 use super::request::find_recipe;
+use crate::models::public_name;
 
-/// Returns the entry of a strategy.
-fn entry(app: &App, recipe: &Recipe) -> Value {
+/// Returns the entry of a strategy under a name.
+fn entry(app: &App, name: &str, recipe: &Recipe) -> Value {
     let models = recipe.needs.iter().map(|need| need.seat);
     let models = models.filter_map(|seat| Some((seat, app.models.get(seat)?.card())));
     let max_len = models.clone().map(|(_, card)| card.max_len).min();
     let names = models.map(|(seat, card)| (seat.to_string(), json!(public_name(&card.name)))).collect::<Map<_, _>>();
     json!({
-        "id": recipe.name, "object": "model", "created": app.started, "owned_by": "wsd",
+        "id": name, "object": "model", "created": app.started, "owned_by": "wsd",
         "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names, "defaults": defaults(app, recipe)},
     })
-}
-
-/// Returns a model's name for clients, whom folders of this machine do not concern: of an absolute
-/// path, the last part.
-pub(super) fn public_name(name: &str) -> &str {
-    let path = std::path::Path::new(name);
-    let last = path.file_name().and_then(|last| last.to_str());
-    last.filter(|_| path.is_absolute()).unwrap_or(name)
 }
 
 /// Returns the values that apply where a request leaves a setting out, for the settings that
@@ -49,14 +42,15 @@ fn defaults(app: &App, recipe: &Recipe) -> Value {
 
 /// Lists all strategies.
 pub(super) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let entries: Vec<_> = RECIPES.iter().map(|recipe| entry(&app, recipe)).collect();
+    let further = app.serve.served_names.iter().map(|name| entry(&app, name, app.settings.recipe));
+    let entries: Vec<_> = RECIPES.iter().map(|recipe| entry(&app, recipe.name, recipe)).chain(further).collect();
     Json(json!({"object": "list", "data": entries}))
 }
 
 /// Describes one strategy.
 pub(super) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
-    let recipe = find_recipe(&app, Some(name))?;
-    Ok(Json(entry(&app, recipe)))
+    let recipe = find_recipe(&app, Some(name.clone()))?;
+    Ok(Json(entry(&app, &name, recipe)))
 }
 
 /// Tells that the process lives.

@@ -90,6 +90,7 @@ static POSTS: &[Post] = &[
 /// The routes that take no body, with the media type of the reply.
 static GETS: &[(&str, &str, &str)] = &[
     ("/v1/models", "The models: one for each strategy", "application/json"),
+    ("/api/ps", "The models that are loaded, as Ollama lists them", "application/json"),
     ("/api/tags", "The models as Ollama lists them", "application/json"),
     ("/api/version", "The version of Ollama whose requests are understood", "application/json"),
     ("/props", "The server and its base model, as llama-server has it", "application/json"),

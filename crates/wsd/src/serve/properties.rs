@@ -13,9 +13,9 @@ use super::app::App;
 use super::chat;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::listing::public_name;
 use super::tokenize::{output_engine, special_tokens};
 use super::work::off_reactor;
+use crate::models::public_name;
 
 /// Describes the server and its base model.
 pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::app::App;
-use super::listing::public_name;
+use crate::models::public_name;
 use crate::process;
 
 impl App {

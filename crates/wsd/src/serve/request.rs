@@ -267,7 +267,9 @@ impl GenerationRequest {
 
 /// Finds the strategy that `model` names; without a name, the server's own.
 pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static Recipe, ApiError> {
-    let Some(name) = model else { return Ok(app.settings.recipe) };
+    let Some(name) = model.filter(|name| !app.serve.served_names.contains(name)) else {
+        return Ok(app.settings.recipe);
+    };
     Recipe::find(&name).map_err(|_| {
         let known = RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
         ApiError::unknown_model(&name, &known)

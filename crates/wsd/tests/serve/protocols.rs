@@ -245,8 +245,36 @@ async fn ollama_clients_chat_and_generate() {
     assert_eq!(tags["models"][0]["name"], "wsd:latest");
     let (_, show) = server.post("/api/show", &json!({"model": "wsd:latest"})).await;
     assert!(show["model_info"]["wsd.context_length"].is_u64() && show["capabilities"][0] == "completion");
+    let (_, running) = server.send("GET", "/api/ps", &[], String::new()).await;
+    let names: Vec<_> = running["models"].as_array().unwrap().iter().map(|model| &model["name"]).collect();
+    assert!(names.len() == 2 && names.contains(&&json!("builtin:base")), "{running}");
     let (_, version) = server.send("GET", "/api/version", &[], String::new()).await;
     assert!(version["version"].is_string());
+}
+
+#[tokio::test]
+async fn curl_without_a_media_type_may_ask_as_ollama_s_examples_do() {
+    let server = Server::builtin();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let body = json!({"model": "wsd", "prompt": "Hello", "stream": false, "options": {"num_predict": 2}}).to_string();
+    let post = async |path: &str, headers: &[(&'static str, &'static str)]| {
+        server.send("POST", path, headers, body.clone()).await.0.as_u16()
+    };
+    assert_eq!(post("/api/generate", &[form]).await, 200);
+    assert_eq!(post("/api/generate", &[form, ("origin", "http://evil.example")]).await, 415);
+    assert_eq!(post("/api/generate", &[form, ("origin", "null")]).await, 415);
+    assert_eq!(post("/v1/chat/completions", &[form]).await, 415);
+}
+
+#[tokio::test]
+async fn a_client_with_a_name_of_its_own_for_the_model_is_answered() {
+    let server = Server::with(json!({"served_model_name": ["gpt-4o"]}));
+    let asked = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2});
+    assert_eq!(server.post("/v1/chat/completions", &asked).await.0, StatusCode::OK);
+    let (_, list) = server.send("GET", "/v1/models", &[], String::new()).await;
+    assert!(list["data"].as_array().unwrap().iter().any(|model| model["id"] == "gpt-4o"), "{list}");
+    let other = json!({"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}]});
+    assert_eq!(server.post("/v1/chat/completions", &other).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

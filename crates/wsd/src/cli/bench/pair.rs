@@ -29,12 +29,15 @@ Examples:
       A draft whose weights have half as many bits.
   wsd bench wsd --base ./base.Q8_0.gguf --draft ./pilot --prompt \"How do I keep bees?\" --json
       A pair of your own; every figure as JSON.
-  wsd bench wsd --base ./base.gguf --draft ./pilot --input questions.jsonl --limit 20 --only wsd-alone --only wsd
+  wsd bench wsd --base ./base.gguf --draft ./pilot --input questions.jsonl --limit 20 \\
+      --only wsd-alone --only wsd
       Prompts from a file, and only some of the systems; the worst prompt is named beside the mean.
-  wsd bench wsd --base 1b --draft tiny --model middle=150m --middle-agreement 0.9 --only middle --only routed
+  wsd bench wsd --base 1b --draft tiny --model middle=150m --middle-agreement 0.9 \\
+      --only middle --only routed
       A chain of three models beside the two pairs in it.
 
-All systems answer a prompt with the same number of tokens: that of the shorter of WSD's and the base's answers.";
+All systems answer a prompt with the same number of tokens: that of the shorter of WSD's and the
+base's answers.";
 
 /// Default tokens in an answer.
 const DEFAULT_MAX_TOKENS: usize = 256;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use wsd_core::{Completion, Timings};
 
-use super::super::answer::summary;
+use super::super::answer::Told;
 
 /// A question and its answers.
 #[derive(Debug, Serialize)]
@@ -43,7 +43,8 @@ pub(super) struct ComparedAnswer {
 impl ComparedAnswer {
     /// Summarizes the answer without its times, which concurrent answers share.
     pub(super) fn summary(&self) -> String {
-        summary(&Completion { timings: Timings::default(), ..self.completion.clone() }, self.max_tokens)
+        let told = Told { max_tokens: self.max_tokens, ..Told::default() };
+        told.summary(&Completion { timings: Timings::default(), ..self.completion.clone() })
     }
 }
 

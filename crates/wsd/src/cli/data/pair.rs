@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use wsd::data::card::{Card, Step};
@@ -11,7 +11,7 @@ use wsd::data::{Answers, Output, read_answers};
 use wsd_core::files::write_whole;
 
 use super::{input_files, listed, tell};
-use crate::cli::{Ending, GlobalArgs};
+use crate::cli::{Ending, GlobalArgs, usage};
 
 #[derive(Args, Debug)]
 pub(crate) struct PairArgs {
@@ -38,10 +38,10 @@ pub(crate) struct PairArgs {
 
 pub(super) fn run(args: &PairArgs, global: &GlobalArgs) -> Result<Ending> {
     if !(0.0..1.0).contains(&args.eval) {
-        bail!("`--eval` must be at least 0 and below 1, got {}", args.eval);
+        return Err(usage(format!("`--eval` must be at least 0 and below 1, got {}", args.eval)));
     }
     if args.margin.is_nan() || args.margin < 0.0 {
-        bail!("`--margin` must be at least 0, got {}", args.margin);
+        return Err(usage(format!("`--margin` must be at least 0, got {}", args.margin)));
     }
     let [train, evaluation] = ["train", "eval"].map(|name| Output::at(&args.out.join(format!("{name}.jsonl"))));
     let (train, evaluation) = (train?, evaluation?);
@@ -78,11 +78,11 @@ fn deciding(named: &[By], answers: &Answers) -> Result<Vec<By>> {
     let known = answers.score_names();
     let names = || if known.is_empty() { "none".into() } else { known.iter().copied().collect::<Vec<_>>().join(", ") };
     if let Some(by) = named.iter().find(|by| !known.contains(by.score.as_str())) {
-        bail!("`--by` must be a score of the answers ({}), got {}", names(), by.score);
+        return Err(usage(format!("`--by` must be a score of the answers ({}), got {}", names(), by.score)));
     }
     match (named, known.len()) {
         ([], 1) => Ok(known.iter().map(|score| By { label: None, score: (*score).to_owned() }).collect()),
-        ([], _) => bail!("`--by` must name a score of the answers; they have: {}", names()),
+        ([], _) => Err(usage(format!("`--by` must name a score of the answers; they have: {}", names()))),
         (named, _) => Ok(named.to_vec()),
     }
 }

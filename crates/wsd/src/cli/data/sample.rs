@@ -17,7 +17,7 @@ use wsd_core::{ChatRole, Message};
 
 use super::{input_files, tell};
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, resumable};
+use crate::cli::{Ending, GlobalArgs, counted, resumable, usage};
 
 #[derive(Args, Debug)]
 pub(crate) struct SampleArgs {
@@ -50,7 +50,7 @@ pub(crate) struct SampleArgs {
 pub(super) async fn run(args: SampleArgs, global: &GlobalArgs) -> Result<Ending> {
     let settings = global.settings(args.settings.0.clone())?;
     if settings.terms().sampling.temperature == 0.0 && args.samples > 1 {
-        anyhow::bail!("`temperature` must be above 0 for several samples: equal answers make no pair");
+        return Err(usage("`temperature` must be above 0 for several samples: equal answers make no pair"));
     }
     let prompts = read_prompts(&args.files)?;
     let systems = systems(&args, &settings)?;
@@ -81,28 +81,39 @@ async fn answer(
     (systems, sampling): (&[System], &Sampling<'_>),
     global: &GlobalArgs,
 ) -> Result<()> {
+    let mut work = Vec::new();
+    for system in systems {
+        let mut record: Map<String, Value> = Settings { recipe: system.recipe, ..settings.clone() }.record();
+        record.insert("system_name".into(), system.name.into());
+        let path = args.out.join(format!("{}.jsonl", system.name));
+        // Checked before models are loaded, which takes long.
+        let answered = sampling.answered(system.name, &record, &path)?;
+        work.push((system, record, path, answered));
+    }
     let seats: BTreeSet<_> = systems.iter().flat_map(|system| models::seats(system.recipe)).collect();
     let seats: Vec<_> = seats.into_iter().collect();
     let loaded = models::load(settings, &seats, sampling.parallel, global.progress().as_mut())?;
     let inputs = input_files(&args.files)?;
-    for system in systems {
-        let own = Settings { recipe: system.recipe, ..settings.clone() };
-        let mut record: Map<String, Value> = own.record();
-        record.insert("system_name".into(), system.name.into());
+    let mut failures = 0;
+    for (system, record, path, answered) in work {
         let strategy = system.recipe.build(&loaded, &settings.values)?;
-        let path = args.out.join(format!("{}.jsonl", system.name));
         let mut step = Step::new("sample", inputs.clone());
         step.settings.clone_from(&record);
         step.settings.insert("samples".into(), sampling.samples.into());
         let candidate = Candidate { system: *system, strategy, settings: record };
         tell(global, &format!("{}:", system.name));
-        let mut rows = Rows::new(sampling.rows(), 0, global.quiet);
+        let mut rows = Rows::new(sampling.rows(), answered, global.quiet);
         let failed = sampling.run(&candidate, &path, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
         step.counts.insert("answers".into(), sampling.rows().into());
         step.counts.insert("failed".into(), failed.into());
         Card::of(&args.files)?.with(step).write(&path)?;
-        tell(global, &format!("{} answers in {}, {failed} failed", sampling.rows(), path.display()));
+        tell(global, &format!("{} answers in {}, {failed} failed", sampling.rows() - failed, path.display()));
+        failures += failed;
+    }
+    if failures > 0 {
+        let rows = counted(sampling.rows() * systems.len(), "row");
+        anyhow::bail!("{failures} of {rows} could not be answered: see `error` in {}", args.out.display());
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use wsd_core::{Recipe, Seat};
 use super::{input_files, tell};
 use crate::cli::eval::with_judge_prompt;
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, resumable};
+use crate::cli::{Ending, GlobalArgs, resumable, usage};
 
 #[derive(Args, Debug)]
 pub(crate) struct ScoreArgs {
@@ -57,7 +57,10 @@ pub(super) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> 
     let raters: Vec<_> = args.by.iter().filter_map(|name| find(name)).collect();
     let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
     if seats.contains(&Seat::JUDGE) && settings.model(Seat::JUDGE).is_none() {
-        bail!("`--by` {} needs a model\n  hint: name one with --model judge=MODEL", args.by.join(","));
+        return Err(usage(format!(
+            "`--by` {} needs a model\n  hint: name one with --model judge=MODEL",
+            args.by.join(",")
+        )));
     }
     let done = resumable(score(&args, &settings, (&answers, &raters), global)).await?;
     Ok(done.map_or(Ending::Interrupted, |()| Ending::Done))

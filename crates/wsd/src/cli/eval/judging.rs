@@ -11,7 +11,7 @@ use wsd::models;
 use wsd_core::{Models, Recipe, Seat, Values};
 
 use crate::cli::progress::Rows;
-use crate::cli::{GlobalArgs, note};
+use crate::cli::{GlobalArgs, note, usage};
 
 /// Tasks whose answers are judged.
 pub(super) struct Judging<'a> {
@@ -28,11 +28,13 @@ impl Judging<'_> {
     /// Checks before anything runs that there is a judge and that the tasks are those of the run.
     pub(super) fn check(&self, settings: &Settings) -> Result<()> {
         if !self.named.is_empty() && settings.model(Seat::JUDGE).is_none() {
-            bail!("`--judge` needs a model\n  hint: name one with --model judge=MODEL: a file, a folder or an address");
+            return Err(usage(
+                "`--judge` needs a model\n  hint: name one with --model judge=MODEL: a file, a folder or an address",
+            ));
         }
         let is_known = |name: &&String| self.tasks.iter().any(|task| task.name == name.as_str());
         match self.named.iter().find(|name| !is_known(name)) {
-            Some(name) => bail!("`--judge` must be a task of this run, got {name}"),
+            Some(name) => Err(usage(format!("`--judge` must be a task of this run, got {name}"))),
             None => Ok(()),
         }
     }

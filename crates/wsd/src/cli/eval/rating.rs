@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, json};
 use wsd::config::Settings;
@@ -16,7 +16,7 @@ use wsd::models;
 use wsd_core::{ChatRole, Message, Recipe, Seat};
 
 use crate::cli::progress::Rows;
-use crate::cli::{GlobalArgs, note};
+use crate::cli::{GlobalArgs, note, usage};
 
 /// A task whose answers are rated, and the rater.
 #[derive(Clone)]
@@ -62,11 +62,14 @@ struct Rated {
 pub(super) fn check(ratings: &[TaskRating], tasks: &[&'static Task], settings: &Settings) -> Result<()> {
     for TaskRating { task, rater } in ratings {
         if !tasks.iter().any(|known| known.name == task.name) {
-            bail!("`--rate` must be for a task of this run, got {}", task.name);
+            return Err(usage(format!("`--rate` must be for a task of this run, got {}", task.name)));
         }
         let needs_judge = rater.needs.iter().any(|need| need.seat == Seat::JUDGE);
         if needs_judge && settings.model(Seat::JUDGE).is_none() {
-            bail!("`--rate` {}={} needs a model\n  hint: name one with --model judge=MODEL", task.name, rater.name);
+            return Err(usage(format!(
+                "`--rate` {}={} needs a model\n  hint: name one with --model judge=MODEL",
+                task.name, rater.name
+            )));
         }
     }
     Ok(())

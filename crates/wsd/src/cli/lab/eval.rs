@@ -14,12 +14,12 @@ use wsd_core::{Engine, MAX_TOKENS, Models, Recipe, STRATEGY, Seat};
 
 use super::report;
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, note, resumable};
+use crate::cli::{Ending, GlobalArgs, note, resumable, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   wsd lab world --seed 1 --out world && wsd lab eval --world world --out run
-      Every system that the built-in pair allows, graded by the world's oracle. Run it again after an interruption.
+      Every system that the built-in pair allows, graded by the world's oracle; may be resumed.
   wsd lab eval --world world --out run --tuned ./tuned-base --parallel 32
       With the base that was itself tuned on the pilot's data.
   wsd lab eval --world world --out quick --systems base,pilot,wsd --limit 40 --parts table
@@ -95,7 +95,7 @@ impl EvalArgs {
 
 pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Ending> {
     if args.settings.0.is_set(&STRATEGY) {
-        bail!("`--strategy` must be left out, since each system has its own\n  hint: use --systems");
+        return Err(usage("`--strategy` must be left out, since each system has its own\n  hint: use --systems"));
     }
     args.settings.0.set_default(&MAX_TOKENS, DEFAULT_MAX_TOKENS)?;
     // All systems answer the same prompts, so a prefix cache would favor the later ones.

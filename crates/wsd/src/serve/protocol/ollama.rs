@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde_json::{Map, Value, json};
 use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe};
 
 use super::details;
 use super::form::{Form, Line, Wire};
 use super::item::{Item, Kind, Part, Said};
+use crate::models::public_name;
 use crate::models::seats;
 use crate::serve::app::App;
 use crate::serve::chat;
@@ -20,13 +23,14 @@ use crate::serve::clock::{format_time, timestamp};
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::Fields;
 use crate::serve::ignored::Place;
-use crate::serve::listing::public_name;
 use crate::serve::request::{GenerationRequest, find_recipe};
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
 
 /// The version of Ollama whose requests are understood.
 const VERSION: &str = "0.12.0";
+/// The end of the time for which a model stays loaded.
+const NEVER: &str = "9999-12-31T23:59:59Z";
 /// The tag that every model has.
 const TAG: &str = ":latest";
 
@@ -241,6 +245,29 @@ pub(crate) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
         })
     });
     Json(json!({"models": models.collect::<Vec<_>>()}))
+}
+
+/// Lists the models that are loaded, which stay so.
+pub(crate) async fn running(State(app): State<Arc<App>>) -> Json<Value> {
+    let models = app.models.iter().map(|(seat, engine)| {
+        let (name, files) = (public_name(&engine.card().name), engine.files());
+        json!({
+            "name": name, "model": name, "size": files.bytes, "size_vram": 0, "digest": "", "expires_at": NEVER,
+            "context_length": engine.card().max_len, "details": {"family": seat.name()},
+        })
+    });
+    Json(json!({"models": models.collect::<Vec<_>>()}))
+}
+
+/// Takes curl's usual media type for one that was left out: in Ollama's own examples, `curl -d` sends
+/// JSON so. A page of another site can send it too, and is known by its `Origin`.
+pub(crate) async fn accept_curl(mut request: Request, next: Next) -> Response {
+    let headers = request.headers_mut();
+    let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|media| media == "application/x-www-form-urlencoded");
+    if is_form && !headers.contains_key(header::ORIGIN) {
+        headers.remove(header::CONTENT_TYPE);
+    }
+    next.run(request).await
 }
 
 /// Describes one model.
