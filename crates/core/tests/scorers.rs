@@ -72,7 +72,10 @@ fn names_are_unique_and_described() {
     }
     let error = find_scorer("likelyhood").err().unwrap().to_string();
     let known = SCORERS.iter().map(|scorer| scorer.name).collect::<Vec<_>>().join(", ");
-    assert_eq!(error, format!("there is no step scorer `likelyhood`\n  hint: known are {known}"));
+    assert_eq!(
+        error,
+        format!("there is no step scorer `likelyhood`\n  hint: did you mean `likelihood`? Known are {known}")
+    );
 }
 
 #[test]

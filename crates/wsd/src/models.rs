@@ -120,7 +120,9 @@ impl Part {
             Address::parse_list(name)?;
             if let Some(folder) = &model.draft_head {
                 let limit = "left out with a remote base, whose features stay there".to_owned();
-                return Err(wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into());
+                return Err(
+                    wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into()
+                );
             }
         } else if name.starts_with(BUILTIN) {
             builtin::check(name)?;

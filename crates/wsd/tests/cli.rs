@@ -241,7 +241,8 @@ fn the_answer_is_the_same_in_every_form() {
 #[test]
 fn every_strategy_answers_alone() {
     // Some have several sessions with one model, which is loaded for one answer.
-    for recipe in wsd::core::RECIPES {
+    let needs_head = |recipe: &wsd::core::Recipe| recipe.needs.iter().any(|need| need.caps.drafts);
+    for recipe in wsd::core::RECIPES.iter().filter(|recipe| !needs_head(recipe)) {
         let answer = Wsd::new().json(&["generate", "-n", "40", "--strategy", recipe.name, "--json", "Hello"]);
         assert!(answer["usage"]["completion_tokens"].as_u64() > Some(0), "{}", recipe.name);
     }

@@ -35,7 +35,9 @@ fn texts() -> tempfile::TempDir {
 
 fn adapt(folder: &Path, output: &str) -> Command {
     let mut command = wsd(&["adapt", "--eval", "old=held-out.jsonl", "--batch-size", "4", "--output", output], folder);
-    STREAMS.iter().for_each(|name| drop(command.args(["--stream", &format!("{name}.jsonl")])));
+    for name in STREAMS {
+        command.args(["--stream", &format!("{name}.jsonl")]);
+    }
     command
 }
 

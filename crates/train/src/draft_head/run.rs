@@ -208,7 +208,7 @@ impl<'a> HeadTask<'a> {
                 let spread = self.head.feature_noise as f32 * NOISE_TOKENS / sequence.tokens.len() as f32;
                 let mut random = ChaCha8Rng::seed_from_u64(self.seed);
                 // The numbers of a step do not depend on those before it.
-                random.set_stream((step as u64) << 20 | index as u64 + 1);
+                random.set_stream(((step as u64) << 20) | (index as u64 + 1));
                 features.iter().map(|value| value + (uniform(&mut random) as f32 - 0.5) * spread).collect()
             });
             Ok(DraftExample { tokens: &sequence.tokens, targets: sequence.positions().collect(), features, inputs })

@@ -17,7 +17,7 @@ const FILE: &str = "settings.json";
 /// Settings that differ, by their names; those of the file system.
 pub(super) fn begin(folder: &Path, settings: &[Value]) -> Result<()> {
     let path = folder.join(FILE);
-    let now: Map<String, Value> = settings.iter().filter_map(Value::as_object).cloned().flatten().collect();
+    let now: Map<String, Value> = settings.iter().filter_map(Value::as_object).flat_map(Map::clone).collect();
     if !path.exists() {
         return Ok(write_whole(&path, (serde_json::to_string_pretty(&now)? + "\n").as_bytes())?);
     }

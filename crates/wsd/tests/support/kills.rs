@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 /// Kills to survive: their number, and the seed of their moments.
 #[derive(Clone, Copy)]
-pub struct Kills {
-    pub count: u32,
-    pub seed: u64,
+pub(crate) struct Kills {
+    pub(crate) count: u32,
+    pub(crate) seed: u64,
 }
 
 /// Runs a command to its end, which must be a success. Returns the time.
-pub fn finish(mut command: Command) -> Duration {
+pub(crate) fn finish(mut command: Command) -> Duration {
     let begun = Instant::now();
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -21,7 +21,7 @@ pub fn finish(mut command: Command) -> Duration {
 impl Kills {
     /// Begins a command again and again and kills it. Moments are spread such that a command of the length
     /// `whole` passes through all of its parts. Returns the number of kills before its end.
-    pub fn strike(self, whole: Duration, command: impl Fn() -> Command) -> usize {
+    pub(crate) fn strike(self, whole: Duration, command: impl Fn() -> Command) -> usize {
         let most = whole.div_f64(f64::from(self.count).sqrt());
         let strike = |number: u32| {
             let mut child = command().spawn().unwrap();
