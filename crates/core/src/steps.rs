@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 
 use crate::{
     Answer, Bridge, Call, CallKind, Engine, Error, FinishReason, Flow, Generation, Guide, Job, Prompt, Rendered,
-    Result, Sampling, Seat, Session, Setting, Step, Stop, Terms, TextCodec, TokenRecord,
+    Result, Sampling, Seat, Session, Setting, Step, Stop, Terms, TextCodec, Token, TokenRecord,
 };
 
 /// Renders a prompt for an engine, and checks that it fits into the context and that the engine
@@ -23,6 +23,16 @@ pub(crate) fn render(engine: &dyn Engine, job: &Job) -> Result<Rendered> {
         return Err(Error::PromptTooLong { engine: engine.card().name.clone(), tokens, limit });
     }
     Ok(rendered)
+}
+
+/// Begins an answer in the vocabulary of an engine. Returns the prompt's tokens, and the guide of a
+/// grammar if the answer has one.
+pub(crate) async fn begin(engine: &dyn Engine, job: &Job, answer: &mut Answer) -> Result<(Vec<Token>, Option<Guide>)> {
+    let prompt = render(engine, job)?.tokens;
+    answer.prompt(prompt.len()).await;
+    answer.begin(engine.codec(), &prompt, 0);
+    let guide = job.terms.guide(engine, b"", prompt.len())?;
+    Ok((prompt, guide))
 }
 
 /// Refuses sampling that an engine does not follow.

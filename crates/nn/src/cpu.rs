@@ -6,6 +6,7 @@ mod draft;
 mod experts;
 mod layer;
 mod linear;
+mod loader;
 mod model;
 mod place;
 mod step;
@@ -23,8 +24,8 @@ use crate::executor::{self, Executor, Span};
 use crate::format::Format;
 use crate::kernels::{self, KvFormat, Simd, Workers};
 pub use draft::DraftLayer;
-use layer::layer_weights;
-use linear::{Activations, Linear, Stored};
+use linear::{Activations, Stored};
+use loader::Loader;
 use model::{Embedding, Model, OutputHead};
 use step::{Scratch, Step};
 
@@ -36,6 +37,7 @@ const RERUN_TOKENS: usize = 256;
 const CACHED_BYTES: usize = 32 << 20;
 /// The least number of tokens in a thread's part: this many cost hardly more than one.
 const PART_TOKENS: usize = 4;
+
 /// A model on the CPU.
 pub struct Cpu {
     model: Model,
@@ -68,6 +70,13 @@ impl Default for CpuOptions {
     }
 }
 
+impl CpuOptions {
+    /// The number format of cached keys and values.
+    fn kv(&self) -> KvFormat {
+        self.kv.unwrap_or(if self.exact { KvFormat::F32 } else { KvFormat::default() })
+    }
+}
+
 impl Cpu {
     /// Loads the model of a checkpoint.
     ///
@@ -85,27 +94,15 @@ impl Cpu {
     /// Those of [`Cpu::load`]; [`Error::Quantize`] for a `dtype` that cannot be written; not enough
     /// memory.
     pub fn load_with(checkpoint: &Checkpoint, options: CpuOptions) -> Result<Self> {
-        let CpuOptions { simd, dtype, exact, kv } = options;
-        let kv = kv.unwrap_or(if exact { KvFormat::F32 } else { KvFormat::default() });
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
-        let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
-        let tensors: HashMap<&str, &Tensor> = required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-        let take = |name: &str| {
-            let tensor = tensors.get(name).copied().cloned();
-            tensor.expect("invariant: `require` returned all that were asked for")
-        };
-        let make = |Stored { weight, bias }| {
-            let weight = match dtype.filter(|format| weight.fits(*format)) {
-                Some(format) => weight.in_format(format)?,
-                None => weight,
-            };
-            Linear::new(Stored { weight, bias }, simd, exact)
-        };
+        let loader = Loader::new(&required, options);
+        let take = |name: &str| loader.take(name);
         let rows = take(arch::EMBEDDING);
         let embedding_factor = blueprint.factors.embedding.map(|_| take(arch::EMBEDDING_FACTOR));
-        let factor = |weight: Option<Tensor>| weight.map(|weight| make(Stored { weight, bias: None })).transpose();
+        let factor =
+            |weight: Option<Tensor>| weight.map(|weight| loader.linear(Stored { weight, bias: None })).transpose();
         let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
             let is_embedding = blueprint.tied && *head == Head::VOCABULARY;
             let weight = if is_embedding { rows.clone() } else { take(&head.weight()) };
@@ -115,15 +112,14 @@ impl Cpu {
                 (_, Some(_)) if *head == Head::VOCABULARY && !is_embedding => Some(take(arch::HEAD_FACTOR)),
                 _ => None,
             };
-            Ok((*head, OutputHead { factor: factor(inner)?, linear: make(Stored { weight, bias })? }))
+            Ok((*head, OutputHead { factor: factor(inner)?, linear: loader.linear(Stored { weight, bias })? }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
         let final_norm = Some(layer::Norm::new(&blueprint, "model.norm", blueprint.norms.bias, &take));
         let positions = blueprint.positions.then(|| take(arch::POSITIONS));
-        let layers = (0..blueprint.layers.len())
-            .map(|index| layer_weights(&blueprint, |name| take(&format!("model.layers.{index}.{name}")), make))
-            .collect::<Result<_>>()?;
+        let layers = (0..blueprint.layers.len()).map(|index| loader.layer(&blueprint, index)).collect::<Result<_>>()?;
         let embedding = Embedding { rows, factor: factor(embedding_factor)? };
+        let (simd, kv, bytes) = (options.simd, options.kv(), loader.bytes());
         let model = Model { blueprint, simd, kv, bytes, embedding, positions, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
         Ok(Self { model, slots, rounded: Activations::default(), scratches })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::steps::{render, write_to_end};
+use crate::steps::{begin, write_to_end};
 use crate::{Answer, Engine, FinishReason, Job, Need, Recipe, Result, Seat, Strategy};
 
 pub(super) static BASE: Recipe = Recipe {
@@ -41,11 +41,8 @@ impl Strategy for Alone {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let prompt = render(self.engine.as_ref(), job)?;
-        let mut session = self.engine.open(&prompt.tokens).await?;
-        answer.prompt(prompt.tokens.len()).await;
-        answer.begin(self.engine.codec(), session.tokens(), 0);
-        let guide = job.terms.guide(self.engine.as_ref(), b"", prompt.tokens.len())?;
+        let (prompt, guide) = begin(self.engine.as_ref(), job, answer).await?;
+        let mut session = self.engine.open(&prompt).await?;
         let reason = write_to_end(session.as_mut(), self.seat, &job.terms, guide.as_ref(), answer).await?;
         answer.reused(session.reused_tokens()).await;
         Ok(reason)

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::steps::{generation, render};
+use crate::steps::{begin, generation};
 use crate::{
     Answer, Call, CallKind, Caps, Engine, FinishReason, Flow, Guide, Job, Need, Proposed, Recipe, Result, Seat,
     Session, Setting, Source, Step, Strategy, TokenRecord, Tree, TreeShape,
@@ -83,10 +83,7 @@ impl Strategy for Headed {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let prompt = render(self.base.as_ref(), job)?.tokens;
-        answer.prompt(prompt.len()).await;
-        answer.begin(self.base.codec(), &prompt, 0);
-        let guide = job.terms.guide(self.base.as_ref(), b"", prompt.len())?;
+        let (prompt, guide) = begin(self.base.as_ref(), job, answer).await?;
         let mut session = self.base.open(&prompt).await?;
         let reason = self.write(session.as_mut(), job, guide.as_ref(), answer).await?;
         answer.reused(session.reused_tokens()).await;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::speculation::{Level, Rest, SPECULATE, Sources, Speculation};
-use crate::steps::{render, write_to_end};
+use crate::steps::{begin, write_to_end};
 use crate::{
     Answer, Bridge, Caps, Engine, Error, FinishReason, Job, Models, Need, Recipe, Result, Seat, Strategy, Values,
 };
@@ -90,10 +90,7 @@ impl Strategy for Speculative {
     }
 
     async fn decode(&self, job: &Job, answer: &mut Answer) -> Result<FinishReason> {
-        let prompt = render(self.base.as_ref(), job)?.tokens;
-        answer.prompt(prompt.len()).await;
-        answer.begin(self.base.codec(), &prompt, 0);
-        let guide = job.terms.guide(self.base.as_ref(), b"", prompt.len())?;
+        let (prompt, guide) = begin(self.base.as_ref(), job, answer).await?;
         let mut base = self.base.open(&prompt).await?;
         if self.sources.is_empty() {
             let reason = write_to_end(base.as_mut(), Seat::BASE, &job.terms, guide.as_ref(), answer).await?;

@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 
 use super::CpuOptions;
-use super::layer::{Norm, layer_weights};
-use super::linear::{Linear, Stored};
+use super::layer::Norm;
+use super::linear::Stored;
+use super::loader::Loader;
 use super::model::{Embedding, Model};
 use super::place::{Place, Visibility};
 use super::step::{Fusion, Sampling, Scratch, Step};
 use crate::arch::{self, DraftPlan};
 use crate::cache::Slot;
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::Checkpoint;
 use crate::draft::DraftHead;
 use crate::error::{Error, Result};
 use crate::executor::{self, Cached, Span};
-use crate::kernels::KvFormat;
 
 /// The layer of a draft head, with a KV cache per slot. A position is a pair: the base's feature of a
 /// token, and the token after it.
@@ -31,44 +31,42 @@ impl DraftLayer {
     /// # Errors
     /// Those of [`DraftHead::plan`]; [`Error::Tensors`] naming all that are missing or misshapen.
     pub fn load(head: &DraftHead, base: &Checkpoint, options: CpuOptions) -> Result<Self> {
-        let CpuOptions { simd, dtype, exact, kv } = options;
-        let DraftPlan { layer: blueprint, sampling, alignment } = head.plan(base)?;
-        let plan = DraftPlan { layer: blueprint.clone(), sampling, alignment };
+        let plan = head.plan(base)?;
         let required = head.weights.require(&plan.tensors())?;
-        let bytes = required.iter().map(|tensor| tensor.bytes().len()).sum();
-        let tensors: HashMap<&str, &Tensor> = required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-        let take = |name: &str| {
-            let tensor = tensors.get(name).copied().cloned();
-            tensor.expect("invariant: `require` returned all that were asked for")
-        };
-        let make = |Stored { weight, bias }| {
-            let weight = match dtype.filter(|format| weight.fits(*format)) {
-                Some(format) => weight.in_format(format)?,
-                None => weight,
-            };
-            Linear::new(Stored { weight, bias }, simd, exact)
-        };
-        let plain = |name: &str| make(Stored { weight: take(&format!("{name}.weight")), bias: None });
+        let DraftPlan { layer: blueprint, sampling, .. } = plan;
+        let loader = Loader::new(&required, options);
+        let take = |name: &str| loader.take(name);
+        let plain = |weight| loader.linear(Stored { weight, bias: None });
         let part = |part: &str| format!("{}.{part}", arch::SAMPLING);
         let sampling = sampling.then(|| {
             let norm = Norm::new(&blueprint, &part("norm"), false, &take);
-            let [gate, up, down] = ["gate_proj", "up_proj", "down_proj"].map(|name| plain(&part(name)));
-            Ok::<_, Error>(Sampling { norm, gate: gate?, up: up?, down: down? })
+            let linear = |name: &str| plain(take(&part(&format!("{name}.weight"))));
+            let (gate, up, down) = (linear("gate_proj")?, linear("up_proj")?, linear("down_proj")?);
+            Ok::<_, Error>(Sampling { norm, gate, up, down })
         });
         let [weight, bias] = ["weight", "bias"].map(|end| take(&format!("{}.{end}", arch::FUSION)));
-        let fusion =
-            Fusion { linear: make(Stored { weight, bias: Some(bias.to_f32()) })?, sampling: sampling.transpose()? };
-        let mut layer = layer_weights(&blueprint, |name| take(&format!("model.layers.0.{name}")), make)?;
-        layer.parts.experts[0].down = plain("model.layers.0.mlp.down_proj")?;
+        let linear = loader.linear(Stored { weight, bias: Some(bias.to_f32()) })?;
+        let fusion = Fusion { linear, sampling: sampling.transpose()? };
+        let mut layer = loader.layer(&blueprint, 0)?;
+        // With partial alignment its output has two branches, which no other layer has.
+        layer.parts.experts[0].down = plain(take("model.layers.0.mlp.down_proj.weight"))?;
         let table = |name: &str| base.weights.get(name).cloned();
         let factor = table(arch::EMBEDDING_FACTOR).filter(|_| blueprint.factors.embedding.is_some());
-        let factor = factor.map(|weight| make(Stored { weight, bias: None })).transpose()?;
         let missing =
             || Error::Tensors { file: base.name.clone(), problems: vec![format!("`{}` is missing", arch::EMBEDDING)] };
-        let embedding = Embedding { rows: table(arch::EMBEDDING).ok_or_else(missing)?, factor };
-        let kv = kv.unwrap_or(if exact { KvFormat::F32 } else { KvFormat::default() });
-        let (layers, heads) = (vec![layer], Vec::new());
-        let model = Model { blueprint, simd, kv, bytes, embedding, positions: None, layers, final_norm: None, heads };
+        let rows = table(arch::EMBEDDING).ok_or_else(missing)?;
+        let embedding = Embedding { rows, factor: factor.map(plain).transpose()? };
+        let model = Model {
+            simd: options.simd,
+            kv: options.kv(),
+            bytes: loader.bytes(),
+            blueprint,
+            embedding,
+            positions: None,
+            layers: vec![layer],
+            final_norm: None,
+            heads: Vec::new(),
+        };
         Ok(Self { model, fusion, slots: HashMap::new(), scratch: Scratch::default() })
     }
 
