@@ -9,7 +9,7 @@ mod kills;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use kills::{Kills, finish};
+use kills::{finish, strike};
 
 const STREAMS: [&str; 4] = ["one", "two", "three", "four"];
 
@@ -120,13 +120,8 @@ fn options_outside_their_limits_are_refused() {
     ];
     for (make, arguments, message) in cases {
         let mut command = make(folder.path());
-        let told = refused(
-            {
-                command.args(arguments);
-                command
-            },
-            2,
-        );
+        command.args(arguments);
+        let told = refused(command, 2);
         assert!(told.contains(message), "{arguments:?}: {told}");
         assert!(!folder.path().join("out").exists(), "{arguments:?}");
     }
@@ -151,11 +146,10 @@ fn bytes<'n>(run: &Path, names: &[&'n str]) -> Vec<(&'n str, Vec<u8>)> {
 
 /// Kills a command that writes into the folder it is given, and compares files of its end with those of
 /// one that nobody kills.
-fn same_bits(command: impl Fn(&Path, &str) -> Command, files: &[&str], kills: Kills) {
+fn same_bits(command: impl Fn(&Path, &str) -> Command, files: &[&str], seed: u64) {
     let folder = texts();
     let whole = finish(command(folder.path(), "whole"));
-    let early = kills.strike(whole, || command(folder.path(), "killed"));
-    println!("{early} of {} kills came before the end of {:?}", kills.count, command(folder.path(), "killed"));
+    strike(seed, whole, || command(folder.path(), "killed"));
     let killed = folder.path().join("killed");
     if !files.iter().all(|name| killed.join(name).exists()) {
         finish(command(folder.path(), "killed"));
@@ -166,7 +160,7 @@ fn same_bits(command: impl Fn(&Path, &str) -> Command, files: &[&str], kills: Ki
     }
 }
 
-fn kill_adapt(more: &[&str], kills: Kills) {
+fn kill_adapt(more: &[&str], seed: u64) {
     let command = |folder: &Path, output: &str| {
         let mut command = adapt(folder, output);
         command.args(more);
@@ -179,28 +173,19 @@ fn kill_adapt(more: &[&str], kills: Kills) {
         "checkpoint-60/state.safetensors",
         "report.json",
     ];
-    same_bits(command, &files, kills);
+    same_bits(command, &files, seed);
 }
 
-fn kill_compress(steps: usize, kills: Kills) {
+fn kill_compress(steps: usize, seed: u64) {
     let state = format!("tuning/checkpoint-{steps}/state.safetensors");
     let files = ["factored/model.safetensors", &state, "model/model.safetensors"];
-    same_bits(|folder, output| compress(folder, output, steps), &files, kills);
+    same_bits(|folder, output| compress(folder, output, steps), &files, seed);
 }
 
 #[test]
-fn killed_twice_they_end_with_the_same_bits() {
-    kill_adapt(&["--reset"], Kills { count: 2, seed: 1 });
-    kill_compress(220, Kills { count: 2, seed: 2 });
-}
-
-/// Takes minutes: `cargo test -p wsd --test tuning -- --ignored --nocapture`.
-#[test]
-#[ignore = "twenty kills for each way of tuning"]
 fn killed_twenty_times_they_end_with_the_same_bits() {
-    let kills = |seed| Kills { count: 20, seed };
-    kill_adapt(&[], kills(3));
-    kill_adapt(&["--reset"], kills(4));
-    kill_adapt(&["--labels", "hard", "--adapter", "oft"], kills(5));
-    kill_compress(1000, kills(6));
+    kill_adapt(&[], 3);
+    kill_adapt(&["--reset"], 4);
+    kill_adapt(&["--labels", "hard", "--adapter", "oft"], 5);
+    kill_compress(1000, 6);
 }

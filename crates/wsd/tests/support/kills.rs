@@ -3,12 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Kills to survive: their number, and the seed of their moments.
-#[derive(Clone, Copy)]
-pub(crate) struct Kills {
-    pub(crate) count: u32,
-    pub(crate) seed: u64,
-}
+/// Kills that a command must survive.
+const KILLS: u32 = 20;
 
 /// Runs a command to its end, which must be a success. Returns the time.
 pub(crate) fn finish(mut command: Command) -> Duration {
@@ -18,20 +14,18 @@ pub(crate) fn finish(mut command: Command) -> Duration {
     begun.elapsed()
 }
 
-impl Kills {
-    /// Begins a command again and again and kills it. Moments are spread such that a command of the length
-    /// `whole` passes through all of its parts. Returns the number of kills before its end.
-    pub(crate) fn strike(self, whole: Duration, command: impl Fn() -> Command) -> usize {
-        let most = whole.div_f64(f64::from(self.count).sqrt());
-        let strike = |number: u32| {
-            let mut child = command().spawn().unwrap();
-            let share = wsd_core::splitmix64(self.seed * 1000 + u64::from(number)) as f64 / u64::MAX as f64;
-            std::thread::sleep(most.mul_f64(share));
-            let is_early = child.try_wait().unwrap().is_none();
-            child.kill().unwrap();
-            child.wait().unwrap();
-            is_early
-        };
-        (0..self.count).filter(|number| strike(*number)).count()
+/// Begins a command again and again and kills it, at moments that follow from `seed`. They are spread such
+/// that a command of the length `whole` passes through all of its parts.
+pub(crate) fn strike(seed: u64, whole: Duration, command: impl Fn() -> Command) {
+    let most = whole.div_f64(f64::from(KILLS).sqrt());
+    let mut early = 0;
+    for number in 0..KILLS {
+        let mut child = command().spawn().unwrap();
+        let share = wsd_core::splitmix64(seed * 1000 + u64::from(number)) as f64 / u64::MAX as f64;
+        std::thread::sleep(most.mul_f64(share));
+        early += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
+    println!("{early} of {KILLS} kills came before the end of {:?}", command());
 }
