@@ -6,7 +6,7 @@
 //! step is followed by another with the same steps before it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,44 +57,56 @@ struct Verifier {
 #[async_trait]
 impl StepScorer for Verifier {
     async fn open(&self, prompt: &Prompt) -> Result<Box<dyn Rating>> {
-        let process = Some(Process::start(&self.command, self.limit)?);
-        Ok(Box::new(Verifying { problem: problem(prompt)?, process }))
+        let mut process = Process::start(&self.command, self.limit)?;
+        let (sender, questions) = mpsc::channel::<Question>();
+        spawn(move || {
+            for Question { line, reply } in questions {
+                let rating = process.ask(line, || !reply.is_canceled());
+                let failed = rating.is_err();
+                // Nobody waits for the rating of an answer that was dropped.
+                let _ = reply.send(rating);
+                if failed {
+                    return;
+                }
+            }
+        })?;
+        Ok(Box::new(Verifying { problem: problem(prompt)?, questions: sender }))
     }
 }
 
-/// The rating of one answer.
+/// A line for the command, and the place for the rating.
+struct Question {
+    line: String,
+    reply: oneshot::Sender<Result<f64>>,
+}
+
+/// The rating of one answer. The thread that asks the command ends with it, and the command with the
+/// thread.
 struct Verifying {
     problem: String,
-    /// The command; `None` after an error.
-    process: Option<Process>,
+    questions: mpsc::Sender<Question>,
 }
 
 #[async_trait]
 impl Rating for Verifying {
     async fn rate(&mut self, steps: &[String], from: usize) -> Result<Ratings> {
+        let ended = || failure("it has failed before".into());
         let mut values = Vec::with_capacity(steps.len() - from);
         for at in from..steps.len() {
             let line = json!({"problem": self.problem, "before": steps[..at], "step": steps[at]}).to_string();
-            let mut process = self.process.take().ok_or_else(|| failure("the command has failed".into()))?;
-            let (sender, reply) = oneshot::channel();
-            thread::Builder::new().name(NAME.into()).spawn(move || {
-                let value = process.ask(line, || !sender.is_canceled());
-                // Nobody waits for the rating of an answer that was dropped.
-                drop(sender.send(value.map(|value| (value, process))));
-            })?;
-            let (value, process) = reply.await.map_err(|_| failure("the command's thread ended".into()))??;
-            self.process = Some(process);
-            values.push(value);
+            let (reply, rating) = oneshot::channel();
+            self.questions.send(Question { line, reply }).map_err(|_| ended())?;
+            values.push(rating.await.map_err(|_| ended())??);
         }
         Ok(Ratings { values, tokens: 0 })
     }
 }
 
-/// The running command, which ends with this value.
+/// The running command, which ends with this value. It is read and written by threads of their own, so
+/// that a command that does neither is given up too.
 struct Process {
     child: Child,
-    /// The command's standard input; `None` once it is closed.
-    input: Option<ChildStdin>,
+    lines: mpsc::Sender<String>,
     replies: mpsc::Receiver<std::io::Result<String>>,
     limit: Duration,
 }
@@ -105,10 +117,16 @@ impl Process {
         let shell = shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = shell.spawn().map_err(|error| failure(format!("`sh` could not be started: {error}")))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
-        let (sender, replies) = mpsc::channel();
-        let started = Self { child, input, replies, limit };
-        thread::Builder::new().name(NAME.into()).spawn(move || {
-            for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()) {
+        let ((lines, to_write), (sender, replies)) = (mpsc::channel::<String>(), mpsc::channel());
+        let started = Self { child, lines, replies, limit };
+        spawn(move || {
+            let Some(mut input) = input else { return };
+            // A command that reads no more is known by its output.
+            while to_write.recv().is_ok_and(|line| input.write_all((line + "\n").as_bytes()).is_ok()) {}
+        })?;
+        spawn(move || {
+            let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
+            for line in lines {
                 if sender.send(line).is_err() {
                     return;
                 }
@@ -119,26 +137,30 @@ impl Process {
 
     /// Sends a line and waits for the rating while it is wanted.
     fn ask(&mut self, line: String, is_wanted: impl Fn() -> bool) -> Result<f64> {
-        let sent = Instant::now();
-        let wrote = self.input.as_mut().map(|input| input.write_all((line + "\n").as_bytes()));
-        let reply = loop {
-            match self.replies.recv_timeout(PAUSE.min(self.limit)) {
-                Ok(reply) => break reply?,
-                Err(mpsc::RecvTimeoutError::Timeout) if sent.elapsed() < self.limit && is_wanted() => {}
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    return Err(failure(format!("it gave no rating within {} s", self.limit.as_secs_f64())));
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(failure(self.end())),
-            }
-        };
-        if let Some(Err(error)) = wrote {
-            return Err(failure(format!("it does not read its input: {error}")));
+        if let Some(early) = self.replies.try_iter().find_map(std::io::Result::ok) {
+            return Err(failure(format!("it wrote a line for which there was no step: `{}`", early.trim())));
         }
+        let sent = Instant::now();
+        let reply = self.lines.send(line).map_or(Err(mpsc::RecvTimeoutError::Disconnected), |()| {
+            loop {
+                match self.replies.recv_timeout(PAUSE.min(self.limit)) {
+                    Err(mpsc::RecvTimeoutError::Timeout) if sent.elapsed() < self.limit && is_wanted() => {}
+                    reply => return reply,
+                }
+            }
+        });
+        let reply = match reply {
+            Ok(reply) => reply?,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                return Err(failure(format!("it gave no rating within {} s", self.limit.as_secs_f64())));
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(failure(self.end())),
+        };
         let rating = reply.trim().parse().ok().filter(|rating| (0.0..=1.0).contains(rating));
         rating.ok_or_else(|| failure(format!("a rating must be a number from 0 to 1, got `{}`", reply.trim())))
     }
 
-    /// Describes the end of a command that closed its output.
+    /// Describes the end of a command that closed its output or its input.
     fn end(&mut self) -> String {
         for _ in 0..20 {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -152,12 +174,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // What the shell started reads the end of its input.
-        self.input = None;
-        let ended = self.child.kill().and_then(|()| self.child.wait());
         // A process that is gone already is what is wanted.
-        drop(ended);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+/// Starts a thread of the scorer.
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new().name(NAME.into()).spawn(work)?;
+    Ok(())
 }
 
 fn failure(message: String) -> Error {
@@ -197,11 +223,30 @@ mod tests {
             ("while read -r line; do echo 1.5; done", "a rating must be a number from 0 to 1, got `1.5`"),
             ("read -r line; exit 3", "it ended (exit status: 3) before it rated a step"),
             ("read -r line; exec tail -f /dev/null > /dev/null", "it closed its output before it rated a step"),
+            ("exec tail -f /dev/null", "it gave no rating within 0.3 s"),
             ("read -r line; read -r line", "it gave no rating within 0.3 s"),
         ] {
             let error = rate(command, &["a step"]).unwrap_err().to_string();
             assert_eq!(error, format!("step scorer `command`: {told}"), "{command}");
         }
+    }
+
+    #[test]
+    fn a_command_that_reads_nothing_is_given_up_and_a_line_too_many_is_told() {
+        // More than a pipe holds.
+        let long = "word ".repeat(100_000);
+        let told = rate("exec tail -f /dev/null", &[&long]).unwrap_err().to_string();
+        assert_eq!(told, "step scorer `command`: it gave no rating within 0.3 s");
+        let twice = "while read -r line; do echo 1; echo 0; sleep 0.1; done";
+        let verifier = Verifier { command: twice.into(), limit: LIMIT };
+        let mut rating = block_on(verifier.open(&Prompt::Raw("a".into()))).unwrap();
+        let steps = ["one".to_owned(), "two".to_owned()];
+        assert_eq!(block_on(rating.rate(&steps[..1], 0)).unwrap().values, [1.0]);
+        thread::sleep(PAUSE);
+        let told = block_on(rating.rate(&steps, 1)).unwrap_err().to_string();
+        assert_eq!(told, "step scorer `command`: it wrote a line for which there was no step: `0`");
+        let told = block_on(rating.rate(&steps, 1)).unwrap_err().to_string();
+        assert_eq!(told, "step scorer `command`: it has failed before");
     }
 
     #[test]
