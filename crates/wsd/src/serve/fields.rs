@@ -76,7 +76,7 @@ pub(super) struct Fields {
     /// Fields that were renamed, each with the path that the client knows it by.
     renamed: Vec<(String, String)>,
     /// Fields that were looked for, present or not.
-    known: Vec<String>,
+    known: Vec<&'static str>,
 }
 
 impl Fields {
@@ -116,8 +116,8 @@ impl Fields {
     }
 
     /// Gives a field another name, unless there is a field of that name. Messages keep its own.
-    pub(super) fn rename(&mut self, from: &str, to: &str) {
-        self.known.push(from.to_owned());
+    pub(super) fn rename(&mut self, from: &'static str, to: &str) {
+        self.known.push(from);
         if self.left.contains_key(to) {
             return;
         }
@@ -149,8 +149,8 @@ impl Fields {
     }
 
     /// Takes a field. A field of `null` counts as absent.
-    pub(super) fn take<T: FieldType>(&mut self, field: &str) -> Result<Option<T>, ApiError> {
-        self.known.push(field.to_owned());
+    pub(super) fn take<T: FieldType>(&mut self, field: &'static str) -> Result<Option<T>, ApiError> {
+        self.known.push(field);
         let Some(value) = self.left.remove(field).filter(|value| !value.is_null()) else { return Ok(None) };
         T::deserialize(&value).map(Some).map_err(|_| {
             ApiError::parameter(self.name(field), format!("must be {}, got {}", T::EXPECTED, shown(&value)))
@@ -163,7 +163,7 @@ impl Fields {
     }
 
     /// Takes a field that must be present.
-    pub(super) fn need<T: FieldType>(&mut self, field: &str) -> Result<T, ApiError> {
+    pub(super) fn need<T: FieldType>(&mut self, field: &'static str) -> Result<T, ApiError> {
         self.take(field)?.ok_or_else(|| ApiError::parameter(self.name(field), "must be given"))
     }
 
@@ -189,11 +189,15 @@ impl Fields {
     }
 
     /// Takes the value of a setting from a field that may have another name.
-    pub(super) fn setting<T: FromValue>(&mut self, field: &str, setting: &Setting) -> Result<Option<T>, ApiError> {
+    pub(super) fn setting<T: FromValue>(
+        &mut self,
+        field: &'static str,
+        setting: &Setting,
+    ) -> Result<Option<T>, ApiError> {
         Ok(self.value(field, setting)?.as_ref().and_then(T::from_value))
     }
 
-    fn value(&mut self, field: &str, setting: &Setting) -> Result<Option<wsd_core::Value>, ApiError> {
+    fn value(&mut self, field: &'static str, setting: &Setting) -> Result<Option<wsd_core::Value>, ApiError> {
         let Some(json) = self.take::<Value>(field)? else { return Ok(None) };
         setting.from_json(&json).map(Some).map_err(|error| match error {
             Error::Setting { limit, value, .. } => {
@@ -204,7 +208,7 @@ impl Fields {
     }
 
     /// Takes a whole number within limits.
-    pub(super) fn number(&mut self, field: &str, min: usize, max: usize) -> Result<Option<usize>, ApiError> {
+    pub(super) fn number(&mut self, field: &'static str, min: usize, max: usize) -> Result<Option<usize>, ApiError> {
         let Some(value) = self.take::<Value>(field)? else { return Ok(None) };
         let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
         number.filter(|number| (min..=max).contains(number)).map(Some).ok_or_else(|| {
@@ -215,7 +219,7 @@ impl Fields {
 
     /// Takes parameters of the protocol that have no effect with the values listed here; this
     /// server does not support other values.
-    pub(super) fn unsupported(&mut self, neutral: &[(&str, &[&str])]) -> Result<(), ApiError> {
+    pub(super) fn unsupported(&mut self, neutral: &[(&'static str, &[&str])]) -> Result<(), ApiError> {
         for (field, values) in neutral {
             let Some(value) = self.take::<Value>(field)? else { continue };
             let number = value.as_f64();
@@ -234,7 +238,7 @@ impl Fields {
     pub(super) fn finish(self) -> Result<(), ApiError> {
         let mut left = self.left.iter().filter(|(_, value)| !value.is_null());
         let Some((field, _)) = left.next() else { return Ok(()) };
-        let meant = nearest(field, self.known.iter().map(String::as_str));
+        let meant = nearest(field, self.known.iter().copied());
         let meant = meant.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
         let message =
             format!("is not a parameter of this server{meant}; leave it out, or see /openapi.json for those there are");
