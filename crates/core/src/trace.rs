@@ -276,6 +276,8 @@ impl Completion {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Trace {
+    /// False for sums alone.
+    keeps_records: bool,
     started: Instant,
     first_token: Option<Duration>,
     completion: Completion,
@@ -303,7 +305,14 @@ impl Trace {
             calls: Vec::new(),
             looks: Vec::new(),
         };
-        Self { started: Instant::now(), first_token: None, completion }
+        Self { keeps_records: true, started: Instant::now(), first_token: None, completion }
+    }
+
+    /// A trace that begins now and keeps neither the text nor records of tokens, calls and looks: its
+    /// size does not grow with the answer.
+    #[must_use]
+    pub fn sums() -> Self {
+        Self { keeps_records: false, ..Self::new() }
     }
 
     /// Collects all events of a stream.
@@ -325,15 +334,17 @@ impl Trace {
             Event::Prompt { tokens } => answer.usage.prompt_tokens = *tokens,
             Event::Token(token) => {
                 self.first_token.get_or_insert_with(|| self.started.elapsed());
-                answer.text.push_str(&token.text);
                 answer.usage.completion_tokens += 1;
                 answer.usage.by_author.add(token.by, 1);
-                answer.tokens.push(token.clone());
+                if self.keeps_records {
+                    answer.text.push_str(&token.text);
+                    answer.tokens.push(token.clone());
+                }
             }
             // After a second look the base may take over again.
             Event::Handover(handover) => drop(answer.handover.get_or_insert(*handover)),
             Event::DraftEnd(end) => answer.draft_end = Some(*end),
-            Event::Look(look) => answer.looks.push(look.clone()),
+            Event::Look(look) => answer.looks.extend(self.keeps_records.then(|| look.clone())),
             Event::Call(call) => {
                 match call.kind {
                     CallKind::Score => answer.timings.score += call.seconds,
@@ -342,7 +353,7 @@ impl Trace {
                 if call.to == Seat::BASE {
                     answer.timings.add_base_call(call);
                 }
-                answer.calls.push(call.clone());
+                answer.calls.extend(self.keeps_records.then(|| call.clone()));
             }
             Event::StopString(text) => answer.stop_string = Some(text.clone()),
             Event::Reused { tokens } => answer.timings.cached_tokens = *tokens,

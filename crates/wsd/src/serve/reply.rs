@@ -150,7 +150,7 @@ pub(super) fn complete_reply(
 
 /// Returns the times of an answer in llama-server's form. The first token ends the prompt's part.
 fn timings(answer: &Completion) -> Value {
-    let (usage, Timings { total, first_token, cached_tokens, .. }) = (&answer.usage, answer.timings.clone());
+    let (usage, &Timings { total, first_token, cached_tokens, .. }) = (&answer.usage, &answer.timings);
     let prompt = first_token.unwrap_or(total);
     let part = |tokens: usize, seconds: f64| {
         let each = if tokens > 0 { seconds * 1e3 / tokens as f64 } else { 0.0 };
@@ -197,7 +197,7 @@ fn summary(request: &GenerationRequest, answer: &Completion, index: usize) -> Va
 }
 
 /// The state of an answer in a stream.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Progress {
     trace: Trace,
     /// Number of characters of text that were sent.
@@ -205,6 +205,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// An answer that begins now.
+    pub(super) fn begin() -> Self {
+        Self { trace: Trace::sums(), characters: 0 }
+    }
+
     /// Adds an event of the answer.
     pub(super) fn push(&mut self, event: &Event) {
         self.trace.push(event);

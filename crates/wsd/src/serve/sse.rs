@@ -42,7 +42,7 @@ where
         // `None` marks the end of the events; it yields the token counts and the last line.
         let events = events.map(Some).chain(stream::iter([None]));
         // The time of every answer begins with the request.
-        let (begun, state) = (Progress::default(), (Usage::default(), Vec::<Progress>::new(), false));
+        let (begun, state) = (Progress::begin(), (Usage::default(), Vec::<Progress>::new(), false));
         let lines = events.scan(state, move |(usage, progress, failed), event| {
             let lines = match event {
                 Some(Ok((index, event))) => {
