@@ -60,13 +60,15 @@ impl Engine for Bigram {
 
     async fn open(&self, tokens: &[Token]) -> wsd_core::Result<Box<dyn Session>> {
         self.card.check(tokens)?;
-        Ok(Box::new(BigramSession { tokens: tokens.to_vec(), card: self.card.clone(), rows: self.rows.clone() }))
+        let (card, codec, rows) = (self.card.clone(), self.codec.clone(), self.rows.clone());
+        Ok(Box::new(BigramSession { tokens: tokens.to_vec(), card, codec, rows }))
     }
 }
 
 struct BigramSession {
     tokens: Vec<Token>,
     card: Card,
+    codec: TextCodec,
     rows: Arc<Rows>,
 }
 
@@ -103,7 +105,8 @@ impl Session for BigramSession {
     }
 
     fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, wsd_core::Result<Step>> {
-        let tokens = (0..generation.max_tokens).map_while(|_| self.step(&generation.sampling));
+        let sampling = generation.sampling.spelled_by(&self.codec);
+        let tokens = (0..generation.max_tokens).map_while(move |_| self.step(&sampling));
         stream::iter(tokens.chain([Step::End(Stop::Length)]).map(Ok)).boxed()
     }
 

@@ -64,7 +64,7 @@ impl Dry {
                 *most = length.max(*most);
             }
         }
-        found.retain(|&token, _| !self.breakers.completes(list, token));
+        self.breakers.remove_completing(list, &mut found);
         let (multiplier, base) = (f64::from(self.multiplier), f64::from(self.base));
         let penalty = |length: usize| multiplier * base.powf((length - self.allowed_length) as f64);
         found.into_iter().map(|(token, length)| (token, penalty(length))).collect()
@@ -99,12 +99,15 @@ fn matches(list: &[Token]) -> Vec<usize> {
 #[derive(Clone, Debug, Default)]
 pub struct Breakers {
     texts: Arc<[String]>,
+    /// The length of the longest text, in bytes.
+    longest: usize,
     tokenizer: Option<Arc<dyn Tokenizer>>,
 }
 
 impl From<Vec<String>> for Breakers {
     fn from(texts: Vec<String>) -> Self {
-        Self { texts: texts.into(), tokenizer: None }
+        let longest = texts.iter().map(String::len).max().unwrap_or(0);
+        Self { texts: texts.into(), longest, tokenizer: None }
     }
 }
 
@@ -123,19 +126,18 @@ impl Breakers {
 
     /// The same breakers for lists in the vocabulary of a tokenizer.
     pub(super) fn spelled_by(&self, tokenizer: &Arc<dyn Tokenizer>) -> Self {
-        Self { texts: self.texts.clone(), tokenizer: Some(tokenizer.clone()) }
+        Self { tokenizer: Some(tokenizer.clone()), ..self.clone() }
     }
 
     /// The number of tokens at the end of a list, at most `most`, behind the last one in which a breaker
     /// ends.
     fn behind(&self, list: &[Token], most: usize) -> usize {
         let Some(tokenizer) = &self.tokenizer else { return most };
-        let longest = self.texts.iter().map(String::len).max().unwrap_or(0);
-        let tokens = &list[list.len().saturating_sub(most + longest)..];
+        let tokens = &list[list.len().saturating_sub(most + self.longest)..];
         let (mut text, mut starts) = (Vec::new(), Vec::new());
         for &token in tokens {
             starts.push(text.len());
-            text.extend(token_bytes(tokenizer.as_ref(), token).unwrap_or_default());
+            text.extend(spell(tokenizer, token));
         }
         let end = |breaker: &String| {
             let start = text.windows(breaker.len()).rposition(|part| part == breaker.as_bytes());
@@ -145,10 +147,24 @@ impl Breakers {
         starts.iter().rev().take_while(|&&start| start >= end).count().min(most)
     }
 
-    /// Tells whether a breaker ends in `token` where it follows a list.
-    fn completes(&self, list: &[Token], token: Token) -> bool {
-        let longest = self.texts.iter().map(String::len).max().unwrap_or(0);
-        let end = &list[list.len().saturating_sub(longest)..];
-        self.behind(&[end, &[token]].concat(), 1) == 0
+    /// Removes the tokens in which a breaker ends where they follow a list.
+    fn remove_completing<T>(&self, list: &[Token], found: &mut BTreeMap<Token, T>) {
+        let Some(tokenizer) = &self.tokenizer else { return };
+        let end = &list[list.len().saturating_sub(self.longest)..];
+        let before: Vec<u8> = end.iter().flat_map(|&token| spell(tokenizer, token)).collect();
+        let before = &before[before.len().saturating_sub(self.longest)..];
+        found.retain(|&token, _| {
+            let text = [before, &spell(tokenizer, token)].concat();
+            let ends = |breaker: &String| {
+                let start = (before.len() + 1).saturating_sub(breaker.len());
+                text[start..].windows(breaker.len()).any(|part| part == breaker.as_bytes())
+            };
+            !self.texts.iter().any(ends)
+        });
     }
+}
+
+/// The bytes of a token; none for one that spells nothing.
+fn spell(tokenizer: &Arc<dyn Tokenizer>, token: Token) -> Vec<u8> {
+    token_bytes(tokenizer.as_ref(), token).unwrap_or_default()
 }
