@@ -186,14 +186,14 @@ impl ChatTemplate {
     fn run(&self, messages: &[Message], tools: &[serde_json::Value], add_generation_prompt: bool) -> Result<String> {
         let attempt = |messages: &[Message]| self.attempt(messages, tools, add_generation_prompt);
         let error = match attempt(messages)? {
-            Ok(text) => return Ok(text),
-            Err(error) => error,
+            Rendered::Text(text) => return Ok(text),
+            Rendered::Failed(error) => error,
         };
         if raised(&error).is_some() {
             let mut forms: Vec<_> = [true, false].iter().filter_map(|&keeps| alternating(messages, keeps)).collect();
             forms.dedup();
             for turns in forms {
-                if let Ok(text) = attempt(&turns)? {
+                if let Rendered::Text(text) = attempt(&turns)? {
                     return Ok(text);
                 }
             }
@@ -202,13 +202,13 @@ impl ChatTemplate {
         Err(self.error(&error))
     }
 
-    /// Renders messages, where the inner error is the template's.
+    /// Renders messages as they are.
     fn attempt(
         &self,
         messages: &[Message],
         tools: &[serde_json::Value],
         add_generation_prompt: bool,
-    ) -> Result<Result<String, minijinja::Error>> {
+    ) -> Result<Rendered> {
         let calls = messages.iter().flat_map(|message| &message.tool_calls);
         let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>()
             + calls.clone().map(|call| call.arguments.len()).sum::<usize>()
@@ -223,7 +223,8 @@ impl ChatTemplate {
         }
         let variables = Value::from_pairs(variables);
         with_stack(&self.name, || {
-            Ok(environment.get_template(TEMPLATE).and_then(|template| template.render(variables)))
+            let rendered = environment.get_template(TEMPLATE).and_then(|template| template.render(variables));
+            Ok(rendered.map_or_else(Rendered::Failed, Rendered::Text))
         })
     }
 
@@ -248,6 +249,13 @@ impl ChatTemplate {
     fn refusal(&self, message: &str) -> Error {
         Error::Template { name: self.name.clone(), message: message.to_owned() }
     }
+}
+
+/// The end of one run of a template.
+enum Rendered {
+    Text(String),
+    /// The template, or what it calls, raised an error.
+    Failed(minijinja::Error),
 }
 
 /// An error and what caused it, outermost first.
