@@ -7,7 +7,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use wsd::config::Settings;
 use wsd::models::{self, BUILTIN_ABOUT, BUILTIN_EXAMPLES, is_about_builtin, seats};
 use wsd_core::{
-    Completion, Event, FinishReason, Job, Models, Rule, SKIP_REPETITIONS, Seat, Strategy, Trace, WINDOW, run,
+    Completion, Event, FinishReason, Job, Models, Rule, SKIP_REPETITIONS, Seat, Strategy, Trace, WINDOW, repeats, run,
 };
 
 use super::output::{Output, style};
@@ -122,7 +122,10 @@ pub(crate) async fn stream(strategy: &Arc<dyn Strategy>, job: Job, output: &mut 
     Ok(outcome)
 }
 
-/// Explains an answer that was cut, and a draft that ended before any switch.
+/// The tokens at the end of an answer that must all repeat earlier ones to be told as a loop.
+const LOOP: usize = 32;
+
+/// Explains an answer that was cut, a loop at its end, and a draft that ended before any switch.
 pub(crate) fn endings(completion: &Completion, max_tokens: usize) -> Vec<String> {
     let written = completion.usage.completion_tokens;
     let by_base = completion.usage.by_author.get(Seat::BASE) > 0;
@@ -138,7 +141,10 @@ pub(crate) fn endings(completion: &Completion, max_tokens: usize) -> Vec<String>
             "cut: the context is full".into()
         }
     });
-    draft.into_iter().chain(cut).collect()
+    let ids: Vec<_> = completion.tokens.iter().map(|token| token.id).collect();
+    let is_loop = cut.is_some() && repeats(&ids, LOOP);
+    let repeated = is_loop.then(|| "it repeats itself (see --dry-multiplier, --skip-repetitions)".to_owned());
+    draft.into_iter().chain(cut).chain(repeated).collect()
 }
 
 /// The settings that the summary of an answer depends on.
@@ -230,8 +236,16 @@ mod tests {
         trace.push(&token(Seat::BASE));
         trace.push(&Event::Done(FinishReason::Length));
         assert_eq!(
-            endings(&trace.finish(), 2),
+            endings(&trace.clone().finish(), 2),
             ["the draft ended its answer at token 1, the base continued", "cut at 2 tokens (--max-tokens)"]
+        );
+        for _ in 0..LOOP {
+            trace.push(&token(Seat::BASE));
+        }
+        trace.push(&Event::Done(FinishReason::Length));
+        assert_eq!(
+            endings(&trace.finish(), LOOP + 2)[1..],
+            ["cut at 34 tokens (--max-tokens)", "it repeats itself (see --dry-multiplier, --skip-repetitions)"]
         );
         let mut trace = drafted;
         trace.push(&Event::Done(FinishReason::Stop));
