@@ -27,5 +27,6 @@ pub(crate) fn strike(seed: u64, whole: Duration, command: impl Fn() -> Command) 
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    assert!(early > 0, "no kill came before the end");
     println!("{early} of {KILLS} kills came before the end of {:?}", command());
 }
