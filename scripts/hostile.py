@@ -16,20 +16,18 @@ new texts; Mann and Whitney's test, two-sided, tells whether they differ. Exit 1
 import argparse
 import collections
 import contextlib
-import http.client
 import json
 import math
 import multiprocessing
 import os
 import random
 import re
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+
+from servers import FAULTS, WORDS, Client, free_port, start
 
 MOST_HEALTH_SECONDS = 0.05
 MOST_RATIO = 3.0
@@ -39,52 +37,25 @@ ALONE_SECONDS = 20
 TIMEOUT_SECONDS = 30
 VARIANTS = 8
 LOWEST_PRIORITY = 19
-WORDS = "the bread comes from a mill and foxes live in woods by rivers where ducks and bears eat berries".split()
 OWN = {"max_tokens": 4, "temperature": 0, "stream": True,
        "messages": [{"role": "user", "content": "Where do foxes live?"}]}
-FAULTS = (OSError, http.client.HTTPException)
 
 
 class Server:
     """A server in a process of its own, with a key for each client."""
 
-    def __init__(self, program, arguments, clients):
-        self.keys = [f"client-{n}" for n in range(clients + 2)]
-        self.file = tempfile.NamedTemporaryFile("w", suffix=".keys")
-        self.file.write("\n".join(self.keys))
+    def __init__(self, stack, program, arguments, clients):
+        keys = [f"client-{n}" for n in range(clients + 2)]
+        self.file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".keys"))
+        self.file.write("\n".join(keys))
         self.file.flush()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [program, "serve", "--offline", "--port", str(self.port), "--api-key-file", self.file.name]
-        self.process = subprocess.Popen(command + arguments)
-        while not self.is_ready():
-            if self.process.poll() is not None:
-                sys.exit(f"the server ended with status {self.process.returncode}")
-            time.sleep(0.2)
-
-    def is_ready(self):
-        try:
-            return self.send(0, "GET", "/ready")[0] == 200
-        except OSError:
-            return False
-
-    @contextlib.contextmanager
-    def response(self, client, method, path, body=None):
-        """Sends a request with a client's key."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)) as connection:
-            body = json.dumps(body) if isinstance(body, dict) else body
-            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.keys[client]}"}
-            connection.request(method, path, body, headers)
-            yield connection.getresponse()
-
-    def send(self, client, method, path, body=None, leave_after=None):
-        """Sends a request with a client's key; returns the status and the first bytes of the reply, or all."""
-        with self.response(client, method, path, body) as response:
-            return response.status, response.read(leave_after)
+        port = free_port()
+        command = [program, "serve", "--offline", "--port", str(port), "--api-key-file", self.file.name]
+        self.process = start(stack, command + arguments, port)
+        self.clients = [Client(f"http://127.0.0.1:{port}", key, TIMEOUT_SECONDS) for key in keys]
 
     def tokens(self, text):
-        return json.loads(self.send(0, "POST", "/tokenize", {"model": "base", "prompt": text})[1])["tokens"]
+        return json.loads(self.clients[0].send("POST", "/tokenize", {"model": "base", "prompt": text})[1])["tokens"]
 
     def memory(self, field):
         with open(f"/proc/{self.process.pid}/status") as status:
@@ -150,14 +121,14 @@ def attack(server, client, requests, end):
         name = rng.choice(list(requests))
         path, body = rng.choice(requests[name])
         with contextlib.suppress(*FAULTS):
-            status, _ = server.send(client, "POST", path, body, rng.randrange(4000) if name == "leave" else None)
+            status, _ = server.clients[client].send("POST", path, body, rng.randrange(4000) if name == "leave" else None)
             statuses[status] += 1
     return statuses
 
 
 def answer(server, client):
     """Asks for an answer; returns the status and the seconds between its tokens."""
-    with server.response(client, "POST", "/v1/chat/completions", OWN) as response:
+    with server.clients[client].response("POST", "/v1/chat/completions", OWN) as response:
         times = [time.perf_counter() for line in response if b'"content"' in line]
         return response.status, [later - earlier for earlier, later in zip(times, times[1:])]
 
@@ -183,11 +154,14 @@ def watch(send, end, pause):
     return sorted(took), replies, refused
 
 
-def start(function, *arguments):
-    """Runs a function in a process of its own; returns a function that waits for its result."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=lambda: sender.send(function(*arguments)), daemon=True)
+def spawn(function, *arguments):
+    """Runs a function in a process of its own, by fork; returns a function that waits for its result."""
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=lambda: sender.send(function(*arguments)), daemon=True)
     process.start()
+    # So that the receiver sees the end of a process that dies.
+    sender.close()
 
     def result():
         value = receiver.recv()
@@ -210,7 +184,7 @@ def report(name, times):
 def first_token(server, client, text):
     body = {"model": "base", "prompt": text, "max_tokens": 1, "temperature": 0}
     started = time.perf_counter()
-    server.send(client, "POST", "/v1/completions", body)
+    server.clients[client].send("POST", "/v1/completions", body)
     return time.perf_counter() - started
 
 
@@ -236,15 +210,15 @@ def compare_keys(server, tries):
 def beside(server, args, requests):
     """The well-behaved client alone and beside the hostile ones; returns the limits that are passed."""
     own = lambda: answer(server, 1)
-    health = lambda: server.send(1, "GET", "/health")
+    health = lambda: server.clients[1].send("GET", "/health")
     [own() for _ in range(3)]
     gaps = lambda replies: sorted(gap for reply in replies for gap in reply)
     took, replies, _ = watch(own, time.time() + args.alone, 0.05)
     alone = report("answers alone", took), report("tokens alone", gaps(replies))
     rest = server.memory("VmRSS")
     end = time.time() + args.minutes * 60
-    hostile = [start(attack, server, 2 if args.one_key else n + 2, requests, end) for n in range(args.clients)]
-    healths, own_result = start(watch, health, end, 0.02), start(watch, own, end, 0.05)
+    hostile = [spawn(attack, server, 2 if args.one_key else n + 2, requests, end) for n in range(args.clients)]
+    healths, own_result = spawn(watch, health, end, 0.02), spawn(watch, own, end, 0.05)
     took, replies, refused = own_result()
     healths = healths()[0]
     peak = server.memory("VmHWM") - rest
@@ -276,8 +250,8 @@ def main():
     parser.add_argument("--one-key", action="store_true", help="hostile clients have one key together")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:end])
-    server = Server(args.program, sys.argv[end + 1:], args.clients)
-    try:
+    with contextlib.ExitStack() as stack:
+        server = Server(stack, args.program, sys.argv[end + 1:], args.clients)
         requests = attacks(server, args.context)
         faults = beside(server, args, bodies({name: requests[name] for name in args.attack or requests}))
         if args.tries:
@@ -286,9 +260,6 @@ def main():
             print(f"two keys, {args.tries} tries: median {1e3 * statistics.median(known):.2f} ms for known texts, "
                   f"{1e3 * statistics.median(new):.2f} ms for new ones, p = {p:.3f}")
             faults += ["prefixes of another key"] if p < LEAST_P else []
-    finally:
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait()
     print("beyond the limits: " + ", ".join(faults) if faults else "all within the limits")
     sys.exit(1 if faults else 0)
 

@@ -16,41 +16,19 @@ descriptors or slots are not given back, or at any 5xx.
 import argparse
 import collections
 import contextlib
-import http.client
-import json
 import pathlib
 import random
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.parse
+
+from servers import FAULTS, WORDS, Client, free_port, start
 
 WATCHED = {"memory": "process_resident_memory_bytes", "descriptors": "process_open_fds", "slots": "wsd_engine_slots"}
 MOST_BYTES_A_MINUTE = 1 << 20
 SAMPLE_SECONDS = 5
 REST_SECONDS = 60
-START_SECONDS = 120
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-WORDS = "the bread comes from a mill and foxes live in woods by rivers where ducks and bears eat berries".split()
-
-
-class Client:
-    def __init__(self, url, key):
-        parts = urllib.parse.urlsplit(url)
-        self.host, self.port = parts.hostname, parts.port or 80
-        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
-    def send(self, method, path, body=None, leave_after=None):
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
-        try:
-            connection.request(method, path, body, self.headers)
-            response = connection.getresponse()
-            return response.status, response.read(leave_after).decode(errors="replace")
-        finally:
-            connection.close()
 
 
 def request(rng):
@@ -77,44 +55,12 @@ def traffic(client, stop, seed, right, failures, statuses):
     while not stop.is_set():
         path, body, leave_after = request(rng)
         try:
-            status, reply = client.send("POST", path, json.dumps(body), leave_after)
+            status, reply = client.send("POST", path, body, leave_after)
             statuses[status] += 1
             if status >= 500 and status not in right:
                 failures.append(f"{status} {path}: {reply[:200]}")
-        except (OSError, http.client.HTTPException) as error:
+        except FAULTS as error:
             failures.append(f"{path}: {error!r}")
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def answers(port):
-    """Tells whether a server answers, or a proxy before one, if only with a fault."""
-    try:
-        Client(f"http://127.0.0.1:{port}", None).send("GET", "/health")
-    except ConnectionRefusedError:
-        return False
-    except (OSError, http.client.HTTPException):
-        return True
-    return True
-
-
-def start(stack, command, port):
-    """Starts a server in a process of its own and waits until it answers."""
-    process = subprocess.Popen(command)
-    stack.callback(process.wait)
-    stack.callback(process.send_signal, signal.SIGTERM)
-    end = time.time() + START_SECONDS
-    while time.time() < end:
-        if answers(port):
-            return
-        if process.poll() is not None:
-            sys.exit(f"{command[0]} ended with status {process.returncode}")
-        time.sleep(0.2)
-    sys.exit(f"{command[0]} does not listen on port {port}")
 
 
 def start_remote(stack, program, rate):
@@ -178,8 +124,8 @@ def soak(client, args):
     second_half = points[len(points) // 2:]
     for name in WATCHED:
         grows = slope([(minute, values[name]) for minute, values in second_half])
-        print(f"{name}: {before[name]:.0f} before, {second_half[-1][1][name]:.0f} at the end, {after[name]:.0f} at rest, "
-              f"{grows:+.1f} a minute in the second half")
+        print(f"{name}: {before[name]:.0f} before, {second_half[-1][1][name]:.0f} at the end, "
+              f"{after[name]:.0f} at rest, {grows:+.1f} a minute in the second half")
     print("replies by status:", dict(statuses))
     [print("failure:", failure) for failure in failures[:5]]
     memory = slope([(minute, values["memory"]) for minute, values in second_half])
