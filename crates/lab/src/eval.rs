@@ -125,6 +125,12 @@ pub static SYSTEMS: &[System] = &[
         settings: &[("second_look", "doubt")],
         ..System::shared("wsd", "WSD, second look")
     },
+    System {
+        name: "learned",
+        has_handover: true,
+        settings: &[("switch_rule", "learned")],
+        ..System::shared("wsd", "WSD, learned switch")
+    },
     System { recipe: "wsd", color: color::WSD, has_handover: true, ..System::base("wsd", "WSD") },
 ];
 
