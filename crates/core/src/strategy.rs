@@ -172,6 +172,12 @@ impl<T: ?Sized> Recipe<T> {
     pub fn is_alone(&self) -> bool {
         matches!(self.needs, [need] if need.caps == Caps::GENERATE)
     }
+
+    /// Tells whether no other model than one takes part, so that there is one vocabulary.
+    #[must_use]
+    pub fn has_one_model(&self) -> bool {
+        self.needs.len() == 1
+    }
 }
 
 /// Runs a job. The stream yields events as soon as they are final; the last item is [`Event::Done`]

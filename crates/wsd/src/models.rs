@@ -237,20 +237,12 @@ pub fn describe(seat: Seat, engine: &dyn Engine) -> String {
     )
 }
 
-/// Returns the last part of a model's name, without the folders of its file.
+/// Returns a model's name without the folders of this machine, which do not concern clients: the last
+/// part of a path that is absolute or begins with a dot or a tilde.
 #[must_use]
 pub fn short_name(name: &str) -> &str {
-    let is_path = Path::new(name).exists() || name.starts_with(['/', '.']);
     let last = Path::new(name).file_name().and_then(|last| last.to_str());
-    last.filter(|_| is_path).unwrap_or(name)
-}
-
-/// Returns a model's name for clients, whom folders of this machine do not concern: of an absolute
-/// path, the last part.
-pub(crate) fn public_name(name: &str) -> &str {
-    let path = Path::new(name);
-    let last = path.file_name().and_then(|last| last.to_str());
-    last.filter(|_| path.is_absolute()).unwrap_or(name)
+    last.filter(|_| name.starts_with(['/', '.', '~'])).unwrap_or(name)
 }
 
 fn template(seat: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use wsd_core::{Error, Setting, Values};
+use wsd_core::{Error, Recipe, Setting, Values};
 
 /// The most answers at a time, and the most requests that wait.
 const MAX_REQUESTS: u64 = 16_384;
@@ -184,7 +184,7 @@ impl ServeSettings {
     /// Reads the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a host that is no address, or an origin that is none.
+    /// [`Error::Setting`] for a host that is no address, an origin that is none, or a name that is taken.
     pub(super) fn parse(values: &Values) -> Result<Self, Error> {
         let origin = |origin: String| match HeaderValue::from_str(&origin) {
             Ok(value) if origin.contains("://") => Ok(value),
@@ -196,6 +196,11 @@ impl ServeSettings {
         let host: String = values.get(&HOST);
         let host: IpAddr =
             host.parse().map_err(|_| Error::Setting { name: HOST.name, limit: "an IP address".into(), value: host })?;
+        let served_names: Vec<String> = values.get(&SERVED_MODEL_NAME);
+        if let Some(taken) = served_names.iter().find(|name| Recipe::find(name).is_ok()) {
+            let limit = "no name of a strategy, which keeps its own".into();
+            return Err(Error::Setting { name: SERVED_MODEL_NAME.name, limit, value: taken.clone() });
+        }
         let seconds = |setting| Duration::from_secs(values.get(setting));
         let max_concurrent: usize = values.get(&MAX_CONCURRENT);
         Ok(Self {
@@ -217,7 +222,7 @@ impl ServeSettings {
             keep_alive: seconds(&KEEP_ALIVE),
             allowed_hosts: values.get(&ALLOWED_HOST),
             cors: values.get::<Vec<_>>(&CORS).into_iter().map(origin).collect::<Result<_, _>>()?,
-            served_names: values.get(&SERVED_MODEL_NAME),
+            served_names,
             strict: values.get(&STRICT),
             log_requests: match values.get(&LOG_REQUESTS) {
                 "text" => LogFormat::Text,

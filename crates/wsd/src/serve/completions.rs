@@ -61,7 +61,7 @@ pub(super) async fn completions(
     let (parsing, client) = (app.clone(), caller.client);
     let (request, jobs) = off_reactor(move || {
         let request = CompletionRequest::parse(&parsing, &caller, fields)?;
-        let prompts = request.prompts.iter().map(|prompt| readable_by_all(&parsing, &request.common, prompt));
+        let prompts = request.prompts.iter().map(|prompt| readable_by_all(&request.common, prompt));
         let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
         Ok((request, jobs))
     })
@@ -222,9 +222,9 @@ impl CompletionRequest {
 /// Returns the prompt in a form that all models of the strategy can read. If their vocabularies
 /// differ, token ids of the output engine are replaced by the text that it encodes as these ids. A
 /// beginning-of-text token is dropped, since each model adds its own.
-fn readable_by_all(app: &App, request: &GenerationRequest, prompt: &Prompt) -> Result<Prompt, ApiError> {
+fn readable_by_all(request: &GenerationRequest, prompt: &Prompt) -> Result<Prompt, ApiError> {
     let Prompt::Tokens(ids) = prompt else { return Ok(prompt.clone()) };
-    if request.is_alone() || app.one_vocabulary {
+    if request.has_one_vocabulary() {
         return Ok(prompt.clone());
     }
     let engine = request.output_engine();

@@ -19,7 +19,7 @@ use super::fields::{Fields, Texts};
 use super::ignored::Place;
 use super::request_log::Caller;
 use super::work::off_reactor;
-use crate::models::public_name;
+use crate::models::short_name;
 
 /// The most texts in a request, as in OpenAI's API.
 pub(super) const MAX_INPUTS: usize = 2048;
@@ -57,7 +57,7 @@ impl EmbeddingRequest {
     fn parse(app: &App, mut fields: Fields) -> Result<Self, ApiError> {
         let seat = seat(fields.take::<String>("model")?.as_deref())?;
         let engine = app.models.get(seat).cloned();
-        let engine = engine.ok_or_else(|| ApiError::unknown_model(seat.name(), "base, draft"))?;
+        let engine = engine.ok_or_else(|| ApiError::unknown_model(seat.name(), ["base", "draft"]))?;
         let codec = engine.codec();
         let lists = fields.need::<Texts>("input")?.prompts().into_iter().map(|prompt| match prompt {
             Prompt::Tokens(ids) => Ok(ids),
@@ -105,7 +105,7 @@ impl EmbeddingRequest {
         let tokens: usize = self.lists.iter().map(Vec::len).sum();
         let about = "hidden states after the final norm of a language model that was not trained for embeddings";
         json!({
-            "object": "list", "data": data.collect::<Vec<_>>(), "model": public_name(&self.engine.card().name),
+            "object": "list", "data": data.collect::<Vec<_>>(), "model": short_name(&self.engine.card().name),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "wsd": {"pooling": self.pooling, "about": about},
         })
@@ -117,12 +117,12 @@ fn seat(model: Option<&str>) -> Result<Seat, ApiError> {
     match model {
         None | Some("base" | "wsd") => Ok(Seat::BASE),
         Some("draft") => Ok(Seat::DRAFT),
-        Some(other) => Err(ApiError::unknown_model(other, "base, draft")),
+        Some(other) => Err(ApiError::unknown_model(other, ["base", "draft"])),
     }
 }
 
 /// Takes one of two words, the first by default.
-fn choice(fields: &mut Fields, field: &str, words: [&'static str; 2]) -> Result<&'static str, ApiError> {
+fn choice(fields: &mut Fields, field: &'static str, words: [&'static str; 2]) -> Result<&'static str, ApiError> {
     let Some(given) = fields.take::<String>(field)? else { return Ok(words[0]) };
     words.into_iter().find(|word| *word == given).ok_or_else(|| {
         let message = format!("must be `{}` or `{}`, got {given}", words[0], words[1]);

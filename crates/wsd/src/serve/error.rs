@@ -7,9 +7,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use wsd_core::Error;
+use wsd_core::{Error, nearest};
 
-use crate::models::public_name;
+use crate::models::short_name;
 
 /// A refusal or a failure, in words for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,11 @@ impl ApiError {
     }
 
     /// A model that does not exist.
-    pub(super) fn unknown_model(name: &str, known: &str) -> Self {
-        let message = format!("`model` must be one of {known}, got {name}");
+    pub(super) fn unknown_model<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<_> = known.into_iter().collect();
+        let meant = nearest(name, known.iter().copied());
+        let hint = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        let message = format!("`model` must be one of {}, got {name}{hint}", known.join(", "));
         let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         Self { code: Some("model_not_found"), ..error }.about("model")
     }
@@ -234,19 +237,24 @@ pub(super) async fn shape(request: Request, next: Next) -> Response {
 
 /// Returns a message for clients, in which quoted paths are names without folders.
 fn public(message: &str) -> String {
-    message.split('`').map(public_name).collect::<Vec<_>>().join("`")
+    let parts = message.split('`').enumerate();
+    // Every other part stands between quotes.
+    let parts = parts.map(|(index, part)| if index % 2 == 1 { short_name(part) } else { part });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Setting { name, limit, value } => Self::parameter(*name, format!("must be {limit}, got {value}")),
+            Error::Setting { name, limit, value } => {
+                Self::parameter(*name, public(&format!("must be {limit}, got {value}")))
+            }
             Error::PromptTooLong { .. } | Error::TextTooLong { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(public(&error.to_string())) }
             }
             Error::Remote { engine, phase, .. } => {
                 eprintln!("error: {error}");
-                Self::upstream(public_name(engine), phase)
+                Self::upstream(short_name(engine), phase)
             }
             Error::NotFinite { .. } | Error::Engine { .. } | Error::Scorer { .. } | Error::Io(_) => {
                 eprintln!("error: {error}");
@@ -283,6 +291,7 @@ mod tests {
             Error::TokenRange { engine: engine(), token: 9, limit: 8 },
             Error::Template { name: engine(), message: "line 2".into() },
             Error::Unguided { engine: engine() },
+            Error::Setting { name: "seed", limit: format!("left out: `{}` has none", engine()), value: "1".into() },
         ] {
             let message = ApiError::from(error).message;
             assert!(message.contains("`base.gguf`") && !message.contains("/srv"), "{message}");

@@ -8,20 +8,20 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use wsd_core::{Activity, RECIPES, Recipe, SAMPLING, SEED, STRATEGY, TERMS};
+use wsd_core::{Activity, Recipe, SAMPLING, SEED, STRATEGY, TERMS};
 
 use super::app::App;
 use super::error::ApiError;
 use super::metrics::Gauge;
-use super::request::find_recipe;
-use crate::models::public_name;
+use super::request::{find_recipe, named_recipes};
+use crate::models::short_name;
 
 /// Returns the entry of a strategy under a name.
 fn entry(app: &App, name: &str, recipe: &Recipe) -> Value {
     let models = recipe.needs.iter().map(|need| need.seat);
     let models = models.filter_map(|seat| Some((seat, app.models.get(seat)?.card())));
     let max_len = models.clone().map(|(_, card)| card.max_len).min();
-    let names = models.map(|(seat, card)| (seat.to_string(), json!(public_name(&card.name)))).collect::<Map<_, _>>();
+    let names = models.map(|(seat, card)| (seat.to_string(), json!(short_name(&card.name)))).collect::<Map<_, _>>();
     json!({
         "id": name, "object": "model", "created": app.started, "owned_by": "wsd",
         "max_model_len": max_len, "wsd": {"about": recipe.about, "models": names, "defaults": defaults(app, recipe)},
@@ -42,8 +42,7 @@ fn defaults(app: &App, recipe: &Recipe) -> Value {
 
 /// Lists all strategies.
 pub(super) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let further = app.serve.served_names.iter().map(|name| entry(&app, name, app.settings.recipe));
-    let entries: Vec<_> = RECIPES.iter().map(|recipe| entry(&app, recipe.name, recipe)).chain(further).collect();
+    let entries: Vec<_> = named_recipes(&app).map(|(name, recipe)| entry(&app, name, recipe)).collect();
     Json(json!({"object": "list", "data": entries}))
 }
 
@@ -107,7 +106,7 @@ fn process() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::public_name;
+    use super::short_name;
 
     #[test]
     fn folders_of_this_machine_are_no_part_of_a_name() {
@@ -118,8 +117,10 @@ mod tests {
             ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
             ("vllm+http://a:8000/llama", "vllm+http://a:8000/llama"),
             ("/", "/"),
+            ("../models/q4.gguf", "q4.gguf"),
+            ("~/models/llama-8b/", "llama-8b"),
         ] {
-            assert_eq!(public_name(name), public);
+            assert_eq!(short_name(name), public);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::tokenize::{output_engine, special_tokens};
 use super::work::off_reactor;
-use crate::models::public_name;
+use crate::models::short_name;
 
 /// Describes the server and its base model.
 pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
@@ -27,7 +27,7 @@ pub(super) async fn props(State(app): State<Arc<App>>) -> Result<Json<Value>, Ap
     let more = json!({
         "default_generation_settings": {"n_ctx": engine.card().max_len, "params": params},
         "total_slots": app.admission.max_concurrent(),
-        "model_path": public_name(&engine.card().name),
+        "model_path": short_name(&engine.card().name),
         "model_alias": app.settings.recipe.name,
         "chat_template": "",
         "modalities": {"vision": false, "audio": false},

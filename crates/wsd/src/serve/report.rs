@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::app::App;
-use crate::models::public_name;
+use crate::models::short_name;
 use crate::process;
 
 impl App {
@@ -12,7 +12,7 @@ impl App {
     pub fn report(&self, address: SocketAddr) -> Vec<String> {
         let models = self.models.iter().map(|(seat, engine)| {
             let card = engine.card();
-            let (name, context, vocabulary) = (public_name(&card.name), card.max_len, card.vocab);
+            let (name, context, vocabulary) = (short_name(&card.name), card.max_len, card.vocab);
             format!("{seat}: {name}, context of {context} tokens, vocabulary of {vocabulary}")
         });
         let (slots, queue) = (self.admission.max_concurrent(), self.serve.max_queue);

@@ -67,8 +67,8 @@ const NEUTRAL: &[(&str, &[&str])] = &[
 pub(super) struct GenerationRequest {
     /// The name of the strategy, which is the model's name too.
     pub(super) model: &'static str,
-    /// True where one model answers by itself.
-    is_alone: bool,
+    /// True where all models that answer read the same token ids.
+    has_one_vocabulary: bool,
     pub(super) strategy: Arc<dyn Strategy>,
     /// The terms of the first answer to each prompt; the seeds of further answers count up from its
     /// own.
@@ -137,7 +137,8 @@ impl GenerationRequest {
         let scope = app.scope(caller.client, cache_salt(fields)?.as_deref());
         let strategy = recipe.build(&app.models.scoped(scope), &values)?;
         terms.sampling.logit_bias = logit_bias(fields, strategy.output_engine().as_ref())?.into();
-        if !terms.sampling.logit_bias.is_empty() && !recipe.is_alone() && !app.one_vocabulary {
+        let has_one_vocabulary = recipe.has_one_model() || app.one_vocabulary;
+        if !terms.sampling.logit_bias.is_empty() && !has_one_vocabulary {
             let message =
                 "must be left out where two models with different vocabularies answer; name `base` or `draft`";
             return Err(ApiError::parameter("logit_bias", message));
@@ -147,7 +148,7 @@ impl GenerationRequest {
         let codec = opener.unwrap_or_else(|| strategy.output_engine()).codec().clone();
         Ok(Self {
             model: recipe.name,
-            is_alone: recipe.is_alone(),
+            has_one_vocabulary,
             strategy,
             terms,
             n,
@@ -238,9 +239,9 @@ impl GenerationRequest {
         self.terms.sampling.top_p
     }
 
-    /// Tells that one model answers by itself.
-    pub(super) fn is_alone(&self) -> bool {
-        self.is_alone
+    /// Tells that all models that answer read the same token ids.
+    pub(super) fn has_one_vocabulary(&self) -> bool {
+        self.has_one_vocabulary
     }
 
     /// Returns a reader of one answer; `None` for answers of text alone.
@@ -265,20 +266,32 @@ impl GenerationRequest {
     }
 }
 
-/// Finds the strategy that `model` names; without a name, the server's own.
+/// The tag that Ollama's clients add to a model's name.
+pub(super) const OLLAMA_TAG: &str = ":latest";
+
+/// Iterates over the models that requests may name: the strategies, and the further names of the
+/// server's own.
+pub(super) fn named_recipes(app: &App) -> impl Iterator<Item = (&str, &'static Recipe)> {
+    let further = app.serve.served_names.iter().map(|name| (name.as_str(), app.settings.recipe));
+    RECIPES.iter().map(|&recipe| (recipe.name, recipe)).chain(further)
+}
+
+/// Finds the strategy that `model` names, with or without Ollama's tag; without a name, the server's own.
 pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static Recipe, ApiError> {
-    let Some(name) = model.filter(|name| !app.serve.served_names.contains(name)) else {
-        return Ok(app.settings.recipe);
-    };
-    Recipe::find(&name).map_err(|_| {
-        let known = RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
-        ApiError::unknown_model(&name, &known)
-    })
+    let Some(model) = model else { return Ok(app.settings.recipe) };
+    let found = named_recipes(app).find(|(name, _)| without_tag(name) == without_tag(&model));
+    found
+        .map(|(_, recipe)| recipe)
+        .ok_or_else(|| ApiError::unknown_model(&model, named_recipes(app).map(|(name, _)| name)))
+}
+
+fn without_tag(model: &str) -> &str {
+    model.strip_suffix(OLLAMA_TAG).unwrap_or(model)
 }
 
 /// Takes the most tokens in an answer from a field. As in llama-server, -1 means no limit but the
 /// context length.
-pub(super) fn max_tokens(fields: &mut Fields, field: &str) -> Result<Option<usize>, ApiError> {
+pub(super) fn max_tokens(fields: &mut Fields, field: &'static str) -> Result<Option<usize>, ApiError> {
     if fields.take_if(field, &json!(-1)) {
         return Ok(Some(MAX_TOKENS_LIMIT as usize));
     }

@@ -246,8 +246,11 @@ async fn ollama_clients_chat_and_generate() {
     let (_, show) = server.post("/api/show", &json!({"model": "wsd:latest"})).await;
     assert!(show["model_info"]["wsd.context_length"].is_u64() && show["capabilities"][0] == "completion");
     let (_, running) = server.send("GET", "/api/ps", &[], String::new()).await;
-    let names: Vec<_> = running["models"].as_array().unwrap().iter().map(|model| &model["name"]).collect();
-    assert!(names.len() == 2 && names.contains(&&json!("builtin:base")), "{running}");
+    let names = |list: &Value| -> Vec<Value> {
+        list["models"].as_array().unwrap().iter().map(|model| model["name"].clone()).collect()
+    };
+    assert_eq!(names(&running), names(&tags), "every model is loaded");
+    assert!(running["models"][0]["size"].as_u64() > Some(0) && running["models"][0]["context_length"].is_u64());
     let (_, version) = server.send("GET", "/api/version", &[], String::new()).await;
     assert!(version["version"].is_string());
 }
@@ -268,13 +271,21 @@ async fn curl_without_a_media_type_may_ask_as_ollama_s_examples_do() {
 
 #[tokio::test]
 async fn a_client_with_a_name_of_its_own_for_the_model_is_answered() {
-    let server = Server::with(json!({"served_model_name": ["gpt-4o"]}));
-    let asked = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2});
-    assert_eq!(server.post("/v1/chat/completions", &asked).await.0, StatusCode::OK);
+    let server = Server::with(json!({"served_model_name": ["gpt-4o", "llama3:latest"]}));
+    for name in ["gpt-4o", "llama3:latest", "llama3", "base:latest"] {
+        let asked = json!({"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2});
+        assert_eq!(server.post("/v1/chat/completions", &asked).await.0, StatusCode::OK, "{name}");
+    }
+    let (_, tags) = server.send("GET", "/api/tags", &[], String::new()).await;
+    let tags: Vec<_> = tags["models"].as_array().unwrap().iter().map(|model| &model["name"]).collect();
+    assert!(tags.ends_with(&[&json!("gpt-4o:latest"), &json!("llama3:latest")]), "{tags:?}");
     let (_, list) = server.send("GET", "/v1/models", &[], String::new()).await;
     assert!(list["data"].as_array().unwrap().iter().any(|model| model["id"] == "gpt-4o"), "{list}");
     let other = json!({"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}]});
-    assert_eq!(server.post("/v1/chat/completions", &other).await.0, StatusCode::NOT_FOUND);
+    let (status, reply) = server.post("/v1/chat/completions", &other).await;
+    let message = reply["error"]["message"].as_str().unwrap();
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(message.ends_with("gpt-4o, llama3:latest, got gpt-5; did you mean `gpt-4o`?"), "{message}");
 }
 
 #[tokio::test]

@@ -10,20 +10,19 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
-use wsd_core::{Completion, MAX_TOKENS, RECIPES, Recipe};
+use wsd_core::{Completion, Engine, MAX_TOKENS, Recipe};
 
 use super::details;
 use super::form::{Form, Line, Wire};
 use super::item::{Item, Kind, Part, Said};
-use crate::models::public_name;
-use crate::models::seats;
+use crate::models::{seats, short_name};
 use crate::serve::app::App;
 use crate::serve::chat;
 use crate::serve::clock::{format_time, timestamp};
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::Fields;
 use crate::serve::ignored::Place;
-use crate::serve::request::{GenerationRequest, find_recipe};
+use crate::serve::request::{GenerationRequest, OLLAMA_TAG, find_recipe, named_recipes};
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
 
@@ -31,8 +30,6 @@ use crate::serve::source::{Given, Source};
 const VERSION: &str = "0.12.0";
 /// The end of the time for which a model stays loaded.
 const NEVER: &str = "9999-12-31T23:59:59Z";
-/// The tag that every model has.
-const TAG: &str = ":latest";
 
 /// A reply to `/api/chat`.
 #[derive(Default)]
@@ -193,7 +190,7 @@ fn last(request: &GenerationRequest, answer: &Completion, content: (&str, Value)
 
 /// Renames the fields that both routes have.
 fn read_common(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
-    take_tag(fields)?;
+    fields.rename("name", "model");
     if fields.get("stream").is_none_or(Value::is_null) {
         fields.set("stream", json!(true));
     }
@@ -221,14 +218,6 @@ fn read_common(app: &App, fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Takes the tag off the model's name.
-fn take_tag(fields: &mut Fields) -> Result<(), ApiError> {
-    fields.rename("name", "model");
-    let Some(name) = fields.take::<String>("model")? else { return Ok(()) };
-    fields.set("model", json!(name.strip_suffix(TAG).unwrap_or(&name)));
-    Ok(())
-}
-
 /// Returns the version.
 pub(crate) async fn version() -> Json<Value> {
     Json(json!({"version": VERSION}))
@@ -236,27 +225,39 @@ pub(crate) async fn version() -> Json<Value> {
 
 /// Lists the models, which are the strategies.
 pub(crate) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
-    let started = format_time(Duration::from_secs(app.started));
-    let models = RECIPES.iter().map(|recipe| {
-        let name = format!("{}{TAG}", recipe.name);
-        json!({
-            "name": name, "model": name, "modified_at": started, "size": 0, "digest": "",
-            "details": facts(&app, recipe),
-        })
+    let modified = format_time(Duration::from_secs(app.started));
+    list(&app, |_| json!({"modified_at": modified}))
+}
+
+/// Lists the models that are loaded: all, for good.
+pub(crate) async fn running(State(app): State<Arc<App>>) -> Json<Value> {
+    list(&app, |recipe| json!({"size_vram": 0, "expires_at": NEVER, "context_length": max_len(&app, recipe)}))
+}
+
+/// Lists all models with their sizes and what `more` tells of each.
+fn list(app: &App, more: impl Fn(&'static Recipe) -> Value) -> Json<Value> {
+    let models = named_recipes(app).map(|(name, recipe)| {
+        let name = if name.contains(':') { name.to_owned() } else { format!("{name}{OLLAMA_TAG}") };
+        let bytes = engines(app, recipe).map(|engine| engine.files().bytes).sum::<u64>();
+        let mut entry = json!({
+            "name": name, "model": name, "size": bytes, "digest": "", "details": facts(app, recipe),
+        });
+        if let (Some(entry), Value::Object(more)) = (entry.as_object_mut(), more(recipe)) {
+            entry.extend(more);
+        }
+        entry
     });
     Json(json!({"models": models.collect::<Vec<_>>()}))
 }
 
-/// Lists the models that are loaded, which stay so.
-pub(crate) async fn running(State(app): State<Arc<App>>) -> Json<Value> {
-    let models = app.models.iter().map(|(seat, engine)| {
-        let (name, files) = (public_name(&engine.card().name), engine.files());
-        json!({
-            "name": name, "model": name, "size": files.bytes, "size_vram": 0, "digest": "", "expires_at": NEVER,
-            "context_length": engine.card().max_len, "details": {"family": seat.name()},
-        })
-    });
-    Json(json!({"models": models.collect::<Vec<_>>()}))
+/// The engines behind a strategy.
+fn engines<'a>(app: &'a App, recipe: &'static Recipe) -> impl Iterator<Item = &'a Arc<dyn Engine>> {
+    seats(recipe).into_iter().filter_map(|seat| app.models.get(seat))
+}
+
+/// The shortest context of the engines behind a strategy.
+fn max_len(app: &App, recipe: &'static Recipe) -> Option<usize> {
+    engines(app, recipe).map(|engine| engine.card().max_len).min()
 }
 
 /// Takes curl's usual media type for one that was left out: in Ollama's own examples, `curl -d` sends
@@ -273,13 +274,12 @@ pub(crate) async fn accept_curl(mut request: Request, next: Next) -> Response {
 /// Describes one model.
 pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
     let mut fields = app.bodies.read(&headers, body).await?;
-    take_tag(&mut fields)?;
+    fields.rename("name", "model");
     let recipe = find_recipe(&app, Some(fields.need("model")?))?;
     // The whole list of the vocabulary is never part of the reply.
     fields.take::<bool>("verbose")?;
     fields.finish()?;
-    let max_len = seats(recipe).into_iter().filter_map(|seat| Some(app.models.get(seat)?.card().max_len)).min();
-    let info = json!({"general.architecture": "wsd", "wsd.context_length": max_len});
+    let info = json!({"general.architecture": "wsd", "wsd.context_length": max_len(&app, recipe)});
     Ok(Json(json!({
         "modelfile": "", "parameters": "", "template": "", "modified_at": format_time(Duration::from_secs(app.started)),
         "details": facts(&app, recipe), "model_info": info, "capabilities": ["completion", "tools"],
@@ -288,9 +288,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: 
 
 /// The models behind a strategy, in the place where Ollama has those that a model was made of.
 fn facts(app: &App, recipe: &'static Recipe) -> Value {
-    let parents =
-        seats(recipe).into_iter().filter_map(|seat| Some(public_name(&app.models.get(seat)?.card().name).to_owned()));
-    let parents = parents.collect::<Vec<_>>().join("+");
+    let parents = engines(app, recipe).map(|engine| short_name(&engine.card().name)).collect::<Vec<_>>().join("+");
     let empty = Map::from_iter(["format", "parameter_size", "quantization_level"].map(|key| (key.into(), json!(""))));
     let mut facts = Value::Object(empty);
     facts["parent_model"] = json!(parents);
