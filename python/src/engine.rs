@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use wsd::config::Partial;
 use wsd::hub::stderr_progress;
-use wsd_core::{Models, Prompt, Rule, Seat, THRESHOLD, Token, WINDOW};
+use wsd_core::{Models, Need, Prompt, Rule, Seat, THRESHOLD, Token, WINDOW};
 
 use crate::error::raise;
 use crate::runtime::{runtime, wait};
@@ -40,7 +40,7 @@ impl Engine {
     fn new(py: Python<'_>, model: PathBuf, seat: &str, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let seat = find_seat(seat)?;
         let settings = read(&of_model(seat), settings)?;
-        let models = load(py, settings, &[(seat, model.to_string_lossy().into_owned())], vec![seat])?;
+        let models = load(py, settings, &[(seat, model.to_string_lossy().into_owned())], vec![Need::any(seat)])?;
         let inner = models.require("Engine", seat).map_err(raise)?;
         Ok(Self { inner })
     }
@@ -166,20 +166,20 @@ fn find_seat(name: &str) -> PyResult<Seat> {
     })
 }
 
-/// Loads the models of `seats`: those that are named here, and the settings' own for the others.
+/// Loads the models that `needs` ask for: those that are named here, and the settings' own for the others.
 /// Ctrl-C gives up waiting; the loading then ends with the process.
 pub(crate) fn load(
     py: Python<'_>,
     mut settings: Partial,
     names: &[(Seat, String)],
-    seats: Vec<Seat>,
+    needs: Vec<Need>,
 ) -> PyResult<Models> {
-    if seats.is_empty() {
+    if needs.is_empty() {
         return Ok(Models::default());
     }
     name_models(&mut settings, names)?;
     let settings = settings.resolve().map_err(raise)?;
     let loading =
-        runtime(py)?.spawn_blocking(move || wsd::models::load(&settings, &seats, SESSIONS, stderr_progress().as_mut()));
+        runtime(py)?.spawn_blocking(move || wsd::models::load(&settings, &needs, SESSIONS, stderr_progress().as_mut()));
     wait(py, loading)?.map_err(raise)?.map_err(raise)
 }

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use wsd::config::Partial;
-use wsd_core::{Job, Models, RECIPES, Recipe, STRATEGY, Seat, Setting, Trace};
+use wsd_core::{Job, Models, RECIPES, Recipe, STRATEGY, Seat, Setting, Trace, Need};
 
 use crate::engine::{self, Engine};
 use crate::error::raise;
@@ -39,17 +39,17 @@ impl Strategy {
         let recipe = Recipe::find(name).map_err(raise)?;
         let keywords = keywords.map_or_else(|| Ok(PyDict::new(py)), |it| it.copy())?;
         let given = given(&keywords)?;
-        let seats = to_load(recipe, &given, has_pair(&keywords)?)?;
+        let needs = to_load(recipe, &given, has_pair(&keywords)?)?;
         let mut known = [named(recipe.settings.iter().copied()), of_answers(), of_pairs()].concat();
-        if !seats.is_empty() {
+        if !needs.is_empty() {
             known.extend(of_models());
         }
         let mut settings = read(&known, Some(&keywords))?;
-        // Remote models are asked for the abilities that their strategy needs.
+        // Sampling is taken from the files of the strategy's first model.
         settings.set_default(&STRATEGY, recipe.name).map_err(raise)?;
-        let filled = given.iter().filter(|(seat, _)| seats.contains(seat));
+        let filled = given.iter().filter(|(seat, _)| needs.iter().any(|need| need.seat == *seat));
         let names: Vec<_> = filled.filter_map(|(seat, model)| Some((*seat, model.name()?))).collect();
-        let loaded = engine::load(py, settings.clone(), &names, seats)?;
+        let loaded = engine::load(py, settings.clone(), &names, needs)?;
         let models = seated(&given, &loaded);
         let mut resolved = settings.clone().resolve().map_err(raise)?;
         resolved.adopt_sampling(&models);
@@ -174,9 +174,9 @@ fn has_pair(keywords: &Bound<'_, PyDict>) -> PyResult<bool> {
     Ok(keywords.get_item("pair")?.is_some_and(|pair| !pair.is_none()))
 }
 
-/// Returns the seats of the strategy whose models are to be loaded: those that are named, and where
+/// Returns the needs of the strategy whose models are to be loaded: those that are named, and where
 /// there is a pair or no model at all, those of the pair.
-fn to_load(recipe: &'static Recipe, given: &[(Seat, Given)], has_pair: bool) -> PyResult<Vec<Seat>> {
+fn to_load(recipe: &'static Recipe, given: &[(Seat, Given)], has_pair: bool) -> PyResult<Vec<Need>> {
     let is_given = |seat: Seat| given.iter().any(|(other, _)| *other == seat);
     let is_named = |seat: Seat| given.iter().any(|(other, model)| *other == seat && model.name().is_some());
     let takes_pair = has_pair || given.is_empty();
@@ -188,8 +188,7 @@ fn to_load(recipe: &'static Recipe, given: &[(Seat, Given)], has_pair: bool) -> 
             recipe.name
         )));
     }
-    let seats = recipe.needs.iter().map(|need| need.seat);
-    Ok(seats.filter(|&seat| is_named(seat) || of_pair(seat)).collect())
+    Ok(recipe.needs.iter().filter(|need| is_named(need.seat) || of_pair(need.seat)).copied().collect())
 }
 
 /// Puts the models that were open and those that were loaded together, each seat's in their order.

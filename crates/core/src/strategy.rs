@@ -67,7 +67,7 @@ pub trait Strategy: Send + Sync {
 }
 
 /// A seat that a strategy needs filled.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Need {
     /// The seat.
     pub seat: Seat,

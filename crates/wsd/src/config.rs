@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use wsd_core::{
-    Error, FromValue, Job, MAX_TOKENS, Models, Prompt, Recipe, Result, SAMPLING, STRATEGY, Seat, Setting, Terms, Value,
-    Values,
+    Error, FromValue, Job, MAX_TOKENS, Models, Need, Prompt, Recipe, Result, SAMPLING, STRATEGY, Seat, Setting, Terms,
+    Value, Values,
 };
 
 pub use args::{ServeArgs, SettingArgs, SharedArgs};
@@ -39,7 +39,8 @@ pub struct Partial(Values);
 /// All settings, each within its limits.
 #[derive(Clone)]
 pub struct Settings {
-    /// The models that are named, by seat.
+    /// The models by seat: those that are named, and built-in ones for base and draft where neither is a
+    /// model of one's own.
     pub models: BTreeMap<Seat, ModelSettings>,
     /// The file that names a model, if one does and the command line does not.
     pub models_from: Option<PathBuf>,
@@ -200,29 +201,22 @@ impl Settings {
     #[must_use]
     pub fn with_model(mut self, seat: Seat, name: &str) -> Self {
         if let Some(model) = self.models.get_mut(&seat) {
-            (model.name, model.is_default) = (name.to_owned(), false);
+            name.clone_into(&mut model.name);
         }
         self
     }
 
-    /// Lists those of `seats` whose models are to be loaded. Where a model of one's own is in one seat
-    /// of the pair, the other seat is not filled by a built-in model, which only knows its own world: it
-    /// stays empty if the strategy can do without.
+    /// Checks that both models of the pair are there as far as `needs` do not do without them.
     ///
     /// # Errors
     /// [`Error::Setting`] names the option that is missing.
-    pub fn seats_to_load(&self, seats: &[Seat]) -> Result<Vec<Seat>> {
-        let pair = [Seat::BASE, Seat::DRAFT];
-        let is_missing = |seat: &Seat| self.model(*seat).is_some_and(|model| model.is_default);
-        let is_own = |seat: &Seat| self.model(*seat).is_some_and(|model| !model.name.starts_with(BUILTIN));
-        let missing = pair.iter().find(|seat| is_missing(seat)).filter(|_| pair.iter().any(is_own));
-        let Some(&missing) = missing.filter(|_| pair.iter().all(|seat| seats.contains(seat))) else {
-            return Ok(seats.to_vec());
+    pub fn check_pair(&self, needs: &[Need]) -> Result<()> {
+        let is_missing =
+            |seat| self.model(seat).is_none() && needs.iter().any(|need| need.seat == seat && !need.is_optional);
+        let [base, draft] = [(Seat::BASE, "base", "draft"), (Seat::DRAFT, "draft", "base")];
+        let Some((_, name, other)) = [base, draft].into_iter().find(|(seat, ..)| is_missing(*seat)) else {
+            return Ok(());
         };
-        if !self.recipe.needs.iter().any(|need| need.seat == missing && !need.is_optional) {
-            return Ok(seats.iter().copied().filter(|seat| *seat != missing).collect());
-        }
-        let (name, other) = if missing == Seat::BASE { ("base", "draft") } else { ("draft", "base") };
         let file = self.models_from.as_ref().map_or_else(String::new, |file| format!(" (in {})", file.display()));
         Err(Error::Setting {
             name,
@@ -252,14 +246,13 @@ impl Settings {
     #[must_use]
     pub fn may_adopt_sampling(&self) -> bool {
         let first = self.recipe.needs.iter().find_map(|need| self.model(need.seat));
-        self.values.get::<bool>(&models::GENERATION_CONFIG)
-            && first.is_some_and(|model| !model.name.starts_with(BUILTIN))
+        self.values.get::<bool>(&models::GENERATION_CONFIG) && first.is_some_and(|model| !model.is_builtin())
     }
 
-    /// Tells whether a model of these seats is a built-in one.
+    /// Tells whether a model that `needs` ask for is a built-in one.
     #[must_use]
-    pub fn has_builtin(&self, seats: &[Seat]) -> bool {
-        seats.iter().any(|seat| self.model(*seat).is_some_and(|model| model.name.starts_with(BUILTIN)))
+    pub fn has_builtin(&self, needs: &[Need]) -> bool {
+        needs.iter().any(|need| self.model(need.seat).is_some_and(ModelSettings::is_builtin))
     }
 
     /// The terms of answers.

@@ -4,11 +4,12 @@ mod builtin;
 
 pub use builtin::{BUILTIN_ABOUT, BUILTIN_EXAMPLES, builtin_checkpoint, builtin_pair, is_about_builtin};
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use wsd_core::{Engine, Input, Models, Recipe, Seat};
+use wsd_core::{Engine, Input, Models, Need, Recipe, Seat};
 use wsd_nn::adapter::CONFIG_FILE;
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
@@ -64,23 +65,36 @@ pub enum ModelError {
 /// that waited for a session while it holds another one could wait for ever.
 pub const SESSIONS_PER_ANSWER: usize = 2;
 
+/// Lists the needs of several recipes, for [`load`].
+pub fn needs<'a, T: ?Sized + 'a>(recipes: impl IntoIterator<Item = &'a Recipe<T>>) -> Vec<Need> {
+    recipes.into_iter().flat_map(|recipe| recipe.needs).copied().collect()
+}
+
+/// Lists the needs of a recipe, and every other seat as an optional one, for programs in which the
+/// recipe may be exchanged.
+#[must_use]
+pub fn needs_of_any(recipe: &Recipe) -> Vec<Need> {
+    let others = Seat::all().map(|seat| Need::any(seat).optional());
+    recipe.needs.iter().copied().chain(others).collect()
+}
+
 /// Lists the seats that a recipe needs.
 pub fn seats<T: ?Sized>(recipe: &Recipe<T>) -> Vec<Seat> {
     recipe.needs.iter().map(|need| need.seat).collect()
 }
 
-/// Loads the models of `seats` that are named in the settings, each ready for `answers` answers at
-/// once.
+/// Loads the models of the settings that `needs` ask for, each ready for `answers` answers at once.
 ///
 /// # Errors
-/// [`ModelError`] names the model and the fault.
+/// [`ModelError`] names the model and the fault, or the model of the pair that is missing.
 pub fn load(
     settings: &Settings,
-    seats: &[Seat],
+    needs: &[Need],
     answers: usize,
     progress: &mut dyn Progress,
 ) -> Result<Models, ModelError> {
-    let seats = settings.seats_to_load(seats)?;
+    settings.check_pair(needs)?;
+    let seats: BTreeSet<_> = needs.iter().map(|need| need.seat).collect();
     let named = |&seat: &Seat| settings.model(seat).into_iter().flat_map(ModelSettings::each).map(move |it| (seat, it));
     // All names and templates are checked before anything is downloaded, and all files are there before
     // the first model is loaded, which takes long.
@@ -94,7 +108,7 @@ pub fn load(
         models.add(
             part.seat,
             if Address::is_one(&part.model.name) {
-                Arc::new(part.open_remote(settings, progress)?)
+                Arc::new(part.open_remote(settings, needs, progress)?)
             } else {
                 part.open(answers.saturating_mul(SESSIONS_PER_ANSWER), progress)?
             },
@@ -143,7 +157,12 @@ impl Part {
         Ok(())
     }
 
-    fn open_remote(self, settings: &Settings, progress: &mut dyn Progress) -> Result<Remote, ModelError> {
+    fn open_remote(
+        self,
+        settings: &Settings,
+        needs: &[Need],
+        progress: &mut dyn Progress,
+    ) -> Result<Remote, ModelError> {
         let (remote, seat) = (&settings.remote, self.seat);
         let RemoteModel { tokenizer, key_env } = remote.model(seat);
         let options = RemoteOptions {
@@ -156,7 +175,7 @@ impl Part {
             limits: remote.limits,
             attempts: remote.attempts,
             teacher_forcing: remote.teacher_forcing,
-            must_score: settings.recipe.needs.iter().any(|need| need.seat == seat && need.caps.score),
+            must_score: needs.iter().any(|need| need.seat == seat && need.caps.score),
         };
         Ok(remote::open(&options, progress)?)
     }

@@ -72,6 +72,14 @@ impl Wsd {
     fn path(&self, name: &str) -> std::path::PathBuf {
         Path::join(self.folder.path(), name)
     }
+
+    /// Makes the folder that of a model, with the files of the built-in base.
+    fn copy_base(&self) {
+        for file in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base")).unwrap() {
+            let file = file.unwrap();
+            fs_err::copy(file.path(), self.path(file.file_name().to_str().unwrap())).unwrap();
+        }
+    }
 }
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -458,12 +466,45 @@ fn pairs_are_listed_and_resolved() {
 }
 
 #[test]
+fn a_base_of_one_s_own_needs_no_draft_where_no_recipe_at_hand_does() {
+    let wsd = Wsd::new();
+    wsd.copy_base();
+    wsd.write("in.jsonl", "{\"prompt\": \"Hello\"}\n");
+    wsd.write("test.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}\n");
+    for strategy in ["base", "speculative"] {
+        let args = ["generate", "--strategy", strategy, "--base", ".", "-n", "4"];
+        let run = wsd.run(&[&args[..], &["What is 2 + 2?"]].concat());
+        assert_eq!((run.code, run.about.as_str()), (Some(0), ""), "{}", run.err);
+        assert!(!run.err.contains("built-in"), "{}", run.err);
+        let run = wsd.run(&[&args[..], &["--input", "in.jsonl"]].concat());
+        let row: Value = serde_json::from_str(&run.out).unwrap();
+        let settings = &row["wsd"]["settings"];
+        assert_eq!((&settings["base"], settings.get("draft")), (&json!("."), None));
+    }
+    let eval = ["eval", "gsm8k=test.jsonl", "--shots", "0", "--base", ".", "-n", "4", "--out", "run"];
+    let run = wsd.run(&[&eval[..], &["--systems", "base,speculative"]].concat());
+    assert_eq!((run.code, run.about.as_str()), (Some(0), ""), "{}", run.err);
+    // The strategy of the file has no say in commands that run another one.
+    wsd.write("wsd.toml", "[models]\nbase = \".\"\n[decode]\nstrategy = \"base\"\n");
+    for args in [
+        &["sweep", "in.jsonl", "--out", "sweep"][..],
+        &["calibrate", "in.jsonl", "--out", "sweep"],
+        &["analyze", "in.jsonl", "--out", "analysis"],
+        &["compare", "hi"],
+        &["eval", "gsm8k=test.jsonl", "--shots", "0", "--out", "other"],
+        &["bench", "wsd"],
+    ] {
+        let run = wsd.run(args);
+        let told = "error: `draft` must be given where `base` is (in wsd.toml), got none\n  hint: name both models";
+        assert!(run.code == Some(2) && run.err.starts_with(told), "{args:?}: {:?} {}", run.code, run.err);
+    }
+    assert_eq!(wsd.run(&["generate", "-n", "4", "hi"]).code, Some(0));
+}
+
+#[test]
 fn sampling_is_taken_from_the_files_of_a_model() {
     let wsd = Wsd::new();
-    for file in fs_err::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base")).unwrap() {
-        let file = file.unwrap();
-        fs_err::copy(file.path(), wsd.path(file.file_name().to_str().unwrap())).unwrap();
-    }
+    wsd.copy_base();
     wsd.write("generation_config.json", r#"{"do_sample": true, "temperature": 0.9, "top_k": 20, "max_length": 9}"#);
     wsd.write("in.jsonl", "{\"prompt\": \"Hello\"}\n");
     let args = ["generate", "--strategy", "base", "--base", ".", "-n", "8", "-v"];

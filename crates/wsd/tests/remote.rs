@@ -59,7 +59,8 @@ fn settings(models: Value, remote: Value) -> Settings {
 fn embedded() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
     let load = || {
-        models::load(&settings(json!({}), json!({})), &[Seat::DRAFT, Seat::BASE], 64, &mut Notes::default()).unwrap()
+        let settings = settings(json!({}), json!({}));
+        models::load(&settings, settings.recipe.needs, 64, &mut Notes::default()).unwrap()
     };
     MODELS.get_or_init(load).clone()
 }
@@ -73,7 +74,8 @@ fn mixed(draft: &Models, base: &Models) -> Models {
 
 fn load(settings: &Settings, roles: &[Seat]) -> Result<(Models, Vec<String>), String> {
     let mut notes = Notes::default();
-    let loaded = tokio::task::block_in_place(|| models::load(settings, roles, 64, &mut notes));
+    let needs = settings.recipe.needs.iter().filter(|need| roles.contains(&need.seat)).copied().collect::<Vec<_>>();
+    let loaded = tokio::task::block_in_place(|| models::load(settings, &needs, 64, &mut notes));
     loaded.map(|models| (models, notes.0)).map_err(|error| error.to_string())
 }
 

@@ -87,7 +87,7 @@ fn settings(models: &Path, base: Option<&str>, draft: Option<&str>) -> Settings 
 
 fn load(models: &Path, base: Option<&str>, draft: Option<&str>) -> Models {
     let settings = settings(models, base, draft);
-    tokio::task::block_in_place(|| models::load(&settings, &[Seat::DRAFT, Seat::BASE], 8, &mut Stderr)).unwrap()
+    tokio::task::block_in_place(|| models::load(&settings, settings.recipe.needs, 8, &mut Stderr)).unwrap()
 }
 
 async fn complete(models: &Models, prompt: &str, threshold: f64) -> Completion {

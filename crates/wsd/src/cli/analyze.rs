@@ -9,7 +9,7 @@ use wsd::eval::RunFolder;
 use wsd::eval::analysis::{Analysis, Analyzing, read_measured};
 use wsd::eval::raters::{RATERS, find};
 use wsd::models;
-use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Rule, Seat};
+use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Recipe, Rule};
 
 use super::output::Output;
 use super::progress::Rows;
@@ -85,9 +85,8 @@ async fn measure(
     global: &GlobalArgs,
 ) -> Result<()> {
     let Some(rater) = find(&args.by) else { return Ok(()) };
-    let mut seats = vec![Seat::BASE, Seat::DRAFT];
-    seats.extend(rater.needs.iter().map(|need| need.seat).filter(|seat| *seat == Seat::JUDGE));
-    let models = models::load(settings, &seats, args.prompts.parallel.into(), global.progress().as_mut())?;
+    let needs = [Recipe::find("wsd")?.needs, rater.needs].concat();
+    let models = models::load(settings, &needs, args.prompts.parallel.into(), global.progress().as_mut())?;
     let mut record = settings.record();
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use futures::{FutureExt as _, StreamExt as _};
 use wsd::config::Settings;
-use wsd::models::{self, BUILTIN_ABOUT, BUILTIN_EXAMPLES, is_about_builtin, seats};
+use wsd::models::{self, BUILTIN_ABOUT, BUILTIN_EXAMPLES, is_about_builtin};
 use wsd_core::{
-    Completion, Event, FinishReason, Job, Models, Rule, SKIP_REPETITIONS, Seat, Strategy, Trace, WINDOW, repeats, run,
+    Completion, Event, FinishReason, Job, Models, Need, Rule, SKIP_REPETITIONS, Seat, Strategy, Trace, WINDOW, repeats,
+    run,
 };
 
 use super::output::{Output, style};
@@ -34,18 +35,18 @@ impl Outcome {
 
 /// Builds the strategy of the settings over newly loaded models.
 pub(crate) fn load_strategy(settings: &mut Settings, answers: usize, global: &GlobalArgs) -> Result<Arc<dyn Strategy>> {
-    let models = load_models(settings, &seats(settings.recipe), answers, global)?;
+    let models = load_models(settings, settings.recipe.needs, answers, global)?;
     Ok(settings.recipe.build(&models, &settings.values)?)
 }
 
 /// Loads models for answers, takes sampling from their files, and tells about the built-in pair.
 pub(crate) fn load_models(
     settings: &mut Settings,
-    seats: &[Seat],
+    needs: &[Need],
     answers: usize,
     global: &GlobalArgs,
 ) -> Result<Models> {
-    let models = models::load(settings, seats, answers, global.progress().as_mut())?;
+    let models = models::load(settings, needs, answers, global.progress().as_mut())?;
     let taken = settings.adopt_sampling(&models);
     if global.verbose && settings.may_adopt_sampling() && taken.is_empty() {
         note("the model's files recommend no sampling that is not set already");
@@ -62,7 +63,7 @@ pub(crate) fn load_models(
             "the draft is larger than the base: the small aligned model is meant for --draft, the large one for --base",
         );
     }
-    if settings.has_builtin(seats) && !global.quiet {
+    if settings.has_builtin(needs) && !global.quiet {
         note(&format!("{BUILTIN_ABOUT}; ask it \"{}\", or take real models: wsd pairs", BUILTIN_EXAMPLES[0]));
     }
     Ok(models)
@@ -70,7 +71,7 @@ pub(crate) fn load_models(
 
 /// Tells that a question is outside of what the built-in pair knows, if the strategy runs it.
 pub(crate) fn hint_outside(question: &str, settings: &Settings, global: &GlobalArgs) {
-    let is_outside = settings.has_builtin(&seats(settings.recipe)) && !is_about_builtin(question);
+    let is_outside = settings.has_builtin(settings.recipe.needs) && !is_about_builtin(question);
     if is_outside && !settings.prompt.raw && !global.quiet {
         note(&format!(
             "hint: the built-in pair knows nothing about this and will talk about something else; try \"{}\"",

@@ -62,7 +62,8 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
     }
     let mut lines = Lines::open()?;
     // All models, since the strategy can be changed later.
-    let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), 1, global)?;
+    let recipe = settings.recipe;
+    let models = load_models(&mut settings, &models::needs_of_any(recipe), 1, global)?;
     let strategy = settings.recipe.build(&models, &settings.values)?;
     let mut chat = Chat { models, settings, strategy, messages: Vec::new(), left_out: 0, saved: None };
     let (mut output, mut notes) = (Output::stdout(global.color), Output::stderr(global.color));

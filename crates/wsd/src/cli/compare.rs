@@ -15,8 +15,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use futures::future::try_join_all;
 use wsd::config::{Settings, SharedArgs};
-use wsd::models::BUILTIN_EXAMPLES;
-use wsd_core::{RECIPES, Recipe, STRATEGY, Seat, Strategy, Values};
+use wsd::models::{self, BUILTIN_EXAMPLES};
+use wsd_core::{RECIPES, Recipe, STRATEGY, Strategy, Values};
 
 use super::answer::{answer, hint_outside, load_models};
 use super::output::Output;
@@ -71,11 +71,11 @@ pub(crate) async fn run(args: CompareArgs, global: &GlobalArgs) -> Result<Ending
     let alone = RECIPES.iter().filter(|recipe| recipe.is_alone()).map(|recipe| recipe.name);
     let names = alone.chain(args.also.iter().map(String::as_str)).chain([Values::default().get(&STRATEGY)]);
     let recipes = names.map(Recipe::find).collect::<wsd_core::Result<Vec<_>>>()?;
-    let seats = [Seat::BASE, Seat::DRAFT];
-    let models = load_models(&mut settings, &seats, recipes.len(), global)?;
+    let needs = models::needs(recipes.iter().copied());
+    let models = load_models(&mut settings, &needs, recipes.len(), global)?;
     let strategies = recipes.iter().map(|recipe| Ok((*recipe, recipe.build(&models, &settings.values)?)));
     let strategies = strategies.collect::<Result<Vec<_>>>()?;
-    let examples = if settings.has_builtin(&seats) { BUILTIN_EXAMPLES } else { QUESTIONS };
+    let examples = if settings.has_builtin(&needs) { BUILTIN_EXAMPLES } else { QUESTIONS };
     let questions = if args.questions.is_empty() { examples.map(str::to_owned).to_vec() } else { args.questions };
 
     let (mut output, mut all) = (Output::stdout(global.color), Vec::new());

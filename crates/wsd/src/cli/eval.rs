@@ -280,10 +280,9 @@ async fn answer(
             work.push((&plan.run, system, record, answered));
         }
     }
-    let seats: BTreeSet<_> = systems.iter().flat_map(|system| models::seats(system.recipe)).collect();
-    let seats: Vec<_> = seats.into_iter().collect();
+    let needs = models::needs(systems.iter().map(|system| system.recipe));
     let sessions = plans.iter().map(|plan| plan.run.parallel).max().unwrap_or(1);
-    let loaded = models::load(settings, &seats, sessions, global.progress().as_mut())?;
+    let loaded = models::load(settings, &needs, sessions, global.progress().as_mut())?;
     // Every strategy is built first, so that one that cannot work is refused before the others run.
     let work = work.into_iter().map(|(run, system, settings_of, answered)| {
         let strategy = system.recipe.build(&loaded, &settings.values)?;

@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use wsd::config::{SECTIONS, Section, SharedArgs};
 use wsd::models;
-use wsd_core::{Engine, Error, Prompt, Rule, Seat, THRESHOLD, TextCodec, Token, Value, WINDOW, common_prefix};
+use wsd_core::{
+    Caps, Engine, Error, Need, Prompt, Rule, Seat, THRESHOLD, TextCodec, Token, Value, WINDOW, common_prefix,
+};
 
 use super::output::Output;
 use super::prompt::{TokenIds, of_text, read_stdin, without_line_end};
@@ -66,6 +68,9 @@ pub(crate) struct ScoreArgs {
 }
 
 /// Scores a response.
+/// The one model that the command runs.
+const SCORING_BASE: Need = Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE });
+
 pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> {
     let settings = global.settings(args.settings.0)?;
     let prompt = match (args.prompt_ids, args.prompt) {
@@ -81,7 +86,7 @@ pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> 
     if matches!(&response, Response::Text(text) if text.is_empty()) {
         return Err(usage("the response is empty: there is nothing to score"));
     }
-    let models = models::load(&settings, &[Seat::BASE], 1, global.progress().as_mut())?;
+    let models = models::load(&settings, &[SCORING_BASE], 1, global.progress().as_mut())?;
     let base = models.get(Seat::BASE).context("invariant: the base was loaded")?;
     let rule = Rule::from_values(&settings.values);
     let report = score(base.as_ref(), &prompt, &response, rule).await?;

@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use wsd::config::{ConfigError, KeySource, Partial, ServeArgs, SharedArgs};
 use wsd::serve::{App, Keys, all_slots, serve};
-use wsd_core::{Error, Input, SEED, Seat};
+use wsd_core::{Error, Input, SEED};
 
 use super::answer::load_models;
 use super::output::note;
@@ -62,7 +62,8 @@ pub(crate) async fn run(args: ServeCommand, global: &GlobalArgs) -> Result<Endin
     let listener = TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))?;
     let address = listener.local_addr()?;
     let answers = all_slots(settings.serve.max_concurrent);
-    let models = load_models(&mut settings, &Seat::all().collect::<Vec<_>>(), answers, global)?;
+    let needs = wsd::models::needs_of_any(settings.recipe);
+    let models = load_models(&mut settings, &needs, answers, global)?;
     let app = Arc::new(App::new(models, settings, seed, keys));
     if !global.quiet {
         app.report(address).iter().for_each(|line| note(line));

@@ -8,7 +8,7 @@ use wsd::eval::{Response, RunFolder};
 use wsd::lab::data::Journal;
 use wsd::lab::eval::Grid;
 use wsd::models;
-use wsd_core::{MAX_DRAFT_TOKENS, Rule, SKIP_REPETITIONS, Seat, THRESHOLD, WINDOW};
+use wsd_core::{MAX_DRAFT_TOKENS, Recipe, Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW};
 
 use super::output::Output;
 use super::progress::Rows;
@@ -119,8 +119,7 @@ pub(super) async fn draft(
     let path = folder.file(DRAFTS);
     // Checked before models are loaded, which takes long.
     let drafted = Journal::check(&path, &work.prompts.records, &record)?;
-    let seats = [Seat::BASE, Seat::DRAFT];
-    let models = models::load(settings, &seats, work.parallel, global.progress().as_mut())?;
+    let models = models::load(settings, Recipe::find("wsd")?.needs, work.parallel, global.progress().as_mut())?;
     let drafting = Drafting {
         models: &models,
         records: &work.prompts.records,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use wsd_core::{Error, Seat, Setting, Values};
 use wsd_nn::{Device, Format, KvFormat, LoadOptions};
 
+use super::BUILTIN;
 use crate::remote;
 use crate::words::any_of;
 
@@ -172,8 +173,6 @@ pub struct ModelSettings {
     pub name: String,
     /// Further models in the same seat, as a chain of middle models has them.
     pub further: Vec<String>,
-    /// True where no setting names the model.
-    pub is_default: bool,
     /// The form in which it reads a chat.
     pub template: TemplateForm,
     /// Processor threads; `None` for all cores.
@@ -202,9 +201,16 @@ impl ModelSettings {
         let names = std::iter::once(&self.name).chain(&self.further);
         names.map(|name| Self { name: name.clone(), further: Vec::new(), ..self.clone() })
     }
+
+    /// Tells whether the model is inside the binary.
+    #[must_use]
+    pub fn is_builtin(&self) -> bool {
+        self.name.starts_with(BUILTIN)
+    }
 }
 
-/// Reads the settings of every model that is named, by seat.
+/// Reads the settings of every model that is named, by seat. Where a model of one's own is in one seat
+/// of the pair, the other seat is not filled by a built-in model, which only knows its own world.
 ///
 /// # Errors
 /// [`Error::Setting`] for a device, a number format or a seat that does not exist.
@@ -221,7 +227,6 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let model = |name, template: String, dtype| ModelSettings {
         name,
         further: Vec::new(),
-        is_default: false,
         template: template.into(),
         threads: values.get(&THREADS),
         adapters: Vec::new(),
@@ -237,10 +242,11 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let draft_head = text(&HEAD).map(PathBuf::from);
     let base = ModelSettings { draft_head, ..model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype) };
     let draft = model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype);
-    let mut models = BTreeMap::from([
-        (Seat::BASE, ModelSettings { is_default: !values.is_set(&BASE), ..base }),
-        (Seat::DRAFT, ModelSettings { is_default: !values.is_set(&DRAFT), ..draft }),
-    ]);
+    let is_alone = |model: &ModelSettings, is_other_set: bool| !model.is_builtin() && !is_other_set;
+    let (has_base, has_draft) = (!is_alone(&draft, values.is_set(&BASE)), !is_alone(&base, values.is_set(&DRAFT)));
+    let pair = [(Seat::BASE, base, has_base), (Seat::DRAFT, draft, has_draft)];
+    let mut models: BTreeMap<_, _> =
+        pair.into_iter().filter(|(.., is_there)| *is_there).map(|(seat, model, _)| (seat, model)).collect();
     for assignment in values.get::<Vec<String>>(&MODEL) {
         let parts = assignment.split_once('=').and_then(|(seat, name)| Some((Seat::find(seat)?, name.to_owned())));
         let may_hold = |seat: &Seat| *seat == Seat::MIDDLE || !models.contains_key(seat);

@@ -128,28 +128,52 @@ fn a_pair_stands_for_models_and_rule_of_its_own_source() {
     let named = file(&format!("[models]\npair = \"{}\"", pair.name)).unwrap();
     let settings = flags("--base ./own.gguf").or(named).resolve().unwrap();
     assert_eq!([Seat::BASE, Seat::DRAFT].map(|seat| settings.models[&seat].name.as_str()), ["./own.gguf", pair.draft]);
-    let both = [Seat::BASE, Seat::DRAFT];
-    assert_eq!(settings.seats_to_load(&both).unwrap(), both);
+    assert!(settings.check_pair(settings.recipe.needs).is_ok());
 }
 
 #[test]
 fn one_model_of_a_pair_is_refused_without_the_other() {
+    let needs = |strategy: &str| Recipe::find(strategy).unwrap().needs;
+    let seats = |line: &str| flags(line).resolve().unwrap().models.into_keys().collect::<Vec<_>>();
+    let check = |line: &str, strategy: &str| flags(line).resolve().unwrap().check_pair(needs(strategy));
     let both = [Seat::DRAFT, Seat::BASE];
-    let check =
-        |line: &str, seats: &[Seat]| flags(line).resolve().unwrap().seats_to_load(seats).map_err(|e| e.to_string());
-    assert_eq!(check("", &both), Ok(both.to_vec()));
-    assert_eq!(check("--base a --draft builtin:draft", &both), Ok(both.to_vec()));
-    assert_eq!(check("--base a", &[Seat::BASE]), Ok(vec![Seat::BASE]));
-    assert_eq!(check("--base a --strategy base", &both), Ok(vec![Seat::BASE]));
-    assert_eq!(check("--base a --strategy speculative", &both), Ok(vec![Seat::BASE]));
-    assert_eq!(check("--draft a --strategy draft", &both), Ok(vec![Seat::DRAFT]));
-    let fault = check("--draft a", &both).unwrap_err();
+    for (line, there) in [
+        ("", &both[..]),
+        ("--base a --draft b", &both),
+        ("--base a --draft builtin:draft", &both),
+        ("--base builtin:base", &both),
+        ("--base a", &both[1..]),
+        ("--draft a", &both[..1]),
+    ] {
+        assert_eq!(seats(line), there, "{line}");
+    }
+    assert!(check("--base a --draft builtin:draft", "wsd").is_ok() && check("", "wsd").is_ok());
+    for strategy in ["base", "speculative"] {
+        assert!(check("--base a", strategy).is_ok(), "{strategy}");
+        // The strategy in use has no say where a command runs another one.
+        assert!(check(&format!("--base a --strategy {strategy}"), "wsd").is_err(), "{strategy}");
+    }
+    assert!(check("--draft a", "draft").is_ok());
+    let fault = check("--draft a", "wsd").unwrap_err().to_string();
     assert!(fault.starts_with("`base` must be given where `draft` is, got none\n  hint:"), "{fault}");
     assert!(fault.contains("--base") && fault.contains("--draft") && fault.contains("--pair"), "{fault}");
     let mut settings = flags("--base a").resolve().unwrap();
     settings.models_from = Some("wsd.toml".into());
-    let fault = settings.seats_to_load(&both).unwrap_err().to_string();
+    let fault = settings.check_pair(needs("wsd")).unwrap_err().to_string();
     assert!(fault.starts_with("`draft` must be given where `base` is (in wsd.toml), got none\n"), "{fault}");
+}
+
+#[test]
+fn a_model_of_one_s_own_is_not_joined_by_a_toy() {
+    for strategy in ["base", "speculative"] {
+        let settings = flags(&format!("--base own.gguf --strategy {strategy}")).resolve().unwrap();
+        assert!(!settings.has_builtin(settings.recipe.needs), "{strategy}");
+        assert_eq!(settings.record().get("draft"), None, "{strategy}");
+        assert_eq!(settings.record()["base"], "own.gguf");
+    }
+    let settings = flags("").resolve().unwrap();
+    assert!(settings.has_builtin(settings.recipe.needs));
+    assert_eq!(settings.record()["draft"], "builtin:draft");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
-use wsd_core::{Engine, Seat};
+use wsd_core::{Engine, Need, Seat};
 
 use super::app::App;
 use crate::models::{BUILTIN_ABOUT, BUILTIN_EXAMPLES, short_name};
@@ -61,7 +61,7 @@ fn file(media: &'static str, text: &'static str) -> Response {
 async fn about(State(app): State<Arc<App>>) -> Json<Value> {
     let models: Map<_, _> =
         app.models.iter().map(|(seat, engine)| (seat.to_string(), model(engine.as_ref()))).collect();
-    let is_builtin = app.settings.has_builtin(&[Seat::BASE, Seat::DRAFT]);
+    let is_builtin = app.settings.has_builtin(&[Need::any(Seat::BASE), Need::any(Seat::DRAFT)]);
     let (about, examples) = if is_builtin { (json!(BUILTIN_ABOUT), BUILTIN_EXAMPLES) } else { (Value::Null, EXAMPLES) };
     Json(json!({"models": models, "about": about, "examples": examples}))
 }

@@ -18,7 +18,7 @@ use wsd::config::{Partial, Settings};
 use wsd::models;
 use wsd::serve::{App, Keys, router, serve};
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{Models, Seat};
+use wsd_core::{Models, Need, Recipe, Seat};
 
 /// Longest wait; anything slower counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,10 +28,15 @@ pub(crate) fn settings(serve: Value) -> Settings {
     serde_json::from_value::<Partial>(Value::from_iter([("serve", serve)])).unwrap().resolve().unwrap()
 }
 
+/// The needs of WSD.
+fn wsd() -> &'static [Need] {
+    Recipe::find("wsd").unwrap().needs
+}
+
 /// The built-in pair of models, loaded once.
 fn builtin() -> Models {
     static MODELS: OnceLock<Models> = OnceLock::new();
-    let load = || models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 64, &mut ()).unwrap();
+    let load = || models::load(&settings(json!({})), wsd(), 64, &mut ()).unwrap();
     MODELS.get_or_init(load).clone()
 }
 
@@ -69,7 +74,7 @@ impl Server {
 
     /// A server with a pair of models of its own, which no other test warms.
     pub(crate) fn own(settings: Settings, keys: Keys) -> Self {
-        let models = models::load(&settings, &[Seat::DRAFT, Seat::BASE], 64, &mut ()).unwrap();
+        let models = models::load(&settings, wsd(), 64, &mut ()).unwrap();
         Self::of(models, settings, keys)
     }
 
@@ -106,7 +111,7 @@ impl Server {
 
     /// A server whose base does not answer, because its one session is taken.
     pub(crate) fn silent(serve: Value) -> Self {
-        let models = models::load(&settings(json!({})), &[Seat::DRAFT, Seat::BASE], 1, &mut ()).unwrap();
+        let models = models::load(&settings(json!({})), wsd(), 1, &mut ()).unwrap();
         let base = models.get(Seat::BASE).unwrap().clone();
         for _ in 0..models::SESSIONS_PER_ANSWER {
             std::mem::forget(futures::executor::block_on(base.open(&[5])).unwrap());

@@ -1,6 +1,5 @@
 //! `wsd data sample`: answers to prompts.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -90,9 +89,8 @@ async fn answer(
         let answered = sampling.answered(system.name, &record, &path)?;
         work.push((system, record, path, answered));
     }
-    let seats: BTreeSet<_> = systems.iter().flat_map(|system| models::seats(system.recipe)).collect();
-    let seats: Vec<_> = seats.into_iter().collect();
-    let loaded = models::load(settings, &seats, sampling.parallel, global.progress().as_mut())?;
+    let needs = models::needs(systems.iter().map(|system| system.recipe));
+    let loaded = models::load(settings, &needs, sampling.parallel, global.progress().as_mut())?;
     let inputs = input_files(&args.files)?;
     let mut failures = 0;
     for (system, record, path, answered) in work {

@@ -74,8 +74,8 @@ async fn score(
 ) -> Result<()> {
     let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
     let seats: Vec<_> = seats.into_iter().collect();
-    // The base must score, which the default strategy asks of it.
-    let loaded = models::load(settings, &seats, args.parallel.into(), global.progress().as_mut())?;
+    let needs = models::needs(raters.iter().copied());
+    let loaded = models::load(settings, &needs, args.parallel.into(), global.progress().as_mut())?;
     let built = raters.iter().map(|rater| Ok((rater.name, rater.build(&loaded, &settings.values)?)));
     let built = built.collect::<Result<NamedRaters>>()?;
     let inputs = input_files(&args.files)?;

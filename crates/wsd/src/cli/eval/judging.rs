@@ -8,7 +8,7 @@ use wsd::config::Settings;
 use wsd::eval::judge::{Judgements, items};
 use wsd::eval::{Candidate, Form, RunFolder, Sample, Source, System, Task, TaskRun};
 use wsd::models;
-use wsd_core::{Models, Recipe, Seat, Values};
+use wsd_core::{Models, Need, Recipe, Seat, Values};
 
 use crate::cli::progress::Rows;
 use crate::cli::{GlobalArgs, note, usage};
@@ -43,11 +43,9 @@ impl Judging<'_> {
     pub(super) async fn run(&self, settings: &Settings, parallel: usize, global: &GlobalArgs) -> Result<()> {
         let Some(judge) = settings.model(Seat::JUDGE) else { return Ok(()) };
         let name = judge.name.clone();
-        let mut own = settings.clone();
-        own.recipe = Recipe::find("base")?;
-        let loaded = models::load(&own, &[Seat::JUDGE], parallel, global.progress().as_mut())?;
+        let loaded = models::load(settings, &[Need::any(Seat::JUDGE)], parallel, global.progress().as_mut())?;
         let engine = loaded.require("judge", Seat::JUDGE)?;
-        let strategy = own.recipe.build(&Models::default().with(Seat::BASE, engine), &Values::default())?;
+        let strategy = Recipe::find("base")?.build(&Models::default().with(Seat::BASE, engine), &Values::default())?;
         for task in self.named.iter().map(|name| Task::find(name)).collect::<Result<Vec<_>, _>>()? {
             self.judge(task, &strategy, &name, (parallel, global)).await?;
         }

@@ -1,6 +1,6 @@
 //! Ratings of the answers of a run, one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -83,9 +83,8 @@ pub(super) async fn run(
     parallel: usize,
     global: &GlobalArgs,
 ) -> Result<()> {
-    let needs = ratings.iter().flat_map(|rating| rating.rater.needs.iter().map(|need| need.seat));
-    let seats: Vec<_> = needs.collect::<BTreeSet<_>>().into_iter().collect();
-    let loaded = models::load(settings, &seats, parallel, global.progress().as_mut())?;
+    let needs = models::needs(ratings.iter().map(|rating| rating.rater));
+    let loaded = models::load(settings, &needs, parallel, global.progress().as_mut())?;
     let judge = settings.model(Seat::JUDGE).map(|model| model.name.clone());
     for TaskRating { task, rater } in ratings {
         let built = rater.build(&loaded, &settings.values)?;

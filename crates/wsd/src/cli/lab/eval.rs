@@ -10,7 +10,7 @@ use wsd::config::{Settings, SharedArgs};
 use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS, System, examples};
 use wsd::lab::world::Item;
 use wsd::models;
-use wsd_core::{Engine, MAX_TOKENS, Models, Recipe, STRATEGY, Seat};
+use wsd_core::{Engine, MAX_TOKENS, Models, Need, Recipe, STRATEGY, Seat};
 
 use super::report;
 use crate::cli::progress::Rows;
@@ -63,6 +63,8 @@ pub(crate) struct EvalArgs {
 
 /// The parts of a measurement; the last, scored drafts for `wsd train switch`, is written only if named.
 const PARTS: [&str; 5] = ["table", "times", "positions", "ablation", "switch"];
+/// The parts that measure the pair besides the systems.
+const OF_THE_PAIR: [&str; 3] = ["positions", "ablation", "switch"];
 /// Default tokens in an answer: more than any good answer in a closed world has.
 const DEFAULT_MAX_TOKENS: usize = 128;
 
@@ -109,7 +111,11 @@ pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Endin
     let systems = args.systems(!shown.is_empty())?;
 
     let sessions = usize::from(args.parallel);
-    let pair = models::load(&settings, &[Seat::BASE, Seat::DRAFT], sessions, global.progress().as_mut())?;
+    let mut recipes = systems.iter().map(|system| Recipe::find(system.recipe)).collect::<wsd_core::Result<Vec<_>>>()?;
+    if OF_THE_PAIR.iter().any(|part| args.has(part)) {
+        recipes.push(Recipe::find("wsd")?);
+    }
+    let pair = models::load(&settings, &models::needs(recipes), sessions, global.progress().as_mut())?;
     let tuned = tuned(&args, &settings, sessions, global)?;
     let candidates = systems.into_iter().map(|system| candidate(system, &settings, &pair, tuned.as_ref()));
     let candidates = candidates.collect::<Result<Vec<_>>>()?;
@@ -195,7 +201,7 @@ fn tuned(
 ) -> Result<Option<(String, Arc<dyn Engine>)>> {
     let Some(name) = args.tuned.clone() else { return Ok(None) };
     let settings = settings.clone().with_model(Seat::BASE, &name);
-    let models = models::load(&settings, &[Seat::BASE], sessions, global.progress().as_mut())?;
+    let models = models::load(&settings, &[Need::any(Seat::BASE)], sessions, global.progress().as_mut())?;
     Ok(models.get(Seat::BASE).map(|engine| (name, engine.clone())))
 }
 

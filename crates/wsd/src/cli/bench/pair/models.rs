@@ -8,14 +8,18 @@ use wsd::config::{ModelSettings, Settings};
 use wsd::models;
 use wsd::nn::shapes::{Recipe, Shape};
 use wsd::nn::{Format, LoadOptions, Local};
-use wsd_core::{Engine, Models, Prompt, Seat, Token};
+use wsd_core::{Engine, Models, Need, Prompt, Seat, Token};
 
 use crate::cli::GlobalArgs;
 use crate::cli::bench::engine::SEED;
 
 /// True where the models are random ones.
 pub(super) fn are_random(settings: &Settings) -> bool {
-    shape(&settings.models[&Seat::BASE]).is_some()
+    base_shape(settings).is_some()
+}
+
+fn base_shape(settings: &Settings) -> Option<&'static Shape> {
+    settings.model(Seat::BASE).and_then(shape)
 }
 
 fn shape(model: &ModelSettings) -> Option<&'static Shape> {
@@ -25,14 +29,15 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
 /// Loads the models that are named. A random draft has the argmax of a random base after the first of
 /// the shares in `agreements` of all tokens, a random middle model after the second.
 pub(super) fn load(settings: &Settings, agreements: [f64; 2], global: &GlobalArgs) -> Result<Models> {
+    let needs = [wsd_core::Recipe::find("wsd")?.needs, &[Need::any(Seat::MIDDLE).optional()]].concat();
+    settings.check_pair(&needs)?;
     let [draft_agreement, middle_agreement] = agreements;
     let seats = [(Seat::BASE, 1.0), (Seat::DRAFT, draft_agreement), (Seat::MIDDLE, middle_agreement)];
     let named = seats.into_iter().filter_map(|(seat, agreement)| Some((seat, agreement, settings.model(seat)?)));
     let named: Vec<_> = named.collect();
     let shapes: Vec<_> = named.iter().filter_map(|(.., model)| shape(model)).collect();
     if shapes.is_empty() {
-        let seats: Vec<_> = named.iter().map(|(seat, ..)| *seat).collect();
-        return Ok(models::load(settings, &seats, 4, global.progress().as_mut())?);
+        return Ok(models::load(settings, &needs, 4, global.progress().as_mut())?);
     }
     if shapes.len() < named.len() {
         bail!("base and draft must both be random shapes or both be models, got one of each: they would never agree");
@@ -59,6 +64,6 @@ fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dy
 
 /// A prompt of `tokens` tokens, different for each index.
 pub(super) fn random_prompt(settings: &Settings, index: usize, tokens: usize) -> Prompt {
-    let vocab = shape(&settings.models[&Seat::BASE]).map_or(1, Shape::vocab);
+    let vocab = base_shape(settings).map_or(1, Shape::vocab);
     Prompt::Tokens((0..tokens).map(|place| ((index * 1009 + place) * 7919 % vocab) as Token).collect())
 }

@@ -126,10 +126,11 @@ impl Report {
                 "worst_to_plain": to_plain.as_deref().and_then(worst), "prompts_to_plain": to_plain,
             })
         };
-        let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| &settings.models[&seat]);
-        let dtype = |model: &ModelSettings| model.dtype.map(|format| format.name().to_ascii_lowercase());
+        let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| settings.model(seat));
+        let name = |model: Option<&ModelSettings>| model.map(|model| model.name.clone());
+        let dtype = |model: Option<&ModelSettings>| model?.dtype.map(|format| format.name().to_ascii_lowercase());
         json!({
-            "base": base.name, "draft": draft.name, "base_dtype": dtype(base), "draft_dtype": dtype(draft),
+            "base": name(base), "draft": name(draft), "base_dtype": dtype(base), "draft_dtype": dtype(draft),
             "prompts": self.prompts(), "repeats": self.rounds(),
             "systems": self.0.iter().map(system).collect::<Vec<_>>(),
         })

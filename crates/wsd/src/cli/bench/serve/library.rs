@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use futures::StreamExt as _;
 use wsd::config::Settings;
-use wsd::models::{self, seats};
+use wsd::models;
 use wsd_core::{Event, Job, Strategy};
 
 use super::questions::Questions;
@@ -28,7 +28,7 @@ impl Library {
         global: &GlobalArgs,
     ) -> Result<Self> {
         let jobs = questions.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
-        let models = models::load(settings, &seats(settings.recipe), max_sessions, global.progress().as_mut())?;
+        let models = models::load(settings, settings.recipe.needs, max_sessions, global.progress().as_mut())?;
         let strategy = settings.recipe.build(&models, &settings.values)?;
         Ok(Self { strategy, jobs: jobs.collect::<Result<_>>()? })
     }
