@@ -203,7 +203,8 @@ impl GlobalArgs {
 impl CommandLine {
     /// Parses the program's arguments. Ends the program after help and after an error.
     pub(crate) fn of_arguments() -> Self {
-        Self::try_parse().unwrap_or_else(|error| foreign::exit(error))
+        Self::try_parse_from(foreign::with_joined_flags(std::env::args_os()))
+            .unwrap_or_else(|error| foreign::exit(error))
     }
 }
 

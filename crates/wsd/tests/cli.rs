@@ -172,7 +172,6 @@ fn refusals() {
         ("foreign_listen", 2, &["serve", "--listen", "0.0.0.0"]),
         ("foreign_system", 2, &["chat", "-sys", "Be kind."]),
         ("strategy_misspelt", 2, &["generate", "--strategy", "wds", "hi"]),
-        ("flag_value", 2, &["generate", "--skip-repetitions", "true", "hi"]),
         // The draft, which would be loaded first, has no model in it.
         ("name_before_models", 1, &["generate", "--draft", "notes.txt", "--base", "nofile.gguf", "hi"]),
         ("remote_nobody", 1, &["generate", "--strategy", "base", "--base", "vllm+http://127.0.0.1:1/m", "hi"]),
@@ -974,6 +973,19 @@ fn the_statistics_are_short_and_explain_a_missing_switch() {
 fn options_of_llama_cpp_with_a_like_here_are_taken() {
     let args = ["generate", "--temp", "0", "--n-predict", "4", "--repeat-penalty", "1.1", "--json", "Hello"];
     assert_eq!(Wsd::new().json(&args)["usage"]["completion_tokens"], 4);
+}
+
+#[test]
+fn the_value_of_a_flag_is_no_prompt() {
+    let wsd = Wsd::new();
+    let answer = |flag: &[&str]| wsd.json(&[&["generate", "--json", "-n", "4"], flag, &["Once upon a time"]].concat());
+    let text = |flag: &[&str]| answer(flag)["text"].clone();
+    assert_eq!(text(&["--raw", "true"]), text(&["--raw"]));
+    assert_eq!(text(&["--raw", "false"]), text(&[]));
+    assert_ne!(text(&["--raw"]), text(&[]), "the flag matters");
+    let run = wsd.run_with(&["generate", "-n", "4", "--generation-config", "false"], b"Hello");
+    let same = wsd.run_with(&["generate", "-n", "4", "--generation-config=false"], b"Hello");
+    assert_eq!((run.code, run.out), (Some(0), same.out), "{}", run.err);
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! Errors of the parser, with the word that was probably meant.
+//! Arguments as other programs take them: values of flags behind a space, and errors of the parser with
+//! the word that was probably meant.
+
+use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use wsd::config::{SECTIONS, Section};
@@ -47,10 +50,29 @@ const TWO_MODELS: &str = "there are two models: --base LARGE --draft SMALL, or -
 const NO_CONTEXT: &str = "none is needed: the context is the model's own, and memory grows with what is in it";
 const DEVICE: &str = "here it is --device cuda, which takes the whole model; it is the default where there is a GPU";
 
+/// Joins `true` or `false` behind a flag to it, as in `--raw=false`. A flag may stand without a value, so
+/// that the parser would take the word for a prompt.
+pub(super) fn with_joined_flags(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let flags = SECTIONS.iter().flat_map(Section::settings).filter(|setting| matches!(setting.kind, Kind::Flag));
+    let flags: Vec<_> = flags.map(|setting| format!("--{}", setting.name.replace('_', "-"))).collect();
+    let (mut joined, mut are_options) = (Vec::<OsString>::new(), true);
+    for word in words {
+        are_options &= word != "--";
+        match joined.last_mut().filter(|last| are_options && flags.iter().any(|flag| **last == **flag)) {
+            Some(flag) if word == "true" || word == "false" => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
 /// Reports an error of the parser and ends the program.
 pub(super) fn exit(mut error: clap::Error) -> ! {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((fault, hint)) = counterpart(&error, &words).or_else(|| value_of_flag(&error, &words)) {
+    let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some((fault, hint)) = counterpart(&error, &words) {
         note(&format!("error: {fault}\n  hint: {hint}"));
         std::process::exit(error.exit_code())
     }
@@ -85,18 +107,6 @@ fn counterpart(error: &clap::Error, words: &[String]) -> Option<(String, String)
     })
 }
 
-/// Finds the value of a flag that stands behind a space, where it is taken for a word of its own.
-fn value_of_flag(error: &clap::Error, words: &[String]) -> Option<(String, String)> {
-    let is_flag = |flag: &str| {
-        let settings = || SECTIONS.iter().flat_map(Section::settings);
-        let name = flag.strip_prefix("--").map(|name| name.replace('-', "_"));
-        settings().any(|setting| matches!(setting.kind, Kind::Flag) && Some(setting.name) == name.as_deref())
-    };
-    let mut pairs = words.windows(2).filter(|_| error.kind() == ErrorKind::UnknownArgument);
-    let pair = pairs.find(|pair| is_flag(&pair[0]) && ["true", "false"].contains(&pair[1].as_str()))?;
-    Some((format!("the value of {} must follow `=`", pair[0]), format!("{}={}", pair[0], pair[1])))
-}
-
 /// Adds the value that was probably meant, where the parser has found none alike.
 fn suggest(error: &mut clap::Error) {
     let given = context(error, ContextKind::InvalidValue);
@@ -104,5 +114,26 @@ fn suggest(error: &mut clap::Error) {
     let Some(meant) = nearest(given, known.iter().map(String::as_str)).map(str::to_owned) else { return };
     if error.get(ContextKind::SuggestedValue).is_none() {
         error.insert(ContextKind::SuggestedValue, ContextValue::String(meant));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_of_a_flag_is_joined_to_it() {
+        for (line, joined) in [
+            ("generate --raw false hi", "generate --raw=false hi"),
+            ("generate hi --generation-config false", "generate hi --generation-config=false"),
+            ("compare --skip-repetitions true --raw a", "compare --skip-repetitions=true --raw a"),
+            ("generate --raw falsehood", "generate --raw falsehood"),
+            ("generate --raw=true false", "generate --raw=true false"),
+            ("generate --system true --json false", "generate --system true --json false"),
+            ("generate -- --raw false", "generate -- --raw false"),
+        ] {
+            let words = with_joined_flags(line.split(' ').map(OsString::from));
+            assert_eq!(words, joined.split(' ').map(OsString::from).collect::<Vec<_>>(), "{line}");
+        }
     }
 }
