@@ -46,7 +46,8 @@ pub struct Setting {
     pub env: Option<&'static str>,
     /// True if the value can change the text of an answer; false if it changes only the speed.
     pub affects_text: bool,
-    /// True if only the host of a server sets the value, and no request: it acts on the host's machine.
+    /// True if the value acts on the host's machine, so that only the host sets it: no request, and no
+    /// settings file that nobody named.
     pub host_only: bool,
 }
 

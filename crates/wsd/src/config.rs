@@ -86,12 +86,13 @@ pub enum ConfigError {
 }
 
 impl Partial {
-    /// Reads a file. Without a name, reads `wsd.toml` in the working folder if it exists.
+    /// Reads a file. Without a name, reads `wsd.toml` in the working folder if it exists, which then may
+    /// not set what acts on this machine ([`Setting::host_only`]).
     ///
     /// # Errors
     /// [`ConfigError`] names the file, the line and the key.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let default = Path::new(DEFAULT_FILE);
+        let (default, is_named) = (Path::new(DEFAULT_FILE), path.is_some());
         let path = match path {
             None if !default.exists() => return Ok(Self::default()),
             path => path.unwrap_or(default),
@@ -105,7 +106,26 @@ impl Partial {
         // Resolved alone, so that a message can name the file.
         let value = |source| ConfigError::FileValue { path: path.into(), source };
         settings.clone().resolve().map_err(value)?;
+        if !is_named {
+            settings.check_found().map_err(value)?;
+        }
         settings.with_pair().map_err(value)
+    }
+
+    /// Checks that a file that nobody named, and that may have come with its folder from elsewhere, sets
+    /// nothing that acts on this machine.
+    fn check_found(&self) -> Result<()> {
+        let mut settings = SECTIONS.iter().flat_map(Section::settings);
+        match settings.find(|setting| setting.host_only && self.is_set(setting)) {
+            Some(setting) => Err(Error::Setting {
+                name: setting.name,
+                limit: "given on the command line or in a file that --config names".into(),
+                value: format!(
+                    "one in the working folder's own file\n  hint: read it first, then take --config {DEFAULT_FILE}"
+                ),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// The same settings with those of the pair that they name, where they do not set them.

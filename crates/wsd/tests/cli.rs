@@ -976,6 +976,29 @@ fn options_of_llama_cpp_with_a_like_here_are_taken() {
 }
 
 #[test]
+fn a_command_is_not_taken_from_a_file_that_nobody_named() {
+    let wsd = Wsd::new();
+    wsd.write("wsd.toml", "[decode]\nstep_command = \"touch ran\"\nstep_scorer = \"command\"\n");
+    let reward = ["generate", "--strategy", "reward", "-n", "4", "Hello"];
+    for args in [&reward[..], &["generate", "-n", "4", "hi"], &["serve", "--port", "0"], &["compare", "hi"]] {
+        let run = wsd.run(args);
+        assert_eq!((run.code, run.out.as_str()), (Some(2), ""), "{args:?}");
+        let told = "error: wsd.toml: `step_command` must be given on the command line or in a file that --config \
+                    names, got one in the working folder's own file\n  hint: ";
+        assert!(run.err.starts_with(told), "{}", run.err);
+    }
+    assert!(!wsd.path("ran").exists());
+    let rating = "while read -r line; do touch ran; echo 1; done";
+    wsd.write("own.toml", &format!("[decode]\nstep_command = \"{rating}\"\nstep_scorer = \"command\"\n"));
+    let run = wsd.run(&[&reward[..], &["--config", "own.toml"]].concat());
+    assert!(run.code == Some(0) && wsd.path("ran").exists(), "{}", run.err);
+    fs_err::remove_file(wsd.path("wsd.toml")).unwrap();
+    fs_err::remove_file(wsd.path("ran")).unwrap();
+    let run = wsd.run(&[&reward[..], &["--step-scorer", "command", "--step-command", rating]].concat());
+    assert!(run.code == Some(0) && wsd.path("ran").exists(), "{}", run.err);
+}
+
+#[test]
 fn the_value_of_a_flag_is_no_prompt() {
     let wsd = Wsd::new();
     let answer = |flag: &[&str]| wsd.json(&[&["generate", "--json", "-n", "4"], flag, &["Once upon a time"]].concat());
