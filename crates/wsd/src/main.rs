@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use wsd::config::ConfigError;
 use wsd::core::Error;
 use wsd::data::DataError;
+use wsd::eval::EvalError;
 use wsd::models::ModelError;
 use wsd::train;
 
@@ -54,6 +55,24 @@ fn is_wrong_setting(error: &Error) -> bool {
     )
 }
 
+/// True where the command line or the settings are at fault, by the type of the error.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let core = error.downcast_ref().or_else(|| match error.downcast_ref()? {
+        ModelError::Settings(error) => Some(error),
+        _ => None,
+    });
+    let core = core.or_else(|| match error.downcast_ref()? {
+        EvalError::Engine(error) => Some(error),
+        _ => None,
+    });
+    core.is_some_and(is_wrong_setting)
+        || error.is::<ConfigError>()
+        || error.is::<Usage>()
+        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. }))
+        || matches!(error.downcast_ref(), Some(DataError::Setting { .. }))
+        || matches!(error.downcast_ref(), Some(EvalError::UnknownTask { .. } | EvalError::UnknownSystem { .. }))
+}
+
 /// Reports an error with its causes, and returns the exit code.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let mut text = String::new();
@@ -65,11 +84,5 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     note(&text);
-    let is_usage = error.is::<ConfigError>()
-        || error.is::<Usage>()
-        || matches!(error.downcast_ref(), Some(ModelError::Settings(_)))
-        || error.downcast_ref().is_some_and(is_wrong_setting)
-        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. }))
-        || matches!(error.downcast_ref(), Some(DataError::Setting { .. }));
-    if is_usage { code::USAGE.into() } else { code::FAILURE.into() }
+    if is_usage(error) { code::USAGE.into() } else { code::FAILURE.into() }
 }

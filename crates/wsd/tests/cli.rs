@@ -848,7 +848,7 @@ fn the_lab_measures_and_reports() {
     let again = wsd.run(&["lab", "report", "run"]);
     assert_eq!((again.out, wsd.read("run/results.json")), (run.out, results));
     let more = wsd.run(&["lab", "eval", "--world", "world", "--out", "other", "--systems", "tuned"]);
-    assert!(more.code == Some(1) && more.err.contains("--tuned"), "{}", more.err);
+    assert!(more.code == Some(2) && more.err.contains("--tuned"), "{}", more.err);
 }
 
 #[test]
@@ -996,6 +996,39 @@ fn a_command_is_not_taken_from_a_file_that_nobody_named() {
     fs_err::remove_file(wsd.path("ran")).unwrap();
     let run = wsd.run(&[&reward[..], &["--step-scorer", "command", "--step-command", rating]].concat());
     assert!(run.code == Some(0) && wsd.path("ran").exists(), "{}", run.err);
+}
+
+#[test]
+fn a_wrong_command_line_has_an_exit_code_of_its_own() {
+    let wsd = Wsd::new();
+    wsd.write("blank.jsonl", "{\"prompt\": \" \"}\n");
+    wsd.write("rows.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}\n");
+    wsd.write("keys", "\n");
+    for (code, args) in [
+        (2, &["compress", "--model", "m", "--output", "o", "--steps", "1"][..]),
+        (2, &["train", "sft"]),
+        (2, &["train", "head"]),
+        (2, &["train", "cues", "--input", "rows.jsonl", "--output", "rows.jsonl"]),
+        (2, &["merge", "ties", "--base", "b", "--model", "c", "--model", "d", "--weight", "1", "--output", "o"]),
+        (2, &["serve", "--api-key", " "]),
+        (2, &["bench", "engine", "1b", "--tokens", "0"]),
+        (2, &["bench", "engine", "none", "--save", "o"]),
+        (2, &["bench", "wsd", "--repeats", "0"]),
+        (2, &["bench", "serve", "--requests", "0"]),
+        (2, &["lab", "report", "a", "b"]),
+        (2, &["sweep", "gsm9k=a.jsonl", "--out", "o"]),
+        (2, &["generate", ""]),
+        // The fault is one of the file.
+        (1, &["generate", "--input", "blank.jsonl"]),
+        (1, &["generate", "--input", "rows.jsonl", "--raw"]),
+        (1, &["generate", "--input", "none.jsonl"]),
+        (1, &["bench", "engine", "none"]),
+    ] {
+        let run = wsd.run(args);
+        assert_eq!(run.code, Some(code), "{args:?}: {}", run.err);
+        assert!(run.err.starts_with("error: "), "{args:?}: {}", run.err);
+        assert!(!run.err.contains("Usage:"), "the parser sees none of these: {args:?}: {}", run.err);
+    }
 }
 
 #[test]

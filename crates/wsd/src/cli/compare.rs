@@ -111,7 +111,7 @@ async fn compare(
     settings: &Settings,
     live: Option<Live<'_>>,
 ) -> Result<Option<Comparison>> {
-    let prompt = of_text(question.clone(), &settings.prompt)?;
+    let prompt = of_text(&question, &settings.prompt)?;
     let (live, started) = (live.map(RefCell::new), Instant::now());
     let answers = strategies.iter().enumerate().map(|(index, (recipe, strategy))| {
         let (job, live) = (settings.job(prompt.clone()), &live);

@@ -23,7 +23,7 @@ use wsd_nn::{Checkpoint, arch};
 use super::train::reporter::ConsoleReporter;
 use super::train::stop_on_interrupt;
 use super::tuning::TuningArgs;
-use super::{Ending, GlobalArgs, note, open, settings_file};
+use super::{Ending, GlobalArgs, note, open, settings_file, usage};
 use report::{Cost, Report};
 
 pub(super) const EXAMPLES: &str = "\
@@ -85,7 +85,7 @@ fn about() -> String {
 pub(crate) async fn run(args: CompressArgs, global: &GlobalArgs) -> Result<Ending> {
     args.tuning.check()?;
     if args.steps > 0 && args.text.is_empty() {
-        bail!("`--steps` needs texts to tune on\n  hint: name a file of them with --text");
+        return Err(usage("`--steps` needs texts to tune on\n  hint: name a file of them with --text"));
     }
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));

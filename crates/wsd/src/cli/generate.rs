@@ -70,8 +70,8 @@ pub(crate) async fn run(args: GenerateArgs, global: &GlobalArgs) -> Result<Endin
     }
     let prompt = match (args.prompt_ids, args.prompt.or(args.prompt_option)) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
-        (None, Some(text)) if text != "-" => of_text(text, &settings.prompt)?,
-        _ => of_text(read_stdin("the prompt", global.quiet)?, &settings.prompt)?,
+        (None, Some(text)) if text != "-" => of_text(&text, &settings.prompt)?,
+        _ => of_text(&read_stdin("the prompt", global.quiet)?, &settings.prompt)?,
     };
     // Read before models are loaded, so that a wrong file is told at once.
     let grammar = args.constraint.grammar()?;

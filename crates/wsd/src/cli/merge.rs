@@ -9,7 +9,7 @@ use wsd::train::{save_checkpoint, save_tensors};
 use wsd_nn::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use wsd_nn::{Adapter, Checkpoint, Format};
 
-use super::{Ending, GlobalArgs, note, open};
+use super::{Ending, GlobalArgs, note, open, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -78,7 +78,8 @@ fn about_methods() -> String {
 
 pub(crate) fn run(args: &MergeArgs, global: &GlobalArgs) -> Result<Ending> {
     if !args.weights.is_empty() && args.weights.len() != args.models.len() {
-        bail!("`--weight` must be given once for each of {} models, got {}", args.models.len(), args.weights.len());
+        let (models, weights) = (args.models.len(), args.weights.len());
+        return Err(usage(format!("`--weight` must be given once for each of {models} models, got {weights}")));
     }
     if args.output.exists() {
         bail!("{}: the folder exists\n  hint: name another with --output", args.output.display());

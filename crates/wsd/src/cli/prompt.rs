@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::str::FromStr;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use wsd::config::PromptSettings;
 use wsd::lab::data::RecordPrompt;
 use wsd_core::{ChatRole, Message, Prompt, Token};
@@ -59,16 +59,32 @@ pub(crate) fn utf8(bytes: Vec<u8>) -> Result<String> {
     }
 }
 
+/// A text or a conversation that makes no prompt.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PromptError {
+    /// The text has nothing but blanks.
+    #[error("the prompt is empty")]
+    Empty,
+    /// A conversation under `raw`.
+    #[error("a conversation needs a chat form\n  hint: leave out --raw, or give the text as `prompt`")]
+    Raw,
+}
+
 /// Returns the prompt for one text.
-pub(crate) fn of_text(text: String, settings: &PromptSettings) -> Result<Prompt> {
+fn parse_text(text: &str, settings: &PromptSettings) -> Result<Prompt, PromptError> {
     if settings.raw {
-        return Ok(Prompt::Raw(text));
+        return Ok(Prompt::Raw(text.to_owned()));
     }
-    let text = without_line_end(&text);
+    let text = without_line_end(text);
     if text.trim().is_empty() {
-        return Err(usage("the prompt is empty"));
+        return Err(PromptError::Empty);
     }
     of_messages(vec![Message::new(ChatRole::User, text)], settings)
+}
+
+/// Returns the prompt for one text of the command line.
+pub(crate) fn of_text(text: &str, settings: &PromptSettings) -> Result<Prompt> {
+    parse_text(text, settings).map_err(|error| usage(error.to_string()))
 }
 
 /// Returns a text without its last line break, which shells and editors add.
@@ -77,9 +93,9 @@ pub(crate) fn without_line_end(text: &str) -> &str {
 }
 
 /// Returns the prompt for a conversation.
-pub(crate) fn of_messages(messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt> {
+pub(crate) fn of_messages(messages: Vec<Message>, settings: &PromptSettings) -> Result<Prompt, PromptError> {
     if settings.raw {
-        bail!("a conversation needs a chat form\n  hint: leave out --raw, or give the text as `prompt`");
+        return Err(PromptError::Raw);
     }
     Ok(Prompt::Chat(settings.complete(messages)))
 }
@@ -92,10 +108,9 @@ pub(crate) fn last_text(prompt: &Prompt) -> Option<&str> {
 }
 
 /// Returns the prompt for a row of a file.
-pub(crate) fn of_row(prompt: &RecordPrompt, settings: &PromptSettings) -> Result<Prompt> {
+pub(crate) fn of_row(prompt: &RecordPrompt, settings: &PromptSettings) -> Result<Prompt, PromptError> {
     match prompt {
-        // The fault is one of the file and not of the command line.
-        RecordPrompt::Text(text) => of_text(text.clone(), settings).map_err(|error| anyhow!("{error}")),
+        RecordPrompt::Text(text) => parse_text(text, settings),
         RecordPrompt::Messages(messages) => of_messages(messages.clone(), settings),
     }
 }
@@ -121,13 +136,13 @@ mod tests {
         let Prompt::Chat(messages) = of_messages(own, &settings).unwrap() else { panic!("a chat") };
         let texts: Vec<_> = messages.iter().map(|message| message.content.as_str()).collect();
         assert_eq!(texts, ["own", "Hi", "Sure"]);
-        let Prompt::Chat(messages) = of_text("Hi\r\n".into(), &settings).unwrap() else { panic!("a chat") };
+        let Prompt::Chat(messages) = of_text("Hi\r\n", &settings).unwrap() else { panic!("a chat") };
         assert_eq!((messages.len(), messages[1].content.as_str()), (3, "Hi"));
     }
 
     #[test]
     fn raw_text_is_verbatim() {
         let raw = PromptSettings { raw: true, ..PromptSettings::default() };
-        assert_eq!(of_text(" a\n".into(), &raw).unwrap(), Prompt::Raw(" a\n".into()));
+        assert_eq!(of_text(" a\n", &raw).unwrap(), Prompt::Raw(" a\n".into()));
     }
 }

@@ -11,6 +11,7 @@ use wsd_core::Job;
 
 use super::eval::{TaskFile, TaskOptions};
 use super::prompt::of_row;
+use super::usage;
 
 /// The options for the prompts.
 #[derive(Args, Debug)]
@@ -45,7 +46,7 @@ impl PromptsArgs {
     pub(super) fn read(&self, settings: &Settings) -> Result<Prompts> {
         let path = Path::new(&self.prompts);
         if !path.exists() && self.prompts.contains('=') {
-            let file: TaskFile = self.prompts.parse().map_err(anyhow::Error::msg)?;
+            let file: TaskFile = self.prompts.parse().map_err(|fault: String| usage(fault))?;
             let options = TaskOptions { limit: self.limit, parallel: self.parallel, ..TaskOptions::default() };
             let run = options.plan(&file, settings)?.run;
             let records = run.records()?;

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> 
     let settings = global.settings(args.settings.0)?;
     let prompt = match (args.prompt_ids, args.prompt) {
         (Some(ids), _) => Prompt::Tokens(ids.0),
-        (None, text) => of_text(text.unwrap_or_default(), &settings.prompt)?,
+        (None, text) => of_text(&text.unwrap_or_default(), &settings.prompt)?,
     };
     let response = match (args.response_ids, args.response) {
         (Some(ids), _) => Response::Tokens(ids.0),

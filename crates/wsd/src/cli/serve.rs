@@ -14,7 +14,7 @@ use wsd_core::{Error, Input, SEED};
 
 use super::answer::load_models;
 use super::output::note;
-use super::{Ending, GlobalArgs};
+use super::{Ending, GlobalArgs, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -99,7 +99,7 @@ fn keys(source: &KeySource, quiet: bool) -> Result<Keys> {
         keys = keys.and(Keys::parse(&text).with_context(|| path.display().to_string())?);
     }
     if keys.is_empty() && (source.key.is_some() || source.file.is_some()) {
-        bail!("the API key is empty\n  hint: an empty key would leave the server open");
+        return Err(usage("the API key is empty\n  hint: an empty key would leave the server open"));
     }
     Ok(keys)
 }

@@ -27,7 +27,7 @@ use wsd_train::{
 };
 
 use super::output::note;
-use super::{Ending, GlobalArgs, open};
+use super::{Ending, GlobalArgs, open, usage};
 pub(crate) use command::TrainArgs;
 use command::{Action, RunArgs, Tool};
 use reporter::ConsoleReporter;
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
         Action::Tool(Tool::Cues(args)) => return cues::run(&args, look),
         Action::Tool(Tool::Sensitivity(args)) => return sensitivity::run(&args, look),
     };
-    let path = look.config.as_deref().context("a run needs its file: --config run.toml")?;
+    let path = look.config.as_deref().ok_or_else(|| usage("a run needs its file: --config run.toml"))?;
     let file = RunFile::read(path, objective)?;
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));

@@ -5,7 +5,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use wsd::nn::kernels::Simd;
 use wsd::nn::shapes::{Recipe, SHAPES, Shape};
@@ -15,7 +15,7 @@ use wsd::train::save_checkpoint;
 
 use super::table::median;
 use crate::cli::output::{Output, note};
-use crate::cli::{Ending, GlobalArgs};
+use crate::cli::{Ending, GlobalArgs, usage};
 
 use report::{Figure, Report};
 
@@ -97,13 +97,13 @@ struct Subject {
 pub(super) fn run(bench: &EngineBench, global: &GlobalArgs) -> Result<Ending> {
     if let Some(folder) = &bench.save {
         let shape = Shape::find(&bench.model)
-            .with_context(|| format!("only a random shape can be saved, got `{}`", bench.model))?;
+            .ok_or_else(|| usage(format!("only a random shape can be saved, got `{}`", bench.model)))?;
         let recipe = Recipe { seed: SEED, agreement: bench.agreement };
         save_checkpoint(folder, &shape.model(bench.dtype.unwrap_or(Format::BF16), recipe)?, None)?;
         return Ok(Ending::Done);
     }
     if bench.tokens == 0 || bench.repeats == 0 || bench.context.is_empty() {
-        bail!("the numbers of tokens, repeats and contexts must be at least 1, got 0");
+        return Err(usage("the numbers of tokens, repeats and contexts must be at least 1, got 0"));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(bench.threads.unwrap_or(0)).build()?;
     let report = pool.install(|| measure_all(bench))?;
@@ -128,11 +128,11 @@ impl Subject {
                 checkpoint.warnings.iter().for_each(|warning| note(warning));
                 (checkpoint, bench.dtype, opened)
             }
-            None => bail!(
-                "`{}` must be a file, a folder or a shape\n  hint: the shapes are {}",
-                bench.model,
-                SHAPES.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", ")
-            ),
+            None => {
+                let shapes = SHAPES.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", ");
+                let name = &bench.model;
+                bail!("`{name}` must be a file, a folder or a shape\n  hint: the shapes are {shapes}")
+            }
         };
         let executor = load(bench.device, &checkpoint, dtype, bench.kv_dtype)?;
         let load_seconds = opened.elapsed().as_secs_f64();

@@ -17,7 +17,7 @@ use self::report::{Report, Runs};
 use self::system::{Answer, DIRECT, Method, SYSTEMS, System, WSD};
 use crate::cli::output::Output;
 use crate::cli::prompt::{of_row, of_text};
-use crate::cli::{Ending, GlobalArgs};
+use crate::cli::{Ending, GlobalArgs, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -99,7 +99,9 @@ pub(super) async fn run(mut bench: PairBench, global: &GlobalArgs) -> Result<End
     let shares = [bench.agreement, bench.middle_agreement];
     let counts = [bench.repeats, bench.prompts, bench.prompt_tokens, bench.limit.unwrap_or(1)];
     if counts.contains(&0) || !shares.iter().all(|share| (0.0..=1.0).contains(share)) {
-        bail!("the numbers of repeats, prompts and their tokens must be at least 1, and the agreement from 0 to 1");
+        return Err(usage(
+            "the numbers of repeats, prompts and their tokens must be at least 1, and the agreement from 0 to 1",
+        ));
     }
     let settings = global.settings(bench.settings.0.clone())?;
     let subject = Subject::new(&bench, &settings, global)?.with_equal_lengths().await?;
@@ -126,7 +128,7 @@ impl PairBench {
         let Some(path) = &self.input else {
             let given = (!self.prompt.is_empty()).then(|| self.prompt.clone());
             let texts = given.unwrap_or_else(|| QUESTIONS.map(str::to_owned).to_vec());
-            return texts.into_iter().map(|text| of_text(text, &settings.prompt)).collect();
+            return texts.iter().map(|text| of_text(text, &settings.prompt)).collect();
         };
         let rows = read_rows(path)?.into_iter().take(self.limit.unwrap_or(usize::MAX)).enumerate();
         let prompts = rows.map(|(row, record)| {

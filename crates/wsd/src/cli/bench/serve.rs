@@ -8,7 +8,7 @@ mod report;
 mod sample;
 mod target;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use wsd::config::SharedArgs;
@@ -21,7 +21,7 @@ use self::questions::Questions;
 use self::report::{Figures, table};
 use self::target::Target;
 use crate::cli::output::Output;
-use crate::cli::{Ending, GlobalArgs};
+use crate::cli::{Ending, GlobalArgs, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -110,7 +110,8 @@ impl ServeBench {
             Load::Rate(rate) => rate > 0.0 && rate.is_finite(),
         });
         if !positive || self.requests == 0 || self.repeats == 0 || self.questions.prompt.is_empty() {
-            bail!("the numbers of requests, repeats, clients and prompts must be at least 1, and rates above 0");
+            let limit = "the numbers of requests, repeats, clients and prompts must be at least 1, and rates above 0";
+            return Err(usage(limit));
         }
         Ok(loads)
     }

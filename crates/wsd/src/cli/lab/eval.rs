@@ -86,7 +86,9 @@ impl EvalArgs {
         let named = SYSTEMS.iter().filter(|system| self.systems.iter().any(|name| name == system.name));
         let named: Vec<_> = named.collect();
         match named.iter().find(|system| !possible(system)) {
-            Some(system) if system.tuned => bail!("`{}` needs a model\n  hint: name one with --tuned", system.name),
+            Some(system) if system.tuned => {
+                Err(usage(format!("`{}` needs a model\n  hint: name one with --tuned", system.name)))
+            }
             Some(system) => {
                 bail!("`{}` needs examples, and {} has none", system.name, self.world.join("prompts.jsonl").display())
             }

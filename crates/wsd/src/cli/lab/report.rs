@@ -8,7 +8,7 @@ use wsd::lab::eval::RunFolder;
 use wsd::lab::report::{Run, report};
 
 use crate::cli::output::Output;
-use crate::cli::{Ending, GlobalArgs, note};
+use crate::cli::{Ending, GlobalArgs, note, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +30,7 @@ pub(crate) struct ReportArgs {
 pub(super) fn run(args: &ReportArgs, global: &GlobalArgs) -> Result<Ending> {
     let out = match (&args.out, &args.runs[..]) {
         (Some(out), _) | (None, [out]) => out,
-        _ => bail!("several runs need a folder for their report\n  hint: name one with --out"),
+        _ => return Err(usage("several runs need a folder for their report\n  hint: name one with --out")),
     };
     write(&args.runs, out, global)
 }

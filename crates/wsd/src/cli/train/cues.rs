@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use wsd_core::files::write_whole;
 use wsd_train::cues::{CUES, CueKind, add_cue};
 
 use super::super::output::note;
-use super::super::{Ending, GlobalArgs};
+use super::super::{Ending, GlobalArgs, usage};
 
 #[derive(Args, Debug)]
 pub(super) struct CuesArgs {
@@ -38,7 +38,7 @@ fn names() -> PossibleValuesParser {
 
 pub(super) fn run(args: &CuesArgs, look: &GlobalArgs) -> Result<Ending> {
     if args.input == args.output {
-        bail!("`--output` must be another file than `--input`, got {}", args.output.display());
+        return Err(usage(format!("`--output` must be another file than `--input`, got {}", args.output.display())));
     }
     let kinds: Vec<_> = args.kinds.iter().filter_map(|name| CueKind::find(name)).collect();
     let text = wsd_core::Input::ROWS.read_text(&args.input)?;

@@ -16,13 +16,13 @@ use wsd_train::data::report_refusals;
 use wsd_train::draft_head::{self, Features, HeadFile, HeadTask, HeadTrainer};
 use wsd_train::{Encoder, Example, Finished, Reporter as _, RunLock, Sequence};
 
-use super::super::{Ending, GlobalArgs};
+use super::super::{Ending, GlobalArgs, usage};
 use super::command::RunArgs;
 use super::reporter::ConsoleReporter;
 use super::{curves, stop_on_interrupt, template};
 
 pub(super) async fn run(args: RunArgs, look: &GlobalArgs) -> Result<Ending> {
-    let path = look.config.as_deref().context("a run needs its file: --config head.toml")?;
+    let path = look.config.as_deref().ok_or_else(|| usage("a run needs its file: --config head.toml"))?;
     let file = HeadFile::read(path)?;
     let name = file.run.model.from.clone().unwrap_or_default();
     let base = match builtin_checkpoint(&name) {

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use wsd::config::{ModelSettings, Settings};
 use wsd::models;
 use wsd::nn::shapes::{Recipe, Shape};
 use wsd::nn::{Format, LoadOptions, Local};
 use wsd_core::{Engine, Models, Need, Prompt, Seat, Token};
 
-use crate::cli::GlobalArgs;
 use crate::cli::bench::engine::SEED;
+use crate::cli::{GlobalArgs, usage};
 
 /// True where the models are random ones.
 pub(super) fn are_random(settings: &Settings) -> bool {
@@ -40,7 +40,9 @@ pub(super) fn load(settings: &Settings, agreements: [f64; 2], global: &GlobalArg
         return Ok(models::load(settings, &needs, 4, global.progress().as_mut())?);
     }
     if shapes.len() < named.len() {
-        bail!("base and draft must both be random shapes or both be models, got one of each: they would never agree");
+        return Err(usage(
+            "base and draft must both be random shapes or both be models, got one of each: they would never agree",
+        ));
     }
     let mut models = Models::default();
     for ((seat, agreement, model), shape) in named.into_iter().zip(shapes) {

@@ -27,7 +27,7 @@ impl Library {
         max_sessions: usize,
         global: &GlobalArgs,
     ) -> Result<Self> {
-        let jobs = questions.prompt.iter().map(|text| Ok(settings.job(of_text(text.clone(), &settings.prompt)?)));
+        let jobs = questions.prompt.iter().map(|text| Ok(settings.job(of_text(text, &settings.prompt)?)));
         let models = models::load(settings, settings.recipe.needs, max_sessions, global.progress().as_mut())?;
         let strategy = settings.recipe.build(&models, &settings.values)?;
         Ok(Self { strategy, jobs: jobs.collect::<Result<_>>()? })
