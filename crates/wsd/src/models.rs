@@ -105,16 +105,30 @@ pub fn load(
     }
     let mut models = Models::default();
     for part in parts {
-        models.add(
-            part.seat,
-            if Address::is_one(&part.model.name) {
-                Arc::new(part.open_remote(settings, needs, progress)?)
-            } else {
-                part.open(answers.saturating_mul(SESSIONS_PER_ANSWER), progress)?
-            },
-        );
+        let seat = part.seat;
+        let engine = match part.place {
+            Place::Remote(ref addresses) => Arc::new(part.open_remote(addresses, (settings, needs), progress)?),
+            Place::Builtin | Place::Files(_) => part.open(answers.saturating_mul(SESSIONS_PER_ANSWER), progress)?,
+        };
+        models.add(seat, engine);
     }
     Ok(models)
+}
+
+/// Reads the sampling that the files of the strategy's first model recommend, as [`Engine::files`] tells
+/// it, without loading the model.
+///
+/// # Errors
+/// [`ModelError`] names the model and the fault.
+pub fn recommended_sampling(settings: &Settings, progress: &mut dyn Progress) -> Result<Values, ModelError> {
+    let first = settings.recipe.needs.iter().find_map(|need| Some((need.seat, settings.model(need.seat)?)));
+    let Some((seat, model)) = first.filter(|_| settings.may_adopt_sampling()) else { return Ok(Values::default()) };
+    let mut part = Part::parse(seat, model.clone())?;
+    part.find(progress)?;
+    let Place::Files(path) = part.place else { return Ok(Values::default()) };
+    let checkpoint = Checkpoint::open_text(&path);
+    let fault = |source| ModelError::Load { seat, name: model.name.clone(), source: Box::new(source) };
+    checkpoint.map(|checkpoint| checkpoint.sampling()).map_err(fault)
 }
 
 /// A model to load.
@@ -122,34 +136,47 @@ struct Part {
     seat: Seat,
     model: ModelSettings,
     template: TemplateChoice,
-    /// The folder or file; `None` for a model on another machine or inside the binary.
-    path: Option<PathBuf>,
+    place: Place,
+}
+
+/// The place of a model.
+enum Place {
+    /// Servers of one model on other machines.
+    Remote(Vec<Address>),
+    /// Inside the binary.
+    Builtin,
+    /// A folder or file of this machine; until it is found, the name that stands for it.
+    Files(PathBuf),
+}
+
+impl Place {
+    /// Checks the name of a model.
+    fn parse(name: &str) -> Result<Self, ModelError> {
+        if Address::is_one(name) {
+            return Ok(Self::Remote(Address::parse_list(name)?));
+        }
+        if name.starts_with(BUILTIN) {
+            return builtin::check(name).map(|()| Self::Builtin);
+        }
+        hub::check(name)?;
+        Ok(Self::Files(name.into()))
+    }
 }
 
 impl Part {
     /// Checks the name of a model and reads its template.
     fn parse(seat: Seat, model: ModelSettings) -> Result<Self, ModelError> {
-        let name = &model.name;
-        if Address::is_one(name) {
-            Address::parse_list(name)?;
-            if let Some(folder) = &model.draft_head {
-                let limit = "left out with a remote base, whose features stay there".to_owned();
-                return Err(
-                    wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into()
-                );
-            }
-        } else if name.starts_with(BUILTIN) {
-            builtin::check(name)?;
-        } else {
-            hub::check(name)?;
+        let place = Place::parse(&model.name)?;
+        if let (Place::Remote(_), Some(folder)) = (&place, &model.draft_head) {
+            let limit = "left out with a remote base, whose features stay there".to_owned();
+            return Err(wsd_core::Error::Setting { name: "head", limit, value: folder.display().to_string() }.into());
         }
-        Ok(Self { seat, template: template(seat, &model.template)?, model, path: None })
+        Ok(Self { seat, template: template(seat, &model.template)?, model, place })
     }
 
     /// Finds the files of a model on this machine, after downloading what is missing.
     fn find(&mut self, progress: &mut dyn Progress) -> Result<(), ModelError> {
-        let name = &self.model.name;
-        if !Address::is_one(name) && !name.starts_with(BUILTIN) {
+        if let Place::Files(path) = &mut self.place {
             let mut options = HubOptions::from_env();
             options.offline |= self.model.offline;
             self.path = Some(hub::resolve(name, &options, progress)?);
@@ -158,20 +185,20 @@ impl Part {
     }
 
     fn open_remote(
-        self,
-        settings: &Settings,
-        needs: &[Need],
+        &self,
+        addresses: &[Address],
+        (settings, needs): (&Settings, &[Need]),
         progress: &mut dyn Progress,
     ) -> Result<Remote, ModelError> {
         let (remote, seat) = (&settings.remote, self.seat);
         let RemoteModel { tokenizer, key_env } = remote.model(seat);
         let options = RemoteOptions {
             seat,
-            addresses: Address::parse_list(&self.model.name)?,
+            addresses: addresses.to_vec(),
             tokenizer,
             hub: HubOptions::from_env(),
             key_env,
-            template: self.template,
+            template: self.template.clone(),
             limits: remote.limits,
             attempts: remote.attempts,
             teacher_forcing: remote.teacher_forcing,
@@ -194,7 +221,7 @@ impl Part {
             prefix_cache_tokens: model.prefix_cache_tokens,
             ..LoadOptions::new(&model.name)
         };
-        let Some(path) = self.path else { return builtin::open(self.seat, &options, progress) };
+        let Place::Files(path) = self.place else { return builtin::open(self.seat, &options, progress) };
         // As in transformers, an adapter that stands beside a model belongs to it.
         if path.join(CONFIG_FILE).is_file() && path.join("config.json").is_file() {
             options.adapters.push(path.clone());

@@ -41,7 +41,8 @@ impl Client<'_> {
         let subject = format!("`{repository}` at revision `{revision}`");
         let text = self.retry(progress, |_| {
             let reply = self.send(Query { url: &url, subject: &subject, head: false, offset: 0 }, |_, _| false)?;
-            let broken = |source| Failure::transient(HubError::Connection { url: url.clone(), source });
+            let broken =
+                |source| Failure::transient(HubError::Connection { url: url.clone(), source, is_connect: false });
             reply.into_body().read(DESCRIPTION_LIMIT).map_err(broken)
         })?;
         parse_revision(&text).map_err(|reason| HubError::Malformed { origin: url, reason })

@@ -138,7 +138,9 @@ impl Download<'_> {
         }
         let mut body = reply.into_body();
         loop {
-            let broken = |source| Failure::transient(HubError::Connection { url: self.query.url.into(), source });
+            let url = self.query.url;
+            let broken =
+                |source| Failure::transient(HubError::Connection { url: url.into(), source, is_connect: false });
             let part = body.next().map_err(broken)?;
             let ended = part.is_none();
             let part = part.unwrap_or_default();

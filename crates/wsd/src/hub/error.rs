@@ -1,6 +1,5 @@
 //! Failures to find or fetch a model's files.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// A model that could not be resolved. Each message names the model, file or address, and a next
@@ -94,16 +93,15 @@ pub enum HubError {
         /// The pause it requests, or its message; may be empty.
         detail: String,
     },
-    /// A connection that is refused, breaks or stalls.
-    #[error(
-        "{url} cannot be read: {source}\n  hint: check the network, HF_ENDPOINT, the proxy settings and this system's \
-         certificates (SSL_CERT_FILE), and start again, which resumes; or name a folder or a .gguf file of this machine"
-    )]
+    /// A connection that cannot be made, breaks or stalls.
+    #[error("{url} cannot be read: {source}\n  hint: {}", connection_hint(*.is_connect))]
     Connection {
         /// The address.
         url: String,
         /// The failure of the last attempt.
         source: std::io::Error,
+        /// True if no connection was made.
+        is_connect: bool,
     },
     /// A file that is shorter or longer than announced.
     #[error("{url} must have {expected} bytes, got {received}")]
@@ -133,16 +131,13 @@ pub enum HubError {
     File(#[from] std::io::Error),
 }
 
-impl HubError {
-    /// True if no connection could be made: the address has no machine, there is no way to it, or it
-    /// refuses.
-    pub(super) fn is_unreachable(&self) -> bool {
-        let Self::Connection { source, .. } = self else { return false };
-        // The standard library has no kind for a host name without an address.
-        matches!(
-            source.kind(),
-            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
-        ) || source.to_string().starts_with("failed to lookup address")
+/// The way out of a failed connection: another network, or another attempt.
+fn connection_hint(is_connect: bool) -> &'static str {
+    if is_connect {
+        "check the network, HF_ENDPOINT, the proxy settings and this system's certificates (SSL_CERT_FILE); or name a \
+         folder or a .gguf file of this machine"
+    } else {
+        "start again, which resumes"
     }
 }
 
@@ -151,11 +146,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_that_is_not_there_is_unreachable() {
-        let error = |source| HubError::Connection { url: "http://hub.example".into(), source };
-        let lookup = "failed to lookup address information: Name or service not known";
-        assert!(error(std::io::Error::other(lookup)).is_unreachable());
-        assert!(error(ErrorKind::NetworkUnreachable.into()).is_unreachable());
-        assert!(!error(ErrorKind::ConnectionReset.into()).is_unreachable());
+    fn the_network_is_hinted_at_only_where_there_is_no_connection() {
+        let told = |is_connect| {
+            let source = std::io::ErrorKind::ConnectionReset.into();
+            HubError::Connection { url: "http://hub.example".into(), source, is_connect }.to_string()
+        };
+        assert!(told(true).contains("hint: check the network") && told(true).contains(".gguf"), "{}", told(true));
+        assert!(told(false).ends_with("\n  hint: start again, which resumes"), "{}", told(false));
     }
 }

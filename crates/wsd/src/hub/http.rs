@@ -42,9 +42,9 @@ impl Failure {
 
     /// The failure of a connection. An untrusted certificate, a server without TLS or a proxy that is
     /// none is permanent: a retry cannot change it.
-    fn connection(url: &str, source: io::Error) -> Self {
+    fn connection(url: &str, source: io::Error, is_connect: bool) -> Self {
         let is_permanent = matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
-        let error = HubError::Connection { url: url.into(), source };
+        let error = HubError::Connection { url: url.into(), source, is_connect };
         if is_permanent { Self::Permanent(error) } else { Self::transient(error) }
     }
 }
@@ -122,6 +122,7 @@ impl<'a> Client<'a> {
         let no_tls = |error: rustls::Error| HubError::Connection {
             url: options.endpoint.clone(),
             source: io::Error::other(error.to_string()),
+            is_connect: true,
         };
         let http = client(options.timeout, Proxies::from_env()).map_err(no_tls)?;
         Ok(Self { http, options, name })
@@ -143,7 +144,8 @@ impl<'a> Client<'a> {
                     failures = if progressed { 1 } else { failures + 1 };
                     let doubled = self.options.first_wait.saturating_mul(1 << (failures - 1).min(16));
                     let pause = wait.unwrap_or(doubled.min(self.options.longest_wait));
-                    let limit = if error.is_unreachable() { UNREACHABLE_ATTEMPTS } else { u32::MAX };
+                    let is_unreachable = matches!(error, HubError::Connection { is_connect: true, .. });
+                    let limit = if is_unreachable { UNREACHABLE_ATTEMPTS } else { u32::MAX };
                     if failures >= self.options.attempts.min(limit) || pause > self.options.longest_wait {
                         return Err(error);
                     }
@@ -195,7 +197,7 @@ impl<'a> Client<'a> {
         let malformed =
             |error: axum::http::Error| HubError::Malformed { origin: url.into(), reason: error.to_string() };
         let request = request.body(Full::default()).map_err(malformed)?;
-        let reply = self.call(request).map_err(|source| Failure::connection(url, source))?;
+        let reply = self.call(request).map_err(|(source, is_connect)| Failure::connection(url, source, is_connect))?;
         let status = reply.status().as_u16();
         match status {
             200 | 206 | 301 | 302 | 303 | 307 | 308 | 416 => Ok(reply),
@@ -211,13 +213,15 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Sends a request and waits for the beginning of the reply.
-    fn call(&self, request: Request<Full<Bytes>>) -> io::Result<Reply> {
+    /// Sends a request and waits for the beginning of the reply. An error has true beside it if no
+    /// connection was made.
+    fn call(&self, request: Request<Full<Bytes>>) -> Result<Reply, (io::Error, bool)> {
         // The connector enforces the limit for connecting itself.
         let (http, part) = (self.http.clone(), self.options.timeout);
         let limit = 2 * part;
-        let reply = wait(async move { timeout(limit, http.request(request)).await })?;
-        let reply = reply.map_err(|_| late("the reply", limit))?.map_err(|error| cause(&error))?;
+        let reply = wait(async move { timeout(limit, http.request(request)).await }).map_err(|error| (error, false))?;
+        let reply = reply.map_err(|_| (late("the reply", limit), false))?;
+        let reply = reply.map_err(|error| (cause(&error), error.is_connect()))?;
         Ok(reply.map(|incoming| Body(Some(Parts::new(incoming, (part, part))))))
     }
 
