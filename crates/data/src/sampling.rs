@@ -33,21 +33,20 @@ impl Sampling<'_> {
         self.prompts.len() * self.samples
     }
 
-    /// Answers every prompt with a system and writes the rows to `path`; rows that it has already are
-    /// kept. `on_row` is called after each row with its index, and with the error if the row failed.
-    /// Returns the number of failed rows.
+    /// Answers every prompt that has no row in the journal, which [`Sampling::open`] has opened. `on_row`
+    /// is called after each row with its index, and with the error if the row failed. Returns the number
+    /// of failed rows.
     ///
     /// # Errors
     /// [`DataError`]; an engine's error is written into its row instead.
     pub async fn run(
         &self,
         system: &Candidate,
-        path: &Path,
+        mut journal: Journal,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<usize, DataError> {
         let records = self.records(system.system.name)?;
         let jobs = self.jobs(&records, &system.system.messages_before());
-        let mut journal = Journal::open(path, &records, system.settings.clone())?;
         let answering = Answering { parallel: self.parallel, timings: false, full: false };
         let batch = RowJobs { strategy: &system.strategy, records: &records, jobs: &jobs };
         answering.answer(batch, &mut journal, on_row).await?;
@@ -56,12 +55,12 @@ impl Sampling<'_> {
         Ok(failed)
     }
 
-    /// Counts the answers that a file has already from `system` with these settings.
+    /// Opens or creates the file at `path` for the answers of `system`; rows that it has are kept.
     ///
     /// # Errors
     /// [`DataError::Journal`] for answers to other prompts or of other settings.
-    pub fn answered(&self, system: &str, settings: &Map<String, Value>, path: &Path) -> Result<usize, DataError> {
-        Ok(Journal::check(path, &self.records(system)?, settings)?)
+    pub fn open(&self, system: &str, settings: Map<String, Value>, path: &Path) -> Result<Journal, DataError> {
+        Ok(Journal::open(path, &self.records(system)?, settings)?)
     }
 
     fn records(&self, by: &str) -> Result<Vec<Record>, DataError> {

@@ -44,20 +44,26 @@ pub struct Missing {
     pub unmarked: usize,
 }
 
+/// Opens or creates the file at `path` for the scores of `rows`; rows that it has are kept.
+///
+/// # Errors
+/// [`DataError::Journal`] for scores of other answers or with other settings.
+pub fn open(rows: &[AnswerRow], path: &Path, settings: Map<String, Value>) -> Result<Journal, DataError> {
+    Ok(Journal::open(path, &records(rows)?, settings)?)
+}
+
 impl Scoring<'_> {
-    /// Rates every answer and writes the rows to `path`; rows that it has already are kept. A row has the
-    /// scores of earlier raters too. `on_row` is called after each row, with the error if it failed.
+    /// Rates every answer that has no row in the journal, which [`open`] has opened. A row has the scores
+    /// of earlier raters too. `on_row` is called after each row, with the error if it failed.
     ///
     /// # Errors
     /// [`DataError`]; an engine's error is written into its row instead.
     pub async fn run(
         &self,
-        path: &Path,
-        settings: Map<String, Value>,
+        mut journal: Journal,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<Missing, DataError> {
-        let records = self.rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
-        let mut journal = Journal::open(path, &records, settings)?;
+        let records = records(self.rows)?;
         let settings = &journal.settings().clone();
         let unmarked = std::sync::atomic::AtomicUsize::new(0);
         let work = async |row: usize| {
@@ -86,6 +92,11 @@ impl Scoring<'_> {
         }
         Ok(Scored { output, scores, replies, wsd: RowSettings { settings } })
     }
+}
+
+/// The rows of answers up to their texts.
+fn records(rows: &[AnswerRow]) -> Result<Vec<Record>, DataError> {
+    rows.iter().map(record).collect()
 }
 
 /// The row of an answer up to its text.

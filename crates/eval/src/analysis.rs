@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use wsd_core::{ChatRole, Engine, Job, Message, Models, Prompt, Recipe, Seat, Values};
 use wsd_lab::data::{Journal, Record, RowSettings, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
@@ -76,19 +75,17 @@ pub struct Continued {
 }
 
 impl Analyzing<'_> {
-    /// Measures every prompt that has no row in the file at `path` yet. `on_row` is called after each
+    /// Measures every prompt that has no row in the journal yet. `on_row` is called after each
     /// row, with the error if the row failed.
     ///
     /// # Errors
     /// [`EvalError`]; [`wsd_core::Error::MissingModel`] inside one without draft or base.
     pub async fn run(
         &self,
-        path: &Path,
-        settings: Map<String, Value>,
+        mut journal: Journal,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
         let (base, draft) = (self.models.require("analyze", Seat::BASE)?, self.models.require("analyze", Seat::DRAFT)?);
-        let mut journal = Journal::open(path, self.records, settings)?;
         let settings = &journal.settings().clone();
         let work = async |row: usize| {
             let measured = self.measured(row, base.as_ref(), draft.as_ref()).await?;

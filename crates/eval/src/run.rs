@@ -166,27 +166,33 @@ impl TaskRun {
         folder: &RunFolder,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
-        let (mut on_row, system) = (on_row, candidate.system.name);
-        self.write(candidate, &folder.samples(self.task.name, system), &mut on_row).await?;
-        let Some(follow_up) = self.task.follow_up else { return Ok(()) };
-        let samples = folder.read(self.task.name, system)?;
-        let answered = samples.iter().filter(|sample| sample.error.is_none());
-        let items: Vec<_> = answered.filter_map(|sample| follow_up(&sample.item, &sample.output)).collect();
-        let next = Self { items, before: self.before.clone(), values: self.values.clone(), ..*self };
-        next.write(candidate, &folder.next_turn(self.task.name, system), &mut on_row).await
+        let (mut on_row, system) = (on_row, &candidate.system);
+        self.write(candidate, &folder.samples(self.task.name, system.name), &mut on_row).await?;
+        let Some(next) = self.second_turn(system, folder)? else { return Ok(()) };
+        next.write(candidate, &folder.next_turn(self.task.name, system.name), &mut on_row).await
     }
 
-    /// Counts the items that `system` has answered in `folder` with these settings.
+    /// Counts the rows that `system` has yet to write in `folder` with these settings.
     ///
     /// # Errors
     /// [`EvalError::Journal`] for answers to other items or of other settings.
-    pub fn answered(
-        &self,
-        system: &System,
-        settings: &Map<String, Value>,
-        folder: &RunFolder,
-    ) -> Result<usize, EvalError> {
-        Ok(Journal::check(&folder.samples(self.task.name, system.name), &self.records()?, settings)?)
+    pub fn left(&self, system: &System, settings: &Map<String, Value>, folder: &RunFolder) -> Result<usize, EvalError> {
+        let answered = Journal::check(&folder.samples(self.task.name, system.name), &self.records()?, settings)?;
+        if answered < self.items.len() {
+            return Ok(self.rows() - answered);
+        }
+        let Some(next) = self.second_turn(system, folder)? else { return Ok(0) };
+        let path = folder.next_turn(self.task.name, system.name);
+        Ok(next.items.len() - Journal::check(&path, &next.records()?, settings)?)
+    }
+
+    /// The second turns that follow the answers in `folder`; `None` for a task without them.
+    fn second_turn(&self, system: &System, folder: &RunFolder) -> Result<Option<Self>, EvalError> {
+        let Some(follow_up) = self.task.follow_up else { return Ok(None) };
+        let samples = folder.read(self.task.name, system.name)?;
+        let answered = samples.iter().filter(|sample| sample.error.is_none());
+        let items: Vec<_> = answered.filter_map(|sample| follow_up(&sample.item, &sample.output)).collect();
+        Ok(Some(Self { items, before: self.before.clone(), values: self.values.clone(), ..*self }))
     }
 
     /// Answers or scores the items and writes the rows to `path`.

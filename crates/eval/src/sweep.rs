@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use wsd_core::{Engine, Job, Models, Recipe, Rule, Seat, Values, splitmix64};
 use wsd_lab::data::{Journal, Record, RowSettings, complete, in_order};
 use wsd_lab::three_pass::{Continuation, DraftRun};
@@ -82,19 +81,17 @@ pub struct Drafting<'a> {
 }
 
 impl Drafting<'_> {
-    /// Drafts and scores every prompt that has no row in the file at `path` yet. `on_row` is called after
+    /// Drafts and scores every prompt that has no row in the journal yet. `on_row` is called after
     /// each row, with the error if the row failed.
     ///
     /// # Errors
     /// [`EvalError`]; [`wsd_core::Error::MissingModel`] inside one without draft or base.
     pub async fn run(
         &self,
-        path: &Path,
-        settings: Map<String, Value>,
+        mut journal: Journal,
         on_row: impl FnMut(usize, Option<&wsd_core::Error>),
     ) -> Result<(), EvalError> {
         let (base, draft) = (self.models.require("wsd", Seat::BASE)?, self.models.require("wsd", Seat::DRAFT)?);
-        let mut journal = Journal::open(path, self.records, settings)?;
         let settings = &journal.settings().clone();
         let work = async |row: usize| {
             let job = &self.jobs[row];

@@ -251,11 +251,16 @@ impl Settings {
     /// Takes sampling that is not set from the files of the strategy's first model, which writes the
     /// beginning of answers, unless `generation_config` is off. Returns the settings that were taken.
     pub fn adopt_sampling(&mut self, models: &Models) -> Vec<&'static Setting> {
+        let first = self.recipe.needs.iter().find_map(|need| models.get(need.seat));
+        self.adopt(first.map(|engine| engine.files().sampling).unwrap_or_default())
+    }
+
+    /// Takes recommended sampling where it is not set, unless `generation_config` is off. Returns the
+    /// settings that were taken.
+    pub fn adopt(&mut self, recommended: Values) -> Vec<&'static Setting> {
         if !self.values.get::<bool>(&models::GENERATION_CONFIG) {
             return Vec::new();
         }
-        let first = self.recipe.needs.iter().find_map(|need| models.get(need.seat));
-        let recommended = first.map(|engine| engine.files().sampling).unwrap_or_default();
         let is_taken = |setting: &&&'static Setting| recommended.is_set(setting) && !self.values.is_set(setting);
         let taken = SAMPLING.iter().filter(is_taken).copied().collect();
         self.values = std::mem::take(&mut self.values).or(recommended);

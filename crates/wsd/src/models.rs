@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use wsd_core::{Engine, Input, Models, Need, Recipe, Seat};
+use wsd_core::{Engine, Input, Models, Need, Recipe, Seat, Values};
 use wsd_nn::adapter::CONFIG_FILE;
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
@@ -179,7 +179,7 @@ impl Part {
         if let Place::Files(path) = &mut self.place {
             let mut options = HubOptions::from_env();
             options.offline |= self.model.offline;
-            self.path = Some(hub::resolve(name, &options, progress)?);
+            *path = hub::resolve(&self.model.name, &options, progress)?;
         }
         Ok(())
     }

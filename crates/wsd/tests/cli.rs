@@ -520,6 +520,44 @@ fn sampling_is_taken_from_the_files_of_a_model() {
 }
 
 #[test]
+fn no_model_is_loaded_for_rows_that_are_there() {
+    let wsd = Wsd::new();
+    wsd.copy_base();
+    wsd.write("generation_config.json", r#"{"do_sample": true, "temperature": 0.9}"#);
+    wsd.write("in.jsonl", "{\"prompt\": \"Hello\"}\n{\"prompt\": \"Goodbye\"}\n");
+    wsd.write("prompts.jsonl", "{\"id\": \"1\", \"prompt\": \"Hello\"}\n");
+    wsd.write("test.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}\n");
+    wsd.write("bench.jsonl", "{\"question_id\": 81, \"category\": \"writing\", \"turns\": [\"Hi\", \"And then?\"]}\n");
+    assert_eq!(wsd.run(&["data", "read", "prompts.jsonl", "--out", "read.jsonl", "-q"]).code, Some(0));
+    let own = ["--base", ".", "--draft", ".", "--draft-template", "plain", "-n", "8"];
+    let commands = [
+        &["generate", "--input", "in.jsonl", "--output", "out.jsonl"][..],
+        &["eval", "gsm8k_zero=test.jsonl", "--out", "run", "--systems", "base,wsd"],
+        &["eval", "mt_bench=bench.jsonl", "--out", "turns", "--systems", "base"],
+        &["sweep", "in.jsonl", "--out", "sweep"],
+        &["calibrate", "in.jsonl", "--out", "calibrated"],
+        &["analyze", "in.jsonl", "--out", "analysis"],
+        &["data", "sample", "read.jsonl", "--out", "answers", "--samples", "2", "-t", "1"],
+        &["data", "score", "answers/wsd.jsonl", "--by", "likelihood,length", "--out", "scored.jsonl"],
+        &["eval", "gsm8k_zero=test.jsonl", "--out", "rated", "--strategy", "base", "--rate", "gsm8k_zero=likelihood"],
+    ];
+    let run = |args: &[&str]| wsd.run(&[args, &own].concat());
+    let first = commands.map(|args| {
+        let found = run(args);
+        assert!(found.code == Some(0) && found.err.contains("loaded in"), "{args:?}: {}", found.err);
+        found.out
+    });
+    // Weights that no longer load fail every command that loads them.
+    wsd.write("model.safetensors", "damaged");
+    assert_eq!(run(&["generate", "hi"]).code, Some(1));
+    for (args, first) in commands.iter().zip(first) {
+        let again = run(args);
+        assert_eq!((again.code, &again.out), (Some(0), &first), "{args:?}: {}", again.err);
+        assert!(!again.err.contains("loaded in"), "{args:?}: {}", again.err);
+    }
+}
+
+#[test]
 fn manual_pages_are_written() {
     let wsd = Wsd::new();
     assert_eq!(wsd.run(&["man", "man1"]).code, Some(0));
@@ -1083,7 +1121,7 @@ fn windows_and_thresholds_are_swept_and_proposed() {
     let limited = wsd.run(&[&short[..], &["--limit", "1"]].concat());
     assert!(limited.code == Some(1) && limited.err.contains("`limit` unset, now 1"), "{}", limited.err);
     let own = wsd.run(&[&short[..], &["--threshold", "0.35"]].concat());
-    assert!(own.code == Some(0) && own.err.contains("resuming after 2 rows"), "{}", own.err);
+    assert!(own.code == Some(0) && own.err.contains("short/drafts.jsonl has its 2 rows already"), "{}", own.err);
     assert!(own.out.contains("0.35"), "the rule in use is in the default grid: {}", own.out);
 
     wsd.write("wsd.toml", "[decode]\nthreshold = 0.9 # the old one\n");

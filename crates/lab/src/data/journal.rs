@@ -156,15 +156,12 @@ impl Journal {
         Ok(Self { sink: Sink::File(file), settings, done: progress.done, failed: progress.failed })
     }
 
-    /// Counts the records answered in a file, which is not changed and may be missing.
+    /// Counts the records answered in a file, which may be missing and then is not created.
     ///
     /// # Errors
-    /// Those of [`Journal::open`], but for a file that another process writes.
+    /// Those of [`Journal::open`].
     pub fn check(path: &Path, records: &[Record], settings: &Map<String, Value>) -> Result<usize, JournalError> {
-        if !path.is_file() {
-            return Ok(0);
-        }
-        Ok(Resumed::read(&mut File::open(path)?, path, records, settings)?.done)
+        if path.is_file() { Ok(Self::open(path, records, settings.clone())?.done) } else { Ok(0) }
     }
 
     /// A journal that writes to standard output, from the first record on.

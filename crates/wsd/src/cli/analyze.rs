@@ -8,11 +8,12 @@ use wsd::config::{Settings, SharedArgs};
 use wsd::eval::RunFolder;
 use wsd::eval::analysis::{Analysis, Analyzing, read_measured};
 use wsd::eval::raters::{RATERS, find};
+use wsd::lab::data::Journal;
 use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Recipe, Rule};
 
 use super::output::Output;
-use super::progress::Rows;
+use super::progress::{Rows, tell_whole};
 use super::prompts::{Prompts, PromptsArgs};
 use super::{Ending, GlobalArgs, resumable};
 
@@ -85,11 +86,21 @@ async fn measure(
     global: &GlobalArgs,
 ) -> Result<()> {
     let Some(rater) = find(&args.by) else { return Ok(()) };
-    let needs = [Recipe::find("wsd")?.needs, rater.needs].concat();
-    let models = models::load(settings, &needs, args.prompts.parallel.into(), global.progress().as_mut())?;
     let mut record = settings.record();
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());
+    let path = folder.file(FILE);
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    // Opened before models are loaded, which takes long.
+    let journal = Journal::open(&path, &prompts.records, record)?;
+    if journal.done() == prompts.records.len() {
+        tell_whole(&path, journal.done(), global.quiet);
+        return Ok(());
+    }
+    let needs = [Recipe::find("wsd")?.needs, rater.needs].concat();
+    let models = models::load(settings, &needs, args.prompts.parallel.into(), global.progress().as_mut())?;
     let aligned = prompts.records.iter().map(|record| record.text(args.aligned_key.as_deref()?));
     let labels = prompts.records.iter().map(|record| record.text("label").unwrap_or_default());
     let analyzing = Analyzing {
@@ -104,12 +115,8 @@ async fn measure(
         rater: rater.build(&models, &settings.values)?,
         parallel: args.prompts.parallel.into(),
     };
-    let path = folder.file(FILE);
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    let mut rows = Rows::new(prompts.records.len(), 0, global.quiet);
-    analyzing.run(&path, record, |row, error| rows.on_row(row, error)).await?;
+    let mut rows = Rows::new(prompts.records.len(), journal.done(), global.quiet);
+    analyzing.run(journal, |row, error| rows.on_row(row, error)).await?;
     rows.stop();
     Ok(())
 }

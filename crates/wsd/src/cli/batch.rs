@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use wsd::config::Settings;
 use wsd::lab::data::{Answering, Journal, Record, RowJobs, RowReader};
+use wsd::models;
 use wsd_core::SEED;
 
 use super::answer::load_strategy;
@@ -68,25 +69,22 @@ pub(super) async fn run(input: &Path, args: &BatchArgs, mut settings: Settings, 
     let records = read_records(input, args, &settings, global.quiet)?;
     let parallel = usize::from(args.parallel);
     // The record beside each answer has the sampling that the model's files recommend.
-    let loaded =
-        if settings.may_adopt_sampling() { Some(load_strategy(&mut settings, parallel, global)?) } else { None };
+    let mut known = settings.clone();
+    known.adopt(models::recommended_sampling(&settings, global.progress().as_mut())?);
     let jobs = records.iter().enumerate().map(|(row, record)| {
-        let prompt = of_row(record.prompt(), &settings.prompt);
+        let prompt = of_row(record.prompt(), &known.prompt);
         let prompt = prompt.with_context(|| format!("{}: row {}", input.display(), row + 1))?;
-        Ok(settings.job_with(prompt, record.values().clone()))
+        Ok(known.job_with(prompt, record.values().clone()))
     });
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let mut journal = match output {
-        Some(path) => Journal::open(path, &records, settings.record())?,
-        None => Journal::stdout(settings.record()),
+        Some(path) => Journal::open(path, &records, known.record())?,
+        None => Journal::stdout(known.record()),
     };
     let shown = output.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
 
     if journal.done() < records.len() {
-        let strategy = match loaded {
-            Some(strategy) => strategy,
-            None => load_strategy(&mut settings, parallel, global)?,
-        };
+        let strategy = load_strategy(&mut settings, parallel, global)?;
         let mut rows = Rows::new(records.len(), journal.done(), global.quiet);
         let answering = Answering { parallel, timings: true, full: args.full };
         let on_row = |row, error: Option<&_>| rows.on_row(row, error);

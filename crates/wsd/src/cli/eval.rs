@@ -20,7 +20,7 @@ use wsd::models;
 use wsd_core::{ChatRole, MAX_TOKENS, Message, STRATEGY};
 
 use super::output::Output;
-use super::progress::Rows;
+use super::progress::{Rows, tell_whole};
 use super::{Ending, GlobalArgs, note, resumable, usage};
 use judging::Judging;
 use rating::TaskRating;
@@ -276,23 +276,27 @@ async fn answer(
             record.insert("system".into(), system.name.into());
             record.extend(plan.settings.clone());
             // Checked before models are loaded, which takes long.
-            let answered = plan.run.answered(system, &record, folder)?;
-            work.push((&plan.run, system, record, answered));
+            let left = plan.run.left(system, &record, folder)?;
+            if left == 0 {
+                tell_whole(&folder.samples(plan.run.task.name, system.name), plan.run.items.len(), global.quiet);
+            } else {
+                work.push((&plan.run, system, record, left));
+            }
         }
     }
-    let needs = models::needs(systems.iter().map(|system| system.recipe));
+    let needs = models::needs(work.iter().map(|(_, system, ..)| system.recipe));
     let sessions = plans.iter().map(|plan| plan.run.parallel).max().unwrap_or(1);
     let loaded = models::load(settings, &needs, sessions, global.progress().as_mut())?;
     // Every strategy is built first, so that one that cannot work is refused before the others run.
-    let work = work.into_iter().map(|(run, system, settings_of, answered)| {
+    let work = work.into_iter().map(|(run, system, settings_of, left)| {
         let strategy = system.recipe.build(&loaded, &settings.values)?;
-        Ok((run, Candidate { system: *system, strategy, settings: settings_of }, answered))
+        Ok((run, Candidate { system: *system, strategy, settings: settings_of }, left))
     });
-    for (run, candidate, answered) in work.collect::<Result<Vec<_>>>()? {
+    for (run, candidate, left) in work.collect::<Result<Vec<_>>>()? {
         if !global.quiet {
             note(&format!("{}, {}:", run.task.name, candidate.system.name));
         }
-        let mut rows = Rows::new(run.rows(), answered, global.quiet);
+        let mut rows = Rows::new(run.rows(), run.rows() - left, global.quiet);
         run.run(&candidate, folder, |row, error| rows.on_row(row, error)).await?;
         rows.stop();
     }

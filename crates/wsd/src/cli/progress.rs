@@ -1,6 +1,7 @@
 //! Progress through a file of prompts: a bar on a terminal, occasional lines elsewhere.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,6 +18,13 @@ pub(crate) struct Rows {
     started: Instant,
     quiet: bool,
     bar: Option<ProgressBar>,
+}
+
+/// Tells that the `rows` of a file are all there, so that no model is loaded for it.
+pub(crate) fn tell_whole(file: &Path, rows: usize, quiet: bool) {
+    if !quiet {
+        note(&format!("{} has its {} already", file.display(), counted(rows, "row")));
+    }
 }
 
 impl Rows {

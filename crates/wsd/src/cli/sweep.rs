@@ -11,7 +11,7 @@ use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, Recipe, Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW};
 
 use super::output::Output;
-use super::progress::Rows;
+use super::progress::{Rows, tell_whole};
 use super::prompts::{Prompts, PromptsArgs};
 use super::{Ending, GlobalArgs, note, usage};
 
@@ -117,8 +117,15 @@ pub(super) async fn draft(
         record.insert("limit".into(), limit.into());
     }
     let path = folder.file(DRAFTS);
-    // Checked before models are loaded, which takes long.
-    let drafted = Journal::check(&path, &work.prompts.records, &record)?;
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    // Opened before models are loaded, which takes long.
+    let journal = Journal::open(&path, &work.prompts.records, record)?;
+    if journal.done() == work.prompts.records.len() {
+        tell_whole(&path, journal.done(), global.quiet);
+        return Ok(Ending::Done);
+    }
     let models = models::load(settings, Recipe::find("wsd")?.needs, work.parallel, global.progress().as_mut())?;
     let drafting = Drafting {
         models: &models,
@@ -129,10 +136,7 @@ pub(super) async fn draft(
         contrasted: work.contrasted,
         parallel: work.parallel,
     };
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    let mut rows = Rows::new(work.prompts.records.len(), drafted, global.quiet);
+    let mut rows = Rows::new(work.prompts.records.len(), journal.done(), global.quiet);
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => {
@@ -140,7 +144,7 @@ pub(super) async fn draft(
             note("stopped; the same command resumes there");
             return Ok(Ending::Interrupted);
         }
-        result = drafting.run(&path, record, |row, error| rows.on_row(row, error)) => result?,
+        result = drafting.run(journal, |row, error| rows.on_row(row, error)) => result?,
     }
     rows.stop();
     Ok(Ending::Done)

@@ -85,24 +85,28 @@ async fn answer(
         let mut record: Map<String, Value> = Settings { recipe: system.recipe, ..settings.clone() }.record();
         record.insert("system_name".into(), system.name.into());
         let path = args.out.join(format!("{}.jsonl", system.name));
-        // Checked before models are loaded, which takes long.
-        let answered = sampling.answered(system.name, &record, &path)?;
-        work.push((system, record, path, answered));
+        // Opened before models are loaded, which takes long.
+        let journal = sampling.open(system.name, record.clone(), &path)?;
+        work.push((system, record, path, journal));
     }
-    let needs = models::needs(systems.iter().map(|system| system.recipe));
+    let open = work.iter().filter(|(.., journal)| journal.done() < sampling.rows());
+    let needs = models::needs(open.map(|(system, ..)| system.recipe));
     let loaded = models::load(settings, &needs, sampling.parallel, global.progress().as_mut())?;
     let inputs = input_files(&args.files)?;
     let mut failures = 0;
-    for (system, record, path, answered) in work {
-        let strategy = system.recipe.build(&loaded, &settings.values)?;
+    for (system, record, path, journal) in work {
         let mut step = Step::new("sample", inputs.clone());
         step.settings.clone_from(&record);
         step.settings.insert("samples".into(), sampling.samples.into());
-        let candidate = Candidate { system: *system, strategy, settings: record };
-        tell(global, &format!("{}:", system.name));
-        let mut rows = Rows::new(sampling.rows(), answered, global.quiet);
-        let failed = sampling.run(&candidate, &path, |row, error| rows.on_row(row, error)).await?;
-        rows.stop();
+        let mut failed = journal.failed();
+        if journal.done() < sampling.rows() {
+            let strategy = system.recipe.build(&loaded, &settings.values)?;
+            let candidate = Candidate { system: *system, strategy, settings: record };
+            tell(global, &format!("{}:", system.name));
+            let mut rows = Rows::new(sampling.rows(), journal.done(), global.quiet);
+            failed = sampling.run(&candidate, journal, |row, error| rows.on_row(row, error)).await?;
+            rows.stop();
+        }
         step.counts.insert("answers".into(), sampling.rows().into());
         step.counts.insert("failed".into(), failed.into());
         Card::of(&args.files)?.with(step).write(&path)?;

@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 use wsd::config::{Settings, SharedArgs};
 use wsd::data::card::{Card, Step};
-use wsd::data::scoring::{NamedRaters, Scoring};
+use wsd::data::scoring::{self, Missing, NamedRaters, Scoring};
 use wsd::data::{Answers, read_answers};
 use wsd::eval::raters::{JUDGE_PROMPT, RATERS, Rater, find};
 use wsd::models;
@@ -74,10 +74,6 @@ async fn score(
 ) -> Result<()> {
     let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
     let seats: Vec<_> = seats.into_iter().collect();
-    let needs = models::needs(raters.iter().copied());
-    let loaded = models::load(settings, &needs, args.parallel.into(), global.progress().as_mut())?;
-    let built = raters.iter().map(|rater| Ok((rater.name, rater.build(&loaded, &settings.values)?)));
-    let built = built.collect::<Result<NamedRaters>>()?;
     let inputs = input_files(&args.files)?;
     let mut record = Map::from_iter([("raters".to_owned(), json!(args.by))]);
     for seat in seats {
@@ -86,10 +82,19 @@ async fn score(
     record.insert("judge_prompt".into(), json!(settings.values.get::<Option<String>>(&JUDGE_PROMPT)));
     record.retain(|_, value| !value.is_null());
     record.insert("answers_sha256".into(), inputs.iter().map(|file| Value::from(file.sha256.as_str())).collect());
-    let scoring = Scoring { rows: &answers.rows, raters: built, parallel: args.parallel.into() };
-    let mut rows = Rows::new(answers.rows.len(), 0, global.quiet);
-    let missing = scoring.run(&args.out, record.clone(), |row, error| rows.on_row(row, error)).await?;
-    rows.stop();
+    // Opened before models are loaded, which takes long.
+    let journal = scoring::open(&answers.rows, &args.out, record.clone())?;
+    let mut missing = Missing { failed: journal.failed(), unmarked: 0 };
+    if journal.done() < answers.rows.len() {
+        let needs = models::needs(raters.iter().copied());
+        let loaded = models::load(settings, &needs, args.parallel.into(), global.progress().as_mut())?;
+        let built = raters.iter().map(|rater| Ok((rater.name, rater.build(&loaded, &settings.values)?)));
+        let raters = built.collect::<Result<NamedRaters>>()?;
+        let scoring = Scoring { rows: &answers.rows, raters, parallel: args.parallel.into() };
+        let mut rows = Rows::new(answers.rows.len(), journal.done(), global.quiet);
+        missing = scoring.run(journal, |row, error| rows.on_row(row, error)).await?;
+        rows.stop();
+    }
     let mut step = Step::new("score", inputs);
     step.settings = record;
     let counts = [("answers", answers.rows.len()), ("failed", missing.failed), ("unmarked", missing.unmarked)];

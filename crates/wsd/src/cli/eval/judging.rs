@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use serde_json::{Map, Value};
 use wsd::config::Settings;
 use wsd::eval::judge::{Judgements, items};
 use wsd::eval::{Candidate, Form, RunFolder, Sample, Source, System, Task, TaskRun};
 use wsd::models;
-use wsd_core::{Models, Need, Recipe, Seat, Values};
+use wsd_core::{Models, Need, Recipe, Seat, Strategy, Values};
 
 use crate::cli::progress::Rows;
 use crate::cli::{GlobalArgs, note, usage};
@@ -42,25 +44,31 @@ impl Judging<'_> {
     /// Compares the answers of every system with the reference's, and writes `judgements/TASK.json`.
     pub(super) async fn run(&self, settings: &Settings, parallel: usize, global: &GlobalArgs) -> Result<()> {
         let Some(judge) = settings.model(Seat::JUDGE) else { return Ok(()) };
-        let name = judge.name.clone();
-        let loaded = models::load(settings, &[Need::any(Seat::JUDGE)], parallel, global.progress().as_mut())?;
-        let engine = loaded.require("judge", Seat::JUDGE)?;
-        let strategy = Recipe::find("base")?.build(&Models::default().with(Seat::BASE, engine), &Values::default())?;
-        for task in self.named.iter().map(|name| Task::find(name)).collect::<Result<Vec<_>, _>>()? {
-            self.judge(task, &strategy, &name, (parallel, global)).await?;
+        let tasks = self.named.iter().map(|name| Task::find(name)).collect::<Result<Vec<_>, _>>()?;
+        let work = tasks.iter().map(|&task| self.plan(task, &judge.name, parallel)).collect::<Result<Vec<_>>>()?;
+        let mut strategy = None;
+        if work.iter().flatten().any(|comparison| comparison.left > 0) {
+            let loaded = models::load(settings, &[Need::any(Seat::JUDGE)], parallel, global.progress().as_mut())?;
+            let models = Models::default().with(Seat::BASE, loaded.require("judge", Seat::JUDGE)?);
+            strategy = Some(Recipe::find("base")?.build(&models, &Values::default())?);
+        }
+        for (task, work) in tasks.into_iter().zip(work) {
+            let mut found = BTreeMap::new();
+            for comparison in work {
+                let judgements = comparison.run(strategy.as_ref(), global).await?;
+                tell(task, comparison.judged.name, &judgements);
+                found.insert(comparison.judged.name, judgements);
+            }
+            let text = format!("{}\n", serde_json::to_string_pretty(&found)?);
+            self.folder.write(&format!("judgements/{}.json", task.name), &text)?;
         }
         Ok(())
     }
 
-    async fn judge(
-        &self,
-        task: &'static Task,
-        strategy: &std::sync::Arc<dyn wsd_core::Strategy>,
-        judge: &str,
-        (parallel, global): (usize, &GlobalArgs),
-    ) -> Result<()> {
+    /// The comparisons of a task: one for each system.
+    fn plan(&self, task: &'static Task, judge: &str, parallel: usize) -> Result<Vec<Comparison>> {
         let references = self.references(task)?;
-        let mut found = BTreeMap::new();
+        let mut work = Vec::new();
         for system in self.folder.systems(task.name) {
             if self.against.is_none() && system.name == "base" {
                 continue;
@@ -73,33 +81,13 @@ impl Judging<'_> {
                 TaskRun { task, items, form: Form::Chat, before: Vec::new(), values: Values::default(), parallel };
             let settings = [("judge", judge), ("system", system.name), ("task", task.name)];
             let settings = settings.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect();
+            let judging = System::find("base")?;
             // The replies stand in a folder of their own, in which the judge answers as the base.
             let folder = RunFolder::new(&self.folder.file(&format!("judgements/{}", system.name)));
-            let candidate = Candidate { system: System::find("base")?, strategy: strategy.clone(), settings };
-            if !global.quiet {
-                note(&format!("{}, {}, judge:", task.name, system.name));
-            }
-            let mut rows = Rows::new(run.items.len(), 0, global.quiet);
-            run.run(&candidate, &folder, |row, error| rows.on_row(row, error)).await?;
-            rows.stop();
-            let judgements = Judgements::of(&folder.read(task.name, "base")?);
-            self.tell(task, system.name, &judgements);
-            found.insert(system.name, judgements);
+            let left = run.left(&judging, &settings, &folder)?;
+            work.push(Comparison { judged: system, judging, run, folder, settings, left });
         }
-        let text = format!("{}\n", serde_json::to_string_pretty(&found)?);
-        Ok(self.folder.write(&format!("judgements/{}.json", task.name), &text)?)
-    }
-
-    /// Tells the result, with the replies that could not be used.
-    fn tell(&self, task: &Task, system: &str, found: &Judgements) {
-        let rate = found.win_rate.map_or("no usable reply".into(), |rate| {
-            format!("wins {:.1} % [{:.1}, {:.1}]", 100.0 * rate.value, 100.0 * rate.low, 100.0 * rate.high)
-        });
-        let Judgements { n, unmarked, failed, .. } = found;
-        note(&format!(
-            "{}, {system}: {rate} of {n} items; {unmarked} replies without a mark, {failed} failed",
-            task.name
-        ));
+        Ok(work)
     }
 
     /// The answers to compare with, by item.
@@ -122,4 +110,44 @@ impl Judging<'_> {
         }
         Ok(found)
     }
+}
+
+/// The answers of a system beside others, for a judge.
+struct Comparison {
+    /// The system whose answers are judged.
+    judged: System,
+    /// The system that the judge's replies are filed under.
+    judging: System,
+    run: TaskRun,
+    folder: RunFolder,
+    settings: Map<String, Value>,
+    /// Replies that are not there yet.
+    left: usize,
+}
+
+impl Comparison {
+    /// Asks the judge for the replies that are not there yet, and counts all.
+    async fn run(&self, judge: Option<&Arc<dyn Strategy>>, global: &GlobalArgs) -> Result<Judgements> {
+        let (task, all) = (self.run.task.name, self.run.rows());
+        if let Some(strategy) = judge.filter(|_| self.left > 0) {
+            if !global.quiet {
+                note(&format!("{task}, {}, judge:", self.judged.name));
+            }
+            let (system, settings) = (self.judging, self.settings.clone());
+            let candidate = Candidate { system, strategy: strategy.clone(), settings };
+            let mut rows = Rows::new(all, all - self.left, global.quiet);
+            self.run.run(&candidate, &self.folder, |row, error| rows.on_row(row, error)).await?;
+            rows.stop();
+        }
+        Ok(Judgements::of(&self.folder.read(task, self.judging.name)?))
+    }
+}
+
+/// Tells the result, with the replies that could not be used.
+fn tell(task: &Task, system: &str, found: &Judgements) {
+    let rate = found.win_rate.map_or("no usable reply".into(), |rate| {
+        format!("wins {:.1} % [{:.1}, {:.1}]", 100.0 * rate.value, 100.0 * rate.low, 100.0 * rate.high)
+    });
+    let Judgements { n, unmarked, failed, .. } = found;
+    note(&format!("{}, {system}: {rate} of {n} items; {unmarked} replies without a mark, {failed} failed", task.name));
 }

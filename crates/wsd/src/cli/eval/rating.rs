@@ -1,16 +1,19 @@
 //! Ratings of the answers of a run, one by one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::json;
 use wsd::config::Settings;
-use wsd::data::scoring::{NamedRaters, Scoring};
+use wsd::data::scoring::{self, Scoring};
 use wsd::data::{Answer, AnswerRow, PromptRow, read_answers};
 use wsd::eval::raters::{RATERS, Rater, find};
 use wsd::eval::{RunFolder, Sample, Task};
+use wsd::lab::data::Journal;
 use wsd::lab::stats::{Estimate, mean_of_means};
 use wsd::models;
 use wsd_core::{ChatRole, Message, Recipe, Seat};
@@ -75,6 +78,56 @@ pub(super) fn check(ratings: &[TaskRating], tasks: &[&'static Task], settings: &
     Ok(())
 }
 
+/// The answers of a system to a task, for a rater.
+struct Work {
+    rating: TaskRating,
+    system: &'static str,
+    rows: Vec<AnswerRow>,
+    /// Answers that failed to be written.
+    unanswered: usize,
+    path: PathBuf,
+    journal: Journal,
+}
+
+impl Work {
+    /// Reads the answers and opens the file of their ratings, whose folder is created.
+    fn open(rating: &TaskRating, system: &'static str, folder: &RunFolder, judge: Option<&str>) -> Result<Self> {
+        let TaskRating { task, rater } = rating;
+        let turns = [folder.read(task.name, system)?, folder.read_next_turn(task.name, system)?];
+        let unanswered = turns.iter().flatten().filter(|sample| sample.error.is_some()).count();
+        let rows: Vec<_> = turns.iter().enumerate().flat_map(|(turn, samples)| rows(task, turn, samples)).collect();
+        let path = folder.file(&format!("ratings/{}/{}/{system}.jsonl", task.name, rater.name));
+        if let Some(parent) = path.parent() {
+            fs_err::create_dir_all(parent)?;
+        }
+        let record = json!({"rater": rater.name, "judge": judge, "system": system, "task": task.name});
+        let journal = scoring::open(&rows, &path, record.as_object().cloned().unwrap_or_default())?;
+        Ok(Self { rating: rating.clone(), system, rows, unanswered, path, journal })
+    }
+
+    fn is_done(&self) -> bool {
+        self.journal.done() == self.rows.len()
+    }
+
+    /// Rates the answers that have no rating, and counts all. A rater is there unless the work is done.
+    async fn run(self, rater: Option<Arc<dyn Rater>>, parallel: usize, quiet: bool) -> Result<Rated> {
+        let (TaskRating { task, rater: recipe }, system) = (&self.rating, self.system);
+        let mut failed = self.journal.failed();
+        if let (false, Some(rater)) = (self.is_done(), rater) {
+            if !quiet {
+                note(&format!("{}, {system}, {}:", task.name, recipe.name));
+            }
+            let mut progress = Rows::new(self.rows.len(), self.journal.done(), quiet);
+            let scoring = Scoring { rows: &self.rows, raters: vec![(recipe.name, rater)], parallel };
+            failed = scoring.run(self.journal, |row, error| progress.on_row(row, error)).await?.failed;
+            progress.stop();
+        }
+        let rated = rated(&read_answers(&[self.path])?.rows, recipe.name, failed + self.unanswered);
+        tell(task, system, recipe.name, &rated);
+        Ok(rated)
+    }
+}
+
 /// Rates the answers of every system, and writes `ratings/TASK.RATER.json`.
 pub(super) async fn run(
     ratings: &[TaskRating],
@@ -83,33 +136,22 @@ pub(super) async fn run(
     parallel: usize,
     global: &GlobalArgs,
 ) -> Result<()> {
-    let needs = models::needs(ratings.iter().map(|rating| rating.rater));
+    let judge = settings.model(Seat::JUDGE).map(|model| model.name.as_str());
+    let open = |rating: &TaskRating| {
+        let systems = folder.systems(rating.task.name);
+        systems.into_iter().map(|system| Work::open(rating, system.name, folder, judge)).collect::<Result<Vec<_>>>()
+    };
+    // Opened before models are loaded, which takes long.
+    let work = ratings.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let open = work.iter().flatten().filter(|work| !work.is_done());
+    let needs = models::needs(open.map(|work| work.rating.rater));
     let loaded = models::load(settings, &needs, parallel, global.progress().as_mut())?;
-    let judge = settings.model(Seat::JUDGE).map(|model| model.name.clone());
-    for TaskRating { task, rater } in ratings {
-        let built = rater.build(&loaded, &settings.values)?;
+    for (TaskRating { task, rater }, work) in ratings.iter().zip(work) {
+        let is_open = work.iter().any(|work| !work.is_done());
+        let built = if is_open { Some(rater.build(&loaded, &settings.values)?) } else { None };
         let mut found = BTreeMap::new();
-        for system in folder.systems(task.name) {
-            let turns = [folder.read(task.name, system.name)?, folder.read_next_turn(task.name, system.name)?];
-            let unanswered = turns.iter().flatten().filter(|sample| sample.error.is_some()).count();
-            let rows: Vec<_> = turns.iter().enumerate().flat_map(|(turn, samples)| rows(task, turn, samples)).collect();
-            let raters: NamedRaters = vec![(rater.name, built.clone())];
-            let path = folder.file(&format!("ratings/{}/{}/{}.jsonl", task.name, rater.name, system.name));
-            if let Some(parent) = path.parent() {
-                fs_err::create_dir_all(parent)?;
-            }
-            let record = json!({"rater": rater.name, "judge": judge, "system": system.name, "task": task.name});
-            let record: Map<_, _> = record.as_object().cloned().unwrap_or_default();
-            if !global.quiet {
-                note(&format!("{}, {}, {}:", task.name, system.name, rater.name));
-            }
-            let mut progress = Rows::new(rows.len(), 0, global.quiet);
-            let scoring = Scoring { rows: &rows, raters, parallel };
-            let missing = scoring.run(&path, record, |row, error| progress.on_row(row, error)).await?;
-            progress.stop();
-            let rated = rated(&read_answers(&[path])?.rows, rater.name, missing.failed + unanswered);
-            tell(task, system.name, rater.name, &rated);
-            found.insert(system.name, rated);
+        for work in work {
+            found.insert(work.system, work.run(built.clone(), parallel, global.quiet).await?);
         }
         let text = format!("{}\n", serde_json::to_string_pretty(&found)?);
         folder.write(&format!("ratings/{}.{}.json", task.name, rater.name), &text)?;
