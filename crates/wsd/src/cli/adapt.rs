@@ -11,15 +11,15 @@ use serde_json::{Map, Value, json};
 use wsd::config::ConfigError;
 use wsd::train::adapt::{AdaptOptions, Adaptation, Domain};
 use wsd::train::{
-    ADAPTERS, AdapterEntry, Choice, Example, Finished, Layout, Objective, Reporter as _, RunLock, Term, Trainer,
-    TrainerOptions, save_folder,
+    ADAPTERS, AdapterEntry, Choice, Finished, Layout, Objective, Reporter as _, RunLock, Term, Trainer, TrainerOptions,
+    save_folder,
 };
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, arch};
 
 use super::train::reporter::ConsoleReporter;
 use super::train::stop_on_interrupt;
-use super::tuning::TuningArgs;
+use super::tuning::{TextReader, TuningArgs};
 use super::{Ending, GlobalArgs, open, settings_file};
 
 pub(super) const EXAMPLES: &str = "\
@@ -113,8 +113,10 @@ impl Job {
         options.check()?;
         fs_err::create_dir_all(&args.output)?;
         let _lock = RunLock::acquire(&args.output)?;
-        let examples = args.stream.iter().map(|file| self.read(file)).collect::<Result<Vec<_>>>()?;
-        let held_out = self.held_out()?;
+        let reader = args.tuning.reader(&self.model, &args.output, false)?;
+        let examples = args.stream.iter().map(|file| reader.read(std::slice::from_ref(file)));
+        let examples = examples.collect::<Result<Vec<_>>>()?;
+        let held_out = self.held_out(&reader)?;
         let mut trainer = self.trainer()?;
         self.begin()?;
         let names: Vec<String> = args.stream.iter().map(|path| stem(path)).collect();
@@ -192,14 +194,11 @@ impl Job {
         }
     }
 
-    fn read(&self, file: &PathBuf) -> Result<Vec<Example>> {
-        self.args.tuning.texts(&self.model, std::slice::from_ref(file), &self.args.output, false)
-    }
-
-    fn held_out(&self) -> Result<Vec<(String, Term)>> {
+    fn held_out(&self, reader: &TextReader<'_>) -> Result<Vec<(String, Term)>> {
         let objective = Objective::find("pretrain").context("invariant: the table has it")?;
-        let term =
-            |(name, file): &(String, PathBuf)| Ok((name.clone(), Term::new(&Choice::of(objective), self.read(file)?)));
+        let term = |(name, file): &(String, PathBuf)| {
+            Ok((name.clone(), Term::new(&Choice::of(objective), reader.read(std::slice::from_ref(file))?)))
+        };
         self.args.eval.iter().map(term).collect()
     }
 

@@ -113,8 +113,8 @@ impl Job {
         if output.join("model").exists() {
             bail!("{}: the folder holds a compressed model\n  hint: name another with --output", output.display());
         }
-        let read = |files: &[PathBuf]| self.args.tuning.texts(&self.original, files, &output, true);
-        let (texts, held_out) = (read(&self.args.text)?, read(&self.args.eval)?);
+        let reader = self.args.tuning.reader(&self.original, &output, true)?;
+        let (texts, held_out) = (reader.read(&self.args.text)?, reader.read(&self.args.eval)?);
         self.begin()?;
         let tables = self.factored(&options)?;
         let factored = Checkpoint::open(&output.join("factored"))?;

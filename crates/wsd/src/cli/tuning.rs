@@ -80,23 +80,32 @@ impl TuningArgs {
         })
     }
 
-    /// The texts of files as examples of at most `max_length` tokens; `is_packed` for texts that are
-    /// concatenated and cut. Refused rows are listed in the folder `output`.
-    pub(super) fn texts(
-        &self,
-        model: &Checkpoint,
-        files: &[PathBuf],
-        output: &Path,
-        is_packed: bool,
-    ) -> Result<Vec<Example>> {
+    /// A reader of texts for a model, as examples of at most `max_length` tokens; `is_packed` for texts
+    /// that are concatenated and cut. Refused rows are listed in the folder `output`.
+    pub(super) fn reader<'a>(&self, model: &Checkpoint, output: &'a Path, is_packed: bool) -> Result<TextReader<'a>> {
         let vocab = arch::blueprint(&model.config)?.vocab;
-        let (whole, packed) =
+        let (whole, packing) =
             (Some(self.max_length).filter(|_| !is_packed), Some(self.max_length).filter(|_| is_packed));
         let encoder = Encoder::try_new(model, &template::choose(&self.template)?, vocab, whole)?;
+        Ok(TextReader { encoder, packing, output })
+    }
+}
+
+/// A reader of texts. Its tokenizer is set up once for all files.
+pub(super) struct TextReader<'a> {
+    encoder: Encoder,
+    packing: Option<usize>,
+    output: &'a Path,
+}
+
+impl TextReader<'_> {
+    /// The texts of files as examples.
+    pub(super) fn read(&self, files: &[PathBuf]) -> Result<Vec<Example>> {
         let objective = Objective::find("pretrain").context("invariant: the table has it")?;
         let mut refused = Vec::new();
-        let examples = ExampleReader { objective, encoder: &encoder, packing: packed }.read(files, &mut refused)?;
-        report_refusals(output, &refused, false)?;
+        let reader = ExampleReader { objective, encoder: &self.encoder, packing: self.packing };
+        let examples = reader.read(files, &mut refused)?;
+        report_refusals(self.output, &refused, false)?;
         match files.first().filter(|_| examples.is_empty()) {
             Some(file) => bail!("{}: there is no text of two tokens", file.display()),
             None => Ok(examples),
