@@ -285,3 +285,6 @@ pub(crate) async fn run(line: CommandLine) -> Result<Ending> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1083,18 +1083,6 @@ fn the_value_of_a_flag_is_no_prompt() {
 }
 
 #[test]
-fn examples_fit_the_help() {
-    // Longer lines would be broken in the middle of a command.
-    let wsd = Wsd::new();
-    for command in ["generate", "compare", "chat", "serve", "score", "eval", "sweep", "calibrate", "pairs", "analyze"] {
-        let help = wsd.run(&[command, "-h"]).out;
-        let examples = help.split_once("Examples:\n").unwrap().1;
-        let broken: Vec<_> = examples.lines().filter(|line| !line.is_empty() && !line.starts_with("  ")).collect();
-        assert!(broken.is_empty(), "{command}: {broken:?}");
-    }
-}
-
-#[test]
 fn windows_and_thresholds_are_swept_and_proposed() {
     let wsd = Wsd::new();
     wsd.write(

@@ -24,9 +24,10 @@ use super::{Ending, GlobalArgs, open, settings_file};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  wsd adapt --model pilot --stream news.jsonl --stream law.jsonl --eval old=old.jsonl --eval law=law-held-out.jsonl \\
-      --output adapted
-      Perplexity on both after each domain; adapted/after-2-law holds the model. The same command resumes.
+  wsd adapt --model pilot --stream news.jsonl --stream law.jsonl \\
+      --eval old=old.jsonl --eval law=law-held-out.jsonl --output adapted
+      Perplexity on both after each domain; adapted/after-2-law holds the model. The same command
+      resumes.
 
 A reconstruction of OoPk (arXiv 2506.19022), whose code and numbers are not published, for texts.";
 

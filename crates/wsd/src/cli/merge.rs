@@ -13,7 +13,8 @@ use super::{Ending, GlobalArgs, note, open, usage};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  wsd merge ties --base ./base --model ./helpful --model ./harmless --model ./honest --density 0.2 --output merged
+  wsd merge ties --base ./base --model ./helpful --model ./harmless --model ./honest \\
+      --density 0.2 --output merged
       One model of three, by arithmetic on their weights.
   wsd merge smile --base ./base --model ./helpful --model ./harmless --rank 64 --output routed
       The base with routed experts of low rank: a folder that --draft takes.
