@@ -239,6 +239,12 @@ impl TextCodec {
         }
     }
 
+    /// Tells whether conversations can be rendered: by a chat template or in the plain form.
+    #[must_use]
+    pub fn has_chat_form(&self) -> bool {
+        self.template.is_some()
+    }
+
     /// Tells whether conversations are rendered in the plain form, which does not mark the end of
     /// an answer.
     #[must_use]

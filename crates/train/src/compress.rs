@@ -163,7 +163,7 @@ pub struct CompressedTable {
 }
 
 /// Returns a model whose tables of the vocabulary are products, in F32, and a description of each.
-/// Calls `report` with the name of a table, finished passes and their number.
+/// Calls `report` with the name of a table, finished passes and their number, before the first too.
 ///
 /// # Errors
 /// A rank or a share outside its limits; a model whose tables are products already, or that lacks its
@@ -186,6 +186,7 @@ pub fn compress(
         let found = checkpoint.weights.require(&[(name.to_owned(), vec![blueprint.vocab, width])])?;
         let values = found[0].to_f32();
         let table = Table { values: &values, width, rank, epochs: options.epochs, seed: options.seed };
+        report(name, 0, options.epochs);
         let factored = (options.method.factor)(&table, &mut |done, all| report(name, done, all));
         let Factored { rows, factor } = &factored;
         about.push(CompressedTable {

@@ -66,7 +66,8 @@ impl ExampleReader<'_> {
     /// Reads the examples of files; rows that cannot be one are added to `refused`.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read; [`Error::Setting`] for chats and a model without a chat template, which
+    /// no row of chats could be learned from.
     pub fn read(&self, files: &[PathBuf], refused: &mut Vec<Refusal>) -> Result<Vec<Example>> {
         let mut examples = Vec::new();
         for file in files {
@@ -76,6 +77,7 @@ impl ExampleReader<'_> {
             for (line, row) in &rows.read {
                 match self.examples(row) {
                     Ok(read) => examples.extend(read),
+                    Err(error @ Error::Setting { .. }) => return Err(error),
                     Err(error) => refused.push(refusal(*line, error.to_string())),
                 }
             }

@@ -14,6 +14,7 @@ const STEP_END: &str = "\n\n";
 /// Encodes training texts as a model reads them.
 #[derive(Clone, Debug)]
 pub struct Encoder {
+    name: String,
     codec: TextCodec,
     end_tokens: Vec<u32>,
     end: Option<u32>,
@@ -34,6 +35,7 @@ impl Encoder {
         max_len: Option<usize>,
     ) -> Result<Self> {
         Ok(Self {
+            name: checkpoint.name.clone(),
             end: checkpoint.eos(),
             end_tokens: checkpoint.end_tokens.clone(),
             codec: checkpoint.clone().into_codec(&checkpoint.name, template)?,
@@ -52,11 +54,22 @@ impl Encoder {
         self.checked(Sequence::targets_from(1, tokens))
     }
 
+    /// Checks that conversations can be rendered.
+    fn check_form(&self) -> Result<()> {
+        if self.codec.has_chat_form() {
+            return Ok(());
+        }
+        let value = format!("own\n  hint: the files of `{}` have no chat template, and the data has chats", self.name);
+        Err(Error::setting("template", "plain or a Jinja file", value))
+    }
+
     /// A conversation; all tokens are targets.
     ///
     /// # Errors
-    /// Those of [`Encoder::document`].
+    /// Those of [`Encoder::document`]; [`Error::Setting`] for a model without a chat template, here and
+    /// for the other forms of conversations.
     pub fn conversation(&self, messages: &[Message]) -> Result<Sequence> {
+        self.check_form()?;
         let mut tokens = self.codec.render_whole(messages)?.tokens;
         if self.codec.is_plain() {
             tokens.extend(self.end);
@@ -93,6 +106,7 @@ impl Encoder {
     /// Those of [`Encoder::document`]; a conversation without such a message; a template that renders
     /// a message's context differently for its answer.
     pub fn chat(&self, messages: &[Message], targets: &[usize]) -> Result<Vec<Sequence>> {
+        self.check_form()?;
         let mut sequences: Vec<(Rendered, Vec<Range<usize>>)> = Vec::new();
         let mut whole = self.codec.render_whole(messages)?;
         for index in targets.iter().copied().rev() {
@@ -150,6 +164,9 @@ impl Encoder {
     /// # Errors
     /// Those of [`Encoder::document`]; steps that do not end within the maximum length.
     pub(crate) fn steps(&self, prompt: &Prompt, steps: &[String]) -> Result<Sequence> {
+        if matches!(prompt, Prompt::Chat(_) | Prompt::Tools(..)) {
+            self.check_form()?;
+        }
         let mut tokens = self.codec.render(prompt)?.tokens;
         let mut target_ranges = Vec::new();
         for step in steps {

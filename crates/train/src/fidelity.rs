@@ -18,15 +18,26 @@ pub struct Fidelity {
     pub divergence: f64,
 }
 
+/// Examples of a pass.
+const PASS: usize = 32;
+
 /// Measures a model of `weights` beside its original of weights `reference`, which may be of another
-/// blueprint ([`TrainableModel::with_teacher`]).
-#[must_use]
-pub fn fidelity(model: &mut TrainableModel, weights: &[f32], reference: &[f32], examples: &[Example]) -> Fidelity {
+/// blueprint ([`TrainableModel::with_teacher`]). Calls `on_pass` with the number of further examples
+/// that are measured.
+pub fn fidelity(
+    model: &mut TrainableModel,
+    [weights, reference]: [&[f32]; 2],
+    examples: &[Example],
+    mut on_pass: impl FnMut(usize),
+) -> Fidelity {
     let examples: Vec<_> = examples.iter().collect();
     let (totals, needs, loss) = (Totals::of(&examples), Needs::RowsAndReference, &Closeness);
-    let pass = Pass { weights, reference, examples: &examples, totals, loss, needs, weight: 1.0 };
     let mut means = Means::default();
-    means.add(&model.pass(&pass, None));
+    for examples in examples.chunks(PASS) {
+        let pass = Pass { weights, reference, examples, totals, loss, needs, weight: 1.0 };
+        means.add(&model.pass(&pass, None));
+        on_pass(examples.len());
+    }
     let mean = |name| means.get(name).unwrap_or_default();
     Fidelity { perplexity: mean("own").exp(), original: mean("original").exp(), divergence: mean("divergence") }
 }

@@ -3,6 +3,7 @@
 //! stays in memory.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -16,13 +17,18 @@ use crate::trainer::Trainer;
 
 /// Name of the file in a run's folder.
 const FILE: &str = "reference.safetensors";
+/// The most parts that the sums are computed in.
+const PARTS: usize = 100;
+/// The least time between two reports of progress.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Sets [`Example::reference`] for all objectives that need it: from the file in the run's folder,
-/// or else by computing it with `trainer`, which then must not have made a step.
+/// or else by computing it with `trainer`, which then must not have made a step. Calls `note` with the
+/// progress in words.
 ///
 /// # Errors
 /// Those of the file system; a file for other data.
-pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
+pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer, note: &mut dyn FnMut(&str)) -> Result<()> {
     let terms = task.terms.iter_mut().filter(|term| term.objective.needs == Needs::TargetsAndReference);
     let examples = terms.flat_map(|term| term.examples.iter_mut().chain(&mut term.evaluation));
     let examples: Vec<&mut Example> = examples.collect();
@@ -36,7 +42,7 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
     let all = if path.exists() {
         read(&path, &checksum::read(&path)?, sequences)?
     } else {
-        let all = trainer.sums(&with_baselines, task.steps.batch_size);
+        let all = compute(&with_baselines, trainer, task.steps.batch_size, note);
         write(&path, &all)?;
         all
     };
@@ -48,6 +54,23 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Computes the sums in parts, and tells the progress once in a while.
+fn compute(examples: &[&Example], trainer: &mut Trainer, batch_size: usize, note: &mut dyn FnMut(&str)) -> Vec<f64> {
+    let all = examples.len();
+    note(&format!("log-probabilities of {all} examples under the reference model, once for the run"));
+    let part = all.div_ceil(PARTS).next_multiple_of(batch_size.max(1));
+    let (mut sums, mut done, mut told) = (Vec::new(), 0, Instant::now());
+    for examples in examples.chunks(part) {
+        sums.extend(trainer.sums(examples, batch_size));
+        done += examples.len();
+        if told.elapsed() >= PAUSE && done < all {
+            note(&format!("reference model: {done} of {all} examples"));
+            told = Instant::now();
+        }
+    }
+    sums
 }
 
 /// Removes the file of reference sums from the folder of a run that has made no step, because its

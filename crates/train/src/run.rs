@@ -77,7 +77,7 @@ pub enum Finished {
 /// checkpoint then stays intact.
 pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<Finished> {
     trainer.check(&task.terms)?;
-    reference::fill(task, trainer)?;
+    reference::fill(task, trainer, &mut |text| reporter.note(text))?;
     if trainer.state.load_latest(&task.folder)? {
         reporter.note(&format!("resuming after step {}", trainer.state.step));
     }

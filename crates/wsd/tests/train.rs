@@ -325,3 +325,49 @@ fn a_gguf_file_trains_like_its_folder() {
     }
     assert!(!trained.config.keys().any(|key| key.starts_with("wsd_")));
 }
+
+#[test]
+fn chats_without_a_template_are_refused_at_once_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let row =
+        serde_json::json!({"messages": [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "1"}]});
+    fs_err::write(folder.path().join("rows.jsonl"), format!("{row}\n").repeat(3)).unwrap();
+    let base = folder.path().join("base");
+    fs_err::create_dir(&base).unwrap();
+    for entry in fs_err::read_dir(fixture()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        fs_err::copy(entry.path(), base.join(entry.file_name())).unwrap();
+    }
+    let config = fs_err::read_to_string(base.join("tokenizer_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert!(config.as_object_mut().unwrap().remove("chat_template").is_some());
+    fs_err::write(base.join("tokenizer_config.json"), config.to_string()).unwrap();
+    let text = fs_err::read_to_string(&file).unwrap().split("[dpo]").next().unwrap().to_owned();
+    let text = text.replace(&format!("{:?}", fixture()), &format!("{base:?}"));
+    let sft = |text: &str| {
+        fs_err::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+        command.args(["train", "sft", "--config"]).arg(&file).output().unwrap()
+    };
+    let run = sft(&text);
+    let told = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(2), "{told}");
+    assert!(told.contains("`template` must be plain or a Jinja file, got own\n  hint: the files of `"), "{told}");
+    assert_eq!(told.matches("chat template").count(), 1, "told once and not for each row: {told}");
+    let plain = text.replace("[model]\n", "[model]\ntemplate = \"plain\"\n").replace(&STEPS.to_string(), "2");
+    let run = sft(&plain);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[test]
+fn the_pass_of_the_reference_model_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let text = fs_err::read_to_string(&file).unwrap().replace(&STEPS.to_string(), "1");
+    fs_err::write(&file, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let run = command.args(["train", "dpo", "--config"]).arg(&file).output().unwrap();
+    let told = String::from_utf8_lossy(&run.stderr);
+    let pass = "log-probabilities of 48 examples under the reference model, once for the run";
+    assert!(run.status.success() && told.contains(pass), "{told}");
+}

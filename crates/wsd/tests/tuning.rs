@@ -189,3 +189,23 @@ fn killed_twenty_times_they_end_with_the_same_bits() {
     kill_adapt(&["--labels", "hard", "--adapter", "oft"], 5);
     kill_compress(1000, 6);
 }
+
+#[test]
+fn what_takes_long_in_a_compression_is_told() {
+    let folder = texts();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures/llama");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    command.args(["compress", "--eval", "held-out.jsonl", "--max-length", "32", "--epochs", "2", "--output", "small"]);
+    let run = command.arg("--model").arg(model).current_dir(folder.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{told}");
+    for part in [
+        "embed_tokens.weight: singular vectors\n",
+        "embed_tokens.weight: pass 2 of 2\n",
+        "measuring perplexity and divergence on the held-out texts:\n",
+        " rows/s\n",
+        "measuring memory and speed of both models\n",
+    ] {
+        assert!(told.contains(part), "{part:?} in {told}");
+    }
+}

@@ -20,6 +20,7 @@ use wsd_core::Values;
 use wsd_core::files::write_whole;
 use wsd_nn::{Checkpoint, arch};
 
+use super::progress::Rows;
 use super::train::reporter::ConsoleReporter;
 use super::train::stop_on_interrupt;
 use super::tuning::TuningArgs;
@@ -126,6 +127,7 @@ impl Job {
         let end = if self.args.steps > 0 { "tuned" } else { "factored" };
         let model = Checkpoint::open(&output.join(end))?;
         let after = if self.args.steps > 0 { self.measure(&model, &held_out)? } else { None };
+        self.reporter.note("measuring memory and speed of both models");
         let cost = Cost::measure(&merge::in_format(&self.original, self.args.tuning.dtype)?, &model)?;
         let report = Report { tables, before, after, cost };
         write_whole(&output.join("report.json"), (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
@@ -162,7 +164,10 @@ impl Job {
         let quiet = self.reporter.quiet;
         let report = |name: &str, done: usize, all: usize| {
             if !quiet {
-                note(&format!("{name}: pass {done} of {all}"));
+                note(&match done {
+                    0 => format!("{name}: singular vectors"),
+                    _ => format!("{name}: pass {done} of {all}"),
+                });
             }
         };
         let (compressed, tables) = compress(&self.original, options, report)?;
@@ -179,7 +184,7 @@ impl Job {
     }
 
     /// Measures a model beside the original.
-    fn measure(&self, model: &Checkpoint, examples: &[Example]) -> Result<Option<Fidelity>> {
+    fn measure(&mut self, model: &Checkpoint, examples: &[Example]) -> Result<Option<Fidelity>> {
         if examples.is_empty() {
             return Ok(None);
         }
@@ -188,7 +193,11 @@ impl Job {
         let options = ModelOptions { threads, max_len, recompute: true, trained: &|_| false };
         let weights = Layout::new(&blueprint).read(model)?;
         let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original)?;
-        Ok(Some(fidelity(&mut trainable, &weights, &reference, examples)))
+        self.reporter.note("measuring perplexity and divergence on the held-out texts:");
+        let mut rows = Rows::new(examples.len(), 0, self.reporter.quiet);
+        let found = fidelity(&mut trainable, [&weights, &reference], examples, |count| rows.advance(count));
+        rows.stop();
+        Ok(Some(found))
     }
 
     /// Tunes the factored model to the distributions of the original on texts. Returns false if it was

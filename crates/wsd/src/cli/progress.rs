@@ -48,12 +48,12 @@ impl Rows {
         Self { total, before: done, done, started: Instant::now(), quiet, bar }
     }
 
-    /// Counts one more row.
-    fn advance(&mut self) {
-        self.done += 1;
+    /// Counts further rows.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.done += count;
         if let Some(bar) = &self.bar {
-            bar.inc(1);
-        } else if !self.quiet && self.done * 10 / self.total > (self.done - 1) * 10 / self.total {
+            bar.inc(count as u64);
+        } else if !self.quiet && self.done * 10 / self.total > (self.done - count) * 10 / self.total {
             let speed = (self.done - self.before) as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
             note(&format!("{} of {}, {speed:.1} rows/s", self.done, counted(self.total, "row")));
         }
@@ -64,7 +64,7 @@ impl Rows {
         if let Some(error) = error {
             self.note(&format!("row {}: {error}", row + 1));
         }
-        self.advance();
+        self.advance(1);
     }
 
     /// Writes a line beside the bar.
