@@ -56,9 +56,9 @@ impl Input {
     /// web page; a file with more bytes than this kind may have. Each names the path.
     pub fn open(self, path: &Path) -> io::Result<File> {
         // Opening a pipe waits for its other end, so the kind is looked at before.
-        let Ok(found) = fs_err::metadata(path) else { return File::open(path) };
+        let found = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
         let is_stream = refuse_kind(path, found.file_type())?;
-        let mut file = File::open(path)?;
+        let mut file = File::open(path).map_err(|error| missing(path, &error))?;
         let found = file.metadata()?;
         refuse_kind(path, found.file_type())?;
         if is_stream {
@@ -155,6 +155,17 @@ fn refuse_content(path: &Path, start: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// The error of a file that cannot be opened, of the same kind.
+fn missing(path: &Path, error: &io::Error) -> io::Error {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        io::ErrorKind::NotADirectory => "a part of the path is a file and no folder".to_owned(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("{}: {reason}", path.display()))
+}
+
 fn refusal(path: &Path, reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()))
 }
@@ -182,7 +193,20 @@ mod tests {
             assert!(fault.contains("\n  hint: "), "{fault}");
         }
         assert!(fault(folder.path()).ends_with("must be a file, got a folder"));
-        assert_eq!(Input::SETTINGS.read(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_told_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let [none, inside] = ["none", "a/b"].map(|name| folder.path().join(name));
+        fs_err::write(folder.path().join("a"), "").unwrap();
+        let error = Input::SETTINGS.read(&none).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.to_string(), format!("{}: there is no such file", none.display()));
+        assert!(fault(&inside).starts_with(&format!("{}: ", inside.display())));
+        let refused = missing(&none, &io::ErrorKind::PermissionDenied.into());
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(refused.to_string(), format!("{}: this user may not read it", none.display()));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Source {
     /// # Errors
     /// [`SourceError`] for a file that cannot be read or is not UTF-8.
     pub fn read(path: &Path) -> Result<Self, SourceError> {
-        let bytes = fs_err::read(path)?;
+        let bytes = wsd_core::Input::ROWS.read(path)?;
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let fault = |message: &str| SourceError::File { path: path.into(), message: message.into() };
         let bytes = if bytes.starts_with(&GZIP) {
