@@ -93,6 +93,12 @@ impl Drafter {
             .then(|| (list.tree.clone(), of_tree.to_vec()));
     }
 
+    /// The most rows of the output head that the growth of a tree takes: one of the root, and those of
+    /// the nodes that are expanded.
+    pub(super) fn rows(shape: TreeShape) -> usize {
+        shape.width.saturating_mul(shape.depth.saturating_sub(1)).saturating_add(1)
+    }
+
     /// Proposes a tree after `list`. The features of all its tokens but the last are known. The tree is
     /// empty where the head computes NaN or infinity. `executor` has the output head of the base.
     pub(super) fn propose(

@@ -18,6 +18,19 @@ pub(super) struct Candidate {
     pub(super) unread: usize,
     /// Positions whose outputs it reads.
     pub(super) read: usize,
+    pub(super) kind: Kind,
+}
+
+/// The kind of positions whose outputs a work reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Positions of a list, of which a step may run any number.
+    Chain,
+    /// The vertices of a tree, which are run in one step.
+    Tree,
+    /// Expanded nodes of a tree that the draft head proposes in one step. Beside the output head its one
+    /// layer costs next to nothing.
+    Proposal,
 }
 
 /// The positions to run in a step.
@@ -38,7 +51,39 @@ impl Candidate {
 
     /// True if it needs the next token.
     fn decodes(&self) -> bool {
-        self.len() == 1
+        self.kind == Kind::Chain && self.len() == 1
+    }
+
+    /// True if a step may run one of the positions that it reads by itself.
+    fn is_divisible(&self) -> bool {
+        self.kind == Kind::Chain && self.unread == 0
+    }
+
+    /// The fewest and the most positions that a step may run.
+    fn limits(&self) -> (usize, usize) {
+        match self.kind {
+            Kind::Chain => (1, self.len()),
+            Kind::Tree | Kind::Proposal if self.unread > 0 => (1, self.unread),
+            Kind::Tree | Kind::Proposal => (self.read, self.read),
+        }
+    }
+
+    /// The number of positions to run where `paid` are paid for: none, or as many as a step may run.
+    fn positions(&self, paid: usize) -> usize {
+        let (least, most) = self.limits();
+        if paid == 0 { 0 } else { paid.min(most).max(least) }
+    }
+
+    /// True for positions that are run in one step and cost more than `cost`.
+    fn exceeds(&self, cost: f64, pace: &Pace) -> bool {
+        let (least, _) = self.limits();
+        least > 1 && self.cost(least, pace) > cost
+    }
+
+    /// The cost of so many of its positions.
+    fn cost(&self, positions: usize, pace: &Pace) -> f64 {
+        let of_model = if self.kind == Kind::Proposal { 0 } else { positions };
+        pace.cost(of_model, positions.saturating_sub(self.unread))
     }
 
     /// True if it computes a prompt, and waits for the first token.
@@ -68,17 +113,22 @@ impl Plan {
         let (mut tokens, mut cost) = (STEP_TOKENS, pace.most(beside));
         for (n, candidate) in first.iter().enumerate() {
             let share = tokens.div_ceil(first.len() + others.len() - n);
-            let positions = if candidate.decodes() { 1 } else { candidate.len().min(share) };
+            let positions = if candidate.decodes() { 1 } else { candidate.positions(share) };
             tokens = tokens.saturating_sub(positions).max(if decoding > 0 { PROMPT_TOKENS } else { 0 });
             plan.pieces.push((candidate.work, positions));
         }
         for (n, candidate) in others.iter().enumerate() {
             let sharers = if by_turns { 1 } else { others.len() - n };
-            let paid = pace.positions(cost / sharers as f64, candidate.unread);
-            let positions = candidate.len().min(paid).min(tokens.div_ceil(sharers));
+            let share = cost / sharers as f64;
+            // Beside another client's work a tree waits until it is paid for, or until its turn comes.
+            if by_turns && !plan.pieces.is_empty() && candidate.exceeds(share, pace) {
+                continue;
+            }
+            let paid = pace.positions(share, candidate.unread).min(tokens.div_ceil(sharers));
+            let positions = candidate.positions(paid);
             if positions > 0 {
-                tokens -= positions;
-                cost -= pace.cost(positions, positions.saturating_sub(candidate.unread));
+                tokens = tokens.saturating_sub(positions);
+                cost -= candidate.cost(positions, pace);
                 plan.pieces.push((candidate.work, positions));
             }
         }
@@ -88,14 +138,14 @@ impl Plan {
 
 /// Puts the works in the order of their turns: by the time that their clients have used, then by the
 /// last step that ran them. The first of them is returned apart if it decodes, or, where the time of one
-/// session must be measured, the first of which one position can be read.
+/// session must be measured, the first of which a step can read one position alone.
 fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, pace: &Pace) -> (Vec<Candidate>, Vec<Candidate>) {
     all.sort_by(|one, other| {
         let by_client = accounts.used(one.client).total_cmp(&accounts.used(other.client));
         by_client.then(one.ran.cmp(&other.ran))
     });
     let first = if pace.must_measure(1) {
-        all.iter().position(|candidate| candidate.unread == 0)
+        all.iter().position(Candidate::is_divisible)
     } else {
         all.first().filter(|candidate| candidate.decodes()).map(|_| 0)
     };
@@ -118,7 +168,7 @@ mod tests {
     const ROW: f64 = 3.0;
 
     fn candidate(work: usize, client: u64, (unread, read): (usize, usize)) -> Candidate {
-        Candidate { work, client, ran: 0, unread, read }
+        Candidate { work, client, ran: 0, unread, read, kind: Kind::Chain }
     }
 
     /// A pace that knows the time of one session and of so many sessions.
@@ -156,20 +206,23 @@ mod tests {
     /// Steps of a device that takes 1 ms and 0.1 ms for each unit of cost. Returns the times of the steps
     /// in which a client decodes that asks seldom, beside others that ask for the most, and the total that
     /// each client has used.
-    fn crowd(others: &[(usize, usize)]) -> (Vec<f64>, Vec<f64>) {
+    fn crowd(others: &[(Kind, (usize, usize))]) -> (Vec<f64>, Vec<f64>) {
         let (mut pace, mut accounts, mut times) = (Pace::new(ROW), Accounts::default(), Vec::new());
         let mut totals = vec![0.0; others.len() + 1];
         let mut ran = vec![0; others.len()];
         for step in 1..4000 {
-            let busy =
-                others.iter().enumerate().map(|(n, need)| Candidate { ran: ran[n], ..candidate(n, n as u64, *need) });
+            let busy = others.iter().enumerate().map(|(n, (kind, need))| Candidate {
+                ran: ran[n],
+                kind: *kind,
+                ..candidate(n, n as u64, *need)
+            });
             let mut all: Vec<_> = busy.collect();
             let asks = step % 50 < 4;
             all.extend(asks.then_some(candidate(others.len(), others.len() as u64, (0, 1))));
             let plan = Plan::new(all.clone(), &pace, &accounts);
             let of = |piece: &(usize, usize)| {
                 let candidate = all.iter().find(|candidate| candidate.work == piece.0).unwrap();
-                (candidate.client, pace.cost(piece.1, piece.1.saturating_sub(candidate.unread)))
+                (candidate.client, candidate.cost(piece.1, &pace))
             };
             let shares: Vec<_> = plan.pieces.iter().map(of).collect();
             let cost = |pieces: &[(u64, f64)]| pieces.iter().map(|piece| piece.1).sum::<f64>();
@@ -189,8 +242,16 @@ mod tests {
 
     #[test]
     fn a_client_that_asks_seldom_has_short_steps_whatever_others_ask() {
-        for others in [vec![(0, 1); 16], vec![(0, 500); 16], vec![(500, 1); 3], [(0, 1), (0, 500), (500, 1)].repeat(5)]
-        {
+        let [decoding, scoring, prompt] = [(0, 1), (0, 500), (500, 1)].map(|need| (Kind::Chain, need));
+        let trees = [(Kind::Tree, (0, 16)), (Kind::Proposal, (0, 40)), (Kind::Tree, (0, 30))];
+        for others in [
+            vec![decoding; 16],
+            vec![scoring; 16],
+            vec![prompt; 3],
+            [decoding, scoring, prompt].repeat(5),
+            trees.repeat(5),
+            [decoding, scoring, prompt, trees[0], trees[1]].repeat(3),
+        ] {
             let (times, totals) = crowd(&others);
             let long = times.iter().filter(|seconds| seconds.is_nan() || **seconds > 0.0014 * 3.5).count();
             assert!(long * 20 <= times.len(), "{long} of {} steps: {times:?}", times.len());
@@ -214,5 +275,38 @@ mod tests {
             plan.pieces.iter().for_each(|piece| ran[piece.0.min(5)] = step);
         }
         assert!(ran.iter().all(|step| *step > 0), "{ran:?}");
+    }
+    #[test]
+    fn trees_are_counted_whole_and_tell_nothing_of_one_session() {
+        let tree = |work, client| Candidate { kind: Kind::Tree, ..candidate(work, client, (0, 20)) };
+        let (mut pace, accounts) = (Pace::new(ROW), Accounts::default());
+        // The time of one session is unknown, and no tree can tell it: all of them run.
+        let trees = vec![tree(0, 1), tree(1, 2), tree(2, 2)];
+        let plan = Plan::new(trees.clone(), &pace, &accounts);
+        assert_eq!(plan, Plan { pieces: vec![(0, 20), (1, 20), (2, 20)], first: 0, sessions: Some(1) });
+        let plan = Plan::new([trees, vec![candidate(3, 3, (0, 9))]].concat(), &pace, &accounts);
+        assert_eq!(plan, Plan { pieces: vec![(3, 1)], first: 1, sessions: Some(1) }, "one row measures it");
+        pace.observe(Load { sessions: 1, cost: 0.0 }, 0.001);
+        pace.observe(Load { sessions: 1, cost: 100.0 }, 0.00301);
+        // A cost of nearly 100 pays for one tree of 80.
+        let plan = Plan::new(vec![tree(0, 1), tree(1, 2), candidate(2, 3, (0, 9))], &pace, &accounts);
+        assert_eq!(plan.pieces, [(0, 20), (2, 5)], "the second waits, a list takes what is left");
+        pace.observe(Load { sessions: 1, cost: 100.0 }, 0.030);
+        assert_eq!(Plan::new(vec![tree(0, 1), tree(1, 2)], &pace, &accounts).pieces, [(0, 20)], "its turn");
+        let decoder = candidate(2, 3, (0, 1));
+        assert_eq!(Plan::new(vec![decoder, tree(0, 1)], &pace, &accounts).pieces, [(2, 1)]);
+        let own = Candidate { client: 1, ..decoder };
+        assert_eq!(Plan::new(vec![own, tree(0, 1)], &pace, &accounts).pieces, [(2, 1), (0, 20)], "of one client");
+    }
+
+    #[test]
+    fn proposals_cost_the_rows_of_the_output_head() {
+        let pace = pace(1);
+        let proposal = Candidate { kind: Kind::Proposal, ..candidate(0, 1, (0, 20)) };
+        let tree = Candidate { kind: Kind::Tree, ..proposal };
+        assert_eq!([proposal, tree].map(|candidate| candidate.cost(20, &pace)), [60.0, 80.0]);
+        let one = Candidate { read: 1, ..proposal };
+        let plan = Plan::new(vec![one], &pace, &Accounts::default());
+        assert_eq!(plan, Plan { pieces: vec![(0, 1)], first: 0, sessions: Some(0) }, "nobody decodes");
     }
 }

@@ -82,13 +82,14 @@ pub(super) trait Question: Send {
         Err(NotFinite)
     }
 
-    /// The shape of the tree that the draft head shall propose once all vectors were taken.
+    /// The shape of the tree that the draft head shall propose once all vectors were taken; `None` once
+    /// it has proposed one.
     fn wanted_tree(&self) -> Option<TreeShape> {
         None
     }
 
-    /// Takes in the tree of [`Question::wanted_tree`].
-    fn take_tree(&mut self, _: Tree) {}
+    /// Takes in the tree of [`Question::wanted_tree`], or the error in its stead.
+    fn take_tree(&mut self, _: Result<Tree>) {}
 
     /// True when the question needs no vector of the list any more.
     fn is_done(&self, list: &List) -> bool {

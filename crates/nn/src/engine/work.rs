@@ -24,13 +24,15 @@ pub(super) struct Work {
     pub(super) reused: Arc<AtomicUsize>,
 }
 
-/// Positions of a work's list to run in a step.
+/// The part of a work that a step computes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// Index of the work.
     pub(super) work: usize,
-    /// The positions.
+    /// Positions of its list to run; none for a tree of the draft head.
     pub(super) range: Range<usize>,
+    /// The number of outputs that are read, those of the draft head included.
+    pub(super) rows: usize,
 }
 
 impl Work {
@@ -59,19 +61,25 @@ impl Work {
         self
     }
 
-    /// The shape of the tree that the draft head shall propose.
-    pub(super) fn wanted_tree(&self) -> Option<TreeShape> {
-        self.question.wanted_tree()
+    /// True for a question about a tree of the draft head.
+    pub(super) fn proposes(&self) -> bool {
+        self.question.wanted_tree().is_some()
     }
 
-    /// Takes in a tree, if all vectors were taken.
-    pub(super) fn take_tree(&mut self, tree: Tree) {
+    /// The shape of the tree of the draft head, if nothing else is left to compute.
+    pub(super) fn due_tree(&self) -> Option<TreeShape> {
+        let is_due = self.fault.is_none() && self.question.is_done(&self.list);
+        self.question.wanted_tree().filter(|_| is_due)
+    }
+
+    /// Takes in the tree of the draft head, or the error in its stead.
+    pub(super) fn take_tree(&mut self, tree: wsd_core::Result<Tree>) {
         self.question.take_tree(tree);
     }
 
-    /// True if nothing is left to compute but a tree of the draft head.
-    pub(super) fn wants_tree_now(&self) -> bool {
-        self.fault.is_none() && self.question.is_done(&self.list) && self.question.wanted_tree().is_some()
+    /// True for a list continued by a tree, whose vertices are run in one step.
+    pub(super) fn has_tree(&self) -> bool {
+        !self.list.parents.is_empty()
     }
 
     /// True if the receiver of the answer was dropped.
@@ -120,7 +128,7 @@ impl Work {
 
     /// The first position that must be run together with all after it.
     fn tail(&self) -> usize {
-        if self.list.parents.is_empty() { self.end() } else { self.list.chain() - 1 }
+        if self.has_tree() { self.list.chain() - 1 } else { self.end() }
     }
 
     /// A range of positions as the executor takes it.
@@ -131,7 +139,7 @@ impl Work {
             Output::Inner(layers) => wsd_core::Layer::Normed(layers),
             Output::Head(_) => wsd_core::Layer::Final,
         };
-        let parents = (!self.list.parents.is_empty() && range.start == self.tail()).then_some(&self.list.parents[..]);
+        let parents = (self.has_tree() && range.start == self.tail()).then_some(&self.list.parents[..]);
         Span { rows, layer, parents, ..Span::chain(self.place.slot, range.start, &self.list.tokens[range.clone()]) }
     }
 
@@ -174,7 +182,7 @@ impl Work {
             self.fail(Error::NotFinite { engine: engine.to_owned(), position });
             return None;
         }
-        if !self.question.is_done(&self.list) {
+        if !self.question.is_done(&self.list) || self.proposes() {
             return Some(self);
         }
         self.question.finish();

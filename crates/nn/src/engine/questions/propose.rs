@@ -10,14 +10,14 @@ use crate::engine::list::List;
 /// lacks are computed as the vectors of this question.
 pub(in crate::engine) struct Propose {
     shape: TreeShape,
-    tree: Tree,
+    tree: Option<Result<Tree>>,
     reply: oneshot::Sender<Result<Tree>>,
 }
 
 impl Propose {
     /// A question that answers over `reply`.
     pub(in crate::engine) fn new(shape: TreeShape, reply: oneshot::Sender<Result<Tree>>) -> Self {
-        Self { shape, tree: Tree::default(), reply }
+        Self { shape, tree: None, reply }
     }
 }
 
@@ -42,15 +42,15 @@ impl Question for Propose {
     }
 
     fn wanted_tree(&self) -> Option<TreeShape> {
-        Some(self.shape)
+        self.tree.is_none().then_some(self.shape)
     }
 
-    fn take_tree(&mut self, tree: Tree) {
-        self.tree = tree;
+    fn take_tree(&mut self, tree: Result<Tree>) {
+        self.tree = Some(tree);
     }
 
     fn finish(self: Box<Self>) {
-        let _ = self.reply.send(Ok(self.tree));
+        let _ = self.reply.send(self.tree.unwrap_or_else(|| Ok(Tree::default())));
     }
 
     fn fail(self: Box<Self>, error: Error) {
