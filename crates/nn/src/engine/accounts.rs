@@ -23,7 +23,8 @@ impl Accounts {
         waiting.chain(self.0.keys().copied()).any(|client| client != first)
     }
 
-    /// Charges the time of a step to its clients in proportion to their shares.
+    /// Charges the time of a step to the clients that it ran for, in proportion to their shares. Those
+    /// that wait for their turn are charged nothing.
     pub(super) fn charge(&mut self, shares: &[(u64, f64)], seconds: f64) {
         self.0.values_mut().for_each(|used| *used *= (-seconds / MEMORY_SECONDS).exp());
         let sum: f64 = shares.iter().map(|(_, share)| share).sum();
@@ -45,6 +46,8 @@ mod tests {
         accounts.charge(&[(1, 3.0), (2, 1.0)], 0.4);
         assert!((accounts.used(1) - 0.3).abs() < 1e-9 && (accounts.used(2) - 0.1).abs() < 1e-9);
         assert!(accounts.are_several([1].into_iter()), "another has lately used the engine");
+        // The third client waits for both.
+        assert_eq!(accounts.used(3), 0.0);
         for _ in 0..100 {
             accounts.charge(&[(2, 1.0)], 0.1);
         }
