@@ -22,6 +22,8 @@ use crate::executor::Executor;
 
 /// The names of the layers' tensors begin so.
 const LAYERS: &str = "model.layers.";
+/// The names of the experts' tensors contain this.
+const EXPERTS: &str = ".experts.";
 /// Polling interval while the clients of all requests are too slow.
 const BLOCKED_WAIT: Duration = Duration::from_millis(1);
 
@@ -215,11 +217,15 @@ impl Scheduler {
     }
 }
 
-/// The multiplications of the vocabulary's head, as a multiple of those of all layers.
+/// The multiplications of the vocabulary's head, as a multiple of those of all layers, in which a
+/// position passes some of the experts.
 fn row_cost(blueprint: &Blueprint) -> f64 {
-    let sizes = tensors(blueprint).into_iter().filter(|(name, _)| name.starts_with(LAYERS));
-    let layers: usize = sizes.map(|(_, shape)| shape.into_iter().product::<usize>()).sum();
-    (blueprint.vocab * blueprint.hidden) as f64 / layers.max(1) as f64
+    let passed = blueprint.experts.map_or(1.0, |experts| experts.used as f64 / experts.count as f64);
+    let sizes = tensors(blueprint).into_iter().filter(|(name, _)| name.starts_with(LAYERS)).map(|(name, shape)| {
+        let share = if name.contains(EXPERTS) { passed } else { 1.0 };
+        share * shape.into_iter().product::<usize>() as f64
+    });
+    (blueprint.vocab * blueprint.hidden) as f64 / sizes.sum::<f64>().max(1.0)
 }
 
 #[cfg(test)]
@@ -231,6 +237,7 @@ mod tests {
     use wsd_core::{Caps, Cost, Scope, Tree, TreeShape};
 
     use super::*;
+    use crate::arch::{self, Experts};
     use crate::checkpoint::Checkpoint;
     use crate::cpu::Cpu;
     use crate::engine::list::List;
@@ -239,6 +246,19 @@ mod tests {
 
     fn checkpoint(name: &str) -> Checkpoint {
         Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_position_costs_the_experts_that_it_passes() {
+        let blueprint = arch::blueprint(&checkpoint("mixtral").config).unwrap();
+        let layers = |count, used| {
+            let experts = blueprint.experts.map(|experts| Experts { count, used, ..experts });
+            (blueprint.vocab * blueprint.hidden) as f64 / row_cost(&Blueprint { experts, ..blueprint.clone() })
+        };
+        // Beside the experts a layer has a row of its router for each of them.
+        let routers = (6 * blueprint.hidden * blueprint.layers.len()) as f64;
+        assert!((layers(8, 2) - layers(2, 2) - routers).abs() < 1e-6 * routers);
+        assert!(layers(8, 8) > 1.5 * layers(8, 2));
     }
 
     #[test]
