@@ -2,6 +2,7 @@
 //! kept for later sessions with a common prefix.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use wsd_core::{Scope, Token, Tree, common_prefix};
 
@@ -10,6 +11,8 @@ use crate::executor::Executor;
 /// The length from which a common prefix is worth a copy, or a wait for another session to compute
 /// it.
 pub(super) const SHARED_TOKENS: usize = 16;
+/// The time without a session after which a client counts as gone.
+const GONE: Duration = Duration::from_secs(600);
 
 /// Tokens held by each slot's KV cache. This table is authoritative: what it does not list of a
 /// slot is not cached.
@@ -32,6 +35,8 @@ pub(super) struct Place {
 struct Kept {
     place: Place,
     tokens: Vec<Token>,
+    /// The time of its last use: the end of its session, or a copy.
+    used: Instant,
 }
 
 /// The contents of an open session's cache.
@@ -109,6 +114,7 @@ impl PrefixCache {
     /// has then: none where the device's memory is full.
     pub(super) fn copy(&mut self, executor: &mut dyn Executor, from: u64, slot: u64, tokens: &[Token]) -> usize {
         if let Some(index) = self.kept.iter().position(|kept| kept.place.slot == from) {
+            self.kept[index].used = Instant::now();
             self.kept[index..].rotate_left(1);
         }
         if executor.copy(from, slot, tokens.len()).is_ok() {
@@ -117,9 +123,10 @@ impl PrefixCache {
         self.tokens(slot).len()
     }
 
-    /// Ends a session. Its cache is kept unless another holds all of it. Where there is no room, the
-    /// least recently used one of the client that holds the most tokens is evicted.
-    pub(super) fn close(&mut self, executor: &mut dyn Executor, slot: u64) {
+    /// Ends a session at `now`. Its cache is kept unless another holds all of it. Where there is no room,
+    /// the least recently used one of the client that holds the most tokens is evicted; those of clients
+    /// that are gone precede all others.
+    pub(super) fn close(&mut self, executor: &mut dyn Executor, slot: u64, now: Instant) {
         let Held { scope, mut tokens, .. } = self.open.remove(&slot).unwrap_or_default();
         tokens.truncate(self.capacity);
         executor.truncate(slot, tokens.len());
@@ -130,21 +137,26 @@ impl PrefixCache {
         let mut release = |gone: &Kept| executor.release(gone.place.slot);
         let holds = |kept: &mut Kept| kept.place.scope.cache == scope.cache && tokens.starts_with(&kept.tokens);
         self.kept.extract_if(.., holds).for_each(|gone| release(&gone));
-        self.kept.push(Kept { place: Place { slot, scope }, tokens });
+        self.kept.push(Kept { place: Place { slot, scope }, tokens, used: now });
         while self.kept.iter().map(|kept| kept.tokens.len()).sum::<usize>() > self.capacity {
-            release(&self.kept.remove(self.oldest_of_largest()));
+            release(&self.kept.remove(self.next_to_go(now)));
         }
     }
 
-    /// The index of the least recently used cache of the client whose caches have the most tokens.
-    fn oldest_of_largest(&self) -> usize {
-        let mut sums = HashMap::<u64, usize>::new();
-        for Kept { place, tokens } in &self.kept {
-            *sums.entry(place.scope.client).or_default() += tokens.len();
+    /// The index of the least recently used cache of the client whose caches have the most tokens, of the
+    /// clients that are gone if there are any.
+    fn next_to_go(&self, now: Instant) -> usize {
+        let mut clients = HashMap::<u64, (bool, usize)>::new();
+        for Kept { place, tokens, used } in &self.kept {
+            let client = place.scope.client;
+            let is_absent = || self.open.values().all(|held| held.scope.client != client);
+            let (is_gone, sum) = clients.entry(client).or_insert_with(|| (is_absent(), 0));
+            *is_gone &= now.saturating_duration_since(*used) >= GONE;
+            *sum += tokens.len();
         }
-        let most = sums.values().max().copied();
-        let is_largest = |kept: &Kept| sums.get(&kept.place.scope.client).copied() == most;
-        self.kept.iter().position(is_largest).unwrap_or_default()
+        let first = clients.values().max().copied();
+        let is_first = |kept: &Kept| clients.get(&kept.place.scope.client).copied() == first;
+        self.kept.iter().position(is_first).unwrap_or_default()
     }
 
     /// Forgets a slot whose contents are unknown.
@@ -163,22 +175,39 @@ mod tests {
     use crate::cpu::Cpu;
     use crate::executor::Span;
 
-    #[test]
-    fn the_client_with_the_most_tokens_makes_room() {
+    /// Ends sessions of 40 tokens in a cache of 130, each of a client and at a second, while one of
+    /// client 9 is open. Tells of each session whether its cache is kept.
+    fn kept(sessions: &[(u64, u64)]) -> Vec<bool> {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
         let mut cpu = Cpu::load(&Checkpoint::open(&fixture).unwrap()).unwrap();
-        let mut cache = PrefixCache::new(130);
+        let (mut cache, start) = (PrefixCache::new(130), Instant::now());
         let scope = |client| Scope { cache: client, client };
-        let list = |first| (first..first + 40).collect::<Vec<Token>>();
-        for (slot, client) in [(0, 1), (1, 2), (2, 2), (3, 2), (4, 3)] {
-            let tokens = list(slot as Token);
-            cache.edit(&mut cpu, Place { slot, scope: scope(client) }, &tokens);
+        let list = |first: usize| (first as Token..first as Token + 40).collect::<Vec<_>>();
+        cache.edit(&mut cpu, Place { slot: 100, scope: scope(9) }, &[]);
+        for (index, (client, second)) in sessions.iter().enumerate() {
+            let (slot, tokens) = (index as u64, list(index));
+            cache.edit(&mut cpu, Place { slot, scope: scope(*client) }, &tokens);
             cache.extend(slot, &tokens, None);
-            cache.close(&mut cpu, slot);
+            cache.close(&mut cpu, slot, start + Duration::from_secs(*second));
         }
-        let held = [(1, 0), (2, 1), (2, 2), (2, 3), (3, 4)];
-        let held = held.map(|(client, first)| cache.longest(scope(client), &list(first)).1);
-        assert_eq!(held, [40, 0, 0, 40, 40], "two of the second client's lists have made room");
+        let held = sessions.iter().enumerate().map(|(index, (client, _))| cache.longest(scope(*client), &list(index)));
+        held.map(|(_, len)| len == 40).collect()
+    }
+
+    #[test]
+    fn the_client_with_the_most_tokens_makes_room() {
+        let held = kept(&[(1, 0), (2, 0), (2, 0), (2, 0), (3, 0)]);
+        assert_eq!(held, [true, false, false, true, true], "two of the second client's lists have made room");
+    }
+
+    #[test]
+    fn clients_that_are_gone_make_room_first() {
+        let busy = [(2, 599), (2, 599), (2, 599), (2, 599)];
+        assert_eq!(kept(&[&[(1, 0)][..], &busy].concat()), [true, false, false, true, true], "it may come back");
+        let late = [(2, 600), (2, 600), (2, 600), (2, 600)];
+        assert_eq!(kept(&[&[(1, 0)][..], &late].concat()), [false, false, true, true, true]);
+        assert_eq!(kept(&[&[(1, 0), (1, 500)][..], &late].concat()), [false, true, false, false, true, true]);
+        assert_eq!(kept(&[&[(9, 0)][..], &late].concat()), [true, false, false, true, true], "a session is open");
     }
 
     #[test]

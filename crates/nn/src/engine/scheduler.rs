@@ -6,7 +6,7 @@ mod step;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wsd_core::{Activity, Card, Error, common_prefix};
 
@@ -107,7 +107,7 @@ impl Scheduler {
                 Ok(Message::Ask(work)) => self.admit(work),
                 Ok(Message::Close(slot)) => {
                     self.works.retain(|work| work.place.slot != slot);
-                    self.cache.close(&mut *self.executor, slot);
+                    self.cache.close(&mut *self.executor, slot, Instant::now());
                     self.drafter.iter_mut().for_each(|drafter| drafter.close(slot));
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
