@@ -174,8 +174,9 @@ pub trait Engine: Send + Sync {
         Activity::default()
     }
 
-    /// Returns the measured speed of the engine, which speculation keeps from request to request; by
-    /// default each request measures anew.
+    /// Returns the profile that speculation reads and updates. Clones share their content, so an engine
+    /// that keeps one keeps its measurements from request to request; by default each call returns an
+    /// empty one. Of the engines of [`Models::scoped`](crate::Models::scoped) only step times are kept.
     fn profile(&self) -> Profile {
         Profile::default()
     }

@@ -41,10 +41,11 @@ impl Models {
         self.0.remove(&seat);
     }
 
-    /// The same models, whose sessions are opened within `scope`; see [`Engine::open_in`].
+    /// The same models, whose sessions are opened within `scope`; see [`Engine::open_in`]. The acceptance
+    /// of proposals is measured anew; see [`Profile::scoped`](crate::Profile::scoped).
     #[must_use]
     pub fn scoped(&self, scope: Scope) -> Self {
-        let scoped = |engine: &Arc<dyn Engine>| Arc::new(Scoped { engine: engine.clone(), scope }) as Arc<dyn Engine>;
+        let scoped = |engine: &Arc<dyn Engine>| Arc::new(Scoped::new(engine.clone(), scope)) as Arc<dyn Engine>;
         Self(self.0.iter().map(|(seat, engines)| (*seat, engines.iter().map(scoped).collect())).collect())
     }
 

@@ -105,8 +105,8 @@ impl Profile {
         Self { times: Arc::new(Mutex::new(times)), acceptance: Arc::default() }
     }
 
-    /// A profile that shares the step times and keeps an acceptance of its own, for requests that
-    /// must not learn from each other.
+    /// A profile that shares the step times, and begins an acceptance of its own: step times tell about
+    /// the machine, acceptance about the texts of the requests that it was measured on.
     #[must_use]
     pub fn scoped(&self) -> Self {
         Self { times: self.times.clone(), acceptance: Arc::default() }

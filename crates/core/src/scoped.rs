@@ -1,4 +1,4 @@
-//! An engine whose sessions share KV caches with one another only.
+//! An engine as one request sees it: within its scope, and with proposals measured for itself.
 
 use std::sync::Arc;
 
@@ -6,10 +6,21 @@ use async_trait::async_trait;
 
 use crate::{Activity, Card, Engine, ModelFiles, Profile, Result, Scope, Session, Setting, TextCodec, Token};
 
-/// An engine that opens all sessions in one scope.
+/// An engine whose [`Engine::open`] opens sessions in a given scope. Its profile shares the step times of
+/// the engine, but the acceptance of proposals is that of its own sessions: times of answers then tell
+/// nothing about texts of other scopes.
 pub(crate) struct Scoped {
-    pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) scope: Scope,
+    engine: Arc<dyn Engine>,
+    scope: Scope,
+    profile: Profile,
+}
+
+impl Scoped {
+    /// An engine in a scope, in which no proposal has been checked yet.
+    pub(crate) fn new(engine: Arc<dyn Engine>, scope: Scope) -> Self {
+        let profile = engine.profile().scoped();
+        Self { engine, scope, profile }
+    }
 }
 
 #[async_trait]
@@ -35,7 +46,7 @@ impl Engine for Scoped {
     }
 
     fn profile(&self) -> Profile {
-        self.engine.profile().scoped()
+        self.profile.clone()
     }
 
     fn weights(&self) -> Option<u64> {
@@ -56,5 +67,25 @@ impl Engine for Scoped {
 
     async fn open_in(&self, scope: Scope, tokens: &[Token]) -> Result<Box<dyn Session>> {
         self.engine.open_in(scope, tokens).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acceptance::Hint;
+    use crate::scripted::{Pieces, Scripted};
+
+    #[test]
+    fn step_times_are_shared_and_acceptance_is_kept_within_the_scope() {
+        let engine: Arc<dyn Engine> = Arc::new(Scripted::random("base", Arc::new(Pieces::letters("abc ")), 1));
+        let [one, other] = [1, 2].map(|cache| Scoped::new(engine.clone(), Scope { cache, client: 0 }));
+        one.profile().record(1, 0.020);
+        one.profile().update_acceptance("lookup", |acceptance| acceptance.add(Hint::Probability(0.9), true));
+        assert_eq!(other.profile().step_time(), one.profile().step_time());
+        assert!(one.profile().step_time().is_some());
+        let evidence = |engine: &dyn Engine| engine.profile().acceptance("lookup").evidence();
+        assert!(evidence(&one) > evidence(&other));
+        assert_eq!(evidence(&other), evidence(&*engine));
     }
 }
