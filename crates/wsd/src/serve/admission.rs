@@ -5,19 +5,19 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::client::{Account, Client, ClientLimits};
+use super::client::{Account, Client, ClientLimits, Held};
 use super::error::ApiError;
 
-/// The number of accounts from which idle ones are dropped.
+/// The least number of accounts from which idle ones are dropped.
 const MANY_ACCOUNTS: usize = 4096;
-/// The mean number of slots below which a client counts as one that asks seldom.
-const SELDOM: f64 = 0.5;
-/// The parts of a slot in which means are compared.
-const FINENESS: f64 = 100.0;
+/// The time after which a wait asks again whether its client has become one that asks seldom, which no
+/// event tells.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Returns the most answers at a time: beside those of the setting a quarter as many, for clients that
 /// have none and ask seldom.
@@ -45,6 +45,9 @@ struct State {
     /// Answers that wait for a slot, in order of arrival.
     waiting: Vec<Waiter>,
     accounts: HashMap<Client, Account>,
+    /// The number of accounts from which idle ones are dropped: twice those that were left by the last
+    /// time, so that a request pays for a few accounts and not for all.
+    many: usize,
     /// Answers being written, by request.
     answers: HashMap<u64, usize>,
     /// Requests admitted so far.
@@ -93,11 +96,12 @@ impl Admission {
     /// Admits a request, or refuses it if the queue is full or the client has used up its share of
     /// a minute. A client without any request finds room even in a queue that others fill.
     pub(super) fn admit(self: &Arc<Self>, client: Client) -> Result<Admitted, ApiError> {
-        let mut state = self.lock();
-        self.expect_room(&mut state, client)?;
+        let (mut state, now) = (self.lock(), Instant::now());
+        self.expect_room(&state, client)?;
+        state.drop_idle(now);
         let account = state.accounts.entry(client).or_default();
         account.requests += 1;
-        account.minute.add_request();
+        account.minute.add_request(now);
         state.requests += 1;
         state.count += 1;
         Ok(Admitted { admission: self.clone(), source: Source { client, request: state.count } })
@@ -106,17 +110,15 @@ impl Admission {
     /// Refuses a request that would be refused now. This is asked before its body is read, so that
     /// refusals cost little.
     pub(super) fn check(&self, client: Client) -> Result<(), ApiError> {
-        self.expect_room(&mut self.lock(), client)
+        self.expect_room(&self.lock(), client)
     }
 
-    fn expect_room(&self, state: &mut State, client: Client) -> Result<(), ApiError> {
-        if state.accounts.len() > MANY_ACCOUNTS {
-            state.accounts.retain(|_, account| !account.is_idle());
-        }
+    /// Refuses a request for which there is no room. One that is refused leaves no account.
+    fn expect_room(&self, state: &State, client: Client) -> Result<(), ApiError> {
         let places = self.max_concurrent + self.max_queue;
-        let account = state.accounts.entry(client).or_default();
-        account.minute.check(&self.limits, Instant::now())?;
-        let is_new = account.requests == 0;
+        let account = state.accounts.get(&client);
+        account.map(|account| account.minute).unwrap_or_default().check(&self.limits, Instant::now())?;
+        let is_new = account.is_none_or(|account| account.requests == 0);
         let has_room = state.requests < places || (is_new && state.requests < 2 * places);
         if has_room { Ok(()) } else { Err(ApiError::busy(self.max_concurrent, self.max_queue)) }
     }
@@ -133,11 +135,24 @@ impl Admission {
             state.waiting.push(Waiter { source, slot: sender });
             self.give_slots(&mut state);
         }
-        if let Some(slot) = &mut wait.slot {
-            slot.await.map_err(|_| ApiError::closing())?;
+        while let Some(slot) = &mut wait.slot {
+            match timeout(ASK_AGAIN, slot).await {
+                Ok(given) => {
+                    given.map_err(|_| ApiError::closing())?;
+                    wait.slot = None;
+                }
+                Err(_) => self.ask_again(source.client),
+            }
         }
-        wait.slot = None;
         Ok(Slot { admission: self.clone(), source })
+    }
+
+    /// Gives free slots to those who wait if the client has become one that asks seldom.
+    fn ask_again(&self, client: Client) {
+        let mut state = self.lock();
+        if state.running < all_slots(self.max_concurrent) && state.held(client).is_seldom(Instant::now()) {
+            self.give_slots(&mut state);
+        }
     }
 
     /// Gives free slots to those who wait.
@@ -145,16 +160,17 @@ impl Admission {
         state.waiting.retain(|waiter| !waiter.slot.is_closed());
         let now = Instant::now();
         loop {
-            let held = |source: Source| {
-                let by_client = state.accounts.get(&source.client).map(|account| account.held).unwrap_or_default();
+            let order = |source: Source| {
+                let by_client = state.held(source.client);
                 let by_request = state.answers.get(&source.request).copied().unwrap_or(0);
-                (by_client.now(), (by_client.mean(now) * FINENESS) as usize, by_request)
+                (by_client.now(), by_client.lately(now), by_request)
             };
-            let waiting = state.waiting.iter().enumerate().map(|(index, waiter)| (held(waiter.source), index));
-            let Some(((by_client, lately, _), index)) = waiting.min() else { return };
-            let is_seldom = by_client == 0 && (lately as f64) < SELDOM * FINENESS;
-            let slots = if is_seldom { all_slots(self.max_concurrent) } else { self.max_concurrent };
-            if state.running >= slots || by_client >= self.limits.max_concurrent {
+            let waiting = state.waiting.iter().enumerate();
+            // Where the first may have no slot, none of the others may.
+            let Some(first) = waiting.min_by_key(|(_, waiter)| order(waiter.source)) else { return };
+            let (index, held) = (first.0, state.held(first.1.source.client));
+            let slots = if held.is_seldom(now) { all_slots(self.max_concurrent) } else { self.max_concurrent };
+            if state.running >= slots || held.now() >= self.limits.max_concurrent {
                 return;
             }
             let Waiter { source, slot } = state.waiting.remove(index);
@@ -205,6 +221,21 @@ impl Admission {
     }
 }
 
+impl State {
+    /// The slots of a client.
+    fn held(&self, client: Client) -> Held {
+        self.accounts.get(&client).map(|account| account.held).unwrap_or_default()
+    }
+
+    /// Drops idle accounts once there are many.
+    fn drop_idle(&mut self, now: Instant) {
+        if self.accounts.len() >= self.many.max(MANY_ACCOUNTS) {
+            self.accounts.retain(|_, account| !account.is_idle(now));
+            self.many = 2 * self.accounts.len();
+        }
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
@@ -250,8 +281,8 @@ mod tests {
         future.now_or_never().map(Result::unwrap)
     }
 
-    #[test]
-    fn a_free_slot_goes_to_the_client_with_the_fewest() {
+    #[tokio::test]
+    async fn a_free_slot_goes_to_the_client_with_the_fewest() {
         let admission = admission(2, ClientLimits::default());
         let mut held: Vec<_> = (0..2).map(|_| ready(admission.slot(of(ALICE, 1))).unwrap()).collect();
         let mut alice = Box::pin(admission.slot(of(ALICE, 1)));
@@ -268,8 +299,8 @@ mod tests {
         assert_eq!((admission.running(), admission.waiting()), (2, 1));
     }
 
-    #[test]
-    fn a_free_slot_goes_to_the_request_with_the_fewest() {
+    #[tokio::test]
+    async fn a_free_slot_goes_to_the_request_with_the_fewest() {
         let admission = admission(2, ClientLimits::default());
         let mut held: Vec<_> = (0..2).map(|_| ready(admission.slot(of(ALICE, 1))).unwrap()).collect();
         let mut many = Box::pin(admission.slot(of(ALICE, 1)));
@@ -284,8 +315,8 @@ mod tests {
         assert_eq!(admission.lock().answers.len(), 2);
     }
 
-    #[test]
-    fn a_wait_that_is_given_up_loses_no_slot() {
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_loses_no_slot() {
         let admission = admission(1, ClientLimits::default());
         let held = ready(admission.slot(of(ALICE, 1))).unwrap();
         let mut waiting = Box::pin(admission.slot(of(ALICE, 2)));
@@ -309,8 +340,8 @@ mod tests {
         assert!(admission.admit(ALICE).is_ok());
     }
 
-    #[test]
-    fn each_client_has_its_limits() {
+    #[tokio::test]
+    async fn each_client_has_its_limits() {
         let limits = ClientLimits { max_concurrent: 1, requests: Some(3), tokens: Some(100) };
         let admission = admission(4, limits);
         let _slot = ready(admission.slot(of(ALICE, 1))).unwrap();
@@ -324,5 +355,40 @@ mod tests {
         admission.add_tokens(BOB, 101);
         let refused = admission.admit(BOB).err().unwrap().body()["error"]["message"].to_string();
         assert!(refused.contains("100 tokens a minute"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_becomes_one_that_asks_seldom_is_given_the_spare_slot() {
+        let admission = admission(1, ClientLimits::default());
+        let _held = ready(admission.slot(of(ALICE, 1))).unwrap();
+        let now = Instant::now();
+        let mut account = Account::default();
+        account.held.change(1, now.checked_sub(Duration::from_secs(3)).unwrap());
+        account.held.change(-1, now);
+        assert!(!account.held.is_seldom(now) && account.held.is_seldom(now + Duration::from_secs(1)));
+        admission.lock().accounts.insert(BOB, account);
+        // Nobody comes or leaves while he waits.
+        let _bob = admission.slot(of(BOB, 2)).await.unwrap();
+        assert_eq!((admission.running(), admission.waiting()), (2, 0));
+    }
+
+    #[test]
+    fn requests_that_are_refused_or_asked_about_leave_no_account() {
+        let admission = admission(1, ClientLimits { requests: Some(0), ..ClientLimits::default() });
+        assert!(admission.check(ALICE).is_err() && admission.admit(BOB).is_err());
+        assert!(admission.lock().accounts.is_empty());
+    }
+
+    #[test]
+    fn idle_accounts_are_dropped_once_there_are_many() {
+        let admission = admission(1, ClientLimits::default());
+        let client = |index| Client::Key(2 + index);
+        let idle = (0..MANY_ACCOUNTS as u32).map(|index| (client(index), Account::default()));
+        admission.lock().accounts.extend(idle);
+        let admitted = admission.admit(ALICE).unwrap();
+        assert_eq!(admission.lock().accounts.len(), 1);
+        drop(admitted);
+        // The present minute counts.
+        assert!(admission.lock().accounts.contains_key(&ALICE));
     }
 }

@@ -10,6 +10,10 @@ use super::error::ApiError;
 const NETWORK_BITS: u32 = 64;
 /// The time over which slots held are averaged.
 const HELD_MEMORY: Duration = Duration::from_secs(4);
+/// The parts of a slot in which means are compared.
+const FINENESS: f64 = 100.0;
+/// The mean number of slots, in these parts, below which a client asks seldom.
+const SELDOM: usize = 50;
 
 /// The sender of requests: the holder of a key, or an address where there are no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,10 +91,20 @@ impl Held {
     }
 
     /// Returns the mean number of slots held up to `now`.
-    pub(super) fn mean(self, now: Instant) -> f64 {
+    fn mean(self, now: Instant) -> f64 {
         let passed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let before = (-passed.as_secs_f64() / HELD_MEMORY.as_secs_f64()).exp();
         self.mean * before + self.now as f64 * (1.0 - before)
+    }
+
+    /// Returns the mean up to `now` in whole hundredths of a slot.
+    pub(super) fn lately(self, now: Instant) -> usize {
+        (self.mean(now) * FINENESS) as usize
+    }
+
+    /// Tells whether the client has no slot, and lately had less than half of one.
+    pub(super) fn is_seldom(self, now: Instant) -> bool {
+        self.now == 0 && self.lately(now) < SELDOM
     }
 
     /// Changes the number of slots held.
@@ -100,14 +114,15 @@ impl Held {
 }
 
 impl Account {
-    /// Tells that nothing would change without the account.
-    pub(super) fn is_idle(&self) -> bool {
-        self.requests == 0 && self.held.now() == 0 && self.minute.seconds_left(Instant::now()) == 0
+    /// Tells that an account without any use would stand for the client as well.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let holds = self.held.now() > 0 || self.held.lately(now) > 0;
+        self.requests == 0 && !holds && self.minute.seconds_left(now) == 0
     }
 }
 
 /// The use by a client in its present minute, which begins with its first request.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Minute {
     began: Option<Instant>,
     requests: usize,
@@ -116,12 +131,10 @@ pub(super) struct Minute {
 
 impl Minute {
     /// Refuses a further request of a client that has used up its share.
-    pub(super) fn check(&mut self, limits: &ClientLimits, now: Instant) -> Result<(), ApiError> {
-        self.renew(now);
-        let seconds = self.seconds_left(now);
-        for (name, limit, used) in
-            [("requests", limits.requests, self.requests), ("tokens", limits.tokens, self.tokens)]
-        {
+    pub(super) fn check(self, limits: &ClientLimits, now: Instant) -> Result<(), ApiError> {
+        let Self { requests, tokens, .. } = self.at(now);
+        let seconds = self.at(now).seconds_left(now);
+        for (name, limit, used) in [("requests", limits.requests, requests), ("tokens", limits.tokens, tokens)] {
             if let Some(limit) = limit.filter(|limit| used >= *limit) {
                 return Err(ApiError::share_used(limit, name, seconds));
             }
@@ -129,26 +142,26 @@ impl Minute {
         Ok(())
     }
 
-    pub(super) fn add_request(&mut self) {
+    /// Counts a request, to the minute in which it came.
+    pub(super) fn add_request(&mut self, now: Instant) {
+        *self = self.at(now);
         self.requests += 1;
     }
 
     /// Charges tokens, to the minute in which they were computed.
     pub(super) fn add_tokens(&mut self, tokens: usize, now: Instant) {
-        self.renew(now);
+        *self = self.at(now);
         self.tokens = self.tokens.saturating_add(tokens);
     }
 
-    /// Begins another minute if the present one is over.
-    fn renew(&mut self, now: Instant) {
-        if self.seconds_left(now) == 0 {
-            *self = Self { began: Some(now), ..Self::default() };
-        }
+    /// Returns the minute at `now`: another one if this one is over.
+    fn at(self, now: Instant) -> Self {
+        if self.seconds_left(now) == 0 { Self { began: Some(now), ..Self::default() } } else { self }
     }
 
     /// Returns the seconds to the end of the minute, rounded up; 0 after it.
     fn seconds_left(&self, now: Instant) -> u32 {
-        let passed = self.began.map_or(60, |began| now.duration_since(began).as_secs());
+        let passed = self.began.map_or(60, |began| now.saturating_duration_since(began).as_secs());
         60u64.saturating_sub(passed) as u32
     }
 }
@@ -183,12 +196,28 @@ mod tests {
         let limits = ClientLimits { requests: Some(1), ..ClientLimits::default() };
         let (mut minute, now) = (Minute::default(), Instant::now());
         minute.check(&limits, now).unwrap();
-        minute.add_request();
+        minute.add_request(now);
         assert!(minute.check(&limits, now + Duration::from_secs(59)).is_err());
         minute.check(&limits, now + Duration::from_secs(60)).unwrap();
         // The tokens of an answer that takes minutes count in each of them.
         let limits = ClientLimits { tokens: Some(5), ..ClientLimits::default() };
         minute.add_tokens(9, now + Duration::from_secs(200));
         assert!(minute.check(&limits, now + Duration::from_secs(201)).is_err());
+    }
+    #[test]
+    fn an_account_is_idle_once_nothing_of_its_use_counts() {
+        let (mut account, start) = (Account::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(account.is_idle(start));
+        account.minute.add_request(start);
+        account.held.change(2, start);
+        assert!(!account.is_idle(at(70)), "it holds slots");
+        account.held.change(-2, at(70));
+        assert!(!account.is_idle(at(70)), "it has lately held slots, which gives others the precedence");
+        assert!(account.is_idle(at(70 + 30)));
+        account.minute.add_tokens(1, at(100));
+        assert!(!account.is_idle(at(159)) && account.is_idle(at(160)));
+        account.requests = 1;
+        assert!(!account.is_idle(at(900)));
     }
 }
