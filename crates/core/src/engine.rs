@@ -8,41 +8,12 @@ use futures::stream::BoxStream;
 
 use crate::logits::argmax;
 use crate::{
-    Caps, Card, Error, Guide, Head, Heads, Next, Profile, Result, Sampled, Sampling, Setting, Step, Stop, TextCodec,
-    Token, Tree, TreeShape, Values, pick_allowed, top_tokens,
+    Caps, Card, Error, Guide, Head, Heads, Layer, Next, Profile, Result, Sampled, Sampling, Scope, Setting, Step, Stop,
+    TextCodec, Token, Tree, TreeShape, Values, pick_allowed, top_tokens,
 };
 
 /// Natural log-probabilities of the next token over the whole vocabulary.
 pub type Row = Vec<f32>;
-
-/// A place in a model whose hidden states are returned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Layer {
-    /// After the final norm: the input of the output heads.
-    #[default]
-    Final,
-    /// The residual stream after this number of layers; 0 for the embeddings.
-    After(usize),
-    /// [`Layer::After`], through the final norm.
-    Normed(usize),
-}
-
-impl Layer {
-    /// The number of layers before the place; `None` for all of them.
-    #[must_use]
-    pub fn depth(self) -> Option<usize> {
-        match self {
-            Self::Final => None,
-            Self::After(layers) | Self::Normed(layers) => Some(layers),
-        }
-    }
-
-    /// Tells whether states of the place have passed the final norm.
-    #[must_use]
-    pub fn is_normed(self) -> bool {
-        !matches!(self, Self::After(_))
-    }
-}
 
 /// One request to continue a session.
 #[derive(Clone, Debug)]
@@ -108,16 +79,6 @@ pub struct Activity {
     pub steps: usize,
     /// Tokens whose KV cache was copied from another session so far.
     pub reused_tokens: usize,
-}
-
-/// The groups within which a session shares an engine's caches and time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Sessions share KV caches only with those of the same number, so that the time of an answer
-    /// tells nothing about the tokens of others.
-    pub cache: u64,
-    /// The client, among whom an engine divides its time.
-    pub client: u64,
 }
 
 /// The tokens of one generation, collected.

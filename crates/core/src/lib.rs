@@ -26,12 +26,14 @@ mod handover;
 mod head;
 mod inputs;
 mod job;
+mod layer;
 mod logits;
 mod look;
 mod models;
 mod profile;
 mod relay;
 mod sampling;
+mod scope;
 mod scoped;
 mod scorers;
 pub mod scripted;
@@ -56,7 +58,7 @@ pub use answer::{Answer, Flow};
 pub use beam::{Beam, TreeShape};
 pub use bridge::{Bridge, Edit};
 pub use card::{Caps, Card, Cost};
-pub use engine::{Activity, Engine, Generation, Layer, ModelFiles, Row, Scope, Session, Written};
+pub use engine::{Activity, Engine, Generation, ModelFiles, Row, Session, Written};
 pub use error::{Error, Result};
 pub use exp::exp;
 pub use guard::{guard, is_guarded};
@@ -65,6 +67,7 @@ pub use handover::{Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW, Window, WindowStat
 pub use head::{Head, Heads};
 pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
+pub use layer::Layer;
 pub use logits::{log_softmax, logprob, top_tokens};
 pub use look::{LOOK_CONFIDENCE, LOOK_EVERY, LOOK_PHRASES, LOOK_TOKENS, LOOK_WITHIN, SECOND_LOOK};
 pub use models::Models;
@@ -74,6 +77,7 @@ pub use sampling::{
     FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, SAMPLING, SEED, Sampling, TEMPERATURE, TOP_K,
     TOP_N_SIGMA, TOP_P, TYPICAL_P, XTC_PROBABILITY, XTC_THRESHOLD, pick, pick_allowed,
 };
+pub use scope::Scope;
 pub use scorers::{Rating, Ratings, SCORERS, STEP_COMMAND, StepScorer, find_scorer};
 pub use seat::{Author, Seat};
 pub use settings::{Kind, Setting, Value};

@@ -5,11 +5,14 @@ mod accounts;
 mod drafter;
 mod list;
 mod local;
+mod options;
 mod pace;
 mod plan;
 mod prefix_cache;
 mod questions;
 mod scheduler;
+mod session;
 mod work;
 
-pub use local::{LoadOptions, Local};
+pub use local::Local;
+pub use options::LoadOptions;
