@@ -6,7 +6,7 @@
 //! what is kept is a tree.
 
 use crate::logits::top_tokens;
-use crate::{Result, Token, Tree};
+use crate::{Token, Tree};
 
 /// The size of a tree of proposals.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,9 +34,8 @@ pub struct TreeShape {
 /// beam.expand([&row[..], &[0.01f32, 0.01, 0.98].map(f32::ln)]).unwrap();
 /// assert!(beam.level().is_empty());
 /// // 0 has 0.6, 0 0 has 0.36, 1 has 0.3, and 1 2 has 0.29.
-/// let tree = beam.tree()?;
+/// let tree = beam.tree();
 /// assert_eq!((tree.tokens(), tree.parents()), (&[0, 1, 0][..], &[0, 0, 1][..]));
-/// # Ok::<(), wsd_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Beam {
@@ -99,6 +98,9 @@ impl Beam {
 
     /// Adds children to the given nodes and chooses the next level among these.
     fn grow<'a>(&mut self, rows: impl IntoIterator<Item = (Option<usize>, &'a [f32])>) -> Option<()> {
+        if self.depth == self.shape.depth {
+            return Some(());
+        }
         let first = self.nodes.len();
         for (parent, logits) in rows {
             let above = parent.map_or(0.0, |node| self.nodes[node].score);
@@ -123,14 +125,13 @@ impl Beam {
     }
 
     /// The tree of the best nodes.
-    ///
-    /// # Errors
-    /// None: a node's parent is among the nodes that precede it.
-    pub fn tree(&self) -> Result<Tree> {
+    #[must_use]
+    pub fn tree(&self) -> Tree {
         let mut kept = self.best(0, self.shape.nodes);
         kept.sort_unstable();
+        // A node's parent is kept too, and precedes it.
         let vertex = |node: usize| kept.binary_search(&node).map_or(0, |place| place as u32 + 1);
-        Tree::try_new(kept.iter().map(|&node| {
+        Tree::of(kept.iter().map(|&node| {
             let Candidate { parent, token, .. } = self.nodes[node];
             (parent.map_or(0, vertex), token)
         }))
@@ -163,7 +164,7 @@ mod tests {
             let level: Vec<_> = beam.level().iter().map(path).collect();
             beam.expand(level.iter().map(Vec::as_slice)).unwrap();
         }
-        let tree = beam.tree().unwrap();
+        let tree = beam.tree();
         // 0 .5, 1 .4, 0 2 .4, 1 1 .36, and 0 2 0 .136.
         let mut spelled: Vec<_> = (1..=5).map(|vertex| tree.spelled(vertex)).collect();
         spelled.sort();
@@ -179,18 +180,21 @@ mod tests {
             let rows: Vec<_> = beam.level().iter().map(|_| &certain[..]).collect();
             beam.expand(rows).unwrap();
         }
-        let tree = beam.tree().unwrap();
+        let tree = beam.tree();
         assert_eq!((tree.tokens(), tree.parents()), (&[0, 1, 0][..], &[0, 0, 1][..]));
     }
 
     #[test]
-    fn a_width_of_one_is_a_chain_and_nan_is_none() {
+    fn a_width_of_one_is_a_chain_a_depth_of_none_is_empty_and_nan_is_none() {
         let shape = TreeShape { width: 1, depth: 4, nodes: 3, least: 0.0 };
         let mut beam = Beam::new(shape, &row(&[0.3, 0.7])).unwrap();
         while !beam.level().is_empty() {
             beam.expand([&row(&[0.3, 0.7])[..]]).unwrap();
         }
-        assert_eq!(beam.tree().unwrap(), Tree::chain(&[1, 1, 1]));
+        assert_eq!(beam.tree(), Tree::chain(&[1, 1, 1]));
         assert!(Beam::new(shape, &[f32::NAN]).is_none());
+        let mut flat = Beam::new(TreeShape { depth: 0, ..shape }, &row(&[0.3, 0.7])).unwrap();
+        flat.expand([]).unwrap();
+        assert!(flat.level().is_empty() && flat.tree().is_empty());
     }
 }

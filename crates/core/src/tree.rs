@@ -42,6 +42,12 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Builds a tree of nodes whose parents precede them.
+    pub(crate) fn of(nodes: impl Iterator<Item = (u32, Token)>) -> Self {
+        let (parents, tokens) = nodes.unzip();
+        Self { tokens, parents }
+    }
+
     /// Builds a tree with a single branch.
     #[must_use]
     pub fn chain(tokens: &[Token]) -> Self {

@@ -173,7 +173,7 @@ impl Session for ScriptedSession {
                 return Ok(Tree::default());
             }
         }
-        beam.tree()
+        Ok(beam.tree())
     }
 
     async fn tree_logits(&mut self, tree: &Tree) -> Result<Vec<Row>> {

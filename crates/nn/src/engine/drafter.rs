@@ -17,8 +17,6 @@ use crate::executor::Executor;
 /// A draft head with its sessions.
 pub(super) struct Drafter {
     layer: DraftLayer,
-    /// The width of a feature.
-    width: usize,
     sessions: HashMap<u64, Drafting>,
 }
 
@@ -29,15 +27,13 @@ struct Drafting {
     tokens: Vec<Token>,
     /// The features of the last of them, which the head has not read yet.
     features: Vec<f32>,
-    /// The list whose pairs the head has read.
-    read: Vec<Token>,
     /// A tree behind the tokens and the features of its nodes, until the next list shows its path.
     tree: Option<(Tree, Vec<f32>)>,
 }
 
 impl Drafter {
-    pub(super) fn new(layer: DraftLayer, width: usize) -> Self {
-        Self { layer, width, sessions: HashMap::new() }
+    pub(super) fn new(layer: DraftLayer) -> Self {
+        Self { layer, sessions: HashMap::new() }
     }
 
     /// Tells whether the head proposes for a session, which then needs the features of its steps.
@@ -54,32 +50,33 @@ impl Drafter {
     /// tree that they follow. Returns the number of tokens whose features need not be computed. Before a
     /// proposal the last pair is read in any case.
     pub(super) fn edit(&mut self, slot: u64, tokens: &[Token], proposes: bool) -> usize {
-        let Self { layer, width, sessions } = self;
-        let Some(state) = sessions.get_mut(&slot) else { return 0 };
+        let Self { layer, sessions } = self;
+        let (width, Some(state)) = (layer.width(), sessions.get_mut(&slot)) else { return 0 };
         let shared = common_prefix(&state.tokens, tokens);
         if let Some((tree, features)) = state.tree.take().filter(|_| shared == state.tokens.len()) {
             for vertex in tree.matching(&tokens[shared..]) {
                 let node = vertex as usize - 1;
                 state.tokens.push(tree.tokens()[node]);
-                state.features.extend_from_slice(&features[node * *width..][..*width]);
+                state.features.extend_from_slice(&features[node * width..][..width]);
             }
         }
         let shared = common_prefix(&state.tokens, tokens);
-        let (read, pairs) = (common_prefix(&state.read, tokens), layer.cached(slot));
-        state.read.truncate(read);
+        // A pair has the feature of one token and is cached by the token after it.
+        let (pairs, read) =
+            (layer.cached(slot), common_prefix(layer.tokens(slot), tokens.get(1..).unwrap_or_default()));
         let last = if proposes { 2 } else { 1 };
-        let kept = pairs.min(read.saturating_sub(1)).min(tokens.len().saturating_sub(last));
+        let kept = read.min(shared).min(tokens.len().saturating_sub(last));
         layer.truncate(slot, kept);
         // Features of pairs that were read are gone.
-        let known = if kept < pairs { kept } else { shared.max(kept) };
+        let known = if kept < pairs { kept } else { shared };
         state.tokens.truncate(known);
-        state.features.truncate((known - kept) * *width);
+        state.features.truncate((known - kept) * width);
         known
     }
 
     /// Takes in the features of the next positions of a list, as a step computed them.
     pub(super) fn observe(&mut self, slot: u64, list: &List, features: &[f32]) {
-        let width = self.width;
+        let width = self.layer.width();
         let Some(state) = self.sessions.get_mut(&slot).filter(|_| !features.is_empty()) else { return };
         let (first, chain) = (list.next(), list.chain());
         let of_list = (chain - first.min(chain)).min(features.len() / width);
@@ -108,15 +105,13 @@ impl Drafter {
         list: &[Token],
         shape: TreeShape,
     ) -> Result<Tree> {
-        let Some(state) = self.sessions.get_mut(&slot) else { return Ok(Tree::default()) };
-        let (width, read) = (self.width, self.layer.cached(slot));
+        let (width, read) = (self.layer.width(), self.layer.cached(slot));
         let root = list.len().saturating_sub(1);
-        if root <= read {
-            return Ok(Tree::default());
-        }
-        let features: Vec<f32> = state.features.drain(..(root - read) * width).collect();
-        state.read = list.to_vec();
-        let [predicted, aligned] = self.layer.extend(slot, &list[read + 1..], &features)?;
+        let Some(state) = self.sessions.get_mut(&slot).filter(|_| root > read) else { return Ok(Tree::default()) };
+        let unread = (root - read) * width;
+        let Some(features) = state.features.get(..unread) else { return Ok(Tree::default()) };
+        let [predicted, aligned] = self.layer.extend(slot, &list[read + 1..], features)?;
+        state.features.drain(..unread);
         let mut logits = Vec::new();
         executor.project(Head::VOCABULARY, &predicted[predicted.len() - width..], &mut logits)?;
         let Some(beam) = Beam::new(shape, &logits) else { return Ok(Tree::default()) };
@@ -165,7 +160,6 @@ impl Growth<'_> {
                 return Ok(Tree::default());
             }
         }
-        // A node's parent always precedes it.
-        Ok(beam.tree().unwrap_or_default())
+        Ok(beam.tree())
     }
 }

@@ -169,5 +169,5 @@ fn caps(blueprint: &Blueprint) -> Caps {
 fn drafter(folder: &Path, base: &Checkpoint, options: &LoadOptions) -> crate::Result<Drafter> {
     let head = DraftHead::open(folder)?;
     let kept = CpuOptions { dtype: options.dtype, kv: options.kv_dtype, ..CpuOptions::default() };
-    Ok(Drafter::new(DraftLayer::load(&head, base, kept)?, head.config.base.hidden_size))
+    Ok(Drafter::new(DraftLayer::load(&head, base, kept)?))
 }
