@@ -118,8 +118,7 @@ impl Adapter {
     pub fn open(folder: &Path) -> Result<Self> {
         let place = folder.join(CONFIG_FILE);
         let file = place.display().to_string();
-        let config: Map<String, Value> = serde_json::from_slice(&wsd_core::Input::DESCRIPTION.read(&place)?)
-            .map_err(|error| Error::malformed(&file, "JSON", error.to_string()))?;
+        let config: Map<String, Value> = checkpoint::read_json(&place)?;
         let weights = folder.join(WEIGHTS_FILE);
         let weights_file = weights.display().to_string();
         let modules = if config.get("peft_type").is_some_and(|kind| kind == ROUTED) {

@@ -24,6 +24,7 @@ mod weights;
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
@@ -215,6 +216,24 @@ impl Checkpoint {
         self.end_tokens = special::end_tokens(&self.tokenizer, &self.special, configs, self.end_tokens);
         self
     }
+}
+
+/// Reads a small file of JSON, as Python writes it.
+///
+/// # Errors
+/// A file that is missing or damaged; the error names the file.
+///
+/// # Examples
+/// ```
+/// # use std::path::Path;
+/// let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama/config.json");
+/// let config: serde_json::Map<String, serde_json::Value> = wsd_nn::read_json(&path)?;
+/// assert_eq!(config["hidden_size"], 32);
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = wsd_core::Input::DESCRIPTION.read(path)?;
+    json::parse(&bytes).map_err(|error| Error::malformed(&path.display().to_string(), "JSON", error.to_string()))
 }
 
 /// Reads all tensors of a safetensors file.

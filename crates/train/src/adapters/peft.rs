@@ -88,8 +88,7 @@ fn modules(layout: &Layout) -> Vec<String> {
 /// that is not implemented.
 pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dyn Adapter>, Vec<f32>)> {
     let path = folder.join(CONFIG_FILE);
-    let config: Map<String, Value> = serde_json::from_slice(&Input::DESCRIPTION.read(&path)?)
-        .map_err(|error| Error::malformed(&path, "adapter", error))?;
+    let config: Map<String, Value> = wsd_nn::read_json(&path)?;
     let (entry, values) = parse(&path, &config)?;
     let adapter = (entry.make)(layout, weights, &values)?;
     let path = folder.join(WEIGHTS_FILE);
