@@ -8,6 +8,7 @@ mod layer;
 mod linear;
 mod loader;
 mod model;
+mod options;
 mod place;
 mod step;
 
@@ -21,12 +22,12 @@ use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::executor::{self, Executor, Span};
-use crate::format::Format;
-use crate::kernels::{self, KvFormat, Simd, Workers};
+use crate::kernels::{self, Workers};
 pub use draft::DraftLayer;
 use linear::{Activations, Stored};
 use loader::Loader;
 use model::{Embedding, Model, OutputHead};
+pub use options::CpuOptions;
 use step::{Scratch, Step};
 
 /// Tokens run at once when a slot is run again.
@@ -48,35 +49,6 @@ pub struct Cpu {
     scratches: Vec<Scratch>,
 }
 
-/// Options for loading a model onto the CPU.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuOptions {
-    /// The instruction set.
-    pub simd: Simd,
-    /// Convert matrices to this format first, if their rows are a multiple of its blocks.
-    pub dtype: Option<Format>,
-    /// Multiply matrices as they are stored with unrounded floats: slow, and the reference for fast
-    /// products. Otherwise activations are quantized to the format that quantized and bfloat16
-    /// matrices are multiplied with.
-    pub exact: bool,
-    /// The number format of cached keys and values: half precision by default, single precision
-    /// with `exact`.
-    pub kv: Option<KvFormat>,
-}
-
-impl Default for CpuOptions {
-    fn default() -> Self {
-        Self { simd: Simd::detect(), dtype: None, exact: false, kv: None }
-    }
-}
-
-impl CpuOptions {
-    /// The number format of cached keys and values.
-    fn kv(&self) -> KvFormat {
-        self.kv.unwrap_or(if self.exact { KvFormat::F32 } else { KvFormat::default() })
-    }
-}
-
 impl Cpu {
     /// Loads the model of a checkpoint.
     ///
@@ -96,28 +68,28 @@ impl Cpu {
     pub fn load_with(checkpoint: &Checkpoint, options: CpuOptions) -> Result<Self> {
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
-        let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
-        let loader = Loader::new(&required, options);
+        let loader = Loader::try_new(&checkpoint.weights, &arch::tensors(&blueprint), options)?;
         let take = |name: &str| loader.take(name);
-        let rows = take(arch::EMBEDDING);
-        let embedding_factor = blueprint.factors.embedding.map(|_| take(arch::EMBEDDING_FACTOR));
+        let rows = take(arch::EMBEDDING)?;
+        let embedding_factor = blueprint.factors.embedding.map(|_| take(arch::EMBEDDING_FACTOR)).transpose()?;
         let factor =
             |weight: Option<Tensor>| weight.map(|weight| loader.linear(Stored { weight, bias: None })).transpose();
         let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
             let is_embedding = blueprint.tied && *head == Head::VOCABULARY;
-            let weight = if is_embedding { rows.clone() } else { take(&head.weight()) };
-            let bias = bias.then(|| take(&head.bias()).to_f32());
+            let weight = if is_embedding { rows.clone() } else { take(&head.weight())? };
+            let bias = bias.then(|| take(&head.bias())).transpose()?.map(|bias| bias.to_f32());
             let inner = match (&embedding_factor, blueprint.factors.head) {
                 (Some(factor), _) if is_embedding => Some(factor.clone().transposed()?),
-                (_, Some(_)) if *head == Head::VOCABULARY && !is_embedding => Some(take(arch::HEAD_FACTOR)),
+                (_, Some(_)) if *head == Head::VOCABULARY && !is_embedding => Some(take(arch::HEAD_FACTOR)?),
                 _ => None,
             };
             Ok((*head, OutputHead { factor: factor(inner)?, linear: loader.linear(Stored { weight, bias })? }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
-        let final_norm = Some(layer::Norm::new(&blueprint, "model.norm", blueprint.norms.bias, &take));
-        let positions = blueprint.positions.then(|| take(arch::POSITIONS));
-        let layers = (0..blueprint.layers.len()).map(|index| loader.layer(&blueprint, index)).collect::<Result<_>>()?;
+        let final_norm = Some(layer::Norm::read(&blueprint, "model.norm", blueprint.norms.bias, &take)?);
+        let positions = blueprint.positions.then(|| take(arch::POSITIONS)).transpose()?;
+        let layer = |index| loader.layer((&blueprint, blueprint.layer()), index);
+        let layers = (0..blueprint.layers.len()).map(layer).collect::<Result<_>>()?;
         let embedding = Embedding { rows, factor: factor(embedding_factor)? };
         let (simd, kv, bytes) = (options.simd, options.kv(), loader.bytes());
         let model = Model { blueprint, simd, kv, bytes, embedding, positions, layers, final_norm, heads };

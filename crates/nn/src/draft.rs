@@ -63,14 +63,28 @@ impl BaseMark {
         Ok(Self { hidden_size: hidden, vocab_size: vocab, fingerprint: format!("{sum:016x}") })
     }
 
-    /// The first key in which two bases differ, with both values.
-    fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
-        let pairs = [
-            ("base.hidden_size", self.hidden_size.to_string(), other.hidden_size.to_string()),
-            ("base.vocab_size", self.vocab_size.to_string(), other.vocab_size.to_string()),
-            ("base.fingerprint", self.fingerprint.clone(), other.fingerprint.clone()),
-        ];
-        pairs.into_iter().find(|(_, own, other)| own != other)
+    /// The first key in which two bases differ, as in a file that has a mark as `base`, with both
+    /// values.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let keys = |mark: &Self| [mark.hidden_size.to_string(), mark.vocab_size.to_string(), mark.fingerprint.clone()];
+        let names = ["base.hidden_size", "base.vocab_size", "base.fingerprint"].into_iter();
+        let mut pairs = names.zip(keys(self).into_iter().zip(keys(other)));
+        pairs.find(|(_, (own, other))| own != other).map(|(name, (own, other))| (name, own, other))
+    }
+}
+
+impl DraftConfig {
+    /// The head of all parts, FSPAD, with `intermediate_size` inner units.
+    #[must_use]
+    pub fn new(base: BaseMark, intermediate_size: usize) -> Self {
+        Self { base, intermediate_size, feature_sampling: true, partial_alignment: true }
+    }
+
+    /// The architecture over a base.
+    #[must_use]
+    pub fn plan(&self, base: &Blueprint) -> DraftPlan {
+        DraftPlan::new(base, self.intermediate_size).with_branches(self.feature_sampling, self.partial_alignment)
     }
 }
 
@@ -89,8 +103,7 @@ impl DraftHead {
                 hint: "`wsd train head` writes the folder of a draft head".into(),
             });
         }
-        let config = serde_json::from_slice(&wsd_core::Input::DESCRIPTION.read(&place)?)
-            .map_err(|error| Error::malformed(&file, "JSON", error.to_string()))?;
+        let config = checkpoint::read_json(&place)?;
         let weights = folder.join(WEIGHTS_FILE);
         let weights = Weights::new(weights.display().to_string(), checkpoint::read_safetensors(&weights)?);
         Ok(Self { config, weights, file })
@@ -101,11 +114,9 @@ impl DraftHead {
     /// # Errors
     /// [`Error::OtherBase`] for a base that the head was not made for.
     pub fn plan(&self, base: &Checkpoint) -> Result<DraftPlan> {
-        let DraftConfig { base: mark, intermediate_size, feature_sampling, partial_alignment } = &self.config;
-        if let Some((key, of_head, of_base)) = mark.difference(&BaseMark::of(base)?) {
+        if let Some((key, of_head, of_base)) = self.config.base.difference(&BaseMark::of(base)?) {
             return Err(Error::OtherBase { file: self.file.clone(), key, of_head, of_base });
         }
-        let plan = DraftPlan::new(&arch::blueprint(&base.config)?, *intermediate_size);
-        Ok(plan.with_branches(*feature_sampling, *partial_alignment))
+        Ok(self.config.plan(&arch::blueprint(&base.config)?))
     }
 }

@@ -2,19 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/draft_weights.rs"]
+mod draft_weights;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use wsd_core::{
-    Engine, Generation, Job, Models, Prompt, Recipe, Sampling, Seat, Step, Terms, Trace, TreeShape, Values,
+    Beam, Engine, Generation, Job, Models, Prompt, Recipe, Sampling, Seat, Step, Terms, Trace, Tree, TreeShape, Values,
 };
-use wsd_nn::arch::{self, DraftPlan, Head};
+use wsd_nn::arch::{self, Head};
 use wsd_nn::draft::{BaseMark, CONFIG_FILE, DraftConfig, WEIGHTS_FILE};
 use wsd_nn::{
-    Checkpoint, Cpu, CpuOptions, DraftHead, DraftLayer, Executor as _, Format, KvFormat, LoadOptions, Local,
+    Checkpoint, Cpu, CpuOptions, DraftHead, DraftLayer, Executor as _, Format, KvFormat, LoadOptions, Local, Span,
     TemplateChoice, Tensor, Weights,
 };
+
+use draft_weights::Numbers;
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -22,35 +28,15 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// The generator of `scripts/fspad_goldens.py`.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
-
 /// A head of random weights for a base.
 fn head(base: &Checkpoint, ffn: usize, (sampling, alignment): (bool, bool)) -> DraftHead {
-    let plan = DraftPlan::new(&arch::blueprint(&base.config).unwrap(), ffn).with_branches(sampling, alignment);
-    let mut numbers = Numbers(7);
-    let tensors = plan.tensors().into_iter().map(|(name, shape)| {
-        let count: usize = shape.iter().product();
-        let values = (0..count).map(|_| match shape[..] {
-            [_, inputs] => numbers.next() * (1.0 / (inputs as f64).sqrt()) as f32,
-            _ => numbers.next() * 0.1 + if name.ends_with("bias") { 0.0 } else { 1.0 },
-        });
-        let bytes = values.flat_map(f32::to_le_bytes).collect();
-        Tensor::new(name, Format::F32, shape, bytes).unwrap()
-    });
-    let config = DraftConfig {
-        base: BaseMark::of(base).unwrap(),
-        intermediate_size: ffn,
-        feature_sampling: sampling,
-        partial_alignment: alignment,
+    let whole = DraftConfig::new(BaseMark::of(base).unwrap(), ffn);
+    let config = DraftConfig { feature_sampling: sampling, partial_alignment: alignment, ..whole };
+    let tensor = |(name, shape, values): (String, _, Vec<f32>)| {
+        Tensor::new(name, Format::F32, shape, values.into_iter().flat_map(f32::to_le_bytes).collect()).unwrap()
     };
+    let tensors = draft_weights::weights(&config.plan(&arch::blueprint(&base.config).unwrap()));
+    let tensors: Vec<_> = tensors.into_iter().map(tensor).collect();
     DraftHead { weights: Weights::new("memory", tensors), config, file: "memory".into() }
 }
 
@@ -84,8 +70,7 @@ fn outputs_are_those_of_an_independent_implementation() {
         let mut layer = DraftLayer::load(&head, &base, options).unwrap();
         let width = head.config.base.hidden_size;
         let list = tokens(&case["tokens"]);
-        let mut numbers = Numbers(11);
-        let features: Vec<_> = (0..list.len() * width).map(|_| numbers.next()).collect();
+        let features = Numbers(11).take(list.len() * width);
 
         // In two parts, as a prompt and a token.
         let pairs = list.len() - 1;
@@ -122,6 +107,37 @@ fn outputs_are_those_of_an_independent_implementation() {
         let wild = layer.branch((1, 4), &[(1, vec![9])], &features[..width]).unwrap_err().to_string();
         assert!(wild.contains("outside 4..9"), "{wild}");
     }
+}
+
+#[test]
+fn a_level_may_be_wider_than_the_rest_of_the_context() {
+    let base = Checkpoint::open(&fixture("llama")).unwrap();
+    let head = head(&base, 48, (true, true));
+    let mut layer = DraftLayer::load(&head, &base, CpuOptions::default()).unwrap();
+    let (width, root) = (layer.width(), 254);
+    let features = Numbers(3).take(root * width);
+    layer.extend(1, &[7; 254], &features).unwrap();
+    let level: Vec<_> = (0..10).map(|token| (token, Vec::new())).collect();
+    let [predicted, _] = layer.branch((1, root), &level, &features[..10 * width]).unwrap();
+    assert_eq!(predicted.len(), 10 * width);
+    layer.branch((1, root), &[(5, vec![256])], &features[..width]).unwrap();
+    let beyond = layer.branch((1, root), &[(5, vec![256, 264])], &features[..width]).unwrap_err().to_string();
+    assert!(beyond.contains("257 positions exceed the model's limit of 256"), "{beyond}");
+}
+
+#[test]
+fn a_head_is_the_same_over_every_container_of_its_base() {
+    let folder = Checkpoint::open(&fixture("llama")).unwrap().with_matrices_in(Format::F16).unwrap();
+    let file = Checkpoint::open(&fixture("gguf/llama-f16.gguf")).unwrap();
+    let head = head(&folder, 48, (true, true));
+    let outputs = [&folder, &file].map(|base| {
+        let mut layer = DraftLayer::load(&head, base, CpuOptions::default()).unwrap();
+        let features = Numbers(3).take(8 * layer.width());
+        layer.extend(1, &[5, 9, 40, 7, 7, 23, 250, 1], &features).unwrap().concat()
+    });
+    let [of_folder, of_file] = &outputs;
+    let worst = of_folder.iter().zip(of_file).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(f64::from(worst) < TOLERANCE, "{worst}");
 }
 
 /// Writes the folder of a head.
@@ -189,29 +205,84 @@ fn proposals_do_not_depend_on_what_was_computed_before() {
     });
 }
 
+/// The tree that a head proposes after a list: each path is computed by itself, in a slot of its own.
+fn proposed(base: &Checkpoint, list: &[u32], shape: TreeShape) -> Tree {
+    let mut layer = DraftLayer::load(&head(base, 48, (true, true)), base, CpuOptions::default()).unwrap();
+    let mut executor = Cpu::load(base).unwrap();
+    let (width, root) = (layer.width(), list.len() - 1);
+    let features = executor.forward(&[Span { rows: 0..root, ..Span::chain(0, 0, &list[..root]) }]).unwrap();
+    let mut slot = 0;
+    let mut row = |path: &[u32]| {
+        slot += 1;
+        let [mut predicted, mut aligned] = layer.extend(slot, &list[1..], &features).unwrap();
+        for token in path {
+            let last = aligned.split_off(aligned.len() - width);
+            [predicted, aligned] = layer.extend(slot, &[*token], &last).unwrap();
+        }
+        let mut logits = Vec::new();
+        executor.project(Head::VOCABULARY, &predicted[predicted.len() - width..], &mut logits).unwrap();
+        logits
+    };
+    let mut beam = Beam::new(shape, &row(&[])).unwrap();
+    while !beam.level().is_empty() {
+        let path =
+            |node: &usize| beam.ancestors(*node).into_iter().chain([*node]).map(|node| beam.token(node)).collect();
+        let paths: Vec<Vec<u32>> = beam.level().iter().map(path).collect();
+        let rows: Vec<_> = paths.iter().map(|path| row(path)).collect();
+        beam.expand(rows.iter().map(Vec::as_slice)).unwrap();
+    }
+    beam.tree()
+}
+
+#[test]
+fn a_tree_is_that_of_its_paths_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["llama", "gemma2", "gpt2"] {
+        let (engine, base) = (engine(name, folder.path()), Checkpoint::open(&fixture(name)).unwrap());
+        for (width, depth, nodes) in [(1, 4, 8), (3, 3, 20), (4, 5, 40)] {
+            let shape = TreeShape { width, depth, nodes, least: 0.0 };
+            let list = [5, 9, 40, 7, 7, 23];
+            let tree = block_on(async { engine.open(&list).await.unwrap().propose(shape).await.unwrap() });
+            assert_eq!(tree, proposed(&base, &list, shape), "{name} {shape:?}");
+            assert!(tree.depth() > 2);
+        }
+    }
+}
+
 #[test]
 fn the_answer_is_that_of_the_base_alone() {
     let folder = tempfile::tempdir().unwrap();
     for base in ["llama", "gemma2", "gpt2"] {
         let engine = engine(base, folder.path());
         let models = Models::default().with(Seat::BASE, engine.clone());
-        for (temperature, seed) in [(0.0, 0), (1.0, 1), (1.0, 2)] {
+        // The last answer fills the context.
+        let limit = engine.card().max_len;
+        for (temperature, seed, len) in [(0.0, 0, 4), (1.0, 1, 4), (1.0, 2, 4), (1.0, 3, limit - 20)] {
             let sampling = Sampling { temperature, seed, ..Sampling::default() };
             let terms = Terms { max_tokens: 40, sampling, ..Terms::default() };
-            let job = Job { prompt: Prompt::Tokens(vec![5, 9, 40, 7]), terms };
+            let list: Vec<_> = [5, 9, 40, 7].into_iter().cycle().take(len).collect();
+            let job = Job { prompt: Prompt::Tokens(list), terms };
             let answer = |name: &str, values: &Values| {
                 let strategy = Recipe::find(name).unwrap().build(&models, values).unwrap();
                 block_on(Trace::collect(wsd_core::run(strategy, job.clone()))).unwrap()
             };
             let alone = answer("base", &Values::default());
+            assert_eq!(alone.tokens.len(), 40.min(limit - len));
             for width in [1usize, 10] {
                 let values = Values::default().with(&wsd_core::HEAD_WIDTH, width).unwrap();
                 let headed = answer("head", &values);
                 let ids = |done: &wsd_core::Completion| done.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
-                assert_eq!(ids(&headed), ids(&alone), "{base} at temperature {temperature}, width {width}");
+                assert_eq!(
+                    ids(&headed),
+                    ids(&alone),
+                    "{base} at temperature {temperature}, width {width}, {len} tokens"
+                );
             }
         }
-        assert_eq!(engine.activity().working, 0);
+        // The engine counts after it has answered.
+        let is_idle = || engine.activity().working == 0 && engine.activity().slots == 0;
+        let mut polls = (0..10_000).map(|_| std::thread::sleep(Duration::from_millis(1)));
+        assert!(is_idle() || polls.any(|()| is_idle()), "{:?}", engine.activity());
     }
 }
 
@@ -252,8 +323,6 @@ fn a_head_of_another_base_is_refused_by_name() {
 fn a_head_that_computes_nan_proposes_nothing() {
     let base = Checkpoint::open(&fixture("llama")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine("llama", folder.path());
-    drop(engine);
     let mut broken = head(&base, 48, (true, true));
     let nan = broken.weights.iter().map(|tensor| {
         let mut bytes = tensor.bytes().to_vec();

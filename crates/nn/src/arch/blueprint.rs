@@ -172,6 +172,42 @@ pub enum QkNorm {
 }
 
 impl Blueprint {
+    /// A model without any part that some architectures lack, of no size: plain attention and a
+    /// feed-forward part with a gate by SiLU.
+    pub(super) const PLAIN: Self = Self {
+        hidden: 0,
+        heads: 0,
+        kv_heads: 0,
+        head_dim: 0,
+        ffn: 0,
+        vocab: 0,
+        factors: Factors { embedding: None, head: None },
+        max_len: 0,
+        layers: Vec::new(),
+        ropes: Vec::new(),
+        norms: Norms::NONE,
+        qk_norm: QkNorm::None,
+        parallel: false,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        fused_qkv: false,
+        fused_gates: false,
+        gated: true,
+        experts: None,
+        activation: Activation::Silu,
+        attention_scale: 1.0,
+        sinks: false,
+        attention_softcap: None,
+        final_softcap: None,
+        embedding_scale: 1.0,
+        positions: false,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
+        tied: false,
+        output_heads: Vec::new(),
+    };
+
     /// Reads the blueprint of Llama, which the other architectures change.
     pub(super) fn skeleton(keys: &Keys<'_>) -> Result<Self> {
         let hidden = keys.count("hidden_size", MOST_WIDTH)?;
@@ -192,34 +228,15 @@ impl Blueprint {
             ropes: vec![rope],
             norms: Norms {
                 eps: keys.positive_or("rms_norm_eps", 1e-6)? as f32,
-                offset: 0.0,
-                centered: false,
-                bias: false,
                 pre_attention: Some("input_layernorm"),
-                post_attention: None,
                 pre_mlp: Some("post_attention_layernorm"),
-                post_mlp: None,
+                ..Norms::NONE
             },
-            qk_norm: QkNorm::None,
-            parallel: false,
-            qkv_bias: false,
-            output_bias: false,
-            mlp_bias: false,
-            fused_qkv: false,
-            fused_gates: false,
-            gated: true,
-            experts: None,
             activation: activation(keys, "hidden_act", "silu")?,
             attention_scale: (head_dim as f64).powf(-0.5) as f32,
-            sinks: false,
-            attention_softcap: None,
-            final_softcap: None,
-            embedding_scale: 1.0,
-            positions: false,
-            residual_scale: 1.0,
-            logit_scale: 1.0,
             tied: keys.flag_or("tie_word_embeddings", false)?,
             output_heads: vec![HeadPlan::vocabulary(keys.count("vocab_size", MOST_TOKENS)?)],
+            ..Self::PLAIN
         })
     }
 

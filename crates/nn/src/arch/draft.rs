@@ -5,8 +5,8 @@
 //! sampling, a gated feed-forward part on that input, and partial alignment, two outputs of which one
 //! predicts the token and the other the feature.
 
-use super::tensors::{LAYERS, layer_tensors};
-use super::{Activation, Blueprint, Factors, LayerPlan, Norms, QkNorm, Scaling};
+use super::tensors::{EMBEDDING, EMBEDDING_FACTOR, LAYERS, layer_tensors, tensors};
+use super::{Blueprint, Factors, LayerParts, LayerPlan, Norms, Scaling, StoredLinear, StoredNorm};
 
 /// The name of the matrix that takes in embedding and feature, `(hidden, 2 * hidden)`, and of its bias,
 /// without their ends.
@@ -17,8 +17,8 @@ pub const SAMPLING: &str = "model.sampling";
 /// A draft head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DraftPlan {
-    /// The layer, as a model of one layer with the width, the attention heads and the embedding of the
-    /// base. It has a norm before its feed-forward part and no other.
+    /// The layer, as a model of one layer with the width, the attention heads, the embedding and the
+    /// limits of logits of the base. It has a norm before its feed-forward part and no other.
     pub layer: Blueprint,
     /// The input passes feature sampling.
     pub sampling: bool,
@@ -44,34 +44,32 @@ impl DraftPlan {
     #[must_use]
     pub fn new(base: &Blueprint, ffn: usize) -> Self {
         let mut ropes: Vec<_> = base.ropes.iter().take(1).cloned().collect();
-        // Frequencies that depend on the length of the whole sequence would need all keys again.
-        for rope in ropes.iter_mut().filter(|rope| matches!(rope.scaling, Scaling::Long { .. })) {
-            rope.scaling = Scaling::None;
+        for rope in &mut ropes {
+            // The head's own matrices are in the order of halves, in whatever container the base is.
+            rope.interleaved = false;
+            // Frequencies that depend on the length of the whole sequence would need all keys again.
+            if matches!(rope.scaling, Scaling::Long { .. }) {
+                rope.scaling = Scaling::None;
+            }
         }
-        let norms = Norms { eps: base.norms.eps, pre_mlp: Some("post_attention_layernorm"), ..Norms::NONE };
         let layer = Blueprint {
+            hidden: base.hidden,
+            heads: base.heads,
+            kv_heads: base.kv_heads,
+            head_dim: base.head_dim,
             ffn,
+            vocab: base.vocab,
+            factors: Factors { head: None, ..base.factors },
+            max_len: base.max_len,
             layers: vec![LayerPlan { window: None, rope: (!ropes.is_empty()).then_some(0) }],
             ropes,
-            norms,
-            qk_norm: QkNorm::None,
-            parallel: false,
-            qkv_bias: false,
-            output_bias: false,
-            mlp_bias: false,
-            fused_qkv: false,
-            fused_gates: false,
-            gated: true,
-            experts: None,
-            activation: Activation::Silu,
+            norms: Norms { eps: base.norms.eps, pre_mlp: Some("post_attention_layernorm"), ..Norms::NONE },
             attention_scale: (base.head_dim as f32).sqrt().recip(),
-            sinks: false,
-            attention_softcap: None,
-            positions: false,
-            residual_scale: 1.0,
-            factors: Factors { head: None, ..base.factors },
-            output_heads: Vec::new(),
-            ..base.clone()
+            embedding_scale: base.embedding_scale,
+            final_softcap: base.final_softcap,
+            logit_scale: base.logit_scale,
+            tied: base.tied,
+            ..Blueprint::PLAIN
         };
         Self { layer, sampling: true, alignment: true }
     }
@@ -90,6 +88,23 @@ impl DraftPlan {
         1 + usize::from(self.alignment)
     }
 
+    /// The parts of the layer as a file stores them. Its output has the rows of all branches.
+    pub(crate) fn parts(&self) -> LayerParts<StoredNorm, StoredLinear> {
+        let mut parts = self.layer.layer();
+        for expert in &mut parts.experts {
+            expert.down.module_rows *= self.branches();
+            expert.down.rows = 0..expert.down.module_rows;
+        }
+        parts
+    }
+
+    /// Lists the tensors of the base that the head reads: its embedding.
+    pub(crate) fn embedding(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list = tensors(&self.layer);
+        list.retain(|(name, _)| [EMBEDDING, EMBEDDING_FACTOR].contains(&&**name));
+        list
+    }
+
     /// Lists every tensor of the head: its name and its shape, matrices as `(outputs, inputs)`.
     #[must_use]
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
@@ -100,12 +115,8 @@ impl DraftPlan {
             let parts = parts.into_iter().chain([("down_proj", vec![hidden, ffn])]);
             list.extend(parts.map(|(part, shape)| (format!("{SAMPLING}.{part}.weight"), shape)));
         }
-        for (name, mut shape) in layer_tensors(&self.layer) {
-            if name == "mlp.down_proj.weight" {
-                shape[0] *= self.branches();
-            }
-            list.push((format!("{LAYERS}0.{name}"), shape));
-        }
+        let layer = layer_tensors(&self.layer, &self.parts());
+        list.extend(layer.into_iter().map(|(name, shape)| (format!("{LAYERS}0.{name}"), shape)));
         list.push((format!("{FUSION}.bias"), vec![hidden]));
         list
     }

@@ -1,6 +1,6 @@
 //! The names and shapes of the tensors of a model.
 
-use super::{Blueprint, Head};
+use super::{Blueprint, Head, LayerParts, StoredLinear, StoredNorm};
 
 /// The prefix of the names of all tensors in layers.
 pub(super) const LAYERS: &str = "model.layers.";
@@ -62,15 +62,17 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
         }
     }
     for index in 0..plan.layers.len() {
-        let layer = layer_tensors(plan);
+        let layer = layer_tensors(plan, &plan.layer());
         list.extend(layer.into_iter().map(|(name, shape)| (format!("{LAYERS}{index}.{name}"), shape)));
     }
     list
 }
 
-/// Lists the tensors of one layer. Parts of a fused matrix share an entry.
-pub(super) fn layer_tensors(blueprint: &Blueprint) -> Vec<(String, Vec<usize>)> {
-    let parts = blueprint.layer();
+/// Lists the tensors of one layer of these parts. Parts of a fused matrix share an entry.
+pub(super) fn layer_tensors(
+    blueprint: &Blueprint,
+    parts: &LayerParts<StoredNorm, StoredLinear>,
+) -> Vec<(String, Vec<usize>)> {
     let mut norms: Vec<_> = parts.norms().collect();
     // A norm may serve two parts.
     norms.dedup_by_key(|norm| norm.module);

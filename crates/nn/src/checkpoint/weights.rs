@@ -107,6 +107,23 @@ impl Weights {
         })
     }
 
+    /// Returns the tensor of this name.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] if it is missing.
+    pub(crate) fn take(&self, name: &str) -> Result<Tensor> {
+        let missing = || Error::Tensors { file: self.file.clone(), problems: vec![format!("`{name}` is missing")] };
+        self.get(name).cloned().ok_or_else(missing)
+    }
+
+    /// The part of this set with these names and shapes.
+    ///
+    /// # Errors
+    /// Those of [`Weights::require`].
+    pub(crate) fn only(&self, wanted: &[(String, Vec<usize>)]) -> Result<Self> {
+        Ok(self.with_tensors(self.require(wanted)?))
+    }
+
     /// Returns the tensors with these names and shapes, in this order.
     ///
     /// # Errors

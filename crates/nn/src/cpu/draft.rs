@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::CpuOptions;
 use super::layer::Norm;
 use super::linear::Stored;
 use super::loader::Loader;
 use super::model::{Embedding, Model};
+use super::options::CpuOptions;
 use super::place::{Place, Visibility};
 use super::step::{Fusion, Sampling, Scratch, Step};
-use crate::arch::{self, DraftPlan};
+use crate::arch;
 use crate::cache::Slot;
 use crate::checkpoint::Checkpoint;
 use crate::draft::DraftHead;
@@ -32,30 +32,24 @@ impl DraftLayer {
     /// Those of [`DraftHead::plan`]; [`Error::Tensors`] naming all that are missing or misshapen.
     pub fn load(head: &DraftHead, base: &Checkpoint, options: CpuOptions) -> Result<Self> {
         let plan = head.plan(base)?;
-        let required = head.weights.require(&plan.tensors())?;
-        let DraftPlan { layer: blueprint, sampling, .. } = plan;
-        let loader = Loader::new(&required, options);
+        let loader = Loader::try_new(&head.weights, &plan.tensors(), options)?;
+        let tables = Loader::try_new(&base.weights, &plan.embedding(), options)?;
         let take = |name: &str| loader.take(name);
         let plain = |weight| loader.linear(Stored { weight, bias: None });
+        let layer = loader.layer((&plan.layer, plan.parts()), 0)?;
+        let blueprint = plan.layer;
         let part = |part: &str| format!("{}.{part}", arch::SAMPLING);
-        let sampling = sampling.then(|| {
-            let norm = Norm::new(&blueprint, &part("norm"), false, &take);
-            let linear = |name: &str| plain(take(&part(&format!("{name}.weight"))));
+        let sampling = plan.sampling.then(|| {
+            let norm = Norm::read(&blueprint, &part("norm"), false, &take)?;
+            let linear = |name: &str| plain(take(&part(&format!("{name}.weight")))?);
             let (gate, up, down) = (linear("gate_proj")?, linear("up_proj")?, linear("down_proj")?);
             Ok::<_, Error>(Sampling { norm, gate, up, down })
         });
         let [weight, bias] = ["weight", "bias"].map(|end| take(&format!("{}.{end}", arch::FUSION)));
-        let linear = loader.linear(Stored { weight, bias: Some(bias.to_f32()) })?;
+        let linear = loader.linear(Stored { weight: weight?, bias: Some(bias?.to_f32()) })?;
         let fusion = Fusion { linear, sampling: sampling.transpose()? };
-        let mut layer = loader.layer(&blueprint, 0)?;
-        // With partial alignment its output has two branches, which no other layer has.
-        layer.parts.experts[0].down = plain(take("model.layers.0.mlp.down_proj.weight"))?;
-        let table = |name: &str| base.weights.get(name).cloned();
-        let factor = table(arch::EMBEDDING_FACTOR).filter(|_| blueprint.factors.embedding.is_some());
-        let missing =
-            || Error::Tensors { file: base.name.clone(), problems: vec![format!("`{}` is missing", arch::EMBEDDING)] };
-        let rows = table(arch::EMBEDDING).ok_or_else(missing)?;
-        let embedding = Embedding { rows, factor: factor.map(plain).transpose()? };
+        let factor = blueprint.factors.embedding.map(|_| plain(tables.take(arch::EMBEDDING_FACTOR)?)).transpose()?;
+        let embedding = Embedding { rows: tables.take(arch::EMBEDDING)?, factor };
         let model = Model {
             simd: options.simd,
             kv: options.kv(),
@@ -91,22 +85,26 @@ impl DraftLayer {
     /// drops the tree.
     ///
     /// # Errors
-    /// Those of [`DraftLayer::extend`]; [`Error::Span`] for a path that is not cached.
+    /// Those of [`DraftLayer::extend`]; [`Error::Span`] for a path that is not cached or beyond the context.
     pub fn branch(
         &mut self,
         (slot, root): (u64, usize),
         nodes: &[(u32, Vec<usize>)],
         features: &[f32],
     ) -> Result<[Vec<f32>; 2]> {
-        let (cached, tokens) = (self.cached(slot), nodes.iter().map(|(token, _)| *token).collect::<Vec<_>>());
-        let span = Span::chain(slot, root, &tokens);
+        let (cached, limit) = (self.cached(slot), self.model.blueprint.max_len);
+        let (tokens, parents): (Vec<_>, Vec<_>) = nodes.iter().map(|(token, _)| (*token, 0)).unzip();
+        let span = Span { parents: Some(&parents), ..Span::chain(slot, root, &tokens) };
         executor::check(&self.model.blueprint, std::slice::from_ref(&span), |_| Cached { len: root, fork: None })?;
-        let is_cached = |(_, path): &(u32, Vec<usize>)| path.iter().all(|position| (root..cached).contains(position));
-        if root > cached || !nodes.iter().all(is_cached) {
-            return Err(Error::Span {
-                slot,
-                problem: format!("a path leads through positions outside {root}..{cached}"),
-            });
+        let outside = |(_, path): &(u32, Vec<usize>)| {
+            if root > cached || path.iter().any(|position| !(root..cached).contains(position)) {
+                return Some(format!("a path leads through positions outside {root}..{cached}"));
+            }
+            let end = root + path.len() + 1;
+            (end > limit).then(|| format!("{end} positions exceed the model's limit of {limit}"))
+        };
+        if let Some(problem) = nodes.iter().find_map(outside) {
+            return Err(Error::Span { slot, problem });
         }
         let place = |(index, (_, path)): (usize, &(u32, Vec<usize>))| {
             let seen = path.iter().copied().chain([cached + index]).collect();
@@ -117,7 +115,7 @@ impl DraftLayer {
     }
 
     fn run(&mut self, span: &Span<'_>, places: Option<Vec<Place>>, features: &[f32]) -> Result<[Vec<f32>; 2]> {
-        let width = self.model.blueprint.hidden;
+        let width = self.width();
         if features.len() != span.tokens.len() * width {
             return Err(Error::Rows { floats: features.len(), width });
         }
@@ -148,6 +146,18 @@ impl DraftLayer {
     /// The number of positions in the cache of a slot.
     #[must_use]
     pub fn cached(&self, slot: u64) -> usize {
-        self.slots.get(&slot).map_or(0, Slot::len)
+        self.tokens(slot).len()
+    }
+
+    /// The tokens in the cache of a slot.
+    #[must_use]
+    pub fn tokens(&self, slot: u64) -> &[u32] {
+        self.slots.get(&slot).map_or(&[], |slot| &slot.tokens)
+    }
+
+    /// The width of a feature.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.model.blueprint.hidden
     }
 }

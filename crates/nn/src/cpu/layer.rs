@@ -27,15 +27,24 @@ pub(super) struct Norm {
 
 impl Norm {
     /// Reads the norm of a module. `take` returns a tensor by name.
-    pub(super) fn new(blueprint: &Blueprint, module: &str, bias: bool, take: &impl Fn(&str) -> Tensor) -> Self {
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub(super) fn read(
+        blueprint: &Blueprint,
+        module: &str,
+        bias: bool,
+        take: &impl Fn(&str) -> Result<Tensor>,
+    ) -> Result<Self> {
         let norms = &blueprint.norms;
-        let weight = take(&format!("{module}.weight")).to_f32();
-        Self {
+        let weight = take(&format!("{module}.weight"))?.to_f32();
+        let bias = bias.then(|| take(&format!("{module}.bias"))).transpose()?;
+        Ok(Self {
             weight: weight.iter().map(|weight| weight + norms.offset).collect(),
-            bias: bias.then(|| take(&format!("{module}.bias")).to_f32()),
+            bias: bias.map(|bias| bias.to_f32()),
             eps: norms.eps,
             is_centered: norms.centered,
-        }
+        })
     }
 
     /// Normalizes rows in place.
@@ -54,21 +63,25 @@ impl Norm {
     }
 }
 
-/// Makes the weights of a layer. `take` returns a tensor of this layer by name, for all names in
-/// [`crate::arch::tensors`]; `make` prepares a matrix.
+/// Makes the weights of a layer of these parts. `take` returns a tensor of this layer by name, for all
+/// names in [`crate::arch::tensors`]; `make` prepares a matrix.
+///
+/// # Errors
+/// Those of `take` and `make`.
 pub(super) fn layer_weights(
-    blueprint: &Blueprint,
-    take: impl Fn(&str) -> Tensor,
+    (blueprint, parts): (&Blueprint, LayerParts<StoredNorm, StoredLinear>),
+    take: impl Fn(&str) -> Result<Tensor>,
     make: impl Fn(Stored) -> Result<Linear>,
 ) -> Result<LayerWeights> {
-    let norm = |StoredNorm { module, bias, .. }: StoredNorm| Ok(Norm::new(blueprint, module, bias, &take));
+    let norm = |StoredNorm { module, bias, .. }: StoredNorm| Norm::read(blueprint, module, bias, &take);
     let linear = |linear: StoredLinear| {
         let StoredLinear { module, rows, bias, .. } = linear;
+        let bias = bias.then(|| take(&format!("{module}.bias"))).transpose()?;
         make(Stored {
-            weight: take(&format!("{module}.weight")).narrow_rows(rows.start, rows.len()),
-            bias: bias.then(|| take(&format!("{module}.bias")).to_f32()[rows].to_vec()),
+            weight: take(&format!("{module}.weight"))?.narrow_rows(rows.start, rows.len()),
+            bias: bias.map(|bias| bias.to_f32()[rows].to_vec()),
         })
     };
-    let sinks = if blueprint.sinks { take(arch::SINKS).to_f32() } else { Vec::new() };
-    Ok(LayerWeights { parts: blueprint.layer().try_map(norm, linear)?, sinks })
+    let sinks = if blueprint.sinks { take(arch::SINKS)?.to_f32() } else { Vec::new() };
+    Ok(LayerWeights { parts: parts.try_map(norm, linear)?, sinks })
 }

@@ -1,34 +1,38 @@
 //! Tensors of a checkpoint as the layers of a model on the CPU.
 
-use std::collections::HashMap;
-
-use super::CpuOptions;
 use super::layer::{LayerWeights, layer_weights};
 use super::linear::{Linear, Stored};
-use crate::arch::Blueprint;
-use crate::checkpoint::Tensor;
+use super::options::CpuOptions;
+use crate::arch::{Blueprint, LayerParts, StoredLinear, StoredNorm};
+use crate::checkpoint::{Tensor, Weights};
 use crate::error::Result;
 
 /// The tensors that a model requires, read on the terms of its options.
-pub(super) struct Loader<'a> {
-    tensors: HashMap<&'a str, &'a Tensor>,
+pub(super) struct Loader {
+    weights: Weights,
     options: CpuOptions,
 }
 
-impl<'a> Loader<'a> {
-    pub(super) fn new(required: &'a [Tensor], options: CpuOptions) -> Self {
-        Self { tensors: required.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(), options }
+impl Loader {
+    /// Finds tensors by their names and shapes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensors`] naming all that are missing or misshapen.
+    pub(super) fn try_new(weights: &Weights, wanted: &[(String, Vec<usize>)], options: CpuOptions) -> Result<Self> {
+        Ok(Self { weights: weights.only(wanted)?, options })
     }
 
     /// The length of all tensors in their files.
     pub(super) fn bytes(&self) -> usize {
-        self.tensors.values().map(|tensor| tensor.bytes().len()).sum()
+        self.weights.total_bytes()
     }
 
     /// A tensor that is required.
-    pub(super) fn take(&self, name: &str) -> Tensor {
-        let tensor = self.tensors.get(name).copied().cloned();
-        tensor.expect("invariant: a loader holds all tensors that are taken")
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensors`] for any other.
+    pub(super) fn take(&self, name: &str) -> Result<Tensor> {
+        self.weights.take(name)
     }
 
     /// Packs a matrix.
@@ -41,9 +45,13 @@ impl<'a> Loader<'a> {
         Linear::new(Stored { weight, bias }, simd, exact)
     }
 
-    /// Packs the weights of a layer.
-    pub(super) fn layer(&self, blueprint: &Blueprint, index: usize) -> Result<LayerWeights> {
+    /// Packs the weights of a layer of these parts.
+    pub(super) fn layer(
+        &self,
+        (blueprint, parts): (&Blueprint, LayerParts<StoredNorm, StoredLinear>),
+        index: usize,
+    ) -> Result<LayerWeights> {
         let take = |name: &str| self.take(&format!("model.layers.{index}.{name}"));
-        layer_weights(blueprint, take, |stored| self.linear(stored))
+        layer_weights((blueprint, parts), take, |stored| self.linear(stored))
     }
 }
