@@ -6,22 +6,24 @@
 //! of threads and on nothing else.
 
 mod attention;
+mod crew;
 mod decoder;
 mod draft;
 mod factor;
 mod head;
 mod layer;
+mod logits;
 mod places;
 mod rotary;
 mod worker;
 
-use rayon::prelude::*;
 use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, RopePlan};
 use wsd_nn::kernels::Simd;
 
 pub use self::decoder::Pass;
 pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
 
+use self::crew::Crew;
 use self::decoder::{Decoder, Projection};
 use self::factor::Factor;
 use self::places::LayerPlaces;
@@ -43,8 +45,7 @@ pub struct TrainableModel {
     layout: Layout,
     /// The length of the longest sequence, in tokens.
     max_len: usize,
-    workers: Vec<Worker>,
-    pool: rayon::ThreadPool,
+    crew: Crew<Worker>,
 }
 
 /// The options of a [`TrainableModel`].
@@ -66,13 +67,10 @@ impl TrainableModel {
     /// # Errors
     /// [`Error::Threads`]; [`Error::Untrainable`].
     pub fn try_new(blueprint: &Blueprint, options: &ModelOptions<'_>) -> Result<Self> {
-        let threads = options.threads.max(1);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
         let layout = Layout::new(blueprint);
         let decoder = decoder(blueprint, &layout, options)?;
-        let workers = (0..threads).map(|_| Worker::default()).collect();
-        Ok(Self { decoder, teacher: None, layout, max_len: options.max_len, workers, pool })
+        let crew = Crew::try_new(options.threads)?;
+        Ok(Self { decoder, teacher: None, layout, max_len: options.max_len, crew })
     }
 
     /// Lets a model of another blueprint, with the same vocabulary, be the reference of
@@ -105,33 +103,12 @@ impl TrainableModel {
     /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the
     /// loss's gradient with respect to the weights.
     pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<LossOutput> {
-        let Self { decoder, teacher, workers, pool, layout, .. } = self;
+        let Self { decoder, teacher, crew, .. } = self;
         let decoders = (&*decoder, teacher.as_ref().unwrap_or(decoder));
-        let shares = shares(pass.examples, workers.len());
         let needs_gradient = gradient.is_some();
-        let work = |(worker, share): (&mut Worker, &[&Example])| {
-            if needs_gradient {
-                worker.gradient.resize(layout.len(), 0.0);
-                worker.gradient.fill(0.0);
-            }
+        crew.run((pass.examples, |example| example.tokens()), gradient, |worker, share| {
             let shard = |shard| worker.run(decoders, &Pass { examples: shard, ..*pass }, needs_gradient);
-            shards(share).into_iter().flat_map(shard).collect::<Vec<_>>()
-        };
-        pool.install(|| {
-            let outputs: Vec<_> = workers.par_iter_mut().zip(shares).map(work).collect();
-            if let Some(gradient) = gradient {
-                let chunk = 1 << 14;
-                gradient.par_chunks_mut(chunk).enumerate().for_each(|(index, sum)| {
-                    let start = index * chunk;
-                    sum.fill(0.0);
-                    for worker in &*workers {
-                        for (sum, part) in sum.iter_mut().zip(&worker.gradient[start..]) {
-                            *sum += part;
-                        }
-                    }
-                });
-            }
-            outputs.into_iter().flatten().collect()
+            shards(share).into_iter().flat_map(shard).collect()
         })
     }
 }
@@ -179,28 +156,6 @@ fn refuse(blueprint: &Blueprint) -> Result<()> {
     parts.iter().find(|(_, is_there)| *is_there).map_or(Ok(()), |(what, _)| Err(Error::Untrainable { what }))
 }
 
-/// Divides the examples into consecutive runs of about equal numbers of tokens, one per thread.
-fn shares<'e, 'x>(examples: &'e [&'x Example], threads: usize) -> Vec<&'e [&'x Example]> {
-    let total: usize = examples.iter().map(|example| example.tokens()).sum();
-    let (mut rest, mut seen) = (examples, 0);
-    let mut take = |thread: usize| {
-        let wanted = total * (thread + 1) / threads;
-        let mut len = 0;
-        // An example across a border belongs to the side that holds more of its tokens.
-        while let Some(tokens) = rest.get(len).map(|example| example.tokens()) {
-            if seen + tokens / 2 > wanted && thread + 1 < threads {
-                break;
-            }
-            seen += tokens;
-            len += 1;
-        }
-        let (share, others) = rest.split_at(len);
-        rest = others;
-        share
-    };
-    (0..threads).map(&mut take).collect()
-}
-
 /// Divides the examples into consecutive runs of at most [`SHARD_TOKENS`] tokens, or of one
 /// example.
 fn shards<'e, 'x>(mut examples: &'e [&'x Example]) -> Vec<&'e [&'x Example]> {
@@ -230,12 +185,8 @@ mod tests {
             .map(|i| Example::of(Sequence { tokens: vec![0; i * 37 % 500 + 1], target_ranges: Vec::new() }))
             .collect();
         let examples: Vec<_> = examples.iter().collect();
-        for threads in 1..6 {
-            let shares = shares(&examples, threads);
-            assert_eq!(shares.len(), threads);
-            let back: Vec<_> = shares.iter().flat_map(|share| shards(share)).flatten().copied().collect();
-            assert_eq!(back, examples);
-        }
-        assert!(shares(&[], 3).iter().all(|share| share.is_empty()));
+        let back: Vec<_> = shards(&examples).into_iter().flatten().copied().collect();
+        assert_eq!(back, examples);
+        assert!(shards(&examples).len() > 1 && shards(&[]).is_empty());
     }
 }

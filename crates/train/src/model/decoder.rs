@@ -7,6 +7,7 @@ use wsd_nn::kernels::Simd;
 use wsd_nn::kernels::elementwise::RmsNorm;
 
 use super::factor::Factor;
+use super::logits::Table;
 use super::places::LayerPlaces;
 use super::rotary::RotaryTable;
 use crate::example::Example;
@@ -65,9 +66,10 @@ pub struct Pass<'a> {
 }
 
 impl Projection {
-    /// The width of the matrix.
-    pub(super) fn inputs(&self, hidden: usize) -> usize {
-        self.factor.as_ref().map_or(hidden, |factor| factor.rank)
+    /// The matrix and the factors on its outputs, in a model of width `hidden`.
+    pub(super) fn table<'w>(&self, weights: &'w [f32], hidden: usize) -> Table<'w> {
+        let inputs = self.factor.as_ref().map_or(hidden, |factor| factor.rank);
+        Table { matrix: &weights[self.matrix.clone()], inputs, scale: self.scale, cap: self.cap }
     }
 }
 

@@ -4,20 +4,18 @@
 //! the base's, and the cross-entropy of the token that the other branch predicts under the base's
 //! distribution.
 
-use rayon::prelude::*;
-use wsd_nn::arch::{Activation, Blueprint, DraftPlan, FUSION, SAMPLING};
-use wsd_nn::kernels::Simd;
-use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::arch::{Activation, DraftPlan, FUSION, SAMPLING};
 use wsd_nn::kernels::elementwise::{
     NormGradients, exponentials, gate, gate_backward, log_sum_exp, norm, norm_backward,
 };
-use wsd_nn::kernels::softcap;
 
-use super::decoder::{Decoder, Projection};
+use super::crew::{Buffers, Crew};
+use super::decoder::Decoder;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
-use super::places::{LayerPlaces, Linear};
-use super::rotary::RotaryTable;
-use crate::error::{Error, Result};
+use super::logits::{Table, uncap};
+use super::places::Linear;
+use super::{ModelOptions, decoder};
+use crate::error::Result;
 use crate::layout::Layout;
 use crate::objectives::{LossOutput, Measure};
 
@@ -72,8 +70,7 @@ pub struct DraftModel {
     sampling: Option<Sampling>,
     branches: usize,
     base: DraftBase,
-    workers: Vec<Worker>,
-    pool: rayon::ThreadPool,
+    crew: Crew<Worker>,
 }
 
 /// The places of feature sampling.
@@ -108,24 +105,22 @@ impl DraftModel {
     /// Makes the buffers for a plan; `max_len` is the length of the longest sequence.
     ///
     /// # Errors
-    /// [`Error::Threads`].
+    /// [`crate::Error::Threads`].
     pub fn try_new(plan: &DraftPlan, base: DraftBase, max_len: usize, threads: usize) -> Result<Self> {
-        let threads = threads.max(1);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
-        let (layout, blueprint) = (Layout::of(plan.tensors()), &plan.layer);
-        let linear = |name: String| Linear::new(&layout, &[name], &|_| true);
+        let layout = Layout::of(plan.tensors());
+        // A decoder of whose parts only the layer is used.
+        let options = ModelOptions { threads, max_len, recompute: false, trained: &|_| true };
+        let decoder = decoder(&plan.layer, &layout, &options)?;
+        let linear = |name: String| Linear::new(&layout, &[name], options.trained);
         let part = |part: &str| format!("{SAMPLING}.{part}");
-        let sampling = layout.get(&format!("{SAMPLING}.norm.weight")).map(|norm| Sampling {
+        let sampling = layout.get(&part("norm.weight")).map(|norm| Sampling {
             norm: norm.range.clone(),
             gate: linear(part("gate_proj")),
             up: linear(part("up_proj")),
             down: linear(part("down_proj")),
         });
-        let workers = (0..threads).map(|_| Worker::default()).collect();
-        let (fusion, branches) = (linear(FUSION.to_owned()), plan.branches());
-        let decoder = decoder(blueprint, &layout, max_len);
-        Ok(Self { decoder, layout, fusion, sampling, branches, base, workers, pool })
+        let (fusion, branches, crew) = (linear(FUSION.to_owned()), plan.branches(), Crew::try_new(threads)?);
+        Ok(Self { decoder, layout, fusion, sampling, branches, base, crew })
     }
 
     /// The places of tensors in weights and gradients.
@@ -143,48 +138,12 @@ impl DraftModel {
         loss: DraftLoss,
         gradient: Option<&mut [f32]>,
     ) -> Vec<LossOutput> {
-        let Self { workers, pool, layout, decoder, fusion, sampling, branches, base } = self;
+        let Self { crew, decoder, fusion, sampling, branches, base, .. } = self;
         let drafted = examples.iter().map(DraftExample::drafted).sum::<usize>().max(1);
-        let needs_gradient = gradient.is_some();
         let head = Parts { decoder, fusion, sampling: sampling.as_ref(), branches: *branches, base, weights, loss };
-        let share = examples.len().div_ceil(workers.len()).max(1);
-        let work = |(worker, examples): (&mut Worker, &[DraftExample<'_>])| {
-            worker.gradient.clear();
-            worker.gradient.resize(if needs_gradient { layout.len() } else { 0 }, 0.0);
-            examples.iter().map(|example| worker.run(&head, example, drafted)).collect::<Vec<_>>()
-        };
-        pool.install(|| {
-            // Every thread begins anew, also without examples.
-            let shares = examples.chunks(share).chain(std::iter::repeat(&[][..])).take(workers.len());
-            let shares: Vec<_> = shares.collect();
-            let outputs: Vec<_> = workers.par_iter_mut().zip(shares).map(work).collect();
-            if let Some(gradient) = gradient {
-                gradient.fill(0.0);
-                for worker in &*workers {
-                    gradient.iter_mut().zip(&worker.gradient).for_each(|(sum, part)| *sum += part);
-                }
-            }
-            outputs.into_iter().flatten().collect()
+        crew.run((examples, |example| example.tokens.len()), gradient, |worker, share| {
+            share.iter().map(|example| worker.run(&head, example, drafted)).collect()
         })
-    }
-}
-
-/// The layer of a head as a decoder, of whose parts only this layer is used.
-fn decoder(blueprint: &Blueprint, layout: &Layout, max_len: usize) -> Decoder {
-    let none = || Projection { matrix: 0..0, factor: None, outputs: 0, scale: 1.0, cap: None, trained: false };
-    let tables = |rope| [false, true].map(|long| RotaryTable::new(rope, max_len, long));
-    Decoder {
-        blueprint: blueprint.clone(),
-        simd: Simd::detect(),
-        embedding: 0..0,
-        embedding_factor: None,
-        vocabulary: none(),
-        reward: none(),
-        final_norm: 0..0,
-        layers: vec![LayerPlaces::new(blueprint, layout, 0, &|_| true)],
-        rotary: blueprint.ropes.iter().map(tables).collect(),
-        recompute: false,
-        trains_embedding: false,
     }
 }
 
@@ -204,28 +163,24 @@ impl Parts<'_> {
         self.decoder.blueprint.hidden
     }
 
-    /// The base's logits of states, `(rows, vocab)`.
-    fn logits(&self, states: &[f32]) -> Vec<f32> {
+    /// The base's output head.
+    fn table(&self) -> Table<'_> {
         let DraftBase { embedding, head, scale, cap } = self.base;
-        let matrix = head.as_ref().unwrap_or(embedding);
-        let (hidden, vocab) = (self.hidden(), matrix.len() / self.hidden());
-        let mut logits = vec![0.0; states.len() / hidden * vocab];
-        let matrix = Matrix::dense(matrix, hidden).transposed();
-        multiply(*scale, Matrix::dense(states, hidden), matrix, Output::set(&mut logits, vocab));
-        if let Some(cap) = cap {
-            softcap(self.decoder.simd, &mut logits, *cap);
-        }
-        logits
+        Table { matrix: head.as_ref().unwrap_or(embedding), inputs: self.hidden(), scale: *scale, cap: *cap }
     }
 
-    /// From gradients with respect to the base's logits to those with respect to the states.
-    fn logits_backward(&self, gradients: &[f32]) -> Vec<f32> {
-        let matrix = self.base.head.as_ref().unwrap_or(&self.base.embedding);
-        let (hidden, vocab) = (self.hidden(), matrix.len() / self.hidden());
-        let mut states = vec![0.0; gradients.len() / vocab * hidden];
-        let matrix = Matrix::dense(matrix, hidden);
-        multiply(self.base.scale, Matrix::dense(gradients, vocab), matrix, Output::set(&mut states, hidden));
-        states
+    /// The base's logits of states, `(rows, vocab)`.
+    fn logits(&self, states: &[f32]) -> Vec<f32> {
+        let table = self.table();
+        let mut logits = vec![0.0; states.len() / self.hidden() * table.outputs()];
+        table.forward(self.decoder.simd, states, &mut logits);
+        logits
+    }
+}
+
+impl Buffers for Worker {
+    fn gradient(&mut self) -> &mut Vec<f32> {
+        &mut self.gradient
     }
 }
 
@@ -377,10 +332,13 @@ impl Worker {
             exponentials(simd, own, own_sum);
             own.iter_mut().zip(&*wanted).for_each(|(q, p)| *q = share * (*q - p));
             if let Some((cap, logits)) = capped {
-                own.iter_mut().zip(logits).for_each(|(gradient, logit)| *gradient *= 1.0 - (logit / cap).powi(2));
+                uncap(own, cap, logits.into_iter());
             }
         }
-        let gradients = if self.gradient.is_empty() { vec![0.0; predicted.len()] } else { parts.logits_backward(&own) };
+        let mut gradients = vec![0.0; predicted.len()];
+        if !self.gradient.is_empty() {
+            parts.table().backward(&own, &mut gradients);
+        }
         (entropy, right, gradients)
     }
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 use wsd_nn::kernels::elementwise::{NormGradients, exponentials, log_sum_exp, norm, norm_backward};
-use wsd_nn::kernels::softcap;
 
 use super::decoder::Decoder;
 use super::layer::sized;
+use super::logits::uncap;
 use crate::objectives::Needs;
 
 /// The buffers of the output projection; one row per target.
@@ -42,21 +42,16 @@ impl Head {
         }
         let normed = sized(&mut self.normed, targets * hidden);
         norm(decoder.simd, normed, &self.states, decoder.norm(weights, &decoder.final_norm));
-        let inputs = projection.inputs(hidden);
+        let table = projection.table(weights, hidden);
         let states = match &projection.factor {
             Some(factor) => {
-                let narrow = sized(&mut self.narrow, targets * inputs);
+                let narrow = sized(&mut self.narrow, targets * table.inputs);
                 factor.narrow(weights, normed, narrow);
                 narrow
             }
             None => normed,
         };
-        let matrix = Matrix::dense(&weights[projection.matrix.clone()], inputs).transposed();
-        let outputs = sized(&mut self.logits, targets * projection.outputs);
-        multiply(projection.scale, Matrix::dense(states, inputs), matrix, Output::set(outputs, projection.outputs));
-        if let Some(cap) = projection.cap {
-            softcap(decoder.simd, outputs, cap);
-        }
+        table.forward(decoder.simd, states, sized(&mut self.logits, targets * projection.outputs));
         if needs != Needs::Rewards {
             self.normalize(decoder, needs.rows());
         }
@@ -116,17 +111,16 @@ impl Head {
     pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
         let projection = decoder.projection(self.needs.unwrap_or(Needs::Targets));
         let (hidden, targets) = (decoder.blueprint.hidden, self.targets.len());
-        let (logits, scale) = (Matrix::dense(&self.logits, projection.outputs), projection.scale);
-        let inputs = projection.inputs(hidden);
+        let table = projection.table(weights, hidden);
         if projection.trained {
+            let logits = Matrix::dense(&self.logits, projection.outputs).transposed();
             let states = if projection.factor.is_some() { &self.narrow } else { &self.normed };
-            let to = Output::add(&mut gradient[projection.matrix.clone()], inputs);
-            multiply(scale, logits.transposed(), Matrix::dense(states, inputs), to);
+            let to = Output::add(&mut gradient[projection.matrix.clone()], table.inputs);
+            multiply(table.scale, logits, Matrix::dense(states, table.inputs), to);
         }
-        let head = Matrix::dense(&weights[projection.matrix.clone()], inputs);
         let output = match &projection.factor {
             Some(factor) => {
-                multiply(scale, logits, head, Output::set(&mut self.narrow, inputs));
+                table.backward(&self.logits, &mut self.narrow);
                 factor.add_gradient(gradient, &self.normed, &self.narrow);
                 let output = sized(&mut self.normed, targets * hidden);
                 factor.widen(weights, &self.narrow, output);
@@ -134,7 +128,7 @@ impl Head {
             }
             None => {
                 let output = sized(&mut self.normed, targets * hidden);
-                multiply(scale, logits, head, Output::set(output, hidden));
+                table.backward(&self.logits, output);
                 output
             }
         };
@@ -159,7 +153,7 @@ fn logit_gradients(decoder: &Decoder, row: &mut [f32], log_sum: f32, (target, gi
     row.iter_mut().for_each(|value| *value *= -given);
     row[target] += given;
     if let (Some(cap), Some(capped)) = (cap, capped) {
-        row.iter_mut().zip(capped).for_each(|(gradient, capped)| *gradient *= 1.0 - (capped / cap).powi(2));
+        uncap(row, cap, capped.into_iter());
     }
 }
 
@@ -171,7 +165,6 @@ fn row_gradients(decoder: &Decoder, row: &mut [f32], log_sum: f32, given: &[f32]
     exponentials(decoder.simd, row, 0.0);
     row.iter_mut().zip(given).for_each(|(value, given)| *value = given - *value * total);
     if let Some((cap, logprobs)) = capped {
-        let derivative = |logprob: f32| 1.0 - ((logprob + log_sum) / cap).powi(2);
-        row.iter_mut().zip(logprobs).for_each(|(gradient, logprob)| *gradient *= derivative(logprob));
+        uncap(row, cap, logprobs.into_iter().map(|logprob| logprob + log_sum));
     }
 }

@@ -1,5 +1,6 @@
 //! A shard of examples on one thread: from tokens to the loss, and back to the gradient.
 
+use super::crew::Buffers;
 use super::decoder::{Decoder, Pass};
 use super::head::Head;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
@@ -10,7 +11,7 @@ use crate::objectives::{LossInput, LossOutput, Needs};
 #[derive(Default)]
 pub(super) struct Worker {
     /// The thread's sum of gradients with respect to the weights.
-    pub(super) gradient: Vec<f32>,
+    gradient: Vec<f32>,
     /// The input of each layer, and the output of the last.
     states: Vec<Vec<f32>>,
     /// Activations of each layer; a single entry, reused by all layers, if they are not kept for the
@@ -20,6 +21,12 @@ pub(super) struct Worker {
     narrow: Vec<f32>,
     scratch: Scratch,
     head: Head,
+}
+
+impl Buffers for Worker {
+    fn gradient(&mut self) -> &mut Vec<f32> {
+        &mut self.gradient
+    }
 }
 
 impl Worker {
