@@ -40,6 +40,7 @@ mod svd;
 mod switch;
 mod task;
 mod trainer;
+mod update;
 mod vocabulary;
 
 pub use adapters::{ADAPTERS, Adapter, AdapterEntry, Peft};

@@ -12,9 +12,10 @@ use crate::layout::{Layout, REWARD};
 use crate::metrics::Means;
 use crate::model::{ModelOptions, Pass, TrainableModel};
 use crate::objectives::{Loss, LossInput, LossOutput, Measure, Needs, Objective, Totals, Weight};
-use crate::optimizers::{OptimizerEntry, StepInput, clip, norm};
+use crate::optimizers::OptimizerEntry;
 use crate::state::{EarlyStopping, State};
 use crate::steps::Steps;
+use crate::update::Update;
 
 /// An entry of a table (objective, optimizer or adapter) with its settings.
 #[derive(Debug)]
@@ -309,27 +310,17 @@ impl Trainer {
         // No adapter gradient means that the parameters are the weights themselves.
         let mut adapter_gradient = adapter.pull_back(&state.parameters, &gradient.sum);
         let parameter_gradient = adapter_gradient.as_deref_mut().unwrap_or(&mut gradient.sum);
-        let norm = norm(parameter_gradient);
-        if !norm.is_finite() {
-            return Err(format!("the gradient of `{}`", broken(adapter.layout(), parameter_gradient)));
-        }
-        clip(parameter_gradient, norm, steps.max_grad_norm);
-        state.step += 1;
-        state.optimizer.step(StepInput {
-            parameters: &mut state.parameters,
+        let norm = state.update(Update {
             gradient: parameter_gradient,
-            start,
             layout: adapter.layout(),
+            start,
             learning_rate,
-            step: state.step - *optimizer_start,
-        });
+            max_value: 0.0,
+            max_norm: steps.max_grad_norm,
+            optimizer_start: *optimizer_start,
+        })?;
         gradient.is_set = false;
-        // A sum of finite numbers may overflow; each of its terms then is looked at.
-        let is_finite = state.parameters.iter().sum::<f32>().is_finite();
-        if is_finite || state.parameters.iter().all(|value| value.is_finite()) {
-            return Ok(norm);
-        }
-        Err(format!("`{}` after the update", broken(adapter.layout(), &state.parameters)))
+        Ok(norm)
     }
 }
 
@@ -341,12 +332,6 @@ impl Loss for SequenceSums {
         let measure = |sum| Measure { name: "sum", sum, weight: 1.0 };
         LossOutput { measures: input.sums().into_iter().map(measure).collect(), logprob_gradients: Vec::new() }
     }
-}
-
-/// The name of the first tensor with a value that is not finite.
-fn broken<'l>(layout: &'l Layout, values: &[f32]) -> &'l str {
-    let is_broken = |place: &&crate::layout::Place| values[place.range.clone()].iter().any(|value| !value.is_finite());
-    layout.places().iter().find(is_broken).map_or("a tensor", |place| &place.name)
 }
 
 /// A loss, the numbers it needs, and its weight.

@@ -1,11 +1,11 @@
 //! The loop of a run of a draft head.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use wsd_core::files::{write_folder, write_whole};
 use wsd_nn::arch::DraftPlan;
 use wsd_nn::draft::{CONFIG_FILE, DraftConfig, WEIGHTS_FILE};
@@ -17,14 +17,15 @@ use crate::example::Sequence;
 use crate::export::save_tensors;
 use crate::initialization::uniform;
 use crate::layout::Layout;
-use crate::metrics::{Means, Metrics, stamped};
+use crate::metrics::Means;
 use crate::model::{DraftBase, DraftExample, DraftLoss, DraftModel};
-use crate::optimizers::{OptimizerEntry, StepInput, clip, norm};
+use crate::optimizers::OptimizerEntry;
 use crate::order::Order;
-use crate::run::{Finished, Pace, Reporter};
-use crate::state::{EarlyStopping, State, saved};
+use crate::run::{Course, Finished, Frame, Reporter, Step, broken, diverged};
+use crate::state::{EarlyStopping, State};
 use crate::steps::Steps;
 use crate::trainer::Choice;
+use crate::update::Update;
 
 /// The length of the sequences that [`HeadTable::feature_noise`] is told for.
 const NOISE_TOKENS: f32 = 512.0;
@@ -79,26 +80,6 @@ impl HeadTrainer {
     pub fn layout(&self) -> &Layout {
         self.model.layout()
     }
-
-    /// Updates the parameters by a gradient. Returns its norm before clipping.
-    fn update(&mut self, gradient: &mut [f32], task: &HeadTask<'_>, learning_rate: f64) -> f64 {
-        let norm = norm(gradient);
-        if task.head.max_grad_value > 0.0 {
-            let most = task.head.max_grad_value as f32;
-            gradient.iter_mut().for_each(|value| *value = value.clamp(-most, most));
-        }
-        clip(gradient, self::norm(gradient), task.steps.max_grad_norm);
-        self.state.step += 1;
-        self.state.optimizer.step(StepInput {
-            parameters: &mut self.state.parameters,
-            gradient,
-            start: &[],
-            layout: self.model.layout(),
-            learning_rate,
-            step: self.state.step,
-        });
-        norm
-    }
 }
 
 /// Random weights: matrices uniform within the inverse root of their inputs, norms 1, biases 0.
@@ -125,75 +106,44 @@ fn random(layout: &Layout, seed: u64) -> Vec<f32> {
 /// I/O errors; [`Error::Diverged`] for a loss, a gradient or a parameter that is no longer a finite
 /// number. The last checkpoint then stays intact.
 pub fn train(task: &mut HeadTask<'_>, trainer: &mut HeadTrainer, reporter: &mut dyn Reporter) -> Result<Finished> {
-    if trainer.state.load_latest(&task.folder)? {
-        reporter.note(&format!("resuming after step {}", trainer.state.step));
-    }
-    let schedule = task.steps.schedule(task.examples.len());
-    let mut order = Order::new(task.seed, task.examples.len());
-    let mut metrics = Metrics::open(&task.folder, trainer.state.step)?;
-    let (mut pace, mut means) = (Pace::new(trainer.state.step), Means::default());
-    let mut gradient = vec![0.0; trainer.layout().len()];
-    let (per_step, keep) = (task.steps.examples_per_step(), task.steps.save_total_limit);
-    while trainer.state.step < schedule.total_steps {
-        if task.stop.load(Ordering::Relaxed) {
-            trainer.state.save(&task.folder, keep)?;
-            return Ok(Finished::Stopped);
-        }
-        let step = trainer.state.step;
-        let places = order.take(step * per_step..(step + 1) * per_step);
-        let examples = task.load(&places, Some(step))?;
-        let outputs = trainer.model.pass(&trainer.state.parameters, &examples, task.loss(), Some(&mut gradient));
-        pace.add(examples.iter().map(|example| example.tokens.len()).sum());
-        means.add(&outputs);
-        let learning_rate = schedule.rate(step + 1);
-        let grad_norm = trainer.update(&mut gradient, task, learning_rate);
-        check(task, trainer, grad_norm)?;
-        let (step, total) = (trainer.state.step, schedule.total_steps);
-        let is_due = |every: usize| every > 0 && step.is_multiple_of(every) || step == total;
-        if is_due(task.steps.logging_steps.max(1)) {
-            let mut row = stamped(step);
-            row.insert("epoch".into(), json!((step * per_step) as f64 / task.examples.len() as f64));
-            row.append(&mut std::mem::take(&mut means).values(""));
-            row.insert("grad_norm".into(), json!(grad_norm));
-            row.insert("learning_rate".into(), json!(learning_rate));
-            row.insert("tokens_per_second".into(), json!(pace.tokens_per_second()));
-            metrics.add(&row)?;
-            reporter.progress(&row, total, pace.seconds_left(step, total));
-        }
-        let mut stops_early = false;
-        if !task.evaluation.is_empty() && is_due(task.steps.eval_steps) {
-            let means = task.evaluate(trainer)?;
-            let mut row = stamped(step);
-            row.append(&mut means.values("eval_"));
-            metrics.add(&row)?;
-            reporter.progress(&row, total, pace.seconds_left(step, total));
-            let loss = means.get("loss").unwrap_or(f64::INFINITY);
-            stops_early = trainer.state.stopping.observe(loss, task.steps.early_stopping_patience);
-        }
-        if is_due(task.steps.save_steps) || stops_early {
-            trainer.state.save(&task.folder, keep)?;
-        }
-        if stops_early && step < total {
-            return Ok(Finished::Early);
-        }
-    }
-    Ok(Finished::Completed)
+    let HeadTask { folder, examples, evaluation, features, head, steps, seed, stop } = task;
+    let frame = Frame { folder, steps, stop };
+    let mut course = Drafting {
+        folder,
+        examples,
+        evaluation,
+        features,
+        head,
+        steps,
+        seed: *seed,
+        order: Order::new(*seed, examples.len()),
+        means: Means::default(),
+        gradient: vec![0.0; trainer.layout().len()],
+        trainer,
+    };
+    frame.run(&mut course, reporter)
 }
 
-/// Refuses numbers that are not finite.
-fn check(task: &HeadTask<'_>, trainer: &HeadTrainer, grad_norm: f64) -> Result<()> {
-    let is_finite = grad_norm.is_finite() && trainer.state.parameters.iter().all(|value| value.is_finite());
-    if is_finite {
-        return Ok(());
-    }
-    let last = saved(&task.folder).ok().and_then(|mut saved| saved.pop());
-    let kept = last.map_or("no checkpoint was written yet".into(), |(step, _)| format!("checkpoint-{step} is whole"));
-    Err(Error::Diverged { step: trainer.state.step, what: "the norm of the gradient".into(), value: grad_norm, kept })
+/// A draft head and its data as a course of a run.
+struct Drafting<'a> {
+    folder: &'a Path,
+    examples: &'a [&'a Sequence],
+    evaluation: &'a [&'a Sequence],
+    features: &'a mut Features,
+    head: &'a HeadTable,
+    steps: &'a Steps,
+    seed: u64,
+    trainer: &'a mut HeadTrainer,
+    /// The shuffled order of examples.
+    order: Order,
+    /// The running averages since the last logged row.
+    means: Means,
+    gradient: Vec<f32>,
 }
 
-impl<'a> HeadTask<'a> {
+impl<'a> Drafting<'a> {
     fn loss(&self) -> DraftLoss {
-        let HeadTable { feature_weight, token_weight, .. } = self.head;
+        let HeadTable { feature_weight, token_weight, .. } = *self.head;
         DraftLoss { feature_weight: feature_weight as f32, token_weight: token_weight as f32 }
     }
 
@@ -215,16 +165,57 @@ impl<'a> HeadTask<'a> {
         };
         places.iter().enumerate().map(load).collect()
     }
+}
 
-    /// The means over the evaluation set.
-    fn evaluate(&mut self, trainer: &mut HeadTrainer) -> Result<Means> {
-        let mut means = Means::default();
+impl Course for Drafting<'_> {
+    fn state(&mut self) -> &mut State {
+        &mut self.trainer.state
+    }
+
+    fn examples(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn has_evaluation(&self) -> bool {
+        !self.evaluation.is_empty()
+    }
+
+    fn step(&mut self, learning_rate: f64) -> Result<Step> {
+        let (step, per_step) = (self.trainer.state.step, self.steps.examples_per_step());
+        let places = self.order.take(step * per_step..(step + 1) * per_step);
+        let (examples, loss) = (self.load(&places, Some(step))?, self.loss());
+        let HeadTrainer { state, model } = &mut *self.trainer;
+        let outputs = model.pass(&state.parameters, &examples, loss, Some(&mut self.gradient));
+        if let Some((value, place)) = broken(&outputs, &places) {
+            return Err(diverged(self.folder, step + 1, format!("the loss on example {}", place + 1), value));
+        }
+        self.means.add(&outputs);
+        let updated = state.update(Update {
+            gradient: &mut self.gradient,
+            layout: model.layout(),
+            start: &[],
+            learning_rate,
+            max_value: self.head.max_grad_value,
+            max_norm: self.steps.max_grad_norm,
+            optimizer_start: 0,
+        });
+        let grad_norm = updated.map_err(|what| diverged(self.folder, step + 1, what, f64::NAN))?;
+        Ok(Step { grad_norm, tokens: examples.iter().map(|example| example.tokens.len()).sum() })
+    }
+
+    fn means(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.means).values("")
+    }
+
+    fn evaluate(&mut self) -> Result<(Map<String, Value>, f64)> {
+        let (mut means, loss) = (Means::default(), self.loss());
         let places: Vec<_> = (self.examples.len()..self.examples.len() + self.evaluation.len()).collect();
         for places in places.chunks(self.steps.batch_size) {
             let examples = self.load(places, None)?;
-            means.add(&trainer.model.pass(&trainer.state.parameters, &examples, self.loss(), None));
+            let HeadTrainer { state, model } = &mut *self.trainer;
+            means.add(&model.pass(&state.parameters, &examples, loss, None));
         }
-        Ok(means)
+        Ok((means.values("eval_"), means.get("loss").unwrap_or(f64::INFINITY)))
     }
 }
 
@@ -238,7 +229,7 @@ pub fn save(to: &Path, config: &DraftConfig, (layout, weights): (&Layout, &[f32]
         Ok(Tensor::new(place.name.clone(), format, place.shape.clone(), bytes)?)
     };
     let tensors = layout.places().iter().map(tensor).collect::<Result<Vec<_>>>()?;
-    let json = serde_json::to_value(config).and_then(|config: Value| serde_json::to_vec_pretty(&config));
+    let json = serde_json::to_vec_pretty(config);
     write_folder(to, |folder| -> Result<()> {
         let json = json.map_err(|error| Error::malformed(&folder.join(CONFIG_FILE), "JSON", error))?;
         write_whole(&folder.join(CONFIG_FILE), &json)?;
