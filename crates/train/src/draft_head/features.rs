@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use wsd_core::Input;
 use wsd_core::files::write_whole;
 use wsd_nn::draft::BaseMark;
-use wsd_nn::{Executor, Format, Span};
+use wsd_nn::{Checkpoint, Device, Executor, Format, Span};
 
 use crate::error::{Error, Result};
 use crate::example::Sequence;
@@ -59,13 +58,14 @@ impl Features {
     /// other sequences, and where a run that `has_begun` lacks them.
     pub fn open(
         folder: &Path,
-        (base, executor): (&BaseMark, &mut dyn Executor),
+        (base, device): (&Checkpoint, Device),
         sequences: &[&Sequence],
         has_begun: bool,
         (stop, reporter): (&AtomicBool, &mut dyn Reporter),
     ) -> Result<Option<Self>> {
         let (path, about) = (folder.join(FEATURES_FILE), folder.join(ABOUT));
-        let wanted = About { base: base.clone(), tokens: sum(sequences), sequences: sequences.len() };
+        let wanted = About { base: BaseMark::of(base)?, tokens: sum(sequences), sequences: sequences.len() };
+        let width = wanted.base.hidden_size;
         let is_there = path.is_file();
         if !is_there && has_begun {
             let reason = "missing, but the run has begun with it\n  hint: put it back, or name another `output`";
@@ -80,20 +80,21 @@ impl Features {
             write_whole(&about, &json)?;
         }
         if !is_there {
-            let mut part = Part::open(&folder.join(PART), sequences, base.hidden_size)?;
-            if !part.fill(executor, sequences, stop, reporter)? {
+            let mut part = Part::open(&folder.join(PART), sequences, width)?;
+            let mut executor = wsd_nn::load(device, base, None, None)?;
+            if !part.fill(&mut *executor, sequences, stop, reporter)? {
                 return Ok(None);
             }
             fs_err::rename(folder.join(PART), &path)?;
         }
         let starts = starts(sequences);
         let (file, tokens) = (fs_err::File::open(&path)?, starts.last().copied().unwrap_or(0));
-        let (bytes, needed) = (file.metadata()?.len(), (tokens * base.hidden_size * BYTES) as u64);
+        let (bytes, needed) = (file.metadata()?.len(), (tokens * width * BYTES) as u64);
         if bytes != needed {
             let reason = format!("must have {needed} bytes, got {bytes}\n  hint: remove it before the run begins");
             return Err(Error::malformed(&path, "features", reason));
         }
-        Ok(Some(Self { path, file, width: base.hidden_size, starts }))
+        Ok(Some(Self { path, file, width, starts }))
     }
 
     /// Reads the features of a sequence, `(tokens, hidden)`.
@@ -137,20 +138,16 @@ fn read_about(path: &Path) -> Result<Option<About>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let about = serde_json::from_slice(&Input::SETTINGS.read(path)?);
-    about.map(Some).map_err(|error| Error::malformed(path, "JSON", error))
+    Ok(Some(wsd_nn::read_json(path)?))
 }
 
 fn check(path: &Path, found: &About, wanted: &About) -> Result<()> {
-    let (base, of_base) = (&found.base, &wanted.base);
     let pairs = [
-        ("base.hidden_size", base.hidden_size.to_string(), of_base.hidden_size.to_string()),
-        ("base.vocab_size", base.vocab_size.to_string(), of_base.vocab_size.to_string()),
-        ("base.fingerprint", base.fingerprint.clone(), of_base.fingerprint.clone()),
         ("sequences", found.sequences.to_string(), wanted.sequences.to_string()),
         ("tokens", found.tokens.clone(), wanted.tokens.clone()),
     ];
-    match pairs.into_iter().find(|(_, found, wanted)| found != wanted) {
+    let others = || pairs.into_iter().find(|(_, found, wanted)| found != wanted);
+    match found.base.difference(&wanted.base).or_else(others) {
         None => Ok(()),
         Some((key, found, wanted)) => Err(Error::malformed(
             path,
