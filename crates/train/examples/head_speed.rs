@@ -21,11 +21,9 @@ use wsd_core::{
     CallKind, ChatRole, HEAD_DEPTH, HEAD_LEAST, HEAD_NODES, HEAD_WIDTH, Job, Message, Models, Prompt, Recipe,
     SPECULATE, Seat, Terms, Trace, Values, run,
 };
-use wsd_nn::arch::{self, DraftPlan};
-use wsd_nn::draft::{BaseMark, DraftConfig};
-use wsd_nn::{Checkpoint, Device, LoadOptions, Local, TemplateChoice};
+use wsd_nn::{Checkpoint, Device, LoadOptions, Local, TemplateChoice, arch};
 use wsd_train::draft_head::{Features, HeadFile, HeadTask, HeadTrainer, base_tables, save, train};
-use wsd_train::{Encoder, Reporter, Sequence};
+use wsd_train::{Encoder, Reporter};
 
 struct Print;
 
@@ -40,23 +38,17 @@ fn make(base: &Checkpoint, file: &HeadFile) {
     let (folder, blueprint) = (&file.run.output, arch::blueprint(&base.config).unwrap());
     fs_err::create_dir_all(folder).unwrap();
     let encoder = Encoder::try_new(base, &TemplateChoice::Plain, blueprint.vocab, Some(file.run.data.max_length));
-    let terms = file.run.read_terms(&encoder.unwrap(), &mut Vec::new()).unwrap();
-    let [examples, evaluation] = [&terms[0].examples, &terms[0].evaluation]
-        .map(|examples| examples.iter().flat_map(|example| &example.sequences).collect::<Vec<&Sequence>>());
-    let all: Vec<_> = examples.iter().chain(&evaluation).copied().collect();
-    let (mark, stop) = (BaseMark::of(base).unwrap(), AtomicBool::new(false));
-    let mut executor = wsd_nn::load(Device::Cpu, base, None, None).unwrap();
-    let features = Features::open(folder, (&mark, executor.as_mut()), &all, false, (&stop, &mut Print));
-    let ffn = file.head.intermediate_size.unwrap_or(blueprint.ffn);
-    let plan = DraftPlan::new(&blueprint, ffn);
-    let plan = plan.with_branches(file.head.feature_sampling, file.head.partial_alignment);
+    let [examples, evaluation] = file.sequences(&encoder.unwrap(), &mut Vec::new()).unwrap();
+    let (all, stop) = (examples.iter().chain(&evaluation).collect::<Vec<_>>(), AtomicBool::new(false));
+    let features = Features::open(folder, (base, Device::Cpu), &all, false, (&stop, &mut Print));
+    let config = file.config(base).unwrap();
     let longest = all.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
-    let sizes = (file.run.seed, file.run.threads, longest);
-    let mut trainer = HeadTrainer::try_new(&plan, base_tables(base).unwrap(), &file.run.optimizer, sizes).unwrap();
+    let (tables, sizes) = (base_tables(base).unwrap(), (file.run.seed, file.run.threads, longest));
+    let mut trainer = HeadTrainer::try_new(&config.plan(&blueprint), tables, &file.run.optimizer, sizes).unwrap();
     let mut task = HeadTask {
         folder: folder.clone(),
-        examples,
-        evaluation,
+        examples: examples.iter().collect(),
+        evaluation: evaluation.iter().collect(),
         features: features.unwrap().unwrap(),
         head: file.head.clone(),
         steps: file.run.steps.clone(),
@@ -66,8 +58,6 @@ fn make(base: &Checkpoint, file: &HeadFile) {
     let started = Instant::now();
     train(&mut task, &mut trainer, &mut Print).unwrap();
     println!("{} parameters, trained in {:.0} s", trainer.layout().len(), started.elapsed().as_secs_f64());
-    let (feature_sampling, partial_alignment) = (plan.sampling, plan.alignment);
-    let config = DraftConfig { base: mark, intermediate_size: ffn, feature_sampling, partial_alignment };
     let weights = (trainer.layout(), trainer.state.parameters.as_slice());
     save(&folder.join("head"), &config, weights, file.run.format().unwrap()).unwrap();
 }

@@ -1,5 +1,6 @@
 //! Models as Hugging Face folders.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -93,8 +94,16 @@ pub fn save_tensors(to: &Path, tensors: &[Tensor]) -> Result<()> {
         let (dtype, _) = dtype(tensor.format)?;
         Ok((&*tensor.name, TensorView::new(dtype, tensor.shape.clone(), tensor.bytes()).map_err(fault)?))
     });
-    let views = views.collect::<Result<Vec<_>>>()?;
-    safetensors::serialize_to_file(views, None, to).map_err(fault)
+    write_weights(to, views.collect::<Result<Vec<_>>>()?, None)
+}
+
+/// Writes a safetensors file with the permissions of other new files. The library leaves one that only
+/// its owner may read.
+fn write_weights(to: &Path, views: Vec<(&str, TensorView<'_>)>, about: Option<HashMap<String, String>>) -> Result<()> {
+    fs_err::write(to, [])?;
+    let permissions = fs_err::metadata(to)?.permissions();
+    safetensors::serialize_to_file(views, about, to).map_err(|error| Error::malformed(to, "weights", error))?;
+    Ok(fs_err::set_permissions(to, permissions)?)
 }
 
 /// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names
@@ -115,14 +124,11 @@ fn write<'a>(
     let (_, dtype_name) = dtype(format)?;
     write_folder(to, |folder| -> Result<()> {
         let about = [("format".to_owned(), "pt".to_owned())].into();
-        let (weights, settings) = (folder.join("model.safetensors"), folder.join("config.json"));
-        safetensors::serialize_to_file(views, Some(about), &weights).map_err(fault)?;
+        write_weights(&folder.join("model.safetensors"), views, Some(about))?;
         let mut config = checkpoint.config.clone();
         config.insert("torch_dtype".into(), dtype_name.into());
         config.shift_remove("dtype");
-        write_json(&settings, &config)?;
-        // safetensors leaves a file that only its owner may read.
-        fs_err::set_permissions(&weights, fs_err::metadata(&settings)?.permissions())?;
+        write_json(&folder.join("config.json"), &config)?;
         match source.filter(|source| source.is_dir()) {
             Some(source) => copy_small_files(source, folder),
             None => write_small_files(checkpoint, folder),

@@ -141,9 +141,7 @@ impl RunFile {
     /// # Errors
     /// [`Error::RunFile`] with the reason; those of the file system.
     pub fn read(path: &Path, objective: &'static Objective) -> Result<Self> {
-        let text = wsd_core::Input::SETTINGS.read_text(path)?;
-        let fault = |source| Error::RunFile { file: path.display().to_string(), source: Box::new(source) };
-        Self::parse(&text, objective).map_err(fault)
+        read(path, |text| Self::parse(text, objective))
     }
 
     /// Parses a run file for the command of this objective.
@@ -176,15 +174,19 @@ impl RunFile {
     /// # Errors
     /// A key that no entry declares; a value outside its limits.
     pub fn parse(text: &str, objective: &'static Objective) -> Result<Self> {
-        let form = |error: &dyn std::fmt::Display| Error::Form(error.to_string());
-        let mut file: Map<String, Value> = toml::from_str(text).map_err(|error| form(&error))?;
+        Self::from_table(table(text)?, objective)
+    }
+
+    /// Reads the tables of a run file.
+    pub(crate) fn from_table(mut file: Map<String, Value>, objective: &'static Objective) -> Result<Self> {
         let named = named_tables(&mut file, OBJECTIVES)?;
         let has_objectives = file.contains_key("objective");
         let objectives = take_objectives(&mut file, objective, &named)?;
         let optimizer_table = take_choice(&mut file, "optimizer")?;
         let (adapter, has_adapter) = tables::adapter(&mut file, ADAPTERS)?;
         let general = General { objective: has_objectives, optimizer: optimizer_table.is_some(), adapter: has_adapter };
-        let mut fixed: Fixed = serde_json::from_value(Value::Object(file)).map_err(|error| form(&error))?;
+        let mut fixed: Fixed =
+            serde_json::from_value(Value::Object(file)).map_err(|error| Error::Form(error.to_string()))?;
         let optimizer = optimizer(optimizer_table, &mut fixed.train)?;
         let steps = serde_json::from_value(Value::Object(fixed.train))
             .map_err(|error| Error::Form(format!("`[train]`: {error}")))?;
@@ -246,26 +248,41 @@ impl RunFile {
     /// A text that is no run file for the same command.
     pub fn changes_since(&self, text: &str) -> Result<Vec<String>> {
         let before = Self::parse(text, self.objectives[0].choice.entry)?;
-        differences(&before.resolved()?, &self.resolved()?)
+        Ok(differences(before.settings(), self.settings()))
     }
 }
 
+/// Reads a run file by `parse`.
+pub(crate) fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    let text = wsd_core::Input::SETTINGS.read_text(path)?;
+    parse(&text).map_err(|source| Error::RunFile { file: path.display().to_string(), source: Box::new(source) })
+}
+
+/// The tables of a text.
+pub(crate) fn table(text: &str) -> Result<Map<String, Value>> {
+    toml::from_str(text).map_err(|error| Error::Form(error.to_string()))
+}
+
+/// The text of tables.
+pub(crate) fn text(table: &Map<String, Value>) -> Result<String> {
+    toml::to_string_pretty(table).map_err(|error| Error::Form(error.to_string()))
+}
+
 /// The settings that differ between two run files that are written out, as sentences with both values.
-pub(crate) fn differences(before: &str, now: &str) -> Result<Vec<String>> {
-    let flat = |text: &str| -> Result<BTreeMap<String, Value>> {
-        let table: Value = toml::from_str(text).map_err(|error| Error::Form(error.to_string()))?;
+pub(crate) fn differences(before: Map<String, Value>, now: Map<String, Value>) -> Vec<String> {
+    let flat = |table: Map<String, Value>| -> BTreeMap<String, Value> {
         let mut settings = BTreeMap::new();
-        flatten("", table, &mut settings);
-        Ok(settings)
+        flatten("", table.into(), &mut settings);
+        settings
     };
-    let (before, now) = (flat(before)?, flat(now)?);
+    let (before, now) = (flat(before), flat(now));
     let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
     let change = |name: &String| {
         let (before, now) = (before.get(name), now.get(name));
         (before != now).then(|| format!("`{name}` was {}, now {}", shown(before), shown(now)))
     };
-    Ok(names.into_iter().filter_map(change).collect())
+    names.into_iter().filter_map(change).collect()
 }
 
 /// Adds the values within tables and lists of tables under names such as `train.max_steps`.

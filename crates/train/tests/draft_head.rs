@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../../nn/tests/support/draft_weights.rs"]
+mod draft_weights;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 use wsd_core::Values;
 use wsd_nn::arch::{self, DraftPlan};
-use wsd_nn::draft::{BaseMark, DraftConfig};
-use wsd_nn::{Checkpoint, CpuOptions, DraftHead, DraftLayer, Format, KvFormat};
+use wsd_nn::draft::{BaseMark, CONFIG_FILE, DraftConfig, WEIGHTS_FILE};
+use wsd_nn::{Checkpoint, CpuOptions, Device, DraftHead, DraftLayer, Format, KvFormat};
 use wsd_train::draft_head::{
     FEATURES_FILE, Features, HeadFile, HeadTable, HeadTask, HeadTrainer, base_tables, save, train,
 };
@@ -17,34 +20,17 @@ use wsd_train::{
     Choice, DraftExample, DraftLoss, DraftModel, Finished, METRICS_FILE, OptimizerEntry, Reporter, Sequence, Steps,
 };
 
+use draft_weights::Numbers;
+
 const LOSS: DraftLoss = DraftLoss { feature_weight: 1.0, token_weight: 0.1 };
 
 fn fixture(name: &str) -> Checkpoint {
     Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures").join(name)).unwrap()
 }
 
-/// The generator of `scripts/fspad_goldens.py`.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
-
 /// The weights of the goldens.
 fn weights(plan: &DraftPlan) -> Vec<f32> {
-    let mut numbers = Numbers(7);
-    let tensors = plan.tensors().into_iter().flat_map(|(name, shape)| {
-        let count: usize = shape.iter().product();
-        let value = |_| match shape[..] {
-            [_, inputs] => numbers.next() * (1.0 / (inputs as f64).sqrt()) as f32,
-            _ => numbers.next() * 0.1 + if name.ends_with("bias") { 0.0 } else { 1.0 },
-        };
-        (0..count).map(value).collect::<Vec<_>>()
-    });
-    tensors.collect()
+    draft_weights::weights(plan).into_iter().flat_map(|(_, _, values)| values).collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -63,8 +49,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
             case[key].as_array().unwrap().iter().map(|value| value.as_u64().unwrap() as usize).collect()
         };
         let tokens: Vec<u32> = list("tokens").into_iter().map(|token| token as u32).collect();
-        let mut numbers = Numbers(11);
-        let features = (0..tokens.len() * plan.layer.hidden).map(|_| numbers.next()).collect();
+        let features = Numbers(11).take(tokens.len() * plan.layer.hidden);
         let example = DraftExample { tokens: &tokens, targets: list("targets"), features, inputs: Vec::new() };
         for threads in [1, 3] {
             let mut model = DraftModel::try_new(&plan, base_tables(&base).unwrap(), tokens.len(), threads).unwrap();
@@ -130,14 +115,22 @@ impl Setup {
     }
 
     fn features(&self, folder: &Path, has_begun: bool, stop: &AtomicBool) -> wsd_train::Result<Option<Features>> {
-        let mark = BaseMark::of(&self.base).unwrap();
-        let mut executor = wsd_nn::load(wsd_nn::Device::Cpu, &self.base, None, None).unwrap();
         let rows: Vec<_> = self.rows.iter().collect();
-        Features::open(folder, (&mark, executor.as_mut()), &rows, has_begun, (stop, &mut ()))
+        Features::open(folder, (&self.base, Device::Cpu), &rows, has_begun, (stop, &mut ()))
     }
 
     /// Runs until the end or until `reporter` stops it.
     fn run(&self, folder: &Path, stop: &AtomicBool, reporter: &mut dyn Reporter) -> (HeadTrainer, Finished) {
+        let (trainer, finished) = self.try_run(folder, stop, reporter);
+        (trainer, finished.unwrap())
+    }
+
+    fn try_run(
+        &self,
+        folder: &Path,
+        stop: &AtomicBool,
+        reporter: &mut dyn Reporter,
+    ) -> (HeadTrainer, wsd_train::Result<Finished>) {
         let features = self.features(folder, false, &AtomicBool::new(false)).unwrap().unwrap();
         let (examples, evaluation) = self.rows.split_at(10);
         let optimizer = Choice { entry: OptimizerEntry::find("adamw").unwrap(), values: Values::default() };
@@ -153,7 +146,7 @@ impl Setup {
             seed: 5,
             stop,
         };
-        let finished = train(&mut task, &mut trainer, reporter).unwrap();
+        let finished = train(&mut task, &mut trainer, reporter);
         (trainer, finished)
     }
 }
@@ -196,6 +189,19 @@ fn an_interrupted_run_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_run_that_diverges_names_its_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new();
+    setup.run(folder.path(), &AtomicBool::new(false), &mut ());
+    // The steps go on from there at a rate that no model survives.
+    setup.steps = Steps { max_steps: Some(40), learning_rate: 1e38, ..setup.steps };
+    let (_, finished) = setup.try_run(folder.path(), &AtomicBool::new(false), &mut ());
+    let error = finished.unwrap_err().to_string();
+    assert!(error.contains("model.") || error.contains("the loss on example"), "{error}");
+    assert!(error.contains("is whole"), "{error}");
+}
+
+#[test]
 fn every_ablation_learns() {
     for (feature_sampling, partial_alignment) in [(true, true), (false, true), (true, false), (false, false)] {
         let folder = tempfile::tempdir().unwrap();
@@ -218,10 +224,11 @@ fn a_saved_head_computes_what_was_trained() {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::new();
     let (trainer, _) = setup.run(folder.path(), &AtomicBool::new(false), &mut ());
-    let base = BaseMark::of(&setup.base).unwrap();
-    let config = DraftConfig { base, intermediate_size: 40, feature_sampling: true, partial_alignment: true };
+    let config = DraftConfig::new(BaseMark::of(&setup.base).unwrap(), 40);
     let to = folder.path().join("head");
     save(&to, &config, (trainer.layout(), &trainer.state.parameters), Format::F32).unwrap();
+    let permissions = |file: &str| fs_err::metadata(to.join(file)).unwrap().permissions();
+    assert_eq!(permissions(WEIGHTS_FILE), permissions(CONFIG_FILE));
     let head = DraftHead::open(&to).unwrap();
     assert_eq!(head.config, config);
     for place in trainer.layout().places() {

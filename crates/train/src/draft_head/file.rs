@@ -4,8 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use wsd_nn::draft::{BaseMark, DraftConfig};
+use wsd_nn::{Checkpoint, arch};
 
+use crate::data::Refusal;
+use crate::encoder::Encoder;
 use crate::error::{Error, Result};
+use crate::example::{Example, Sequence};
 use crate::objectives::Objective;
 use crate::run_file::RunFile;
 
@@ -68,9 +73,7 @@ impl HeadFile {
     /// # Errors
     /// [`Error::RunFile`] with the reason; those of the file system.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = wsd_core::Input::SETTINGS.read_text(path)?;
-        let fault = |source| Error::RunFile { file: path.display().to_string(), source: Box::new(source) };
-        Self::parse(&text).map_err(fault)
+        crate::run_file::read(path, Self::parse)
     }
 
     /// Parses a run file.
@@ -92,8 +95,7 @@ impl HeadFile {
     /// # Errors
     /// A key that no table has; a value outside its limits.
     pub fn parse(text: &str) -> Result<Self> {
-        let form = |error: &dyn std::fmt::Display| Error::Form(error.to_string());
-        let mut file: Map<String, Value> = toml::from_str(text).map_err(|error| form(&error))?;
+        let mut file = crate::run_file::table(text)?;
         let head = file.remove(TABLE).unwrap_or_else(|| json!({}));
         let head: HeadTable =
             serde_json::from_value(head).map_err(|error| Error::Form(format!("`[{TABLE}]`: {error}")))?;
@@ -106,10 +108,9 @@ impl HeadFile {
                 }
             }
         }
-        let rest = toml::to_string(&file).map_err(|error| form(&error))?;
         let rows_of =
             Objective::find(ROWS_OF).ok_or_else(|| Error::Form(format!("there is no objective {ROWS_OF}")))?;
-        let file = Self { run: RunFile::parse(&rest, rows_of)?, head };
+        let file = Self { run: RunFile::from_table(file, rows_of)?, head };
         file.check()?;
         Ok(file)
     }
@@ -146,15 +147,43 @@ impl HeadFile {
         }
     }
 
+    /// The description of the head over a base.
+    ///
+    /// # Errors
+    /// Those of [`BaseMark::of`].
+    pub fn config(&self, base: &Checkpoint) -> Result<DraftConfig> {
+        let HeadTable { feature_sampling, partial_alignment, intermediate_size, .. } = self.head;
+        let ffn = arch::blueprint(&base.config)?.ffn;
+        let whole = DraftConfig::new(BaseMark::of(base)?, intermediate_size.unwrap_or(ffn));
+        Ok(DraftConfig { feature_sampling, partial_alignment, ..whole })
+    }
+
+    /// Reads the sequences to learn from and to evaluate on, those of which a head drafts a token. Rows
+    /// that cannot be sequences are added to `refused`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn sequences(&self, encoder: &Encoder, refused: &mut Vec<Refusal>) -> Result<[Vec<Sequence>; 2]> {
+        let drafted = |examples: Vec<Example>| -> Vec<Sequence> {
+            let sequences = examples.into_iter().flat_map(|example| example.sequences);
+            sequences.filter(|sequence| sequence.positions().any(|position| position >= 2)).collect()
+        };
+        let terms = self.run.read_terms(encoder, refused)?.into_iter();
+        Ok(terms.map(|term| [drafted(term.examples), drafted(term.evaluation)]).next().unwrap_or_default())
+    }
+
     /// All settings as the text of a run file.
     ///
     /// # Errors
     /// A value that TOML cannot express.
     pub fn resolved(&self) -> Result<String> {
-        let mut file: Map<String, Value> =
-            toml::from_str(&self.run.resolved()?).map_err(|error| Error::Form(error.to_string()))?;
-        file.insert(TABLE.into(), json!(self.head));
-        toml::to_string_pretty(&file).map_err(|error| Error::Form(error.to_string()))
+        crate::run_file::text(&self.settings())
+    }
+
+    fn settings(&self) -> Map<String, Value> {
+        let mut settings = self.run.settings();
+        settings.insert(TABLE.into(), json!(self.head));
+        settings
     }
 
     /// Compares this file with a text of a run file. Returns the settings that differ, as sentences
@@ -163,6 +192,6 @@ impl HeadFile {
     /// # Errors
     /// A text that is no run file of a head.
     pub fn changes_since(&self, text: &str) -> Result<Vec<String>> {
-        crate::run_file::differences(&Self::parse(text)?.resolved()?, &self.resolved()?)
+        Ok(crate::run_file::differences(Self::parse(text)?.settings(), self.settings()))
     }
 }

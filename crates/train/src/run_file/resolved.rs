@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use wsd_core::Setting;
 
-use super::{ObjectiveTable, RunFile, settings_json};
-use crate::error::{Error, Result};
+use super::{ObjectiveTable, RunFile, settings_json, text};
+use crate::error::Result;
 use crate::objectives::Objective;
 use crate::trainer::Choice;
 
@@ -14,6 +14,11 @@ impl RunFile {
     /// # Errors
     /// A value that TOML cannot express.
     pub fn resolved(&self) -> Result<String> {
+        text(&self.settings())
+    }
+
+    /// All settings.
+    pub(crate) fn settings(&self) -> Map<String, Value> {
         let mut file = Map::new();
         file.insert("output".into(), json!(self.output));
         file.insert("seed".into(), json!(self.seed));
@@ -39,7 +44,7 @@ impl RunFile {
         } else if !settings.is_empty() {
             file.insert(entry.name.into(), settings.into());
         }
-        toml::to_string_pretty(&file).map_err(|error| Error::Form(error.to_string()))
+        file
     }
 
     /// Tells whether the table of an objective's own name is written: for objectives of the run, and
