@@ -38,6 +38,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use wsd::config::{ConfigError, DEFAULT_FILE, Partial, Settings};
 use wsd::hub::{self, HubOptions, Progress, stderr_progress};
+use wsd::models::builtin_checkpoint;
 use wsd_nn::Checkpoint;
 
 use output::Color;
@@ -234,8 +235,11 @@ pub(crate) enum Ending {
 }
 
 /// Finds a model by a path or a name and opens it, with the names of Hugging Face's tensors. Returns its folder
-/// or file too.
+/// or file too; the name of a built-in model, which has none.
 fn open(name: &str, global: &GlobalArgs) -> Result<(Checkpoint, PathBuf)> {
+    if let Some(checkpoint) = builtin_checkpoint(name) {
+        return Ok((checkpoint?.in_standard_form()?, name.into()));
+    }
     let path = hub::resolve(name, &HubOptions::from_env(), global.progress().as_mut())?;
     Ok((Checkpoint::open(&path)?.in_standard_form()?, path))
 }

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "support/kills.rs"]
+mod kills;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+
+use kills::{finish, strike};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures").join(name)
@@ -44,23 +48,12 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn finish(file: &Path) {
-    let output = train(file).output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
-}
-
 #[test]
 fn a_head_is_trained_killed_resumed_and_used() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|run| lay_out(folder.path(), run, ""));
-    finish(&whole);
-    for kill in 0..8u64 {
-        let mut child = train(&killed).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(10 + wsd_core::splitmix64(kill) % 150));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    finish(&killed);
+    strike(1, finish(train(&whole)), || train(&killed));
+    finish(train(&killed));
     let head = folder.path().join("whole/head");
     let weights = |run: &str| {
         let file = folder.path().join(run).join("head").join(wsd::nn::draft::WEIGHTS_FILE);

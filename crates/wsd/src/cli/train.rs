@@ -11,7 +11,7 @@ mod switch;
 pub(super) mod template;
 mod tokenizer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -141,14 +141,11 @@ impl Session {
     fn run(&self) -> Result<Ending> {
         let file = &self.file;
         let mut reporter = ConsoleReporter { quiet: self.quiet };
-        fs_err::create_dir_all(&file.output)?;
-        let _lock = RunLock::acquire(&file.output)?;
-        if self.args.skip_damaged {
-            for name in wsd_train::set_aside_damaged(&file.output)? {
-                reporter.note(&format!("{name} is damaged, and passed over"));
-            }
+        let _lock = take_folder(&file.output, &self.args, &mut reporter)?;
+        let begin = Beginning { folder: &file.output, result: "model", resume: self.args.resume };
+        if !begin.or_compare(&file.resolved()?, |before| file.changes_since(before))? {
+            wsd_train::remove_reference(&file.output)?;
         }
-        open_folder(file, self.args.resume)?;
         let terms = self.terms(&mut reporter)?;
         let mut trainer = self.trainer(&terms)?;
         let (folder, steps) = (file.output.clone(), file.steps.clone());
@@ -233,31 +230,56 @@ impl Session {
     }
 }
 
-/// Begins a run in its folder, or checks that the run in it is the same. A run has begun with its
-/// first checkpoint.
-fn open_folder(file: &RunFile, resume: bool) -> Result<()> {
-    let folder = &file.output;
-    let path = folder.join("config.toml");
-    if wsd_train::saved(folder)?.is_empty() && !folder.join("model").exists() {
-        wsd_train::remove_reference(folder)?;
-        return Ok(write_whole(&path, file.resolved()?.as_bytes())?);
+/// Makes and locks the folder of a run, and passes over damaged checkpoints in it if told to.
+fn take_folder(folder: &Path, args: &RunArgs, reporter: &mut ConsoleReporter) -> Result<RunLock> {
+    fs_err::create_dir_all(folder)?;
+    let lock = RunLock::acquire(folder)?;
+    if args.skip_damaged {
+        for name in wsd_train::set_aside_damaged(folder)? {
+            reporter.note(&format!("{name} is damaged, and passed over"));
+        }
     }
-    let before = Input::SETTINGS.read_text(&path)?;
-    if !resume {
-        bail!(
-            "there is a run in {} already\n  hint: --resume goes on with it; or name another `output`",
-            folder.display()
-        );
+    Ok(lock)
+}
+
+/// The beginning of a run.
+struct Beginning<'a> {
+    folder: &'a Path,
+    /// The folder within it that a finished run leaves.
+    result: &'a str,
+    resume: bool,
+}
+
+impl Beginning<'_> {
+    /// Begins a run of these settings, or checks that the run in the folder is the same. Returns true for
+    /// a run that has begun, which it has with its first checkpoint.
+    fn or_compare(
+        &self,
+        settings: &str,
+        changes_since: impl Fn(&str) -> wsd_train::Result<Vec<String>>,
+    ) -> Result<bool> {
+        let path = self.folder.join("config.toml");
+        if wsd_train::saved(self.folder)?.is_empty() && !self.folder.join(self.result).exists() {
+            write_whole(&path, settings.as_bytes())?;
+            return Ok(false);
+        }
+        if !self.resume {
+            bail!(
+                "there is a run in {} already\n  hint: --resume goes on with it; or name another `output`",
+                self.folder.display()
+            );
+        }
+        let before = Input::SETTINGS.read_text(&path)?;
+        let changes = changes_since(&before).with_context(|| format!("{} cannot be compared", path.display()))?;
+        if !changes.is_empty() {
+            bail!(
+                "{}: the run has begun with other settings: {}\n  hint: set them back, or name another `output`",
+                path.display(),
+                changes.join("; ")
+            );
+        }
+        Ok(true)
     }
-    let changes = file.changes_since(&before).with_context(|| format!("{} cannot be compared", path.display()))?;
-    if !changes.is_empty() {
-        bail!(
-            "{}: the run has begun with other settings: {}\n  hint: set them back, or name another `output`",
-            path.display(),
-            changes.join("; ")
-        );
-    }
-    Ok(())
 }
 
 /// The objectives and the sizes of a run.
