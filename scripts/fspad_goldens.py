@@ -23,14 +23,15 @@ FIXTURES = ROOT / "crates/nn/tests/fixtures"
 OUT = ROOT / "crates/nn/tests/goldens/fspad.json"
 FFN, TOKENS = 48, 9
 ABOUT = {
-    "weights": "tensors in the order of DraftPlan::tensors, from seed 7: matrices are u / sqrt(inputs), norms 1 + u / 10, "
-    "the bias u / 10, with u = (state >> 40) / 2^23 - 1 after state = state * 6364136223846793005 + 1442695040888963407",
+    "weights": "tensors in the order of DraftPlan::tensors, from seed 7: matrices are u / sqrt(inputs), "
+    "norms 1 + u / 10, the bias u / 10, with u = (state >> 40) / 2^23 - 1 after "
+    "state = state * 6364136223846793005 + 1442695040888963407",
     "features": "u from seed 11, one row per token",
-    "predicted, aligned": "outputs of the two branches at each pair of a feature and the token after it; the last token "
-    "follows the last feature used",
+    "predicted, aligned": "outputs of the two branches at each pair of a feature and the token after it; "
+    "the last token follows the last feature used",
     "logits": "the first ten logits of the predicted rows",
-    "tree": "the same after the first four pairs, of pairs with these tokens, parents (0: the fourth pair) and features of the "
-    "features' last rows",
+    "tree": "the same after the first four pairs, of pairs with these tokens, parents (0: the fourth pair) "
+    "and features of the features' last rows",
     "loss": "the mean over the pairs i whose token i + 2 is in `targets`",
     "gradients": "per tensor the norm, and the values at the first place, at 1/3, 2/3 and the end",
 }

@@ -45,7 +45,7 @@ pub static HEAD_NODES: Setting = Setting::integer(
 pub static HEAD_LEAST: Setting = Setting::number(
     "head_least",
     "In head, the least probability, under the draft head, of a path that is checked; 0 for all. On a CPU, where every \
-     token that is checked costs time, try 0.1",
+     token that is checked costs time, try 0.3",
     0.0..=1.0,
 )
 .with_default_number(0.0)
