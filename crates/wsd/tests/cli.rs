@@ -1041,14 +1041,12 @@ fn a_wrong_command_line_has_an_exit_code_of_its_own() {
     let wsd = Wsd::new();
     wsd.write("blank.jsonl", "{\"prompt\": \" \"}\n");
     wsd.write("rows.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}\n");
-    wsd.write("keys", "\n");
     for (code, args) in [
         (2, &["compress", "--model", "m", "--output", "o", "--steps", "1"][..]),
         (2, &["train", "sft"]),
         (2, &["train", "head"]),
         (2, &["train", "cues", "--input", "rows.jsonl", "--output", "rows.jsonl"]),
         (2, &["merge", "ties", "--base", "b", "--model", "c", "--model", "d", "--weight", "1", "--output", "o"]),
-        (2, &["serve", "--api-key", " "]),
         (2, &["bench", "engine", "1b", "--tokens", "0"]),
         (2, &["bench", "engine", "none", "--save", "o"]),
         (2, &["bench", "wsd", "--repeats", "0"]),

@@ -14,7 +14,7 @@ use wsd_core::{Error, Input, SEED};
 
 use super::answer::load_models;
 use super::output::note;
-use super::{Ending, GlobalArgs, usage};
+use super::{Ending, GlobalArgs};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -99,7 +99,7 @@ fn keys(source: &KeySource, quiet: bool) -> Result<Keys> {
         keys = keys.and(Keys::parse(&text).with_context(|| path.display().to_string())?);
     }
     if keys.is_empty() && (source.key.is_some() || source.file.is_some()) {
-        return Err(usage("the API key is empty\n  hint: an empty key would leave the server open"));
+        bail!("the API key is empty\n  hint: an empty key would leave the server open");
     }
     Ok(keys)
 }
