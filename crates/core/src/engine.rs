@@ -120,6 +120,12 @@ pub trait Engine: Send + Sync {
     /// Returns the model's tokenizer and prompt templates.
     fn codec(&self) -> &TextCodec;
 
+    /// Names the device that computes, for people, such as `cpu` or `cuda:0 (NVIDIA H200)`, with the
+    /// reason where another one was passed over; `None` for an engine that computes elsewhere.
+    fn device(&self) -> Option<String> {
+        None
+    }
+
     /// Returns facts that the model's files state; none for an engine that has no files.
     fn files(&self) -> ModelFiles {
         ModelFiles::default()

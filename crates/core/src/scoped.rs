@@ -33,6 +33,10 @@ impl Engine for Scoped {
         self.engine.codec()
     }
 
+    fn device(&self) -> Option<String> {
+        self.engine.device()
+    }
+
     fn files(&self) -> ModelFiles {
         self.engine.files()
     }

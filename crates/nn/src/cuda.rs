@@ -85,6 +85,16 @@ impl Cuda {
         Self::load_onto(&Gpu::open(number)?, checkpoint, dtype)
     }
 
+    /// Tells whether the driver is installed, whatever else is missing.
+    pub(crate) fn has_driver() -> bool {
+        libraries::has_driver()
+    }
+
+    /// The product's name of the GPU.
+    pub(crate) fn gpu_name(&self) -> &str {
+        self.gpu.name()
+    }
+
     fn load_onto(gpu: &Gpu, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Self> {
         let checkpoint = &*checkpoint.without_factors()?;
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());

@@ -43,5 +43,5 @@ pub use error::{Error, Result};
 pub use executor::{Answer, Ask, Executor, Span};
 pub use format::Format;
 pub use kernels::KvFormat;
-pub use load::load;
+pub use load::{Loaded, load};
 pub use matrix::MatrixView;

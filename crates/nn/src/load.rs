@@ -11,6 +11,15 @@ use crate::kernels::KvFormat;
 #[cfg(feature = "candle")]
 use crate::tensors::Tensors;
 
+/// A model on a device.
+pub struct Loaded {
+    /// The model.
+    pub executor: Box<dyn Executor>,
+    /// The device, for people: its name, the product of a GPU, and the reason where `auto` has passed a
+    /// GPU over.
+    pub device: String,
+}
+
 /// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`; by default a CPU and
 /// an NVIDIA GPU keep the formats of the file. `kv` is the number format of cached keys and values;
 /// by default a CPU caches half precision, and other devices the type they compute in.
@@ -24,38 +33,48 @@ use crate::tensors::Tensors;
 ///
 /// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
 /// let model = load(Device::Cpu, &Checkpoint::open(&folder)?, None, None)?;
-/// assert_eq!(model.slots(), 0);
+/// assert_eq!((model.executor.slots(), model.device.as_str()), (0, "cpu"));
 /// # Ok::<_, wsd_nn::Error>(())
 /// ```
-pub fn load(
-    device: Device,
-    checkpoint: &Checkpoint,
-    dtype: Option<Format>,
-    kv: Option<KvFormat>,
-) -> Result<Box<dyn Executor>> {
+pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>, kv: Option<KvFormat>) -> Result<Loaded> {
+    let mut passed_over = None;
     let chosen =
         |device: &str| kv.map_or(Ok(()), |kv| Err(Error::KvFormat { kv: kv.name(), device: device.to_owned() }));
     match device {
         Device::Cuda(number) => {
             chosen(&device.to_string())?;
-            return Ok(Box::new(Cuda::load(checkpoint, number, dtype)?));
+            return Ok(on_gpu(Cuda::load(checkpoint, number, dtype)?, number));
         }
-        Device::Auto if kv.is_none() => {
-            if let Ok(model) = Cuda::load(checkpoint, 0, dtype) {
-                return Ok(Box::new(model));
-            }
-        }
+        Device::Auto if kv.is_none() => match Cuda::load(checkpoint, 0, dtype) {
+            Ok(model) => return Ok(on_gpu(model, 0)),
+            Err(error) => passed_over = Cuda::has_driver().then(|| error.to_string()),
+        },
+        Device::Auto if Cuda::has_driver() => passed_over = Some("it has no choice of kv_dtype".to_owned()),
         _ => {}
     }
     #[cfg(feature = "candle")]
     if let Some(opened) = open(device)?.filter(|_| device != Device::Auto || kv.is_none()) {
         chosen(&device.to_string())?;
-        return Ok(Box::new(Tensors::load(checkpoint, &opened, dtype)?));
+        let name = if opened.is_metal() { Device::Metal } else { Device::Candle };
+        return Ok(Loaded { executor: Box::new(Tensors::load(checkpoint, &opened, dtype)?), device: name.to_string() });
     }
     if let Some(feature) = device.missing_feature() {
         return Err(Error::DeviceNotBuilt { device: device.to_string(), feature });
     }
-    Ok(Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, kv, ..CpuOptions::default() })?))
+    let executor = Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, kv, ..CpuOptions::default() })?);
+    Ok(Loaded { executor, device: on_cpu(passed_over.as_deref()) })
+}
+
+fn on_gpu(model: Cuda, number: usize) -> Loaded {
+    let device = format!("{} ({})", Device::Cuda(number), model.gpu_name());
+    Loaded { executor: Box::new(model), device }
+}
+
+/// Names the CPU, with the first line of the reason why a GPU was passed over.
+fn on_cpu(passed_over: Option<&str>) -> String {
+    let reason = passed_over.and_then(|reason| reason.lines().next());
+    let reason = reason.map(|reason| format!(", as the GPU was passed over: {reason}")).unwrap_or_default();
+    format!("{}{reason}", Device::Cpu)
 }
 
 /// Opens a device for candle. Returns `None` for devices that this crate's CPU kernels serve, and
@@ -76,4 +95,18 @@ fn open(device: Device) -> Result<Option<candle_core::Device>> {
     let missing =
         |error: candle_core::Error| Error::DeviceMissing { device: device.to_string(), reason: error.to_string() };
     opened.map(Some).map_err(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_passed_over_is_told_in_a_line() {
+        assert_eq!(on_cpu(None), "cpu");
+        let missing = Error::DeviceMissing { device: "cuda:0".into(), reason: "libnvrtc.so was not found".into() };
+        let told = on_cpu(Some(&missing.to_string()));
+        assert!(told.starts_with("cpu, as the GPU was passed over: ") && told.contains("libnvrtc.so"), "{told}");
+        assert_eq!(told.lines().count(), 1);
+    }
 }

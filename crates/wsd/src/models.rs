@@ -269,17 +269,20 @@ fn load_checkpoint(
     }
 }
 
-/// Describes a model in one line: file or folder, weights, size, context.
+/// Describes a model in one line: file or folder, weights, size, context, and a device other than the CPU.
 #[must_use]
 pub fn describe(seat: Seat, engine: &dyn Engine) -> String {
     let (card, files) = (engine.card(), engine.files());
     let weights = (files.parameters > 0)
         .then(|| format!(", {} parameters, {}", words::count(files.parameters), words::bytes(files.bytes)));
+    // The CPU is what everybody expects who is told nothing.
+    let device = engine.device().filter(|device| device != "cpu").map(|device| format!(", on {device}"));
     format!(
-        "{seat}: {}{}, context of {} tokens",
+        "{seat}: {}{}, context of {} tokens{}",
         short_name(&card.name),
         weights.unwrap_or_default(),
-        words::grouped(card.max_len as u64)
+        words::grouped(card.max_len as u64),
+        device.unwrap_or_default()
     )
 }
 

@@ -35,6 +35,11 @@ pub(super) fn load() -> Result<(), String> {
     LOADED.get_or_init(|| NEEDED.iter().try_for_each(load_one)).clone()
 }
 
+/// Tells whether there is a driver, and so perhaps a GPU that somebody expects to be used.
+pub(super) fn has_driver() -> bool {
+    load_one(&NEEDED[0]).is_ok()
+}
+
 /// Loads the compiler alone, which needs no GPU.
 #[cfg(test)]
 pub(super) fn load_compiler() -> Result<(), String> {

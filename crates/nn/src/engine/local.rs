@@ -21,7 +21,7 @@ use crate::arch::{Blueprint, tensors};
 use crate::checkpoint::Checkpoint;
 use crate::cpu::{CpuOptions, DraftLayer};
 use crate::draft::DraftHead;
-use crate::load::load;
+use crate::load::{Loaded, load};
 
 /// An engine that runs a loaded checkpoint on its own thread.
 ///
@@ -54,6 +54,7 @@ pub struct Local {
     activity: Arc<Mutex<Activity>>,
     profile: Profile,
     weights: u64,
+    device: String,
     files: ModelFiles,
 }
 
@@ -67,7 +68,7 @@ impl Local {
         let drafter = options.draft_head.as_deref().map(|folder| drafter(folder, &checkpoint, options)).transpose()?;
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
-        let mut executor = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
+        let Loaded { mut executor, device } = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
         let blueprint = executor.blueprint();
         let sizes = tensors(blueprint).into_iter().map(|(_, shape)| shape.into_iter().product::<usize>() as u64);
@@ -101,7 +102,7 @@ impl Local {
         std::thread::spawn(move || pool.install(|| scheduler.run()));
         let permits = Arc::new(Semaphore::new(options.max_sessions.max(1)));
         let (next_slot, profile) = (AtomicU64::new(0), Profile::default());
-        Ok(Self { card, layers, text, inbox, permits, next_slot, activity, profile, weights, files })
+        Ok(Self { card, layers, text, inbox, permits, next_slot, activity, profile, weights, device, files })
     }
 }
 
@@ -113,6 +114,10 @@ impl Engine for Local {
 
     fn codec(&self) -> &TextCodec {
         &self.text
+    }
+
+    fn device(&self) -> Option<String> {
+        Some(self.device.clone())
     }
 
     fn files(&self) -> ModelFiles {

@@ -134,7 +134,7 @@ impl Subject {
                 bail!("`{name}` must be a file, a folder or a shape\n  hint: the shapes are {shapes}")
             }
         };
-        let executor = load(bench.device, &checkpoint, dtype, bench.kv_dtype)?;
+        let executor = load(bench.device, &checkpoint, dtype, bench.kv_dtype)?.executor;
         let load_seconds = opened.elapsed().as_secs_f64();
         let (mut weight_bytes, mut step_bytes) = (checkpoint.weights.total_bytes(), measure::step_bytes(&checkpoint)?);
         let stored = main_format(&checkpoint);
