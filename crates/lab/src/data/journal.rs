@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fs_err::File;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use wsd_core::{SAMPLING, TERMS, strategy_settings};
 
 use super::Record;
 
@@ -121,13 +122,22 @@ fn is_locked_elsewhere(file: &std::fs::File) -> bool {
     (0..LOCK_TRIES).all(is_taken)
 }
 
-/// Lists the settings that differ, each with both values.
+/// Lists the settings that differ, each with both values; nothing where all are equal. A setting that a
+/// row lacks and that has its default now is none: the program that wrote the row did not know it yet.
 fn differences(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
-    let keys = before.keys().chain(now.keys().filter(|key| !before.contains_key(*key)));
+    let is_new = |key: &String| !before.contains_key(key) && !is_default(key, &now[key]);
+    let keys = before.keys().chain(now.keys().filter(|key| is_new(key)));
     let shown = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
     let differing = keys.filter(|key| before.get(*key) != now.get(*key));
     let lines = differing.map(|key| format!("`{key}` {}, now {}", shown(before.get(key)), shown(now.get(key))));
     lines.collect::<Vec<_>>().join("; ")
+}
+
+/// Tells whether a setting of answers has a value by default.
+fn is_default(name: &str, value: &Value) -> bool {
+    let settings = strategy_settings().into_iter().chain(TERMS.iter().chain(SAMPLING).copied());
+    let default = settings.filter(|setting| setting.name == name).find_map(|setting| setting.default.as_ref());
+    default.is_some_and(|default| json!(default) == *value)
 }
 
 impl Journal {
@@ -250,8 +260,8 @@ impl Resumed {
             let added = serde_json::from_slice::<Added>(&row).ok().filter(|_| is_whole);
             // Settings may change the input too, so they are compared first.
             let recorded = added.as_ref().and_then(|added| added.wsd.as_ref()?.settings.as_ref());
-            if let Some(before) = recorded.filter(|before| *before != settings) {
-                let differences = differences(before, settings);
+            let differences = recorded.map(|before| differences(before, settings)).unwrap_or_default();
+            if !differences.is_empty() {
                 return Err(JournalError::Settings { path, line, differences });
             }
             match added {
@@ -270,7 +280,6 @@ impl Resumed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn records() -> Vec<Record> {
         (0..4).map(|i| Record::parse(&format!(r#"{{"id": {i}, "prompt": "p"}}"#)).unwrap()).collect()
@@ -346,6 +355,15 @@ mod tests {
         let row = records[0].with(&json!({"output": "", "wsd": {"settings": before}})).unwrap() + "\n";
         fs_err::write(&path, &row).unwrap();
         assert_eq!(Journal::open(&path, &records, before).unwrap().done(), 1);
+        // Of settings that an older program did not know, the default is right.
+        let newer = settings(json!({
+            "threshold": 0.8, "stop": ["a"], "seed": 1, "skip_repetitions": false, "top_n_sigma": 0.0,
+        }));
+        assert_eq!(Journal::open(&path, &records, newer.clone()).unwrap().done(), 1);
+        let mut changed = newer;
+        changed.insert("skip_repetitions".into(), json!(true));
+        let error = Journal::open(&path, &records, changed).unwrap_err().to_string();
+        assert!(error.contains(": `skip_repetitions` unset, now true\n"), "{error}");
         let now = settings(json!({"threshold": 0.5, "seed": 1, "prefill": "Sure"}));
         let error = Journal::open(&path, &records, now).unwrap_err().to_string();
         let want = ":1: this row was answered with other settings: `threshold` 0.8, now 0.5; `stop` [\"a\"], now \
