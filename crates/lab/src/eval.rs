@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use wsd_core::{Job, Message, Models, Prompt, Strategy, Terms, Values, strategy_settings};
 
 pub use ablation::Grid;
-pub use folder::{Manifest, RowError, RunFolder};
+pub use folder::{Manifest, RowError, RunFolder, SAMPLES};
 pub use positions::Positions;
 pub use times::Times;
 

@@ -887,6 +887,11 @@ fn the_lab_measures_and_reports() {
     assert_eq!((again.out, wsd.read("run/results.json")), (run.out, results));
     let more = wsd.run(&["lab", "eval", "--world", "world", "--out", "other", "--systems", "tuned"]);
     assert!(more.code == Some(2) && more.err.contains("--tuned"), "{}", more.err);
+    let drafts = ["lab", "eval", "--world", "world", "--out", "drafts", "--parts", "switch", "--limit", "2"];
+    let drafts = wsd.run(&drafts);
+    assert_eq!((drafts.code, drafts.out.as_str()), (Some(0), ""), "{}", drafts.err);
+    let learned = wsd.run(&["train", "switch", "--input", "drafts/switch.jsonl"]);
+    assert!(learned.code == Some(0) && learned.out.contains("switch_rule = \"learned\""), "{}", learned.err);
 }
 
 #[test]

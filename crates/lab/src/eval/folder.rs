@@ -11,6 +11,9 @@ use super::{Candidate, EvalError, Evaluation};
 use crate::data::{Record, read_rows};
 use crate::world::{Item, Task};
 
+/// The folder of the systems' answers in a run folder.
+pub const SAMPLES: &str = "samples";
+
 /// Paths of a run's files.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
@@ -50,7 +53,7 @@ impl RunFolder {
     /// Path of a system's answers.
     #[must_use]
     pub fn samples(&self, system: &str) -> PathBuf {
-        self.path.join("samples").join(format!("{system}.jsonl"))
+        self.path.join(SAMPLES).join(format!("{system}.jsonl"))
     }
 
     /// Path of the file `name`.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use wsd::config::{Settings, SharedArgs};
-use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SYSTEMS, System, examples};
+use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SAMPLES, SYSTEMS, System, examples};
 use wsd::lab::world::Item;
 use wsd::models;
 use wsd_core::{Engine, MAX_TOKENS, Models, Need, Recipe, STRATEGY, Seat};
@@ -137,7 +137,8 @@ pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Endin
     if resumable(measure(&args, evaluation, &candidates, &folder, global)).await?.is_none() {
         return Ok(Ending::Interrupted);
     }
-    report::write(&[args.out.clone()], &args.out, global)
+    // A report is on answers; scored drafts are for `wsd train switch`.
+    if folder.file(SAMPLES).is_dir() { report::write(&[args.out.clone()], &args.out, global) } else { Ok(Ending::Done) }
 }
 
 async fn measure(
