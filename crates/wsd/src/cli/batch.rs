@@ -125,11 +125,10 @@ fn check_output(input: &Path, output: Option<&Path>) -> Result<()> {
     {
         return Err(usage(format!("input and output are the same file: {}", input.display())));
     }
-    if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        if !folder.is_dir() {
-            let (output, folder) = (output.display(), folder.display());
-            bail!("`--output` must be in a folder that is there, got {output}\n  hint: mkdir -p {folder}");
-        }
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let (output, folder) = (output.display(), folder.display());
+        bail!("`--output` must be in a folder that is there, got {output}\n  hint: mkdir -p {folder}");
     }
     Ok(())
 }

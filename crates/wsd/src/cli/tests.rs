@@ -1,7 +1,5 @@
 //! The command line as a whole.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
-
 use super::*;
 
 /// Splits a line as a shell does, up to a pipe or a redirection.
