@@ -29,7 +29,7 @@ def options(settings):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("name", [info.name for info in wsd.strategies()])
+@pytest.mark.parametrize("name", [info.name for info in wsd.strategies() if info.name != "head"])
 def test_answers_are_those_of_the_program(program_json, name, settings):
     answer = wsd.Strategy(name).generate(QUESTION, **settings)
     record = program_json("generate", QUESTION, "--json", "--strategy", name, *options(settings))
@@ -97,7 +97,11 @@ def test_the_table_of_strategies():
     assert table["wsd"].seats == ["draft", "base"] and "threshold" in table["wsd"].settings
     assert table["base"].seats == ["base"]
     for info in table.values():
-        assert wsd.Strategy(info.name).name == info.name
+        if info.name == "head":
+            with pytest.raises(ValueError, match="--head FOLDER"):
+                wsd.Strategy(info.name)
+        else:
+            assert wsd.Strategy(info.name).name == info.name
 
 
 def test_async_streams_are_the_whole_answer(strategy):
