@@ -209,7 +209,10 @@ impl Told {
             Some(highest) if self.skips_repetitions && highest >= rule.threshold() => {
                 format!("no switch: confidence {highest:.3} in repeated text alone, which does not count")
             }
-            Some(highest) => format!("no switch, confidence up to {highest:.3}"),
+            Some(highest) => {
+                let threshold = rule.threshold();
+                format!("no switch, confidence up to {highest:.3} of {threshold} (wsd calibrate proposes a threshold)")
+            }
         })
     }
 }
@@ -296,7 +299,10 @@ mod tests {
             let told = Told { rule: Some(Rule::default()), skips_repetitions, ..Told::default() };
             told.switch(&trace.finish()).unwrap()
         };
-        assert_eq!(told(Some(0.5), true), "no switch, confidence up to 0.500");
+        assert_eq!(
+            told(Some(0.5), true),
+            "no switch, confidence up to 0.500 of 0.8 (wsd calibrate proposes a threshold)"
+        );
         assert_eq!(told(None, false), "no switch: the draft is shorter than the window of 6 tokens");
         let repeated = "no switch: confidence 0.945 in repeated text alone, which does not count";
         assert_eq!(told(Some(0.945), true), repeated);
