@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use wsd_core::{Caps, Completion, Engine, Error, Event, MAX_TOKENS, Prompt, Sampled, Token, TokenRecord};
+use wsd_core::{Caps, Completion, Engine, Error, Event, MAX_TOKENS, Prompt, Sampled, Token};
 
 use super::admission::Admitted;
 use super::app::App;
@@ -47,6 +47,8 @@ struct Echo {
     /// The tokens with their log-probabilities, built once for all answers; `None` unless they are
     /// requested.
     list: Option<TextLogprobs>,
+    /// The end-of-text token after the prompt, for answers that end at once.
+    end: Option<Sampled>,
 }
 
 /// Handles `POST /v1/completions`.
@@ -130,20 +132,27 @@ impl CompletionRequest {
         })
         .await?;
         let tokens: usize = rendered.iter().map(|(_, tokens)| tokens.len()).sum();
-        let n = request.common.n;
-        request.common.check_reply(tokens * n, if request.common.max_tokens() > 0 { rendered.len() * n } else { 0 })?;
+        let (n, is_answered) = (request.common.n, request.common.max_tokens() > 0);
+        request.common.check_reply(tokens * n, if is_answered { rendered.len() * n } else { 0 })?;
         let work = async {
             let mut echoes = Vec::with_capacity(rendered.len());
-            for (text, tokens) in rendered {
+            for (text, mut tokens) in rendered {
                 let Some(top) = request.common.logprobs else {
-                    echoes.push(Echo { characters: text.chars().count(), tokens: tokens.len(), text, list: None });
+                    let (characters, tokens) = (text.chars().count(), tokens.len());
+                    echoes.push(Echo { text, characters, tokens, ..Echo::default() });
                     continue;
                 };
                 let _slot = app.admission.slot(admitted.source).await?;
                 app.admission.add_tokens(admitted.source.client, tokens.len());
-                let scored = engine.open(&tokens).await?.score_top(1, top).await?;
+                let card = engine.card();
+                let has_room = is_answered && !tokens.is_empty() && tokens.len() < card.max_len;
+                let end = card.end_tokens.first().copied().filter(|_| has_room);
+                tokens.extend(end);
+                let mut scored = engine.open(&tokens).await?.score_top(1, top).await?;
+                let end = end.and_then(|_| scored.pop()).map(|end| likeliest_end(end, &card.end_tokens));
                 let engine = engine.clone();
-                echoes.push(off_reactor(move || Ok(echo(&engine, text, tokens.first().copied(), &scored, top))).await?);
+                let list = move || Ok(Echo { end, ..echo(&engine, text, tokens.first().copied(), &scored, top) });
+                echoes.push(off_reactor(list).await?);
             }
             Ok::<_, ApiError>(echoes)
         };
@@ -173,20 +182,25 @@ impl CompletionRequest {
     fn complete_reply(&self, envelope: &Envelope, answers: &[Completion], echoes: &[Echo]) -> JsonReply {
         complete_reply(envelope, &self.common, answers, |index, answer| {
             let echo = &echoes[self.common.prompt_of(index)];
-            let logprobs = self.common.logprobs.map(|top| self.logprobs(echo, &answer.tokens, top));
+            let logprobs = self.common.logprobs.map(|top| self.logprobs(echo, answer, top));
             let choice = json!({"index": index, "text": format!("{}{}", echo.text, answer.text)});
             (choice, Some(logprobs.unwrap_or_else(|| "null".into()).into()))
         })
     }
 
-    /// Returns the `logprobs` of a repeated prompt and its answer.
-    fn logprobs(&self, echo: &Echo, answer: &[TokenRecord], top: usize) -> String {
+    /// Returns the `logprobs` of a repeated prompt and its answer. An answer that ends at once has its
+    /// end-of-text token there, as in vLLM: clients that score prompts drop the last token, without
+    /// a look at the answer.
+    fn logprobs(&self, echo: &Echo, answer: &Completion, top: usize) -> String {
         let new = || TextLogprobs::new(self.common.output_engine().clone(), top);
         let mut list = echo.list.clone().unwrap_or_else(new);
         let mut offset = echo.characters;
-        for record in answer {
+        for record in &answer.tokens {
             list.push_record(record, offset);
             offset += record.text.chars().count();
+        }
+        if let Some(end) = echo.end.as_ref().filter(|_| answer.tokens.is_empty() && answer.stop_string.is_none()) {
+            list.push_scored(end, offset);
         }
         list.json()
     }
@@ -259,6 +273,15 @@ fn rendered(request: &CompletionRequest, prompt: &Prompt) -> Result<(String, Vec
     Ok((text, rendered.tokens))
 }
 
+/// Returns the likeliest end-of-text token at a place where one of `end_tokens` was scored, as far as
+/// the most likely tokens there tell.
+fn likeliest_end(scored: Sampled, end_tokens: &[Token]) -> Sampled {
+    match scored.top.iter().find(|(token, _)| end_tokens.contains(token)) {
+        Some(&(token, logprob)) => Sampled { token, logprob: Some(logprob), ..scored },
+        None => scored,
+    }
+}
+
 /// Lists the tokens of a prompt: the first, which has no probability, and the scored ones after it.
 fn echo(engine: &Arc<dyn Engine>, text: String, first: Option<Token>, scored: &[Sampled], top: usize) -> Echo {
     let mut list = TextLogprobs::new(engine.clone(), top);
@@ -275,5 +298,5 @@ fn echo(engine: &Arc<dyn Engine>, text: String, first: Option<Token>, scored: &[
         offset += length(scored.token);
     }
     let tokens = scored.len() + usize::from(first.is_some());
-    Echo { characters: text.chars().count(), tokens, text, list: Some(list) }
+    Echo { characters: text.chars().count(), tokens, text, list: Some(list), end: None }
 }

@@ -155,6 +155,33 @@ async fn echoed_prompts_are_scored_by_the_base() {
     }
 }
 
+// lm-evaluation-harness requests one token and drops the last score, whatever the answer is.
+#[tokio::test]
+async fn an_echo_has_the_end_of_text_token_of_an_answer_that_ends_at_once() {
+    let server = Server::builtin();
+    let tokens = async |text: &Value| {
+        let (_, reply) = server.post("/tokenize", &json!({"prompt": text, "add_special_tokens": false})).await;
+        serde_json::from_value::<Vec<u32>>(reply["tokens"].clone()).unwrap()
+    };
+    let info: Value =
+        serde_json::from_str(&server.text_as("GET", "/tokenizer_info", "", String::new()).await.1).unwrap();
+    let (ids, end) = (tokens(&json!("A fox is red.")).await, tokens(&info["eos_token"]).await);
+    let scored = |prompt: &[u32], max_tokens: usize| {
+        ask(json!({"model": "base", "prompt": prompt, "echo": true, "logprobs": 2}), json!({"max_tokens": max_tokens}))
+    };
+    let (_, whole) = server.post("/v1/completions", &scored(&[&ids[..], &end[..]].concat(), 0)).await;
+    for max_tokens in [1, 4] {
+        let mut body = scored(&ids, max_tokens);
+        body["logit_bias"] = json!({end[0].to_string(): 100});
+        let (status, ended) = server.post("/v1/completions", &body).await;
+        assert_eq!(status, StatusCode::OK, "{ended}");
+        let choice = &ended["choices"][0];
+        assert_eq!(choice["logprobs"], whole["choices"][0]["logprobs"]);
+        assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("A fox is red."), &json!("stop")));
+        assert_eq!(ended["usage"]["completion_tokens"], json!(0));
+    }
+}
+
 #[tokio::test]
 async fn n_answers_have_seeds_that_follow_each_other() {
     let server = Server::builtin();
