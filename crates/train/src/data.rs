@@ -66,10 +66,10 @@ impl ExampleReader<'_> {
     /// Reads the examples of files; rows that cannot be one are added to `refused`.
     ///
     /// # Errors
-    /// A file that cannot be read; [`Error::Setting`] for chats and a model without a chat template, which
-    /// no row of chats could be learned from.
+    /// A file that cannot be read; [`Error::Setting`] for chats and a model without a chat template, where
+    /// the files have no other examples.
     pub fn read(&self, files: &[PathBuf], refused: &mut Vec<Refusal>) -> Result<Vec<Example>> {
-        let mut examples = Vec::new();
+        let (mut examples, mut wrong_setting) = (Vec::new(), None);
         for file in files {
             let rows = read_rows(file)?;
             let refusal = |line, reason: String| Refusal { file: file.clone(), line, reason };
@@ -77,10 +77,16 @@ impl ExampleReader<'_> {
             for (line, row) in &rows.read {
                 match self.examples(row) {
                     Ok(read) => examples.extend(read),
-                    Err(error @ Error::Setting { .. }) => return Err(error),
-                    Err(error) => refused.push(refusal(*line, error.to_string())),
+                    Err(error) => {
+                        refused.push(refusal(*line, error.to_string()));
+                        wrong_setting = wrong_setting.or(Some(error).filter(Error::is_setting));
+                    }
                 }
             }
+        }
+        // Told once, and not for each row.
+        if let Some(error) = wrong_setting.filter(|_| examples.is_empty()) {
+            return Err(error);
         }
         if self.objective.targets == TargetTokens::Labelled {
             baseline::add(&mut examples, self.encoder.max_len());

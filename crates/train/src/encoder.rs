@@ -15,6 +15,8 @@ const STEP_END: &str = "\n\n";
 #[derive(Clone, Debug)]
 pub struct Encoder {
     name: String,
+    /// The name of the setting that chose the template, for messages.
+    template_setting: &'static str,
     codec: TextCodec,
     end_tokens: Vec<u32>,
     end: Option<u32>,
@@ -36,12 +38,19 @@ impl Encoder {
     ) -> Result<Self> {
         Ok(Self {
             name: checkpoint.name.clone(),
+            template_setting: "template",
             end: checkpoint.eos(),
             end_tokens: checkpoint.end_tokens.clone(),
             codec: checkpoint.clone().into_codec(&checkpoint.name, template)?,
             vocab,
             max_len,
         })
+    }
+
+    /// The same encoder, whose messages name the setting of the template `setting` instead of `template`.
+    #[must_use]
+    pub fn with_template_setting(self, setting: &'static str) -> Self {
+        Self { template_setting: setting, ..self }
     }
 
     /// A document with its end-of-text token; all tokens are targets.
@@ -60,7 +69,7 @@ impl Encoder {
             return Ok(());
         }
         let value = format!("own\n  hint: the files of `{}` have no chat template, and the data has chats", self.name);
-        Err(Error::setting("template", "plain or a Jinja file", value))
+        Err(Error::setting(self.template_setting, "plain or a Jinja file", value))
     }
 
     /// A conversation; all tokens are targets.

@@ -117,6 +117,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Tells whether a setting is at fault.
+    pub(crate) fn is_setting(&self) -> bool {
+        matches!(self, Self::Setting { .. })
+    }
+
     /// A part `at` of `file` breaks the rules of its format.
     pub(crate) fn malformed(file: &std::path::Path, at: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::Malformed { file: file.display().to_string(), at, reason: reason.to_string() }

@@ -6,7 +6,6 @@
 //! of threads and on nothing else.
 
 mod attention;
-mod crew;
 mod decoder;
 mod draft;
 mod factor;
@@ -15,6 +14,7 @@ mod layer;
 mod logits;
 mod places;
 mod rotary;
+mod threads;
 mod worker;
 
 use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, RopePlan};
@@ -23,11 +23,11 @@ use wsd_nn::kernels::Simd;
 pub use self::decoder::Pass;
 pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
 
-use self::crew::Crew;
 use self::decoder::{Decoder, Projection};
 use self::factor::Factor;
 use self::places::LayerPlaces;
 use self::rotary::RotaryTable;
+use self::threads::WorkerThreads;
 use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::example::Example;
@@ -45,7 +45,7 @@ pub struct TrainableModel {
     layout: Layout,
     /// The length of the longest sequence, in tokens.
     max_len: usize,
-    crew: Crew<Worker>,
+    workers: WorkerThreads<Worker>,
 }
 
 /// The options of a [`TrainableModel`].
@@ -69,8 +69,8 @@ impl TrainableModel {
     pub fn try_new(blueprint: &Blueprint, options: &ModelOptions<'_>) -> Result<Self> {
         let layout = Layout::new(blueprint);
         let decoder = decoder(blueprint, &layout, options)?;
-        let crew = Crew::try_new(options.threads)?;
-        Ok(Self { decoder, teacher: None, layout, max_len: options.max_len, crew })
+        let workers = WorkerThreads::try_new(options.threads)?;
+        Ok(Self { decoder, teacher: None, layout, max_len: options.max_len, workers })
     }
 
     /// Lets a model of another blueprint, with the same vocabulary, be the reference of
@@ -103,10 +103,10 @@ impl TrainableModel {
     /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the
     /// loss's gradient with respect to the weights.
     pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<LossOutput> {
-        let Self { decoder, teacher, crew, .. } = self;
+        let Self { decoder, teacher, workers, .. } = self;
         let decoders = (&*decoder, teacher.as_ref().unwrap_or(decoder));
         let needs_gradient = gradient.is_some();
-        crew.run((pass.examples, |example| example.tokens()), gradient, |worker, share| {
+        workers.run((pass.examples, |example| example.tokens()), gradient, |worker, share| {
             let shard = |shard| worker.run(decoders, &Pass { examples: shard, ..*pass }, needs_gradient);
             shards(share).into_iter().flat_map(shard).collect()
         })

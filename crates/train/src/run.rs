@@ -3,17 +3,17 @@
 //! Every step follows from the settings, the seed and the last checkpoint, so an interrupted run
 //! that is resumed ends with bit-identical parameters.
 
-mod course;
-mod graded;
+mod objective_learner;
 pub(crate) mod pace;
+mod training_loop;
 
 use crate::error::Result;
 use crate::reference;
 use crate::task::Task;
 use crate::trainer::Trainer;
-pub(crate) use course::{Course, Frame, Step, broken, diverged};
-pub use course::{Finished, Reporter};
-use graded::Graded;
+use objective_learner::ObjectiveLearner;
+pub use training_loop::{Finished, Reporter};
+pub(crate) use training_loop::{Learner, Step, TrainingLoop, broken, diverged};
 
 /// Runs a training task, resuming from the latest checkpoint in its folder if there is one.
 ///
@@ -49,6 +49,6 @@ use graded::Graded;
 pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<Finished> {
     trainer.check(&task.terms)?;
     reference::fill(task, trainer, &mut |text| reporter.note(text))?;
-    let frame = Frame { folder: &task.folder, steps: &task.steps, stop: task.stop };
-    frame.run(&mut Graded::new(task, trainer), reporter)
+    let training = TrainingLoop { folder: &task.folder, steps: &task.steps, stop: task.stop };
+    training.run(&mut ObjectiveLearner::new(task, trainer), reporter)
 }

@@ -54,3 +54,51 @@ fn broken<'l>(layout: &'l Layout, values: &[f32]) -> &'l str {
     let is_broken = |place: &&Place| values[place.range.clone()].iter().any(|value| !value.is_finite());
     layout.places().iter().find(is_broken).map_or("a tensor", |place| &place.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use wsd_core::Values;
+
+    use super::*;
+    use crate::optimizers::OptimizerEntry;
+    use crate::state::EarlyStopping;
+
+    /// The norm that an update of [3, 4] reports, and the parameters after it: from 0, at the learning rate 1.
+    fn updated(max_value: f64, max_norm: f64) -> (f64, Vec<f32>) {
+        let layout = Layout::of(vec![("bias".into(), vec![2])]);
+        let optimizer = (OptimizerEntry::find("sgd").unwrap().make)(&layout, &Values::default());
+        let parameters = vec![0.0; 2];
+        let mut state =
+            State { step: 0, parameters, average: Vec::new(), optimizer, stopping: EarlyStopping::default() };
+        let update = Update {
+            gradient: &mut [3.0, 4.0],
+            layout: &layout,
+            start: &[],
+            learning_rate: 1.0,
+            max_value,
+            max_norm,
+            optimizer_start: 0,
+        };
+        (state.update(update).unwrap(), state.parameters)
+    }
+
+    #[test]
+    fn values_are_clipped_before_the_norm() {
+        let half = std::f32::consts::FRAC_1_SQRT_2;
+        for (max_value, max_norm, expected) in [
+            (0.0, 0.0, [-3.0, -4.0]),
+            (0.0, 1.0, [-0.6, -0.8]),
+            (3.5, 0.0, [-3.0, -3.5]),
+            (0.5, 0.0, [-0.5, -0.5]),
+            // The norm of [3, 3] is clipped, and not that of [3, 4].
+            (3.0, 1.0, [-half, -half]),
+            // The norm of [0.5, 0.5] is below 1.
+            (0.5, 1.0, [-0.5, -0.5]),
+        ] {
+            let (norm, parameters) = updated(max_value, max_norm);
+            assert_eq!(norm, 5.0, "the norm before any clipping");
+            let is_near = parameters.iter().zip(expected).all(|(value, expected)| (value - expected).abs() < 1e-6);
+            assert!(is_near, "{max_value}, {max_norm}: {parameters:?}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use wsd_core::{ChatRole, Message};
 use wsd_nn::{Checkpoint, TemplateChoice};
 use wsd_train::data::{ExampleReader, TrainingRow, read_rows};
-use wsd_train::{Encoder, Objective};
+use wsd_train::{Encoder, Error, Objective};
 
 const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -77,6 +77,32 @@ fn answers_beyond_the_maximum_length_are_left_out() {
         encoder(REASONING, None).chat(&conversation(), &[1, 3]).unwrap().iter().map(|s| s.tokens.len()).collect();
     assert_eq!(learned(REASONING, &[1, 3], Some(lengths[0])).len(), 1);
     assert!(encoder(REASONING, Some(3)).chat(&conversation(), &[1, 3]).is_err());
+}
+
+/// Without a chat template, chats are refused one by one where other rows can be learned from.
+#[test]
+fn chats_without_a_template_are_refused_beside_other_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let [chats, texts] = ["chats.jsonl", "texts.jsonl"].map(|name| folder.path().join(name));
+    let chat = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    fs_err::write(&chats, format!("{chat}\n{{}}\n{chat}\n")).unwrap();
+    fs_err::write(&texts, "{\"prompt\": \"a\", \"completion\": \"b\"}\n").unwrap();
+    let mut checkpoint = checkpoint();
+    checkpoint.chat_template = None;
+    let encoder = Encoder::try_new(&checkpoint, &TemplateChoice::Own, 300, None).unwrap();
+    let encoder = encoder.with_template_setting("model.template");
+    let reader = ExampleReader { objective: Objective::find("sft").unwrap(), encoder: &encoder, packing: None };
+    let told = "`model.template` must be plain or a Jinja file, got own\n  hint: the files of `";
+
+    let error = reader.read(std::slice::from_ref(&chats), &mut Vec::new()).unwrap_err();
+    assert!(matches!(error, Error::Setting { .. }) && error.to_string().starts_with(told), "{error}");
+    for files in [[chats.clone(), texts.clone()], [texts.clone(), chats.clone()]] {
+        let mut refused = Vec::new();
+        assert_eq!(reader.read(&files, &mut refused).unwrap().len(), 1);
+        let found: Vec<_> = refused.iter().map(|row| (&row.file, row.line, row.reason.starts_with(told))).collect();
+        assert_eq!(found.len(), 3);
+        assert!([(&chats, 1, true), (&chats, 2, false), (&chats, 3, true)].iter().all(|row| found.contains(row)));
+    }
 }
 
 /// Rows of several answers, with the stock templates of published models.

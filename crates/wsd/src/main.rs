@@ -68,7 +68,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     core.is_some_and(is_wrong_setting)
         || error.is::<ConfigError>()
         || error.is::<Usage>()
-        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. }))
+        || matches!(error.downcast_ref(), Some(train::Error::Setting { .. } | train::Error::RunFile { .. }))
         || matches!(error.downcast_ref(), Some(DataError::Setting { .. }))
         || matches!(error.downcast_ref(), Some(EvalError::UnknownTask { .. } | EvalError::UnknownSystem { .. }))
 }

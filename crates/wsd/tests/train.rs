@@ -352,11 +352,31 @@ fn chats_without_a_template_are_refused_at_once_with_the_way_out() {
     let run = sft(&text);
     let told = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(2), "{told}");
-    assert!(told.contains("`template` must be plain or a Jinja file, got own\n  hint: the files of `"), "{told}");
+    assert!(told.contains("`model.template` must be plain or a Jinja file, got own\n  hint: the files of `"), "{told}");
     assert_eq!(told.matches("chat template").count(), 1, "told once and not for each row: {told}");
     let plain = text.replace("[model]\n", "[model]\ntemplate = \"plain\"\n").replace(&STEPS.to_string(), "2");
     let run = sft(&plain);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[test]
+fn a_wrong_run_file_has_the_exit_code_of_wrong_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    let right = fs_err::read_to_string(&file).unwrap();
+    for (from, to, told) in [
+        ("dtype = \"f32\"", "dtype = \"f33\"", "`model.dtype` must be"),
+        ("batch_size = 4", "batch_size = 0", "`train.batch_size` must be"),
+        ("batch_size = 4", "batch_sise = 4", "unknown field `batch_sise`"),
+        ("sft_weight = 0.1", "sft_weight = -1", "`dpo.sft_weight` must be"),
+        ("seed = 5", "seed = ", "TOML parse error"),
+    ] {
+        fs_err::write(&file, right.replace(from, to)).unwrap();
+        let output = train(&file).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{to}: {err}");
+        assert!(err.contains("run.toml cannot be used") && err.contains(told), "{to}: {err}");
+    }
 }
 
 #[test]

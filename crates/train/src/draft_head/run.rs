@@ -21,7 +21,7 @@ use crate::metrics::Means;
 use crate::model::{DraftBase, DraftExample, DraftLoss, DraftModel};
 use crate::optimizers::OptimizerEntry;
 use crate::order::Order;
-use crate::run::{Course, Finished, Frame, Reporter, Step, broken, diverged};
+use crate::run::{Finished, Learner, Reporter, Step, TrainingLoop, broken, diverged};
 use crate::state::{EarlyStopping, State};
 use crate::steps::Steps;
 use crate::trainer::Choice;
@@ -107,8 +107,8 @@ fn random(layout: &Layout, seed: u64) -> Vec<f32> {
 /// number. The last checkpoint then stays intact.
 pub fn train(task: &mut HeadTask<'_>, trainer: &mut HeadTrainer, reporter: &mut dyn Reporter) -> Result<Finished> {
     let HeadTask { folder, examples, evaluation, features, head, steps, seed, stop } = task;
-    let frame = Frame { folder, steps, stop };
-    let mut course = Drafting {
+    let training = TrainingLoop { folder, steps, stop };
+    let mut learner = HeadLearner {
         folder,
         examples,
         evaluation,
@@ -121,11 +121,11 @@ pub fn train(task: &mut HeadTask<'_>, trainer: &mut HeadTrainer, reporter: &mut 
         gradient: vec![0.0; trainer.layout().len()],
         trainer,
     };
-    frame.run(&mut course, reporter)
+    training.run(&mut learner, reporter)
 }
 
-/// A draft head and its data as a course of a run.
-struct Drafting<'a> {
+/// A draft head with its data.
+struct HeadLearner<'a> {
     folder: &'a Path,
     examples: &'a [&'a Sequence],
     evaluation: &'a [&'a Sequence],
@@ -141,7 +141,7 @@ struct Drafting<'a> {
     gradient: Vec<f32>,
 }
 
-impl<'a> Drafting<'a> {
+impl<'a> HeadLearner<'a> {
     fn loss(&self) -> DraftLoss {
         let HeadTable { feature_weight, token_weight, .. } = *self.head;
         DraftLoss { feature_weight: feature_weight as f32, token_weight: token_weight as f32 }
@@ -167,7 +167,7 @@ impl<'a> Drafting<'a> {
     }
 }
 
-impl Course for Drafting<'_> {
+impl Learner for HeadLearner<'_> {
     fn state(&mut self) -> &mut State {
         &mut self.trainer.state
     }

@@ -9,11 +9,11 @@ use wsd_nn::kernels::elementwise::{
     NormGradients, exponentials, gate, gate_backward, log_sum_exp, norm, norm_backward,
 };
 
-use super::crew::{Buffers, Crew};
 use super::decoder::Decoder;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
 use super::logits::{Table, uncap};
 use super::places::Linear;
+use super::threads::{Buffers, WorkerThreads};
 use super::{ModelOptions, decoder};
 use crate::error::Result;
 use crate::layout::Layout;
@@ -70,7 +70,7 @@ pub struct DraftModel {
     sampling: Option<Sampling>,
     branches: usize,
     base: DraftBase,
-    crew: Crew<Worker>,
+    workers: WorkerThreads<Worker>,
 }
 
 /// The places of feature sampling.
@@ -119,8 +119,9 @@ impl DraftModel {
             up: linear(part("up_proj")),
             down: linear(part("down_proj")),
         });
-        let (fusion, branches, crew) = (linear(FUSION.to_owned()), plan.branches(), Crew::try_new(threads)?);
-        Ok(Self { decoder, layout, fusion, sampling, branches, base, crew })
+        let (fusion, branches, workers) =
+            (linear(FUSION.to_owned()), plan.branches(), WorkerThreads::try_new(threads)?);
+        Ok(Self { decoder, layout, fusion, sampling, branches, base, workers })
     }
 
     /// The places of tensors in weights and gradients.
@@ -138,10 +139,10 @@ impl DraftModel {
         loss: DraftLoss,
         gradient: Option<&mut [f32]>,
     ) -> Vec<LossOutput> {
-        let Self { crew, decoder, fusion, sampling, branches, base, .. } = self;
+        let Self { workers, decoder, fusion, sampling, branches, base, .. } = self;
         let drafted = examples.iter().map(DraftExample::drafted).sum::<usize>().max(1);
         let head = Parts { decoder, fusion, sampling: sampling.as_ref(), branches: *branches, base, weights, loss };
-        crew.run((examples, |example| example.tokens.len()), gradient, |worker, share| {
+        workers.run((examples, |example| example.tokens.len()), gradient, |worker, share| {
             share.iter().map(|example| worker.run(&head, example, drafted)).collect()
         })
     }

@@ -1,9 +1,9 @@
 //! A shard of examples on one thread: from tokens to the loss, and back to the gradient.
 
-use super::crew::Buffers;
 use super::decoder::{Decoder, Pass};
 use super::head::Head;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
+use super::threads::Buffers;
 use crate::example::{Example, Sequence};
 use crate::objectives::{LossInput, LossOutput, Needs};
 

@@ -5,7 +5,7 @@
 
 use wsd_core::{Setting, Values};
 
-use super::preference::{Graded, Sides, logistic};
+use super::preference::{PreferenceLoss, Sides, logistic};
 use super::{Loss, LossInput, LossOutput, Needs, Objective, TargetTokens, Weight};
 
 static BETA: Setting =
@@ -46,7 +46,7 @@ impl Loss for Dpo {
         let rewards = sides.ratios.map(|ratio| self.beta * ratio);
         let (loss, slope) = logistic(rewards[0] - rewards[1], self.label_smoothing);
         let slopes = [slope * self.beta, -slope * self.beta];
-        let graded = Graded { loss, slopes, rewards, logps: sides.sums, nll_weight: self.sft_weight };
-        graded.output(input, &sides)
+        let preference = PreferenceLoss { loss, slopes, rewards, logps: sides.sums, nll_weight: self.sft_weight };
+        preference.output(input, &sides)
     }
 }

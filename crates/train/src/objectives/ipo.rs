@@ -5,7 +5,7 @@
 
 use wsd_core::{Setting, Values};
 
-use super::preference::{Graded, Sides};
+use super::preference::{PreferenceLoss, Sides};
 use super::{Loss, LossInput, LossOutput, Needs, Objective, TargetTokens, Weight};
 
 static BETA: Setting =
@@ -34,13 +34,13 @@ impl Loss for Ipo {
         let sides = Sides::of(input);
         let [chosen, rejected] = [0, 1].map(|side| sides.ratios[side] / sides.counts[side]);
         let off = chosen - rejected - 0.5 / self.beta;
-        let graded = Graded {
+        let preference = PreferenceLoss {
             loss: off * off,
             slopes: [2.0 * off / sides.counts[0], -2.0 * off / sides.counts[1]],
             rewards: sides.ratios.map(|ratio| self.beta * ratio),
             logps: sides.sums,
             nll_weight: 0.0,
         };
-        graded.output(input, &sides)
+        preference.output(input, &sides)
     }
 }

@@ -6,7 +6,7 @@
 
 use wsd_core::{Setting, Values};
 
-use super::preference::{Graded, Sides, logistic};
+use super::preference::{PreferenceLoss, Sides, logistic};
 use super::{Loss, LossInput, LossOutput, Needs, Objective, TargetTokens, Weight};
 
 static BETA: Setting =
@@ -39,13 +39,13 @@ impl Loss for Orpo {
         let (loss, slope) = logistic(log_odds[0] - log_odds[1], 0.0);
         // d/dm of m - log(1 - exp(m)) is 1 / (1 - exp(m)).
         let odds_slope = |side: usize| self.beta * slope / (-means[side].exp_m1() * sides.counts[side]);
-        let graded = Graded {
+        let preference = PreferenceLoss {
             loss: self.beta * loss,
             slopes: [odds_slope(0), -odds_slope(1)],
             rewards: means.map(|mean| self.beta * mean),
             logps: means,
             nll_weight: 1.0,
         };
-        graded.output(input, &sides)
+        preference.output(input, &sides)
     }
 }

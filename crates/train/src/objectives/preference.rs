@@ -28,7 +28,7 @@ impl Sides {
 }
 
 /// The loss of one preference.
-pub(super) struct Graded {
+pub(super) struct PreferenceLoss {
     /// The loss without the next-token term.
     pub(super) loss: f64,
     /// Derivatives of that loss with respect to [`Sides::sums`].
@@ -41,7 +41,7 @@ pub(super) struct Graded {
     pub(super) nll_weight: f64,
 }
 
-impl Graded {
+impl PreferenceLoss {
     /// The measures, named as by TRL, and the gradient.
     pub(super) fn output(&self, input: &LossInput<'_>, sides: &Sides) -> LossOutput {
         let ([chosen, rejected], totals) = (self.rewards, input.totals);

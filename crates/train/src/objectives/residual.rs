@@ -3,7 +3,7 @@
 
 use wsd_core::{Setting, Values};
 
-use super::preference::{Graded, Sides};
+use super::preference::{PreferenceLoss, Sides};
 use super::{Loss, LossInput, LossOutput, Needs, Objective, TargetTokens, Weight};
 
 static ALPHA: Setting =
@@ -35,13 +35,13 @@ struct Residual {
 impl Loss for Residual {
     fn compute(&self, input: &LossInput<'_>) -> LossOutput {
         let sides = Sides::of(input);
-        let graded = Graded {
+        let preference = PreferenceLoss {
             loss: self.alpha * sides.sums[1] - sides.sums[0],
             slopes: [-1.0, self.alpha],
             rewards: sides.sums,
             logps: sides.sums,
             nll_weight: 0.0,
         };
-        graded.output(input, &sides)
+        preference.output(input, &sides)
     }
 }

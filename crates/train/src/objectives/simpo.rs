@@ -6,7 +6,7 @@
 
 use wsd_core::{Setting, Values};
 
-use super::preference::{Graded, Sides, logistic};
+use super::preference::{PreferenceLoss, Sides, logistic};
 use super::{Loss, LossInput, LossOutput, Needs, Objective, TargetTokens, Weight};
 
 static BETA: Setting =
@@ -50,13 +50,13 @@ impl Loss for SimPo {
         let sides = Sides::of(input);
         let means = sides.means();
         let (loss, slope) = logistic(self.beta * (means[0] - means[1]) - self.gamma, self.label_smoothing);
-        let graded = Graded {
+        let preference = PreferenceLoss {
             loss,
             slopes: [slope * self.beta / sides.counts[0], -slope * self.beta / sides.counts[1]],
             rewards: means.map(|mean| self.beta * mean),
             logps: means,
             nll_weight: self.nll_weight,
         };
-        graded.output(input, &sides)
+        preference.output(input, &sides)
     }
 }

@@ -173,8 +173,9 @@ impl Session {
         let file = &self.file;
         let vocab = arch::blueprint(&self.start.checkpoint.config)?.vocab;
         let max_len = if file.data.packing { None } else { Some(file.data.max_length) };
-        let encoder =
-            Encoder::try_new(&self.start.checkpoint, &template::choose(&file.model.template)?, vocab, max_len)?;
+        let form = template::choose(&file.model.template)?;
+        let encoder = Encoder::try_new(&self.start.checkpoint, &form, vocab, max_len)?;
+        let encoder = encoder.with_template_setting(template::SETTING);
         let mut refused = Vec::new();
         let terms = file.read_terms(&encoder, &mut refused)?;
         if let Some(message) = report_refusals(&file.output, &refused, file.data.skip_refused)? {

@@ -93,6 +93,7 @@ impl Session {
         let (run, vocab) = (&self.file.run, arch::blueprint(&self.base.config)?.vocab);
         let form = template::choose(&run.model.template)?;
         let encoder = Encoder::try_new(&self.base, &form, vocab, Some(run.data.max_length))?;
+        let encoder = encoder.with_template_setting(template::SETTING);
         let mut refused = Vec::new();
         let both = self.file.sequences(&encoder, &mut refused)?;
         if let Some(message) = report_refusals(&run.output, &refused, run.data.skip_refused)? {

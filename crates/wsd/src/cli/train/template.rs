@@ -6,6 +6,9 @@ use anyhow::Result;
 use wsd_core::Input;
 use wsd_nn::TemplateChoice;
 
+/// The name of the template in a run file.
+pub(super) const SETTING: &str = "model.template";
+
 /// The template that a run file or an option names: `own`, `plain` or a file.
 pub(in crate::cli) fn choose(name: &str) -> Result<TemplateChoice> {
     Ok(match name {

@@ -14,12 +14,12 @@ pub(super) trait Buffers: Default + Send {
 }
 
 /// Threads with their buffers.
-pub(super) struct Crew<W> {
+pub(super) struct WorkerThreads<W> {
     workers: Vec<W>,
     pool: rayon::ThreadPool,
 }
 
-impl<W: Buffers> Crew<W> {
+impl<W: Buffers> WorkerThreads<W> {
     /// Starts threads, at least one.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! Objectives as a course of a run.
+//! A model that learns by objectives.
 
 use serde_json::{Map, Value, json};
 
-use super::course::{Course, Step, broken, diverged};
+use super::training_loop::{Learner, Step, broken, diverged};
 use crate::error::Result;
 use crate::metrics::Means;
 use crate::order::Order;
@@ -10,8 +10,8 @@ use crate::state::State;
 use crate::task::Task;
 use crate::trainer::{Gradient, Term, Trainer};
 
-/// A model that objectives grade.
-pub(super) struct Graded<'a> {
+/// A model with the examples of its objectives.
+pub(super) struct ObjectiveLearner<'a> {
     task: &'a Task<'a>,
     trainer: &'a mut Trainer,
     total_steps: usize,
@@ -22,7 +22,7 @@ pub(super) struct Graded<'a> {
     gradient: Gradient,
 }
 
-impl<'a> Graded<'a> {
+impl<'a> ObjectiveLearner<'a> {
     pub(super) fn new(task: &'a Task<'a>, trainer: &'a mut Trainer) -> Self {
         let order = |(index, term): (usize, &Term)| Order::new(task.seed ^ (index as u64) << 32, term.examples.len());
         Self {
@@ -41,7 +41,7 @@ impl<'a> Graded<'a> {
     }
 }
 
-impl Course for Graded<'_> {
+impl Learner for ObjectiveLearner<'_> {
     fn state(&mut self) -> &mut State {
         &mut self.trainer.state
     }

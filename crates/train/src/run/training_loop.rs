@@ -1,4 +1,4 @@
-//! The loop over the steps of a course.
+//! The loop over the steps of training.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,8 +36,8 @@ pub enum Finished {
     Stopped,
 }
 
-/// What learns in a run, and from what.
-pub(crate) trait Course {
+/// Parameters in training, with their data and their loss.
+pub(crate) trait Learner {
     /// The parameters, the optimizer's state and the number of steps done.
     fn state(&mut self) -> &mut State;
 
@@ -63,24 +63,24 @@ pub(crate) struct Step {
     pub(crate) tokens: usize,
 }
 
-/// The terms of a loop: its folder, its settings, and the flag that stops it.
+/// The training loop: its folder, its settings, and the flag that stops it.
 #[derive(Clone, Copy)]
-pub(crate) struct Frame<'a> {
+pub(crate) struct TrainingLoop<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) steps: &'a Steps,
     pub(crate) stop: &'a AtomicBool,
 }
 
-impl Frame<'_> {
-    /// Goes through all steps of a course, resuming from the latest checkpoint if there is one.
+impl TrainingLoop<'_> {
+    /// Makes all steps of a learner, resuming from the latest checkpoint if there is one.
     ///
     /// # Errors
-    /// Those of the course and of the file system.
-    pub(crate) fn run(self, course: &mut dyn Course, reporter: &mut dyn Reporter) -> Result<Finished> {
-        if course.state().load_latest(self.folder)? {
-            reporter.note(&format!("resuming after step {}", course.state().step));
+    /// Those of the learner and of the file system.
+    pub(crate) fn run(self, learner: &mut dyn Learner, reporter: &mut dyn Reporter) -> Result<Finished> {
+        if learner.state().load_latest(self.folder)? {
+            reporter.note(&format!("resuming after step {}", learner.state().step));
         }
-        let mut run = Run::open(self, course, reporter)?;
+        let mut run = Run::open(self, learner, reporter)?;
         while !run.is_done() {
             if self.stop.load(Ordering::Relaxed) {
                 run.save()?;
@@ -101,8 +101,8 @@ impl Frame<'_> {
 
 /// A run in progress.
 struct Run<'a> {
-    frame: Frame<'a>,
-    course: &'a mut dyn Course,
+    training: TrainingLoop<'a>,
+    learner: &'a mut dyn Learner,
     reporter: &'a mut dyn Reporter,
     schedule: Schedule,
     metrics: Metrics,
@@ -110,20 +110,20 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn open(frame: Frame<'a>, course: &'a mut dyn Course, reporter: &'a mut dyn Reporter) -> Result<Self> {
-        let step = course.state().step;
+    fn open(training: TrainingLoop<'a>, learner: &'a mut dyn Learner, reporter: &'a mut dyn Reporter) -> Result<Self> {
+        let step = learner.state().step;
         Ok(Self {
-            schedule: frame.steps.schedule(course.examples()),
-            metrics: Metrics::open(frame.folder, step)?,
+            schedule: training.steps.schedule(learner.examples()),
+            metrics: Metrics::open(training.folder, step)?,
             pace: Pace::new(step),
-            frame,
-            course,
+            training,
+            learner,
             reporter,
         })
     }
 
     fn done(&mut self) -> usize {
-        self.course.state().step
+        self.learner.state().step
     }
 
     fn is_done(&mut self) -> bool {
@@ -139,16 +139,16 @@ impl<'a> Run<'a> {
     fn step(&mut self) -> Result<()> {
         let next = self.done() + 1;
         let learning_rate = self.schedule.rate(next);
-        let Step { grad_norm, tokens } = self.course.step(learning_rate)?;
+        let Step { grad_norm, tokens } = self.learner.step(learning_rate)?;
         self.pace.add(tokens);
-        let steps = self.frame.steps;
+        let steps = self.training.steps;
         if !self.is_due(steps.logging_steps.max(1)) && !self.is_done() {
             return Ok(());
         }
         let mut row = stamped(self.done());
         let seen = self.done() * steps.examples_per_step();
-        row.insert("epoch".into(), json!(seen as f64 / self.course.examples() as f64));
-        row.append(&mut self.course.means());
+        row.insert("epoch".into(), json!(seen as f64 / self.learner.examples() as f64));
+        row.append(&mut self.learner.means());
         row.insert("grad_norm".into(), json!(grad_norm));
         row.insert("learning_rate".into(), json!(learning_rate));
         row.insert("tokens_per_second".into(), json!(self.pace.tokens_per_second()));
@@ -157,15 +157,15 @@ impl<'a> Run<'a> {
 
     /// Evaluates if due. Returns true if training should stop early.
     fn evaluate(&mut self) -> Result<bool> {
-        let steps = self.frame.steps;
-        if !self.course.has_evaluation() || !(self.is_due(steps.eval_steps) || self.is_done()) {
+        let steps = self.training.steps;
+        if !self.learner.has_evaluation() || !(self.is_due(steps.eval_steps) || self.is_done()) {
             return Ok(false);
         }
-        let (mut means, loss) = self.course.evaluate()?;
+        let (mut means, loss) = self.learner.evaluate()?;
         let mut row = stamped(self.done());
         row.append(&mut means);
         self.report(&row)?;
-        Ok(self.course.state().stopping.observe(loss, steps.early_stopping_patience))
+        Ok(self.learner.state().stopping.observe(loss, steps.early_stopping_patience))
     }
 
     fn report(&mut self, row: &Map<String, Value>) -> Result<()> {
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self) -> Result<()> {
-        self.course.state().save(self.frame.folder, self.frame.steps.save_total_limit)
+        self.learner.state().save(self.training.folder, self.training.steps.save_total_limit)
     }
 }
 
