@@ -341,6 +341,9 @@ fn a_draft_head_changes_no_token() {
         };
         let job = Job { terms: Terms { sampling, ..job(60).terms }, ..job(60) };
         let alone = complete("base", &models, &job, &Values::default());
+        let large = Values::default().with(&HEAD_WIDTH, 64usize).unwrap().with(&HEAD_DEPTH, 5usize).unwrap();
+        let refused = Recipe::find("head").unwrap().build(&models, &large).err().unwrap().to_string();
+        assert_eq!(refused, "`head_depth` must be at most 4 with a head_width of 64, got 5");
         for (width, depth, nodes) in [(1usize, 4usize, 60usize), (3, 0, 4), (4, 3, 9), (10, 5, 60)] {
             let values = Values::default().with(&HEAD_WIDTH, width).unwrap().with(&HEAD_DEPTH, depth).unwrap();
             let values = values.with(&HEAD_NODES, nodes).unwrap();

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::steps::{begin, generation};
 use crate::{
-    Answer, Call, CallKind, Caps, Engine, FinishReason, Flow, Guide, Job, Need, Proposed, Recipe, Result, Seat,
+    Answer, Call, CallKind, Caps, Engine, Error, FinishReason, Flow, Guide, Job, Need, Proposed, Recipe, Result, Seat,
     Session, Setting, Source, Step, Strategy, TokenRecord, Tree, TreeShape,
 };
 
@@ -52,6 +52,9 @@ pub static HEAD_LEAST: Setting = Setting::number(
 .with_placeholder("P")
 .speed_only();
 
+/// The most nodes of a tree that are expanded: a proposal is one piece of a step, and makes others wait.
+const MOST_EXPANDED: usize = 256;
+
 pub(super) static RECIPE: Recipe = Recipe {
     name: "head",
     title: "draft head",
@@ -59,9 +62,13 @@ pub(super) static RECIPE: Recipe = Recipe {
     needs: &[Need::with(Seat::BASE, Caps { choices: true, trees: true, drafts: true, ..Caps::GENERATE })],
     settings: &[&HEAD_WIDTH, &HEAD_DEPTH, &HEAD_NODES, &HEAD_LEAST],
     make: |models, values| {
-        let (width, nodes) = (values.get(&HEAD_WIDTH), values.get::<usize>(&HEAD_NODES) - 1);
-        let shape =
-            TreeShape { width, depth: values.get::<usize>(&HEAD_DEPTH) + 1, nodes, least: values.get(&HEAD_LEAST) };
+        let (width, depth): (usize, usize) = (values.get(&HEAD_WIDTH), values.get(&HEAD_DEPTH));
+        if width * depth > MOST_EXPANDED {
+            let limit = format!("at most {} with a head_width of {width}", MOST_EXPANDED / width);
+            return Err(Error::Setting { name: HEAD_DEPTH.name, limit, value: depth.to_string() });
+        }
+        let nodes = values.get::<usize>(&HEAD_NODES) - 1;
+        let shape = TreeShape { width, depth: depth + 1, nodes, least: values.get(&HEAD_LEAST) };
         Ok(Arc::new(Headed { base: models.require("head", Seat::BASE)?, shape }))
     },
 };

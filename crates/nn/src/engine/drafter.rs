@@ -74,20 +74,29 @@ impl Drafter {
         known
     }
 
-    /// Takes in the features of the next positions of a list, as a step computed them.
-    pub(super) fn observe(&mut self, slot: u64, list: &List, features: &[f32]) {
+    /// Takes in the features of the next positions of a list, as a step computed them, and reads all pairs
+    /// of the list but the last, which a proposal reads again: so a long prompt takes the head as many
+    /// steps as it takes the base.
+    pub(super) fn observe(&mut self, slot: u64, list: &List, features: &[f32]) -> Result<()> {
         let width = self.layer.width();
-        let Some(state) = self.sessions.get_mut(&slot).filter(|_| !features.is_empty()) else { return };
+        let Some(state) = self.sessions.get_mut(&slot).filter(|_| !features.is_empty()) else { return Ok(()) };
         let (first, chain) = (list.next(), list.chain());
         let of_list = (chain - first.min(chain)).min(features.len() / width);
         if state.tokens.len() != first.min(chain) {
-            return;
+            return Ok(());
         }
         state.tokens.extend_from_slice(&list.tokens()[first..first + of_list]);
         let (of_list, of_tree) = features.split_at(of_list * width);
         state.features.extend_from_slice(of_list);
         state.tree = (of_tree.len() == list.tree.len() * width && !of_tree.is_empty())
             .then(|| (list.tree.clone(), of_tree.to_vec()));
+        let (read, known) = (self.layer.cached(slot), state.tokens.len().min(chain.saturating_sub(2)));
+        let unread = known.saturating_sub(read) * width;
+        if let Some(features) = state.features.get(..unread).filter(|_| unread > 0) {
+            self.layer.extend(slot, &list.tokens()[read + 1..=known], features)?;
+            state.features.drain(..unread);
+        }
+        Ok(())
     }
 
     /// The most rows of the output head that the growth of a tree takes: one of the root, and those of
@@ -96,29 +105,32 @@ impl Drafter {
         shape.width.saturating_mul(shape.depth.saturating_sub(1)).saturating_add(1)
     }
 
-    /// Proposes a tree after `list`. The features of all its tokens but the last are known. The tree is
-    /// empty where the head computes NaN or infinity. `executor` has the output head of the base.
+    /// Proposes a tree after `list`, and returns the number of rows of the output head that it took. The
+    /// features of all tokens but the last are known. The tree is empty where the head computes NaN or
+    /// infinity. `executor` has the output head of the base.
     pub(super) fn propose(
         &mut self,
         executor: &mut dyn Executor,
         slot: u64,
         list: &[Token],
         shape: TreeShape,
-    ) -> Result<Tree> {
+    ) -> Result<(Tree, usize)> {
         let (width, read) = (self.layer.width(), self.layer.cached(slot));
         let root = list.len().saturating_sub(1);
-        let Some(state) = self.sessions.get_mut(&slot).filter(|_| root > read) else { return Ok(Tree::default()) };
+        let Some(state) = self.sessions.get_mut(&slot).filter(|_| root > read) else { return Ok((Tree::default(), 0)) };
         let unread = (root - read) * width;
-        let Some(features) = state.features.get(..unread) else { return Ok(Tree::default()) };
+        let Some(features) = state.features.get(..unread) else { return Ok((Tree::default(), 0)) };
         let [predicted, aligned] = self.layer.extend(slot, &list[read + 1..], features)?;
         state.features.drain(..unread);
         let mut logits = Vec::new();
         executor.project(Head::VOCABULARY, &predicted[predicted.len() - width..], &mut logits)?;
-        let Some(beam) = Beam::new(shape, &logits) else { return Ok(Tree::default()) };
+        let Some(beam) = Beam::new(shape, &logits) else { return Ok((Tree::default(), 1)) };
         let last = &aligned[aligned.len() - width..];
-        let tree = Growth { layer: &mut self.layer, executor, slot, root }.run(beam, last);
+        let mut growth = Growth { layer: &mut self.layer, executor, slot, root, rows: 1 };
+        let tree = growth.run(beam, last);
+        let rows = growth.rows;
         self.layer.truncate(slot, root);
-        tree
+        Ok((tree?, rows))
     }
 
     /// Forgets a session.
@@ -134,11 +146,13 @@ struct Growth<'a> {
     executor: &'a mut dyn Executor,
     slot: u64,
     root: usize,
+    /// Rows of the output head so far.
+    rows: usize,
 }
 
 impl Growth<'_> {
     /// Expands the levels of a tree. `last` is the feature that the head expects of its first level.
-    fn run(self, mut beam: Beam, last: &[f32]) -> Result<Tree> {
+    fn run(&mut self, mut beam: Beam, last: &[f32]) -> Result<Tree> {
         let width = last.len();
         // The cached position of each expanded node, and the feature expected of its children.
         let mut expanded: HashMap<usize, (usize, Vec<f32>)> = HashMap::new();
@@ -156,10 +170,46 @@ impl Growth<'_> {
             let children = level.iter().zip(aligned.chunks_exact(width)).enumerate();
             expanded.extend(children.map(|(index, (&node, feature))| (node, (first + index, feature.to_vec()))));
             self.executor.project(Head::VOCABULARY, &predicted, &mut logits)?;
+            self.rows += level.len();
             if beam.expand(logits.chunks_exact(logits.len() / level.len())).is_none() {
                 return Ok(Tree::default());
             }
         }
         Ok(beam.tree())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::arch;
+    use crate::checkpoint::{Checkpoint, Tensor, Weights};
+    use crate::cpu::CpuOptions;
+    use crate::draft::{BaseMark, DraftConfig, DraftHead};
+    use crate::format::Format;
+
+    #[test]
+    fn the_pairs_of_a_prompt_are_read_as_its_features_come() {
+        let base = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama")).unwrap();
+        let config = DraftConfig::new(BaseMark::of(&base).unwrap(), 8);
+        let zeros = |(name, shape): (String, Vec<usize>)| {
+            let bytes = vec![0; shape.iter().product::<usize>() * 4];
+            Tensor::new(name, Format::F32, shape, bytes).unwrap()
+        };
+        let tensors = config.plan(&arch::blueprint(&base.config).unwrap()).tensors();
+        let tensors: Vec<_> = tensors.into_iter().map(zeros).collect();
+        let head = DraftHead { weights: Weights::new("memory", tensors), config, file: "memory".into() };
+        let mut drafter = Drafter::new(DraftLayer::load(&head, &base, CpuOptions::default()).unwrap());
+        let width = drafter.layer.width();
+        drafter.begin(1);
+        let mut list = List::new((0..20).collect(), 0);
+        for (new, read) in [(8, 8), (11, 18), (1, 18)] {
+            drafter.observe(1, &list, &vec![0.5; new * width]).unwrap();
+            assert_eq!(drafter.layer.cached(1), read, "the last of 19 pairs is the proposal's");
+            (0..new).for_each(|_| list.advance());
+        }
+        assert_eq!(drafter.sessions[&1].features.len(), 2 * width);
     }
 }

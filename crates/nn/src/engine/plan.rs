@@ -29,14 +29,14 @@ pub(super) enum Kind {
     /// The vertices of a tree, which are run in one step.
     Tree,
     /// Expanded nodes of a tree that the draft head proposes in one step. Beside the output head its one
-    /// layer costs next to nothing.
+    /// layer costs next to nothing, as all pairs but the last were read in the steps of the prompt.
     Proposal,
 }
 
 /// The positions to run in a step.
 #[derive(Debug, PartialEq)]
 pub(super) struct Plan {
-    /// Works, each with its number of positions.
+    /// Works, each with its number of positions, or of rows of the output head for a proposal.
     pub(super) pieces: Vec<(usize, usize)>,
     /// The number of pieces that the step runs for; the rest must not make it much longer.
     pub(super) first: usize,
@@ -276,6 +276,7 @@ mod tests {
         }
         assert!(ran.iter().all(|step| *step > 0), "{ran:?}");
     }
+
     #[test]
     fn trees_are_counted_whole_and_tell_nothing_of_one_session() {
         let tree = |work, client| Candidate { kind: Kind::Tree, ..candidate(work, client, (0, 20)) };

@@ -20,7 +20,7 @@ impl Scheduler {
     /// Runs one step.
     pub(super) fn step(&mut self) {
         let plan = self.plan();
-        let pieces = self.pieces(&plan);
+        let mut pieces = self.pieces(&plan);
         if pieces.is_empty() {
             return;
         }
@@ -29,11 +29,14 @@ impl Scheduler {
         self.count(|activity| activity.steps = steps);
         pieces.iter().for_each(|piece| self.works[piece.work].ran = steps);
         let started = Instant::now();
-        let (runs, proposals): (Vec<_>, Vec<_>) = pieces.iter().cloned().partition(|piece| !piece.range.is_empty());
+        let runs: Vec<_> = pieces.iter().filter(|piece| !piece.range.is_empty()).cloned().collect();
         if let Err(error) = self.forward(&runs) {
             return self.fail_all(&runs, &error.to_string());
         }
-        proposals.iter().for_each(|piece| self.propose(piece.work));
+        for piece in pieces.iter_mut().filter(|piece| piece.range.is_empty()) {
+            // Fewer than planned where paths are unlikely.
+            piece.rows = self.propose(piece.work);
+        }
         self.settle(&plan, &pieces, started.elapsed().as_secs_f64());
         let works = std::mem::take(&mut self.works).into_iter();
         self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
@@ -120,7 +123,7 @@ impl Scheduler {
     /// blocks of `PROJECT_ROWS`.
     fn deliver(&mut self, mut hidden: Vec<f32>, pieces: &[Piece]) -> crate::Result<()> {
         let width = self.executor.blueprint().hidden;
-        self.observe(&hidden, pieces);
+        self.observe(&hidden, pieces)?;
         let mut by_index: Vec<_> = self.works.iter_mut().map(Some).collect();
         // Pieces have the same order as the rows in `hidden`.
         let works = pieces.iter().filter_map(|piece| Some((by_index[piece.work].take()?, piece.rows)));
@@ -152,28 +155,32 @@ impl Scheduler {
     }
 
     /// Gives the features of a step to the draft head.
-    fn observe(&mut self, hidden: &[f32], pieces: &[Piece]) {
-        let Some(drafter) = &mut self.drafter else { return };
+    fn observe(&mut self, hidden: &[f32], pieces: &[Piece]) -> crate::Result<()> {
+        let Some(drafter) = &mut self.drafter else { return Ok(()) };
         let (width, mut rest) = (self.executor.blueprint().hidden, hidden);
         for piece in pieces {
             let (own, later) = rest.split_at(piece.rows * width);
             rest = later;
             let work = &self.works[piece.work];
             if matches!(work.output(), Output::Hidden(Layer::Final) | Output::Head(_)) {
-                drafter.observe(work.place.slot, work.list(), own);
+                drafter.observe(work.place.slot, work.list(), own)?;
             }
         }
+        Ok(())
     }
 
-    /// Lets the draft head propose to a work. Its error is the answer.
-    fn propose(&mut self, index: usize) {
+    /// Lets the draft head propose to a work, whose answer an error is. Returns the rows that it took.
+    fn propose(&mut self, index: usize) -> usize {
         let work = &mut self.works[index];
-        let (Some(drafter), Some(shape)) = (&mut self.drafter, work.due_tree()) else {
-            return work.take_tree(Ok(Tree::default()));
+        let proposed = match (&mut self.drafter, work.due_tree()) {
+            (Some(drafter), Some(shape)) => drafter.propose(&mut *self.executor, work.place.slot, work.tokens(), shape),
+            _ => Ok((Tree::default(), 0)),
         };
-        let tree = drafter.propose(&mut *self.executor, work.place.slot, work.tokens(), shape);
+        let rows = proposed.as_ref().map_or(0, |(_, rows)| *rows);
         let engine = &self.card.name;
+        let tree = proposed.map(|(tree, _)| tree);
         work.take_tree(tree.map_err(|error| Error::Engine { engine: engine.clone(), message: error.to_string() }));
+        rows
     }
 
     /// Fails the works of a step that the executor could not complete, and drops their caches,
