@@ -56,9 +56,10 @@ impl Input {
     /// web page; a file with more bytes than this kind may have. Each names the path.
     pub fn open(self, path: &Path) -> io::Result<File> {
         // Opening a pipe waits for its other end, so the kind is looked at before.
-        let found = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
+        let found = std::fs::metadata(path).map_err(|error| unopened(path, &error))?;
         let is_stream = refuse_kind(path, found.file_type())?;
-        let mut file = File::open(path).map_err(|error| missing(path, &error))?;
+        let file = std::fs::File::open(path).map_err(|error| unopened(path, &error))?;
+        let mut file = File::from_parts(file, path);
         let found = file.metadata()?;
         refuse_kind(path, found.file_type())?;
         if is_stream {
@@ -156,7 +157,7 @@ fn refuse_content(path: &Path, start: &[u8]) -> io::Result<()> {
 }
 
 /// The error of a file that cannot be opened, of the same kind.
-fn missing(path: &Path, error: &io::Error) -> io::Error {
+fn unopened(path: &Path, error: &io::Error) -> io::Error {
     let reason = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(error.to_string(), format!("{}: there is no such file", none.display()));
         assert!(fault(&inside).starts_with(&format!("{}: ", inside.display())));
-        let refused = missing(&none, &io::ErrorKind::PermissionDenied.into());
+        let refused = unopened(&none, &io::ErrorKind::PermissionDenied.into());
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(refused.to_string(), format!("{}: this user may not read it", none.display()));
     }
