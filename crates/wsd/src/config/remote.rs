@@ -20,10 +20,12 @@ static BASE_TOKENIZER: Setting = Setting::text(
 static DRAFT_TOKENIZER: Setting = Setting::text("draft_tokenizer", "The tokenizer of a remote draft", "MODEL");
 static BASE_KEY_ENV: Setting =
     Setting::text("base_key_env", "The environment variable that holds the key for a remote base", "NAME")
-        .with_default_about("none");
+        .with_default_about("none")
+        .host_only();
 static DRAFT_KEY_ENV: Setting =
     Setting::text("draft_key_env", "The environment variable that holds the key for a remote draft", "NAME")
-        .with_default_about("none");
+        .with_default_about("none")
+        .host_only();
 static TEACHER_FORCING: LazyLock<Setting> = LazyLock::new(|| {
     static ABOUT: LazyLock<String> = LazyLock::new(|| {
         let engines = remote::teacher_forced();
