@@ -135,18 +135,20 @@ impl<'a> Client<'a> {
         progress: &mut dyn Progress,
         mut attempt: impl FnMut(&mut dyn Progress) -> Result<T, Failure>,
     ) -> Result<T, HubError> {
-        let mut failures = 0;
+        let (mut failures, mut unreachable) = (0, 0);
         loop {
             match attempt(progress) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Permanent(error)) => return Err(error),
                 Err(Failure::Transient { error, wait, progressed }) => {
                     failures = if progressed { 1 } else { failures + 1 };
+                    let is_connect = matches!(error, HubError::Connection { is_connect: true, .. });
+                    unreachable = if is_connect { unreachable + 1 } else { 0 };
                     let doubled = self.options.first_wait.saturating_mul(1 << (failures - 1).min(16));
                     let pause = wait.unwrap_or(doubled.min(self.options.longest_wait));
-                    let is_unreachable = matches!(error, HubError::Connection { is_connect: true, .. });
-                    let limit = if is_unreachable { UNREACHABLE_ATTEMPTS } else { u32::MAX };
-                    if failures >= self.options.attempts.min(limit) || pause > self.options.longest_wait {
+                    // A machine without a network is told at once; one that had it a moment ago waits.
+                    let is_offline = unreachable == failures && failures >= UNREACHABLE_ATTEMPTS;
+                    if is_offline || failures >= self.options.attempts || pause > self.options.longest_wait {
                         return Err(error);
                     }
                     let reason = error.to_string();
