@@ -25,6 +25,7 @@ pub use prompt::PromptSettings;
 pub use remote::{RemoteModel, RemoteSettings};
 pub use sections::{SECTIONS, Section};
 pub use serve::{KeySource, LogFormat, ServeSettings};
+pub(crate) use serve::{OLLAMA_TAG, without_tag};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "wsd.toml";
@@ -216,14 +217,18 @@ impl Settings {
         self.models.get(&seat)
     }
 
-    /// The same settings with another model in `seat`, which otherwise runs as the present one
-    /// does.
-    #[must_use]
-    pub fn with_model(mut self, seat: Seat, name: &str) -> Self {
-        if let Some(model) = self.models.get_mut(&seat) {
-            name.clone_into(&mut model.name);
+    /// The same settings with another base, which otherwise runs as they say.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a name that `base` may not have.
+    pub fn with_base(mut self, name: &str) -> Result<Self> {
+        let mut values = self.values.clone();
+        values.set(&models::BASE, name.to_owned().into())?;
+        if let Some(draft) = self.model(Seat::DRAFT) {
+            values.set(&models::DRAFT, draft.name.clone().into())?;
         }
-        self
+        self.models.extend(models::parse(&values)?.remove_entry(&Seat::BASE));
+        Ok(self)
     }
 
     /// Checks that both models of the pair are there as far as `needs` do not do without them.

@@ -287,11 +287,20 @@ pub fn describe(seat: Seat, engine: &dyn Engine) -> String {
 }
 
 /// Returns a model's name without the folders of this machine, which do not concern clients: the last
-/// part of a path that is absolute or begins with a dot or a tilde.
+/// part of a path. Addresses and names of the hub, which have at most one slash, stay.
+///
+/// ```
+/// use wsd::models::short_name;
+/// assert_eq!(["./base", "of/a/customer", "of/base.gguf"].map(short_name), ["base", "customer", "base.gguf"]);
+/// assert_eq!(["org/name", "org/name:q4.gguf"].map(short_name), ["org/name", "org/name:q4.gguf"]);
+/// assert_eq!(short_name("vllm+http://host/v1/m"), "vllm+http://host/v1/m");
+/// ```
 #[must_use]
 pub fn short_name(name: &str) -> &str {
+    let is_file = name.to_ascii_lowercase().ends_with(".gguf") && !name.contains(':');
+    let is_path = name.starts_with(['/', '.', '~']) || is_file || name.matches('/').count() > 1;
     let last = Path::new(name).file_name().and_then(|last| last.to_str());
-    last.filter(|_| name.starts_with(['/', '.', '~'])).unwrap_or(name)
+    last.filter(|_| is_path && !Address::is_one(name)).unwrap_or(name)
 }
 
 fn template(seat: Seat, form: &TemplateForm) -> Result<TemplateChoice, ModelError> {

@@ -249,7 +249,8 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         pair.into_iter().filter(|(.., is_there)| *is_there).map(|(seat, model, _)| (seat, model)).collect();
     for assignment in values.get::<Vec<String>>(&MODEL) {
         let parts = assignment.split_once('=').and_then(|(seat, name)| Some((Seat::find(seat)?, name.to_owned())));
-        let may_hold = |seat: &Seat| *seat == Seat::MIDDLE || !models.contains_key(seat);
+        let is_of_pair = |seat: &Seat| [Seat::BASE, Seat::DRAFT].contains(seat);
+        let may_hold = |seat: &Seat| *seat == Seat::MIDDLE || !is_of_pair(seat) && !models.contains_key(seat);
         let (seat, name) = parts.filter(|(seat, _)| may_hold(seat)).ok_or_else(|| {
             let seats = Seat::all().skip(2).map(Seat::name).collect::<Vec<_>>().join(", ");
             let limit = format!("SEAT=MODEL with a seat of its own among {seats}");

@@ -7,6 +7,14 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use wsd_core::{Error, Recipe, Setting, Values};
 
+/// The tag that Ollama's clients add to a model's name.
+pub(crate) const OLLAMA_TAG: &str = ":latest";
+
+/// Returns a model's name without Ollama's tag.
+pub(crate) fn without_tag(model: &str) -> &str {
+    model.strip_suffix(OLLAMA_TAG).unwrap_or(model)
+}
+
 /// The most answers at a time, and the most requests that wait.
 const MAX_REQUESTS: u64 = 16_384;
 /// The most requests or tokens in a minute that can be set.
@@ -197,7 +205,7 @@ impl ServeSettings {
         let host: IpAddr =
             host.parse().map_err(|_| Error::Setting { name: HOST.name, limit: "an IP address".into(), value: host })?;
         let served_names: Vec<String> = values.get(&SERVED_MODEL_NAME);
-        if let Some(taken) = served_names.iter().find(|name| Recipe::find(name).is_ok()) {
+        if let Some(taken) = served_names.iter().find(|name| Recipe::find(without_tag(name)).is_ok()) {
             let limit = "no name of a strategy, which keeps its own".into();
             return Err(Error::Setting { name: SERVED_MODEL_NAME.name, limit, value: taken.clone() });
         }

@@ -204,6 +204,7 @@ mod tests {
         minute.add_tokens(9, now + Duration::from_secs(200));
         assert!(minute.check(&limits, now + Duration::from_secs(201)).is_err());
     }
+
     #[test]
     fn an_account_is_idle_once_nothing_of_its_use_counts() {
         let (mut account, start) = (Account::default(), Instant::now());

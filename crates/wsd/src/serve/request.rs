@@ -17,6 +17,7 @@ use super::fields::Fields;
 use super::ignored::Place;
 use super::request_log::{Caller, RequestLog};
 use super::tools::{AnswerReader, ToolUse};
+use crate::config::without_tag;
 
 /// The most answers to one prompt.
 pub(super) const MAX_N: usize = 16;
@@ -266,9 +267,6 @@ impl GenerationRequest {
     }
 }
 
-/// The tag that Ollama's clients add to a model's name.
-pub(super) const OLLAMA_TAG: &str = ":latest";
-
 /// Iterates over the models that requests may name: the strategies, and the further names of the
 /// server's own.
 pub(super) fn named_recipes(app: &App) -> impl Iterator<Item = (&str, &'static Recipe)> {
@@ -283,10 +281,6 @@ pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static R
     found
         .map(|(_, recipe)| recipe)
         .ok_or_else(|| ApiError::unknown_model(&model, named_recipes(app).map(|(name, _)| name)))
-}
-
-fn without_tag(model: &str) -> &str {
-    model.strip_suffix(OLLAMA_TAG).unwrap_or(model)
 }
 
 /// Takes the most tokens in an answer from a field. As in llama-server, -1 means no limit but the

@@ -15,6 +15,7 @@ use wsd_core::{Completion, Engine, MAX_TOKENS, Recipe};
 use super::details;
 use super::form::{Form, Line, Wire};
 use super::item::{Item, Kind, Part, Said};
+use crate::config::OLLAMA_TAG;
 use crate::models::{seats, short_name};
 use crate::serve::app::App;
 use crate::serve::chat;
@@ -22,7 +23,7 @@ use crate::serve::clock::{format_time, timestamp};
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::Fields;
 use crate::serve::ignored::Place;
-use crate::serve::request::{GenerationRequest, OLLAMA_TAG, find_recipe, named_recipes};
+use crate::serve::request::{GenerationRequest, find_recipe, named_recipes};
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
 
