@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use wsd::config::Partial;
-use wsd_core::{Job, Models, RECIPES, Recipe, STRATEGY, Seat, Setting, Trace, Need};
+use wsd_core::{Job, Models, Need, RECIPES, Recipe, STRATEGY, Seat, Setting, Trace};
 
 use crate::engine::{self, Engine};
 use crate::error::raise;
