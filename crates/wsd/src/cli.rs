@@ -31,6 +31,7 @@ mod train;
 mod tuning;
 mod wrap;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -223,6 +224,12 @@ pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
 pub(crate) fn counted(number: usize, noun: &str) -> String {
     let end = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{end}")
+}
+
+/// The items in their order without those whose name stood before.
+pub(crate) fn distinct<T, N: Ord>(items: impl IntoIterator<Item = T>, name: impl Fn(&T) -> N) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    items.into_iter().filter(|item| seen.insert(name(item))).collect()
 }
 
 /// The end of a command that did not fail.

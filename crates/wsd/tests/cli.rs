@@ -558,6 +558,78 @@ fn no_model_is_loaded_for_rows_that_are_there() {
 }
 
 #[test]
+fn no_file_is_left_by_a_command_whose_models_are_missing() {
+    let wsd = Wsd::new();
+    wsd.write("in.jsonl", "{\"prompt\": \"Hello\"}\n");
+    wsd.write("prompts.jsonl", "{\"id\": \"1\", \"prompt\": \"Hello\"}\n");
+    wsd.write("test.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}\n");
+    assert_eq!(wsd.run(&["data", "read", "prompts.jsonl", "--out", "read.jsonl", "-q"]).code, Some(0));
+    let sample = ["data", "sample", "read.jsonl", "--samples", "1", "-n", "4", "-q", "--out"];
+    assert_eq!(wsd.run(&[&sample[..], &["answers"]].concat()).code, Some(0));
+    let eval = ["eval", "gsm8k_zero=test.jsonl", "--out", "run", "--strategy", "base", "-n", "4", "-q"];
+    assert_eq!(wsd.run(&eval).code, Some(0));
+    let typo = ["--base", "./typo", "--draft", "./typo"];
+    for args in [
+        [&sample[..], &["left", "--systems", "wsd,base"], &typo].concat(),
+        [&["data", "score", "answers/wsd.jsonl", "--by", "likelihood", "--out", "left.jsonl"][..], &typo].concat(),
+        [&["sweep", "in.jsonl", "--out", "left"][..], &typo].concat(),
+        [&["analyze", "in.jsonl", "--out", "left"][..], &typo].concat(),
+        [&eval[..], &["--rate", "gsm8k_zero=guard", "--model", "judge=./typo"]].concat(),
+    ] {
+        let run = wsd.run(&args);
+        assert!(run.code == Some(1) && run.err.contains("./typo"), "{args:?}: {:?} {}", run.code, run.err);
+        for left in ["left", "left.jsonl", "run/ratings"] {
+            assert!(!wsd.path(left).exists(), "{args:?}: {left}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_repeated_counts_once() {
+    let wsd = Wsd::new();
+    wsd.write("prompts.jsonl", "{\"id\": \"1\", \"prompt\": \"Hello\"}\n");
+    wsd.write("test.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}\n");
+    assert_eq!(wsd.run(&["data", "read", "prompts.jsonl", "--out", "read.jsonl", "-q"]).code, Some(0));
+    let sample = ["data", "sample", "read.jsonl", "--samples", "1", "-n", "4", "--out", "answers"];
+    let run = wsd.run(&[&sample[..], &["--systems", "wsd,base,wsd"]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let told: Vec<_> = run.err.lines().filter(|line| line.ends_with(":")).collect();
+    assert_eq!(told, ["wsd:", "base:"], "{}", run.err);
+    let score = ["data", "score", "answers/wsd.jsonl", "--by", "length,rules,length", "--out", "scored.jsonl", "-q"];
+    assert_eq!(wsd.run(&score).code, Some(0));
+    let row: Value = serde_json::from_str(&wsd.read("scored.jsonl")).unwrap();
+    assert_eq!(row["wsd"]["settings"]["raters"], json!(["length", "rules"]));
+    let eval = ["eval", "gsm8k_zero=test.jsonl", "--out", "run", "--strategy", "base", "-n", "4"];
+    let run = wsd.run(&[&eval[..], &["--rate", "gsm8k_zero=length", "--rate", "gsm8k_zero=length"]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    assert_eq!(run.err.matches("gsm8k_zero, base, length: ").count(), 1, "{}", run.err);
+}
+
+#[test]
+fn the_card_of_a_scored_file_counts_all_its_rows() {
+    let wsd = Wsd::new();
+    let rows = [1, 2, 3].map(|id| format!("{{\"id\": \"{id}\", \"prompt\": \"Hello, {id}\"}}\n"));
+    wsd.write("prompts.jsonl", &rows.concat());
+    assert_eq!(wsd.run(&["data", "read", "prompts.jsonl", "--out", "read.jsonl", "-q"]).code, Some(0));
+    let sample = ["data", "sample", "read.jsonl", "--samples", "1", "-n", "4", "--out", "answers", "-q"];
+    assert_eq!(wsd.run(&sample).code, Some(0));
+    // The built-in model marks nothing.
+    let score = ["data", "score", "answers/wsd.jsonl", "--by", "grade,length", "--model", "judge=builtin:draft"];
+    let score = [&score[..], &["--out", "scored.jsonl", "-q"]].concat();
+    let scored = || {
+        let run = wsd.run(&score);
+        assert_eq!(run.code, Some(0), "{}", run.err);
+        (wsd.read("scored.jsonl"), wsd.read("scored.jsonl.card.json"))
+    };
+    let first = scored();
+    assert!(first.1.contains("\"unmarked\": 3"), "{}", first.1);
+    assert_eq!(scored(), first, "of a finished file");
+    let cut: String = first.0.split_inclusive('\n').take(2).collect();
+    wsd.write("scored.jsonl", &cut);
+    assert_eq!(scored(), first, "of a file that was resumed");
+}
+
+#[test]
 fn manual_pages_are_written() {
     let wsd = Wsd::new();
     assert_eq!(wsd.run(&["man", "man1"]).code, Some(0));
@@ -887,6 +959,14 @@ fn the_lab_measures_and_reports() {
     assert_eq!((again.out, wsd.read("run/results.json")), (run.out, results));
     let more = wsd.run(&["lab", "eval", "--world", "world", "--out", "other", "--systems", "tuned"]);
     assert!(more.code == Some(2) && more.err.contains("--tuned"), "{}", more.err);
+    // A draft of one's own leaves no base but the tuned one.
+    wsd.copy_base();
+    let own = ["lab", "eval", "--world", "world", "--out", "own", "-n", "8", "--limit", "1", "--parts", "table"];
+    let own = wsd.run(&[&own[..], &["--systems", "pilot,tuned", "--draft", ".", "--tuned", "."]].concat());
+    assert!(own.code == Some(0) && own.out.contains("| tuned base |"), "{} {}", own.out, own.err);
+    let row: Value = serde_json::from_str(wsd.read("own/samples/tuned.jsonl").lines().next().unwrap()).unwrap();
+    let settings = &row["wsd"]["settings"];
+    assert_eq!((&settings["base"], &settings["base_template"]), (&json!("."), &json!("plain")));
     let drafts = ["lab", "eval", "--world", "world", "--out", "drafts", "--parts", "switch", "--limit", "2"];
     let drafts = wsd.run(&drafts);
     assert_eq!((drafts.code, drafts.out.as_str()), (Some(0), ""), "{}", drafts.err);
@@ -1031,6 +1111,14 @@ fn a_command_is_not_taken_from_a_file_that_nobody_named() {
         assert!(run.err.starts_with(told), "{}", run.err);
     }
     assert!(!wsd.path("ran").exists());
+    // A server of the file's author would be sent any secret of the environment.
+    wsd.write("wsd.toml", "[models]\nbase = \"http://127.0.0.1:9/m\"\n[remote]\nbase_key_env = \"AWS_SECRET\"\n");
+    let run = wsd.run(&["generate", "--strategy", "base", "hi"]);
+    assert!(
+        run.code == Some(2) && run.err.starts_with("error: wsd.toml: `base_key_env` must be given on"),
+        "{}",
+        run.err
+    );
     let rating = "while read -r line; do touch ran; echo 1; done";
     wsd.write("own.toml", &format!("[decode]\nstep_command = \"{rating}\"\nstep_scorer = \"command\"\n"));
     let run = wsd.run(&[&reward[..], &["--config", "own.toml"]].concat());

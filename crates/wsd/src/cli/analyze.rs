@@ -90,13 +90,10 @@ async fn measure(
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());
     let path = folder.file(FILE);
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    // Opened before models are loaded, which takes long.
-    let journal = Journal::open(&path, &prompts.records, record)?;
-    if journal.done() == prompts.records.len() {
-        tell_whole(&path, journal.done(), global.quiet);
+    // Checked before models are loaded, which takes long.
+    let done = Journal::check(&path, &prompts.records, &record)?;
+    if done == prompts.records.len() {
+        tell_whole(&path, done, global.quiet);
         return Ok(());
     }
     let needs = [Recipe::find("wsd")?.needs, rater.needs].concat();
@@ -115,6 +112,10 @@ async fn measure(
         rater: rater.build(&models, &settings.values)?,
         parallel: args.prompts.parallel.into(),
     };
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    let journal = Journal::open(&path, &prompts.records, record)?;
     let mut rows = Rows::new(prompts.records.len(), journal.done(), global.quiet);
     analyzing.run(journal, |row, error| rows.on_row(row, error)).await?;
     rows.stop();

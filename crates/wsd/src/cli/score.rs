@@ -24,6 +24,9 @@ Examples:
   wsd score --prompt-ids 1,403,407 --response-ids 261,378 --json
       Token ids, to compare exactly with another implementation.";
 
+/// The one model that the command runs.
+const SCORING_BASE: Need = Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE });
+
 /// Tells whether scoring ignores a setting: one of the draft's, or one that only affects written
 /// text. Such options are refused on the command line. In `wsd.toml`, which serves all commands,
 /// they are allowed.
@@ -68,9 +71,6 @@ pub(crate) struct ScoreArgs {
 }
 
 /// Scores a response.
-/// The one model that the command runs.
-const SCORING_BASE: Need = Need::with(Seat::BASE, Caps { score: true, ..Caps::GENERATE });
-
 pub(crate) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> {
     let settings = global.settings(args.settings.0)?;
     let prompt = match (args.prompt_ids, args.prompt) {

@@ -117,13 +117,10 @@ pub(super) async fn draft(
         record.insert("limit".into(), limit.into());
     }
     let path = folder.file(DRAFTS);
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    // Opened before models are loaded, which takes long.
-    let journal = Journal::open(&path, &work.prompts.records, record)?;
-    if journal.done() == work.prompts.records.len() {
-        tell_whole(&path, journal.done(), global.quiet);
+    // Checked before models are loaded, which takes long.
+    let done = Journal::check(&path, &work.prompts.records, &record)?;
+    if done == work.prompts.records.len() {
+        tell_whole(&path, done, global.quiet);
         return Ok(Ending::Done);
     }
     let models = models::load(settings, Recipe::find("wsd")?.needs, work.parallel, global.progress().as_mut())?;
@@ -136,6 +133,10 @@ pub(super) async fn draft(
         contrasted: work.contrasted,
         parallel: work.parallel,
     };
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    let journal = Journal::open(&path, &work.prompts.records, record)?;
     let mut rows = Rows::new(work.prompts.records.len(), journal.done(), global.quiet);
     tokio::select! {
         biased;

@@ -14,9 +14,9 @@ use wsd::eval::{Candidate, System};
 use wsd::models;
 use wsd_core::{ChatRole, Message};
 
-use super::{input_files, tell};
+use super::{input_files, rows_done, tell};
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, counted, resumable, usage};
+use crate::cli::{Ending, GlobalArgs, counted, distinct, resumable, usage};
 
 #[derive(Args, Debug)]
 pub(crate) struct SampleArgs {
@@ -62,7 +62,6 @@ pub(super) async fn run(args: SampleArgs, global: &GlobalArgs) -> Result<Ending>
         values: settings.values.clone(),
         parallel: args.parallel.into(),
     };
-    fs_err::create_dir_all(&args.out)?;
     let done = resumable(answer(&args, &settings, (&systems, &sampling), global)).await?;
     Ok(done.map_or(Ending::Interrupted, |()| Ending::Done))
 }
@@ -71,7 +70,8 @@ fn systems(args: &SampleArgs, settings: &Settings) -> Result<Vec<System>> {
     if args.systems.is_empty() {
         return Ok(vec![System::find(settings.recipe.name)?]);
     }
-    Ok(args.systems.iter().map(|name| System::find(name)).collect::<Result<Vec<_>, _>>()?)
+    let named = args.systems.iter().map(|name| System::find(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(distinct(named, |system| system.name))
 }
 
 async fn answer(
@@ -85,16 +85,18 @@ async fn answer(
         let mut record: Map<String, Value> = Settings { recipe: system.recipe, ..settings.clone() }.record();
         record.insert("system_name".into(), system.name.into());
         let path = args.out.join(format!("{}.jsonl", system.name));
-        // Opened before models are loaded, which takes long.
-        let journal = sampling.open(system.name, record.clone(), &path)?;
-        work.push((system, record, path, journal));
+        // Checked before models are loaded, which takes long.
+        let done = rows_done(&path, || sampling.open(system.name, record.clone(), &path))?;
+        work.push((system, record, path, done));
     }
-    let open = work.iter().filter(|(.., journal)| journal.done() < sampling.rows());
+    let open = work.iter().filter(|(.., done)| *done < sampling.rows());
     let needs = models::needs(open.map(|(system, ..)| system.recipe));
     let loaded = models::load(settings, &needs, sampling.parallel, global.progress().as_mut())?;
+    fs_err::create_dir_all(&args.out)?;
     let inputs = input_files(&args.files)?;
     let mut failures = 0;
-    for (system, record, path, journal) in work {
+    for (system, record, path, _) in work {
+        let journal = sampling.open(system.name, record.clone(), &path)?;
         let mut step = Step::new("sample", inputs.clone());
         step.settings.clone_from(&record);
         step.settings.insert("samples".into(), sampling.samples.into());

@@ -1,7 +1,7 @@
 //! `wsd data score`: scores of answers.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -15,10 +15,10 @@ use wsd::eval::raters::{JUDGE_PROMPT, RATERS, Rater, find};
 use wsd::models;
 use wsd_core::{Recipe, Seat};
 
-use super::{input_files, tell};
+use super::{input_files, rows_done, tell};
 use crate::cli::eval::with_judge_prompt;
 use crate::cli::progress::Rows;
-use crate::cli::{Ending, GlobalArgs, resumable, usage};
+use crate::cli::{Ending, GlobalArgs, distinct, resumable, usage};
 
 #[derive(Args, Debug)]
 pub(crate) struct ScoreArgs {
@@ -54,7 +54,7 @@ pub(super) async fn run(args: ScoreArgs, global: &GlobalArgs) -> Result<Ending> 
     if answers.rows.is_empty() {
         bail!("the files have no answers\n  hint: `wsd data sample` writes them");
     }
-    let raters: Vec<_> = args.by.iter().filter_map(|name| find(name)).collect();
+    let raters = distinct(args.by.iter().filter_map(|name| find(name)), |rater| rater.name);
     let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
     if seats.contains(&Seat::JUDGE) && settings.model(Seat::JUDGE).is_none() {
         return Err(usage(format!(
@@ -75,26 +75,15 @@ async fn score(
     let seats: BTreeSet<_> = raters.iter().flat_map(|rater| rater.needs.iter().map(|need| need.seat)).collect();
     let seats: Vec<_> = seats.into_iter().collect();
     let inputs = input_files(&args.files)?;
-    let mut record = Map::from_iter([("raters".to_owned(), json!(args.by))]);
+    let names: Vec<_> = raters.iter().map(|rater| rater.name).collect();
+    let mut record = Map::from_iter([("raters".to_owned(), json!(names))]);
     for seat in seats {
         record.insert(seat.name().into(), json!(settings.model(seat).map(|model| &model.name)));
     }
     record.insert("judge_prompt".into(), json!(settings.values.get::<Option<String>>(&JUDGE_PROMPT)));
     record.retain(|_, value| !value.is_null());
     record.insert("answers_sha256".into(), inputs.iter().map(|file| Value::from(file.sha256.as_str())).collect());
-    // Opened before models are loaded, which takes long.
-    let journal = scoring::open(&answers.rows, &args.out, record.clone())?;
-    let mut missing = Missing { failed: journal.failed(), unmarked: 0 };
-    if journal.done() < answers.rows.len() {
-        let needs = models::needs(raters.iter().copied());
-        let loaded = models::load(settings, &needs, args.parallel.into(), global.progress().as_mut())?;
-        let built = raters.iter().map(|rater| Ok((rater.name, rater.build(&loaded, &settings.values)?)));
-        let raters = built.collect::<Result<NamedRaters>>()?;
-        let scoring = Scoring { rows: &answers.rows, raters, parallel: args.parallel.into() };
-        let mut rows = Rows::new(answers.rows.len(), journal.done(), global.quiet);
-        missing = scoring.run(journal, |row, error| rows.on_row(row, error)).await?;
-        rows.stop();
-    }
+    let missing = rate(args, settings, (answers, raters, &record), global).await?;
     let mut step = Step::new("score", inputs);
     step.settings = record;
     let counts = [("answers", answers.rows.len()), ("failed", missing.failed), ("unmarked", missing.unmarked)];
@@ -112,4 +101,42 @@ async fn score(
         ),
     );
     Ok(())
+}
+
+/// Rates the answers that have no row in the file, and counts what is missing in all.
+async fn rate(
+    args: &ScoreArgs,
+    settings: &Settings,
+    (answers, raters, record): (&Answers, &[&'static Recipe<dyn Rater>], &Map<String, Value>),
+    global: &GlobalArgs,
+) -> Result<Missing> {
+    let (all, parallel) = (answers.rows.len(), args.parallel.into());
+    let open = || scoring::open(&answers.rows, &args.out, record.clone());
+    // Checked before models are loaded, which takes long.
+    let is_whole = rows_done(&args.out, open)? == all;
+    let mut missing = Missing::default();
+    if is_whole {
+        missing.failed = open()?.failed();
+    } else {
+        let needs = models::needs(raters.iter().copied());
+        let loaded = models::load(settings, &needs, parallel, global.progress().as_mut())?;
+        let built = raters.iter().map(|rater| Ok((rater.name, rater.build(&loaded, &settings.values)?)));
+        let scoring = Scoring { rows: &answers.rows, raters: built.collect::<Result<NamedRaters>>()?, parallel };
+        let journal = open()?;
+        let mut rows = Rows::new(all, journal.done(), global.quiet);
+        missing = scoring.run(journal, |row, error| rows.on_row(row, error)).await?;
+        rows.stop();
+    }
+    // Of a file, the rows of earlier calls count too.
+    if args.out.is_file() {
+        missing.unmarked = unmarked(&args.out, raters)?;
+    }
+    Ok(missing)
+}
+
+/// Counts the ratings without a mark in a file of scores.
+fn unmarked(file: &Path, raters: &[&'static Recipe<dyn Rater>]) -> Result<usize> {
+    let scored = read_answers(&[file.to_owned()])?.rows;
+    let pairs = scored.iter().flat_map(|row| raters.iter().map(|rater| (&row.answer.scores, rater.name)));
+    Ok(pairs.filter(|(scores, rater)| !scores.contains_key(*rater)).count())
 }

@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use wsd::config::Settings;
 use wsd::data::scoring::{self, Scoring};
 use wsd::data::{Answer, AnswerRow, PromptRow, read_answers};
 use wsd::eval::raters::{RATERS, Rater, find};
 use wsd::eval::{RunFolder, Sample, Task};
-use wsd::lab::data::Journal;
 use wsd::lab::stats::{Estimate, mean_of_means};
 use wsd::models;
 use wsd_core::{ChatRole, Message, Recipe, Seat};
 
+use crate::cli::data::rows_done;
 use crate::cli::progress::Rows;
-use crate::cli::{GlobalArgs, note, usage};
+use crate::cli::{GlobalArgs, distinct, note, usage};
 
 /// A task whose answers are rated, and the rater.
 #[derive(Clone)]
@@ -86,40 +86,40 @@ struct Work {
     /// Answers that failed to be written.
     unanswered: usize,
     path: PathBuf,
-    journal: Journal,
+    /// The settings in the rows of the ratings.
+    record: Map<String, Value>,
+    is_done: bool,
 }
 
 impl Work {
-    /// Reads the answers and opens the file of their ratings, whose folder is created.
-    fn open(rating: &TaskRating, system: &'static str, folder: &RunFolder, judge: Option<&str>) -> Result<Self> {
+    /// Reads the answers, and checks the file of their ratings if there is one.
+    fn plan(rating: &TaskRating, system: &'static str, folder: &RunFolder, judge: Option<&str>) -> Result<Self> {
         let TaskRating { task, rater } = rating;
         let turns = [folder.read(task.name, system)?, folder.read_next_turn(task.name, system)?];
         let unanswered = turns.iter().flatten().filter(|sample| sample.error.is_some()).count();
         let rows: Vec<_> = turns.iter().enumerate().flat_map(|(turn, samples)| rows(task, turn, samples)).collect();
         let path = folder.file(&format!("ratings/{}/{}/{system}.jsonl", task.name, rater.name));
-        if let Some(parent) = path.parent() {
-            fs_err::create_dir_all(parent)?;
-        }
         let record = json!({"rater": rater.name, "judge": judge, "system": system, "task": task.name});
-        let journal = scoring::open(&rows, &path, record.as_object().cloned().unwrap_or_default())?;
-        Ok(Self { rating: rating.clone(), system, rows, unanswered, path, journal })
-    }
-
-    fn is_done(&self) -> bool {
-        self.journal.done() == self.rows.len()
+        let record = record.as_object().cloned().unwrap_or_default();
+        let is_done = rows_done(&path, || scoring::open(&rows, &path, record.clone()))? == rows.len();
+        Ok(Self { rating: rating.clone(), system, rows, unanswered, path, record, is_done })
     }
 
     /// Rates the answers that have no rating, and counts all. A rater is there unless the work is done.
     async fn run(self, rater: Option<Arc<dyn Rater>>, parallel: usize, quiet: bool) -> Result<Rated> {
         let (TaskRating { task, rater: recipe }, system) = (&self.rating, self.system);
-        let mut failed = self.journal.failed();
-        if let (false, Some(rater)) = (self.is_done(), rater) {
+        if let Some(parent) = self.path.parent() {
+            fs_err::create_dir_all(parent)?;
+        }
+        let journal = scoring::open(&self.rows, &self.path, self.record)?;
+        let mut failed = journal.failed();
+        if let (false, Some(rater)) = (self.is_done, rater) {
             if !quiet {
                 note(&format!("{}, {system}, {}:", task.name, recipe.name));
             }
-            let mut progress = Rows::new(self.rows.len(), self.journal.done(), quiet);
+            let mut progress = Rows::new(self.rows.len(), journal.done(), quiet);
             let scoring = Scoring { rows: &self.rows, raters: vec![(recipe.name, rater)], parallel };
-            failed = scoring.run(self.journal, |row, error| progress.on_row(row, error)).await?.failed;
+            failed = scoring.run(journal, |row, error| progress.on_row(row, error)).await?.failed;
             progress.stop();
         }
         let rated = rated(&read_answers(&[self.path])?.rows, recipe.name, failed + self.unanswered);
@@ -137,17 +137,18 @@ pub(super) async fn run(
     global: &GlobalArgs,
 ) -> Result<()> {
     let judge = settings.model(Seat::JUDGE).map(|model| model.name.as_str());
-    let open = |rating: &TaskRating| {
+    let ratings = distinct(ratings, |rating| (rating.task.name, rating.rater.name));
+    let plan = |rating: &&TaskRating| {
         let systems = folder.systems(rating.task.name);
-        systems.into_iter().map(|system| Work::open(rating, system.name, folder, judge)).collect::<Result<Vec<_>>>()
+        systems.into_iter().map(|system| Work::plan(rating, system.name, folder, judge)).collect::<Result<Vec<_>>>()
     };
-    // Opened before models are loaded, which takes long.
-    let work = ratings.iter().map(open).collect::<Result<Vec<_>>>()?;
-    let open = work.iter().flatten().filter(|work| !work.is_done());
+    // Checked before models are loaded, which takes long.
+    let work = ratings.iter().map(plan).collect::<Result<Vec<_>>>()?;
+    let open = work.iter().flatten().filter(|work| !work.is_done);
     let needs = models::needs(open.map(|work| work.rating.rater));
     let loaded = models::load(settings, &needs, parallel, global.progress().as_mut())?;
     for (TaskRating { task, rater }, work) in ratings.iter().zip(work) {
-        let is_open = work.iter().any(|work| !work.is_done());
+        let is_open = work.iter().any(|work| !work.is_done);
         let built = if is_open { Some(rater.build(&loaded, &settings.values)?) } else { None };
         let mut found = BTreeMap::new();
         for work in work {

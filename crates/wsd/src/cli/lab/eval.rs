@@ -113,7 +113,8 @@ pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Endin
     let systems = args.systems(!shown.is_empty())?;
 
     let sessions = usize::from(args.parallel);
-    let mut recipes = systems.iter().map(|system| Recipe::find(system.recipe)).collect::<wsd_core::Result<Vec<_>>>()?;
+    let of_pair = systems.iter().filter(|system| !system.tuned);
+    let mut recipes = of_pair.map(|system| Recipe::find(system.recipe)).collect::<wsd_core::Result<Vec<_>>>()?;
     if OF_THE_PAIR.iter().any(|part| args.has(part)) {
         recipes.push(Recipe::find("wsd")?);
     }
@@ -203,7 +204,7 @@ fn tuned(
     global: &GlobalArgs,
 ) -> Result<Option<(String, Arc<dyn Engine>)>> {
     let Some(name) = args.tuned.clone() else { return Ok(None) };
-    let settings = settings.clone().with_model(Seat::BASE, &name);
+    let settings = settings.clone().with_base(&name)?;
     let models = models::load(&settings, &[Need::any(Seat::BASE)], sessions, global.progress().as_mut())?;
     Ok(models.get(Seat::BASE).map(|engine| (name, engine.clone())))
 }
@@ -218,7 +219,7 @@ fn candidate(
     settings.recipe = Recipe::find(system.recipe)?;
     settings.values = system.values(&settings.values)?;
     if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
-        settings = settings.with_model(Seat::BASE, name);
+        settings = settings.with_base(name)?;
         models.remove(Seat::BASE);
         models.add(Seat::BASE, engine.clone());
     }
