@@ -56,10 +56,9 @@ impl Input {
     /// web page; a file with more bytes than this kind may have. Each names the path.
     pub fn open(self, path: &Path) -> io::Result<File> {
         // Opening a pipe waits for its other end, so the kind is looked at before.
-        let found = std::fs::metadata(path).map_err(|error| unopened(path, &error))?;
+        let found = fs_err::metadata(path).map_err(|error| unopened(path, error))?;
         let is_stream = refuse_kind(path, found.file_type())?;
-        let file = std::fs::File::open(path).map_err(|error| unopened(path, &error))?;
-        let mut file = File::from_parts(file, path);
+        let mut file = File::open(path).map_err(|error| unopened(path, error))?;
         let found = file.metadata()?;
         refuse_kind(path, found.file_type())?;
         if is_stream {
@@ -156,13 +155,14 @@ fn refuse_content(path: &Path, start: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The error of a file that cannot be opened, of the same kind.
-fn unopened(path: &Path, error: &io::Error) -> io::Error {
+/// The error of a file that cannot be opened, with the common reasons in plain words. Every error names the
+/// path once.
+fn unopened(path: &Path, error: io::Error) -> io::Error {
     let reason = match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        io::ErrorKind::NotADirectory => "a part of the path is a file and no folder".to_owned(),
-        _ => error.to_string(),
+        io::ErrorKind::NotFound => "there is no such file",
+        io::ErrorKind::PermissionDenied => "this user may not read it",
+        io::ErrorKind::NotADirectory => "a part of the path is a file and no folder",
+        _ => return error,
     };
     io::Error::new(error.kind(), format!("{}: {reason}", path.display()))
 }
@@ -205,9 +205,11 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(error.to_string(), format!("{}: there is no such file", none.display()));
         assert!(fault(&inside).starts_with(&format!("{}: ", inside.display())));
-        let refused = unopened(&none, &io::ErrorKind::PermissionDenied.into());
+        let refused = unopened(&none, io::ErrorKind::PermissionDenied.into());
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(refused.to_string(), format!("{}: this user may not read it", none.display()));
+        let late = unopened(&none, io::Error::other("none: too late"));
+        assert_eq!(late.to_string(), "none: too late");
     }
 
     #[test]
