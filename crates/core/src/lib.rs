@@ -68,7 +68,7 @@ pub use head::{Head, Heads};
 pub use inputs::Input;
 pub use job::{Job, MAX_TOKENS, STOP, TERMS, Terms};
 pub use layer::Layer;
-pub use logits::{log_softmax, logprob, top_tokens};
+pub use logits::{log_softmax, logprob, logprob_top, top_tokens};
 pub use look::{LOOK_CONFIDENCE, LOOK_EVERY, LOOK_PHRASES, LOOK_TOKENS, LOOK_WITHIN, SECOND_LOOK};
 pub use models::Models;
 pub use profile::{Profile, StepTime};

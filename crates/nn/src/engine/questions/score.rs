@@ -1,6 +1,6 @@
 //! Log-probabilities of given tokens.
 
-use wsd_core::{Sampled, logprob, top_tokens};
+use wsd_core::{Sampled, logprob_top};
 
 use super::Reader;
 use crate::engine::list::List;
@@ -30,7 +30,7 @@ impl Reader for Score {
 
     fn read(&self, list: &List, position: usize, logits: &mut [f32]) -> Option<Sampled> {
         let token = list.tokens()[position + 1];
-        let (logprob, top) = logprob(logits, token).zip(top_tokens(logits, self.top))?;
+        let (logprob, top) = logprob_top(logits, token, self.top)?;
         Some(Sampled { token, logprob: Some(logprob), top })
     }
 }
