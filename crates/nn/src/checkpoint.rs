@@ -18,6 +18,7 @@ mod safetensors;
 mod sampling;
 mod special;
 mod standard;
+mod tensor;
 mod text;
 mod tokenizer;
 mod weights;
@@ -29,8 +30,9 @@ use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
 pub use special::SpecialTokens;
+pub use tensor::Tensor;
 pub use text::TemplateChoice;
-pub use weights::{Tensor, Weights};
+pub use weights::Weights;
 
 use crate::arch::{Head, layer_module};
 use crate::error::{Error, Result};

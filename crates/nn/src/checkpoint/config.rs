@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::weights::Tensor;
+use super::tensor::Tensor;
 use crate::arch::Head;
 
 /// Moves the keys of a nested text model to the top level, the form that [`crate::arch`] reads.

@@ -15,8 +15,9 @@ use super::{
     json, names, refusals,
     safetensors::{self, Stored},
     special::SpecialTokens,
+    tensor::Tensor,
     tokenizer,
-    weights::{Tensor, Weights},
+    weights::Weights,
 };
 use crate::error::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! MXFP4 in safetensors files, as gpt-oss has it: a tensor of nibbles and one of scales.
 
-use super::weights::Tensor;
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::format::Format;
 

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::Checkpoint;
-use super::weights::{Tensor, Weights};
+use super::tensor::Tensor;
+use super::weights::Weights;
 use crate::arch;
 use crate::error::{Error, Result};
 

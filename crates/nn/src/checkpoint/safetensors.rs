@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::bytes::Bytes;
 use super::mxfp4;
-use super::weights::Tensor;
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::format::Format;
 

@@ -17,7 +17,7 @@ pub(crate) use self::value::{Array, Value};
 use self::cursor::{CUT, Cursor, MAX_HEADER_BYTES};
 use self::tensor_entry::{EntryKind, TensorEntry};
 use crate::checkpoint::bytes::Bytes;
-use crate::checkpoint::weights::Tensor;
+use crate::checkpoint::tensor::Tensor;
 use crate::error::{Error, Result};
 
 const DEFAULT_ALIGNMENT: u64 = 32;

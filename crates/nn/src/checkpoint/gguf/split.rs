@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::container;
 use super::metadata::Metadata;
 use crate::checkpoint::bytes::Bytes;
-use crate::checkpoint::weights::Tensor;
+use crate::checkpoint::tensor::Tensor;
 use crate::error::{Error, Result};
 
 /// A model in several files.

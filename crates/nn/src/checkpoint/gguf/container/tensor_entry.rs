@@ -2,7 +2,7 @@
 
 use super::cursor::Cursor;
 use crate::checkpoint::bytes::Bytes;
-use crate::checkpoint::weights::{Tensor, tensor_bytes};
+use crate::checkpoint::tensor::{Tensor, tensor_bytes};
 use crate::error::{Error, Result};
 use crate::format::Format;
 
