@@ -301,7 +301,7 @@ def main():
     port = free_port()
     with contextlib.ExitStack() as stack:
         server = [args.program, "serve", "--offline", "--quiet", "--port", str(port), "--strategy", "base"]
-        server += ["--base", args.model, "--draft", args.model, "--threads", str(args.threads)]
+        server += ["--base", args.model, "--threads", str(args.threads)]
         server += ["--base-template", "own"] * args.chat
         start(stack, server, port)
         harness = run_harness(list(chosen), port, out, args)
