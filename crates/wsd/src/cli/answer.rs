@@ -142,9 +142,11 @@ pub(crate) fn endings(completion: &Completion, max_tokens: usize) -> Vec<String>
             "cut: the context is full".into()
         }
     });
-    let ids: Vec<_> = completion.tokens.iter().map(|token| token.id).collect();
-    let is_loop = cut.is_some() && repeats(&ids, LOOP);
-    let repeated = is_loop.then(|| "it repeats itself (see --dry-multiplier, --skip-repetitions)".to_owned());
+    let repeated = cut.as_ref().filter(|_| {
+        let ids: Vec<_> = completion.tokens.iter().map(|token| token.id).collect();
+        repeats(&ids, LOOP)
+    });
+    let repeated = repeated.map(|_| "it repeats itself (see --dry-multiplier, --skip-repetitions)".to_owned());
     draft.into_iter().chain(cut).chain(repeated).collect()
 }
 
