@@ -13,7 +13,7 @@ use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, MAX_TOKENS, Recipe, Rule};
 
 use super::output::Output;
-use super::progress::{Rows, tell_whole};
+use super::progress::{Rows, is_whole};
 use super::prompts::{Prompts, PromptsArgs};
 use super::{Ending, GlobalArgs, resumable};
 
@@ -90,10 +90,7 @@ async fn measure(
     let more = json!({"prefixes": args.prefixes, "layers": args.layers, "by": args.by, "aligned": args.aligned_key});
     record.extend(more.as_object().cloned().unwrap_or_default());
     let path = folder.file(FILE);
-    // Checked before models are loaded, which takes long.
-    let done = Journal::check(&path, &prompts.records, &record)?;
-    if done == prompts.records.len() {
-        tell_whole(&path, done, global.quiet);
+    if is_whole(&path, &prompts.records, &record, global.quiet)? {
         return Ok(());
     }
     let needs = [Recipe::find("wsd")?.needs, rater.needs].concat();

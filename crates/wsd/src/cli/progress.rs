@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
+use wsd::lab::data::{Journal, JournalError, Record};
 
 use super::counted;
 use super::output::note;
@@ -25,6 +27,24 @@ pub(crate) fn tell_whole(file: &Path, rows: usize, quiet: bool) {
     if !quiet {
         note(&format!("{} has its {} already", file.display(), counted(rows, "row")));
     }
+}
+
+/// Tells whether the file of a journal has the rows of all records, and says so. Asked before models are
+/// loaded, which takes long.
+///
+/// # Errors
+/// Those of [`Journal::check`].
+pub(crate) fn is_whole(
+    file: &Path,
+    records: &[Record],
+    settings: &Map<String, Value>,
+    quiet: bool,
+) -> Result<bool, JournalError> {
+    let is_whole = Journal::check(file, records, settings)? == records.len();
+    if is_whole {
+        tell_whole(file, records.len(), quiet);
+    }
+    Ok(is_whole)
 }
 
 impl Rows {

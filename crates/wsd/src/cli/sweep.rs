@@ -11,7 +11,7 @@ use wsd::models;
 use wsd_core::{MAX_DRAFT_TOKENS, Recipe, Rule, SKIP_REPETITIONS, THRESHOLD, WINDOW};
 
 use super::output::Output;
-use super::progress::{Rows, tell_whole};
+use super::progress::{Rows, is_whole};
 use super::prompts::{Prompts, PromptsArgs};
 use super::{Ending, GlobalArgs, note, usage};
 
@@ -117,10 +117,7 @@ pub(super) async fn draft(
         record.insert("limit".into(), limit.into());
     }
     let path = folder.file(DRAFTS);
-    // Checked before models are loaded, which takes long.
-    let done = Journal::check(&path, &work.prompts.records, &record)?;
-    if done == work.prompts.records.len() {
-        tell_whole(&path, done, global.quiet);
+    if is_whole(&path, &work.prompts.records, &record, global.quiet)? {
         return Ok(Ending::Done);
     }
     let models = models::load(settings, Recipe::find("wsd")?.needs, work.parallel, global.progress().as_mut())?;
