@@ -111,7 +111,11 @@ async fn the_openapi_document_has_every_setting_with_its_limits() {
 async fn the_models_list_every_setting_with_its_default() {
     let server = Server::builtin();
     let (_, models) = server.send("GET", "/v1/models", &[], String::new()).await;
-    for (recipe, model) in RECIPES.iter().zip(models["data"].as_array().unwrap()) {
+    // The built-in base has no draft head.
+    let offered: Vec<_> = RECIPES.iter().filter(|recipe| recipe.name != "head").collect();
+    let models = models["data"].as_array().unwrap();
+    assert_eq!(models.len(), offered.len());
+    for (recipe, model) in offered.into_iter().zip(models) {
         assert_eq!(model["id"], json!(recipe.name));
         let defaults = model["wsd"]["defaults"].as_object().unwrap();
         for setting in recipe.settings.iter().chain(TERMS).chain(SAMPLING) {
