@@ -952,6 +952,10 @@ fn the_lab_measures_and_reports() {
     );
     let (results, samples) = (wsd.read("run/results.json"), wsd.read("run/samples/wsd.jsonl"));
     assert_eq!(samples.lines().count(), 4);
+    // All is there, so that nothing is answered and no model is loaded.
+    let whole = wsd.run(&eval);
+    assert_eq!((whole.code, &whole.out, wsd.read("run/results.json")), (Some(0), &run.out, results.clone()));
+    assert!(whole.err.contains("ablation.jsonl has its ") && !whole.err.contains("the built-in pair"), "{}", whole.err);
     for name in ["results.md", "figure.svg", "positions.svg", "ablation.svg", "manifest.json"] {
         assert!(wsd.path("run").join(name).exists(), "{name}");
     }
