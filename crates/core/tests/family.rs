@@ -350,10 +350,7 @@ fn what_cannot_work_is_refused_when_it_is_built() {
         "`process` needs a judge model\n  hint: name one with --model judge=MODEL"
     );
     let headless = pair().with(Seat::JUDGE, Arc::new(model("plain", BASE)));
-    assert_eq!(
-        refusal("reward", &headless, &reward(&[])),
-        "`process` needs rewards, which engine `plain` cannot return"
-    );
+    assert_eq!(refusal("reward", &headless, &reward(&[])), "`process` needs rewards, which `plain` does not have");
     assert_eq!(
         refusal("reward", &pair(), &values([(&STEP_END, String::new().into())])),
         "`step_end` must be a text of at least one character, got \"\""
@@ -369,7 +366,12 @@ fn what_cannot_work_is_refused_when_it_is_built() {
         models.remove(Seat::DRAFT);
         models.add(Seat::DRAFT, Arc::new(other));
         let error = refusal(name, &models, &Values::default());
-        assert_eq!(error, format!("`{name}` needs the base's vocabulary, which engine `other` cannot return"));
+        let (fault, hint) = error.split_once('\n').unwrap();
+        assert_eq!(fault, format!("`{name}` needs the base's vocabulary, which `other` does not have"));
+        let named: Vec<_> = hint.split('`').skip(1).step_by(2).collect();
+        assert!(named.len() > 3, "{hint}");
+        // What the hint names works with these models.
+        named.iter().for_each(|name| drop(Recipe::find(name).unwrap().build(&models, &Values::default()).unwrap()));
     }
 }
 

@@ -40,7 +40,7 @@ fn defaults(app: &App, recipe: &Recipe) -> Value {
     Value::Object(defaults)
 }
 
-/// Lists all strategies.
+/// Lists the strategies that the models can follow.
 pub(super) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
     let entries: Vec<_> = named_recipes(&app).map(|(name, recipe)| entry(&app, name, recipe)).collect();
     Json(json!({"object": "list", "data": entries}))

@@ -271,13 +271,15 @@ impl GenerationRequest {
 /// server's own.
 pub(super) fn named_recipes(app: &App) -> impl Iterator<Item = (&str, &'static Recipe)> {
     let further = app.serve.served_names.iter().map(|name| (name.as_str(), app.settings.recipe));
-    RECIPES.iter().map(|&recipe| (recipe.name, recipe)).chain(further)
+    app.offered.iter().map(|&recipe| (recipe.name, recipe)).chain(further)
 }
 
 /// Finds the strategy that `model` names, with or without Ollama's tag; without a name, the server's own.
 pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static Recipe, ApiError> {
     let Some(model) = model else { return Ok(app.settings.recipe) };
-    let found = named_recipes(app).find(|(name, _)| without_tag(name) == without_tag(&model));
+    // One that is not listed is found too: its own refusal tells what it lacks.
+    let all = RECIPES.iter().map(|&recipe| (recipe.name, recipe));
+    let found = named_recipes(app).chain(all).find(|(name, _)| without_tag(name) == without_tag(&model));
     found
         .map(|(_, recipe)| recipe)
         .ok_or_else(|| ApiError::unknown_model(&model, named_recipes(app).map(|(name, _)| name)))
