@@ -131,6 +131,20 @@ fn rejection_draws_again_from_the_draft() {
 }
 
 #[test]
+fn rejection_by_text_asks_the_draft_once_for_a_token() {
+    let others = Arc::new(Pieces::letters("dcba"));
+    let draft = Arc::new(Scripted::random("draft", others, 1));
+    let models =
+        Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, Arc::new(model("base", [0.25; 4])));
+    let settings = values([(&REJECTION_LEVEL, 0.0.into())]);
+    let done = complete("rejection", &models, &settings, terms(12, Sampling::default()));
+    assert_eq!((done.tokens.len(), draft.steps()), (12, 12));
+    assert!(done.tokens.iter().all(|token| token.by == Seat::DRAFT), "every token of the base is rejected");
+    let asked: usize = done.calls.iter().filter(|call| call.to == Seat::DRAFT).map(|call| call.tokens).sum();
+    assert_eq!(asked, 12, "and each call is told");
+}
+
+#[test]
 fn rejection_by_text_has_the_same_distribution() {
     let others = Arc::new(Pieces::letters("dcba"));
     let reversed = Scripted::new("draft", others, move |_: &[Token]| -> Row {
