@@ -115,6 +115,8 @@ mod tests {
             ("/data/models/q4.gguf", "q4.gguf"),
             ("builtin:base", "builtin:base"),
             ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
+            ("org/name@refs/pr/1", "org/name@refs/pr/1"),
+            ("org/name:Q4/q4.gguf", "org/name:Q4/q4.gguf"),
             ("vllm+http://a:8000/llama", "vllm+http://a:8000/llama"),
             ("/", "/"),
             ("../models/q4.gguf", "q4.gguf"),
