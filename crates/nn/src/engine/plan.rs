@@ -146,9 +146,10 @@ impl Plan {
     }
 }
 
-/// Puts the works in the order of their turns: those that are short, then by the time that their
-/// clients have used, then by the last step that ran them. The first of them is returned apart if it decodes, or, where the time of one
-/// session must be measured, the first of which a step can read one position alone.
+/// Puts the works in the order of their turns: first those that are short, then by the time that their
+/// clients have used, then by the last step that ran them. The first of them is returned apart if it
+/// decodes, or, where the time of one session must be measured, the first of which a step can read one
+/// position alone.
 fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, pace: &Pace) -> (Vec<Candidate>, Vec<Candidate>) {
     all.sort_by(|one, other| {
         let by_client = accounts.used(one.client).total_cmp(&accounts.used(other.client));
