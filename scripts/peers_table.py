@@ -170,9 +170,9 @@ TABLES = {
     "engine": (engine, RANDOM),
     "memory": (memory, RANDOM),
     "pair": (pair, PAIRS),
-    "real machine": (machine, REAL),
-    "real engine": (engine, REAL),
-    "real memory": (memory, REAL),
+    "real-machine": (machine, REAL),
+    "real-engine": (engine, REAL),
+    "real-memory": (memory, REAL),
 }
 
 

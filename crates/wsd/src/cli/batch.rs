@@ -35,11 +35,12 @@ pub(super) struct BatchArgs {
     #[arg(long, value_name = "FILE", requires = "input", conflicts_with_all = SINGLE)]
     pub(super) output: Option<PathBuf>,
     /// The key of the prompt in each row, if it is another one
-    #[arg(long, value_name = "KEY", requires = "input", conflicts_with_all = SINGLE)]
+    #[arg(long, hide_short_help = true, value_name = "KEY", requires = "input", conflicts_with_all = SINGLE)]
     pub(super) prompt_key: Option<String>,
     /// Answer each row N times, with seeds that count up from the row's or the command's
     #[arg(
         long,
+        hide_short_help = true,
         value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..),
         requires = "input",
@@ -58,7 +59,7 @@ pub(super) struct BatchArgs {
     )]
     pub(super) parallel: u16,
     /// Write every token and engine call of each row too
-    #[arg(long, requires = "input", conflicts_with_all = SINGLE)]
+    #[arg(long, hide_short_help = true, requires = "input", conflicts_with_all = SINGLE)]
     pub(super) full: bool,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct ConstraintArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["grammar", "input"])]
     json_schema: Option<PathBuf>,
     /// File with a grammar that the answer follows, in Lark's syntax or llama.cpp's (GBNF)
-    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", conflicts_with = "input")]
     grammar: Option<PathBuf>,
 }
 

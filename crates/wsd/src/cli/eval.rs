@@ -83,10 +83,10 @@ pub(super) struct TaskOptions {
     #[arg(long, value_name = "N")]
     pub(super) shots: Option<usize>,
     /// A task's file of worked examples [default: the task's usual file beside its own]
-    #[arg(long, value_name = "TASK=FILE")]
+    #[arg(long, hide_short_help = true, value_name = "TASK=FILE")]
     pub(super) examples: Vec<TaskFile>,
     /// The form of the prompts [default: the task's]
-    #[arg(long, value_enum, value_name = "FORM")]
+    #[arg(long, hide_short_help = true, value_enum, value_name = "FORM")]
     pub(super) form: Option<FormChoice>,
     /// Answers to each item, with seeds that count up
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -108,7 +108,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     list: bool,
     /// Print the win rates of a file of AlpacaEval's annotations, as JSON
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["tasks", "list"])]
+    #[arg(long, hide_short_help = true, value_name = "FILE", conflicts_with_all = ["tasks", "list"])]
     annotations: Option<PathBuf>,
     /// The systems, separated by commas: strategies, and in_context for the base with examples
     /// [default: base, draft and wsd; or the one of --strategy]
@@ -125,18 +125,18 @@ pub(crate) struct EvalArgs {
     allow_execution: bool,
     /// The task whose answers a judge compares with those of the base: the model of --model judge=MODEL
     /// sees each pair in both orders
-    #[arg(long, value_name = "TASK")]
+    #[arg(long, hide_short_help = true, value_name = "TASK")]
     judge: Vec<String>,
     /// Answers to compare with instead of the base's: a list of {"instruction", "output"} as AlpacaEval's
     /// model_outputs.json
-    #[arg(long, value_name = "FILE", requires = "judge")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "judge")]
     against: Option<PathBuf>,
     /// Rate the answers to a task one by one: grade, guard and reward by --model judge=MODEL, likelihood by the
     /// base, rules and length without a model; may be repeated
-    #[arg(long, value_name = "TASK=RATER")]
+    #[arg(long, hide_short_help = true, value_name = "TASK=RATER")]
     rate: Vec<TaskRating>,
     /// Text that a judge is shown by grade and guard, with {question} and {answer}
-    #[arg(long, value_name = "FILE", requires = "rate")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "rate")]
     judge_prompt: Option<PathBuf>,
     #[command(flatten)]
     options: TaskOptions,

@@ -50,7 +50,7 @@ pub(crate) struct GenerateArgs {
     )]
     prompt_option: Option<String>,
     /// Token ids to continue, such as 1,15,27: for models of one vocabulary
-    #[arg(long, value_name = "IDS", conflicts_with_all = ["input", "system", "prefill"])]
+    #[arg(long, hide_short_help = true, value_name = "IDS", conflicts_with_all = ["input", "system", "prefill"])]
     prompt_ids: Option<TokenIds>,
     /// Print one JSON object instead of the text: tokens, authors, hand-over, usage, timings
     #[arg(long, conflicts_with = "input")]

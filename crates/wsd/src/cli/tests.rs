@@ -57,6 +57,25 @@ fn every_example_of_the_help_is_a_command_line() {
 }
 
 #[test]
+fn the_short_help_is_short_and_ends_with_the_examples() {
+    fn check(command: &mut clap::Command, faults: &mut Vec<String>) {
+        let help = command.render_help().to_string();
+        let (lines, name) = (help.lines().count(), command.get_name().to_owned());
+        // Behind the options, where the terminal stops.
+        let examples = help.lines().position(|line| line == "Examples:");
+        let options = help.lines().position(|line| line.trim_start().starts_with("-h, --help"));
+        let is_last = command.get_after_help().is_none() || examples > options;
+        faults.extend((lines > 80 || !is_last).then(|| format!("{name}: {lines} lines, examples at {examples:?}")));
+        command.get_subcommands_mut().for_each(|command| check(command, faults));
+    }
+    let mut line = CommandLine::command().term_width(100);
+    line.build();
+    let mut faults = Vec::new();
+    check(&mut line, &mut faults);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
 fn examples_fit_the_help() {
     // Longer lines would be broken in the middle of a command.
     let (width, mut long) = (100, Vec::new());

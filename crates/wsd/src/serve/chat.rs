@@ -218,15 +218,19 @@ fn name_results(messages: &mut [Message]) -> Result<(), ApiError> {
     }
 }
 
+/// Names a kind of part that no model here reads, with the reason.
+pub(super) fn unread(kind: &str) -> String {
+    let media = ["image", "audio", "video", "file", "document"].into_iter().find(|media| kind.contains(media));
+    let media = media.map_or_else(|| "text alone".to_owned(), |media| format!("no {media}"));
+    format!("{kind}: the models here read {media}")
+}
+
 /// Reads a text part of a message.
 fn text_part(part: Value, path: String, strict: bool) -> Result<String, ApiError> {
     let mut fields = Fields::new(part, path)?;
     let kind: String = fields.need("type")?;
     if kind != "text" {
-        let media = ["image", "audio", "video", "file"].into_iter().find(|media| kind.contains(media));
-        let media = media.map_or_else(|| "text alone".to_owned(), |media| format!("no {media}"));
-        let message = format!("must be `text`, got {kind}: the models here read {media}");
-        return Err(ApiError::parameter(fields.name("type"), message));
+        return Err(ApiError::parameter(fields.name("type"), format!("must be `text`, got {}", unread(&kind))));
     }
     let text = fields.need("text")?;
     fields.ignore(Place::Message, strict);

@@ -93,7 +93,7 @@ impl Fields {
     /// Parses a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let value = serde_json::from_slice(body)
-            .map_err(|error| ApiError::invalid(format!("the body is not JSON: {error}")))?;
+            .map_err(|error| ApiError::invalid(format!("the body cannot be read as JSON: {error}")))?;
         Self::new(value, "")
     }
 

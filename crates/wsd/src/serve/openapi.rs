@@ -206,8 +206,8 @@ fn common() -> Value {
         "wsd": {"$ref": "#/components/schemas/Wsd"},
         "response_format": response_format(),
         "grammar": {"type": ["string", "null"]},
-        "json_schema": {"type": ["object", "null"]},
-        "guided_json": {"type": ["object", "string", "null"]},
+        "json_schema": json_schema(),
+        "guided_json": json_schema(),
         "guided_regex": {"type": ["string", "null"]},
         "guided_choice": {"type": ["array", "null"], "items": {"type": "string"}},
         "guided_grammar": {"type": ["string", "null"]},
@@ -230,15 +230,20 @@ fn ignored(place: Place) -> Value {
     rows.map(|row| (row.field.to_owned(), about(row))).collect::<Map<_, _>>().into()
 }
 
+/// A JSON schema, or the text of one.
+fn json_schema() -> Value {
+    json!({"type": ["object", "boolean", "string", "null"]})
+}
+
 fn response_format() -> Value {
     let text = json!({"type": ["string", "null"]});
     let named = json!({
         "name": text, "description": text, "strict": {"type": ["boolean", "null"]},
-        "schema": {"type": ["object", "null"]},
+        "schema": json_schema(),
     });
     let fields = json!({
         "type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": object(named, &[]),
-        "schema": {"type": ["object", "null"]},
+        "schema": json_schema(),
     });
     let mut schema = object(fields, &["type"]);
     schema["type"] = json!(["object", "null"]);

@@ -140,11 +140,13 @@ fn respond<F: Form>(app: &Arc<App>, form: F, request: GenerationRequest, events:
 }
 
 fn named_event(line: &Line) -> SseEvent {
-    let event = SseEvent::default().data(line.data.to_string());
-    match &line.event {
+    // Some clients expect the name before the data.
+    let event = SseEvent::default();
+    let event = match &line.event {
         Some(name) => event.event(name),
         None => event,
-    }
+    };
+    event.data(line.data.to_string())
 }
 
 /// Returns the lines as newline-delimited JSON.

@@ -16,8 +16,9 @@ async fn answer(server: &Server) -> String {
 /// The named events of a stream.
 fn named_events(body: &str) -> Vec<(String, Value)> {
     let block = |block: &str| {
-        let event = block.lines().find_map(|line| line.strip_prefix("event: "))?;
-        let data = block.lines().find_map(|line| line.strip_prefix("data: "))?;
+        // Some clients expect the name before the data.
+        let (event, data) = block.split_once('\n')?;
+        let (event, data) = (event.strip_prefix("event: ")?, data.strip_prefix("data: ")?);
         Some((event.to_owned(), serde_json::from_str(data).unwrap()))
     };
     body.split("\n\n").filter_map(block).collect()
@@ -189,6 +190,7 @@ async fn errors_have_the_form_of_the_protocol() {
     let image = json!([{"role": "user", "content": [{"type": "image", "source": {}}]}]);
     for (body, status, kind, words) in [
         (json!({"messages": image}), 400, "invalid_request_error", "messages[0].content[0].type"),
+        (json!({"messages": image}), 400, "invalid_request_error", "got image: the models here read no image"),
         (json!({"messages": []}), 400, "invalid_request_error", "messages"),
         (json!({"model": "claude", "messages": said}), 404, "not_found_error", "claude"),
         (
@@ -201,6 +203,13 @@ async fn errors_have_the_form_of_the_protocol() {
         let (got, reply) = server.post("/v1/messages", &body).await;
         assert_eq!((got.as_u16(), &reply["type"], &reply["error"]["type"]), (status, &json!("error"), &json!(kind)));
         assert!(reply["error"]["message"].as_str().unwrap().contains(words), "{reply}");
+    }
+    for field in [json!({"images": ["AA=="]}), json!({"context": [1]}), json!({"suffix": "a"})] {
+        let name = field.as_object().unwrap().keys().next().unwrap().clone();
+        let (got, reply) = server.post("/api/generate", &field).await;
+        assert_eq!(got, StatusCode::BAD_REQUEST, "{reply}");
+        let message = format!("`{name}` is not supported by this server; leave it out");
+        assert!(reply["error"].as_str().unwrap().starts_with(&message), "{reply}");
     }
     let (got, reply) = server.post("/api/chat", &json!({"model": "none", "messages": []})).await;
     assert!(got == StatusCode::NOT_FOUND && reply["error"].is_string(), "{reply}");

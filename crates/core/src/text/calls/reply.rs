@@ -61,7 +61,7 @@ pub struct Reply {
     /// True where white space is no part of the text: before an answer with tools, and behind
     /// reasoning and calls.
     trims: bool,
-    /// True where an answer that begins with JSON is a call, whatever the form.
+    /// True where an answer that begins with JSON of the name of a tool is a call, whatever the form.
     is_bare: bool,
     /// True for an answer of calls alone, in which text is a call that was cut off.
     must_call: bool,
@@ -73,15 +73,18 @@ enum State {
     Start,
     Reasoning,
     Text,
-    /// Within calls, of which the first is number `first`.
+    /// Within calls behind `mark`, of which the first is number `first`.
     Calls {
         first: usize,
         format: &'static CallFormat,
+        mark: &'static str,
     },
 }
 
-/// The form of a call that begins the answer without a mark.
-static BARE: CallFormat = CallFormat::bare();
+/// The forms of calls that begin an answer without the mark of its template, each with what stands
+/// before them. The last one fits always.
+static BARE: [(&str, CallFormat); 3] =
+    [("<|python_tag|>", CallFormat::bare("")), ("```json", CallFormat::bare("```")), ("", CallFormat::bare(""))];
 
 impl Reply {
     /// The marks of reasoning that a template has.
@@ -95,7 +98,7 @@ impl Reply {
         marks: Option<(&'static str, &'static str)>,
         begins: bool,
     ) -> Self {
-        let is_bare = tools.is_some_and(|tools| tools.format.open.is_empty());
+        let is_bare = tools.is_some();
         let state = if begins { State::Reasoning } else { State::Start };
         let (tools, pending, sent) = (tools.cloned(), String::new(), Vec::new());
         let (trims, must_call) = (begins || tools.is_some(), false);
@@ -106,7 +109,8 @@ impl Reply {
     /// calls may have no marks, and what is no call yet at its end is left out.
     #[must_use]
     pub fn constrained(mut self, must_call: bool) -> Self {
-        self.is_bare |= must_call;
+        let is_unmarked = self.tools.as_ref().is_some_and(|tools| tools.format.open.is_empty());
+        self.is_bare = must_call || is_unmarked;
         self.must_call = must_call;
         (self.state, self.marks) = (State::Start, None);
         self
@@ -170,18 +174,22 @@ impl Reply {
                 let (text, found) = self.through(open, is_last);
                 parts.extend(self.trimmed(&text).map(Part::Text));
                 if let (true, Some(tools)) = (found, &self.tools) {
-                    self.state = State::Calls { first: self.sent.len(), format: tools.format };
+                    let (first, format) = (self.sent.len(), tools.format);
+                    self.state = State::Calls { first, format, mark: format.open };
                 }
                 found
             }
-            State::Calls { first, format } => self.calls_step(first, format, is_last, parts),
+            State::Calls { first, format, mark } => self.calls_step(first, format, mark, is_last, parts),
         }
     }
 
     /// Decides how the answer begins. Returns true once that is known.
     fn start(&mut self, is_last: bool) -> bool {
         let text = self.pending.trim_start();
-        let python = text.strip_prefix("<|python_tag|>").filter(|_| self.is_bare);
+        let of_mark = |(mark, format): &'static (&'static str, CallFormat)| {
+            Some((*mark, text.strip_prefix(mark)?, format)).filter(|_| self.is_bare)
+        };
+        let bare = BARE.iter().find_map(of_mark);
         let begins = |mark: &str| !mark.is_empty() && mark.starts_with(text);
         if let Some((open, _)) = self.marks {
             if let Some(rest) = text.strip_prefix(open) {
@@ -193,14 +201,15 @@ impl Reply {
                 return false;
             }
         }
-        let waits = python.unwrap_or(text).trim_start().is_empty() || (self.is_bare && begins("<|python_tag|>"));
+        let rest = bare.map_or(text, |(_, rest, _)| rest).trim_start();
+        let waits = rest.is_empty() || (self.is_bare && BARE.iter().any(|(mark, _)| begins(mark)));
         if waits && !is_last {
             return false;
         }
-        self.state = match &self.tools {
-            Some(_) if self.is_bare && python.unwrap_or(text).trim_start().starts_with(['{', '[']) => {
-                self.pending = python.unwrap_or(text).to_owned();
-                State::Calls { first: self.sent.len(), format: &BARE }
+        self.state = match bare {
+            Some((mark, after, format)) if rest.starts_with(['{', '[']) => {
+                self.pending = after.to_owned();
+                State::Calls { first: self.sent.len(), format, mark }
             }
             _ => State::Text,
         };
@@ -229,17 +238,20 @@ impl Reply {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    fn calls_step(&mut self, first: usize, format: &'static CallFormat, is_last: bool, parts: &mut Vec<Part>) -> bool {
+    fn calls_step(
+        &mut self,
+        first: usize,
+        format: &'static CallFormat,
+        mark: &str,
+        is_last: bool,
+        parts: &mut Vec<Part>,
+    ) -> bool {
         let Some(tools) = &self.tools else { return false };
         let read = format.body.read(&self.pending, format, tools, is_last);
         let failed = read.is_other || (is_last && read.calls.is_empty());
         if failed && self.sent.len() == first {
             // No call: the mark stands as it was written, and what follows is read again.
-            if format.open.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut self.pending)));
-            } else {
-                parts.push(Part::Text(format.open.to_owned()));
-            }
+            parts.extend((!mark.is_empty()).then(|| Part::Text(mark.to_owned())));
             (self.state, self.trims, self.is_bare) = (State::Text, false, false);
             return !self.pending.is_empty();
         }
@@ -263,9 +275,9 @@ impl Reply {
 }
 
 impl CallFormat {
-    /// The form of a call without marks.
-    const fn bare() -> Self {
-        Self { name: "JSON", signs: &[], open: "", close: "", body: Body::Json, arguments: "arguments" }
+    /// The form of a call that only the name of a tool tells from other JSON; `close` may stand behind it.
+    const fn bare(close: &'static str) -> Self {
+        Self { name: "JSON", signs: &[], open: "", close, body: Body::Json, arguments: "arguments" }
     }
 }
 

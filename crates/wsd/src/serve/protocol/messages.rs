@@ -15,6 +15,7 @@ use super::item::{Item, Kind, Part, Said};
 use super::tools::{call, function, keep_functions, result_message};
 use super::{Asked, details, parse};
 use crate::serve::app::App;
+use crate::serve::chat;
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::{FieldType, Fields};
 use crate::serve::ignored::Place;
@@ -228,7 +229,8 @@ impl Turn {
             _ => {
                 let mut block = Fields::new(block, path)?;
                 let kind: String = block.need("type")?;
-                let message = format!("must be `text`, `thinking`, `tool_use` or `tool_result`, got {kind}");
+                let unread = chat::unread(&kind);
+                let message = format!("must be `text`, `thinking`, `tool_use` or `tool_result`, got {unread}");
                 return Err(ApiError::parameter(block.name("type"), message));
             }
         }

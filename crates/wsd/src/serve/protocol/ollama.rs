@@ -23,7 +23,7 @@ use crate::serve::clock::{format_time, timestamp};
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::Fields;
 use crate::serve::ignored::Place;
-use crate::serve::request::{GenerationRequest, find_recipe, named_recipes};
+use crate::serve::request::{GenerationRequest, find_recipe, offered_recipes};
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
 
@@ -98,6 +98,12 @@ impl Form for Generate {
 
     fn read(app: &Arc<App>, _: &Caller, fields: &mut Fields) -> Result<(Self, Source), ApiError> {
         read_common(app, fields)?;
+        fields.unsupported(&[
+            ("images", &["[]"]),
+            ("context", &["[]"]),
+            ("suffix", &["\"\""]),
+            ("template", &["\"\""]),
+        ])?;
         let prompt: String = fields.take("prompt")?.unwrap_or_default();
         let system: Option<String> = fields.take("system")?;
         if fields.take("raw")?.unwrap_or(false) {
@@ -235,9 +241,9 @@ pub(crate) async fn running(State(app): State<Arc<App>>) -> Json<Value> {
     list(&app, |recipe| json!({"size_vram": 0, "expires_at": NEVER, "context_length": max_len(&app, recipe)}))
 }
 
-/// Lists all models with their sizes and what `more` tells of each.
+/// Lists the models on offer with their sizes and what `more` tells of each.
 fn list(app: &App, more: impl Fn(&'static Recipe) -> Value) -> Json<Value> {
-    let models = named_recipes(app).map(|(name, recipe)| {
+    let models = offered_recipes(app).map(|(name, recipe)| {
         let name = if name.contains(':') { name.to_owned() } else { format!("{name}{OLLAMA_TAG}") };
         let bytes = engines(app, recipe).map(|engine| engine.files().bytes).sum::<u64>();
         let mut entry = json!({
