@@ -7,9 +7,10 @@
 # MODELS holds gemma-3-270m-q4_k_m.gguf (the base) and SmolLM2-135M-Instruct.Q4_1.gguf (the draft), DATA the files of the benchmarks
 # and preferences named below. The IFEval grader reads NLTK's English parameters from $NLTK_DATA. Steps, all by default:
 #
-#     STEPS="plain nudging pairs pilot calibrate aligned scored"
+#     STEPS="plain nudging pairs pilot calibrate aligned scored"; and, if named, "sampled judge"
 #     LIMIT    items of the tasks but IFEval (200)
-#     IFEVAL   items of IFEval with a pilot or a calibrated rule (150); all with the paper's rule and the draft
+#     IFEVAL   items of IFEval with a pilot, a calibrated rule or sampled answers (150); all with the paper's rule and the draft
+#     JUDGE    the model that compares the answers to AlpacaEval's questions, in the step judge
 #     WSD      the program (target/release/wsd)
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -93,6 +94,16 @@ if step aligned; then
     measure pilot draft,wsd --base "$base" --draft pilot/model --draft-dtype q8_0
     measure calibrated wsd --config draft-rule.toml --base "$base" --draft "$draft"
     measure pilot-calibrated wsd --config pilot-rule.toml --base "$base" --draft pilot/model --draft-dtype q8_0
+fi
+
+# Answers drawn at a temperature, with those of the step plain to set beside them.
+if step sampled; then measure sampled base,draft,wsd --temperature 0.7 --seed 1 --base "$base" --draft "$draft"; fi
+
+# Which answers a judge prefers to the base's, each pair in both orders.
+if step judge; then
+    "$wsd" eval "alpaca_eval=$data/alpaca_eval/alpaca_eval_ques.json" --judge alpaca_eval --limit "$limit" --max-tokens 128 \
+        --systems base,draft,wsd,in_context --out judge --base "$base" --draft "$draft" \
+        --model "judge=${JUDGE:?the step judge needs a model}"
 fi
 
 if step scored; then

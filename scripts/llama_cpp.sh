@@ -16,6 +16,7 @@ if ! [ -d "$folder/source" ]; then
     "$tools/python" -m pip download --no-deps --no-binary llama-cpp-python --dest "$folder" "llama-cpp-python==$version"
     tar -xzf "$folder/llama_cpp_python-$version.tar.gz" -C "$folder"
     ln -s "llama_cpp_python-$version/vendor/llama.cpp" "$folder/source"
+    rm -f "$folder/source/.git" # a submodule of no repository, with which the build is never up to date
 fi
 missing=()
 for program in "$@"; do
@@ -23,7 +24,7 @@ for program in "$@"; do
 done
 if [ ${#missing[@]} -gt 0 ]; then
     PATH=$tools:$PATH cmake -G Ninja -S "$folder/source/" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release \
-        -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+        -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=ON \
         -DLLAMA_OPENSSL=OFF -DBUILD_SHARED_LIBS=OFF
     PATH=$tools:$PATH nice ninja -C "$folder/build" -j "${JOBS:-1}" "${missing[@]}"
 fi

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
-FILES = {
+RANDOM = {
     "1b.q8_0": "1.1B Q8_0",
     "1b.q4_0": "1.1B Q4_0",
     "1b.q4_k": "1.1B Q4_K",
@@ -23,12 +23,18 @@ FILES = {
     "1b.bf16": "1.1B BF16",
     "150m.q8_0": "150M Q8_0",
 }
+REAL = {
+    "SmolLM2-135M-Instruct.Q4_1": "SmolLM2 135M Q4_1",
+    "gemma-3-270m-q4_k_m": "Gemma 3 270M Q4_K_M",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m": "Qwen 2.5 0.5B Q4_K_M",
+    "qwen2.5-coder-1.5b-instruct-q4_k_m": "Qwen 2.5 1.5B Q4_K_M",
+}
 PAIRS = {
     "pair": "1.1B and 150M, agreement 0.8",
     "pair.q4_0": "the same, the draft in Q4_0",
     "builtin": "built-in pair",
 }
-FIGURES = ["decode@128", "score 2@128", "score 4@128", "score 8@128", "score 16@128", "prefill 128", "prefill 512"]
+FIGURES = ["decode@128", "decode@4096", "decode@16384", "score 2@128", "score 4@128", "score 8@128", "score 16@128", "prefill 128", "prefill 512"]
 
 
 def figures(record):
@@ -46,7 +52,7 @@ def collect(records):
     """Lists of seconds, round by round, by (program, file, figure)."""
     times = defaultdict(list)
     for record in records:
-        if record["file"] in FILES:
+        if record["file"] not in PAIRS:
             for name, seconds in figures(record).items():
                 times[record["program"], record["file"], name].append(seconds)
     return times
@@ -68,10 +74,10 @@ def table(head, rows):
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
 
 
-def engine(records):
+def engine(records, files):
     times = collect(records)
     rows = []
-    for file, title in FILES.items():
+    for file, title in files.items():
         for name in FIGURES:
             ours = times["wsd", file, name]
             if not ours:
@@ -85,9 +91,9 @@ def engine(records):
     return table(head, rows)
 
 
-def memory(records):
+def memory(records, files):
     rows = []
-    for file, title in FILES.items():
+    for file, title in files.items():
         ours = [record for record in records if record["program"] == "wsd" and record["file"] == file]
         if not ours:
             continue
@@ -110,9 +116,9 @@ def memory(records):
     return table(head, rows)
 
 
-def pair(records):
+def pair(records, files):
     rows = []
-    for file, title in PAIRS.items():
+    for file, title in files.items():
         ours = [record for record in records if record["program"] == "wsd" and record["file"] == file]
         theirs = [record["seconds"] for record in records if record["program"] == "transformers" and record["file"] == file]
         for index, system in enumerate(ours[0]["systems"] if ours else []):
@@ -143,7 +149,7 @@ def pair(records):
     return table(head, rows)
 
 
-def machine(records):
+def machine(records, files):
     cpu = open("/proc/cpuinfo").read()
     name = re.search(r"model name\s*: (.*)", cpu)[1]
     memory_kb = int(re.search(r"MemTotal:\s*(\d+)", open("/proc/meminfo").read())[1])
@@ -151,7 +157,7 @@ def machine(records):
     builds = sorted({record["build_commit"] for record in records if "build_commit" in record})
     versions = sorted({record["versions"] for record in records if "versions" in record})
     instructions = sorted({record["instructions"] for record in records if "instructions" in record})
-    rounds = len([record for record in records if record["program"] == "wsd" and record["file"] == "1b.q8_0"])
+    rounds = len([record for record in records if record["program"] == "wsd" and record["file"] == next(iter(files))])
     return (
         f"{datetime.date.today()}; {name}, {os.cpu_count()} cores, {memory_kb / 2**20:.0f} GiB; wsd at "
         f"{run('git', 'rev-parse', '--short', 'HEAD')} with {', '.join(instructions)}; llama.cpp of llama-cpp-python 0.3.36 "
@@ -159,13 +165,27 @@ def machine(records):
     )
 
 
+TABLES = {
+    "machine": (machine, RANDOM),
+    "engine": (engine, RANDOM),
+    "memory": (memory, RANDOM),
+    "pair": (pair, PAIRS),
+    "real-machine": (machine, REAL),
+    "real-engine": (engine, REAL),
+    "real-memory": (memory, REAL),
+}
+
+
 def main():
     results, document = sys.argv[1:]
     with open(results) as file:
         records = [json.loads(line) for line in file]
     text = open(document).read()
-    for name, make in {"machine": machine, "engine": engine, "memory": memory, "pair": pair}.items():
-        made = f"<!-- {name} -->\n{make(records)}\n<!-- /{name} -->"
+    for name, (make, files) in TABLES.items():
+        of_files = [record for record in records if record["file"] in files]
+        if not of_files:
+            continue
+        made = f"<!-- {name} -->\n{make(of_files, files)}\n<!-- /{name} -->"
         text = re.sub(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _: made, text, flags=re.DOTALL)
     with open(document, "w") as file:
         file.write(text)

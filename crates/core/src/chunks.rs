@@ -77,11 +77,6 @@ impl Chunks {
         Self { length, sizing, total: 0, max_tokens, rounds: Vec::new(), is_first: true }
     }
 
-    /// True before the first chunk is recorded.
-    pub(crate) fn is_first(&self) -> bool {
-        self.is_first
-    }
-
     /// Returns the length of the next chunk.
     pub(crate) fn next(&mut self) -> usize {
         // No longer than the rest of the answer, but at least `FIRST`: the draft's tokens may be

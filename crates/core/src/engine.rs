@@ -245,9 +245,9 @@ pub trait Session: Send {
         Ok(())
     }
 
-    /// Generates tokens at the end of the list. The stream ends with [`Step::End`]. If it is
-    /// dropped earlier, the list holds the tokens yielded so far. Tokens are chosen on the terms of
-    /// [`Generation::spelled_by`] the engine's codec.
+    /// Generates tokens at the end of the list. The stream ends with [`Step::End`], at once where the
+    /// list is as long as the context or longer. If it is dropped earlier, the list holds the tokens
+    /// yielded so far. Tokens are chosen on the terms of [`Generation::spelled_by`] the engine's codec.
     fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, Result<Step>>;
 
     /// Returns `ln p(tokens[i] | tokens[..i])` for every `i >= from` under the plain softmax.

@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A strategy needs an ability that an engine lacks.
-    #[error("`{strategy}` needs {need}, which engine `{engine}` cannot return")]
+    #[error("`{strategy}` needs {need}, which `{engine}` does not have{hint}")]
     Unsupported {
         /// The requested strategy or scorer.
         strategy: &'static str,
@@ -18,6 +18,8 @@ pub enum Error {
         engine: String,
         /// The ability that the engine lacks.
         need: String,
+        /// A line with the way out, or nothing.
+        hint: &'static str,
     },
     /// A session was asked for something its engine cannot give.
     #[error("engine `{engine}` cannot return {need}")]
@@ -206,4 +208,13 @@ pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl Error {
+    /// A strategy over models of one vocabulary has one with another than the model in `seat`.
+    pub(crate) fn other_vocabulary(strategy: &'static str, engine: String, seat: Seat) -> Self {
+        let hint =
+            "\n  hint: `wsd`, `nudging`, `speculative`, `rejection` and `reward` take models of any vocabularies";
+        Self::Unsupported { strategy, engine, need: format!("the {seat}'s vocabulary"), hint }
+    }
 }

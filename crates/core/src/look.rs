@@ -295,6 +295,7 @@ impl Again<'_> {
                 return Ok(None);
             }
             match stop {
+                _ if tokens.len() > space => return Ok(Some(FinishReason::Length)),
                 Stop::End => return Ok(Some(FinishReason::Stop)),
                 Stop::Length if tokens.is_empty() || relay.base.space() == 0 => return Ok(None),
                 Stop::Length => {}

@@ -118,13 +118,13 @@ impl Need {
     }
 
     fn check_engine(&self, strategy: &'static str, engine: &dyn Engine, models: &Models) -> Result<()> {
-        let unsupported = |need| Error::Unsupported { strategy, engine: engine.card().name.clone(), need };
+        let name = || engine.card().name.clone();
         if let Some(lacking) = self.caps.lacking(engine.card().caps) {
-            return Err(unsupported(lacking.to_owned()));
+            return Err(Error::Unsupported { strategy, engine: name(), need: lacking.to_owned(), hint: "" });
         }
         match self.same_vocabulary_as {
             Some(seat) if !Bridge::passes_ids(engine.codec(), models.require(strategy, seat)?.codec()) => {
-                Err(unsupported(format!("the {seat}'s vocabulary")))
+                Err(Error::other_vocabulary(strategy, name(), seat))
             }
             _ => Ok(()),
         }

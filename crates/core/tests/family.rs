@@ -10,10 +10,10 @@ use futures::executor::block_on;
 use wsd_core::scripted::{END, Pieces, Scripted};
 use wsd_core::{
     Author, BLEND_THRESHOLD, Completion, FinishReason, HAND_OVER, Head, Job, LEARNED_AGREEMENT, LEARNED_BIAS,
-    LEARNED_CONFIDENCE, LEARNED_ENTROPY, LOOK_CONFIDENCE, LOOK_PHRASES, MAX_STEP_TOKENS, MIX_WEIGHT, Models, Prompt,
-    REJECTION_LEVEL, REJECTION_RULE, REWARD_CRITERION, REWARD_SHARE, REWARD_THRESHOLD, Recipe, Row, Rule, SECOND_LOOK,
-    STEP_END, STEP_SCORER, SWITCH_RULE, Sampling, Seat, THRESHOLD, Terms, Token, Tokenizer as _, Trace, Value, Values,
-    WINDOW, pick, run,
+    LEARNED_CONFIDENCE, LEARNED_ENTROPY, LOOK_CONFIDENCE, LOOK_EVERY, LOOK_PHRASES, MAX_STEP_TOKENS, MIX_WEIGHT,
+    Models, Prompt, REJECTION_LEVEL, REJECTION_RULE, REWARD_CRITERION, REWARD_SHARE, REWARD_THRESHOLD, Recipe, Row,
+    Rule, SECOND_LOOK, STEP_END, STEP_SCORER, SWITCH_RULE, Sampling, Seat, THRESHOLD, Terms, Token, Tokenizer as _,
+    Trace, Value, Values, WINDOW, pick, run,
 };
 
 /// Probabilities of the letters "abcd".
@@ -128,6 +128,20 @@ fn rejection_draws_again_from_the_draft() {
             check_first("rejection", &pair(), &settings, &by, want);
         }
     }
+}
+
+#[test]
+fn rejection_by_text_asks_the_draft_once_for_a_token() {
+    let others = Arc::new(Pieces::letters("dcba"));
+    let draft = Arc::new(Scripted::random("draft", others, 1));
+    let models =
+        Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, Arc::new(model("base", [0.25; 4])));
+    let settings = values([(&REJECTION_LEVEL, 0.0.into())]);
+    let done = complete("rejection", &models, &settings, terms(12, Sampling::default()));
+    assert_eq!((done.tokens.len(), draft.steps()), (12, 12));
+    assert!(done.tokens.iter().all(|token| token.by == Seat::DRAFT), "every token of the base is rejected");
+    let asked: usize = done.calls.iter().filter(|call| call.to == Seat::DRAFT).map(|call| call.tokens).sum();
+    assert_eq!(asked, 12, "and each call is told");
 }
 
 #[test]
@@ -350,10 +364,7 @@ fn what_cannot_work_is_refused_when_it_is_built() {
         "`process` needs a judge model\n  hint: name one with --model judge=MODEL"
     );
     let headless = pair().with(Seat::JUDGE, Arc::new(model("plain", BASE)));
-    assert_eq!(
-        refusal("reward", &headless, &reward(&[])),
-        "`process` needs rewards, which engine `plain` cannot return"
-    );
+    assert_eq!(refusal("reward", &headless, &reward(&[])), "`process` needs rewards, which `plain` does not have");
     assert_eq!(
         refusal("reward", &pair(), &values([(&STEP_END, String::new().into())])),
         "`step_end` must be a text of at least one character, got \"\""
@@ -369,7 +380,12 @@ fn what_cannot_work_is_refused_when_it_is_built() {
         models.remove(Seat::DRAFT);
         models.add(Seat::DRAFT, Arc::new(other));
         let error = refusal(name, &models, &Values::default());
-        assert_eq!(error, format!("`{name}` needs the base's vocabulary, which engine `other` cannot return"));
+        let (fault, hint) = error.split_once('\n').unwrap();
+        assert_eq!(fault, format!("`{name}` needs the base's vocabulary, which `other` does not have"));
+        let named: Vec<_> = hint.split('`').skip(1).step_by(2).collect();
+        assert!(named.len() > 3, "{hint}");
+        // What the hint names works with these models.
+        named.iter().for_each(|name| drop(Recipe::find(name).unwrap().build(&models, &Values::default()).unwrap()));
     }
 }
 
@@ -387,6 +403,28 @@ fn writer(name: &str, text: &'static str, p: f64) -> Scripted {
         row[ids[(tokens.len() - 3) % ids.len()] as usize] = p.ln() as f32;
         row
     })
+}
+
+#[test]
+fn a_draft_that_ends_beyond_the_context_of_the_base_is_cut() {
+    let pieces = Arc::new(Pieces::letters("abcd"));
+    // It writes "c" until the list has eleven tokens, then the end of the text.
+    let draft = Scripted::new("draft", pieces, |tokens: &[Token]| -> Row {
+        let next = if tokens.len() < 11 { 4 } else { END as usize };
+        (0..6).map(|id| if id == next { 0.0 } else { -9.0 }).collect()
+    });
+    let models = Models::default()
+        .with(Seat::DRAFT, Arc::new(draft))
+        .with(Seat::BASE, Arc::new(model("base", BASE).with_context(10)));
+    let settings = values([
+        (&WINDOW, 3usize.into()),
+        (&THRESHOLD, 0.0.into()),
+        (&SECOND_LOOK, Value::Choice("interval")),
+        (&LOOK_EVERY, 2usize.into()),
+        (&LOOK_PHRASES, vec!["c".to_owned()].into()),
+    ]);
+    let done = complete("wsd", &models, &settings, terms(40, Sampling::default()));
+    assert_eq!((done.text.as_str(), done.finish_reason), ("cccaacc", FinishReason::Length));
 }
 
 #[test]

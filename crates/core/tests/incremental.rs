@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
     CHUNK_TOKENS, CallKind, Completion, Cost, Engine, Event, FinishReason, Generation, Job, MAX_DRAFT_TOKENS, Models,
-    ON_DRAFT_END, Prompt, Recipe, Row, Rule, SKIP_REPETITIONS, SPECULATE, Sampling, Seat, Step, Stop, THRESHOLD, Terms,
-    Token, Trace, Values, WINDOW, run,
+    ON_DRAFT_END, Profile, Prompt, Recipe, Row, Rule, SKIP_REPETITIONS, SPECULATE, Sampling, Seat, Step, Stop,
+    THRESHOLD, Terms, Token, Trace, Values, WINDOW, run,
 };
 
 /// A model over letters whose next row depends on the last two tokens. With `ends` it may end its
@@ -52,6 +52,23 @@ async fn generate(engine: &dyn Engine, tokens: &[Token], generation: Generation)
         }
     }
     (written, stop)
+}
+
+#[test]
+fn only_the_first_chunk_of_a_draft_computes_the_prompt() {
+    let pieces: Vec<_> = ["a", "b", "c"].map(String::from).into();
+    let profile = Profile::default();
+    let draft = model("draft", pieces.clone(), 1, 4.0, false).with_profile(profile.clone());
+    // The draft writes its second chunk while the base scores the first.
+    let base = model("base", pieces, 2, 4.0, false).with_cost(Cost { is_remote: true, ..Cost::default() });
+    let models = Models::default().with(Seat::DRAFT, Arc::new(draft)).with(Seat::BASE, Arc::new(base));
+    let values = Values::default().with(&THRESHOLD, 1.0).unwrap().with(&MAX_DRAFT_TOKENS, 16usize).unwrap();
+    let values = values.with(&SPECULATE, "off").unwrap();
+    let strategy = Recipe::find("wsd").unwrap().build(&models, &values).unwrap();
+    let job = Job { prompt: Prompt::Raw("abc".repeat(20)), terms: Terms { max_tokens: 20, ..Terms::default() } };
+    let done = block_on(Trace::collect(run(strategy, job))).unwrap();
+    assert_eq!(done.tokens.len(), 20);
+    assert!(profile.prefill_time().is_some() && profile.step_time().is_some(), "{profile:?}");
 }
 
 /// The paper's procedure in three passes.

@@ -9,8 +9,9 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use wsd_core::scripted::{Pieces, Scripted};
 use wsd_core::{
-    Call, CallKind, Caps, Completion, Engine, FinishReason, HEAD_DEPTH, HEAD_NODES, HEAD_WIDTH, Job, Models, Profile,
-    Prompt, Recipe, SPECULATE, Sampling, Seat, Source, StepTime, THRESHOLD, Terms, Token, Trace, Values, run,
+    Call, CallKind, Caps, ChatRole, Completion, Engine, FinishReason, HEAD_DEPTH, HEAD_NODES, HEAD_WIDTH, Job, Message,
+    Models, Profile, Prompt, Recipe, SPECULATE, Sampling, Seat, Source, StepTime, THRESHOLD, Terms, Token, Trace,
+    Values, WINDOW, run,
 };
 
 const LETTERS: &str = "abcdefg ";
@@ -104,6 +105,27 @@ fn job(max_tokens: usize) -> Job {
 
 fn from_sources(word: &'static str) -> Values {
     Values::default().with(&SPECULATE, word).unwrap()
+}
+
+#[test]
+fn an_answer_whose_first_token_joins_with_the_prompt_is_continued() {
+    let letters = "\n[]UserAaitnbc ".chars().map(String::from);
+    let common: Vec<_> = letters.chain([" c".to_owned()]).collect();
+    // In the base the end of the prompt and the answer's first letter are one token.
+    let own = common.iter().cloned().chain(["]\nc".to_owned()]);
+    let time = StepTime::new(1.0, 0.05);
+    let (one, other) = (Arc::new(Pieces::new(common.clone())), Arc::new(Pieces::new(own)));
+    let first = 1 + common.len();
+    let draft = Scripted::new("draft", one, move |_: &[Token]| {
+        (0..=first).map(|id| if id == first { 9.0 } else { 0.0 }).collect()
+    });
+    let base = Scripted::random("base", other, 3).with_profile(Profile::fixed(time));
+    let models = chain([draft.with_profile(Profile::fixed(time)), base]);
+    let values = Values::default().with(&THRESHOLD, 0.0).unwrap().with(&WINDOW, 1usize).unwrap();
+    let prompt = Prompt::Chat(vec![Message::new(ChatRole::User, "ab")]);
+    let done = complete("wsd", &models, &Job { prompt, ..job(20) }, &values);
+    assert!(done.text.starts_with('c'), "{}", done.text);
+    assert_eq!(done.tokens.len(), 20);
 }
 
 proptest! {

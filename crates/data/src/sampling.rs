@@ -63,6 +63,14 @@ impl Sampling<'_> {
         Ok(Journal::open(path, &self.records(system)?, settings)?)
     }
 
+    /// Counts the answers of `system` in the file at `path`, which may be missing and then is not created.
+    ///
+    /// # Errors
+    /// Those of [`Sampling::open`].
+    pub fn check(&self, system: &str, settings: &Map<String, Value>, path: &Path) -> Result<usize, DataError> {
+        Ok(Journal::check(path, &self.records(system)?, settings)?)
+    }
+
     fn records(&self, by: &str) -> Result<Vec<Record>, DataError> {
         let record = |prompt: &PromptRow, sample: usize| {
             let PromptRow { id, source, label, messages, .. } = prompt;

@@ -52,6 +52,14 @@ pub fn open(rows: &[AnswerRow], path: &Path, settings: Map<String, Value>) -> Re
     Ok(Journal::open(path, &records(rows)?, settings)?)
 }
 
+/// Counts the scored rows in the file at `path`, which may be missing and then is not created.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn check(rows: &[AnswerRow], path: &Path, settings: &Map<String, Value>) -> Result<usize, DataError> {
+    Ok(Journal::check(path, &records(rows)?, settings)?)
+}
+
 impl Scoring<'_> {
     /// Rates every answer that has no row in the journal, which [`open`] has opened. A row has the scores
     /// of earlier raters too. `on_row` is called after each row, with the error if it failed.

@@ -20,7 +20,7 @@ use wsd_core::{Job, Message, Models, Prompt, Strategy, Terms, Values, strategy_s
 pub use ablation::Grid;
 pub use folder::{Manifest, RowError, RunFolder, SAMPLES};
 pub use positions::Positions;
-pub use times::Times;
+pub use times::{TIMES, Times};
 
 use crate::data::{Answering, Journal, JournalError, Record, RecordPrompt, RowJobs, RowsError};
 use crate::world::{Item, ItemKind};
@@ -167,6 +167,7 @@ pub struct Candidate {
 }
 
 /// Items and models of an evaluation.
+#[derive(Clone)]
 pub struct Evaluation {
     /// Rows of the input file, verbatim.
     pub records: Vec<Record>,

@@ -14,7 +14,7 @@ pub use curves::{Curve, Curves};
 pub use heat::{Ablation, AblationRow};
 pub use table::{Switches, SystemResult, Table};
 
-use crate::eval::{EvalError, Positions, RunFolder, SYSTEMS, Times};
+use crate::eval::{EvalError, Positions, RunFolder, SYSTEMS, TIMES, Times};
 use crate::world::{Item, Task};
 
 /// The three alignment tasks: helpful, harmless, honest.
@@ -82,7 +82,7 @@ impl Run {
         let positions: Vec<PositionsRow> = folder.rows(&folder.file("positions.jsonl"))?;
         Ok(Self {
             samples,
-            times: folder.rows(&folder.file("times.jsonl"))?,
+            times: folder.rows(&folder.file(TIMES))?,
             positions: positions.into_iter().map(|row| row.positions).filter(|row| !row.reference.is_empty()).collect(),
             ablation: folder.rows(&folder.file("ablation.jsonl"))?,
         })

@@ -84,7 +84,8 @@ fn lab(folder: &Path, parallel: usize) -> Lab {
 }
 
 async fn measure(lab: &Lab, folder: &RunFolder) {
-    folder.write_manifest(&lab.evaluation, &lab.candidates).unwrap();
+    let systems = lab.candidates.iter().map(|candidate| (candidate.system.name, &candidate.settings));
+    folder.write_manifest(&lab.evaluation.items, systems).unwrap();
     for candidate in &lab.candidates {
         lab.evaluation.samples(candidate, folder, |_, _| {}).await.unwrap();
     }

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use proptest::prelude::*;
-use wsd_core::{Engine, Generation, Sampled, Sampling, Scope, Session, Step, Stop, Token};
+use wsd_core::{
+    Engine, Generation, Job, LOOK_EVERY, Models, Prompt, Recipe, SECOND_LOOK, Sampled, Sampling, Scope, Seat, Session,
+    Step, Stop, THRESHOLD, Terms, Token, Trace, Value, Values, WINDOW, run,
+};
 use wsd_nn::{Checkpoint, LoadOptions, Local, TemplateChoice};
 
 fn fixture(name: &str) -> PathBuf {
@@ -329,6 +332,38 @@ fn faults_are_errors_that_name_them() {
         let step = empty.generate(&plan(3, 0.0, 0)).next().await.unwrap();
         assert!(step.unwrap_err().to_string().contains("empty"));
     });
+}
+
+#[test]
+fn a_generation_ends_at_once_where_the_context_is_full() {
+    let engine = llama();
+    wait(async {
+        for longer in [0, 1, 40] {
+            let mut session = engine.open(&vec![7; engine.card().max_len + longer]).await.unwrap();
+            assert_eq!(generate(session.as_mut(), &plan(5, 0.0, 0)).await, (vec![], Some(Stop::Length)));
+        }
+    });
+}
+
+#[test]
+fn an_answer_may_outgrow_the_context_of_its_draft() {
+    let mut checkpoint = Checkpoint::open(&fixture("llama")).unwrap();
+    checkpoint.end_tokens.clear();
+    let options = LoadOptions { max_len: Some(20), template: TemplateChoice::Plain, ..LoadOptions::new("short") };
+    let draft = Local::load(checkpoint, &options).unwrap();
+    let models = Models::default().with(Seat::DRAFT, Arc::new(draft)).with(Seat::BASE, Arc::new(endless()));
+    let mut values = Values::default();
+    let settings: [(_, Value); 4] = [
+        (&WINDOW, 1usize.into()),
+        (&THRESHOLD, 0.0.into()),
+        (&SECOND_LOOK, Value::Choice("interval")),
+        (&LOOK_EVERY, 8usize.into()),
+    ];
+    settings.into_iter().for_each(|(setting, value)| values.set(setting, value).unwrap());
+    let strategy = Recipe::find("wsd").unwrap().build(&models, &values).unwrap();
+    let job = Job { prompt: Prompt::Tokens(vec![1, 2, 3]), terms: Terms { max_tokens: 60, ..Terms::default() } };
+    let done = wait(Trace::collect(run(strategy, job))).unwrap();
+    assert_eq!((done.tokens.len(), done.looks.len()), (60, 3), "a look at a full context shows nothing");
 }
 
 #[test]

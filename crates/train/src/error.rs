@@ -31,7 +31,9 @@ pub enum Error {
         reason: String,
     },
     /// Rows that cannot be examples.
-    #[error("{message}\n  hint: `skip_refused = true` in `[data]` goes on without them")]
+    #[error(
+        "{message}\n  hint: mend or remove them; `skip_refused = true` in a run file's `[data]` goes on without them"
+    )]
     RefusedRows {
         /// A list of the first of them.
         message: String,

@@ -58,7 +58,7 @@ pub use objectives::{
 pub use optimizers::{OPTIMIZERS, Optimizer, OptimizerEntry, StepInput};
 pub use order::Order;
 pub use reference::remove_reference;
-pub use run::{Finished, Reporter, run};
+pub use run::{Finished, Reporter, prepare, run};
 pub use run_file::{DataTable, ModelTable, ObjectiveTable, RunFile};
 pub use run_lock::RunLock;
 pub use schedule::{Decay, Schedule};

@@ -47,8 +47,18 @@ pub(crate) use training_loop::{Learner, Step, TrainingLoop, broken, diverged};
 /// number, and [`crate::Error::Setting`] for an objective that `trainer` has not the numbers for. The last
 /// checkpoint then stays intact.
 pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<Finished> {
-    trainer.check(&task.terms)?;
-    reference::fill(task, trainer, &mut |text| reporter.note(text))?;
+    prepare(task, trainer, reporter)?;
     let training = TrainingLoop { folder: &task.folder, steps: &task.steps, stop: task.stop };
     training.run(&mut ObjectiveLearner::new(task, trainer), reporter)
+}
+
+/// Computes what a run needs before its first step, the reference model's log-probabilities, unless it is
+/// there. [`run`] does this itself; a caller does it before to tell it apart from the steps, which may be
+/// stopped and resumed.
+///
+/// # Errors
+/// I/O errors; [`crate::Error::Setting`] for an objective that `trainer` has not the numbers for.
+pub fn prepare(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<()> {
+    trainer.check(&task.terms)?;
+    reference::fill(task, trainer, &mut |text| reporter.note(text))
 }

@@ -58,10 +58,13 @@ impl EarlyStopping {
     /// ```
     /// let mut stopping = wsd_train::EarlyStopping::default();
     /// assert_eq!([2.0, 1.0, 1.5, 1.2].map(|loss| stopping.observe(loss, 2)), [false, false, false, true]);
+    /// let mut stopping = wsd_train::EarlyStopping::default();
+    /// assert_eq!([f64::NAN, 2.0, 1.0].map(|loss| stopping.observe(loss, 2)), [false; 3]);
     /// ```
     pub fn observe(&mut self, loss: f64, patience: usize) -> bool {
         let loss = loss as f32;
-        if self.best.is_none_or(|best| loss < best) {
+        // No loss is lower than one that is not a number.
+        if self.best.is_none_or(|best| loss < best || best.is_nan()) {
             *self = Self { best: Some(loss), since: 0 };
         } else {
             self.since += 1;

@@ -287,18 +287,22 @@ pub fn describe(seat: Seat, engine: &dyn Engine) -> String {
 }
 
 /// Returns a model's name without the folders of this machine, which do not concern clients: the last
-/// part of a path. Addresses and names of the hub, which have at most one slash, stay.
+/// part of a path. Addresses and names of the hub stay.
 ///
 /// ```
 /// use wsd::models::short_name;
 /// assert_eq!(["./base", "of/a/customer", "of/base.gguf"].map(short_name), ["base", "customer", "base.gguf"]);
-/// assert_eq!(["org/name", "org/name:q4.gguf"].map(short_name), ["org/name", "org/name:q4.gguf"]);
+/// for name in ["org/name", "org/name:q4.gguf", "org/name:Q4/q4.gguf", "org/name@refs/pr/1"] {
+///     assert_eq!(short_name(name), name);
+/// }
 /// assert_eq!(short_name("vllm+http://host/v1/m"), "vllm+http://host/v1/m");
 /// ```
 #[must_use]
 pub fn short_name(name: &str) -> &str {
     let is_file = name.to_ascii_lowercase().ends_with(".gguf") && !name.contains(':');
-    let is_path = name.starts_with(['/', '.', '~']) || is_file || name.matches('/').count() > 1;
+    // A revision and the path of a file in a repository may hold slashes of their own.
+    let is_of_hub = name.contains(['@', ':']) && hub::HubName::parse(name).is_ok();
+    let is_path = name.starts_with(['/', '.', '~']) || is_file || (name.matches('/').count() > 1 && !is_of_hub);
     let last = Path::new(name).file_name().and_then(|last| last.to_str());
     last.filter(|_| is_path && !Address::is_one(name)).unwrap_or(name)
 }

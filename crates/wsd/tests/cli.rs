@@ -146,6 +146,7 @@ fn refusals() {
             1,
             &["generate", "--pair", "qwen2.5-0.5b+1.5b", "--input", "good.jsonl", "--output", "no/out.jsonl"],
         ),
+        ("output_is_folder", 2, &["generate", "--input", "good.jsonl", "--output", "."]),
         ("output_foreign", 1, &["generate", "--input", "good.jsonl", "--output", "notes.txt"]),
         ("output_is_input", 2, &["generate", "--input", "good.jsonl", "--output", "./good.jsonl"]),
         ("empty_prompt", 2, &["generate", " "]),
@@ -154,6 +155,7 @@ fn refusals() {
         ("raw_chat", 2, &["chat", "--raw"]),
         ("remote_engine", 1, &["generate", "--strategy", "base", "--base", "tgi+http://host/m", "hi"]),
         ("eval_task", 2, &["eval", "gsm9k=good.jsonl", "--out", "run"]),
+        ("eval_file_alone", 2, &["eval", "good.jsonl", "--out", "run"]),
         ("eval_system", 2, &["eval", "gsm8k=good.jsonl", "--out", "run", "--systems", "base,magic"]),
         ("eval_file", 1, &["eval", "ifeval=good.jsonl", "--out", "run"]),
         ("eval_examples", 1, &["eval", "gsm8k=good.jsonl", "--out", "run"]),
@@ -165,11 +167,17 @@ fn refusals() {
         ("data_against", 2, &["data", "filter", "good.jsonl", "--against", "gsm9k=x", "--out", "prompts.jsonl"]),
         ("data_eval", 2, &["data", "pair", "good.jsonl", "--eval", "1", "--out", "pairs"]),
         ("sweep_score", 2, &["sweep", "good.jsonl", "--out", "run", "--score"]),
+        ("sweep_list", 2, &["sweep", "good.jsonl", "--out", "run", "--window", "1,6"]),
         ("sweep_windows", 2, &["sweep", "good.jsonl", "--out", "run", "--windows", "0"]),
         ("eval_judge", 2, &["eval", "gsm8k_zero=test.jsonl", "--out", "run", "--judge", "gsm8k_zero"]),
         ("foreign_layers", 2, &["generate", "-ngl", "99", "hi"]),
         ("foreign_context", 2, &["serve", "-c", "2048"]),
         ("foreign_listen", 2, &["serve", "--listen", "0.0.0.0"]),
+        ("foreign_limit", 2, &["generate", "--input", "good.jsonl", "--limit", "2"]),
+        ("foreign_slots", 2, &["serve", "--parallel", "4"]),
+        ("foreign_input", 2, &["analyze", "--input", "good.jsonl", "--out", "run"]),
+        ("serve_host", 2, &["serve", "--host", "here.example"]),
+        ("serve_keys", 1, &["serve", "--api-key-file", "none.txt"]),
         ("foreign_system", 2, &["chat", "-sys", "Be kind."]),
         ("strategy_misspelt", 2, &["generate", "--strategy", "wds", "hi"]),
         // The draft, which would be loaded first, has no model in it.
@@ -952,6 +960,10 @@ fn the_lab_measures_and_reports() {
     );
     let (results, samples) = (wsd.read("run/results.json"), wsd.read("run/samples/wsd.jsonl"));
     assert_eq!(samples.lines().count(), 4);
+    // All is there, so that nothing is answered and no model is loaded.
+    let whole = wsd.run(&eval);
+    assert_eq!((whole.code, &whole.out, wsd.read("run/results.json")), (Some(0), &run.out, results.clone()));
+    assert!(whole.err.contains("ablation.jsonl has its ") && !whole.err.contains("the built-in pair"), "{}", whole.err);
     for name in ["results.md", "figure.svg", "positions.svg", "ablation.svg", "manifest.json"] {
         assert!(wsd.path("run").join(name).exists(), "{name}");
     }

@@ -48,6 +48,28 @@ fn train(file: &Path) -> Command {
     command
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupt_before_the_first_step_ends_the_run_at_once() {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let temporary = tempfile::tempdir().unwrap();
+    let file = lay_out(temporary.path(), "run");
+    // Enough rows that the reference model is not done before the signal arrives.
+    let rows = temporary.path().join("rows.jsonl");
+    fs_err::write(&rows, fs_err::read_to_string(&rows).unwrap().repeat(400)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let command = command.args(["train", "dpo", "--config"]).arg(&file);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("under the reference model")).expect("the pass is told");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    let after: Vec<_> = lines.filter(|line| !line.contains("reference model")).collect();
+    assert_eq!((after, temporary.path().join("run/reference.safetensors").exists()), (vec![], false));
+}
+
 fn results(run: &Path) -> [Vec<u8>; 2] {
     let state = run.join(format!("checkpoint-{STEPS}/state.safetensors"));
     [run.join("model/model.safetensors"), state].map(|path| fs_err::read(path).unwrap())

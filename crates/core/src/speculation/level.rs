@@ -100,8 +100,10 @@ impl Level {
         self.prompt
     }
 
+    /// The tokens behind the prompt: none where the first of the answer has joined with the last ones of
+    /// the prompt, so that the list is the shorter one.
     pub(super) fn answer(&self) -> &[Token] {
-        &self.session.tokens()[self.prompt..]
+        self.session.tokens().get(self.prompt..).unwrap_or_default()
     }
 
     /// Number of tokens that the context has space for.

@@ -26,7 +26,7 @@ use crate::relay::{Exchange, Relay};
 use crate::steps::{generation, write_to_end};
 use crate::{
     Answer, Bridge, Call, CallKind, Caps, Engine, Error, FinishReason, Flow, Generation, Job, Models, Need, Recipe,
-    Result, Row, Sampled, Seat, Setting, Step, Stop, Strategy, TokenRecord, Values, pick,
+    Result, Row, Sampled, Seat, Setting, Step, Stop, Strategy, TokenRecord, Values, Written, pick,
 };
 
 /// The setting for the rule.
@@ -153,7 +153,7 @@ impl Strategy for ByText {
                 Rule::Knapsack | Rule::Confidence => self.base_writes(&mut relay, job, answer).await?,
             };
             let turn = match turn {
-                Turn::Rejected => self.draft_writes(&mut relay, job, answer).await?,
+                Turn::Rejected(drawn) => self.draft_writes(drawn, &mut relay, job, answer).await?,
                 turn => turn,
             };
             if let Turn::Done(reason) = turn {
@@ -168,8 +168,8 @@ impl Strategy for ByText {
 enum Turn {
     /// The answer goes on.
     More,
-    /// A token of the base was rejected.
-    Rejected,
+    /// A token of the base was rejected; with what the draft drew in its place, if it was asked.
+    Rejected(Option<Written>),
     /// The answer has ended.
     Done(FinishReason),
 }
@@ -202,7 +202,7 @@ impl ByText {
             }
             Some(_) => {
                 relay.base.session.truncate(relay.base.session.tokens().len() - 1);
-                Ok(Turn::Rejected)
+                Ok(Turn::Rejected(Some(draft)))
             }
             None if base.stop == Stop::End => Ok(Turn::Done(FinishReason::Stop)),
             None => Ok(Turn::Done(FinishReason::Length)),
@@ -223,7 +223,7 @@ impl ByText {
                         drawn.top.truncate(job.terms.top_logprobs);
                         turn = answer.token(TokenRecord::new(drawn, Seat::BASE)).await?.into();
                     } else {
-                        turn = Turn::Rejected;
+                        turn = Turn::Rejected(None);
                     }
                 }
                 Some(Step::End(Stop::End)) => turn = Turn::Done(FinishReason::Stop),
@@ -232,20 +232,32 @@ impl ByText {
         }
         drop(steps);
         kept.into_iter().try_for_each(|token| relay.note(token))?;
-        if matches!(turn, Turn::Rejected) {
+        if matches!(turn, Turn::Rejected(_)) {
             relay.base.session.truncate(relay.base.session.tokens().len() - 1);
         }
         answer.call(Call::since(started, Seat::BASE, CallKind::Generate, asked)).await;
         Ok(turn)
     }
 
-    /// Lets the draft write one token, or as many as spell a character.
-    async fn draft_writes(&self, relay: &mut Relay<'_>, job: &Job, answer: &mut Answer) -> Result<Turn> {
-        relay.follow()?;
-        let one = relay.drafting(&job.terms, 1);
+    /// Lets the draft write one token, or as many as spell a character. The first one may be `drawn` and
+    /// told already.
+    async fn draft_writes(
+        &self,
+        mut drawn: Option<Written>,
+        relay: &mut Relay<'_>,
+        job: &Job,
+        answer: &mut Answer,
+    ) -> Result<Turn> {
+        if drawn.is_none() {
+            relay.follow()?;
+        }
+        let (one, told) = (relay.drafting(&job.terms, 1), usize::from(drawn.is_some()));
         let (started, mut drafted, mut tokens) = (Instant::now(), Vec::new(), Vec::new());
         while tokens.is_empty() && drafted.len() < CHARACTER_TOKENS {
-            let written = relay.draft.session.write(&one).await?;
+            let written = match drawn.take() {
+                Some(drawn) => drawn,
+                None => relay.draft.session.write(&one).await?,
+            };
             if written.tokens.is_empty() && drafted.is_empty() && written.stop == Stop::End {
                 return Ok(Turn::Done(FinishReason::Stop));
             }
@@ -255,7 +267,9 @@ impl ByText {
             drafted.extend(written.ids());
             tokens = relay.base_tokens(&drafted, Stop::Length)?;
         }
-        answer.call(Call::since(started, Seat::DRAFT, CallKind::Generate, drafted.len())).await;
+        if drafted.len() > told {
+            answer.call(Call::since(started, Seat::DRAFT, CallKind::Generate, drafted.len() - told)).await;
+        }
         if tokens.is_empty() {
             // The draft's context is full, or it writes no text.
             return Ok(Turn::Done(

@@ -56,8 +56,7 @@ fn make(strategy: &'static str, models: &Models, values: &Values) -> Result<Arc<
     if values.get::<&str>(&SPECULATE) == "draft"
         && let Some((_, engine)) = smaller.iter().find(|(_, engine)| !can_propose(engine.as_ref()))
     {
-        let (engine, need) = (engine.card().name.clone(), format!("the {}'s vocabulary", Seat::BASE));
-        return Err(Error::Unsupported { strategy, engine, need });
+        return Err(Error::other_vocabulary(strategy, engine.card().name.clone(), Seat::BASE));
     }
     let smaller = smaller.into_iter().filter(|(_, engine)| sources.models && can_propose(engine.as_ref()));
     let smaller: Vec<_> = smaller.map(|(seat, engine)| (seat, engine.clone())).collect();

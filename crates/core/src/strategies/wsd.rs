@@ -218,6 +218,7 @@ impl Wsd {
             guide,
             chunks: Chunks::new(self.chunk_tokens, self.rule.window(), sizing, job.terms.max_tokens),
             remaining: self.max_draft_tokens,
+            computed: 0,
             profile: self.draft.profile(),
             call: None,
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wsd_core::files::write_whole;
 
-use super::{Candidate, EvalError, Evaluation};
+use super::{EvalError, Evaluation};
 use crate::data::{Record, read_rows};
 use crate::world::{Item, Task};
 
@@ -62,15 +62,19 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Writes `manifest.json`.
+    /// Writes `manifest.json`: the number of `items`, and the settings of systems by name.
     ///
     /// # Errors
     /// I/O errors.
-    pub fn write_manifest(&self, evaluation: &Evaluation, candidates: &[Candidate]) -> Result<(), EvalError> {
-        let mut items = BTreeMap::new();
-        evaluation.items.iter().for_each(|item| *items.entry(item.task).or_insert(0) += 1);
-        let systems = candidates.iter().map(|candidate| (candidate.system.name.to_owned(), candidate.settings.clone()));
-        let manifest = Manifest { version: env!("CARGO_PKG_VERSION").into(), items, systems: systems.collect() };
+    pub fn write_manifest<'a>(
+        &self,
+        items: &[Item],
+        systems: impl Iterator<Item = (&'a str, &'a Map<String, Value>)>,
+    ) -> Result<(), EvalError> {
+        let mut counts = BTreeMap::new();
+        items.iter().for_each(|item| *counts.entry(item.task).or_insert(0) += 1);
+        let systems = systems.map(|(name, settings)| (name.to_owned(), settings.clone())).collect();
+        let manifest = Manifest { version: env!("CARGO_PKG_VERSION").into(), items: counts, systems };
         self.write("manifest.json", &format!("{}\n", serde_json::to_string_pretty(&manifest)?))
     }
 

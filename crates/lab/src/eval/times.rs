@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Candidate, EvalError, Evaluation, RunFolder};
 use crate::data::complete;
 
+/// The file of response times in a run folder.
+pub const TIMES: &str = "times.jsonl";
+
 /// Times of one prompt answered once by every system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Times {
@@ -34,7 +37,7 @@ impl Evaluation {
         prompts: usize,
         rounds: usize,
     ) -> Result<(), EvalError> {
-        if folder.file("times.jsonl").exists() {
+        if folder.file(TIMES).exists() {
             return Ok(());
         }
         let step = self.records.len().div_ceil(prompts.max(1)).max(1);
@@ -53,6 +56,6 @@ impl Evaluation {
                 }
             }
         }
-        folder.write("times.jsonl", &rows)
+        folder.write(TIMES, &rows)
     }
 }

@@ -24,12 +24,14 @@ impl Accounts {
     }
 
     /// Charges the time of a step to the clients that it ran for, in proportion to their shares. Those
-    /// that wait for their turn are charged nothing.
+    /// that wait for their turn are charged nothing. A client that comes counts from then on as the one
+    /// that had used the least, so that many who come at once do not hold back those before.
     pub(super) fn charge(&mut self, shares: &[(u64, f64)], seconds: f64) {
         self.0.values_mut().for_each(|used| *used *= (-seconds / MEMORY_SECONDS).exp());
         let sum: f64 = shares.iter().map(|(_, share)| share).sum();
+        let least = self.0.values().copied().reduce(f64::min).unwrap_or(0.0);
         for (client, share) in shares {
-            *self.0.entry(*client).or_default() += seconds * share / sum;
+            *self.0.entry(*client).or_insert(least) += seconds * share / sum;
         }
         self.0.retain(|_, used| *used >= LEAST_SECONDS);
     }
@@ -53,5 +55,15 @@ mod tests {
         }
         assert!(accounts.used(1) == 0.0 && (0.9..1.1).contains(&accounts.used(2)), "{accounts:?}");
         assert!(!accounts.are_several([2].into_iter()) && accounts.are_several([2, 1].into_iter()));
+    }
+
+    #[test]
+    fn those_who_come_stand_beside_those_who_are_there() {
+        let mut accounts = Accounts::default();
+        accounts.charge(&[(1, 1.0)], 0.4);
+        for newcomer in 2..20 {
+            accounts.charge(&[(newcomer, 1.0)], 0.01);
+            assert!(accounts.used(newcomer) > accounts.used(1), "{accounts:?}");
+        }
     }
 }

@@ -17,6 +17,8 @@ const MAX_RATIO: f64 = 3.0;
 const MAX_SECONDS: f64 = 0.1;
 /// The weight of the newest sample in the mean time of decoding alone.
 const NEWEST: f64 = 0.2;
+/// The rows of the first steps beside decoding sessions, whose time is not known yet.
+const FIRST_ROWS: f64 = 8.0;
 /// The growth of the limit after a step that was short enough.
 const GROWTH: f64 = 1.25;
 /// Steps with further work after which sessions decode alone once, to measure their time.
@@ -53,8 +55,10 @@ struct Level {
 impl Pace {
     /// A pace for a model in which the output of a position costs `row` times the position itself.
     pub(super) fn new(row: f64) -> Self {
-        let most = STEP_TOKENS as f64 * (1.0 + row);
-        Self { levels: [Level { alone: None, age: 0, most }; LEVELS], row }
+        let level = |rows| Level { alone: None, age: 0, most: rows * (1.0 + row) };
+        let mut levels = [level(FIRST_ROWS); LEVELS];
+        levels[0] = level(STEP_TOKENS as f64);
+        Self { levels, row }
     }
 
     /// The cost of positions, of which `rows` are read.

@@ -6,6 +6,9 @@ use super::pace::{Pace, STEP_TOKENS};
 /// The part of the tokens reserved for prompts, however many sessions are decoding.
 pub(super) const PROMPT_TOKENS: usize = 32;
 
+/// The most positions of a work that somebody waits for: a token, some that a draft wrote, a question.
+const SHORT: usize = 32;
+
 /// A work that may run in a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
@@ -54,6 +57,11 @@ impl Candidate {
         self.kind == Kind::Chain && self.len() == 1
     }
 
+    /// True if it is longer than what somebody waits for, and may be run in parts.
+    fn is_bulk(&self) -> bool {
+        self.kind == Kind::Chain && self.len() > SHORT
+    }
+
     /// True if a step may run one of the positions that it reads by itself.
     fn is_divisible(&self) -> bool {
         self.kind == Kind::Chain && self.unread == 0
@@ -96,7 +104,8 @@ impl Plan {
     /// Plans a step. Where one client has all works, it runs for those that decode, or else for
     /// prompts, and the others share what the pace allows. Where there are several, the one that has
     /// lately used the least time comes first with as much as the pace allows beside one session, then
-    /// the next: a client's token takes about the time of a short step, whatever the others ask.
+    /// the next, and all that is long comes last, for which half is left: a client's token takes about
+    /// the time of a short step, whatever the others ask.
     pub(super) fn new(candidates: Vec<Candidate>, pace: &Pace, accounts: &Accounts) -> Self {
         let by_turns = accounts.are_several(candidates.iter().map(|candidate| candidate.client));
         let decoding = candidates.iter().filter(|candidate| candidate.decodes()).count();
@@ -117,9 +126,10 @@ impl Plan {
             tokens = tokens.saturating_sub(positions).max(if decoding > 0 { PROMPT_TOKENS } else { 0 });
             plan.pieces.push((candidate.work, positions));
         }
+        let bulk = if by_turns && others.iter().any(Candidate::is_bulk) { cost / 2.0 } else { 0.0 };
         for (n, candidate) in others.iter().enumerate() {
             let sharers = if by_turns { 1 } else { others.len() - n };
-            let share = cost / sharers as f64;
+            let share = if candidate.is_bulk() { cost } else { cost - bulk } / sharers as f64;
             // Beside another client's work a tree waits until it is paid for, or until its turn comes.
             if by_turns && !plan.pieces.is_empty() && candidate.exceeds(share, pace) {
                 continue;
@@ -136,13 +146,14 @@ impl Plan {
     }
 }
 
-/// Puts the works in the order of their turns: by the time that their clients have used, then by the
-/// last step that ran them. The first of them is returned apart if it decodes, or, where the time of one
-/// session must be measured, the first of which a step can read one position alone.
+/// Puts the works in the order of their turns: first those that are short, then by the time that their
+/// clients have used, then by the last step that ran them. The first of them is returned apart if it
+/// decodes, or, where the time of one session must be measured, the first of which a step can read one
+/// position alone.
 fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, pace: &Pace) -> (Vec<Candidate>, Vec<Candidate>) {
     all.sort_by(|one, other| {
         let by_client = accounts.used(one.client).total_cmp(&accounts.used(other.client));
-        by_client.then(one.ran.cmp(&other.ran))
+        one.is_bulk().cmp(&other.is_bulk()).then(by_client).then(one.ran.cmp(&other.ran))
     });
     let first = if pace.must_measure(1) {
         all.iter().position(Candidate::is_divisible)
@@ -204,9 +215,9 @@ mod tests {
     }
 
     /// Steps of a device that takes 1 ms and 0.1 ms for each unit of cost. Returns the times of the steps
-    /// in which a client decodes that asks seldom, beside others that ask for the most, and the total that
-    /// each client has used.
-    fn crowd(others: &[(Kind, (usize, usize))]) -> (Vec<f64>, Vec<f64>) {
+    /// in which a client decodes that asks in so many of 50 steps, beside others that ask for the most, and
+    /// the total that each client has used.
+    fn crowd(others: &[(Kind, (usize, usize))], often: usize) -> (Vec<f64>, Vec<f64>) {
         let (mut pace, mut accounts, mut times) = (Pace::new(ROW), Accounts::default(), Vec::new());
         let mut totals = vec![0.0; others.len() + 1];
         let mut ran = vec![0; others.len()];
@@ -217,7 +228,7 @@ mod tests {
                 ..candidate(n, n as u64, *need)
             });
             let mut all: Vec<_> = busy.collect();
-            let asks = step % 50 < 4;
+            let asks = step % 50 < often;
             all.extend(asks.then_some(candidate(others.len(), others.len() as u64, (0, 1))));
             let plan = Plan::new(all.clone(), &pace, &accounts);
             let of = |piece: &(usize, usize)| {
@@ -252,12 +263,17 @@ mod tests {
             trees.repeat(5),
             [decoding, scoring, prompt, trees[0], trees[1]].repeat(3),
         ] {
-            let (times, totals) = crowd(&others);
+            let (times, totals) = crowd(&others, 4);
             let long = times.iter().filter(|seconds| seconds.is_nan() || **seconds > 0.0014 * 3.5).count();
             assert!(long * 20 <= times.len(), "{long} of {} steps: {times:?}", times.len());
-            let (least, most) =
-                totals[..others.len()].iter().fold((f64::MAX, 0f64), |(a, b), x| (a.min(*x), b.max(*x)));
-            assert!(most < 1.2 * least, "the others have equal shares, whatever they ask: {totals:?}");
+            let is_reader = |client: &usize| others[*client] == decoding;
+            let (readers, bulk): (Vec<_>, Vec<_>) = (0..others.len()).partition(is_reader);
+            let least = |clients: &[usize]| clients.iter().map(|client| totals[*client]).fold(f64::MAX, f64::min);
+            let most = |clients: &[usize]| clients.iter().map(|client| totals[*client]).fold(0.0, f64::max);
+            for alike in [&readers, &bulk] {
+                assert!(most(alike) <= 1.25 * least(alike), "equal shares, whatever they ask: {totals:?}");
+            }
+            assert!(most(&bulk) <= 1.25 * least(&readers), "readers have no less: {totals:?}");
         }
     }
 
@@ -278,16 +294,26 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_asks_often_seldom_waits_for_a_crowd() {
+        for need in [(0, 500), (500, 1)] {
+            let (times, _) = crowd(&[(Kind::Chain, need); 16], 40);
+            let waited = times.iter().filter(|seconds| seconds.is_nan()).count();
+            assert!(waited * 20 <= times.len(), "{waited} of {} steps", times.len());
+        }
+    }
+
+    #[test]
     fn trees_are_counted_whole_and_tell_nothing_of_one_session() {
         let tree = |work, client| Candidate { kind: Kind::Tree, ..candidate(work, client, (0, 20)) };
         let (mut pace, accounts) = (Pace::new(ROW), Accounts::default());
-        // The time of one session is unknown, and no tree can tell it: all of them run.
+        // The time of one session is unknown, and no tree can tell it.
         let trees = vec![tree(0, 1), tree(1, 2), tree(2, 2)];
         let plan = Plan::new(trees.clone(), &pace, &accounts);
-        assert_eq!(plan, Plan { pieces: vec![(0, 20), (1, 20), (2, 20)], first: 0, sessions: Some(1) });
+        assert_eq!(plan, Plan { pieces: vec![(0, 20)], first: 0, sessions: Some(1) }, "a turn after the other");
         let plan = Plan::new([trees, vec![candidate(3, 3, (0, 9))]].concat(), &pace, &accounts);
         assert_eq!(plan, Plan { pieces: vec![(3, 1)], first: 1, sessions: Some(1) }, "one row measures it");
         pace.observe(Load { sessions: 1, cost: 0.0 }, 0.001);
+        (0..4).for_each(|_| pace.observe(Load { sessions: 1, cost: 100.0 }, 0.002));
         pace.observe(Load { sessions: 1, cost: 100.0 }, 0.00301);
         // A cost of nearly 100 pays for one tree of 80.
         let plan = Plan::new(vec![tree(0, 1), tree(1, 2), candidate(2, 3, (0, 9))], &pace, &accounts);

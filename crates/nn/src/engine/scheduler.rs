@@ -74,8 +74,8 @@ impl Scheduler {
     pub(super) fn run(mut self) {
         while self.receive() {
             self.works.retain(|work| !work.is_abandoned());
-            self.step();
             self.report();
+            self.step();
         }
     }
 
@@ -133,7 +133,9 @@ impl Scheduler {
             return work.fail(Error::Engine { engine, message });
         }
         let work = self.known_to_drafter(work);
-        let Some(work) = work.finish_if_done(&self.card.name) else { return };
+        if work.is_done() {
+            return work.finish(&self.card.name);
+        }
         self.cache.edit(&mut *self.executor, work.place, work.before_rows());
         self.works.push(work);
     }
@@ -242,7 +244,33 @@ mod tests {
     use crate::cpu::Cpu;
     use crate::engine::list::List;
     use crate::engine::prefix_cache::Place;
-    use crate::engine::questions::Propose;
+    use crate::engine::questions::{NotFinite, Propose, Question, Vectors};
+
+    /// A question that answers with the number of running requests that is public then.
+    struct Watch {
+        activity: Arc<Mutex<Activity>>,
+        reply: oneshot::Sender<usize>,
+    }
+
+    impl Question for Watch {
+        fn take(&mut self, list: &mut List, _: Vectors<'_>) -> Result<(), NotFinite> {
+            list.advance();
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>) {
+            let working = self.activity.lock().unwrap().working;
+            self.reply.send(working).unwrap();
+        }
+
+        fn fail(self: Box<Self>, error: Error) {
+            panic!("{error}");
+        }
+
+        fn is_abandoned(&self) -> bool {
+            false
+        }
+    }
 
     fn checkpoint(name: &str) -> Checkpoint {
         Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
@@ -261,15 +289,30 @@ mod tests {
         assert!(layers(8, 8) > 1.5 * layers(8, 2));
     }
 
-    #[test]
-    fn a_proposal_is_a_part_of_a_step_and_of_its_client_s_share() {
+    /// A scheduler that nobody sends messages to.
+    fn scheduler() -> Scheduler {
         let executor = Cpu::load(&checkpoint("llama")).unwrap();
         let (vocab, max_len) = (executor.blueprint().vocab, executor.blueprint().max_len);
         let (name, caps, cost) = ("tiny".to_owned(), Caps::GENERATE, Cost::default());
         let card = Card { name, max_len, vocab, caps, cost, end_tokens: Vec::new() };
-        let (_sender, inbox) = channel();
-        let mut scheduler =
-            Scheduler::new(Box::new(executor), card, PrefixCache::new(0), inbox, Arc::new(Mutex::default()));
+        Scheduler::new(Box::new(executor), card, PrefixCache::new(0), channel().1, Arc::default())
+    }
+
+    #[test]
+    fn whoever_reads_an_answer_is_no_longer_counted() {
+        let mut scheduler = scheduler();
+        let (reply, mut answer) = oneshot::channel();
+        let watch = Watch { activity: scheduler.activity.clone(), reply };
+        scheduler.admit(Work::new(Place::default(), List::new(vec![7], 0), watch));
+        scheduler.report();
+        assert_eq!(scheduler.activity.lock().unwrap().working, 1);
+        scheduler.step();
+        assert_eq!(answer.try_recv(), Ok(0));
+    }
+
+    #[test]
+    fn a_proposal_is_a_part_of_a_step_and_of_its_client_s_share() {
+        let mut scheduler = scheduler();
         let shape = TreeShape { width: 3, depth: 4, nodes: 9, least: 0.0 };
         let (reply, mut answer) = oneshot::channel();
         let place = Place { slot: 1, scope: Scope { cache: 0, client: 5 } };

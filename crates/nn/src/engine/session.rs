@@ -110,11 +110,14 @@ impl Session for Open {
 
     fn generate<'a>(&'a mut self, generation: &'a Generation) -> BoxStream<'a, wsd_core::Result<Step>> {
         let (reply, steps) = mpsc::channel(READ_AHEAD);
-        let asked = if self.tokens.is_empty() {
-            Err(Error::EmptyPrompt { engine: self.card.name.clone() })
-        } else {
-            let question = Generate::new(self.choosing(generation), self.left(generation), reply);
-            self.send(List::new(self.tokens.clone(), self.tokens.len() - 1), question)
+        let asked = match self.left(generation) {
+            _ if self.tokens.is_empty() => Err(Error::EmptyPrompt { engine: self.card.name.clone() }),
+            // The list may even be longer than the context: it follows the text of another model.
+            0 => Ok(()),
+            left => {
+                let question = Generate::new(self.choosing(generation), left, reply);
+                self.send(List::new(self.tokens.clone(), self.tokens.len() - 1), question)
+            }
         };
         let asked = stream::iter(asked.err().map(Err));
         let state = (self, steps, generation.max_tokens, false);

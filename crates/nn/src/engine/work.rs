@@ -173,20 +173,19 @@ impl Work {
         }
     }
 
-    /// Sends the answer if nothing is left to compute, or the error if there is one; returns the
-    /// work otherwise.
-    pub(super) fn finish_if_done(self, engine: &str) -> Option<Self> {
-        if self.fault.is_some() {
-            // The vector at fault predicts the position after it.
-            let position = self.list.through(self.list.next).len();
-            self.fail(Error::NotFinite { engine: engine.to_owned(), position });
-            return None;
+    /// True if nothing is left to compute, or there is an error.
+    pub(super) fn is_done(&self) -> bool {
+        self.fault.is_some() || (self.question.is_done(&self.list) && !self.proposes())
+    }
+
+    /// Sends the answer, or the error if there is one.
+    pub(super) fn finish(self, engine: &str) {
+        if self.fault.is_none() {
+            return self.question.finish();
         }
-        if !self.question.is_done(&self.list) || self.proposes() {
-            return Some(self);
-        }
-        self.question.finish();
-        None
+        // The vector at fault predicts the position after it.
+        let position = self.list.through(self.list.next).len();
+        self.fail(Error::NotFinite { engine: engine.to_owned(), position });
     }
 
     /// Ends with an error.

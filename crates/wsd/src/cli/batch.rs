@@ -126,6 +126,9 @@ fn check_output(input: &Path, output: Option<&Path>) -> Result<()> {
     {
         return Err(usage(format!("input and output are the same file: {}", input.display())));
     }
+    if output.is_dir() {
+        return Err(usage(format!("`--output` must be a file, got the folder {}", output.display())));
+    }
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         let (output, folder) = (output.display(), folder.display());

@@ -48,7 +48,7 @@ pub(crate) struct CompareArgs {
     #[arg(value_name = "QUESTION")]
     questions: Vec<String>,
     /// Show this strategy too; may be repeated
-    #[arg(long, value_name = "STRATEGY", value_parser = strategy_names())]
+    #[arg(long, value_name = "STRATEGY", value_delimiter = ',', value_parser = strategy_names())]
     also: Vec<String>,
     /// Print one JSON object for each question
     #[arg(long, conflicts_with = "svg")]

@@ -6,13 +6,12 @@ mod read;
 mod sample;
 mod score;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
 use wsd::data::DataError;
 use wsd::data::card::InputFile;
-use wsd::lab::data::Journal;
 
 use super::{Ending, GlobalArgs, note};
 
@@ -58,11 +57,6 @@ pub(super) async fn run(data: Data, global: &GlobalArgs) -> Result<Ending> {
 /// The files of a step, with checksums.
 fn input_files(paths: &[PathBuf]) -> Result<Vec<InputFile>, DataError> {
     paths.iter().map(|path| InputFile::of(path, wsd::data::read::rows(path)?.len())).collect()
-}
-
-/// Counts the rows of a file that `open` resumes; a file that is missing is not created.
-pub(super) fn rows_done(path: &Path, open: impl FnOnce() -> Result<Journal, DataError>) -> Result<usize, DataError> {
-    if path.is_file() { Ok(open()?.done()) } else { Ok(0) }
 }
 
 /// Tells what a step did, unless it is to be quiet.

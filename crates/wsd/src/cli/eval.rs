@@ -47,7 +47,9 @@ impl FromStr for TaskFile {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some((name, path)) = text.split_once('=') else { return Err("must be TASK=FILE".into()) };
+        let Some((name, path)) = text.split_once('=') else {
+            return Err("must be TASK=FILE\n  hint: `wsd eval --list` lists the tasks".into());
+        };
         let task = Task::find(name).map_err(|error| error.to_string())?;
         Ok(Self { task, path: path.into() })
     }

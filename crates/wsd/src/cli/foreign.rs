@@ -10,7 +10,7 @@ use wsd_core::{Kind, nearest};
 use super::note;
 
 /// Commands and options of llama.cpp, Ollama and vLLM, with those that do the same here.
-const FOREIGN: [(&str, &str); 32] = [
+const FOREIGN: [(&str, &str); 44] = [
     ("run", "here it is `wsd chat` or `wsd generate \"...\"`"),
     ("ask", "here it is `wsd generate \"...\"`"),
     ("cli", "here it is `wsd chat`"),
@@ -43,11 +43,26 @@ const FOREIGN: [(&str, &str); 32] = [
     ("-cnv", "here it is `wsd chat`"),
     ("-a", "here it is --served-model-name NAME"),
     ("--alias", "here it is --served-model-name NAME"),
+    ("--parallel", SLOTS),
+    ("--max-num-seqs", SLOTS),
+    ("--workers", SLOTS),
+    ("--tensor-parallel-size", ONE_DEVICE),
+    ("-tp", ONE_DEVICE),
+    ("--gpu-memory-utilization", "none is needed: the cache takes at most 40 % of the memory that the weights leave"),
+    ("--ssl-certfile", NO_TLS),
+    ("--ssl-keyfile", NO_TLS),
+    ("--log-level", "here it is --verbose or --quiet, and --log-requests text for requests"),
+    ("--tasks", "here each task has its file, as in ifeval=input_data.jsonl; `wsd eval --list` lists them"),
+    ("--input", "here the file stands by itself, without an option before it"),
+    ("--limit", "the first rows alone: head -n N FILE | wsd generate --input -"),
 ];
 const NO_PULL: &str = "none is needed: a model is downloaded at first use; `wsd pairs` lists tested ones";
 const TWO_MODELS: &str = "there are two models: --base LARGE --draft SMALL, or --pair NAME (`wsd pairs` lists them); \
                           one alone: --strategy base --base FILE";
 const NO_CONTEXT: &str = "none is needed: the context is the model's own, and memory grows with what is in it";
+const SLOTS: &str = "here it is --max-concurrent N, the answers written at a time";
+const ONE_DEVICE: &str = "a model runs on one device; one for several runs in vLLM, --base vllm+http://HOST:PORT";
+const NO_TLS: &str = "the server speaks plain HTTP; a proxy in front of it holds the certificate";
 const DEVICE: &str = "here it is --device cuda, which takes the whole model; it is the default where there is a GPU";
 
 /// Joins `true` or `false` behind a flag to it, as in `--raw=false`. A flag may stand without a value, so
@@ -77,6 +92,7 @@ pub(super) fn exit(mut error: clap::Error) -> ! {
         std::process::exit(error.exit_code())
     }
     suggest(&mut error);
+    suggest_list(&mut error, &words);
     error.exit()
 }
 
@@ -114,6 +130,15 @@ fn suggest(error: &mut clap::Error) {
     let Some(meant) = nearest(given, known.iter().map(String::as_str)).map(str::to_owned) else { return };
     if error.get(ContextKind::SuggestedValue).is_none() {
         error.insert(ContextKind::SuggestedValue, ContextValue::String(meant));
+    }
+}
+
+/// Adds the options of `wsd sweep` that take lists, where one for a single value was given a list.
+fn suggest_list(error: &mut clap::Error, words: &[String]) {
+    let is_list = error.kind() == ErrorKind::ValueValidation && context(error, ContextKind::InvalidValue).contains(',');
+    if is_list && words.first().is_some_and(|command| command == "sweep") {
+        let tip = "lists are given to '--windows' and '--thresholds'";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
 }
 

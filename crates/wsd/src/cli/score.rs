@@ -117,7 +117,8 @@ async fn score(base: &dyn Engine, prompt: &Prompt, response: &Response, rule: Ru
         bail!(Error::Unsupported {
             strategy: "score",
             engine: card.name.clone(),
-            need: "log-probabilities of given tokens".into()
+            need: "log-probabilities of given tokens".into(),
+            hint: "",
         });
     }
     let rendered = codec.render(prompt)?;

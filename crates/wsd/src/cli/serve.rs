@@ -99,7 +99,8 @@ fn keys(source: &KeySource, quiet: bool) -> Result<Keys> {
         keys = keys.and(Keys::parse(&text).with_context(|| path.display().to_string())?);
     }
     if keys.is_empty() && (source.key.is_some() || source.file.is_some()) {
-        bail!("the API key is empty\n  hint: an empty key would leave the server open");
+        let file = source.file.iter().map(|path| format!("{}: ", path.display())).collect::<String>();
+        bail!("{file}the API key is empty\n  hint: an empty key would leave the server open");
     }
     Ok(keys)
 }
@@ -108,7 +109,8 @@ fn keys(source: &KeySource, quiet: bool) -> Result<Keys> {
 #[cfg(unix)]
 fn check_access(path: &Path, quiet: bool) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let metadata = fs_err::metadata(path)?;
+    // A file that is not there is told by its reader.
+    let Ok(metadata) = fs_err::metadata(path) else { return Ok(()) };
     let mode = metadata.permissions().mode() & 0o777;
     if metadata.is_file() && mode & 0o002 != 0 {
         bail!("{}: everybody may change it (mode {mode:03o})\n  hint: chmod 600 makes it yours alone", path.display());

@@ -63,10 +63,8 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
     };
     let path = look.config.as_deref().ok_or_else(|| usage("a run needs its file: --config run.toml"))?;
     let file = RunFile::read(path, objective)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    tokio::spawn(stop_on_interrupt(stop.clone()));
     let start = Start::open(&file, look)?;
-    let session = Session { file, start, args, quiet: look.quiet, stop };
+    let session = Session { file, start, args, quiet: look.quiet, stop: Arc::default() };
     tokio::task::spawn_blocking(move || session.run()).await?
 }
 
@@ -154,6 +152,9 @@ impl Session {
         if let Some(warning) = task.schedule().warning() {
             reporter.note(&warning);
         }
+        wsd_train::prepare(&mut task, &mut trainer, &mut reporter)?;
+        // Before the first step there is nothing to keep, so Ctrl-C ends the process at once.
+        tokio::runtime::Handle::current().spawn(stop_on_interrupt(self.stop.clone()));
         let finished = wsd_train::run(&mut task, &mut trainer, &mut reporter)?;
         curves::draw(&file.output, &format!("{} {}", self.objective().name, file.output.display()))?;
         if finished == Finished::Stopped {

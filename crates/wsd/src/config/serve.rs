@@ -1,6 +1,6 @@
 //! `[serve]`: the server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -202,8 +202,9 @@ impl ServeSettings {
             }
         };
         let host: String = values.get(&HOST);
-        let host: IpAddr =
-            host.parse().map_err(|_| Error::Setting { name: HOST.name, limit: "an IP address".into(), value: host })?;
+        let address = if host == "localhost" { Ok(Ipv4Addr::LOCALHOST.into()) } else { host.parse::<IpAddr>() };
+        let limit = "an IP address, such as 0.0.0.0 for all of this machine, or localhost";
+        let host = address.map_err(|_| Error::Setting { name: HOST.name, limit: limit.into(), value: host })?;
         let served_names: Vec<String> = values.get(&SERVED_MODEL_NAME);
         if let Some(taken) = served_names.iter().find(|name| Recipe::find(without_tag(name)).is_ok()) {
             let limit = "no name of a strategy, which keeps its own".into();

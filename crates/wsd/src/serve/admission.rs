@@ -15,12 +15,12 @@ use super::error::ApiError;
 
 /// The least number of accounts from which idle ones are dropped.
 const MANY_ACCOUNTS: usize = 4096;
-/// The time after which a wait asks again whether its client has become one that asks seldom, which no
-/// event tells.
+/// The time after which a wait asks again whether its client has lately held so little that it may have
+/// a spare slot, which no event tells.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Returns the most answers at a time: beside those of the setting a quarter as many, for clients that
-/// have none and ask seldom.
+/// have none.
 #[must_use]
 pub fn all_slots(max_concurrent: usize) -> usize {
     max_concurrent + max_concurrent.div_ceil(4)
@@ -125,8 +125,8 @@ impl Admission {
 
     /// Waits for a slot. The client with the fewest slots comes first, of those with equally many the one
     /// that has lately held the fewest, of its requests the one with the fewest, among equals the one that
-    /// came first. A client without any slot, and lately with less than half of one, does not wait for
-    /// those of others as long as a spare one is left.
+    /// came first. A client without any slot, and lately with less than one, does not wait for those of
+    /// others as long as a spare one is left.
     pub(super) async fn slot(self: &Arc<Self>, source: Source) -> Result<Slot, ApiError> {
         let (sender, receiver) = oneshot::channel();
         let mut wait = Wait { admission: self.clone(), source, slot: Some(receiver) };
@@ -147,10 +147,10 @@ impl Admission {
         Ok(Slot { admission: self.clone(), source })
     }
 
-    /// Gives free slots to those who wait if the client has become one that asks seldom.
+    /// Gives free slots to those who wait if the client may have a spare one by now.
     fn ask_again(&self, client: Client) {
         let mut state = self.lock();
-        if state.running < all_slots(self.max_concurrent) && state.held(client).is_seldom(Instant::now()) {
+        if state.running < all_slots(self.max_concurrent) && state.held(client).is_modest(Instant::now()) {
             self.give_slots(&mut state);
         }
     }
@@ -169,7 +169,7 @@ impl Admission {
             // Where the first may have no slot, none of the others may.
             let Some(first) = waiting.min_by_key(|(_, waiter)| order(waiter.source)) else { return };
             let (index, held) = (first.0, state.held(first.1.source.client));
-            let slots = if held.is_seldom(now) { all_slots(self.max_concurrent) } else { self.max_concurrent };
+            let slots = if held.is_modest(now) { all_slots(self.max_concurrent) } else { self.max_concurrent };
             if state.running >= slots || held.now() >= self.limits.max_concurrent {
                 return;
             }
@@ -358,14 +358,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_becomes_one_that_asks_seldom_is_given_the_spare_slot() {
+    async fn a_client_that_asks_one_thing_after_another_waits_for_nobody() {
         let admission = admission(1, ClientLimits::default());
         let _held = ready(admission.slot(of(ALICE, 1))).unwrap();
         let now = Instant::now();
         let mut account = Account::default();
-        account.held.change(1, now.checked_sub(Duration::from_secs(3)).unwrap());
+        account.held.change(1, now.checked_sub(Duration::from_secs(60)).unwrap());
         account.held.change(-1, now);
-        assert!(!account.held.is_seldom(now) && account.held.is_seldom(now + Duration::from_secs(1)));
+        admission.lock().accounts.insert(BOB, account);
+        assert!(ready(admission.slot(of(BOB, 2))).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_held_many_is_given_the_spare_slot_after_a_while() {
+        let admission = admission(1, ClientLimits::default());
+        let _held = ready(admission.slot(of(ALICE, 1))).unwrap();
+        let now = Instant::now();
+        let mut account = Account::default();
+        account.held.change(2, now.checked_sub(Duration::from_secs(3)).unwrap());
+        account.held.change(-2, now);
+        assert!(!account.held.is_modest(now) && account.held.is_modest(now + Duration::from_secs(1)));
         admission.lock().accounts.insert(BOB, account);
         // Nobody comes or leaves while he waits.
         let _bob = admission.slot(of(BOB, 2)).await.unwrap();

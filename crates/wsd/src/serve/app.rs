@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
-use wsd_core::{Bridge, Models, Scope, Seat};
+use wsd_core::{Bridge, Models, RECIPES, Recipe, Scope, Seat};
 
 use super::admission::{Admission, Admitted};
 use super::body::BodyReader;
@@ -21,6 +21,8 @@ use crate::config::{ServeSettings, Settings};
 /// The server's state, which all requests share.
 pub struct App {
     pub(super) models: Models,
+    /// The strategies that the models can follow, by the settings of the server.
+    pub(super) offered: Vec<&'static Recipe>,
     /// True where token ids mean the same to both models.
     pub(super) one_vocabulary: bool,
     pub(super) settings: Settings,
@@ -59,8 +61,11 @@ impl App {
         };
         let pair = models.get(Seat::DRAFT).zip(models.get(Seat::BASE));
         let one_vocabulary = pair.is_none_or(|(draft, base)| Bridge::passes_ids(draft.codec(), base.codec()));
+        let can = |recipe: &&Recipe| recipe.build(&models, &settings.values).is_ok();
+        let offered = RECIPES.iter().copied().filter(can).collect();
         Self {
             models,
+            offered,
             one_vocabulary,
             settings,
             seed,

@@ -12,8 +12,8 @@ const NETWORK_BITS: u32 = 64;
 const HELD_MEMORY: Duration = Duration::from_secs(4);
 /// The parts of a slot in which means are compared.
 const FINENESS: f64 = 100.0;
-/// The mean number of slots, in these parts, below which a client asks seldom.
-const SELDOM: usize = 50;
+/// A slot in these parts.
+const ONE: usize = FINENESS as usize;
 
 /// The sender of requests: the holder of a key, or an address where there are no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,9 +102,9 @@ impl Held {
         (self.mean(now) * FINENESS) as usize
     }
 
-    /// Tells whether the client has no slot, and lately had less than half of one.
-    pub(super) fn is_seldom(self, now: Instant) -> bool {
-        self.now == 0 && self.lately(now) < SELDOM
+    /// Tells whether the client has no slot, and lately had less than one.
+    pub(super) fn is_modest(self, now: Instant) -> bool {
+        self.now == 0 && self.lately(now) < ONE
     }
 
     /// Changes the number of slots held.

@@ -86,13 +86,18 @@ fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, (index, job): (usize, Job)
         };
         let events = app.work.stream(wsd_core::run(strategy, job));
         let mut meter = Meter::new(app, slot, (index / origin.n, origin));
-        events
-            .map(move |event| {
-                let event = event?;
-                meter.record(&event);
-                Ok((index, event))
+        // `None` marks the end. Work that panicked ends without its last event.
+        let events = events.map(Some).chain(stream::iter([None]));
+        let events = events.filter_map(move |event| {
+            std::future::ready(match event {
+                Some(event) => Some(event.map_err(ApiError::from).map(|event| {
+                    meter.record(&event);
+                    (index, event)
+                })),
+                None => (!meter.done).then(|| Err(ApiError::internal())),
             })
-            .boxed()
+        });
+        events.boxed()
     }
     .flatten_stream()
     .boxed()

@@ -13,7 +13,7 @@ use wsd_core::{Activity, Recipe, SAMPLING, SEED, STRATEGY, TERMS};
 use super::app::App;
 use super::error::ApiError;
 use super::metrics::Gauge;
-use super::request::{find_recipe, offered_recipes};
+use super::request::{find_recipe, named_recipes};
 use crate::models::short_name;
 
 /// Returns the entry of a strategy under a name.
@@ -40,9 +40,9 @@ fn defaults(app: &App, recipe: &Recipe) -> Value {
     Value::Object(defaults)
 }
 
-/// Lists the strategies that the loaded models can run.
+/// Lists the strategies that the models can follow.
 pub(super) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let entries: Vec<_> = offered_recipes(&app).map(|(name, recipe)| entry(&app, name, recipe)).collect();
+    let entries: Vec<_> = named_recipes(&app).map(|(name, recipe)| entry(&app, name, recipe)).collect();
     Json(json!({"object": "list", "data": entries}))
 }
 
@@ -115,6 +115,8 @@ mod tests {
             ("/data/models/q4.gguf", "q4.gguf"),
             ("builtin:base", "builtin:base"),
             ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
+            ("org/name@refs/pr/1", "org/name@refs/pr/1"),
+            ("org/name:Q4/q4.gguf", "org/name:Q4/q4.gguf"),
             ("vllm+http://a:8000/llama", "vllm+http://a:8000/llama"),
             ("/", "/"),
             ("../models/q4.gguf", "q4.gguf"),

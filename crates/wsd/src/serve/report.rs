@@ -18,7 +18,7 @@ impl App {
         let (slots, queue) = (self.admission.max_concurrent(), self.serve.max_queue);
         let memory = process::read()
             .map_or_else(String::new, |usage| format!("{} MB of memory in use, ", usage.resident_bytes / 1_000_000));
-        let limits = format!("{memory}{slots} answers at a time, {queue} requests waiting");
+        let limits = format!("{memory}answers: up to {slots} at a time, up to {queue} may wait");
         let access = if self.keys.is_empty() { "no key is needed" } else { "the key is the password in a browser" };
         let last = [
             limits,

@@ -271,21 +271,18 @@ impl GenerationRequest {
 /// server's own.
 pub(super) fn named_recipes(app: &App) -> impl Iterator<Item = (&str, &'static Recipe)> {
     let further = app.serve.served_names.iter().map(|name| (name.as_str(), app.settings.recipe));
-    RECIPES.iter().map(|&recipe| (recipe.name, recipe)).chain(further)
-}
-
-/// Iterates over the models that requests may name and that the loaded models can run.
-pub(super) fn offered_recipes(app: &App) -> impl Iterator<Item = (&str, &'static Recipe)> {
-    named_recipes(app).filter(|(_, recipe)| recipe.build(&app.models, &app.settings.values).is_ok())
+    app.offered.iter().map(|&recipe| (recipe.name, recipe)).chain(further)
 }
 
 /// Finds the strategy that `model` names, with or without Ollama's tag; without a name, the server's own.
 pub(super) fn find_recipe(app: &App, model: Option<String>) -> Result<&'static Recipe, ApiError> {
     let Some(model) = model else { return Ok(app.settings.recipe) };
-    let found = named_recipes(app).find(|(name, _)| without_tag(name) == without_tag(&model));
+    // One that is not listed is found too: its own refusal tells what it lacks.
+    let all = RECIPES.iter().map(|&recipe| (recipe.name, recipe));
+    let found = named_recipes(app).chain(all).find(|(name, _)| without_tag(name) == without_tag(&model));
     found
         .map(|(_, recipe)| recipe)
-        .ok_or_else(|| ApiError::unknown_model(&model, offered_recipes(app).map(|(name, _)| name)))
+        .ok_or_else(|| ApiError::unknown_model(&model, named_recipes(app).map(|(name, _)| name)))
 }
 
 /// Takes the most tokens in an answer from a field. As in llama-server, -1 means no limit but the

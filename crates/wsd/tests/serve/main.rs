@@ -37,6 +37,15 @@ async fn an_answer_names_the_author_of_each_token() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error() {
+    let (server, message) = (Server::breaking(), "the server failed to answer; its log has the cause");
+    let (status, reply) = server.post("/v1/completions", &json!({"prompt": "ab", "max_tokens": 20})).await;
+    assert_eq!((status, error(&reply).0), (StatusCode::INTERNAL_SERVER_ERROR, message), "{reply}");
+    let text = server.text("/v1/completions", &json!({"prompt": "ab", "max_tokens": 20, "stream": true})).await;
+    assert!(text.contains(message) && !text.contains("[DONE]"), "{text}");
+}
+
+#[tokio::test]
 async fn a_limit_of_minus_one_is_none() {
     let server = Server::builtin();
     for (path, asked) in [

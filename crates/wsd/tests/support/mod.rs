@@ -40,12 +40,12 @@ fn builtin() -> Models {
     MODELS.get_or_init(load).clone()
 }
 
-/// A scripted pair of models that takes `pause` for each token and never ends a text.
-fn scripted(pause: Duration) -> Models {
+/// A scripted pair of models that never ends a text, and does `work` for each token.
+fn scripted(work: impl Fn(&[u32]) + Copy + Send + Sync + 'static) -> Models {
     let pieces = Arc::new(Pieces::letters("ab"));
     let model = |name| {
         let rows = move |tokens: &[u32]| {
-            std::thread::sleep(pause);
+            work(tokens);
             vec![f32::NEG_INFINITY, f32::NEG_INFINITY, tokens.len() as f32 % 2.0, 0.5]
         };
         Arc::new(Scripted::new(name, pieces.clone(), rows).with_context(1 << 20))
@@ -80,7 +80,7 @@ impl Server {
 
     /// A server whose answers never end, for clients with keys.
     pub(crate) fn slow_with_keys(serve: Value, keys: Keys) -> Self {
-        Self::of(scripted(Duration::from_millis(1)), settings(serve), keys)
+        Self::of(scripted(|_| std::thread::sleep(Duration::from_millis(1))), settings(serve), keys)
     }
 
     /// Sends a request with a key; returns the status and the body.
@@ -106,7 +106,13 @@ impl Server {
 
     /// A server whose answers never end.
     pub(crate) fn slow(serve: Value) -> Self {
-        Self::of(scripted(Duration::from_millis(1)), settings(serve), Keys::default())
+        Self::of(scripted(|_| std::thread::sleep(Duration::from_millis(1))), settings(serve), Keys::default())
+    }
+
+    /// A server whose models panic in the middle of an answer.
+    pub(crate) fn breaking() -> Self {
+        let models = scripted(|tokens| assert!(tokens.len() < 9, "a fault of this test"));
+        Self::of(models, settings(json!({})), Keys::default())
     }
 
     /// A server whose base does not answer, because its one session is taken.

@@ -24,6 +24,8 @@ pub(super) struct Drafter {
     pub(super) chunks: Chunks,
     /// Number of tokens that may still be drafted.
     pub(super) remaining: usize,
+    /// Number of tokens that the draft has computed.
+    pub(super) computed: usize,
     /// The measured speed of the draft.
     pub(super) profile: Profile,
     /// The call in progress or just finished, not yet reported.
@@ -37,8 +39,7 @@ impl Drafter {
         let max_tokens = self.chunks.next().min(self.remaining);
         let (sampling, guide) = (self.sampling.clone(), self.guide.clone());
         let generation = Generation { max_tokens, sampling, top_logprobs: 0, guide };
-        // Before the first chunk the whole prompt has to be computed.
-        let lacking = if self.chunks.is_first() { self.session.tokens().len() } else { 1 };
+        let lacking = self.session.tokens().len() - self.computed;
         let started = Instant::now();
         let call_so_far = |tokens| Call::since(started, Seat::DRAFT, CallKind::Generate, tokens);
         let call = self.call.insert(call_so_far(0));
@@ -52,6 +53,7 @@ impl Drafter {
             *call = call_so_far(tokens.len());
         }
         drop(steps);
+        self.computed = self.session.tokens().len().saturating_sub(1);
         let seconds = call.seconds;
         self.profile.record_writing(lacking, tokens.len().max(1), seconds);
         self.remaining -= tokens.len();

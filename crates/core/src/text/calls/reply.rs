@@ -73,13 +73,15 @@ enum State {
     Start,
     Reasoning,
     Text,
-    /// Within calls behind `mark`, of which the first is number `first`.
+    /// Within calls, of which the first is number `first`.
     Calls {
         first: usize,
-        format: &'static CallFormat,
-        mark: &'static str,
+        marked: Marked,
     },
 }
+
+/// A mark and the form of the calls behind it.
+type Marked = (&'static str, &'static CallFormat);
 
 /// The forms of calls that begin an answer without the mark of its template, each with what stands
 /// before them. The last one fits always.
@@ -174,12 +176,11 @@ impl Reply {
                 let (text, found) = self.through(open, is_last);
                 parts.extend(self.trimmed(&text).map(Part::Text));
                 if let (true, Some(tools)) = (found, &self.tools) {
-                    let (first, format) = (self.sent.len(), tools.format);
-                    self.state = State::Calls { first, format, mark: format.open };
+                    self.state = State::Calls { first: self.sent.len(), marked: (tools.format.open, tools.format) };
                 }
                 found
             }
-            State::Calls { first, format, mark } => self.calls_step(first, format, mark, is_last, parts),
+            State::Calls { first, marked } => self.calls_step(first, marked, is_last, parts),
         }
     }
 
@@ -209,7 +210,7 @@ impl Reply {
         self.state = match bare {
             Some((mark, after, format)) if rest.starts_with(['{', '[']) => {
                 self.pending = after.to_owned();
-                State::Calls { first: self.sent.len(), format, mark }
+                State::Calls { first: self.sent.len(), marked: (mark, format) }
             }
             _ => State::Text,
         };
@@ -238,14 +239,7 @@ impl Reply {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    fn calls_step(
-        &mut self,
-        first: usize,
-        format: &'static CallFormat,
-        mark: &str,
-        is_last: bool,
-        parts: &mut Vec<Part>,
-    ) -> bool {
+    fn calls_step(&mut self, first: usize, (mark, format): Marked, is_last: bool, parts: &mut Vec<Part>) -> bool {
         let Some(tools) = &self.tools else { return false };
         let read = format.body.read(&self.pending, format, tools, is_last);
         let failed = read.is_other || (is_last && read.calls.is_empty());

@@ -38,8 +38,11 @@ impl Scheduler {
             piece.rows = self.propose(piece.work);
         }
         self.settle(&plan, &pieces, started.elapsed().as_secs_f64());
-        let works = std::mem::take(&mut self.works).into_iter();
-        self.works = works.filter_map(|work| work.finish_if_done(&self.card.name)).collect();
+        let (done, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.works).into_iter().partition(Work::is_done);
+        self.works = left;
+        // Whoever reads an answer finds the numbers that follow it.
+        self.report();
+        done.into_iter().for_each(|work| work.finish(&self.card.name));
     }
 
     /// The parts of works that a plan names.
@@ -187,14 +190,15 @@ impl Scheduler {
     /// whose contents are unknown.
     fn fail_all(&mut self, pieces: &[Piece], message: &str) {
         let mut works: Vec<_> = std::mem::take(&mut self.works).into_iter().map(Some).collect();
-        for piece in pieces {
-            if let Some(work) = works[piece.work].take() {
-                self.cache.forget(&mut *self.executor, work.place.slot);
-                self.drafter.iter_mut().for_each(|drafter| drafter.close(work.place.slot));
-                work.fail(Error::Engine { engine: self.card.name.clone(), message: message.to_owned() });
-            }
+        let failed: Vec<_> = pieces.iter().filter_map(|piece| works[piece.work].take()).collect();
+        for slot in failed.iter().map(|work| work.place.slot) {
+            self.cache.forget(&mut *self.executor, slot);
+            self.drafter.iter_mut().for_each(|drafter| drafter.close(slot));
         }
         self.works = works.into_iter().flatten().collect();
+        self.report();
+        let error = || Error::Engine { engine: self.card.name.clone(), message: message.to_owned() };
+        failed.into_iter().for_each(|work| work.fail(error()));
     }
 }
 

@@ -14,7 +14,7 @@ use wsd::eval::{Candidate, System};
 use wsd::models;
 use wsd_core::{ChatRole, Message};
 
-use super::{input_files, rows_done, tell};
+use super::{input_files, tell};
 use crate::cli::progress::Rows;
 use crate::cli::{Ending, GlobalArgs, counted, distinct, resumable, usage};
 
@@ -86,7 +86,7 @@ async fn answer(
         record.insert("system_name".into(), system.name.into());
         let path = args.out.join(format!("{}.jsonl", system.name));
         // Checked before models are loaded, which takes long.
-        let done = rows_done(&path, || sampling.open(system.name, record.clone(), &path))?;
+        let done = sampling.check(system.name, &record, &path)?;
         work.push((system, record, path, done));
     }
     let open = work.iter().filter(|(.., done)| *done < sampling.rows());

@@ -15,7 +15,7 @@ use wsd::eval::raters::{JUDGE_PROMPT, RATERS, Rater, find};
 use wsd::models;
 use wsd_core::{Recipe, Seat};
 
-use super::{input_files, rows_done, tell};
+use super::{input_files, tell};
 use crate::cli::eval::with_judge_prompt;
 use crate::cli::progress::Rows;
 use crate::cli::{Ending, GlobalArgs, distinct, resumable, usage};
@@ -113,7 +113,7 @@ async fn rate(
     let (all, parallel) = (answers.rows.len(), args.parallel.into());
     let open = || scoring::open(&answers.rows, &args.out, record.clone());
     // Checked before models are loaded, which takes long.
-    let is_whole = rows_done(&args.out, open)? == all;
+    let is_whole = scoring::check(&answers.rows, &args.out, record)? == all;
     let mut missing = Missing::default();
     if is_whole {
         missing.failed = open()?.failed();

@@ -17,7 +17,6 @@ use wsd::lab::stats::{Estimate, mean_of_means};
 use wsd::models;
 use wsd_core::{ChatRole, Message, Recipe, Seat};
 
-use crate::cli::data::rows_done;
 use crate::cli::progress::Rows;
 use crate::cli::{GlobalArgs, distinct, note, usage};
 
@@ -101,7 +100,7 @@ impl Work {
         let path = folder.file(&format!("ratings/{}/{}/{system}.jsonl", task.name, rater.name));
         let record = json!({"rater": rater.name, "judge": judge, "system": system, "task": task.name});
         let record = record.as_object().cloned().unwrap_or_default();
-        let is_done = rows_done(&path, || scoring::open(&rows, &path, record.clone()))? == rows.len();
+        let is_done = scoring::check(&rows, &path, &record)? == rows.len();
         Ok(Self { rating: rating.clone(), system, rows, unanswered, path, record, is_done })
     }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value};
 use wsd::config::{Settings, SharedArgs};
-use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SAMPLES, SYSTEMS, System, examples};
+use wsd::lab::eval::{Candidate, Evaluation, Grid, RunFolder, SAMPLES, SYSTEMS, System, TIMES, examples};
 use wsd::lab::world::Item;
 use wsd::models;
 use wsd_core::{Engine, MAX_TOKENS, Models, Need, Recipe, STRATEGY, Seat};
 
 use super::report;
-use crate::cli::progress::Rows;
+use crate::cli::progress::{Rows, is_whole};
 use crate::cli::{Ending, GlobalArgs, note, resumable, usage};
 
 pub(super) const EXAMPLES: &str = "\
@@ -23,7 +24,7 @@ Examples:
   wsd lab eval --world world --out run --tuned ./tuned-base --parallel 32
       With the base that was itself tuned on the pilot's data.
   wsd lab eval --world world --out quick --systems base,pilot,wsd --limit 40 --parts table
-      A quick global.";
+      A quick look.";
 
 #[derive(Args, Debug)]
 pub(crate) struct EvalArgs {
@@ -118,14 +119,12 @@ pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Endin
     if OF_THE_PAIR.iter().any(|part| args.has(part)) {
         recipes.push(Recipe::find("wsd")?);
     }
-    let pair = models::load(&settings, &models::needs(recipes), sessions, global.progress().as_mut())?;
-    let tuned = tuned(&args, &settings, sessions, global)?;
-    let candidates = systems.into_iter().map(|system| candidate(system, &settings, &pair, tuned.as_ref()));
-    let candidates = candidates.collect::<Result<Vec<_>>>()?;
+    let systems = systems.into_iter().map(|system| Configured::try_new(system, &settings, args.tuned.as_deref()));
+    let systems = systems.collect::<Result<Vec<_>>>()?;
     let mut evaluation = Evaluation {
         records,
         items,
-        models: pair,
+        models: Models::default(),
         values: settings.values.clone(),
         examples: shown,
         terms: settings.terms(),
@@ -134,8 +133,17 @@ pub(super) async fn run(mut args: EvalArgs, global: &GlobalArgs) -> Result<Endin
     };
     evaluation.limit(args.limit.unwrap_or(usize::MAX));
     let folder = RunFolder::new(&args.out);
-    folder.write_manifest(&evaluation, &candidates)?;
-    if resumable(measure(&args, evaluation, &candidates, &folder, global)).await?.is_none() {
+    let mut candidates = Vec::new();
+    if !is_measured(&args, &evaluation, &systems, &folder, global.quiet)? {
+        evaluation.models = models::load(&settings, &models::needs(recipes), sessions, global.progress().as_mut())?;
+        let tuned = tuned(&args, &settings, sessions, global)?;
+        for system in &systems {
+            candidates.push(system.candidate(&evaluation.models, tuned.as_ref())?);
+        }
+    }
+    folder.write_manifest(&evaluation.items, systems.iter().map(|system| (system.system.name, &system.record)))?;
+    let is_due = !candidates.is_empty();
+    if is_due && resumable(measure(&args, evaluation, &candidates, &folder, global)).await?.is_none() {
         return Ok(Ending::Interrupted);
     }
     // A report is on answers; scored drafts are for `wsd train switch`.
@@ -197,33 +205,70 @@ fn read_items(path: &std::path::Path) -> Result<Vec<Item>> {
     items.collect()
 }
 
+/// A system with its own settings.
+struct Configured {
+    system: &'static System,
+    settings: Settings,
+    /// The settings that stand in its rows.
+    record: Map<String, Value>,
+}
+
+impl Configured {
+    fn try_new(system: &'static System, settings: &Settings, tuned: Option<&str>) -> Result<Self> {
+        let mut settings = settings.clone();
+        settings.recipe = Recipe::find(system.recipe)?;
+        settings.values = system.values(&settings.values)?;
+        if let Some(name) = tuned.filter(|_| system.tuned) {
+            settings = settings.with_base(name)?;
+        }
+        let mut record = settings.record();
+        record.insert("system".into(), system.name.into());
+        Ok(Self { system, settings, record })
+    }
+
+    fn candidate(&self, pair: &Models, tuned: Option<&Arc<dyn Engine>>) -> Result<Candidate> {
+        let mut models = pair.clone();
+        if let Some(engine) = tuned.filter(|_| self.system.tuned) {
+            models.remove(Seat::BASE);
+            models.add(Seat::BASE, engine.clone());
+        }
+        let strategy = self.settings.recipe.build(&models, &self.settings.values)?;
+        Ok(Candidate { system: self.system, strategy, settings: self.record.clone() })
+    }
+}
+
+/// Tells whether the run folder holds all that is to be measured, so that no model is needed.
+fn is_measured(
+    args: &EvalArgs,
+    evaluation: &Evaluation,
+    systems: &[Configured],
+    folder: &RunFolder,
+    quiet: bool,
+) -> Result<bool> {
+    let mut ablation = evaluation.clone();
+    ablation.limit(args.ablation_limit);
+    let of_systems = systems.iter().filter(|_| args.has("table"));
+    let of_systems = of_systems.map(|system| (folder.samples(system.system.name), &evaluation.records, &system.record));
+    let of_pair = OF_THE_PAIR.iter().filter(|part| args.has(part)).map(|part| {
+        let records = if *part == "ablation" { &ablation.records } else { &evaluation.records };
+        (folder.file(&format!("{part}.jsonl")), records, &evaluation.settings)
+    });
+    for (file, records, settings) in of_systems.chain(of_pair) {
+        if !is_whole(&file, records, settings, quiet)? {
+            return Ok(false);
+        }
+    }
+    Ok(!args.has("times") || folder.file(TIMES).exists())
+}
+
 fn tuned(
     args: &EvalArgs,
     settings: &Settings,
     sessions: usize,
     global: &GlobalArgs,
-) -> Result<Option<(String, Arc<dyn Engine>)>> {
-    let Some(name) = args.tuned.clone() else { return Ok(None) };
-    let settings = settings.clone().with_base(&name)?;
+) -> Result<Option<Arc<dyn Engine>>> {
+    let Some(name) = &args.tuned else { return Ok(None) };
+    let settings = settings.clone().with_base(name)?;
     let models = models::load(&settings, &[Need::any(Seat::BASE)], sessions, global.progress().as_mut())?;
-    Ok(models.get(Seat::BASE).map(|engine| (name, engine.clone())))
-}
-
-fn candidate(
-    system: &'static System,
-    settings: &Settings,
-    pair: &Models,
-    tuned: Option<&(String, Arc<dyn Engine>)>,
-) -> Result<Candidate> {
-    let (mut settings, mut models) = (settings.clone(), pair.clone());
-    settings.recipe = Recipe::find(system.recipe)?;
-    settings.values = system.values(&settings.values)?;
-    if let Some((name, engine)) = tuned.filter(|_| system.tuned) {
-        settings = settings.with_base(name)?;
-        models.remove(Seat::BASE);
-        models.add(Seat::BASE, engine.clone());
-    }
-    let mut record = settings.record();
-    record.insert("system".into(), system.name.into());
-    Ok(Candidate { system, strategy: settings.recipe.build(&models, &settings.values)?, settings: record })
+    Ok(models.get(Seat::BASE).cloned())
 }

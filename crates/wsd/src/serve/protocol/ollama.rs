@@ -23,7 +23,7 @@ use crate::serve::clock::{format_time, timestamp};
 use crate::serve::error::{ApiError, Shape};
 use crate::serve::fields::Fields;
 use crate::serve::ignored::Place;
-use crate::serve::request::{GenerationRequest, find_recipe, offered_recipes};
+use crate::serve::request::{GenerationRequest, find_recipe, named_recipes};
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
 
@@ -243,7 +243,7 @@ pub(crate) async fn running(State(app): State<Arc<App>>) -> Json<Value> {
 
 /// Lists the models on offer with their sizes and what `more` tells of each.
 fn list(app: &App, more: impl Fn(&'static Recipe) -> Value) -> Json<Value> {
-    let models = offered_recipes(app).map(|(name, recipe)| {
+    let models = named_recipes(app).map(|(name, recipe)| {
         let name = if name.contains(':') { name.to_owned() } else { format!("{name}{OLLAMA_TAG}") };
         let bytes = engines(app, recipe).map(|engine| engine.files().bytes).sum::<u64>();
         let mut entry = json!({
