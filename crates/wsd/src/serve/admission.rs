@@ -277,6 +277,15 @@ mod tests {
         Source { client, request }
     }
 
+    /// The account of a client that held so many slots for so many seconds, and the time at which it gave
+    /// them back.
+    fn held_until_now(slots: isize, seconds: u64) -> (Account, Instant) {
+        let (mut account, now) = (Account::default(), Instant::now());
+        account.held.change(slots, now.checked_sub(Duration::from_secs(seconds)).unwrap());
+        account.held.change(-slots, now);
+        (account, now)
+    }
+
     fn ready<T>(future: impl Future<Output = Result<T, ApiError>>) -> Option<T> {
         future.now_or_never().map(Result::unwrap)
     }
@@ -361,10 +370,7 @@ mod tests {
     async fn a_client_that_asks_one_thing_after_another_waits_for_nobody() {
         let admission = admission(1, ClientLimits::default());
         let _held = ready(admission.slot(of(ALICE, 1))).unwrap();
-        let now = Instant::now();
-        let mut account = Account::default();
-        account.held.change(1, now.checked_sub(Duration::from_secs(60)).unwrap());
-        account.held.change(-1, now);
+        let (account, _) = held_until_now(1, 60);
         admission.lock().accounts.insert(BOB, account);
         assert!(ready(admission.slot(of(BOB, 2))).is_some());
     }
@@ -373,10 +379,7 @@ mod tests {
     async fn a_client_that_held_many_is_given_the_spare_slot_after_a_while() {
         let admission = admission(1, ClientLimits::default());
         let _held = ready(admission.slot(of(ALICE, 1))).unwrap();
-        let now = Instant::now();
-        let mut account = Account::default();
-        account.held.change(2, now.checked_sub(Duration::from_secs(3)).unwrap());
-        account.held.change(-2, now);
+        let (account, now) = held_until_now(2, 3);
         assert!(!account.held.is_modest(now) && account.held.is_modest(now + Duration::from_secs(1)));
         admission.lock().accounts.insert(BOB, account);
         // Nobody comes or leaves while he waits.
