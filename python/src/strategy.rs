@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use wsd::config::Partial;
-use wsd_core::{Job, Models, Need, RECIPES, Recipe, STRATEGY, Seat, Setting, Trace};
+use wsd_core::{Job, Models, Need, RECIPES, Recipe, STRATEGY, Seat, Setting, Trace, Values};
 
 use crate::engine::{self, Engine};
 use crate::error::raise;
@@ -39,7 +39,7 @@ impl Strategy {
         let recipe = Recipe::find(name).map_err(raise)?;
         let keywords = keywords.map_or_else(|| Ok(PyDict::new(py)), |it| it.copy())?;
         let given = given(&keywords)?;
-        let needs = to_load(recipe, &given, has_pair(&keywords)?)?;
+        let needs = to_load(recipe, &given, has_pair(&keywords)?);
         let mut known = [named(recipe.settings.iter().copied()), of_answers(), of_pairs()].concat();
         if !needs.is_empty() {
             known.extend(of_models());
@@ -47,6 +47,7 @@ impl Strategy {
         let mut settings = read(&known, Some(&keywords))?;
         // Sampling is taken from the files of the strategy's first model.
         settings.set_default(&STRATEGY, recipe.name).map_err(raise)?;
+        check_seats(recipe, &settings.clone().resolve().map_err(raise)?.values, &given, &needs)?;
         let filled = given.iter().filter(|(seat, _)| needs.iter().any(|need| need.seat == *seat));
         let names: Vec<_> = filled.filter_map(|(seat, model)| Some((*seat, model.name()?))).collect();
         let loaded = engine::load(py, settings.clone(), &names, needs)?;
@@ -176,19 +177,26 @@ fn has_pair(keywords: &Bound<'_, PyDict>) -> PyResult<bool> {
 
 /// Returns the needs of the strategy whose models are to be loaded: those that are named, and where
 /// there is a pair or no model at all, those of the pair.
-fn to_load(recipe: &'static Recipe, given: &[(Seat, Given)], has_pair: bool) -> PyResult<Vec<Need>> {
+fn to_load(recipe: &'static Recipe, given: &[(Seat, Given)], has_pair: bool) -> Vec<Need> {
     let is_given = |seat: Seat| given.iter().any(|(other, _)| *other == seat);
     let is_named = |seat: Seat| given.iter().any(|(other, model)| *other == seat && model.name().is_some());
     let takes_pair = has_pair || given.is_empty();
     let of_pair = |seat: Seat| takes_pair && !is_given(seat) && [Seat::DRAFT, Seat::BASE].contains(&seat);
-    let missing = recipe.needs.iter().find(|need| !need.is_optional && !is_given(need.seat) && !of_pair(need.seat));
-    if let Some(seat) = missing.map(|need| need.seat) {
-        return Err(PyValueError::new_err(format!(
-            "`{}` needs a {seat} model\n  hint: give one with {seat}=MODEL, or none for the built-in pair",
-            recipe.name
-        )));
-    }
-    Ok(recipe.needs.iter().filter(|need| is_named(need.seat) || of_pair(need.seat)).copied().collect())
+    recipe.needs.iter().filter(|need| is_named(need.seat) || of_pair(need.seat)).copied().collect()
+}
+
+/// Checks that each seat which these settings need is given or will be loaded.
+fn check_seats(recipe: &Recipe, values: &Values, given: &[(Seat, Given)], to_load: &[Need]) -> PyResult<()> {
+    let is_there =
+        |seat| given.iter().any(|(other, _)| *other == seat) || to_load.iter().any(|need| need.seat == seat);
+    let Some(need) = recipe.needs.iter().find(|need| (need.is_required)(values) && !is_there(need.seat)) else {
+        return Ok(());
+    };
+    Err(PyValueError::new_err(format!(
+        "`{}` needs a {seat} model\n  hint: give one with {seat}=MODEL, or none for the built-in pair",
+        recipe.name,
+        seat = need.seat,
+    )))
 }
 
 /// Puts the models that were open and those that were loaded together, each seat's in their order.

@@ -75,8 +75,8 @@ pub struct Need {
     pub caps: Caps,
     /// The seat whose vocabulary it must share, if any.
     pub same_vocabulary_as: Option<Seat>,
-    /// True if the strategy, or some of its settings, can do without a model in the seat.
-    pub is_optional: bool,
+    /// Tells whether the strategy, with these settings, cannot do without a model in the seat.
+    pub is_required: fn(&Values) -> bool,
 }
 
 impl Need {
@@ -89,7 +89,7 @@ impl Need {
     /// A need for a model with certain abilities.
     #[must_use]
     pub const fn with(seat: Seat, caps: Caps) -> Self {
-        Self { seat, caps, same_vocabulary_as: None, is_optional: false }
+        Self { seat, caps, same_vocabulary_as: None, is_required: |_| true }
     }
 
     /// The same need, of a model that shares the vocabulary of the one in `seat`.
@@ -101,8 +101,14 @@ impl Need {
 
     /// The same need, of a strategy that can do without.
     #[must_use]
-    pub const fn optional(mut self) -> Self {
-        self.is_optional = true;
+    pub const fn optional(self) -> Self {
+        self.required_if(|_| false)
+    }
+
+    /// The same need, of a strategy that can do without unless `is_required` holds for its settings.
+    #[must_use]
+    pub const fn required_if(mut self, is_required: fn(&Values) -> bool) -> Self {
+        self.is_required = is_required;
         self
     }
 
@@ -110,8 +116,8 @@ impl Need {
     ///
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`].
-    pub(crate) fn check(&self, strategy: &'static str, models: &Models) -> Result<()> {
-        if !self.is_optional {
+    pub(crate) fn check(&self, strategy: &'static str, models: &Models, values: &Values) -> Result<()> {
+        if (self.is_required)(values) {
             models.require(strategy, self.seat)?;
         }
         models.all(self.seat).iter().try_for_each(|engine| self.check_engine(strategy, engine.as_ref(), models))
@@ -154,7 +160,7 @@ impl<T: ?Sized> Recipe<T> {
     /// # Errors
     /// [`Error::MissingModel`], [`Error::Unsupported`], [`Error::Setting`].
     pub fn build(&self, models: &Models, values: &Values) -> Result<Arc<T>> {
-        self.needs.iter().try_for_each(|need| need.check(self.name, models))?;
+        self.needs.iter().try_for_each(|need| need.check(self.name, models, values))?;
         (self.make)(models, values)
     }
 

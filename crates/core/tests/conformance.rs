@@ -180,8 +180,9 @@ fn missing_models_and_abilities_are_refused_at_build_time() {
         for need in recipe.needs {
             let mut fewer = models.clone();
             fewer.remove(need.seat);
-            let refused = recipe.build(&fewer, &Values::default()).err().map(|error| error.to_string());
-            assert_eq!(refused.is_none(), need.is_optional, "{} without {}", recipe.name, need.seat);
+            let values = Values::default();
+            let refused = recipe.build(&fewer, &values).err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), (need.is_required)(&values), "{} without {}", recipe.name, need.seat);
             let names = |error: String| error.contains(recipe.name) && error.contains(&need.seat.option());
             assert!(refused.clone().is_none_or(names), "{refused:?}");
             if need.caps != Caps::GENERATE {

@@ -361,7 +361,7 @@ fn what_cannot_work_is_refused_when_it_is_built() {
     };
     assert_eq!(
         refusal("reward", &pair(), &reward(&[])),
-        "`process` needs a judge model\n  hint: name one with --model judge=MODEL"
+        "`reward` needs a judge model\n  hint: name one with --model judge=MODEL"
     );
     let headless = pair().with(Seat::JUDGE, Arc::new(model("plain", BASE)));
     assert_eq!(refusal("reward", &headless, &reward(&[])), "`process` needs rewards, which `plain` does not have");

@@ -231,26 +231,26 @@ impl Settings {
         Ok(self)
     }
 
-    /// Checks that both models of the pair are there as far as `needs` do not do without them.
+    /// Checks that a model is named for each seat that `needs` do not do without.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the option that is missing.
-    pub fn check_pair(&self, needs: &[Need]) -> Result<()> {
-        let is_missing =
-            |seat| self.model(seat).is_none() && needs.iter().any(|need| need.seat == seat && !need.is_optional);
-        let [base, draft] = [(Seat::BASE, "base", "draft"), (Seat::DRAFT, "draft", "base")];
-        let Some((_, name, other)) = [base, draft].into_iter().find(|(seat, ..)| is_missing(*seat)) else {
-            return Ok(());
+    /// [`Error::Setting`] names the seat that is missing.
+    pub fn check_seats(&self, needs: &[Need]) -> Result<()> {
+        let is_missing = |need: &&Need| (need.is_required)(&self.values) && self.model(need.seat).is_none();
+        let Some(seat) = needs.iter().filter(is_missing).map(|need| need.seat).min() else { return Ok(()) };
+        let name = seat.name();
+        let (limit, hint) = match [Seat::DRAFT, Seat::BASE].into_iter().find(|other| *other != seat) {
+            Some(other) if seat <= Seat::BASE => {
+                let file = self.models_from.as_ref().map_or_else(String::new, |it| format!(" (in {})", it.display()));
+                let hint = format!(
+                    "name both models, --base LARGE --draft SMALL, or take --pair NAME (`wsd pairs` lists them); \
+                     {BUILTIN}{name} is a toy that only knows its own world; --strategy {other} runs one model alone"
+                );
+                (format!("given where `{other}` is{file}"), hint)
+            }
+            _ => ("given for this strategy and these settings".into(), format!("name one with {}", seat.option())),
         };
-        let file = self.models_from.as_ref().map_or_else(String::new, |file| format!(" (in {})", file.display()));
-        Err(Error::Setting {
-            name,
-            limit: format!("given where `{other}` is{file}"),
-            value: format!(
-                "none\n  hint: name both models, --base LARGE --draft SMALL, or take --pair NAME (`wsd pairs` lists \
-                 them); {BUILTIN}{name} is a toy that only knows its own world; --strategy {other} runs one model alone"
-            ),
-        })
+        Err(Error::Setting { name, limit, value: format!("none\n  hint: {hint}") })
     }
 
     /// Takes sampling that is not set from the files of the strategy's first model, which writes the

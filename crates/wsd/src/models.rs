@@ -93,7 +93,7 @@ pub fn load(
     answers: usize,
     progress: &mut dyn Progress,
 ) -> Result<Models, ModelError> {
-    settings.check_pair(needs)?;
+    settings.check_seats(needs)?;
     let seats: BTreeSet<_> = needs.iter().map(|need| need.seat).collect();
     let named = |&seat: &Seat| settings.model(seat).into_iter().flat_map(ModelSettings::each).map(move |it| (seat, it));
     // All names and templates are checked before anything is downloaded, and all files are there before

@@ -63,7 +63,7 @@ pub(super) static RECIPE: Recipe = Recipe {
     needs: &{
         let [draft, base] = fused_needs();
         let guide = Need::with(Seat::GUIDE, Caps { logits: true, ..Caps::GENERATE });
-        [draft, base, guide.in_vocabulary_of(Seat::BASE).optional()]
+        [draft, base, guide.in_vocabulary_of(Seat::BASE).required_if(has_guide)]
     },
     settings: &{
         let [a, b, c, d, e, f] = look::SETTINGS;
@@ -71,6 +71,11 @@ pub(super) static RECIPE: Recipe = Recipe {
     },
     make,
 };
+
+/// Tells whether the rule takes a part of the seat guide.
+fn has_guide(values: &Values) -> bool {
+    values.get::<&str>(&MIX_RULE) != "product"
+}
 
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let [base, draft] = [Seat::BASE, Seat::DRAFT].map(|seat| models.require(RECIPE.name, seat));
@@ -83,7 +88,7 @@ fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let finish = Finish::from_values(values, draft.as_ref(), base.as_ref());
     let finish = values.get::<bool>(&HAND_OVER).then_some(finish);
     let mut seated = vec![(Seat::BASE, base), (Seat::DRAFT, draft)];
-    if !matches!(sum, Sum::Product) {
+    if has_guide(values) {
         seated.push((Seat::GUIDE, models.require(RECIPE.name, Seat::GUIDE)?));
     }
     let fusion = Arc::new(Mix { sum, weight: values.get(&MIX_WEIGHT) });

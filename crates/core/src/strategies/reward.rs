@@ -75,7 +75,7 @@ pub(super) static RECIPE: Recipe = Recipe {
     name: "reward",
     title: "reward",
     about: "the draft writes steps, the base those that a scorer rejects (RSD, arXiv 2501.19324)",
-    needs: &[Need::any(Seat::DRAFT), Need::any(Seat::BASE), Need::any(Seat::JUDGE).optional()],
+    needs: &[Need::any(Seat::DRAFT), Need::any(Seat::BASE), Need::any(Seat::JUDGE).required_if(has_judge)],
     settings: &[
         &STEP_SCORER,
         &STEP_COMMAND,
@@ -88,6 +88,12 @@ pub(super) static RECIPE: Recipe = Recipe {
     ],
     make,
 };
+
+/// Tells whether the scorer asks the model in the seat judge.
+fn has_judge(values: &Values) -> bool {
+    let scorer = find_scorer(values.get(&STEP_SCORER));
+    scorer.is_ok_and(|scorer| scorer.needs.iter().any(|need| need.seat == Seat::JUDGE))
+}
 
 fn make(models: &Models, values: &Values) -> Result<Arc<dyn Strategy>> {
     let scorer = find_scorer(values.get(&STEP_SCORER))?;

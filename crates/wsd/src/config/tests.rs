@@ -128,14 +128,14 @@ fn a_pair_stands_for_models_and_rule_of_its_own_source() {
     let named = file(&format!("[models]\npair = \"{}\"", pair.name)).unwrap();
     let settings = flags("--base ./own.gguf").or(named).resolve().unwrap();
     assert_eq!([Seat::BASE, Seat::DRAFT].map(|seat| settings.models[&seat].name.as_str()), ["./own.gguf", pair.draft]);
-    assert!(settings.check_pair(settings.recipe.needs).is_ok());
+    assert!(settings.check_seats(settings.recipe.needs).is_ok());
 }
 
 #[test]
 fn one_model_of_a_pair_is_refused_without_the_other() {
     let needs = |strategy: &str| Recipe::find(strategy).unwrap().needs;
     let seats = |line: &str| flags(line).resolve().unwrap().models.into_keys().collect::<Vec<_>>();
-    let check = |line: &str, strategy: &str| flags(line).resolve().unwrap().check_pair(needs(strategy));
+    let check = |line: &str, strategy: &str| flags(line).resolve().unwrap().check_seats(needs(strategy));
     let both = [Seat::DRAFT, Seat::BASE];
     for (line, there) in [
         ("", &both[..]),
@@ -157,9 +157,20 @@ fn one_model_of_a_pair_is_refused_without_the_other() {
     let fault = check("--draft a", "wsd").unwrap_err().to_string();
     assert!(fault.starts_with("`base` must be given where `draft` is, got none\n  hint:"), "{fault}");
     assert!(fault.contains("--base") && fault.contains("--draft") && fault.contains("--pair"), "{fault}");
+    // A seat that only some settings need, before any model is loaded.
+    for (strategy, needed, other) in [
+        ("mix", "--mix-rule proxy", "--mix-rule product"),
+        ("reward", "--step-scorer process", "--step-scorer arithmetic"),
+    ] {
+        assert!(check(other, strategy).is_ok(), "{other}");
+        let fault = check(needed, strategy).unwrap_err().to_string();
+        assert!(fault.contains("hint: name one with --model "), "{fault}");
+        let seat = if strategy == "mix" { "guide" } else { "judge" };
+        assert!(check(&format!("{needed} --model {seat}=c"), strategy).is_ok(), "{needed}");
+    }
     let mut settings = flags("--base a").resolve().unwrap();
     settings.models_from = Some("wsd.toml".into());
-    let fault = settings.check_pair(needs("wsd")).unwrap_err().to_string();
+    let fault = settings.check_seats(needs("wsd")).unwrap_err().to_string();
     assert!(fault.starts_with("`draft` must be given where `base` is (in wsd.toml), got none\n"), "{fault}");
 }
 

@@ -30,7 +30,7 @@ fn shape(model: &ModelSettings) -> Option<&'static Shape> {
 /// the shares in `agreements` of all tokens, a random middle model after the second.
 pub(super) fn load(settings: &Settings, agreements: [f64; 2], global: &GlobalArgs) -> Result<Models> {
     let needs = [wsd_core::Recipe::find("wsd")?.needs, &[Need::any(Seat::MIDDLE).optional()]].concat();
-    settings.check_pair(&needs)?;
+    settings.check_seats(&needs)?;
     let [draft_agreement, middle_agreement] = agreements;
     let seats = [(Seat::BASE, 1.0), (Seat::DRAFT, draft_agreement), (Seat::MIDDLE, middle_agreement)];
     let named = seats.into_iter().filter_map(|(seat, agreement)| Some((seat, agreement, settings.model(seat)?)));
