@@ -1,4 +1,4 @@
-//! The time that each client has lately used of an engine.
+//! The time that each client has lately used of an engine, and the outputs that each session has read.
 
 use std::collections::HashMap;
 
@@ -7,33 +7,53 @@ const MEMORY_SECONDS: f64 = 1.0;
 /// The use below which a client is forgotten, in seconds.
 const LEAST_SECONDS: f64 = 1e-4;
 
-/// Seconds of steps by client, which decay with the time of further steps.
+/// What clients and sessions have had of an engine.
 #[derive(Debug, Default)]
-pub(super) struct Accounts(HashMap<u64, f64>);
+pub(super) struct Accounts {
+    /// Seconds of steps by client, which decay with the time of further steps.
+    used: HashMap<u64, f64>,
+    /// Outputs by session.
+    read: HashMap<u64, usize>,
+}
 
 impl Accounts {
     /// The time that a client has used; 0 for one that has lately used none.
     pub(super) fn used(&self, client: u64) -> f64 {
-        self.0.get(&client).copied().unwrap_or(0.0)
+        self.used.get(&client).copied().unwrap_or(0.0)
     }
 
     /// Tells whether others than these clients' first one wait, or have lately used the engine.
     pub(super) fn are_several(&self, mut waiting: impl Iterator<Item = u64>) -> bool {
         let Some(first) = waiting.next() else { return false };
-        waiting.chain(self.0.keys().copied()).any(|client| client != first)
+        waiting.chain(self.used.keys().copied()).any(|client| client != first)
     }
 
     /// Charges the time of a step to the clients that it ran for, in proportion to their shares. Those
     /// that wait for their turn are charged nothing. A client that comes counts from then on as the one
     /// that had used the least, so that many who come at once do not hold back those before.
     pub(super) fn charge(&mut self, shares: &[(u64, f64)], seconds: f64) {
-        self.0.values_mut().for_each(|used| *used *= (-seconds / MEMORY_SECONDS).exp());
+        self.used.values_mut().for_each(|used| *used *= (-seconds / MEMORY_SECONDS).exp());
         let sum: f64 = shares.iter().map(|(_, share)| share).sum();
-        let least = self.0.values().copied().reduce(f64::min).unwrap_or(0.0);
+        let least = self.used.values().copied().reduce(f64::min).unwrap_or(0.0);
         for (client, share) in shares {
-            *self.0.entry(*client).or_insert(least) += seconds * share / sum;
+            *self.used.entry(*client).or_insert(least) += seconds * share / sum;
         }
-        self.0.retain(|_, used| *used >= LEAST_SECONDS);
+        self.used.retain(|_, used| *used >= LEAST_SECONDS);
+    }
+
+    /// The outputs that a session has read.
+    pub(super) fn read(&self, session: u64) -> usize {
+        self.read.get(&session).copied().unwrap_or(0)
+    }
+
+    /// Counts outputs to a session.
+    pub(super) fn count(&mut self, session: u64, outputs: usize) {
+        *self.read.entry(session).or_default() += outputs;
+    }
+
+    /// Forgets a session.
+    pub(super) fn close(&mut self, session: u64) {
+        self.read.remove(&session);
     }
 }
 

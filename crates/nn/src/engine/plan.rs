@@ -8,6 +8,10 @@ pub(super) const PROMPT_TOKENS: usize = 32;
 
 /// The most positions of a work that somebody waits for: a token, some that a draft wrote, a question.
 const SHORT: usize = 32;
+/// The outputs that a session reads before those of sessions that have read more.
+const FIRST: usize = 8;
+/// The outputs that a session reads before long works: a short answer, or the beginning of a long one.
+const BEGINNING: usize = 64;
 
 /// A work that may run in a step.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +21,8 @@ pub(super) struct Candidate {
     pub(super) client: u64,
     /// The last step that ran it.
     pub(super) ran: usize,
+    /// Outputs that its session has read.
+    pub(super) has_read: usize,
     /// Positions to run before those whose outputs it reads.
     pub(super) unread: usize,
     /// Positions whose outputs it reads.
@@ -57,9 +63,16 @@ impl Candidate {
         self.kind == Kind::Chain && self.len() == 1
     }
 
-    /// True if it is longer than what somebody waits for, and may be run in parts.
-    fn is_bulk(&self) -> bool {
-        self.kind == Kind::Chain && self.len() > SHORT
+    /// True if it is longer than what somebody waits for and may be run in parts, or if its session is
+    /// past its beginning.
+    fn is_long(&self) -> bool {
+        self.has_read >= BEGINNING || (self.kind == Kind::Chain && self.len() > SHORT)
+    }
+
+    /// The rank of a work by what its session has had, from 0 for one that begins; it grows by one with
+    /// each doubling.
+    fn rank(&self) -> u32 {
+        if self.is_long() { u32::MAX } else { usize::BITS - (self.has_read / FIRST).leading_zeros() }
     }
 
     /// True if a step may run one of the positions that it reads by itself.
@@ -105,7 +118,8 @@ impl Plan {
     /// prompts, and the others share what the pace allows. Where there are several, the one that has
     /// lately used the least time comes first with as much as the pace allows beside one session, then
     /// the next, and all that is long comes last, for which half is left: a client's token takes about
-    /// the time of a short step, whatever the others ask.
+    /// the time of a short step, whatever the others ask, and a short answer does not take its turn with
+    /// all long ones.
     pub(super) fn new(candidates: Vec<Candidate>, pace: &Pace, accounts: &Accounts) -> Self {
         let by_turns = accounts.are_several(candidates.iter().map(|candidate| candidate.client));
         let decoding = candidates.iter().filter(|candidate| candidate.decodes()).count();
@@ -126,10 +140,10 @@ impl Plan {
             tokens = tokens.saturating_sub(positions).max(if decoding > 0 { PROMPT_TOKENS } else { 0 });
             plan.pieces.push((candidate.work, positions));
         }
-        let bulk = if by_turns && others.iter().any(Candidate::is_bulk) { cost / 2.0 } else { 0.0 };
+        let kept = if by_turns && others.iter().any(Candidate::is_long) { cost / 2.0 } else { 0.0 };
         for (n, candidate) in others.iter().enumerate() {
             let sharers = if by_turns { 1 } else { others.len() - n };
-            let share = if candidate.is_bulk() { cost } else { cost - bulk } / sharers as f64;
+            let share = if candidate.is_long() { cost } else { cost - kept } / sharers as f64;
             // Beside another client's work a tree waits until it is paid for, or until its turn comes.
             if by_turns && !plan.pieces.is_empty() && candidate.exceeds(share, pace) {
                 continue;
@@ -146,14 +160,14 @@ impl Plan {
     }
 }
 
-/// Puts the works in the order of their turns: first those that are short, then by the time that their
-/// clients have used, then by the last step that ran them. The first of them is returned apart if it
+/// Puts the works in the order of their turns: first those whose sessions have had little, then by the
+/// time that their clients have used, then by the last step that ran them. The first is returned apart if it
 /// decodes, or, where the time of one session must be measured, the first of which a step can read one
 /// position alone.
 fn by_use(mut all: Vec<Candidate>, accounts: &Accounts, pace: &Pace) -> (Vec<Candidate>, Vec<Candidate>) {
     all.sort_by(|one, other| {
         let by_client = accounts.used(one.client).total_cmp(&accounts.used(other.client));
-        one.is_bulk().cmp(&other.is_bulk()).then(by_client).then(one.ran.cmp(&other.ran))
+        one.rank().cmp(&other.rank()).then(by_client).then(one.ran.cmp(&other.ran))
     });
     let first = if pace.must_measure(1) {
         all.iter().position(Candidate::is_divisible)
@@ -179,7 +193,7 @@ mod tests {
     const ROW: f64 = 3.0;
 
     fn candidate(work: usize, client: u64, (unread, read): (usize, usize)) -> Candidate {
-        Candidate { work, client, ran: 0, unread, read, kind: Kind::Chain }
+        Candidate { work, client, ran: 0, has_read: 0, unread, read, kind: Kind::Chain }
     }
 
     /// A pace that knows the time of one session and of so many sessions.
@@ -215,15 +229,16 @@ mod tests {
     }
 
     /// Steps of a device that takes 1 ms and 0.1 ms for each unit of cost. Returns the times of the steps
-    /// in which a client decodes that asks in so many of 50 steps, beside others that ask for the most, and
-    /// the total that each client has used.
-    fn crowd(others: &[(Kind, (usize, usize))], often: usize) -> (Vec<f64>, Vec<f64>) {
+    /// in which a client decodes that asks in so many of 50 steps, beside others whose sessions have read
+    /// so many outputs and that ask for the most, and the total that each client has used.
+    fn crowd(others: &[(Kind, (usize, usize))], has_read: usize, often: usize) -> (Vec<f64>, Vec<f64>) {
         let (mut pace, mut accounts, mut times) = (Pace::new(ROW), Accounts::default(), Vec::new());
         let mut totals = vec![0.0; others.len() + 1];
         let mut ran = vec![0; others.len()];
         for step in 1..4000 {
             let busy = others.iter().enumerate().map(|(n, (kind, need))| Candidate {
                 ran: ran[n],
+                has_read,
                 kind: *kind,
                 ..candidate(n, n as u64, *need)
             });
@@ -263,7 +278,7 @@ mod tests {
             trees.repeat(5),
             [decoding, scoring, prompt, trees[0], trees[1]].repeat(3),
         ] {
-            let (times, totals) = crowd(&others, 4);
+            let (times, totals) = crowd(&others, 0, 4);
             let long = times.iter().filter(|seconds| seconds.is_nan() || **seconds > 0.0014 * 3.5).count();
             assert!(long * 20 <= times.len(), "{long} of {} steps: {times:?}", times.len());
             let is_reader = |client: &usize| others[*client] == decoding;
@@ -295,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_client_that_asks_often_seldom_waits_for_a_crowd() {
-        for need in [(0, 500), (500, 1)] {
-            let (times, _) = crowd(&[(Kind::Chain, need); 16], 40);
+        for (need, has_read) in [((0, 500), 0), ((500, 1), 0), ((0, 1), BEGINNING), ((0, 9), BEGINNING)] {
+            let (times, _) = crowd(&[(Kind::Chain, need); 16], has_read, 40);
             let waited = times.iter().filter(|seconds| seconds.is_nan()).count();
             assert!(waited * 20 <= times.len(), "{waited} of {} steps", times.len());
         }

@@ -109,6 +109,7 @@ impl Scheduler {
                     self.works.retain(|work| work.place.slot != slot);
                     self.cache.close(&mut *self.executor, slot, Instant::now());
                     self.drafter.iter_mut().for_each(|drafter| drafter.close(slot));
+                    self.accounts.close(slot);
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return !self.works.is_empty(),
@@ -215,7 +216,8 @@ impl Scheduler {
                 (kind, unread, work.end().saturating_sub(cached + unread))
             }
         };
-        Candidate { work: index, client: work.place.scope.client, ran: work.ran, unread, read, kind }
+        let has_read = self.accounts.read(work.place.slot);
+        Candidate { work: index, client: work.place.scope.client, ran: work.ran, has_read, unread, read, kind }
     }
 }
 

@@ -101,6 +101,7 @@ impl Scheduler {
             self.pace.observe(Load { sessions, cost }, seconds);
         }
         self.accounts.charge(&shares, seconds);
+        pieces.iter().for_each(|piece| self.accounts.count(self.works[piece.work].place.slot, piece.rows));
     }
 
     /// The clients of the parts of a step, and the costs of these.
