@@ -38,7 +38,7 @@ static API_KEY_FILE: Setting =
 static INSECURE: Setting = Setting::flag("insecure", "Listen beyond this machine although there is no key", false);
 static MAX_CONCURRENT: Setting = Setting::integer(
     "max_concurrent",
-    "Answers written at a time; a quarter more where clients that have none wait",
+    "Answers written at a time; as many again for clients that have none",
     1..=MAX_REQUESTS,
 )
 .with_default_integer(16);

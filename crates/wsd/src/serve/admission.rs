@@ -19,11 +19,11 @@ const MANY_ACCOUNTS: usize = 4096;
 /// a spare slot, which no event tells.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Returns the most answers at a time: beside those of the setting a quarter as many, for clients that
-/// have none.
+/// Returns the most answers at a time: beside those of the setting as many again, for clients that have
+/// none. One client may take all of the setting's, and its answers may be long.
 #[must_use]
 pub fn all_slots(max_concurrent: usize) -> usize {
-    max_concurrent + max_concurrent.div_ceil(4)
+    2 * max_concurrent
 }
 
 /// A bounded queue before a bounded number of concurrent answers.

@@ -9,15 +9,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
 use super::fields::Fields;
-use super::work::off_reactor;
+use super::work::{SMALL_BODY, off_reactor};
 
 /// The most bytes in one body.
 const MAX_BODY: usize = 2 << 20;
 /// The most bytes in all bodies that are being read.
 const MAX_BODIES: usize = 256 << 20;
-
-/// The most bytes of a body that is parsed by the thread that serves the connection.
-const SMALL_BODY: usize = 16 << 10;
 
 /// A reader of bodies, with the memory that they share.
 pub(super) struct BodyReader {
@@ -75,7 +72,7 @@ impl BodyReader {
     }
 }
 
-/// Parses a body, a large one where no connection waits for it.
+/// Parses a body, unless it is small where no connection waits for it.
 async fn parse(bytes: Vec<u8>) -> Result<Fields, ApiError> {
     if bytes.len() <= SMALL_BODY {
         return Fields::parse(&bytes);

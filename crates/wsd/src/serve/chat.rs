@@ -35,13 +35,15 @@ pub(super) async fn chat(
     app.expect_room(caller.client)?;
     let mut fields = app.bodies.read(&headers, body).await?;
     let (parsing, client) = (app.clone(), caller.client);
-    let (request, jobs) = off_reactor(move || {
-        let source = Source::Messages(given(&mut fields)?);
-        let (request, prompt) = parse(&parsing, &caller, fields, source)?;
-        let jobs = request.jobs(&[prompt])?;
-        Ok((request, jobs))
-    })
-    .await?;
+    let (request, jobs) = app
+        .work
+        .of_body(fields.bytes(), move || {
+            let source = Source::Messages(given(&mut fields)?);
+            let (request, prompt) = parse(&parsing, &caller, fields, source)?;
+            let jobs = request.jobs(&[prompt])?;
+            Ok((request, jobs))
+        })
+        .await?;
     request.check_reply(0, jobs.len())?;
     let events = decoding::run(&app, &request, jobs, app.admit(client)?);
     if request.stream {

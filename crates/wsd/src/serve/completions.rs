@@ -61,13 +61,15 @@ pub(super) async fn completions(
     app.expect_room(caller.client)?;
     let fields = app.bodies.read(&headers, body).await?;
     let (parsing, client) = (app.clone(), caller.client);
-    let (request, jobs) = off_reactor(move || {
-        let request = CompletionRequest::parse(&parsing, &caller, fields)?;
-        let prompts = request.prompts.iter().map(|prompt| readable_by_all(&request.common, prompt));
-        let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
-        Ok((request, jobs))
-    })
-    .await?;
+    let (request, jobs) = app
+        .work
+        .of_body(fields.bytes(), move || {
+            let request = CompletionRequest::parse(&parsing, &caller, fields)?;
+            let prompts = request.prompts.iter().map(|prompt| readable_by_all(&request.common, prompt));
+            let jobs = request.common.jobs(&prompts.collect::<Result<Vec<_>, _>>()?)?;
+            Ok((request, jobs))
+        })
+        .await?;
     request.common.check_reply(0, jobs.len())?;
     let admitted = app.admit(client)?;
     let (request, echoes) = request.echoes(&app, &admitted).await?;
@@ -125,12 +127,14 @@ impl CompletionRequest {
         if let Some(need) = needed.lacking(engine.card().caps) {
             return Err(Error::Lacks { engine: engine.card().name.clone(), need }.into());
         }
-        let (request, rendered) = off_reactor(move || {
-            let rendered: Vec<_> =
-                self.prompts.iter().map(|prompt| rendered(&self, prompt)).collect::<Result<_, _>>()?;
-            Ok((self, rendered))
-        })
-        .await?;
+        let (request, rendered) = app
+            .work
+            .of_body(self.common.bytes, move || {
+                let rendered: Vec<_> =
+                    self.prompts.iter().map(|prompt| rendered(&self, prompt)).collect::<Result<_, _>>()?;
+                Ok((self, rendered))
+            })
+            .await?;
         let tokens: usize = rendered.iter().map(|(_, tokens)| tokens.len()).sum();
         let (n, is_answered) = (request.common.n, request.common.max_tokens() > 0);
         request.common.check_reply(tokens * n, if is_answered { rendered.len() * n } else { 0 })?;

@@ -31,6 +31,7 @@ pub(super) fn run(app: &Arc<App>, request: &GenerationRequest, jobs: Vec<Job>, a
         arrived: Instant::now(),
         source: admitted.source,
         log: request.log.clone(),
+        is_heavy: request.is_heavy(),
         n: request.n,
         labels: format!(
             "gen_ai_operation_name=\"{}\",gen_ai_provider_name=\"wsd\",gen_ai_request_model=\"{}\"",
@@ -71,6 +72,8 @@ struct Origin {
     arrived: Instant,
     source: Source,
     log: Arc<RequestLog>,
+    /// True where the work may take long.
+    is_heavy: bool,
     /// Answers to each prompt.
     n: usize,
     /// The labels of OpenTelemetry's metrics.
@@ -84,7 +87,7 @@ fn answer(app: Arc<App>, strategy: Arc<dyn Strategy>, (index, job): (usize, Job)
             Ok(slot) => slot,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
-        let events = app.work.stream(wsd_core::run(strategy, job));
+        let events = app.work.stream(origin.is_heavy, wsd_core::run(strategy, job));
         let mut meter = Meter::new(app, slot, (index / origin.n, origin));
         // `None` marks the end. Work that panicked ends without its last event.
         let events = events.map(Some).chain(stream::iter([None]));

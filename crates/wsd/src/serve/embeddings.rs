@@ -43,7 +43,7 @@ pub(super) async fn embeddings(
     app.expect_room(caller.client)?;
     let fields = app.bodies.read(&headers, body).await?;
     let (parsing, client) = (app.clone(), caller.client);
-    let request = off_reactor(move || EmbeddingRequest::parse(&parsing, fields)).await?;
+    let request = app.work.of_body(fields.bytes(), move || EmbeddingRequest::parse(&parsing, fields)).await?;
     let admitted = app.admit(client)?;
     let vectors = tokio::select! {
         error = decoding::ending(app.clone()) => return Err(error),

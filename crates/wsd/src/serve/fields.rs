@@ -77,6 +77,7 @@ pub(super) struct Fields {
     renamed: Vec<(String, String)>,
     /// Fields that were looked for, present or not.
     known: Vec<&'static str>,
+    bytes: usize,
 }
 
 impl Fields {
@@ -84,7 +85,7 @@ impl Fields {
     pub(super) fn new(value: Value, path: impl Into<String>) -> Result<Self, ApiError> {
         let path = path.into();
         match value {
-            Value::Object(left) => Ok(Self { left, path, renamed: Vec::new(), known: Vec::new() }),
+            Value::Object(left) => Ok(Self { left, path, renamed: Vec::new(), known: Vec::new(), bytes: 0 }),
             _ if path.is_empty() => Err(ApiError::invalid("the body must be a JSON object")),
             value => Err(ApiError::parameter(path, format!("must be an object, got {}", shown(&value)))),
         }
@@ -94,7 +95,12 @@ impl Fields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let value = serde_json::from_slice(body)
             .map_err(|error| ApiError::invalid(format!("the body cannot be read as JSON: {error}")))?;
-        Self::new(value, "")
+        Ok(Self { bytes: body.len(), ..Self::new(value, "")? })
+    }
+
+    /// The bytes of the body; none for an object within one.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns a field's name with its path in the request.

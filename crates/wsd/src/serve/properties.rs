@@ -14,7 +14,6 @@ use super::chat;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::tokenize::{output_engine, special_tokens};
-use super::work::off_reactor;
 use crate::models::short_name;
 
 /// Describes the server and its base model.
@@ -54,12 +53,14 @@ pub(super) async fn apply_template(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let mut fields = app.bodies.read(&headers, body).await?;
-    off_reactor(move || {
-        let engine = output_engine(&app, &mut fields)?;
-        let given = chat::given(&mut fields)?;
-        let prompt = chat::prompt(&app, &mut fields, given)?;
-        fields.finish()?;
-        Ok(Json(json!({"prompt": engine.codec().render(&prompt)?.text})))
-    })
-    .await
+    app.clone()
+        .work
+        .of_body(fields.bytes(), move || {
+            let engine = output_engine(&app, &mut fields)?;
+            let given = chat::given(&mut fields)?;
+            let prompt = chat::prompt(&app, &mut fields, given)?;
+            fields.finish()?;
+            Ok(Json(json!({"prompt": engine.codec().render(&prompt)?.text})))
+        })
+        .await
 }

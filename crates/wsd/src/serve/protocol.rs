@@ -70,12 +70,14 @@ pub(super) async fn answer<F: Form>(
     app.expect_room(caller.client)?;
     let fields = app.bodies.read(&headers, body).await?;
     let (parsing, client) = (app.clone(), caller.client);
-    let (mut form, request, jobs) = off_reactor(move || {
-        let Asked { form, request, prompt } = parse::<F>(&parsing, &caller, fields)?;
-        let jobs = request.jobs(&[prompt])?;
-        Ok((form, request, jobs))
-    })
-    .await?;
+    let (mut form, request, jobs) = app
+        .work
+        .of_body(fields.bytes(), move || {
+            let Asked { form, request, prompt } = parse::<F>(&parsing, &caller, fields)?;
+            let jobs = request.jobs(&[prompt])?;
+            Ok((form, request, jobs))
+        })
+        .await?;
     let events = decoding::run(&app, &request, jobs, app.admit(client)?);
     if request.stream {
         let events = await_first_event(events).await?;

@@ -17,6 +17,7 @@ use super::fields::Fields;
 use super::ignored::Place;
 use super::request_log::{Caller, RequestLog};
 use super::tools::{AnswerReader, ToolUse};
+use super::work::SMALL_BODY;
 use crate::config::without_tag;
 
 /// The most answers to one prompt.
@@ -88,6 +89,8 @@ pub(super) struct GenerationRequest {
     pub(super) operation: &'static str,
     /// The line about the request.
     pub(super) log: Arc<RequestLog>,
+    /// The bytes of the body.
+    pub(super) bytes: usize,
     /// The codec of the model that begins the answer.
     pub(super) codec: TextCodec,
     /// The constraint, and the field that it was given in.
@@ -159,6 +162,7 @@ impl GenerationRequest {
             token_details,
             operation: "chat",
             log: caller.log.clone(),
+            bytes: fields.bytes(),
             codec,
             constraint,
             reader: None,
@@ -176,6 +180,12 @@ impl GenerationRequest {
         self.reader = (!reader.is_plain()).then_some(reader);
         self.terms.grammar = constraint.map(|(name, form)| wsd_grammar::grammar(name, &form)).transpose()?;
         Ok(())
+    }
+
+    /// Tells whether the work on the request may take long: on a large body, or with a grammar, whose
+    /// masks do.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.bytes > SMALL_BODY || self.terms.grammar.is_some()
     }
 
     /// Sets the limits, which the two protocols name differently.

@@ -42,6 +42,7 @@ where
         // `None` marks the end of the events; it yields the token counts and the last line.
         let events = events.map(Some).chain(stream::iter([None]));
         // The time of every answer begins with the request.
+        let is_heavy = request.is_heavy();
         let (begun, state) = (Progress::begin(), (Usage::default(), Vec::<Progress>::new(), false));
         let lines = events.scan(state, move |(usage, progress, failed), event| {
             let lines = match event {
@@ -71,7 +72,7 @@ where
         });
         let lines = stream::iter(opening).chain(lines.flatten());
         // Spelling the alternatives of each token takes long, and a hop to another thread little.
-        let lines = if has_logprobs { app.work.stream(lines.boxed()) } else { lines.boxed() };
+        let lines = if has_logprobs { app.work.stream(is_heavy, lines.boxed()) } else { lines.boxed() };
         respond(app, lines.map(|line| SseEvent::default().data(line)))
     }
 }

@@ -15,7 +15,6 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::reply::token_text;
 use super::request::find_recipe;
-use super::work::off_reactor;
 
 /// Finds the engine in whose vocabulary the answers of a strategy are.
 pub(super) fn output_engine(app: &App, fields: &mut Fields) -> Result<Arc<dyn Engine>, ApiError> {
@@ -31,7 +30,7 @@ pub(super) async fn tokenize(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let fields = app.bodies.read(&headers, body).await?;
-    off_reactor(move || ids(&app, fields)).await.map(Json)
+    app.clone().work.of_body(fields.bytes(), move || ids(&app, fields)).await.map(Json)
 }
 
 fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
@@ -98,7 +97,7 @@ pub(super) async fn detokenize(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let fields = app.bodies.read(&headers, body).await?;
-    off_reactor(move || text(&app, fields)).await.map(Json)
+    app.clone().work.of_body(fields.bytes(), move || text(&app, fields)).await.map(Json)
 }
 
 fn text(app: &App, mut fields: Fields) -> Result<Value, ApiError> {

@@ -70,7 +70,7 @@ async fn keys_and_salts_do_not_share_prefixes() {
 
 #[tokio::test]
 async fn a_client_that_waits_gets_the_next_slot() {
-    let keys = Keys::new(["alice", "bob", "carol"]);
+    let keys = Keys::new(["alice", "bob", "carol", "dave"]);
     let server = Server::slow_with_keys(json!({"max_concurrent": 2, "max_queue": 4}), keys);
     let address = server.listen().await;
     let endless = json!({"prompt": "ab", "max_tokens": 100_000, "stream": true});
@@ -79,13 +79,14 @@ async fn a_client_that_waits_gets_the_next_slot() {
         flood.push(support::open_as(address, "/v1/completions", "alice", &endless).await);
     }
     server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_waiting{} 4")).await;
-    // The queue is full of alice's requests, and still carol's is admitted, to the spare slot, and bob's
-    // is next.
+    // The queue is full of alice's requests, and still carol's and dave's are admitted, to the spare slots,
+    // and bob's is next.
     let _carol = support::open_as(address, "/v1/completions", "carol", &endless).await;
-    server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_running{} 3")).await;
+    let _dave = support::open_as(address, "/v1/completions", "dave", &endless).await;
+    server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_running{} 4")).await;
     let mut bob = support::open_as(address, "/v1/completions", "bob", &endless).await;
     server.until_as("alice", |metrics| metrics.contains("vllm:num_requests_waiting{} 5")).await;
-    drop(flood.remove(0));
+    flood.drain(..2);
     assert!(support::read_some(&mut bob).await.starts_with("HTTP/1.1 200"));
     let mut heard = String::new();
     while !heard.contains("data: ") {

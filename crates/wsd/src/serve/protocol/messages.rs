@@ -22,7 +22,6 @@ use crate::serve::ignored::Place;
 use crate::serve::request::GenerationRequest;
 use crate::serve::request_log::Caller;
 use crate::serve::source::{Given, Source};
-use crate::serve::work::off_reactor;
 
 /// A reply in the form of Messages.
 pub(crate) struct Messages {
@@ -263,12 +262,14 @@ pub(crate) async fn count_tokens(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let mut fields = app.bodies.read(&headers, body).await?;
-    off_reactor(move || {
-        // The limit of an answer that is not asked for.
-        fields.take::<Value>(MAX_TOKENS.name)?;
-        let Asked { request, prompt, .. } = parse::<Messages>(&app, &caller, fields)?;
-        let tokens = request.output_engine().codec().render(&prompt)?.tokens.len();
-        Ok(Json(json!({"input_tokens": tokens})))
-    })
-    .await
+    app.clone()
+        .work
+        .of_body(fields.bytes(), move || {
+            // The limit of an answer that is not asked for.
+            fields.take::<Value>(MAX_TOKENS.name)?;
+            let Asked { request, prompt, .. } = parse::<Messages>(&app, &caller, fields)?;
+            let tokens = request.output_engine().codec().render(&prompt)?.tokens.len();
+            Ok(Json(json!({"input_tokens": tokens})))
+        })
+        .await
 }
