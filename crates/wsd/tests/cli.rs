@@ -179,6 +179,12 @@ fn refusals() {
         ("serve_host", 2, &["serve", "--host", "here.example"]),
         ("serve_keys", 1, &["serve", "--api-key-file", "none.txt"]),
         ("foreign_system", 2, &["chat", "-sys", "Be kind."]),
+        ("foreign_version", 2, &["version"]),
+        ("foreign_stream", 2, &["generate", "--stream", "hi"]),
+        ("foreign_greedy", 2, &["generate", "--greedy", "hi"]),
+        ("foreign_sampled", 2, &["generate", "--do-sample", "hi"]),
+        ("foreign_adapter", 2, &["generate", "--lora", "adapter", "hi"]),
+        ("foreign_quantized", 2, &["serve", "--quantization", "awq"]),
         ("strategy_misspelt", 2, &["generate", "--strategy", "wds", "hi"]),
         // The draft, which would be loaded first, has no model in it.
         ("name_before_models", 1, &["generate", "--draft", "notes.txt", "--base", "nofile.gguf", "hi"]),
@@ -1105,9 +1111,11 @@ fn the_statistics_are_short_and_explain_a_missing_switch() {
 }
 
 #[test]
-fn options_of_llama_cpp_with_a_like_here_are_taken() {
-    let args = ["generate", "--temp", "0", "--n-predict", "4", "--repeat-penalty", "1.1", "--json", "Hello"];
-    assert_eq!(Wsd::new().json(&args)["usage"]["completion_tokens"], 4);
+fn options_of_other_programs_with_a_like_here_are_taken() {
+    for option in ["--n-predict", "--predict", "--num-predict", "--max-new-tokens"] {
+        let args = ["generate", "--temp", "0", option, "4", "--repeat-penalty", "1.1", "--json", "Hello"];
+        assert_eq!(Wsd::new().json(&args)["usage"]["completion_tokens"], 4, "{option}");
+    }
 }
 
 #[test]
