@@ -761,6 +761,8 @@ fn a_conversation_by_pipe() {
     let run = wsd.run_with(&["chat"], b"/threshold 7\nHello\n");
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
     assert_eq!(run.err, "error: `threshold` must be a number from 0 to 1, got 7\n");
+    let run = wsd.run_with(&["chat"], b"/temperature\n/temperature 0.5\n/temperature\n");
+    assert_eq!((run.code, run.err.as_str()), (Some(0), "temperature 0\ntemperature 0.5\ntemperature 0.5\n"));
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
     assert_eq!(run.err, "error: there are no messages to save\n");
     let run = wsd.run_with(&["chat", "-n", "2", "--quiet"], b"/threshold 0.5\nHello\n/exit\nnever said\n");
