@@ -179,6 +179,12 @@ fn refusals() {
         ("serve_host", 2, &["serve", "--host", "here.example"]),
         ("serve_keys", 1, &["serve", "--api-key-file", "none.txt"]),
         ("foreign_system", 2, &["chat", "-sys", "Be kind."]),
+        ("foreign_version", 2, &["version"]),
+        ("foreign_stream", 2, &["generate", "--stream", "hi"]),
+        ("foreign_greedy", 2, &["generate", "--greedy", "hi"]),
+        ("foreign_sampled", 2, &["generate", "--do-sample", "hi"]),
+        ("foreign_adapter", 2, &["generate", "--lora", "adapter", "hi"]),
+        ("foreign_quantized", 2, &["serve", "--quantization", "awq"]),
         ("strategy_misspelt", 2, &["generate", "--strategy", "wds", "hi"]),
         // The draft, which would be loaded first, has no model in it.
         ("name_before_models", 1, &["generate", "--draft", "notes.txt", "--base", "nofile.gguf", "hi"]),
@@ -755,6 +761,8 @@ fn a_conversation_by_pipe() {
     let run = wsd.run_with(&["chat"], b"/threshold 7\nHello\n");
     assert_eq!((run.code, run.out.as_str()), (Some(2), ""));
     assert_eq!(run.err, "error: `threshold` must be a number from 0 to 1, got 7\n");
+    let run = wsd.run_with(&["chat"], b"/temperature\n/temperature 0.5\n/temperature\n");
+    assert_eq!((run.code, run.err.as_str()), (Some(0), "temperature 0\ntemperature 0.5\ntemperature 0.5\n"));
     let run = wsd.run_with(&["chat"], b"/save talk.jsonl\n");
     assert_eq!(run.err, "error: there are no messages to save\n");
     let run = wsd.run_with(&["chat", "-n", "2", "--quiet"], b"/threshold 0.5\nHello\n/exit\nnever said\n");
@@ -1105,9 +1113,11 @@ fn the_statistics_are_short_and_explain_a_missing_switch() {
 }
 
 #[test]
-fn options_of_llama_cpp_with_a_like_here_are_taken() {
-    let args = ["generate", "--temp", "0", "--n-predict", "4", "--repeat-penalty", "1.1", "--json", "Hello"];
-    assert_eq!(Wsd::new().json(&args)["usage"]["completion_tokens"], 4);
+fn options_of_other_programs_with_a_like_here_are_taken() {
+    for option in ["--n-predict", "--predict", "--num-predict", "--max-new-tokens"] {
+        let args = ["generate", "--temp", "0", option, "4", "--repeat-penalty", "1.1", "--json", "Hello"];
+        assert_eq!(Wsd::new().json(&args)["usage"]["completion_tokens"], 4, "{option}");
+    }
 }
 
 #[test]

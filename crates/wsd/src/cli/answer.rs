@@ -146,7 +146,7 @@ pub(crate) fn endings(completion: &Completion, max_tokens: usize) -> Vec<String>
         let ids: Vec<_> = completion.tokens.iter().map(|token| token.id).collect();
         repeats(&ids, LOOP)
     });
-    let repeated = repeated.map(|_| "it repeats itself (see --dry-multiplier, --skip-repetitions)".to_owned());
+    let repeated = repeated.map(|_| "it repeats itself (--dry-multiplier 0.8 prevents most of that)".to_owned());
     draft.into_iter().chain(cut).chain(repeated).collect()
 }
 
@@ -251,7 +251,7 @@ mod tests {
         trace.push(&Event::Done(FinishReason::Length));
         assert_eq!(
             endings(&trace.finish(), LOOP + 2)[1..],
-            ["cut at 34 tokens (--max-tokens)", "it repeats itself (see --dry-multiplier, --skip-repetitions)"]
+            ["cut at 34 tokens (--max-tokens)", "it repeats itself (--dry-multiplier 0.8 prevents most of that)"]
         );
         let mut trace = drafted;
         trace.push(&Event::Done(FinishReason::Stop));

@@ -78,7 +78,10 @@ pub(crate) async fn run(args: ChatArgs, global: &GlobalArgs) -> Result<Ending> {
                 note("error: the line is not UTF-8 and is left out");
                 continue;
             }
-            Line::Interrupted if lines.is_interactive() => continue,
+            Line::Interrupted if lines.is_interactive() => {
+                note("Ctrl-D or /exit ends the chat");
+                continue;
+            }
             Line::Interrupted => return Ok(Ending::Interrupted),
             Line::End => return Ok(Ending::Done),
         };
@@ -220,6 +223,10 @@ impl Chat {
                 self.strategy = recipe.build(&self.models, &self.settings.values)?;
                 self.settings.recipe = recipe;
                 format!("{}: {}", recipe.name, recipe.about)
+            }
+            Command::Show(setting) => {
+                let value = self.settings.values.value(setting).map(ToString::to_string);
+                format!("{} {}", setting.name, value.unwrap_or_default())
             }
             Command::Set(setting, value) => {
                 let mut values = self.settings.values.clone();

@@ -9,8 +9,8 @@ use wsd_core::{Kind, nearest};
 
 use super::note;
 
-/// Commands and options of llama.cpp, Ollama and vLLM, with those that do the same here.
-const FOREIGN: [(&str, &str); 44] = [
+/// Commands and options of llama.cpp, Ollama, vLLM and transformers, with those that do the same here.
+const FOREIGN: [(&str, &str); 52] = [
     ("run", "here it is `wsd chat` or `wsd generate \"...\"`"),
     ("ask", "here it is `wsd generate \"...\"`"),
     ("cli", "here it is `wsd chat`"),
@@ -20,6 +20,7 @@ const FOREIGN: [(&str, &str); 44] = [
     ("ls", "here it is `wsd pairs`"),
     ("models", "here it is `wsd pairs`"),
     ("server", "here it is `wsd serve`"),
+    ("version", "here it is `wsd --version`"),
     ("-m", TWO_MODELS),
     ("-md", TWO_MODELS),
     ("--model-draft", TWO_MODELS),
@@ -41,6 +42,13 @@ const FOREIGN: [(&str, &str); 44] = [
     ("-sys", "here it is --system TEXT"),
     ("--system-prompt", "here it is --system TEXT"),
     ("-cnv", "here it is `wsd chat`"),
+    ("--interactive", "here it is `wsd chat`"),
+    ("--stream", "none is needed: answers are written as they come; --json waits for the end"),
+    ("--greedy", "here it is --temperature 0, the default"),
+    ("--do-sample", "here it is a --temperature above 0, such as 0.7"),
+    ("--lora", "here it is --adapter SEAT=FOLDER, as in draft=./adapter"),
+    ("--quantize", QUANTIZED),
+    ("--quantization", QUANTIZED),
     ("-a", "here it is --served-model-name NAME"),
     ("--alias", "here it is --served-model-name NAME"),
     ("--parallel", SLOTS),
@@ -62,6 +70,8 @@ const TWO_MODELS: &str = "there are two models: --base LARGE --draft SMALL, or -
 const NO_CONTEXT: &str = "none is needed: the context is the model's own, and memory grows with what is in it";
 const SLOTS: &str = "here it is --max-concurrent N, the answers written at a time";
 const ONE_DEVICE: &str = "a model runs on one device; one for several runs in vLLM, --base vllm+http://HOST:PORT";
+const QUANTIZED: &str =
+    "here it is --dtype q8_0 or q4_0, --draft-dtype for the draft alone; GGUF files run as they are";
 const NO_TLS: &str = "the server speaks plain HTTP; a proxy in front of it holds the certificate";
 const DEVICE: &str = "here it is --device cuda, which takes the whole model; it is the default where there is a GPU";
 

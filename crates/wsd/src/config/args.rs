@@ -64,11 +64,13 @@ const BASIC: [&str; 12] = [
     "port",
 ];
 
-/// Options of llama.cpp that mean the same as a setting's.
-const ALIASES: [(&str, &str); 4] = [
+/// Options of llama.cpp, Ollama and transformers that mean the same as a setting's.
+const ALIASES: [(&str, &str); 6] = [
     ("temperature", "temp"),
     ("max_tokens", "n-predict"),
     ("max_tokens", "predict"),
+    ("max_tokens", "num-predict"),
+    ("max_tokens", "max-new-tokens"),
     ("repetition_penalty", "repeat-penalty"),
 ];
 

@@ -89,8 +89,12 @@ impl ApiError {
 
     /// A method that the route does not have.
     pub(super) fn method(method: &str, path: &str) -> Self {
-        // A browser asks by this method for a page of another origin.
-        let way = if method == "OPTIONS" { "; `wsd serve --cors` admits pages of other origins" } else { "" };
+        let way = match method {
+            // A browser asks by this method for a page of another origin.
+            "OPTIONS" => "; `wsd serve --cors` admits pages of other origins",
+            "GET" => "; it takes POST, with a body of JSON",
+            _ => "; /openapi.json lists the routes",
+        };
         let message = format!("{path} does not take {method}{way}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }

@@ -44,14 +44,18 @@ const MAX_BIAS: f64 = 100.0;
 /// The most bytes in a `cache_salt`.
 const MAX_SALT_BYTES: usize = 256;
 
-/// Parameters of OpenAI's API that are accepted with a value that has no effect, and these values.
+/// Parameters of OpenAI's API, vLLM and llama-server that are accepted with a value that has no effect,
+/// and these values.
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("audio", &[]),
     ("background", &["false"]),
+    ("bad_words", &["[]"]),
     ("best_of", &["1"]),
     ("chat_template_kwargs", &["{}"]),
     ("conversation", &[]),
     ("ignore_eos", &["false"]),
+    ("include_stop_str_in_output", &["false"]),
+    ("length_penalty", &["1"]),
     ("min_tokens", &["0"]),
     ("mirostat", &["0"]),
     ("metadata", &["{}"]),
@@ -59,8 +63,11 @@ const NEUTRAL: &[(&str, &[&str])] = &[
     ("prediction", &[]),
     ("reasoning_effort", &[]),
     ("service_tier", &["\"auto\"", "\"default\""]),
+    ("skip_special_tokens", &["true"]),
+    ("stop_token_ids", &["[]"]),
     ("store", &["false"]),
     ("suffix", &["\"\""]),
+    ("use_beam_search", &["false"]),
     ("verbosity", &[]),
     ("web_search_options", &[]),
 ];

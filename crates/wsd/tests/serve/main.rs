@@ -285,6 +285,8 @@ async fn refusals_name_the_parameter() {
             "messages[0].content[0].type",
         ),
         ("/v1/completions", text(json!({"best_of": 2})), 400, "best_of"),
+        ("/v1/completions", text(json!({"use_beam_search": true})), 400, "use_beam_search"),
+        ("/v1/completions", text(json!({"stop_token_ids": [1]})), 400, "stop_token_ids"),
         ("/v1/completions", text(json!({"max_tokens": 0})), 400, "max_tokens"),
         ("/v1/completions", text(json!({"logprobs": true})), 400, "logprobs"),
         ("/v1/completions", json!({"prompt": []}), 400, "prompt"),
@@ -310,7 +312,8 @@ async fn parameters_without_effect_are_accepted() {
     let extra = json!({
         "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "tools": null,
         "response_format": {"type": "text"}, "user": "someone", "top_k": -1, "store": false, "max_tokens": 2,
-        "stop": null, "seed": -3,
+        "stop": null, "seed": -3, "skip_special_tokens": true, "stop_token_ids": [], "bad_words": [],
+        "length_penalty": 1.0, "use_beam_search": false, "include_stop_str_in_output": false,
     });
     let (status, reply) = server.post("/v1/chat/completions", &chat(extra)).await;
     assert_eq!((status, &reply["choices"][0]["wsd"]["seed"]), (StatusCode::OK, &json!(-3)), "{reply}");
@@ -331,7 +334,9 @@ async fn bodies_must_be_small_json_objects() {
         assert_eq!(got.as_u16(), status, "{reply}");
         assert!(reply["error"]["message"].is_string());
     }
-    assert_eq!(server.send("GET", path, &[], String::new()).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let (status, reply) = server.send("GET", path, &[], String::new()).await;
+    let want = "/v1/chat/completions does not take GET; it takes POST, with a body of JSON";
+    assert_eq!((status, error(&reply).0), (StatusCode::METHOD_NOT_ALLOWED, want), "{reply}");
     assert_eq!(server.send("GET", "/nowhere", &[], String::new()).await.0, StatusCode::NOT_FOUND);
 }
 

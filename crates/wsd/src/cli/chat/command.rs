@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use wsd_core::{MAX_TOKENS, RECIPES, Recipe, Setting, TEMPERATURE, THRESHOLD, WINDOW};
+use wsd_core::{MAX_TOKENS, RECIPES, Recipe, Setting, TEMPERATURE, THRESHOLD, WINDOW, nearest};
 
 /// A command: a line that begins with a slash.
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub(super) enum Command {
     Help,
     Reset,
     Strategy(String),
+    Show(&'static Setting),
     /// A setting and its value.
     Set(&'static Setting, String),
     System(String),
@@ -49,31 +50,31 @@ static COMMANDS: &[Entry] = &[
     },
     Entry {
         name: "/threshold",
-        argument: "P",
-        about: "change the confidence at which the base takes over",
+        argument: "[P]",
+        about: "show or change the confidence at which the base takes over",
         recipes: &[],
-        parse: |text| set(&THRESHOLD, text),
+        parse: |text| Some(set(&THRESHOLD, text)),
     },
     Entry {
         name: "/window",
-        argument: "TOKENS",
-        about: "change the number of tokens that the confidence is averaged over",
+        argument: "[TOKENS]",
+        about: "show or change the number of tokens that the confidence is averaged over",
         recipes: &[],
-        parse: |text| set(&WINDOW, text),
+        parse: |text| Some(set(&WINDOW, text)),
     },
     Entry {
         name: "/temperature",
-        argument: "T",
-        about: "change the sampling: 0 takes the most likely token, 1 samples from the distribution",
+        argument: "[T]",
+        about: "show or change the sampling: 0 takes the most likely token, 1 samples from the distribution",
         recipes: &[],
-        parse: |text| set(&TEMPERATURE, text),
+        parse: |text| Some(set(&TEMPERATURE, text)),
     },
     Entry {
         name: "/max_tokens",
-        argument: "TOKENS",
-        about: "change the length of answers",
+        argument: "[TOKENS]",
+        about: "show or change the length of answers",
         recipes: &[],
-        parse: |text| set(&MAX_TOKENS, text),
+        parse: |text| Some(set(&MAX_TOKENS, text)),
     },
     Entry {
         name: "/retry",
@@ -115,9 +116,13 @@ static COMMANDS: &[Entry] = &[
     Entry { name: "/quit", argument: "", about: "leave, like Ctrl-D", recipes: &[], parse: |_| Some(Command::Quit) },
 ];
 
-/// The command that changes a setting; its value is checked when the command runs.
-fn set(setting: &'static Setting, value: &str) -> Option<Command> {
-    (!value.is_empty()).then(|| Command::Set(setting, value.to_owned()))
+/// Names of commands in other programs.
+const ALIASES: [(&str, &str); 3] = [("/clear", "/reset"), ("/new", "/reset"), ("/bye", "/exit")];
+
+/// The command that changes a setting, or shows it where there is no value. A value is checked when the
+/// command runs.
+fn set(setting: &'static Setting, value: &str) -> Command {
+    if value.is_empty() { Command::Show(setting) } else { Command::Set(setting, value.to_owned()) }
 }
 
 /// The names of the commands that begin like a line.
@@ -133,8 +138,12 @@ impl Command {
             return Ok(None);
         }
         let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let entry = COMMANDS.iter().find(|entry| entry.name == name);
-        let entry = entry.with_context(|| format!("there is no command {name}\n  hint: /help lists the commands"))?;
+        let known = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |alias| alias.1);
+        let entry = COMMANDS.iter().find(|entry| entry.name == known).with_context(|| {
+            let meant = nearest(name, COMMANDS.iter().map(|entry| entry.name));
+            let meant = meant.map_or_else(String::new, |name| format!("did you mean {name}? "));
+            format!("there is no command {name}\n  hint: {meant}/help lists the commands")
+        })?;
         let command = (entry.parse)(argument.trim());
         command.map(Some).with_context(|| format!("{} must have an argument {}", entry.name, entry.argument))
     }
@@ -145,7 +154,7 @@ pub(super) fn help() -> String {
     let line = |entry: &Entry| {
         let names = entry.recipes.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", ");
         let about = if names.is_empty() { entry.about.to_owned() } else { format!("{}: {names}", entry.about) };
-        format!("  {:<18} {about}", format!("{} {}", entry.name, entry.argument))
+        format!("  {:<20} {about}", format!("{} {}", entry.name, entry.argument))
     };
     let commands: Vec<_> = COMMANDS.iter().map(line).collect();
     format!(
@@ -165,14 +174,22 @@ mod tests {
             (" /retry ", Some(Command::Retry)),
             ("/system Be  kind.", Some(Command::System("Be  kind.".into()))),
             ("/save a b.jsonl", Some(Command::Save("a b.jsonl".into()))),
+            ("/clear", Some(Command::Reset)),
+            ("/bye", Some(Command::Quit)),
         ] {
             assert_eq!(format!("{:?}", Command::parse(line).unwrap()), format!("{want:?}"), "{line}");
         }
         let setting = Command::parse(" /threshold 0.5 ").unwrap();
         assert!(matches!(setting, Some(Command::Set(setting, value)) if setting.name == "threshold" && value == "0.5"));
+        let shown = Command::parse("/threshold").unwrap();
+        assert!(matches!(shown, Some(Command::Show(setting)) if setting.name == "threshold"));
         assert_eq!(completions("/re"), ["/reset", "/retry"]);
         for (line, want) in [
-            ("/threshold", "/threshold must have an argument P"),
+            ("/strategy", "/strategy must have an argument NAME"),
+            (
+                "/temprature 1",
+                "there is no command /temprature\n  hint: did you mean /temperature? /help lists the commands",
+            ),
             ("/dance", "there is no command /dance\n  hint: /help lists the commands"),
         ] {
             assert_eq!(Command::parse(line).unwrap_err().to_string(), want);

@@ -49,10 +49,11 @@ function draw() {
 function verdict(tokens, was, would) {
   if (!tokens.length) return "No answer yet.";
   if (alone.has(shown.model)) return `${shown.model} wrote alone: there is no switch.`;
-  const highest = Math.max(0, ...tokens.map(({ confidence }) => confidence ?? 0));
+  const scored = tokens.map(({ confidence }) => confidence ?? null).filter((confidence) => confidence !== null);
+  const highest = scored.length ? `the confidence reached ${Math.max(...scored).toFixed(3)}` : "no window of draft tokens was full";
   const found = was >= 0 ? `Switched after token ${was} (confidence ${shown.handover.confidence.toFixed(3)}). `
-    : shown.done ? `${shown.draftEnd ? "The draft ended before any switch" : "No switch in this answer"}: the confidence reached ${highest.toFixed(3)}. `
-    : `No switch yet: the highest confidence so far is ${highest.toFixed(3)}.`;
+    : shown.done ? `${shown.draftEnd ? "The draft ended before any switch" : "No switch in this answer"}: ${highest}. `
+    : scored.length ? `No switch yet: ${highest} so far.` : "No switch yet: the window is not full.";
   if (!shown.done) return found;
   return found + (would >= 0 ? `With these settings it would fall at token ${would}.` : "With these settings it would not come.");
 }
@@ -108,10 +109,12 @@ function request(model, conversation) {
   const messages = system ? [{ role: "system", content: system }, ...conversation] : conversation;
   return { model, messages, stream: true, logprobs: true, top_logprobs: 5, ...settings(), wsd: { window: rule().window, threshold: rule().threshold, tokens: true } };
 }
-// The messages up to the question of turn `count`.
+// The messages up to the question of turn `count`. A question that failed is left out, as one too long
+// for the context, so that later ones do not fail with it.
 function conversation(count) {
   return chat.turns.slice(0, count + 1).flatMap(({ question, answers }, i) => {
     const reply = i < count && answers[0] ? answers[0].text : "";
+    if (i < count && answers[0]?.fault && answers[0].fault !== "stopped" && !reply) return [];
     return [{ role: "user", content: question }, ...(reply ? [{ role: "assistant", content: reply }] : [])];
   });
 }
@@ -514,6 +517,8 @@ async function configure() {
   $("mode").value = strategy;
   describe(page);
 }
+fit();
+addEventListener("resize", fit);
 listChats();
 configure().catch((error) => {
   $("toy").hidden = false;
