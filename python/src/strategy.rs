@@ -187,8 +187,7 @@ fn to_load(recipe: &'static Recipe, given: &[(Seat, Given)], has_pair: bool) -> 
 
 /// Checks that each seat which these settings need is given or will be loaded.
 fn check_seats(recipe: &Recipe, values: &Values, given: &[(Seat, Given)], to_load: &[Need]) -> PyResult<()> {
-    let is_there =
-        |seat| given.iter().any(|(other, _)| *other == seat) || to_load.iter().any(|need| need.seat == seat);
+    let is_there = |seat| given.iter().any(|(other, _)| *other == seat) || to_load.iter().any(|need| need.seat == seat);
     let Some(need) = recipe.needs.iter().find(|need| (need.is_required)(values) && !is_there(need.seat)) else {
         return Ok(());
     };

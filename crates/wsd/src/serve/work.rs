@@ -64,7 +64,10 @@ impl Work {
     ) -> Result<T, ApiError> {
         match &self.heavy {
             Some(heavy) if bytes > SMALL_BODY => {
-                heavy.spawn(async { work() }).await.unwrap_or_else(|_| Err(ApiError::internal()))
+                let task = heavy.spawn(async { work() });
+                // Work that has not begun is left undone if its client is gone.
+                let _task = Task(task.abort_handle());
+                task.await.unwrap_or_else(|_| Err(ApiError::internal()))
             }
             _ => off_reactor(work).await,
         }
