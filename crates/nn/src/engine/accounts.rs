@@ -7,7 +7,7 @@ const MEMORY_SECONDS: f64 = 1.0;
 /// The use below which a client is forgotten, in seconds.
 const LEAST_SECONDS: f64 = 1e-4;
 
-/// What clients and sessions have had of an engine.
+/// The use of an engine by clients and by sessions.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     /// Seconds of steps by client, which decay with the time of further steps.

@@ -318,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_have_read_less_come_first() {
+        let mut accounts = Accounts::default();
+        // The client of the first has used the most.
+        accounts.charge(&[(0, 9.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0)], 0.1);
+        let read = [0, FIRST, 4 * FIRST - 1, BEGINNING, 0];
+        let all = read.iter().enumerate();
+        let all = all.map(|(n, read)| Candidate { has_read: *read, ..candidate(n, n as u64, (0, 1)) });
+        let long = Candidate { has_read: 0, ..candidate(5, 1, (0, SHORT + 1)) };
+        let (first, others) = by_use(all.chain([long]).collect(), &accounts, &pace(1));
+        let order: Vec<_> = first.iter().chain(&others).map(|candidate| candidate.work).collect();
+        assert_eq!(order, [4, 0, 1, 2, 3, 5]);
+    }
+
+    #[test]
     fn trees_are_counted_whole_and_tell_nothing_of_one_session() {
         let tree = |work, client| Candidate { kind: Kind::Tree, ..candidate(work, client, (0, 20)) };
         let (mut pace, accounts) = (Pace::new(ROW), Accounts::default());
