@@ -13,6 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections import defaultdict
 
 RANDOM = {
@@ -158,11 +159,12 @@ def machine(records, files):
     versions = sorted({record["versions"] for record in records if "versions" in record})
     instructions = sorted({record["instructions"] for record in records if "instructions" in record})
     rounds = len([record for record in records if record["program"] == "wsd" and record["file"] == next(iter(files))])
-    return (
+    about = (
         f"{datetime.date.today()}; {name}, {os.cpu_count()} cores, {memory_kb / 2**20:.0f} GiB; wsd at "
         f"{run('git', 'rev-parse', '--short', 'HEAD')} with {', '.join(instructions)}; llama.cpp of llama-cpp-python 0.3.36 "
         f"({', '.join(builds)}; built for this processor); {', '.join(versions) or 'no transformers'}; {rounds} rounds"
     )
+    return textwrap.fill(about, 100)
 
 
 TABLES = {
