@@ -13,6 +13,8 @@ mod partial;
 mod peft;
 mod targets;
 
+use std::ops::Range;
+
 use wsd_core::{Setting, Values};
 
 pub use peft::{load, save};
@@ -93,13 +95,56 @@ pub trait Adapter: Send {
     /// made with, to the bit. To be called once.
     fn start(&mut self, seed: u64) -> Vec<f32>;
 
+    /// Tells how the model's tensor `name` depends on the parameters.
+    fn trained(&self, name: &str) -> Trained;
+
     /// Tells whether the model's tensor `name` depends on the parameters.
-    fn changes(&self, name: &str) -> bool;
+    fn changes(&self, name: &str) -> bool {
+        self.trained(name) != Trained::Frozen
+    }
+
+    /// Tells whether all changes are low-rank ([`Trained::LowRank`]).
+    fn is_low_rank(&self) -> bool {
+        false
+    }
 
     /// The model's weights for these parameters.
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32];
 
-    /// The gradient with respect to the parameters, given the gradient with respect to the weights;
-    /// `None` where the parameters are the weights.
+    /// The gradient with respect to the parameters, given that with respect to the weights; `None` where
+    /// the model computes it: where the parameters are the weights, and for low-rank changes.
     fn pull_back(&self, parameters: &[f32], gradient: &[f32]) -> Option<Vec<f32>>;
+}
+
+/// The way in which a tensor of the model depends on the parameters of an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trained {
+    /// Not at all.
+    Frozen,
+    /// In the adapter's own way, for which it needs the gradient with respect to the tensor.
+    Whole,
+    /// By a low-rank change, as all other tensors that change. The model then computes the gradient with
+    /// respect to the parameters.
+    LowRank(LowRank),
+}
+
+impl Trained {
+    /// [`Trained::Whole`] for a tensor that changes.
+    #[must_use]
+    pub fn whole_if(changes: bool) -> Self {
+        if changes { Self::Whole } else { Self::Frozen }
+    }
+}
+
+/// A change `scale * B * A` of a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LowRank {
+    /// The place of `A`, `(rank, inputs)`, among the parameters.
+    pub a: Range<usize>,
+    /// The place of `B`, `(outputs, rank)`, among the parameters.
+    pub b: Range<usize>,
+    /// The number of rows of `A`.
+    pub rank: usize,
+    /// The factor on the product.
+    pub scale: f32,
 }

@@ -34,7 +34,7 @@ pub fn fidelity(
     let (totals, needs, loss) = (Totals::of(&examples), Needs::RowsAndReference, &Closeness);
     let mut means = Means::default();
     for examples in examples.chunks(PASS) {
-        let pass = Pass { weights, reference, examples, totals, loss, needs, weight: 1.0 };
+        let pass = Pass { weights, parameters: &[], reference, examples, totals, loss, needs, weight: 1.0 };
         means.add(&model.pass(&pass, None));
         on_pass(examples.len());
     }

@@ -43,7 +43,7 @@ mod trainer;
 mod update;
 mod vocabulary;
 
-pub use adapters::{ADAPTERS, Adapter, AdapterEntry, Peft};
+pub use adapters::{ADAPTERS, Adapter, AdapterEntry, LowRank, Peft, Trained};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use example::{Example, Sequence};

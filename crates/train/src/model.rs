@@ -25,10 +25,11 @@ pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
 
 use self::decoder::{Decoder, Projection};
 use self::factor::Factor;
-use self::places::LayerPlaces;
+use self::places::{LayerPlaces, NormPlace};
 use self::rotary::RotaryTable;
 use self::threads::WorkerThreads;
 use self::worker::Worker;
+use crate::adapters::Trained;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::layout::{Layout, REWARD};
@@ -56,9 +57,8 @@ pub struct ModelOptions<'a> {
     pub max_len: usize,
     /// Keep only the inputs of layers for the backward pass, and compute the rest again.
     pub recompute: bool,
-    /// Tells whether the tensor of this name changes; gradients of matrices that do not are
-    /// skipped.
-    pub trained: &'a dyn Fn(&str) -> bool,
+    /// Tells how the tensor of this name changes; gradients of those that do not are skipped.
+    pub trained: &'a dyn Fn(&str) -> Trained,
 }
 
 impl TrainableModel {
@@ -84,7 +84,7 @@ impl TrainableModel {
             return Err(Error::setting("model.teacher", format!("of a vocabulary of {own} entries"), blueprint.vocab));
         }
         let (max_len, recompute) = (self.max_len, self.decoder.recompute);
-        let options = ModelOptions { threads: 1, max_len, recompute, trained: &|_| false };
+        let options = ModelOptions { threads: 1, max_len, recompute, trained: &|_| Trained::Frozen };
         self.teacher = Some(decoder(blueprint, &Layout::new(blueprint), &options)?);
         Ok(self)
     }
@@ -101,7 +101,7 @@ impl TrainableModel {
     }
 
     /// Computes the loss of each example. A `gradient` is set to the sum over all examples of the
-    /// loss's gradient with respect to the weights.
+    /// loss's gradient with respect to the weights, or to the parameters of low-rank changes.
     pub fn pass(&mut self, pass: &Pass<'_>, gradient: Option<&mut [f32]>) -> Vec<LossOutput> {
         let Self { decoder, teacher, workers, .. } = self;
         let decoders = (&*decoder, teacher.as_ref().unwrap_or(decoder));
@@ -119,27 +119,28 @@ fn decoder(blueprint: &Blueprint, layout: &Layout, options: &ModelOptions<'_>) -
     let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
     let own_head = Head::VOCABULARY.weight();
     let head = if blueprint.tied { EMBEDDING } else { &own_head };
+    let trained = |name: &str| (options.trained)(name) == Trained::Whole;
     let projection = |name: &str, scale: f32, factor: Option<Factor>| {
-        let (matrix, trained) = (range(name), (options.trained)(name));
+        let (matrix, trained) = (range(name), trained(name));
         let inputs = factor.as_ref().map_or(blueprint.hidden, |factor| factor.rank);
         Projection { outputs: matrix.len() / inputs.max(1), matrix, factor, scale, cap: None, trained }
     };
     let tables = |rope: &RopePlan| [false, true].map(|long| RotaryTable::new(rope, options.max_len, long));
     let layers = 0..blueprint.layers.len();
-    let head_factor = Factor::of_head(blueprint, layout, options.trained);
+    let head_factor = Factor::of_head(blueprint, layout, &trained);
     let vocabulary = projection(head, blueprint.logit_scale, head_factor);
     Ok(Decoder {
         blueprint: blueprint.clone(),
         simd: Simd::detect(),
         embedding: range(EMBEDDING),
-        embedding_factor: Factor::of_embedding(blueprint, layout, options.trained),
+        embedding_factor: Factor::of_embedding(blueprint, layout, &trained),
         vocabulary: Projection { cap: blueprint.final_softcap, ..vocabulary },
         reward: projection(REWARD, 1.0, None),
-        final_norm: range("model.norm.weight"),
+        final_norm: NormPlace::new(layout, "model.norm.weight", options.trained).unwrap_or_default(),
         layers: layers.map(|index| LayerPlaces::new(blueprint, layout, index, options.trained)).collect(),
         rotary: blueprint.ropes.iter().map(tables).collect(),
         recompute: options.recompute,
-        trains_embedding: [EMBEDDING, EMBEDDING_FACTOR].into_iter().any(options.trained),
+        trains_embedding: [EMBEDDING, EMBEDDING_FACTOR].into_iter().any(trained),
     })
 }
 

@@ -24,13 +24,13 @@ pub struct Sensitivity {
 /// ```
 /// use wsd_nn::{Checkpoint, arch};
 /// use wsd_train::sensitivity::sensitivity;
-/// use wsd_train::{Layout, ModelOptions, Sequence, TrainableModel};
+/// use wsd_train::{Layout, ModelOptions, Sequence, TrainableModel, Trained};
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../nn/tests/fixtures/llama");
 /// # let checkpoint = Checkpoint::open(folder.as_ref())?;
 ///
 /// let blueprint = arch::blueprint(&checkpoint.config)?;
 /// let weights = Layout::new(&blueprint).read(&checkpoint)?;
-/// let options = ModelOptions { threads: 1, max_len: 16, recompute: false, trained: &|_| false };
+/// let options = ModelOptions { threads: 1, max_len: 16, recompute: false, trained: &|_| Trained::Frozen };
 /// let mut model = TrainableModel::try_new(&blueprint, &options)?;
 /// let plain = Sequence::targets_from(2, vec![5, 6, 7, 8]);
 /// let cued = Sequence::targets_from(3, vec![9, 5, 6, 7, 8]);
@@ -45,7 +45,7 @@ pub fn sensitivity(model: &mut TrainableModel, weights: &[f32], pairs: &[[Sequen
     let examples: Vec<_> = pairs.iter().map(example).collect();
     let examples: Vec<_> = examples.iter().collect();
     let (totals, needs, loss) = (Totals::of(&examples), Needs::Rows, &Shift);
-    let pass = Pass { weights, reference: &[], examples: &examples, totals, loss, needs, weight: 1.0 };
+    let pass = Pass { weights, parameters: &[], reference: &[], examples: &examples, totals, loss, needs, weight: 1.0 };
     let mut means = Means::default();
     means.add(&model.pass(&pass, None));
     let mean = |name| means.get(name).unwrap_or_default();

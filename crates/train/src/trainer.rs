@@ -116,7 +116,7 @@ pub struct Trainer {
     reference: Vec<f32>,
 }
 
-/// The gradient of a step with respect to the model's weights, accumulated over micro-batches.
+/// The gradient of a step as the model computes it, accumulated over micro-batches.
 #[derive(Debug, Default)]
 pub(crate) struct Gradient {
     sum: Vec<f32>,
@@ -139,7 +139,7 @@ impl Trainer {
             threads: options.threads,
             max_len: options.max_len,
             recompute: options.recompute,
-            trained: &|name| adapter.changes(name),
+            trained: &|name| adapter.trained(name),
         };
         let model = TrainableModel::try_new(blueprint, &model)?;
         let parameters = adapter.start(options.seed);
@@ -241,13 +241,16 @@ impl Trainer {
         mut gradient: Option<&mut Gradient>,
     ) -> Vec<LossOutput> {
         let Self { state, model, adapter, reference, .. } = self;
+        let is_low_rank = adapter.is_low_rank();
         let weights = adapter.merge(&state.parameters);
+        let len = if is_low_rank { state.parameters.len() } else { weights.len() };
         let Weighted { loss, needs, weight } = term;
         let mut outputs = Vec::with_capacity(examples.len());
         for examples in examples.chunks(batch_size) {
-            let pass = Pass { weights, reference, examples, totals, loss, needs, weight: weight as f32 };
+            let (parameters, weight) = (&*state.parameters, weight as f32);
+            let pass = Pass { weights, parameters, reference, examples, totals, loss, needs, weight };
             outputs.extend(match &mut gradient {
-                Some(gradient) => gradient.add(weights.len(), |to| model.pass(&pass, Some(to))),
+                Some(gradient) => gradient.add(len, |to| model.pass(&pass, Some(to))),
                 None => model.pass(&pass, None),
             });
         }
@@ -307,7 +310,7 @@ impl Trainer {
         learning_rate: f64,
     ) -> std::result::Result<f64, String> {
         let Self { state, adapter, optimizer_start, start, .. } = self;
-        // No adapter gradient means that the parameters are the weights themselves.
+        // No adapter gradient means that the model computed that of the parameters.
         let mut adapter_gradient = adapter.pull_back(&state.parameters, &gradient.sum);
         let parameter_gradient = adapter_gradient.as_deref_mut().unwrap_or(&mut gradient.sum);
         let norm = state.update(Update {
@@ -344,7 +347,7 @@ pub(crate) struct Weighted<'a> {
 
 impl Gradient {
     /// Adds the gradient of a micro-batch, which `compute` writes into the given slice of `len`
-    /// weights, and returns the result of `compute`. The first one of a step is written into the sum
+    /// numbers, and returns the result of `compute`. The first one of a step is written into the sum
     /// directly.
     fn add<T>(&mut self, len: usize, compute: impl FnOnce(&mut [f32]) -> T) -> T {
         if !self.is_set {

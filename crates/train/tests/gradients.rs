@@ -10,7 +10,7 @@ use wsd_nn::arch::{self, Blueprint};
 use wsd_train::compress::{CompressOptions, FACTORIZATIONS, Size, compress};
 use wsd_train::{
     ADAPTERS, AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, OBJECTIVES, Objective, Pass, REWARD, Sequence,
-    Totals, TrainableModel,
+    Totals, TrainableModel, Trained,
 };
 
 /// An example whose targets are all tokens but the first and the middle one; `None` for a short
@@ -22,7 +22,7 @@ fn example(tokens: &[u32]) -> Option<Example> {
 }
 
 fn trainable(blueprint: &Blueprint, recompute: bool) -> TrainableModel {
-    let options = ModelOptions { threads: 2, max_len: 512, recompute, trained: &|_| true };
+    let options = ModelOptions { threads: 2, max_len: 512, recompute, trained: &|_| Trained::Whole };
     TrainableModel::try_new(blueprint, &options).unwrap()
 }
 
@@ -41,9 +41,19 @@ impl<'a> Case<'a> {
     }
 
     fn pass(&self, model: &mut TrainableModel, weights: &[f32], gradient: Option<&mut [f32]>) -> f64 {
+        self.pass_with(model, weights, &[], gradient)
+    }
+
+    fn pass_with(
+        &self,
+        model: &mut TrainableModel,
+        weights: &[f32],
+        parameters: &[f32],
+        gradient: Option<&mut [f32]>,
+    ) -> f64 {
         let (loss, needs, reference) = (&*self.loss, self.needs, self.reference);
-        let totals = Totals::of(&self.examples);
-        let pass = Pass { weights, reference, examples: &self.examples, totals, loss, needs, weight: 1.0 };
+        let (examples, totals) = (&self.examples, Totals::of(&self.examples));
+        let pass = Pass { weights, parameters, reference, examples, totals, loss, needs, weight: 1.0 };
         let outputs = model.pass(&pass, gradient);
         outputs.iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets
     }
@@ -213,12 +223,13 @@ fn every_adapter_has_a_gradient() {
 
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
         let case = Case::new(Objective::find("sft").unwrap(), &examples, &[]);
-        let changes = |name: &str| adapter.changes(name);
-        let options = ModelOptions { threads: 2, max_len: 512, recompute: false, trained: &changes };
+        let trained = |name: &str| adapter.trained(name);
+        let options = ModelOptions { threads: 2, max_len: 512, recompute: false, trained: &trained };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
-        let mut whole = vec![0.0; layout.len()];
-        case.pass(&mut trainable, adapter.merge(&parameters), Some(&mut whole));
-        let gradient = adapter.pull_back(&parameters, &whole).unwrap();
+        let len = if adapter.is_low_rank() { parameters.len() } else { layout.len() };
+        let mut computed = vec![0.0; len];
+        case.pass_with(&mut trainable, adapter.merge(&parameters), &parameters, Some(&mut computed));
+        let gradient = adapter.pull_back(&parameters, &computed).unwrap_or(computed);
         let own = adapter.layout().clone();
         worst_error(&name, &own, &gradient, |tensor, nudge| {
             let moved = moved(&parameters, &own, &gradient, tensor, nudge);

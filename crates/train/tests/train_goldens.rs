@@ -14,7 +14,7 @@ use wsd_core::Values;
 use wsd_nn::{Checkpoint, TemplateChoice, arch};
 use wsd_train::{
     Choice, Decay, Encoder, Example, Layout, METRICS_FILE, ModelOptions, Objective, OptimizerEntry, Pass, Sequence,
-    StepInput, Steps, Task, Term, Totals, TrainableModel, Trainer, TrainerOptions, run,
+    StepInput, Steps, Task, Term, Totals, TrainableModel, Trained, Trainer, TrainerOptions, run,
 };
 
 fn golden() -> Value {
@@ -62,11 +62,20 @@ fn loss_gradient_and_step_are_those_of_pytorch() {
         let totals = Totals::of(&examples);
         let objective = Objective::find("sft").unwrap();
         let loss = (objective.make)(&Values::default());
-        let options = ModelOptions { threads: 2, max_len: 256, recompute: false, trained: &|_| true };
+        let options = ModelOptions { threads: 2, max_len: 256, recompute: false, trained: &|_| Trained::Whole };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
         let mut gradient = vec![0.0; layout.len()];
         let (needs, reference) = (objective.needs, &[][..]);
-        let pass = Pass { weights: &weights, reference, examples: &examples, totals, loss: &*loss, needs, weight: 1.0 };
+        let pass = Pass {
+            weights: &weights,
+            parameters: &[],
+            reference,
+            examples: &examples,
+            totals,
+            loss: &*loss,
+            needs,
+            weight: 1.0,
+        };
         let outputs = trainable.pass(&pass, Some(&mut gradient));
         let loss = outputs.iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets;
         near(&format!("{name}: loss"), loss, &golden["loss"], 1e-5, 0.0);

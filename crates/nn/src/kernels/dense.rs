@@ -22,6 +22,12 @@ impl<'a> Matrix<'a> {
         Self::new(data, data.len() / columns.max(1), columns, columns)
     }
 
+    /// The number of rows.
+    #[must_use]
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
     /// The same matrix with rows and columns exchanged.
     #[must_use]
     pub fn transposed(self) -> Self {

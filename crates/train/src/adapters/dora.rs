@@ -10,7 +10,7 @@ use wsd_core::Values;
 
 use super::lora::{Factors, SETTINGS, defaults};
 use super::targets::module;
-use super::{Adapter, AdapterEntry, Peft};
+use super::{Adapter, AdapterEntry, Peft, Trained};
 use crate::error::Result;
 use crate::layout::{Layout, Place};
 
@@ -82,8 +82,8 @@ impl Adapter for Dora {
         parameters
     }
 
-    fn changes(&self, name: &str) -> bool {
-        self.factors.targets.iter().any(|target| target.name == name)
+    fn trained(&self, name: &str) -> Trained {
+        Trained::whole_if(self.factors.has(name))
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {

@@ -2,7 +2,7 @@
 
 use wsd_core::Values;
 
-use super::{Adapter, AdapterEntry};
+use super::{Adapter, AdapterEntry, Trained};
 use crate::error::Result;
 use crate::layout::Layout;
 
@@ -34,8 +34,8 @@ impl Adapter for Full {
         std::mem::take(&mut self.weights)
     }
 
-    fn changes(&self, _name: &str) -> bool {
-        true
+    fn trained(&self, _name: &str) -> Trained {
+        Trained::Whole
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {

@@ -10,7 +10,7 @@ use wsd_nn::adapter::{LORA_A, LORA_B};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
 use super::targets::{self, LAYERS, LINEAR, TARGET_MODULES};
-use super::{Adapter, AdapterEntry, Peft};
+use super::{Adapter, AdapterEntry, LowRank, Peft, Trained};
 use crate::error::{Error, Result};
 use crate::initialization::uniform;
 use crate::layout::{Layout, Place};
@@ -67,6 +67,11 @@ impl Factors {
         Ok(Self { targets, rank, scale: (values.get::<f64>(&LORA_ALPHA) / rank as f64) as f32 })
     }
 
+    /// Tells whether the tensor of this name is a target.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.targets.iter().any(|target| target.name == name)
+    }
+
     /// The names and shapes of `A` and `B` of a target.
     pub(super) fn tensors(&self, target: &Place) -> [(String, Vec<usize>); 2] {
         let name = targets::module(&target.name);
@@ -118,6 +123,18 @@ impl Lora {
             .zip(pairs)
             .map(|(target, pair)| (target, pair[0].range.clone(), pair[1].range.clone()))
     }
+
+    /// The gradient with respect to the parameters, given that with respect to the weights.
+    pub(super) fn gradient(&self, parameters: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let mut pulled = vec![0.0; self.layout.len()];
+        for (target, a, b) in self.triples() {
+            // `A` and `B` lie side by side.
+            let (to_a, to_b) = pulled[a.start..b.end].split_at_mut(a.len());
+            let factors = (&parameters[a], &parameters[b]);
+            self.factors.pull_back(target.shape[1], factors, &gradient[target.range.clone()], (to_a, to_b));
+        }
+        pulled
+    }
 }
 
 impl Adapter for Lora {
@@ -134,8 +151,15 @@ impl Adapter for Lora {
         parameters
     }
 
-    fn changes(&self, name: &str) -> bool {
-        self.factors.targets.iter().any(|target| target.name == name)
+    fn trained(&self, name: &str) -> Trained {
+        let Some((_, a, b)) = self.triples().find(|(target, ..)| target.name == name) else { return Trained::Frozen };
+        let Factors { rank, scale, .. } = self.factors;
+        if self.is_low_rank() { Trained::LowRank(LowRank { a, b, rank, scale }) } else { Trained::Whole }
+    }
+
+    /// The model computes gradients of factors for the matrices of layers alone.
+    fn is_low_rank(&self) -> bool {
+        self.factors.targets.iter().all(|target| targets::layer(&target.name).is_some())
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {
@@ -150,13 +174,6 @@ impl Adapter for Lora {
     }
 
     fn pull_back(&self, parameters: &[f32], gradient: &[f32]) -> Option<Vec<f32>> {
-        let mut pulled = vec![0.0; self.layout.len()];
-        for (target, a, b) in self.triples() {
-            // `A` and `B` lie side by side.
-            let (to_a, to_b) = pulled[a.start..b.end].split_at_mut(a.len());
-            let factors = (&parameters[a], &parameters[b]);
-            self.factors.pull_back(target.shape[1], factors, &gradient[target.range.clone()], (to_a, to_b));
-        }
-        Some(pulled)
+        (!self.is_low_rank()).then(|| self.gradient(parameters, gradient))
     }
 }

@@ -9,7 +9,7 @@ use wsd_core::{Setting, Values};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
 use super::targets::{self, LAYERS, LINEAR, TARGET_MODULES};
-use super::{Adapter, AdapterEntry, Peft};
+use super::{Adapter, AdapterEntry, Peft, Trained};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
 
@@ -152,8 +152,8 @@ impl Adapter for Oft {
         vec![0.0; self.layout.len()]
     }
 
-    fn changes(&self, name: &str) -> bool {
-        self.targets.iter().any(|target| target.name == name)
+    fn trained(&self, name: &str) -> Trained {
+        Trained::whole_if(self.targets.iter().any(|target| target.name == name))
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {

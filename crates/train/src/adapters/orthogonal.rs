@@ -9,7 +9,7 @@ use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
 use super::lora::{self, Factors, Lora};
 use super::targets::{LAYERS, TARGET_MODULES};
-use super::{Adapter, AdapterEntry};
+use super::{Adapter, AdapterEntry, Trained};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
 use crate::svd::truncated_svd;
@@ -100,8 +100,8 @@ impl Adapter for Orthogonal {
         self.lora.start(seed)
     }
 
-    fn changes(&self, name: &str) -> bool {
-        self.lora.changes(name)
+    fn trained(&self, name: &str) -> Trained {
+        Trained::whole_if(self.lora.changes(name))
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {
@@ -110,7 +110,7 @@ impl Adapter for Orthogonal {
     }
 
     fn pull_back(&self, parameters: &[f32], gradient: &[f32]) -> Option<Vec<f32>> {
-        let mut pulled = self.lora.pull_back(&self.projected(parameters), gradient)?;
+        let mut pulled = self.lora.gradient(&self.projected(parameters), gradient);
         self.sources.iter().for_each(|source| source.project(&mut pulled));
         Some(pulled)
     }

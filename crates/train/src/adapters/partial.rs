@@ -4,7 +4,7 @@
 use wsd_core::Values;
 
 use super::targets::{self, LAYERS, TARGET_MODULES};
-use super::{Adapter, AdapterEntry};
+use super::{Adapter, AdapterEntry, Trained};
 use crate::error::Result;
 use crate::layout::{Layout, Place};
 
@@ -54,8 +54,8 @@ impl Adapter for Partial {
         self.gathered(&self.weights)
     }
 
-    fn changes(&self, name: &str) -> bool {
-        self.layout.get(name).is_some()
+    fn trained(&self, name: &str) -> Trained {
+        Trained::whole_if(self.layout.get(name).is_some())
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {

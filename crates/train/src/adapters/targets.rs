@@ -70,7 +70,7 @@ pub(super) fn module(name: &str) -> &str {
 }
 
 /// The index of the layer that a tensor belongs to.
-fn layer(name: &str) -> Option<usize> {
+pub(super) fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
 }
 

@@ -8,7 +8,7 @@ use wsd_nn::kernels::elementwise::RmsNorm;
 
 use super::factor::Factor;
 use super::logits::Table;
-use super::places::LayerPlaces;
+use super::places::{LayerPlaces, NormPlace, Read};
 use super::rotary::RotaryTable;
 use crate::example::Example;
 use crate::objectives::{Loss, Needs, Totals};
@@ -22,7 +22,7 @@ pub(super) struct Decoder {
     pub(super) embedding_factor: Option<Factor>,
     pub(super) vocabulary: Projection,
     pub(super) reward: Projection,
-    pub(super) final_norm: Range<usize>,
+    pub(super) final_norm: NormPlace,
     pub(super) layers: Vec<LayerPlaces>,
     /// Per rotary embedding of the blueprint, for short and for long sequences.
     pub(super) rotary: Vec<[RotaryTable; 2]>,
@@ -51,6 +51,8 @@ pub(super) struct Projection {
 pub struct Pass<'a> {
     /// The model's weights.
     pub weights: &'a [f32],
+    /// The parameters that low-rank changes consist of; empty without such changes.
+    pub parameters: &'a [f32],
     /// The frozen reference model's weights; read for [`Needs::RowsAndReference`] only.
     pub reference: &'a [f32],
     /// The examples.
@@ -63,6 +65,13 @@ pub struct Pass<'a> {
     pub needs: Needs,
     /// A factor on the gradient, the objective's weight in the run.
     pub weight: f32,
+}
+
+impl Pass<'_> {
+    /// The numbers that the backward pass of a layer reads.
+    pub(super) fn read(&self) -> Read<'_> {
+        Read { weights: self.weights, parameters: self.parameters }
+    }
 }
 
 impl Projection {
@@ -80,8 +89,8 @@ impl Decoder {
     }
 
     /// The RMS norm whose weight lies at `place`.
-    pub(super) fn norm<'w>(&self, weights: &'w [f32], place: &Range<usize>) -> RmsNorm<'w> {
+    pub(super) fn norm<'w>(&self, weights: &'w [f32], place: &NormPlace) -> RmsNorm<'w> {
         let norms = &self.blueprint.norms;
-        RmsNorm { weight: &weights[place.clone()], offset: norms.offset, eps: norms.eps }
+        RmsNorm { weight: &weights[place.weight.clone()], offset: norms.offset, eps: norms.eps }
     }
 }

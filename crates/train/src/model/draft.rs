@@ -12,9 +12,10 @@ use wsd_nn::kernels::elementwise::{
 use super::decoder::Decoder;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
 use super::logits::{Table, uncap};
-use super::places::Linear;
+use super::places::{Linear, NormPlace, Read};
 use super::threads::{Buffers, WorkerThreads};
 use super::{ModelOptions, decoder};
+use crate::adapters::Trained;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::objectives::{LossOutput, Measure};
@@ -75,7 +76,7 @@ pub struct DraftModel {
 
 /// The places of feature sampling.
 struct Sampling {
-    norm: std::ops::Range<usize>,
+    norm: NormPlace,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -109,12 +110,13 @@ impl DraftModel {
     pub fn try_new(plan: &DraftPlan, base: DraftBase, max_len: usize, threads: usize) -> Result<Self> {
         let layout = Layout::of(plan.tensors());
         // A decoder of whose parts only the layer is used.
-        let options = ModelOptions { threads, max_len, recompute: false, trained: &|_| true };
+        let options = ModelOptions { threads, max_len, recompute: false, trained: &|_| Trained::Whole };
         let decoder = decoder(&plan.layer, &layout, &options)?;
         let linear = |name: String| Linear::new(&layout, &[name], options.trained);
         let part = |part: &str| format!("{SAMPLING}.{part}");
-        let sampling = layout.get(&part("norm.weight")).map(|norm| Sampling {
-            norm: norm.range.clone(),
+        let norm = NormPlace::new(&layout, &part("norm.weight"), options.trained);
+        let sampling = norm.map(|norm| Sampling {
+            norm,
             gate: linear(part("gate_proj")),
             up: linear(part("up_proj")),
             down: linear(part("down_proj")),
@@ -164,6 +166,10 @@ impl Parts<'_> {
         self.decoder.blueprint.hidden
     }
 
+    fn read(&self) -> Read<'_> {
+        Read { weights: self.weights, parameters: &[] }
+    }
+
     /// The base's output head.
     fn table(&self) -> Table<'_> {
         let DraftBase { embedding, head, scale, cap } = self.base;
@@ -198,7 +204,7 @@ impl Worker {
         self.fuse(parts, example, count);
         let long = parts.decoder.blueprint.is_long(count);
         let spans = [Span { rows: 0..count, long }];
-        let run = LayerRun { decoder: parts.decoder, index: 0, weights: parts.weights, spans: &spans };
+        let run = LayerRun { decoder: parts.decoder, index: 0, read: parts.read(), spans: &spans };
         run.forward(&self.x, &mut self.activations, &mut self.out, &mut self.scratch);
         let pairs: Vec<_> = positions.iter().map(|position| position - 2).collect();
         let (output, branch_gradients) = self.losses(parts, example, &pairs, drafted);
@@ -248,22 +254,22 @@ impl Worker {
         if let Some(Sampling { norm: place, gate: gate_linear, up, down }) = parts.sampling {
             let ffn = gate_linear.outputs;
             let mut gated = vec![0.0; self.gated.len()];
-            down.backward(weights, &mut self.gradient, (&self.gated, &x), &mut gated);
+            down.backward(parts.read(), &mut self.gradient, (&self.gated, &x), &mut gated);
             gate_backward(parts.decoder.simd, &mut self.gates, &gated, ffn, Activation::Silu);
             let half = |index: usize| -> Vec<f32> {
                 self.gates.chunks_exact(2 * ffn).flat_map(|row| row[index * ffn..][..ffn].to_vec()).collect()
             };
             let (gates, ups) = (half(0), half(1));
             let mut unused = vec![0.0; x.len()];
-            gate_linear.backward(weights, &mut self.gradient, (&self.embedded, &gates), &mut unused);
+            gate_linear.backward(parts.read(), &mut self.gradient, (&self.embedded, &gates), &mut unused);
             let mut normed = vec![0.0; x.len()];
-            up.backward(weights, &mut self.gradient, (&self.fused_normed, &ups), &mut normed);
-            let weight = &mut self.gradient[place.clone()];
+            up.backward(parts.read(), &mut self.gradient, (&self.fused_normed, &ups), &mut normed);
+            let weight = &mut self.gradient[place.gradient.clone()];
             let mut gradients = NormGradients { output: &normed, x: &mut x, weight };
             norm_backward(parts.decoder.simd, &mut gradients, &self.fused, parts.decoder.norm(weights, place));
         }
         let mut unused = vec![0.0; x.len() / hidden * 2 * hidden];
-        parts.fusion.backward(weights, &mut self.gradient, (&self.pairs, &x), &mut unused);
+        parts.fusion.backward(parts.read(), &mut self.gradient, (&self.pairs, &x), &mut unused);
     }
 
     /// Computes the loss of some pairs, and the gradient of its share in the mean over `drafted` tokens

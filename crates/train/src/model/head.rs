@@ -134,7 +134,7 @@ impl Head {
         };
         let state_gradients = sized(&mut self.state_gradients, targets * hidden);
         state_gradients.fill(0.0);
-        let weight = &mut gradient[decoder.final_norm.clone()];
+        let weight = &mut gradient[decoder.final_norm.gradient.clone()];
         let mut gradients = NormGradients { output, x: state_gradients, weight };
         norm_backward(decoder.simd, &mut gradients, &self.states, decoder.norm(weights, &decoder.final_norm));
     }

@@ -7,6 +7,7 @@ use wsd_nn::kernels::rotate;
 
 use super::attention::{Attended, AttentionScratch, Heads};
 use super::decoder::Decoder;
+use super::places::{NormPlace, Read};
 
 /// A sequence of the shard.
 pub(super) struct Span {
@@ -53,7 +54,7 @@ pub(super) struct Scratch {
 
 /// The buffers that a backward pass writes.
 pub(super) struct Backward<'a> {
-    /// The gradient with respect to all weights, to be added to.
+    /// The gradient, to be added to.
     pub(super) gradient: &'a mut [f32],
     pub(super) scratch: &'a mut Scratch,
 }
@@ -75,7 +76,7 @@ fn zeroed(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 pub(super) struct LayerRun<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) index: usize,
-    pub(super) weights: &'a [f32],
+    pub(super) read: Read<'a>,
     pub(super) spans: &'a [Span],
 }
 
@@ -87,19 +88,19 @@ impl LayerRun<'_> {
         let (blueprint, places) = (&self.decoder.blueprint, &self.decoder.layers[self.index]);
         let (hidden, tokens) = (blueprint.hidden, x.len() / blueprint.hidden);
         let normed = self.norm(places.pre_attention.as_ref(), x, &mut kept.normed);
-        places.qkv.forward(self.weights, normed, sized(&mut kept.qkv, tokens * places.qkv.outputs));
+        places.qkv.forward(self.read.weights, normed, sized(&mut kept.qkv, tokens * places.qkv.outputs));
         self.norm_heads(kept);
         self.rotate(&mut kept.qkv, false);
         self.attend(kept, tokens, &mut scratch.attention);
-        places.output.forward(self.weights, &kept.attended, sized(&mut kept.projected, tokens * hidden));
+        places.output.forward(self.read.weights, &kept.attended, sized(&mut kept.projected, tokens * hidden));
         let output = self.norm(places.post_attention.as_ref(), &kept.projected, &mut scratch.other);
         sum(sized(&mut kept.middle, x.len()), x, output, blueprint.residual_scale);
 
         let normed = self.norm(places.pre_mlp.as_ref(), &kept.middle, &mut kept.middle_normed);
-        places.gates.forward(self.weights, normed, sized(&mut kept.gates, tokens * 2 * blueprint.ffn));
+        places.gates.forward(self.read.weights, normed, sized(&mut kept.gates, tokens * 2 * blueprint.ffn));
         let gated = sized(&mut kept.gated, tokens * blueprint.ffn);
         gate(self.decoder.simd, gated, &kept.gates, blueprint.ffn, blueprint.activation);
-        places.down.forward(self.weights, &kept.gated, sized(&mut kept.lowered, tokens * places.down.outputs));
+        places.down.forward(self.read.weights, &kept.gated, sized(&mut kept.lowered, tokens * places.down.outputs));
         let output = self.norm(places.post_mlp.as_ref(), &kept.lowered, &mut scratch.other);
         let rows = sized(out, tokens * places.down.outputs).chunks_exact_mut(places.down.outputs);
         for ((out, middle), output) in
@@ -149,30 +150,30 @@ impl LayerRun<'_> {
         gradients: &mut [f32],
         to: &mut Backward<'_>,
     ) {
-        let (blueprint, places, weights) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.weights);
+        let (blueprint, places, read) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.read);
         let Backward { gradient, scratch } = to;
         let tokens = gradients.len() / blueprint.hidden;
         let post = NormStep { place: places.post_mlp.as_ref(), x: &kept.lowered };
         let output = branches.unwrap_or_else(|| self.part_gradients(gradients, &mut scratch.part));
         let lowered = self.norm_input(post, output, gradient, &mut scratch.other);
         let gated = sized(&mut scratch.wide, tokens * blueprint.ffn);
-        places.down.backward(weights, gradient, (&kept.gated, lowered), gated);
+        places.down.backward(read, gradient, (&kept.gated, lowered), gated);
         gate_backward(self.decoder.simd, &mut kept.gates, gated, blueprint.ffn, blueprint.activation);
         let normed = if places.pre_mlp.is_some() { &kept.middle_normed } else { &kept.middle };
         let narrow = sized(&mut scratch.narrow, gradients.len());
-        places.gates.backward(weights, gradient, (normed, &kept.gates), narrow);
+        places.gates.backward(read, gradient, (normed, &kept.gates), narrow);
         self.norm_backward(NormStep { place: places.pre_mlp.as_ref(), x: &kept.middle }, narrow, gradient, gradients);
     }
 
     fn attention_backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
-        let (blueprint, places, weights) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.weights);
+        let (blueprint, places, read) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.read);
         let Backward { gradient, scratch } = to;
         let tokens = gradients.len() / blueprint.hidden;
         let post = NormStep { place: places.post_attention.as_ref(), x: &kept.projected };
         let output = self.part_gradients(gradients, &mut scratch.part);
         let projected = self.norm_input(post, output, gradient, &mut scratch.other);
         let attended = sized(&mut scratch.wide, tokens * blueprint.query_width());
-        places.output.backward(weights, gradient, (&kept.attended, projected), attended);
+        places.output.backward(read, gradient, (&kept.attended, projected), attended);
         let qkv = zeroed(&mut scratch.qkv, kept.qkv.len());
         for span in self.spans {
             let (heads, sums) = self.heads(&kept.qkv, span);
@@ -186,7 +187,7 @@ impl LayerRun<'_> {
         self.norm_heads_backward(&kept.raw, gradient, qkv, &mut scratch.other);
         let normed = if places.pre_attention.is_some() { &kept.normed } else { x };
         let narrow = sized(&mut scratch.narrow, gradients.len());
-        places.qkv.backward(weights, gradient, (normed, qkv), narrow);
+        places.qkv.backward(read, gradient, (normed, qkv), narrow);
         self.norm_backward(NormStep { place: places.pre_attention.as_ref(), x }, narrow, gradient, gradients);
     }
 
@@ -233,10 +234,10 @@ impl LayerRun<'_> {
     }
 
     /// `x` normed into `buffer`, or `x` itself without a norm.
-    fn norm<'s>(&self, place: Option<&Range<usize>>, x: &'s [f32], buffer: &'s mut Vec<f32>) -> &'s [f32] {
+    fn norm<'s>(&self, place: Option<&NormPlace>, x: &'s [f32], buffer: &'s mut Vec<f32>) -> &'s [f32] {
         let Some(place) = place else { return x };
         let out = sized(buffer, x.len());
-        norm(self.decoder.simd, out, x, self.decoder.norm(self.weights, place));
+        norm(self.decoder.simd, out, x, self.decoder.norm(self.read.weights, place));
         out
     }
 
@@ -274,8 +275,8 @@ impl LayerRun<'_> {
             x_gradients.iter_mut().zip(output).for_each(|(to, from)| *to += from);
             return;
         };
-        let mut gradients = NormGradients { output, x: x_gradients, weight: &mut gradient[place.clone()] };
-        norm_backward(self.decoder.simd, &mut gradients, step.x, self.decoder.norm(self.weights, place));
+        let mut gradients = NormGradients { output, x: x_gradients, weight: &mut gradient[place.gradient.clone()] };
+        norm_backward(self.decoder.simd, &mut gradients, step.x, self.decoder.norm(self.read.weights, place));
     }
 
     /// The columns of a row that hold queries, and those that hold keys.
@@ -291,7 +292,7 @@ impl LayerRun<'_> {
         kept.raw.extend_from_slice(&kept.qkv);
         for (row, raw) in kept.qkv.chunks_exact_mut(width).zip(kept.raw.chunks_exact(width)) {
             for (part, place) in self.parts().into_iter().zip(places) {
-                let weight = self.decoder.norm(self.weights, place);
+                let weight = self.decoder.norm(self.read.weights, place);
                 norm(self.decoder.simd, &mut row[part.clone()], &raw[part], weight);
             }
         }
@@ -306,8 +307,8 @@ impl LayerRun<'_> {
                 let output = sized(buffer, row.len());
                 output.copy_from_slice(row);
                 row.fill(0.0);
-                let mut gradients = NormGradients { output, x: row, weight: &mut gradient[place.clone()] };
-                let weight = self.decoder.norm(self.weights, place);
+                let mut gradients = NormGradients { output, x: row, weight: &mut gradient[place.gradient.clone()] };
+                let weight = self.decoder.norm(self.read.weights, place);
                 norm_backward(self.decoder.simd, &mut gradients, &raw[part], weight);
             }
         }
@@ -317,7 +318,7 @@ impl LayerRun<'_> {
 /// A norm, if the architecture has it at this point, and its input.
 #[derive(Clone, Copy)]
 struct NormStep<'a> {
-    place: Option<&'a Range<usize>>,
+    place: Option<&'a NormPlace>,
     x: &'a [f32],
 }
 

@@ -5,20 +5,29 @@ use std::ops::Range;
 use wsd_nn::arch::{Blueprint, StoredLinear, StoredNorm};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
+use crate::adapters::{LowRank, Trained};
 use crate::layout::Layout;
 
 /// The ranges of a layer's tensors; `None` where the architecture has none.
 pub(super) struct LayerPlaces {
-    pub(super) pre_attention: Option<Range<usize>>,
-    pub(super) post_attention: Option<Range<usize>>,
-    pub(super) pre_mlp: Option<Range<usize>>,
-    pub(super) post_mlp: Option<Range<usize>>,
+    pub(super) pre_attention: Option<NormPlace>,
+    pub(super) post_attention: Option<NormPlace>,
+    pub(super) pre_mlp: Option<NormPlace>,
+    pub(super) post_mlp: Option<NormPlace>,
     /// Norms of queries and of keys.
-    pub(super) qk_norm: Option<[Range<usize>; 2]>,
+    pub(super) qk_norm: Option<[NormPlace; 2]>,
     pub(super) qkv: Linear,
     pub(super) output: Linear,
     pub(super) gates: Linear,
     pub(super) down: Linear,
+}
+
+/// The weight of a norm.
+#[derive(Default)]
+pub(super) struct NormPlace {
+    pub(super) weight: Range<usize>,
+    /// The place of its gradient; empty where it does not change.
+    pub(super) gradient: Range<usize>,
 }
 
 /// A product with a matrix `(outputs, inputs)`, and its bias.
@@ -27,13 +36,34 @@ pub(super) struct Linear {
     bias: Option<Range<usize>>,
     inputs: usize,
     pub(super) outputs: usize,
-    /// True where the matrix changes.
-    trained: bool,
+    /// True where the matrix changes as a whole.
+    trains_weight: bool,
+    trains_bias: bool,
+    /// Low-rank changes, each of some of the outputs.
+    changes: Vec<(Range<usize>, LowRank)>,
+}
+
+/// The numbers that a backward pass reads.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'a> {
+    /// The weights.
+    pub(super) weights: &'a [f32],
+    /// The parameters that low-rank changes consist of.
+    pub(super) parameters: &'a [f32],
+}
+
+impl NormPlace {
+    /// The norm whose weight has this name, if there is one.
+    pub(super) fn new(layout: &Layout, name: &str, trained: &dyn Fn(&str) -> Trained) -> Option<Self> {
+        let weight = layout.get(name)?.range.clone();
+        let gradient = if trained(name) == Trained::Whole { weight.clone() } else { 0..0 };
+        Some(Self { weight, gradient })
+    }
 }
 
 impl Linear {
     /// The product of matrices that lie side by side in `layout`.
-    pub(super) fn new(layout: &Layout, names: &[String], trained: &dyn Fn(&str) -> bool) -> Self {
+    pub(super) fn new(layout: &Layout, names: &[String], trained: &dyn Fn(&str) -> Trained) -> Self {
         let joined = |suffix: &str| {
             let mut places = names.iter().filter_map(|name| layout.get(&format!("{name}.{suffix}")));
             let first = places.next()?;
@@ -41,12 +71,24 @@ impl Linear {
             Some((first.range.start..end, first.shape.last().copied().unwrap_or(1)))
         };
         let (weight, inputs) = joined("weight").unwrap_or((0..0, 1));
+        let is_whole = |suffix: &str| names.iter().any(|name| trained(&format!("{name}.{suffix}")) == Trained::Whole);
+        let change = |name: &String| {
+            let name = format!("{name}.weight");
+            let Trained::LowRank(change) = trained(&name) else { return None };
+            let Range { start, end } = layout.get(&name)?.range;
+            Some(((start - weight.start) / inputs..(end - weight.start) / inputs, change))
+        };
+        let mut changes: Vec<_> = names.iter().filter_map(change).collect();
+        // Parts that share a matrix share its change.
+        changes.dedup();
         Self {
             inputs,
             outputs: weight.len() / inputs,
-            weight,
             bias: joined("bias").map(|(range, _)| range),
-            trained: names.iter().any(|name| trained(&format!("{name}.weight"))),
+            trains_weight: is_whole("weight"),
+            trains_bias: is_whole("bias"),
+            changes,
+            weight,
         }
     }
 
@@ -63,39 +105,58 @@ impl Linear {
         multiply(1.0, Matrix::dense(x, self.inputs), weight.transposed(), to);
     }
 
-    /// Adds the gradients of matrix and bias to `gradient` and sets that of the input `x`, given
+    /// Adds the gradients of what is trained to `gradient` and sets that of the input `x`, given
     /// that of the output, `out`.
     pub(super) fn backward(
         &self,
-        weights: &[f32],
+        read: Read<'_>,
         gradient: &mut [f32],
         (x, out): (&[f32], &[f32]),
         x_gradient: &mut [f32],
     ) {
         let out_matrix = Matrix::dense(out, self.outputs);
-        if self.trained {
+        if self.trains_weight {
             let to = Output::add(&mut gradient[self.weight.clone()], self.inputs);
             multiply(1.0, out_matrix.transposed(), Matrix::dense(x, self.inputs), to);
         }
-        if let Some(bias) = &self.bias {
+        for (outputs, change) in &self.changes {
+            let out = Matrix::new(&out[outputs.start..], out.len() / self.outputs, outputs.len(), self.outputs);
+            change_backward(change, read.parameters, gradient, (Matrix::dense(x, self.inputs), out));
+        }
+        if let Some(bias) = self.bias.as_ref().filter(|_| self.trains_bias) {
             for out in out.chunks_exact(self.outputs) {
                 gradient[bias.clone()].iter_mut().zip(out).for_each(|(to, from)| *to += from);
             }
         }
-        let weight = Matrix::dense(&weights[self.weight.clone()], self.inputs);
+        let weight = Matrix::dense(&read.weights[self.weight.clone()], self.inputs);
         multiply(1.0, out_matrix, weight, Output::set(x_gradient, self.inputs));
     }
+}
+
+/// Adds the gradients of the factors of a low-rank change, given inputs `x` and the gradient `out` of the
+/// outputs: with `s` the scale, `s * (out * B)^T * x` and `s * out^T * (x * A^T)`.
+fn change_backward(change: &LowRank, parameters: &[f32], gradient: &mut [f32], (x, out): (Matrix<'_>, Matrix<'_>)) {
+    let LowRank { a, b, rank, scale } = change;
+    let inputs = a.len() / rank;
+    let (matrix_a, matrix_b) =
+        (Matrix::dense(&parameters[a.clone()], inputs), Matrix::dense(&parameters[b.clone()], *rank));
+    let mut narrow = vec![0.0; x.rows() * rank];
+    multiply(1.0, out, matrix_b, Output::set(&mut narrow, *rank));
+    let to_a = Output::add(&mut gradient[a.clone()], inputs);
+    multiply(*scale, Matrix::dense(&narrow, *rank).transposed(), x, to_a);
+    multiply(1.0, x, matrix_a.transposed(), Output::set(&mut narrow, *rank));
+    let to_b = Output::add(&mut gradient[b.clone()], *rank);
+    multiply(*scale, out.transposed(), Matrix::dense(&narrow, *rank), to_b);
 }
 
 impl LayerPlaces {
     /// Finds the parts of a layer in `layout`. Parts that share a matrix or lie side by side are one
     /// product.
-    pub(super) fn new(blueprint: &Blueprint, layout: &Layout, index: usize, trained: &dyn Fn(&str) -> bool) -> Self {
+    pub(super) fn new(blueprint: &Blueprint, layout: &Layout, index: usize, trained: &dyn Fn(&str) -> Trained) -> Self {
         let parts = blueprint.layer();
         let named = |module: &str| format!("model.layers.{index}.{module}");
-        let norm = |part: Option<StoredNorm>| {
-            layout.get(&format!("{}.weight", named(part?.module))).map(|place| place.range.clone())
-        };
+        let norm =
+            |part: Option<StoredNorm>| NormPlace::new(layout, &format!("{}.weight", named(part?.module)), trained);
         let linear = |parts: &[&StoredLinear]| {
             let names: Vec<_> = parts.iter().map(|part| named(&part.module)).collect();
             Linear::new(layout, &names, trained)

@@ -3,6 +3,7 @@
 use super::decoder::{Decoder, Pass};
 use super::head::Head;
 use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
+use super::places::Read;
 use super::threads::Buffers;
 use crate::example::{Example, Sequence};
 use crate::objectives::{LossInput, LossOutput, Needs};
@@ -55,7 +56,7 @@ impl Worker {
         let outputs = self.compute_losses(decoder, pass, &reference, needs_gradient);
         if needs_gradient {
             let mut state_gradients = self.head_backward(decoder, pass.weights, tokens.len());
-            self.backward(decoder, pass.weights, &spans, &mut state_gradients);
+            self.backward(decoder, pass.read(), &spans, &mut state_gradients);
             if decoder.trains_embedding {
                 self.embedding_backward(decoder, pass.weights, &tokens, &mut state_gradients);
             }
@@ -106,7 +107,7 @@ impl Worker {
         for index in 0..layers {
             let (before, after) = self.states.split_at_mut(index + 1);
             let own = index % self.activations.len();
-            let run = LayerRun { decoder, index, weights, spans };
+            let run = LayerRun { decoder, index, read: pass.read(), spans };
             run.forward(&before[index], &mut self.activations[own], &mut after[0], &mut self.scratch);
         }
         self.head.forward(decoder, weights, &self.states[layers], pass.needs);
@@ -158,10 +159,10 @@ impl Worker {
 
     /// Turns the gradient with respect to the last layer's output into that with respect to the first
     /// layer's input, `(tokens, hidden)`, in place, and adds the gradients of the layers' weights.
-    fn backward(&mut self, decoder: &Decoder, weights: &[f32], spans: &[Span], state_gradients: &mut [f32]) {
+    fn backward(&mut self, decoder: &Decoder, read: Read<'_>, spans: &[Span], state_gradients: &mut [f32]) {
         let Self { gradient, states, activations, scratch, .. } = self;
         for index in (0..decoder.layers.len()).rev() {
-            let run = LayerRun { decoder, index, weights, spans };
+            let run = LayerRun { decoder, index, read, spans };
             let own = index % activations.len();
             let (before, after) = states.split_at_mut(index + 1);
             if decoder.recompute {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wsd_nn::Checkpoint;
-use wsd_train::{ModelOptions, TrainableModel};
+use wsd_train::{ModelOptions, TrainableModel, Trained};
 
 /// A checkpoint folder and the token sequences its GOLDEN.json lists.
 pub(crate) struct Model {
@@ -32,7 +32,7 @@ pub(crate) fn all() -> Vec<Model> {
 /// Tries to train a checkpoint.
 pub(crate) fn trainable(checkpoint: &Checkpoint) -> wsd_train::Result<()> {
     let blueprint = wsd_nn::arch::blueprint(&checkpoint.config)?;
-    let options = ModelOptions { threads: 1, max_len: 16, recompute: false, trained: &|_| true };
+    let options = ModelOptions { threads: 1, max_len: 16, recompute: false, trained: &|_| Trained::Whole };
     TrainableModel::try_new(&blueprint, &options)?.layout().read(checkpoint).map(drop)
 }
 

@@ -14,7 +14,7 @@ use wsd::train::compress::{CompressOptions, CompressedTable, FACTORIZATIONS, Fac
 use wsd::train::fidelity::{Fidelity, fidelity};
 use wsd::train::{
     AdapterEntry, Choice, Example, Finished, Layout, ModelOptions, Objective, Reporter as _, RunLock, Steps, Task,
-    Term, TrainableModel, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
+    Term, TrainableModel, Trained, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
 };
 use wsd_core::Values;
 use wsd_core::files::write_whole;
@@ -190,7 +190,7 @@ impl Job {
         }
         let (blueprint, (original, reference)) = (arch::blueprint(&model.config)?, self.teacher()?);
         let (threads, max_len) = (self.args.tuning.threads(), self.args.tuning.max_length);
-        let options = ModelOptions { threads, max_len, recompute: true, trained: &|_| false };
+        let options = ModelOptions { threads, max_len, recompute: true, trained: &|_| Trained::Frozen };
         let weights = Layout::new(&blueprint).read(model)?;
         let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original)?;
         self.reporter.note("measuring perplexity and divergence on the held-out texts:");
