@@ -1,20 +1,22 @@
 //! The words of a server at its start.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wsd_core::Engine;
 
 use super::app::App;
-use crate::models::short_name;
+use crate::config::BUILTIN;
+use crate::models::describe;
 use crate::process;
 
 impl App {
-    /// Describes the models, the memory and the address, a line for each.
+    /// Describes the built-in models, the memory and the address, a line for each. Other models were
+    /// described when they were loaded.
     #[must_use]
     pub fn report(&self, address: SocketAddr) -> Vec<String> {
-        let models = self.models.iter().map(|(seat, engine)| {
-            let card = engine.card();
-            let (name, context, vocabulary) = (short_name(&card.name), card.max_len, card.vocab);
-            format!("{seat}: {name}, context of {context} tokens, vocabulary of {vocabulary}")
-        });
+        let is_builtin = |(_, engine): &(_, &Arc<dyn Engine>)| engine.card().name.starts_with(BUILTIN);
+        let models = self.models.iter().filter(is_builtin).map(|(seat, engine)| describe(seat, engine.as_ref()));
         let (slots, queue) = (self.admission.max_concurrent(), self.serve.max_queue);
         let memory = process::read()
             .map_or_else(String::new, |usage| format!("{} MB of memory in use, ", usage.resident_bytes / 1_000_000));
