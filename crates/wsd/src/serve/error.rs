@@ -177,6 +177,16 @@ impl ApiError {
         self
     }
 
+    /// The code, or the kind of an error without one.
+    pub(super) fn code(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
+    /// The parameter at fault.
+    pub(super) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
     /// Returns the object that clients of OpenAI's protocol read.
     pub(super) fn body(&self) -> Value {
         self.body_in(Shape::OpenAi)
@@ -232,7 +242,7 @@ impl Shape {
 pub(super) async fn shape(request: Request, next: Next) -> Response {
     let shape = Shape::of(request.uri().path());
     let mut response = next.run(request).await;
-    if let Some(error) = response.extensions_mut().remove::<ApiError>().filter(|_| shape != Shape::OpenAi) {
+    if let Some(error) = response.extensions().get::<ApiError>().filter(|_| shape != Shape::OpenAi).cloned() {
         *response.body_mut() = Body::from(error.body_in(shape).to_string());
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }

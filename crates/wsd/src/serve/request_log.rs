@@ -14,6 +14,7 @@ use super::app::App;
 use super::client::Client;
 use super::clock::timestamp;
 use super::envelope::Usage;
+use super::error::ApiError;
 use crate::config::LogFormat;
 
 /// The header that names a request, and Anthropic's name of it.
@@ -50,6 +51,8 @@ struct Entry {
     switch: Option<usize>,
     first_token_ms: Option<f64>,
     finish_reason: Option<&'static str>,
+    /// The refusal or failure.
+    error: Option<ApiError>,
 }
 
 /// Names a request, by its own header if that is printable, and logs it.
@@ -68,7 +71,11 @@ pub(super) async fn trace(State(app): State<Arc<App>>, mut request: Request, nex
     });
     request.extensions_mut().insert(log.clone());
     let mut response = next.run(request).await;
-    log.entry().status = Some(response.status().as_u16());
+    {
+        let mut entry = log.entry();
+        entry.status = Some(response.status().as_u16());
+        entry.error = response.extensions().get().cloned();
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         for name in REQUEST_ID {
             response.headers_mut().insert(name, value.clone());
@@ -139,6 +146,8 @@ impl RequestLog {
             ("first_token_ms", json!(entry.first_token_ms)),
             ("total_ms", json!(self.milliseconds())),
             ("finish_reason", json!(entry.finish_reason)),
+            ("error", json!(entry.error.as_ref().map(ApiError::code))),
+            ("param", json!(entry.error.as_ref().and_then(ApiError::param))),
         ];
         let named = |(name, value): (&str, Value)| (name.to_owned(), value);
         let authors = by.into_iter().map(|(name, tokens)| (name, number(tokens)));
@@ -153,7 +162,9 @@ impl RequestLog {
             LogFormat::Text => {
                 let fields = self.fields();
                 let shown = fields.iter().filter(|(_, value)| !value.is_null());
-                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                // What a client wrote cannot look like another field, or another line.
+                let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
+                let text = |value: &Value| value.as_str().filter(is_word).map_or(value.to_string(), str::to_owned);
                 Some(shown.map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join(" "))
             }
         }
@@ -234,6 +245,10 @@ mod tests {
         let text = log(LogFormat::Text).line().unwrap();
         assert!(text.contains(" id=req-1 method=POST route=/v1/chat/completions total_ms="), "{text}");
         assert!(!text.contains("null") && !text.contains("switch"), "{text}");
+        let refused = log(LogFormat::Text);
+        refused.entry().error = Some(ApiError::unknown("x\nid=req-2", "is not a parameter"));
+        let text = refused.line().unwrap();
+        assert!(text.ends_with(r#" error=unknown_parameter param="x\nid=req-2""#), "{text}");
         assert_eq!(log(LogFormat::Off).line(), None);
     }
 }
