@@ -2,7 +2,8 @@
 """Golden renderings of chat templates, and golden ids of tokenizers.
 
 chat_templates.json: every template of the data folder rendered by transformers (apply_chat_template on a
-fast tokenizer that has nothing but the template and its special tokens), for four conversations.
+fast tokenizer that has nothing but the template and its special tokens), for five conversations; case `e`, with
+variables, only where they change the text of case `a`.
 tokenizers.json: ids and decoded texts by the tokenizers package.
 
 Rerun from the repository root, with DATA the folder that has chat_templates/, tokenizers/ and weights/:
@@ -41,6 +42,7 @@ CASES = {
         "add_generation_prompt": False,
         "continue_final_message": True,
     },
+    "e": {"messages": [USER], "add_generation_prompt": True, "enable_thinking": False, "reasoning_effort": "low"},
 }
 
 TOKENIZERS = [
@@ -123,6 +125,8 @@ def chat_goldens(data):
             continue
         template, tokens = found
         cases = {name: render(template, tokens, case) for name, case in CASES.items()}
+        if cases["e"] == cases["a"]:
+            del cases["e"]
         templates.append({"source": path.relative_to(data).as_posix(), **tokens, "cases": cases})
     return {
         "made_with": {"transformers": transformers.__version__},

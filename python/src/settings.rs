@@ -108,6 +108,9 @@ fn json(setting: &Setting, value: &Bound<'_, PyAny>) -> PyResult<Json> {
         let is_list = matches!(setting.kind, Kind::Texts);
         return Ok(if is_list { vec![text].into() } else { text.into() });
     }
+    if matches!(setting.kind, Kind::Object) {
+        return value.py().import("json")?.call_method1("dumps", (value,))?.extract::<String>().map(Json::from);
+    }
     if value.is_instance_of::<PyBool>() {
         return Ok(value.extract::<bool>()?.into());
     }

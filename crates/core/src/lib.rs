@@ -98,9 +98,9 @@ pub use switch::{
     LearnedSwitch, SWITCH_RULE,
 };
 pub use text::{
-    BosTokens, CallFormat, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Part, Prompt,
-    Rendered, Reply, Specials, Template, TextCodec, Tokenizer, ToolCall, Tools, Vocabulary, check_tokenizer,
-    token_bytes,
+    BosTokens, CallFormat, ChatInputs, ChatRole, ChatTemplate, Detokenizer, HfTokenizer, Message, PLAIN_STOPS, Part,
+    Prompt, Rendered, Reply, Specials, Template, TemplateVariables, TextCodec, Tokenizer, ToolCall, Tools, Vocabulary,
+    check_tokenizer, token_bytes,
 };
 pub use tokens::{MAX_TOKENS_LIMIT, Sampled, Step, Stop, Token, common_prefix};
 pub use trace::{

@@ -99,7 +99,7 @@ pub fn find_scorer(name: &str) -> Result<&'static Recipe<dyn StepScorer>> {
 fn problem(prompt: &Prompt) -> Result<String> {
     match prompt {
         Prompt::Raw(text) => Ok(text.clone()),
-        Prompt::Chat(messages) | Prompt::Tools(messages, _) => {
+        Prompt::Chat(messages) | Prompt::ChatWith(messages, _) => {
             let mut users = messages.iter().rev().filter(|message| message.role == ChatRole::User);
             let message =
                 users.next().ok_or_else(|| Error::Chat("the conversation has no message of a user".into()))?;

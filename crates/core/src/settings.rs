@@ -80,6 +80,8 @@ pub enum Kind {
     Text,
     /// A list of non-empty strings.
     Texts,
+    /// A JSON object, held as text. In JSON and files it may be an object or its text.
+    Object,
 }
 
 /// The value of a setting.
@@ -151,6 +153,12 @@ impl Setting {
     #[must_use]
     pub const fn text(name: &'static str, about: &'static str, placeholder: &'static str) -> Self {
         Self::new(name, about, Kind::Text, placeholder)
+    }
+
+    /// A JSON object, none by default.
+    #[must_use]
+    pub const fn object(name: &'static str, about: &'static str) -> Self {
+        Self::new(name, about, Kind::Object, "JSON").with_default_about("none")
     }
 
     /// Several texts, none by default.
@@ -256,6 +264,7 @@ impl Setting {
             Kind::Choice(words) => words.iter().find(|(word, _)| *word == text).map(|(word, _)| Value::Choice(word)),
             Kind::Text => Some(Value::Text(text.to_owned().into())),
             Kind::Texts => Some(Value::Texts(vec![text.to_owned()].into())),
+            Kind::Object => object(text),
         };
         self.check(value.ok_or_else(|| self.refuse(text))?)
     }
@@ -277,6 +286,7 @@ impl Setting {
                 list => texts(list).map(|texts| Value::Text(texts.join(",").into())),
             },
             Kind::Texts => texts(json).map(|texts| Value::Texts(texts.into())),
+            Kind::Object => object(json.as_str().unwrap_or(&json.to_string())),
         };
         self.check(value.ok_or_else(|| self.refuse(json))?)
     }
@@ -293,7 +303,9 @@ impl Setting {
             }
             (Kind::Choice(words), Value::Choice(word)) => words.iter().any(|(known, _)| known == word),
             (Kind::Texts, Value::Texts(texts)) => texts.iter().all(|text| !text.is_empty()),
-            (Kind::Seed, Value::Integer(_)) | (Kind::Flag, Value::Flag(_)) | (Kind::Text, Value::Text(_)) => true,
+            (Kind::Seed, Value::Integer(_))
+            | (Kind::Flag, Value::Flag(_))
+            | (Kind::Text | Kind::Object, Value::Text(_)) => true,
             _ => false,
         };
         if is_allowed { Ok(value) } else { Err(self.refuse(value)) }
@@ -312,12 +324,19 @@ impl Setting {
             Kind::Choice(words) => words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
             Kind::Text => "a text".into(),
             Kind::Texts => "a text of at least one character".into(),
+            Kind::Object => "a JSON object".into(),
         }
     }
 
     fn refuse(&self, got: impl std::fmt::Display) -> Error {
         Error::Setting { name: self.name, limit: self.limit(), value: got.to_string() }
     }
+}
+
+/// Reads the text of a JSON object.
+fn object(text: &str) -> Option<Value> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    Some(Value::Text(serde_json::Value::Object(fields).to_string().into()))
 }
 
 impl std::fmt::Display for Value {

@@ -6,6 +6,7 @@ mod chat;
 mod detokenizer;
 mod growth;
 mod ids;
+mod inputs;
 mod plain;
 mod seams;
 mod template;
@@ -20,6 +21,7 @@ pub use calls::{CallFormat, Part, Reply, Tools};
 pub use chat::{ChatRole, Message, ToolCall};
 pub use detokenizer::Detokenizer;
 pub use growth::check_tokenizer;
+pub use inputs::{ChatInputs, TemplateVariables};
 pub use plain::PLAIN_STOPS;
 pub use template::{ChatTemplate, Specials};
 pub use tokenizer::{HfTokenizer, Tokenizer};
@@ -32,16 +34,27 @@ use crate::{Error, Result, Token};
 pub enum Prompt {
     /// A conversation. If its last message is the assistant's, that message is continued.
     Chat(Vec<Message>),
-    /// A conversation in which the model may call tools.
-    Tools(Vec<Message>, Arc<Tools>),
+    /// A conversation with what else templates read.
+    ChatWith(Vec<Message>, Arc<ChatInputs>),
     /// A text, used verbatim by all models.
     Raw(String),
     /// Tokens, used verbatim by all models.
     Tokens(Vec<Token>),
 }
 
+impl Prompt {
+    /// The messages of a conversation; `None` for texts and tokens.
+    #[must_use]
+    pub fn messages(&self) -> Option<&[Message]> {
+        match self {
+            Self::Chat(messages) | Self::ChatWith(messages, _) => Some(messages),
+            Self::Raw(_) | Self::Tokens(_) => None,
+        }
+    }
+}
+
 /// The form in which a model reads conversations.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Template {
     /// The paper's `[User]` / `[Assistant]` form for base models.
     Plain,
@@ -138,6 +151,22 @@ impl TextCodec {
         self
     }
 
+    /// The same codec with variables that its chat template reads where a prompt does not set them.
+    #[must_use]
+    pub fn with_variables(mut self, variables: &TemplateVariables) -> Self {
+        if let Some(Template::Jinja(template)) = self.template.as_deref().filter(|_| !variables.is_empty()) {
+            let template = template.as_ref().clone().with_variables(variables);
+            self.template = Some(Arc::new(Template::Jinja(Box::new(template))));
+        }
+        self
+    }
+
+    /// Tells whether the chat template reads a variable.
+    #[must_use]
+    pub fn reads(&self, variable: &str) -> bool {
+        self.template_source().contains(variable)
+    }
+
     /// The same codec with an end-of-text token.
     #[must_use]
     pub fn with_eos(self, eos: Option<Token>) -> Self {
@@ -171,8 +200,8 @@ impl TextCodec {
         let rendered = match prompt {
             Prompt::Tokens(tokens) => Rendered { tokens: tokens.clone(), ..Rendered::default() },
             Prompt::Raw(text) => self.encode_prompt(text.clone(), self.bos.raw)?,
-            Prompt::Chat(messages) => self.render_messages(messages, None)?,
-            Prompt::Tools(messages, tools) => self.render_messages(messages, Some(tools))?,
+            Prompt::Chat(messages) => self.render_messages(messages, &ChatInputs::default())?,
+            Prompt::ChatWith(messages, inputs) => self.render_messages(messages, inputs)?,
         };
         if rendered.tokens.is_empty() {
             return Err(Error::EmptyPrompt { engine: self.name.clone() });
@@ -180,12 +209,12 @@ impl TextCodec {
         Ok(rendered)
     }
 
-    fn render_messages(&self, messages: &[Message], tools: Option<&Tools>) -> Result<Rendered> {
+    fn render_messages(&self, messages: &[Message], inputs: &ChatInputs) -> Result<Rendered> {
         Ok(Rendered {
             // White space after the beginning of an answer separates its words.
             strip_start: !messages.last().is_some_and(Message::begins_answer),
             strip_end: true,
-            ..self.encode_prompt(self.render_chat(messages, tools)?, self.bos.chat)?
+            ..self.encode_prompt(self.render_chat(messages, inputs)?, self.bos.chat)?
         })
     }
 
@@ -198,13 +227,14 @@ impl TextCodec {
     /// Returns a reader of the model's answers, which may begin within its reasoning where the
     /// template does so.
     #[must_use]
-    pub fn reply(&self, tools: Option<&Tools>) -> Reply {
-        let source = self.template_source();
+    pub fn reply(&self, inputs: &ChatInputs) -> Reply {
         let asked = [Message::new(ChatRole::User, "a")];
-        let marks = Reply::marks(source);
-        let begins = marks
-            .is_some_and(|(open, _)| self.render_chat(&asked, None).is_ok_and(|text| text.trim_end().ends_with(open)));
-        Reply::new(tools, marks, begins)
+        let marks = Reply::marks(self.template_source());
+        let variables = ChatInputs { tools: None, variables: inputs.variables.clone() };
+        let begins = marks.is_some_and(|(open, _)| {
+            self.render_chat(&asked, &variables).is_ok_and(|text| text.trim_end().ends_with(open))
+        });
+        Reply::new(inputs.tools.as_ref(), marks, begins)
     }
 
     /// The source of the chat template; empty without one.
@@ -222,7 +252,7 @@ impl TextCodec {
     pub fn render_whole(&self, messages: &[Message]) -> Result<Rendered> {
         let text = match self.template.as_deref() {
             Some(Template::Jinja(template)) => template.render_whole(messages)?,
-            _ => self.render_chat(messages, None)?,
+            _ => self.render_chat(messages, &ChatInputs::default())?,
         };
         self.encode_prompt(text, self.bos.chat)
     }
@@ -265,10 +295,7 @@ impl TextCodec {
     /// Returns the stop strings that belong to the form of the prompt.
     #[must_use]
     pub fn default_stops(&self, prompt: &Prompt) -> &'static [&'static str] {
-        match (prompt, self.template.as_deref()) {
-            (Prompt::Chat(_) | Prompt::Tools(..), Some(Template::Plain)) => &PLAIN_STOPS,
-            _ => &[],
-        }
+        if prompt.messages().is_some() && self.is_plain() { &PLAIN_STOPS } else { &[] }
     }
 
     /// Returns a decoder of tokens that follow `context`, one by one.
@@ -277,19 +304,20 @@ impl TextCodec {
         Detokenizer::new(self.tokenizer.clone(), context)
     }
 
-    fn render_chat(&self, messages: &[Message], tools: Option<&Tools>) -> Result<String> {
+    fn render_chat(&self, messages: &[Message], inputs: &ChatInputs) -> Result<String> {
         if messages.is_empty() {
             return Err(Error::Chat("the conversation has no message".into()));
         }
+        let tools = inputs.tools.as_ref();
         // A template that does not know tools would drop them without a word.
         let has_calls = tools.is_some() || messages.iter().any(Message::has_call);
-        let described = has_calls && !self.template_source().contains("tools");
+        let described = has_calls && !self.reads("tools");
         let flat = described.then(|| calls::described(messages, tools, self.call_format()));
         let messages = flat.as_deref().unwrap_or(messages);
         let definitions = tools.filter(|_| !described).map_or(&[][..], |tools| &tools.definitions);
         match self.template.as_deref() {
             Some(Template::Plain) => plain::render(messages),
-            Some(Template::Jinja(template)) => template.render_with(messages, definitions),
+            Some(Template::Jinja(template)) => template.render_with(messages, definitions, &inputs.variables),
             None => Err(Error::Chat(format!(
                 "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw; \
                  if this is the base and the other model is the aligned one, exchange --base and --draft",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use wsd_core::{ChatTemplate, Error, Message, Specials};
+use wsd_core::{ChatTemplate, Error, Message, Specials, TemplateVariables};
 
 /// The goldens' frozen clock, 2026-07-26T12:00:00.
 const NOW: (&str, i64) = ("2026-07-26T12:00:00", 1_785_067_200);
@@ -30,6 +30,17 @@ struct Goldens {
 #[derive(Deserialize)]
 struct Conversation {
     messages: Vec<Message>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
+}
+
+impl Conversation {
+    fn variables(&self) -> TemplateVariables {
+        let mut variables = TemplateVariables::default();
+        self.enable_thinking.iter().for_each(|value| variables.set("enable_thinking", (*value).into()));
+        self.reasoning_effort.iter().for_each(|value| variables.set("reasoning_effort", value.as_str().into()));
+        variables
+    }
 }
 
 #[derive(Deserialize)]
@@ -110,10 +121,14 @@ fn renderings_equal_those_of_transformers() {
         let mut differs = false;
         for (name, case) in &golden.cases {
             texts += usize::from(matches!(case, Case::Text(_)));
-            let messages = &conversations[name].messages;
-            if let Some(reason) = difference(golden, case, (messages, template.render(messages))) {
-                differs = true;
-                wrong.push(format!("{} case {name}: {reason}", golden.source));
+            let (messages, variables) = (&conversations[name].messages, conversations[name].variables());
+            let given = template.render_with(messages, &[], &variables);
+            let default = template.clone().with_variables(&variables).render(messages);
+            for rendered in [given, default] {
+                if let Some(reason) = difference(golden, case, (messages, rendered)) {
+                    differs = true;
+                    wrong.push(format!("{} case {name}: {reason}", golden.source));
+                }
             }
         }
         equal += usize::from(!differs);

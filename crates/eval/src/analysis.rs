@@ -130,7 +130,7 @@ impl Analyzing<'_> {
 
     async fn score(&self, job: &Job, label: &str, answer: &str) -> wsd_core::Result<Option<f64>> {
         let conversation = match &job.prompt {
-            Prompt::Chat(messages) | Prompt::Tools(messages, _) => messages.clone(),
+            Prompt::Chat(messages) | Prompt::ChatWith(messages, _) => messages.clone(),
             Prompt::Raw(text) => vec![Message::new(ChatRole::User, text)],
             Prompt::Tokens(_) => Vec::new(),
         };

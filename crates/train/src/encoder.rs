@@ -173,7 +173,7 @@ impl Encoder {
     /// # Errors
     /// Those of [`Encoder::document`]; steps that do not end within the maximum length.
     pub(crate) fn steps(&self, prompt: &Prompt, steps: &[String]) -> Result<Sequence> {
-        if matches!(prompt, Prompt::Chat(_) | Prompt::Tools(..)) {
+        if prompt.messages().is_some() {
             self.check_form()?;
         }
         let mut tokens = self.codec.render(prompt)?.tokens;

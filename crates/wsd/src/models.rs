@@ -199,6 +199,7 @@ impl Part {
             hub: HubOptions::from_env(),
             key_env,
             template: self.template.clone(),
+            template_variables: self.model.template_variables.clone(),
             limits: remote.limits,
             attempts: remote.attempts,
             teacher_forcing: remote.teacher_forcing,
@@ -217,6 +218,7 @@ impl Part {
             draft_head: model.draft_head,
             kv_dtype: model.kv_dtype,
             template: self.template,
+            template_variables: model.template_variables,
             max_sessions,
             prefix_cache_tokens: model.prefix_cache_tokens,
             ..LoadOptions::new(&model.name)

@@ -40,6 +40,7 @@ mod sse;
 mod tokenize;
 mod tools;
 mod unread;
+mod variables;
 mod work;
 
 use std::future::Future;

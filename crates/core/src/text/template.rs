@@ -8,7 +8,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
 
 use super::turns::alternating;
-use super::{ChatRole, Message, ToolCall};
+use super::{ChatRole, Message, TemplateVariables, ToolCall};
 use crate::{Error, Result};
 
 mod clock;
@@ -118,6 +118,15 @@ impl ChatTemplate {
         self
     }
 
+    /// The same template with variables for every rendering that does not set them itself.
+    #[must_use]
+    pub fn with_variables(mut self, variables: &TemplateVariables) -> Self {
+        for (name, value) in variables.iter() {
+            self.environment.add_global(name.to_owned(), json::value(value));
+        }
+        self
+    }
+
     /// Renders a conversation, up to the beginning of the assistant's next message.
     ///
     /// A generation prompt is added unless the last message is the assistant's. In that case the
@@ -127,19 +136,25 @@ impl ChatTemplate {
     /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template
     /// refuses the conversation, fails, exceeds its budget, or drops the message to be continued.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
-        self.render_with(messages, &[])
+        self.render_with(messages, &[], &TemplateVariables::default())
     }
 
-    /// Renders a conversation as [`ChatTemplate::render`] does, in which the model may call tools:
-    /// each a description in the form of OpenAI's `tools`.
+    /// Renders a conversation as [`ChatTemplate::render`] does, in which the model may call tools,
+    /// each a description in the form of OpenAI's `tools`, with further variables.
     ///
     /// # Errors
     /// Those of [`ChatTemplate::render`].
-    pub fn render_with(&self, messages: &[Message], tools: &[serde_json::Value]) -> Result<String> {
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        variables: &TemplateVariables,
+    ) -> Result<String> {
+        let inputs = Inputs { tools, variables: Some(variables) };
         match messages.split_last() {
             None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
-            Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last, tools),
-            Some(_) => self.run(messages, tools, true),
+            Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last, inputs),
+            Some(_) => self.run(messages, inputs, true),
         }
     }
 
@@ -153,7 +168,7 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages, &[], false)
+        self.run(messages, Inputs::default(), false)
     }
 
     /// Renders a conversation with every message complete and a generation prompt, for a model that
@@ -162,15 +177,15 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_about(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages, &[], true)
+        self.run(messages, Inputs::default(), true)
     }
 
-    fn continue_message(&self, before: &[Message], last: &Message, tools: &[serde_json::Value]) -> Result<String> {
+    fn continue_message(&self, before: &[Message], last: &Message, inputs: Inputs<'_>) -> Result<String> {
         if !self.source.contains("content") {
             return Err(self.refusal("cannot continue the final message: the template does not read `content`"));
         }
         let marked = Message { content: format!("{}{END_MARK}", last.content), ..last.clone() };
-        let mut text = self.run(&[before, &[marked]].concat(), tools, false)?;
+        let mut text = self.run(&[before, &[marked]].concat(), inputs, false)?;
         let mark = text.rfind(END_MARK.trim_end()).filter(|_| text.contains(python::strip_both(&last.content)));
         let Some(mark) = mark else {
             return Err(self.refusal("cannot continue the final message: the template drops or changes part of it"));
@@ -183,8 +198,8 @@ impl ChatTemplate {
     }
 
     /// Renders messages as they are or, if the template raises an error for them, in turns.
-    fn run(&self, messages: &[Message], tools: &[serde_json::Value], add_generation_prompt: bool) -> Result<String> {
-        let attempt = |messages: &[Message]| self.attempt(messages, tools, add_generation_prompt);
+    fn run(&self, messages: &[Message], inputs: Inputs<'_>, add_generation_prompt: bool) -> Result<String> {
+        let attempt = |messages: &[Message]| self.attempt(messages, inputs, add_generation_prompt);
         let error = match attempt(messages)? {
             Rendered::Text(text) => return Ok(text),
             Rendered::Failed(error) => error,
@@ -203,21 +218,19 @@ impl ChatTemplate {
     }
 
     /// Renders messages as they are.
-    fn attempt(
-        &self,
-        messages: &[Message],
-        tools: &[serde_json::Value],
-        add_generation_prompt: bool,
-    ) -> Result<Rendered> {
+    fn attempt(&self, messages: &[Message], inputs: Inputs<'_>, add_generation_prompt: bool) -> Result<Rendered> {
+        let tools = inputs.tools;
+        let further = || inputs.variables.into_iter().flat_map(TemplateVariables::iter);
         let calls = messages.iter().flat_map(|message| &message.tool_calls);
         let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>()
             + calls.clone().map(|call| call.arguments.len()).sum::<usize>()
-            + tools.iter().map(|tool| tool.to_string().len()).sum::<usize>();
+            + tools.iter().chain(further().map(|(_, value)| value)).map(|json| json.to_string().len()).sum::<usize>();
         let items = (messages.len() + calls.count() + tools.len()) as u64;
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(FUEL + items * FUEL_PER_MESSAGE + bytes as u64 / BYTES_PER_FUEL));
         let messages: Value = messages.iter().map(variables).collect();
-        let mut variables = vec![("messages", messages), ("add_generation_prompt", Value::from(add_generation_prompt))];
+        let mut variables: Vec<_> = further().map(|(name, value)| (name, json::value(value))).collect();
+        variables.extend([("messages", messages), ("add_generation_prompt", Value::from(add_generation_prompt))]);
         if !tools.is_empty() {
             variables.push(("tools", tools.iter().map(json::value).collect()));
         }
@@ -249,6 +262,13 @@ impl ChatTemplate {
     fn refusal(&self, message: &str) -> Error {
         Error::Template { name: self.name.clone(), message: message.to_owned() }
     }
+}
+
+/// What a template reads besides the messages.
+#[derive(Clone, Copy, Default)]
+struct Inputs<'a> {
+    tools: &'a [serde_json::Value],
+    variables: Option<&'a TemplateVariables>,
 }
 
 /// The end of one run of a template.

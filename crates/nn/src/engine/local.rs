@@ -87,7 +87,8 @@ impl Local {
             bytes: checkpoint.weights.total_bytes() as u64,
             sampling: checkpoint.sampling(),
         };
-        let text = checkpoint.into_codec(&options.name, &options.template)?.with_limit(card.max_len);
+        let codec = checkpoint.into_codec(&options.name, &options.template)?;
+        let text = codec.with_variables(&options.template_variables).with_limit(card.max_len);
         let (inbox, receiver) = channel();
         let activity = Arc::new(Mutex::new(Activity::default()));
         let cache = PrefixCache::new(options.prefix_cache_tokens);

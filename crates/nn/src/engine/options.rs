@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use wsd_core::TemplateVariables;
+
 use crate::checkpoint::TemplateChoice;
 use crate::device::Device;
 use crate::format::Format;
@@ -30,6 +32,8 @@ pub struct LoadOptions {
     pub kv_dtype: Option<KvFormat>,
     /// The template for conversations.
     pub template: TemplateChoice,
+    /// Variables for a chat template, where a prompt does not set them.
+    pub template_variables: TemplateVariables,
     /// Folders of LoRA adapters in PEFT's form, all added to the model; see [`crate::Adapter::open`].
     pub adapters: Vec<PathBuf>,
     /// The folder of a draft head for the model; see [`crate::DraftHead::open`].
@@ -59,6 +63,7 @@ impl LoadOptions {
             adapters: Vec::new(),
             draft_head: None,
             template: TemplateChoice::Own,
+            template_variables: TemplateVariables::default(),
             max_len: None,
             max_sessions: 64,
             prefix_cache_tokens: Self::PREFIX_CACHE_TOKENS,

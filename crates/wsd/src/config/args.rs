@@ -99,7 +99,7 @@ fn arg(setting: &'static Setting) -> Arg {
             arg.value_parser(PossibleValuesParser::new(words).try_map(|text| setting.parse(&text)))
         }
         Kind::Texts => arg.action(ArgAction::Append),
-        Kind::Text => arg,
+        Kind::Text | Kind::Object => arg,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use serde::Serialize;
-use wsd_core::{Error, Seat, Setting, Values};
+use wsd_core::{Error, Seat, Setting, TemplateVariables, Values};
 use wsd_nn::{Device, Format, KvFormat, LoadOptions};
 
 use super::BUILTIN;
@@ -56,6 +56,11 @@ static BASE_TEMPLATE: Setting = Setting::text(
 static DRAFT_TEMPLATE: Setting =
     Setting::text("draft_template", "The form in which the draft reads a chat: own, plain, or a template file", "FORM")
         .with_default_text("own");
+static CHAT_TEMPLATE_KWARGS: Setting = Setting::object(
+    "chat_template_kwargs",
+    "Variables for the models' chat templates, such as {\"enable_thinking\": false} for models that else reason before \
+     they answer; requests may send others",
+);
 pub(super) static GENERATION_CONFIG: Setting = Setting::flag(
     "generation_config",
     "Take sampling that is not set from the files of the model that begins the answer, as transformers and vLLM do \
@@ -122,6 +127,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &HEAD,
         &BASE_TEMPLATE,
         &DRAFT_TEMPLATE,
+        &CHAT_TEMPLATE_KWARGS,
         &GENERATION_CONFIG,
         &THREADS,
         &DEVICE,
@@ -175,6 +181,8 @@ pub struct ModelSettings {
     pub further: Vec<String>,
     /// The form in which it reads a chat.
     pub template: TemplateForm,
+    /// Variables for its chat template.
+    pub template_variables: TemplateVariables,
     /// Processor threads; `None` for all cores.
     pub threads: Option<usize>,
     /// Folders of adapters, all added to the model.
@@ -224,10 +232,12 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         limit: any_of(&Device::spellings().collect::<Vec<_>>()),
         value: device,
     })?;
+    let template_variables = template_variables(text(&CHAT_TEMPLATE_KWARGS))?;
     let model = |name, template: String, dtype| ModelSettings {
         name,
         further: Vec::new(),
         template: template.into(),
+        template_variables: template_variables.clone(),
         threads: values.get(&THREADS),
         adapters: Vec::new(),
         draft_head: None,
@@ -273,6 +283,13 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         model.adapters.push(folder.into());
     }
     Ok(models)
+}
+
+fn template_variables(text: Option<String>) -> Result<TemplateVariables, Error> {
+    let Some(text) = text else { return Ok(TemplateVariables::default()) };
+    let variables = serde_json::from_str(&text).ok().and_then(TemplateVariables::new);
+    let limit = || TemplateVariables::LIMIT.to_owned();
+    variables.ok_or_else(|| Error::Setting { name: CHAT_TEMPLATE_KWARGS.name, limit: limit(), value: text })
 }
 
 fn dtype(setting: &Setting, name: Option<String>) -> Result<Option<Format>, Error> {

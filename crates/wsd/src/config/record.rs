@@ -19,6 +19,9 @@ impl Settings {
             let Some(model) = self.model(seat) else { continue };
             put(seat.name(), json!(model.name));
             put(&format!("{seat}_template"), json!(model.template));
+            if !model.template_variables.is_empty() {
+                put("chat_template_kwargs", json!(model.template_variables));
+            }
             if dtype(seat) != dtype(Seat::BASE) {
                 put(&format!("{seat}_dtype"), json!(dtype(seat)));
             }

@@ -258,6 +258,7 @@ fn sample(setting: &Setting) -> String {
         Kind::Flag => (setting.default == Some(Value::Flag(false))).to_string(),
         Kind::Choice(words) => words[1].0.into(),
         Kind::Text | Kind::Texts => "x".into(),
+        Kind::Object => "{\"x\":1}".into(),
     }
 }
 

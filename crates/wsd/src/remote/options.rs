@@ -1,6 +1,6 @@
 //! The options of a remote model.
 
-use wsd_core::Seat;
+use wsd_core::{Seat, TemplateVariables};
 use wsd_nn::TemplateChoice;
 
 use super::address::Address;
@@ -23,6 +23,8 @@ pub struct RemoteOptions {
     pub key_env: Option<String>,
     /// The choice of its chat template.
     pub template: TemplateChoice,
+    /// Variables for it.
+    pub template_variables: TemplateVariables,
     /// Time limits for each phase of a request.
     pub limits: TimeLimits,
     /// Consecutive failures after which a question is given up.

@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{ChatRole, Completion, Event, MAX_TOKENS, Message, Prompt};
+use wsd_core::{ChatInputs, ChatRole, Completion, Event, MAX_TOKENS, Message, Prompt};
 
 use super::app::App;
 use super::decoding::{self, await_first_event};
@@ -23,6 +23,7 @@ use super::request_log::Caller;
 use super::source::{Given, Source};
 use super::sse::Chunks;
 use super::tools::{self, AnswerReader, ToolUse};
+use super::variables;
 use super::work::off_reactor;
 
 /// Handles `POST /v1/chat/completions`.
@@ -73,8 +74,9 @@ pub(super) fn parse(
     mut fields: Fields,
     source: Source,
 ) -> Result<(GenerationRequest, Prompt), ApiError> {
+    let variables = variables::take(app, &mut fields)?;
     let mut request = GenerationRequest::parse(app, caller, &mut fields)?;
-    let tools = ToolUse::take(&mut fields, request.codec.call_format())?;
+    let tools = ToolUse::take(&mut fields, request.codec.call_format(), variables)?;
     request.answer(&tools)?;
     let prompt = match source {
         Source::Messages(given) => tools.prompt(conversation(app, &mut fields, given)?),
@@ -102,7 +104,8 @@ pub(super) fn given(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
 
 /// Reads a conversation as a prompt without tools.
 pub(super) fn prompt(app: &App, fields: &mut Fields, given: Vec<Given>) -> Result<Prompt, ApiError> {
-    Ok(Prompt::Chat(conversation(app, fields, given)?))
+    let inputs = ChatInputs { tools: None, variables: variables::take(app, fields)? };
+    Ok(Prompt::ChatWith(conversation(app, fields, given)?, Arc::new(inputs)))
 }
 
 /// Reads a conversation, to which the server's system message and prefill are added where it has

@@ -6,7 +6,7 @@ use axum::Json;
 use serde_json::{Map, Value, json};
 use wsd_core::{
     DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, Kind, MAX_TOKENS, RECIPES, REPETITION_PENALTY, SAMPLING, STRATEGY,
-    Setting, TOP_K, strategy_settings,
+    Setting, TOP_K, TemplateVariables, strategy_settings,
 };
 
 use super::ignored::{IGNORED, Ignored, Place};
@@ -272,6 +272,7 @@ fn schema(setting: &Setting) -> Value {
         }
         Kind::Text => json!({"type": ["string", "null"]}),
         Kind::Texts => json!({"type": ["array", "null"], "items": {"type": "string", "minLength": 1}}),
+        Kind::Object => json!({"type": ["object", "null"]}),
     };
     schema["description"] = json!(setting.about);
     schema
@@ -292,9 +293,15 @@ fn chat() -> Value {
         "stream_options": stream_options(),
         "continue_final_message": {"type": ["boolean", "null"]},
         "add_generation_prompt": {"type": ["boolean", "null"]},
+        "chat_template_kwargs": template_variables(),
     });
     extend(&mut fields, more);
     object(fields, &["messages"])
+}
+
+/// Variables of chat templates.
+fn template_variables() -> Value {
+    json!({"type": ["object", "null"], "propertyNames": {"not": {"enum": TemplateVariables::RESERVED}}})
 }
 
 fn completion() -> Value {

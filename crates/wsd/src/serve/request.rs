@@ -178,7 +178,7 @@ impl GenerationRequest {
 
     /// Sets how answers are read and constrained, once the tools are known.
     pub(super) fn answer(&mut self, tools: &ToolUse) -> Result<(), ApiError> {
-        let reader = self.codec.reply(tools.callable());
+        let reader = self.codec.reply(tools.inputs());
         let constraint = tools.constraint(self.constraint.take())?;
         let reader = match &constraint {
             Some(_) => reader.constrained(tools.must_call()),

@@ -5,7 +5,7 @@ mod answer;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use wsd_core::{CallFormat, Message, Prompt, ToolCall, Tools};
+use wsd_core::{CallFormat, ChatInputs, Message, Prompt, TemplateVariables, ToolCall, Tools};
 use wsd_grammar::{Calls, Form};
 
 pub(super) use answer::{AnswerReader, delta};
@@ -20,9 +20,10 @@ const MAX_BYTES: usize = 256 << 10;
 /// The most characters in the name of a tool.
 const MAX_NAME: usize = 64;
 
-/// The tools of a request, and which of them the answer may call.
+/// The tools of a request, which of them the answer may call, and what else templates read.
 pub(super) struct ToolUse {
-    tools: Option<Arc<Tools>>,
+    /// With the tools that the answer may call.
+    inputs: Arc<ChatInputs>,
     choice: Choice,
     is_parallel: bool,
 }
@@ -38,11 +39,15 @@ enum Choice {
 impl ToolUse {
     /// No tools.
     pub(super) fn none() -> Self {
-        Self { tools: None, choice: Choice::Auto, is_parallel: true }
+        Self { inputs: Arc::default(), choice: Choice::Auto, is_parallel: true }
     }
 
     /// Takes the fields. Calls are written in `format`.
-    pub(super) fn take(fields: &mut Fields, format: &'static CallFormat) -> Result<Self, ApiError> {
+    pub(super) fn take(
+        fields: &mut Fields,
+        format: &'static CallFormat,
+        variables: TemplateVariables,
+    ) -> Result<Self, ApiError> {
         let tools = tools(fields)?;
         let choice = choice(fields, &tools)?;
         // A named tool is called once, as in OpenAI's API.
@@ -56,13 +61,19 @@ impl ToolUse {
         if calls.is_some_and(|choice| choice != "none" && choice != "auto") {
             return Err(ApiError::unknown("function_call", "is not supported by this server; send `tool_choice`"));
         }
-        let tools = (!tools.is_empty()).then(|| Arc::new(Tools { definitions: tools, format }));
-        Ok(Self { tools, choice, is_parallel })
+        let is_callable = !tools.is_empty() && choice != Choice::None;
+        let tools = is_callable.then_some(Tools { definitions: tools, format });
+        Ok(Self { inputs: Arc::new(ChatInputs { tools, variables }), choice, is_parallel })
     }
 
     /// The tools that the answer may call.
     pub(super) fn callable(&self) -> Option<&Tools> {
-        self.tools.as_deref().filter(|_| self.choice != Choice::None)
+        self.inputs.tools.as_ref()
+    }
+
+    /// What templates read besides the messages.
+    pub(super) fn inputs(&self) -> &ChatInputs {
+        &self.inputs
     }
 
     /// Tells whether the answer must be a call.
@@ -72,10 +83,7 @@ impl ToolUse {
 
     /// Returns the prompt of a conversation with these tools.
     pub(super) fn prompt(&self, messages: Vec<Message>) -> Prompt {
-        match self.tools.as_ref().filter(|_| self.choice != Choice::None) {
-            Some(tools) => Prompt::Tools(messages, tools.clone()),
-            None => Prompt::Chat(messages),
-        }
+        Prompt::ChatWith(messages, self.inputs.clone())
     }
 
     /// Returns the constraint on the answer, given the one on its text.
@@ -254,7 +262,7 @@ mod tests {
             wsd_core::BosTokens::default(),
         );
         let mut fields = Fields::new(body, "").unwrap();
-        let taken = ToolUse::take(&mut fields, codec.call_format())?;
+        let taken = ToolUse::take(&mut fields, codec.call_format(), TemplateVariables::default())?;
         fields.finish()?;
         Ok(taken)
     }

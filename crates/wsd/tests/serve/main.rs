@@ -9,6 +9,7 @@ mod settings;
 mod structured;
 #[path = "../support/mod.rs"]
 mod support;
+mod variables;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

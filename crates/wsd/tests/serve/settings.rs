@@ -39,6 +39,7 @@ fn samples(setting: &Setting) -> (Value, Value) {
         Kind::Choice(words) => (json!(words.last().unwrap().0), json!("no such word")),
         Kind::Text => (json!("x"), json!(1)),
         Kind::Texts => (json!(["x"]), json!([""])),
+        Kind::Object => (json!({"x": 1}), json!([])),
     }
 }
 

@@ -36,12 +36,12 @@ pub enum Part {
 /// use std::sync::Arc;
 /// use serde_json::json;
 /// use wsd_core::scripted::Pieces;
-/// use wsd_core::{BosTokens, Part, TextCodec, Tools};
+/// use wsd_core::{BosTokens, ChatInputs, Part, TextCodec, Tools};
 ///
 /// let codec = TextCodec::new("demo", Arc::new(Pieces::letters("a")), None, BosTokens::default());
 /// let add = json!({"type": "function", "function": {"name": "add"}});
 /// let tools = Tools { definitions: vec![add], format: codec.call_format() };
-/// let mut reply = codec.reply(Some(&tools));
+/// let mut reply = codec.reply(&ChatInputs { tools: Some(tools), ..ChatInputs::default() });
 /// assert_eq!(reply.push("One moment. <tool_"), [Part::Text("One moment. ".into())]);
 /// let parts = reply.push("call>{\"name\": \"add\", \"arguments\": {\"a\":");
 /// assert_eq!(parts[0], Part::Call { index: 0, name: "add".into() });

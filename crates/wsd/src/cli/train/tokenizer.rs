@@ -79,7 +79,7 @@ fn collect(row: TrainingRow, texts: &mut Vec<String>) {
         TrainingRow::Steps { prompt, steps, .. } => {
             match prompt {
                 Prompt::Raw(text) => texts.push(text),
-                Prompt::Chat(messages) | Prompt::Tools(messages, _) => {
+                Prompt::Chat(messages) | Prompt::ChatWith(messages, _) => {
                     texts.extend(messages.into_iter().map(|message| message.content))
                 }
                 Prompt::Tokens(_) => {}

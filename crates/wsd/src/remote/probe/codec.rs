@@ -68,6 +68,7 @@ impl Probe<'_> {
             let (vocab, max_len) = (number("vocab_size"), number("max_position_embeddings"));
             let end_tokens = files.end_tokens.clone();
             let codec = files.into_codec(&server.model, &self.options.template).map_err(fault)?;
+            let codec = codec.with_variables(&self.options.template_variables);
             let pieces = codec.tokenizer().vocabulary().pieces.len();
             let vocab = Some(vocab.unwrap_or(0).max(pieces));
             let codec = match server.max_len.or(max_len) {
@@ -115,6 +116,7 @@ impl Probe<'_> {
         let template = self.server_template(server, specials).map_err(fault)?;
         let bos = BosTokens { chat: chat_bos, raw: bos };
         let codec = TextCodec::new(&server.model, Arc::new(tokenizer), template, bos).with_eos(eos);
+        let codec = codec.with_variables(&self.options.template_variables);
         let end_tokens = eos.into_iter().collect();
         let about = "the server's own tokenizer, one request per text: local files (--base-tokenizer, \
                      --draft-tokenizer) are faster";

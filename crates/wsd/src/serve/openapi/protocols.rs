@@ -107,9 +107,10 @@ fn embeddings() -> Value {
 }
 
 fn template() -> Value {
-    let messages = chat()["properties"]["messages"].clone();
+    let chat = &chat()["properties"];
     let fields = json!({
-        "model": model(), "messages": messages, "continue_final_message": flag(), "add_generation_prompt": flag(),
+        "model": model(), "messages": chat["messages"], "chat_template_kwargs": chat["chat_template_kwargs"],
+        "continue_final_message": flag(), "add_generation_prompt": flag(),
     });
     object(fields, &["messages"])
 }
