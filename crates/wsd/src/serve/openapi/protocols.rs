@@ -44,6 +44,7 @@ fn list(items: &Value) -> Value {
 fn with_common(more: Value, required: &[&str]) -> Value {
     let mut fields = common();
     fields["n"] = json!({"enum": [1, null]});
+    fields["chat_template_kwargs"] = chat()["properties"]["chat_template_kwargs"].clone();
     extend(&mut fields, more);
     object(fields, required)
 }
@@ -81,13 +82,9 @@ fn messages() -> Value {
 }
 
 fn ollama(more: Value, required: &[&str]) -> Value {
-    let mut fields = common();
-    fields["n"] = json!({"enum": [1, null]});
-    fields["model"] = json!({"type": ["string", "null"]});
-    fields["options"] = json!({"type": ["object", "null"]});
-    fields["format"] = json!({});
+    let mut fields = json!({"model": text(), "options": {"type": ["object", "null"]}, "format": {}});
     extend(&mut fields, more);
-    object(fields, required)
+    with_common(fields, required)
 }
 
 fn embeddings() -> Value {
