@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde_json::json;
 use wsd_core::scripted::{Pieces, Scripted};
-use wsd_core::{BosTokens, ChatTemplate, Engine as _, Next, Part, Specials, Template, Terms, TextCodec, Tools};
+use wsd_core::{
+    BosTokens, ChatInputs, ChatTemplate, Engine as _, Next, Part, Specials, Template, Terms, TextCodec, Tools,
+};
 use wsd_grammar::{Form, grammar};
 
 use super::Run;
@@ -105,9 +107,10 @@ pub(crate) fn call(input: &[u8]) -> String {
     let pieces = Arc::new(Pieces::letters("a"));
     let codec = TextCodec::new("m", pieces, Some(Template::Jinja(Box::new(template))), BosTokens::default());
     let definitions = vec![json!({"type": "function", "function": {"name": "add"}})];
-    let tools = Tools { definitions, format: codec.call_format() };
+    let tools = Some(Tools { definitions, format: codec.call_format() });
+    let inputs = ChatInputs { tools, ..ChatInputs::default() };
     let read = |length: usize| {
-        let (mut reply, mut said, mut calls) = (codec.reply(Some(&tools)), String::new(), Vec::<String>::new());
+        let (mut reply, mut said, mut calls) = (codec.reply(&inputs), String::new(), Vec::<String>::new());
         let letters: Vec<_> = letters.as_str().chars().collect();
         let mut parts: Vec<_> =
             letters.chunks(length).flat_map(|piece| reply.push(&piece.iter().collect::<String>())).collect();

@@ -14,19 +14,18 @@ const EFFORT: &str = "reasoning_effort";
 /// The field of vLLM, SGLang and llama-server for any variable.
 const KWARGS: &str = "chat_template_kwargs";
 
-/// A variable and its value.
-type Variable = (&'static str, Value);
+/// A reader of a field, which returns a variable and its value.
+type Read = fn(&Value) -> Option<(&'static str, Value)>;
 
-/// The fields that ask for reasoning in chat completions, Responses, Messages and Ollama, and the
-/// variable that a value stands for.
-const CONTROLS: [(&str, fn(&Value) -> Option<Variable>); 4] = [
+/// The fields that ask for reasoning in chat completions, Responses, Messages and Ollama.
+const CONTROLS: [(&str, Read); 4] = [
     ("reasoning_effort", effort),
     ("reasoning", |reasoning| effort(reasoning.get("effort")?)),
     ("thinking", |thinking| Some((THINKING, (thinking.get("type")?.as_str()? != "disabled").into()))),
     ("think", |think| think.as_bool().map(|think| (THINKING, think.into())).or_else(|| effort(think))),
 ];
 
-fn effort(level: &Value) -> Option<Variable> {
+fn effort(level: &Value) -> Option<(&'static str, Value)> {
     let level = level.as_str()?;
     Some(if level == "none" { (THINKING, false.into()) } else { (EFFORT, level.into()) })
 }
