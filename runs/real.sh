@@ -7,7 +7,7 @@
 # MODELS holds gemma-3-270m-q4_k_m.gguf (the base) and SmolLM2-135M-Instruct.Q4_1.gguf (the draft), DATA the files of the benchmarks
 # and preferences named below. The IFEval grader reads NLTK's English parameters from $NLTK_DATA. Steps, all by default:
 #
-#     STEPS="plain nudging pairs pilot calibrate aligned scored"; and, if named, "sampled judge"
+#     STEPS="plain nudging pairs pilot calibrate aligned scored"; and, if named, "tax sampled judge"
 #     LIMIT    items of the tasks but IFEval (200)
 #     IFEVAL   items of IFEval with a pilot, a calibrated rule or sampled answers (150); all with the paper's rule and the draft
 #     JUDGE    the model that compares the answers to AlpacaEval's questions, in the step judge
@@ -46,6 +46,13 @@ score() {
         --limit "$limit" --systems "$systems" --out "$run/scored" "$@"
 }
 
+# tune OBJECTIVE OUTPUT MODEL TEMPLATE DATA: a training run, begun, gone on with, or done already.
+tune() {
+    sed "s|@OUTPUT@|$2|; s|@MODEL@|$3|; s|@TEMPLATE@|$4|; s|@DATA@|$5|" "$root/runs/real/tuning.toml" > "$2.toml"
+    if [ ! -d "$2" ]; then "$wsd" train "$1" --config "$2.toml"
+    elif [ ! -d "$2/model" ]; then "$wsd" train "$1" --config "$2.toml" --resume; fi
+}
+
 # The held-out half of HH's harmless conversations is never trained on, nor looked at to choose anything.
 [ -f hh.jsonl ] || gzip -dc "$data/hh_rlhf/test.jsonl.gz" > hh.jsonl
 [ -f held-out.jsonl ] || tail -n 512 hh.jsonl > held-out.jsonl
@@ -72,11 +79,7 @@ if step pairs && [ ! -d pairs ]; then
     "$wsd" data pair prompts.jsonl --by given --eval 0.05 --out pairs
 fi
 
-if step pilot; then
-    sed "s|@MODEL@|$draft|" "$root/runs/real/pilot.toml" > pilot.toml
-    if [ ! -d pilot ]; then "$wsd" train dpo --config pilot.toml
-    elif [ ! -d pilot/model ]; then "$wsd" train dpo --config pilot.toml --resume; fi
-fi
+if step pilot; then tune dpo pilot "$draft" own pairs; fi
 
 # The rule for each pair, from prompts of the training set.
 if step calibrate; then
@@ -94,6 +97,20 @@ if step aligned; then
     measure pilot draft,wsd --base "$base" --draft pilot/model --draft-dtype q8_0
     measure calibrated wsd --config draft-rule.toml --base "$base" --draft "$draft"
     measure pilot-calibrated wsd --config pilot-rule.toml --base "$base" --draft pilot/model --draft-dtype q8_0
+fi
+
+# The base itself after training on the same pairs, as preferences and as answers: what alignment by training costs it.
+if step tax; then
+    mkdir -p chosen
+    for part in train eval; do
+        sed 's/"chosen":/"completion":/; s/"rejected":/"other":/; s/"label":/"kind":/' "pairs/$part.jsonl" > "chosen/$part.jsonl"
+    done
+    tune dpo tuned "$base" plain pairs
+    tune sft tuned-sft "$base" plain chosen
+    for name in tuned tuned-sft; do
+        measure "$name" base --base "$name/model" --dtype q8_0
+        score "$name" base --base "$name/model" --dtype q8_0
+    done
 fi
 
 # Answers drawn at a temperature, with those of the step plain to set beside them.
