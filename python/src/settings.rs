@@ -109,7 +109,8 @@ fn json(setting: &Setting, value: &Bound<'_, PyAny>) -> PyResult<Json> {
         return Ok(if is_list { vec![text].into() } else { text.into() });
     }
     if matches!(setting.kind, Kind::Object) {
-        return value.py().import("json")?.call_method1("dumps", (value,))?.extract::<String>().map(Json::from);
+        let text: String = value.py().import("json")?.call_method1("dumps", (value,))?.extract()?;
+        return Ok(text.into());
     }
     if value.is_instance_of::<PyBool>() {
         return Ok(value.extract::<bool>()?.into());
