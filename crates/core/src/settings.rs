@@ -18,12 +18,15 @@
 //! # Ok::<(), wsd_core::Error>(())
 //! ```
 
+mod kind;
+
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use serde::Serialize;
+pub use kind::{Kind, Value};
 
 use crate::{Error, Result};
+use kind::object;
 
 /// A named value that users may set.
 #[derive(Debug)]
@@ -49,57 +52,6 @@ pub struct Setting {
     /// True if the value acts on the host's machine, so that only the host sets it: no request, and no
     /// settings file that nobody named.
     pub host_only: bool,
-}
-
-/// The values that a setting allows.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// A whole number within limits, both included.
-    Integer {
-        /// The least value.
-        min: u64,
-        /// The greatest value.
-        max: u64,
-    },
-    /// A real number within limits.
-    Number {
-        /// The lower limit; see `above_min`.
-        min: f64,
-        /// The greatest value.
-        max: f64,
-        /// True if the lower limit is exclusive.
-        above_min: bool,
-    },
-    /// A 64-bit seed; a negative number is read as its two's complement.
-    Seed,
-    /// `true` or `false`.
-    Flag,
-    /// One of several words, each with its meaning in one line for the help.
-    Choice(&'static [(&'static str, &'static str)]),
-    /// A string. In JSON and files it may be a list of strings, which are joined by commas.
-    Text,
-    /// A list of non-empty strings.
-    Texts,
-    /// A JSON object, held as text. In JSON and files it may be an object or its text.
-    Object,
-}
-
-/// The value of a setting.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// A whole number.
-    Integer(u64),
-    /// A real number.
-    Number(f64),
-    /// A flag.
-    Flag(bool),
-    /// One of the alternatives of [`Kind::Choice`].
-    Choice(&'static str),
-    /// A text.
-    Text(Cow<'static, str>),
-    /// A list of texts.
-    Texts(Cow<'static, [String]>),
 }
 
 impl Setting {
@@ -272,7 +224,7 @@ impl Setting {
     /// Reads a value from JSON.
     ///
     /// # Errors
-    /// [`Error::Setting`] for text that is not a value of this kind, or a value outside the limits.
+    /// Those of [`Setting::parse`].
     pub fn from_json(&self, json: &serde_json::Value) -> Result<Value> {
         let texts = |json: &serde_json::Value| serde_json::from_value::<Vec<String>>(json.clone()).ok();
         let value = match self.kind {
@@ -303,9 +255,8 @@ impl Setting {
             }
             (Kind::Choice(words), Value::Choice(word)) => words.iter().any(|(known, _)| known == word),
             (Kind::Texts, Value::Texts(texts)) => texts.iter().all(|text| !text.is_empty()),
-            (Kind::Seed, Value::Integer(_))
-            | (Kind::Flag, Value::Flag(_))
-            | (Kind::Text | Kind::Object, Value::Text(_)) => true,
+            (Kind::Text | Kind::Object, Value::Text(_)) => true,
+            (Kind::Seed, Value::Integer(_)) | (Kind::Flag, Value::Flag(_)) => true,
             _ => false,
         };
         if is_allowed { Ok(value) } else { Err(self.refuse(value)) }
@@ -333,25 +284,6 @@ impl Setting {
     }
 }
 
-/// Reads the text of a JSON object.
-fn object(text: &str) -> Option<Value> {
-    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
-    Some(Value::Text(serde_json::Value::Object(fields).to_string().into()))
-}
-
-impl std::fmt::Display for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Integer(value) => value.fmt(f),
-            Self::Number(value) => value.fmt(f),
-            Self::Flag(value) => value.fmt(f),
-            Self::Choice(word) => f.write_str(word),
-            Self::Text(text) => f.write_str(text),
-            Self::Texts(texts) => write!(f, "{texts:?}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,6 +295,7 @@ mod tests {
     static WORD: Setting = Setting::choice("word", "A word", &[("go", "Go on"), ("stop", "Stop")]);
     static SEED: Setting = Setting::seed("seed", "A seed", 42);
     static STOP: Setting = Setting::texts("stop", "Texts");
+    static OBJECT: Setting = Setting::object("object", "An object");
 
     #[test]
     fn limits_hold_for_every_source() {
@@ -387,6 +320,11 @@ mod tests {
         );
         assert_eq!(WORD.parse("no").unwrap_err().to_string(), "`word` must be `go` or `stop`, got no");
         assert!(STOP.from_json(&json!(["a", ""])).is_err());
+        let object = OBJECT.parse(r#"{ "a": 1 }"#).unwrap();
+        assert_eq!(OBJECT.from_json(&json!({"a": 1})).unwrap(), object);
+        assert_eq!(OBJECT.from_json(&json!(r#"{"a":1}"#)).unwrap(), object);
+        assert_eq!(OBJECT.parse("[1]").unwrap_err().to_string(), "`object` must be a JSON object, got [1]");
+        assert!(OBJECT.from_json(&json!(1)).is_err());
         assert!(WORD.from_json(&json!(3)).is_err());
     }
 
