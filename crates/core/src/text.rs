@@ -314,10 +314,12 @@ impl TextCodec {
         let described = has_calls && !self.reads("tools");
         let flat = described.then(|| calls::described(messages, tools, self.call_format()));
         let messages = flat.as_deref().unwrap_or(messages);
-        let definitions = tools.filter(|_| !described).map_or(&[][..], |tools| &tools.definitions);
         match self.template.as_deref() {
             Some(Template::Plain) => plain::render(messages),
-            Some(Template::Jinja(template)) => template.render_with(messages, definitions, &inputs.variables),
+            Some(Template::Jinja(template)) if described => {
+                template.render_with(messages, &ChatInputs { tools: None, variables: inputs.variables.clone() })
+            }
+            Some(Template::Jinja(template)) => template.render_with(messages, inputs),
             None => Err(Error::Chat(format!(
                 "`{}` has no chat template\n  hint: give one with --draft-template or --base-template, or use --raw; \
                  if this is the base and the other model is the aligned one, exchange --base and --draft",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use wsd_core::{ChatTemplate, Error, Message, Specials, TemplateVariables};
+use wsd_core::{ChatInputs, ChatTemplate, Error, Message, Specials, TemplateVariables};
 
 /// The goldens' frozen clock, 2026-07-26T12:00:00.
 const NOW: (&str, i64) = ("2026-07-26T12:00:00", 1_785_067_200);
@@ -122,8 +122,8 @@ fn renderings_equal_those_of_transformers() {
         for (name, case) in &golden.cases {
             texts += usize::from(matches!(case, Case::Text(_)));
             let (messages, variables) = (&conversations[name].messages, conversations[name].variables());
-            let given = template.render_with(messages, &[], &variables);
             let default = template.clone().with_variables(&variables).render(messages);
+            let given = template.render_with(messages, &ChatInputs { tools: None, variables });
             for rendered in [given, default] {
                 if let Some(reason) = difference(golden, case, (messages, rendered)) {
                     differs = true;

@@ -8,7 +8,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value};
 
 use super::turns::alternating;
-use super::{ChatRole, Message, TemplateVariables, ToolCall};
+use super::{ChatInputs, ChatRole, Message, TemplateVariables, ToolCall};
 use crate::{Error, Result};
 
 mod clock;
@@ -136,21 +136,14 @@ impl ChatTemplate {
     /// [`Error::Chat`] for a conversation without messages; [`Error::Template`] if the template
     /// refuses the conversation, fails, exceeds its budget, or drops the message to be continued.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
-        self.render_with(messages, &[], &TemplateVariables::default())
+        self.render_with(messages, &ChatInputs::default())
     }
 
-    /// Renders a conversation as [`ChatTemplate::render`] does, in which the model may call tools,
-    /// each a description in the form of OpenAI's `tools`, with further variables.
+    /// Renders a conversation as [`ChatTemplate::render`] does, with tools and further variables.
     ///
     /// # Errors
     /// Those of [`ChatTemplate::render`].
-    pub fn render_with(
-        &self,
-        messages: &[Message],
-        tools: &[serde_json::Value],
-        variables: &TemplateVariables,
-    ) -> Result<String> {
-        let inputs = Inputs { tools, variables: Some(variables) };
+    pub fn render_with(&self, messages: &[Message], inputs: &ChatInputs) -> Result<String> {
         match messages.split_last() {
             None => Err(Error::Chat("the chat has no messages\n  hint: give at least one of the user".to_owned())),
             Some((last, before)) if last.role == ChatRole::Assistant => self.continue_message(before, last, inputs),
@@ -168,7 +161,7 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_whole(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages, Inputs::default(), false)
+        self.run(messages, &ChatInputs::default(), false)
     }
 
     /// Renders a conversation with every message complete and a generation prompt, for a model that
@@ -177,10 +170,10 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`ChatTemplate::render`].
     pub fn render_about(&self, messages: &[Message]) -> Result<String> {
-        self.run(messages, Inputs::default(), true)
+        self.run(messages, &ChatInputs::default(), true)
     }
 
-    fn continue_message(&self, before: &[Message], last: &Message, inputs: Inputs<'_>) -> Result<String> {
+    fn continue_message(&self, before: &[Message], last: &Message, inputs: &ChatInputs) -> Result<String> {
         if !self.source.contains("content") {
             return Err(self.refusal("cannot continue the final message: the template does not read `content`"));
         }
@@ -198,7 +191,7 @@ impl ChatTemplate {
     }
 
     /// Renders messages as they are or, if the template raises an error for them, in turns.
-    fn run(&self, messages: &[Message], inputs: Inputs<'_>, add_generation_prompt: bool) -> Result<String> {
+    fn run(&self, messages: &[Message], inputs: &ChatInputs, add_generation_prompt: bool) -> Result<String> {
         let attempt = |messages: &[Message]| self.attempt(messages, inputs, add_generation_prompt);
         let error = match attempt(messages)? {
             Rendered::Text(text) => return Ok(text),
@@ -218,9 +211,9 @@ impl ChatTemplate {
     }
 
     /// Renders messages as they are.
-    fn attempt(&self, messages: &[Message], inputs: Inputs<'_>, add_generation_prompt: bool) -> Result<Rendered> {
-        let tools = inputs.tools;
-        let further = || inputs.variables.into_iter().flat_map(TemplateVariables::iter);
+    fn attempt(&self, messages: &[Message], inputs: &ChatInputs, add_generation_prompt: bool) -> Result<Rendered> {
+        let tools = inputs.tools.as_ref().map_or(&[][..], |tools| &tools.definitions);
+        let further = || inputs.variables.iter();
         let calls = messages.iter().flat_map(|message| &message.tool_calls);
         let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>()
             + calls.clone().map(|call| call.arguments.len()).sum::<usize>()
@@ -262,13 +255,6 @@ impl ChatTemplate {
     fn refusal(&self, message: &str) -> Error {
         Error::Template { name: self.name.clone(), message: message.to_owned() }
     }
-}
-
-/// What a template reads besides the messages.
-#[derive(Clone, Copy, Default)]
-struct Inputs<'a> {
-    tools: &'a [serde_json::Value],
-    variables: Option<&'a TemplateVariables>,
 }
 
 /// The end of one run of a template.

@@ -71,7 +71,7 @@ impl ToolUse {
         self.inputs.tools.as_ref()
     }
 
-    /// What templates read besides the messages.
+    /// The inputs of templates besides the messages.
     pub(super) fn inputs(&self) -> &ChatInputs {
         &self.inputs
     }
