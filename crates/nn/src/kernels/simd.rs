@@ -26,7 +26,7 @@ mod neon;
 use std::fmt::{self, Debug, Formatter};
 
 pub(crate) use self::features::{dispatch, with_features};
-pub(crate) use self::lanes::{LANES, Lanes, VECTOR_BYTES, dot, padded};
+pub(crate) use self::lanes::{LANES, Lanes, VECTOR_BYTES, dot, padded, small_dots};
 pub(crate) use self::portable::Portable;
 
 #[cfg(target_arch = "aarch64")]

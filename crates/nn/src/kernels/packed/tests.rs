@@ -121,6 +121,11 @@ fn the_largest_numbers_do_not_overflow() {
     for (format, block) in [
         (Format::Q8_0, [[0, 0x3c].to_vec(), vec![0x80; 32]].concat()),
         (Format::Q4_0, [[0, 0x3c].to_vec(), vec![0xff; 16]].concat()),
+        (Format::Q4_1, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 16]].concat()),
+        (Format::Q5_0, [[0, 0x3c].to_vec(), vec![0xff; 20]].concat()),
+        (Format::Q5_1, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 20]].concat()),
+        (Format::Q2_K, [vec![0xff; 80], [0, 0x3c, 0, 0x3c].to_vec()].concat()),
+        (Format::Q3_K, [vec![0xff; 108], [0, 0x3c].to_vec()].concat()),
         (Format::Q4_K, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 140]].concat()),
         (Format::Q5_K, [[0, 0x3c, 0, 0x3c].to_vec(), vec![0xff; 172]].concat()),
         (Format::Q6_K, [vec![0xff; 192], vec![0x7f; 16], [0, 0x3c].to_vec()].concat()),

@@ -7,7 +7,7 @@
 use super::format::{Layout, PAIRS, low_and_high_bits};
 use crate::format::blocks::{BlockFormat, Code, GROUP, Scale, Shape};
 use crate::kernels::panels::{Bf16Group, F32Group, Int8Group, WHOLE};
-use crate::kernels::simd::{LANES, Lanes, VECTOR_BYTES};
+use crate::kernels::simd::{LANES, Lanes, VECTOR_BYTES, small_dots};
 
 /// Quads of inputs in a group.
 const QUADS: usize = GROUP / 4;
@@ -50,24 +50,65 @@ fn group<S: Lanes, F: BlockFormat, const C: usize>(
     let (_, high_bits) = const { low_and_high_bits(&F::SHAPE) };
     let (high, low) = numbers.as_chunks::<VECTOR_BYTES>().0.split_at(high_bits * QUADS / 8);
     let mut numbers = Numbers { high: load_two(simd, high), low, loaded: simd.zero_bytes() };
-    let mut products = starts(simd, shape, x, 0);
+    let mut products = Products::start(simd, shape, x, 0);
     numbers.four_quads::<F, C>(simd, 0, &mut products, x);
     if shape.run < GROUP {
-        add_run(simd, sums, first, products, (shape, x, 0));
-        products = starts(simd, shape, x, 1);
+        add_run(simd, sums, first, products.ints, (shape, x, 0));
+        products = Products::start(simd, shape, x, 1);
     }
     numbers.four_quads::<F, C>(simd, QUADS / 2, &mut products, x);
-    add_run(simd, sums, last, products, (shape, x, shape.runs_per_group() - 1));
+    add_run(simd, sums, last, products.ints, (shape, x, shape.runs_per_group() - 1));
 }
 
-/// Returns the starting values of the sums of products of a run.
-#[inline(always)]
-fn starts<S: Lanes, const C: usize>(simd: S, shape: &Shape, x: &[Int8Group; C], run: usize) -> [S::Ints; C] {
-    let mut starts = [simd.splat_i32(0); C];
-    for (start, x) in starts.iter_mut().zip(x) {
-        *start = simd.splat_i32(-offset::<S>(shape) * x.sums[place_of(shape, run)]);
+/// The sums of products of a run per token.
+struct Products<S: Lanes, const C: usize> {
+    ints: [S::Ints; C],
+    /// Those of quads that are not in `ints` yet.
+    small: [S::Small; C],
+}
+
+impl<S: Lanes, const C: usize> Products<S, C> {
+    /// Returns the sums of no products, less what those of the run will be too large by.
+    #[inline(always)]
+    fn start(simd: S, shape: &Shape, x: &[Int8Group; C], run: usize) -> Self {
+        let mut ints = [simd.splat_i32(0); C];
+        for (ints, x) in ints.iter_mut().zip(x) {
+            *ints = simd.splat_i32(-offset::<S>(shape) * x.sums[place_of(shape, run)]);
+        }
+        Self { ints, small: ints.map(|ints| simd.begin_small(ints)) }
     }
-    starts
+
+    /// Adds a quad of small numbers. `part` quads at a time, a power of two, are summed apart.
+    #[inline(always)]
+    fn add_small(&mut self, simd: S, quad: usize, part: usize, number: S::Bytes, x: &[Int8Group; C]) {
+        for ((ints, small), x) in self.ints.iter_mut().zip(&mut self.small).zip(x) {
+            if quad.is_multiple_of(part) {
+                *small = simd.begin_small(*ints);
+            }
+            *small = simd.dot_small(*small, number, x.values[quad]);
+            if (quad + 1).is_multiple_of(part) {
+                *ints = simd.end_small(*ints, *small);
+            }
+        }
+    }
+
+    /// Adds a quad of numbers of eight bits.
+    #[inline(always)]
+    fn add_biased(&mut self, simd: S, quad: usize, number: S::Bytes, x: &[Int8Group; C]) {
+        for (ints, x) in self.ints.iter_mut().zip(x) {
+            *ints = simd.dot_biased(*ints, number, x.values[quad]);
+        }
+    }
+}
+
+/// Returns the quads of a run whose products are summed in 16 bits where the processor has no
+/// larger sums of products.
+const fn quads_at_once(shape: &Shape) -> usize {
+    let run = shape.run / 4;
+    match small_dots(shape.bits).checked_ilog2() {
+        Some(log) if 1 << log < run => 1 << log,
+        _ => run,
+    }
 }
 
 /// Adds to each token's sums the products of a run with its scale, and its minimum.
@@ -176,29 +217,29 @@ struct Numbers<'a, S: Lanes> {
 }
 
 impl<S: Lanes> Numbers<'_, S> {
-    /// Adds to each token's sums the products of four quads. They are spelled one by one, so that
+    /// Adds the products of four quads. They are spelled one by one, so that
     /// their shifts are constants.
     #[inline(always)]
     fn four_quads<F: BlockFormat, const C: usize>(
         &mut self,
         simd: S,
         first: usize,
-        sums: &mut [S::Ints; C],
+        products: &mut Products<S, C>,
         x: &[Int8Group; C],
     ) {
-        self.quad::<F, C>(simd, first, sums, x);
-        self.quad::<F, C>(simd, first + 1, sums, x);
-        self.quad::<F, C>(simd, first + 2, sums, x);
-        self.quad::<F, C>(simd, first + 3, sums, x);
+        self.quad::<F, C>(simd, first, products, x);
+        self.quad::<F, C>(simd, first + 1, products, x);
+        self.quad::<F, C>(simd, first + 2, products, x);
+        self.quad::<F, C>(simd, first + 3, products, x);
     }
 
-    /// Adds to each token's sums the products of a quad. Quads are asked for in order.
+    /// Adds the products of a quad. Quads are asked for in order.
     #[inline(always)]
     fn quad<F: BlockFormat, const C: usize>(
         &mut self,
         simd: S,
         quad: usize,
-        sums: &mut [S::Ints; C],
+        products: &mut Products<S, C>,
         x: &[Int8Group; C],
     ) {
         let (low_bits, _) = const { low_and_high_bits(&F::SHAPE) };
@@ -207,12 +248,10 @@ impl<S: Lanes> Numbers<'_, S> {
             self.loaded = simd.load_bytes(&self.low[quad / quads]);
         }
         let number = self.number::<F>(simd, self.loaded, quad);
-        for (sums, x) in sums.iter_mut().zip(x) {
-            *sums = if is_biased(&F::SHAPE) {
-                simd.dot_biased(*sums, number, x.values[quad])
-            } else {
-                simd.dot_small(*sums, number, x.values[quad])
-            };
+        if is_biased(&F::SHAPE) {
+            products.add_biased(simd, quad, number, x);
+        } else {
+            products.add_small(simd, quad, const { quads_at_once(&F::SHAPE) }, number, x);
         }
     }
 

@@ -27,6 +27,7 @@ impl Lanes for Avx2 {
     const BIAS: i32 = 0;
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
+    type Small = [__m256i; 2];
     type Bytes = [__m256i; 2];
 
     operations! { Avx2:
@@ -120,13 +121,19 @@ impl Lanes for Avx2 {
             [_mm256_shuffle_epi8(table, indices[0]), _mm256_shuffle_epi8(table, indices[1])]
         }
 
-        fn dot_small(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+        fn begin_small(_sums: [__m256i; 2]) -> [__m256i; 2] {
+            [_mm256_setzero_si256(); 2]
+        }
+
+        fn dot_small(small: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(i32::from_le_bytes(x));
-            let add = |sum, weights| {
-                let pairs = _mm256_maddubs_epi16(weights, x);
-                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-            };
-            [add(sums[0], weights[0]), add(sums[1], weights[1])]
+            let add = |sums, weights| _mm256_add_epi16(sums, _mm256_maddubs_epi16(weights, x));
+            [add(small[0], weights[0]), add(small[1], weights[1])]
+        }
+
+        fn end_small(sums: [__m256i; 2], small: [__m256i; 2]) -> [__m256i; 2] {
+            let add = |sum, pairs| _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            [add(sums[0], small[0]), add(sums[1], small[1])]
         }
 
         fn dot_biased(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {

@@ -51,6 +51,7 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     const BIAS: i32 = 128;
     type Floats = __m512;
     type Ints = __m512i;
+    type Small = __m512i;
     type Bytes = __m512i;
 
     operations! { Avx512:
@@ -147,8 +148,16 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load(table)), indices)
         }
 
-        fn dot_small(sums: __m512i, weights: __m512i, x: [u8; 4]) -> __m512i {
-            _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(i32::from_le_bytes(x)))
+        fn begin_small(sums: __m512i) -> __m512i {
+            sums
+        }
+
+        fn dot_small(small: __m512i, weights: __m512i, x: [u8; 4]) -> __m512i {
+            _mm512_dpbusd_epi32(small, weights, _mm512_set1_epi32(i32::from_le_bytes(x)))
+        }
+
+        fn end_small(_sums: __m512i, small: __m512i) -> __m512i {
+            small
         }
 
         fn dot_biased(sums: __m512i, weights: __m512i, x: [u8; 4]) -> __m512i {

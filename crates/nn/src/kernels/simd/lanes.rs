@@ -5,6 +5,13 @@ pub(crate) const LANES: usize = 16;
 /// Bytes of a vector that holds four inputs for each of sixteen rows.
 pub(crate) const VECTOR_BYTES: usize = 4 * LANES;
 
+/// Returns the calls of [`Lanes::dot_small`] with weights of `bits` bits whose sums fit into 16
+/// bits: each adds two products of a weight and an input, whose magnitude is at most 127.
+pub(crate) const fn small_dots(bits: u32) -> usize {
+    let most = (1 << bits) - 1;
+    i16::MAX as usize / (2 * most * 127)
+}
+
 /// Operations on sixteen lanes. A value of a type that implements it is the witness that the
 /// processor has the instructions; implementations keep their constructors to themselves.
 ///
@@ -18,6 +25,8 @@ pub(crate) trait Lanes: Copy {
     type Floats: Copy;
     /// Sixteen `i32`, one per row.
     type Ints: Copy;
+    /// Sums of products of small weights: [`Lanes::Ints`], or two of 16 bits per row.
+    type Small: Copy;
     /// [`VECTOR_BYTES`] bytes: four for each of sixteen rows.
     type Bytes: Copy;
 
@@ -92,8 +101,14 @@ pub(crate) trait Lanes: Copy {
     fn or(self, bytes: Self::Bytes, others: Self::Bytes) -> Self::Bytes;
     /// Returns the entries of a table at indices below 16.
     fn look_up(self, table: &[u8; 16], indices: Self::Bytes) -> Self::Bytes;
-    /// Adds to each row's sum its four bytes, each at most 63, times the four signed bytes of `x`.
-    fn dot_small(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints;
+    /// Returns the sums to add products of small weights to with [`Lanes::dot_small`].
+    fn begin_small(self, sums: Self::Ints) -> Self::Small;
+    /// Adds to each row's sum its four bytes times the four signed bytes of `x`, none of them -128.
+    /// Where sums have 16 bits, that many products fit between [`Lanes::begin_small`] and
+    /// [`Lanes::end_small`] as [`small_dots`] tells.
+    fn dot_small(self, small: Self::Small, weights: Self::Bytes, x: [u8; 4]) -> Self::Small;
+    /// Returns the sums that [`Lanes::begin_small`] was given and the products since.
+    fn end_small(self, sums: Self::Ints, small: Self::Small) -> Self::Ints;
     /// Adds to each row's sum its four weights times the four signed bytes of `x`. A weight from
     /// -127 to 127 is stored as a byte, 128 larger. The result is too large by [`Lanes::BIAS`]
     /// times the sum of `x`.

@@ -39,6 +39,7 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     const BIAS: i32 = 0;
     type Floats = [float32x4_t; 4];
     type Ints = [int32x4_t; 4];
+    type Small = [int32x4_t; 4];
     type Bytes = [uint8x16_t; 4];
 
     operations! { Neon:
@@ -149,6 +150,16 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
             *float = f16::from_le_bytes(*bytes).to_f32();
         }
         self.load(&floats)
+    }
+
+    #[inline(always)]
+    fn begin_small(self, sums: Self::Ints) -> Self::Small {
+        sums
+    }
+
+    #[inline(always)]
+    fn end_small(self, _: Self::Ints, small: Self::Small) -> Self::Ints {
+        small
     }
 
     #[inline(always)]

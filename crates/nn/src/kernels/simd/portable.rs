@@ -13,6 +13,7 @@ impl Lanes for Portable {
     const BIAS: i32 = 0;
     type Floats = [f32; LANES];
     type Ints = [i32; LANES];
+    type Small = [i32; LANES];
     type Bytes = [u8; VECTOR_BYTES];
 
     #[inline(always)]
@@ -116,8 +117,18 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn dot_small(self, sums: Self::Ints, weights: Self::Bytes, x: [u8; 4]) -> Self::Ints {
-        dot(sums, weights, x, 0)
+    fn begin_small(self, sums: Self::Ints) -> Self::Small {
+        sums
+    }
+
+    #[inline(always)]
+    fn end_small(self, _: Self::Ints, small: Self::Small) -> Self::Ints {
+        small
+    }
+
+    #[inline(always)]
+    fn dot_small(self, small: Self::Small, weights: Self::Bytes, x: [u8; 4]) -> Self::Small {
+        dot(small, weights, x, 0)
     }
 
     #[inline(always)]

@@ -35,8 +35,10 @@ fn check_body<S: Lanes>(simd: S, bytes: &[u8; VECTOR_BYTES], floats: &[f32; LANE
         (simd.or(weights, simd.zero_bytes()), *bytes),
     ];
     for (weights, expected) in pairs {
-        let expected = Portable.dot_small([5; LANES], expected, x);
-        assert_eq!(ints(simd.dot_small(simd.splat_i32(5), weights, x)), Portable.to_floats(expected));
+        let expected = Portable.dot_small(Portable.dot_small([5; LANES], expected, x), expected, x);
+        let five = simd.splat_i32(5);
+        let twice = simd.dot_small(simd.dot_small(simd.begin_small(five), weights, x), weights, x);
+        assert_eq!(ints(simd.end_small(five, twice)), Portable.to_floats(expected));
     }
     let biased = bytes.map(|byte| byte.wrapping_mul(5) | 1);
     let sum: i32 = x.iter().map(|x| i32::from(x.cast_signed())).sum();
