@@ -8,19 +8,19 @@
 //! bits alone or in a batch.
 
 mod format;
+mod run;
 mod tile;
 
 use std::fmt::{self, Debug, Formatter};
-use std::marker::PhantomData;
-use std::ops::Range;
 
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use self::format::Layout;
+use self::run::run;
 use super::disjoint::Disjoint;
-use super::panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization, panel_tokens};
-use super::simd::{LANES, Lanes, dispatch};
+use super::panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
+use super::simd::{LANES, Tiles};
 use super::{Simd, WORK_PER_PIECE, Workers};
 use crate::format::blocks::{BlockFormat, GROUP};
 use crate::format::{BlockVisitor, Format};
@@ -73,7 +73,8 @@ impl Packed {
             return Ok(None);
         };
         let format = weight.format;
-        let tile_bytes = format.visit_block(TileBytes { inputs }).unwrap_or(2 * LANES * inputs);
+        let halves = if simd.tiles.is_some() { inputs.next_multiple_of(GROUP) } else { inputs };
+        let tile_bytes = format.visit_block(TileBytes { inputs }).unwrap_or(2 * LANES * halves);
         let mut bytes = zeroed_memory(outputs.div_ceil(LANES) * tile_bytes)?;
         bytes.par_chunks_exact_mut(tile_bytes).enumerate().for_each(|(tile, bytes)| {
             for (lane, row) in (tile * LANES..outputs).take(LANES).enumerate() {
@@ -118,7 +119,7 @@ fn quantization_for(format: Format, simd: Simd) -> Option<Quantization> {
         Format::F32 => None,
         // Rows are decoded at each product: tiles would take several times the memory.
         _ if !format.is_writable() => None,
-        Format::BF16 if simd.has_bf16() => Some(Quantization::Bf16),
+        Format::BF16 if simd.has_bf16() || simd.tiles.is_some() => Some(Quantization::Bf16),
         Format::BF16 | Format::F16 => Some(Quantization::F32),
         _ => Some(Quantization::Int8),
     }
@@ -198,7 +199,8 @@ pub(crate) fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [
         let tokens = x.tokens(weight);
         assert!(out.len() == tokens * outputs, "shape of a product");
         assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
-        tiled.push(TiledProduct { x, weight, bias: *bias, tokens, out: Disjoint::new(out), first: tiles });
+        let out = Disjoint::new(out);
+        tiled.push(TiledProduct { x, weight, bias: *bias, tokens, out, first: tiles, unit: simd.tiles });
         tiles += weight.tiles();
         tile_work = tile_work.max(tokens * inputs * LANES);
     }
@@ -221,6 +223,8 @@ struct TiledProduct<'a> {
     out: Disjoint<'a, f32>,
     /// Number of tiles in the products before this one.
     first: usize,
+    /// The unit that multiplies whole panels.
+    unit: Option<Tiles>,
 }
 
 impl TiledProduct<'_> {
@@ -240,138 +244,6 @@ impl TiledProduct<'_> {
         #[allow(unsafe_code)]
         let out = unsafe { self.out.range(start..start + count) };
         out.copy_from_slice(&sums[..count]);
-    }
-}
-
-/// A range of a product's tiles, to be computed with weights of a block format.
-struct BlockTiles<'a> {
-    simd: Simd,
-    product: &'a TiledProduct<'a>,
-    x: &'a Panels<Int8Group>,
-    tiles: Range<usize>,
-}
-
-impl BlockVisitor for BlockTiles<'_> {
-    type Out = ();
-
-    fn visit<F: BlockFormat>(self) {
-        run_blocks::<F>(self.simd, self.product, self.x, self.tiles);
-    }
-}
-
-/// Computes a range of a product's tiles.
-fn run(simd: Simd, product: &TiledProduct<'_>, tiles: Range<usize>) {
-    match product.x {
-        Quantized::Int8(x) => {
-            product.weight.format.visit_block(BlockTiles { simd, product, x, tiles });
-        }
-        Quantized::Bf16(x) => run_bf16(simd, product, x, tiles),
-        Quantized::F32(x) => run_f32(simd, product, x, tiles),
-    }
-}
-
-dispatch! {
-    fn run_blocks[F: BlockFormat](product: &TiledProduct<'_>, x: &Panels<Int8Group>, tiles: Range<usize>) = blocks_body
-}
-
-dispatch! {
-    fn run_bf16(product: &TiledProduct<'_>, x: &Panels<Bf16Group>, tiles: Range<usize>) = bf16_body
-}
-
-dispatch! {
-    fn run_f32(product: &TiledProduct<'_>, x: &Panels<F32Group>, tiles: Range<usize>) = f32_body
-}
-
-#[inline(always)]
-fn blocks_body<S: Lanes, F: BlockFormat>(
-    simd: S,
-    product: &TiledProduct<'_>,
-    x: &Panels<Int8Group>,
-    tiles: Range<usize>,
-) {
-    all_panels(simd, product, tiles, &BlockKernel(x, PhantomData::<F>));
-}
-
-#[inline(always)]
-fn bf16_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, x: &Panels<Bf16Group>, tiles: Range<usize>) {
-    all_panels(simd, product, tiles, &Bf16Kernel(x));
-}
-
-#[inline(always)]
-fn f32_body<S: Lanes>(simd: S, product: &TiledProduct<'_>, x: &Panels<F32Group>, tiles: Range<usize>) {
-    let is_f16 = product.weight.format == Format::F16;
-    all_panels(simd, product, tiles, &F32Kernel { x, is_f16 });
-}
-
-/// The product of a tile and a panel of activations.
-trait TileKernel {
-    /// Returns the sums of a tile's rows for `C` tokens from `token` on.
-    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C];
-}
-
-struct BlockKernel<'a, F>(&'a Panels<Int8Group>, PhantomData<F>);
-struct Bf16Kernel<'a>(&'a Panels<Bf16Group>);
-struct F32Kernel<'a> {
-    x: &'a Panels<F32Group>,
-    /// Weights are of half precision rather than bfloat16.
-    is_f16: bool,
-}
-
-impl<F: BlockFormat> TileKernel for BlockKernel<'_, F> {
-    #[inline(always)]
-    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C] {
-        tile::blocks::<S, F, C>(simd, tile, self.0.panel(token))
-    }
-}
-
-impl TileKernel for Bf16Kernel<'_> {
-    #[inline(always)]
-    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C] {
-        tile::bf16(simd, tile, self.0.panel(token))
-    }
-}
-
-impl TileKernel for F32Kernel<'_> {
-    #[inline(always)]
-    fn sums<S: Lanes, const C: usize>(&self, simd: S, tile: &[u8], token: usize) -> [S::Floats; C] {
-        let x = self.x.panel(token);
-        if self.is_f16 { tile::halves(simd, tile, x, S::load_f16) } else { tile::halves(simd, tile, x, S::load_bf16) }
-    }
-}
-
-/// Multiplies tiles by all panels.
-#[inline(always)]
-fn all_panels<S: Lanes>(simd: S, product: &TiledProduct<'_>, tiles: Range<usize>, kernel: &impl TileKernel) {
-    for tile in tiles {
-        let mut token = 0;
-        while token < product.tokens {
-            match panel_tokens::<S>(product.tokens - token) {
-                1 => some_tokens::<S, 1>(simd, product, tile, &mut token, kernel),
-                2 => some_tokens::<S, 2>(simd, product, tile, &mut token, kernel),
-                3 => some_tokens::<S, 3>(simd, product, tile, &mut token, kernel),
-                5 if S::WIDE => some_tokens::<S, 5>(simd, product, tile, &mut token, kernel),
-                6 if S::WIDE => some_tokens::<S, 6>(simd, product, tile, &mut token, kernel),
-                7 if S::WIDE => some_tokens::<S, 7>(simd, product, tile, &mut token, kernel),
-                8 if S::WIDE => some_tokens::<S, 8>(simd, product, tile, &mut token, kernel),
-                _ => some_tokens::<S, 4>(simd, product, tile, &mut token, kernel),
-            }
-        }
-    }
-}
-
-/// Multiplies one tile by a panel of `C` tokens.
-#[inline(always)]
-fn some_tokens<S: Lanes, const C: usize>(
-    simd: S,
-    product: &TiledProduct<'_>,
-    tile: usize,
-    token: &mut usize,
-    kernel: &impl TileKernel,
-) {
-    let sums: [S::Floats; C] = kernel.sums(simd, product.weight.tile(tile), *token);
-    for sums in sums {
-        product.write(tile, *token, simd.to_array(sums));
-        *token += 1;
     }
 }
 

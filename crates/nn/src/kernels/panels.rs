@@ -1,6 +1,8 @@
 //! Activations quantized for the products with packed weights.
 
-use super::simd::{Lanes, dispatch};
+use bytemuck::{Pod, Zeroable};
+
+use super::simd::{Lanes, TILE_TOKENS, dispatch};
 use super::{Simd, Workers};
 use crate::format::blocks::GROUP;
 
@@ -36,7 +38,8 @@ const ROUND: f32 = 12_582_912.0;
 
 /// A group of signed bytes with one scale, as in ggml's Q8_0. If an input is not finite, neither is
 /// the scale.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct Int8Group {
     /// Four inputs each.
     pub(super) values: [[u8; 4]; GROUP / 4],
@@ -48,7 +51,8 @@ pub(crate) struct Int8Group {
 }
 
 /// A group of bfloat16, rounded to nearest even; two inputs each.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
 pub(crate) struct Bf16Group(pub(super) [[u8; 4]; GROUP / 2]);
 
 /// A group of floats, as they were.
@@ -63,34 +67,113 @@ pub(crate) struct F32Group(pub(super) [f32; GROUP]);
 pub(crate) struct Panels<G> {
     groups: Vec<G>,
     per_row: usize,
+    tokens: usize,
+    sizes: PanelSizes,
 }
 
-/// Returns the number of tokens in the next panel, given `left` remaining tokens.
-#[inline(always)]
-pub(super) fn panel_tokens<S: Lanes>(left: usize) -> usize {
-    left.min(if S::WIDE { 8 } else { 4 })
+/// Sizes of panels: as many tokens as possible are in panels of the first size, as many of the rest
+/// in panels of the second, and what is left is a panel of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PanelSizes {
+    sizes: &'static [usize],
+    /// What is left is padded to a panel of the last size.
+    padded: bool,
+}
+
+impl PanelSizes {
+    /// Returns the sizes for products by lanes, which keep a sum per token in registers.
+    fn by_lanes(simd: Simd) -> Self {
+        Self { sizes: if simd.is_wide() { &[8] } else { &[4] }, padded: false }
+    }
+
+    /// Returns the sizes for products of bytes. With few tokens, lanes are faster than tiles, and
+    /// their sums are the same.
+    fn of_bytes(simd: Simd) -> Self {
+        match simd.tiles {
+            None => Self::by_lanes(simd),
+            Some(_) => {
+                Self { sizes: if simd.is_wide() { &[TILE_TOKENS, 8] } else { &[TILE_TOKENS, 4] }, padded: false }
+            }
+        }
+    }
+
+    /// Returns the sizes for products of bfloat16: with tiles, all panels are whole, because the
+    /// lanes' sums have another order.
+    fn of_bf16(simd: Simd) -> Self {
+        match simd.tiles {
+            None => Self::by_lanes(simd),
+            Some(_) => Self { sizes: &[TILE_TOKENS], padded: true },
+        }
+    }
+
+    /// Returns the number of tokens with those that are padded.
+    fn with_padding(self, tokens: usize) -> usize {
+        match self {
+            Self { sizes: [.., size], padded: true } => tokens.next_multiple_of(*size),
+            _ => tokens,
+        }
+    }
+
+    /// Returns the number of tokens in the next panel, given `left` remaining tokens.
+    #[inline(always)]
+    fn next(self, left: usize) -> usize {
+        self.sizes.iter().copied().find(|size| *size <= left).unwrap_or(left)
+    }
+
+    /// Returns the token and the index within its row of the group at a position of [`Panels`].
+    #[inline(always)]
+    fn place(self, position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
+        let mut first = 0;
+        let mut size = tokens;
+        for most in self.sizes {
+            let end = first + (tokens - first) / most * most;
+            if position < end * per_row {
+                size = *most;
+                break;
+            }
+            (first, size) = (end, tokens - end);
+        }
+        let within = position - first * per_row;
+        let (panel, within) = (within / (size * per_row), within % (size * per_row));
+        (first + panel * size + within % size, within / size)
+    }
+}
+
+/// Rows of floats to quantize.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    x: &'a [f32],
+    inputs: usize,
+    sizes: PanelSizes,
 }
 
 impl<G: Group> Panels<G> {
     /// Quantizes rows of `inputs` floats in place of the previous content. Rows are padded with
     /// zeros to a multiple of 32 inputs.
     pub(crate) fn quantize(&mut self, workers: &Workers<'_>, x: &[f32], inputs: usize) {
-        self.per_row = inputs.div_ceil(GROUP);
-        self.groups.resize(x.len() / inputs * self.per_row, G::default());
         let simd = workers.simd();
+        (self.per_row, self.tokens, self.sizes) = (inputs.div_ceil(GROUP), x.len() / inputs, G::sizes(simd));
+        self.groups.resize(self.sizes.with_padding(self.tokens) * self.per_row, G::default());
+        let rows = Rows { x, inputs, sizes: self.sizes };
         workers.chunks(&mut self.groups, GROUPS_PER_PIECE, 1, |piece, groups| {
-            G::quantize_all(simd, x, inputs, piece * GROUPS_PER_PIECE, groups);
+            G::quantize_all(simd, rows, piece * GROUPS_PER_PIECE, groups);
         });
     }
 
     /// Returns the number of rows.
     pub(super) fn tokens(&self) -> usize {
-        self.groups.len() / self.per_row
+        self.tokens
     }
 
     /// Returns the number of groups in a row.
     pub(super) fn per_row(&self) -> usize {
         self.per_row
+    }
+
+    /// Returns the number of tokens in the panel whose first token is `token`.
+    #[inline(always)]
+    pub(super) fn size(&self, token: usize) -> usize {
+        self.sizes.next(self.tokens - token)
     }
 
     /// Returns the panel of `C` tokens whose first is `token`.
@@ -101,22 +184,24 @@ impl<G: Group> Panels<G> {
 }
 
 dispatch! {
-    fn quantize_int8(x: &[f32], inputs: usize, first: usize, groups: &mut [Int8Group]) = quantize_body
+    fn quantize_int8(rows: Rows<'_>, first: usize, groups: &mut [Int8Group]) = quantize_body
 }
 
 dispatch! {
-    fn quantize_bf16(x: &[f32], inputs: usize, first: usize, groups: &mut [Bf16Group]) = quantize_body
+    fn quantize_bf16(rows: Rows<'_>, first: usize, groups: &mut [Bf16Group]) = quantize_body
 }
 
 dispatch! {
-    fn copy_f32(x: &[f32], inputs: usize, first: usize, groups: &mut [F32Group]) = quantize_body
+    fn copy_f32(rows: Rows<'_>, first: usize, groups: &mut [F32Group]) = quantize_body
 }
 
 #[inline(always)]
-fn quantize_body<S: Lanes>(_: S, x: &[f32], inputs: usize, first: usize, groups: &mut [impl Group]) {
+fn quantize_body<S: Lanes>(_: S, Rows { x, inputs, sizes }: Rows<'_>, first: usize, groups: &mut [impl Group]) {
+    let (tokens, per_row) = (sizes.with_padding(x.len() / inputs), inputs.div_ceil(GROUP));
     for (position, group) in (first..).zip(groups) {
-        let (token, index) = place::<S>(position, x.len() / inputs, inputs.div_ceil(GROUP));
-        let x = &x[token * inputs..][..inputs][index * GROUP..];
+        let (token, index) = sizes.place(position, tokens, per_row);
+        // Tokens that pad have no inputs.
+        let x = x.chunks_exact(inputs).nth(token).map_or(&[][..], |x| &x[index * GROUP..]);
         *group = match x.first_chunk() {
             Some(whole) => Group::quantize(whole),
             None => {
@@ -128,22 +213,14 @@ fn quantize_body<S: Lanes>(_: S, x: &[f32], inputs: usize, first: usize, groups:
     }
 }
 
-/// Returns the token and the index within its row of the group at a position of [`Panels`].
-#[inline(always)]
-fn place<S: Lanes>(position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
-    let most = panel_tokens::<S>(tokens);
-    // All panels before this one are of the largest size.
-    let first = position / (most * per_row) * most;
-    let (size, within) = (panel_tokens::<S>(tokens - first), position - first * per_row);
-    (first + within % size, within / size)
-}
-
 /// A group of quantized activations.
 pub(crate) trait Group: Copy + Default + Send {
     /// Quantizes the inputs of one group.
     fn quantize(x: &[f32; GROUP]) -> Self;
-    /// Quantizes the groups at positions from `first` on of [`Panels`], of rows of `inputs` floats.
-    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]);
+    /// Quantizes the groups at positions from `first` on of [`Panels`].
+    fn quantize_all(simd: Simd, rows: Rows<'_>, first: usize, groups: &mut [Self]);
+    /// Returns the sizes of panels for products on `simd`.
+    fn sizes(simd: Simd) -> PanelSizes;
 }
 
 impl Group for Int8Group {
@@ -167,8 +244,12 @@ impl Group for Int8Group {
         Self { values: bytemuck::cast(values), scale, sums, scaled_sums: sums.map(|sum| scale * sum as f32) }
     }
 
-    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
-        quantize_int8(simd, x, inputs, first, groups);
+    fn quantize_all(simd: Simd, rows: Rows<'_>, first: usize, groups: &mut [Self]) {
+        quantize_int8(simd, rows, first, groups);
+    }
+
+    fn sizes(simd: Simd) -> PanelSizes {
+        PanelSizes::of_bytes(simd)
     }
 }
 
@@ -188,8 +269,12 @@ impl Group for Bf16Group {
         Self(bytemuck::cast(out))
     }
 
-    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
-        quantize_bf16(simd, x, inputs, first, groups);
+    fn quantize_all(simd: Simd, rows: Rows<'_>, first: usize, groups: &mut [Self]) {
+        quantize_bf16(simd, rows, first, groups);
+    }
+
+    fn sizes(simd: Simd) -> PanelSizes {
+        PanelSizes::of_bf16(simd)
     }
 }
 
@@ -199,8 +284,12 @@ impl Group for F32Group {
         Self(*x)
     }
 
-    fn quantize_all(simd: Simd, x: &[f32], inputs: usize, first: usize, groups: &mut [Self]) {
-        copy_f32(simd, x, inputs, first, groups);
+    fn quantize_all(simd: Simd, rows: Rows<'_>, first: usize, groups: &mut [Self]) {
+        copy_f32(simd, rows, first, groups);
+    }
+
+    fn sizes(simd: Simd) -> PanelSizes {
+        PanelSizes::by_lanes(simd)
     }
 }
 
@@ -208,27 +297,24 @@ impl Group for F32Group {
 mod tests {
     use half::bf16;
 
-    use super::super::simd::Portable;
     use super::*;
 
     #[test]
     fn place_finds_every_group_of_every_panel() {
-        fn check<S: Lanes>(tokens: usize, per_row: usize) {
-            let mut first = 0;
+        let all = Simd::all().into_iter().flat_map(|simd| [PanelSizes::of_bytes(simd), PanelSizes::of_bf16(simd)]);
+        for (sizes, (tokens, per_row)) in
+            all.flat_map(|sizes| [(1, 1), (3, 5), (8, 2), (23, 3), (31, 1), (64, 4)].map(|shape| (sizes, shape)))
+        {
+            let (mut first, tokens) = (0, sizes.with_padding(tokens));
             while first < tokens {
-                let size = panel_tokens::<S>(tokens - first);
+                let size = sizes.next(tokens - first);
                 for (token, group) in (0..size).flat_map(|token| (0..per_row).map(move |group| (token, group))) {
                     let position = first * per_row + group * size + token;
-                    assert_eq!(place::<S>(position, tokens, per_row), (first + token, group));
+                    assert_eq!(sizes.place(position, tokens, per_row), (first + token, group), "{sizes:?}");
                 }
                 first += size;
             }
             assert_eq!(first, tokens);
-        }
-        for (tokens, per_row) in [(1, 1), (3, 5), (8, 2), (23, 3), (31, 1), (64, 4)] {
-            check::<Portable>(tokens, per_row);
-            #[cfg(target_arch = "x86_64")]
-            check::<super::super::simd::Avx512<true>>(tokens, per_row);
         }
     }
 
@@ -269,7 +355,7 @@ mod tests {
         let mut x: Vec<f32> = (0..70_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9))).collect();
         x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-44]);
         x.extend([0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0xffff_ffff].map(f32::from_bits));
-        for simd in Simd::all() {
+        for simd in Simd::all().into_iter().filter(|simd| simd.tiles.is_none()) {
             let mut panels = Panels::<Bf16Group>::default();
             panels.quantize(&Workers::alone(simd), &x, x.len());
             let out =

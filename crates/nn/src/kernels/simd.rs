@@ -15,7 +15,10 @@ mod features;
 mod lanes;
 mod portable;
 mod registers;
+mod tiles;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -28,7 +31,10 @@ use std::fmt::{self, Debug, Formatter};
 pub(crate) use self::features::{dispatch, with_features};
 pub(crate) use self::lanes::{LANES, Lanes, VECTOR_BYTES, dot, padded, small_dots};
 pub(crate) use self::portable::Portable;
+pub(crate) use self::tiles::{PANELS, Prepared, TILE_BYTES, TILE_TOKENS, Tile, TileSums, Tiles};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use self::amx::Amx;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use self::neon::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -36,7 +42,11 @@ pub(crate) use self::{avx2::Avx2, avx512::Avx512};
 
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Simd(pub(crate) Witness);
+pub struct Simd {
+    pub(crate) lanes: Witness,
+    /// The unit that multiplies tiles.
+    pub(crate) tiles: Option<Tiles>,
+}
 
 /// The witness of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +71,7 @@ impl Simd {
     /// Returns the best instruction set of this processor.
     #[must_use]
     pub fn detect() -> Self {
-        Self::all().pop().unwrap_or(Self(Witness::Portable(Portable)))
+        Self::all().pop().unwrap_or(Self { lanes: Witness::Portable(Portable), tiles: None })
     }
 
     /// Returns all instruction sets of this processor, the best last.
@@ -79,14 +89,41 @@ impl Simd {
             all.push(Witness::Neon(Neon::<false>::detect()));
             all.extend(Neon::<true>::detect().map(Witness::NeonDot));
         }
-        all.into_iter().map(Self).collect()
+        let mut all: Vec<_> = all.into_iter().map(|lanes| Self { lanes, tiles: None }).collect();
+        // The reference of tiles is slow, and never the best.
+        all.insert(0, Self { lanes: Witness::Portable(Portable), tiles: Some(Tiles::Portable) });
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let (Some(best), Some(amx)) = (all.last().copied(), Amx::detect()) {
+            all.push(Self { tiles: Some(Tiles::Amx(amx)), ..best });
+        }
+        all
+    }
+
+    /// Returns [`Lanes::WIDE`].
+    pub(crate) fn is_wide(self) -> bool {
+        fn of<S: Lanes>(_: S) -> bool {
+            S::WIDE
+        }
+        match self.lanes {
+            Witness::Portable(simd) => of(simd),
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx2(simd) => of(simd),
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx512(simd) => of(simd),
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx512Bf16(simd) => of(simd),
+            #[cfg(target_arch = "aarch64")]
+            Witness::Neon(simd) => of(simd),
+            #[cfg(target_arch = "aarch64")]
+            Witness::NeonDot(simd) => of(simd),
+        }
     }
 
     /// Returns this instruction set less the instructions for bfloat16.
     pub(crate) fn without_bf16(self) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let Witness::Avx512Bf16(simd) = self.0 {
-            return Self(Witness::Avx512(simd.without_bf16()));
+        if let Witness::Avx512Bf16(simd) = self.lanes {
+            return Self { lanes: Witness::Avx512(simd.without_bf16()), ..self };
         }
         self
     }
@@ -94,7 +131,7 @@ impl Simd {
     /// Returns true if there are instructions for bfloat16, that is [`Lanes::dot_bf16`].
     pub(crate) fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return matches!(self.0, Witness::Avx512Bf16(_));
+        return matches!(self.lanes, Witness::Avx512Bf16(_));
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -102,7 +139,7 @@ impl Simd {
 
 impl Debug for Simd {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let name = match self.0 {
+        let name = match self.lanes {
             Witness::Portable(_) => "Portable",
             #[cfg(target_arch = "x86_64")]
             Witness::Avx2(_) => "Avx2",
@@ -115,7 +152,12 @@ impl Debug for Simd {
             #[cfg(target_arch = "aarch64")]
             Witness::NeonDot(_) => "NeonDot",
         };
-        write!(f, "Simd({name})")
+        match self.tiles {
+            None => write!(f, "Simd({name})"),
+            Some(Tiles::Portable) => write!(f, "Simd({name}, portable tiles)"),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Some(Tiles::Amx(_)) => write!(f, "Simd({name}, Amx)"),
+        }
     }
 }
 

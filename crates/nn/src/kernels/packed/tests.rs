@@ -90,6 +90,21 @@ fn magnitudes(x: &[f32], weight: &Tensor) -> Vec<f64> {
     x.chunks(columns).flat_map(|x| values.chunks(columns).map(move |row| sum(x, row)).collect::<Vec<_>>()).collect()
 }
 
+#[test]
+fn tiles_give_bytes_the_sums_of_lanes() {
+    let (rows, columns, tokens) = (37, 768, 45);
+    let x = noise(tokens * columns, 5);
+    for format in formats() {
+        let weight = matrix(format, rows, columns, 6);
+        for simd in Simd::all().into_iter().filter(|simd| simd.tiles.is_some()) {
+            let lanes = Simd { tiles: None, ..simd };
+            if quantization_for(format, simd) == Some(Quantization::Int8) {
+                assert_eq!(product(simd, &x, &weight, None), product(lanes, &x, &weight, None), "{format} {simd:?}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
     #[test]

@@ -7,7 +7,7 @@
 use super::format::{Layout, PAIRS, low_and_high_bits};
 use crate::format::blocks::{BlockFormat, Code, GROUP, Scale, Shape};
 use crate::kernels::panels::{Bf16Group, F32Group, Int8Group, WHOLE};
-use crate::kernels::simd::{LANES, Lanes, VECTOR_BYTES, small_dots};
+use crate::kernels::simd::{LANES, Lanes, Prepared, TILE_TOKENS, VECTOR_BYTES, small_dots};
 
 /// Quads of inputs in a group.
 const QUADS: usize = GROUP / 4;
@@ -18,10 +18,11 @@ const QUADS: usize = GROUP / 4;
 /// Slices are iterated rather than indexed. A bounds check between the products of a group would
 /// part them from the loads of their inputs, which then take a store and a load more.
 #[inline(always)]
-pub(super) fn blocks<S: Lanes, F: BlockFormat, const C: usize>(
+pub(super) fn blocks<S: Lanes, F: BlockFormat, const C: usize, M: Multiply<S, C>>(
     simd: S,
     tile: &[u8],
     x: &[[Int8Group; C]],
+    by: M,
 ) -> [S::Floats; C] {
     let layout = const { Layout::of(&F::SHAPE) };
     let mut sums = [simd.splat(0.0); C];
@@ -31,7 +32,7 @@ pub(super) fn blocks<S: Lanes, F: BlockFormat, const C: usize>(
         let scales = Scales::<S>::load(simd, block);
         let groups = heads.chunks_exact(layout.group_head).zip(numbers.chunks_exact(layout.group));
         for ((head, numbers), x) in groups.zip(x) {
-            group::<S, F, C>(simd, &mut sums, scales.runs(simd, &F::SHAPE, head), numbers, x);
+            group::<S, F, C, M>(simd, &mut sums, scales.runs(simd, &F::SHAPE, head), numbers, (x, by));
         }
     }
     sums
@@ -39,65 +40,113 @@ pub(super) fn blocks<S: Lanes, F: BlockFormat, const C: usize>(
 
 /// Adds the products of a group, given the scale and the minimum of its first run and its last.
 #[inline(always)]
-fn group<S: Lanes, F: BlockFormat, const C: usize>(
+fn group<S: Lanes, F: BlockFormat, const C: usize, M: Multiply<S, C>>(
     simd: S,
     sums: &mut [S::Floats; C],
     [first, last]: [(S::Floats, S::Floats); 2],
     numbers: &[u8],
-    x: &[Int8Group; C],
+    (x, by): (&[Int8Group; C], M),
 ) {
     let shape = &F::SHAPE;
     let (_, high_bits) = const { low_and_high_bits(&F::SHAPE) };
     let (high, low) = numbers.as_chunks::<VECTOR_BYTES>().0.split_at(high_bits * QUADS / 8);
     let mut numbers = Numbers { high: load_two(simd, high), low, loaded: simd.zero_bytes() };
-    let mut products = Products::start(simd, shape, x, 0);
-    numbers.four_quads::<F, C>(simd, 0, &mut products, x);
+    let mut run = Run { shape, x, index: 0 };
+    let mut products = by.start(simd, run);
+    numbers.four_quads::<F, C, M>(simd, 0, (&mut products, by), x);
     if shape.run < GROUP {
-        add_run(simd, sums, first, products.ints, (shape, x, 0));
-        products = Products::start(simd, shape, x, 1);
+        add_run(simd, sums, first, by.finish(simd, products, run), run);
+        run.index = 1;
+        products = by.start(simd, run);
     }
-    numbers.four_quads::<F, C>(simd, QUADS / 2, &mut products, x);
-    add_run(simd, sums, last, products.ints, (shape, x, shape.runs_per_group() - 1));
+    numbers.four_quads::<F, C, M>(simd, QUADS / 2, (&mut products, by), x);
+    add_run(simd, sums, last, by.finish(simd, products, run), run);
 }
 
+/// The inputs of `C` tokens in a run of a group.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a, const C: usize> {
+    shape: &'a Shape,
+    x: &'a [Int8Group; C],
+    /// The place of the run in the group.
+    index: usize,
+}
+
+impl<const C: usize> Run<'_, C> {
+    /// Returns the place of the run among the sums of an [`Int8Group`].
+    #[inline(always)]
+    fn place(&self) -> usize {
+        if self.shape.run == GROUP { WHOLE } else { self.index }
+    }
+}
+
+/// The numbers of four inputs of sixteen rows.
+pub(super) struct Quad<S: Lanes> {
+    /// The place of the quad in its group.
+    index: usize,
+    numbers: S::Bytes,
+}
+
+/// A way to multiply the numbers of a run by `C` tokens.
+pub(super) trait Multiply<S: Lanes, const C: usize>: Copy {
+    /// The products so far.
+    type Products;
+
+    /// Returns the products of no numbers.
+    fn start(self, simd: S, run: Run<'_, C>) -> Self::Products;
+
+    /// Adds the products of a quad. Quads are given in order.
+    fn add<F: BlockFormat>(self, simd: S, products: &mut Self::Products, quad: Quad<S>, x: &[Int8Group; C]);
+
+    /// Returns each token's sums.
+    fn finish(self, simd: S, products: Self::Products, run: Run<'_, C>) -> [S::Ints; C];
+}
+
+/// Quad by quad, sixteen lanes at a time.
+#[derive(Clone, Copy)]
+pub(super) struct ByLanes;
+
 /// The sums of products of a run per token.
-struct Products<S: Lanes, const C: usize> {
+pub(super) struct LaneSums<S: Lanes, const C: usize> {
     ints: [S::Ints; C],
     /// Those of quads that are not in `ints` yet.
     small: [S::Small; C],
 }
 
-impl<S: Lanes, const C: usize> Products<S, C> {
+impl<S: Lanes, const C: usize> Multiply<S, C> for ByLanes {
+    type Products = LaneSums<S, C>;
+
     /// Returns the sums of no products, less what those of the run will be too large by.
     #[inline(always)]
-    fn start(simd: S, shape: &Shape, x: &[Int8Group; C], run: usize) -> Self {
+    fn start(self, simd: S, run: Run<'_, C>) -> LaneSums<S, C> {
         let mut ints = [simd.splat_i32(0); C];
-        for (ints, x) in ints.iter_mut().zip(x) {
-            *ints = simd.splat_i32(-offset::<S>(shape) * x.sums[place_of(shape, run)]);
+        for (ints, x) in ints.iter_mut().zip(run.x) {
+            *ints = simd.splat_i32(-offset(run.shape, S::BIAS) * x.sums[run.place()]);
         }
-        Self { ints, small: ints.map(|ints| simd.begin_small(ints)) }
+        LaneSums { ints, small: ints.map(|ints| simd.begin_small(ints)) }
     }
 
-    /// Adds a quad of small numbers. `part` quads at a time, a power of two, are summed apart.
     #[inline(always)]
-    fn add_small(&mut self, simd: S, quad: usize, part: usize, number: S::Bytes, x: &[Int8Group; C]) {
-        for ((ints, small), x) in self.ints.iter_mut().zip(&mut self.small).zip(x) {
-            if quad.is_multiple_of(part) {
+    fn add<F: BlockFormat>(self, simd: S, products: &mut LaneSums<S, C>, quad: Quad<S>, x: &[Int8Group; C]) {
+        let (Quad { index, numbers }, part) = (quad, const { quads_at_once(&F::SHAPE) });
+        for ((ints, small), x) in products.ints.iter_mut().zip(&mut products.small).zip(x) {
+            if is_biased(&F::SHAPE) {
+                *ints = simd.dot_biased(*ints, numbers, x.values[index]);
+                continue;
+            }
+            if index.is_multiple_of(part) {
                 *small = simd.begin_small(*ints);
             }
-            *small = simd.dot_small(*small, number, x.values[quad]);
-            if (quad + 1).is_multiple_of(part) {
+            *small = simd.dot_small(*small, numbers, x.values[index]);
+            if (index + 1).is_multiple_of(part) {
                 *ints = simd.end_small(*ints, *small);
             }
         }
     }
 
-    /// Adds a quad of numbers of eight bits.
     #[inline(always)]
-    fn add_biased(&mut self, simd: S, quad: usize, number: S::Bytes, x: &[Int8Group; C]) {
-        for (ints, x) in self.ints.iter_mut().zip(x) {
-            *ints = simd.dot_biased(*ints, number, x.values[quad]);
-        }
+    fn finish(self, _: S, products: LaneSums<S, C>, _: Run<'_, C>) -> [S::Ints; C] {
+        products.ints
     }
 }
 
@@ -111,6 +160,40 @@ const fn quads_at_once(shape: &Shape) -> usize {
     }
 }
 
+/// The quads of a run, to be multiplied at once in tiles.
+pub(super) struct RunNumbers {
+    numbers: [[u8; VECTOR_BYTES]; QUADS],
+    count: usize,
+}
+
+/// All quads of a run at once. The sums are those of [`ByLanes`]: integers, and exact.
+impl<S: Lanes> Multiply<S, TILE_TOKENS> for &Prepared {
+    type Products = RunNumbers;
+
+    #[inline(always)]
+    fn start(self, _: S, _: Run<'_, TILE_TOKENS>) -> RunNumbers {
+        RunNumbers { numbers: [[0; VECTOR_BYTES]; QUADS], count: 0 }
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(self, simd: S, run: &mut RunNumbers, quad: Quad<S>, _: &[Int8Group; TILE_TOKENS]) {
+        run.numbers[run.count] = simd.to_bytes(quad.numbers);
+        run.count += 1;
+    }
+
+    #[inline(always)]
+    fn finish(self, simd: S, products: RunNumbers, run: Run<'_, TILE_TOKENS>) -> [S::Ints; TILE_TOKENS] {
+        let mut sums = run.x.each_ref().map(|x| [-offset(run.shape, 128) * x.sums[run.place()]; LANES]);
+        let tokens = &bytemuck::must_cast_slice(run.x)[run.index * run.shape.run..];
+        self.dot_bytes(&products.numbers[..products.count], tokens, size_of::<Int8Group>(), &mut sums);
+        let mut ints = [simd.splat_i32(0); TILE_TOKENS];
+        for (ints, sums) in ints.iter_mut().zip(&sums) {
+            *ints = simd.load_i32(sums);
+        }
+        ints
+    }
+}
+
 /// Adds to each token's sums the products of a run with its scale, and its minimum.
 #[inline(always)]
 fn add_run<S: Lanes, const C: usize>(
@@ -118,24 +201,25 @@ fn add_run<S: Lanes, const C: usize>(
     sums: &mut [S::Floats; C],
     (scale, minimum): (S::Floats, S::Floats),
     products: [S::Ints; C],
-    (shape, x, run): (&Shape, &[Int8Group; C], usize),
+    run: Run<'_, C>,
 ) {
-    for ((sum, products), x) in sums.iter_mut().zip(products).zip(x) {
+    for ((sum, products), x) in sums.iter_mut().zip(products).zip(run.x) {
         *sum = simd.mul_add(simd.to_floats(products), simd.mul(scale, simd.splat(x.scale)), *sum);
     }
-    if shape.has_minima() {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum = simd.mul_add(minimum, simd.splat(x.scaled_sums[place_of(shape, run)]), *sum);
+    if run.shape.has_minima() {
+        for (sum, x) in sums.iter_mut().zip(run.x) {
+            *sum = simd.mul_add(minimum, simd.splat(x.scaled_sums[run.place()]), *sum);
         }
     }
 }
 
-/// Returns the factor of the sum of inputs that products of numbers are too large by.
+/// Returns the factor of the sum of inputs that products of numbers are too large by, which is
+/// `bias` if the numbers are biased.
 #[inline(always)]
-fn offset<S: Lanes>(shape: &Shape) -> i32 {
+fn offset(shape: &Shape, bias: i32) -> i32 {
     match shape.code {
         Code::Offset(offset) if !is_biased(shape) => offset,
-        _ => S::BIAS,
+        _ => bias,
     }
 }
 
@@ -143,12 +227,6 @@ fn offset<S: Lanes>(shape: &Shape) -> i32 {
 #[inline(always)]
 fn is_biased(shape: &Shape) -> bool {
     shape.bits == 8 || matches!(shape.code, Code::Table(_))
-}
-
-/// Returns the place of a run of a group among the sums of an [`Int8Group`].
-#[inline(always)]
-fn place_of(shape: &Shape, run: usize) -> usize {
-    if shape.run == GROUP { WHOLE } else { run }
 }
 
 /// The scale and the minimum of a large block of a tile.
@@ -217,42 +295,32 @@ struct Numbers<'a, S: Lanes> {
 }
 
 impl<S: Lanes> Numbers<'_, S> {
-    /// Adds the products of four quads. They are spelled one by one, so that
-    /// their shifts are constants.
+    /// Adds the products of four quads. They are spelled one by one, so that their shifts are
+    /// constants.
     #[inline(always)]
-    fn four_quads<F: BlockFormat, const C: usize>(
+    fn four_quads<F: BlockFormat, const C: usize, M: Multiply<S, C>>(
         &mut self,
         simd: S,
         first: usize,
-        products: &mut Products<S, C>,
+        (products, by): (&mut M::Products, M),
         x: &[Int8Group; C],
     ) {
-        self.quad::<F, C>(simd, first, products, x);
-        self.quad::<F, C>(simd, first + 1, products, x);
-        self.quad::<F, C>(simd, first + 2, products, x);
-        self.quad::<F, C>(simd, first + 3, products, x);
+        by.add::<F>(simd, products, self.quad::<F>(simd, first), x);
+        by.add::<F>(simd, products, self.quad::<F>(simd, first + 1), x);
+        by.add::<F>(simd, products, self.quad::<F>(simd, first + 2), x);
+        by.add::<F>(simd, products, self.quad::<F>(simd, first + 3), x);
     }
 
-    /// Adds the products of a quad. Quads are asked for in order.
+    /// Returns a quad: its numbers, or their codes if the format has a table. Quads are asked for
+    /// in order.
     #[inline(always)]
-    fn quad<F: BlockFormat, const C: usize>(
-        &mut self,
-        simd: S,
-        quad: usize,
-        products: &mut Products<S, C>,
-        x: &[Int8Group; C],
-    ) {
+    fn quad<F: BlockFormat>(&mut self, simd: S, index: usize) -> Quad<S> {
         let (low_bits, _) = const { low_and_high_bits(&F::SHAPE) };
         let quads = 8 / low_bits;
-        if quad.is_multiple_of(quads) {
-            self.loaded = simd.load_bytes(&self.low[quad / quads]);
+        if index.is_multiple_of(quads) {
+            self.loaded = simd.load_bytes(&self.low[index / quads]);
         }
-        let number = self.number::<F>(simd, self.loaded, quad);
-        if is_biased(&F::SHAPE) {
-            products.add_biased(simd, quad, number, x);
-        } else {
-            products.add_small(simd, quad, const { quads_at_once(&F::SHAPE) }, number, x);
-        }
+        Quad { index, numbers: self.number::<F>(simd, self.loaded, index) }
     }
 
     /// Returns the numbers of a quad, or their codes if the format has a table.

@@ -24,6 +24,7 @@ impl Avx2 {
 
 impl Lanes for Avx2 {
     const WIDE: bool = false;
+    const TILES: bool = false;
     const BIAS: i32 = 0;
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
@@ -89,6 +90,11 @@ impl Lanes for Avx2 {
             [_mm256_set1_epi32(value); 2]
         }
 
+        fn load_i32(from: &[i32; LANES]) -> [__m256i; 2] {
+            let [low, high] = parts::<[i32; 8], _, 2>(from);
+            [load(low), load(high)]
+        }
+
         fn to_floats(ints: [__m256i; 2]) -> [__m256; 2] {
             [_mm256_cvtepi32_ps(ints[0]), _mm256_cvtepi32_ps(ints[1])]
         }
@@ -97,6 +103,14 @@ impl Lanes for Avx2 {
             _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(PREFETCH_AHEAD).cast());
             let [low, high] = parts::<[u8; 32], _, 2>(from);
             [load(low), load(high)]
+        }
+
+        fn to_bytes(bytes: [__m256i; 2]) -> [u8; VECTOR_BYTES] {
+            let mut array = [0; VECTOR_BYTES];
+            let [low, high] = parts_mut::<[u8; 32], _, 2>(&mut array);
+            store(bytes[0], low);
+            store(bytes[1], high);
+            array
         }
 
         fn zero_bytes() -> [__m256i; 2] {

@@ -48,6 +48,7 @@ impl<const BF16: bool> Avx512<BF16> {
 
 impl<const BF16: bool> Lanes for Avx512<BF16> {
     const WIDE: bool = true;
+    const TILES: bool = true;
     const BIAS: i32 = 128;
     type Floats = __m512;
     type Ints = __m512i;
@@ -121,6 +122,10 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             _mm512_set1_epi32(value)
         }
 
+        fn load_i32(from: &[i32; LANES]) -> __m512i {
+            load(from)
+        }
+
         fn to_floats(ints: __m512i) -> __m512 {
             _mm512_cvtepi32_ps(ints)
         }
@@ -128,6 +133,12 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         fn load_bytes(from: &[u8; VECTOR_BYTES]) -> __m512i {
             _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(PREFETCH_AHEAD).cast());
             load(from)
+        }
+
+        fn to_bytes(bytes: __m512i) -> [u8; VECTOR_BYTES] {
+            let mut array = [0; VECTOR_BYTES];
+            store(bytes, &mut array);
+            array
         }
 
         fn zero_bytes() -> __m512i {

@@ -62,7 +62,7 @@ macro_rules! dispatch {
             use $crate::kernels::simd::{Witness, with_features};
             #[cfg(target_arch = "x86_64")]
             type Avx512 = $crate::kernels::simd::Avx512<false>;
-            match simd.without_bf16().0 {
+            match simd.without_bf16().lanes {
                 Witness::Portable(simd) => $body::<_, $generic>(simd, $($argument),*),
                 #[cfg(target_arch = "x86_64")]
                 Witness::Avx2(simd) => {
@@ -95,7 +95,7 @@ macro_rules! dispatch {
         $(#[$attribute])*
         $visibility fn $name(simd: $crate::kernels::Simd, $($argument: $type),*) {
             use $crate::kernels::simd::{Witness, with_features};
-            match simd.0 {
+            match simd.lanes {
                 Witness::Portable(simd) => $body(simd, $($argument),*),
                 #[cfg(target_arch = "x86_64")]
                 Witness::Avx2(simd) => {

@@ -19,6 +19,8 @@ pub(crate) const fn small_dots(bits: u32) -> usize {
 pub(crate) trait Lanes: Copy {
     /// Registers suffice for the sums of four rows by four tokens.
     const WIDE: bool;
+    /// A unit for products of tiles may stand beside these lanes.
+    const TILES: bool;
     /// Factor of the inputs' sum that [`Lanes::dot_biased`] leaves in a result.
     const BIAS: i32;
     /// Sixteen `f32`.
@@ -88,10 +90,14 @@ pub(crate) trait Lanes: Copy {
 
     /// Returns `value` in all lanes.
     fn splat_i32(self, value: i32) -> Self::Ints;
+    /// Loads sixteen `i32`.
+    fn load_i32(self, from: &[i32; LANES]) -> Self::Ints;
     /// Converts to floats, rounding to nearest even.
     fn to_floats(self, ints: Self::Ints) -> Self::Floats;
     /// Loads bytes, and prefetches bytes further ahead, for code that reads a tile sequentially.
     fn load_bytes(self, from: &[u8; VECTOR_BYTES]) -> Self::Bytes;
+    /// Returns bytes in order.
+    fn to_bytes(self, bytes: Self::Bytes) -> [u8; VECTOR_BYTES];
     /// Returns zeros.
     fn zero_bytes(self) -> Self::Bytes;
     /// Shifts each pair of bytes left by `places` bits, right if negative, then keeps the bits of

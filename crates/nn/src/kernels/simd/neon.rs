@@ -36,6 +36,7 @@ impl<const DOT: bool> Neon<DOT> {
 
 impl<const DOT: bool> Lanes for Neon<DOT> {
     const WIDE: bool = false;
+    const TILES: bool = false;
     const BIAS: i32 = 0;
     type Floats = [float32x4_t; 4];
     type Ints = [int32x4_t; 4];
@@ -113,6 +114,19 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
 
         fn to_floats(ints: [int32x4_t; 4]) -> [float32x4_t; 4] {
             four(|i| vcvtq_f32_s32(ints[i]))
+        }
+
+        fn load_i32(from: &[i32; LANES]) -> [int32x4_t; 4] {
+            let parts = parts::<[i32; 4], _, 4>(from);
+            four(|i| load(&parts[i]))
+        }
+
+        fn to_bytes(bytes: [uint8x16_t; 4]) -> [u8; VECTOR_BYTES] {
+            let mut array = [0; VECTOR_BYTES];
+            for (part, bytes) in parts_mut::<[u8; 16], _, 4>(&mut array).iter_mut().zip(bytes) {
+                store(bytes, part);
+            }
+            array
         }
 
         fn load_bytes(from: &[u8; VECTOR_BYTES]) -> [uint8x16_t; 4] {

@@ -10,6 +10,7 @@ pub(crate) struct Portable;
 
 impl Lanes for Portable {
     const WIDE: bool = false;
+    const TILES: bool = true;
     const BIAS: i32 = 0;
     type Floats = [f32; LANES];
     type Ints = [i32; LANES];
@@ -79,6 +80,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn load_i32(self, from: &[i32; LANES]) -> Self::Ints {
+        *from
+    }
+
+    #[inline(always)]
     fn to_floats(self, ints: Self::Ints) -> Self::Floats {
         ints.map(|int| int as f32)
     }
@@ -86,6 +92,11 @@ impl Lanes for Portable {
     #[inline(always)]
     fn load_bytes(self, from: &[u8; VECTOR_BYTES]) -> Self::Bytes {
         *from
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, bytes: Self::Bytes) -> [u8; VECTOR_BYTES] {
+        bytes
     }
 
     #[inline(always)]

@@ -22,6 +22,9 @@ fn check_body<S: Lanes>(simd: S, bytes: &[u8; VECTOR_BYTES], floats: &[f32; LANE
     assert_eq!(simd.sums([loaded; 7]), [floats.iter().sum::<f32>(); 7]);
 
     let weights = simd.load_bytes(bytes);
+    assert_eq!(simd.to_bytes(weights), *bytes);
+    let numbers = std::array::from_fn(|lane| 3 - lane as i32);
+    assert_eq!(simd.to_array(simd.to_floats(simd.load_i32(&numbers))), Portable.to_floats(numbers));
     let ints = |sums| simd.to_array(simd.to_floats(sums));
     let x = [3, 250, 127, 129];
     let table = std::array::from_fn(|i| 60 - 4 * i as u8);
