@@ -43,7 +43,7 @@ arguments! {
         matrix: MatrixArgs, bias: u64, x: u64, sums: u64, out: u64, h: u64, narrowed: u64, gain: u64, sums_out: u64,
         q: u64, cache: u64, slot: u64, place: u64, table: u64, angles: u64, pairs: u64,
         rows: i32, parts: i32, first_tile: i32, stride: i32, stride_narrowed: i32, table_stride: i32,
-        inverse_width: f32, epsilon: f32, cap: f32, padding: u32,
+        inverse_width: f32, epsilon: f32, cap: f32, factor: f32,
     }
     /// Rows of a matrix as plain numbers.
     WidenArgs = "Widen", threads 256, overlaps false { matrix: MatrixArgs, out: u64, first: i32, rows: i32 }
@@ -52,11 +52,13 @@ arguments! {
         position: u64, is_long: u64, frequencies: u64, out: u64, rows: i32, ropes: i32, factors: u64,
     }
     /// Rows of the embedding.
-    EmbedArgs = "Embed", threads 256, overlaps true { matrix: MatrixArgs, token: u64, h: u64, scale: f32, width: i32 }
+    EmbedArgs = "Embed", threads 256, overlaps true {
+        matrix: MatrixArgs, token: u64, h: u64, positions: u64, position: u64, scale: f32, width: i32,
+    }
     /// Sums with the residual stream, and norms.
     NormArgs = "Norm", threads 256, overlaps true {
-        h: u64, added: u64, bias: u64, post: u64, weight: u64, out: u64, wide: u64, pick: u64,
-        width: i32, stride: i32, epsilon: f32, padding: u32,
+        h: u64, added: u64, bias: u64, post: u64, weight: u64, shift: u64, out: u64, wide: u64, pick: u64,
+        width: i32, stride: i32, epsilon: f32, scale: f32, is_centered: i32, padding: u32,
     }
     /// Norms and rotations of queries and keys, and storing.
     HeadsArgs = "Heads", threads 256, overlaps true {
@@ -69,8 +71,10 @@ arguments! {
     }
     /// Floats to the type of activations.
     NarrowArgs = "Narrow", threads 256, overlaps false { input: u64, out: u64, width: i32, stride: i32 }
-    /// Bias and soft cap of a head.
-    FinishArgs = "Finish", threads 256, overlaps false { x: u64, bias: u64, width: i32, cap: f32 }
+    /// Bias, factor and soft cap of a head.
+    FinishArgs = "Finish", threads 256, overlaps false {
+        x: u64, bias: u64, width: i32, cap: f32, factor: f32, padding: u32,
+    }
     /// Copies in the cache.
     CopyArgs = "Copy", threads 256, overlaps false {
         cache: u64, layer_stride: u64, moves: u64, count: i32, padding: u32,

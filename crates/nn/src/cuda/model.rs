@@ -7,7 +7,7 @@ use super::driver::{Buffer, Gpu};
 use super::matrix::{Matrix, Row, TILE};
 use super::program::{Epilogue, Uses, most_rows};
 use crate::adapter::LowRank;
-use crate::arch::{Blueprint, Head, HeadPlan, LayerParts, QkNorm, RopePlan, StoredLinear, StoredNorm};
+use crate::arch::{self, Blueprint, Head, HeadPlan, LayerParts, QkNorm, RopePlan, StoredLinear, StoredNorm};
 use crate::checkpoint::Tensor;
 use crate::error::Result;
 use crate::format::Format;
@@ -40,13 +40,19 @@ pub(super) struct Part {
     pub(super) first: usize,
 }
 
-/// A layer. Norms have the architecture's offset added.
+/// A norm, with the architecture's offset added to its weight.
+pub(super) struct Norm {
+    pub(super) weight: Buffer,
+    pub(super) shift: Option<Buffer>,
+}
+
+/// A layer.
 pub(super) struct Layer {
-    pub(super) norms: LayerParts<Buffer, ()>,
+    pub(super) norms: LayerParts<Norm, ()>,
     /// Queries, keys and values.
     pub(super) heads: Linear,
     pub(super) output: Linear,
-    /// Gate and up, whose rows alternate.
+    /// Gate and up, whose rows alternate; without a gate only up.
     pub(super) gates: Linear,
     pub(super) down: Linear,
 }
@@ -54,8 +60,10 @@ pub(super) struct Layer {
 /// The weights.
 pub(super) struct Weights {
     pub(super) embedding: Arc<Matrix>,
+    /// The embedding of positions.
+    pub(super) positions: Option<Buffer>,
     pub(super) layers: Vec<Layer>,
-    pub(super) final_norm: Buffer,
+    pub(super) final_norm: Norm,
     pub(super) heads: Vec<(Head, Linear)>,
 }
 
@@ -92,14 +100,14 @@ impl Rotation {
 
 /// The first property of a model that this executor does not have.
 pub(super) fn missing(blueprint: &Blueprint) -> Option<&'static str> {
+    let norms = &blueprint.norms;
+    let is_layer_norm = norms.centered || norms.bias;
+    let has_post_norm = norms.post_attention.is_some() || norms.post_mlp.is_some();
     let properties = [
         (blueprint.experts.is_some(), "experts"),
-        (!blueprint.gated, "a feed-forward part without a gate"),
-        (blueprint.norms.centered || blueprint.norms.bias, "LayerNorm"),
-        (blueprint.parallel, "attention and feed-forward part in parallel"),
         (blueprint.sinks, "attention sinks"),
-        (blueprint.positions, "an embedding of positions"),
-        (blueprint.residual_scale != 1.0 || blueprint.logit_scale != 1.0, "factors on residuals or logits"),
+        (is_layer_norm && blueprint.qk_norm != QkNorm::None, "LayerNorm of queries and keys"),
+        (is_layer_norm && has_post_norm, "LayerNorm before a residual sum"),
     ];
     properties.into_iter().find(|(is_there, _)| *is_there).map(|(_, name)| name)
 }
@@ -114,7 +122,9 @@ pub(super) fn rotates_directly(blueprint: &Blueprint) -> bool {
 pub(super) fn folds_norms(blueprint: &Blueprint, compute: Format) -> bool {
     let norms = &blueprint.norms;
     let on_inputs = norms.pre_attention.is_some() && norms.pre_mlp.is_some();
-    on_inputs && norms.post_attention.is_none() && norms.post_mlp.is_none() && compute != Format::F16
+    let is_plain = !norms.centered && !norms.bias && !blueprint.parallel && blueprint.residual_scale == 1.0;
+    let on_outputs = norms.post_attention.is_some() || norms.post_mlp.is_some();
+    is_plain && on_inputs && !on_outputs && compute != Format::F16
 }
 
 /// Makes weights of a checkpoint's tensors.
@@ -151,9 +161,11 @@ impl Loader<'_> {
             Ok((*head, linear))
         };
         let heads = self.blueprint.output_heads.iter().map(head).collect::<Result<_>>()?;
-        let final_norm = self.norm("model.norm")?;
+        let final_norm = self.norm("model.norm", self.blueprint.norms.bias)?;
+        let positions = || self.gpu.upload(&self.values(arch::POSITIONS));
+        let positions = self.blueprint.positions.then(positions).transpose()?;
         let layers = (0..self.blueprint.layers.len()).map(|index| self.layer(index)).collect::<Result<_>>()?;
-        Ok(Weights { embedding, layers, final_norm, heads })
+        Ok(Weights { embedding, positions, layers, final_norm, heads })
     }
 
     fn layer(&self, index: usize) -> Result<Layer> {
@@ -173,11 +185,13 @@ impl Loader<'_> {
         };
         let heads = [by_head(&parts.query)?, by_head(&parts.key)?, by_head(&parts.value)?];
         let expert = &parts.experts[0];
-        let gate = expert.gate.as_ref().unwrap_or(&expert.up);
-        let gates = self.alternate(piece(gate, Vec::new())?, piece(&expert.up, Vec::new())?)?;
         let natural = |part: &StoredLinear| piece(part, natural(part.rows.len()));
         let (output, down) = (natural(&parts.output)?, natural(&expert.down)?);
-        let norm = |norm: StoredNorm| self.norm(&format!("{prefix}.{}", norm.module));
+        let gates = match &expert.gate {
+            Some(gate) => self.alternate(piece(gate, Vec::new())?, piece(&expert.up, Vec::new())?)?,
+            None => natural(&expert.up)?,
+        };
+        let norm = |norm: StoredNorm| self.norm(&format!("{prefix}.{}", norm.module), norm.bias);
         Ok(Layer {
             norms: parts.try_map(norm, |_| Result::Ok(()))?,
             heads: self.linear(heads.into())?,
@@ -274,10 +288,11 @@ impl Loader<'_> {
         self.tensor(name).to_f32()
     }
 
-    fn norm(&self, module: &str) -> Result<Buffer> {
+    fn norm(&self, module: &str, bias: bool) -> Result<Norm> {
         let weight = self.values(&format!("{module}.weight"));
         let weight: Vec<f32> = weight.iter().map(|weight| weight + self.blueprint.norms.offset).collect();
-        self.gpu.upload(&weight)
+        let shift = bias.then(|| self.gpu.upload(&self.values(&format!("{module}.bias")))).transpose()?;
+        Ok(Norm { weight: self.gpu.upload(&weight)?, shift })
     }
 }
 
@@ -296,7 +311,7 @@ impl Weights {
         for layer in &self.layers {
             add(&layer.heads, heads);
             add(&layer.output, sums);
-            add(&layer.gates, Epilogue::Gate);
+            add(&layer.gates, if blueprint.gated { Epilogue::Gate } else { Epilogue::Out });
             add(&layer.down, sums);
         }
         self.heads.iter().for_each(|(_, head)| add(head, Epilogue::Out));

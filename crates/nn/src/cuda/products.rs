@@ -40,8 +40,8 @@ impl Cuda {
         Ok(())
     }
 
-    /// Writes a linear layer's output as floats to `args.out`. Returns true if bias and soft cap
-    /// are applied.
+    /// Writes a linear layer's output as floats to `args.out`. Returns true if bias, factor and
+    /// soft cap are applied.
     pub(super) fn product(&self, linear: &Linear, args: LinearArgs, rows: usize) -> Result<bool> {
         let most = linear.most_rows().max(1);
         let is_block = linear.parts.iter().any(|part| part.matrix.format.block_values() > 1);
@@ -107,15 +107,17 @@ impl Cuda {
     /// Applies a head to the first rows of `scratch.x`.
     pub(super) fn project_on_device(&self, head: usize, rows: usize, out: u64) -> Result<()> {
         let (head, linear) = &self.weights.heads[head];
-        let cap = self.blueprint.final_softcap.filter(|_| *head == Head::VOCABULARY).unwrap_or(0.0);
+        let is_vocabulary = *head == Head::VOCABULARY;
+        let cap = self.blueprint.final_softcap.filter(|_| is_vocabulary).unwrap_or(0.0);
+        let factor = Some(self.blueprint.logit_scale).filter(|scale| is_vocabulary && *scale != 1.0).unwrap_or(0.0);
         let x = self.scratch.x.at(0);
-        let args = LinearArgs { x, out, stride: linear.outputs as i32, cap, ..LinearArgs::default() };
+        let args = LinearArgs { x, out, stride: linear.outputs as i32, cap, factor, ..LinearArgs::default() };
         let is_finished = self.product(linear, args, rows)?;
         let bias = linear.bias.as_ref().map_or(0, |bias| bias.at(0));
-        if is_finished || (bias == 0 && cap == 0.0) {
+        if is_finished || (bias == 0 && cap == 0.0 && factor == 0.0) {
             return Ok(());
         }
-        let finish = FinishArgs { x: out, bias, width: linear.outputs as i32, cap };
+        let finish = FinishArgs { x: out, bias, width: linear.outputs as i32, cap, factor, padding: 0 };
         self.gpu.launch(self.kernels.finish, [linear.outputs.div_ceil(256), rows, 1], &finish)
     }
 }

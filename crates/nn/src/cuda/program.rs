@@ -107,6 +107,7 @@ impl Request<'_> {
             ("KV_HEADS", blueprint.kv_heads),
             ("GROUP", group(blueprint)),
             ("ACTIVATION", activation),
+            ("GATED", usize::from(blueprint.gated)),
         ];
         let mut source = String::new();
         for (name, value) in constants {

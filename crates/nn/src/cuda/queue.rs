@@ -6,7 +6,7 @@ use super::Cuda;
 use super::args::{AnglesArgs, AttentionArgs, ChooseArgs, EmbedArgs, GateArgs, HeadsArgs, LinearArgs, NormArgs};
 use super::driver::Buffer;
 use super::matrix::{self, padded};
-use super::model::{self, Linear};
+use super::model::{self, Linear, Norm};
 use super::program::{self, Epilogue};
 use super::step::{Input, LISTS, MOST_PARTS, chain_splits};
 use super::storage::CHOOSE_BLOCKS;
@@ -38,9 +38,9 @@ struct Queue<'a, L: Fn(usize) -> u64> {
 /// The norms around a residual sum.
 struct Sum<'a> {
     /// The norm of what is added.
-    post: Option<&'a Buffer>,
+    post: Option<&'a Norm>,
     /// The norm of the sum.
-    next: Option<&'a Buffer>,
+    next: Option<&'a Norm>,
     /// True if the norm `next` is left to the layer that reads the sum; `sums` then has its squares.
     folds: bool,
     sums: &'a Buffer,
@@ -60,7 +60,7 @@ const BITS: usize = LISTS;
 
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
     fn run(&self, spans: &[Span<'_>]) -> Result<()> {
-        let Cuda { blueprint, scratch, weights, .. } = self.cuda;
+        let Cuda { blueprint, scratch, weights, gpu, kernels, .. } = self.cuda;
         let folds = self.rows <= self.cuda.most_rows && model::folds_norms(blueprint, self.cuda.compute);
         self.begin()?;
         self.collect(spans, Some(0))?;
@@ -69,9 +69,17 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             self.heads(index, sums)?;
             self.attend(index)?;
             let (attended, gated) = (scratch.attended.at(0), scratch.gated.at(0));
-            let (post, next) = (layer.norms.post_attention.as_ref(), layer.norms.pre_mlp.as_ref());
+            let (post, mut next) = (layer.norms.post_attention.as_ref(), layer.norms.pre_mlp.as_ref());
+            if blueprint.parallel {
+                // Both parts read the residual stream as it is before the layer.
+                let args = NormArgs { out: scratch.x.at(0), ..self.norm(next.take()) };
+                gpu.launch(kernels.norm, [self.rows, 1, 1], &args)?;
+                self.gate(&layer.gates, None)?;
+            }
             sums = self.add(&layer.output, attended, &Sum { post, next, folds, sums: &scratch.sums[0] })?;
-            self.gate(&layer.gates, sums)?;
+            if !blueprint.parallel {
+                self.gate(&layer.gates, sums)?;
+            }
             let after = weights.layers.get(index + 1);
             let next = after.map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
             let post = layer.norms.post_mlp.as_ref();
@@ -104,6 +112,8 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             matrix: weights.embedding.args(),
             token: (self.list)(TOKEN),
             h: scratch.h.at(0),
+            positions: address(weights.positions.as_ref()),
+            position: (self.list)(POSITION),
             scale: blueprint.embedding_scale,
             width: blueprint.hidden as i32,
         };
@@ -113,14 +123,17 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
     }
 
     /// The norm of the residual stream.
-    fn norm(&self, weight: Option<&Buffer>) -> NormArgs {
+    fn norm(&self, norm: Option<&Norm>) -> NormArgs {
         let Cuda { blueprint, scratch, .. } = self.cuda;
         NormArgs {
             h: scratch.h.at(0),
-            weight: weight.map_or(0, |weight| weight.at(0)),
+            weight: address(norm.map(|norm| &norm.weight)),
+            shift: address(norm.and_then(|norm| norm.shift.as_ref())),
             width: blueprint.hidden as i32,
             stride: padded(blueprint.hidden) as i32,
             epsilon: blueprint.norms.eps,
+            scale: blueprint.residual_scale,
+            is_centered: i32::from(blueprint.norms.centered),
             ..NormArgs::default()
         }
     }
@@ -133,16 +146,16 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let mut first = 0;
         for span in spans {
             if span.layer.depth() == depth {
-                let weight = span.layer.is_normed().then_some(&self.cuda.weights.final_norm);
-                self.finish(first, span.rows.len(), weight)?;
+                let norm = span.layer.is_normed().then_some(&self.cuda.weights.final_norm);
+                self.finish(first, span.rows.len(), norm)?;
             }
             first += span.rows.len();
         }
         Ok(())
     }
 
-    /// Writes picked rows of the residual stream, normed if there is a weight.
-    fn finish(&self, first: usize, count: usize, weight: Option<&Buffer>) -> Result<()> {
+    /// Writes picked rows of the residual stream, normed if there is a norm.
+    fn finish(&self, first: usize, count: usize, norm: Option<&Norm>) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
@@ -150,7 +163,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let wide = scratch.hidden.at(4 * first * blueprint.hidden);
         // The input of a head too, of which only the first rows are read.
         let out = if first == 0 { scratch.x.at(0) } else { 0 };
-        let args = NormArgs { wide, out, pick: (self.list)(PICK) + 4 * first as u64, ..self.norm(weight) };
+        let args = NormArgs { wide, out, pick: (self.list)(PICK) + 4 * first as u64, ..self.norm(norm) };
         gpu.launch(kernels.norm, [count, 1, 1], &args)
     }
 
@@ -195,7 +208,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         }
         let stride = layer.heads.outputs;
         let bias = self.wide(&layer.heads, stored, stride)?;
-        let at = |norm: &Option<Buffer>| norm.as_ref().map_or(0, |norm| norm.at(0));
+        let at = |norm: &Option<Norm>| address(norm.as_ref().map(|norm| &norm.weight));
         let args = HeadsArgs {
             input: scratch.wide.at(0),
             bias,
@@ -270,7 +283,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             let args = LinearArgs {
                 h: scratch.h.at(0),
                 narrowed: scratch.x.at(0),
-                gain: next.at(0),
+                gain: next.weight.at(0),
                 sums_out: sums,
                 stride: blueprint.hidden as i32,
                 stride_narrowed: padded(blueprint.hidden) as i32,
@@ -283,7 +296,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let args = NormArgs {
             added: scratch.wide.at(0),
             bias,
-            post: sum.post.map_or(0, |post| post.at(0)),
+            post: address(sum.post.map(|post| &post.weight)),
             out: scratch.x.at(0),
             ..self.norm(sum.next)
         };
@@ -291,12 +304,12 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         Ok(None)
     }
 
-    /// Computes the gated product of the feed-forward part.
+    /// Computes the gated product of the feed-forward part, or without a gate its activation.
     fn gate(&self, gates: &Linear, sums: Option<u64>) -> Result<()> {
         let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
         let stride = padded(blueprint.ffn);
         let input = self.input_args(scratch.x.at(0), sums, blueprint.hidden);
-        if self.is_few(gates) {
+        if blueprint.gated && self.is_few(gates) {
             let args = LinearArgs { narrowed: scratch.gated.at(0), stride_narrowed: stride as i32, ..input };
             return self.apply(gates, Epilogue::Gate, args);
         }
@@ -341,4 +354,9 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let is_finished = self.cuda.product(linear, LinearArgs { out, stride: stride as i32, ..args }, self.rows)?;
         Ok(linear.bias.as_ref().filter(|_| !is_finished).map_or(0, |bias| bias.at(0)))
     }
+}
+
+/// The address of a buffer; 0 for none.
+fn address(buffer: Option<&Buffer>) -> u64 {
+    buffer.map_or(0, |buffer| buffer.at(0))
 }

@@ -204,8 +204,8 @@ fn kernels_compile_for_every_architecture() {
         let is_used = |format: &Format| *format == compute || (format.block_values() > 1 && compute == Format::BF16);
         let formats: Vec<_> = Format::writable().filter(is_used).map(|format| format.name()).collect();
         let uses = formats.iter().flat_map(|format| epilogues.map(|epilogue| (*format, epilogue))).collect();
-        for (arch, head_dim) in [(80, 64), (89, 128), (90, 256), (100, 80)] {
-            let blueprint = Blueprint { head_dim, ..base.clone() };
+        for (arch, head_dim, gated) in [(80, 64, true), (89, 128, true), (90, 256, true), (100, 80, false)] {
+            let blueprint = Blueprint { head_dim, gated, ..base.clone() };
             let request = Request { blueprint: &blueprint, compute, uses: &uses, embedding: compute };
             let code = compiler::compile(&request.source(arch), arch).unwrap();
             println!("{compute} for sm_{arch}, heads of {head_dim}: {} KiB", code.len() >> 10);

@@ -23,7 +23,7 @@ struct Linear {
   const float2* angles;    // (rows, HEAD / 2)
   const int2* pairs;       // (HEAD / 2) the dimensions of a pair
   int rows, parts, first_tile, stride, stride_narrowed, table_stride;
-  float inverse_width, epsilon, cap;
+  float inverse_width, epsilon, cap, factor;   // OUT: a soft cap and before it a factor, 0 for none
 };
 
 template <class W, int NB> __device__ __forceinline__ void multiply(float (*sum)[4], const Fragment<W>& f, const num* x, const Linear& a, int g, int t) {
@@ -187,6 +187,10 @@ template <class W, int EPILOGUE, int NB> __device__ void linear(const Linear& a)
     }
   }
   if constexpr (EPILOGUE == OUT) {
+    if (active && a.factor != 0) {
+      v0 *= a.factor;
+      v1 *= a.factor;
+    }
     if (active && a.cap > 0) {
       v0 = a.cap * tanhf(v0 / a.cap);
       v1 = a.cap * tanhf(v1 / a.cap);

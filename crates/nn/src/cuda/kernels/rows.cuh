@@ -27,14 +27,23 @@ __device__ void angles(const Angles& a) {
   }
 }
 
-struct Embed { Matrix m; const int* token; float* h; float scale; int width; };
+struct Embed {
+  Matrix m;
+  const int* token;
+  float* h;
+  const float* positions;  // (positions, width) to be added, or null
+  const int* position;
+  float scale;
+  int width;
+};
 template <class W> __device__ void embed(const Embed& a) {
   allow_next();
   await_previous();
   const int row = blockIdx.x, token = a.token[row];
   for (int k = threadIdx.x; k < a.width; k += 256) {
     const float v = value<W>(a.m, token, k);
-    a.h[(size_t)row * a.width + k] = a.scale == 1.f ? v : v * a.scale;
+    const float scaled = a.scale == 1.f ? v : v * a.scale;
+    a.h[(size_t)row * a.width + k] = scaled + (a.positions ? a.positions[(size_t)a.position[row] * a.width + k] : 0.f);
   }
 }
 
@@ -44,11 +53,14 @@ struct Norm {
   const float* bias;   // (width) of `added`, or null
   const float* post;   // the weight of a norm of `added`, or null
   const float* weight; // the weight of the norm of the sum, or null
+  const float* shift;  // (width) the bias of that norm, or null
   num* out;            // (rows, stride) the normed sum
   float* wide;         // (rows, width) the same, or null
   const int* pick;     // rows to read, or null for all
   int width, stride;
   float epsilon;
+  float scale;         // the factor on what is added
+  int is_centered;     // the norm of the sum subtracts the mean first
 };
 __device__ void norm(const Norm& a) {
   allow_next();
@@ -68,17 +80,22 @@ __device__ void norm(const Norm& a) {
     }
     for (int k = threadIdx.x; k < a.width; k += 256) {
       const float v = added[k] + (a.bias ? a.bias[k] : 0.f);
-      h[k] += a.post ? v * r * a.post[k] : v;
+      h[k] += a.scale * (a.post ? v * r * a.post[k] : v);
     }
   }
-  float r = 1;
+  float r = 1, mean = 0;
   if (a.weight) {
     float s = 0;
-    for (int k = threadIdx.x; k < a.width; k += 256) s += h[k] * h[k];
+    if (a.is_centered) {
+      for (int k = threadIdx.x; k < a.width; k += 256) s += h[k];
+      mean = block_sum(s) / a.width;
+      s = 0;
+    }
+    for (int k = threadIdx.x; k < a.width; k += 256) s += (h[k] - mean) * (h[k] - mean);
     r = rsqrtf(block_sum(s) / a.width + a.epsilon);
   }
   for (int k = threadIdx.x; k < a.width; k += 256) {
-    const float v = a.weight ? h[k] * r * a.weight[k] : h[k];
+    const float v = a.weight ? (h[k] - mean) * r * a.weight[k] + (a.shift ? a.shift[k] : 0.f) : h[k];
     if (a.wide) a.wide[(size_t)blockIdx.x * a.width + k] = v;
     if (a.out) a.out[(size_t)blockIdx.x * a.stride + k] = narrow(v);
   }
@@ -157,14 +174,19 @@ __device__ void place_heads(const Heads& a) {
 }
 
 struct Gate { const float *in, *bias; num* out; int width, stride_in, stride; };
-// activation(gate) * up of a product whose rows alternate by eights: grid (width / 256 rounded up, rows).
+// activation(gate) * up of a product whose rows alternate by eights, or activation(up) without a gate: grid (width / 256
+// rounded up, rows).
 __device__ void gate(const Gate& a) {
   const int j = blockIdx.x * 256 + threadIdx.x;
   if (j >= a.width) return;
-  const int at = (j >> 3) * 16 + (j & 7);
   const float* in = a.in + (size_t)blockIdx.y * a.stride_in;
+#if GATED
+  const int at = (j >> 3) * 16 + (j & 7);
   const float x = in[at] + (a.bias ? a.bias[at] : 0.f), y = in[at + 8] + (a.bias ? a.bias[at + 8] : 0.f);
   a.out[(size_t)blockIdx.y * a.stride + j] = narrow(activate(x) * y);
+#else
+  a.out[(size_t)blockIdx.y * a.stride + j] = narrow(activate(in[j] + (a.bias ? a.bias[j] : 0.f)));
+#endif
 }
 
 struct Narrow { const float* in; num* out; int width, stride; };
@@ -172,13 +194,14 @@ __device__ void narrow_rows(const Narrow& a) {
   for (int k = threadIdx.x; k < a.width; k += 256) a.out[(size_t)blockIdx.x * a.stride + k] = narrow(a.in[(size_t)blockIdx.x * a.width + k]);
 }
 
-struct Finish { float* x; const float* bias; int width; float cap; };
-// Bias and soft cap of a head's outputs: grid (width / 256 rounded up, rows).
+struct Finish { float* x; const float* bias; int width; float cap, factor; };
+// Bias, factor and soft cap of a head's outputs: grid (width / 256 rounded up, rows).
 __device__ void finish(const Finish& a) {
   const int k = blockIdx.x * 256 + threadIdx.x;
   if (k >= a.width) return;
   float* x = a.x + (size_t)blockIdx.y * a.width + k;
   float v = *x + (a.bias ? a.bias[k] : 0.f);
+  if (a.factor != 0) v *= a.factor;
   *x = a.cap > 0 ? a.cap * tanhf(v / a.cap) : v;
 }
 
