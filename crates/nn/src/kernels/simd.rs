@@ -53,7 +53,10 @@ pub struct Simd {
 pub(crate) enum Witness {
     Portable(Portable),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Avx2<false>),
+    /// AVX2 with AVX-VNNI, the dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx2Vnni(Avx2<true>),
     /// AVX-512 with VNNI, the dot products of bytes.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512<false>),
@@ -80,7 +83,8 @@ impl Simd {
         let mut all = vec![Witness::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(Avx2::detect().map(Witness::Avx2));
+            all.extend(Avx2::<false>::detect().map(Witness::Avx2));
+            all.extend(Avx2::<true>::detect().map(Witness::Avx2Vnni));
             all.extend(Avx512::<false>::detect().map(Witness::Avx512));
             all.extend(Avx512::<true>::detect().map(Witness::Avx512Bf16));
         }
@@ -109,6 +113,8 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Witness::Avx2(simd) => of(simd),
             #[cfg(target_arch = "x86_64")]
+            Witness::Avx2Vnni(simd) => of(simd),
+            #[cfg(target_arch = "x86_64")]
             Witness::Avx512(simd) => of(simd),
             #[cfg(target_arch = "x86_64")]
             Witness::Avx512Bf16(simd) => of(simd),
@@ -128,6 +134,15 @@ impl Simd {
         self
     }
 
+    /// Returns this instruction set less AVX-VNNI, which only products of bytes use.
+    pub(crate) fn without_vnni(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Witness::Avx2Vnni(simd) = self.lanes {
+            return Self { lanes: Witness::Avx2(simd.without_vnni()), ..self };
+        }
+        self
+    }
+
     /// Returns true if there are instructions for bfloat16, that is [`Lanes::dot_bf16`].
     pub(crate) fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
@@ -143,6 +158,8 @@ impl Debug for Simd {
             Witness::Portable(_) => "Portable",
             #[cfg(target_arch = "x86_64")]
             Witness::Avx2(_) => "Avx2",
+            #[cfg(target_arch = "x86_64")]
+            Witness::Avx2Vnni(_) => "Avx2Vnni",
             #[cfg(target_arch = "x86_64")]
             Witness::Avx512(_) => "Avx512",
             #[cfg(target_arch = "x86_64")]

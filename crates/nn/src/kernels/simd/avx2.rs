@@ -3,17 +3,17 @@
 use std::arch::x86_64::*;
 
 use super::registers::{load, operations, parts, parts_mut, store};
-use super::{LANES, Lanes, VECTOR_BYTES};
+use super::{LANES, Lanes, VECTOR_BYTES, with_features};
 
 /// Distance in bytes at which [`Lanes::load_bytes`] prefetches on x86-64: an eighth of a
 /// first-level cache.
 pub(super) const PREFETCH_AHEAD: usize = 4 << 10;
 
-/// Witness of AVX2, FMA and F16C.
+/// Witness of AVX2, FMA and F16C, and of AVX-VNNI, the dot products of bytes, if so marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl Avx2<false> {
     /// Returns a witness if this processor has the instructions.
     pub(super) fn detect() -> Option<Self> {
         let has_all =
@@ -22,10 +22,42 @@ impl Avx2 {
     }
 }
 
-impl Lanes for Avx2 {
+impl Avx2<true> {
+    /// Returns a witness if this processor has the instructions.
+    pub(super) fn detect() -> Option<Self> {
+        (Avx2::<false>::detect().is_some() && is_x86_feature_detected!("avxvnni")).then_some(Self(()))
+    }
+}
+
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// Returns this witness as one of the instructions that both kinds stand for.
+    pub(super) fn without_vnni(self) -> Avx2<false> {
+        Avx2(())
+    }
+
+    /// Returns this witness as one of AVX-VNNI if it is marked as such.
+    #[inline(always)]
+    fn vnni(self) -> Option<Avx2<true>> {
+        VNNI.then_some(Avx2(()))
+    }
+}
+
+/// Adds to each sum four unsigned bytes of `weights` times the four signed bytes of `x`.
+#[inline(always)]
+fn dot(vnni: Avx2<true>, sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+    with_features!(Avx2Vnni, vnni, fn(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+        let x = _mm256_set1_epi32(i32::from_le_bytes(x));
+        [
+            _mm256_dpbusd_avx_epi32(sums[0], weights[0], x),
+            _mm256_dpbusd_avx_epi32(sums[1], weights[1], x),
+        ]
+    })
+}
+
+impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     const WIDE: bool = false;
     const TILES: bool = false;
-    const BIAS: i32 = 0;
+    const BIAS: i32 = if VNNI { 128 } else { 0 };
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
     type Small = [__m256i; 2];
@@ -134,23 +166,45 @@ impl Lanes for Avx2 {
             let table = _mm256_broadcastsi128_si256(load(table));
             [_mm256_shuffle_epi8(table, indices[0]), _mm256_shuffle_epi8(table, indices[1])]
         }
+    }
 
-        fn begin_small(_sums: [__m256i; 2]) -> [__m256i; 2] {
-            [_mm256_setzero_si256(); 2]
+    #[inline(always)]
+    fn begin_small(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        if VNNI {
+            return sums;
         }
+        with_features!(Avx2, self, fn() -> [__m256i; 2] { [_mm256_setzero_si256(); 2] })
+    }
 
-        fn dot_small(small: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+    #[inline(always)]
+    fn dot_small(self, small: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+        if let Some(vnni) = self.vnni() {
+            return dot(vnni, small, weights, x);
+        }
+        with_features!(Avx2, self, fn(small: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
             let x = _mm256_set1_epi32(i32::from_le_bytes(x));
             let add = |sums, weights| _mm256_add_epi16(sums, _mm256_maddubs_epi16(weights, x));
             [add(small[0], weights[0]), add(small[1], weights[1])]
-        }
+        })
+    }
 
-        fn end_small(sums: [__m256i; 2], small: [__m256i; 2]) -> [__m256i; 2] {
+    #[inline(always)]
+    fn end_small(self, sums: [__m256i; 2], small: [__m256i; 2]) -> [__m256i; 2] {
+        if VNNI {
+            return small;
+        }
+        with_features!(Avx2, self, fn(sums: [__m256i; 2], small: [__m256i; 2]) -> [__m256i; 2] {
             let add = |sum, pairs| _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
             [add(sums[0], small[0]), add(sums[1], small[1])]
-        }
+        })
+    }
 
-        fn dot_biased(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+    #[inline(always)]
+    fn dot_biased(self, sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
+        if let Some(vnni) = self.vnni() {
+            return dot(vnni, sums, weights, x);
+        }
+        with_features!(Avx2, self, fn(sums: [__m256i; 2], weights: [__m256i; 2], x: [u8; 4]) -> [__m256i; 2] {
             // `maddubs` multiplies unsigned by signed bytes and adds pairs of products, saturating
             // at 16 bits. Its unsigned operand is the magnitude of the weight; the weight's sign
             // goes to the input. Two products of bytes from -127 to 127 fit into 16 bits, so
@@ -162,6 +216,6 @@ impl Lanes for Avx2 {
                 _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             };
             [add(sums[0], weights[0]), add(sums[1], weights[1])]
-        }
+        })
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Avx512<const BF16: bool>(());
 impl Avx512<false> {
     /// Returns a witness if this processor has the instructions.
     pub(super) fn detect() -> Option<Self> {
-        let has_all = Avx2::detect().is_some()
+        let has_all = Avx2::<false>::detect().is_some()
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")

@@ -8,7 +8,12 @@
 /// sees its arguments and nothing else.
 macro_rules! with_features {
     (Avx2, $($call:tt)*) => {
-        $crate::kernels::simd::with_features!(@ "avx2,fma,f16c", $crate::kernels::simd::Avx2, $($call)*)
+        $crate::kernels::simd::with_features!(@ "avx2,fma,f16c", $crate::kernels::simd::Avx2<_>, $($call)*)
+    };
+    (Avx2Vnni, $($call:tt)*) => {
+        $crate::kernels::simd::with_features!(
+            @ "avx2,fma,f16c,avxvnni", $crate::kernels::simd::Avx2<true>, $($call)*
+        )
     };
     (Avx512, $($call:tt)*) => {
         $crate::kernels::simd::with_features!(
@@ -51,7 +56,7 @@ pub(crate) use with_features;
 ///
 /// With a type parameter, `fn name[T: Bound](..) = body`, a function is compiled for each type it
 /// is called with. Such kernels multiply bytes, so one of them serves AVX-512 with and without
-/// instructions for bfloat16.
+/// instructions for bfloat16; the others do not, so one of them serves AVX2 with and without VNNI.
 macro_rules! dispatch {
     (
         $(#[$attribute:meta])*
@@ -66,8 +71,15 @@ macro_rules! dispatch {
                 Witness::Portable(simd) => $body::<_, $generic>(simd, $($argument),*),
                 #[cfg(target_arch = "x86_64")]
                 Witness::Avx2(simd) => {
-                    type Token = $crate::kernels::simd::Avx2;
+                    type Token = $crate::kernels::simd::Avx2<false>;
                     with_features!(Avx2, simd, fn<$generic: $bound>(simd: Token, $($argument: $type),*) {
+                        $body::<_, $generic>(simd, $($argument),*)
+                    })
+                }
+                #[cfg(target_arch = "x86_64")]
+                Witness::Avx2Vnni(simd) => {
+                    type Token = $crate::kernels::simd::Avx2<true>;
+                    with_features!(Avx2Vnni, simd, fn<$generic: $bound>(simd: Token, $($argument: $type),*) {
                         $body::<_, $generic>(simd, $($argument),*)
                     })
                 }
@@ -95,11 +107,13 @@ macro_rules! dispatch {
         $(#[$attribute])*
         $visibility fn $name(simd: $crate::kernels::Simd, $($argument: $type),*) {
             use $crate::kernels::simd::{Witness, with_features};
-            match simd.lanes {
+            match simd.without_vnni().lanes {
                 Witness::Portable(simd) => $body(simd, $($argument),*),
                 #[cfg(target_arch = "x86_64")]
+                Witness::Avx2Vnni(_) => unreachable!("invariant: the witness is one without AVX-VNNI"),
+                #[cfg(target_arch = "x86_64")]
                 Witness::Avx2(simd) => {
-                    type Token = $crate::kernels::simd::Avx2;
+                    type Token = $crate::kernels::simd::Avx2<false>;
                     with_features!(Avx2, simd, fn(simd: Token, $($argument: $type),*) { $body(simd, $($argument),*) })
                 }
                 #[cfg(target_arch = "x86_64")]
