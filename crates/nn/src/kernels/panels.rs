@@ -120,22 +120,35 @@ impl PanelSizes {
         self.sizes.iter().copied().find(|size| *size <= left).unwrap_or(left)
     }
 
-    /// Returns the token and the index within its row of the group at a position of [`Panels`].
+    /// Returns the token and the index within its row of the group at each position of [`Panels`],
+    /// from `position` on.
     #[inline(always)]
-    fn place(self, position: usize, tokens: usize, per_row: usize) -> (usize, usize) {
-        let mut first = 0;
-        let mut size = tokens;
+    fn places(self, position: usize, tokens: usize, per_row: usize) -> impl Iterator<Item = (usize, usize)> {
+        // The panel of the position: its first token and its size, which is not 0 behind all tokens.
+        let (mut first, mut size) = (0, tokens.max(1));
         for most in self.sizes {
             let end = first + (tokens - first) / most * most;
             if position < end * per_row {
                 size = *most;
                 break;
             }
-            (first, size) = (end, tokens - end);
+            (first, size) = (end, (tokens - end).max(1));
         }
+        first += (position - first * per_row) / (size * per_row) * size;
         let within = position - first * per_row;
-        let (panel, within) = (within / (size * per_row), within % (size * per_row));
-        (first + panel * size + within % size, within / size)
+        let (mut token, mut index) = (within % size, within / size);
+        std::iter::from_fn(move || {
+            let place = (first + token, index);
+            token += 1;
+            if token == size {
+                (token, index) = (0, index + 1);
+            }
+            if index == per_row {
+                (first, index) = (first + size, 0);
+                size = self.next(tokens - first);
+            }
+            Some(place)
+        })
     }
 }
 
@@ -198,8 +211,7 @@ dispatch! {
 #[inline(always)]
 fn quantize_body<S: Lanes>(_: S, Rows { x, inputs, sizes }: Rows<'_>, first: usize, groups: &mut [impl Group]) {
     let (tokens, per_row) = (sizes.with_padding(x.len() / inputs), inputs.div_ceil(GROUP));
-    for (position, group) in (first..).zip(groups) {
-        let (token, index) = sizes.place(position, tokens, per_row);
+    for ((token, index), group) in sizes.places(first, tokens, per_row).zip(groups) {
         // Tokens that pad have no inputs.
         let x = x.chunks_exact(inputs).nth(token).map_or(&[][..], |x| &x[index * GROUP..]);
         *group = match x.first_chunk() {
@@ -300,21 +312,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn place_finds_every_group_of_every_panel() {
+    fn places_are_those_of_all_groups_of_all_panels() {
         let all = Simd::all().into_iter().flat_map(|simd| [PanelSizes::of_bytes(simd), PanelSizes::of_bf16(simd)]);
         for (sizes, (tokens, per_row)) in
             all.flat_map(|sizes| [(1, 1), (3, 5), (8, 2), (23, 3), (31, 1), (64, 4)].map(|shape| (sizes, shape)))
         {
-            let (mut first, tokens) = (0, sizes.with_padding(tokens));
+            let (mut expected, mut first, tokens) = (Vec::new(), 0, sizes.with_padding(tokens));
             while first < tokens {
                 let size = sizes.next(tokens - first);
-                for (token, group) in (0..size).flat_map(|token| (0..per_row).map(move |group| (token, group))) {
-                    let position = first * per_row + group * size + token;
-                    assert_eq!(sizes.place(position, tokens, per_row), (first + token, group), "{sizes:?}");
-                }
+                expected.extend((0..per_row).flat_map(|index| (first..first + size).map(move |token| (token, index))));
                 first += size;
             }
-            assert_eq!(first, tokens);
+            for position in 0..expected.len() {
+                let rest = &expected[position..];
+                assert!(sizes.places(position, tokens, per_row).take(rest.len()).eq(rest.iter().copied()), "{sizes:?}");
+            }
         }
     }
 
