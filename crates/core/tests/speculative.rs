@@ -263,6 +263,32 @@ fn no_pair_takes_three_percent_more_time_than_the_base_alone() {
 }
 
 #[test]
+fn a_third_model_that_must_read_a_long_prompt_costs_little() {
+    let models = [(0.5, 0.9), (0.7, 0.85), (0.9, 0.95), (0.8, 0.6), (0.3, 0.95), (0.1, 0.2)];
+    let costs = [(0.05, 0.2), (0.02, 0.3), (0.15, 0.5), (0.3, 0.6)];
+    for ((small, middle), (cheap, dear)) in models.into_iter().flat_map(|models| costs.map(|costs| (models, costs))) {
+        let base = Random::new(6, 1.0).at(1.0, 0.03);
+        let draft = Random::new(50, small).at(cheap, 0.05 * cheap);
+        let middle = Random::new(90, middle).at(dear, 0.03 * dear);
+        // Engines remember acceptance from request to request.
+        let time = |strategy: &str, models: &[Random]| -> f64 {
+            let models = chain(models.iter().map(|model| Random { memory: 8, ..*model }.engine()));
+            let answer = |index: usize| {
+                let prompt: String = LETTERS.chars().cycle().skip(index).step_by(index % 7 + 1).take(300).collect();
+                let job = Job { prompt: Prompt::Raw(prompt), ..job(128) };
+                seconds(&complete(strategy, &models, &job, &from_sources("draft")))
+            };
+            (0..12).map(answer).sum()
+        };
+        let pairs = [draft, middle].map(|below| time("speculative", &[below, base]));
+        let routed = time("routed", &[draft, middle, base]);
+        let limit = 1.03 * pairs[0].min(pairs[1]).min(12.0 * 128.0);
+        assert!(routed <= limit, "{small} {cheap} {dear}: {routed} for {pairs:?}");
+        assert!(pairs.iter().all(|pair| *pair <= 1.03 * 12.0 * 128.0), "{small} {cheap} {dear}: {pairs:?}");
+    }
+}
+
+#[test]
 fn three_levels_take_at_most_three_percent_more_than_the_best_two() {
     for (small, middle) in [(0.5, 0.9), (0.7, 0.85), (0.9, 0.95), (0.8, 0.6), (0.3, 0.95), (0.1, 0.2)] {
         for (cheap, dear) in [(0.05, 0.2), (0.02, 0.3), (0.15, 0.5), (0.3, 0.6)] {
@@ -277,7 +303,7 @@ fn three_levels_take_at_most_three_percent_more_than_the_best_two() {
                 routed += simulated("routed", [draft, middle, base], 1000, "draft");
             }
             let best = pairs[0].min(pairs[1]).min(6000.0);
-            assert!(routed <= best * 1.045, "{small} {cheap} {dear}: {routed} for {pairs:?}");
+            assert!(routed <= best * 1.035, "{small} {cheap} {dear}: {routed} for {pairs:?}");
         }
     }
 }

@@ -61,6 +61,10 @@ pub enum Format {
     TQ2_0,
 }
 
+/// The names of floats in PyTorch, and ours.
+const TORCH_NAMES: [(&str, &str); 5] =
+    [("float32", "F32"), ("float", "F32"), ("float16", "F16"), ("half", "F16"), ("bfloat16", "BF16")];
+
 /// One row of the table of formats.
 struct Layout {
     format: Format,
@@ -186,8 +190,10 @@ impl Format {
         self.layout().is_writable
     }
 
-    /// Finds a format by name (`"Q4_K"`, in either case).
+    /// Finds a format by name (`"Q4_K"`, in either case); floats also by their names in PyTorch
+    /// (`"bfloat16"`, `"half"`).
     pub fn parse(name: &str) -> Option<Self> {
+        let name = TORCH_NAMES.iter().find(|(torch, _)| torch.eq_ignore_ascii_case(name)).map_or(name, |(_, own)| own);
         LAYOUTS.iter().find(|layout| layout.name.eq_ignore_ascii_case(name)).map(|layout| layout.format)
     }
 
@@ -296,6 +302,14 @@ mod tests {
             assert_eq!(Format::parse(&layout.name.to_lowercase()), Some(layout.format));
             assert_eq!(Format::from_ggml_type(layout.ggml_type), Some(layout.format));
         }
+    }
+
+    #[test]
+    fn names_of_pytorch_are_known() {
+        let of = |name: &str| Format::parse(name);
+        assert_eq!([of("float32"), of("float")], [Some(Format::F32); 2]);
+        assert_eq!([of("float16"), of("half")], [Some(Format::F16); 2]);
+        assert_eq!([of("bfloat16"), of("BFloat16"), of("double")], [Some(Format::BF16), None, None]);
     }
 
     #[test]

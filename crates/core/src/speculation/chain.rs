@@ -58,7 +58,9 @@ impl Chain {
     /// A chain whose target is the last of `levels`. With `texts` the target also takes proposals from
     /// prompt and answer, and from the rest of a draft.
     pub(super) fn new(mut levels: Vec<Level>, terms: &Terms, texts: Option<Rest>) -> Self {
-        let names: Vec<_> = levels.iter().map(|level| (level.seat, level.name().to_owned())).collect();
+        // Two models may have one name; their acceptance is remembered apart.
+        let key = |level: &Level| (level.seat, format!("{} {}", level.seat.name(), level.name()));
+        let keys: Vec<_> = levels.iter().map(key).collect();
         let prompt = levels.last().map_or(0, Level::prompt);
         let sampling = terms.sampling.for_seat(crate::Seat::BASE, prompt);
         let target = levels.len().saturating_sub(1);
@@ -66,9 +68,9 @@ impl Chain {
             level.planner.is_unbounded = index < target;
             // Draws depend on the position, so that other prompts would draw other numbers.
             level.sampling = if level.prompt() == prompt { sampling.clone() } else { Sampling::default() };
-            let below = if level.choices { &names[..index] } else { &[] };
-            for (below, (seat, name)) in below.iter().enumerate() {
-                level.add(Source::Model(*seat), Origin::Level(below), name);
+            let below = if level.choices { &keys[..index] } else { &[] };
+            for (below, (seat, key)) in below.iter().enumerate() {
+                level.add(Source::Model(*seat), Origin::Level(below), key);
             }
         }
         if let Some((target, rest)) = levels.last_mut().zip(texts) {
@@ -206,7 +208,7 @@ impl Chain {
         let verdict = self.check(index, &proposal).await?;
         let tokens = verdict.steps.iter().filter(|step| matches!(step, Step::Token(_))).count();
         let seconds = self.clock - started;
-        self.levels[index].planner.record_round(tokens, seconds, time.alone);
+        self.levels[index].planner.record_round(request, tokens, seconds, time.alone);
         Ok(verdict.steps)
     }
 

@@ -35,6 +35,9 @@ const BACK_OFF: RangeInclusive<usize> = 16..=256;
 /// most tokens for its sake.
 const ALONE_SECONDS: f64 = 0.01;
 const ALONE_TOKENS: usize = 64;
+/// The share of the rest of an answer that the prefill for a trial of a model may take if there is
+/// evidence on it.
+const TRIAL_PREFILL: f64 = 0.01;
 /// Rounds between two trials of a model that is not the best by present estimates: where it is within
 /// their error, and where it may have become better.
 const TRIALS: (usize, usize) = (6, 96);
@@ -80,6 +83,12 @@ impl Offer {
         Self { paths: powers(rate.min(HOPE), self.paths.len()), ..self.clone() }
     }
 
+    /// Seconds of the prefill that would be lost if the proposals were wrong, by what is known of them.
+    fn risk(&self) -> f64 {
+        let doubt = DOUBT / (DOUBT + self.evidence);
+        self.prefill * doubt * doubt
+    }
+
     /// The acceptance of the first token plus the error of its estimate.
     fn upper_acceptance(&self) -> f64 {
         self.paths.first().map_or(0.0, |mean| mean + DEVIATION / (1.0 + self.evidence).sqrt())
@@ -116,6 +125,8 @@ pub(super) struct Request {
     pub(super) most: usize,
     /// Seconds that an accepted token is worth.
     pub(super) worth: f64,
+    /// Seconds of a prefill that is expected to pay: they are no debt, which would keep it from paying.
+    pub(super) invested: f64,
 }
 
 /// The account of one answer, and the pauses between probes.
@@ -149,10 +160,10 @@ impl Planner {
     }
 
     /// Takes in a round of proposals. `alone` is the time of decoding one token alone.
-    pub(super) fn record_round(&mut self, tokens: usize, seconds: f64, alone: f64) {
+    pub(super) fn record_round(&mut self, request: Request, tokens: usize, seconds: f64, alone: f64) {
         self.seconds += seconds;
         self.tokens += tokens;
-        self.debt += seconds - alone * tokens as f64;
+        self.debt += (seconds - request.invested).max(0.0) - alone * tokens as f64;
     }
 
     /// Chooses what to do next, with `remaining` tokens left to write.
@@ -176,7 +187,8 @@ impl Planner {
             let Some(&(most, _)) = valued.last() else { continue };
             let Some(&(count, value)) = valued.iter().max_by(|one, other| one.1.total_cmp(&other.1)) else { continue };
             if value > best.map_or(least, |(value, _)| value) {
-                best = Some((value, Request { offer: index, count, most, worth }));
+                let invested = offer.prefill - offer.risk();
+                best = Some((value, Request { offer: index, count, most, worth, invested }));
             }
         }
         if let Some(trial) = self.trial(time, offers, worth, remaining) {
@@ -200,8 +212,7 @@ impl Planner {
         }
         let expected = remaining.min(EXPECTED.max(self.tokens));
         let allowed = LOSS * (self.seconds + time.alone * expected as f64);
-        let doubt = DOUBT / (DOUBT + offer.evidence);
-        self.debt + offer.cost(time, count) - time.alone + offer.prefill * doubt * doubt <= allowed
+        self.debt + offer.cost(time, count) - time.alone + offer.risk() <= allowed
     }
 
     /// A round of the model of which least is known, now and then, if it could be the best.
@@ -212,15 +223,13 @@ impl Planner {
         }
         let (index, offer) = models.min_by(|(_, one), (_, other)| one.evidence.total_cmp(&other.evidence))?;
         let pays = |rate| offer.with_acceptance(rate).best_ratio(time, PROBED) < worth;
+        let is_cheap = offer.prefill <= TRIAL_PREFILL * worth * remaining as f64;
         let is_due = self.rounds.is_multiple_of(TRIALS.0) && pays(offer.upper_acceptance())
             || self.rounds.is_multiple_of(TRIALS.1) && pays(HOPE);
         let count = PROBED.min(remaining - 1);
-        (is_due && self.allows(time, offer, count, remaining)).then_some(Action::Propose(Request {
-            offer: index,
-            count,
-            most: count,
-            worth,
-        }))
+        let is_worth_it = is_cheap || offer.evidence < DOUBT;
+        let request = Request { offer: index, count, most: count, worth, invested: 0.0 };
+        (is_due && is_worth_it && self.allows(time, offer, count, remaining)).then_some(Action::Propose(request))
     }
 
     /// A short round of the model that would pay best if its tokens were accepted, unless there is a
@@ -236,7 +245,7 @@ impl Planner {
         let count = (1..=PROBED.min(remaining - 1)).rev().find(fits).filter(|_| ratio < time.alone)?;
         self.pause = BACK_OFF.start().saturating_mul(1 << self.back_offs.min(8)).min(*BACK_OFF.end());
         self.back_offs += 1;
-        Some(Action::Propose(Request { offer: index, count, most: count, worth }))
+        Some(Action::Propose(Request { offer: index, count, most: count, worth, invested: 0.0 }))
     }
 
     /// The number of tokens to decode alone: until the next probe, if no text may offer something earlier.
@@ -292,7 +301,7 @@ mod tests {
                         accepted += 1;
                     }
                     let took = case.draft * request.count as f64 + time.at(request.count + 1);
-                    planner.record_round(accepted + 1, took, 1.0);
+                    planner.record_round(request, accepted + 1, took, 1.0);
                     (seconds, tokens) = (seconds + took, tokens + accepted + 1);
                 }
             }
@@ -366,7 +375,7 @@ mod tests {
         let mut planner = Planner::default();
         planner.spend(100.0);
         let Action::Propose(probe) = planner.choose(time, std::slice::from_ref(&bad), 900) else { panic!() };
-        planner.record_round(1, 1.0 + 0.2 * probe.count as f64, 1.0);
+        planner.record_round(probe, 1, 1.0 + 0.2 * probe.count as f64, 1.0);
         assert_eq!(planner.choose(time, std::slice::from_ref(&bad), 900), Action::Alone(16));
         assert_eq!(planner.choose(time, &[bad, Offer::default()], 900), Action::Alone(1), "a text may offer more");
     }

@@ -32,7 +32,7 @@ Examples:
   wsd bench wsd --base ./base.gguf --draft ./pilot --input questions.jsonl --limit 20 \\
       --only wsd-alone --only wsd
       Prompts from a file, and only some of the systems; the worst prompt is named beside the mean.
-  wsd bench wsd --base 1b --draft tiny --model middle=150m --middle-agreement 0.9 \\
+  wsd bench wsd --base 3b --draft 150m --model middle=1b --middle-agreement 0.9 \\
       --only middle --only routed
       A chain of three models beside the two pairs in it.
 

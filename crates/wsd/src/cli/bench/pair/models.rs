@@ -44,6 +44,10 @@ pub(super) fn load(settings: &Settings, agreements: [f64; 2], global: &GlobalArg
             "base and draft must both be random shapes or both be models, got one of each: they would never agree",
         ));
     }
+    if let Some(other) = shapes.iter().find(|shape| shape.vocab() != shapes[0].vocab()) {
+        let [one, other] = [shapes[0], other].map(|shape| format!("`{}` has {} tokens", shape.name, shape.vocab()));
+        return Err(usage(format!("random models must have one vocabulary, but {one} and {other}")));
+    }
     let mut models = Models::default();
     for ((seat, agreement, model), shape) in named.into_iter().zip(shapes) {
         models.add(seat, random(shape, model, agreement)?);
