@@ -1013,6 +1013,9 @@ fn the_engine_and_a_random_pair_are_measured() {
     assert_eq!(systems.len(), 6);
     assert!(systems.iter().all(|system| system["tokens"] == 40), "{report}");
     assert!(systems.iter().all(|system| system["same_tokens_as"]["same"] != false), "{report}");
+    let refused = wsd.run(&["bench", "wsd", "--base", "1b", "--draft", "tiny"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("one vocabulary, but `1b` has 32000 tokens and `tiny` has 2048"), "{}", refused.err);
     let refused = wsd.run(&["bench", "engine", "2b"]);
     assert!(refused.err.contains("the shapes are tiny, 150m, 1b, 3b, 8b"), "{}", refused.err);
 }
