@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wsd_core::{ChatInputs, ChatRole, Completion, Event, MAX_TOKENS, Message, Prompt};
+use wsd_core::{ChatRole, Completion, Event, MAX_TOKENS, Message, Prompt, TextCodec};
 
 use super::app::App;
 use super::decoding::{self, await_first_event};
@@ -102,10 +102,12 @@ pub(super) fn given(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
     Ok(given.map(|(index, value)| Given { path: format!("messages[{index}]"), value }).collect())
 }
 
-/// Reads a conversation as a prompt without tools.
-pub(super) fn prompt(app: &App, fields: &mut Fields, given: Vec<Given>) -> Result<Prompt, ApiError> {
-    let inputs = ChatInputs { tools: None, variables: variables::take(app, fields)? };
-    Ok(Prompt::ChatWith(conversation(app, fields, given)?, Arc::new(inputs)))
+/// Reads a conversation and its tools as a prompt of the model with this codec.
+pub(super) fn prompt(app: &App, fields: &mut Fields, codec: &TextCodec) -> Result<Prompt, ApiError> {
+    let given = given(fields)?;
+    let variables = variables::take(app, fields)?;
+    let tools = ToolUse::take(fields, codec.call_format(), variables)?;
+    Ok(tools.prompt(conversation(app, fields, given)?))
 }
 
 /// Reads a conversation, to which the server's system message and prefill are added where it has

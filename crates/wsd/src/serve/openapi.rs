@@ -365,7 +365,6 @@ fn wsd() -> Value {
 
 fn tokenize() -> Value {
     let flag = json!({"type": ["boolean", "null"]});
-    let messages = chat()["properties"]["messages"].clone();
     let common = json!({
         "model": model(), "add_special_tokens": flag, "return_token_strs": flag, "add_special": flag,
         "with_pieces": flag,
@@ -376,7 +375,9 @@ fn tokenize() -> Value {
         object(fields, &[name])
     };
     let text = json!({"type": "string"});
-    json!({"anyOf": [form("prompt", text.clone()), form("content", text), form("messages", messages)]})
+    let mut conversation = protocols::template();
+    extend(&mut conversation["properties"], common.clone());
+    json!({"anyOf": [form("prompt", text.clone()), form("content", text), conversation]})
 }
 
 fn error() -> Value {

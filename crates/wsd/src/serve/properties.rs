@@ -57,8 +57,7 @@ pub(super) async fn apply_template(
         .work
         .of_body(fields.bytes(), move || {
             let engine = output_engine(&app, &mut fields)?;
-            let given = chat::given(&mut fields)?;
-            let prompt = chat::prompt(&app, &mut fields, given)?;
+            let prompt = chat::prompt(&app, &mut fields, engine.codec())?;
             fields.finish()?;
             Ok(Json(json!({"prompt": engine.codec().render(&prompt)?.text})))
         })

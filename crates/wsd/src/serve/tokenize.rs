@@ -52,10 +52,7 @@ fn ids(app: &App, mut fields: Fields) -> Result<Value, ApiError> {
         None if fields.get("messages").is_none() => {
             return Err(ApiError::parameter("prompt", "must be given, or `content`, or `messages`"));
         }
-        None => {
-            let given = chat::given(&mut fields)?;
-            engine.codec().render(&chat::prompt(app, &mut fields, given)?)?.tokens
-        }
+        None => engine.codec().render(&chat::prompt(app, &mut fields, engine.codec())?)?.tokens,
     };
     fields.finish()?;
     if with_pieces {

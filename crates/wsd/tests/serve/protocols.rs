@@ -473,6 +473,14 @@ async fn llama_server_s_routes_describe_the_model() {
     assert_eq!((slots.as_array().unwrap().len(), &slots[0]["is_processing"]), (16, &json!(false)));
     let (_, rendered) = server.post("/apply-template", &chat(json!({}))).await;
     assert!(rendered["prompt"].as_str().unwrap().contains("What colour is a fox?"));
+    let function = json!({"name": "look_up", "description": "Looks a word up", "parameters": {"type": "object"}});
+    let with_tools = chat(json!({"tools": [{"type": "function", "function": function}]}));
+    let (_, with) = server.post("/apply-template", &with_tools).await;
+    let told = |reply: &Value| reply["prompt"].as_str().unwrap().contains("look_up");
+    assert!(told(&with) && !told(&rendered), "{with}");
+    let (_, counted) = server.post("/tokenize", &with_tools).await;
+    let (_, without) = server.post("/tokenize", &chat(json!({}))).await;
+    assert!(counted["count"].as_u64() > without["count"].as_u64(), "{counted}");
     let (_, by_prompt) =
         server.post("/tokenize", &json!({"prompt": "A fox is red.", "add_special_tokens": false})).await;
     let (_, by_content) = server.post("/tokenize", &json!({"content": "A fox is red."})).await;

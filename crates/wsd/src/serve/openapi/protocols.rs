@@ -103,11 +103,13 @@ fn embeddings() -> Value {
     object(fields, &["input"])
 }
 
-fn template() -> Value {
+/// The schema of a conversation as templates take it.
+pub(super) fn template() -> Value {
     let chat = &chat()["properties"];
     let fields = json!({
         "model": model(), "messages": chat["messages"], "chat_template_kwargs": chat["chat_template_kwargs"],
-        "continue_final_message": flag(), "add_generation_prompt": flag(),
+        "continue_final_message": flag(), "add_generation_prompt": flag(), "tools": chat["tools"],
+        "tool_choice": chat["tool_choice"], "parallel_tool_calls": chat["parallel_tool_calls"],
     });
     object(fields, &["messages"])
 }
