@@ -212,8 +212,12 @@ dispatch! {
 fn quantize_body<S: Lanes>(_: S, Rows { x, inputs, sizes }: Rows<'_>, first: usize, groups: &mut [impl Group]) {
     let (tokens, per_row) = (sizes.with_padding(x.len() / inputs), inputs.div_ceil(GROUP));
     for ((token, index), group) in sizes.places(first, tokens, per_row).zip(groups) {
-        // Tokens that pad have no inputs.
-        let x = x.chunks_exact(inputs).nth(token).map_or(&[][..], |x| &x[index * GROUP..]);
+        let Some(x) = x.chunks_exact(inputs).nth(token) else {
+            // The token is padding.
+            *group = Default::default();
+            continue;
+        };
+        let x = &x[index * GROUP..];
         *group = match x.first_chunk() {
             Some(whole) => Group::quantize(whole),
             None => {
