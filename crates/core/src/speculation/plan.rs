@@ -8,7 +8,9 @@
 //!
 //! The estimates may be wrong, so the loss is bounded: seconds that rounds took beyond decoding the
 //! same tokens alone are a debt, and a round is taken only if the debt stays within a small share of
-//! the time of the answer even if every proposal is wrong. Gains make longer proposals possible.
+//! the time of the answer even if every proposal is wrong. Gains make longer proposals possible. Of a
+//! prefill only the part is a debt that the evidence on its model does not vouch for: a model whose
+//! tokens were accepted before may lose the rest if they no longer are.
 
 use std::ops::RangeInclusive;
 
