@@ -12,7 +12,7 @@ use super::{LANES, VECTOR_BYTES};
 pub(crate) const TILE_TOKENS: usize = 16;
 /// Bytes of each token in a full tile.
 pub(crate) const TILE_BYTES: usize = 64;
-/// Panels that [`Tiles::dot_bf16`] multiplies with the same rows at once.
+/// Panels that [`Prepared::dot_bf16`] multiplies with the same rows at once.
 pub(crate) const PANELS: usize = 4;
 
 /// Sums `(tokens, rows)`.
