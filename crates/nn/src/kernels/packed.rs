@@ -8,7 +8,7 @@
 //! bits alone or in a batch.
 
 mod format;
-mod run;
+pub(super) mod multiply;
 mod tile;
 
 use std::fmt::{self, Debug, Formatter};
@@ -17,11 +17,9 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use self::format::Layout;
-use self::run::run;
-use super::disjoint::Disjoint;
+use super::Simd;
 use super::panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
-use super::simd::{LANES, Tiles};
-use super::{Simd, WORK_PER_PIECE, Workers};
+use super::simd::LANES;
 use crate::format::blocks::{BlockFormat, GROUP};
 use crate::format::{BlockVisitor, Format};
 use crate::matrix::MatrixView;
@@ -48,16 +46,6 @@ pub(crate) enum Quantized<'a> {
     Bf16(&'a Panels<Bf16Group>),
     /// Floats, as they were.
     F32(&'a Panels<F32Group>),
-}
-
-/// A matrix to multiply with, and the place of the result.
-pub(crate) struct Product<'a> {
-    /// `(outputs, inputs)`.
-    pub(crate) weight: &'a Packed,
-    /// `(outputs)`.
-    pub(crate) bias: Option<&'a [f32]>,
-    /// `(tokens, outputs)`.
-    pub(crate) out: &'a mut [f32],
 }
 
 impl Packed {
@@ -182,88 +170,6 @@ pub(crate) fn zeroed_memory(bytes: usize) -> std::io::Result<MmapMut> {
 impl Debug for Packed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ({}, {}) in tiles", self.format, self.outputs, self.inputs)
-    }
-}
-
-/// Computes `out = x * weight^T + bias` for matrices that share their input, in one loop over all
-/// threads.
-///
-/// # Panics
-/// If lengths do not fit together, or a matrix needs another quantization.
-pub(crate) fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
-    let simd = workers.simd();
-    let mut tiled = Vec::with_capacity(products.len());
-    let (mut tiles, mut tile_work) = (0, 1);
-    for Product { weight, bias, out } in products {
-        let Packed { outputs, inputs, .. } = **weight;
-        let tokens = x.tokens(weight);
-        assert!(out.len() == tokens * outputs, "shape of a product");
-        assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
-        let out = Disjoint::new(out);
-        tiled.push(TiledProduct { x, weight, bias: *bias, tokens, out, first: tiles, unit: simd.tiles });
-        tiles += weight.tiles();
-        tile_work = tile_work.max(tokens * inputs * LANES);
-    }
-    workers.share(tiles, WORK_PER_PIECE.div_ceil(tile_work), |range| {
-        for product in &tiled {
-            let (start, end) = (range.start.max(product.first), range.end.min(product.first + product.weight.tiles()));
-            if start < end {
-                run(simd, product, start - product.first..end - product.first);
-            }
-        }
-    });
-}
-
-/// One of the products that [`multiply`] computes together.
-struct TiledProduct<'a> {
-    x: Quantized<'a>,
-    weight: &'a Packed,
-    bias: Option<&'a [f32]>,
-    tokens: usize,
-    out: Disjoint<'a, f32>,
-    /// Number of tiles in the products before this one.
-    first: usize,
-    /// The unit that multiplies whole panels.
-    unit: Option<Tiles>,
-}
-
-impl TiledProduct<'_> {
-    /// Writes the sums of a tile's rows for one token.
-    #[inline(always)]
-    fn write(&self, tile: usize, token: usize, mut sums: [f32; LANES]) {
-        let first = tile * LANES;
-        let count = LANES.min(self.weight.outputs - first);
-        if let Some(bias) = self.bias {
-            for (sum, bias) in sums.iter_mut().zip(&bias[first..first + count]) {
-                *sum += bias;
-            }
-        }
-        let start = token * self.weight.outputs + first;
-        // SAFETY: these are outputs of this tile's rows. A tile is given to one thread, once, and
-        // no other call of this function by that thread is under way.
-        #[allow(unsafe_code)]
-        let out = unsafe { self.out.range(start..start + count) };
-        out.copy_from_slice(&sums[..count]);
-    }
-}
-
-impl Quantized<'_> {
-    /// Returns the number of tokens.
-    ///
-    /// # Panics
-    /// If `weight` needs another quantization, or rows of another length.
-    fn tokens(&self, weight: &Packed) -> usize {
-        let (quantization, tokens, groups) = match self {
-            Self::Int8(x) => (Quantization::Int8, x.tokens(), x.per_row()),
-            Self::Bf16(x) => (Quantization::Bf16, x.tokens(), x.per_row()),
-            Self::F32(x) => (Quantization::F32, x.tokens(), x.per_row()),
-        };
-        assert_eq!(
-            (quantization, groups),
-            (weight.quantization(), weight.inputs.div_ceil(GROUP)),
-            "activations of a product"
-        );
-        tokens
     }
 }
 

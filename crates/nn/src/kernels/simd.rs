@@ -15,6 +15,7 @@ mod features;
 mod lanes;
 mod portable;
 mod registers;
+mod tile;
 mod tiles;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -31,7 +32,8 @@ use std::fmt::{self, Debug, Formatter};
 pub(crate) use self::features::{dispatch, with_features};
 pub(crate) use self::lanes::{LANES, Lanes, VECTOR_BYTES, dot, padded, small_dots};
 pub(crate) use self::portable::Portable;
-pub(crate) use self::tiles::{PANELS, Prepared, TILE_BYTES, TILE_TOKENS, Tile, TileSums, Tiles};
+pub(crate) use self::tile::{PANELS, TILE_BYTES, TILE_TOKENS, Tile, TileSums};
+pub(crate) use self::tiles::{Prepared, Tiles};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use self::amx::Amx;
@@ -96,9 +98,8 @@ impl Simd {
         let mut all: Vec<_> = all.into_iter().map(|lanes| Self { lanes, tiles: None }).collect();
         // The reference of tiles is slow, and never the best.
         all.insert(0, Self { lanes: Witness::Portable(Portable), tiles: Some(Tiles::Portable) });
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if let (Some(best), Some(amx)) = (all.last().copied(), Amx::detect()) {
-            all.push(Self { tiles: Some(Tiles::Amx(amx)), ..best });
+        if let (Some(best), Some(unit)) = (all.last().copied(), Tiles::detect()) {
+            all.push(Self { tiles: Some(unit), ..best });
         }
         all
     }

@@ -1,8 +1,9 @@
 use half::bf16;
 use proptest::prelude::*;
 
-use super::super::linear;
 use super::super::linear::testing::{matrix, noise};
+use super::super::{Workers, linear};
+use super::multiply::{Product, multiply};
 use super::*;
 use crate::checkpoint::Tensor;
 use crate::format::Format;

@@ -7,9 +7,8 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
-use std::sync::OnceLock;
 
-use super::tiles::{PANELS, TILE_BYTES, TILE_TOKENS, Tile, TileSums, Tiles, agree};
+use super::tile::{PANELS, TILE_BYTES, TILE_TOKENS, Tile, TileSums};
 use super::{Avx512, VECTOR_BYTES};
 
 /// Bits of `cpuid` 7.0, register EDX: tiles, their products of bfloat16 and of bytes.
@@ -36,17 +35,11 @@ struct Shapes {
 }
 
 impl Amx {
-    /// Returns a witness if this processor has the instructions, the system lets this process use
-    /// them, and they compute what the reference does.
+    /// Returns a witness if this processor has the instructions and the system lets this process use
+    /// them.
     pub(super) fn detect() -> Option<Self> {
-        static FOUND: OnceLock<bool> = OnceLock::new();
-        let found = *FOUND.get_or_init(|| {
-            Avx512::<true>::detect().is_some()
-                && __cpuid_count(7, 0).edx & TILE_UNITS == TILE_UNITS
-                && permitted()
-                && agree(Tiles::Amx(Self(())), Tiles::Portable)
-        });
-        found.then_some(Self(()))
+        let has_all = Avx512::<true>::detect().is_some() && __cpuid_count(7, 0).edx & TILE_UNITS == TILE_UNITS;
+        (has_all && permitted()).then_some(Self(()))
     }
 
     /// Sets the shapes of this thread's tiles: sums are whole, and a token has `bytes` bytes.
@@ -79,7 +72,7 @@ impl Amx {
         }
     }
 
-    /// Computes [`Prepared::dot_bf16`](super::tiles::Prepared::dot_bf16), whose conditions hold.
+    /// Computes [`Prepared::dot_bf16`](super::Prepared::dot_bf16), whose conditions hold.
     pub(super) fn dot_bf16<const P: usize>(self, rows: &[Tile], panels: [&[Tile]; P], sums: &mut [TileSums<f32>; P]) {
         if rows.is_empty() {
             return;
@@ -144,7 +137,7 @@ impl Amx {
         }
     }
 
-    /// Computes [`Prepared::dot_bytes`](super::tiles::Prepared::dot_bytes), whose conditions hold.
+    /// Computes [`Prepared::dot_bytes`](super::Prepared::dot_bytes), whose conditions hold.
     pub(super) fn dot_bytes(self, rows: &[[u8; VECTOR_BYTES]], tokens: &[u8], stride: usize, sums: &mut TileSums<i32>) {
         // SAFETY: the witness exists, so the processor has the instructions. The thread is prepared
         // for four bytes of a token per vector of `rows`, and sixteen tokens end within `tokens`.

@@ -5,20 +5,11 @@
 //! matrices have them. A token's sums depend on no other token.
 
 use std::marker::PhantomData;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use std::sync::OnceLock;
 
-use super::{LANES, VECTOR_BYTES};
-
-/// Tokens of a tile.
-pub(crate) const TILE_TOKENS: usize = 16;
-/// Bytes of each token in a full tile.
-pub(crate) const TILE_BYTES: usize = 64;
-/// Panels that [`Prepared::dot_bf16`] multiplies with the same rows at once.
-pub(crate) const PANELS: usize = 4;
-
-/// Sums `(tokens, rows)`.
-pub(crate) type TileSums<T> = [[T; LANES]; TILE_TOKENS];
-/// Bytes `(tokens, inputs)`, or vectors of the inputs of sixteen rows.
-pub(crate) type Tile = [[u8; TILE_BYTES]; TILE_TOKENS];
+use super::VECTOR_BYTES;
+use super::tile::{TILE_BYTES, TILE_TOKENS, Tile, TileSums};
 
 /// The witness of a unit for products of tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +22,17 @@ pub(crate) enum Tiles {
 }
 
 impl Tiles {
+    /// Returns the unit of this processor, if it has one that computes what the reference does.
+    pub(super) fn detect() -> Option<Self> {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        {
+            static FOUND: OnceLock<Option<Tiles>> = OnceLock::new();
+            *FOUND.get_or_init(|| super::Amx::detect().map(Tiles::Amx).filter(|unit| agree(*unit, Self::Portable)))
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        None
+    }
+
     /// Prepares this thread for products of which each token has `bytes` bytes: 16, 32 or 64.
     pub(crate) fn prepare(self, bytes: usize) -> Prepared {
         assert!(matches!(bytes, 16 | 32 | TILE_BYTES), "bytes of a tile");
@@ -106,7 +108,7 @@ impl Prepared {
 
 /// The arithmetic in plain Rust.
 mod portable {
-    use super::*;
+    use super::{Tile, TileSums, VECTOR_BYTES};
 
     pub(super) fn dot_bf16(tokens: &Tile, rows: &Tile, sums: &mut TileSums<f32>) {
         for (token, sums) in tokens.iter().zip(sums) {
@@ -145,7 +147,9 @@ mod portable {
 
 /// Returns true if both units give the same bits for products of numbers without a pattern.
 #[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
-pub(super) fn agree(one: Tiles, other: Tiles) -> bool {
+fn agree(one: Tiles, other: Tiles) -> bool {
+    use super::LANES;
+    use super::tile::PANELS;
     const STEPS: usize = 3;
     let mut state = 1u32;
     let mut noise = || {
@@ -177,7 +181,7 @@ pub(super) fn agree(one: Tiles, other: Tiles) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Simd;
+    use super::super::{LANES, Simd};
     use super::*;
 
     #[test]

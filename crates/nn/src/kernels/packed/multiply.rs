@@ -1,14 +1,107 @@
-//! Products of a matrix's tiles and all panels of activations.
+//! Products of matrices in tiles and panels of activations.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Quantized, TiledProduct, tile};
-use crate::format::blocks::BlockFormat;
+use super::{Packed, Quantized, tile};
+use crate::format::blocks::{BlockFormat, GROUP};
 use crate::format::{BlockVisitor, Format};
-use crate::kernels::Simd;
-use crate::kernels::panels::{Bf16Group, F32Group, Int8Group, Panels};
+use crate::kernels::disjoint::Disjoint;
+use crate::kernels::panels::{Bf16Group, F32Group, Int8Group, Panels, Quantization};
 use crate::kernels::simd::{LANES, Lanes, PANELS, Prepared, TILE_BYTES, TILE_TOKENS, Tile, TileSums, Tiles, dispatch};
+use crate::kernels::{Simd, WORK_PER_PIECE, Workers};
+
+/// A matrix to multiply with, and the place of the result.
+pub(crate) struct Product<'a> {
+    /// `(outputs, inputs)`.
+    pub(crate) weight: &'a Packed,
+    /// `(outputs)`.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// `(tokens, outputs)`.
+    pub(crate) out: &'a mut [f32],
+}
+
+/// Computes `out = x * weight^T + bias` for matrices that share their input, in one loop over all
+/// threads.
+///
+/// # Panics
+/// If lengths do not fit together, or a matrix needs another quantization.
+pub(crate) fn multiply(workers: &Workers<'_>, x: Quantized<'_>, products: &mut [Product<'_>]) {
+    let simd = workers.simd();
+    let mut tiled = Vec::with_capacity(products.len());
+    let (mut tiles, mut tile_work) = (0, 1);
+    for Product { weight, bias, out } in products {
+        let Packed { outputs, inputs, .. } = **weight;
+        let tokens = x.tokens(weight);
+        assert!(out.len() == tokens * outputs, "shape of a product");
+        assert!(bias.is_none_or(|bias| bias.len() == outputs), "shape of a bias");
+        let out = Disjoint::new(out);
+        tiled.push(TiledProduct { x, weight, bias: *bias, tokens, out, first: tiles, unit: simd.tiles });
+        tiles += weight.tiles();
+        tile_work = tile_work.max(tokens * inputs * LANES);
+    }
+    workers.share(tiles, WORK_PER_PIECE.div_ceil(tile_work), |range| {
+        for product in &tiled {
+            let (start, end) = (range.start.max(product.first), range.end.min(product.first + product.weight.tiles()));
+            if start < end {
+                run(simd, product, start - product.first..end - product.first);
+            }
+        }
+    });
+}
+
+/// One of the products that [`multiply`] computes together.
+struct TiledProduct<'a> {
+    x: Quantized<'a>,
+    weight: &'a Packed,
+    bias: Option<&'a [f32]>,
+    tokens: usize,
+    out: Disjoint<'a, f32>,
+    /// Number of tiles in the products before this one.
+    first: usize,
+    /// The unit that multiplies whole panels.
+    unit: Option<Tiles>,
+}
+
+impl TiledProduct<'_> {
+    /// Writes the sums of a tile's rows for one token.
+    #[inline(always)]
+    fn write(&self, tile: usize, token: usize, mut sums: [f32; LANES]) {
+        let first = tile * LANES;
+        let count = LANES.min(self.weight.outputs - first);
+        if let Some(bias) = self.bias {
+            for (sum, bias) in sums.iter_mut().zip(&bias[first..first + count]) {
+                *sum += bias;
+            }
+        }
+        let start = token * self.weight.outputs + first;
+        // SAFETY: these are outputs of this tile's rows. A tile is given to one thread, once, and
+        // no other call of this function by that thread is under way.
+        #[allow(unsafe_code)]
+        let out = unsafe { self.out.range(start..start + count) };
+        out.copy_from_slice(&sums[..count]);
+    }
+}
+
+impl Quantized<'_> {
+    /// Returns the number of tokens.
+    ///
+    /// # Panics
+    /// If `weight` needs another quantization, or rows of another length.
+    fn tokens(&self, weight: &Packed) -> usize {
+        let (quantization, tokens, groups) = match self {
+            Self::Int8(x) => (Quantization::Int8, x.tokens(), x.per_row()),
+            Self::Bf16(x) => (Quantization::Bf16, x.tokens(), x.per_row()),
+            Self::F32(x) => (Quantization::F32, x.tokens(), x.per_row()),
+        };
+        assert_eq!(
+            (quantization, groups),
+            (weight.quantization(), weight.inputs.div_ceil(GROUP)),
+            "activations of a product"
+        );
+        tokens
+    }
+}
 
 /// A range of a product's tiles, to be computed with weights of a block format.
 struct BlockTiles<'a> {
@@ -27,7 +120,7 @@ impl BlockVisitor for BlockTiles<'_> {
 }
 
 /// Computes a range of a product's tiles.
-pub(super) fn run(simd: Simd, product: &TiledProduct<'_>, tiles: Range<usize>) {
+fn run(simd: Simd, product: &TiledProduct<'_>, tiles: Range<usize>) {
     match product.x {
         Quantized::Int8(x) => {
             product.weight.format.visit_block(BlockTiles { simd, product, x, tiles });
