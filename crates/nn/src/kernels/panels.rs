@@ -76,7 +76,7 @@ pub(crate) struct Panels<G> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PanelSizes {
     sizes: &'static [usize],
-    /// What is left is padded to a panel of the last size.
+    /// True if what is left is padded to a panel of the last size.
     padded: bool,
 }
 

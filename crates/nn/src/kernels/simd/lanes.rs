@@ -110,8 +110,8 @@ pub(crate) trait Lanes: Copy {
     /// Returns the sums to add products of small weights to with [`Lanes::dot_small`].
     fn begin_small(self, sums: Self::Ints) -> Self::Small;
     /// Adds to each row's sum its four bytes times the four signed bytes of `x`, none of them -128.
-    /// Where sums have 16 bits, that many products fit between [`Lanes::begin_small`] and
-    /// [`Lanes::end_small`] as [`small_dots`] tells.
+    /// [`small_dots`] tells how often between [`Lanes::begin_small`] and [`Lanes::end_small`] if
+    /// sums have 16 bits.
     fn dot_small(self, small: Self::Small, weights: Self::Bytes, x: [u8; 4]) -> Self::Small;
     /// Returns the sums that [`Lanes::begin_small`] was given and the products since.
     fn end_small(self, sums: Self::Ints, small: Self::Small) -> Self::Ints;
