@@ -309,7 +309,7 @@ mod tests {
         let of = |name: &str| Format::parse(name);
         assert_eq!([of("float32"), of("float")], [Some(Format::F32); 2]);
         assert_eq!([of("float16"), of("half")], [Some(Format::F16); 2]);
-        assert_eq!([of("bfloat16"), of("BFloat16"), of("double")], [Some(Format::BF16), None, None]);
+        assert_eq!([of("bfloat16"), of("BFloat16"), of("double")], [Some(Format::BF16), Some(Format::BF16), None]);
     }
 
     #[test]
