@@ -7,7 +7,7 @@
 # MODELS holds gemma-3-270m-q4_k_m.gguf (the base) and SmolLM2-135M-Instruct.Q4_1.gguf (the draft), DATA the files of the benchmarks
 # and preferences named below. The IFEval grader reads NLTK's English parameters from $NLTK_DATA. Steps, all by default:
 #
-#     STEPS="plain nudging pairs pilot calibrate aligned scored"; and, if named, "tax sampled judge"
+#     STEPS="plain nudging pairs pilot calibrate aligned scored"; and, if named, "tax methods sampled judge"
 #     LIMIT    items of the tasks but IFEval (200)
 #     IFEVAL   items of IFEval with a pilot, a calibrated rule or sampled answers (150); all with the paper's rule and the draft
 #     JUDGE    the model that compares the answers to AlpacaEval's questions, in the step judge
@@ -46,9 +46,10 @@ score() {
         --limit "$limit" --systems "$systems" --out "$run/scored" "$@"
 }
 
-# tune OBJECTIVE OUTPUT MODEL TEMPLATE DATA: a training run, begun, gone on with, or done already.
+# tune OBJECTIVE OUTPUT MODEL TEMPLATE DATA [MORE]: a training run, begun, gone on with, or done already. MORE lines end the run file.
 tune() {
     sed "s|@OUTPUT@|$2|; s|@MODEL@|$3|; s|@TEMPLATE@|$4|; s|@DATA@|$5|" "$root/runs/real/tuning.toml" > "$2.toml"
+    printf '%b' "${6:-}" >> "$2.toml"
     if [ ! -d "$2" ]; then "$wsd" train "$1" --config "$2.toml"
     elif [ ! -d "$2/model" ]; then "$wsd" train "$1" --config "$2.toml" --resume; fi
 }
@@ -99,17 +100,43 @@ if step aligned; then
     measure pilot-calibrated wsd --config pilot-rule.toml --base "$base" --draft pilot/model --draft-dtype q8_0
 fi
 
-# The base itself after training on the same pairs, as preferences and as answers: what alignment by training costs it.
-if step tax; then
+# The chosen answers of the pairs, for SFT.
+chosen() {
     mkdir -p chosen
     for part in train eval; do
         sed 's/"chosen":/"completion":/; s/"rejected":/"other":/; s/"label":/"kind":/' "pairs/$part.jsonl" > "chosen/$part.jsonl"
     done
+}
+
+# The base itself after training on the same pairs, as preferences and as answers: what alignment by training costs it.
+if step tax; then
+    chosen
     tune dpo tuned "$base" plain pairs
     tune sft tuned-sft "$base" plain chosen
     for name in tuned tuned-sft; do
         measure "$name" base --base "$name/model" --dtype q8_0
         score "$name" base --base "$name/model" --dtype q8_0
+    done
+fi
+
+# The draft after SFT on the chosen answers by LoRA, plainly and held to its own answers by distillation.
+if step methods; then
+    chosen
+    mkdir -p methods
+    [ -f prior.jsonl ] || {
+        head -n 400 prompts.jsonl > prior-prompts.jsonl
+        "$wsd" generate -q --input prior-prompts.jsonl --output prior-part.jsonl --strategy draft --draft "$draft" \
+            --temperature 1 --seed 9 -n 96 --parallel 8
+        mv prior-part.jsonl prior.jsonl
+    }
+    distill='\n[[objective]]\nname = "sft"\n[[objective]]\nname = "distill"\nweight = 0.5\ntrain = ["prior.jsonl"]\n'
+    tune sft methods/lora "$draft" own chosen
+    tune sft methods/distill "$draft" own chosen "$distill"
+    for name in start lora distill; do
+        model=(--base "$base" --draft "methods/$name/model" --draft-dtype q8_0)
+        [ "$name" = start ] && model=(--base "$base" --draft "$draft")
+        measure "methods/$name" draft,wsd "${model[@]}"
+        score "methods/$name" draft "${model[@]}"
     done
 fi
 

@@ -4,6 +4,8 @@
 
 mod direction;
 mod svd;
+mod usage;
+mod weighted;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -11,6 +13,8 @@ use wsd_nn::arch::{
     self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_RANK, Head,
 };
 use wsd_nn::{Checkpoint, Format, Tensor, Weights};
+
+pub use self::usage::Usage;
 
 use crate::error::{Error, Result};
 use crate::matrix::transposed;
@@ -31,6 +35,11 @@ pub struct Table<'a> {
     pub epochs: usize,
     /// The seed of the order of rows.
     pub seed: u64,
+    /// The occurrences of the token of each row; empty where no texts were read.
+    pub counts: &'a [u64],
+    /// The second moment of the inputs of a head with these rows, `(width, width)`; empty where there
+    /// is none.
+    pub moment: &'a [f32],
 }
 
 /// A matrix as a product.
@@ -48,12 +57,14 @@ pub struct Factorization {
     pub name: &'static str,
     /// One line about it, with its source.
     pub about: &'static str,
+    /// True if it reads the usage of the table by texts.
+    pub needs_texts: bool,
     /// Computes the factors; reports finished passes and their number.
     pub factor: fn(&Table<'_>, &mut dyn FnMut(usize, usize)) -> Factored,
 }
 
 /// All methods; the first is the default.
-pub static FACTORIZATIONS: &[&Factorization] = &[&direction::DIRECTION, &svd::SVD];
+pub static FACTORIZATIONS: &[&Factorization] = &[&direction::DIRECTION, &svd::SVD, &weighted::WEIGHTED];
 
 impl Factorization {
     /// The method of this name.
@@ -125,6 +136,8 @@ pub struct CompressOptions {
     pub epochs: usize,
     /// The seed.
     pub seed: u64,
+    /// How texts use the tables, for methods that read it.
+    pub usage: Option<Usage>,
 }
 
 impl CompressOptions {
@@ -166,17 +179,22 @@ pub struct CompressedTable {
 /// Calls `report` with the name of a table, finished passes and their number, before the first too.
 ///
 /// # Errors
-/// A rank or a share outside its limits; a model whose tables are products already, or that lacks its
-/// tables.
+/// A rank or a share outside its limits; a method without the usage it needs; a model whose tables are
+/// products already, or that lacks its tables.
 pub fn compress(
     checkpoint: &Checkpoint,
     options: &CompressOptions,
     mut report: impl FnMut(&str, usize, usize),
 ) -> Result<(Checkpoint, Vec<CompressedTable>)> {
     let blueprint = whole(checkpoint)?;
+    if options.method.needs_texts && options.usage.is_none() {
+        return Err(Error::setting("method", "one that needs no texts where there are none", options.method.name));
+    }
     let (width, rank) = (blueprint.hidden, options.size.rank(blueprint.vocab, blueprint.hidden)?);
     let head = Head::VOCABULARY.weight();
     let has_own_head = !blueprint.tied && blueprint.head(Head::VOCABULARY).is_some();
+    let (counts, moment) =
+        options.usage.as_ref().map_or((&[][..], &[][..]), |usage| (&usage.counts[..], &usage.moment[..]));
     let mut tables = vec![(EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK)];
     tables.extend(has_own_head.then_some((&*head, HEAD_FACTOR, HEAD_RANK)));
     let mut compressed = checkpoint.clone();
@@ -185,7 +203,9 @@ pub fn compress(
     for (name, factor_name, key) in tables {
         let found = checkpoint.weights.require(&[(name.to_owned(), vec![blueprint.vocab, width])])?;
         let values = found[0].to_f32();
-        let table = Table { values: &values, width, rank, epochs: options.epochs, seed: options.seed };
+        let is_head = name == head || !has_own_head;
+        let moment = if is_head { moment } else { &[] };
+        let table = Table { values: &values, width, rank, epochs: options.epochs, seed: options.seed, counts, moment };
         report(name, 0, options.epochs);
         let factored = (options.method.factor)(&table, &mut |done, all| report(name, done, all));
         let Factored { rows, factor } = &factored;

@@ -139,7 +139,8 @@ fn gradients_through_rows_are_differences_of_the_loss() {
 fn gradients_of_factored_tables_are_differences_of_the_loss() {
     let mut tied = [false; 2];
     for model in models::all() {
-        let options = CompressOptions { method: FACTORIZATIONS[1], size: Size::Share(0.5), epochs: 1, seed: 1 };
+        let options =
+            CompressOptions { method: FACTORIZATIONS[1], size: Size::Share(0.5), epochs: 1, seed: 1, usage: None };
         let (factored, _) = compress(&model.checkpoint, &options, |_, _, _| {}).unwrap();
         let [whole, blueprint] = [&model.checkpoint, &factored].map(|model| arch::blueprint(&model.config).unwrap());
         tied[usize::from(whole.tied)] = true;

@@ -1161,6 +1161,8 @@ fn a_wrong_command_line_has_an_exit_code_of_its_own() {
     wsd.write("rows.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}\n");
     for (code, args) in [
         (2, &["compress", "--model", "m", "--output", "o", "--steps", "1"][..]),
+        (2, &["compress", "--model", "m", "--output", "o", "--method", "weighted"]),
+        (2, &["compress", "--model", "m", "--output", "o", "--text", "rows.jsonl"]),
         (2, &["train", "sft"]),
         (2, &["train", "head"]),
         (2, &["train", "cues", "--input", "rows.jsonl", "--output", "rows.jsonl"]),

@@ -99,6 +99,12 @@ fn a_compressed_model_is_reported() {
     assert!(report["seconds_per_token"][0].as_f64().unwrap() > 0.0, "{report}");
     let model = wsd::nn::Checkpoint::open(&folder.path().join("small/model")).unwrap();
     assert!(model.config.contains_key(wsd::nn::arch::EMBEDDING_RANK));
+    let mut weighted = compress(folder.path(), "weighted", 0);
+    weighted.args(["--method", "weighted"]);
+    finish(weighted);
+    let of_texts = json(folder.path().join("weighted/report.json"));
+    let divergence = |report: &serde_json::Value| report["before"]["divergence"].as_f64().unwrap();
+    assert!(divergence(&of_texts) < divergence(&report), "{of_texts} {report}");
     let told = refused(compress(folder.path(), "small", 8), 1);
     assert!(told.contains("the folder holds a compressed model\n  hint: "), "{told}");
 }

@@ -21,6 +21,7 @@ use crate::order::Order;
 pub(super) static DIRECTION: Factorization = Factorization {
     name: "direction",
     about: "a linear auto-encoder that learns the directions of rows, whose lengths stay (arXiv 2106.08181)",
+    needs_texts: false,
     factor: direction,
 };
 
@@ -100,7 +101,7 @@ fn loss_gradient(row: &[f32], image: &mut [f32], [cosine, norm]: [f64; 2], expon
 
 fn direction(table: &Table<'_>, report: &mut dyn FnMut(usize, usize)) -> Factored {
     let start = svd(table);
-    let Table { values, width, rank, epochs, seed } = *table;
+    let Table { values, width, rank, epochs, seed, .. } = *table;
     let mut parameters = start.factor.clone();
     parameters.extend(transposed(&start.factor, rank));
     let mut coder = Coder { table, parameters };

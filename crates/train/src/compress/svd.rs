@@ -9,6 +9,7 @@ use super::{Factored, Factorization, Table};
 pub(super) static SVD: Factorization = Factorization {
     name: "svd",
     about: "the product with the least squared error: truncated singular value decomposition",
+    needs_texts: false,
     factor: |table, _| svd(table),
 };
 
@@ -23,7 +24,7 @@ pub(super) fn svd(table: &Table<'_>) -> Factored {
 
 /// The right singular vectors of the largest singular values, `(width, rank)`: eigenvectors of the
 /// products of columns, which are few beside the rows.
-fn right_vectors(values: &[f32], width: usize, rank: usize) -> Vec<f32> {
+pub(super) fn right_vectors(values: &[f32], width: usize, rank: usize) -> Vec<f32> {
     let mut products = vec![0.0f32; width * width];
     let matrix = Matrix::dense(values, width);
     multiply(1.0, matrix.transposed(), matrix, Output::set(&mut products, width));

@@ -1,10 +1,14 @@
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use wsd_nn::{Cpu, CpuOptions, Executor as _, Span};
 
 use super::*;
+use crate::example::{Example, Sequence};
+use crate::fidelity::fidelity;
 use crate::merge::in_format;
-use crate::save_checkpoint;
+use crate::model::{ModelOptions, TrainableModel};
+use crate::{Layout, Trained, save_checkpoint};
 
 fn open(name: &str) -> Checkpoint {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/fixtures").join(name);
@@ -12,7 +16,22 @@ fn open(name: &str) -> Checkpoint {
 }
 
 fn options(method: &'static str, size: Size) -> CompressOptions {
-    CompressOptions { method: Factorization::find(method).unwrap(), size, epochs: 12, seed: 1 }
+    CompressOptions { method: Factorization::find(method).unwrap(), size, epochs: 12, seed: 1, usage: None }
+}
+
+/// Texts of a model's vocabulary in which the first ids are frequent, and their usage.
+fn usage(model: &Checkpoint) -> (Vec<Example>, Usage) {
+    let text = |seed: u32| {
+        let token = |place: u32| (seed * 31 + place * place * 7) % if place % 4 == 0 { 200 } else { 12 };
+        Example::of(Sequence::targets_from(0, (0..40).map(token).collect()))
+    };
+    let texts: Vec<_> = (0..30).map(text).collect();
+    let mut cpu = Cpu::load_with(model, CpuOptions { exact: true, ..CpuOptions::default() }).unwrap();
+    let mut read = 0;
+    let usage = Usage::of(&mut cpu, &texts, &AtomicBool::new(false), || read += 1).unwrap().unwrap();
+    assert_eq!(read, 30);
+    assert!(Usage::of(&mut cpu, &texts, &AtomicBool::new(true), || ()).unwrap().is_none());
+    (texts, usage)
 }
 
 fn logits(model: &Checkpoint) -> Vec<f32> {
@@ -44,7 +63,7 @@ fn table() -> Vec<f32> {
 #[test]
 fn directions_beat_svd_by_cosine_and_lose_by_error() {
     let values = table();
-    let table = Table { values: &values, width: 24, rank: 5, epochs: 30, seed: 1 };
+    let table = Table { values: &values, width: 24, rank: 5, epochs: 30, seed: 1, counts: &[], moment: &[] };
     let [direction, svd] = ["direction", "svd"].map(|name| {
         let factored = (Factorization::find(name).unwrap().factor)(&table, &mut |_, _| {});
         assert_eq!([factored.rows.len(), factored.factor.len()], [400 * 5, 24 * 5]);
@@ -64,16 +83,44 @@ fn directions_beat_svd_by_cosine_and_lose_by_error() {
 #[test]
 fn full_rank_is_the_model() {
     for (model, method) in
-        ["llama", "gemma2", "qwen2"].iter().flat_map(|model| ["direction", "svd"].map(|it| (model, it)))
+        ["llama", "gemma2", "qwen2"].iter().flat_map(|model| ["direction", "svd", "weighted"].map(|it| (model, it)))
     {
         let model = open(model);
         let width = arch::blueprint(&model.config).unwrap().hidden;
-        let (compressed, tables) = compress(&model, &options(method, Size::Rank(width)), |_, _, _| {}).unwrap();
+        let options = CompressOptions { usage: Some(usage(&model).1), ..options(method, Size::Rank(width)) };
+        let (compressed, tables) = compress(&model, &options, |_, _, _| {}).unwrap();
         assert!(tables.iter().all(|table| table.likeness.rmse < 1e-5), "{tables:?}");
         let (before, after) = (logits(&model), logits(&compressed));
         let size = before.iter().fold(0.0f32, |most, value| most.max(value.abs()));
         assert!(far(&before, &after) < 1e-4 * size.max(1.0), "{}", far(&before, &after));
     }
+}
+
+/// On texts whose usage it read, the metric of texts costs less than the least squared error.
+#[test]
+fn the_metric_of_texts_keeps_more_of_the_model() {
+    for name in ["llama", "qwen2"] {
+        let model = open(name);
+        let (texts, usage) = usage(&model);
+        assert_eq!(usage.counts.iter().sum::<u64>(), 30 * 40);
+        let width = arch::blueprint(&model.config).unwrap().hidden;
+        let diagonal: f32 = usage.moment.iter().step_by(width + 1).sum();
+        assert!((diagonal - width as f32).abs() < 1e-3 * width as f32, "{diagonal}");
+        let original = arch::blueprint(&model.config).unwrap();
+        let reference = Layout::new(&original).read(&model).unwrap();
+        let [svd, weighted] = ["svd", "weighted"].map(|method| {
+            let options = CompressOptions { usage: Some(usage.clone()), ..options(method, Size::Share(0.5)) };
+            let (compressed, _) = compress(&model, &options, |_, _, _| {}).unwrap();
+            let blueprint = arch::blueprint(&compressed.config).unwrap();
+            let weights = Layout::new(&blueprint).read(&compressed).unwrap();
+            let options = ModelOptions { threads: 1, max_len: 40, recompute: false, trained: &|_| Trained::Frozen };
+            let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap().with_teacher(&original).unwrap();
+            fidelity(&mut trainable, [&weights, &reference], &texts, |_| ()).divergence
+        });
+        assert!(weighted < 0.7 * svd, "{name}: {weighted} {svd}");
+    }
+    let error = compress(&open("llama"), &options("weighted", Size::Share(0.5)), |_, _, _| {}).unwrap_err();
+    assert_eq!(error.to_string(), "`method` must be one that needs no texts where there are none, got weighted");
 }
 
 /// A written folder runs in factors, and multiplied out, with the same logits.

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::json;
-use wsd::train::compress::{CompressOptions, CompressedTable, FACTORIZATIONS, Factorization, Size, compress};
+use wsd::train::compress::{CompressOptions, CompressedTable, FACTORIZATIONS, Factorization, Size, Usage, compress};
 use wsd::train::fidelity::{Fidelity, fidelity};
 use wsd::train::{
     AdapterEntry, Choice, Example, Finished, Layout, ModelOptions, Objective, Reporter as _, RunLock, Steps, Task,
@@ -18,7 +18,7 @@ use wsd::train::{
 };
 use wsd_core::Values;
 use wsd_core::files::write_whole;
-use wsd_nn::{Checkpoint, arch};
+use wsd_nn::{Checkpoint, Device, arch};
 
 use super::progress::Rows;
 use super::train::reporter::ConsoleReporter;
@@ -33,6 +33,8 @@ Examples:
       Tables of half the size, and perplexity and divergence from the original.
   wsd compress --model pilot --output small --text corpus.jsonl --steps 300 --eval held-out.jsonl
       The same, tuned for 300 steps to stay close to the original; the same command resumes.
+  wsd compress --model pilot --output small --text corpus.jsonl --method weighted
+      Tables that keep what the texts use: far closer to the original before any tuning.
   wsd compress --model pilot --output small-svd --method svd --rank 31
   wsd generate --draft small/model --prompt 'Hello'";
 
@@ -59,8 +61,8 @@ pub(crate) struct CompressArgs {
     /// Passes of `direction` over the rows of a table
     #[arg(long, value_name = "N", default_value_t = 30)]
     epochs: usize,
-    /// Texts to tune on, a JSON object per line
-    #[arg(long, value_name = "FILE", requires = "steps")]
+    /// Texts to tune on, and whose tokens `weighted` counts, a JSON object per line
+    #[arg(long, value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Steps of tuning by distillation of the original; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -83,11 +85,26 @@ fn about() -> String {
     FACTORIZATIONS.iter().map(|method| format!("- {}: {}", method.name, method.about)).collect::<Vec<_>>().join("\n")
 }
 
+impl CompressArgs {
+    fn method(&self) -> Result<&'static Factorization> {
+        Factorization::find(&self.method).context("invariant: one of the table")
+    }
+
+    /// Checks that there are texts if, and only if, something reads them.
+    fn check_texts(&self) -> Result<()> {
+        let readers = [("--steps", self.steps > 0), ("--method weighted", self.method()?.needs_texts)];
+        let reader = readers.iter().find(|(_, reads)| *reads).map(|(name, _)| name);
+        match (reader, self.text.is_empty()) {
+            (Some(name), true) => Err(usage(format!("`{name}` needs texts\n  hint: name a file of them with --text"))),
+            (None, false) => Err(usage("`--text` is for `--steps` and `--method weighted`\n  hint: add one of them")),
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(crate) async fn run(args: CompressArgs, global: &GlobalArgs) -> Result<Ending> {
     args.tuning.check()?;
-    if args.steps > 0 && args.text.is_empty() {
-        return Err(usage("`--steps` needs texts to tune on\n  hint: name a file of them with --text"));
-    }
+    args.check_texts()?;
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_interrupt(stop.clone()));
     let (original, source) = open(&args.model, global)?;
@@ -117,12 +134,11 @@ impl Job {
         let reader = self.args.tuning.reader(&self.original, &output, true)?;
         let (texts, held_out) = (reader.read(&self.args.text)?, reader.read(&self.args.eval)?);
         self.begin()?;
-        let tables = self.factored(&options)?;
+        let Some(tables) = self.factored(options, &texts)? else { return self.stopped() };
         let factored = Checkpoint::open(&output.join("factored"))?;
         let before = self.measure(&factored, &held_out)?;
         if self.args.steps > 0 && !self.tune(&factored, texts)? {
-            self.reporter.note("stopped; the same command goes on");
-            return Ok(Ending::Interrupted);
+            return self.stopped();
         }
         let end = if self.args.steps > 0 { "tuned" } else { "factored" };
         let model = Checkpoint::open(&output.join(end))?;
@@ -137,11 +153,16 @@ impl Job {
         Ok(Ending::Done)
     }
 
+    fn stopped(&mut self) -> Result<Ending> {
+        self.reporter.note("stopped; the same command goes on");
+        Ok(Ending::Interrupted)
+    }
+
     fn options(&self) -> Result<CompressOptions> {
-        let CompressArgs { method, share, rank, epochs, tuning, .. } = &self.args;
-        let method = Factorization::find(method).context("invariant: one of the table")?;
+        let CompressArgs { share, rank, epochs, tuning, .. } = &self.args;
+        let method = self.args.method()?;
         let size = rank.map_or(Size::Share(*share), Size::Rank);
-        Ok(CompressOptions { method, size, epochs: *epochs, seed: tuning.seed })
+        Ok(CompressOptions { method, size, epochs: *epochs, seed: tuning.seed, usage: None })
     }
 
     /// Notes the settings in the folder, or checks that those there are the same.
@@ -154,12 +175,18 @@ impl Job {
         settings_file::begin(&self.args.output, &[self.args.tuning.settings(), own])
     }
 
-    /// Writes the factored model, unless an interrupted compression has done so, and returns its tables.
-    fn factored(&self, options: &CompressOptions) -> Result<Vec<CompressedTable>> {
-        let CompressArgs { output, tuning, .. } = &self.args;
-        let (folder, file) = (output.join("factored"), output.join("tables.json"));
+    /// Writes the factored model, unless an interrupted compression has done so. Returns its tables, or
+    /// `None` if it was stopped.
+    fn factored(&mut self, mut options: CompressOptions, texts: &[Example]) -> Result<Option<Vec<CompressedTable>>> {
+        let (folder, file) = (self.args.output.join("factored"), self.args.output.join("tables.json"));
         if folder.exists() && file.exists() {
-            return report::read_tables(&file);
+            return report::read_tables(&file).map(Some);
+        }
+        if options.method.needs_texts {
+            options.usage = self.usage(texts)?;
+            if options.usage.is_none() {
+                return Ok(None);
+            }
         }
         let quiet = self.reporter.quiet;
         let report = |name: &str, done: usize, all: usize| {
@@ -170,10 +197,20 @@ impl Job {
                 });
             }
         };
-        let (compressed, tables) = compress(&self.original, options, report)?;
+        let (compressed, tables) = compress(&self.original, &options, report)?;
         write_whole(&file, (serde_json::to_string_pretty(&tables)? + "\n").as_bytes())?;
-        save_checkpoint(&folder, &merge::in_format(&compressed, tuning.dtype)?, Some(&self.source))?;
-        Ok(tables)
+        save_checkpoint(&folder, &merge::in_format(&compressed, self.args.tuning.dtype)?, Some(&self.source))?;
+        Ok(Some(tables))
+    }
+
+    /// Reads how texts use the tables. Returns `None` if it was stopped.
+    fn usage(&mut self, texts: &[Example]) -> Result<Option<Usage>> {
+        self.reporter.note("reading how the texts use the vocabulary:");
+        let mut executor = wsd_nn::load(Device::Cpu, &self.original, None, None)?.executor;
+        let mut rows = Rows::new(texts.len(), 0, self.reporter.quiet);
+        let usage = Usage::of(&mut *executor, texts, &self.stop, || rows.advance(1))?;
+        rows.stop();
+        Ok(usage)
     }
 
     /// The weights of the original, with its blueprint.
