@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::arch::{self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR};
-use crate::checkpoint::{self, Tensor};
+use crate::checkpoint::{self, Spelling, Tensor};
 use crate::error::{Error, Result};
 
 /// The file that holds rank and scale.
@@ -110,17 +110,19 @@ pub fn names(module: &str) -> [String; 2] {
 }
 
 impl Adapter {
-    /// Opens a folder.
+    /// Opens a folder, whose modules have the names of the model's files or of [`crate::arch`].
     ///
     /// # Errors
     /// Missing files; [`Error::Unsupported`] for parts of PEFT that are not implemented, by their
     /// key or tensor; [`Error::Tensors`] naming all matrices without a partner or of another rank.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path, spelling: &Spelling) -> Result<Self> {
         let place = folder.join(CONFIG_FILE);
         let file = place.display().to_string();
         let config: Map<String, Value> = checkpoint::read_json(&place)?;
         let weights = folder.join(WEIGHTS_FILE);
         let weights_file = weights.display().to_string();
+        let tensors = checkpoint::read_safetensors(&weights)?.into_iter().map(|tensor| respelled(spelling, tensor));
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let modules = if config.get("peft_type").is_some_and(|kind| kind == ROUTED) {
             let counts = ["num_experts", "num_experts_per_tok"].map(|key| config.get(key).and_then(Value::as_u64));
             let [Some(experts @ 1..), Some(per_token @ 1..)] = counts else {
@@ -128,10 +130,10 @@ impl Adapter {
                 return Err(Error::malformed(&file, "keys `num_experts` and `num_experts_per_tok`", reason));
             };
             let sizes = (experts as usize, per_token.min(experts) as usize);
-            routed(&weights_file, checkpoint::read_safetensors(&weights)?, sizes)?
+            routed(&weights_file, tensors, sizes)?
         } else {
             let (rank, scale) = rank_and_scale(&file, &config)?;
-            pair(&weights_file, checkpoint::read_safetensors(&weights)?, rank, scale)?
+            pair(&weights_file, tensors, rank, scale)?
         };
         Ok(Self { file: weights_file, modules })
     }
@@ -196,6 +198,17 @@ impl Adapter {
     }
 }
 
+/// Gives a tensor of an adapter the name and form that belong to a module of [`crate::arch`].
+///
+/// # Errors
+/// Those of [`Spelling::tensor`].
+pub fn respelled(spelling: &Spelling, tensor: Tensor) -> Result<Tensor> {
+    let Some(name) = tensor.name.strip_prefix(PREFIX).map(str::to_owned) else { return Ok(tensor) };
+    let tensor = spelling.tensor(tensor.renamed(name))?;
+    let name = format!("{PREFIX}{}", tensor.name);
+    Ok(tensor.renamed(name))
+}
+
 /// True for the embedding and for the second factors of tables, which are no linear layers of their own.
 fn is_table_part(module: &str) -> bool {
     [EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR].contains(&&*format!("{module}.weight"))
@@ -241,7 +254,6 @@ const UNSUPPORTED: &[&str] = &[
     "use_qalora",
     "bias",
     "lora_bias",
-    "fan_in_fan_out",
     "modules_to_save",
     "rank_pattern",
     "alpha_pattern",

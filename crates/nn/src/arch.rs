@@ -35,9 +35,8 @@ pub use draft::{DraftPlan, FUSION, SAMPLING};
 pub use heads::HeadPlan;
 pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
-pub(crate) use routing::Share;
-pub use tensors::{EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR, layer_module, tensors};
-pub(crate) use tensors::{POSITIONS, SINKS};
+pub use routing::Share;
+pub use tensors::{EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR, POSITIONS, SINKS, layer_module, tensors};
 pub use wsd_core::Head;
 
 pub use crate::activation::Activation;
@@ -105,7 +104,8 @@ pub const ARCHS: &[Arch] = &[
 /// ```
 pub fn blueprint(config: &Map<String, Value>) -> Result<Blueprint> {
     let keys = Keys::new(config);
-    let blueprint = (find(config)?.parse)(&keys)?;
+    let arch = find(config)?;
+    let blueprint = Blueprint { model_type: arch.model_type, ..(arch.parse)(&keys)? };
     Ok(if keys.flag_or("wsd_norm_offset_folded", false)? {
         Blueprint { norms: Norms { offset: 0.0, ..blueprint.norms }, ..blueprint }
     } else {

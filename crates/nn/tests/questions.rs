@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use wsd_core::{Engine, Generation, Head, Heads, Layer, Sampling, Step, Token, Tree, log_softmax};
 use wsd_nn::{
-    Adapter, Checkpoint, Cpu, CpuOptions, Executor, Format, LoadOptions, Local, Span, TemplateChoice, Tensor,
+    Adapter, Checkpoint, Cpu, CpuOptions, Executor, Format, LoadOptions, Local, Span, Spelling, TemplateChoice, Tensor,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -356,7 +356,7 @@ fn an_adapter_at_run_time_equals_its_merge() {
         let tokens: Vec<u32> = (0..24).map(|k| (k * 37 + 5) % 290).collect();
         let mut cpu = Cpu::load_with(&checkpoint, exact).unwrap();
         let plain = rows(&mut cpu, 0, &tokens);
-        cpu.adapt(&Adapter::open(folder.path()).unwrap()).unwrap();
+        cpu.adapt(&Adapter::open(folder.path(), &Spelling::default()).unwrap()).unwrap();
         assert_eq!(cpu.cached(0), 0, "the cache of the plain model was kept");
         let adapted = rows(&mut cpu, 0, &tokens);
         let expected = rows(&mut Cpu::load_with(&merged, exact).unwrap(), 0, &tokens);

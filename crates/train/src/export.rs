@@ -9,10 +9,9 @@ use serde_json::{Map, Value, json};
 use wsd_core::Input;
 use wsd_core::files::write_folder;
 
-use super::layout::Layout;
+use super::layout::{Layout, Place};
 use crate::error::{Error, Result};
-use wsd_nn::Checkpoint;
-use wsd_nn::{Format, Tensor};
+use wsd_nn::{Checkpoint, Format, Spelling, Tensor, arch};
 
 /// Files that are copied from the source folder.
 const COPIED: [&str; 6] = [
@@ -37,12 +36,11 @@ pub fn save_folder(
     (layout, weights): (&Layout, &[f32]),
     format: Format,
 ) -> Result<()> {
-    let tensors = layout
-        .places()
-        .iter()
-        .map(|place| Ok((place.name.as_str(), place.shape.clone(), format.quantize(&weights[place.range.clone()])?)));
-    let tensors = tensors.collect::<Result<Vec<_>>>()?;
-    let tensors = tensors.iter().map(|(name, shape, bytes)| (*name, format, shape.clone(), bytes.as_slice()));
+    let tensor = |place: &Place| -> Result<Tensor> {
+        let bytes = format.quantize(&weights[place.range.clone()])?;
+        Ok(Tensor::new(&*place.name, format, place.shape.clone(), bytes)?)
+    };
+    let tensors = layout.places().iter().map(tensor).collect::<Result<Vec<_>>>()?;
     write(to, checkpoint, source, format, tensors)
 }
 
@@ -79,9 +77,7 @@ pub fn name_reward_head(config: &mut Map<String, Value>) {
 pub fn save_checkpoint(to: &Path, checkpoint: &Checkpoint, source: Option<&Path>) -> Result<()> {
     let format =
         checkpoint.weights.iter().find(|tensor| tensor.shape.len() > 1).map_or(Format::F32, |first| first.format);
-    let tensors = checkpoint.weights.iter();
-    let tensors = tensors.map(|tensor| (tensor.name.as_str(), tensor.format, tensor.shape.clone(), tensor.bytes()));
-    write(to, checkpoint, source, format, tensors)
+    write(to, checkpoint, source, format, checkpoint.weights.iter().cloned().collect())
 }
 
 /// Writes tensors of F32, F16 or BF16 to a safetensors file.
@@ -106,19 +102,19 @@ fn write_weights(to: &Path, views: Vec<(&str, TensorView<'_>)>, about: Option<Ha
     Ok(fs_err::set_permissions(to, permissions)?)
 }
 
-/// Writes tensors, given as names, formats, shapes and bytes, and a configuration that names
-/// `format`.
-fn write<'a>(
+/// Writes tensors, in the spelling of the architecture, and a configuration that names `format`.
+fn write(
     to: &Path,
     checkpoint: &Checkpoint,
     source: Option<&Path>,
     format: Format,
-    tensors: impl Iterator<Item = (&'a str, Format, Vec<usize>, &'a [u8])>,
+    tensors: Vec<Tensor>,
 ) -> Result<()> {
     let fault = |error: SafeTensorError| Error::malformed(Path::new("model.safetensors"), "weights", error);
-    let views = tensors.map(|(name, format, shape, bytes)| {
-        let (dtype, _) = dtype(format)?;
-        Ok((name, TensorView::new(dtype, shape, bytes).map_err(fault)?))
+    let tensors = Spelling::of(&arch::blueprint(&checkpoint.config)?).stored(tensors)?;
+    let views = tensors.iter().map(|tensor| {
+        let (dtype, _) = dtype(tensor.format)?;
+        Ok((&*tensor.name, TensorView::new(dtype, tensor.shape.clone(), tensor.bytes()).map_err(fault)?))
     });
     let views = views.collect::<Result<Vec<_>>>()?;
     let (_, dtype_name) = dtype(format)?;
@@ -128,6 +124,8 @@ fn write<'a>(
         let mut config = checkpoint.config.clone();
         config.insert("torch_dtype".into(), dtype_name.into());
         config.shift_remove("dtype");
+        // The matrices are not those of a packed format any more.
+        config.shift_remove("quantization_config");
         write_json(&folder.join("config.json"), &config)?;
         match source.filter(|source| source.is_dir()) {
             Some(source) => copy_small_files(source, folder),

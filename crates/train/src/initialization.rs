@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use super::layout::Layout;
-use wsd_nn::arch::Blueprint;
+use wsd_nn::arch::{Blueprint, SINKS};
 
 /// The standard deviation of initial weights in GPT-2 and most of its successors.
 pub const INITIALIZER_RANGE: f64 = 0.02;
@@ -13,7 +13,7 @@ pub const INITIALIZER_RANGE: f64 = 0.02;
 ///
 /// Matrices are normal with standard deviation `spread`, divided by `sqrt(2 * layers)` for those
 /// that write to the residual stream (Radford et al. 2019, section 2.3). Norms are the identity,
-/// and biases 0.
+/// and biases and sinks 0.
 #[must_use]
 pub fn random(blueprint: &Blueprint, layout: &Layout, spread: f64, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -24,7 +24,7 @@ pub fn random(blueprint: &Blueprint, layout: &Layout, spread: f64, seed: u64) ->
         let spread = if writes { spread / (2.0 * blueprint.layers.len() as f64).sqrt() } else { spread };
         if place.is_matrix() {
             values.iter_mut().for_each(|value| *value = (normal(&mut random) * spread) as f32);
-        } else if !place.name.ends_with(".bias") {
+        } else if !place.name.ends_with(".bias") && !place.name.ends_with(SINKS) {
             values.fill(1.0 - blueprint.norms.offset);
         }
     }

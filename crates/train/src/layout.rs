@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use wsd_nn::Checkpoint;
 use wsd_nn::arch::{self, Blueprint, Head};
+use wsd_nn::{Checkpoint, Spelling};
 
 /// The name of the matrix of a reward head, `(1, hidden)`.
 pub const REWARD: &str = "score.weight";
@@ -22,6 +22,8 @@ pub const REWARD: &str = "score.weight";
 /// ```
 #[derive(Clone, Debug)]
 pub struct Layout {
+    /// The names and forms of the tensors in files.
+    pub spelling: Spelling,
     places: Vec<Place>,
     by_name: HashMap<String, usize>,
 }
@@ -52,7 +54,7 @@ impl Layout {
         let mut tensors = arch::tensors(blueprint);
         // Biases go last within the list: between matrices they would keep these apart.
         tensors.sort_by_key(|(name, _)| name.ends_with(".bias"));
-        Self::of(tensors)
+        Self { spelling: Spelling::of(blueprint), ..Self::of(tensors) }
     }
 
     /// The layout of these tensors, one after another.
@@ -66,7 +68,7 @@ impl Layout {
         };
         let places: Vec<_> = tensors.into_iter().map(&mut place).collect();
         let by_name = places.iter().enumerate().map(|(index, place)| (place.name.clone(), index)).collect();
-        Self { places, by_name }
+        Self { spelling: Spelling::default(), places, by_name }
     }
 
     /// The tensors in the order of their ranges.
@@ -105,9 +107,6 @@ impl Layout {
         let bias = Head::VOCABULARY.bias();
         if self.get(&bias).is_none() && checkpoint.weights.get(&bias).is_some() {
             return Err(Error::Untrainable { what: "a bias on the vocabulary head" });
-        }
-        if checkpoint.is_respelled() {
-            return Err(Error::Untrainable { what: "another layout of tensors than Llama's" });
         }
         let mut weights = vec![0.0; self.len()];
         for (tensor, place) in checkpoint.weights.require(&wanted)?.iter().zip(stored) {

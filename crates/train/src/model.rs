@@ -6,18 +6,24 @@
 //! of threads and on nothing else.
 
 mod attention;
+mod buffer;
 mod decoder;
 mod draft;
+mod expert;
 mod factor;
+mod feed_forward;
 mod head;
 mod layer;
 mod logits;
+mod mixture;
+mod norm;
 mod places;
 mod rotary;
 mod threads;
+mod vector;
 mod worker;
 
-use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, RopePlan};
+use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, POSITIONS, RopePlan};
 use wsd_nn::kernels::Simd;
 
 pub use self::decoder::Pass;
@@ -25,9 +31,11 @@ pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
 
 use self::decoder::{Decoder, Projection};
 use self::factor::Factor;
-use self::places::{LayerPlaces, NormPlace};
+use self::norm::NormPlace;
+use self::places::LayerPlaces;
 use self::rotary::RotaryTable;
 use self::threads::WorkerThreads;
+use self::vector::Vector;
 use self::worker::Worker;
 use crate::adapters::Trained;
 use crate::error::{Error, Result};
@@ -65,7 +73,8 @@ impl TrainableModel {
     /// Makes the buffers for a blueprint.
     ///
     /// # Errors
-    /// [`Error::Threads`]; [`Error::Untrainable`].
+    /// [`Error::Threads`]; [`Error::Setting`] for sequences longer than the positions that the model has
+    /// learned.
     pub fn try_new(blueprint: &Blueprint, options: &ModelOptions<'_>) -> Result<Self> {
         let layout = Layout::new(blueprint);
         let decoder = decoder(blueprint, &layout, options)?;
@@ -77,7 +86,7 @@ impl TrainableModel {
     /// [`Pass::reference`].
     ///
     /// # Errors
-    /// [`Error::Untrainable`]; [`Error::Setting`] for another vocabulary.
+    /// [`Error::Setting`] for another vocabulary, or for too few learned positions.
     pub fn with_teacher(mut self, blueprint: &Blueprint) -> Result<Self> {
         let own = self.decoder.blueprint.vocab;
         if blueprint.vocab != own {
@@ -115,7 +124,7 @@ impl TrainableModel {
 
 /// Finds the parts of a model in the list of its weights.
 fn decoder(blueprint: &Blueprint, layout: &Layout, options: &ModelOptions<'_>) -> Result<Decoder> {
-    refuse(blueprint)?;
+    refuse_long(blueprint, options.max_len)?;
     let range = |name: &str| layout.get(name).map(|place| place.range.clone()).unwrap_or_default();
     let own_head = Head::VOCABULARY.weight();
     let head = if blueprint.tied { EMBEDDING } else { &own_head };
@@ -136,7 +145,8 @@ fn decoder(blueprint: &Blueprint, layout: &Layout, options: &ModelOptions<'_>) -
         embedding_factor: Factor::of_embedding(blueprint, layout, &trained),
         vocabulary: Projection { cap: blueprint.final_softcap, ..vocabulary },
         reward: projection(REWARD, 1.0, None),
-        final_norm: NormPlace::new(layout, "model.norm.weight", options.trained).unwrap_or_default(),
+        positions: Vector::new(layout, POSITIONS, options.trained),
+        final_norm: NormPlace::new(layout, "model.norm", options.trained).unwrap_or_default(),
         layers: layers.map(|index| LayerPlaces::new(blueprint, layout, index, options.trained)).collect(),
         rotary: blueprint.ropes.iter().map(tables).collect(),
         recompute: options.recompute,
@@ -144,17 +154,13 @@ fn decoder(blueprint: &Blueprint, layout: &Layout, options: &ModelOptions<'_>) -
     })
 }
 
-/// Refuses an architecture with a part that has no backward pass.
-fn refuse(blueprint: &Blueprint) -> Result<()> {
-    let parts = [
-        ("LayerNorms", blueprint.norms.centered),
-        ("parallel attention and feed-forward parts", blueprint.parallel),
-        ("a feed-forward part without a gate", !blueprint.gated),
-        ("learned positions", blueprint.positions),
-        ("experts", blueprint.experts.is_some()),
-        ("attention sinks", blueprint.sinks),
-    ];
-    parts.iter().find(|(_, is_there)| *is_there).map_or(Ok(()), |(what, _)| Err(Error::Untrainable { what }))
+/// Refuses sequences longer than the embedding of positions.
+fn refuse_long(blueprint: &Blueprint, max_len: usize) -> Result<()> {
+    if blueprint.positions && max_len > blueprint.max_len {
+        let limit = format!("at most {}, the positions that the model has learned", blueprint.max_len);
+        return Err(Error::setting("max_length", limit, max_len));
+    }
+    Ok(())
 }
 
 /// Divides the examples into consecutive runs of at most [`SHARD_TOKENS`] tokens, or of one

@@ -216,7 +216,8 @@ impl Trainer {
     /// Those of the file system.
     pub fn save_adapter(&self, to: &Path, choice: &Choice<AdapterEntry>, base: &str) -> Result<bool> {
         let about = (choice.entry, &choice.values);
-        adapters::save(to, about, self.adapter.layout(), &self.state.parameters, base)
+        let layouts = (self.layout(), self.adapter.layout());
+        adapters::save(to, about, layouts, &self.state.parameters, base)
     }
 
     /// Computes the losses of examples in micro-batches of `batch_size`; one output per example. If

@@ -6,7 +6,8 @@
 mod models;
 
 use wsd_core::Values;
-use wsd_nn::arch::{self, Blueprint};
+use wsd_nn::Checkpoint;
+use wsd_nn::arch::{self, Blueprint, Experts};
 use wsd_train::compress::{CompressOptions, FACTORIZATIONS, Size, compress};
 use wsd_train::{
     ADAPTERS, AdapterEntry, Example, Layout, Loss, ModelOptions, Needs, OBJECTIVES, Objective, Pass, REWARD, Sequence,
@@ -22,8 +23,17 @@ fn example(tokens: &[u32]) -> Option<Example> {
 }
 
 fn trainable(blueprint: &Blueprint, recompute: bool) -> TrainableModel {
-    let options = ModelOptions { threads: 2, max_len: 512, recompute, trained: &|_| Trained::Whole };
+    let max_len = blueprint.max_len.min(512);
+    let options = ModelOptions { threads: 2, max_len, recompute, trained: &|_| Trained::Whole };
     TrainableModel::try_new(blueprint, &options).unwrap()
+}
+
+/// The blueprint of a checkpoint, by which each token passes all experts: the choice of some is no
+/// continuous function.
+fn smooth(checkpoint: &Checkpoint) -> Blueprint {
+    let blueprint = arch::blueprint(&checkpoint.config).unwrap();
+    let experts = blueprint.experts.map(|experts| Experts { used: experts.count, ..experts });
+    Blueprint { experts, ..blueprint }
 }
 
 /// A loss over examples, as a function of the weights.
@@ -90,7 +100,7 @@ fn moved(weights: &[f32], layout: &Layout, gradient: &[f32], tensor: &str, nudge
 #[test]
 fn gradients_are_differences_of_the_loss() {
     for model in models::all() {
-        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let blueprint = smooth(&model.checkpoint);
         let layout = Layout::new(&blueprint);
         let weights = layout.read(&model.checkpoint).unwrap();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
@@ -115,7 +125,7 @@ fn gradients_through_rows_are_differences_of_the_loss() {
     for (model, objective) in
         models::all().iter().flat_map(|model| with_rows().map(move |objective| (model, objective)))
     {
-        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let blueprint = smooth(&model.checkpoint);
         let layout = Layout::new(&blueprint);
         let reference = layout.read(&model.checkpoint).unwrap();
         let drift = |(index, weight): (usize, &f32)| weight + (index as f32 * 0.37).sin() * 0.03;
@@ -142,7 +152,7 @@ fn gradients_of_factored_tables_are_differences_of_the_loss() {
         let options =
             CompressOptions { method: FACTORIZATIONS[1], size: Size::Share(0.5), epochs: 1, seed: 1, usage: None };
         let (factored, _) = compress(&model.checkpoint, &options, |_, _, _| {}).unwrap();
-        let [whole, blueprint] = [&model.checkpoint, &factored].map(|model| arch::blueprint(&model.config).unwrap());
+        let [whole, blueprint] = [&model.checkpoint, &factored].map(smooth);
         tied[usize::from(whole.tied)] = true;
         let layout = Layout::new(&blueprint);
         let weights = layout.read(&factored).unwrap();
@@ -163,7 +173,7 @@ fn gradients_of_factored_tables_are_differences_of_the_loss() {
 #[test]
 fn masks_change_what_the_trained_model_reads() {
     let model = &models::all()[0];
-    let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+    let blueprint = smooth(&model.checkpoint);
     let weights = Layout::new(&blueprint).read(&model.checkpoint).unwrap();
     let mut examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
     let distance = |examples: &[Example]| {
@@ -180,7 +190,7 @@ fn masks_change_what_the_trained_model_reads() {
 #[test]
 fn a_model_is_at_no_distance_from_itself() {
     for model in models::all() {
-        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let blueprint = smooth(&model.checkpoint);
         let weights = Layout::new(&blueprint).read(&model.checkpoint).unwrap();
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
         let case = Case::new(Objective::find("distill").unwrap(), &examples, &weights);
@@ -214,7 +224,7 @@ fn every_adapter_has_a_gradient() {
     let adapters = || ADAPTERS.iter().copied().filter(|entry| entry.name != "full");
     for (model, entry) in models::all().iter().flat_map(|model| adapters().map(move |entry| (model, entry))) {
         let name = format!("{}, {}", model.name, entry.name);
-        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let blueprint = smooth(&model.checkpoint);
         let layout = Layout::new(&blueprint);
         let weights = layout.read(&model.checkpoint).unwrap();
         let mut adapter = (entry.make)(&layout, weights.clone(), &small(entry)).unwrap();
@@ -225,7 +235,8 @@ fn every_adapter_has_a_gradient() {
         let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
         let case = Case::new(Objective::find("sft").unwrap(), &examples, &[]);
         let trained = |name: &str| adapter.trained(name);
-        let options = ModelOptions { threads: 2, max_len: 512, recompute: false, trained: &trained };
+        let max_len = blueprint.max_len.min(512);
+        let options = ModelOptions { threads: 2, max_len, recompute: false, trained: &trained };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
         let len = if adapter.is_low_rank() { parameters.len() } else { layout.len() };
         let mut computed = vec![0.0; len];
@@ -243,7 +254,7 @@ fn every_adapter_has_a_gradient() {
 #[test]
 fn gradients_of_rewards_are_differences_of_the_loss() {
     for model in models::all() {
-        let plain = arch::blueprint(&model.checkpoint.config).unwrap();
+        let plain = smooth(&model.checkpoint);
         let (vocabulary, reward) = ([plain.vocab, plain.hidden], [1, plain.hidden]);
         let blueprint = plain.with_heads(|name| match name {
             "lm_head.weight" => Some(&vocabulary),
@@ -273,20 +284,45 @@ fn gradients_of_rewards_are_differences_of_the_loss() {
     }
 }
 
-/// Architectures with parts that have no backward pass are refused by the part.
+/// Most quotients are the gradient where each token passes some experts: the others cross a change of
+/// the choice.
 #[test]
-fn other_architectures_are_refused() {
-    let refused: Vec<_> = models::every()
-        .iter()
-        .filter_map(|model| Some((model.name.clone(), models::trainable(&model.checkpoint).err()?.to_string())))
-        .collect();
-    let reason = |name: &str| refused.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.as_str());
-    assert_eq!(reason("stablelm"), Some("a model with LayerNorms can be run but not trained"));
-    assert_eq!(
-        reason("granite4"),
-        Some("a model with another layout of tensors than Llama's can be run but not trained")
-    );
-    for trained in ["llama", "llama_yarn", "smollm3", "olmo3", "granite", "gemma3_text"] {
-        assert_eq!(reason(trained), None, "{trained}");
+fn gradients_through_chosen_experts_are_mostly_differences_of_the_loss() {
+    let is_mixture = |model: &models::Model| model.checkpoint.config.contains_key("num_experts_per_tok");
+    for model in models::all().into_iter().filter(is_mixture) {
+        let blueprint = arch::blueprint(&model.checkpoint.config).unwrap();
+        let layout = Layout::new(&blueprint);
+        let weights = layout.read(&model.checkpoint).unwrap();
+        let examples: Vec<_> = model.sequences.iter().filter_map(|tokens| example(tokens)).collect();
+        let case = Case::new(Objective::find("sft").unwrap(), &examples, &[]);
+        let mut trainable = trainable(&blueprint, false);
+        let mut gradient = vec![0.0; layout.len()];
+        case.pass(&mut trainable, &weights, Some(&mut gradient));
+        let mut ratio = |tensor: &str| {
+            let part = &gradient[layout.get(tensor).unwrap().range.clone()];
+            let square = part.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+            let nudge = 5e-4 / square.sqrt();
+            let mut loss = |nudge| case.pass(&mut trainable, &moved(&weights, &layout, &gradient, tensor, nudge), None);
+            (loss(nudge) - loss(-nudge)) / (2.0 * nudge) / square
+        };
+        let ratios: Vec<f64> = layout.places().iter().map(|place| ratio(&place.name)).collect();
+        let right = ratios.iter().filter(|ratio| (*ratio - 1.0).abs() < 0.05).count();
+        let moving = ratios.iter().filter(|ratio| ratio.is_finite()).count();
+        println!("{}: {right} of {moving}", model.name);
+        assert!(moving > layout.places().len() / 2 && right * 4 > moving * 3, "{}: {ratios:?}", model.name);
     }
+}
+
+/// A model without a position for each token of the longest sequence is refused.
+#[test]
+fn sequences_beyond_learned_positions_are_refused() {
+    let model = models::all().into_iter().find(|model| model.name == "gpt2").unwrap();
+    let blueprint = smooth(&model.checkpoint);
+    let max_len = blueprint.max_len + 1;
+    let options = ModelOptions { threads: 1, max_len, recompute: false, trained: &|_| Trained::Whole };
+    let error = TrainableModel::try_new(&blueprint, &options).err().unwrap().to_string();
+    let limit = max_len - 1;
+    let expected =
+        format!("`max_length` must be at most {limit}, the positions that the model has learned, got {max_len}");
+    assert_eq!(error, expected);
 }

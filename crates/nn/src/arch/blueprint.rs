@@ -24,6 +24,9 @@ const MOST_TOKENS: usize = 1 << 24;
 /// [`crate::arch::blueprint()`] reads one from a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blueprint {
+    /// The `model_type` of the configuration, which tells how files spell tensors
+    /// ([`crate::Spelling`]).
+    pub model_type: &'static str,
     /// The width of the residual stream.
     pub hidden: usize,
     /// The number of query heads.
@@ -175,6 +178,7 @@ impl Blueprint {
     /// A model without any part that some architectures lack, of no size: plain attention and a
     /// feed-forward part with a gate by SiLU.
     pub(super) const PLAIN: Self = Self {
+        model_type: "",
         hidden: 0,
         heads: 0,
         kv_heads: 0,

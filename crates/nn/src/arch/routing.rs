@@ -4,16 +4,17 @@ use super::Experts;
 
 /// The share of an expert in the output of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Share {
+pub struct Share {
     /// The index of the token.
-    pub(crate) token: usize,
+    pub token: usize,
     /// The factor on the expert's output.
-    pub(crate) weight: f32,
+    pub weight: f32,
 }
 
 impl Experts {
     /// Returns the tokens of each expert, given the outputs of the router, `(tokens, experts)`.
-    pub(crate) fn shares(&self, ratings: &[f32]) -> Vec<Vec<Share>> {
+    #[must_use]
+    pub fn shares(&self, ratings: &[f32]) -> Vec<Vec<Share>> {
         let mut shares = vec![Vec::new(); self.count];
         for (token, ratings) in ratings.chunks_exact(self.count).enumerate() {
             let mut order: Vec<usize> = (0..self.count).collect();

@@ -11,9 +11,9 @@ pub const EMBEDDING_FACTOR: &str = "model.embed_tokens.projection.weight";
 /// The name of the second factor of a vocabulary head, `(rank, hidden)`.
 pub const HEAD_FACTOR: &str = "lm_head.projection.weight";
 /// The name of the embedding of positions.
-pub(crate) const POSITIONS: &str = "model.embed_positions.weight";
+pub const POSITIONS: &str = "model.embed_positions.weight";
 /// The name of the sinks within a layer.
-pub(crate) const SINKS: &str = "self_attn.sinks";
+pub const SINKS: &str = "self_attn.sinks";
 
 /// Splits the name of a tensor or a module in a layer into the index of the layer and the name
 /// within it.

@@ -1,30 +1,61 @@
 //! Architectures whose checkpoints have other names of tensors, or other forms, than Llama's.
 
+mod gpt_oss;
+
 use serde_json::{Map, Value};
 
-use super::Checkpoint;
 use super::tensor::Tensor;
 use super::weights::Weights;
-use crate::arch;
+use crate::arch::{self, Blueprint};
 use crate::error::{Error, Result};
 
-type Divide = fn(&Tensor) -> Result<Vec<Tensor>>;
+/// The names and forms that tensors have in the files of a model, where these differ from those of
+/// [`crate::arch`]. The default has no difference.
+///
+/// ```
+/// let config = serde_json::json!({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2,
+///     "vocab_size": 9, "n_positions": 4});
+/// let blueprint = wsd_nn::arch::blueprint(config.as_object().expect("an object"))?;
+/// let spelling = wsd_nn::Spelling::of(&blueprint);
+/// let [ours, stored] = ["model.layers.0.mlp.up_proj", "transformer.h.0.mlp.c_fc"];
+/// assert_eq!((spelling.stored_name(ours), spelling.name(stored)), (stored.to_owned(), ours.to_owned()));
+/// # Ok::<_, wsd_nn::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spelling {
+    rules: Option<&'static Rules>,
+    heads: usize,
+}
 
-/// The spelling of an architecture.
-struct Spelling {
+/// The differences of an architecture.
+#[derive(Debug)]
+struct Rules {
     model_type: &'static str,
-    /// Parts of names between dots, each with its replacement. They are replaced in this order.
+    /// Parts of names between dots, each with its replacement. They are replaced in this order, and by
+    /// the first of those with the same replacement in names to be stored.
     parts: &'static [(&'static str, &'static str)],
     /// Modules whose matrices are stored as `(inputs, outputs)`.
     transposed: &'static [&'static str],
     /// The module whose rows are a query, a key and a value of each head in turn.
     by_head: Option<&'static str>,
-    /// Divides a tensor that holds the parts of all experts; returns none for another tensor.
-    experts: Option<Divide>,
+    /// The form of experts of which one tensor holds the parts of all.
+    experts: Option<Stacked>,
 }
 
-const SPELLINGS: &[Spelling] = &[
-    Spelling {
+/// The form of experts in one tensor.
+#[derive(Debug)]
+struct Stacked {
+    /// Divides a tensor that holds the parts of all experts; returns none for another tensor.
+    divide: fn(&Tensor) -> Result<Vec<Tensor>>,
+    /// Stacks the parts of experts among tensors.
+    stack: fn(Vec<Tensor>) -> Result<Vec<Tensor>>,
+}
+
+/// Parts of the names of tensors of adapters that have no row for each output of a module.
+const OF_INPUTS: [&str; 2] = [".lora_A.", ".oft_R."];
+
+const RULES: &[Rules] = &[
+    Rules {
         model_type: "gpt_neox",
         parts: &[
             (".gpt_neox.layers.", ".model.layers."),
@@ -40,10 +71,14 @@ const SPELLINGS: &[Spelling] = &[
         by_head: Some(".qkv_proj."),
         experts: None,
     },
-    Spelling {
+    Rules {
         model_type: "gpt2",
         parts: &[
-            (".transformer.", "."),
+            (".transformer.h.", ".model.layers."),
+            (".transformer.wte.", ".model.embed_tokens."),
+            (".transformer.wpe.", ".model.embed_positions."),
+            (".transformer.ln_f.", ".model.norm."),
+            // The files of a model without head have no prefix.
             (".h.", ".model.layers."),
             (".wte.", ".model.embed_tokens."),
             (".wpe.", ".model.embed_positions."),
@@ -59,7 +94,7 @@ const SPELLINGS: &[Spelling] = &[
         by_head: None,
         experts: None,
     },
-    Spelling {
+    Rules {
         model_type: "granitemoehybrid",
         parts: &[
             (".shared_mlp.input_linear.", ".mlp.gate_up_proj."),
@@ -69,7 +104,7 @@ const SPELLINGS: &[Spelling] = &[
         by_head: None,
         experts: None,
     },
-    Spelling {
+    Rules {
         model_type: "mixtral",
         parts: &[
             (".block_sparse_moe.", ".mlp."),
@@ -81,104 +116,146 @@ const SPELLINGS: &[Spelling] = &[
         by_head: None,
         experts: None,
     },
-    Spelling {
+    Rules {
         model_type: "gpt_oss",
         parts: &[(".mlp.router.", ".mlp.gate.")],
         transposed: &[],
         by_head: None,
-        experts: Some(gpt_oss_experts),
+        experts: Some(Stacked { divide: gpt_oss::divide, stack: gpt_oss::stack }),
     },
 ];
 
-/// Divides the parts of all experts of gpt-oss: matrices `(experts, inputs, outputs)`, or `(experts,
-/// outputs, inputs)` in MXFP4, and biases `(experts, outputs)`. The rows of gate and up alternate.
-fn gpt_oss_experts(tensor: &Tensor) -> Result<Vec<Tensor>> {
-    let Some((layer, part)) = tensor.name.split_once(".mlp.experts.") else { return Ok(Vec::new()) };
-    let (part, kind) = match part.strip_suffix("_bias") {
-        Some(part) => (part, "bias"),
-        None => (part.trim_end_matches("_blocks"), "weight"),
-    };
-    let mut parts = Vec::new();
-    for (expert, own) in tensor.divided().into_iter().enumerate() {
-        let is_packed = tensor.name.ends_with("_blocks");
-        let own = if kind == "weight" && !is_packed { own.transposed()? } else { own };
-        let name = |part: &str| format!("{layer}.mlp.experts.{expert}.{part}.{kind}");
-        if part == "gate_up_proj" {
-            let half = own.shape[0] / 2;
-            let [gate, up] = own.permuted(|row| row % half * 2 + row / half)?.halved();
-            parts.extend([gate.renamed(name("gate_proj")), up.renamed(name("up_proj"))]);
-        } else {
-            parts.push(own.renamed(name(part)));
-        }
-    }
-    Ok(parts)
-}
-
 impl Spelling {
-    /// Returns the name that [`crate::arch`] gives to a tensor.
-    fn name(&self, stored: &str) -> String {
-        let name = self.parts.iter().fold(format!(".{stored}"), |name, (part, ours)| name.replacen(part, ours, 1));
-        name[1..].to_owned()
+    /// The spelling of the files of a model.
+    #[must_use]
+    pub fn of(blueprint: &Blueprint) -> Self {
+        Self::find(blueprint.model_type, blueprint.heads)
     }
 
-    fn tensors(&self, tensor: Tensor, heads: usize) -> Result<Vec<Tensor>> {
-        let parts = self.experts.map_or(Ok(Vec::new()), |divide| divide(&tensor))?;
-        if parts.is_empty() { Ok(vec![self.tensor(tensor, heads)?]) } else { Ok(parts) }
+    fn find(model_type: &str, heads: usize) -> Self {
+        Self { rules: RULES.iter().find(|rules| rules.model_type == model_type), heads }
     }
 
-    fn tensor(&self, tensor: Tensor, heads: usize) -> Result<Tensor> {
+    /// Tells whether some names or forms differ.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        self.rules.is_some()
+    }
+
+    /// Tells whether some matrices are stored as `(inputs, outputs)`.
+    #[must_use]
+    pub fn is_transposed(&self) -> bool {
+        self.rules.is_some_and(|rules| !rules.transposed.is_empty())
+    }
+
+    /// Returns the name that [`crate::arch`] gives to a tensor or module of a file.
+    #[must_use]
+    pub fn name(&self, stored: &str) -> String {
+        let parts = self.rules.map_or(&[][..], |rules| rules.parts);
+        replaced(stored, parts.iter().map(|(part, ours)| (*part, *ours)))
+    }
+
+    /// Returns the name of a tensor or module in a file.
+    #[must_use]
+    pub fn stored_name(&self, name: &str) -> String {
+        let parts = self.rules.map_or(&[][..], |rules| rules.parts);
+        replaced(name, parts.iter().map(|(part, ours)| (*ours, *part)))
+    }
+
+    /// Gives the tensors of a file the names and forms of [`crate::arch`].
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] for a fused matrix without a row for each part of a head.
+    pub(crate) fn tensors(&self, tensor: Tensor) -> Result<Vec<Tensor>> {
+        let stacked = self.rules.and_then(|rules| rules.experts.as_ref());
+        let parts = stacked.map_or(Ok(Vec::new()), |stacked| (stacked.divide)(&tensor))?;
+        if parts.is_empty() { Ok(vec![self.tensor(tensor)?]) } else { Ok(parts) }
+    }
+
+    /// Gives a tensor of a file, or of an adapter's, the name and form of [`crate::arch`]. One that has
+    /// the name already stays as it is.
+    ///
+    /// # Errors
+    /// Those of a fused matrix without a row for each part of a head.
+    pub fn tensor(&self, tensor: Tensor) -> Result<Tensor> {
         let name = self.name(&tensor.name);
-        let tensor = tensor.renamed(name);
-        let is = |module: &&str| tensor.name.contains(*module);
-        if self.transposed.iter().any(is) && tensor.shape.len() == 2 {
+        if name == tensor.name {
+            return Ok(tensor);
+        }
+        // Row `part, head, row` stands at `head, part, row`.
+        self.reformed(tensor.renamed(name), |row, heads, size| {
+            let (part, head, row) = (row / (heads * size), row / size % heads, row % size);
+            (head * 3 + part) * size + row
+        })
+    }
+
+    /// Gives the tensors of a model the names and forms of files.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] for tensors that no file of the architecture could have.
+    pub fn stored(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let tensors = match self.rules.and_then(|rules| rules.experts.as_ref()) {
+            Some(stacked) => (stacked.stack)(tensors)?,
+            None => tensors,
+        };
+        tensors.into_iter().map(|tensor| self.stored_tensor(tensor)).collect()
+    }
+
+    /// Gives a tensor of a model or an adapter the name and form of files, in which experts may be no
+    /// modules of their own.
+    ///
+    /// # Errors
+    /// Those of [`Spelling::stored`].
+    pub fn stored_tensor(&self, tensor: Tensor) -> Result<Tensor> {
+        let name = self.stored_name(&tensor.name);
+        let tensor = self.reformed(tensor, |row, heads, size| {
+            let (head, part, row) = (row / (3 * size), row / size % 3, row % size);
+            (part * heads + head) * size + row
+        })?;
+        Ok(tensor.renamed(name))
+    }
+
+    /// Transposes a matrix, or reorders the rows of a fused one by `place`, which returns the old place
+    /// of a row, given the numbers of heads and of rows of each part of a head.
+    fn reformed(&self, tensor: Tensor, place: impl Fn(usize, usize, usize) -> usize) -> Result<Tensor> {
+        let Some(rules) = self.rules else { return Ok(tensor) };
+        let is_matrix = |module: &&str| tensor.name.ends_with(&format!("{module}weight"));
+        if tensor.shape.len() == 2 && rules.transposed.iter().any(is_matrix) {
             return tensor.transposed();
         }
-        if self.by_head.as_ref().is_some_and(is) {
-            let size = tensor.shape[0] / (3 * heads.max(1));
-            if size * 3 * heads != tensor.shape[0] {
-                let problem = format!(
-                    "`{}` has {} rows, expected a query, a key and a value for each of {heads} heads",
-                    tensor.name, tensor.shape[0]
-                );
+        let has_outputs = !OF_INPUTS.iter().any(|part| tensor.name.contains(part));
+        if has_outputs && rules.by_head.is_some_and(|module| tensor.name.contains(module)) {
+            let (heads, rows) = (self.heads, tensor.shape.first().copied().unwrap_or(0));
+            let size = rows / (3 * heads.max(1));
+            if size * 3 * heads != rows {
+                let name = &tensor.name;
+                let problem =
+                    format!("`{name}` has {rows} rows, expected a query, a key and a value for each of {heads} heads");
                 return Err(Error::Tensors { file: "checkpoint".into(), problems: vec![problem] });
             }
-            // Row `part, head, row` stands at `head, part, row`.
-            return tensor.permuted(|row| {
-                let (part, head, row) = (row / (heads * size), row / size % heads, row % size);
-                (head * 3 + part) * size + row
-            });
+            return tensor.permuted(|row| place(row, heads, size));
         }
         Ok(tensor)
     }
 }
 
-/// Gives the tensors of a checkpoint the names and forms of [`crate::arch`].
-pub(super) fn in_our_spelling(config: &Map<String, Value>, weights: Weights) -> Result<Weights> {
-    let model_type = arch::model_type(config).unwrap_or_default();
-    let Some(spelling) = SPELLINGS.iter().find(|spelling| spelling.model_type == model_type) else {
-        return Ok(weights);
-    };
-    let heads = ["num_attention_heads", "n_head"].iter().find_map(|key| config.get(*key)?.as_u64()).unwrap_or(0);
-    weights.try_flat_map(|tensor| spelling.tensors(tensor, heads as usize))
+/// Replaces parts of a name, each once.
+fn replaced<'a>(name: &str, parts: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let dotted = parts.fold(format!(".{name}."), |name, (part, other)| name.replacen(part, other, 1));
+    dotted.trim_matches('.').to_owned()
 }
 
-impl Checkpoint {
-    /// Tells whether the tensors have other names or forms here than in files of the architecture.
-    #[must_use]
-    pub fn is_respelled(&self) -> bool {
-        let model_type = arch::model_type(&self.config).unwrap_or_default();
-        SPELLINGS.iter().any(|spelling| spelling.model_type == model_type)
-    }
+/// Gives the tensors of a checkpoint the names and forms of [`crate::arch`].
+pub(super) fn in_our_spelling(config: &Map<String, Value>, weights: Weights) -> Result<Weights> {
+    let heads = ["num_attention_heads", "n_head"].iter().find_map(|key| config.get(*key)?.as_u64()).unwrap_or(0);
+    let spelling = Spelling::find(arch::model_type(config).unwrap_or_default(), heads as usize);
+    if spelling.differs() { weights.try_flat_map(|tensor| spelling.tensors(tensor)) } else { Ok(weights) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::Format;
-
-    fn name(model_type: &str, stored: &str) -> String {
-        SPELLINGS.iter().find(|spelling| spelling.model_type == model_type).unwrap().name(stored)
-    }
 
     #[test]
     fn names_become_ours() {
@@ -196,7 +273,10 @@ mod tests {
             ("mixtral", "model.layers.0.block_sparse_moe.gate.weight", "model.layers.0.mlp.gate.weight"),
             ("gpt_oss", "model.layers.0.mlp.router.bias", "model.layers.0.mlp.gate.bias"),
         ] {
-            assert_eq!(name(model_type, stored), ours);
+            let spelling = Spelling::find(model_type, 2);
+            assert_eq!(spelling.name(stored), ours);
+            assert_eq!(spelling.name(&spelling.stored_name(ours)), ours);
+            assert!(spelling.stored_name(ours).ends_with(stored), "{ours}");
         }
     }
 
@@ -208,9 +288,12 @@ mod tests {
         };
         let weights = |model_type: &str, tensor: Tensor| {
             let config = serde_json::json!({"model_type": model_type, "num_attention_heads": 2});
-            let weights = Weights::new("test", [tensor]);
+            let weights = Weights::new("test", [tensor.clone()]);
             let weights = in_our_spelling(config.as_object().unwrap(), weights).unwrap();
-            weights.iter().next().unwrap().clone()
+            let ours = weights.iter().next().unwrap().clone();
+            let stored = Spelling::find(model_type, 2).stored(vec![ours.clone()]).unwrap();
+            assert_eq!((&stored[0].shape, stored[0].to_f32()), (&tensor.shape, tensor.to_f32()));
+            ours
         };
         let regrouped = weights("gpt_neox", tensor("gpt_neox.layers.0.attention.query_key_value.weight", vec![12, 1]));
         assert_eq!(regrouped.to_f32(), [0.0, 1.0, 6.0, 7.0, 2.0, 3.0, 8.0, 9.0, 4.0, 5.0, 10.0, 11.0]);

@@ -18,7 +18,7 @@ use super::scheduler::{Message, Scheduler};
 use super::session::{Open, stopped};
 use crate::adapter::Adapter;
 use crate::arch::{Blueprint, tensors};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Spelling};
 use crate::cpu::{CpuOptions, DraftLayer};
 use crate::draft::DraftHead;
 use crate::load::{Loaded, load};
@@ -69,7 +69,8 @@ impl Local {
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
         let Loaded { mut executor, device } = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
-        options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder)?))?;
+        let spelling = Spelling::of(executor.blueprint());
+        options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder, &spelling)?))?;
         let blueprint = executor.blueprint();
         let sizes = tensors(blueprint).into_iter().map(|(_, shape)| shape.into_iter().product::<usize>() as u64);
         let weights = sizes.sum();

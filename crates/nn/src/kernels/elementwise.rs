@@ -8,13 +8,13 @@ use crate::activation::Activation;
 
 dispatch! {
     /// Sets `out = x / sqrt(mean(x^2) + eps) * (weight + offset)` for each row of `weight.len()`
-    /// floats.
-    pub fn norm(out: &mut [f32], x: &[f32], norm: RmsNorm<'_>) = norm_body
+    /// floats, from which a centered norm subtracts its mean first.
+    pub fn norm(out: &mut [f32], x: &[f32], norm: Norm<'_>) = norm_body
 }
 
 dispatch! {
     /// Adds the gradients of [`norm`], given that of its output.
-    pub fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], norm: RmsNorm<'_>) = norm_backward_body
+    pub fn norm_backward(gradients: &mut NormGradients<'_>, x: &[f32], norm: Norm<'_>) = norm_backward_body
 }
 
 dispatch! {
@@ -26,6 +26,16 @@ dispatch! {
 dispatch! {
     /// Replaces gates and ups by their gradients, given the gradient of the output of [`gate`].
     pub fn gate_backward(gates: &mut [f32], output: &[f32], width: usize, activation: Activation) = gate_backward_body
+}
+
+dispatch! {
+    /// Sets `out = activation(x)`.
+    pub fn activate(out: &mut [f32], x: &[f32], activation: Activation) = activate_body
+}
+
+dispatch! {
+    /// Replaces `x` by its gradient, given that of the output of [`activate`].
+    pub fn activate_backward(x: &mut [f32], output: &[f32], activation: Activation) = activate_backward_body
 }
 
 dispatch! {
@@ -58,15 +68,17 @@ dispatch! {
     pub fn inner(a: &[f32], b: &[f32], out: &mut [f32; 1]) = inner_body
 }
 
-/// The parameters of an RMS norm.
+/// The parameters of a norm without bias.
 #[derive(Clone, Copy, Debug)]
-pub struct RmsNorm<'a> {
+pub struct Norm<'a> {
     /// The weight.
     pub weight: &'a [f32],
     /// A constant added to the weight.
     pub offset: f32,
     /// A constant added to the mean square.
     pub eps: f32,
+    /// The mean is subtracted first (LayerNorm); otherwise the norm is an RMS norm.
+    pub is_centered: bool,
 }
 
 /// The gradients that [`norm_backward`] reads and adds to.
@@ -79,45 +91,89 @@ pub struct NormGradients<'a> {
     pub weight: &'a mut [f32],
 }
 
+/// Returns the mean that a norm subtracts from a row, and its factor on the rest.
 #[inline(always)]
-fn scale<S: Lanes>(simd: S, row: &[f32], eps: f32) -> f32 {
-    1.0 / (dot(simd, row, row) / row.len() as f32 + eps).sqrt()
+fn moments<S: Lanes, const CENTERED: bool>(simd: S, row: &[f32], eps: f32) -> [f32; 2] {
+    let width = row.len() as f32;
+    if CENTERED {
+        let mean = sum(row, |x| x) / width;
+        [mean, 1.0 / (sum(row, |x| (x - mean) * (x - mean)) / width + eps).sqrt()]
+    } else {
+        [0.0, 1.0 / (dot(simd, row, row) / width + eps).sqrt()]
+    }
+}
+
+/// Sums terms lane by lane.
+#[inline(always)]
+fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    for block in row.chunks(LANES) {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *sum += term(*value);
+        }
+    }
+    sums.iter().sum()
 }
 
 #[inline(always)]
-fn norm_body<S: Lanes>(simd: S, out: &mut [f32], x: &[f32], norm: RmsNorm<'_>) {
-    let RmsNorm { weight, offset, eps } = norm;
+fn norm_body<S: Lanes>(simd: S, out: &mut [f32], x: &[f32], norm: Norm<'_>) {
+    if norm.is_centered { norm_rows::<S, true>(simd, out, x, norm) } else { norm_rows::<S, false>(simd, out, x, norm) }
+}
+
+#[inline(always)]
+fn norm_rows<S: Lanes, const CENTERED: bool>(simd: S, out: &mut [f32], x: &[f32], norm: Norm<'_>) {
+    let Norm { weight, offset, eps, .. } = norm;
     for (out, x) in out.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())) {
-        let scale = scale(simd, x, eps);
+        let [mean, scale] = moments::<S, CENTERED>(simd, x, eps);
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * (weight + offset);
+            *out = (x - mean) * scale * (weight + offset);
         }
     }
 }
 
-/// With `s = 1 / sqrt(mean(x^2) + eps)` and `g` the output's gradient times the weight:
-/// `dx = s * g - x * s^3 * mean(g * x)`.
 #[inline(always)]
-fn norm_backward_body<S: Lanes>(simd: S, gradients: &mut NormGradients<'_>, x: &[f32], norm: RmsNorm<'_>) {
-    let RmsNorm { weight, offset, eps } = norm;
+fn norm_backward_body<S: Lanes>(simd: S, gradients: &mut NormGradients<'_>, x: &[f32], norm: Norm<'_>) {
+    if norm.is_centered {
+        norm_rows_backward::<S, true>(simd, gradients, x, norm);
+    } else {
+        norm_rows_backward::<S, false>(simd, gradients, x, norm);
+    }
+}
+
+/// With `s = 1 / sqrt(mean(x^2) + eps)` and `g` the output's gradient times the weight:
+/// `dx = s * g - x * s^3 * mean(g * x)`. A centered norm has `x - mean(x)` for `x`, and subtracts
+/// `s * mean(g)`.
+#[inline(always)]
+fn norm_rows_backward<S: Lanes, const CENTERED: bool>(
+    simd: S,
+    gradients: &mut NormGradients<'_>,
+    x: &[f32],
+    norm: Norm<'_>,
+) {
+    let Norm { weight, offset, eps, .. } = norm;
     let width = weight.len();
     let rows = gradients.output.chunks_exact(width).zip(gradients.x.chunks_exact_mut(width));
     for ((output, x_gradient), x) in rows.zip(x.chunks_exact(width)) {
-        let scale = scale(simd, x, eps);
-        let mut sums = [0.0f32; LANES];
+        let [mean, scale] = moments::<S, CENTERED>(simd, x, eps);
+        let (mut sums, mut shifts) = ([0.0f32; LANES], [0.0f32; LANES]);
         let blocks = output.chunks(LANES).zip(x.chunks(LANES)).zip(weight.chunks(LANES));
         for ((output, x), weight) in blocks {
-            for (((sum, output), x), weight) in sums.iter_mut().zip(output).zip(x).zip(weight) {
-                *sum += output * (weight + offset) * x;
+            let lanes = sums.iter_mut().zip(&mut shifts);
+            for ((((sum, shift), output), x), weight) in lanes.zip(output).zip(x).zip(weight) {
+                *sum += output * (weight + offset) * (x - mean);
+                if CENTERED {
+                    *shift += output * (weight + offset);
+                }
             }
         }
         let pull = sums.iter().sum::<f32>() * scale * scale * scale / width as f32;
+        let shift = if CENTERED { shifts.iter().sum::<f32>() * scale / width as f32 } else { 0.0 };
         let values = output.iter().zip(x).zip(weight);
         for (((output, x), weight), to) in values.zip(x_gradient.iter_mut()) {
-            *to += output * (weight + offset) * scale - x * pull;
+            *to += output * (weight + offset) * scale - (x - mean) * pull - shift;
         }
         for ((output, x), to) in output.iter().zip(x).zip(gradients.weight.iter_mut()) {
-            *to += output * x * scale;
+            *to += output * (x - mean) * scale;
         }
     }
 }
@@ -171,6 +227,26 @@ fn pull(gate: &mut [f32], up: &mut [f32], output: &[f32], activation: impl Fn(f3
         let [value, derivative] = activation(*gate);
         *gate = output * *up * derivative;
         *up = output * value;
+    }
+}
+
+#[inline(always)]
+fn activate_body<S: Lanes>(_: S, out: &mut [f32], x: &[f32], activation: Activation) {
+    match activation {
+        Activation::Silu => out.iter_mut().zip(x).for_each(|(out, x)| *out = silu(*x)[0]),
+        Activation::GeluTanh => out.iter_mut().zip(x).for_each(|(out, x)| *out = gelu_tanh(*x)[0]),
+        Activation::Gelu => out.iter_mut().zip(x).for_each(|(out, x)| *out = gelu(*x)[0]),
+        Activation::ClampedSilu => out.iter_mut().zip(x).for_each(|(out, x)| *out = clamped_silu(*x)[0]),
+    }
+}
+
+#[inline(always)]
+fn activate_backward_body<S: Lanes>(_: S, x: &mut [f32], output: &[f32], activation: Activation) {
+    match activation {
+        Activation::Silu => x.iter_mut().zip(output).for_each(|(x, output)| *x = output * silu(*x)[1]),
+        Activation::GeluTanh => x.iter_mut().zip(output).for_each(|(x, output)| *x = output * gelu_tanh(*x)[1]),
+        Activation::Gelu => x.iter_mut().zip(output).for_each(|(x, output)| *x = output * gelu(*x)[1]),
+        Activation::ClampedSilu => x.iter_mut().zip(output).for_each(|(x, output)| *x = output * clamped_silu(*x)[1]),
     }
 }
 

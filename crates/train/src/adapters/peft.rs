@@ -1,6 +1,7 @@
 //! Adapter folders in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`, whose
 //! tensors are named `base_model.model.<module>.lora_A.weight` and so on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -8,17 +9,16 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 use wsd_core::files::write_folder;
 use wsd_core::{Input, Values};
-use wsd_nn::Format;
-use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
+use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, respelled};
+use wsd_nn::{Format, Tensor};
 
 use super::{ADAPTERS, Adapter, AdapterEntry, targets};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
 
 /// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or empty.
-const REFUSED: [&str; 11] = [
+const REFUSED: [&str; 10] = [
     "use_rslora",
-    "fan_in_fan_out",
     "modules_to_save",
     "rank_pattern",
     "alpha_pattern",
@@ -31,33 +31,43 @@ const REFUSED: [&str; 11] = [
 ];
 
 /// Writes an adapter as a folder; one without marks of PEFT is no adapter to PEFT, and `false` is
-/// returned. `base` is the name of the model it belongs to.
+/// returned. The layouts are those of the model and of the adapter; modules get the names and forms of
+/// the model's files. `base` is the name of the model it belongs to.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn save(
     to: &Path,
     (entry, values): (&AdapterEntry, &Values),
-    layout: &Layout,
+    (model, layout): (&Layout, &Layout),
     parameters: &[f32],
     base: &str,
 ) -> Result<bool> {
     let Some(peft) = entry.peft else { return Ok(false) };
     let fault = |error: safetensors::SafeTensorError| Error::malformed(&to.join(WEIGHTS_FILE), "weights", error);
-    let view = |place: &Place| {
-        let bytes = bytemuck::cast_slice(&parameters[place.range.clone()]);
-        let view = TensorView::new(Dtype::F32, place.shape.clone(), bytes).map_err(fault)?;
-        Ok((format!("{PREFIX}{}", place.name), view))
+    let tensor = |place: &Place| -> Result<Tensor> {
+        let bytes = Format::F32.quantize(&parameters[place.range.clone()])?;
+        let tensor = Tensor::new(&*place.name, Format::F32, place.shape.clone(), bytes)?;
+        Ok(model.spelling.stored_tensor(tensor)?)
     };
-    let views = layout.places().iter().map(view).collect::<Result<Vec<_>>>()?;
+    let tensors = layout.places().iter().map(tensor).collect::<Result<Vec<_>>>()?;
+    let views = tensors.iter().map(|tensor| {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), tensor.bytes()).map_err(fault)?;
+        Ok((format!("{PREFIX}{}", tensor.name), view))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).map_err(fault)?;
     let mut config = Map::new();
     config.insert("peft_type".into(), peft.kind.into());
     config.insert("task_type".into(), "CAUSAL_LM".into());
     config.insert("base_model_name_or_path".into(), base.into());
     config.extend(peft.flags.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));
+    if model.spelling.is_transposed() {
+        config.insert("fan_in_fan_out".into(), true.into());
+    }
+    let changed: Vec<_> = modules(layout).iter().map(|module| model.spelling.stored_name(module)).collect();
     for setting in entry.settings {
-        let value = values.value(setting).map(|value| targets::to_peft(setting, value, || modules(layout)));
+        let value = values.value(setting).map(|value| targets::to_peft(setting, value, &changed));
         config.extend(value.map(|value| (setting.name.to_owned(), value)));
     }
     config.insert("bias".into(), "none".into());
@@ -94,27 +104,31 @@ pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dy
     let path = folder.join(WEIGHTS_FILE);
     let bytes = Input::WEIGHTS.read(&path)?;
     let fault = |error: &dyn std::fmt::Display| Error::malformed(&path, "weights", error);
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fault(&error))?;
+    let stored = SafeTensors::deserialize(&bytes).map_err(|error| fault(&error))?;
     let mut parameters = vec![0.0; adapter.layout().len()];
-    for place in adapter.layout().places() {
-        let name = format!("{PREFIX}{}", place.name);
-        let tensor = tensors.tensor(&name).map_err(|error| fault(&error))?;
-        let format = match tensor.dtype() {
+    let mut missing: BTreeMap<_, _> =
+        adapter.layout().places().iter().map(|place| (format!("{PREFIX}{}", place.name), place)).collect();
+    for (stored_name, view) in stored.tensors() {
+        let format = match view.dtype() {
             Dtype::F32 => Format::F32,
             Dtype::F16 => Format::F16,
             Dtype::BF16 => Format::BF16,
-            other => return Err(fault(&format!("`{name}` must be of type F32, F16 or BF16, got {other:?}"))),
+            other => return Err(fault(&format!("`{stored_name}` must be of type F32, F16 or BF16, got {other:?}"))),
         };
-        if tensor.shape() != place.shape {
-            return Err(fault(&format!("`{name}` must have shape {:?}, got {:?}", place.shape, tensor.shape())));
+        let tensor = Tensor::new(&*stored_name, format, view.shape().to_vec(), view.data().to_vec())?;
+        let tensor = respelled(&layout.spelling, tensor)?;
+        let place = missing.remove(&tensor.name);
+        let place = place.ok_or_else(|| fault(&format!("`{stored_name}` changes no matrix of this model")))?;
+        if tensor.shape != place.shape {
+            let (expected, found) = (&place.shape, &tensor.shape);
+            return Err(fault(&format!("`{stored_name}` must have shape {expected:?}, got {found:?}")));
         }
-        format.dequantize(tensor.data(), &mut parameters[place.range.clone()]);
+        parameters[place.range.clone()].copy_from_slice(&tensor.to_f32());
     }
-    let known = |name: &str| name.strip_prefix(PREFIX).is_some_and(|name| adapter.layout().get(name).is_some());
-    match tensors.names().into_iter().find(|name| !known(name)) {
-        Some(name) => Err(fault(&format!("`{name}` changes no matrix of this model"))),
-        None => Ok((adapter, parameters)),
+    if let Some(name) = missing.into_keys().next() {
+        return Err(fault(&format!("`{name}` is missing")));
     }
+    Ok((adapter, parameters))
 }
 
 /// The entry and the settings that a configuration describes.

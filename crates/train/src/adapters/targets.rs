@@ -17,7 +17,8 @@ pub(super) static LAYERS: Setting =
         .with_default_about("all");
 
 /// All matrices of a decoder layer.
-pub(super) const LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+pub(super) const LINEAR: [&str; 9] =
+    ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
 
 /// The values of [`TARGET_MODULES`] for these names.
 pub(super) fn modules<const N: usize>(names: [&str; N]) -> Values {
@@ -49,7 +50,11 @@ pub(super) fn choose(
         layers.as_ref().is_none_or(|layers| layer(&place.name).is_some_and(|layer| layers.contains(&layer)))
     };
     let candidates = layout.places().iter().filter(|place| candidates(place));
-    let is_named = |place: &Place| patterns.iter().any(|pattern| matches(pattern, module(&place.name)));
+    let is_named = |place: &Place| {
+        let own = module(&place.name);
+        let stored = layout.spelling.stored_name(own);
+        patterns.iter().any(|pattern| matches(pattern, own) || matches(pattern, &stored))
+    };
     let chosen: Vec<_> = candidates.clone().filter(|place| is_named(place) && is_in_layer(place)).cloned().collect();
     if !chosen.is_empty() {
         return Ok(chosen);
@@ -103,17 +108,22 @@ fn layers(section: &str, text: &str) -> Result<BTreeSet<usize>> {
     Ok(ranges.into_iter().flatten().collect())
 }
 
-/// The value of a setting in PEFT's configuration. PEFT knows no `*`, so that names with one are
-/// replaced by `named`, the modules that are changed; layers are a list of numbers.
-pub(super) fn to_peft(setting: &Setting, value: &wsd_core::Value, named: impl Fn() -> Vec<String>) -> Value {
+/// The value of a setting in PEFT's configuration, for an adapter that changes the modules `changed`,
+/// named as in the model's files. Layers are a list of numbers. PEFT knows no `*` and no names of
+/// ours: if one of the names has a `*` or is no module's, all are replaced by those of the modules;
+/// names that change nothing are left out.
+pub(super) fn to_peft(setting: &Setting, value: &wsd_core::Value, changed: &[String]) -> Value {
     let json = json!(value);
     if setting.name == LAYERS.name {
         let list = json.as_str().and_then(|text| layers("adapter", text).ok());
         return json!(list.map(|layers| layers.into_iter().collect::<Vec<_>>()));
     }
-    let has_pattern =
-        json.as_array().into_iter().flatten().any(|name| name.as_str().is_some_and(|name| name.contains('*')));
-    if has_pattern { json!(named()) } else { json }
+    let Some(names) = json.as_array().filter(|_| setting.name == TARGET_MODULES.name) else { return json };
+    let names: Vec<_> = names.iter().filter_map(Value::as_str).collect();
+    let is_plain = |name: &&&str| !name.contains('*') && changed.iter().any(|module| matches(name, module));
+    let plain: Vec<_> = names.iter().filter(is_plain).collect();
+    let is_complete = changed.iter().all(|module| plain.iter().any(|name| matches(name, module)));
+    if is_complete { json!(plain) } else { json!(changed) }
 }
 
 /// The value of a setting from PEFT's configuration.
@@ -156,7 +166,7 @@ mod tests {
         let error = layers("lora", "3-1").unwrap_err().to_string();
         assert_eq!(error, "`lora.layers_to_transform` must be a list of layers such as 0,2,5-7, got 3-1");
         let value = LAYERS.from_json(&json!("1-2")).unwrap();
-        assert_eq!(to_peft(&LAYERS, &value, Vec::new), json!([1, 2]));
+        assert_eq!(to_peft(&LAYERS, &value, &[]), json!([1, 2]));
         assert_eq!(from_peft(&LAYERS, &json!([1, 2])).unwrap().to_string(), "1,2");
         assert_eq!(from_peft(&LAYERS, &json!(3)).unwrap().to_string(), "3");
     }

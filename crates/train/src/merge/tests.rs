@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use wsd_nn::{Cpu, CpuOptions, Executor as _, Span};
+use wsd_nn::{Cpu, CpuOptions, Executor as _, Span, Spelling};
 
 use super::*;
 use crate::{save_checkpoint, save_tensors};
@@ -50,7 +50,7 @@ fn routed(experts: &[Expert], options: SmileOptions) -> Adapter {
     let folder = tempfile::tempdir().unwrap();
     save_tensors(&folder.path().join(wsd_nn::adapter::WEIGHTS_FILE), &tensors).unwrap();
     fs_err::write(folder.path().join(wsd_nn::adapter::CONFIG_FILE), config.to_string()).unwrap();
-    Adapter::open(folder.path()).unwrap()
+    Adapter::open(folder.path(), &Spelling::default()).unwrap()
 }
 
 fn far(one: &[f32], other: &[f32]) -> f32 {

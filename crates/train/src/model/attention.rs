@@ -18,6 +18,8 @@ pub(super) struct Heads<'a> {
     pub(super) simd: Simd,
     /// A token attends to itself and the `window - 1` tokens before it.
     pub(super) window: Option<usize>,
+    /// The sink of each head, a score that takes a share of the softmax; empty without sinks.
+    pub(super) sinks: &'a [f32],
     /// Rotated queries, rotated keys and values, `(tokens, width)`.
     pub(super) qkv: &'a [f32],
     /// Floats per row of `qkv`.
@@ -69,6 +71,12 @@ impl Heads<'_> {
                     let seen = self.seen(&block, row);
                     let mut log_sum = [0.0];
                     softmax(self.simd, &mut scores[seen.clone()], &mut log_sum);
+                    if let Some(sink) = self.sinks.get(head) {
+                        let total = log_sum_of(log_sum[0], *sink);
+                        let share = (log_sum[0] - total).exp();
+                        scores[seen.clone()].iter_mut().for_each(|score| *score *= share);
+                        log_sum[0] = total;
+                    }
                     log_sums[block.first + row] = log_sum[0];
                     scores[..seen.start].fill(0.0);
                     scores[seen.end..].fill(0.0);
@@ -79,9 +87,15 @@ impl Heads<'_> {
         }
     }
 
-    /// Sets the gradients of queries in `qkv_gradients`, `(tokens, width)`, and adds those of keys
-    /// and values.
-    pub(super) fn backward(&self, attended: Attended<'_>, qkv_gradients: &mut [f32], scratch: &mut AttentionScratch) {
+    /// Sets the gradients of queries in `qkv_gradients`, `(tokens, width)`, and adds those of keys and
+    /// values, and of sinks that change to `sink_gradients`.
+    pub(super) fn backward(
+        &self,
+        attended: Attended<'_>,
+        qkv_gradients: &mut [f32],
+        sink_gradients: &mut [f32],
+        scratch: &mut AttentionScratch,
+    ) {
         let Attended { output, gradient, log_sums } = attended;
         let (size, stride) = (self.blueprint.head_dim, self.blueprint.query_width());
         let scale = self.blueprint.attention_scale;
@@ -108,6 +122,10 @@ impl Heads<'_> {
                     let mut mean = [0.0];
                     inner(self.simd, &output[row * stride..][..size], &gradient[row * stride..][..size], &mut mean);
                     softmax_backward(self.simd, &mut scores[cut], probabilities, mean[0]);
+                    // The value of a sink is zero.
+                    if let Some(gradient) = sink_gradients.get_mut(head) {
+                        *gradient -= (self.sinks[head] - log_sums[block.first + row]).exp() * mean[0];
+                    }
                 }
                 if let Some(cap) = self.blueprint.attention_softcap {
                     for (score, capped) in scores.iter_mut().zip(&*capped) {
@@ -182,6 +200,12 @@ impl Heads<'_> {
     fn part(&self, first: usize, tokens: usize, at: usize) -> Matrix<'_> {
         Matrix::new(&self.qkv[first * self.width + at..], tokens, self.blueprint.head_dim, self.width)
     }
+}
+
+/// The logarithm of the sum of exponentials of two numbers.
+fn log_sum_of(one: f32, other: f32) -> f32 {
+    let most = one.max(other);
+    most + ((one - most).exp() + (other - most).exp()).ln()
 }
 
 fn first_seen(position: usize, window: Option<usize>) -> usize {

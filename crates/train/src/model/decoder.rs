@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use wsd_nn::arch::Blueprint;
 use wsd_nn::kernels::Simd;
-use wsd_nn::kernels::elementwise::RmsNorm;
 
 use super::factor::Factor;
 use super::logits::Table;
-use super::places::{LayerPlaces, NormPlace, Read};
+use super::norm::{NormPlace, NormRun};
+use super::places::{LayerPlaces, Read};
 use super::rotary::RotaryTable;
+use super::vector::Vector;
 use crate::example::Example;
 use crate::objectives::{Loss, Needs, Totals};
 
@@ -20,6 +21,8 @@ pub(super) struct Decoder {
     /// The embedding; its rows are of the rank of the factor, if there is one.
     pub(super) embedding: Range<usize>,
     pub(super) embedding_factor: Option<Factor>,
+    /// The embedding of positions, `(positions, hidden)`.
+    pub(super) positions: Option<Vector>,
     pub(super) vocabulary: Projection,
     pub(super) reward: Projection,
     pub(super) final_norm: NormPlace,
@@ -88,9 +91,8 @@ impl Decoder {
         if needs == Needs::Rewards { &self.reward } else { &self.vocabulary }
     }
 
-    /// The RMS norm whose weight lies at `place`.
-    pub(super) fn norm<'w>(&self, weights: &'w [f32], place: &NormPlace) -> RmsNorm<'w> {
-        let norms = &self.blueprint.norms;
-        RmsNorm { weight: &weights[place.weight.clone()], offset: norms.offset, eps: norms.eps }
+    /// The norm whose weights lie at `place`.
+    pub(super) fn norm<'w>(&'w self, weights: &'w [f32], place: &'w NormPlace) -> NormRun<'w> {
+        NormRun { simd: self.simd, norms: &self.blueprint.norms, weights, place }
     }
 }

@@ -5,14 +5,14 @@
 //! distribution.
 
 use wsd_nn::arch::{Activation, DraftPlan, FUSION, SAMPLING};
-use wsd_nn::kernels::elementwise::{
-    NormGradients, exponentials, gate, gate_backward, log_sum_exp, norm, norm_backward,
-};
+use wsd_nn::kernels::elementwise::{exponentials, gate, gate_backward, log_sum_exp};
 
+use super::buffer::sized;
 use super::decoder::Decoder;
-use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
+use super::layer::{Activations, Backward, LayerRun, Scratch, Span};
 use super::logits::{Table, uncap};
-use super::places::{Linear, NormPlace, Read};
+use super::norm::NormPlace;
+use super::places::{Linear, Read};
 use super::threads::{Buffers, WorkerThreads};
 use super::{ModelOptions, decoder};
 use crate::adapters::Trained;
@@ -114,7 +114,7 @@ impl DraftModel {
         let decoder = decoder(&plan.layer, &layout, &options)?;
         let linear = |name: String| Linear::new(&layout, &[name], options.trained);
         let part = |part: &str| format!("{SAMPLING}.{part}");
-        let norm = NormPlace::new(&layout, &part("norm.weight"), options.trained);
+        let norm = NormPlace::new(&layout, &part("norm"), options.trained);
         let sampling = norm.map(|norm| Sampling {
             norm,
             gate: linear(part("gate_proj")),
@@ -233,7 +233,7 @@ impl Worker {
         let Some(Sampling { norm: place, gate: gate_linear, up, down }) = parts.sampling else { return };
         let ffn = gate_linear.outputs;
         let normed = sized(&mut self.fused_normed, count * hidden);
-        norm(parts.decoder.simd, normed, &self.fused, parts.decoder.norm(weights, place));
+        parts.decoder.norm(weights, place).forward(&self.fused, normed);
         let mut halves = [vec![0.0; count * ffn], vec![0.0; count * ffn]];
         gate_linear.forward(weights, &self.embedded, &mut halves[0]);
         up.forward(weights, normed, &mut halves[1]);
@@ -264,9 +264,7 @@ impl Worker {
             gate_linear.backward(parts.read(), &mut self.gradient, (&self.embedded, &gates), &mut unused);
             let mut normed = vec![0.0; x.len()];
             up.backward(parts.read(), &mut self.gradient, (&self.fused_normed, &ups), &mut normed);
-            let weight = &mut self.gradient[place.gradient.clone()];
-            let mut gradients = NormGradients { output: &normed, x: &mut x, weight };
-            norm_backward(parts.decoder.simd, &mut gradients, &self.fused, parts.decoder.norm(weights, place));
+            parts.decoder.norm(weights, place).backward(&self.fused, &normed, &mut self.gradient, &mut x);
         }
         let mut unused = vec![0.0; x.len() / hidden * 2 * hidden];
         parts.fusion.backward(parts.read(), &mut self.gradient, (&self.pairs, &x), &mut unused);

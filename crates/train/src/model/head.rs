@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
-use wsd_nn::kernels::elementwise::{NormGradients, exponentials, log_sum_exp, norm, norm_backward};
+use wsd_nn::kernels::elementwise::{exponentials, log_sum_exp};
 
+use super::buffer::sized;
 use super::decoder::Decoder;
-use super::layer::sized;
 use super::logits::uncap;
 use crate::objectives::Needs;
 
@@ -41,7 +41,7 @@ impl Head {
             self.states.extend_from_slice(&last[row * hidden..(row + 1) * hidden]);
         }
         let normed = sized(&mut self.normed, targets * hidden);
-        norm(decoder.simd, normed, &self.states, decoder.norm(weights, &decoder.final_norm));
+        decoder.norm(weights, &decoder.final_norm).forward(&self.states, normed);
         let table = projection.table(weights, hidden);
         let states = match &projection.factor {
             Some(factor) => {
@@ -134,9 +134,7 @@ impl Head {
         };
         let state_gradients = sized(&mut self.state_gradients, targets * hidden);
         state_gradients.fill(0.0);
-        let weight = &mut gradient[decoder.final_norm.gradient.clone()];
-        let mut gradients = NormGradients { output, x: state_gradients, weight };
-        norm_backward(decoder.simd, &mut gradients, &self.states, decoder.norm(weights, &decoder.final_norm));
+        decoder.norm(weights, &decoder.final_norm).backward(&self.states, output, gradient, state_gradients);
     }
 }
 

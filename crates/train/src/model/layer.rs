@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
-use wsd_nn::kernels::elementwise::{NormGradients, gate, gate_backward, norm, norm_backward};
 use wsd_nn::kernels::rotate;
 
 use super::attention::{Attended, AttentionScratch, Heads};
+use super::buffer::{sized, zeroed};
 use super::decoder::Decoder;
-use super::places::{NormPlace, Read};
+use super::expert::Passages;
+use super::feed_forward::{FeedForward, FeedForwardScratch};
+use super::norm::NormPlace;
+use super::places::Read;
 
 /// A sequence of the shard.
 pub(super) struct Span {
@@ -31,8 +34,7 @@ pub(super) struct Activations {
     /// The residual stream between attention and the feed-forward part.
     middle: Vec<f32>,
     middle_normed: Vec<f32>,
-    gates: Vec<f32>,
-    gated: Vec<f32>,
+    feed_forward: Passages,
     /// The output of the feed-forward part before its norm.
     lowered: Vec<f32>,
 }
@@ -41,8 +43,9 @@ pub(super) struct Activations {
 #[derive(Default)]
 pub(super) struct Scratch {
     attention: AttentionScratch,
-    /// Rows of the width of the feed-forward part or the queries.
-    wide: Vec<f32>,
+    feed_forward: FeedForwardScratch,
+    /// Rows of the width of the queries.
+    attended: Vec<f32>,
     qkv: Vec<f32>,
     /// Rows of the width of the residual stream.
     narrow: Vec<f32>,
@@ -50,6 +53,8 @@ pub(super) struct Scratch {
     other: Vec<f32>,
     /// Rows of the width of the residual stream.
     part: Vec<f32>,
+    /// The gradients of the output of a layer of parallel parts.
+    output: Vec<f32>,
 }
 
 /// The buffers that a backward pass writes.
@@ -57,19 +62,6 @@ pub(super) struct Backward<'a> {
     /// The gradient, to be added to.
     pub(super) gradient: &'a mut [f32],
     pub(super) scratch: &'a mut Scratch,
-}
-
-/// Resizes `buffer` to `len` floats, which keep old values.
-pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    buffer.resize(len, 0.0);
-    buffer
-}
-
-/// Resizes `buffer` to `len` zeros.
-fn zeroed(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    buffer.clear();
-    buffer.resize(len, 0.0);
-    buffer
 }
 
 /// One layer applied to the sequences of a shard.
@@ -96,16 +88,14 @@ impl LayerRun<'_> {
         let output = self.norm(places.post_attention.as_ref(), &kept.projected, &mut scratch.other);
         sum(sized(&mut kept.middle, x.len()), x, output, blueprint.residual_scale);
 
-        let normed = self.norm(places.pre_mlp.as_ref(), &kept.middle, &mut kept.middle_normed);
-        places.gates.forward(self.read.weights, normed, sized(&mut kept.gates, tokens * 2 * blueprint.ffn));
-        let gated = sized(&mut kept.gated, tokens * blueprint.ffn);
-        gate(self.decoder.simd, gated, &kept.gates, blueprint.ffn, blueprint.activation);
-        places.down.forward(self.read.weights, &kept.gated, sized(&mut kept.lowered, tokens * places.down.outputs));
+        let input = if blueprint.parallel { x } else { &kept.middle };
+        let normed = self.norm(places.pre_mlp.as_ref(), input, &mut kept.middle_normed);
+        let lowered = sized(&mut kept.lowered, tokens * places.outputs());
+        self.feed_forward().forward(normed, &mut kept.feed_forward, lowered, &mut scratch.feed_forward);
         let output = self.norm(places.post_mlp.as_ref(), &kept.lowered, &mut scratch.other);
-        let rows = sized(out, tokens * places.down.outputs).chunks_exact_mut(places.down.outputs);
-        for ((out, middle), output) in
-            rows.zip(kept.middle.chunks_exact(hidden)).zip(output.chunks_exact(places.down.outputs))
-        {
+        let width = places.outputs();
+        let rows = sized(out, tokens * width).chunks_exact_mut(width);
+        for ((out, middle), output) in rows.zip(kept.middle.chunks_exact(hidden)).zip(output.chunks_exact(width)) {
             for (out, output) in out.chunks_exact_mut(hidden).zip(output.chunks_exact(hidden)) {
                 sum(out, middle, output, blueprint.residual_scale);
             }
@@ -115,8 +105,16 @@ impl LayerRun<'_> {
     /// Backpropagates through the layer: replaces `gradients`, with respect to its output, by those
     /// with respect to its input `x`, and adds the weight gradients. Overwrites parts of `kept`.
     pub(super) fn backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
-        self.feed_forward_backward(kept, None, gradients, to);
+        if !self.decoder.blueprint.parallel {
+            self.feed_forward_backward(x, kept, (None, &mut *gradients), to);
+            return self.attention_backward(x, kept, gradients, to);
+        }
+        let mut output = std::mem::take(&mut to.scratch.output);
+        output.clear();
+        output.extend_from_slice(gradients);
         self.attention_backward(x, kept, gradients, to);
+        self.feed_forward_backward(x, kept, (Some(&output), gradients), to);
+        to.scratch.output = output;
     }
 
     /// Backpropagates through a layer of several branches, given the gradients with respect to all of
@@ -130,39 +128,37 @@ impl LayerRun<'_> {
     ) -> Vec<f32> {
         let hidden = self.decoder.blueprint.hidden;
         let mut gradients = vec![0.0; x.len()];
-        let rows = branches.chunks_exact(self.decoder.layers[self.index].down.outputs);
+        let rows = branches.chunks_exact(self.decoder.layers[self.index].outputs());
         for (gradient, row) in gradients.chunks_exact_mut(hidden).zip(rows) {
             for branch in row.chunks_exact(hidden) {
                 gradient.iter_mut().zip(branch).for_each(|(to, from)| *to += from);
             }
         }
-        self.feed_forward_backward(kept, Some(branches), &mut gradients, to);
+        self.feed_forward_backward(x, kept, (Some(branches), &mut gradients), to);
         self.attention_backward(x, kept, &mut gradients, to);
         gradients
     }
 
-    /// Replaces the gradients with respect to the layer's output by those with respect to the residual
-    /// stream between attention and the feed-forward part. `branches` are those of the branches apart.
+    /// Adds to `gradients` those of the feed-forward part's input, given those of the layer's output:
+    /// `output`, or `gradients` themselves.
     fn feed_forward_backward(
         &self,
+        x: &[f32],
         kept: &mut Activations,
-        branches: Option<&[f32]>,
-        gradients: &mut [f32],
+        (output, gradients): (Option<&[f32]>, &mut [f32]),
         to: &mut Backward<'_>,
     ) {
-        let (blueprint, places, read) = (&self.decoder.blueprint, &self.decoder.layers[self.index], self.read);
+        let (blueprint, places) = (&self.decoder.blueprint, &self.decoder.layers[self.index]);
         let Backward { gradient, scratch } = to;
-        let tokens = gradients.len() / blueprint.hidden;
         let post = NormStep { place: places.post_mlp.as_ref(), x: &kept.lowered };
-        let output = branches.unwrap_or_else(|| self.part_gradients(gradients, &mut scratch.part));
+        let output = self.part_gradients(output.unwrap_or(gradients), &mut scratch.part);
         let lowered = self.norm_input(post, output, gradient, &mut scratch.other);
-        let gated = sized(&mut scratch.wide, tokens * blueprint.ffn);
-        places.down.backward(read, gradient, (&kept.gated, lowered), gated);
-        gate_backward(self.decoder.simd, &mut kept.gates, gated, blueprint.ffn, blueprint.activation);
-        let normed = if places.pre_mlp.is_some() { &kept.middle_normed } else { &kept.middle };
+        let input = if blueprint.parallel { x } else { &kept.middle };
+        let normed = if places.pre_mlp.is_some() { &kept.middle_normed } else { input };
         let narrow = sized(&mut scratch.narrow, gradients.len());
-        places.gates.backward(read, gradient, (normed, &kept.gates), narrow);
-        self.norm_backward(NormStep { place: places.pre_mlp.as_ref(), x: &kept.middle }, narrow, gradient, gradients);
+        let (kept, scratch) = (&mut kept.feed_forward, &mut scratch.feed_forward);
+        self.feed_forward().backward((normed, lowered), kept, (&mut **gradient, &mut *narrow), scratch);
+        self.norm_backward(NormStep { place: places.pre_mlp.as_ref(), x: input }, narrow, gradient, gradients);
     }
 
     fn attention_backward(&self, x: &[f32], kept: &mut Activations, gradients: &mut [f32], to: &mut Backward<'_>) {
@@ -172,16 +168,17 @@ impl LayerRun<'_> {
         let post = NormStep { place: places.post_attention.as_ref(), x: &kept.projected };
         let output = self.part_gradients(gradients, &mut scratch.part);
         let projected = self.norm_input(post, output, gradient, &mut scratch.other);
-        let attended = sized(&mut scratch.wide, tokens * blueprint.query_width());
+        let attended = sized(&mut scratch.attended, tokens * blueprint.query_width());
         places.output.backward(read, gradient, (&kept.attended, projected), attended);
         let qkv = zeroed(&mut scratch.qkv, kept.qkv.len());
         for span in self.spans {
             let (heads, sums) = self.heads(&kept.qkv, span);
             let rows = span.rows.start * blueprint.query_width()..span.rows.end * blueprint.query_width();
             let own = span.rows.start * heads.width..span.rows.end * heads.width;
-            let (output, gradient) = (&kept.attended[rows.clone()], &attended[rows]);
-            let given = Attended { output, gradient, log_sums: &kept.log_sums[sums] };
-            heads.backward(given, &mut qkv[own], &mut scratch.attention);
+            let (output, attended) = (&kept.attended[rows.clone()], &attended[rows]);
+            let given = Attended { output, gradient: attended, log_sums: &kept.log_sums[sums] };
+            let sinks = places.sinks.as_ref().map_or(0..0, |sinks| sinks.gradient.clone());
+            heads.backward(given, &mut qkv[own], &mut gradient[sinks], &mut scratch.attention);
         }
         self.rotate(qkv, true);
         self.norm_heads_backward(&kept.raw, gradient, qkv, &mut scratch.other);
@@ -189,6 +186,10 @@ impl LayerRun<'_> {
         let narrow = sized(&mut scratch.narrow, gradients.len());
         places.qkv.backward(read, gradient, (normed, qkv), narrow);
         self.norm_backward(NormStep { place: places.pre_attention.as_ref(), x }, narrow, gradient, gradients);
+    }
+
+    fn feed_forward(&self) -> FeedForward<'_> {
+        FeedForward::new(self.decoder, self.index, self.read)
     }
 
     fn attend(&self, kept: &mut Activations, tokens: usize, scratch: &mut AttentionScratch) {
@@ -207,10 +208,12 @@ impl LayerRun<'_> {
         let blueprint = &self.decoder.blueprint;
         let width = blueprint.query_width() + 2 * blueprint.kv_width();
         let Range { start, end } = span.rows;
+        let sinks = self.decoder.layers[self.index].sinks.as_ref().map_or(0..0, |sinks| sinks.range.clone());
         let heads = Heads {
             blueprint,
             simd: self.decoder.simd,
             window: blueprint.layers[self.index].window,
+            sinks: &self.read.weights[sinks],
             qkv: &qkv[start * width..end * width],
             width,
             tokens: end - start,
@@ -237,7 +240,7 @@ impl LayerRun<'_> {
     fn norm<'s>(&self, place: Option<&NormPlace>, x: &'s [f32], buffer: &'s mut Vec<f32>) -> &'s [f32] {
         let Some(place) = place else { return x };
         let out = sized(buffer, x.len());
-        norm(self.decoder.simd, out, x, self.decoder.norm(self.read.weights, place));
+        self.decoder.norm(self.read.weights, place).forward(x, out);
         out
     }
 
@@ -275,8 +278,7 @@ impl LayerRun<'_> {
             x_gradients.iter_mut().zip(output).for_each(|(to, from)| *to += from);
             return;
         };
-        let mut gradients = NormGradients { output, x: x_gradients, weight: &mut gradient[place.gradient.clone()] };
-        norm_backward(self.decoder.simd, &mut gradients, step.x, self.decoder.norm(self.read.weights, place));
+        self.decoder.norm(self.read.weights, place).backward(step.x, output, gradient, x_gradients);
     }
 
     /// The columns of a row that hold queries, and those that hold keys.
@@ -292,8 +294,7 @@ impl LayerRun<'_> {
         kept.raw.extend_from_slice(&kept.qkv);
         for (row, raw) in kept.qkv.chunks_exact_mut(width).zip(kept.raw.chunks_exact(width)) {
             for (part, place) in self.parts().into_iter().zip(places) {
-                let weight = self.decoder.norm(self.read.weights, place);
-                norm(self.decoder.simd, &mut row[part.clone()], &raw[part], weight);
+                self.decoder.norm(self.read.weights, place).forward(&raw[part.clone()], &mut row[part]);
             }
         }
     }
@@ -307,9 +308,7 @@ impl LayerRun<'_> {
                 let output = sized(buffer, row.len());
                 output.copy_from_slice(row);
                 row.fill(0.0);
-                let mut gradients = NormGradients { output, x: row, weight: &mut gradient[place.gradient.clone()] };
-                let weight = self.decoder.norm(self.read.weights, place);
-                norm_backward(self.decoder.simd, &mut gradients, &raw[part], weight);
+                self.decoder.norm(self.read.weights, place).backward(&raw[part], output, gradient, row);
             }
         }
     }

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use wsd_nn::arch::{Blueprint, StoredLinear, StoredNorm};
+use wsd_nn::arch::{Blueprint, Expert, SINKS, StoredLinear, StoredNorm};
 use wsd_nn::kernels::dense::{Matrix, Output, multiply};
 
+use super::norm::NormPlace;
+use super::vector::{Vector, add_rows};
 use crate::adapters::{LowRank, Trained};
 use crate::layout::Layout;
 
@@ -18,16 +20,19 @@ pub(super) struct LayerPlaces {
     pub(super) qk_norm: Option<[NormPlace; 2]>,
     pub(super) qkv: Linear,
     pub(super) output: Linear,
-    pub(super) gates: Linear,
-    pub(super) down: Linear,
+    /// The scores of heads that have no position.
+    pub(super) sinks: Option<Vector>,
+    /// The product that rates experts; `None` for a dense model.
+    pub(super) router: Option<Linear>,
+    /// The experts; one for a dense model.
+    pub(super) experts: Vec<ExpertPlaces>,
 }
 
-/// The weight of a norm.
-#[derive(Default)]
-pub(super) struct NormPlace {
-    pub(super) weight: Range<usize>,
-    /// The place of its gradient; empty where it does not change.
-    pub(super) gradient: Range<usize>,
+/// One feed-forward part.
+pub(super) struct ExpertPlaces {
+    /// The gate, if there is one, and the other branch.
+    pub(super) gates: Linear,
+    pub(super) down: Linear,
 }
 
 /// A product with a matrix `(outputs, inputs)`, and its bias.
@@ -50,15 +55,6 @@ pub(super) struct Read<'a> {
     pub(super) weights: &'a [f32],
     /// The parameters that low-rank changes consist of.
     pub(super) parameters: &'a [f32],
-}
-
-impl NormPlace {
-    /// The norm whose weight has this name, if there is one.
-    pub(super) fn new(layout: &Layout, name: &str, trained: &dyn Fn(&str) -> Trained) -> Option<Self> {
-        let weight = layout.get(name)?.range.clone();
-        let gradient = if trained(name) == Trained::Whole { weight.clone() } else { 0..0 };
-        Some(Self { weight, gradient })
-    }
 }
 
 impl Linear {
@@ -124,9 +120,7 @@ impl Linear {
             change_backward(change, read.parameters, gradient, (Matrix::dense(x, self.inputs), out));
         }
         if let Some(bias) = self.bias.as_ref().filter(|_| self.trains_bias) {
-            for out in out.chunks_exact(self.outputs) {
-                gradient[bias.clone()].iter_mut().zip(out).for_each(|(to, from)| *to += from);
-            }
+            add_rows(&mut gradient[bias.clone()], out);
         }
         let weight = Matrix::dense(&read.weights[self.weight.clone()], self.inputs);
         multiply(1.0, out_matrix, weight, Output::set(x_gradient, self.inputs));
@@ -155,13 +149,15 @@ impl LayerPlaces {
     pub(super) fn new(blueprint: &Blueprint, layout: &Layout, index: usize, trained: &dyn Fn(&str) -> Trained) -> Self {
         let parts = blueprint.layer();
         let named = |module: &str| format!("model.layers.{index}.{module}");
-        let norm =
-            |part: Option<StoredNorm>| NormPlace::new(layout, &format!("{}.weight", named(part?.module)), trained);
+        let norm = |part: Option<StoredNorm>| NormPlace::new(layout, &named(part?.module), trained);
         let linear = |parts: &[&StoredLinear]| {
             let names: Vec<_> = parts.iter().map(|part| named(&part.module)).collect();
             Linear::new(layout, &names, trained)
         };
-        let expert = &parts.experts[0];
+        let expert = |expert: &Expert<StoredLinear>| ExpertPlaces {
+            gates: linear(&expert.gate.iter().chain([&expert.up]).collect::<Vec<_>>()),
+            down: linear(&[&expert.down]),
+        };
         Self {
             pre_attention: norm(parts.pre_attention),
             post_attention: norm(parts.post_attention),
@@ -170,8 +166,14 @@ impl LayerPlaces {
             qk_norm: norm(parts.query_norm).zip(norm(parts.key_norm)).map(<[_; 2]>::from),
             qkv: linear(&[&parts.query, &parts.key, &parts.value]),
             output: linear(&[&parts.output]),
-            gates: linear(&expert.gate.iter().chain([&expert.up]).collect::<Vec<_>>()),
-            down: linear(&[&expert.down]),
+            sinks: Vector::new(layout, &named(SINKS), trained),
+            router: parts.router.as_ref().map(|router| linear(&[router])),
+            experts: parts.experts.iter().map(expert).collect(),
         }
+    }
+
+    /// The width of the outputs of the feed-forward part.
+    pub(super) fn outputs(&self) -> usize {
+        self.experts[0].down.outputs
     }
 }

@@ -1,8 +1,9 @@
 //! A shard of examples on one thread: from tokens to the loss, and back to the gradient.
 
+use super::buffer::sized;
 use super::decoder::{Decoder, Pass};
 use super::head::Head;
-use super::layer::{Activations, Backward, LayerRun, Scratch, Span, sized};
+use super::layer::{Activations, Backward, LayerRun, Scratch, Span};
 use super::places::Read;
 use super::threads::Buffers;
 use crate::example::{Example, Sequence};
@@ -57,6 +58,14 @@ impl Worker {
         if needs_gradient {
             let mut state_gradients = self.head_backward(decoder, pass.weights, tokens.len());
             self.backward(decoder, pass.read(), &spans, &mut state_gradients);
+            if let Some(positions) = &decoder.positions {
+                let hidden = decoder.blueprint.hidden;
+                for span in &spans {
+                    let rows = &state_gradients[span.rows.start * hidden..span.rows.end * hidden];
+                    let to = &mut self.gradient[positions.gradient.clone()];
+                    to.iter_mut().zip(rows).for_each(|(to, from)| *to += from);
+                }
+            }
             if decoder.trains_embedding {
                 self.embedding_backward(decoder, pass.weights, &tokens, &mut state_gradients);
             }
@@ -104,6 +113,12 @@ impl Worker {
         }
         decoder.embedding_factor.iter().for_each(|factor| factor.widen(weights, &self.narrow, x));
         x.iter_mut().for_each(|x| *x *= decoder.blueprint.embedding_scale);
+        if let Some(positions) = &decoder.positions {
+            for span in spans {
+                let rows = x[span.rows.start * hidden..span.rows.end * hidden].iter_mut();
+                rows.zip(&weights[positions.range.clone()]).for_each(|(x, position)| *x += position);
+            }
+        }
         for index in 0..layers {
             let (before, after) = self.states.split_at_mut(index + 1);
             let own = index % self.activations.len();

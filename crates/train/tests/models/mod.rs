@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wsd_nn::Checkpoint;
-use wsd_train::{ModelOptions, TrainableModel, Trained};
 
 /// A checkpoint folder and the token sequences its GOLDEN.json lists.
 pub(crate) struct Model {
@@ -23,21 +22,8 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Every folder with a GOLDEN.json whose architecture can be trained, sorted by name.
-pub(crate) fn all() -> Vec<Model> {
-    let is_trainable = |model: &Model| trainable(&model.checkpoint).is_ok();
-    every().into_iter().filter(is_trainable).collect()
-}
-
-/// Tries to train a checkpoint.
-pub(crate) fn trainable(checkpoint: &Checkpoint) -> wsd_train::Result<()> {
-    let blueprint = wsd_nn::arch::blueprint(&checkpoint.config)?;
-    let options = ModelOptions { threads: 1, max_len: 16, recompute: false, trained: &|_| Trained::Whole };
-    TrainableModel::try_new(&blueprint, &options)?.layout().read(checkpoint).map(drop)
-}
-
 /// Every folder with a GOLDEN.json, sorted by name.
-pub(crate) fn every() -> Vec<Model> {
+pub(crate) fn all() -> Vec<Model> {
     let entries = fs_err::read_dir(folder("")).unwrap().map(|entry| entry.unwrap().path());
     let mut folders: Vec<_> = entries.filter(|folder| folder.join("config.json").exists()).collect();
     folders.sort();

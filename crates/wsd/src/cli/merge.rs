@@ -7,7 +7,7 @@ use clap::Args;
 use wsd::train::merge::{self, Expert, ExpertSource, MERGES, MergeMethod, MergeOptions, SmileOptions};
 use wsd::train::{save_checkpoint, save_tensors};
 use wsd_nn::adapter::{CONFIG_FILE, WEIGHTS_FILE};
-use wsd_nn::{Adapter, Checkpoint, Format};
+use wsd_nn::{Adapter, Checkpoint, Format, Spelling, arch};
 
 use super::{Ending, GlobalArgs, note, open, usage};
 
@@ -86,12 +86,13 @@ pub(crate) fn run(args: &MergeArgs, global: &GlobalArgs) -> Result<Ending> {
         bail!("{}: the folder exists\n  hint: name another with --output", args.output.display());
     }
     let (base, source) = open(&args.base, global)?;
+    let spelling = Spelling::of(&arch::blueprint(&base.config)?);
     let weights = args.weights.iter().copied().chain(std::iter::repeat(1.0));
     let experts = args.models.iter().zip(weights).map(|(name, weight)| {
         let adapter = Path::new(name).join(CONFIG_FILE);
         let is_adapter = adapter.is_file() && !Path::new(name).join("config.json").exists();
         let source = if is_adapter {
-            ExpertSource::Adapter(Adapter::open(Path::new(name))?)
+            ExpertSource::Adapter(Adapter::open(Path::new(name), &spelling)?)
         } else {
             ExpertSource::Model(Box::new(open(name, global)?.0))
         };
