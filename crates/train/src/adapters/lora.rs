@@ -39,6 +39,8 @@ pub(super) struct Lora {
     /// `A` and `B` of each target in turn.
     layout: Layout,
     factors: Factors,
+    /// All targets are matrices of layers.
+    is_low_rank: bool,
     weights: Vec<f32>,
     merged: Vec<f32>,
 }
@@ -111,7 +113,9 @@ impl Factors {
 impl Lora {
     pub(super) fn new(factors: Factors, weights: Vec<f32>) -> Self {
         let tensors = factors.targets.iter().flat_map(|target| factors.tensors(target));
-        Self { layout: Layout::of(tensors.collect()), factors, merged: weights.clone(), weights }
+        let layout = Layout::of(tensors.collect());
+        let is_low_rank = factors.targets.iter().all(|target| targets::layer(&target.name).is_some());
+        Self { layout, factors, is_low_rank, merged: weights.clone(), weights }
     }
 
     /// Each target with the ranges of its `A` and `B` among the parameters.
@@ -152,14 +156,16 @@ impl Adapter for Lora {
     }
 
     fn trained(&self, name: &str) -> Trained {
-        let Some((_, a, b)) = self.triples().find(|(target, ..)| target.name == name) else { return Trained::Frozen };
+        let factor = |end: &str| self.layout.get(&format!("{}{end}", name.strip_suffix(".weight")?));
+        let Some((a, b)) = factor(LORA_A).zip(factor(LORA_B)) else { return Trained::Frozen };
         let Factors { rank, scale, .. } = self.factors;
-        if self.is_low_rank() { Trained::LowRank(LowRank { a, b, rank, scale }) } else { Trained::Whole }
+        let (a, b) = (a.range.clone(), b.range.clone());
+        if self.is_low_rank { Trained::LowRank(LowRank { a, b, rank, scale }) } else { Trained::Whole }
     }
 
     /// The model computes gradients of factors for the matrices of layers alone.
     fn is_low_rank(&self) -> bool {
-        self.factors.targets.iter().all(|target| targets::layer(&target.name).is_some())
+        self.is_low_rank
     }
 
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {
