@@ -23,6 +23,9 @@ const COPIED: [&str; 6] = [
     "generation_config.json",
 ];
 
+/// The ends of the names of classes with a vocabulary head.
+const CAUSAL: [&str; 2] = ["ForCausalLM", "LMHeadModel"];
+
 /// Writes a model with new weights: its configuration, its tokenizer, and the weights in F32, F16
 /// or BF16. Tokenizer files are copied from `source`, the folder of the checkpoint or of its
 /// tokenizer.
@@ -63,7 +66,8 @@ pub fn name_reward_head(config: &mut Map<String, Value>) {
     for class in
         config.get_mut("architectures").and_then(Value::as_array_mut).into_iter().flatten().filter(|_| is_known)
     {
-        if let Some(stem) = class.as_str().and_then(|class| class.strip_suffix("ForCausalLM")) {
+        let stem = |class: &Value| CAUSAL.iter().find_map(|end| class.as_str()?.strip_suffix(end).map(str::to_owned));
+        if let Some(stem) = stem(class) {
             *class = format!("{stem}ForSequenceClassification").into();
         }
     }

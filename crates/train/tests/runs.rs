@@ -258,7 +258,7 @@ fn adapters_of_other_forms_are_refused_by_key() {
         ("peft_type", json!("LOHA"), "`peft_type` must be LORA or OFT, got LOHA"),
         ("coft", json!(true), "`coft` is not supported"),
         ("oft_block_size", json!(5), "`oft.oft_block_size` must be a divisor of 32"),
-        ("oft_block_size", json!(16), "must have shape [2, 120], got [4, 28]"),
+        ("oft_block_size", json!(16), "must have shape [4, 120], got [8, 28]"),
         ("target_modules", json!(["q_proj", "k_proj", "down_proj"]), "k_proj.oft_R.weight"),
         ("target_modules", json!(["q_proj"]), "changes no matrix of this model"),
         ("target_modules", json!(["c_attn"]), "`oft.target_modules` must be some of"),

@@ -108,7 +108,9 @@ pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dy
     let mut parameters = vec![0.0; adapter.layout().len()];
     let mut missing: BTreeMap<_, _> =
         adapter.layout().places().iter().map(|place| (format!("{PREFIX}{}", place.name), place)).collect();
-    for (stored_name, view) in stored.tensors() {
+    let mut views = stored.tensors();
+    views.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (stored_name, view) in views {
         let format = match view.dtype() {
             Dtype::F32 => Format::F32,
             Dtype::F16 => Format::F16,
