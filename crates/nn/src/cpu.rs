@@ -68,6 +68,11 @@ impl Cpu {
     pub fn load_with(checkpoint: &Checkpoint, options: CpuOptions) -> Result<Self> {
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
+        Self::load_blueprint(checkpoint, blueprint, options)
+    }
+
+    /// Loads a model of a blueprint that is not, or not only, that of the configuration.
+    pub(crate) fn load_blueprint(checkpoint: &Checkpoint, blueprint: Blueprint, options: CpuOptions) -> Result<Self> {
         let loader = Loader::try_new(&checkpoint.weights, &arch::tensors(&blueprint), options)?;
         let take = |name: &str| loader.take(name);
         let rows = take(arch::EMBEDDING)?;

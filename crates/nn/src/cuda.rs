@@ -16,6 +16,7 @@ mod products;
 mod program;
 mod queue;
 mod room;
+mod rotation;
 mod step;
 mod storage;
 
@@ -42,8 +43,9 @@ use driver::{Gpu, Graph};
 use model::{Loader, Weights};
 use pages::PAGE;
 use program::{Kernels, MOST_ROWS, Request};
+use rotation::Rotations;
 use step::{Input, splits};
-use storage::{Cache, Rotations, Scratch};
+use storage::{Cache, Scratch};
 
 /// Tokens run at once when a slot is run again.
 const RERUN_TOKENS: usize = 256;
@@ -99,6 +101,11 @@ impl Cuda {
         let checkpoint = &*checkpoint.without_factors()?;
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
+        Self::load_blueprint(gpu, checkpoint, blueprint, dtype)
+    }
+
+    /// Loads a model of a blueprint that is not, or not only, that of the configuration.
+    fn load_blueprint(gpu: &Gpu, checkpoint: &Checkpoint, blueprint: Blueprint, dtype: Option<Format>) -> Result<Self> {
         if let Some(property) = model::missing(&blueprint) {
             return Err(Error::DeviceLacks { device: gpu.name().to_owned(), property });
         }

@@ -45,6 +45,17 @@ arguments! {
         rows: i32, parts: i32, first_tile: i32, stride: i32, stride_narrowed: i32, table_stride: i32,
         inverse_width: f32, epsilon: f32, cap: f32, factor: f32,
     }
+    /// A linear layer of experts.
+    ExpertsArgs = "Experts", threads 256, overlaps true {
+        linear: LinearArgs, groups: u64, stored: i32, is_shared: i32,
+    }
+    /// The choice of experts.
+    RouteArgs = "Route", threads 256, overlaps true {
+        ratings: u64, bias: u64, place: u64, share: u64, groups: u64, count: u64, rows: i32, most: i32,
+        group_count: i32, padding: u32,
+    }
+    /// The input of each choice of an expert.
+    GatherArgs = "Gather", threads 256, overlaps false { x: u64, out: u64, place: u64, width: i32, stride: i32 }
     /// Rows of a matrix as plain numbers.
     WidenArgs = "Widen", threads 256, overlaps false { matrix: MatrixArgs, out: u64, first: i32, rows: i32 }
     /// Cosines and sines of rotations.
@@ -57,13 +68,16 @@ arguments! {
     }
     /// Sums with the residual stream, and norms.
     NormArgs = "Norm", threads 256, overlaps true {
-        h: u64, added: u64, bias: u64, post: u64, weight: u64, shift: u64, out: u64, wide: u64, pick: u64,
+        h: u64, added: u64, bias: u64, post: u64, post_shift: u64, weight: u64, shift: u64, out: u64, wide: u64,
+        pick: u64,
         width: i32, stride: i32, epsilon: f32, scale: f32, is_centered: i32, padding: u32,
+        place: u64, share: u64,
     }
     /// Norms and rotations of queries and keys, and storing.
     HeadsArgs = "Heads", threads 256, overlaps true {
         input: u64, bias: u64, query_norm: u64, key_norm: u64, order: u64, q: u64, cache: u64, slot: u64, place: u64,
         table: u64, angles: u64, pairs: u64, stride: i32, table_stride: i32, is_full_norm: i32, epsilon: f32,
+        is_centered: i32, padding: u32,
     }
     /// The gated product.
     GateArgs = "Gate", threads 256, overlaps false {
@@ -87,6 +101,6 @@ arguments! {
     AttentionArgs = "Attention", threads 128, overlaps true {
         q: u64, cache: u64, slot: u64, base: u64, position: u64, mask: u64, table: u64, bits: u64,
         table_stride: i32, splits: i32, window: i32, stride: i32, rows: i32, first: i32, scale: f32, cap: f32,
-        partial: u64, weights: u64, count: u64, out: u64,
+        partial: u64, weights: u64, count: u64, out: u64, sinks: u64,
     }
 }

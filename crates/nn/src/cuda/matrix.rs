@@ -14,6 +14,9 @@ use crate::format::blocks::{Block, BlockFormat, Code, Scale, Shape};
 
 /// Rows of a fragment.
 pub(super) const TILE: usize = 16;
+/// Rows of two things alternate by this many where one thread is to have both: gate and up, and
+/// the dimensions that rotate together.
+pub(super) const ALTERNATE: usize = TILE / 2;
 /// Columns of a fragment.
 pub(super) const CHUNK: usize = 128;
 

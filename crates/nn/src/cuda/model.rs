@@ -1,19 +1,20 @@
 //! The weights of a model on a GPU, arranged for the kernels.
 
+mod experts;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::driver::{Buffer, Gpu};
-use super::matrix::{Matrix, Row, TILE};
-use super::program::{Epilogue, Uses, most_rows};
+use super::matrix::{ALTERNATE, Matrix, Row, TILE};
+use super::program::{Epilogue, MOST_USED, Uses, most_rows};
+use super::rotation::Rotation;
 use crate::adapter::LowRank;
-use crate::arch::{self, Blueprint, Head, HeadPlan, LayerParts, QkNorm, RopePlan, StoredLinear, StoredNorm};
+use crate::arch::{self, Blueprint, Expert, Head, HeadPlan, LayerParts, QkNorm, StoredLinear, StoredNorm};
 use crate::checkpoint::Tensor;
 use crate::error::Result;
 use crate::format::Format;
-
-/// Rows of gate and up alternate by this many in their common matrix.
-const ALTERNATE: usize = TILE / 2;
+pub(super) use experts::{Mixture, Stack};
 
 /// A linear layer: matrices whose outputs follow one another, and their bias.
 pub(super) struct Linear {
@@ -49,12 +50,23 @@ pub(super) struct Norm {
 /// A layer.
 pub(super) struct Layer {
     pub(super) norms: LayerParts<Norm, ()>,
+    /// A score for each query head.
+    pub(super) sinks: Option<Buffer>,
     /// Queries, keys and values.
     pub(super) heads: Linear,
     pub(super) output: Linear,
-    /// Gate and up, whose rows alternate; without a gate only up.
-    pub(super) gates: Linear,
-    pub(super) down: Linear,
+    pub(super) feed_forward: FeedForward,
+}
+
+/// The feed-forward part of a layer.
+pub(super) enum FeedForward {
+    /// One expert.
+    Dense {
+        /// Gate and up, whose rows alternate; without a gate only up.
+        gates: Linear,
+        down: Linear,
+    },
+    Mixture(Box<Mixture>),
 }
 
 /// The weights.
@@ -67,47 +79,12 @@ pub(super) struct Weights {
     pub(super) heads: Vec<(Head, Linear)>,
 }
 
-/// The order of the dimensions of a rotary embedding.
-pub(super) struct Rotation {
-    /// Pairs that rotate together, and after them the pairs that do not rotate.
-    pub(super) pairs: Vec<[usize; 2]>,
-    /// The number of the former.
-    pub(super) rotating: usize,
-}
-
-impl Rotation {
-    /// The order of a rotary embedding; of none, that in which nothing rotates.
-    pub(super) fn new(rope: Option<&RopePlan>, head_dim: usize) -> Self {
-        let rotating = rope.map_or(0, |rope| rope.dims / 2);
-        let is_interleaved = rope.is_some_and(|rope| rope.interleaved);
-        let turning =
-            (0..rotating).map(|pair| if is_interleaved { [2 * pair, 2 * pair + 1] } else { [pair, pair + rotating] });
-        let still = (rotating..head_dim / 2).map(|pair| [2 * pair, 2 * pair + 1]);
-        Self { pairs: turning.chain(still).collect(), rotating }
-    }
-
-    /// The dimension of each row of a head's matrix: the two of a pair are rows `i` and `i + 8` of
-    /// a tile, where one thread has both. Heads that are no whole number of tiles keep their order.
-    pub(super) fn rows(&self) -> Vec<usize> {
-        let dims = 2 * self.pairs.len();
-        if !dims.is_multiple_of(TILE) {
-            return (0..dims).collect();
-        }
-        let side = |pairs: &[[usize; 2]], which: usize| pairs.iter().map(|pair| pair[which]).collect::<Vec<_>>();
-        self.pairs.chunks(ALTERNATE).flat_map(|pairs| [side(pairs, 0), side(pairs, 1)].concat()).collect()
-    }
-}
-
 /// The first property of a model that this executor does not have.
 pub(super) fn missing(blueprint: &Blueprint) -> Option<&'static str> {
-    let norms = &blueprint.norms;
-    let is_layer_norm = norms.centered || norms.bias;
-    let has_post_norm = norms.post_attention.is_some() || norms.post_mlp.is_some();
+    let has_experts = blueprint.experts.is_some();
     let properties = [
-        (blueprint.experts.is_some(), "experts"),
-        (blueprint.sinks, "attention sinks"),
-        (is_layer_norm && blueprint.qk_norm != QkNorm::None, "LayerNorm of queries and keys"),
-        (is_layer_norm && has_post_norm, "LayerNorm before a residual sum"),
+        (has_experts && !blueprint.gated, "experts without a gate"),
+        (blueprint.experts.is_some_and(|experts| experts.used > MOST_USED), "more than 64 experts for a token"),
     ];
     properties.into_iter().find(|(is_there, _)| *is_there).map(|(_, name)| name)
 }
@@ -122,7 +99,9 @@ pub(super) fn rotates_directly(blueprint: &Blueprint) -> bool {
 pub(super) fn folds_norms(blueprint: &Blueprint, compute: Format) -> bool {
     let norms = &blueprint.norms;
     let on_inputs = norms.pre_attention.is_some() && norms.pre_mlp.is_some();
-    let is_plain = !norms.centered && !norms.bias && !blueprint.parallel && blueprint.residual_scale == 1.0;
+    let is_centered = norms.centered || norms.bias;
+    let is_plain =
+        !is_centered && !blueprint.parallel && blueprint.residual_scale == 1.0 && blueprint.experts.is_none();
     let on_outputs = norms.post_attention.is_some() || norms.post_mlp.is_some();
     is_plain && on_inputs && !on_outputs && compute != Format::F16
 }
@@ -173,32 +152,46 @@ impl Loader<'_> {
         let prefix = format!("model.layers.{index}");
         let rope = self.blueprint.layers[index].rope.map(|rope| &self.blueprint.ropes[rope]);
         let order = Rotation::new(rope, self.blueprint.head_dim).rows();
-        let piece = |part: &StoredLinear, rows: Vec<Row>| -> Result<Piece> {
-            let module = format!("{prefix}.{}", part.module);
-            let whole = self.changed(self.matrix(&module)?, &module)?;
-            let bias = part.bias.then(|| self.values(&format!("{module}.bias"))[part.rows.clone()].to_vec());
-            Ok(Piece { tensors: vec![whole.narrow_rows(part.rows.start, part.rows.len())], rows, bias })
-        };
         let by_head = |part: &StoredLinear| {
             let row = |index: usize| Some((0, index / order.len() * order.len() + order[index % order.len()]));
-            piece(part, (0..part.rows.len()).map(row).collect())
+            self.piece(&prefix, part, (0..part.rows.len()).map(row).collect())
         };
         let heads = [by_head(&parts.query)?, by_head(&parts.key)?, by_head(&parts.value)?];
-        let expert = &parts.experts[0];
-        let natural = |part: &StoredLinear| piece(part, natural(part.rows.len()));
-        let (output, down) = (natural(&parts.output)?, natural(&expert.down)?);
-        let gates = match &expert.gate {
-            Some(gate) => self.alternate(piece(gate, Vec::new())?, piece(&expert.up, Vec::new())?)?,
-            None => natural(&expert.up)?,
+        let natural = |part: &StoredLinear| self.piece(&prefix, part, natural(part.rows.len()));
+        let output = natural(&parts.output)?;
+        let feed_forward = match &parts.router {
+            Some(router) => FeedForward::Mixture(Box::new(self.mixture(&prefix, &parts, router)?)),
+            None => FeedForward::Dense {
+                gates: self.linear(vec![self.gates(&prefix, &parts.experts[0])?])?,
+                down: self.linear(vec![natural(&parts.experts[0].down)?])?,
+            },
         };
+        let sinks = || self.gpu.upload(&self.values(&format!("{prefix}.{}", arch::SINKS)));
         let norm = |norm: StoredNorm| self.norm(&format!("{prefix}.{}", norm.module), norm.bias);
         Ok(Layer {
             norms: parts.try_map(norm, |_| Result::Ok(()))?,
             heads: self.linear(heads.into())?,
+            sinks: self.blueprint.sinks.then(sinks).transpose()?,
             output: self.linear(vec![output])?,
-            gates: self.linear(vec![gates])?,
-            down: self.linear(vec![down])?,
+            feed_forward,
         })
+    }
+
+    /// Rows of a module within `prefix`.
+    fn piece(&self, prefix: &str, part: &StoredLinear, rows: Vec<Row>) -> Result<Piece> {
+        let module = format!("{prefix}.{}", part.module);
+        let whole = self.changed(self.matrix(&module)?, &module)?;
+        let bias = part.bias.then(|| self.values(&format!("{module}.bias"))[part.rows.clone()].to_vec());
+        Ok(Piece { tensors: vec![whole.narrow_rows(part.rows.start, part.rows.len())], rows, bias })
+    }
+
+    /// Gate and up of an expert, whose rows alternate; without a gate only up.
+    fn gates(&self, prefix: &str, expert: &Expert<StoredLinear>) -> Result<Piece> {
+        let up = |rows| self.piece(prefix, &expert.up, rows);
+        match &expert.gate {
+            Some(gate) => self.alternate(self.piece(prefix, gate, Vec::new())?, up(Vec::new())?),
+            None => up(natural(expert.up.rows.len())),
+        }
     }
 
     /// Joins gate and up, of one format, so that their rows alternate.
@@ -299,11 +292,11 @@ impl Loader<'_> {
 impl Weights {
     /// The formats and last steps that the kernels must have.
     pub(super) fn uses(&self, blueprint: &Blueprint, compute: Format) -> Uses {
-        let mut uses = Uses::new();
+        let mut uses = Uses::default();
         // A step of more rows than its kernel takes is done in passes without a last step of its own.
         let mut add = |linear: &Linear, epilogue: Epilogue| {
             for part in &linear.parts {
-                uses.extend([epilogue, Epilogue::Out].map(|epilogue| (part.matrix.format.name(), epilogue)));
+                uses.linear.extend([epilogue, Epilogue::Out].map(|epilogue| (part.matrix.format.name(), epilogue)));
             }
         };
         let heads = if rotates_directly(blueprint) { Epilogue::Heads } else { Epilogue::Out };
@@ -311,16 +304,34 @@ impl Weights {
         for layer in &self.layers {
             add(&layer.heads, heads);
             add(&layer.output, sums);
-            add(&layer.gates, if blueprint.gated { Epilogue::Gate } else { Epilogue::Out });
-            add(&layer.down, sums);
+            match &layer.feed_forward {
+                FeedForward::Dense { gates, down } => {
+                    add(gates, if blueprint.gated { Epilogue::Gate } else { Epilogue::Out });
+                    add(down, sums);
+                }
+                FeedForward::Mixture(mixture) => add(&mixture.router, Epilogue::Out),
+            }
         }
         self.heads.iter().for_each(|(_, head)| add(head, Epilogue::Out));
+        for layer in &self.layers {
+            if let FeedForward::Mixture(mixture) = &layer.feed_forward {
+                let Mixture { gates, down, .. } = &**mixture;
+                uses.experts.insert((gates.matrix.format.name(), Epilogue::Gate));
+                uses.experts.insert((down.matrix.format.name(), Epilogue::Out));
+            }
+        }
         uses
     }
 
     /// The most rows that the kernels of all layers take at once.
     pub(super) fn most_rows(&self) -> usize {
-        let linears = self.layers.iter().flat_map(|layer| [&layer.heads, &layer.output, &layer.gates, &layer.down]);
+        let linears = self.layers.iter().flat_map(|layer| {
+            let mut linears = vec![&layer.heads, &layer.output];
+            if let FeedForward::Dense { gates, down } = &layer.feed_forward {
+                linears.extend([gates, down]);
+            }
+            linears
+        });
         linears.map(Linear::most_rows).min().unwrap_or(0)
     }
 }

@@ -5,27 +5,31 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use super::args::{
-    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, FinishArgs, GateArgs, HeadsArgs, LinearArgs,
-    NarrowArgs, NormArgs, WidenArgs,
+    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, ExpertsArgs, FinishArgs, GateArgs, GatherArgs,
+    HeadsArgs, LinearArgs, NarrowArgs, NormArgs, RouteArgs, WidenArgs,
 };
 use super::driver::{Arguments, Gpu, Kernel, Module};
 use super::matrix;
 use crate::activation::Activation;
-use crate::arch::Blueprint;
+use crate::arch::{Blueprint, Experts};
 use crate::error::{Error, Result};
 use crate::format::Format;
 
 /// Types and instructions of NVIDIA's processors, for which an emulator has others.
 const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("kernels/weights.cuh"),
     include_str!("kernels/linear.cuh"),
+    include_str!("kernels/experts.cuh"),
     include_str!("kernels/rows.cuh"),
     include_str!("kernels/attention.cuh"),
 ];
 
 /// Rows that a linear layer's kernel takes at once, by the number of groups of eight.
 pub(super) const MOST_ROWS: usize = 32;
+
+/// Experts of a token that the kernel which chooses them has room for.
+pub(super) const MOST_USED: usize = 64;
 
 /// The last step of a linear layer's kernel; the numbers are those of `linear.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +42,13 @@ pub(super) enum Epilogue {
     Residual,
     /// The gated product.
     Gate,
+}
+
+/// The kernels of a mixture of experts.
+pub(super) struct ExpertKernels {
+    linear: HashMap<(Format, Epilogue, usize), Kernel<ExpertsArgs>>,
+    pub(super) route: Kernel<RouteArgs>,
+    pub(super) gather: Kernel<GatherArgs>,
 }
 
 /// The kernels of a model.
@@ -57,11 +68,18 @@ pub(super) struct Kernels {
     pub(super) attend: Kernel<AttentionArgs>,
     /// Attention of many rows of one chain, for the sizes of heads it exists for.
     pub(super) attend_chain: Option<Kernel<AttentionArgs>>,
+    /// Those of experts, for a model that has them.
+    pub(super) experts: Option<ExpertKernels>,
     _module: Module,
 }
 
 /// The formats and last steps of a model's linear layers.
-pub(super) type Uses = BTreeSet<(&'static str, Epilogue)>;
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uses {
+    pub(super) linear: BTreeSet<(&'static str, Epilogue)>,
+    /// Those of experts.
+    pub(super) experts: BTreeSet<(&'static str, Epilogue)>,
+}
 
 /// The needs of a model, from which its kernels follow.
 pub(super) struct Request<'a> {
@@ -74,7 +92,8 @@ pub(super) struct Request<'a> {
 
 impl Request<'_> {
     fn formats(&self) -> BTreeSet<&'static str> {
-        self.uses.iter().map(|(format, _)| *format).chain([self.embedding.name()]).collect()
+        let uses = self.uses.linear.iter().chain(&self.uses.experts);
+        uses.map(|(format, _)| *format).chain([self.embedding.name()]).collect()
     }
 
     /// True if the kernel for many rows of a chain exists; its source has the same condition.
@@ -95,9 +114,9 @@ impl Request<'_> {
             Activation::Silu => 0,
             Activation::GeluTanh => 1,
             Activation::Gelu => 2,
-            // Only experts have it, which this executor refuses.
-            Activation::ClampedSilu => 0,
+            Activation::ClampedSilu => 3,
         };
+        let experts = blueprint.experts;
         let constants = [
             ("ARCH", arch as usize),
             ("COMPUTE", compute),
@@ -108,6 +127,9 @@ impl Request<'_> {
             ("GROUP", group(blueprint)),
             ("ACTIVATION", activation),
             ("GATED", usize::from(blueprint.gated)),
+            ("EXPERTS", experts.map_or(0, |experts| experts.count)),
+            ("EXPERTS_USED", experts.map_or(0, |experts| experts.used)),
+            ("EXPERTS_NORMALIZED", experts.map_or(0, |experts| usize::from(experts.normalized))),
         ];
         let mut source = String::new();
         for (name, value) in constants {
@@ -125,15 +147,13 @@ impl Request<'_> {
     /// The definition of every kernel.
     fn entries(&self) -> Vec<String> {
         let mut entries = Vec::new();
-        for (format, epilogue) in self.uses {
-            for groups in groups(format) {
-                let name = linear_name(format, *epilogue, *groups);
-                entries.push(entry::<LinearArgs>(
-                    &name,
-                    &format!("linear<{format}, {}, {groups}>", *epilogue as i32),
-                    2,
-                ));
-            }
+        for (format, epilogue, groups) in sizes(&self.uses.linear) {
+            let call = format!("linear<{format}, {}, {groups}>", epilogue as i32);
+            entries.push(entry::<LinearArgs>(&linear_name("linear", (format, epilogue, groups)), &call, 2));
+        }
+        for (format, epilogue, groups) in sizes(&self.uses.experts) {
+            let call = format!("linear_of_experts<{format}, {}, {groups}>", epilogue as i32);
+            entries.push(entry::<ExpertsArgs>(&linear_name("experts", (format, epilogue, groups)), &call, 2));
         }
         for format in self.formats() {
             entries.push(entry::<EmbedArgs>(&format!("embed_{format}"), &format!("embed<{format}>"), 1));
@@ -151,6 +171,10 @@ impl Request<'_> {
             entry::<CopyArgs>("k_move_positions", "move_positions", 1),
             entry::<AttentionArgs>("k_attend", "attend", 1),
         ]);
+        if self.blueprint.experts.is_some() {
+            entries.push(entry::<RouteArgs>("k_route", "route", 1));
+            entries.push(entry::<GatherArgs>("k_gather_rows", "gather_rows", 1));
+        }
         entries.extend(self.has_chains().then(|| entry::<AttentionArgs>("k_attend_chain", "attend_chain", 1)));
         entries
     }
@@ -182,8 +206,30 @@ pub(super) fn most_rows(format: Format) -> usize {
     8 * groups(format.name()).last().copied().unwrap_or(1)
 }
 
-fn linear_name(format: &str, epilogue: Epilogue, groups: usize) -> String {
-    format!("linear_{format}_{}_{groups}", epilogue as i32)
+/// Every kernel of these uses: format, last step and groups.
+fn sizes(uses: &BTreeSet<(&'static str, Epilogue)>) -> impl Iterator<Item = (&'static str, Epilogue, usize)> {
+    uses.iter().flat_map(|(format, epilogue)| groups(format).iter().map(|groups| (*format, *epilogue, *groups)))
+}
+
+/// The groups of the smallest kernel of a format for a number of rows, else of the largest.
+fn groups_for(format: Format, rows: usize) -> usize {
+    let sizes = groups(format.name());
+    sizes.iter().find(|groups| 8 * **groups >= rows).or(sizes.last()).copied().unwrap_or(1)
+}
+
+/// Rows of the kernel of a format that a step of this many rows takes.
+pub(super) fn rows_at_once(format: Format, rows: usize) -> usize {
+    8 * groups_for(format, rows)
+}
+
+/// The most groups that the choices of experts make, of at most `most` choices each.
+pub(super) fn most_groups(rows: usize, experts: &Experts, most: usize) -> usize {
+    let choices = rows * experts.used;
+    choices.min(experts.count + choices / most)
+}
+
+fn linear_name(kind: &str, (format, epilogue, groups): (&str, Epilogue, usize)) -> String {
+    format!("{kind}_{format}_{}_{groups}", epilogue as i32)
 }
 
 /// Defines a kernel; `ENTRY` asserts the size of its parameter.
@@ -195,13 +241,8 @@ impl Kernels {
     /// Compiles or loads the kernels of a model.
     pub(super) fn load(gpu: &Gpu, request: &Request<'_>) -> Result<Self> {
         let module = gpu.compile(&request.source(gpu.arch()))?;
-        let mut linear = HashMap::new();
-        for (name, epilogue) in request.uses {
-            let format = Format::parse(name).unwrap_or(Format::F32);
-            for groups in groups(name) {
-                linear.insert((format, *epilogue, *groups), module.kernel(&linear_name(name, *epilogue, *groups))?);
-            }
-        }
+        let linear = load_linear(&module, "linear", &request.uses.linear)?;
+        let experts = request.blueprint.experts.map(|_| ExpertKernels::load(&module, &request.uses.experts));
         let (mut embed, mut widen) = (HashMap::new(), HashMap::new());
         for name in request.formats() {
             let format = Format::parse(name).unwrap_or(Format::F32);
@@ -223,15 +264,14 @@ impl Kernels {
             move_positions: module.kernel("k_move_positions")?,
             attend: module.kernel("k_attend")?,
             attend_chain: request.has_chains().then(|| module.kernel("k_attend_chain")).transpose()?,
+            experts: experts.transpose()?,
             _module: module,
         })
     }
 
     /// The kernel for a number of rows, and the most rows it takes.
     pub(super) fn linear(&self, format: Format, epilogue: Epilogue, rows: usize) -> Result<Kernel<LinearArgs>> {
-        let sizes = groups(format.name());
-        let groups = sizes.iter().find(|groups| 8 * **groups >= rows).or(sizes.last()).copied().unwrap_or(1);
-        self.linear.get(&(format, epilogue, groups)).copied().ok_or_else(|| missing(format))
+        self.linear.get(&(format, epilogue, groups_for(format, rows))).copied().ok_or_else(|| missing(format))
     }
 
     pub(super) fn embed(&self, format: Format) -> Result<Kernel<EmbedArgs>> {
@@ -241,6 +281,34 @@ impl Kernels {
     pub(super) fn widen(&self, format: Format) -> Result<Kernel<WidenArgs>> {
         self.widen.get(&format).copied().ok_or_else(|| missing(format))
     }
+}
+
+impl ExpertKernels {
+    fn load(module: &Module, uses: &BTreeSet<(&'static str, Epilogue)>) -> Result<Self> {
+        Ok(Self {
+            linear: load_linear(module, "experts", uses)?,
+            route: module.kernel("k_route")?,
+            gather: module.kernel("k_gather_rows")?,
+        })
+    }
+
+    /// The kernel for groups of at most `rows` rows.
+    pub(super) fn linear(&self, format: Format, epilogue: Epilogue, rows: usize) -> Result<Kernel<ExpertsArgs>> {
+        self.linear.get(&(format, epilogue, groups_for(format, rows))).copied().ok_or_else(|| missing(format))
+    }
+}
+
+/// Kernels of linear layers of one kind.
+fn load_linear<A: Arguments>(
+    module: &Module,
+    kind: &str,
+    uses: &BTreeSet<(&'static str, Epilogue)>,
+) -> Result<HashMap<(Format, Epilogue, usize), Kernel<A>>> {
+    let load = |(name, epilogue, groups)| {
+        let format = Format::parse(name).unwrap_or(Format::F32);
+        Ok(((format, epilogue, groups), module.kernel(&linear_name(kind, (name, epilogue, groups)))?))
+    };
+    sizes(uses).map(load).collect()
 }
 
 fn missing(format: Format) -> Error {

@@ -1,13 +1,15 @@
 //! The launches of a step.
 
+mod experts;
+
 use wsd_core::Layer;
 
 use super::Cuda;
 use super::args::{AnglesArgs, AttentionArgs, ChooseArgs, EmbedArgs, GateArgs, HeadsArgs, LinearArgs, NormArgs};
-use super::driver::Buffer;
+use super::driver::{Buffer, Gpu};
 use super::matrix::{self, padded};
-use super::model::{self, Linear, Norm};
-use super::program::{self, Epilogue};
+use super::model::{self, FeedForward, Linear, Norm};
+use super::program::{self, Epilogue, ExpertKernels};
 use super::step::{Input, LISTS, MOST_PARTS, chain_splits};
 use super::storage::CHOOSE_BLOCKS;
 use crate::arch::{Head, QkNorm};
@@ -68,22 +70,23 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         for (index, layer) in weights.layers.iter().enumerate() {
             self.heads(index, sums)?;
             self.attend(index)?;
-            let (attended, gated) = (scratch.attended.at(0), scratch.gated.at(0));
             let (post, mut next) = (layer.norms.post_attention.as_ref(), layer.norms.pre_mlp.as_ref());
             if blueprint.parallel {
                 // Both parts read the residual stream as it is before the layer.
                 let args = NormArgs { out: scratch.x.at(0), ..self.norm(next.take()) };
                 gpu.launch(kernels.norm, [self.rows, 1, 1], &args)?;
-                self.gate(&layer.gates, None)?;
+                self.begin_feed_forward(&layer.feed_forward, None)?;
             }
-            sums = self.add(&layer.output, attended, &Sum { post, next, folds, sums: &scratch.sums[0] })?;
+            sums =
+                self.add(&layer.output, scratch.attended.at(0), &Sum { post, next, folds, sums: &scratch.sums[0] })?;
             if !blueprint.parallel {
-                self.gate(&layer.gates, sums)?;
+                self.begin_feed_forward(&layer.feed_forward, sums)?;
             }
             let after = weights.layers.get(index + 1);
             let next = after.map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
             let post = layer.norms.post_mlp.as_ref();
-            sums = self.add(&layer.down, gated, &Sum { post, next, folds, sums: &scratch.sums[1] })?;
+            let sum = Sum { post, next, folds, sums: &scratch.sums[1] };
+            sums = self.end_feed_forward(&layer.feed_forward, &sum)?;
             self.collect(spans, Some(index + 1))?;
         }
         if spans.is_empty() || spans.iter().all(|span| span.layer == Layer::Final) {
@@ -226,12 +229,14 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             table_stride: stored.table_stride,
             is_full_norm: i32::from(blueprint.qk_norm == QkNorm::Full),
             epsilon: blueprint.norms.eps,
+            is_centered: i32::from(blueprint.norms.centered),
+            padding: 0,
         };
         gpu.launch(kernels.place_heads, [self.rows, 1, 1], &args)
     }
 
     fn attend(&self, index: usize) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, gpu, cache, .. } = self.cuda;
+        let Cuda { blueprint, kernels, scratch, weights, gpu, cache, .. } = self.cuda;
         let args = AttentionArgs {
             q: scratch.q.at(0),
             cache: cache.data.at(index * cache.layer_bytes),
@@ -250,6 +255,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             weights: scratch.weights.at(0),
             count: scratch.count.at(0),
             out: scratch.attended.at(0),
+            sinks: address(weights.layers[index].sinks.as_ref()),
             ..AttentionArgs::default()
         };
         let groups = blueprint.heads / program::group(blueprint);
@@ -276,7 +282,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
     /// Adds a linear layer's output to the residual stream and writes the input of the next norm.
     /// Returns the sums of squares if that norm is still to be applied.
     fn add(&self, linear: &Linear, x: u64, sum: &Sum<'_>) -> Result<Option<u64>> {
-        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let Cuda { blueprint, scratch, .. } = self.cuda;
         let input = LinearArgs { x, ..self.input_args(x, None, blueprint.hidden) };
         if let Some(next) = sum.next.filter(|_| sum.folds) {
             let sums = sum.sums.at(0);
@@ -293,15 +299,36 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             return Ok(Some(sums));
         }
         let bias = self.wide(linear, input, blueprint.hidden)?;
-        let args = NormArgs {
-            added: scratch.wide.at(0),
-            bias,
-            post: address(sum.post.map(|post| &post.weight)),
-            out: scratch.x.at(0),
-            ..self.norm(sum.next)
-        };
-        gpu.launch(kernels.norm, [self.rows, 1, 1], &args)?;
+        self.sum(NormArgs { added: scratch.wide.at(0), bias, ..self.norm(sum.next) }, sum)?;
         Ok(None)
+    }
+
+    /// Adds what `args` name to the residual stream and writes the input of the next norm.
+    fn sum(&self, args: NormArgs, sum: &Sum<'_>) -> Result<()> {
+        let Cuda { kernels, scratch, gpu, .. } = self.cuda;
+        let args = NormArgs {
+            post: address(sum.post.map(|post| &post.weight)),
+            post_shift: address(sum.post.and_then(|post| post.shift.as_ref())),
+            out: scratch.x.at(0),
+            ..args
+        };
+        gpu.launch(kernels.norm, [self.rows, 1, 1], &args)
+    }
+
+    /// Computes the feed-forward part up to what the layer adds to the residual stream.
+    fn begin_feed_forward(&self, part: &FeedForward, sums: Option<u64>) -> Result<()> {
+        match part {
+            FeedForward::Dense { gates, .. } => self.gate(gates, sums),
+            FeedForward::Mixture(mixture) => self.mix(mixture),
+        }
+    }
+
+    /// Adds the feed-forward part's output to the residual stream as [`Queue::add`] does.
+    fn end_feed_forward(&self, part: &FeedForward, sum: &Sum<'_>) -> Result<Option<u64>> {
+        match part {
+            FeedForward::Dense { down, .. } => self.add(down, self.cuda.scratch.gated.at(0), sum),
+            FeedForward::Mixture(_) => self.add_mixture(sum).map(|()| None),
+        }
     }
 
     /// Computes the gated product of the feed-forward part, or without a gate its activation.
@@ -324,6 +351,11 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             padding: 0,
         };
         gpu.launch(kernels.gate, [blueprint.ffn.div_ceil(256), self.rows, 1], &args)
+    }
+
+    /// Launches a kernel of experts.
+    fn launch_experts(&self, launch: impl FnOnce(&Gpu, &ExpertKernels) -> Result<()>) -> Result<()> {
+        self.cuda.kernels.experts.as_ref().map_or(Ok(()), |kernels| launch(&self.cuda.gpu, kernels))
     }
 
     /// The input of a linear layer, whose norm is still to be applied if there are `sums`.

@@ -1,12 +1,11 @@
-//! Tables of rotations, the cache and the buffers of a step on a device.
+//! The cache and the buffers of a step on a device.
 
 use super::driver::{Buffer, Gpu};
 use super::matrix::{self, padded};
-use super::model::Rotation;
 use super::pages::{PAGE, Pages};
 use super::program::{self, MOST_ROWS};
 use super::step::{MOST_CHAIN_PARTS, MOST_PARTS};
-use crate::arch::{Blueprint, RopePlan};
+use crate::arch::{Blueprint, Experts};
 use crate::error::{Error, Result};
 use crate::format::Format;
 
@@ -18,17 +17,6 @@ const MOST_CACHED: usize = 1 << 19;
 pub(super) const PANEL_VALUES: usize = 32 << 20;
 /// Blocks of a row of the kernel that answers questions.
 pub(super) const CHOOSE_BLOCKS: usize = 32;
-
-/// Tables of rotary embeddings.
-pub(super) struct Rotations {
-    /// `(ropes + 1, 2, head_dim / 2)`.
-    pub(super) frequencies: Buffer,
-    pub(super) factors: Buffer,
-    /// Per rope, and last for layers without one: `(head_dim / 2, 2)` dimensions of pairs, and the
-    /// row of each dimension.
-    pub(super) pairs: Vec<Buffer>,
-    pub(super) orders: Vec<Buffer>,
-}
 
 /// Cached keys and values, and their table of pages.
 pub(super) struct Cache {
@@ -62,33 +50,33 @@ pub(super) struct Scratch {
     /// Answers, and partial ones of each block.
     pub(super) chosen: Buffer,
     pub(super) chosen_parts: Buffer,
+    /// Those of experts, for a model that has them.
+    pub(super) experts: Option<ExpertScratch>,
     pub(super) panel: Option<Buffer>,
     pub(super) logits: Option<Buffer>,
 }
 
-impl Rotations {
-    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint) -> Result<Self> {
-        let (half, mut frequencies, mut factors) = (blueprint.head_dim / 2, Vec::new(), Vec::new());
-        let (mut pairs, mut orders) = (Vec::new(), Vec::new());
-        for rope in blueprint.ropes.iter().map(Some).chain([None]) {
-            let rotation = Rotation::new(rope, blueprint.head_dim);
-            for long in [false, true] {
-                frequencies.extend(rope.map_or(Vec::new(), |rope| rope.frequencies(long)));
-                frequencies.extend(vec![-1.0; half - rotation.rotating]);
-            }
-            factors.push(rope.map_or(1.0, RopePlan::attention_factor));
-            let numbers: Vec<i32> = rotation.pairs.concat().into_iter().map(|dim| dim as i32).collect();
-            pairs.push(gpu.upload(&numbers)?);
-            let mut order = vec![0i32; blueprint.head_dim];
-            rotation.rows().into_iter().enumerate().for_each(|(row, dim)| order[dim] = row as i32);
-            orders.push(gpu.upload(&order)?);
-        }
-        Ok(Self { frequencies: gpu.upload(&frequencies)?, factors: gpu.upload(&factors)?, pairs, orders })
-    }
+/// Buffers of the choices of experts: of each row those it passes.
+pub(super) struct ExpertScratch {
+    pub(super) place: Buffer,
+    pub(super) share: Buffer,
+    /// Runs of choices of one expert.
+    pub(super) groups: Buffer,
+    /// Inputs by place, and the outputs of the experts.
+    pub(super) gathered: Buffer,
+    pub(super) written: Buffer,
+}
 
-    /// The index of a layer's rotation; the last one is none.
-    pub(super) fn index(&self, rope: Option<usize>) -> usize {
-        rope.unwrap_or(self.pairs.len() - 1)
+impl ExpertScratch {
+    fn new(gpu: &Gpu, blueprint: &Blueprint, experts: &Experts, (rows, value): (usize, usize)) -> Result<Self> {
+        let (choices, hidden) = (rows * experts.used, blueprint.hidden);
+        Ok(Self {
+            place: gpu.alloc(4 * choices)?,
+            share: gpu.alloc(4 * choices)?,
+            groups: gpu.alloc(16 * program::most_groups(rows, experts, 8))?,
+            gathered: gpu.alloc(value * choices * padded(hidden))?,
+            written: gpu.alloc(4 * choices * hidden)?,
+        })
     }
 }
 
@@ -143,8 +131,11 @@ impl Scratch {
     pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, compute: Format, rows: usize) -> Result<Self> {
         let (value, hidden, query) = (compute.block_bytes(), blueprint.hidden, blueprint.query_width());
         let (stride, half) = (program::head_stride(blueprint), blueprint.head_dim / 2);
-        let gates = 2 * blueprint.ffn.next_multiple_of(matrix::TILE / 2);
-        let wide = gates.max(query + 2 * blueprint.kv_width()).max(hidden);
+        // Experts write their gated products without passing `wide`, which has the router's outputs.
+        let dense = 2 * blueprint.ffn.next_multiple_of(matrix::TILE / 2);
+        let (rated, used) = blueprint.experts.map_or((dense, 1), |experts| (experts.count, experts.used));
+        let wide = rated.max(query + 2 * blueprint.kv_width()).max(hidden);
+        let experts = |experts| ExpertScratch::new(gpu, blueprint, experts, (rows, value));
         let sums = || gpu.alloc(4 * MOST_ROWS * hidden.div_ceil(matrix::TILE));
         Ok(Self {
             rows,
@@ -154,7 +145,7 @@ impl Scratch {
             x: gpu.alloc(value * rows * padded(hidden))?,
             q: gpu.alloc(value * rows * blueprint.heads * stride)?,
             attended: gpu.alloc(value * rows * padded(query))?,
-            gated: gpu.alloc(value * rows * padded(blueprint.ffn))?,
+            gated: gpu.alloc(value * rows * used * padded(blueprint.ffn))?,
             wide: gpu.alloc(4 * rows * wide)?,
             sums: [sums()?, sums()?],
             partial: gpu.alloc(4 * MOST_CHAIN_PARTS * query)?,
@@ -163,6 +154,7 @@ impl Scratch {
             hidden: gpu.alloc(4 * rows * hidden)?,
             chosen: gpu.alloc(8 * rows)?,
             chosen_parts: gpu.alloc(16 * CHOOSE_BLOCKS * rows)?,
+            experts: blueprint.experts.as_ref().map(experts).transpose()?,
             panel: (compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
             logits: None,
         })

@@ -12,7 +12,13 @@ struct Attention {
   float2* weights;                    // (rows, heads, splits) maximum and sum
   u32* count;                         // (rows, groups) or (64 rows, heads), zero
   num* out;                           // (rows, stride)
+  const float* sinks;                 // (heads) or null
 };
+
+// The weight of a head's sink, one more score of its softmax whose share is dropped; `most` is the largest other score.
+__device__ __forceinline__ float sink_weight(const Attention& a, int head, float most) {
+  return a.sinks ? exp2f(a.sinks[head] * 1.44269504f - most) : 0.f;
+}
 
 __device__ __forceinline__ void load_eight(float* v, const num* p) {
 #if COMPUTE == 0
@@ -152,6 +158,7 @@ __device__ void attend(const Attention& a) {
     }
     const size_t at = (size_t)local * HEADS_Q + group * G + h;
     if (a.splits == 1) {
+      L += sink_weight(a, group * G + h, most);
       a.out[(size_t)row * a.stride + (group * G + h) * HEAD + d] = narrow(O / L);
     } else {
       a.partial[(at * a.splits + split) * HEAD + d] = O;
@@ -176,6 +183,7 @@ __device__ void attend(const Attention& a) {
     for (int o = 16; o; o >>= 1) most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
     for (int i = 0; i < 2; i++) L += exp2f(r[i].x - most) * r[i].y;
     for (int o = 16; o; o >>= 1) L += __shfl_xor_sync(~0u, L, o);
+    L += sink_weight(a, group * G + h, most);
     for (int i = 0; i < 2; i++) weight[h][lane + 32 * i] = exp2f(r[i].x - most) / L;
   }
   if (tid == 0) a.count[local * GROUPS + group] = 0;
@@ -302,6 +310,8 @@ __device__ void attend_chain(const Attention& a) {
     l1 += __shfl_xor_sync(~0u, l1, f);
   }
   if (a.splits == 1) {
+    l0 += sink_weight(a, head, m0);
+    l1 += sink_weight(a, head, m1);
 #pragma unroll
     for (int n = 0; n < HEAD / 8; n++) {
       num* to = a.out + (size_t)(a.first + r0) * a.stride + head * HEAD + n * 8 + 2 * t;
@@ -339,6 +349,7 @@ __device__ void attend_chain(const Attention& a) {
       L += c * w.y;
       O += c * __ldcg(a.partial + (place + s) * HEAD + d);
     }
+    L += sink_weight(a, head, most);
     a.out[(size_t)(a.first + r) * a.stride + head * HEAD + d] = narrow(O / L);
   }
 }

@@ -120,11 +120,21 @@ __device__ __forceinline__ void gather(float* d, Floats& s, int t) {
 __device__ __forceinline__ float activate(float x) {
 #if ACTIVATION == 0
   return x / (1.f + expf(-x));
+#elif ACTIVATION == 3
+  const float c = x > 7.f ? 7.f : x;
+  return c / (1.f + expf(-1.702f * c));
 #elif ACTIVATION == 1
   return 0.5f * x * (1.f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
 #else
   return 0.5f * x * (1.f + erff(x * 0.70710678118654752f));
 #endif
+}
+
+__device__ __forceinline__ float gated(float gate, float up) {
+#if ACTIVATION == 3
+  up = (up > 7.f ? 7.f : up < -7.f ? -7.f : up) + 1.f;
+#endif
+  return activate(gate) * up;
 }
 
 // Where a position of a slot lies in a layer's pages: [page][keys, values][head][16 positions][HEAD_STRIDE].
@@ -200,7 +210,7 @@ template <class W, int EPILOGUE, int NB> __device__ void linear(const Linear& a)
   }
   if constexpr (EPILOGUE == GATE) {
     const int at = (a.first_tile + tile) * 8 + e;
-    if (active && own1 < a.m.outputs) a.narrowed[(size_t)row * a.stride_narrowed + at] = narrow(activate(v0) * v1);
+    if (active && own1 < a.m.outputs) a.narrowed[(size_t)row * a.stride_narrowed + at] = narrow(gated(v0, v1));
   }
   if constexpr (EPILOGUE == HEADS) {
     constexpr int TILES = HEAD / 16 > 0 ? HEAD / 16 : 1;

@@ -52,6 +52,7 @@ struct Norm {
   const float* added;  // (rows, width) to be added to it, or null
   const float* bias;   // (width) of `added`, or null
   const float* post;   // the weight of a norm of `added`, or null
+  const float* post_shift;  // (width) the bias of that norm, or null
   const float* weight; // the weight of the norm of the sum, or null
   const float* shift;  // (width) the bias of that norm, or null
   num* out;            // (rows, stride) the normed sum
@@ -60,42 +61,48 @@ struct Norm {
   int width, stride;
   float epsilon;
   float scale;         // the factor on what is added
-  int is_centered;     // the norm of the sum subtracts the mean first
+  int is_centered;     // norms subtract the mean first
+  const int* place;    // (rows, EXPERTS_USED) rows of `added`, of which each row adds a weighted sum; null for its own
+  const float* share;  // their weights
 };
+// What a norm subtracts and multiplies by: the mean, 0 if it is not centered, and the inverse deviation of `values`.
+template <class F> __device__ __forceinline__ float2 moments(const Norm& a, F values) {
+  float s = 0, mean = 0;
+  if (a.is_centered) {
+    for (int k = threadIdx.x; k < a.width; k += 256) s += values(k);
+    mean = block_sum(s) / a.width;
+    s = 0;
+  }
+  for (int k = threadIdx.x; k < a.width; k += 256) s += (values(k) - mean) * (values(k) - mean);
+  return make_float2(mean, rsqrtf(block_sum(s) / a.width + a.epsilon));
+}
 __device__ void norm(const Norm& a) {
   allow_next();
   await_previous();
   const int from = a.pick ? a.pick[blockIdx.x] : blockIdx.x;
   float* h = a.h + (size_t)from * a.width;
   if (a.added) {
-    const float* added = a.added + (size_t)from * a.width;
-    float r = 1;
-    if (a.post) {
-      float s = 0;
-      for (int k = threadIdx.x; k < a.width; k += 256) {
-        const float v = added[k] + (a.bias ? a.bias[k] : 0.f);
-        s += v * v;
+    auto added = [&](int k) {
+#if EXPERTS
+      if (a.place) {
+        float s = 0;
+        for (int c = from * EXPERTS_USED; c < (from + 1) * EXPERTS_USED; c++) s += a.share[c] * a.added[(size_t)a.place[c] * a.width + k];
+        return s;
       }
-      r = rsqrtf(block_sum(s) / a.width + a.epsilon);
-    }
+#endif
+      return a.added[(size_t)from * a.width + k] + (a.bias ? a.bias[k] : 0.f);
+    };
+    float2 m = make_float2(0, 1);
+    if (a.post) m = moments(a, added);
     for (int k = threadIdx.x; k < a.width; k += 256) {
-      const float v = added[k] + (a.bias ? a.bias[k] : 0.f);
-      h[k] += a.scale * (a.post ? v * r * a.post[k] : v);
+      const float v = added(k);
+      h[k] += a.scale * (a.post ? (v - m.x) * m.y * a.post[k] + (a.post_shift ? a.post_shift[k] : 0.f) : v);
     }
   }
-  float r = 1, mean = 0;
-  if (a.weight) {
-    float s = 0;
-    if (a.is_centered) {
-      for (int k = threadIdx.x; k < a.width; k += 256) s += h[k];
-      mean = block_sum(s) / a.width;
-      s = 0;
-    }
-    for (int k = threadIdx.x; k < a.width; k += 256) s += (h[k] - mean) * (h[k] - mean);
-    r = rsqrtf(block_sum(s) / a.width + a.epsilon);
-  }
+  float2 m = make_float2(0, 1);
+  if (a.weight) m = moments(a, [&](int k) { return h[k]; });
   for (int k = threadIdx.x; k < a.width; k += 256) {
-    const float v = a.weight ? (h[k] - mean) * r * a.weight[k] + (a.shift ? a.shift[k] : 0.f) : h[k];
+    const float v = a.weight ? (h[k] - m.x) * m.y * a.weight[k] + (a.shift ? a.shift[k] : 0.f) : h[k];
     if (a.wide) a.wide[(size_t)blockIdx.x * a.width + k] = v;
     if (a.out) a.out[(size_t)blockIdx.x * a.stride + k] = narrow(v);
   }
@@ -111,6 +118,7 @@ struct Heads {
   const int2* pairs;
   int stride, table_stride, is_full_norm;
   float epsilon;
+  int is_centered;   // norms subtract the mean first
 };
 // Norms of queries and keys, rotation, and storing: a warp a head.
 __device__ void place_heads(const Heads& a) {
@@ -122,15 +130,21 @@ __device__ void place_heads(const Heads& a) {
     const int at = head * HEAD + a.order[d];
     return a.in[(size_t)row * a.stride + at] + (a.bias ? a.bias[at] : 0.f);
   };
-  float full[2] = {1, 1};
+  float full[2] = {1, 1}, full_mean[2] = {0, 0};
   if (a.is_full_norm) {
     for (int which = 0; which < 2; which++) {
       const int first = which ? HEADS_Q : 0, count = which ? KV_HEADS : HEADS_Q;
-      float s = 0;
+      float s = 0, mean = 0;
+      if (a.is_centered) {
+        for (int i = threadIdx.x; i < count * HEAD; i += 256) s += read(first + i / HEAD, i % HEAD);
+        mean = block_sum(s) / (count * HEAD);
+        s = 0;
+      }
       for (int i = threadIdx.x; i < count * HEAD; i += 256) {
-        const float v = read(first + i / HEAD, i % HEAD);
+        const float v = read(first + i / HEAD, i % HEAD) - mean;
         s += v * v;
       }
+      full_mean[which] = mean;
       full[which] = rsqrtf(block_sum(s) / (count * HEAD) + a.epsilon);
     }
   }
@@ -138,11 +152,17 @@ __device__ void place_heads(const Heads& a) {
     const bool is_key = head >= HEADS_Q && head < HEADS_Q + KV_HEADS, is_value = head >= HEADS_Q + KV_HEADS;
     const float* weight = is_value ? nullptr : is_key ? a.key_norm : a.query_norm;
     const int within = is_key ? head - HEADS_Q : is_value ? head - HEADS_Q - KV_HEADS : head;
-    float r = full[is_key];
+    float r = full[is_key], mean = full_mean[is_key];
     if (weight && !a.is_full_norm) {
       float s = 0;
+      if (a.is_centered) {
+        for (int d = lane; d < HEAD; d += 32) s += read(head, d);
+        for (int o = 16; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+        mean = s / HEAD;
+        s = 0;
+      }
       for (int d = lane; d < HEAD; d += 32) {
-        const float v = read(head, d);
+        const float v = read(head, d) - mean;
         s += v * v;
       }
       for (int o = 16; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
@@ -158,8 +178,8 @@ __device__ void place_heads(const Heads& a) {
       float x = read(head, to.x), y = read(head, to.y);
       if (weight) {
         const int base = a.is_full_norm ? within * HEAD : 0;
-        x = x * r * weight[base + to.x];
-        y = y * r * weight[base + to.y];
+        x = (x - mean) * r * weight[base + to.x];
+        y = (y - mean) * r * weight[base + to.y];
       }
       if (!is_value) {
         const float2 angle = a.angles[(size_t)row * (HEAD / 2) + p];
@@ -183,7 +203,7 @@ __device__ void gate(const Gate& a) {
 #if GATED
   const int at = (j >> 3) * 16 + (j & 7);
   const float x = in[at] + (a.bias ? a.bias[at] : 0.f), y = in[at + 8] + (a.bias ? a.bias[at + 8] : 0.f);
-  a.out[(size_t)blockIdx.y * a.stride + j] = narrow(activate(x) * y);
+  a.out[(size_t)blockIdx.y * a.stride + j] = narrow(gated(x, y));
 #else
   a.out[(size_t)blockIdx.y * a.stride + j] = narrow(activate(in[j] + (a.bias ? a.bias[j] : 0.f)));
 #endif

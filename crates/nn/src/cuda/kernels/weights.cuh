@@ -71,6 +71,17 @@ template <class W> __device__ __forceinline__ void load_fragment(Fragment<W>& f,
   }
 }
 
+// The same matrix without its first tiles of 16 rows.
+template <class W> __device__ __forceinline__ Matrix skip_tiles(Matrix m, size_t tiles) {
+  const size_t fragments = tiles * (m.inputs >> 7);
+  constexpr int LOW = W::BITS >= 8 ? 256 * W::BITS : 1024, HIGH = W::BITS == 6 ? 512 : 256, SCALES = 16 * (128 / W::RUN);
+  m.low += fragments * LOW;
+  if constexpr (W::BITS < 16) m.scale += fragments * SCALES;
+  if constexpr (W::BITS < 8 && W::BITS > 4) m.high += fragments * HIGH;
+  if constexpr (W::MINIMUM) m.minimum += fragments * SCALES;
+  return m;
+}
+
 template <class W> __device__ __forceinline__ float scale_value(u16 bits) {
   return W::WIDE_SCALE ? bf16_to_float(bits) : f16_to_float(bits);
 }
