@@ -1,6 +1,7 @@
 //! Choosing the next token from a row of logits.
 
 mod adjust;
+mod candidates;
 mod dry;
 mod filters;
 mod settings;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
+pub use candidates::{Candidates, pick_candidates};
 pub use dry::{Breakers, Dry};
 pub use settings::{
     DRY_ALLOWED_LENGTH, DRY_BASE, DRY_MULTIPLIER, DRY_PENALTY_LAST_N, DRY_SEQUENCE_BREAKERS, FREQUENCY_PENALTY, MIN_P,
@@ -232,8 +234,13 @@ pub(crate) fn kept(logits: &[f32], sampling: &Sampling) -> Option<Vec<(usize, f6
 fn draw(logits: &[f32], best: usize, position: usize, sampling: &Sampling) -> usize {
     let [number, chance] = sampling.draw(position);
     let kept = filters::filter(&filters::Row { logits, best, chance, sampling });
+    settle(&kept, number, best)
+}
+
+/// The token that a uniform number in 0..1 falls on.
+fn settle(kept: &[(usize, f64)], number: f64, best: usize) -> usize {
     let mut left = number * kept.iter().map(|(_, w)| w).sum::<f64>();
-    for &(id, w) in &kept {
+    for &(id, w) in kept {
         left -= w;
         if left < 0.0 {
             return id;

@@ -5,6 +5,7 @@
 //! storing; attention; its output with the residual sum and the next norm; the gated product; its
 //! output likewise. Steps of a size that occurs again are recorded once and launched as a whole.
 
+mod answers;
 mod args;
 mod compiler;
 mod driver;
@@ -44,7 +45,7 @@ use model::{Loader, Weights};
 use pages::PAGE;
 use program::{Kernels, MOST_ROWS, Request};
 use rotation::Rotations;
-use step::{Input, splits};
+use step::{Asked, Input, splits};
 use storage::{Cache, Scratch};
 
 /// Tokens run at once when a slot is run again.
@@ -71,8 +72,8 @@ pub struct Cuda {
     gpu: Gpu,
 }
 
-/// A kind of recorded step: its rows, the parts of its positions, and true if it answers questions.
-type Recorded = (usize, usize, bool);
+/// A kind of recorded step: its rows, the parts of its positions, and its questions.
+type Recorded = (usize, usize, Asked);
 
 impl Cuda {
     /// Loads the model of a checkpoint onto the GPU with this number.
@@ -185,19 +186,16 @@ impl Cuda {
             Some((span, slot.row, slot.long))
         });
         let mut input = Input::new(with_slots);
-        input.ask.extend(asks.iter().map(|ask| match ask {
-            Ask::Logprob(token) => *token as i32,
-            Ask::Argmax => -1,
-        }));
-        let (wanted, answers) = (input.pick.len(), !asks.is_empty());
+        input.ask(asks);
+        let wanted = input.pick.len();
         let recorded = input.recorded_rows().filter(|_| spans.iter().all(|span| span.layer == Layer::Final));
         if let Some(rows) = recorded {
             input.fill(rows);
         }
-        self.make_room(&input, answers)?;
+        self.make_room(&input)?;
         self.scratch.input.write(0, &input.numbers())?;
         let splits = splits(input.rows, input.longest);
-        let key = (input.rows, splits, answers);
+        let key = (input.rows, splits, input.asked());
         match self.graphs.get(&key).filter(|_| recorded.is_some()) {
             Some(graph) => graph.replay()?,
             None => {
@@ -255,11 +253,11 @@ impl Executor for Cuda {
         }
         let spans = self.admit(spans)?;
         let count = self.step(&spans, asks)?;
-        let mut chosen = vec![[0u32; 2]; count];
-        self.scratch.chosen.read(0, &mut chosen)?;
-        let answer =
-            |[logprob, token]: [u32; 2]| Answer { token, logprob: f64::from(f32::from_bits(logprob)).min(0.0) };
-        Ok(Some(chosen.into_iter().map(answer).collect()))
+        self.read_answers(&asks[..count.min(asks.len())]).map(Some)
+    }
+
+    fn answered_logits(&mut self, row: usize) -> Result<Vec<f32>> {
+        self.read_logits(row)
     }
 
     fn adapt(&mut self, adapter: &Adapter) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use wsd_core::Layer;
+use wsd_core::{Candidates, Layer};
 
 use crate::adapter::Adapter;
 use crate::arch::{Blueprint, Head};
@@ -82,21 +82,32 @@ impl<'a> Span<'a> {
 }
 
 /// A question about the logits of a row that a device can answer without giving them out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ask {
     /// The log-probability of a token.
     Logprob(u32),
     /// The most likely token and its log-probability.
     Argmax,
+    /// The most likely token, and [`CANDIDATES`] most likely ones with the sums of [`Candidates`] at
+    /// a temperature above 0.
+    Candidates {
+        /// The temperature.
+        temperature: f32,
+    },
 }
 
+/// The number of tokens that [`Ask::Candidates`] asks for, or the whole vocabulary.
+pub const CANDIDATES: usize = 128;
+
 /// An answer to [`Ask`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The token.
     pub token: u32,
     /// Its log-probability; not finite if the logits are not.
     pub logprob: f64,
+    /// The candidates that were asked for.
+    pub candidates: Option<Candidates>,
 }
 
 /// A model on some device, with a KV cache per slot.
@@ -144,6 +155,16 @@ pub trait Executor: Send + Sync {
     fn answer(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<Option<Vec<Answer>>> {
         let _ = (spans, asks);
         Ok(None)
+    }
+
+    /// Returns the vocabulary logits of a wanted row of the last step, which [`Executor::answer`] ran:
+    /// for a question that its answer does not decide.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn answered_logits(&mut self, row: usize) -> Result<Vec<f32>> {
+        let _ = row;
+        Ok(Vec::new())
     }
 
     /// Replaces slot `to` by the first `len` positions of `from`.

@@ -40,7 +40,7 @@ pub use device::Device;
 pub use draft::DraftHead;
 pub use engine::{LoadOptions, Local};
 pub use error::{Error, Result};
-pub use executor::{Answer, Ask, Executor, Span};
+pub use executor::{Answer, Ask, CANDIDATES, Executor, Span};
 pub use format::Format;
 pub use kernels::KvFormat;
 pub use load::{Loaded, load};

@@ -35,6 +35,50 @@ pub(super) fn filter(row: &Row<'_>) -> Kept {
     kept
 }
 
+/// The head of a row: its most likely tokens. What is known of the others.
+pub(super) struct Head {
+    /// The most that another token weighs.
+    pub(super) rest: f64,
+    /// The sum of all weights, and its relative error.
+    pub(super) mass: f64,
+    pub(super) error: f64,
+}
+
+/// Returns the tokens that pass all filters but top-n-sigma, given the head of a row in the order of
+/// ids; `None` if another token of the row might pass or change what passes.
+pub(super) fn filter_head(row: &Row<'_>, mut kept: Kept, head: &Head) -> Option<Kept> {
+    let Sampling { top_k: k, top_p: p, min_p: least, .. } = *row.sampling;
+    // Impossible tokens pass no filter.
+    let mut is_whole = head.rest == 0.0;
+    let is_ahead = |kept: &Kept| kept.iter().all(|(_, weight)| *weight > head.rest);
+    top_k(row, &mut kept);
+    if k > 0 && !is_whole {
+        is_whole = is_ahead(&kept);
+        if !is_whole {
+            return None;
+        }
+    }
+    if is_whole {
+        top_p(row, &mut kept);
+    } else if p < 1.0 {
+        kept.sort_unstable_by(descending);
+        let [low, high] = [1.0 - head.error, 1.0 + head.error].map(|part| part * f64::from(p) * head.mass);
+        let ends = [low, high].map(|wanted| shortest(&kept, wanted));
+        kept.truncate(ends[0].filter(|_| ends[0] == ends[1])?);
+        is_whole = is_ahead(&kept);
+        if !is_whole {
+            return None;
+        }
+    }
+    min_p(row, &mut kept);
+    if !is_whole && f64::from(least) <= head.rest {
+        return None;
+    }
+    typical_p(row, &mut kept);
+    xtc(row, &mut kept);
+    Some(kept)
+}
+
 /// Compares by weight, the largest first, and the lower id first among equals.
 fn descending(a: &(usize, f64), b: &(usize, f64)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))

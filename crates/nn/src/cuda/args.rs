@@ -95,7 +95,12 @@ arguments! {
     }
     /// Log-probabilities of asked tokens.
     ChooseArgs = "Choose", threads 256, overlaps true {
-        logits: u64, ask: u64, partial: u64, count: u64, out: u64, width: i32, stride: i32,
+        logits: u64, ask: u64, heat: u64, partial: u64, count: u64, out: u64, sums: u64, width: i32, stride: i32,
+        sums_stride: i32, padding: u32,
+    }
+    /// The most likely tokens.
+    CandidatesArgs = "Candidates", threads 256, overlaps true {
+        logits: u64, ask: u64, parts: u64, out: u64, count: u64, width: i32, stride: i32,
     }
     /// Attention.
     AttentionArgs = "Attention", threads 128, overlaps true {

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use super::args::{
-    AnglesArgs, AttentionArgs, ChooseArgs, CopyArgs, EmbedArgs, ExpertsArgs, FinishArgs, GateArgs, GatherArgs,
-    HeadsArgs, LinearArgs, NarrowArgs, NormArgs, RouteArgs, WidenArgs,
+    AnglesArgs, AttentionArgs, CandidatesArgs, ChooseArgs, CopyArgs, EmbedArgs, ExpertsArgs, FinishArgs, GateArgs,
+    GatherArgs, HeadsArgs, LinearArgs, NarrowArgs, NormArgs, RouteArgs, WidenArgs,
 };
 use super::driver::{Arguments, Gpu, Kernel, Module};
 use super::matrix;
@@ -17,11 +17,12 @@ use crate::format::Format;
 
 /// Types and instructions of NVIDIA's processors, for which an emulator has others.
 const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("kernels/weights.cuh"),
     include_str!("kernels/linear.cuh"),
     include_str!("kernels/experts.cuh"),
     include_str!("kernels/rows.cuh"),
+    include_str!("kernels/candidates.cuh"),
     include_str!("kernels/attention.cuh"),
 ];
 
@@ -63,6 +64,7 @@ pub(super) struct Kernels {
     pub(super) narrow_rows: Kernel<NarrowArgs>,
     pub(super) finish: Kernel<FinishArgs>,
     pub(super) choose: Kernel<ChooseArgs>,
+    pub(super) find_candidates: Kernel<CandidatesArgs>,
     pub(super) copy_pages: Kernel<CopyArgs>,
     pub(super) move_positions: Kernel<CopyArgs>,
     pub(super) attend: Kernel<AttentionArgs>,
@@ -167,6 +169,7 @@ impl Request<'_> {
             entry::<NarrowArgs>("k_narrow_rows", "narrow_rows", 1),
             entry::<FinishArgs>("k_finish", "finish", 1),
             entry::<ChooseArgs>("k_choose", "choose", 1),
+            entry::<CandidatesArgs>("k_find_candidates", "find_candidates", 1),
             entry::<CopyArgs>("k_copy_pages", "copy_pages", 1),
             entry::<CopyArgs>("k_move_positions", "move_positions", 1),
             entry::<AttentionArgs>("k_attend", "attend", 1),
@@ -260,6 +263,7 @@ impl Kernels {
             narrow_rows: module.kernel("k_narrow_rows")?,
             finish: module.kernel("k_finish")?,
             choose: module.kernel("k_choose")?,
+            find_candidates: module.kernel("k_find_candidates")?,
             copy_pages: module.kernel("k_copy_pages")?,
             move_positions: module.kernel("k_move_positions")?,
             attend: module.kernel("k_attend")?,

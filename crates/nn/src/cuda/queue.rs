@@ -1,18 +1,18 @@
 //! The launches of a step.
 
+mod answers;
 mod experts;
 
 use wsd_core::Layer;
 
 use super::Cuda;
-use super::args::{AnglesArgs, AttentionArgs, ChooseArgs, EmbedArgs, GateArgs, HeadsArgs, LinearArgs, NormArgs};
+use super::args::{AnglesArgs, AttentionArgs, EmbedArgs, GateArgs, HeadsArgs, LinearArgs, NormArgs};
 use super::driver::{Buffer, Gpu};
 use super::matrix::{self, padded};
 use super::model::{self, FeedForward, Linear, Norm};
 use super::program::{self, Epilogue, ExpertKernels};
 use super::step::{Input, LISTS, MOST_PARTS, chain_splits};
-use super::storage::CHOOSE_BLOCKS;
-use crate::arch::{Head, QkNorm};
+use crate::arch::QkNorm;
 use crate::error::Result;
 use crate::executor::Span;
 
@@ -58,6 +58,7 @@ const MASK: usize = 5;
 const IS_LONG: usize = 6;
 const PICK: usize = 7;
 const ASK: usize = 8;
+const HEAT: usize = 9;
 const BITS: usize = LISTS;
 
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
@@ -168,26 +169,6 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         let out = if first == 0 { scratch.x.at(0) } else { 0 };
         let args = NormArgs { wide, out, pick: (self.list)(PICK) + 4 * first as u64, ..self.norm(norm) };
         gpu.launch(kernels.norm, [count, 1, 1], &args)
-    }
-
-    /// Answers the questions about the first `count` rows.
-    fn choose(&self, count: usize) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
-        let Some(logits) = &scratch.logits else { return Ok(()) };
-        let Some(head) = self.cuda.weights.heads.iter().position(|(head, _)| *head == Head::VOCABULARY) else {
-            return Ok(());
-        };
-        self.cuda.project_on_device(head, count, logits.at(0))?;
-        let args = ChooseArgs {
-            logits: logits.at(0),
-            ask: (self.list)(ASK),
-            partial: scratch.chosen_parts.at(0),
-            count: scratch.count.at(0),
-            out: scratch.chosen.at(0),
-            width: blueprint.vocab as i32,
-            stride: blueprint.vocab as i32,
-        };
-        gpu.launch(kernels.choose, [CHOOSE_BLOCKS, count, 1], &args)
     }
 
     /// Computes queries, keys and values, and stores the latter two.

@@ -4,19 +4,24 @@ use super::Cuda;
 use super::args::CopyArgs;
 use super::driver::Buffer;
 use super::pages::{self, PAGE};
-use super::step::{Input, LISTS};
-use super::storage::Scratch;
+use super::step::{Asked, Input, LISTS};
+use super::storage::{CANDIDATE_BYTES, CHOOSE_BLOCKS, Scratch};
 use crate::error::{Error, Result};
-use crate::executor::Span;
+use crate::executor::{CANDIDATES, Span};
 
 impl Cuda {
     /// Makes buffers that are large enough for a step.
-    pub(super) fn make_room(&mut self, input: &Input, answers: bool) -> Result<()> {
+    pub(super) fn make_room(&mut self, input: &Input) -> Result<()> {
         let numbers = LISTS * input.rows + input.bits.len();
         if input.rows > self.scratch.rows || 4 * numbers > self.scratch.input.bytes() {
             self.grow_scratch(input.rows.max(numbers / 32))?;
         }
-        if answers { self.make_logits(4 * input.rows * self.blueprint.vocab) } else { Ok(()) }
+        let asked = input.asked();
+        if asked == Asked::Candidates && self.scratch.candidates.is_none() {
+            let (rows, parts) = (self.scratch.rows, 8 * CHOOSE_BLOCKS * CANDIDATES);
+            self.scratch.candidates = Some([self.gpu.alloc(rows * CANDIDATE_BYTES)?, self.gpu.alloc(rows * parts)?]);
+        }
+        if asked == Asked::Nothing { Ok(()) } else { self.make_logits(4 * input.rows * self.blueprint.vocab) }
     }
 
     pub(super) fn grow_scratch(&mut self, rows: usize) -> Result<()> {

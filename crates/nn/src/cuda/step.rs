@@ -2,14 +2,28 @@
 
 use std::ops::Range;
 
-use crate::executor::Span;
+use crate::executor::{Ask, Span};
 
 /// Rows of a chain from which they are attended to together.
 const CHAIN_ROWS: usize = 64;
 /// Lists of one number per row.
-pub(super) const LISTS: usize = 9;
+pub(super) const LISTS: usize = 10;
+/// The number of a question about the most likely token.
+const MOST_LIKELY: i32 = -1;
+/// The number of a question about candidates.
+const CANDIDATES: i32 = -2;
 /// Numbers of rows that steps are recorded for.
 const RECORDED: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+
+/// The kinds of questions that a step answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asked {
+    Nothing,
+    /// About tokens alone.
+    Tokens,
+    /// About candidates too.
+    Candidates,
+}
 
 /// The input of a step. All lists but the last ones have one entry for each row; rows beyond the
 /// tokens fill up a recorded step.
@@ -31,9 +45,11 @@ pub(super) struct Input {
     pub(super) is_long: Vec<i32>,
     /// Rows to return.
     pub(super) pick: Vec<i32>,
-    /// For each returned row the token whose log-probability is asked for; -1 for the most likely
-    /// one.
+    /// For each returned row the token whose log-probability is asked for; [`MOST_LIKELY`];
+    /// [`CANDIDATES`].
     pub(super) ask: Vec<i32>,
+    /// The bits of inverse temperatures of returned rows whose candidates are asked for.
+    pub(super) heat: Vec<i32>,
     /// Trees: for each row of one its number of nodes, the row of its first node, and the bits of
     /// its ancestors.
     pub(super) bits: Vec<i32>,
@@ -52,6 +68,28 @@ impl Input {
         }
         input.rows = input.token.len();
         input
+    }
+
+    /// Adds the questions about returned rows.
+    pub(super) fn ask(&mut self, asks: &[Ask]) {
+        for ask in asks {
+            let (ask, heat) = match ask {
+                Ask::Logprob(token) => (*token as i32, 0.0),
+                Ask::Argmax => (MOST_LIKELY, 0.0),
+                Ask::Candidates { temperature } => (CANDIDATES, 1.0 / temperature),
+            };
+            self.ask.push(ask);
+            self.heat.push(heat.to_bits() as i32);
+        }
+    }
+
+    /// The questions of the step.
+    pub(super) fn asked(&self) -> Asked {
+        match &self.ask[..] {
+            [] => Asked::Nothing,
+            asks if asks.contains(&CANDIDATES) => Asked::Candidates,
+            _ => Asked::Tokens,
+        }
     }
 
     fn add(&mut self, span: &Span<'_>, row: usize, is_long: bool) {
@@ -121,7 +159,7 @@ impl Input {
         let lists = [&self.token, &self.position, &self.place, &self.slot, &self.base, &self.mask, &self.is_long];
         let mut numbers = Vec::with_capacity(LISTS * self.rows + self.bits.len());
         lists.into_iter().for_each(|list| numbers.extend_from_slice(list));
-        for (index, list) in [&self.pick, &self.ask].into_iter().enumerate() {
+        for (index, list) in [&self.pick, &self.ask, &self.heat].into_iter().enumerate() {
             numbers.extend_from_slice(list);
             numbers.resize((8 + index) * self.rows, 0);
         }

@@ -7,6 +7,7 @@ use super::program::{self, MOST_ROWS};
 use super::step::{MOST_CHAIN_PARTS, MOST_PARTS};
 use crate::arch::{Blueprint, Experts};
 use crate::error::{Error, Result};
+use crate::executor::CANDIDATES;
 use crate::format::Format;
 
 /// The part of the free memory that the cache of a model takes at most.
@@ -17,6 +18,8 @@ const MOST_CACHED: usize = 1 << 19;
 pub(super) const PANEL_VALUES: usize = 32 << 20;
 /// Blocks of a row of the kernel that answers questions.
 pub(super) const CHOOSE_BLOCKS: usize = 32;
+/// Bytes of the candidates of a row: a token and its key each, and before them the sums of the row.
+pub(super) const CANDIDATE_BYTES: usize = 8 * (1 + CANDIDATES);
 
 /// Cached keys and values, and their table of pages.
 pub(super) struct Cache {
@@ -54,6 +57,8 @@ pub(super) struct Scratch {
     pub(super) experts: Option<ExpertScratch>,
     pub(super) panel: Option<Buffer>,
     pub(super) logits: Option<Buffer>,
+    /// The candidates of rows, and those of each block.
+    pub(super) candidates: Option<[Buffer; 2]>,
 }
 
 /// Buffers of the choices of experts: of each row those it passes.
@@ -157,6 +162,7 @@ impl Scratch {
             experts: blueprint.experts.as_ref().map(experts).transpose()?,
             panel: (compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
             logits: None,
+            candidates: None,
         })
     }
 }

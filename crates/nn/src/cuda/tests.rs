@@ -1,6 +1,7 @@
 //! The executor on a stand-in for a GPU, against the reference's numbers and against the executor
 //! on the CPU; and the kernels in NVIDIA's compiler, where that is installed.
 
+mod answers;
 mod layers;
 
 use std::collections::BTreeSet;

@@ -65,10 +65,20 @@ impl Local {
     /// Those of [`Checkpoint`] and of the device; [`crate::Error`] names every tensor, key or limit
     /// at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
+        let onto_device = |checkpoint: &Checkpoint| load(options.device, checkpoint, options.dtype, options.kv_dtype);
+        Self::load_by(checkpoint, options, onto_device)
+    }
+
+    /// Loads a checkpoint, its model by `onto_device`.
+    pub(crate) fn load_by(
+        checkpoint: Checkpoint,
+        options: &LoadOptions,
+        onto_device: impl FnOnce(&Checkpoint) -> crate::Result<Loaded>,
+    ) -> crate::Result<Self> {
         let drafter = options.draft_head.as_deref().map(|folder| drafter(folder, &checkpoint, options)).transpose()?;
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
-        let Loaded { mut executor, device } = load(options.device, &checkpoint, options.dtype, options.kv_dtype)?;
+        let Loaded { mut executor, device } = onto_device(&checkpoint)?;
         let spelling = Spelling::of(executor.blueprint());
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder, &spelling)?))?;
         let blueprint = executor.blueprint();

@@ -74,12 +74,13 @@ pub(super) trait Question: Send {
     }
 
     /// Takes in the answer of [`Question::ask`] for the next position, and advances the list past it.
+    /// Returns false, and does nothing, if only the vector decides.
     ///
     /// # Errors
     /// An answer that is not finite.
-    fn take_answer(&mut self, list: &mut List, answer: Answer) -> Result<(), NotFinite> {
+    fn take_answer(&mut self, list: &mut List, answer: &Answer) -> Result<bool, NotFinite> {
         let _ = (list, answer);
-        Err(NotFinite)
+        Ok(false)
     }
 
     /// The shape of the tree that the draft head shall propose once all vectors were taken; `None` once

@@ -164,13 +164,31 @@ impl Work {
         positions.map(|position| self.question.ask(&self.list, position).filter(|_| is_plain)).collect()
     }
 
-    /// Takes in the next answers; those after a fault or after the end are ignored.
-    pub(super) fn take_answers(&mut self, answers: &[Answer]) {
-        for answer in answers {
-            if self.fault.is_none() && !self.question.is_done(&self.list) {
-                self.fault = self.question.take_answer(&mut self.list, *answer).err();
+    /// Takes in the next answers; those after a fault or after the end are ignored. `vector` returns
+    /// that of an answer, by its index, where the answer does not decide.
+    ///
+    /// # Errors
+    /// Those of `vector`.
+    pub(super) fn take_answers(
+        &mut self,
+        answers: &[Answer],
+        mut vector: impl FnMut(usize) -> crate::Result<Vec<f32>>,
+    ) -> crate::Result<()> {
+        for (index, answer) in answers.iter().enumerate() {
+            if self.fault.is_some() || self.question.is_done(&self.list) {
+                break;
+            }
+            match self.question.take_answer(&mut self.list, answer) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let mut floats = vector(index)?;
+                    let width = floats.len();
+                    self.take(Vectors { floats: &mut floats, width });
+                }
+                Err(fault) => self.fault = Some(fault),
             }
         }
+        Ok(())
     }
 
     /// True if nothing is left to compute, or there is an error.

@@ -245,23 +245,35 @@ __device__ void move_positions(const Copy& a) {
   }
 }
 
-struct Choose { const float* logits; const int* ask; float4* partial; u32* count; float2* out; int width, stride; };
-struct Best { float most, sum; int token; };
-__device__ __forceinline__ void merge(Best& a, float most, float sum, int token) {
-  const bool other = most > a.most || (most == a.most && token < a.token);
-  const float m = fmaxf(a.most, most);
-  a.sum = a.sum * expf(a.most - m) + sum * expf(most - m);
+struct Choose {
+  const float* logits;
+  const int* ask;         // (rows) a token; -1 and -2 for the most likely one
+  const float* heat;      // (rows) inverse temperatures, of questions that are -2
+  float4* partial;
+  u32* count;
+  float2* out;            // (rows) log-probability and token
+  float2* sums;           // (rows, sums_stride): log of the sum of exponentials, and the heated sum; of questions that are -2
+  int width, stride, sums_stride;
+};
+// The largest logit and its token, and sums of exp(logit - largest) and of exp((logit - largest) * heat).
+struct Best { float most, sum, heated; int token; };
+__device__ __forceinline__ void merge(Best& a, const Best& b, float heat) {
+  const bool other = b.most > a.most || (b.most == a.most && b.token < a.token);
+  const float m = fmaxf(a.most, b.most), own = a.most - m, its = b.most - m;
+  a.sum = a.sum * expf(own) + b.sum * expf(its);
+  if (heat != 0) a.heated = a.heated * expf(own * heat) + b.heated * expf(its * heat);
   a.most = m;
-  if (other) a.token = token;
+  if (other) a.token = b.token;
 }
-__device__ __forceinline__ void merge_lanes(Best& a) {
+__device__ __forceinline__ void merge_lanes(Best& a, float heat) {
   for (int o = 16; o; o >>= 1) {
-    const float most = __shfl_xor_sync(~0u, a.most, o), sum = __shfl_xor_sync(~0u, a.sum, o);
-    merge(a, most, sum, __shfl_xor_sync(~0u, a.token, o));
+    const Best b = {__shfl_xor_sync(~0u, a.most, o), __shfl_xor_sync(~0u, a.sum, o), __shfl_xor_sync(~0u, a.heated, o),
+                    __shfl_xor_sync(~0u, a.token, o)};
+    merge(a, b, heat);
   }
 }
-// The log-probability of the asked token, or that of the most likely one if it is -1, and the token: grid (32, rows). The
-// last block of a row merges the parts in their order.
+// The log-probability of the asked token, or of the most likely one, and the token: grid (32, rows). The last block of a
+// row merges the parts in their order.
 __device__ void choose(const Choose& a) {
   __shared__ Best warps[8];
   __shared__ u32 last;
@@ -269,15 +281,16 @@ __device__ void choose(const Choose& a) {
   await_previous();
   const int row = blockIdx.y, tid = threadIdx.x, lane = tid & 31;
   const float* x = a.logits + (size_t)row * a.stride;
-  Best best = {-1e30f, 0, 0x7fffffff};
-  for (int i = blockIdx.x * 256 + tid; i < a.width; i += 256 * 32) merge(best, x[i], 1.f, i);
-  merge_lanes(best);
+  const float heat = a.ask[row] == -2 ? a.heat[row] : 0.f;
+  Best best = {-1e30f, 0, 0, 0x7fffffff};
+  for (int i = blockIdx.x * 256 + tid; i < a.width; i += 256 * 32) merge(best, {x[i], 1.f, 1.f, i}, heat);
+  merge_lanes(best, heat);
   if (lane == 0) warps[tid >> 5] = best;
   __syncthreads();
   if (tid == 0) {
-    for (int w = 1; w < 8; w++) merge(best, warps[w].most, warps[w].sum, warps[w].token);
+    for (int w = 1; w < 8; w++) merge(best, warps[w], heat);
     float4 part;
-    part.x = best.most, part.y = best.sum, part.z = __uint_as_float((u32)best.token), part.w = 0;
+    part.x = best.most, part.y = best.sum, part.z = __uint_as_float((u32)best.token), part.w = best.heated;
     a.partial[row * 32 + blockIdx.x] = part;
     __threadfence();
     last = atomicAdd(a.count + row, 1u) == 31u;
@@ -286,11 +299,12 @@ __device__ void choose(const Choose& a) {
   if (!last || tid >= 32) return;
   __threadfence();
   const float4 part = __ldcg(a.partial + row * 32 + lane);
-  best = {part.x, part.y, (int)__float_as_uint(part.z)};
-  merge_lanes(best);
+  best = {part.x, part.y, part.w, (int)__float_as_uint(part.z)};
+  merge_lanes(best, heat);
   if (lane == 0) {
     const int token = a.ask[row] < 0 ? best.token : a.ask[row];
     a.out[row] = make_float2(x[token] - best.most - logf(best.sum), __uint_as_float((u32)token));
+    if (a.ask[row] == -2) a.sums[(size_t)row * a.sums_stride] = make_float2(best.most + logf(best.sum), best.heated);
     a.count[row] = 0;
   }
 }

@@ -1,10 +1,10 @@
 //! The tokens that a generation would choose at given positions.
 
-use wsd_core::{Generation, Result, Sampled, Step, Stop, Token};
+use wsd_core::{Generation, Result, Sampled, Step, Stop, Token, pick_candidates};
 
 use super::Reader;
 use crate::engine::list::List;
-use crate::executor::{Answer, Ask};
+use crate::executor::{Answer, Ask, CANDIDATES};
 
 /// Chooses a token after each position, as a generation there would.
 pub(in crate::engine) struct Choices {
@@ -18,12 +18,21 @@ impl Reader for Choices {
 
     fn ask(&self, _: &List, _: usize) -> Option<Ask> {
         let Generation { sampling, top_logprobs, guide, .. } = &self.generation;
-        (sampling.is_argmax() && *top_logprobs == 0 && guide.is_none()).then_some(Ask::Argmax)
+        let is_plain = *top_logprobs == 0 && guide.is_none();
+        let ask = if sampling.is_argmax() {
+            Some(Ask::Argmax)
+        } else {
+            sampling.may_read_candidates(CANDIDATES).then_some(Ask::Candidates { temperature: sampling.temperature })
+        };
+        ask.filter(|_| is_plain)
     }
 
-    fn read_answer(&self, Answer { token, logprob }: Answer) -> Option<Result<Step>> {
-        let is_end = self.end_tokens.contains(&token);
-        let sampled = Sampled { token, logprob: Some(logprob), top: Vec::new() };
+    fn read_answer(&self, list: &List, position: usize, answer: &Answer) -> Option<Result<Step>> {
+        let sampled = match &answer.candidates {
+            None => Sampled { token: answer.token, logprob: Some(answer.logprob), top: Vec::new() },
+            Some(found) => pick_candidates(found, list.through(position).len(), &self.generation.sampling)?,
+        };
+        let is_end = self.end_tokens.contains(&sampled.token);
         Some(Ok(if is_end { Step::End(Stop::End) } else { Step::Token(sampled) }))
     }
 

@@ -30,9 +30,10 @@ pub(in crate::engine) trait Reader: Send + Sync + 'static {
         None
     }
 
-    /// Makes an item of the answer to [`Reader::ask`]; `None` if the reader asks nothing.
-    fn read_answer(&self, answer: Answer) -> Option<Self::Item> {
-        let _ = answer;
+    /// Makes an item of the answer to [`Reader::ask`] at a position; `None` if only the vector
+    /// decides.
+    fn read_answer(&self, list: &List, position: usize, answer: &Answer) -> Option<Self::Item> {
+        let _ = (list, position, answer);
         None
     }
 
@@ -78,11 +79,14 @@ impl<R: Reader> Question for Collect<R> {
         self.reader.ask(list, position)
     }
 
-    fn take_answer(&mut self, list: &mut List, answer: Answer) -> Result<(), NotFinite> {
-        let finite = Some(answer).filter(|answer| answer.logprob.is_finite());
-        self.items.push(finite.and_then(|answer| self.reader.read_answer(answer)).ok_or(NotFinite)?);
+    fn take_answer(&mut self, list: &mut List, answer: &Answer) -> Result<bool, NotFinite> {
+        if !answer.logprob.is_finite() {
+            return Err(NotFinite);
+        }
+        let Some(item) = self.reader.read_answer(list, list.next(), answer) else { return Ok(false) };
+        self.items.push(item);
         list.advance();
-        Ok(())
+        Ok(true)
     }
 
     fn finish(self: Box<Self>) {

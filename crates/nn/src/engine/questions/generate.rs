@@ -53,11 +53,13 @@ impl Question for Generate {
         self.choices.ask(list, position)
     }
 
-    fn take_answer(&mut self, list: &mut List, answer: Answer) -> Result<(), NotFinite> {
-        let finite = Some(answer).filter(|answer| answer.logprob.is_finite());
-        let step = finite.and_then(|answer| self.choices.read_answer(answer)).ok_or(NotFinite)?;
+    fn take_answer(&mut self, list: &mut List, answer: &Answer) -> Result<bool, NotFinite> {
+        if !answer.logprob.is_finite() {
+            return Err(NotFinite);
+        }
+        let Some(step) = self.choices.read_answer(list, list.next(), answer) else { return Ok(false) };
         self.go_on(list, step);
-        Ok(())
+        Ok(true)
     }
 
     fn is_done(&self, _: &List) -> bool {

@@ -24,8 +24,8 @@ impl Reader for Score {
         (self.top == 0).then(|| Ask::Logprob(list.tokens()[position + 1]))
     }
 
-    fn read_answer(&self, Answer { token, logprob }: Answer) -> Option<Sampled> {
-        Some(Sampled { token, logprob: Some(logprob), top: Vec::new() })
+    fn read_answer(&self, _: &List, _: usize, answer: &Answer) -> Option<Sampled> {
+        Some(Sampled { token: answer.token, logprob: Some(answer.logprob), top: Vec::new() })
     }
 
     fn read(&self, list: &List, position: usize, logits: &mut [f32]) -> Option<Sampled> {

@@ -82,11 +82,12 @@ impl Scheduler {
         match outcome {
             Outcome::Hidden(hidden) => self.deliver(hidden, pieces),
             Outcome::Answers(answers) => {
-                let mut answers = &answers[..];
+                let mut first = 0;
                 for piece in pieces {
-                    let (own, later) = answers.split_at(piece.rows);
-                    self.works[piece.work].take_answers(own);
-                    answers = later;
+                    let (works, executor) = (&mut self.works, &mut self.executor);
+                    let vector = |index| executor.answered_logits(first + index);
+                    works[piece.work].take_answers(&answers[first..first + piece.rows], vector)?;
+                    first += piece.rows;
                 }
                 Ok(())
             }

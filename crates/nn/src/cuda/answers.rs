@@ -1,0 +1,45 @@
+//! Answers to questions about logits, read from the device.
+
+use wsd_core::Candidates;
+
+use super::Cuda;
+use super::storage::CANDIDATE_BYTES;
+use crate::error::Result;
+use crate::executor::{Answer, Ask};
+
+impl Cuda {
+    /// The answers to the questions of the last step.
+    pub(super) fn read_answers(&self, asks: &[Ask]) -> Result<Vec<Answer>> {
+        let mut chosen = vec![[0u32; 2]; asks.len()];
+        self.scratch.chosen.read(0, &mut chosen)?;
+        let answer = |((row, ask), [logprob, token]): ((usize, &Ask), [u32; 2])| {
+            let candidates = if let Ask::Candidates { .. } = ask { self.read_candidates(row)? } else { None };
+            Ok(Answer { token, logprob: f64::from(f32::from_bits(logprob)).min(0.0), candidates })
+        };
+        asks.iter().enumerate().zip(chosen).map(answer).collect()
+    }
+
+    fn read_candidates(&self, row: usize) -> Result<Option<Candidates>> {
+        let Some([buffer, _]) = &self.scratch.candidates else { return Ok(None) };
+        let mut entries = vec![[0u32; 2]; CANDIDATE_BYTES / 8];
+        buffer.read(row * CANDIDATE_BYTES, &mut entries)?;
+        let [log_sum_exp, mass] = entries[0].map(|bits| f64::from(f32::from_bits(bits)));
+        let found = entries[1..].iter().filter(|[key, _]| *key != 0);
+        Ok(Some(Candidates { tokens: found.map(|[key, token]| (*token, value_of(*key))).collect(), log_sum_exp, mass }))
+    }
+
+    /// The logits of a row of the last step that answered questions.
+    pub(super) fn read_logits(&self, row: usize) -> Result<Vec<f32>> {
+        let vocab = self.blueprint.vocab;
+        let mut logits = vec![0.0; vocab];
+        if let Some(buffer) = &self.scratch.logits {
+            buffer.read(4 * row * vocab, &mut logits)?;
+        }
+        Ok(logits)
+    }
+}
+
+/// The value of a key of `candidates.cuh`.
+fn value_of(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 { key ^ 0x8000_0000 } else { !key })
+}
