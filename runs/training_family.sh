@@ -4,7 +4,8 @@
 #     runs/training_family.sh [FOLDER]      # prints one table; resumes where it was stopped
 #
 # SEEDS (1 2 3) names the worlds, OPTIONS the rows of the table below (all of them), ITEMS the items of each task (300),
-# ROWS the first demonstrations and the first preferences that are read (all), ROUNDS the measurements of speed (3).
+# ROWS the first demonstrations and the first preferences that are read (all), ROUNDS the measurements of speed (3),
+# PARTS what is done ("train speed"); speed alone needs the plain pilot of the first world.
 # PAIR=1 takes runs/lab.sh's base for each seed (minutes each); with PAIR=0 the built-in base stands in for seed 1's.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,6 +13,7 @@ folder=${1:-$root/target/family}
 wsd=${WSD:-$root/target/release/wsd}
 seeds=${SEEDS:-1 2 3}
 items=${ITEMS:-300}
+parts=" ${PARTS:-train speed} "
 rows=${ROWS:-100000}
 [ -x "$wsd" ] || cargo build --release --manifest-path "$root/Cargo.toml"
 export WSD=$wsd
@@ -108,6 +110,17 @@ option() {
         > "eval-$name/sensitivity.json"
 }
 
+# All options in one world.
+train_all() {
+    local name stage command rate more
+    "$wsd" lab eval --quiet --world world --base "$base" --draft pilot-pretrained/model --out eval-start --systems pilot,wsd \
+        --parts table --limit "$items" > /dev/null
+    while IFS='|' read -r name stage command rate more; do
+        [[ " ${options//$'\n'/ } " == *" $name "* ]] || continue
+        option "$name" "$stage" "$command" "$rate" "$more"
+    done < <(table)
+}
+
 # Seconds per step of the stage that differs, the options by turns.
 speed() {
     local round name stage command rate more
@@ -130,12 +143,7 @@ for seed in $seeds; do
     here=$folder/seed-$seed
     mkdir -p "$here"
     prepare
-    "$wsd" lab eval --quiet --world world --base "$base" --draft pilot-pretrained/model --out eval-start --systems pilot,wsd \
-        --parts table --limit "$items" > /dev/null
-    while IFS='|' read -r name stage command rate more; do
-        [[ " ${options//$'\n'/ } " == *" $name "* ]] || continue
-        option "$name" "$stage" "$command" "$rate" "$more"
-    done < <(table)
-    if [ "$seed" = "${seeds%% *}" ]; then speed; fi
+    if [[ $parts == *" train "* ]]; then train_all; fi
+    if [[ $parts == *" speed "* ]] && [ "$seed" = "${seeds%% *}" ]; then speed; fi
 done
 python3 "$root/scripts/family_table.py" "$folder"
