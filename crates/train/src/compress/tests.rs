@@ -22,7 +22,7 @@ fn options(method: &'static str, size: Size) -> CompressOptions {
 /// Texts of a model's vocabulary in which the first ids are frequent, and their usage.
 fn usage(model: &Checkpoint) -> (Vec<Example>, Usage) {
     let text = |seed: u32| {
-        let token = |place: u32| (seed * 31 + place * place * 7) % if place % 4 == 0 { 200 } else { 12 };
+        let token = |place: u32| (seed * 31 + place * place * 7) % if place.is_multiple_of(4) { 200 } else { 12 };
         Example::of(Sequence::targets_from(0, (0..40).map(token).collect()))
     };
     let texts: Vec<_> = (0..30).map(text).collect();
