@@ -126,7 +126,7 @@ speed() {
     local round name stage command rate more
     for round in $(seq "${ROUNDS:-3}"); do
         while IFS='|' read -r name stage command rate more; do
-            [[ " ${options//$'\n'/ } plain " == *" $name "* ]] || continue
+            [[ " ${options//$'\n'/ } plain dpo " == *" $name "* ]] || continue
             [ -f "speed/$name-$round/metrics.jsonl" ] && continue
             mkdir -p speed
             local from=pilot_sft start=pilot-pretrained/model
