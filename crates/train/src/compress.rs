@@ -136,7 +136,7 @@ pub struct CompressOptions {
     pub epochs: usize,
     /// The seed.
     pub seed: u64,
-    /// How texts use the tables, for methods that read it.
+    /// The use of the tables by texts, for methods that read it.
     pub usage: Option<Usage>,
 }
 

@@ -11,7 +11,7 @@ use crate::example::Example;
 /// Tokens whose hidden states are summed up; counts are those of all texts.
 const MOMENT_TOKENS: usize = 1 << 16;
 
-/// What texts say of a vocabulary: how often each token occurs, and which inputs a head has.
+/// The use of a vocabulary by texts: the occurrences of tokens, and the inputs of a head.
 #[derive(Clone, Debug)]
 pub struct Usage {
     /// The occurrences of each token, `(vocab)`.

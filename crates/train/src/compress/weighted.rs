@@ -20,7 +20,7 @@ pub(super) static WEIGHTED: Factorization = Factorization {
     factor: |table, _| weighted(table),
 };
 
-/// What is added to the count of each token, so that none is free.
+/// The addition to the count of each token, so that none is free.
 const UNSEEN: f64 = 0.5;
 /// The share of the identity in the metric, beside the second moment's.
 const IDENTITY: f64 = 0.1;

@@ -46,7 +46,7 @@ fn warm(row: usize) -> Ask {
 /// Tokens that an engine writes.
 const TOKENS: usize = 16;
 
-/// What an engine on the GPU writes after a short prompt.
+/// The text that an engine on the GPU writes after a short prompt.
 async fn write(engine: &Local, sampling: &Sampling, top_logprobs: usize) -> Vec<Token> {
     let mut session = engine.open(&[5, 6, 7]).await.unwrap();
     let plan = Generation { max_tokens: TOKENS, sampling: sampling.clone(), top_logprobs, guide: None };
