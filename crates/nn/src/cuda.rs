@@ -40,10 +40,11 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::executor::{self, Answer, Ask, Executor, Span};
 use crate::format::Format;
+use crate::kernels::KvFormat;
 use driver::{Gpu, Graph};
 use model::{Loader, Weights};
 use pages::PAGE;
-use program::{Kernels, MOST_ROWS, Request};
+use program::{Kernels, MOST_ROWS, Request, Types};
 use rotation::Rotations;
 use step::{Asked, Input, splits};
 use storage::{Cache, Scratch};
@@ -58,7 +59,7 @@ pub struct Cuda {
     blueprint: Blueprint,
     tensors: HashMap<String, Tensor>,
     dtype: Option<Format>,
-    compute: Format,
+    types: Types,
     /// The most rows that the kernels of all layers take at once.
     most_rows: usize,
     changes: HashMap<String, Vec<LowRank>>,
@@ -75,17 +76,24 @@ pub struct Cuda {
 /// A kind of recorded step: its rows, the parts of its positions, and its questions.
 type Recorded = (usize, usize, Asked);
 
+/// Options for loading a model onto an NVIDIA GPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CudaOptions {
+    /// Convert matrices to this format first; by default they keep that of the file.
+    pub dtype: Option<Format>,
+    /// The number format of cached keys and values; by default the type of activations.
+    pub kv: Option<KvFormat>,
+}
+
 impl Cuda {
-    /// Loads the model of a checkpoint onto the GPU with this number.
-    ///
-    /// Matrices keep the format of the file, or are converted to `dtype`. Activations are F32 or
-    /// F16 if all matrices are, else BF16.
+    /// Loads the model of a checkpoint onto the GPU with this number. Activations are F32 or F16 if
+    /// all matrices are, else BF16.
     ///
     /// # Errors
     /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or
     /// misshapen; [`Error::DeviceMissing`]; [`Error::DeviceMemory`].
-    pub fn load(checkpoint: &Checkpoint, number: usize, dtype: Option<Format>) -> Result<Self> {
-        Self::load_onto(&Gpu::open(number)?, checkpoint, dtype)
+    pub fn load(checkpoint: &Checkpoint, number: usize, options: CudaOptions) -> Result<Self> {
+        Self::load_onto(&Gpu::open(number)?, checkpoint, options)
     }
 
     /// Tells whether the driver is installed, whatever else is missing.
@@ -98,34 +106,36 @@ impl Cuda {
         self.gpu.name()
     }
 
-    fn load_onto(gpu: &Gpu, checkpoint: &Checkpoint, dtype: Option<Format>) -> Result<Self> {
+    fn load_onto(gpu: &Gpu, checkpoint: &Checkpoint, options: CudaOptions) -> Result<Self> {
         let checkpoint = &*checkpoint.without_factors()?;
         let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
         let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
-        Self::load_blueprint(gpu, checkpoint, blueprint, dtype)
+        Self::load_blueprint(gpu, checkpoint, blueprint, options)
     }
 
     /// Loads a model of a blueprint that is not, or not only, that of the configuration.
-    fn load_blueprint(gpu: &Gpu, checkpoint: &Checkpoint, blueprint: Blueprint, dtype: Option<Format>) -> Result<Self> {
+    fn load_blueprint(gpu: &Gpu, checkpoint: &Checkpoint, blueprint: Blueprint, options: CudaOptions) -> Result<Self> {
+        let dtype = options.dtype;
         if let Some(property) = model::missing(&blueprint) {
             return Err(Error::DeviceLacks { device: gpu.name().to_owned(), property });
         }
         let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
         let compute = compute_format(&required, dtype);
+        let types = Types { compute, kv: options.kv.unwrap_or_else(|| plain_kv(compute)) };
         let tensors = required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let changes = HashMap::new();
         let loader = Loader { gpu, blueprint: &blueprint, tensors: &tensors, compute, dtype, changes: &changes };
         let weights = loader.load()?;
-        let kernels = load_kernels(gpu, &blueprint, compute, &weights)?;
+        let kernels = load_kernels(gpu, &blueprint, types, &weights)?;
         let rotations = Rotations::new(gpu, &blueprint)?;
-        let cache = Cache::new(gpu, &blueprint, compute)?;
-        let scratch = Scratch::new(gpu, &blueprint, compute, MOST_ROWS)?;
+        let cache = Cache::new(gpu, &blueprint, types)?;
+        let scratch = Scratch::new(gpu, &blueprint, types, MOST_ROWS)?;
         let (graphs, most_rows) = (HashMap::new(), weights.most_rows());
         Ok(Self {
             blueprint,
             tensors,
             dtype,
-            compute,
+            types,
             most_rows,
             changes,
             graphs,
@@ -136,10 +146,6 @@ impl Cuda {
             scratch,
             gpu: gpu.clone(),
         })
-    }
-
-    fn value_bytes(&self) -> usize {
-        self.compute.block_bytes()
     }
 
     /// Returns the spans that are not empty, after a check of all of them, on their sides of the border.
@@ -231,9 +237,18 @@ fn compute_format(tensors: &[Tensor], dtype: Option<Format>) -> Format {
     [Format::F32, Format::F16].into_iter().find(|format| all(*format)).unwrap_or(Format::BF16)
 }
 
-fn load_kernels(gpu: &Gpu, blueprint: &Blueprint, compute: Format, weights: &Weights) -> Result<Kernels> {
-    let uses = weights.uses(blueprint, compute);
-    Kernels::load(gpu, &Request { blueprint, compute, uses: &uses, embedding: weights.embedding.format })
+/// The format of cached keys and values in the type of activations.
+fn plain_kv(compute: Format) -> KvFormat {
+    match compute {
+        Format::F32 => KvFormat::F32,
+        Format::F16 => KvFormat::F16,
+        _ => KvFormat::BF16,
+    }
+}
+
+fn load_kernels(gpu: &Gpu, blueprint: &Blueprint, types: Types, weights: &Weights) -> Result<Kernels> {
+    let uses = weights.uses(blueprint, types);
+    Kernels::load(gpu, &Request { blueprint, types, uses: &uses, embedding: weights.embedding.format })
 }
 
 impl Executor for Cuda {
@@ -266,10 +281,10 @@ impl Executor for Cuda {
         for (module, change) in adapter.modules(&self.blueprint)? {
             changes.entry(module.to_owned()).or_default().push(change.clone());
         }
-        let Self { gpu, blueprint, tensors, compute, dtype, .. } = &*self;
-        let loader = Loader { gpu, blueprint, tensors, compute: *compute, dtype: *dtype, changes: &changes };
+        let Self { gpu, blueprint, tensors, types, dtype, .. } = &*self;
+        let loader = Loader { gpu, blueprint, tensors, compute: types.compute, dtype: *dtype, changes: &changes };
         let weights = loader.load()?;
-        let kernels = load_kernels(gpu, blueprint, *compute, &weights)?;
+        let kernels = load_kernels(gpu, blueprint, *types, &weights)?;
         self.graphs.clear();
         self.most_rows = weights.most_rows();
         (self.weights, self.kernels, self.changes) = (weights, kernels, changes);

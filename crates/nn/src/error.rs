@@ -164,7 +164,7 @@ pub enum Error {
     /// A number format for the KV cache of a device that has its own.
     #[error(
         "`kv_dtype` must not be given for the device `{device}`, which caches keys and values in the type it computes \
-         in, got {kv}\n  hint: --device cpu"
+         in, got {kv}\n  hint: --device cpu or cuda"
     )]
     KvFormat {
         /// The format asked for.

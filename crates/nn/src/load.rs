@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::cpu::{Cpu, CpuOptions};
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, CudaOptions};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -22,11 +22,11 @@ pub struct Loaded {
 
 /// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`; by default a CPU and
 /// an NVIDIA GPU keep the formats of the file. `kv` is the number format of cached keys and values;
-/// by default a CPU caches half precision, and other devices the type they compute in.
+/// by default a CPU caches half precision, and a GPU the type of activations.
 ///
 /// # Errors
 /// Those of the executor; [`Error::DeviceNotBuilt`] for a device that this program lacks;
-/// [`Error::KvFormat`] for a `kv` on a device that has no choice.
+/// [`Error::KvFormat`] for a `kv` on a device of candle.
 ///
 /// ```
 /// use wsd_nn::{Checkpoint, Device, load};
@@ -38,23 +38,20 @@ pub struct Loaded {
 /// ```
 pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>, kv: Option<KvFormat>) -> Result<Loaded> {
     let mut passed_over = None;
-    let chosen =
-        |device: &str| kv.map_or(Ok(()), |kv| Err(Error::KvFormat { kv: kv.name(), device: device.to_owned() }));
+    let options = CudaOptions { dtype, kv };
     match device {
-        Device::Cuda(number) => {
-            chosen(&device.to_string())?;
-            return Ok(on_gpu(Cuda::load(checkpoint, number, dtype)?, number));
-        }
-        Device::Auto if kv.is_none() => match Cuda::load(checkpoint, 0, dtype) {
+        Device::Cuda(number) => return Ok(on_gpu(Cuda::load(checkpoint, number, options)?, number)),
+        Device::Auto => match Cuda::load(checkpoint, 0, options) {
             Ok(model) => return Ok(on_gpu(model, 0)),
             Err(error) => passed_over = Cuda::has_driver().then(|| error.to_string()),
         },
-        Device::Auto if Cuda::has_driver() => passed_over = Some("it has no choice of kv_dtype".to_owned()),
         _ => {}
     }
     #[cfg(feature = "candle")]
     if let Some(opened) = open(device)?.filter(|_| device != Device::Auto || kv.is_none()) {
-        chosen(&device.to_string())?;
+        if let Some(kv) = kv {
+            return Err(Error::KvFormat { kv: kv.name(), device: device.to_string() });
+        }
         let name = if opened.is_metal() { Device::Metal } else { Device::Candle };
         return Ok(Loaded { executor: Box::new(Tensors::load(checkpoint, &opened, dtype)?), device: name.to_string() });
     }

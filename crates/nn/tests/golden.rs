@@ -47,7 +47,12 @@ fn rounded_activations_stay_near_the_exact_path() {
         let expected = log_probabilities(&mut exact(&case, Simd::detect()), &tokens);
         // A router may choose another expert where two are nearly equal.
         let routed = if has_experts(&case) { 10.0 } else { 1.0 };
-        let caches = [(KvFormat::F32, 0.0), (KvFormat::F16, 0.003 * routed), (KvFormat::Q8_0, 0.05 * routed)];
+        let caches = [
+            (KvFormat::F32, 0.0),
+            (KvFormat::F16, 0.003 * routed),
+            (KvFormat::BF16, 0.03 * routed),
+            (KvFormat::Q8_0, 0.05 * routed),
+        ];
         for (simd, (kv, of_cache)) in Simd::all().into_iter().flat_map(|simd| caches.map(|cache| (simd, cache))) {
             let options = CpuOptions { simd, kv: Some(kv), ..CpuOptions::default() };
             let found = log_probabilities(&mut Cpu::load_with(&case.checkpoint, options).unwrap(), &tokens);

@@ -91,7 +91,7 @@ arguments! {
     }
     /// Copies in the cache.
     CopyArgs = "Copy", threads 256, overlaps false {
-        cache: u64, layer_stride: u64, moves: u64, count: i32, padding: u32,
+        cache: u64, layer_bytes: u64, moves: u64, count: i32, padding: u32,
     }
     /// Log-probabilities of asked tokens.
     ChooseArgs = "Choose", threads 256, overlaps true {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use super::driver::{Buffer, Gpu};
 use super::matrix::{ALTERNATE, Matrix, Row, TILE};
-use super::program::{Epilogue, MOST_USED, Uses, most_rows};
+use super::program::{Epilogue, MOST_USED, Types, Uses, most_rows};
 use super::rotation::Rotation;
 use crate::adapter::LowRank;
 use crate::arch::{self, Blueprint, Expert, Head, HeadPlan, LayerParts, QkNorm, StoredLinear, StoredNorm};
 use crate::checkpoint::Tensor;
 use crate::error::Result;
 use crate::format::Format;
+use crate::kernels::KvFormat;
 pub(super) use experts::{Mixture, Stack};
 
 /// A linear layer: matrices whose outputs follow one another, and their bias.
@@ -90,8 +91,10 @@ pub(super) fn missing(blueprint: &Blueprint) -> Option<&'static str> {
 }
 
 /// The kernel of queries, keys and values can rotate and store them itself.
-pub(super) fn rotates_directly(blueprint: &Blueprint) -> bool {
-    blueprint.head_dim.is_multiple_of(TILE) && blueprint.qk_norm == QkNorm::None
+pub(super) fn rotates_directly(blueprint: &Blueprint, kv: KvFormat) -> bool {
+    // Bytes are stored by whole rows, whose scales depend on all of their numbers.
+    let by_numbers = kv != KvFormat::Q8_0;
+    by_numbers && blueprint.head_dim.is_multiple_of(TILE) && blueprint.qk_norm == QkNorm::None
 }
 
 /// Norms cost no launch of their own: both of a layer are on the inputs, where activations have a
@@ -291,7 +294,7 @@ impl Loader<'_> {
 
 impl Weights {
     /// The formats and last steps that the kernels must have.
-    pub(super) fn uses(&self, blueprint: &Blueprint, compute: Format) -> Uses {
+    pub(super) fn uses(&self, blueprint: &Blueprint, types: Types) -> Uses {
         let mut uses = Uses::default();
         // A step of more rows than its kernel takes is done in passes without a last step of its own.
         let mut add = |linear: &Linear, epilogue: Epilogue| {
@@ -299,8 +302,8 @@ impl Weights {
                 uses.linear.extend([epilogue, Epilogue::Out].map(|epilogue| (part.matrix.format.name(), epilogue)));
             }
         };
-        let heads = if rotates_directly(blueprint) { Epilogue::Heads } else { Epilogue::Out };
-        let sums = if folds_norms(blueprint, compute) { Epilogue::Residual } else { Epilogue::Out };
+        let heads = if rotates_directly(blueprint, types.kv) { Epilogue::Heads } else { Epilogue::Out };
+        let sums = if folds_norms(blueprint, types.compute) { Epilogue::Residual } else { Epilogue::Out };
         for layer in &self.layers {
             add(&layer.heads, heads);
             add(&layer.output, sums);

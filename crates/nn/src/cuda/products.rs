@@ -48,7 +48,7 @@ impl Cuda {
         if rows <= most || (is_block && rows <= PASS_ROWS && args.sums == 0) {
             for first in (0..rows).step_by(most) {
                 let args = LinearArgs {
-                    x: args.x + (first * linear.inputs * self.value_bytes()) as u64,
+                    x: args.x + (first * linear.inputs * self.types.value_bytes()) as u64,
                     out: args.out + 4 * (first * args.stride as usize) as u64,
                     ..args
                 };
@@ -78,7 +78,7 @@ impl Cuda {
                     rows,
                     inputs: matrix.inputs,
                     stride: args.stride as usize,
-                    format: self.compute,
+                    format: self.types.compute,
                 })?;
                 first += outputs;
             }

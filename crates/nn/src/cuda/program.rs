@@ -10,15 +10,19 @@ use super::args::{
 };
 use super::driver::{Arguments, Gpu, Kernel, Module};
 use super::matrix;
+use super::pages::PAGE;
 use crate::activation::Activation;
 use crate::arch::{Blueprint, Experts};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::kernels::KvFormat;
 
 /// Types and instructions of NVIDIA's processors, for which an emulator has others.
 const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
+    include_str!("kernels/numbers.cuh"),
     include_str!("kernels/weights.cuh"),
+    include_str!("kernels/cache.cuh"),
     include_str!("kernels/linear.cuh"),
     include_str!("kernels/experts.cuh"),
     include_str!("kernels/rows.cuh"),
@@ -83,11 +87,45 @@ pub(super) struct Uses {
     pub(super) experts: BTreeSet<(&'static str, Epilogue)>,
 }
 
+/// The types of numbers in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Types {
+    /// Activations, and matrices that are no blocks: F32, BF16 or F16.
+    pub(super) compute: Format,
+    /// Cached keys and values.
+    pub(super) kv: KvFormat,
+}
+
+impl Types {
+    /// Bytes of an activation.
+    pub(super) fn value_bytes(self) -> usize {
+        self.compute.block_bytes()
+    }
+
+    /// Bytes of the keys or the values of a head in a page.
+    fn run_bytes(self, blueprint: &Blueprint) -> usize {
+        let values = head_stride(blueprint);
+        let row = match self.kv {
+            KvFormat::F32 => 4 * values,
+            KvFormat::F16 | KvFormat::BF16 => 2 * values,
+            KvFormat::Q8_0 => values + 2 * values.div_ceil(SCALED),
+        };
+        PAGE * row
+    }
+
+    /// Bytes of a page in a layer.
+    pub(super) fn page_bytes(self, blueprint: &Blueprint) -> usize {
+        2 * blueprint.kv_heads * self.run_bytes(blueprint)
+    }
+}
+
+/// Cached bytes that share a scale.
+const SCALED: usize = 32;
+
 /// The needs of a model, from which its kernels follow.
 pub(super) struct Request<'a> {
     pub(super) blueprint: &'a Blueprint,
-    /// The type of activations: F32, BF16 or F16.
-    pub(super) compute: Format,
+    pub(super) types: Types,
     pub(super) uses: &'a Uses,
     pub(super) embedding: Format,
 }
@@ -101,16 +139,22 @@ impl Request<'_> {
     /// True if the kernel for many rows of a chain exists; its source has the same condition.
     fn has_chains(&self) -> bool {
         let head = self.blueprint.head_dim;
-        self.compute != Format::F32 && head.is_multiple_of(16) && head <= 128
+        self.types.compute != Format::F32 && head.is_multiple_of(16) && head <= 128
     }
 
     /// The whole source.
     pub(super) fn source(&self, arch: u32) -> String {
         let blueprint = self.blueprint;
-        let compute = match self.compute {
+        let compute = match self.types.compute {
             Format::BF16 => 1,
             Format::F16 => 2,
             _ => 0,
+        };
+        let kv = match self.types.kv {
+            KvFormat::F32 => 0,
+            KvFormat::BF16 => 1,
+            KvFormat::F16 => 2,
+            KvFormat::Q8_0 => 3,
         };
         let activation = match blueprint.activation {
             Activation::Silu => 0,
@@ -122,6 +166,8 @@ impl Request<'_> {
         let constants = [
             ("ARCH", arch as usize),
             ("COMPUTE", compute),
+            ("KV", kv),
+            ("RUN_BYTES", self.types.run_bytes(blueprint)),
             ("HEAD", blueprint.head_dim),
             ("HEAD_STRIDE", head_stride(blueprint)),
             ("HEADS_Q", blueprint.heads),

@@ -64,7 +64,7 @@ const BITS: usize = LISTS;
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
     fn run(&self, spans: &[Span<'_>]) -> Result<()> {
         let Cuda { blueprint, scratch, weights, gpu, kernels, .. } = self.cuda;
-        let folds = self.rows <= self.cuda.most_rows && model::folds_norms(blueprint, self.cuda.compute);
+        let folds = self.rows <= self.cuda.most_rows && model::folds_norms(blueprint, self.cuda.types.compute);
         self.begin()?;
         self.collect(spans, Some(0))?;
         let mut sums = None;
@@ -187,7 +187,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             pairs: rotations.pairs[rope].at(0),
             ..self.input_args(scratch.x.at(0), sums, blueprint.hidden)
         };
-        if self.is_few(&layer.heads) && model::rotates_directly(blueprint) {
+        if self.is_few(&layer.heads) && model::rotates_directly(blueprint, self.cuda.types.kv) {
             return self.apply(&layer.heads, Epilogue::Heads, stored);
         }
         let stride = layer.heads.outputs;

@@ -26,7 +26,7 @@ impl Cuda {
 
     pub(super) fn grow_scratch(&mut self, rows: usize) -> Result<()> {
         self.graphs.clear();
-        self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.compute, rows.next_power_of_two())?;
+        self.scratch = Scratch::new(&self.gpu, &self.blueprint, self.types, rows.next_power_of_two())?;
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Cuda {
     pub(super) fn copy_args(&self, moves: &Buffer, count: usize) -> CopyArgs {
         CopyArgs {
             cache: self.cache.data.at(0),
-            layer_stride: (self.cache.layer_bytes / self.value_bytes()) as u64,
+            layer_bytes: self.cache.layer_bytes as u64,
             moves: moves.at(0),
             count: count as i32,
             padding: 0,

@@ -3,7 +3,7 @@
 use super::driver::{Buffer, Gpu};
 use super::matrix::{self, padded};
 use super::pages::{PAGE, Pages};
-use super::program::{self, MOST_ROWS};
+use super::program::{self, MOST_ROWS, Types};
 use super::step::{MOST_CHAIN_PARTS, MOST_PARTS};
 use crate::arch::{Blueprint, Experts};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(super) const CANDIDATE_BYTES: usize = 8 * (1 + CANDIDATES);
 /// Cached keys and values, and their table of pages.
 pub(super) struct Cache {
     pub(super) pages: Pages,
-    /// `(layers, pages, 2, kv_heads, PAGE, head_stride)`.
+    /// Pages, layer after layer; `cache.cuh` describes one.
     pub(super) data: Buffer,
     /// Bytes of a layer.
     pub(super) layer_bytes: usize,
@@ -86,8 +86,8 @@ impl ExpertScratch {
 }
 
 impl Cache {
-    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, compute: Format) -> Result<Self> {
-        let page = 2 * blueprint.kv_heads * PAGE * program::head_stride(blueprint) * compute.block_bytes();
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, types: Types) -> Result<Self> {
+        let page = types.page_bytes(blueprint);
         let (free, _) = gpu.memory()?;
         let layers = blueprint.layers.len().max(1);
         let most = (free as f64 * CACHE_SHARE) as usize / (page * layers);
@@ -133,8 +133,8 @@ impl Cache {
 }
 
 impl Scratch {
-    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, compute: Format, rows: usize) -> Result<Self> {
-        let (value, hidden, query) = (compute.block_bytes(), blueprint.hidden, blueprint.query_width());
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, types: Types, rows: usize) -> Result<Self> {
+        let (value, hidden, query) = (types.value_bytes(), blueprint.hidden, blueprint.query_width());
         let (stride, half) = (program::head_stride(blueprint), blueprint.head_dim / 2);
         // Experts write their gated products without passing `wide`, which has the router's outputs.
         let dense = 2 * blueprint.ffn.next_multiple_of(matrix::TILE / 2);
@@ -160,7 +160,7 @@ impl Scratch {
             chosen: gpu.alloc(8 * rows)?,
             chosen_parts: gpu.alloc(16 * CHOOSE_BLOCKS * rows)?,
             experts: blueprint.experts.as_ref().map(experts).transpose()?,
-            panel: (compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
+            panel: (types.compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
             logits: None,
             candidates: None,
         })

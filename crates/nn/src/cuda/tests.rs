@@ -2,6 +2,7 @@
 //! on the CPU; and the kernels in NVIDIA's compiler, where that is installed.
 
 mod answers;
+mod cache;
 mod layers;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,11 @@ fn gpu() -> Option<Gpu> {
 
 /// Loads a case onto a GPU or the stand-in.
 fn load(case: &Case, dtype: Option<Format>) -> Option<Cuda> {
-    Some(Cuda::load_onto(&gpu()?, &case.checkpoint, dtype).unwrap())
+    load_with(case, CudaOptions { dtype, ..CudaOptions::default() })
+}
+
+fn load_with(case: &Case, options: CudaOptions) -> Option<Cuda> {
+    Some(Cuda::load_onto(&gpu()?, &case.checkpoint, options).unwrap())
 }
 
 /// True for the fixtures that the executor can run, one of each architecture.
@@ -241,9 +246,12 @@ fn kernels_compile_for_every_architecture() {
             let blueprint = Blueprint { head_dim, gated, activation, experts: gated.then_some(plan), ..base.clone() };
             let experts = if gated { experts.clone() } else { BTreeSet::new() };
             let uses = Uses { linear: linear.clone(), experts };
-            let request = Request { blueprint: &blueprint, compute, uses: &uses, embedding: compute };
+            // Another cache for each of the four.
+            let kv = KvFormat::ALL[[80, 89, 90, 100].iter().position(|other| *other == arch).unwrap()];
+            let types = Types { compute, kv };
+            let request = Request { blueprint: &blueprint, types, uses: &uses, embedding: compute };
             let code = compiler::compile(&request.source(arch), arch).unwrap();
-            println!("{compute} for sm_{arch}, heads of {head_dim}: {} KiB", code.len() >> 10);
+            println!("{compute} for sm_{arch}, heads of {head_dim}, cached in {kv}: {} KiB", code.len() >> 10);
         }
     }
 }

@@ -28,7 +28,8 @@ pub struct LoadOptions {
     /// The format to compute with matrices in. By default a CPU keeps that of the file, and a
     /// candle device chooses F32, F16 or BF16.
     pub dtype: Option<Format>,
-    /// The number format of cached keys and values. By default a CPU caches half precision.
+    /// The number format of cached keys and values. By default a CPU caches half precision,
+    /// and a GPU the type of activations.
     pub kv_dtype: Option<KvFormat>,
     /// The template for conversations.
     pub template: TemplateChoice,

@@ -7,7 +7,7 @@
 use wsd_core::exp;
 
 use super::activation::softcap_body;
-use super::kv_format::{Chunk, F16Chunk, F32Chunk, KvFormat, Q8Chunk};
+use super::kv_format::{BF16Chunk, Chunk, F16Chunk, F32Chunk, KvFormat, Q8Chunk};
 use super::simd::{LANES, Lanes, dispatch};
 
 /// The attention of queries to a block of positions.
@@ -93,6 +93,7 @@ fn body<S: Lanes>(simd: S, attention: Attention<'_>, scores: &mut Vec<f32>, part
     match attention.format {
         KvFormat::F32 => block::<S, F32Chunk>(simd, &attention, scores, part),
         KvFormat::F16 => block::<S, F16Chunk>(simd, &attention, scores, part),
+        KvFormat::BF16 => block::<S, BF16Chunk>(simd, &attention, scores, part),
         KvFormat::Q8_0 => block::<S, Q8Chunk>(simd, &attention, scores, part),
     }
 }

@@ -3,15 +3,15 @@
 use std::fmt::{self, Display, Formatter};
 
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 use half::slice::HalfFloatSliceExt as _;
+use half::{bf16, f16};
 
 use super::simd::{LANES, Lanes};
 
 /// The number format of cached keys and values.
 ///
-/// A row, the key or the value of one position and head, is stored in chunks of sixteen numbers; the
-/// last one is padded with zeros.
+/// On a CPU a row, the key or the value of one position and head, is stored in chunks of sixteen
+/// numbers; the last one is padded with zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvFormat {
     /// Single precision, 32 bits a number.
@@ -19,13 +19,16 @@ pub enum KvFormat {
     /// Half precision, 16 bits a number. Magnitudes above 65,504 become 65,504.
     #[default]
     F16,
-    /// Signed bytes with a half-precision scale for sixteen of them, 9 bits a number.
+    /// The first half of single precision: its range with 8 bits of digits.
+    BF16,
+    /// Signed bytes with a half-precision scale: for sixteen of them on a CPU, 9 bits a number, for
+    /// 32 on a GPU.
     Q8_0,
 }
 
 impl KvFormat {
     /// All formats, the most exact first.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8_0];
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0];
 
     /// Returns the name in settings.
     #[must_use]
@@ -33,6 +36,7 @@ impl KvFormat {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::BF16 => "bf16",
             Self::Q8_0 => "q8_0",
         }
     }
@@ -43,12 +47,13 @@ impl KvFormat {
         Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 
-    /// Returns the bytes of a row of `width` numbers.
+    /// Returns the bytes of a row of `width` numbers on a CPU.
     #[must_use]
     pub fn row_bytes(self, width: usize) -> usize {
         let chunk = match self {
             Self::F32 => size_of::<F32Chunk>(),
             Self::F16 => size_of::<F16Chunk>(),
+            Self::BF16 => size_of::<BF16Chunk>(),
             Self::Q8_0 => size_of::<Q8Chunk>(),
         };
         width.div_ceil(LANES) * chunk
@@ -59,6 +64,7 @@ impl KvFormat {
         match self {
             Self::F32 => append::<F32Chunk>(row, rows),
             Self::F16 => append::<F16Chunk>(row, rows),
+            Self::BF16 => append::<BF16Chunk>(row, rows),
             Self::Q8_0 => append::<Q8Chunk>(row, rows),
         }
     }
@@ -96,6 +102,11 @@ pub(crate) struct F32Chunk([u8; 4 * LANES]);
 #[repr(transparent)]
 pub(crate) struct F16Chunk([u8; 2 * LANES]);
 
+/// A chunk of [`KvFormat::BF16`].
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+pub(crate) struct BF16Chunk([u8; 2 * LANES]);
+
 /// A chunk of [`KvFormat::Q8_0`].
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -126,6 +137,17 @@ impl Chunk for F16Chunk {
     #[inline(always)]
     fn load<S: Lanes>(&self, simd: S) -> S::Floats {
         simd.load_f16(&self.0)
+    }
+}
+
+impl Chunk for BF16Chunk {
+    fn store(numbers: &[f32; LANES]) -> Self {
+        Self(bytemuck::must_cast(numbers.map(|number| bf16::from_f32(number).to_le_bytes())))
+    }
+
+    #[inline(always)]
+    fn load<S: Lanes>(&self, simd: S) -> S::Floats {
+        simd.load_bf16(&self.0)
     }
 }
 
@@ -164,6 +186,9 @@ mod tests {
         for (number, half) in numbers.iter().zip(round_trip::<F16Chunk>(numbers)) {
             assert!((number - half).abs() <= number.abs() / 2048.0, "{number} {half}");
         }
+        for (number, half) in numbers.iter().zip(round_trip::<BF16Chunk>(numbers)) {
+            assert!((number - half).abs() <= number.abs() / 256.0, "{number} {half}");
+        }
         for (number, byte) in numbers.iter().zip(round_trip::<Q8Chunk>(numbers)) {
             assert!((number - byte).abs() <= 3.0 / 127.0 * 0.51, "{number} {byte}");
         }
@@ -177,7 +202,7 @@ mod tests {
         assert_eq!(round_trip::<Q8Chunk>([0.0; LANES]), [0.0; LANES]);
         let mut broken = [1.0; LANES];
         broken[3] = f32::NAN;
-        assert!(round_trip::<F16Chunk>(broken)[3].is_nan());
+        assert!(round_trip::<F16Chunk>(broken)[3].is_nan() && round_trip::<BF16Chunk>(broken)[3].is_nan());
         assert!(round_trip::<Q8Chunk>(broken)[3].is_nan());
     }
 

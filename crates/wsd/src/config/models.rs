@@ -93,10 +93,10 @@ static DRAFT_DTYPE: Setting = Setting::text(
 .with_default_about("as dtype");
 static KV_DTYPE: Setting = Setting::text(
     "kv_dtype",
-    "Number format of cached keys and values on a CPU: f16, f32, or q8_0, which takes about half the memory of f16",
+    "Number format of cached keys and values: f16, bf16, f32, or q8_0, which takes about half the memory of f16",
     "TYPE",
 )
-.with_default_about("f16");
+.with_default_about("f16, on a GPU the type of activations");
 pub(super) static PREFIX_CACHE_TOKENS: Setting = Setting::integer(
     "prefix_cache_tokens",
     "Tokens of ended requests whose keys and values each model keeps, for requests that begin alike; 0 for none, not \

@@ -1,7 +1,8 @@
 // Attention over a paged cache.
 
 struct Attention {
-  const num *q, *cache;
+  const num* q;
+  u8* cache;
   // Per row: its slot, the end of the positions that it sees without exception, its rotary position, and the place of
   // its tree in `bits`, -1 for a row of a chain: the tree's nodes, the row of its first node, and a bit for each node.
   const int *slot, *base, *position, *mask, *table;
@@ -18,21 +19,6 @@ struct Attention {
 // The weight of a head's sink, one more score of its softmax whose share is dropped; `most` is the largest other score.
 __device__ __forceinline__ float sink_weight(const Attention& a, int head, float most) {
   return a.sinks ? exp2f(a.sinks[head] * 1.44269504f - most) : 0.f;
-}
-
-__device__ __forceinline__ void load_eight(float* v, const num* p) {
-#if COMPUTE == 0
-  const float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
-  v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w; v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
-#else
-  const uint4 a = *(const uint4*)p;
-  const u32 r[4] = {a.x, a.y, a.z, a.w};
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    v[2 * i] = widen((u16)(r[i] & 0xffff));
-    v[2 * i + 1] = widen((u16)(r[i] >> 16));
-  }
-#endif
 }
 
 constexpr int power_at_least(int n) { return n <= 1 ? 1 : 2 * power_at_least((n + 1) / 2); }
@@ -68,7 +54,7 @@ __device__ void attend(const Attention& a) {
   for (int h = 0; h < G; h++) {
     m[h] = -1e30f;
     l[h] = 0;
-    if (holds) load_eight(q[h], a.q + ((size_t)row * HEADS_Q + group * G + h) * HEAD_STRIDE + d0);
+    if (holds) load_eight<COMPUTE>(q[h], a.q + ((size_t)row * HEADS_Q + group * G + h) * HEAD_STRIDE + d0);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       if (!holds) q[h][i] = 0;
@@ -82,8 +68,8 @@ __device__ void attend(const Attention& a) {
     for (int u = 0; u < UNROLL; u++) {
       const int key = min(at + u * KEYS + sub, k1 - 1), page = table[key >> 4];
       if (holds) {
-        load_eight(keys[u], a.cache + cache_at(page, 0, kv, key) + d0);
-        load_eight(values[u], a.cache + cache_at(page, 1, kv, key) + d0);
+        load_cached(keys[u], row_at(a.cache, page, 0, kv, key), d0);
+        load_cached(values[u], row_at(a.cache, page, 1, kv, key), d0);
       } else {
 #pragma unroll
         for (int i = 0; i < 8; i++) keys[u][i] = values[u][i] = 0;
@@ -201,6 +187,17 @@ __device__ void attend(const Attention& a) {
 #if COMPUTE != 0 && HEAD % 16 == 0 && HEAD <= 128
 __device__ __forceinline__ u32 narrow_pair(float low, float high) { return (u32)narrow(low) | (u32)narrow(high) << 16; }
 
+// Eight cached numbers from `d` on, in the type of activations.
+__device__ __forceinline__ uint4 load_narrowed(const CachedRow& row, int d) {
+#if KV == COMPUTE
+  return *(const uint4*)(row.numbers() + d);
+#else
+  float v[8];
+  load_cached(v, row, d);
+  return make_uint4(narrow_pair(v[0], v[1]), narrow_pair(v[2], v[3]), narrow_pair(v[4], v[5]), narrow_pair(v[6], v[7]));
+#endif
+}
+
 // Many rows of one chain, whose positions follow one another, over a part of the positions: grid (rows / 64 rounded up,
 // heads, splits), 128 threads. A warp has 16 rows; keys and values pass through shared memory, 64 at a time. The last
 // block of 64 rows and a head merges the splits, in their order.
@@ -235,8 +232,8 @@ __device__ void attend_chain(const Attention& a) {
       uint4 k = make_uint4(0, 0, 0, 0), v = k;
       if (key < end) {
         const int page = table[key >> 4];
-        k = *(const uint4*)(a.cache + cache_at(page, 0, kv, key) + d);
-        v = *(const uint4*)(a.cache + cache_at(page, 1, kv, key) + d);
+        k = load_narrowed(row_at(a.cache, page, 0, kv, key), d);
+        v = load_narrowed(row_at(a.cache, page, 1, kv, key), d);
       }
       *(uint4*)(keys + r * LD + d) = k;
       *(uint4*)(values + r * LD + d) = v;

@@ -159,6 +159,7 @@ template <class T> T __shfl_xor_sync(u32, T v, int other) {
   warp_barrier();
   return r;
 }
+inline void __syncwarp() { warp_barrier(); }
 inline u32 atomicAdd(u32* p, u32 v) {
   const u32 old = *p;
   *p += v;
@@ -185,6 +186,7 @@ inline float f16_to_float(u16 h) {
   return h >> 15 ? -v : v;
 }
 inline u16 float_to_f16(float f) {
+  if (f != f) return 0x7fff;
   const u16 sign = f < 0 ? 0x8000 : 0;
   f = min(fabsf(f), 65504.f);
   int e;
@@ -194,19 +196,6 @@ inline u16 float_to_f16(float f) {
   const int digits = (int)nearbyintf(ldexpf(f, -unit));
   return f == 0 ? sign : (u16)(sign | (digits + ((unit + 24) << 10)));
 }
-#if COMPUTE == 0
-typedef float num;
-inline float widen(num v) { return v; }
-inline num narrow(float v) { return v; }
-#elif COMPUTE == 1
-typedef u16 num;
-inline float widen(num v) { return bf16_to_float(v); }
-inline num narrow(float v) { return float_to_bf16(v); }
-#else
-typedef u16 num;
-inline float widen(num v) { return f16_to_float(v); }
-inline num narrow(float v) { return float_to_f16(v); }
-#endif
 inline u32 subtract_pairs(u32 a, u32 b) {
   auto part = [](u32 v, int i) { return bf16_to_float((u16)(i ? v >> 16 : v & 0xffff)); };
   return float_to_bf16(part(a, 0) - part(b, 0)) | (u32)float_to_bf16(part(a, 1) - part(b, 1)) << 16;
@@ -227,6 +216,11 @@ inline float half_of(u32 v, int i) {
   return bf16_to_float((u16)(i ? v >> 16 : v & 0xffff));
 #endif
 }
+#if COMPUTE == 0
+inline float number_at(u64 p, size_t i) { return ((const float*)p)[i]; }
+#else
+inline float number_at(u64 p, size_t i) { return half_of(((const u16*)p)[i], 0); }
+#endif
 inline void mma(float* d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   Warp& w = warps[current->warp];
   const u32 own[6] = {a0, a1, a2, a3, b0, b1};
@@ -279,7 +273,7 @@ extern "C" void product(u64 w, u64 x, u64 out, u32 outputs, u32 rows, u32 inputs
   for (u32 r = 0; r < rows; r++)
     for (u32 n = 0; n < outputs; n++) {
       float sum = 0;
-      for (u32 k = 0; k < inputs; k++) sum += widen(((const num*)w)[(size_t)n * inputs + k]) * widen(((const num*)x)[(size_t)r * inputs + k]);
+      for (u32 k = 0; k < inputs; k++) sum += number_at(w, (size_t)n * inputs + k) * number_at(x, (size_t)r * inputs + k);
       ((float*)out)[(size_t)r * stride + n] = sum;
     }
 }

@@ -18,7 +18,8 @@ struct Linear {
   num* narrowed;           // RESIDUAL: h * gain (rows, stride_narrowed); GATE: (rows, stride_narrowed)
   const float* gain;
   float* sums_out;
-  num *q, *cache;          // HEADS: (rows, heads, HEAD_STRIDE), and the layer's pages
+  num* q;                  // HEADS: (rows, heads, HEAD_STRIDE)
+  u8* cache;               // HEADS: the layer's pages
   const int *slot, *place, *table;
   const float2* angles;    // (rows, HEAD / 2)
   const int2* pairs;       // (HEAD / 2) the dimensions of a pair
@@ -137,11 +138,6 @@ __device__ __forceinline__ float gated(float gate, float up) {
   return activate(gate) * up;
 }
 
-// Where a position of a slot lies in a layer's pages: [page][keys, values][head][16 positions][HEAD_STRIDE].
-__device__ __forceinline__ size_t cache_at(int page, int is_value, int head, int position) {
-  return ((((size_t)page * 2 + is_value) * KV_HEADS + head) * 16 + (position & 15)) * HEAD_STRIDE;
-}
-
 template <class W, int EPILOGUE, int NB> __device__ void linear(const Linear& a) {
   constexpr int COLUMNS = 8 * NB;
   __shared__ float partial[8][NB * 128], squares[256];
@@ -212,6 +208,7 @@ template <class W, int EPILOGUE, int NB> __device__ void linear(const Linear& a)
     const int at = (a.first_tile + tile) * 8 + e;
     if (active && own1 < a.m.outputs) a.narrowed[(size_t)row * a.stride_narrowed + at] = narrow(gated(v0, v1));
   }
+#if KV != 3   // bytes are stored by whole rows
   if constexpr (EPILOGUE == HEADS) {
     constexpr int TILES = HEAD / 16 > 0 ? HEAD / 16 : 1;
     const int head = (a.first_tile + tile) / TILES, pair = (a.first_tile + tile) % TILES * 8 + e;
@@ -224,15 +221,19 @@ template <class W, int EPILOGUE, int NB> __device__ void linear(const Linear& a)
         v0 = x * angle.x - y * angle.y;
         v1 = y * angle.x + x * angle.y;
       }
-      num* o = a.q + ((size_t)row * HEADS_Q + head) * HEAD_STRIDE;
       if (is_key || is_value) {
         const int place = a.place[row], page = a.table[(size_t)a.slot[row] * a.table_stride + (place >> 4)];
-        o = a.cache + cache_at(page, is_value, head - HEADS_Q - (is_value ? KV_HEADS : 0), place);
+        cached* o = row_at(a.cache, page, is_value, head - HEADS_Q - (is_value ? KV_HEADS : 0), place).numbers();
+        o[to.x] = to_cached(v0);
+        o[to.y] = to_cached(v1);
+      } else {
+        num* o = a.q + ((size_t)row * HEADS_Q + head) * HEAD_STRIDE;
+        o[to.x] = narrow(v0);
+        o[to.y] = narrow(v1);
       }
-      o[to.x] = narrow(v0);
-      o[to.y] = narrow(v1);
     }
   }
+#endif
   if constexpr (EPILOGUE == RESIDUAL) {
     float s = 0;
     if (active) {

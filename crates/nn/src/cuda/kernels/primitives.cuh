@@ -1,17 +1,9 @@
 // Types and instructions. Everything after this file is plain C++, so that an emulator can replace this file.
-//
-// COMPUTE is the type of activations, cached keys and values, and plain matrices: 0 float32, 1 bfloat16, 2 float16.
 
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
 typedef unsigned long long u64;
-
-#if COMPUTE == 0
-typedef float num;
-#else
-typedef u16 num;
-#endif
 
 __device__ __forceinline__ float bf16_to_float(u16 v) { return __uint_as_float((u32)v << 16); }
 __device__ __forceinline__ float f16_to_float(u16 v) {
@@ -20,26 +12,17 @@ __device__ __forceinline__ float f16_to_float(u16 v) {
   return r;
 }
 
-// Converts between `num` and float.
-#if COMPUTE == 0
-__device__ __forceinline__ float widen(num v) { return v; }
-__device__ __forceinline__ num narrow(float v) { return v; }
-#elif COMPUTE == 1
-__device__ __forceinline__ float widen(num v) { return bf16_to_float(v); }
-__device__ __forceinline__ num narrow(float v) {
+__device__ __forceinline__ u16 float_to_bf16(float v) {
   u16 r;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(v));
   return r;
 }
-#else
-__device__ __forceinline__ float widen(num v) { return f16_to_float(v); }
-__device__ __forceinline__ num narrow(float v) {
+__device__ __forceinline__ u16 float_to_f16(float v) {
   u16 r;
-  // Saturates: an activation beyond the range of float16 is not infinite.
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(fminf(fmaxf(v, -65504.f), 65504.f)));
+  // Saturates: a number beyond the range of float16 is not infinite, and NaN stays what it is.
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(v > 65504.f ? 65504.f : v < -65504.f ? -65504.f : v));
   return r;
 }
-#endif
 
 // a - b of two pairs of bfloat16.
 __device__ __forceinline__ u32 subtract_pairs(u32 a, u32 b) {

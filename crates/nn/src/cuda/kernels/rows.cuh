@@ -112,7 +112,8 @@ struct Heads {
   const float* in;                 // (rows, stride) queries, keys, values; each head in the order of `order`
   const float *bias, *query_norm, *key_norm;
   const int* order;                // (HEAD) the place of a dimension within its head in `in`
-  num *q, *cache;
+  num* q;
+  u8* cache;
   const int *slot, *place, *table;
   const float2* angles;
   const int2* pairs;
@@ -125,6 +126,7 @@ __device__ void place_heads(const Heads& a) {
   allow_next();
   await_previous();
   constexpr int ALL = HEADS_Q + 2 * KV_HEADS;
+  __shared__ float placed[8][HEAD];
   const int row = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   auto read = [&](int head, int d) {
     const int at = head * HEAD + a.order[d];
@@ -168,11 +170,6 @@ __device__ void place_heads(const Heads& a) {
       for (int o = 16; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
       r = rsqrtf(s / HEAD + a.epsilon);
     }
-    num* o = a.q + ((size_t)row * HEADS_Q + within) * HEAD_STRIDE;
-    if (is_key || is_value) {
-      const int place = a.place[row], page = a.table[(size_t)a.slot[row] * a.table_stride + (place >> 4)];
-      o = a.cache + cache_at(page, is_value, within, place);
-    }
     for (int p = lane; p < HEAD / 2; p += 32) {
       const int2 to = a.pairs[p];
       float x = read(head, to.x), y = read(head, to.y);
@@ -187,9 +184,18 @@ __device__ void place_heads(const Heads& a) {
         x = x0 * angle.x - y * angle.y;
         y = y * angle.x + x0 * angle.y;
       }
-      o[to.x] = narrow(x);
-      o[to.y] = narrow(y);
+      placed[warp][to.x] = x;
+      placed[warp][to.y] = y;
     }
+    __syncwarp();
+    if (is_key || is_value) {
+      const int place = a.place[row], page = a.table[(size_t)a.slot[row] * a.table_stride + (place >> 4)];
+      store_row(row_at(a.cache, page, is_value, within, place), [&](int d) { return placed[warp][d]; });
+    } else {
+      num* o = a.q + ((size_t)row * HEADS_Q + within) * HEAD_STRIDE;
+      for (int d = lane; d < HEAD; d += 32) o[d] = narrow(placed[warp][d]);
+    }
+    __syncwarp();
   }
 }
 
@@ -223,26 +229,6 @@ __device__ void finish(const Finish& a) {
   float v = *x + (a.bias ? a.bias[k] : 0.f);
   if (a.factor != 0) v *= a.factor;
   *x = a.cap > 0 ? a.cap * tanhf(v / a.cap) : v;
-}
-
-struct Copy { num* cache; u64 layer_stride; const int* moves; int count; };
-// Copies whole pages, [from, to] pairs: grid (moves, layers).
-__device__ void copy_pages(const Copy& a) {
-  constexpr size_t PAGE = (size_t)2 * KV_HEADS * 16 * HEAD_STRIDE;
-  num* layer = a.cache + blockIdx.y * a.layer_stride;
-  const num* from = layer + a.moves[2 * blockIdx.x] * PAGE;
-  num* to = layer + a.moves[2 * blockIdx.x + 1] * PAGE;
-  for (size_t i = threadIdx.x; i < PAGE; i += 256) to[i] = from[i];
-}
-// Moves positions of a slot, in order: [page, position, page, position] quadruples, grid (2 * KV_HEADS, layers).
-__device__ void move_positions(const Copy& a) {
-  num* layer = a.cache + blockIdx.y * a.layer_stride;
-  const int is_value = blockIdx.x / KV_HEADS, head = blockIdx.x % KV_HEADS;
-  for (int m = 0; m < a.count; m++) {
-    const int* move = a.moves + 4 * m;
-    const size_t from = cache_at(move[0], is_value, head, move[1]), to = cache_at(move[2], is_value, head, move[3]);
-    for (int d = threadIdx.x; d < HEAD_STRIDE; d += 256) layer[to + d] = layer[from + d];
-  }
 }
 
 struct Choose {

@@ -69,7 +69,7 @@ fn a_seed_gives_the_same_text_by_candidates_and_by_whole_rows() {
     let Some(gpu) = gpu() else { return };
     let options = LoadOptions { template: TemplateChoice::Plain, threads: Some(1), ..LoadOptions::new("tiny") };
     let on_gpu = |checkpoint: &Checkpoint| {
-        let executor = Box::new(Cuda::load_onto(&gpu, checkpoint, None)?);
+        let executor = Box::new(Cuda::load_onto(&gpu, checkpoint, CudaOptions::default())?);
         Ok(Loaded { executor, device: gpu.name().to_owned() })
     };
     let engine = Local::load_by(case.checkpoint, &options, on_gpu).unwrap();

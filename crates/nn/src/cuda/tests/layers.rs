@@ -31,7 +31,8 @@ fn load_changed(name: &str, dtype: Format, change: impl FnOnce(&mut Blueprint)) 
     change(&mut blueprint);
     case.checkpoint.weights = make_up(&blueprint);
     let gpu = gpu()?;
-    let cuda = Cuda::load_blueprint(&gpu, &case.checkpoint, blueprint.clone(), Some(dtype)).unwrap();
+    let options = CudaOptions { dtype: Some(dtype), ..CudaOptions::default() };
+    let cuda = Cuda::load_blueprint(&gpu, &case.checkpoint, blueprint.clone(), options).unwrap();
     let exact = CpuOptions { exact: true, dtype: Some(dtype), ..CpuOptions::default() };
     Some((cuda, Cpu::load_blueprint(&case.checkpoint, blueprint, exact).unwrap()))
 }

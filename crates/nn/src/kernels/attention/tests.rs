@@ -111,7 +111,7 @@ fn a_sink_takes_its_share() {
 
 #[test]
 fn rounded_caches_stay_close() {
-    for (format, tolerance) in [(KvFormat::F16, 2e-3), (KvFormat::Q8_0, 4e-2)] {
+    for (format, tolerance) in [(KvFormat::F16, 2e-3), (KvFormat::BF16, 2e-2), (KvFormat::Q8_0, 4e-2)] {
         let case = Case { format, ..Case::new([80, 300, 3], 2.0) };
         for simd in Simd::all() {
             let out = case.attend(simd, 256, &case.queries, &[]);

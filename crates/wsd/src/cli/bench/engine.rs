@@ -47,7 +47,7 @@ pub(crate) struct EngineBench {
     /// Number format the weights are converted to [default: q8_0 for random weights, else the model's]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<Format>,
-    /// Number format of cached keys and values on a CPU: f16, f32 or q8_0 [default: f16]
+    /// Number format of cached keys and values: f16, bf16, f32 or q8_0 [default: f16, on a GPU the type of activations]
     #[arg(long, value_name = "TYPE", value_parser = kv_format)]
     kv_dtype: Option<KvFormat>,
     /// The device to measure: cpu, cuda or cuda:N, and others this program was built for
