@@ -1,15 +1,20 @@
-//! The executor on an NVIDIA GPU: kernels compiled when a model is loaded, a paged KV cache, and
+//! The executor on NVIDIA GPUs: kernels compiled when a model is loaded, a paged KV cache, and
 //! recorded steps.
 //!
 //! A step of few rows is five launches per layer: queries, keys and values with rotation and
 //! storing; attention; its output with the residual sum and the next norm; the gated product; its
 //! output likewise. Steps of a size that occurs again are recorded once and launched as a whole.
+//!
+//! Consecutive layers are a stage on a card. A model that one card does not hold has several, which
+//! hand the residual stream on.
 
 mod answers;
 mod args;
 mod compiler;
+mod division;
 mod driver;
 mod libraries;
+mod load;
 mod matrix;
 mod model;
 mod pages;
@@ -18,6 +23,7 @@ mod program;
 mod queue;
 mod room;
 mod rotation;
+mod stage;
 mod step;
 mod storage;
 
@@ -30,128 +36,50 @@ mod emulator;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use wsd_core::Layer;
 
 use crate::adapter::{Adapter, LowRank};
-use crate::arch::{self, Blueprint, Head};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::arch::{Blueprint, Head};
+use crate::checkpoint::Tensor;
 use crate::error::{Error, Result};
 use crate::executor::{self, Answer, Ask, Executor, Span};
 use crate::format::Format;
-use crate::kernels::KvFormat;
-use driver::{Gpu, Graph};
-use model::{Loader, Weights};
-use pages::PAGE;
-use program::{Kernels, MOST_ROWS, Request, Types};
-use rotation::Rotations;
-use step::{Asked, Input, splits};
-use storage::{Cache, Scratch};
+pub use load::CudaOptions;
+use pages::Pages;
+use program::Types;
+use stage::{Stage, Step};
+use step::{Input, splits};
 
 /// Tokens run at once when a slot is run again.
 const RERUN_TOKENS: usize = 256;
 /// Rows that output heads are applied to at once.
 const PROJECT_ROWS: usize = 256;
 
-/// A model on an NVIDIA GPU.
+/// A model on NVIDIA GPUs.
 pub struct Cuda {
-    blueprint: Blueprint,
+    blueprint: Arc<Blueprint>,
     tensors: HashMap<String, Tensor>,
     dtype: Option<Format>,
     types: Types,
-    /// The most rows that the kernels of all layers take at once.
-    most_rows: usize,
     changes: HashMap<String, Vec<LowRank>>,
-    // Declared before the GPU's other parts, as they hold it.
-    graphs: HashMap<Recorded, Graph>,
-    weights: Weights,
-    kernels: Kernels,
-    rotations: Rotations,
-    cache: Cache,
-    scratch: Scratch,
-    gpu: Gpu,
-}
-
-/// A kind of recorded step: its rows, the parts of its positions, and its questions.
-type Recorded = (usize, usize, Asked);
-
-/// Options for loading a model onto an NVIDIA GPU.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CudaOptions {
-    /// Convert matrices to this format first; by default they keep that of the file.
-    pub dtype: Option<Format>,
-    /// The number format of cached keys and values; by default the type of activations.
-    pub kv: Option<KvFormat>,
+    pages: Pages,
+    /// In the order of their layers.
+    stages: Vec<Stage>,
 }
 
 impl Cuda {
-    /// Loads the model of a checkpoint onto the GPU with this number. Activations are F32 or F16 if
-    /// all matrices are, else BF16.
-    ///
-    /// # Errors
-    /// A configuration that cannot be run; [`Error::Tensors`] naming all that are missing or
-    /// misshapen; [`Error::DeviceMissing`]; [`Error::DeviceMemory`].
-    pub fn load(checkpoint: &Checkpoint, number: usize, options: CudaOptions) -> Result<Self> {
-        Self::load_onto(&Gpu::open(number)?, checkpoint, options)
-    }
-
     /// Tells whether the driver is installed, whatever else is missing.
     pub(crate) fn has_driver() -> bool {
         libraries::has_driver()
     }
 
-    /// The product's name of the GPU.
-    pub(crate) fn gpu_name(&self) -> &str {
-        self.gpu.name()
-    }
-
-    fn load_onto(gpu: &Gpu, checkpoint: &Checkpoint, options: CudaOptions) -> Result<Self> {
-        let checkpoint = &*checkpoint.without_factors()?;
-        let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
-        let blueprint = arch::blueprint(&checkpoint.config)?.with_heads(shape);
-        Self::load_blueprint(gpu, checkpoint, blueprint, options)
-    }
-
-    /// Loads a model of a blueprint that is not, or not only, that of the configuration.
-    fn load_blueprint(gpu: &Gpu, checkpoint: &Checkpoint, blueprint: Blueprint, options: CudaOptions) -> Result<Self> {
-        let dtype = options.dtype;
-        if let Some(property) = model::missing(&blueprint) {
-            return Err(Error::DeviceLacks { device: gpu.name().to_owned(), property });
-        }
-        let required = checkpoint.weights.require(&arch::tensors(&blueprint))?;
-        let compute = compute_format(&required, dtype);
-        let types = Types { compute, kv: options.kv.unwrap_or_else(|| plain_kv(compute)) };
-        let tensors = required.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let changes = HashMap::new();
-        let loader = Loader { gpu, blueprint: &blueprint, tensors: &tensors, compute, dtype, changes: &changes };
-        let weights = loader.load()?;
-        let kernels = load_kernels(gpu, &blueprint, types, &weights)?;
-        let rotations = Rotations::new(gpu, &blueprint)?;
-        let cache = Cache::new(gpu, &blueprint, types)?;
-        let scratch = Scratch::new(gpu, &blueprint, types, MOST_ROWS)?;
-        let (graphs, most_rows) = (HashMap::new(), weights.most_rows());
-        Ok(Self {
-            blueprint,
-            tensors,
-            dtype,
-            types,
-            most_rows,
-            changes,
-            graphs,
-            weights,
-            kernels,
-            rotations,
-            cache,
-            scratch,
-            gpu: gpu.clone(),
-        })
-    }
-
     /// Returns the spans that are not empty, after a check of all of them, on their sides of the border.
     fn admit<'a>(&mut self, spans: &[Span<'a>]) -> Result<Vec<Span<'a>>> {
         executor::check(&self.blueprint, spans, |slot| {
-            self.cache.pages.get(slot).map(pages::Slot::cached).unwrap_or_default()
+            self.pages.get(slot).map(pages::Slot::cached).unwrap_or_default()
         })?;
         let spans: Vec<_> = spans.iter().filter(|span| !span.tokens.is_empty()).cloned().collect();
         spans.iter().try_for_each(|span| self.cross_border(span))?;
@@ -162,12 +90,12 @@ impl Cuda {
     /// [`Blueprint::is_long`].
     fn cross_border(&mut self, span: &Span<'_>) -> Result<()> {
         let long = self.blueprint.is_long(span.end());
-        let slot = self.cache.pages.slot(span.slot);
+        let slot = self.pages.slot(span.slot);
         if std::mem::replace(&mut slot.long, long) == long || slot.tokens.is_empty() {
             return Ok(());
         }
         let tokens = slot.tokens.clone();
-        self.cache.pages.truncate(span.slot, 0);
+        self.pages.truncate(span.slot, 0);
         for (index, tokens) in tokens.chunks(RERUN_TOKENS).enumerate() {
             self.run(&[Span::chain(span.slot, index * RERUN_TOKENS, tokens)])?;
         }
@@ -177,18 +105,31 @@ impl Cuda {
     /// Runs spans, which are valid and not empty. Returns the wanted rows.
     fn run(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>> {
         let wanted = self.step(spans, &[])?;
-        let mut hidden = vec![0.0f32; wanted * self.blueprint.hidden];
-        self.scratch.hidden.read(0, &mut hidden)?;
+        let width = self.blueprint.hidden;
+        let mut hidden = vec![0.0f32; wanted * width];
+        let mut first = 0;
+        for spans in spans.chunk_by(|one, next| self.stage_of(one.layer) == self.stage_of(next.layer)) {
+            let end = first + spans.iter().map(|span| span.rows.len()).sum::<usize>();
+            let stage = &self.stages[self.stage_of(spans[0].layer)];
+            stage.scratch.hidden.read(4 * first * width, &mut hidden[first * width..end * width])?;
+            first = end;
+        }
         Ok(hidden)
+    }
+
+    /// The index of the stage that leaves the hidden states of a layer.
+    fn stage_of(&self, layer: Layer) -> usize {
+        let last = self.stages.len() - 1;
+        let holds = |depth: usize| self.stages.iter().position(|stage| depth <= stage.layers.end);
+        layer.depth().and_then(holds).unwrap_or(last)
     }
 
     /// Runs spans, which are valid and not empty, and answers questions about the wanted rows if
     /// there are any. Returns the number of the rows.
     fn step(&mut self, spans: &[Span<'_>], asks: &[Ask]) -> Result<usize> {
         self.reserve(spans)?;
-        let pages = &self.cache.pages;
         let with_slots = spans.iter().filter_map(|span| {
-            let slot = pages.get(span.slot)?;
+            let slot = self.pages.get(span.slot)?;
             Some((span, slot.row, slot.long))
         });
         let mut input = Input::new(with_slots);
@@ -199,56 +140,27 @@ impl Cuda {
             input.fill(rows);
         }
         self.make_room(&input)?;
-        self.scratch.input.write(0, &input.numbers())?;
         let splits = splits(input.rows, input.longest);
-        let key = (input.rows, splits, input.asked());
-        match self.graphs.get(&key).filter(|_| recorded.is_some()) {
-            Some(graph) => graph.replay()?,
-            None => {
-                self.queue(&input, spans, splits)?;
-                if recorded.is_some() {
-                    // What is loaded at its first use has been loaded now, which cannot be recorded.
-                    let graph = self.gpu.record(|| self.queue(&input, &[], splits))?;
-                    self.graphs.insert(key, graph);
-                }
+        let step = Step { input: &input, spans, splits, is_recorded: recorded.is_some() };
+        for index in 0..self.stages.len() {
+            if let Some(before) = index.checked_sub(1) {
+                self.stages[before].hand_on(&self.stages[index], input.rows)?;
             }
+            self.stages[index].run(&step)?;
         }
         for span in spans {
-            if let Some(slot) = self.cache.pages.get_mut(span.slot) {
+            if let Some(slot) = self.pages.get_mut(span.slot) {
                 slot.tokens.extend_from_slice(span.tokens);
                 slot.fork = span.fork();
             }
         }
         Ok(wanted)
     }
-}
 
-/// Chooses the type of activations.
-fn compute_format(tensors: &[Tensor], dtype: Option<Format>) -> Format {
-    if let Some(format @ (Format::F32 | Format::F16 | Format::BF16)) = dtype {
-        return format;
+    /// The stage that ends with the output heads.
+    fn last(&mut self) -> &mut Stage {
+        self.stages.last_mut().expect("invariant: a model has a stage")
     }
-    if dtype.is_some() {
-        return Format::BF16;
-    }
-    let matrices = || tensors.iter().filter(|tensor| tensor.shape.len() > 1);
-    let all = |format: Format| matrices().all(|tensor| tensor.format == format);
-    // Block formats have no more digits than bfloat16.
-    [Format::F32, Format::F16].into_iter().find(|format| all(*format)).unwrap_or(Format::BF16)
-}
-
-/// The format of cached keys and values in the type of activations.
-fn plain_kv(compute: Format) -> KvFormat {
-    match compute {
-        Format::F32 => KvFormat::F32,
-        Format::F16 => KvFormat::F16,
-        _ => KvFormat::BF16,
-    }
-}
-
-fn load_kernels(gpu: &Gpu, blueprint: &Blueprint, types: Types, weights: &Weights) -> Result<Kernels> {
-    let uses = weights.uses(blueprint, types);
-    Kernels::load(gpu, &Request { blueprint, types, uses: &uses, embedding: weights.embedding.format })
 }
 
 impl Executor for Cuda {
@@ -268,11 +180,11 @@ impl Executor for Cuda {
         }
         let spans = self.admit(spans)?;
         let count = self.step(&spans, asks)?;
-        self.read_answers(&asks[..count.min(asks.len())]).map(Some)
+        self.last().read_answers(&asks[..count.min(asks.len())]).map(Some)
     }
 
     fn answered_logits(&mut self, row: usize) -> Result<Vec<f32>> {
-        self.read_logits(row)
+        self.last().read_logits(row)
     }
 
     fn adapt(&mut self, adapter: &Adapter) -> Result<()> {
@@ -281,15 +193,14 @@ impl Executor for Cuda {
         for (module, change) in adapter.modules(&self.blueprint)? {
             changes.entry(module.to_owned()).or_default().push(change.clone());
         }
-        let Self { gpu, blueprint, tensors, types, dtype, .. } = &*self;
-        let loader = Loader { gpu, blueprint, tensors, compute: types.compute, dtype: *dtype, changes: &changes };
-        let weights = loader.load()?;
-        let kernels = load_kernels(gpu, blueprint, *types, &weights)?;
-        self.graphs.clear();
-        self.most_rows = weights.most_rows();
-        (self.weights, self.kernels, self.changes) = (weights, kernels, changes);
+        let division: Vec<_> = self.stages.iter().map(|stage| (stage.gpu.clone(), stage.layers.clone())).collect();
+        let loaded = self.load_stages(&division, &changes)?;
+        let most_rows = loaded.iter().map(|(weights, _)| weights.most_rows()).min().unwrap_or(0);
+        let stages = self.stages.iter_mut().zip(loaded);
+        stages.for_each(|(stage, (weights, kernels))| stage.replace(weights, kernels, most_rows));
+        self.changes = changes;
         // Cached keys and values belong to the model without the adapter.
-        self.cache.pages.clear();
+        self.pages.clear();
         Ok(())
     }
 
@@ -298,24 +209,25 @@ impl Executor for Cuda {
         if !hidden.len().is_multiple_of(width) {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
-        let index = self.weights.heads.iter().position(|(other, _)| *other == head);
+        let stage = self.last();
+        let index = stage.weights.heads.iter().position(|(other, _)| *other == head);
         let index = index.ok_or(Error::MissingHead { head: head.module() })?;
-        let outputs = self.weights.heads[index].1.outputs;
+        let outputs = stage.weights.heads[index].1.outputs;
         out.resize(hidden.len() / width * outputs, 0.0);
         let rows = hidden.chunks(PROJECT_ROWS * width).zip(out.chunks_mut(PROJECT_ROWS * outputs));
         for (hidden, out) in rows {
-            self.project_rows(index, hidden, out)?;
+            stage.project_rows(index, hidden, out)?;
         }
         Ok(())
     }
 
     fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<()> {
-        self.cache.pages.copy(from, to, len);
+        self.pages.copy(from, to, len);
         Ok(())
     }
 
     fn truncate(&mut self, slot: u64, len: usize) {
-        self.cache.pages.truncate(slot, len);
+        self.pages.truncate(slot, len);
     }
 
     fn keep(&mut self, slot: u64, len: usize, path: &[usize]) -> Result<()> {
@@ -323,39 +235,33 @@ impl Executor for Cuda {
             self.truncate(slot, len);
             return Ok(());
         }
-        let Some(entry) = self.cache.pages.get_mut(slot) else { return Ok(()) };
-        let mut moves = Vec::with_capacity(4 * path.len());
-        for (to, &from) in (len..).zip(path) {
-            entry.tokens[to] = entry.tokens[from];
-            let page = |place: usize| [entry.pages[place / PAGE] as i32, place as i32];
-            moves.extend([page(from), page(to)].concat());
+        if let Err(error) = self.make_moves(4 * path.len()) {
+            self.release(slot);
+            return Err(error);
         }
+        let Some(entry) = self.pages.get_mut(slot) else { return Ok(()) };
+        let moves: Vec<_> = path.iter().copied().zip(len..).map(|(from, to)| [from, to]).collect();
+        moves.iter().for_each(|[from, to]| entry.tokens[*to] = entry.tokens[*from]);
         entry.fork = None;
-        let moves = self.gpu.upload(&moves)?;
-        let args = self.copy_args(&moves, path.len());
-        self.gpu.launch(
-            self.kernels.move_positions,
-            [2 * self.blueprint.kv_heads, self.blueprint.layers.len(), 1],
-            &args,
-        )?;
+        self.stages.iter().try_for_each(|stage| stage.move_positions(&entry.pages, &moves))?;
         self.truncate(slot, len + path.len());
         Ok(())
     }
 
     fn release(&mut self, slot: u64) {
-        self.cache.pages.release(slot);
+        self.pages.release(slot);
     }
 
     fn cached(&self, slot: u64) -> usize {
-        self.cache.pages.get(slot).map_or(0, |slot| slot.tokens.len())
+        self.pages.get(slot).map_or(0, |slot| slot.tokens.len())
     }
 
     fn slots(&self) -> usize {
-        self.cache.pages.len()
+        self.pages.len()
     }
 
     fn read_bandwidth(&self, bytes: usize) -> Result<f64> {
-        let [from, to] = [self.gpu.alloc(bytes)?, self.gpu.alloc(bytes)?];
+        let [from, to] = [self.stages[0].gpu.alloc(bytes)?, self.stages[0].gpu.alloc(bytes)?];
         let mut best = 0.0f64;
         for _ in 0..5 {
             from.read(0, &mut [0u8])?;

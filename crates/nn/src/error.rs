@@ -198,6 +198,18 @@ pub enum Error {
         /// Bytes free.
         free: usize,
     },
+    /// A lack of memory for a model on all devices that it may take.
+    #[error(
+        "the GPUs do not hold the model, which needs {} MiB with its smallest cache: {cards}\n  \
+         hint: --device cuda takes all GPUs; --dtype q4_k stores fewer bytes; --device cpu needs no GPU",
+        bytes >> 20
+    )]
+    ModelMemory {
+        /// Bytes of the weights and of room for the smallest cache.
+        bytes: usize,
+        /// The free bytes of each device.
+        cards: String,
+    },
     /// A KV cache without free positions.
     #[error("the KV cache on {device} is full: {wanted} more positions are needed, it holds {positions} in all")]
     CacheFull {

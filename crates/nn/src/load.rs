@@ -32,23 +32,23 @@ pub struct Loaded {
 /// use wsd_nn::{Checkpoint, Device, load};
 ///
 /// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
-/// let model = load(Device::Cpu, &Checkpoint::open(&folder)?, None, None)?;
+/// let model = load(&Device::Cpu, &Checkpoint::open(&folder)?, None, None)?;
 /// assert_eq!((model.executor.slots(), model.device.as_str()), (0, "cpu"));
 /// # Ok::<_, wsd_nn::Error>(())
 /// ```
-pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>, kv: Option<KvFormat>) -> Result<Loaded> {
+pub fn load(device: &Device, checkpoint: &Checkpoint, dtype: Option<Format>, kv: Option<KvFormat>) -> Result<Loaded> {
     let mut passed_over = None;
     let options = CudaOptions { dtype, kv };
     match device {
-        Device::Cuda(number) => return Ok(on_gpu(Cuda::load(checkpoint, number, options)?, number)),
-        Device::Auto => match Cuda::load(checkpoint, 0, options) {
-            Ok(model) => return Ok(on_gpu(model, 0)),
+        Device::Cuda(numbers) => return Ok(on_gpu(Cuda::load(checkpoint, numbers, options)?)),
+        Device::Auto => match Cuda::load(checkpoint, &[], options) {
+            Ok(model) => return Ok(on_gpu(model)),
             Err(error) => passed_over = Cuda::has_driver().then(|| error.to_string()),
         },
         _ => {}
     }
     #[cfg(feature = "candle")]
-    if let Some(opened) = open(device)?.filter(|_| device != Device::Auto || kv.is_none()) {
+    if let Some(opened) = open(device)?.filter(|_| *device != Device::Auto || kv.is_none()) {
         if let Some(kv) = kv {
             return Err(Error::KvFormat { kv: kv.name(), device: device.to_string() });
         }
@@ -62,8 +62,8 @@ pub fn load(device: Device, checkpoint: &Checkpoint, dtype: Option<Format>, kv: 
     Ok(Loaded { executor, device: on_cpu(passed_over.as_deref()) })
 }
 
-fn on_gpu(model: Cuda, number: usize) -> Loaded {
-    let device = format!("{} ({})", Device::Cuda(number), model.gpu_name());
+fn on_gpu(model: Cuda) -> Loaded {
+    let device = model.device();
     Loaded { executor: Box::new(model), device }
 }
 
@@ -77,11 +77,11 @@ fn on_cpu(passed_over: Option<&str>) -> String {
 /// Opens a device for candle. Returns `None` for devices that this crate's CPU kernels serve, and
 /// for those that this program was built without.
 #[cfg(feature = "candle")]
-fn open(device: Device) -> Result<Option<candle_core::Device>> {
+fn open(device: &Device) -> Result<Option<candle_core::Device>> {
     let opened = match device {
         Device::Auto => {
             let gpus = [Device::Metal];
-            return Ok(gpus.into_iter().find_map(|device| open(device).ok().flatten()));
+            return Ok(gpus.into_iter().find_map(|device| open(&device).ok().flatten()));
         }
         Device::Cpu => return Ok(None),
         _ if device.missing_feature().is_some() => return Ok(None),

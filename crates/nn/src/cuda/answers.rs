@@ -2,7 +2,7 @@
 
 use wsd_core::Candidates;
 
-use super::Cuda;
+use super::stage::Stage;
 use super::storage::CANDIDATE_BYTES;
 use crate::error::Result;
 use crate::executor::{Answer, Ask};
@@ -10,7 +10,7 @@ use crate::executor::{Answer, Ask};
 /// Entries of a row's candidates: sums, and keys with their tokens.
 const ENTRIES: usize = CANDIDATE_BYTES / 8;
 
-impl Cuda {
+impl Stage {
     /// The answers to the questions of the last step.
     pub(super) fn read_answers(&self, asks: &[Ask]) -> Result<Vec<Answer>> {
         let mut chosen = vec![[0u32; 2]; asks.len()];

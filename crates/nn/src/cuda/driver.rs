@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// interprets. Work is done in the order of the calls, later than the calls; [`Device::read`] waits
 /// for it.
 pub(super) trait Device: Send + Sync {
-    /// The product's name.
+    /// The name for people.
     fn name(&self) -> &str;
     /// The compute capability: 90 for 9.0.
     fn arch(&self) -> u32;
@@ -79,6 +79,11 @@ impl Gpu {
     /// [`Error::DeviceMissing`] with the reason.
     pub(super) fn open(number: usize) -> Result<Self> {
         Ok(Self(Arc::new(nvidia::Nvidia::open(number)?)))
+    }
+
+    /// The number of NVIDIA GPUs.
+    pub(super) fn count() -> usize {
+        nvidia::Nvidia::count()
     }
 
     #[cfg(test)]
@@ -173,6 +178,14 @@ impl Buffer {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         self.check(offset, bytes.len())?;
         self.gpu.0.read(self.at(offset), bytes)
+    }
+
+    /// Copies the first bytes to a buffer that may be of another device, after all work that is queued
+    /// on both. They pass through the host.
+    pub(super) fn send(&self, to: &Self, bytes: usize) -> Result<()> {
+        let mut passed = vec![0u8; bytes];
+        self.read(0, &mut passed)?;
+        to.write(0, &passed)
     }
 
     /// Copies all bytes of a buffer of the same size.

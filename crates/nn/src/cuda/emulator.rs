@@ -26,6 +26,7 @@ enum Work {
 
 #[derive(Default)]
 struct State {
+    /// Bytes at each address.
     memory: HashMap<u64, usize>,
     library: Option<&'static Library>,
     recording: Option<Vec<Work>>,
@@ -33,17 +34,26 @@ struct State {
 }
 
 /// The stand-in.
-pub(super) struct Emulator(Mutex<State>);
+pub(super) struct Emulator {
+    name: String,
+    /// Bytes of its memory.
+    total: usize,
+    state: Mutex<State>,
+}
 
 impl Emulator {
-    /// Returns a stand-in, or a reason why there is none.
-    pub(super) fn try_new() -> Result<Self, String> {
+    /// Returns a stand-in with so much memory, or a reason why there is none.
+    pub(super) fn try_new(name: &str, total: usize) -> Result<Self, String> {
         let found = Command::new("c++").arg("--version").output().is_ok_and(|output| output.status.success());
-        if found { Ok(Self(Mutex::default())) } else { Err("there is no C++ compiler".to_owned()) }
+        if found {
+            Ok(Self { name: name.to_owned(), total, state: Mutex::default() })
+        } else {
+            Err("there is no C++ compiler".to_owned())
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 
     fn run(&self, work: &Work) {
@@ -107,7 +117,7 @@ fn build(source: &str) -> Result<PathBuf> {
 
 impl Device for Emulator {
     fn name(&self) -> &str {
-        "emulator"
+        &self.name
     }
 
     fn arch(&self) -> u32 {
@@ -115,10 +125,13 @@ impl Device for Emulator {
     }
 
     fn memory(&self) -> Result<(usize, usize)> {
-        Ok((64 << 20, 64 << 20))
+        Ok((self.total - self.state().memory.values().sum::<usize>(), self.total))
     }
 
     fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
+        if bytes > self.memory()?.0 {
+            return Ok(None);
+        }
         let layout = Layout::from_size_align(bytes, ALIGNMENT).unwrap();
         // SAFETY: the size is not zero, as the caller asks for 16 bytes at least.
         let address = unsafe { alloc_zeroed(layout) } as u64;

@@ -227,6 +227,26 @@ impl TileOf<'_> {
     }
 }
 
+/// Bytes that a matrix takes.
+pub(super) fn bytes(format: Format, rows: usize, columns: usize) -> usize {
+    let values = rows.next_multiple_of(TILE) * padded(columns);
+    format.visit_block(Size { values }).unwrap_or(values * format.block_bytes())
+}
+
+/// The bytes of values in the layout of a block format.
+struct Size {
+    values: usize,
+}
+
+impl BlockVisitor for Size {
+    type Out = usize;
+
+    fn visit<F: BlockFormat>(self) -> usize {
+        let scales = if F::SHAPE.has_minima() { 2 } else { 1 };
+        self.values * stored_bits(&F::SHAPE) / 8 + self.values / F::SHAPE.run * scales * size_of::<u16>()
+    }
+}
+
 /// Describes a format to the kernels: a struct of constants, `NAME` in their sources.
 pub(super) struct Description;
 

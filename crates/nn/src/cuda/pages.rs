@@ -1,6 +1,6 @@
 //! Bookkeeping of a KV cache in pages: which page holds which positions of which slot. Full pages
 //! are shared between slots and counted; a page is copied only before it is written by one of
-//! several holders.
+//! several holders. A page is at the same place on every card that a model's layers are on.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub(super) struct Slot {
     /// The first position of a tree, until the slot is reduced to a chain.
     pub(super) fork: Option<usize>,
     pub(super) pages: Vec<u32>,
-    /// The first page whose number the device does not know.
+    /// The first page whose number the devices do not know.
     pub(super) stale: usize,
 }
 
@@ -88,9 +88,9 @@ impl Pages {
         self.holders.len() - 1
     }
 
-    /// All slots.
-    pub(super) fn all(&self) -> Vec<u64> {
-        self.slots.keys().copied().collect()
+    /// Notes that the devices know no page of any slot.
+    pub(super) fn forget_tables(&mut self) {
+        self.slots.values_mut().for_each(|slot| slot.stale = 0);
     }
 
     /// One more than the largest row of the table that was ever in use.

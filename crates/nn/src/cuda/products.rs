@@ -1,19 +1,18 @@
 //! Linear layers and output heads.
 
-use super::Cuda;
 use super::args::{FinishArgs, LinearArgs, NarrowArgs, WidenArgs};
 use super::driver::Product;
 use super::matrix::{self, padded};
 use super::model::Linear;
 use super::program::Epilogue;
-use super::storage::PANEL_VALUES;
+use super::stage::Stage;
 use crate::arch::Head;
 use crate::error::Result;
 
 /// Rows up to which block formats are read in several passes rather than widened.
 const PASS_ROWS: usize = 64;
 
-impl Cuda {
+impl Stage {
     /// A linear layer of this many rows reads its weights by this crate's kernels.
     pub(super) fn is_few(&self, linear: &Linear, rows: usize) -> bool {
         rows <= linear.most_rows()
@@ -62,8 +61,10 @@ impl Cuda {
             while first < matrix.outputs {
                 let mut outputs = matrix.outputs - first;
                 if matrix.format.block_values() > 1 {
-                    let panel = self.scratch.panel.as_ref().map_or(0, |panel| panel.at(0));
-                    outputs = outputs.min(PANEL_VALUES / matrix.inputs / matrix::TILE * matrix::TILE);
+                    let Some(panel) = &self.scratch.panel else { return Ok(false) };
+                    let most = panel.bytes() / self.types.value_bytes() / matrix.inputs;
+                    outputs = outputs.min(most / matrix::TILE * matrix::TILE);
+                    let panel = panel.at(0);
                     let (first, rows) = (first as i32, outputs as i32);
                     let widen = WidenArgs { matrix: matrix.args(), out: panel, first, rows };
                     let grid = [(matrix.inputs / matrix::CHUNK).div_ceil(8), outputs.div_ceil(matrix::TILE), 1];
@@ -91,9 +92,7 @@ impl Cuda {
     pub(super) fn project_rows(&mut self, head: usize, hidden: &[f32], out: &mut [f32]) -> Result<()> {
         let width = self.blueprint.hidden;
         let rows = hidden.len() / width;
-        if rows > self.scratch.rows {
-            self.grow_scratch(rows)?;
-        }
+        self.make_scratch(rows, 0)?;
         self.make_logits(size_of_val(out))?;
         let Some(logits) = &self.scratch.logits else { return Ok(()) };
         self.scratch.hidden.write(0, hidden)?;

@@ -87,6 +87,15 @@ pub(super) struct Uses {
     pub(super) experts: BTreeSet<(&'static str, Epilogue)>,
 }
 
+impl Uses {
+    /// Both together.
+    pub(super) fn join(mut self, other: Self) -> Self {
+        self.linear.extend(other.linear);
+        self.experts.extend(other.experts);
+        self
+    }
+}
+
 /// The types of numbers in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Types {

@@ -3,33 +3,33 @@
 mod answers;
 mod experts;
 
-use wsd_core::Layer;
+use wsd_core::Layer as Depth;
 
-use super::Cuda;
 use super::args::{AnglesArgs, AttentionArgs, EmbedArgs, GateArgs, HeadsArgs, LinearArgs, NormArgs};
 use super::driver::{Buffer, Gpu};
-use super::matrix::{self, padded};
-use super::model::{self, FeedForward, Linear, Norm};
+use super::matrix::{self, Matrix, padded};
+use super::model::{self, FeedForward, Layer, Linear, Norm};
 use super::program::{self, Epilogue, ExpertKernels};
+use super::stage::Stage;
 use super::step::{Input, LISTS, MOST_PARTS, chain_splits};
 use crate::arch::QkNorm;
 use crate::error::Result;
 use crate::executor::Span;
 
-impl Cuda {
+impl Stage {
     /// Queues the kernels of a step. Spans that read other layers than the last are served only if
     /// they are given.
     pub(super) fn queue(&self, input: &Input, spans: &[Span<'_>], splits: usize) -> Result<()> {
         let rows = input.rows;
         let queue =
-            Queue { cuda: self, input, rows, splits, list: |index: usize| self.scratch.input.at(4 * index * rows) };
+            Queue { stage: self, input, rows, splits, list: |index: usize| self.scratch.input.at(4 * index * rows) };
         queue.run(spans)
     }
 }
 
 /// The launches of one step.
 struct Queue<'a, L: Fn(usize) -> u64> {
-    cuda: &'a Cuda,
+    stage: &'a Stage,
     input: &'a Input,
     rows: usize,
     splits: usize,
@@ -63,14 +63,19 @@ const BITS: usize = LISTS;
 
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
     fn run(&self, spans: &[Span<'_>]) -> Result<()> {
-        let Cuda { blueprint, scratch, weights, gpu, kernels, .. } = self.cuda;
-        let folds = self.rows <= self.cuda.most_rows && model::folds_norms(blueprint, self.cuda.types.compute);
-        self.begin()?;
-        self.collect(spans, Some(0))?;
-        let mut sums = None;
-        for (index, layer) in weights.layers.iter().enumerate() {
-            self.heads(index, sums)?;
-            self.attend(index)?;
+        let Stage { blueprint, scratch, weights, gpu, kernels, layers, .. } = self.stage;
+        let folds = self.stage.folds(self.rows);
+        self.angles()?;
+        // Of a later stage, what the one before it has left.
+        let mut sums = Some(scratch.sums[1].at(0)).filter(|_| folds);
+        if let Some(embedding) = &weights.embedding {
+            sums = None;
+            self.embed(embedding)?;
+            self.collect(spans, Some(0))?;
+        }
+        for (index, layer) in layers.clone().zip(&weights.layers) {
+            self.heads(index, layer, sums)?;
+            self.attend(index, layer)?;
             let (post, mut next) = (layer.norms.post_attention.as_ref(), layer.norms.pre_mlp.as_ref());
             if blueprint.parallel {
                 // Both parts read the residual stream as it is before the layer.
@@ -83,25 +88,30 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             if !blueprint.parallel {
                 self.begin_feed_forward(&layer.feed_forward, sums)?;
             }
-            let after = weights.layers.get(index + 1);
-            let next = after.map_or(Some(&weights.final_norm), |layer| layer.norms.pre_attention.as_ref());
+            let after = weights.layers.get(index + 1 - layers.start);
+            let next = after.map_or(weights.next_norm.as_ref(), |layer| layer.norms.pre_attention.as_ref());
             let post = layer.norms.post_mlp.as_ref();
             let sum = Sum { post, next, folds, sums: &scratch.sums[1] };
             sums = self.end_feed_forward(&layer.feed_forward, &sum)?;
             self.collect(spans, Some(index + 1))?;
         }
-        if spans.is_empty() || spans.iter().all(|span| span.layer == Layer::Final) {
+        if self.stage.is_last() { self.end(spans) } else { Ok(()) }
+    }
+
+    /// Writes the wanted rows of the last layer, and answers questions about them.
+    fn end(&self, spans: &[Span<'_>]) -> Result<()> {
+        if spans.is_empty() || spans.iter().all(|span| span.layer == Depth::Final) {
             let count = if spans.is_empty() { self.rows } else { self.input.pick.len() };
-            self.finish(0, count, Some(&weights.final_norm))?;
+            self.finish(0, count, Some(&self.stage.weights.final_norm))?;
             if self.input.ask.is_empty() { Ok(()) } else { self.choose(count) }
         } else {
             self.collect(spans, None)
         }
     }
 
-    /// Embeds the tokens, norms them and computes the angles of their positions.
-    fn begin(&self) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, weights, gpu, rotations, .. } = self.cuda;
+    /// Computes the angles of all positions.
+    fn angles(&self) -> Result<()> {
+        let Stage { kernels, scratch, gpu, rotations, .. } = self.stage;
         let angles = AnglesArgs {
             position: (self.list)(POSITION),
             is_long: (self.list)(IS_LONG),
@@ -111,9 +121,14 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             ropes: rotations.pairs.len() as i32,
             factors: rotations.factors.at(0),
         };
-        gpu.launch(kernels.angles, [rotations.pairs.len(), self.rows, 1], &angles)?;
+        gpu.launch(kernels.angles, [rotations.pairs.len(), self.rows, 1], &angles)
+    }
+
+    /// Embeds the tokens and norms them.
+    fn embed(&self, embedding: &Matrix) -> Result<()> {
+        let Stage { blueprint, kernels, scratch, weights, gpu, .. } = self.stage;
         let embed = EmbedArgs {
-            matrix: weights.embedding.args(),
+            matrix: embedding.args(),
             token: (self.list)(TOKEN),
             h: scratch.h.at(0),
             positions: address(weights.positions.as_ref()),
@@ -121,14 +136,14 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             scale: blueprint.embedding_scale,
             width: blueprint.hidden as i32,
         };
-        gpu.launch(kernels.embed(weights.embedding.format)?, [self.rows, 1, 1], &embed)?;
+        gpu.launch(kernels.embed(embedding.format)?, [self.rows, 1, 1], &embed)?;
         let first = weights.layers.first().and_then(|layer| layer.norms.pre_attention.as_ref());
         gpu.launch(kernels.norm, [self.rows, 1, 1], &NormArgs { out: scratch.x.at(0), ..self.norm(first) })
     }
 
     /// The norm of the residual stream.
     fn norm(&self, norm: Option<&Norm>) -> NormArgs {
-        let Cuda { blueprint, scratch, .. } = self.cuda;
+        let Stage { blueprint, scratch, .. } = self.stage;
         NormArgs {
             h: scratch.h.at(0),
             weight: address(norm.map(|norm| &norm.weight)),
@@ -144,13 +159,13 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
 
     /// Writes hidden states of the rows that spans want at a depth.
     fn collect(&self, spans: &[Span<'_>], depth: Option<usize>) -> Result<()> {
-        if spans.iter().all(|span| span.layer == Layer::Final) {
+        if spans.iter().all(|span| span.layer == Depth::Final) {
             return Ok(());
         }
         let mut first = 0;
         for span in spans {
             if span.layer.depth() == depth {
-                let norm = span.layer.is_normed().then_some(&self.cuda.weights.final_norm);
+                let norm = span.layer.is_normed().then_some(&self.stage.weights.final_norm);
                 self.finish(first, span.rows.len(), norm)?;
             }
             first += span.rows.len();
@@ -163,7 +178,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         if count == 0 {
             return Ok(());
         }
-        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let Stage { blueprint, kernels, scratch, gpu, .. } = self.stage;
         let wide = scratch.hidden.at(4 * first * blueprint.hidden);
         // The input of a head too, of which only the first rows are read.
         let out = if first == 0 { scratch.x.at(0) } else { 0 };
@@ -172,13 +187,13 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
     }
 
     /// Computes queries, keys and values, and stores the latter two.
-    fn heads(&self, index: usize, sums: Option<u64>) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, weights, gpu, rotations, cache, .. } = self.cuda;
-        let (layer, rope) = (&weights.layers[index], rotations.index(blueprint.layers[index].rope));
+    fn heads(&self, index: usize, layer: &Layer, sums: Option<u64>) -> Result<()> {
+        let Stage { blueprint, kernels, scratch, gpu, rotations, cache, .. } = self.stage;
+        let rope = rotations.index(blueprint.layers[index].rope);
         let angles = scratch.angles.at(8 * rope * self.rows * (blueprint.head_dim / 2));
         let stored = LinearArgs {
             q: scratch.q.at(0),
-            cache: cache.data.at(index * cache.layer_bytes),
+            cache: self.pages(index),
             slot: (self.list)(SLOT),
             place: (self.list)(PLACE),
             table: cache.table.at(0),
@@ -187,7 +202,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             pairs: rotations.pairs[rope].at(0),
             ..self.input_args(scratch.x.at(0), sums, blueprint.hidden)
         };
-        if self.is_few(&layer.heads) && model::rotates_directly(blueprint, self.cuda.types.kv) {
+        if self.is_few(&layer.heads) && model::rotates_directly(blueprint, self.stage.types.kv) {
             return self.apply(&layer.heads, Epilogue::Heads, stored);
         }
         let stride = layer.heads.outputs;
@@ -216,11 +231,11 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         gpu.launch(kernels.place_heads, [self.rows, 1, 1], &args)
     }
 
-    fn attend(&self, index: usize) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, weights, gpu, cache, .. } = self.cuda;
+    fn attend(&self, index: usize, layer: &Layer) -> Result<()> {
+        let Stage { blueprint, kernels, scratch, gpu, cache, .. } = self.stage;
         let args = AttentionArgs {
             q: scratch.q.at(0),
-            cache: cache.data.at(index * cache.layer_bytes),
+            cache: self.pages(index),
             slot: (self.list)(SLOT),
             base: (self.list)(BASE),
             position: (self.list)(POSITION),
@@ -236,7 +251,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             weights: scratch.weights.at(0),
             count: scratch.count.at(0),
             out: scratch.attended.at(0),
-            sinks: address(weights.layers[index].sinks.as_ref()),
+            sinks: address(layer.sinks.as_ref()),
             ..AttentionArgs::default()
         };
         let groups = blueprint.heads / program::group(blueprint);
@@ -260,10 +275,16 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         Ok(())
     }
 
+    /// The cached pages of a layer.
+    fn pages(&self, index: usize) -> u64 {
+        let Stage { cache, layers, .. } = self.stage;
+        cache.data.at((index - layers.start) * cache.layer_bytes)
+    }
+
     /// Adds a linear layer's output to the residual stream and writes the input of the next norm.
     /// Returns the sums of squares if that norm is still to be applied.
     fn add(&self, linear: &Linear, x: u64, sum: &Sum<'_>) -> Result<Option<u64>> {
-        let Cuda { blueprint, scratch, .. } = self.cuda;
+        let Stage { blueprint, scratch, .. } = self.stage;
         let input = LinearArgs { x, ..self.input_args(x, None, blueprint.hidden) };
         if let Some(next) = sum.next.filter(|_| sum.folds) {
             let sums = sum.sums.at(0);
@@ -286,7 +307,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
 
     /// Adds what `args` name to the residual stream and writes the input of the next norm.
     fn sum(&self, args: NormArgs, sum: &Sum<'_>) -> Result<()> {
-        let Cuda { kernels, scratch, gpu, .. } = self.cuda;
+        let Stage { kernels, scratch, gpu, .. } = self.stage;
         let args = NormArgs {
             post: address(sum.post.map(|post| &post.weight)),
             post_shift: address(sum.post.and_then(|post| post.shift.as_ref())),
@@ -307,14 +328,14 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
     /// Adds the feed-forward part's output to the residual stream as [`Queue::add`] does.
     fn end_feed_forward(&self, part: &FeedForward, sum: &Sum<'_>) -> Result<Option<u64>> {
         match part {
-            FeedForward::Dense { down, .. } => self.add(down, self.cuda.scratch.gated.at(0), sum),
+            FeedForward::Dense { down, .. } => self.add(down, self.stage.scratch.gated.at(0), sum),
             FeedForward::Mixture(_) => self.add_mixture(sum).map(|()| None),
         }
     }
 
     /// Computes the gated product of the feed-forward part, or without a gate its activation.
     fn gate(&self, gates: &Linear, sums: Option<u64>) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, gpu, .. } = self.cuda;
+        let Stage { blueprint, kernels, scratch, gpu, .. } = self.stage;
         let stride = padded(blueprint.ffn);
         let input = self.input_args(scratch.x.at(0), sums, blueprint.hidden);
         if blueprint.gated && self.is_few(gates) {
@@ -336,7 +357,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
 
     /// Launches a kernel of experts.
     fn launch_experts(&self, launch: impl FnOnce(&Gpu, &ExpertKernels) -> Result<()>) -> Result<()> {
-        self.cuda.kernels.experts.as_ref().map_or(Ok(()), |kernels| launch(&self.cuda.gpu, kernels))
+        self.stage.kernels.experts.as_ref().map_or(Ok(()), |kernels| launch(&self.stage.gpu, kernels))
     }
 
     /// The input of a linear layer, whose norm is still to be applied if there are `sums`.
@@ -346,25 +367,25 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
             sums: sums.unwrap_or(0),
             parts: width.div_ceil(matrix::TILE) as i32,
             inverse_width: 1.0 / width as f32,
-            epsilon: self.cuda.blueprint.norms.eps,
+            epsilon: self.stage.blueprint.norms.eps,
             ..LinearArgs::default()
         }
     }
 
     fn is_few(&self, linear: &Linear) -> bool {
-        self.cuda.is_few(linear, self.rows)
+        self.stage.is_few(linear, self.rows)
     }
 
     /// Applies a linear layer to few rows with a last step.
     fn apply(&self, linear: &Linear, epilogue: Epilogue, args: LinearArgs) -> Result<()> {
-        self.cuda.apply(linear, epilogue, args, self.rows)
+        self.stage.apply(linear, epilogue, args, self.rows)
     }
 
     /// Writes a linear layer's output as floats to `scratch.wide`. Returns the address of a bias
     /// that is still to be added.
     fn wide(&self, linear: &Linear, args: LinearArgs, stride: usize) -> Result<u64> {
-        let out = self.cuda.scratch.wide.at(0);
-        let is_finished = self.cuda.product(linear, LinearArgs { out, stride: stride as i32, ..args }, self.rows)?;
+        let out = self.stage.scratch.wide.at(0);
+        let is_finished = self.stage.product(linear, LinearArgs { out, stride: stride as i32, ..args }, self.rows)?;
         Ok(linear.bias.as_ref().filter(|_| !is_finished).map_or(0, |bias| bias.at(0)))
     }
 }

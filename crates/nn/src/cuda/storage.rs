@@ -2,28 +2,26 @@
 
 use super::driver::{Buffer, Gpu};
 use super::matrix::{self, padded};
-use super::pages::{PAGE, Pages};
+use super::pages::PAGE;
 use super::program::{self, MOST_ROWS, Types};
 use super::step::{MOST_CHAIN_PARTS, MOST_PARTS};
 use crate::arch::{Blueprint, Experts};
 use crate::error::{Error, Result};
 use crate::executor::CANDIDATES;
-use crate::format::Format;
 
 /// The part of the free memory that the cache of a model takes at most.
 const CACHE_SHARE: f64 = 0.4;
 /// Positions that the cache of a model holds at most.
 const MOST_CACHED: usize = 1 << 19;
-/// Values of a matrix that are widened at once.
+/// The most values of a matrix that are widened at once.
 pub(super) const PANEL_VALUES: usize = 32 << 20;
 /// Blocks of a row of the kernel that answers questions.
 pub(super) const CHOOSE_BLOCKS: usize = 32;
 /// Bytes of the candidates of a row: a token and its key each, and before them the sums of the row.
 pub(super) const CANDIDATE_BYTES: usize = 8 * (1 + CANDIDATES);
 
-/// Cached keys and values, and their table of pages.
+/// Cached keys and values of a card's layers, and the table of pages.
 pub(super) struct Cache {
-    pub(super) pages: Pages,
     /// Pages, layer after layer; `cache.cuh` describes one.
     pub(super) data: Buffer,
     /// Bytes of a layer.
@@ -34,7 +32,7 @@ pub(super) struct Cache {
     pub(super) table_stride: usize,
 }
 
-/// Buffers of a step of at most `rows` rows.
+/// Buffers of a step of at most `rows` rows. `panel` has room for widened values of a matrix.
 pub(super) struct Scratch {
     pub(super) rows: usize,
     pub(super) input: Buffer,
@@ -86,54 +84,60 @@ impl ExpertScratch {
 }
 
 impl Cache {
-    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, types: Types) -> Result<Self> {
-        let page = types.page_bytes(blueprint);
+    /// The number of pages that a card has room for, of a cache of so many layers.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`] for less than [`least_pages`].
+    pub(super) fn count_pages(gpu: &Gpu, blueprint: &Blueprint, types: Types, layers: usize) -> Result<usize> {
+        let bytes = types.page_bytes(blueprint) * layers;
         let (free, _) = gpu.memory()?;
-        let layers = blueprint.layers.len().max(1);
-        let most = (free as f64 * CACHE_SHARE) as usize / (page * layers);
-        let count = most.min(MOST_CACHED / PAGE).min(64 * blueprint.max_len.div_ceil(PAGE) + 65);
-        let least = blueprint.max_len.min(512).div_ceil(PAGE) + 1;
+        let count = ((free as f64 * CACHE_SHARE) as usize / bytes.max(1)).min(MOST_CACHED / PAGE);
+        let least = least_pages(blueprint);
         if count < least {
-            return Err(Error::DeviceMemory { device: gpu.name().to_owned(), bytes: least * page * layers, free });
+            return Err(Error::DeviceMemory { device: gpu.name().to_owned(), bytes: least * bytes, free });
         }
+        Ok(count.min(64 * blueprint.max_len.div_ceil(PAGE) + 65))
+    }
+
+    /// The cache of so many layers in so many pages.
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, types: Types, (layers, pages): (usize, usize)) -> Result<Self> {
+        let layer_bytes = pages * types.page_bytes(blueprint);
         let (table_rows, table_stride) = (128, blueprint.max_len.div_ceil(PAGE) + 1);
         Ok(Self {
-            pages: Pages::new(count),
-            data: gpu.alloc(count * page * layers)?,
-            layer_bytes: count * page,
+            data: gpu.alloc(layers * layer_bytes)?,
+            layer_bytes,
             table: gpu.alloc(4 * table_rows * table_stride)?,
             table_rows,
             table_stride,
         })
     }
 
-    /// Makes a larger table, into which all slots are written again.
-    pub(super) fn grow_table(&mut self, gpu: &Gpu) -> Result<()> {
-        self.table_rows = self.pages.rows().next_power_of_two();
-        self.table = gpu.alloc(4 * self.table_rows * self.table_stride)?;
-        for slot in self.pages.all() {
-            if let Some(slot) = self.pages.get_mut(slot) {
-                slot.stale = 0;
-            }
-            self.update_table(slot)?;
-        }
+    /// Makes an empty table.
+    pub(super) fn make_table(&mut self, gpu: &Gpu, rows: usize) -> Result<()> {
+        self.table = gpu.alloc(4 * rows * self.table_stride)?;
+        self.table_rows = rows;
         Ok(())
     }
 
-    /// Writes the numbers of a slot's pages that changed.
-    pub(super) fn update_table(&mut self, slot: u64) -> Result<()> {
-        let Some(slot) = self.pages.get_mut(slot) else { return Ok(()) };
-        let fresh = slot.stale.min(slot.pages.len());
-        if fresh < slot.pages.len() {
-            self.table.write(4 * (slot.row * self.table_stride + fresh), &slot.pages[fresh..])?;
-        }
-        slot.stale = slot.pages.len();
-        Ok(())
+    /// Writes numbers of pages into a row of the table.
+    pub(super) fn write_table(&self, row: usize, first: usize, pages: &[u32]) -> Result<()> {
+        if pages.is_empty() { Ok(()) } else { self.table.write(4 * (row * self.table_stride + first), pages) }
     }
 }
 
+/// The pages of the smallest cache.
+fn least_pages(blueprint: &Blueprint) -> usize {
+    blueprint.max_len.min(512).div_ceil(PAGE) + 1
+}
+
+/// Free bytes that a card must have for the smallest cache of a layer.
+pub(super) fn least_cache(blueprint: &Blueprint, types: Types) -> usize {
+    let bytes = least_pages(blueprint) * types.page_bytes(blueprint);
+    (bytes as f64 / CACHE_SHARE).ceil() as usize
+}
+
 impl Scratch {
-    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, types: Types, rows: usize) -> Result<Self> {
+    pub(super) fn new(gpu: &Gpu, blueprint: &Blueprint, types: Types, (rows, panel): (usize, usize)) -> Result<Self> {
         let (value, hidden, query) = (types.value_bytes(), blueprint.hidden, blueprint.query_width());
         let (stride, half) = (program::head_stride(blueprint), blueprint.head_dim / 2);
         // Experts write their gated products without passing `wide`, which has the router's outputs.
@@ -160,7 +164,7 @@ impl Scratch {
             chosen: gpu.alloc(8 * rows)?,
             chosen_parts: gpu.alloc(16 * CHOOSE_BLOCKS * rows)?,
             experts: blueprint.experts.as_ref().map(experts).transpose()?,
-            panel: (types.compute != Format::F32).then(|| gpu.alloc(value * PANEL_VALUES)).transpose()?,
+            panel: (panel > 0).then(|| gpu.alloc(value * panel)).transpose()?,
             logits: None,
             candidates: None,
         })

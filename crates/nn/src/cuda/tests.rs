@@ -3,24 +3,30 @@
 
 mod answers;
 mod cache;
+mod cards;
 mod layers;
 
 use std::collections::BTreeSet;
 
 use super::cases::{Case, cases, log_sum_exp, longest, meet, project, rows, steady_cases};
+use super::driver::Gpu;
 use super::emulator::Emulator;
-use super::program::{Epilogue, Uses};
+use super::load::Cards;
+use super::pages::PAGE;
+use super::program::{Epilogue, Request, Uses};
 use super::*;
 use crate::activation::Activation;
-use crate::arch::Experts;
+use crate::arch::{self, Experts};
+use crate::checkpoint::Checkpoint;
 use crate::cpu::{Cpu, CpuOptions};
+use crate::kernels::KvFormat;
 
 /// A GPU or, without one, the stand-in; `None`, with the reason told, where there is neither.
 fn gpu() -> Option<Gpu> {
     if let Ok(gpu) = Gpu::open(0) {
         return Some(gpu);
     }
-    Emulator::try_new().map(Gpu::new).map_err(|reason| println!("skipped: {reason}")).ok()
+    Emulator::try_new("emulator", 1 << 30).map(Gpu::new).map_err(|reason| println!("skipped: {reason}")).ok()
 }
 
 /// Loads a case onto a GPU or the stand-in.
@@ -29,7 +35,17 @@ fn load(case: &Case, dtype: Option<Format>) -> Option<Cuda> {
 }
 
 fn load_with(case: &Case, options: CudaOptions) -> Option<Cuda> {
-    Some(Cuda::load_onto(&gpu()?, &case.checkpoint, options).unwrap())
+    Some(Cuda::load_onto(all(vec![gpu()?]), &case.checkpoint, options).unwrap())
+}
+
+/// These cards, and no others.
+fn all(open: Vec<Gpu>) -> Cards<std::iter::Empty<Gpu>> {
+    Cards { open, others: std::iter::empty() }
+}
+
+/// The fixture of this name.
+fn fixture(name: &str) -> Case {
+    cases().into_iter().find(|case| case.name.ends_with(&format!("fixtures/{name}/config.json"))).unwrap()
 }
 
 /// True for the fixtures that the executor can run, one of each architecture.

@@ -65,7 +65,7 @@ impl Local {
     /// Those of [`Checkpoint`] and of the device; [`crate::Error`] names every tensor, key or limit
     /// at fault.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> crate::Result<Self> {
-        let onto_device = |checkpoint: &Checkpoint| load(options.device, checkpoint, options.dtype, options.kv_dtype);
+        let onto_device = |checkpoint: &Checkpoint| load(&options.device, checkpoint, options.dtype, options.kv_dtype);
         Self::load_by(checkpoint, options, onto_device)
     }
 

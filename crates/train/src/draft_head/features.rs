@@ -81,7 +81,7 @@ impl Features {
         }
         if !is_there {
             let mut part = Part::open(&folder.join(PART), sequences, width)?;
-            let mut executor = wsd_nn::load(device, base, None, None)?.executor;
+            let mut executor = wsd_nn::load(&device, base, None, None)?.executor;
             if !part.fill(&mut *executor, sequences, stop, reporter)? {
                 return Ok(None);
             }

@@ -206,7 +206,7 @@ impl Job {
     /// Reads how texts use the tables. Returns `None` if it was stopped.
     fn usage(&mut self, texts: &[Example]) -> Result<Option<Usage>> {
         self.reporter.note("reading how the texts use the vocabulary:");
-        let mut executor = wsd_nn::load(Device::Cpu, &self.original, None, None)?.executor;
+        let mut executor = wsd_nn::load(&Device::Cpu, &self.original, None, None)?.executor;
         let mut rows = Rows::new(texts.len(), 0, self.reporter.quiet);
         let usage = Usage::of(&mut *executor, texts, &self.stop, || rows.advance(1))?;
         rows.stop();

@@ -75,13 +75,16 @@ static DEVICE: LazyLock<Setting> = LazyLock::new(|| {
         let auto = Device::default().to_string();
         let others: Vec<_> = Device::spellings().filter(|name| *name != auto).collect();
         format!(
-            "The device that the models run on: {}, as far as this program was built for it; {auto} is a GPU where \
-             there is one",
+            "The device that the models run on: {}, as far as this program was built for it. {auto} is a GPU where \
+             there is one; cuda takes as many GPUs as a model needs, and cuda:0,1 divides its layers among these",
             any_of(&others)
         )
     });
     Setting::text("device", &ABOUT, "DEVICE").with_default_text("auto")
 });
+static DRAFT_DEVICE: Setting =
+    Setting::text("draft_device", "The device of the draft, if it is another one, such as cuda:1", "DEVICE")
+        .with_default_about("as device");
 static DTYPE: Setting =
     Setting::text("dtype", "Number format the weights are converted to, such as f32, bf16 or q8_0", "TYPE")
         .with_default_about("the checkpoint's");
@@ -131,6 +134,7 @@ pub(super) fn settings() -> Vec<&'static Setting> {
         &GENERATION_CONFIG,
         &THREADS,
         &DEVICE,
+        &DRAFT_DEVICE,
         &DTYPE,
         &DRAFT_DTYPE,
         &KV_DTYPE,
@@ -226,12 +230,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let text = |setting| values.get::<Option<String>>(setting);
     let dtype = dtype(&DTYPE, text(&DTYPE))?;
     let kv_dtype = kv_dtype(text(&KV_DTYPE))?;
-    let device = text(&DEVICE).unwrap_or_default();
-    let device = device.parse::<Device>().map_err(|_| Error::Setting {
-        name: DEVICE.name,
-        limit: any_of(&Device::spellings().collect::<Vec<_>>()),
-        value: device,
-    })?;
+    let device = device(&DEVICE, text(&DEVICE))?.unwrap_or_default();
     let template_variables = template_variables(text(&CHAT_TEMPLATE_KWARGS))?;
     let model = |name, template: String, dtype| ModelSettings {
         name,
@@ -241,7 +240,7 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
         threads: values.get(&THREADS),
         adapters: Vec::new(),
         draft_head: None,
-        device,
+        device: device.clone(),
         dtype,
         kv_dtype,
         prefix_cache_tokens: values.get(&PREFIX_CACHE_TOKENS),
@@ -251,7 +250,9 @@ pub(super) fn parse(values: &Values) -> Result<BTreeMap<Seat, ModelSettings>, Er
     let draft_dtype = self::dtype(&DRAFT_DTYPE, text(&DRAFT_DTYPE))?.or(dtype);
     let draft_head = text(&HEAD).map(PathBuf::from);
     let base = ModelSettings { draft_head, ..model(values.get(&BASE), values.get(&BASE_TEMPLATE), dtype) };
+    let draft_device = self::device(&DRAFT_DEVICE, text(&DRAFT_DEVICE))?.unwrap_or_else(|| device.clone());
     let draft = model(values.get(&DRAFT), values.get(&DRAFT_TEMPLATE), draft_dtype);
+    let draft = ModelSettings { device: draft_device, ..draft };
     let is_alone = |model: &ModelSettings, is_other_set: bool| !model.is_builtin() && !is_other_set;
     let (has_base, has_draft) = (!is_alone(&draft, values.is_set(&BASE)), !is_alone(&base, values.is_set(&DRAFT)));
     let pair = [(Seat::BASE, base, has_base), (Seat::DRAFT, draft, has_draft)];
@@ -290,6 +291,14 @@ fn template_variables(text: Option<String>) -> Result<TemplateVariables, Error> 
     let variables = serde_json::from_str(&text).ok().and_then(TemplateVariables::new);
     let limit = || TemplateVariables::LIMIT.to_owned();
     variables.ok_or_else(|| Error::Setting { name: CHAT_TEMPLATE_KWARGS.name, limit: limit(), value: text })
+}
+
+fn device(setting: &Setting, name: Option<String>) -> Result<Option<Device>, Error> {
+    let Some(name) = name else { return Ok(None) };
+    name.parse().map(Some).map_err(|_| {
+        let limit = any_of(&Device::spellings().collect::<Vec<_>>());
+        Error::Setting { name: setting.name, limit, value: name }
+    })
 }
 
 fn dtype(setting: &Setting, name: Option<String>) -> Result<Option<Format>, Error> {

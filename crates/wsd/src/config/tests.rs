@@ -242,6 +242,7 @@ fn values_that_depend_on_more_than_their_setting_are_refused() {
         ("--model boss=x", "`model` must be SEAT=MODEL with a seat of its own among middle, judge, guide, got boss=x"),
         ("--model judge", "`model` must be SEAT=MODEL"),
         ("--device gpu", "`device` must be auto, cpu, candle, cuda, cuda:N or metal, got gpu"),
+        ("--draft-device cuda:0,0", "`draft_device` must be auto, cpu, candle, cuda, cuda:N or metal, got cuda:0,0"),
         ("--draft-dtype q9", "`draft_dtype` must be one of "),
     ] {
         let message = flags(line).resolve().err().unwrap().to_string();

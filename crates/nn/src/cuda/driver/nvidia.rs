@@ -46,6 +46,12 @@ unsafe impl Send for Nvidia {}
 unsafe impl Sync for Nvidia {}
 
 impl Nvidia {
+    /// The number of GPUs; 0 without a driver.
+    pub(super) fn count() -> usize {
+        let count = libraries::load().ok().and_then(|()| result::init().ok()).map(|()| result::device::get_count());
+        count.and_then(|count| usize::try_from(count.ok()?).ok()).unwrap_or(0)
+    }
+
     /// Opens the GPU with this number.
     pub(super) fn open(number: usize) -> Result<Self> {
         let missing = |reason: String| Error::DeviceMissing { device: format!("cuda:{number}"), reason };
@@ -88,6 +94,7 @@ impl Nvidia {
                 blas_sys::cublasSetWorkspace_v2(blas, workspace as *mut c_void, WORKSPACE_BYTES),
             ];
             set.into_iter().try_for_each(|status| status.result()).map_err(|error| fault(&error))?;
+            let name = format!("cuda:{number} ({name})");
             Ok(Self { device, context, stream, blas, workspace, staging, arch, name })
         }
     }

@@ -2,7 +2,8 @@
 
 use super::super::driver::Buffer;
 use super::super::matrix::{Matrix, TILE};
-use super::{Linear, Loader, Piece, natural};
+use super::Linear;
+use super::loader::{Loader, Piece, natural};
 use crate::arch::{LayerParts, StoredLinear, StoredNorm};
 use crate::error::Result;
 

@@ -1,19 +1,20 @@
 //! The launches that answer questions about logits.
 
 use super::super::args::{CandidatesArgs, ChooseArgs};
+use super::super::stage::Stage;
 use super::super::step::Asked;
 use super::super::storage::{CANDIDATE_BYTES, CHOOSE_BLOCKS};
-use super::{ASK, Cuda, HEAT, Queue};
+use super::{ASK, HEAT, Queue};
 use crate::arch::Head;
 use crate::error::Result;
 
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
     /// Answers the questions about the first `count` rows.
     pub(super) fn choose(&self, count: usize) -> Result<()> {
-        let Cuda { blueprint, kernels, scratch, gpu, weights, .. } = self.cuda;
+        let Stage { blueprint, kernels, scratch, gpu, weights, .. } = self.stage;
         let Some(logits) = &scratch.logits else { return Ok(()) };
         let Some(head) = weights.heads.iter().position(|(head, _)| *head == Head::VOCABULARY) else { return Ok(()) };
-        self.cuda.project_on_device(head, count, logits.at(0))?;
+        self.stage.project_on_device(head, count, logits.at(0))?;
         let [out, parts] = scratch.candidates.as_ref().map_or([0, 0], |both| [both[0].at(0), both[1].at(0)]);
         let args = ChooseArgs {
             logits: logits.at(0),

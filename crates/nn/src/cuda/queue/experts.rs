@@ -10,7 +10,7 @@ use crate::error::Result;
 impl<L: Fn(usize) -> u64> Queue<'_, L> {
     /// Computes the outputs of the experts that each row of `scratch.x` passes.
     pub(super) fn mix(&self, mixture: &Mixture) -> Result<()> {
-        let (blueprint, scratch) = (&self.cuda.blueprint, &self.cuda.scratch);
+        let (blueprint, scratch) = (&self.stage.blueprint, &self.stage.scratch);
         let (Some(plan), Some(buffers)) = (blueprint.experts, &scratch.experts) else { return Ok(()) };
         // Group sizes are those of the kernel with fewer rows.
         let of = |stack: &Stack| program::rows_at_once(stack.matrix.format, self.rows);
@@ -45,7 +45,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
 
     /// Chooses the experts of each row and arranges the choices in groups of at most `most`.
     fn route(&self, mixture: &Mixture, (most, groups): (usize, usize)) -> Result<()> {
-        let scratch = &self.cuda.scratch;
+        let scratch = &self.stage.scratch;
         let Some(buffers) = &scratch.experts else { return Ok(()) };
         let input = LinearArgs { x: scratch.x.at(0), ..LinearArgs::default() };
         let bias = self.wide(&mixture.router, input, mixture.router.outputs)?;
@@ -72,7 +72,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
         (most, groups): (usize, usize),
         args: ExpertsArgs,
     ) -> Result<()> {
-        let Some(buffers) = &self.cuda.scratch.experts else { return Ok(()) };
+        let Some(buffers) = &self.stage.scratch.experts else { return Ok(()) };
         let matrix = MatrixArgs { outputs: stack.outputs as i32, ..stack.matrix.args() };
         let linear = LinearArgs { matrix, bias: address(stack.bias.as_ref()), ..args.linear };
         let args = ExpertsArgs { linear, groups: buffers.groups.at(0), stored: stack.stored as i32, ..args };
@@ -85,7 +85,7 @@ impl<L: Fn(usize) -> u64> Queue<'_, L> {
     /// Adds the weighted outputs of experts to the residual stream and writes the input of the next
     /// norm.
     pub(super) fn add_mixture(&self, sum: &Sum<'_>) -> Result<()> {
-        let Some(buffers) = &self.cuda.scratch.experts else { return Ok(()) };
+        let Some(buffers) = &self.stage.scratch.experts else { return Ok(()) };
         let [added, place, share] = [&buffers.written, &buffers.place, &buffers.share].map(|buffer| buffer.at(0));
         self.sum(NormArgs { added, place, share, ..self.norm(sum.next) }, sum)
     }

@@ -43,11 +43,21 @@ fn warm(row: usize) -> Ask {
     Ask::Candidates { temperature: 0.3 + 0.4 * row as f32 }
 }
 
+/// An engine on cards.
+pub(super) fn engine(checkpoint: Checkpoint, cards: Vec<Gpu>) -> Local {
+    let options = LoadOptions { template: TemplateChoice::Plain, threads: Some(1), ..LoadOptions::new("tiny") };
+    let on_cards = |checkpoint: &Checkpoint| {
+        let executor = Cuda::load_onto(all(cards), checkpoint, CudaOptions::default())?;
+        Ok(Loaded { device: executor.device(), executor: Box::new(executor) })
+    };
+    Local::load_by(checkpoint, &options, on_cards).unwrap()
+}
+
 /// Tokens that an engine writes.
-const TOKENS: usize = 16;
+pub(super) const TOKENS: usize = 16;
 
 /// The text that an engine on the GPU writes after a short prompt.
-async fn write(engine: &Local, sampling: &Sampling, top_logprobs: usize) -> Vec<Token> {
+pub(super) async fn write(engine: &Local, sampling: &Sampling, top_logprobs: usize) -> Vec<Token> {
     let mut session = engine.open(&[5, 6, 7]).await.unwrap();
     let plan = Generation { max_tokens: TOKENS, sampling: sampling.clone(), top_logprobs, guide: None };
     let mut steps = session.generate(&plan);
@@ -67,12 +77,7 @@ fn a_seed_gives_the_same_text_by_candidates_and_by_whole_rows() {
     let mut case = cases().into_iter().find(|case| case.name.ends_with("fixtures/llama/config.json")).unwrap();
     case.checkpoint.end_tokens.clear();
     let Some(gpu) = gpu() else { return };
-    let options = LoadOptions { template: TemplateChoice::Plain, threads: Some(1), ..LoadOptions::new("tiny") };
-    let on_gpu = |checkpoint: &Checkpoint| {
-        let executor = Box::new(Cuda::load_onto(&gpu, checkpoint, CudaOptions::default())?);
-        Ok(Loaded { executor, device: gpu.name().to_owned() })
-    };
-    let engine = Local::load_by(case.checkpoint, &options, on_gpu).unwrap();
+    let engine = engine(case.checkpoint, vec![gpu]);
     let sampling =
         |temperature, top_k, top_p, min_p| Sampling { temperature, top_k, top_p, min_p, ..Sampling::default() };
     let settings = [

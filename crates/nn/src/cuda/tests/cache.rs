@@ -5,10 +5,6 @@ use super::*;
 /// Fixtures with heads of different widths, with and without norms of queries and keys.
 const NAMES: [&str; 3] = ["llama", "gemma3_text", "kquant"];
 
-fn fixture(name: &str) -> Case {
-    cases().into_iter().find(|case| case.name.ends_with(&format!("fixtures/{name}/config.json"))).unwrap()
-}
-
 /// Logits of tokens in a new slot, so many at once.
 fn logits(model: &mut dyn Executor, tokens: &[u32], size: usize) -> Vec<Vec<f32>> {
     let found = tokens.chunks(size).flat_map(|piece| rows(model, 9, piece)).collect();

@@ -32,7 +32,7 @@ fn load_changed(name: &str, dtype: Format, change: impl FnOnce(&mut Blueprint)) 
     case.checkpoint.weights = make_up(&blueprint);
     let gpu = gpu()?;
     let options = CudaOptions { dtype: Some(dtype), ..CudaOptions::default() };
-    let cuda = Cuda::load_blueprint(&gpu, &case.checkpoint, blueprint.clone(), options).unwrap();
+    let cuda = Cuda::load_blueprint(all(vec![gpu]), &case.checkpoint, blueprint.clone(), options).unwrap();
     let exact = CpuOptions { exact: true, dtype: Some(dtype), ..CpuOptions::default() };
     Some((cuda, Cpu::load_blueprint(&case.checkpoint, blueprint, exact).unwrap()))
 }

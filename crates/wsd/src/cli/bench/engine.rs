@@ -50,7 +50,7 @@ pub(crate) struct EngineBench {
     /// Number format of cached keys and values: f16, bf16, f32 or q8_0 [default: f16, on a GPU the type of activations]
     #[arg(long, value_name = "TYPE", value_parser = kv_format)]
     kv_dtype: Option<KvFormat>,
-    /// The device to measure: cpu, cuda or cuda:N, and others this program was built for
+    /// The device to measure: cpu, cuda, cuda:N or cuda:0,1, and others this program was built for
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
     /// Processor threads [default: all cores]
@@ -134,7 +134,7 @@ impl Subject {
                 bail!("`{name}` must be a file, a folder or a shape\n  hint: the shapes are {shapes}")
             }
         };
-        let executor = load(bench.device, &checkpoint, dtype, bench.kv_dtype)?.executor;
+        let executor = load(&bench.device, &checkpoint, dtype, bench.kv_dtype)?.executor;
         let load_seconds = opened.elapsed().as_secs_f64();
         let (mut weight_bytes, mut step_bytes) = (checkpoint.weights.total_bytes(), measure::step_bytes(&checkpoint)?);
         let stored = main_format(&checkpoint);

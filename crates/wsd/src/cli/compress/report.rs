@@ -31,7 +31,7 @@ impl Cost {
         let models = [original, model];
         let mut executors: Vec<Box<dyn Executor>> = Vec::new();
         for model in models {
-            executors.push(load(Device::Cpu, model, None, None)?.executor);
+            executors.push(load(&Device::Cpu, model, None, None)?.executor);
         }
         let mut samples = [Vec::new(), Vec::new()];
         for _ in 0..SAMPLES {

@@ -60,7 +60,7 @@ fn random(shape: &Shape, model: &ModelSettings, agreement: f64) -> Result<Arc<dy
     let checkpoint = shape.model(format, Recipe { seed: SEED, agreement })?;
     let options = LoadOptions {
         threads: model.threads,
-        device: model.device,
+        device: model.device.clone(),
         kv_dtype: model.kv_dtype,
         prefix_cache_tokens: model.prefix_cache_tokens,
         ..LoadOptions::new(shape.name)

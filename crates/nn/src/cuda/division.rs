@@ -1,0 +1,78 @@
+//! The division of a model's layers among cards.
+
+use std::ops::Range;
+
+/// Bytes that a model needs, by where they lie.
+#[derive(Debug)]
+pub(super) struct Needs {
+    /// What is before the first layer, on its card.
+    pub(super) first: usize,
+    /// The weights of each layer.
+    pub(super) layers: Vec<usize>,
+    /// What is behind the last layer, on its card.
+    pub(super) last: usize,
+    /// Room for the cache of a layer, on a card with so much left.
+    pub(super) cache: usize,
+}
+
+impl Needs {
+    /// Bytes of the weights of consecutive layers, with what is before the first and behind the last one.
+    pub(super) fn weights(&self, layers: &Range<usize>) -> usize {
+        let first = if layers.start == 0 { self.first } else { 0 };
+        let last = if layers.end == self.layers.len() { self.last } else { 0 };
+        first + self.layers[layers.clone()].iter().sum::<usize>() + last
+    }
+
+    /// Bytes of the whole model.
+    pub(super) fn total(&self) -> usize {
+        self.weights(&(0..self.layers.len())) + self.layers.len() * self.cache
+    }
+
+    /// Divides the layers, in their order, among cards with so many free bytes, such that no card is
+    /// fuller than it must be. Returns a card and its layers for each card that gets some; `None` where
+    /// the cards do not hold the model.
+    pub(super) fn divide(&self, free: &[usize]) -> Option<Vec<(usize, Range<usize>)>> {
+        let mut found = self.fill(free, 1.0)?;
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..16 {
+            let share = (low + high) / 2.0;
+            match self.fill(free, share) {
+                Some(division) => (found, high) = (division, share),
+                None => low = share,
+            }
+        }
+        Some(found)
+    }
+
+    /// Fills one card after the other up to a share of its free bytes.
+    fn fill(&self, free: &[usize], share: f64) -> Option<Vec<(usize, Range<usize>)>> {
+        let (mut division, mut start) = (Vec::new(), 0);
+        for (card, free) in free.iter().enumerate() {
+            let room = (*free as f64 * share) as usize;
+            let fits = |end: &usize| self.weights(&(start..*end)) + (end - start) * self.cache <= room;
+            let end = (start + 1..=self.layers.len()).take_while(fits).last().unwrap_or(start);
+            if end > start {
+                division.push((card, start..end));
+            }
+            start = end;
+        }
+        (start == self.layers.len()).then_some(division)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_card_is_fuller_than_it_must_be() {
+        let needs = Needs { first: 10, layers: vec![9; 8], last: 10, cache: 1 };
+        assert_eq!(needs.total(), 100);
+        assert_eq!(needs.divide(&[100]), Some(vec![(0, 0..8)]));
+        assert_eq!(needs.divide(&[100, 100]), Some(vec![(0, 0..4), (1, 4..8)]));
+        assert_eq!(needs.divide(&[400, 100]), Some(vec![(0, 0..7), (1, 7..8)]));
+        assert_eq!(needs.divide(&[60, 60]), Some(vec![(0, 0..4), (1, 4..8)]));
+        assert_eq!(needs.divide(&[5, 60, 60]), Some(vec![(1, 0..4), (2, 4..8)]));
+        assert_eq!([&[99][..], &[49, 50, 19], &[]].map(|free| needs.divide(free)), [None, None, None]);
+    }
+}
