@@ -27,7 +27,8 @@ for model in "1b bf16" "1b q8_0" "1b q4_k" "8b q4_k" "8b q8_0" "8b bf16"; do
   part "speed of $shape in $dtype" "$wsd" bench engine "$shape" --dtype "$dtype" --device cuda --repeats 3 \
     --context 128 --context 4096 --tokens 64
 done
-part "numbers against the reference" "$tests" cuda:: --skip compile --nocapture
+part "two streams" "$tests" cuda::tests::streams --nocapture
+part "numbers against the reference" "$tests" cuda:: --skip compile --skip streams --nocapture
 part "a pair" "$wsd" bench wsd --base 1b --draft 150m --dtype bf16 --device cuda --window 10 -n 256 --repeats 1 --prompts 2
 say "done"
 exit $failed

@@ -68,12 +68,21 @@ impl Caps {
 /// The cost model of an engine. It changes the cost of an answer and none of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// True if the engine computes on another machine, so that it and another engine can work at
-    /// the same time.
+    /// True if the engine computes on another machine.
     pub is_remote: bool,
+    /// True if the engine computes on a GPU, in a stream of work of its own.
+    pub has_stream: bool,
     /// True if each [`crate::Session::score`] computes the list from its beginning, so that few
     /// calls for many tokens cost less than many calls for few tokens.
     pub rescores_from_start: bool,
+}
+
+impl Cost {
+    /// Tells whether the engine and another one can work at the same time.
+    #[must_use]
+    pub fn is_parallel(self) -> bool {
+        self.is_remote || self.has_stream
+    }
 }
 
 /// The description of an engine.

@@ -156,7 +156,7 @@ fn the_plain_form_and_the_user_both_set_stop_strings() {
 fn dropping_the_stream_at_any_point_closes_every_session() {
     for (recipe, elsewhere) in RECIPES.iter().flat_map(|recipe| [(recipe, false), (recipe, true)]) {
         for events_read in 0..40 {
-            let cost = Cost { is_remote: elsewhere, rescores_from_start: elsewhere };
+            let cost = Cost { is_remote: elsewhere, rescores_from_start: elsewhere, ..Cost::default() };
             let pieces = Arc::new(Pieces::letters(LETTERS));
             let draft = Arc::new(Scripted::random("draft", pieces.clone(), 5).with_cost(cost));
             let base = Arc::new(Scripted::random("base", pieces, 9).with_cost(cost));

@@ -60,7 +60,7 @@ fn only_the_first_chunk_of_a_draft_computes_the_prompt() {
     let profile = Profile::default();
     let draft = model("draft", pieces.clone(), 1, 4.0, false).with_profile(profile.clone());
     // The draft writes its second chunk while the base scores the first.
-    let base = model("base", pieces, 2, 4.0, false).with_cost(Cost { is_remote: true, ..Cost::default() });
+    let base = model("base", pieces, 2, 4.0, false).with_cost(Cost { has_stream: true, ..Cost::default() });
     let models = Models::default().with(Seat::DRAFT, Arc::new(draft)).with(Seat::BASE, Arc::new(base));
     let values = Values::default().with(&THRESHOLD, 1.0).unwrap().with(&MAX_DRAFT_TOKENS, 16usize).unwrap();
     let values = values.with(&SPECULATE, "off").unwrap();
@@ -138,7 +138,7 @@ proptest! {
             1 => (letters(), syllables()),
             _ => (syllables(), letters()),
         };
-        let cost = Cost { is_remote: elsewhere, rescores_from_start };
+        let cost = Cost { is_remote: elsewhere, has_stream: seed % 3 == 0, rescores_from_start };
         let models = Models::default()
             .with(Seat::DRAFT, Arc::new(model("draft", one, seed, sharpness, ends)))
             .with(Seat::BASE, Arc::new(model("base", other, seed ^ 1, sharpness, ends).with_cost(cost)));
@@ -209,7 +209,8 @@ fn chunks_double_for_a_base_that_rescores_from_the_start() {
             let is_certain = tokens.len() > 2 + 35;
             vec![-9.0, -9.0, if is_certain { 9.0 } else { 0.0 }, 0.0]
         });
-        let base = Arc::new(base.with_cost(Cost { is_remote: elsewhere, rescores_from_start: true }));
+        let base =
+            Arc::new(base.with_cost(Cost { is_remote: elsewhere, rescores_from_start: true, ..Cost::default() }));
         let models = Models::default().with(Seat::DRAFT, draft.clone()).with(Seat::BASE, base);
         let job = Job {
             prompt: Prompt::Raw("x".into()),

@@ -18,6 +18,8 @@ pub struct Loaded {
     /// The device, for people: its name, the product of a GPU, and the reason where `auto` has passed a
     /// GPU over.
     pub device: String,
+    /// True for a GPU, where the model has a stream of work of its own.
+    pub has_stream: bool,
 }
 
 /// Loads the model of a checkpoint onto `device`, with its matrices in `dtype`; by default a CPU and
@@ -53,18 +55,19 @@ pub fn load(device: &Device, checkpoint: &Checkpoint, dtype: Option<Format>, kv:
             return Err(Error::KvFormat { kv: kv.name(), device: device.to_string() });
         }
         let name = if opened.is_metal() { Device::Metal } else { Device::Candle };
-        return Ok(Loaded { executor: Box::new(Tensors::load(checkpoint, &opened, dtype)?), device: name.to_string() });
+        let executor = Box::new(Tensors::load(checkpoint, &opened, dtype)?);
+        return Ok(Loaded { executor, device: name.to_string(), has_stream: false });
     }
     if let Some(feature) = device.missing_feature() {
         return Err(Error::DeviceNotBuilt { device: device.to_string(), feature });
     }
     let executor = Box::new(Cpu::load_with(checkpoint, CpuOptions { dtype, kv, ..CpuOptions::default() })?);
-    Ok(Loaded { executor, device: on_cpu(passed_over.as_deref()) })
+    Ok(Loaded { executor, device: on_cpu(passed_over.as_deref()), has_stream: false })
 }
 
 fn on_gpu(model: Cuda) -> Loaded {
     let device = model.device();
-    Loaded { executor: Box::new(model), device }
+    Loaded { executor: Box::new(model), device, has_stream: true }
 }
 
 /// Names the CPU, with the first line of the reason why a GPU was passed over.

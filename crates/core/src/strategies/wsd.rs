@@ -7,10 +7,10 @@
 //! switch is kept. The base's KV cache holds the scored tokens, so it continues without a second
 //! prefill.
 //!
-//! If one of the two engines is remote, the draft model generates the next chunk while the base
-//! scores the current one, and both prompts are prefilled at the same time. Chunk lengths follow
-//! from measured costs ([`crate::chunks`]); if every scoring call recomputes the whole list, each
-//! chunk is twice as long as the one before, so that the total work stays linear in the length.
+//! If one of the two engines is remote or on a GPU, the draft model generates the next chunk while
+//! the base scores the current one, and both prompts are prefilled at the same time. Chunk lengths
+//! follow from measured costs ([`crate::chunks`]); if every scoring call recomputes the whole list,
+//! each chunk is twice as long as the one before, so that the total work stays linear in the length.
 
 mod drafter;
 mod scorer;
@@ -185,7 +185,7 @@ impl Strategy for Wsd {
 impl Wsd {
     /// Tells whether the two engines can compute at the same time.
     fn is_parallel(&self) -> bool {
-        self.draft.card().cost.is_remote || self.base.card().cost.is_remote
+        [&self.draft, &self.base].into_iter().any(|engine| engine.card().cost.is_parallel())
     }
 
     /// Makes the guide of the base, which continues after the tokens in its list.

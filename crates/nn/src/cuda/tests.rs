@@ -5,6 +5,7 @@ mod answers;
 mod cache;
 mod cards;
 mod layers;
+mod streams;
 
 use std::collections::BTreeSet;
 

@@ -78,7 +78,7 @@ impl Local {
         let drafter = options.draft_head.as_deref().map(|folder| drafter(folder, &checkpoint, options)).transpose()?;
         // Adapters change the rows as a folder has them.
         let checkpoint = if options.adapters.is_empty() { checkpoint } else { checkpoint.in_standard_form()? };
-        let Loaded { mut executor, device } = onto_device(&checkpoint)?;
+        let Loaded { mut executor, device, has_stream } = onto_device(&checkpoint)?;
         let spelling = Spelling::of(executor.blueprint());
         options.adapters.iter().try_for_each(|folder| executor.adapt(&Adapter::open(folder, &spelling)?))?;
         let blueprint = executor.blueprint();
@@ -90,7 +90,7 @@ impl Local {
             max_len: options.max_len.map_or(blueprint.max_len, |len| len.min(blueprint.max_len)),
             vocab: blueprint.vocab,
             caps: Caps { drafts: drafter.is_some(), ..caps(blueprint) },
-            cost: Cost::default(),
+            cost: Cost { has_stream, ..Cost::default() },
             end_tokens: checkpoint.end_tokens.clone(),
         };
         let files = ModelFiles {

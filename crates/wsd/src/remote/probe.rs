@@ -141,6 +141,7 @@ impl Probe<'_> {
             cost: Cost {
                 is_remote: true,
                 rescores_from_start: dialect.facts().rescores_from_start && scoring == Some(Scoring::Prompt),
+                ..Cost::default()
             },
             end_tokens: found.end_tokens,
         };

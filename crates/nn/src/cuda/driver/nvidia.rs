@@ -234,6 +234,7 @@ impl Device for Nvidia {
     }
 
     fn product(&self, p: &Product) -> Result<()> {
+        self.bind()?;
         let (one, zero) = (1.0f32, 0.0f32);
         let [outputs, rows, inputs, stride] = [p.outputs, p.rows, p.inputs, p.stride].map(|size| size as i32);
         let kind = match p.format {

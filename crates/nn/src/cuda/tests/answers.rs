@@ -48,7 +48,7 @@ pub(super) fn engine(checkpoint: Checkpoint, cards: Vec<Gpu>) -> Local {
     let options = LoadOptions { template: TemplateChoice::Plain, threads: Some(1), ..LoadOptions::new("tiny") };
     let on_cards = |checkpoint: &Checkpoint| {
         let executor = Cuda::load_onto(all(cards), checkpoint, CudaOptions::default())?;
-        Ok(Loaded { device: executor.device(), executor: Box::new(executor) })
+        Ok(Loaded { device: executor.device(), executor: Box::new(executor), has_stream: true })
     };
     Local::load_by(checkpoint, &options, on_cards).unwrap()
 }

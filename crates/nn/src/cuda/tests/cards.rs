@@ -124,3 +124,20 @@ fn work_that_is_dropped_leaves_the_cards_to_the_rest() {
     });
     assert_eq!((found.len(), &found), (TOKENS, &expected));
 }
+
+/// A model is divided by bytes that are known before it is loaded.
+#[test]
+fn weights_take_the_bytes_that_were_planned() {
+    for (name, dtype) in [("llama", Format::BF16), ("qwen3_moe", Format::F32), ("kquant", Format::Q5_K)] {
+        let case = fixture(name);
+        let Some(model) = load(&case, Some(dtype)) else { return };
+        let layers = 0..model.blueprint.layers.len();
+        let Some(cards) = stand_ins(&[1 << 30]) else { return };
+        let planned = model.loader(&cards[0], &model.changes).needs(0).weights(&layers);
+        let _weights = model.loader(&cards[0], &model.changes).load(&layers).unwrap();
+        let (free, total) = cards[0].memory().unwrap();
+        let ratio = (total - free) as f64 / planned as f64;
+        println!("{name} in {dtype}: {planned} bytes are planned, of which {ratio:.3} are taken");
+        assert!((0.9..1.02).contains(&ratio), "{name} in {dtype}: {planned} bytes were planned, {ratio} taken");
+    }
+}
