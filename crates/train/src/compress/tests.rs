@@ -113,7 +113,8 @@ fn the_metric_of_texts_keeps_more_of_the_model() {
             let (compressed, _) = compress(&model, &options, |_, _, _| {}).unwrap();
             let blueprint = arch::blueprint(&compressed.config).unwrap();
             let weights = Layout::new(&blueprint).read(&compressed).unwrap();
-            let options = ModelOptions { threads: 1, max_len: 40, recompute: false, trained: &|_| Trained::Frozen };
+            let options =
+                ModelOptions { threads: 1, max_len: 40, trained: &|_| Trained::Frozen, ..ModelOptions::default() };
             let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap().with_teacher(&original).unwrap();
             fidelity(&mut trainable, [&weights, &reference], &texts, |_| ()).divergence
         });

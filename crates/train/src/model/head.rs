@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::kernels::dense::{Matrix, Output};
 use wsd_nn::kernels::elementwise::{exponentials, log_sum_exp};
 
 use super::buffer::sized;
@@ -42,7 +42,7 @@ impl Head {
         }
         let normed = sized(&mut self.normed, targets * hidden);
         decoder.norm(weights, &decoder.final_norm).forward(&self.states, normed);
-        let table = projection.table(weights, hidden);
+        let table = projection.table(weights, decoder);
         let states = match &projection.factor {
             Some(factor) => {
                 let narrow = sized(&mut self.narrow, targets * table.inputs);
@@ -111,12 +111,12 @@ impl Head {
     pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
         let projection = decoder.projection(self.needs.unwrap_or(Needs::Targets));
         let (hidden, targets) = (decoder.blueprint.hidden, self.targets.len());
-        let table = projection.table(weights, hidden);
+        let table = projection.table(weights, decoder);
         if projection.trained {
             let logits = Matrix::dense(&self.logits, projection.outputs).transposed();
             let states = if projection.factor.is_some() { &self.narrow } else { &self.normed };
             let to = Output::add(&mut gradient[projection.matrix.clone()], table.inputs);
-            multiply(table.scale, logits, Matrix::dense(states, table.inputs), to);
+            table.precision.multiply(table.scale, logits, Matrix::dense(states, table.inputs), to);
         }
         let output = match &projection.factor {
             Some(factor) => {
