@@ -6,7 +6,7 @@ use wsd_nn::arch::Blueprint;
 use wsd_nn::kernels::Simd;
 use wsd_nn::kernels::dense::Precision;
 
-use super::factor::Factor;
+use super::factor::{Factor, Kept};
 use super::logits::Table;
 use super::norm::{NormPlace, NormRun};
 use super::places::{LayerPlaces, Read};
@@ -81,6 +81,11 @@ impl Pass<'_> {
 }
 
 impl Projection {
+    /// The rows of kept tokens.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.factor.as_ref()?.kept()
+    }
+
     /// The matrix and the factors on its outputs.
     pub(super) fn table<'w>(&self, weights: &'w [f32], decoder: &Decoder) -> Table<'w> {
         let inputs = self.factor.as_ref().map_or(decoder.blueprint.hidden, |factor| factor.rank);

@@ -51,7 +51,12 @@ impl Head {
             }
             None => normed,
         };
-        table.forward(decoder.simd, states, sized(&mut self.logits, targets * projection.outputs));
+        let logits = sized(&mut self.logits, targets * projection.outputs);
+        table.multiply(states, logits);
+        if let Some(kept) = projection.kept() {
+            kept.logits(weights, table.scale, &self.normed, logits);
+        }
+        table.limit(decoder.simd, logits);
         if needs != Needs::Rewards {
             self.normalize(decoder, needs.rows());
         }
@@ -122,9 +127,14 @@ impl Head {
             Some(factor) => {
                 table.backward(&self.logits, &mut self.narrow);
                 factor.add_gradient(gradient, &self.normed, &self.narrow);
-                let output = sized(&mut self.normed, targets * hidden);
-                factor.widen(weights, &self.narrow, output);
-                output
+                let mut output = vec![0.0; targets * hidden];
+                factor.widen(weights, &self.narrow, &mut output);
+                if let Some(kept) = factor.kept() {
+                    let given = (&*self.normed, &*self.logits);
+                    kept.logits_backward((weights, gradient), table.scale, given, &mut output);
+                }
+                self.normed = output;
+                &mut self.normed
             }
             None => {
                 let output = sized(&mut self.normed, targets * hidden);

@@ -20,9 +20,19 @@ impl Table<'_> {
 
     /// Sets `logits`, `(rows, outputs)`, to those of `states`, `(rows, inputs)`.
     pub(super) fn forward(&self, simd: Simd, states: &[f32], logits: &mut [f32]) {
+        self.multiply(states, logits);
+        self.limit(simd, logits);
+    }
+
+    /// Sets `logits` as [`Table::forward`] does, without the soft limit.
+    pub(super) fn multiply(&self, states: &[f32], logits: &mut [f32]) {
         let matrix = Matrix::dense(self.matrix, self.inputs).transposed();
         let to = Output::set(logits, self.outputs());
         self.precision.multiply(self.scale, Matrix::dense(states, self.inputs), matrix, to);
+    }
+
+    /// Applies the soft limit.
+    pub(super) fn limit(&self, simd: Simd, logits: &mut [f32]) {
         if let Some(cap) = self.cap {
             softcap(simd, logits, cap);
         }
