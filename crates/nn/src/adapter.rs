@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::arch::{self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR};
+use crate::arch::{self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, HEAD_FACTOR, HEAD_KEPT};
 use crate::checkpoint::{self, Spelling, Tensor};
 use crate::error::{Error, Result};
 
@@ -209,9 +209,9 @@ pub fn respelled(spelling: &Spelling, tensor: Tensor) -> Result<Tensor> {
     Ok(tensor.renamed(name))
 }
 
-/// True for the embedding and for the second factors of tables, which are no linear layers of their own.
+/// True for the embedding, the second factors of tables and their kept rows, which are no linear layers of their own.
 fn is_table_part(module: &str) -> bool {
-    [EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR].contains(&&*format!("{module}.weight"))
+    [EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, HEAD_FACTOR, HEAD_KEPT].contains(&&*format!("{module}.weight"))
 }
 
 /// The rank of every module, and the factor on its product: `alpha / r`, or `alpha / sqrt(r)` for

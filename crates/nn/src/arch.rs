@@ -30,13 +30,15 @@ mod tensors;
 
 use serde_json::{Map, Value};
 
-pub use blueprint::{Blueprint, EMBEDDING_RANK, Experts, Factors, HEAD_RANK, LayerPlan, Norms, QkNorm};
+pub use blueprint::{Blueprint, EMBEDDING_RANK, Experts, Factors, HEAD_RANK, KEPT_TOKENS, LayerPlan, Norms, QkNorm};
 pub use draft::{DraftPlan, FUSION, SAMPLING};
 pub use heads::HeadPlan;
 pub use layer::{Expert, LayerParts, StoredLinear, StoredNorm};
 pub use rope::{RopePlan, Scaling};
 pub use routing::Share;
-pub use tensors::{EMBEDDING, EMBEDDING_FACTOR, HEAD_FACTOR, POSITIONS, SINKS, layer_module, tensors};
+pub use tensors::{
+    EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, HEAD_FACTOR, HEAD_KEPT, POSITIONS, SINKS, layer_module, tensors,
+};
 pub use wsd_core::Head;
 
 pub use crate::activation::Activation;

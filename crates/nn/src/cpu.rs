@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use crate::adapter::Adapter;
-use crate::arch::{self, Blueprint, Head, HeadPlan};
+use crate::arch::{self, Blueprint, Factors, Head, HeadPlan};
 use crate::cache::Slot;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
@@ -75,27 +75,33 @@ impl Cpu {
     pub(crate) fn load_blueprint(checkpoint: &Checkpoint, blueprint: Blueprint, options: CpuOptions) -> Result<Self> {
         let loader = Loader::try_new(&checkpoint.weights, &arch::tensors(&blueprint), options)?;
         let take = |name: &str| loader.take(name);
-        let rows = take(arch::EMBEDDING)?;
-        let embedding_factor = blueprint.factors.embedding.map(|_| take(arch::EMBEDDING_FACTOR)).transpose()?;
-        let factor =
-            |weight: Option<Tensor>| weight.map(|weight| loader.linear(Stored { weight, bias: None })).transpose();
+        let plain = |weight: Tensor| loader.linear(Stored { weight, bias: None });
         let mut head = |HeadPlan { head, bias, .. }: &HeadPlan| {
             let is_embedding = blueprint.tied && *head == Head::VOCABULARY;
-            let weight = if is_embedding { rows.clone() } else { take(&head.weight())? };
+            let name = if is_embedding { arch::EMBEDDING.to_owned() } else { head.weight() };
+            let weight = take(&name)?;
             let bias = bias.then(|| take(&head.bias())).transpose()?.map(|bias| bias.to_f32());
-            let inner = match (&embedding_factor, blueprint.factors.head) {
-                (Some(factor), _) if is_embedding => Some(factor.clone().transposed()?),
-                (_, Some(_)) if *head == Head::VOCABULARY && !is_embedding => Some(take(arch::HEAD_FACTOR)?),
+            let Factors { embedding, head: own, kept } = &blueprint.factors;
+            let parts = match (embedding, own) {
+                (Some(_), _) if is_embedding => {
+                    Some((take(arch::EMBEDDING_FACTOR)?.transposed()?, arch::EMBEDDING_KEPT))
+                }
+                (_, Some(_)) if *head == Head::VOCABULARY && !is_embedding => {
+                    Some((take(arch::HEAD_FACTOR)?, arch::HEAD_KEPT))
+                }
                 _ => None,
             };
-            Ok((*head, OutputHead { factor: factor(inner)?, linear: loader.linear(Stored { weight, bias })? }))
+            let has_kept = parts.is_some() && !kept.is_empty();
+            let kept = parts.as_ref().filter(|_| has_kept).map(|(_, name)| plain(take(name)?)).transpose()?;
+            let factor = parts.map(|(factor, _)| plain(factor)).transpose()?;
+            Ok((*head, OutputHead { factor, linear: loader.linear(Stored { weight, bias })?, kept }))
         };
         let heads = blueprint.output_heads.iter().map(&mut head).collect::<Result<_>>()?;
         let final_norm = Some(layer::Norm::read(&blueprint, "model.norm", blueprint.norms.bias, &take)?);
         let positions = blueprint.positions.then(|| take(arch::POSITIONS)).transpose()?;
         let layer = |index| loader.layer((&blueprint, blueprint.layer()), index);
         let layers = (0..blueprint.layers.len()).map(layer).collect::<Result<_>>()?;
-        let embedding = Embedding { rows, factor: factor(embedding_factor)? };
+        let embedding = Embedding::read(&blueprint.factors, take, plain)?;
         let (simd, kv, bytes) = (options.simd, options.kv(), loader.bytes());
         let model = Model { blueprint, simd, kv, bytes, embedding, positions, layers, final_norm, heads };
         let (slots, scratches) = (HashMap::new(), Vec::new());
@@ -205,13 +211,18 @@ impl Executor for Cpu {
             return Err(Error::Rows { floats: hidden.len(), width });
         }
         let Self { model, rounded, .. } = self;
-        let (_, OutputHead { factor, linear }) =
+        let (_, OutputHead { factor, linear, kept }) =
             model.heads.iter().find(|(other, _)| *other == head).ok_or(Error::MissingHead { head: head.module() })?;
         model.with_workers(hidden.len() / width, |workers| {
-            let mut inner = Vec::new();
+            let (mut inner, mut own) = (Vec::new(), Vec::new());
+            kept.iter().for_each(|kept| linear::apply(workers, hidden, rounded, [(kept, &mut own)]));
             factor.iter().for_each(|factor| linear::apply(workers, hidden, rounded, [(factor, &mut inner)]));
             let hidden = if factor.is_some() { &inner } else { hidden };
             linear::apply(workers, hidden, rounded, [(linear, &mut *out)]);
+            let tokens = &model.blueprint.factors.kept;
+            for (out, own) in out.chunks_exact_mut(linear.outputs()).zip(own.chunks_exact(tokens.len().max(1))) {
+                tokens.iter().zip(own).for_each(|(token, own)| out[*token as usize] += own);
+            }
         });
         if head == Head::VOCABULARY {
             let Blueprint { logit_scale, final_softcap, .. } = self.model.blueprint;

@@ -1,6 +1,6 @@
 //! Compression of the tables of the vocabulary: an embedding `(vocab, hidden)`, and a head of its own,
-//! become products of a matrix `(vocab, rank)` and a small one. [`FACTORIZATIONS`] is the table of
-//! methods.
+//! become products of a matrix `(vocab, rank)` and a small one, whose frequent rows may be kept as they
+//! are. [`FACTORIZATIONS`] is the table of methods.
 
 mod direction;
 mod svd;
@@ -10,7 +10,8 @@ mod weighted;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wsd_nn::arch::{
-    self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_RANK, Head,
+    self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, EMBEDDING_RANK, Factors, HEAD_FACTOR, HEAD_KEPT,
+    HEAD_RANK, Head, KEPT_TOKENS,
 };
 use wsd_nn::{Checkpoint, Format, Tensor, Weights};
 
@@ -49,6 +50,33 @@ pub struct Factored {
     pub rows: Vec<f32>,
     /// `(width, rank)`; the matrix is about `rows` times its transpose.
     pub factor: Vec<f32>,
+    /// Rows by their numbers, and what is added to each, `(numbers, width)`.
+    pub kept: (Vec<u32>, Vec<f32>),
+}
+
+impl Factored {
+    /// The product of a matrix `(rows, rank)` and one of `(width, rank)`.
+    #[must_use]
+    pub fn new(rows: Vec<f32>, factor: Vec<f32>) -> Self {
+        Self { rows, factor, kept: Default::default() }
+    }
+
+    /// Adds to some rows of `width` values what they lack of those of a table.
+    fn keep(&mut self, values: &[f32], width: usize, numbers: &[u32]) {
+        let image = self.product(width);
+        let row = |number: &u32| *number as usize * width..(*number as usize + 1) * width;
+        let own = numbers.iter().flat_map(row).map(|index| values[index] - image[index]).collect();
+        self.kept = (numbers.to_vec(), own);
+    }
+
+    /// The matrix, `(rows, width)`.
+    fn product(&self, width: usize) -> Vec<f32> {
+        let mut image = direction::product(&self.rows, &self.factor, width);
+        for (row, own) in self.kept.0.iter().zip(self.kept.1.chunks_exact(width)) {
+            image[*row as usize * width..][..width].iter_mut().zip(own).for_each(|(value, own)| *value += own);
+        }
+        image
+    }
 }
 
 /// A method of factoring a table.
@@ -86,7 +114,7 @@ pub struct Likeness {
 /// Compares a table, `(rows, width)`, with its product.
 #[must_use]
 pub fn likeness(values: &[f32], width: usize, factored: &Factored) -> Likeness {
-    let image = direction::product(&factored.rows, &factored.factor, width);
+    let image = factored.product(width);
     let (mut cosine, mut squares) = (0.0, 0.0);
     for (row, image) in values.chunks_exact(width).zip(image.chunks_exact(width)) {
         cosine += direction::cosine(row, image);
@@ -106,16 +134,19 @@ pub enum Size {
 }
 
 impl Size {
-    /// The rank for a table of `rows` rows of `width` values.
-    fn rank(self, rows: usize, width: usize) -> Result<usize> {
+    /// The rank for a table of a model that keeps `kept` rows.
+    fn rank(self, blueprint: &Blueprint, kept: usize) -> Result<usize> {
+        let (rows, width) = (blueprint.vocab, blueprint.hidden);
         match self {
             Self::Rank(rank) if (1..=width).contains(&rank) => Ok(rank),
             Self::Rank(rank) => Err(Error::setting("rank", format!("from 1 to the model's width, {width}"), rank)),
             Self::Share(share) if share > 0.0 && share <= 1.0 => {
                 let (whole, of_rank) = ((rows * width) as f64, (rows + width) as f64);
-                match (share * whole / of_rank) as usize {
+                let of_kept = (kept * width) as f64;
+                match ((share * whole - of_kept).max(0.0) / of_rank) as usize {
                     0 => {
-                        Err(Error::setting("share", format!("at least {:.4}, that of rank 1", of_rank / whole), share))
+                        let least = (of_rank + of_kept) / whole;
+                        Err(Error::setting("share", format!("at least {least:.4}, that of rank 1"), share))
                     }
                     rank @ 1..RANK_UNIT => Ok(rank),
                     rank => Ok(rank / RANK_UNIT * RANK_UNIT),
@@ -136,8 +167,10 @@ pub struct CompressOptions {
     pub epochs: usize,
     /// The seed.
     pub seed: u64,
-    /// The use of the tables by texts, for methods that read it.
+    /// The use of the tables by texts, for methods that read it, and for kept rows.
     pub usage: Option<Usage>,
+    /// The number of rows, those of the most frequent tokens, that stay as they are.
+    pub kept: usize,
 }
 
 impl CompressOptions {
@@ -147,7 +180,19 @@ impl CompressOptions {
     /// A rank or a share outside its limits; a model whose tables are products already.
     pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
         let blueprint = whole(checkpoint)?;
-        self.size.rank(blueprint.vocab, blueprint.hidden).map(drop)
+        if self.kept >= blueprint.vocab {
+            return Err(Error::setting("keep", format!("below the vocabulary's {}", blueprint.vocab), self.kept));
+        }
+        self.size.rank(&blueprint, self.kept).map(drop)
+    }
+
+    /// The tokens whose rows are kept, ascending.
+    fn kept_tokens(&self, counts: &[u64]) -> Vec<u32> {
+        let mut tokens: Vec<u32> = (0..counts.len() as u32).collect();
+        tokens.sort_by_key(|token| std::cmp::Reverse(counts[*token as usize]));
+        tokens.truncate(self.kept);
+        tokens.sort_unstable();
+        tokens
     }
 }
 
@@ -170,6 +215,9 @@ pub struct CompressedTable {
     pub rank: usize,
     /// Values of the table and of its product.
     pub values: [usize; 2],
+    /// Rows that are kept.
+    #[serde(default)]
+    pub kept: usize,
     /// The likeness of both.
     #[serde(flatten)]
     pub likeness: Likeness,
@@ -187,32 +235,41 @@ pub fn compress(
     mut report: impl FnMut(&str, usize, usize),
 ) -> Result<(Checkpoint, Vec<CompressedTable>)> {
     let blueprint = whole(checkpoint)?;
+    options.check(checkpoint)?;
     if options.method.needs_texts && options.usage.is_none() {
         return Err(Error::setting("method", "one that needs no texts where there are none", options.method.name));
     }
-    let (width, rank) = (blueprint.hidden, options.size.rank(blueprint.vocab, blueprint.hidden)?);
+    if options.kept > 0 && options.usage.is_none() {
+        return Err(Error::setting("keep", "0 where there are no texts", options.kept));
+    }
+    let (width, rank) = (blueprint.hidden, options.size.rank(&blueprint, options.kept)?);
     let head = Head::VOCABULARY.weight();
     let has_own_head = !blueprint.tied && blueprint.head(Head::VOCABULARY).is_some();
-    let (counts, moment) =
-        options.usage.as_ref().map_or((&[][..], &[][..]), |usage| (&usage.counts[..], &usage.moment[..]));
-    let mut tables = vec![(EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_RANK)];
-    tables.extend(has_own_head.then_some((&*head, HEAD_FACTOR, HEAD_RANK)));
+    let Usage { mut counts, moment } = options.usage.clone().unwrap_or_default();
+    let kept = options.kept_tokens(&counts);
+    // What a product does to these rows does not matter.
+    kept.iter().for_each(|token| counts[*token as usize] = 0);
+    let mut tables = vec![(EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, EMBEDDING_RANK)];
+    tables.extend(has_own_head.then_some((&*head, HEAD_FACTOR, HEAD_KEPT, HEAD_RANK)));
     let mut compressed = checkpoint.clone();
     let mut tensors: Vec<Tensor> = checkpoint.weights.iter().cloned().collect();
     let mut about = Vec::new();
-    for (name, factor_name, key) in tables {
+    for (name, factor_name, kept_name, key) in tables {
         let found = checkpoint.weights.require(&[(name.to_owned(), vec![blueprint.vocab, width])])?;
         let values = found[0].to_f32();
         let is_head = name == head || !has_own_head;
-        let moment = if is_head { moment } else { &[] };
-        let table = Table { values: &values, width, rank, epochs: options.epochs, seed: options.seed, counts, moment };
+        let moment = if is_head { &moment[..] } else { &[] };
+        let (epochs, seed) = (options.epochs, options.seed);
+        let table = Table { values: &values, width, rank, epochs, seed, counts: &counts, moment };
         report(name, 0, options.epochs);
-        let factored = (options.method.factor)(&table, &mut |done, all| report(name, done, all));
-        let Factored { rows, factor } = &factored;
+        let mut factored = (options.method.factor)(&table, &mut |done, all| report(name, done, all));
+        factored.keep(&values, width, &kept);
+        let Factored { rows, factor, kept: own } = &factored;
         about.push(CompressedTable {
             name: name.to_owned(),
             rank,
-            values: [values.len(), rows.len() + factor.len()],
+            values: [values.len(), rows.len() + factor.len() + own.1.len()],
+            kept: kept.len(),
             likeness: likeness(&values, width, &factored),
         });
         let tensor = |name: &str, shape: Vec<usize>, values: &[f32]| -> Result<Tensor> {
@@ -224,6 +281,10 @@ pub fn compress(
         } else {
             tensor(factor_name, vec![width, rank], factor)?
         });
+        if !kept.is_empty() {
+            tensors.push(tensor(kept_name, vec![kept.len(), width], &own.1)?);
+            compressed.config.insert(KEPT_TOKENS.into(), json!(kept));
+        }
         compressed.config.insert(key.into(), json!(rank));
     }
     compressed.weights = Weights::new(&*checkpoint.name, tensors);

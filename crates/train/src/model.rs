@@ -25,6 +25,7 @@ mod worker;
 
 use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, POSITIONS, RopePlan};
 use wsd_nn::kernels::Simd;
+use wsd_nn::kernels::dense::Precision;
 
 pub use self::decoder::Pass;
 pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
@@ -65,8 +66,17 @@ pub struct ModelOptions<'a> {
     pub max_len: usize,
     /// Keep only the inputs of layers for the backward pass, and compute the rest again.
     pub recompute: bool,
+    /// The precision of products with the matrices of layers and heads.
+    pub precision: Precision,
     /// Tells how the tensor of this name changes; gradients of those that do not are skipped.
     pub trained: &'a dyn Fn(&str) -> Trained,
+}
+
+impl Default for ModelOptions<'_> {
+    fn default() -> Self {
+        let (recompute, precision) = (false, Precision::default());
+        Self { threads: 1, max_len: 1024, recompute, precision, trained: &|_| Trained::Frozen }
+    }
 }
 
 impl TrainableModel {
@@ -92,8 +102,8 @@ impl TrainableModel {
         if blueprint.vocab != own {
             return Err(Error::setting("model.teacher", format!("of a vocabulary of {own} entries"), blueprint.vocab));
         }
-        let (max_len, recompute) = (self.max_len, self.decoder.recompute);
-        let options = ModelOptions { threads: 1, max_len, recompute, trained: &|_| Trained::Frozen };
+        let Self { max_len, decoder: Decoder { recompute, precision, .. }, .. } = self;
+        let options = ModelOptions { max_len, recompute, precision, ..ModelOptions::default() };
         self.teacher = Some(decoder(blueprint, &Layout::new(blueprint), &options)?);
         Ok(self)
     }
@@ -147,9 +157,10 @@ fn decoder(blueprint: &Blueprint, layout: &Layout, options: &ModelOptions<'_>) -
         reward: projection(REWARD, 1.0, None),
         positions: Vector::new(layout, POSITIONS, options.trained),
         final_norm: NormPlace::new(layout, "model.norm", options.trained).unwrap_or_default(),
-        layers: layers.map(|index| LayerPlaces::new(blueprint, layout, index, options.trained)).collect(),
+        layers: layers.map(|index| LayerPlaces::new(blueprint, layout, index, options)).collect(),
         rotary: blueprint.ropes.iter().map(tables).collect(),
         recompute: options.recompute,
+        precision: options.precision,
         trains_embedding: [EMBEDDING, EMBEDDING_FACTOR].into_iter().any(trained),
     })
 }

@@ -30,7 +30,7 @@ pub struct Sensitivity {
 ///
 /// let blueprint = arch::blueprint(&checkpoint.config)?;
 /// let weights = Layout::new(&blueprint).read(&checkpoint)?;
-/// let options = ModelOptions { threads: 1, max_len: 16, recompute: false, trained: &|_| Trained::Frozen };
+/// let options = ModelOptions { threads: 1, max_len: 16, trained: &|_| Trained::Frozen, ..ModelOptions::default() };
 /// let mut model = TrainableModel::try_new(&blueprint, &options)?;
 /// let plain = Sequence::targets_from(2, vec![5, 6, 7, 8]);
 /// let cued = Sequence::targets_from(3, vec![9, 5, 6, 7, 8]);

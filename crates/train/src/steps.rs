@@ -1,6 +1,7 @@
 //! The `[train]` table of a run file; names are those of transformers and TRL.
 
 use serde::{Deserialize, Serialize};
+use wsd_nn::kernels::dense::Precision;
 
 use crate::schedule::{Decay, Schedule};
 
@@ -42,6 +43,8 @@ pub struct Steps {
     pub early_stopping_patience: usize,
     /// Keep only the inputs of layers for the backward pass, and compute the rest again.
     pub gradient_checkpointing: bool,
+    /// Round the factors of matrix products to bfloat16.
+    pub bf16: bool,
 }
 
 impl Default for Steps {
@@ -63,6 +66,7 @@ impl Default for Steps {
             save_total_limit: 2,
             early_stopping_patience: 0,
             gradient_checkpointing: false,
+            bf16: false,
         }
     }
 }
@@ -72,6 +76,12 @@ impl Steps {
     #[must_use]
     pub fn examples_per_step(&self) -> usize {
         (self.batch_size * self.gradient_accumulation_steps).max(1)
+    }
+
+    /// The precision of matrix products.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        if self.bf16 { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// The learning rates of a run over this many examples.

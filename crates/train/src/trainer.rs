@@ -4,6 +4,7 @@ use std::path::Path;
 
 use wsd_core::Values;
 use wsd_nn::arch::Blueprint;
+use wsd_nn::kernels::dense::Precision;
 
 use crate::adapters::{self, Adapter, AdapterEntry};
 use crate::error::{Error, Result};
@@ -83,6 +84,8 @@ pub struct TrainerOptions {
     /// True to keep only the inputs of layers for the backward pass and recompute their activations
     /// (gradient checkpointing): less memory, more time.
     pub recompute: bool,
+    /// The precision of products with the matrices of layers and heads.
+    pub precision: Precision,
     /// True to keep a copy of the initial weights, for objectives that need
     /// [`Needs::RowsAndReference`].
     pub keeps_reference: bool,
@@ -97,6 +100,7 @@ impl Default for TrainerOptions {
             threads: 1,
             max_len: 1024,
             recompute: false,
+            precision: Precision::F32,
             keeps_reference: false,
         }
     }
@@ -139,6 +143,7 @@ impl Trainer {
             threads: options.threads,
             max_len: options.max_len,
             recompute: options.recompute,
+            precision: options.precision,
             trained: &|name| adapter.trained(name),
         };
         let model = TrainableModel::try_new(blueprint, &model)?;

@@ -53,6 +53,7 @@ save_steps = 500
 save_total_limit = 2
 early_stopping_patience = 0
 gradient_checkpointing = false
+bf16 = false
 
 [dpo]
 beta = 0.1

@@ -28,7 +28,7 @@ fn changed(weights: &[f32]) -> Vec<f32> {
 /// The mean loss of all tokens after the first, by the trainer.
 fn trainers_loss(blueprint: &Blueprint, weights: &[f32], sequences: &[Vec<u32>]) -> f64 {
     let max_len = blueprint.max_len.min(512);
-    let options = ModelOptions { threads: 1, max_len, recompute: false, trained: &|_| Trained::Frozen };
+    let options = ModelOptions { threads: 1, max_len, trained: &|_| Trained::Frozen, ..ModelOptions::default() };
     let mut model = TrainableModel::try_new(blueprint, &options).unwrap();
     let example = |tokens: &Vec<u32>| {
         Example::of(Sequence { tokens: tokens.clone(), target_ranges: std::iter::once(1..tokens.len()).collect() })

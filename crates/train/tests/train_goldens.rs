@@ -62,7 +62,8 @@ fn loss_gradient_and_step_are_those_of_pytorch() {
         let totals = Totals::of(&examples);
         let objective = Objective::find("sft").unwrap();
         let loss = (objective.make)(&Values::default());
-        let options = ModelOptions { threads: 2, max_len: 256, recompute: false, trained: &|_| Trained::Whole };
+        let options =
+            ModelOptions { threads: 2, max_len: 256, trained: &|_| Trained::Whole, ..ModelOptions::default() };
         let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap();
         let mut gradient = vec![0.0; layout.len()];
         let (needs, reference) = (objective.needs, &[][..]);

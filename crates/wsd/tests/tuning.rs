@@ -105,6 +105,10 @@ fn a_compressed_model_is_reported() {
     let of_texts = json(folder.path().join("weighted/report.json"));
     let divergence = |report: &serde_json::Value| report["before"]["divergence"].as_f64().unwrap();
     assert!(divergence(&of_texts) < divergence(&report), "{of_texts} {report}");
+    weighted = compress(folder.path(), "kept", 0);
+    weighted.args(["--keep", "3"]);
+    finish(weighted);
+    assert_eq!(json(folder.path().join("kept/report.json"))["tables"][0]["kept"], 3);
     let told = refused(compress(folder.path(), "small", 8), 1);
     assert!(told.contains("the folder holds a compressed model\n  hint: "), "{told}");
 }

@@ -12,6 +12,8 @@ use crate::error::Result;
 pub const EMBEDDING_RANK: &str = "wsd_embedding_rank";
 /// The key of [`Factors::head`].
 pub const HEAD_RANK: &str = "wsd_head_rank";
+/// The key of [`Factors::kept`].
+pub const KEPT_TOKENS: &str = "wsd_kept_tokens";
 
 // Larger sizes mean a damaged or hostile file: no model comes near them, and their products cannot overflow.
 const MOST_LAYERS: usize = 4096;
@@ -94,12 +96,14 @@ pub struct Blueprint {
 
 /// The ranks of tables of the vocabulary, `(vocab, hidden)`, that are products of a matrix
 /// `(vocab, rank)` and a smaller one; `None` for a table that is one matrix.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Factors {
     /// The rank of the embedding, and of a head that is tied to it.
     pub embedding: Option<usize>,
     /// The rank of a vocabulary head of its own.
     pub head: Option<usize>,
+    /// The tokens, ascending, whose rows of these tables are the product's plus a row of their own.
+    pub kept: Vec<u32>,
 }
 
 /// The properties in which layers of one model differ.
@@ -185,7 +189,7 @@ impl Blueprint {
         head_dim: 0,
         ffn: 0,
         vocab: 0,
-        factors: Factors { embedding: None, head: None },
+        factors: Factors { embedding: None, head: None, kept: Vec::new() },
         max_len: 0,
         layers: Vec::new(),
         ropes: Vec::new(),
@@ -226,7 +230,7 @@ impl Blueprint {
             head_dim,
             ffn: keys.count("intermediate_size", MOST_WIDTH)?,
             vocab: keys.count("vocab_size", MOST_TOKENS)?,
-            factors: Factors { embedding: rank(keys, EMBEDDING_RANK, hidden)?, head: rank(keys, HEAD_RANK, hidden)? },
+            factors: factors(keys, hidden)?,
             max_len: rope.reach(keys.count("max_position_embeddings", MOST_POSITIONS)?),
             layers: vec![layer; keys.count("num_hidden_layers", MOST_LAYERS)?],
             ropes: vec![rope],
@@ -340,9 +344,11 @@ fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
     Ok(head_dim)
 }
 
-/// Reads the rank of a table, at most the width of the model; `None` for an absent key.
-fn rank(keys: &Keys<'_>, key: &str, hidden: usize) -> Result<Option<usize>> {
-    keys.has(key).then(|| keys.count(key, hidden)).transpose()
+/// Reads the ranks of tables, at most the width of the model, and the tokens with rows of their own.
+fn factors(keys: &Keys<'_>, hidden: usize) -> Result<Factors> {
+    let rank = |key: &str| keys.has(key).then(|| keys.count(key, hidden)).transpose();
+    let kept = if keys.has(KEPT_TOKENS) { keys.tokens(KEPT_TOKENS, "vocab_size", MOST_TOKENS)? } else { Vec::new() };
+    Ok(Factors { embedding: rank(EMBEDDING_RANK)?, head: rank(HEAD_RANK)?, kept })
 }
 
 fn kv_heads(keys: &Keys<'_>, heads: usize) -> Result<usize> {

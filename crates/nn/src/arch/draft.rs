@@ -5,7 +5,7 @@
 //! sampling, a gated feed-forward part on that input, and partial alignment, two outputs of which one
 //! predicts the token and the other the feature.
 
-use super::tensors::{EMBEDDING, EMBEDDING_FACTOR, LAYERS, layer_tensors, tensors};
+use super::tensors::{EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, LAYERS, layer_tensors, tensors};
 use super::{Blueprint, Factors, LayerParts, LayerPlan, Norms, Scaling, StoredLinear, StoredNorm};
 
 /// The name of the matrix that takes in embedding and feature, `(hidden, 2 * hidden)`, and of its bias,
@@ -59,7 +59,7 @@ impl DraftPlan {
             head_dim: base.head_dim,
             ffn,
             vocab: base.vocab,
-            factors: Factors { head: None, ..base.factors },
+            factors: Factors { head: None, ..base.factors.clone() },
             max_len: base.max_len,
             layers: vec![LayerPlan { window: None, rope: (!ropes.is_empty()).then_some(0) }],
             ropes,
@@ -101,7 +101,7 @@ impl DraftPlan {
     /// Lists the tensors of the base that the head reads: its embedding.
     pub(crate) fn embedding(&self) -> Vec<(String, Vec<usize>)> {
         let mut list = tensors(&self.layer);
-        list.retain(|(name, _)| [EMBEDDING, EMBEDDING_FACTOR].contains(&&**name));
+        list.retain(|(name, _)| [EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT].contains(&&**name));
         list
     }
 

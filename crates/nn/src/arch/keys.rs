@@ -138,6 +138,18 @@ impl<'a> Keys<'a> {
         Err(self.fault(key, &format!("a list of {len} numbers from {least:?} to {most:?}")))
     }
 
+    /// Reads a list of tokens, ascending and below the number that the key `vocab` names.
+    pub(crate) fn tokens(&self, key: &str, vocab: &str, most: usize) -> Result<Vec<u32>> {
+        let vocab = self.count(vocab, most)?;
+        let list = self.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let tokens: Vec<u32> = list.iter().filter_map(Value::as_u64).filter_map(|id| id.try_into().ok()).collect();
+        let is_whole = !list.is_empty() && tokens.len() == list.len();
+        if is_whole && tokens.is_sorted_by(|one, next| one < next) && tokens.iter().all(|id| (*id as usize) < vocab) {
+            return Ok(tokens);
+        }
+        Err(self.fault(key, &format!("a list of ascending numbers below {vocab}")))
+    }
+
     pub(crate) fn section(&self, key: &str) -> Result<Option<Keys<'a>>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.fault(key, "an object"))?;

@@ -10,6 +10,11 @@ pub const EMBEDDING: &str = "model.embed_tokens.weight";
 pub const EMBEDDING_FACTOR: &str = "model.embed_tokens.projection.weight";
 /// The name of the second factor of a vocabulary head, `(rank, hidden)`.
 pub const HEAD_FACTOR: &str = "lm_head.projection.weight";
+/// The name of the rows that are added to those of kept tokens, `(tokens, hidden)`, in the embedding
+/// and a head tied to it.
+pub const EMBEDDING_KEPT: &str = "model.embed_tokens.kept.weight";
+/// The name of those in a vocabulary head of its own.
+pub const HEAD_KEPT: &str = "lm_head.kept.weight";
 /// The name of the embedding of positions.
 pub const POSITIONS: &str = "model.embed_positions.weight";
 /// The name of the sinks within a layer.
@@ -39,11 +44,18 @@ pub fn layer_module(name: &str) -> Option<(usize, &str)> {
 #[must_use]
 pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
     let width = |rank: Option<usize>| rank.unwrap_or(plan.hidden);
+    let kept = |name: &str| {
+        let count = plan.factors.kept.len();
+        (count > 0).then(|| (name.to_owned(), vec![count, plan.hidden]))
+    };
     let mut list = vec![
         (EMBEDDING.to_owned(), vec![plan.vocab, width(plan.factors.embedding)]),
         ("model.norm.weight".to_owned(), vec![plan.hidden]),
     ];
-    list.extend(plan.factors.embedding.map(|rank| (EMBEDDING_FACTOR.to_owned(), vec![plan.hidden, rank])));
+    if let Some(rank) = plan.factors.embedding {
+        list.push((EMBEDDING_FACTOR.to_owned(), vec![plan.hidden, rank]));
+        list.extend(kept(EMBEDDING_KEPT));
+    }
     if plan.norms.bias {
         list.push(("model.norm.bias".to_owned(), vec![plan.hidden]));
     }
@@ -55,7 +67,10 @@ pub fn tensors(plan: &Blueprint) -> Vec<(String, Vec<usize>)> {
         if !is_embedding {
             let rank = plan.factors.head.filter(|_| head.head == Head::VOCABULARY);
             list.push((head.head.weight(), vec![head.outputs, width(rank)]));
-            list.extend(rank.map(|rank| (HEAD_FACTOR.to_owned(), vec![rank, plan.hidden])));
+            if let Some(rank) = rank {
+                list.push((HEAD_FACTOR.to_owned(), vec![rank, plan.hidden]));
+                list.extend(kept(HEAD_KEPT));
+            }
         }
         if head.bias {
             list.push((head.head.bias(), vec![head.outputs]));

@@ -48,8 +48,7 @@ impl DraftLayer {
         let [weight, bias] = ["weight", "bias"].map(|end| take(&format!("{}.{end}", arch::FUSION)));
         let linear = loader.linear(Stored { weight: weight?, bias: Some(bias?.to_f32()) })?;
         let fusion = Fusion { linear, sampling: sampling.transpose()? };
-        let factor = blueprint.factors.embedding.map(|_| plain(tables.take(arch::EMBEDDING_FACTOR)?)).transpose()?;
-        let embedding = Embedding { rows: tables.take(arch::EMBEDDING)?, factor };
+        let embedding = Embedding::read(&blueprint.factors, |name| tables.take(name), plain)?;
         let model = Model {
             simd: options.simd,
             kv: options.kv(),

@@ -2,9 +2,10 @@
 
 use super::layer::{LayerWeights, Norm};
 use super::linear::Linear;
-use crate::arch::{Blueprint, Head};
+use crate::arch::{self, Blueprint, Factors, Head};
 use crate::cache::CacheShape;
 use crate::checkpoint::Tensor;
+use crate::error::Result;
 use crate::kernels::{KvFormat, Simd, Workers};
 
 /// The product of bytes of weights and tokens from which a step is worth waking other threads.
@@ -33,6 +34,8 @@ pub(super) struct Embedding {
     pub(super) rows: Tensor,
     /// From the rank to the width of the model.
     pub(super) factor: Option<Linear>,
+    /// The rows that kept tokens have beside the product, `(tokens, hidden)`.
+    pub(super) kept: Option<Tensor>,
 }
 
 /// An output head.
@@ -41,6 +44,22 @@ pub(super) struct OutputHead {
     pub(super) factor: Option<Linear>,
     /// From there to the outputs.
     pub(super) linear: Linear,
+    /// From the width of the model to what is added to the outputs of kept tokens.
+    pub(super) kept: Option<Linear>,
+}
+
+impl Embedding {
+    /// Takes the tensors of an embedding, of which `linear` packs the factor.
+    pub(super) fn read(
+        factors: &Factors,
+        take: impl Fn(&str) -> Result<Tensor>,
+        linear: impl FnOnce(Tensor) -> Result<Linear>,
+    ) -> Result<Self> {
+        let has_kept = factors.embedding.is_some() && !factors.kept.is_empty();
+        let factor = factors.embedding.map(|_| linear(take(arch::EMBEDDING_FACTOR)?)).transpose()?;
+        let kept = has_kept.then(|| take(arch::EMBEDDING_KEPT)).transpose()?;
+        Ok(Self { rows: take(arch::EMBEDDING)?, factor, kept })
+    }
 }
 
 impl Model {

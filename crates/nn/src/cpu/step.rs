@@ -119,7 +119,7 @@ impl<'a> Step<'a> {
 
     fn embed(&mut self) {
         let width = self.model.blueprint.hidden;
-        let Embedding { rows, factor } = &self.model.embedding;
+        let Embedding { rows, factor, kept } = &self.model.embedding;
         let Scratch { x, inner, activations, .. } = &mut *self.scratch;
         let tokens = self.spans.iter().flat_map(|span| span.tokens);
         let out = if factor.is_some() { &mut *inner } else { &mut *x };
@@ -129,6 +129,15 @@ impl<'a> Step<'a> {
         }
         if let Some(factor) = factor {
             linear::apply(self.workers, inner, activations, [(factor, &mut *x)]);
+        }
+        if let Some(kept) = kept {
+            let tokens = self.spans.iter().flat_map(|span| span.tokens);
+            let mut own = vec![0.0; width];
+            for (row, token) in x.chunks_exact_mut(width).zip(tokens) {
+                let Ok(index) = self.model.blueprint.factors.kept.binary_search(token) else { continue };
+                kept.dequantize_row(index, &mut own);
+                kernels::add(self.model.simd, row, &own);
+            }
         }
         if self.model.blueprint.embedding_scale != 1.0 {
             x.iter_mut().for_each(|x| *x *= self.model.blueprint.embedding_scale);

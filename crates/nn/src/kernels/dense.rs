@@ -1,5 +1,9 @@
 //! Products of dense float matrices that lie in slices, for training.
 
+mod bf16;
+
+use super::Simd;
+
 /// A matrix in a slice. Element `(i, j)` lies at `i * strides[0] + j * strides[1]`.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
@@ -66,6 +70,40 @@ fn extent(rows: usize, columns: usize, strides: [usize; 2]) -> usize {
     if rows == 0 || columns == 0 { 0 } else { (rows - 1) * strides[0] + (columns - 1) * strides[1] + 1 }
 }
 
+/// The precision that the factors of products are rounded to. Sums are of float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Bfloat16, which AMX multiplies several times faster; other processors are no faster by it.
+    Bf16,
+}
+
+impl Precision {
+    /// Sets or adds `alpha * a * b`. The order of every sum depends on the shapes and on the
+    /// processor alone.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together or into their slices.
+    pub fn multiply(self, alpha: f32, a: Matrix<'_>, b: Matrix<'_>, to: Output<'_>) {
+        match self {
+            Self::F32 => multiply(alpha, a, b, to),
+            Self::Bf16 => {
+                check(a, b, &to);
+                bf16::multiply(Simd::detect(), alpha, [a, b], to);
+            }
+        }
+    }
+}
+
+/// Checks that the shapes of a product fit.
+fn check(a: Matrix<'_>, b: Matrix<'_>, to: &Output<'_>) {
+    assert_eq!(a.columns, b.rows, "inner dimensions of a product");
+    assert!(a.fits() && b.fits() && to.stride >= b.columns, "shapes of a product");
+    assert!(extent(a.rows, b.columns, [to.stride, 1]) <= to.data.len(), "shape of a result");
+}
+
 /// Sets or adds `alpha * a * b`. The order of every sum depends on the shapes alone.
 ///
 /// ```
@@ -79,11 +117,9 @@ fn extent(rows: usize, columns: usize, strides: [usize; 2]) -> usize {
 /// If the shapes do not fit together or into their slices.
 #[allow(unsafe_code)]
 pub fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, to: Output<'_>) {
+    check(a, b, &to);
     let Output { data: out, stride, beta } = to;
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
-    assert_eq!(inner, b.rows, "inner dimensions of a product");
-    assert!(a.fits() && b.fits() && stride >= columns, "shapes of a product");
-    assert!(extent(rows, columns, [stride, 1]) <= out.len(), "shape of a result");
     let step = |stride: usize| isize::try_from(stride).expect("invariant: a stride lies within a slice");
     // SAFETY: the extents of all three were just found to lie within their slices; `out` is
     // borrowed alone, and its rows do not overlap.

@@ -196,6 +196,18 @@ impl<G: Group> Panels<G> {
     }
 }
 
+/// Returns the bits of the nearest bfloat16, or of the even one of two.
+#[inline(always)]
+pub(super) fn nearest_bf16(x: f32) -> u16 {
+    // The upper half of a float's bits is a bfloat16. Adding just less than half of its last place,
+    // and one more if it is odd, carries into it exactly when the nearest value, or the even one of
+    // two, is the next. A NaN would lose its low bits, and with them perhaps its nature: it gets a
+    // bit that stays.
+    let bits = x.to_bits();
+    let nearest = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
+    (nearest >> 16) as u16
+}
+
 dispatch! {
     fn quantize_int8(rows: Rows<'_>, first: usize, groups: &mut [Int8Group]) = quantize_body
 }
@@ -274,13 +286,7 @@ impl Group for Bf16Group {
     fn quantize(x: &[f32; GROUP]) -> Self {
         let mut out = [0; GROUP];
         for (x, out) in x.iter().zip(&mut out) {
-            // The upper half of a float's bits is a bfloat16. Adding just less than half of its
-            // last place, and one more if it is odd, carries into it exactly when the nearest
-            // value, or the even one of two, is the next. A NaN would lose its low bits, and with
-            // them perhaps its nature: it gets a bit that stays.
-            let bits = x.to_bits();
-            let nearest = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
-            *out = ((nearest >> 16) as u16).to_le();
+            *out = nearest_bf16(*x).to_le();
         }
         Self(bytemuck::cast(out))
     }

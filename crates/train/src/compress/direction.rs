@@ -135,7 +135,7 @@ fn direction(table: &Table<'_>, report: &mut dyn FnMut(usize, usize)) -> Factore
         let factor = length(row) / length(image).max(f64::MIN_POSITIVE);
         code.iter_mut().for_each(|value| *value *= factor as f32);
     }
-    Factored { rows, factor: transposed(&coder.parameters[width * rank..], width) }
+    Factored::new(rows, transposed(&coder.parameters[width * rank..], width))
 }
 
 /// `rows` times the transpose of `factor`, `(width, rank)`.

@@ -19,7 +19,7 @@ pub(super) fn svd(table: &Table<'_>) -> Factored {
     let factor = right_vectors(values, width, rank);
     let mut rows = vec![0.0; values.len() / width * rank];
     multiply(1.0, Matrix::dense(values, width), Matrix::dense(&factor, rank), Output::set(&mut rows, rank));
-    Factored { rows, factor }
+    Factored::new(rows, factor)
 }
 
 /// The right singular vectors of the largest singular values, `(width, rank)`: eigenvectors of the

@@ -16,7 +16,7 @@ fn open(name: &str) -> Checkpoint {
 }
 
 fn options(method: &'static str, size: Size) -> CompressOptions {
-    CompressOptions { method: Factorization::find(method).unwrap(), size, epochs: 12, seed: 1, usage: None }
+    CompressOptions { method: Factorization::find(method).unwrap(), size, epochs: 12, seed: 1, usage: None, kept: 0 }
 }
 
 /// Texts of a model's vocabulary in which the first ids are frequent, and their usage.
@@ -113,7 +113,8 @@ fn the_metric_of_texts_keeps_more_of_the_model() {
             let (compressed, _) = compress(&model, &options, |_, _, _| {}).unwrap();
             let blueprint = arch::blueprint(&compressed.config).unwrap();
             let weights = Layout::new(&blueprint).read(&compressed).unwrap();
-            let options = ModelOptions { threads: 1, max_len: 40, recompute: false, trained: &|_| Trained::Frozen };
+            let options =
+                ModelOptions { threads: 1, max_len: 40, trained: &|_| Trained::Frozen, ..ModelOptions::default() };
             let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap().with_teacher(&original).unwrap();
             fidelity(&mut trainable, [&weights, &reference], &texts, |_| ()).divergence
         });
@@ -143,6 +144,59 @@ fn a_factored_folder_is_its_whole_model() {
         read.save_gguf(&folder.path().join("model.gguf"), Format::F32).unwrap();
         let again = logits(&Checkpoint::open(&folder.path().join("model.gguf")).unwrap());
         assert!(far(&again, &whole) < 1e-3 * size.max(1.0), "{name}");
+    }
+}
+
+/// Kept rows are those of the original, in the engine and multiplied out, and the size counts them.
+#[test]
+fn kept_rows_stay_as_they_are() {
+    for name in ["llama", "gemma2", "qwen2"] {
+        let model = open(name);
+        let usage = Some(usage(&model).1);
+        let own = |kept| {
+            let options = CompressOptions { usage: usage.clone(), kept, ..options("weighted", Size::Share(0.5)) };
+            compress(&model, &options, |_, _, _| {}).unwrap()
+        };
+        let [(without, _), (compressed, tables)] = [0, 40].map(own);
+        assert!(tables.iter().all(|table| 2 * table.values[1] <= table.values[0] && table.kept == 40), "{tables:?}");
+        let kept = arch::blueprint(&compressed.config).unwrap().factors.kept;
+        assert!((0..12).all(|token| kept.contains(&token)), "frequent tokens are kept: {kept:?}");
+        let folder = tempfile::tempdir().unwrap();
+        save_checkpoint(&folder.path().join("model"), &compressed, None).unwrap();
+        let read = Checkpoint::open(&folder.path().join("model")).unwrap();
+        let whole = read.without_factors().unwrap();
+        let original = model.weights.get(EMBEDDING).unwrap().to_f32();
+        let multiplied = whole.weights.get(EMBEDDING).unwrap().to_f32();
+        let width = arch::blueprint(&model.config).unwrap().hidden;
+        for token in kept.iter().map(|token| *token as usize * width) {
+            assert!(far(&original[token..token + width], &multiplied[token..token + width]) < 1e-5, "{name}");
+        }
+        let size = logits(&whole).iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        assert!(far(&logits(&read), &logits(&whole)) < 1e-4 * size.max(1.0), "{name}");
+        // The tokens that are read, and the logits of all.
+        let [near, other] = [&compressed, &without].map(|model| far(&logits(model), &logits(&open(name))));
+        println!("{name}: logits within {near}, without kept rows {other}");
+    }
+    let kept = |kept| CompressOptions { kept, ..options("svd", Size::Rank(4)) };
+    let error = |options: &CompressOptions| compress(&open("llama"), options, |_, _, _| {}).unwrap_err().to_string();
+    assert_eq!(error(&kept(3)), "`keep` must be 0 where there are no texts, got 3");
+    let vocab = arch::blueprint(&open("llama").config).unwrap().vocab;
+    assert_eq!(error(&kept(vocab)), format!("`keep` must be below the vocabulary's {vocab}, got {vocab}"));
+}
+
+/// Lists of kept tokens that are not ascending, or not of the vocabulary, are refused by their key.
+#[test]
+fn wrong_lists_of_kept_tokens_are_refused() {
+    let (compressed, _) = compress(&open("llama"), &options("svd", Size::Rank(8)), |_, _, _| {}).unwrap();
+    let vocab = arch::blueprint(&compressed.config).unwrap().vocab;
+    for wrong in [json!([]), json!([3, 3]), json!([5, 4]), json!([vocab]), json!([-1]), json!(["a"]), json!(7)] {
+        let mut broken = compressed.clone();
+        broken.config.insert(KEPT_TOKENS.into(), wrong);
+        let error = arch::blueprint(&broken.config).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{KEPT_TOKENS}` must be a list of ascending numbers below {vocab}")),
+            "{error}"
+        );
     }
 }
 

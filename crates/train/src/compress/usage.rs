@@ -12,7 +12,7 @@ use crate::example::Example;
 const MOMENT_TOKENS: usize = 1 << 16;
 
 /// The use of a vocabulary by texts: the occurrences of tokens, and the inputs of a head.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
     /// The occurrences of each token, `(vocab)`.
     pub counts: Vec<u64>,

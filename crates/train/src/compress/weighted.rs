@@ -40,7 +40,7 @@ fn weighted(table: &Table<'_>) -> Factored {
         values.iter_mut().for_each(|value| *value *= weight);
     }
     let vectors = right_vectors(&weighed, width, rank);
-    Factored { rows: times(&turned, width, &vectors, rank), factor: times(&inverse, width, &vectors, rank) }
+    Factored::new(times(&turned, width, &vectors, rank), times(&inverse, width, &vectors, rank))
 }
 
 /// The root of the metric of a second moment, or of the identity where there is none, and its inverse.

@@ -138,6 +138,7 @@ impl HeadFile {
             ("model.config", run.model.config.is_some()),
             ("data.packing", run.data.packing),
             ("train.gradient_checkpointing", run.steps.gradient_checkpointing),
+            ("train.bf16", run.steps.bf16),
             ("adapter", run.adapter.entry.name != crate::adapters::ADAPTERS[0].name),
             ("objective", run.objectives.len() > 1),
         ];

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use wsd_nn::arch::Blueprint;
 use wsd_nn::kernels::Simd;
+use wsd_nn::kernels::dense::Precision;
 
-use super::factor::Factor;
+use super::factor::{Factor, Kept};
 use super::logits::Table;
 use super::norm::{NormPlace, NormRun};
 use super::places::{LayerPlaces, Read};
@@ -31,6 +32,8 @@ pub(super) struct Decoder {
     pub(super) rotary: Vec<[RotaryTable; 2]>,
     /// Only the inputs of layers are kept for the backward pass, which computes the rest again.
     pub(super) recompute: bool,
+    /// The precision of products with the matrices of heads.
+    pub(super) precision: Precision,
     pub(super) trains_embedding: bool,
 }
 
@@ -78,10 +81,16 @@ impl Pass<'_> {
 }
 
 impl Projection {
-    /// The matrix and the factors on its outputs, in a model of width `hidden`.
-    pub(super) fn table<'w>(&self, weights: &'w [f32], hidden: usize) -> Table<'w> {
-        let inputs = self.factor.as_ref().map_or(hidden, |factor| factor.rank);
-        Table { matrix: &weights[self.matrix.clone()], inputs, scale: self.scale, cap: self.cap }
+    /// The rows of kept tokens.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.factor.as_ref()?.kept()
+    }
+
+    /// The matrix and the factors on its outputs.
+    pub(super) fn table<'w>(&self, weights: &'w [f32], decoder: &Decoder) -> Table<'w> {
+        let inputs = self.factor.as_ref().map_or(decoder.blueprint.hidden, |factor| factor.rank);
+        let (matrix, precision) = (&weights[self.matrix.clone()], decoder.precision);
+        Table { matrix, inputs, scale: self.scale, cap: self.cap, precision }
     }
 }
 

@@ -110,9 +110,9 @@ impl DraftModel {
     pub fn try_new(plan: &DraftPlan, base: DraftBase, max_len: usize, threads: usize) -> Result<Self> {
         let layout = Layout::of(plan.tensors());
         // A decoder of whose parts only the layer is used.
-        let options = ModelOptions { threads, max_len, recompute: false, trained: &|_| Trained::Whole };
+        let options = ModelOptions { threads, max_len, trained: &|_| Trained::Whole, ..ModelOptions::default() };
         let decoder = decoder(&plan.layer, &layout, &options)?;
-        let linear = |name: String| Linear::new(&layout, &[name], options.trained);
+        let linear = |name: String| Linear::new(&layout, &[name], &options);
         let part = |part: &str| format!("{SAMPLING}.{part}");
         let norm = NormPlace::new(&layout, &part("norm"), options.trained);
         let sampling = norm.map(|norm| Sampling {
@@ -173,7 +173,13 @@ impl Parts<'_> {
     /// The base's output head.
     fn table(&self) -> Table<'_> {
         let DraftBase { embedding, head, scale, cap } = self.base;
-        Table { matrix: head.as_ref().unwrap_or(embedding), inputs: self.hidden(), scale: *scale, cap: *cap }
+        Table {
+            matrix: head.as_ref().unwrap_or(embedding),
+            inputs: self.hidden(),
+            scale: *scale,
+            cap: *cap,
+            precision: self.decoder.precision,
+        }
     }
 
     /// The base's logits of states, `(rows, vocab)`.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::kernels::dense::{Matrix, Output};
 use wsd_nn::kernels::elementwise::{exponentials, log_sum_exp};
 
 use super::buffer::sized;
@@ -42,7 +42,7 @@ impl Head {
         }
         let normed = sized(&mut self.normed, targets * hidden);
         decoder.norm(weights, &decoder.final_norm).forward(&self.states, normed);
-        let table = projection.table(weights, hidden);
+        let table = projection.table(weights, decoder);
         let states = match &projection.factor {
             Some(factor) => {
                 let narrow = sized(&mut self.narrow, targets * table.inputs);
@@ -51,7 +51,12 @@ impl Head {
             }
             None => normed,
         };
-        table.forward(decoder.simd, states, sized(&mut self.logits, targets * projection.outputs));
+        let logits = sized(&mut self.logits, targets * projection.outputs);
+        table.multiply(states, logits);
+        if let Some(kept) = projection.kept() {
+            kept.logits(weights, table.scale, &self.normed, logits);
+        }
+        table.limit(decoder.simd, logits);
         if needs != Needs::Rewards {
             self.normalize(decoder, needs.rows());
         }
@@ -111,20 +116,25 @@ impl Head {
     pub(super) fn backward(&mut self, decoder: &Decoder, weights: &[f32], gradient: &mut [f32]) {
         let projection = decoder.projection(self.needs.unwrap_or(Needs::Targets));
         let (hidden, targets) = (decoder.blueprint.hidden, self.targets.len());
-        let table = projection.table(weights, hidden);
+        let table = projection.table(weights, decoder);
         if projection.trained {
             let logits = Matrix::dense(&self.logits, projection.outputs).transposed();
             let states = if projection.factor.is_some() { &self.narrow } else { &self.normed };
             let to = Output::add(&mut gradient[projection.matrix.clone()], table.inputs);
-            multiply(table.scale, logits, Matrix::dense(states, table.inputs), to);
+            table.precision.multiply(table.scale, logits, Matrix::dense(states, table.inputs), to);
         }
         let output = match &projection.factor {
             Some(factor) => {
                 table.backward(&self.logits, &mut self.narrow);
                 factor.add_gradient(gradient, &self.normed, &self.narrow);
-                let output = sized(&mut self.normed, targets * hidden);
-                factor.widen(weights, &self.narrow, output);
-                output
+                let mut output = vec![0.0; targets * hidden];
+                factor.widen(weights, &self.narrow, &mut output);
+                if let Some(kept) = factor.kept() {
+                    let given = (&*self.normed, &*self.logits);
+                    kept.logits_backward((weights, gradient), table.scale, given, &mut output);
+                }
+                self.normed = output;
+                &mut self.normed
             }
             None => {
                 let output = sized(&mut self.normed, targets * hidden);

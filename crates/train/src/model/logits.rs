@@ -1,6 +1,6 @@
 //! The matrix of an output head, forward and backward.
 
-use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::kernels::dense::{Matrix, Output, Precision};
 use wsd_nn::kernels::{Simd, softcap};
 
 /// A matrix `(outputs, inputs)` with a factor and a soft limit on its outputs.
@@ -9,6 +9,7 @@ pub(super) struct Table<'a> {
     pub(super) inputs: usize,
     pub(super) scale: f32,
     pub(super) cap: Option<f32>,
+    pub(super) precision: Precision,
 }
 
 impl Table<'_> {
@@ -19,9 +20,19 @@ impl Table<'_> {
 
     /// Sets `logits`, `(rows, outputs)`, to those of `states`, `(rows, inputs)`.
     pub(super) fn forward(&self, simd: Simd, states: &[f32], logits: &mut [f32]) {
+        self.multiply(states, logits);
+        self.limit(simd, logits);
+    }
+
+    /// Sets `logits` as [`Table::forward`] does, without the soft limit.
+    pub(super) fn multiply(&self, states: &[f32], logits: &mut [f32]) {
         let matrix = Matrix::dense(self.matrix, self.inputs).transposed();
         let to = Output::set(logits, self.outputs());
-        multiply(self.scale, Matrix::dense(states, self.inputs), matrix, to);
+        self.precision.multiply(self.scale, Matrix::dense(states, self.inputs), matrix, to);
+    }
+
+    /// Applies the soft limit.
+    pub(super) fn limit(&self, simd: Simd, logits: &mut [f32]) {
         if let Some(cap) = self.cap {
             softcap(simd, logits, cap);
         }
@@ -31,7 +42,8 @@ impl Table<'_> {
     /// their soft limit.
     pub(super) fn backward(&self, logits: &[f32], states: &mut [f32]) {
         let to = Output::set(states, self.inputs);
-        multiply(self.scale, Matrix::dense(logits, self.outputs()), Matrix::dense(self.matrix, self.inputs), to);
+        let matrix = Matrix::dense(self.matrix, self.inputs);
+        self.precision.multiply(self.scale, Matrix::dense(logits, self.outputs()), matrix, to);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use wsd_nn::arch::{Blueprint, Expert, SINKS, StoredLinear, StoredNorm};
-use wsd_nn::kernels::dense::{Matrix, Output, multiply};
+use wsd_nn::kernels::dense::{Matrix, Output, Precision};
 
+use super::ModelOptions;
 use super::norm::NormPlace;
 use super::vector::{Vector, add_rows};
 use crate::adapters::{LowRank, Trained};
@@ -41,6 +42,7 @@ pub(super) struct Linear {
     bias: Option<Range<usize>>,
     inputs: usize,
     pub(super) outputs: usize,
+    precision: Precision,
     /// True where the matrix changes as a whole.
     trains_weight: bool,
     trains_bias: bool,
@@ -59,7 +61,8 @@ pub(super) struct Read<'a> {
 
 impl Linear {
     /// The product of matrices that lie side by side in `layout`.
-    pub(super) fn new(layout: &Layout, names: &[String], trained: &dyn Fn(&str) -> Trained) -> Self {
+    pub(super) fn new(layout: &Layout, names: &[String], options: &ModelOptions<'_>) -> Self {
+        let trained = options.trained;
         let joined = |suffix: &str| {
             let mut places = names.iter().filter_map(|name| layout.get(&format!("{name}.{suffix}")));
             let first = places.next()?;
@@ -80,6 +83,7 @@ impl Linear {
         Self {
             inputs,
             outputs: weight.len() / inputs,
+            precision: options.precision,
             bias: joined("bias").map(|(range, _)| range),
             trains_weight: is_whole("weight"),
             trains_bias: is_whole("bias"),
@@ -98,7 +102,7 @@ impl Linear {
             }
             None => Output::set(out, self.outputs),
         };
-        multiply(1.0, Matrix::dense(x, self.inputs), weight.transposed(), to);
+        self.precision.multiply(1.0, Matrix::dense(x, self.inputs), weight.transposed(), to);
     }
 
     /// Adds the gradients of what is trained to `gradient` and sets that of the input `x`, given
@@ -113,46 +117,53 @@ impl Linear {
         let out_matrix = Matrix::dense(out, self.outputs);
         if self.trains_weight {
             let to = Output::add(&mut gradient[self.weight.clone()], self.inputs);
-            multiply(1.0, out_matrix.transposed(), Matrix::dense(x, self.inputs), to);
+            self.precision.multiply(1.0, out_matrix.transposed(), Matrix::dense(x, self.inputs), to);
         }
         for (outputs, change) in &self.changes {
             let out = Matrix::new(&out[outputs.start..], out.len() / self.outputs, outputs.len(), self.outputs);
-            change_backward(change, read.parameters, gradient, (Matrix::dense(x, self.inputs), out));
+            let (x, precision) = (Matrix::dense(x, self.inputs), self.precision);
+            change_backward((change, precision), read.parameters, gradient, (x, out));
         }
         if let Some(bias) = self.bias.as_ref().filter(|_| self.trains_bias) {
             add_rows(&mut gradient[bias.clone()], out);
         }
         let weight = Matrix::dense(&read.weights[self.weight.clone()], self.inputs);
-        multiply(1.0, out_matrix, weight, Output::set(x_gradient, self.inputs));
+        self.precision.multiply(1.0, out_matrix, weight, Output::set(x_gradient, self.inputs));
     }
 }
 
 /// Adds the gradients of the factors of a low-rank change, given inputs `x` and the gradient `out` of the
 /// outputs: with `s` the scale, `s * (out * B)^T * x` and `s * out^T * (x * A^T)`.
-fn change_backward(change: &LowRank, parameters: &[f32], gradient: &mut [f32], (x, out): (Matrix<'_>, Matrix<'_>)) {
+fn change_backward(
+    (change, precision): (&LowRank, Precision),
+    parameters: &[f32],
+    gradient: &mut [f32],
+    (x, out): (Matrix<'_>, Matrix<'_>),
+) {
     let LowRank { a, b, rank, scale } = change;
     let inputs = a.len() / rank;
     let (matrix_a, matrix_b) =
         (Matrix::dense(&parameters[a.clone()], inputs), Matrix::dense(&parameters[b.clone()], *rank));
     let mut narrow = vec![0.0; x.rows() * rank];
-    multiply(1.0, out, matrix_b, Output::set(&mut narrow, *rank));
+    precision.multiply(1.0, out, matrix_b, Output::set(&mut narrow, *rank));
     let to_a = Output::add(&mut gradient[a.clone()], inputs);
-    multiply(*scale, Matrix::dense(&narrow, *rank).transposed(), x, to_a);
-    multiply(1.0, x, matrix_a.transposed(), Output::set(&mut narrow, *rank));
+    precision.multiply(*scale, Matrix::dense(&narrow, *rank).transposed(), x, to_a);
+    precision.multiply(1.0, x, matrix_a.transposed(), Output::set(&mut narrow, *rank));
     let to_b = Output::add(&mut gradient[b.clone()], *rank);
-    multiply(*scale, out.transposed(), Matrix::dense(&narrow, *rank), to_b);
+    precision.multiply(*scale, out.transposed(), Matrix::dense(&narrow, *rank), to_b);
 }
 
 impl LayerPlaces {
     /// Finds the parts of a layer in `layout`. Parts that share a matrix or lie side by side are one
     /// product.
-    pub(super) fn new(blueprint: &Blueprint, layout: &Layout, index: usize, trained: &dyn Fn(&str) -> Trained) -> Self {
+    pub(super) fn new(blueprint: &Blueprint, layout: &Layout, index: usize, options: &ModelOptions<'_>) -> Self {
+        let trained = options.trained;
         let parts = blueprint.layer();
         let named = |module: &str| format!("model.layers.{index}.{module}");
         let norm = |part: Option<StoredNorm>| NormPlace::new(layout, &named(part?.module), trained);
         let linear = |parts: &[&StoredLinear]| {
             let names: Vec<_> = parts.iter().map(|part| named(&part.module)).collect();
-            Linear::new(layout, &names, trained)
+            Linear::new(layout, &names, options)
         };
         let expert = |expert: &Expert<StoredLinear>| ExpertPlaces {
             gates: linear(&expert.gate.iter().chain([&expert.up]).collect::<Vec<_>>()),

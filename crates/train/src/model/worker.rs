@@ -111,7 +111,10 @@ impl Worker {
         for (row, token) in rows.chunks_exact_mut(width).zip(tokens) {
             row.copy_from_slice(&embedding[*token as usize * width..][..width]);
         }
-        decoder.embedding_factor.iter().for_each(|factor| factor.widen(weights, &self.narrow, x));
+        if let Some(factor) = &decoder.embedding_factor {
+            factor.widen(weights, &self.narrow, x);
+            factor.kept().iter().for_each(|kept| kept.embed(weights, tokens, x));
+        }
         x.iter_mut().for_each(|x| *x *= decoder.blueprint.embedding_scale);
         if let Some(positions) = &decoder.positions {
             for span in spans {
@@ -198,6 +201,7 @@ impl Worker {
             narrow.clear();
             narrow.extend(inputs);
             factor.add_gradient(gradient, state_gradients, narrow);
+            factor.kept().iter().for_each(|kept| kept.embed_backward(gradient, tokens, state_gradients));
             factor.narrow(weights, state_gradients, narrow);
             (width, rows) = (factor.rank, narrow);
         }

@@ -14,7 +14,7 @@ use wsd::train::compress::{CompressOptions, CompressedTable, FACTORIZATIONS, Fac
 use wsd::train::fidelity::{Fidelity, fidelity};
 use wsd::train::{
     AdapterEntry, Choice, Example, Finished, Layout, ModelOptions, Objective, Reporter as _, RunLock, Steps, Task,
-    Term, TrainableModel, Trained, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
+    Term, TrainableModel, Trainer, TrainerOptions, merge, save_checkpoint, save_folder,
 };
 use wsd_core::Values;
 use wsd_core::files::write_whole;
@@ -39,7 +39,7 @@ Examples:
   wsd generate --draft small/model --prompt 'Hello'";
 
 /// The targets of a tuning that leaves the layers as they are.
-const TABLES: [&str; 3] = ["embed_tokens", "lm_head", "projection"];
+const TABLES: [&str; 4] = ["embed_tokens", "lm_head", "projection", "kept"];
 
 #[derive(Args, Debug)]
 pub(crate) struct CompressArgs {
@@ -58,10 +58,13 @@ pub(crate) struct CompressArgs {
     /// The rank of the products, instead of a share
     #[arg(long, value_name = "K", conflicts_with = "share")]
     rank: Option<usize>,
+    /// Rows of the most frequent tokens of the texts that stay as they are; their size is part of the share
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep: usize,
     /// Passes of `direction` over the rows of a table
     #[arg(long, value_name = "N", default_value_t = 30)]
     epochs: usize,
-    /// Texts to tune on, and whose tokens `weighted` counts, a JSON object per line
+    /// Texts to tune on, and whose tokens `weighted` and --keep count, a JSON object per line
     #[arg(long, value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Steps of tuning by distillation of the original; 0 for none
@@ -92,11 +95,15 @@ impl CompressArgs {
 
     /// Checks that there are texts if, and only if, something reads them.
     fn check_texts(&self) -> Result<()> {
-        let readers = [("--steps", self.steps > 0), ("--method weighted", self.method()?.needs_texts)];
+        let readers =
+            [("--steps", self.steps > 0), ("--method weighted", self.method()?.needs_texts), ("--keep", self.keep > 0)];
         let reader = readers.iter().find(|(_, reads)| *reads).map(|(name, _)| name);
         match (reader, self.text.is_empty()) {
             (Some(name), true) => Err(usage(format!("`{name}` needs texts\n  hint: name a file of them with --text"))),
-            (None, false) => Err(usage("`--text` is for `--steps` and `--method weighted`\n  hint: add one of them")),
+            (None, false) => {
+                let all = readers.map(|(name, _)| format!("`{name}`")).join(", ");
+                Err(usage(format!("`--text` is for one of {all}\n  hint: add one of them")))
+            }
             _ => Ok(()),
         }
     }
@@ -159,18 +166,18 @@ impl Job {
     }
 
     fn options(&self) -> Result<CompressOptions> {
-        let CompressArgs { share, rank, epochs, tuning, .. } = &self.args;
+        let CompressArgs { share, rank, keep, epochs, tuning, .. } = &self.args;
         let method = self.args.method()?;
         let size = rank.map_or(Size::Share(*share), Size::Rank);
-        Ok(CompressOptions { method, size, epochs: *epochs, seed: tuning.seed, usage: None })
+        Ok(CompressOptions { method, size, epochs: *epochs, seed: tuning.seed, usage: None, kept: *keep })
     }
 
     /// Notes the settings in the folder, or checks that those there are the same.
     fn begin(&self) -> Result<()> {
-        let CompressArgs { model, method, share, rank, epochs, text, steps, tune, .. } = &self.args;
+        let CompressArgs { model, method, share, rank, keep, epochs, text, steps, tune, .. } = &self.args;
         let own = json!({
-            "model": model, "method": method, "share": share, "rank": rank, "epochs": epochs, "text": text,
-            "steps": steps, "tune": tune,
+            "model": model, "method": method, "share": share, "rank": rank, "keep": keep, "epochs": epochs,
+            "text": text, "steps": steps, "tune": tune,
         });
         settings_file::begin(&self.args.output, &[self.args.tuning.settings(), own])
     }
@@ -182,7 +189,7 @@ impl Job {
         if folder.exists() && file.exists() {
             return report::read_tables(&file).map(Some);
         }
-        if options.method.needs_texts {
+        if options.method.needs_texts || options.kept > 0 {
             options.usage = self.usage(texts)?;
             if options.usage.is_none() {
                 return Ok(None);
@@ -227,7 +234,7 @@ impl Job {
         }
         let (blueprint, (original, reference)) = (arch::blueprint(&model.config)?, self.teacher()?);
         let (threads, max_len) = (self.args.tuning.threads(), self.args.tuning.max_length);
-        let options = ModelOptions { threads, max_len, recompute: true, trained: &|_| Trained::Frozen };
+        let options = ModelOptions { threads, max_len, recompute: true, ..ModelOptions::default() };
         let weights = Layout::new(&blueprint).read(model)?;
         let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original)?;
         self.reporter.note("measuring perplexity and divergence on the held-out texts:");

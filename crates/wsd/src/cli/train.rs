@@ -202,6 +202,7 @@ impl Session {
             threads: file.threads,
             max_len: file.data.max_length.max(lengths.max().unwrap_or(0)),
             recompute: file.steps.gradient_checkpointing,
+            precision: file.steps.precision(),
             keeps_reference: needs_reference && teacher.is_none(),
         };
         let weights = self.start.weights((&blueprint, &Layout::new(&blueprint)), file.seed)?;

@@ -62,11 +62,12 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn text(&self) -> String {
         let mut lines = Vec::new();
-        for CompressedTable { name, rank, values: [whole, product], likeness } in &self.tables {
+        for CompressedTable { name, rank, values: [whole, product], kept, likeness } in &self.tables {
             let share = 100.0 * *product as f64 / *whole as f64;
             let Likeness { cosine, rmse } = likeness;
+            let kept = if *kept > 0 { format!(" and {kept} rows") } else { String::new() };
             lines.push(format!(
-                "{name}: rank {rank}, {share:.1} % of {whole} values; mean cosine {cosine:.4}, RMSE {rmse:.5}"
+                "{name}: rank {rank}{kept}, {share:.1} % of {whole} values; mean cosine {cosine:.4}, RMSE {rmse:.5}"
             ));
         }
         for (when, found) in [("before tuning", self.before), ("after tuning", self.after)] {

@@ -11,7 +11,7 @@ use wsd_core::Input;
 use wsd_nn::{Checkpoint, arch};
 use wsd_train::data::{ExampleReader, TrainingRow};
 use wsd_train::sensitivity::{Sensitivity, sensitivity};
-use wsd_train::{Encoder, Layout, ModelOptions, Objective, Sequence, TrainableModel, Trained};
+use wsd_train::{Encoder, Layout, ModelOptions, Objective, Sequence, TrainableModel};
 
 use super::super::{Ending, GlobalArgs};
 use super::template::choose;
@@ -48,8 +48,7 @@ pub(super) fn run(args: &SensitivityArgs, look: &GlobalArgs) -> Result<Ending> {
     let options = ModelOptions {
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         max_len: sequences().map(|sequence| sequence.tokens.len()).max().unwrap_or(1),
-        recompute: false,
-        trained: &|_| Trained::Frozen,
+        ..ModelOptions::default()
     };
     let weights = Layout::new(&blueprint).read(&checkpoint)?;
     let mut model = TrainableModel::try_new(&blueprint, &options)?;
