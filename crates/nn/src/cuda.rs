@@ -7,6 +7,7 @@
 
 mod answers;
 mod args;
+pub mod arithmetic;
 mod compiler;
 mod driver;
 mod libraries;
@@ -24,7 +25,7 @@ mod storage;
 #[cfg(test)]
 #[path = "../tests/cases/mod.rs"]
 mod cases;
-#[cfg(test)]
+#[cfg(any(test, feature = "stand-in"))]
 mod emulator;
 #[cfg(test)]
 mod tests;

@@ -16,8 +16,11 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 
 /// Types and instructions of NVIDIA's processors, for which an emulator has others.
-const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
-const SOURCES: [&str; 6] = [
+pub(super) const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
+/// What the threads of a block do together.
+pub(super) const BLOCK: &str = include_str!("kernels/block.cuh");
+const SOURCES: [&str; 7] = [
+    BLOCK,
     include_str!("kernels/weights.cuh"),
     include_str!("kernels/linear.cuh"),
     include_str!("kernels/experts.cuh"),
@@ -236,7 +239,7 @@ fn linear_name(kind: &str, (format, epilogue, groups): (&str, Epilogue, usize)) 
 }
 
 /// Defines a kernel; `ENTRY` asserts the size of its parameter.
-fn entry<A: Arguments>(name: &str, call: &str, blocks: usize) -> String {
+pub(super) fn entry<A: Arguments>(name: &str, call: &str, blocks: usize) -> String {
     format!("ENTRY({}, {}, {}, {blocks}, {name}, ({call}))", A::NAME, size_of::<A>(), A::THREADS)
 }
 

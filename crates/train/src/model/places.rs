@@ -38,16 +38,16 @@ pub(super) struct ExpertPlaces {
 
 /// A product with a matrix `(outputs, inputs)`, and its bias.
 pub(super) struct Linear {
-    weight: Range<usize>,
-    bias: Option<Range<usize>>,
-    inputs: usize,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Option<Range<usize>>,
+    pub(super) inputs: usize,
     pub(super) outputs: usize,
     precision: Precision,
     /// True where the matrix changes as a whole.
-    trains_weight: bool,
-    trains_bias: bool,
+    pub(super) trains_weight: bool,
+    pub(super) trains_bias: bool,
     /// Low-rank changes, each of some of the outputs.
-    changes: Vec<(Range<usize>, LowRank)>,
+    pub(super) changes: Vec<(Range<usize>, LowRank)>,
 }
 
 /// The numbers that a backward pass reads.
