@@ -19,6 +19,7 @@ mod layer;
 mod logits;
 mod mixture;
 mod norm;
+mod options;
 mod places;
 mod rotary;
 mod shard;
@@ -29,10 +30,10 @@ mod worker;
 use wsd_nn::arch::{Blueprint, EMBEDDING, EMBEDDING_FACTOR, Head, POSITIONS, RopePlan};
 use wsd_nn::gpu::Arithmetic;
 use wsd_nn::kernels::Simd;
-use wsd_nn::kernels::dense::Precision;
 
 pub use self::decoder::Pass;
 pub use self::draft::{DraftBase, DraftExample, DraftLoss, DraftModel};
+pub use self::options::ModelOptions;
 
 use self::decoder::{Decoder, Decoders, Model, Projection};
 use self::factor::Factor;
@@ -66,27 +67,6 @@ pub struct TrainableModel {
 enum Computer {
     Cpu(WorkerThreads<Worker>),
     Gpu(Box<Gpu>),
-}
-
-/// The options of a [`TrainableModel`].
-pub struct ModelOptions<'a> {
-    /// The number of threads, each with a gradient of its own.
-    pub threads: usize,
-    /// The length of the longest sequence, in tokens.
-    pub max_len: usize,
-    /// Keep only the inputs of layers for the backward pass, and compute the rest again.
-    pub recompute: bool,
-    /// The precision of products with the matrices of layers and heads.
-    pub precision: Precision,
-    /// Tells how the tensor of this name changes; gradients of those that do not are skipped.
-    pub trained: &'a dyn Fn(&str) -> Trained,
-}
-
-impl Default for ModelOptions<'_> {
-    fn default() -> Self {
-        let (recompute, precision) = (false, Precision::default());
-        Self { threads: 1, max_len: 1024, recompute, precision, trained: &|_| Trained::Frozen }
-    }
 }
 
 impl TrainableModel {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use wsd_nn::arch::{Blueprint, Expert, SINKS, StoredLinear, StoredNorm};
 use wsd_nn::kernels::dense::{Matrix, Output, Precision};
 
-use super::ModelOptions;
 use super::norm::NormPlace;
+use super::options::ModelOptions;
 use super::vector::{Vector, add_rows};
 use crate::adapters::{LowRank, Trained};
 use crate::layout::Layout;
