@@ -10,6 +10,7 @@
 
 mod answers;
 mod args;
+pub mod arithmetic;
 mod compiler;
 mod division;
 mod driver;
@@ -30,7 +31,7 @@ mod storage;
 #[cfg(test)]
 #[path = "../tests/cases/mod.rs"]
 mod cases;
-#[cfg(test)]
+#[cfg(any(test, feature = "stand-in"))]
 mod emulator;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub mod tensors;
 pub use adapter::Adapter;
 pub use checkpoint::{Checkpoint, SpecialTokens, Spelling, TemplateChoice, Tensor, Weights, read_json};
 pub use cpu::{Cpu, CpuOptions, DraftLayer};
-pub use cuda::{Cuda, CudaOptions};
+pub use cuda::{Cuda, CudaOptions, arithmetic as gpu};
 pub use device::Device;
 pub use draft::DraftHead;
 pub use engine::{LoadOptions, Local};

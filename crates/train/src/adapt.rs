@@ -192,7 +192,7 @@ impl Adaptation<'_> {
         let texts: Vec<_> = texts.enumerate().map(|(place, text)| self.masked(text, (step << 20) + place)).collect();
         trainer.follow_teacher();
         let outputs =
-            trainer.compute_losses(self.loss.at(0.0), &texts.iter().collect::<Vec<_>>(), batch_size, Some(gradient));
+            trainer.compute_losses(self.loss.at(0.0), &texts.iter().collect::<Vec<_>>(), batch_size, Some(gradient))?;
         let mut means = Means::default();
         means.add(&outputs);
         let loss = means.get("loss").unwrap_or(f64::NAN);

@@ -108,6 +108,11 @@ pub trait Adapter: Send {
         false
     }
 
+    /// The weights that low-rank changes are added to; empty for other adapters.
+    fn unchanged(&self) -> &[f32] {
+        &[]
+    }
+
     /// The model's weights for these parameters.
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32];
 

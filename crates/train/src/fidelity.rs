@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::error::Result;
 use crate::example::Example;
 use crate::metrics::Means;
 use crate::model::{Pass, TrainableModel};
@@ -24,22 +25,25 @@ const PASS: usize = 32;
 /// Measures a model of `weights` beside its original of weights `reference`, which may be of another
 /// blueprint ([`TrainableModel::with_teacher`]). Calls `on_pass` with the number of further examples
 /// that are measured.
+///
+/// # Errors
+/// Those of [`TrainableModel::pass`].
 pub fn fidelity(
     model: &mut TrainableModel,
     [weights, reference]: [&[f32]; 2],
     examples: &[Example],
     mut on_pass: impl FnMut(usize),
-) -> Fidelity {
+) -> Result<Fidelity> {
     let examples: Vec<_> = examples.iter().collect();
     let (totals, needs, loss) = (Totals::of(&examples), Needs::RowsAndReference, &Closeness);
     let mut means = Means::default();
     for examples in examples.chunks(PASS) {
         let pass = Pass { weights, parameters: &[], reference, examples, totals, loss, needs, weight: 1.0 };
-        means.add(&model.pass(&pass, None));
+        means.add(&model.pass(&pass, None)?);
         on_pass(examples.len());
     }
     let mean = |name| means.get(name).unwrap_or_default();
-    Fidelity { perplexity: mean("own").exp(), original: mean("original").exp(), divergence: mean("divergence") }
+    Ok(Fidelity { perplexity: mean("own").exp(), original: mean("original").exp(), divergence: mean("divergence") })
 }
 
 /// A pseudo-loss of the rows of both models.

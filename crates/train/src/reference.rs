@@ -42,7 +42,7 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer, note: &mut dyn Fn
     let all = if path.exists() {
         read(&path, &checksum::read(&path)?, sequences)?
     } else {
-        let all = compute(&with_baselines, trainer, task.steps.batch_size, note);
+        let all = compute(&with_baselines, trainer, task.steps.batch_size, note)?;
         write(&path, &all)?;
         all
     };
@@ -57,20 +57,25 @@ pub(crate) fn fill(task: &mut Task<'_>, trainer: &mut Trainer, note: &mut dyn Fn
 }
 
 /// Computes the sums in parts, and tells the progress once in a while.
-fn compute(examples: &[&Example], trainer: &mut Trainer, batch_size: usize, note: &mut dyn FnMut(&str)) -> Vec<f64> {
+fn compute(
+    examples: &[&Example],
+    trainer: &mut Trainer,
+    batch_size: usize,
+    note: &mut dyn FnMut(&str),
+) -> Result<Vec<f64>> {
     let all = examples.len();
     note(&format!("log-probabilities of {all} examples under the reference model, once for the run"));
     let part = all.div_ceil(PARTS).next_multiple_of(batch_size.max(1));
     let (mut sums, mut done, mut told) = (Vec::new(), 0, Instant::now());
     for examples in examples.chunks(part) {
-        sums.extend(trainer.sums(examples, batch_size));
+        sums.extend(trainer.sums(examples, batch_size)?);
         done += examples.len();
         if told.elapsed() >= PAUSE && done < all {
             note(&format!("reference model: {done} of {all} examples"));
             told = Instant::now();
         }
     }
-    sums
+    Ok(sums)
 }
 
 /// Removes the file of reference sums from the folder of a run that has made no step, because its

@@ -57,8 +57,10 @@ pub fn run(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Report
 /// stopped and resumed.
 ///
 /// # Errors
-/// I/O errors; [`crate::Error::Setting`] for an objective that `trainer` has not the numbers for.
+/// I/O errors; [`crate::Error::Setting`] for an objective that `trainer` has not the numbers for;
+/// [`wsd_nn::Error::DeviceMemory`] for a GPU with too little memory.
 pub fn prepare(task: &mut Task<'_>, trainer: &mut Trainer, reporter: &mut dyn Reporter) -> Result<()> {
     trainer.check(&task.terms)?;
+    trainer.require_memory(&task.terms)?;
     reference::fill(task, trainer, &mut |text| reporter.note(text))
 }

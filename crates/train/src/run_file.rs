@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wsd_core::Values;
-use wsd_nn::Format;
+use wsd_nn::gpu::Arithmetic;
+use wsd_nn::{Device, Format};
 
 use crate::adapters::{ADAPTERS, AdapterEntry};
 use crate::data::{ExampleReader, Refusal};
@@ -37,6 +38,9 @@ pub struct RunFile {
     pub seed: u64,
     /// The number of threads; all cores by default. The last bits of results depend on it.
     pub threads: usize,
+    /// The device that computes losses and gradients; the CPU by default. The last bits of results
+    /// depend on it.
+    pub device: Device,
     /// The model to train.
     pub model: ModelTable,
     /// The data of objectives that bring none, and how rows are read.
@@ -113,6 +117,11 @@ fn default_dtype() -> String {
     "bf16".into()
 }
 
+/// The CPU, so that a file means the same bits on every machine.
+fn default_device() -> Device {
+    Device::Cpu
+}
+
 fn default_template() -> String {
     "own".into()
 }
@@ -129,6 +138,8 @@ struct Fixed {
     #[serde(default)]
     seed: u64,
     threads: Option<usize>,
+    #[serde(default = "default_device")]
+    device: Device,
     model: ModelTable,
     data: DataTable,
     #[serde(default)]
@@ -195,6 +206,7 @@ impl RunFile {
             output: fixed.output,
             seed: fixed.seed,
             threads: fixed.threads.unwrap_or_else(cores),
+            device: fixed.device,
             model: fixed.model,
             data: fixed.data,
             steps,
@@ -219,6 +231,26 @@ impl RunFile {
             "f16" | "float16" => Ok(Format::F16),
             other => Err(Error::setting("model.dtype", "bf16, f32 or f16", other)),
         }
+    }
+
+    /// Opens the GPU that [`RunFile::device`] names; `None` for the CPU. Sets `auto` to what it has chosen:
+    /// the first GPU, if there is one.
+    ///
+    /// # Errors
+    /// [`wsd_nn::Error::DeviceMissing`] with the reason; [`Error::Setting`] for another device.
+    pub fn open_gpu(&mut self) -> Result<Option<Arithmetic>> {
+        let precision = self.steps.precision();
+        let (gpu, device) = match self.device {
+            Device::Cpu => (None, Device::Cpu),
+            Device::Cuda(number) => (Some(Arithmetic::open(number, precision)?), self.device),
+            Device::Auto => match Arithmetic::open(0, precision).ok() {
+                None => (None, Device::Cpu),
+                gpu => (gpu, Device::Cuda(0)),
+            },
+            other => return Err(Error::setting("device", "cpu, cuda, cuda:N or auto", other)),
+        };
+        self.device = device;
+        Ok(gpu)
     }
 
     /// Reads the data of all objectives; rows that cannot be examples are added to `refused`.

@@ -1,5 +1,6 @@
 //! Effect of cues: distributions over the same answer to a prompt with and without a cue.
 
+use crate::error::Result;
 use crate::example::{Example, Sequence};
 use crate::metrics::Means;
 use crate::model::{Pass, TrainableModel};
@@ -34,22 +35,24 @@ pub struct Sensitivity {
 /// let mut model = TrainableModel::try_new(&blueprint, &options)?;
 /// let plain = Sequence::targets_from(2, vec![5, 6, 7, 8]);
 /// let cued = Sequence::targets_from(3, vec![9, 5, 6, 7, 8]);
-/// let same = sensitivity(&mut model, &weights, &[[plain.clone(), plain.clone()]]);
+/// let same = sensitivity(&mut model, &weights, &[[plain.clone(), plain.clone()]])?;
 /// assert_eq!((same.divergence, same.drop), (0.0, 0.0));
-/// assert!(sensitivity(&mut model, &weights, &[[plain, cued]]).divergence > 0.0);
+/// assert!(sensitivity(&mut model, &weights, &[[plain, cued]])?.divergence > 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use]
-pub fn sensitivity(model: &mut TrainableModel, weights: &[f32], pairs: &[[Sequence; 2]]) -> Sensitivity {
+///
+/// # Errors
+/// Those of [`TrainableModel::pass`].
+pub fn sensitivity(model: &mut TrainableModel, weights: &[f32], pairs: &[[Sequence; 2]]) -> Result<Sensitivity> {
     let example = |pair: &[Sequence; 2]| Example { sequences: pair.to_vec(), ..Example::default() };
     let examples: Vec<_> = pairs.iter().map(example).collect();
     let examples: Vec<_> = examples.iter().collect();
     let (totals, needs, loss) = (Totals::of(&examples), Needs::Rows, &Shift);
     let pass = Pass { weights, parameters: &[], reference: &[], examples: &examples, totals, loss, needs, weight: 1.0 };
     let mut means = Means::default();
-    means.add(&model.pass(&pass, None));
+    means.add(&model.pass(&pass, None)?);
     let mean = |name| means.get(name).unwrap_or_default();
-    Sensitivity { rows: pairs.len(), divergence: mean("divergence"), drop: mean("drop") }
+    Ok(Sensitivity { rows: pairs.len(), divergence: mean("divergence"), drop: mean("drop") })
 }
 
 /// A pseudo-loss of the two sequences of an example.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use wsd_core::Values;
 use wsd_nn::arch::Blueprint;
+use wsd_nn::gpu::Arithmetic;
 use wsd_nn::kernels::dense::Precision;
 
 use crate::adapters::{self, Adapter, AdapterEntry};
@@ -79,6 +80,8 @@ pub struct TrainerOptions {
     pub seed: u64,
     /// The number of threads; the last bits of results depend on it.
     pub threads: usize,
+    /// The GPU that computes passes; the CPU without one.
+    pub gpu: Option<Arithmetic>,
     /// The length of the longest sequence, in tokens.
     pub max_len: usize,
     /// True to keep only the inputs of layers for the backward pass and recompute their activations
@@ -98,6 +101,7 @@ impl Default for TrainerOptions {
             optimizer: Choice::of(crate::optimizers::OPTIMIZERS[0]),
             seed: 0,
             threads: 1,
+            gpu: None,
             max_len: 1024,
             recompute: false,
             precision: Precision::F32,
@@ -134,7 +138,8 @@ impl Trainer {
     /// Makes a trainer of the model with these weights, which are in the order of [`Layout::new`].
     ///
     /// # Errors
-    /// An adapter that does not fit the model; threads that cannot be started.
+    /// An adapter that does not fit the model; threads that cannot be started; a model that the GPU does
+    /// not differentiate.
     pub fn try_new(blueprint: &Blueprint, weights: Vec<f32>, options: &TrainerOptions) -> Result<Self> {
         let reference = if options.keeps_reference { weights.clone() } else { Vec::new() };
         let Choice { entry, values } = &options.adapter;
@@ -146,7 +151,10 @@ impl Trainer {
             precision: options.precision,
             trained: &|name| adapter.trained(name),
         };
-        let model = TrainableModel::try_new(blueprint, &model)?;
+        let mut model = TrainableModel::try_new(blueprint, &model)?;
+        if let Some(gpu) = &options.gpu {
+            model = model.on_gpu(gpu.clone())?;
+        }
         let parameters = adapter.start(options.seed);
         let Choice { entry, values } = &options.optimizer;
         let start = if entry.needs_start { parameters.clone() } else { Vec::new() };
@@ -185,6 +193,7 @@ impl Trainer {
     pub(crate) fn follow_teacher(&mut self) {
         self.reference.clear();
         self.reference.extend_from_slice(self.adapter.merge(&self.state.average));
+        self.model.forget_reference();
     }
 
     /// The mean loss of an objective over examples, under the teacher's weights.
@@ -196,8 +205,9 @@ impl Trainer {
         std::mem::swap(&mut self.state.parameters, &mut self.state.average);
         let examples: Vec<_> = term.examples.iter().collect();
         let mut means = Means::default();
-        means.add(&self.compute_losses(term.at(0.0), &examples, batch_size, None));
+        let outputs = self.compute_losses(term.at(0.0), &examples, batch_size, None);
         std::mem::swap(&mut self.state.parameters, &mut self.state.average);
+        means.add(&outputs?);
         Ok(means.get("loss").unwrap_or(f64::NAN))
     }
 
@@ -227,14 +237,17 @@ impl Trainer {
 
     /// Computes the losses of examples in micro-batches of `batch_size`; one output per example. If
     /// `gradient` is given, adds the gradient of their weighted sum.
+    ///
+    /// # Errors
+    /// Those of a GPU.
     pub(crate) fn compute_losses(
         &mut self,
         term: Weighted<'_>,
         examples: &[&Example],
         batch_size: usize,
         gradient: Option<&mut Gradient>,
-    ) -> Vec<LossOutput> {
-        let totals = Totals { divergence: self.divergence(examples, batch_size), ..Totals::of(examples) };
+    ) -> Result<Vec<LossOutput>> {
+        let totals = Totals { divergence: self.divergence(examples, batch_size)?, ..Totals::of(examples) };
         self.passes(term, (examples, totals), batch_size, gradient)
     }
 
@@ -245,42 +258,46 @@ impl Trainer {
         (examples, totals): (&[&Example], Totals),
         batch_size: usize,
         mut gradient: Option<&mut Gradient>,
-    ) -> Vec<LossOutput> {
+    ) -> Result<Vec<LossOutput>> {
         let Self { state, model, adapter, reference, .. } = self;
         let is_low_rank = adapter.is_low_rank();
-        let weights = adapter.merge(&state.parameters);
-        let len = if is_low_rank { state.parameters.len() } else { weights.len() };
+        let weights = match model.adds_changes() && is_low_rank {
+            true => adapter.unchanged(),
+            false => adapter.merge(&state.parameters),
+        };
+        let parameters: &[f32] = if is_low_rank { &state.parameters } else { &[] };
+        let len = if is_low_rank { parameters.len() } else { weights.len() };
         let Weighted { loss, needs, weight } = term;
         let mut outputs = Vec::with_capacity(examples.len());
-        for examples in examples.chunks(batch_size) {
-            let (parameters, weight) = (&*state.parameters, weight as f32);
+        for examples in examples.chunks(model.batch(batch_size, examples.len())) {
+            let weight = weight as f32;
             let pass = Pass { weights, parameters, reference, examples, totals, loss, needs, weight };
             outputs.extend(match &mut gradient {
                 Some(gradient) => gradient.add(len, |to| model.pass(&pass, Some(to))),
                 None => model.pass(&pass, None),
-            });
+            }?);
         }
-        outputs
+        Ok(outputs)
     }
 
     /// Computes the sums of the targets' log-probabilities of all sequences of all examples, in
     /// order, under the present parameters.
-    pub(crate) fn sums(&mut self, examples: &[&Example], batch_size: usize) -> Vec<f64> {
+    pub(crate) fn sums(&mut self, examples: &[&Example], batch_size: usize) -> Result<Vec<f64>> {
         if examples.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let sums = Weighted { loss: &SequenceSums, needs: Needs::Targets, weight: 1.0 };
-        let outputs = self.passes(sums, (examples, Totals::of(examples)), batch_size, None);
-        outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect()
+        let outputs = self.passes(sums, (examples, Totals::of(examples)), batch_size, None)?;
+        Ok(outputs.iter().flat_map(|output| &output.measures).map(|measure| measure.sum).collect())
     }
 
     /// Estimates the divergence from the reference model by the baselines of examples.
-    fn divergence(&mut self, examples: &[&Example], batch_size: usize) -> f64 {
+    fn divergence(&mut self, examples: &[&Example], batch_size: usize) -> Result<f64> {
         let baselines: Vec<&Example> = examples.iter().filter_map(|example| example.baseline.as_deref()).collect();
-        let sums = self.sums(&baselines, batch_size);
+        let sums = self.sums(&baselines, batch_size)?;
         let references = baselines.iter().flat_map(|example| &example.reference);
         let ratios: f64 = sums.iter().zip(references).map(|(sum, reference)| sum - reference).sum();
-        (ratios / baselines.len().max(1) as f64).max(0.0)
+        Ok((ratios / baselines.len().max(1) as f64).max(0.0))
     }
 
     /// Checks that the trainer has the numbers that objectives need.
@@ -304,6 +321,17 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// Checks that a GPU has the memory for objectives. Returns the GPU's name and the bytes; `None` on
+    /// the CPU.
+    ///
+    /// # Errors
+    /// [`wsd_nn::Error::DeviceMemory`] with the bytes that are needed and those that are free.
+    pub fn require_memory(&self, terms: &[Term]) -> Result<Option<(String, usize)>> {
+        let needs: Vec<_> = terms.iter().map(|term| term.objective.needs).collect();
+        let examples = terms.iter().flat_map(|term| term.examples.iter().chain(&term.evaluation));
+        self.model.require_memory(&needs, examples.map(Example::tokens).max().unwrap_or(0))
     }
 
     /// Updates the parameters by the gradient of a step, clipped to `steps.max_grad_norm`, and clears

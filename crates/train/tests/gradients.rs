@@ -66,7 +66,7 @@ impl<'a> Case<'a> {
         let (loss, needs, reference) = (&*self.loss, self.needs, self.reference);
         let (examples, totals) = (&self.examples, Totals::of(&self.examples));
         let pass = Pass { weights, parameters, reference, examples, totals, loss, needs, weight: 1.0 };
-        let outputs = model.pass(&pass, gradient);
+        let outputs = model.pass(&pass, gradient).unwrap();
         outputs.iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets
     }
 }

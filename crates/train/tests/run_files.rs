@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use wsd_nn::Device;
 use wsd_train::{ADAPTERS, OBJECTIVES, OPTIMIZERS, Objective, Result, RunFile};
 
 const HEAD: &str =
@@ -157,6 +158,26 @@ fn mistakes_are_named() {
         let error = parse(objective, rest).unwrap_err().to_string();
         assert!(error.contains(message), "{rest}: {error}");
     }
+}
+
+/// A run on a GPU tells so beside its results, and cannot go on elsewhere.
+#[test]
+fn a_device_is_a_part_of_a_run() {
+    let on = |device: &str| {
+        let text = format!("device = {device:?}\n{HEAD}");
+        RunFile::parse(&text, Objective::find("sft").unwrap())
+    };
+    let run = on("cuda:1").unwrap();
+    assert_eq!(run.device, Device::Cuda(1));
+    let resolved = run.resolved().unwrap();
+    assert!(resolved.contains("device = \"cuda:1\"\n"), "{resolved}");
+    assert_eq!(run.changes_since(&resolved).unwrap(), [""; 0]);
+    let mut cpu = parse("sft", "").unwrap();
+    assert!(cpu.open_gpu().unwrap().is_none() && !cpu.resolved().unwrap().contains("device"));
+    assert_eq!(cpu.changes_since(&resolved).unwrap()[0], "`device` was \"cuda:1\", now absent");
+    let message = "`device` must be cpu, cuda, cuda:N or auto, got metal";
+    assert_eq!(on("metal").unwrap().open_gpu().err().unwrap().to_string(), message);
+    assert!(on("tpu").unwrap_err().to_string().contains("device `tpu` is unknown"));
 }
 
 /// A teacher that nobody reads is refused.

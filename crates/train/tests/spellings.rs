@@ -48,7 +48,7 @@ fn trainers_loss(blueprint: &Blueprint, weights: &[f32], sequences: &[Vec<u32>])
         needs: objective.needs,
         weight: 1.0,
     };
-    model.pass(&pass, None).iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets
+    model.pass(&pass, None).unwrap().iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets
 }
 
 /// The same by the engine, with the adapter of a folder.

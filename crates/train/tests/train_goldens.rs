@@ -77,7 +77,7 @@ fn loss_gradient_and_step_are_those_of_pytorch() {
             needs,
             weight: 1.0,
         };
-        let outputs = trainable.pass(&pass, Some(&mut gradient));
+        let outputs = trainable.pass(&pass, Some(&mut gradient)).unwrap();
         let loss = outputs.iter().map(|output| output.measures[0].sum).sum::<f64>() / totals.targets;
         near(&format!("{name}: loss"), loss, &golden["loss"], 1e-5, 0.0);
 

@@ -309,6 +309,22 @@ fn two_trainers_do_not_share_a_folder() {
 }
 
 #[test]
+fn a_device_that_cannot_train_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = lay_out(folder.path(), "run");
+    for (device, message) in [
+        ("cuda:77", "the device `cuda:77` cannot be used: "),
+        ("metal", "`device` must be cpu, cuda, cuda:N or auto, got metal"),
+        ("tpu", "device `tpu` is unknown"),
+    ] {
+        let output = train(&file).args(["--device", device]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(message), "{told}");
+    }
+    assert!(!folder.path().join("run").exists(), "nothing has begun");
+}
+
+#[test]
 fn refused_rows_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = lay_out(folder.path(), "run");

@@ -37,6 +37,8 @@ macro_rules! arguments {
     };
 }
 
+pub(super) use arguments;
+
 arguments! {
     /// A linear layer on a few rows.
     LinearArgs = "Linear", threads 256, overlaps true {

@@ -34,8 +34,8 @@ pub(super) trait Device: Send + Sync {
     fn unload(&self, module: usize);
     fn kernel(&self, module: usize, name: &str) -> Result<usize>;
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
-    /// Computes `out = x w^T`.
-    fn product(&self, product: &Product) -> Result<()>;
+    /// Computes products of a shape.
+    fn multiply(&self, products: &Products) -> Result<()>;
     /// Records the launches and products of `queue`, which are not done.
     fn record(&self, queue: &mut dyn FnMut() -> Result<()>) -> Result<usize>;
     fn replay(&self, graph: usize) -> Result<()>;
@@ -68,6 +68,34 @@ pub(super) struct Product {
     pub(super) format: crate::format::Format,
 }
 
+/// A matrix in memory, row after row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operand {
+    pub(super) address: u64,
+    /// Values from a row to the next.
+    pub(super) stride: usize,
+    /// Rows and columns are exchanged in the product.
+    pub(super) is_transposed: bool,
+    /// Values from the matrix of a product to that of the next.
+    pub(super) step: usize,
+}
+
+/// Products of one shape: `out = scale * a b` in floats, or that added to `out`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Products {
+    pub(super) a: Operand,
+    pub(super) b: Operand,
+    pub(super) out: Operand,
+    pub(super) rows: usize,
+    pub(super) inner: usize,
+    pub(super) columns: usize,
+    pub(super) count: usize,
+    pub(super) scale: f32,
+    pub(super) adds: bool,
+    /// The type of `a` and `b`: F32, BF16 or F16.
+    pub(super) format: crate::format::Format,
+}
+
 /// A device, shared by all that is on it.
 #[derive(Clone)]
 pub(super) struct Gpu(Arc<dyn Device>);
@@ -86,7 +114,7 @@ impl Gpu {
         nvidia::Nvidia::count()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "stand-in"))]
     pub(super) fn new(device: impl Device + 'static) -> Self {
         Self(Arc::new(device))
     }
@@ -139,7 +167,25 @@ impl Gpu {
 
     /// Queues a product.
     pub(super) fn product(&self, product: &Product) -> Result<()> {
-        self.0.product(product)
+        let Product { w, x, out, outputs, rows, inputs, stride, format } = *product;
+        let dense = |address, stride| Operand { address, stride, is_transposed: false, step: 0 };
+        self.multiply(&Products {
+            a: dense(x, inputs),
+            b: Operand { is_transposed: true, ..dense(w, inputs) },
+            out: dense(out, stride),
+            rows,
+            inner: inputs,
+            columns: outputs,
+            count: 1,
+            scale: 1.0,
+            adds: false,
+            format,
+        })
+    }
+
+    /// Queues products of a shape.
+    pub(super) fn multiply(&self, products: &Products) -> Result<()> {
+        self.0.multiply(products)
     }
 
     /// Records what `queue` queues, to be queued again as a whole.

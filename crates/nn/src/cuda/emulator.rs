@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use libloading::{Library, Symbol};
 
-use super::driver::{Device, Launch, Product};
+use super::driver::{Device, Launch, Products};
 use crate::error::{Error, Result};
 
 const RUNTIME: &str = include_str!("kernels/emulator.h");
@@ -21,7 +21,7 @@ const ALIGNMENT: usize = 256;
 /// An element of the queue, as it is recorded.
 enum Work {
     Launch(usize, [u32; 3], u32, Vec<u8>),
-    Product([u64; 3], [u32; 4]),
+    Products(Products),
 }
 
 #[derive(Default)]
@@ -71,10 +71,15 @@ impl Emulator {
                     let words: Vec<u64> = args.chunks(8).map(bytemuck::pod_read_unaligned).collect();
                     run(*kernel as *const c_void, *x, *y, *z, *threads, words.as_ptr().cast());
                 }
-                Work::Product([w, x, out], [outputs, rows, inputs, stride]) => {
-                    type Run = unsafe extern "C" fn(u64, u64, u64, u32, u32, u32, u32);
-                    let run: Symbol<'_, Run> = library.get(b"product").unwrap();
-                    run(*w, *x, *out, *outputs, *rows, *inputs, *stride);
+                Work::Products(p) => {
+                    type Run = unsafe extern "C" fn(*const u64, *const u64, f32);
+                    let run: Symbol<'_, Run> = library.get(b"multiply").unwrap();
+                    let operands = [p.a, p.b, p.out].map(|operand| {
+                        let [stride, step] = [operand.stride, operand.step].map(|size| size as u64);
+                        [operand.address, stride, step, u64::from(operand.is_transposed)]
+                    });
+                    let sizes = [p.rows, p.inner, p.columns, p.count, usize::from(p.adds)].map(|size| size as u64);
+                    run(operands.as_flattened().as_ptr(), sizes.as_ptr(), p.scale);
                 }
             }
         }
@@ -188,9 +193,8 @@ impl Device for Emulator {
         Ok(())
     }
 
-    fn product(&self, p: &Product) -> Result<()> {
-        let sizes = [p.outputs, p.rows, p.inputs, p.stride].map(|size| size as u32);
-        self.queue(Work::Product([p.w, p.x, p.out], sizes));
+    fn multiply(&self, products: &Products) -> Result<()> {
+        self.queue(Work::Products(*products));
         Ok(())
     }
 

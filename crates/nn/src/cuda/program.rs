@@ -18,9 +18,14 @@ use crate::format::Format;
 use crate::kernels::KvFormat;
 
 /// Types and instructions of NVIDIA's processors, for which an emulator has others.
-const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
-const SOURCES: [&str; 8] = [
-    include_str!("kernels/numbers.cuh"),
+pub(super) const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
+/// What the threads of a block do together.
+pub(super) const BLOCK: &str = include_str!("kernels/block.cuh");
+/// Numbers in memory.
+pub(super) const NUMBERS: &str = include_str!("kernels/numbers.cuh");
+const SOURCES: [&str; 9] = [
+    BLOCK,
+    NUMBERS,
     include_str!("kernels/weights.cuh"),
     include_str!("kernels/cache.cuh"),
     include_str!("kernels/linear.cuh"),
@@ -291,7 +296,7 @@ fn linear_name(kind: &str, (format, epilogue, groups): (&str, Epilogue, usize)) 
 }
 
 /// Defines a kernel; `ENTRY` asserts the size of its parameter.
-fn entry<A: Arguments>(name: &str, call: &str, blocks: usize) -> String {
+pub(super) fn entry<A: Arguments>(name: &str, call: &str, blocks: usize) -> String {
     format!("ENTRY({}, {}, {}, {blocks}, {name}, ({call}))", A::NAME, size_of::<A>(), A::THREADS)
 }
 

@@ -168,6 +168,10 @@ impl Adapter for Lora {
         self.is_low_rank
     }
 
+    fn unchanged(&self) -> &[f32] {
+        &self.weights
+    }
+
     fn merge<'w>(&'w mut self, parameters: &'w [f32]) -> &'w [f32] {
         let mut merged = std::mem::take(&mut self.merged);
         for (target, a, b) in self.triples() {

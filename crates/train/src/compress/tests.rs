@@ -116,7 +116,7 @@ fn the_metric_of_texts_keeps_more_of_the_model() {
             let options =
                 ModelOptions { threads: 1, max_len: 40, trained: &|_| Trained::Frozen, ..ModelOptions::default() };
             let mut trainable = TrainableModel::try_new(&blueprint, &options).unwrap().with_teacher(&original).unwrap();
-            fidelity(&mut trainable, [&weights, &reference], &texts, |_| ()).divergence
+            fidelity(&mut trainable, [&weights, &reference], &texts, |_| ()).unwrap().divergence
         });
         assert!(weighted < 0.7 * svd, "{name}: {weighted} {svd}");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wsd_nn::draft::{BaseMark, DraftConfig};
-use wsd_nn::{Checkpoint, arch};
+use wsd_nn::{Checkpoint, Device, arch};
 
 use crate::data::Refusal;
 use crate::encoder::Encoder;
@@ -134,6 +134,7 @@ impl HeadFile {
         }
         let absent = "absent in the run of a draft head";
         let others = [
+            ("device", run.device != Device::Cpu),
             ("model.teacher", run.model.teacher.is_some()),
             ("model.config", run.model.config.is_some()),
             ("data.packing", run.data.packing),

@@ -208,6 +208,6 @@ fn log_sum_of(one: f32, other: f32) -> f32 {
     most + ((one - most).exp() + (other - most).exp()).ln()
 }
 
-fn first_seen(position: usize, window: Option<usize>) -> usize {
+pub(super) fn first_seen(position: usize, window: Option<usize>) -> usize {
     window.map_or(0, |window| (position + 1).saturating_sub(window))
 }

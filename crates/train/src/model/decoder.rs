@@ -13,6 +13,7 @@ use super::places::{LayerPlaces, Read};
 use super::rotary::RotaryTable;
 use super::vector::Vector;
 use crate::example::Example;
+use crate::layout::Layout;
 use crate::objectives::{Loss, Needs, Totals};
 
 /// The read-only parts that all threads share.
@@ -35,6 +36,21 @@ pub(super) struct Decoder {
     /// The precision of products with the matrices of heads.
     pub(super) precision: Precision,
     pub(super) trains_embedding: bool,
+}
+
+/// A decoder and its tensors.
+pub(super) struct Model {
+    pub(super) decoder: Decoder,
+    pub(super) layout: Layout,
+    /// The indexes of the tensors that change as a whole ([`Trained::Whole`](crate::Trained::Whole)).
+    pub(super) changing: Vec<usize>,
+}
+
+/// The decoders of a pass.
+#[derive(Clone, Copy)]
+pub(super) struct Decoders<'a> {
+    pub(super) model: &'a Model,
+    pub(super) reference: &'a Model,
 }
 
 /// A head: a matrix on the normed final states.

@@ -9,10 +9,11 @@ use wsd_nn::kernels::elementwise::{exponentials, gate, gate_backward, log_sum_ex
 
 use super::buffer::sized;
 use super::decoder::Decoder;
-use super::layer::{Activations, Backward, LayerRun, Scratch, Span};
+use super::layer::{Activations, Backward, LayerRun, Scratch};
 use super::logits::{Table, uncap};
 use super::norm::NormPlace;
 use super::places::{Linear, Read};
+use super::shard::Span;
 use super::threads::{Buffers, WorkerThreads};
 use super::{ModelOptions, decoder};
 use crate::adapters::Trained;

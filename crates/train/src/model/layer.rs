@@ -11,14 +11,7 @@ use super::expert::Passages;
 use super::feed_forward::{FeedForward, FeedForwardScratch};
 use super::norm::NormPlace;
 use super::places::Read;
-
-/// A sequence of the shard.
-pub(super) struct Span {
-    /// Its rows in the shard's activations, one per token.
-    pub(super) rows: Range<usize>,
-    /// True where the sequence is long in the sense of [`wsd_nn::arch::Blueprint::is_long`].
-    pub(super) long: bool,
-}
+use super::shard::Span;
 
 /// Activations saved for the backward pass, one row per token.
 #[derive(Default)]

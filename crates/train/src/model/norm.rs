@@ -13,8 +13,8 @@ use crate::layout::Layout;
 /// The weight and the bias of a norm.
 #[derive(Default)]
 pub(super) struct NormPlace {
-    weight: Vector,
-    bias: Option<Vector>,
+    pub(super) weight: Vector,
+    pub(super) bias: Option<Vector>,
 }
 
 impl NormPlace {

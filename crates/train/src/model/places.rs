@@ -5,8 +5,8 @@ use std::ops::Range;
 use wsd_nn::arch::{Blueprint, Expert, SINKS, StoredLinear, StoredNorm};
 use wsd_nn::kernels::dense::{Matrix, Output, Precision};
 
-use super::ModelOptions;
 use super::norm::NormPlace;
+use super::options::ModelOptions;
 use super::vector::{Vector, add_rows};
 use crate::adapters::{LowRank, Trained};
 use crate::layout::Layout;
@@ -38,16 +38,16 @@ pub(super) struct ExpertPlaces {
 
 /// A product with a matrix `(outputs, inputs)`, and its bias.
 pub(super) struct Linear {
-    weight: Range<usize>,
-    bias: Option<Range<usize>>,
-    inputs: usize,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Option<Range<usize>>,
+    pub(super) inputs: usize,
     pub(super) outputs: usize,
     precision: Precision,
     /// True where the matrix changes as a whole.
-    trains_weight: bool,
-    trains_bias: bool,
+    pub(super) trains_weight: bool,
+    pub(super) trains_bias: bool,
     /// Low-rank changes, each of some of the outputs.
-    changes: Vec<(Range<usize>, LowRank)>,
+    pub(super) changes: Vec<(Range<usize>, LowRank)>,
 }
 
 /// The numbers that a backward pass reads.

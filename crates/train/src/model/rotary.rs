@@ -5,8 +5,8 @@ use wsd_nn::kernels::Rotation;
 
 /// Cosines and sines for all positions, `(positions, pairs)`.
 pub(super) struct RotaryTable {
-    pairs: usize,
-    interleaved: bool,
+    pub(super) pairs: usize,
+    pub(super) interleaved: bool,
     cos: Vec<f32>,
     sin: Vec<f32>,
     /// Sines of the negated angles, for the backward pass.
@@ -24,6 +24,16 @@ impl RotaryTable {
             angles.map(|angle| (angle.cos() as f32 * factor, angle.sin() as f32 * factor)).unzip();
         let back = sin.iter().map(|sin| -sin).collect();
         Self { pairs: rope.dims / 2, interleaved: rope.interleaved, cos, sin, back }
+    }
+
+    /// The number of positions.
+    pub(super) fn positions(&self) -> usize {
+        self.cos.len() / self.pairs.max(1)
+    }
+
+    /// Cosine and sine of all pairs, position after position.
+    pub(super) fn angles(&self) -> impl Iterator<Item = [f32; 2]> {
+        self.cos.iter().zip(&self.sin).map(|(cos, sin)| [*cos, *sin])
     }
 
     /// The rotation of a position; `back` for its inverse.

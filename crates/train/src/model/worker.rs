@@ -1,13 +1,15 @@
-//! A shard of examples on one thread: from tokens to the loss, and back to the gradient.
+//! A thread of the CPU, with its buffers.
+
+use std::ops::Range;
 
 use super::buffer::sized;
-use super::decoder::{Decoder, Pass};
+use super::decoder::{Decoder, Decoders, Pass};
 use super::head::Head;
-use super::layer::{Activations, Backward, LayerRun, Scratch, Span};
+use super::layer::{Activations, Backward, LayerRun, Scratch};
 use super::places::Read;
+use super::shard::{Network, Shard, Side, Span};
 use super::threads::Buffers;
-use crate::example::{Example, Sequence};
-use crate::objectives::{LossInput, LossOutput, Needs};
+use crate::error::Result;
 
 /// The buffers of one thread, reused from shard to shard.
 #[derive(Default)]
@@ -31,73 +33,64 @@ impl Buffers for Worker {
     }
 }
 
+/// A worker on the decoders of a pass.
+pub(super) struct WorkerRun<'a> {
+    pub(super) worker: &'a mut Worker,
+    pub(super) decoders: Decoders<'a>,
+    pub(super) pass: &'a Pass<'a>,
+    pub(super) needs_gradient: bool,
+}
+
+impl Network for WorkerRun<'_> {
+    fn forward(&mut self, shard: &Shard, side: Side) -> Result<()> {
+        let Self { worker, decoders, pass, needs_gradient } = self;
+        match side {
+            Side::Model => worker.forward(&decoders.model.decoder, pass, shard, *needs_gradient),
+            Side::Reference => {
+                let pass = Pass { weights: pass.reference, ..**pass };
+                worker.forward(&decoders.reference.decoder, &pass, shard, *needs_gradient);
+            }
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, targets: Range<usize>, width: usize) -> &[f32] {
+        self.worker.head.logprobs(targets, width)
+    }
+
+    fn take_rows(&mut self) -> Vec<f32> {
+        self.worker.head.take_rows()
+    }
+
+    fn pull_back(&mut self, targets: Range<usize>, given: &[f32]) -> Result<()> {
+        self.worker.head.pull_back(&self.decoders.model.decoder, targets, given);
+        Ok(())
+    }
+
+    fn backward(&mut self, shard: &Shard) -> Result<()> {
+        let (worker, decoder, pass) = (&mut *self.worker, &self.decoders.model.decoder, self.pass);
+        let mut state_gradients = worker.head_backward(decoder, pass.weights, shard.tokens.len());
+        worker.backward(decoder, pass.read(), &shard.spans, &mut state_gradients);
+        if let Some(positions) = &decoder.positions {
+            let hidden = decoder.blueprint.hidden;
+            for span in &shard.spans {
+                let rows = &state_gradients[span.rows.start * hidden..span.rows.end * hidden];
+                let to = &mut worker.gradient[positions.gradient.clone()];
+                to.iter_mut().zip(rows).for_each(|(to, from)| *to += from);
+            }
+        }
+        if decoder.trains_embedding {
+            worker.embedding_backward(decoder, pass.weights, &shard.tokens, &mut state_gradients);
+        }
+        Ok(())
+    }
+}
+
 impl Worker {
-    /// Computes the loss of every example and, if `needs_gradient`, adds the gradient of their sum to
-    /// [`Worker::gradient`].
-    ///
-    /// `teacher` computes the reference's numbers.
-    pub(super) fn run(
-        &mut self,
-        (decoder, teacher): (&Decoder, &Decoder),
-        pass: &Pass<'_>,
-        needs_gradient: bool,
-    ) -> Vec<LossOutput> {
-        let (mut tokens, spans) = self.concatenate(decoder, pass);
-        let mut reference = Vec::new();
-        if pass.needs == Needs::RowsAndReference {
-            self.forward(teacher, &Pass { weights: pass.reference, ..*pass }, (&tokens, &spans), needs_gradient);
-            reference = self.head.take_rows();
-        }
-        let mut start = 0;
-        for example in pass.examples {
-            example.masked.iter().for_each(|(position, token)| tokens[start + position] = *token);
-            start += example.tokens();
-        }
-        self.forward(decoder, pass, (&tokens, &spans), needs_gradient);
-        let outputs = self.compute_losses(decoder, pass, &reference, needs_gradient);
-        if needs_gradient {
-            let mut state_gradients = self.head_backward(decoder, pass.weights, tokens.len());
-            self.backward(decoder, pass.read(), &spans, &mut state_gradients);
-            if let Some(positions) = &decoder.positions {
-                let hidden = decoder.blueprint.hidden;
-                for span in &spans {
-                    let rows = &state_gradients[span.rows.start * hidden..span.rows.end * hidden];
-                    let to = &mut self.gradient[positions.gradient.clone()];
-                    to.iter_mut().zip(rows).for_each(|(to, from)| *to += from);
-                }
-            }
-            if decoder.trains_embedding {
-                self.embedding_backward(decoder, pass.weights, &tokens, &mut state_gradients);
-            }
-        }
-        outputs
-    }
-
-    /// Concatenates all sequences and sets the head's targets. Returns the tokens and the rows of each
-    /// sequence.
-    fn concatenate(&mut self, decoder: &Decoder, pass: &Pass<'_>) -> (Vec<u32>, Vec<Span>) {
-        let (mut tokens, mut spans) = (Vec::new(), Vec::new());
-        self.head.targets.clear();
-        for sequence in pass.examples.iter().flat_map(|example| &example.sequences) {
-            let start = tokens.len();
-            tokens.extend_from_slice(&sequence.tokens);
-            spans.push(Span { rows: start..tokens.len(), long: decoder.blueprint.is_long(sequence.tokens.len()) });
-            // A token is predicted by the row before it and rewarded at its own.
-            let before = usize::from(pass.needs != Needs::Rewards);
-            let target = |position: usize| (start + position - before, sequence.tokens[position]);
-            self.head.targets.extend(sequence.positions().map(target));
-        }
-        (tokens, spans)
-    }
-
-    /// Computes the log-probabilities that the loss needs.
-    fn forward(
-        &mut self,
-        decoder: &Decoder,
-        pass: &Pass<'_>,
-        (tokens, spans): (&[u32], &[Span]),
-        needs_gradient: bool,
-    ) {
+    /// Computes the numbers that the loss needs.
+    fn forward(&mut self, decoder: &Decoder, pass: &Pass<'_>, shard: &Shard, needs_gradient: bool) {
+        let Shard { tokens, spans, targets } = shard;
+        self.head.targets.clone_from(targets);
         let (hidden, layers) = (decoder.blueprint.hidden, decoder.layers.len());
         let weights = pass.weights;
         self.states.resize_with(layers + 1, Vec::new);
@@ -129,39 +122,6 @@ impl Worker {
             run.forward(&before[index], &mut self.activations[own], &mut after[0], &mut self.scratch);
         }
         self.head.forward(decoder, weights, &self.states[layers], pass.needs);
-    }
-
-    /// Computes the loss of every example. If `needs_gradient`, gives the gradients with respect to the
-    /// log-probabilities to the head and removes them from the outputs.
-    fn compute_losses(
-        &mut self,
-        decoder: &Decoder,
-        pass: &Pass<'_>,
-        reference: &[f32],
-        needs_gradient: bool,
-    ) -> Vec<LossOutput> {
-        let width = if pass.needs.rows() { decoder.blueprint.vocab } else { 1 };
-        let mut end = 0;
-        let compute = |example: &&Example| {
-            let start = end;
-            end += example.sequences.iter().map(Sequence::targets).sum::<usize>();
-            let input = LossInput {
-                example,
-                totals: pass.totals,
-                width,
-                logprobs: self.head.logprobs(start..end, width),
-                reference: reference.get(start * width..end * width).unwrap_or_default(),
-            };
-            let mut output = pass.loss.compute(&input);
-            if needs_gradient {
-                output.logprob_gradients.iter_mut().for_each(|gradient| *gradient *= pass.weight);
-                self.head.pull_back(decoder, start..end, &output.logprob_gradients);
-            }
-            // Gradients of whole rows are large and are not needed any more.
-            output.logprob_gradients = Vec::new();
-            output
-        };
-        pass.examples.iter().map(compute).collect()
     }
 
     /// Computes the gradient with respect to the last layer's output, `(tokens, hidden)`.

@@ -64,7 +64,7 @@ impl Learner for ObjectiveLearner<'_> {
             let places = self.orders[index].take(step * per_step..(step + 1) * per_step);
             let examples: Vec<_> = places.iter().map(|&place| &term.examples[place]).collect();
             let (weighted, gradient) = (term.at(progress), Some(&mut self.gradient));
-            let outputs = self.trainer.compute_losses(weighted, &examples, steps.batch_size, gradient);
+            let outputs = self.trainer.compute_losses(weighted, &examples, steps.batch_size, gradient)?;
             if let Some((value, place)) = broken(&outputs, &places) {
                 let what = format!("the loss of {} on its example {}", term.objective.name, place + 1);
                 return Err(diverged(folder, step + 1, what, value));
@@ -88,7 +88,7 @@ impl Learner for ObjectiveLearner<'_> {
         let (progress, mut means) = (self.progress(0), vec![Means::default(); terms.len()]);
         for (term, means) in terms.iter().zip(&mut means) {
             let examples: Vec<_> = term.evaluation.iter().collect();
-            means.add(&self.trainer.compute_losses(term.at(progress), &examples, steps.batch_size, None));
+            means.add(&self.trainer.compute_losses(term.at(progress), &examples, steps.batch_size, None)?);
         }
         let loss = total_loss(terms, progress, &means).unwrap_or(f64::INFINITY);
         Ok((summary((terms, progress), &means, "eval_"), loss))

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use wsd_core::Setting;
+use wsd_nn::Device;
 
 use super::{ObjectiveTable, RunFile, settings_json, text};
 use crate::error::Result;
@@ -23,6 +24,9 @@ impl RunFile {
         file.insert("output".into(), json!(self.output));
         file.insert("seed".into(), json!(self.seed));
         file.insert("threads".into(), json!(self.threads));
+        if self.device != Device::Cpu {
+            file.insert("device".into(), json!(self.device.to_string()));
+        }
         file.insert("model".into(), json!(self.model));
         file.insert("data".into(), json!(self.data));
         file.insert("train".into(), Value::Object(self.train_table()));

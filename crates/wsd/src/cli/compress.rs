@@ -239,7 +239,7 @@ impl Job {
         let mut trainable = TrainableModel::try_new(&blueprint, &options)?.with_teacher(&original)?;
         self.reporter.note("measuring perplexity and divergence on the held-out texts:");
         let mut rows = Rows::new(examples.len(), 0, self.reporter.quiet);
-        let found = fidelity(&mut trainable, [&weights, &reference], examples, |count| rows.advance(count));
+        let found = fidelity(&mut trainable, [&weights, &reference], examples, |count| rows.advance(count))?;
         rows.stop();
         Ok(Some(found))
     }

@@ -20,6 +20,7 @@ use serde_json::Value;
 use wsd_core::files::write_whole;
 use wsd_core::{Head, Input};
 use wsd_nn::arch::Blueprint;
+use wsd_nn::gpu::Arithmetic;
 use wsd_nn::{Checkpoint, arch};
 use wsd_train::data::report_refusals;
 use wsd_train::{
@@ -37,6 +38,8 @@ Examples:
   wsd train tokenizer --input corpus.jsonl --vocab-size 2048 --eos '</s>' --output tokenizer
   wsd train pretrain --config base.toml
   wsd train sft --config sft.toml
+  wsd train sft --config sft.toml --device cuda
+      Losses and gradients on an NVIDIA GPU.
   wsd train dpo --config dpo.toml --resume
       Resume from the latest checkpoint.
   wsd train head --config head.toml
@@ -62,9 +65,11 @@ pub(crate) async fn run(args: TrainArgs, look: &GlobalArgs) -> Result<Ending> {
         Action::Tool(Tool::Sensitivity(args)) => return sensitivity::run(&args, look),
     };
     let path = look.config.as_deref().ok_or_else(|| usage("a run needs its file: --config run.toml"))?;
-    let file = RunFile::read(path, objective)?;
+    let mut file = RunFile::read(path, objective)?;
+    file.device = args.device.unwrap_or(file.device);
+    let gpu = file.open_gpu()?;
     let start = Start::open(&file, look)?;
-    let session = Session { file, start, args, quiet: look.quiet, stop: Arc::default() };
+    let session = Session { file, gpu, start, args: args.run, quiet: look.quiet, stop: Arc::default() };
     tokio::task::spawn_blocking(move || session.run()).await?
 }
 
@@ -129,6 +134,8 @@ impl Start {
 /// One call of the command for an objective.
 struct Session {
     file: RunFile,
+    /// The GPU that computes; the CPU without one.
+    gpu: Option<Arithmetic>,
     start: Start,
     args: RunArgs,
     quiet: bool,
@@ -149,6 +156,9 @@ impl Session {
         let (folder, steps) = (file.output.clone(), file.steps.clone());
         let mut task = Task { folder, terms, steps, seed: file.seed, stop: &self.stop };
         reporter.note(&summary(&task, &trainer));
+        if let Some((name, bytes)) = trainer.require_memory(&task.terms)? {
+            reporter.note(&format!("computing on {name}, with about {} MiB of its memory", bytes.div_ceil(1 << 20)));
+        }
         if let Some(warning) = task.schedule().warning() {
             reporter.note(&warning);
         }
@@ -200,6 +210,7 @@ impl Session {
             optimizer: file.optimizer.clone(),
             seed: file.seed,
             threads: file.threads,
+            gpu: self.gpu.clone(),
             max_len: file.data.max_length.max(lengths.max().unwrap_or(0)),
             recompute: file.steps.gradient_checkpointing,
             precision: file.steps.precision(),

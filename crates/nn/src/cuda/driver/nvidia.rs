@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result, sys};
 
-use super::{Device, Launch, Product};
+use super::{Device, Launch, Operand, Products};
 use crate::cuda::{compiler, libraries};
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -233,38 +233,79 @@ impl Device for Nvidia {
         .map_err(failed)
     }
 
-    fn product(&self, p: &Product) -> Result<()> {
+    fn multiply(&self, p: &Products) -> Result<()> {
         self.bind()?;
-        let (one, zero) = (1.0f32, 0.0f32);
-        let [outputs, rows, inputs, stride] = [p.outputs, p.rows, p.inputs, p.stride].map(|size| size as i32);
+        let (scale, old) = (p.scale, if p.adds { 1.0f32 } else { 0.0 });
         let kind = match p.format {
             Format::BF16 => blas_sys::cudaDataType::CUDA_R_16BF,
             Format::F16 => blas_sys::cudaDataType::CUDA_R_16F,
             _ => blas_sys::cudaDataType::CUDA_R_32F,
         };
+        let order = |operand: &Operand| match operand.is_transposed {
+            true => blas_sys::cublasOperation_t::CUBLAS_OP_T,
+            false => blas_sys::cublasOperation_t::CUBLAS_OP_N,
+        };
+        // The library reads matrices column after column: it computes the transposed product, from `b` and `a`.
+        let [columns, rows, inner] = [p.columns, p.rows, p.inner].map(|size| size as i32);
+        let [b, a, out] = [&p.b, &p.a, &p.out].map(|operand| (operand.address, operand.stride as i32));
+        let steps = [&p.b, &p.a, &p.out].map(|operand| operand.step as i64);
+        let (scale, old) = ((&raw const scale).cast(), (&raw const old).cast());
+        let float = blas_sys::cudaDataType::CUDA_R_32F;
+        let arithmetic = blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
+        let algorithm = blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
+        let [a_at, b_at] = [a.0 as *const c_void, b.0 as *const c_void];
+        let (first, second) = (order(&p.b), order(&p.a));
         // SAFETY: the factors are in host memory and read before the call returns; the others are device addresses.
         unsafe {
-            blas::gemm_ex(
-                self.blas,
-                blas_sys::cublasOperation_t::CUBLAS_OP_T,
-                blas_sys::cublasOperation_t::CUBLAS_OP_N,
-                outputs,
-                rows,
-                inputs,
-                (&raw const one).cast(),
-                p.w as *const c_void,
-                kind,
-                inputs,
-                p.x as *const c_void,
-                kind,
-                inputs,
-                (&raw const zero).cast(),
-                p.out as *mut c_void,
-                blas_sys::cudaDataType::CUDA_R_32F,
-                stride,
-                blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
+            if p.count == 1 {
+                blas::gemm_ex(
+                    self.blas,
+                    first,
+                    second,
+                    columns,
+                    rows,
+                    inner,
+                    scale,
+                    b_at,
+                    kind,
+                    b.1,
+                    a_at,
+                    kind,
+                    a.1,
+                    old,
+                    out.0 as *mut c_void,
+                    float,
+                    out.1,
+                    arithmetic,
+                    algorithm,
+                )
+            } else {
+                blas::gemm_strided_batched_ex(
+                    self.blas,
+                    first,
+                    second,
+                    columns,
+                    rows,
+                    inner,
+                    scale,
+                    b_at,
+                    kind,
+                    b.1,
+                    steps[0],
+                    a_at,
+                    kind,
+                    a.1,
+                    steps[1],
+                    old,
+                    out.0 as *mut c_void,
+                    float,
+                    out.1,
+                    steps[2],
+                    p.count as i32,
+                    arithmetic,
+                    algorithm,
+                )
+            }
         }
         .map_err(failed)
     }

@@ -268,12 +268,18 @@ extern "C" void launch(const void* kernel, u32 x, u32 y, u32 z, u32 threads, con
   grid.x = x, grid.y = y, grid.z = z;
   run(grid, threads, [=] { ((Entry)kernel)(args); });
 }
-// c = x w^T
-extern "C" void product(u64 w, u64 x, u64 out, u32 outputs, u32 rows, u32 inputs, u32 stride) {
-  for (u32 r = 0; r < rows; r++)
-    for (u32 n = 0; n < outputs; n++) {
-      float sum = 0;
-      for (u32 k = 0; k < inputs; k++) sum += number_at(w, (size_t)n * inputs + k) * number_at(x, (size_t)r * inputs + k);
-      ((float*)out)[(size_t)r * stride + n] = sum;
-    }
+// Products of one shape. Operands: address, stride, step, is_transposed; sizes: rows, inner, columns, count, adds.
+extern "C" void multiply(const u64* operands, const u64* sizes, float scale) {
+  const u64 *a = operands, *b = operands + 4, *out = operands + 8;
+  auto value = [](const u64* m, u64 product, u64 row, u64 column) {
+    if (m[3]) std::swap(row, column);
+    return number_at(m[0], product * m[2] + row * m[1] + column);
+  };
+  for (u64 product = 0; product < sizes[3]; product++)
+    for (u64 r = 0; r < sizes[0]; r++)
+      for (u64 c = 0; c < sizes[2]; c++) {
+        float sum = 0, *to = (float*)out[0] + product * out[2] + r * out[1] + c;
+        for (u64 k = 0; k < sizes[1]; k++) sum += value(a, product, r, k) * value(b, product, k, c);
+        *to = (sizes[4] ? *to : 0.f) + scale * sum;
+      }
 }

@@ -1,16 +1,5 @@
 // Passes over rows of activations: one block of 256 threads a row, unless said otherwise.
 
-__device__ __forceinline__ float block_sum(float v) {
-  __shared__ float warps[8];
-  for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
-  __syncthreads();
-  if ((threadIdx.x & 31) == 0) warps[threadIdx.x >> 5] = v;
-  __syncthreads();
-  float s = 0;
-  for (int w = 0; w < 8; w++) s += warps[w];
-  return s;
-}
-
 struct Angles { const int *position, *is_long; const float* frequencies; float2* out; int rows, ropes; const float* factors; };
 // Cosines and sines: grid (ropes, rows). Frequencies are (ropes, 2, HEAD / 2), those of short and of long sequences; a
 // negative one marks dimensions that do not rotate. Angles are products in single precision, as in the reference.

@@ -1,6 +1,7 @@
 //! The subcommands of `wsd train`: one per objective, from their table, and the tools.
 
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand};
+use wsd_nn::Device;
 use wsd_train::{OBJECTIVES, Objective};
 
 use super::{cues, export, sensitivity, switch, tokenizer};
@@ -16,7 +17,7 @@ pub(crate) struct TrainArgs {
 #[derive(Debug)]
 pub(super) enum Action {
     /// A run of an objective.
-    Run(&'static Objective, RunArgs),
+    Run(&'static Objective, ObjectiveArgs),
     /// Any other command.
     Tool(Tool),
 }
@@ -38,6 +39,16 @@ pub(super) enum Tool {
     Sensitivity(sensitivity::SensitivityArgs),
 }
 
+/// A run of an objective, described by the file that `--config` names.
+#[derive(Args, Debug)]
+pub(super) struct ObjectiveArgs {
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// The device that computes losses and gradients, in place of the file's: cpu, cuda, cuda:N or auto
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) device: Option<Device>,
+}
+
 /// A run, described by the file that `--config` names.
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
@@ -52,7 +63,8 @@ pub(super) struct RunArgs {
 impl Subcommand for Action {
     fn augment_subcommands(command: Command) -> Command {
         // The arguments bring their own description, so the objective's comes after.
-        let run = |objective: &&Objective| RunArgs::augment_args(Command::new(objective.name)).about(objective.about);
+        let run =
+            |objective: &&Objective| ObjectiveArgs::augment_args(Command::new(objective.name)).about(objective.about);
         Tool::augment_subcommands(command.subcommands(OBJECTIVES.iter().map(run)))
     }
 
@@ -70,7 +82,7 @@ impl FromArgMatches for Action {
         if let Some((name, args)) = matches.subcommand()
             && let Some(objective) = Objective::find(name)
         {
-            return Ok(Self::Run(objective, RunArgs::from_arg_matches(args)?));
+            return Ok(Self::Run(objective, ObjectiveArgs::from_arg_matches(args)?));
         }
         Tool::from_arg_matches(matches).map(Self::Tool)
     }

@@ -52,8 +52,10 @@ pub(super) fn run(args: &SensitivityArgs, look: &GlobalArgs) -> Result<Ending> {
     };
     let weights = Layout::new(&blueprint).read(&checkpoint)?;
     let mut model = TrainableModel::try_new(&blueprint, &options)?;
-    let measured: Vec<_> =
-        groups.iter().map(|(kind, pairs)| (kind.as_str(), sensitivity(&mut model, &weights, pairs))).collect();
+    let measured: Vec<_> = groups
+        .iter()
+        .map(|(kind, pairs)| Ok((kind.as_str(), sensitivity(&mut model, &weights, pairs)?)))
+        .collect::<Result<_>>()?;
     let all = total(&measured);
     let rows = measured.into_iter().chain([("all", all)]);
     if args.json {
