@@ -1,6 +1,7 @@
 //! A stand-in for a GPU: kernels compiled by the machine's C++ compiler, memory of the host.
 
 #![allow(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a stand-in for tests may panic")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashMap;

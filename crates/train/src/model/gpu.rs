@@ -35,7 +35,7 @@ use crate::objectives::{LossOutput, Needs};
 /// # Errors
 /// [`wsd_nn::Error::DeviceLacks`] with the part.
 pub(super) fn refuse_missing(arithmetic: &Arithmetic, blueprint: &Blueprint) -> Result<()> {
-    let factors = blueprint.factors;
+    let factors = &blueprint.factors;
     let properties = [
         (blueprint.experts.is_some(), "a mixture of experts, which is trained on the CPU only"),
         (blueprint.sinks, "attention sinks, which are trained on the CPU only"),

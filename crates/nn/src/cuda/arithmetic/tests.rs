@@ -30,11 +30,11 @@ fn products_of_every_order_are_sums_of_products() {
         gpu.multiply(2.0, operand(0, a), operand(1, b), Output::add(to, 6).every(12, count)).unwrap();
         let mut found = [0.0f32; 24];
         to.read(&mut found).unwrap();
-        for index in 0..24 {
+        for (index, found) in found.into_iter().enumerate() {
             let (product, row, column) = (index / 12, index / 6 % 2, index % 6);
             let sum = || (0..3).map(|k| at(0, product, row, k) * at(1, product, k, column)).sum::<f32>();
             let expected = if product < count && column < 4 { 1.0 + 2.0 * sum() } else { 1.0 };
-            assert!((found[index] - expected).abs() < 1e-5, "{flips:?}: {index}: {} for {expected}", found[index]);
+            assert!((found - expected).abs() < 1e-5, "{flips:?}: {index}: {found} for {expected}");
         }
     }
 }
