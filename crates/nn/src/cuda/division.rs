@@ -11,6 +11,8 @@ pub(super) struct Needs {
     pub(super) layers: Vec<usize>,
     /// What is behind the last layer, on its card.
     pub(super) last: usize,
+    /// What both of these have in common, if they are on one card.
+    pub(super) shared: usize,
     /// Room for the cache of a layer, on a card with so much left.
     pub(super) cache: usize,
 }
@@ -18,12 +20,16 @@ pub(super) struct Needs {
 impl Needs {
     /// Bytes of the weights of consecutive layers, with what is before the first and behind the last one.
     pub(super) fn weights(&self, layers: &Range<usize>) -> usize {
-        let first = if layers.start == 0 { self.first } else { 0 };
-        let last = if layers.end == self.layers.len() { self.last } else { 0 };
-        first + self.layers[layers.clone()].iter().sum::<usize>() + last
+        let outside = match (layers.start == 0, layers.end == self.layers.len()) {
+            (true, true) => self.first + self.last - self.shared,
+            (true, false) => self.first,
+            (false, true) => self.last,
+            (false, false) => 0,
+        };
+        outside + self.layers[layers.clone()].iter().sum::<usize>()
     }
 
-    /// Bytes of the whole model.
+    /// Bytes of the whole model on one card.
     pub(super) fn total(&self) -> usize {
         self.weights(&(0..self.layers.len())) + self.layers.len() * self.cache
     }
@@ -66,8 +72,11 @@ mod tests {
 
     #[test]
     fn no_card_is_fuller_than_it_must_be() {
-        let needs = Needs { first: 10, layers: vec![9; 8], last: 10, cache: 1 };
+        let needs = Needs { first: 10, layers: vec![9; 8], last: 10, shared: 0, cache: 1 };
         assert_eq!(needs.total(), 100);
+        let tied = Needs { first: 10, layers: vec![9; 8], last: 10, shared: 10, cache: 1 };
+        assert_eq!((tied.total(), tied.divide(&[90])), (90, Some(vec![(0, 0..8)])));
+        assert_eq!(tied.divide(&[49, 100]), Some(vec![(0, 0..2), (1, 2..8)]));
         assert_eq!(needs.divide(&[100]), Some(vec![(0, 0..8)]));
         assert_eq!(needs.divide(&[100, 100]), Some(vec![(0, 0..4), (1, 4..8)]));
         assert_eq!(needs.divide(&[400, 100]), Some(vec![(0, 0..7), (1, 7..8)]));

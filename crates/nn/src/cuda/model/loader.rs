@@ -67,7 +67,7 @@ impl Loader<'_> {
 
     /// Bytes that the weights take.
     pub(in crate::cuda) fn needs(&self, cache: usize) -> Needs {
-        let mut needs = Needs { first: 0, layers: vec![0; self.blueprint.layers.len()], last: 0, cache };
+        let mut needs = Needs { first: 0, layers: vec![0; self.blueprint.layers.len()], last: 0, shared: 0, cache };
         let embedding = self.tensor("model.embed_tokens.weight");
         for tensor in self.tensors.values() {
             let is_looked_up = tensor.name == embedding.name;
@@ -84,7 +84,10 @@ impl Loader<'_> {
             }
         }
         if self.blueprint.tied {
-            needs.last += self.bytes(&embedding, self.dtype);
+            let bytes = self.bytes(&embedding, self.dtype);
+            let is_same = self.stored_format(&embedding, self.dtype) == self.stored_format(&embedding, None);
+            needs.last += bytes;
+            needs.shared = if is_same && !self.changes.contains_key(Head::VOCABULARY.module()) { bytes } else { 0 };
         }
         needs
     }
