@@ -240,12 +240,15 @@ impl RunFile {
     /// [`wsd_nn::Error::DeviceMissing`] with the reason; [`Error::Setting`] for another device.
     pub fn open_gpu(&mut self) -> Result<Option<Arithmetic>> {
         let precision = self.steps.precision();
-        let (gpu, device) = match self.device {
+        let (gpu, device) = match &self.device {
             Device::Cpu => (None, Device::Cpu),
-            Device::Cuda(number) => (Some(Arithmetic::open(number, precision)?), self.device),
+            Device::Cuda(numbers) if numbers.len() < 2 => {
+                let number = numbers.first().copied().unwrap_or_default();
+                (Some(Arithmetic::open(number, precision)?), Device::Cuda(vec![number]))
+            }
             Device::Auto => match Arithmetic::open(0, precision).ok() {
                 None => (None, Device::Cpu),
-                gpu => (gpu, Device::Cuda(0)),
+                gpu => (gpu, Device::Cuda(vec![0])),
             },
             other => return Err(Error::setting("device", "cpu, cuda, cuda:N or auto", other)),
         };

@@ -168,7 +168,7 @@ fn a_device_is_a_part_of_a_run() {
         RunFile::parse(&text, Objective::find("sft").unwrap())
     };
     let run = on("cuda:1").unwrap();
-    assert_eq!(run.device, Device::Cuda(1));
+    assert_eq!(run.device, Device::Cuda(vec![1]));
     let resolved = run.resolved().unwrap();
     assert!(resolved.contains("device = \"cuda:1\"\n"), "{resolved}");
     assert_eq!(run.changes_since(&resolved).unwrap(), [""; 0]);

@@ -60,7 +60,7 @@ impl Arithmetic {
     /// A sentence.
     #[cfg(any(test, feature = "stand-in"))]
     pub fn stand_in(precision: Precision) -> Result<Self, String> {
-        let gpu = Gpu::new(super::emulator::Emulator::try_new()?);
+        let gpu = Gpu::new(super::emulator::Emulator::try_new("a stand-in", 1 << 30)?);
         Self::on(gpu, precision).map_err(|error| error.to_string())
     }
 
