@@ -179,11 +179,17 @@ impl CompressOptions {
     /// # Errors
     /// A rank or a share outside its limits; a model whose tables are products already.
     pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.fit(checkpoint).map(drop)
+    }
+
+    /// The blueprint of a model that can be compressed, and the rank of its products.
+    fn fit(&self, checkpoint: &Checkpoint) -> Result<(Blueprint, usize)> {
         let blueprint = whole(checkpoint)?;
         if self.kept >= blueprint.vocab {
             return Err(Error::setting("keep", format!("below the vocabulary's {}", blueprint.vocab), self.kept));
         }
-        self.size.rank(&blueprint, self.kept).map(drop)
+        let rank = self.size.rank(&blueprint, self.kept)?;
+        Ok((blueprint, rank))
     }
 
     /// The tokens whose rows are kept, ascending.
@@ -234,15 +240,14 @@ pub fn compress(
     options: &CompressOptions,
     mut report: impl FnMut(&str, usize, usize),
 ) -> Result<(Checkpoint, Vec<CompressedTable>)> {
-    let blueprint = whole(checkpoint)?;
-    options.check(checkpoint)?;
+    let (blueprint, rank) = options.fit(checkpoint)?;
     if options.method.needs_texts && options.usage.is_none() {
         return Err(Error::setting("method", "one that needs no texts where there are none", options.method.name));
     }
     if options.kept > 0 && options.usage.is_none() {
         return Err(Error::setting("keep", "0 where there are no texts", options.kept));
     }
-    let (width, rank) = (blueprint.hidden, options.size.rank(&blueprint, options.kept)?);
+    let width = blueprint.hidden;
     let head = Head::VOCABULARY.weight();
     let has_own_head = !blueprint.tied && blueprint.head(Head::VOCABULARY).is_some();
     let Usage { mut counts, moment } = options.usage.clone().unwrap_or_default();
