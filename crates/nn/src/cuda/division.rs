@@ -5,13 +5,13 @@ use std::ops::Range;
 /// Bytes that a model needs, by where they lie.
 #[derive(Debug)]
 pub(super) struct Needs {
-    /// What is before the first layer, on its card.
+    /// The bytes before the first layer, on its card.
     pub(super) first: usize,
     /// The weights of each layer.
     pub(super) layers: Vec<usize>,
-    /// What is behind the last layer, on its card.
+    /// The bytes behind the last layer, on its card.
     pub(super) last: usize,
-    /// What both of these have in common, if they are on one card.
+    /// The bytes that both of these have in common, if they are on one card.
     pub(super) shared: usize,
     /// Room for the cache of a layer, on a card with so much left.
     pub(super) cache: usize,

@@ -70,7 +70,7 @@ pub(super) enum FeedForward {
 
 /// The weights of consecutive layers, and what is before the first and behind the last one.
 pub(super) struct Weights {
-    /// Of the first stage alone.
+    /// The embedding; in the first stage alone.
     pub(super) embedding: Option<Arc<Matrix>>,
     /// The embedding of positions.
     pub(super) positions: Option<Buffer>,
@@ -78,7 +78,7 @@ pub(super) struct Weights {
     /// The norm of what the last of these layers leaves.
     pub(super) next_norm: Option<Norm>,
     pub(super) final_norm: Norm,
-    /// Of the last stage alone.
+    /// The output heads; in the last stage alone.
     pub(super) heads: Vec<(Head, Linear)>,
 }
 

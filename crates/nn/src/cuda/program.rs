@@ -19,7 +19,7 @@ use crate::kernels::KvFormat;
 
 /// Types and instructions of NVIDIA's processors, for which an emulator has others.
 pub(super) const PRIMITIVES: &str = include_str!("kernels/primitives.cuh");
-/// What the threads of a block do together.
+/// The operations of all threads of a block together.
 pub(super) const BLOCK: &str = include_str!("kernels/block.cuh");
 /// Numbers in memory.
 pub(super) const NUMBERS: &str = include_str!("kernels/numbers.cuh");

@@ -73,7 +73,7 @@ fn extent(rows: usize, columns: usize, strides: [usize; 2]) -> usize {
 /// The precision that the factors of products are rounded to. Sums are of float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As they are.
+    /// Float32: nothing is rounded.
     #[default]
     F32,
     /// Bfloat16, which AMX multiplies several times faster; other processors are no faster by it.

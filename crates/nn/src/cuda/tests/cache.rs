@@ -53,7 +53,7 @@ fn every_type_of_activations_reads_every_cache() {
     }
 }
 
-/// What is left of a slot is what a new one has of the same tokens.
+/// The rest of a truncated slot is what a new one has of the same tokens.
 #[test]
 fn bytes_are_shared_copied_moved_and_dropped_by_positions() {
     let case = fixture("kquant");
