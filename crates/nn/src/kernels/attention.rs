@@ -10,6 +10,9 @@ use super::activation::softcap_body;
 use super::kv_format::{BF16Chunk, Chunk, F16Chunk, F32Chunk, KvFormat, Q8Chunk};
 use super::simd::{LANES, Lanes, dispatch};
 
+/// Positions whose scores are written at once.
+const STEP: usize = 4;
+
 /// The attention of queries to a block of positions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention<'a> {
@@ -130,7 +133,8 @@ fn block<S: Lanes, C: Chunk>(simd: S, attention: &Attention<'_>, scores: &mut Ve
             4.. if S::WIDE => score::<S, C, 4, 4>(simd, &block, member, scores),
             3 if S::WIDE => score::<S, C, 3, 4>(simd, &block, member, scores),
             2 if S::WIDE => score::<S, C, 2, 4>(simd, &block, member, scores),
-            2.. => score::<S, C, 2, 2>(simd, &block, member, scores),
+            3.. => score::<S, C, 3, 2>(simd, &block, member, scores),
+            2 => score::<S, C, 2, 2>(simd, &block, member, scores),
             _ => score::<S, C, 1, 4>(simd, &block, member, scores),
         }
     }
@@ -147,7 +151,9 @@ fn block<S: Lanes, C: Chunk>(simd: S, attention: &Attention<'_>, scores: &mut Ve
             4.. if S::WIDE => weigh::<S, C, 4, 4>(simd, &block, member, scores, out),
             3 if S::WIDE => weigh::<S, C, 3, 4>(simd, &block, member, scores, out),
             2 if S::WIDE => weigh::<S, C, 2, 4>(simd, &block, member, scores, out),
-            2.. => weigh::<S, C, 2, 2>(simd, &block, member, scores, out),
+            4.. => weigh::<S, C, 4, 1>(simd, &block, member, scores, out),
+            3 => weigh::<S, C, 3, 1>(simd, &block, member, scores, out),
+            2 => weigh::<S, C, 2, 2>(simd, &block, member, scores, out),
             _ => weigh::<S, C, 1, 4>(simd, &block, member, scores, out),
         }
     }
@@ -163,26 +169,35 @@ fn score<S: Lanes, C: Chunk, const M: usize, const P: usize>(
 ) -> usize {
     let &Block { keys, chunks, positions, scale, .. } = block;
     let queries = rows::<_, M>(&block.queries[member * chunks..], chunks);
+    let scores = &mut scores[member * positions..][..M * positions];
     let mut position = 0;
     while position < positions {
-        let count = if position + P <= positions { P } else { 1 };
         let keys = &keys[position * chunks..];
-        let mut products = [[0.0; P]; M];
-        if count == P {
-            products = dots(simd, queries, rows::<_, P>(keys, chunks));
+        let mut products = [[0.0; STEP]; M];
+        let whole = position + STEP <= positions;
+        if whole {
+            for first in (0..STEP).step_by(P) {
+                let some = dots(simd, queries, rows::<_, P>(&keys[first * chunks..], chunks));
+                for (products, some) in products.iter_mut().zip(some) {
+                    products[first..first + P].copy_from_slice(&some);
+                }
+            }
         } else {
-            let alone = dots(simd, queries, rows::<_, 1>(keys, chunks));
-            for (products, [alone]) in products.iter_mut().zip(alone) {
-                products[0] = alone;
+            for (index, key) in keys.chunks_exact(chunks).enumerate().take(STEP) {
+                let alone = dots(simd, queries, [key]);
+                for (products, [alone]) in products.iter_mut().zip(alone) {
+                    products[index] = alone;
+                }
             }
         }
-        for (m, products) in products.iter().enumerate() {
-            let scores = &mut scores[(member + m) * positions + position..][..count];
-            for (score, product) in scores.iter_mut().zip(products) {
-                *score = product * scale;
+        for (scores, products) in scores.chunks_exact_mut(positions).zip(products) {
+            let products = products.map(|product| product * scale);
+            match scores[position..].first_chunk_mut() {
+                Some(scores) => *scores = products,
+                None => scores[position..].iter_mut().zip(products).for_each(|(score, product)| *score = product),
             }
         }
-        position += count;
+        position += STEP;
     }
     M
 }
@@ -221,9 +236,7 @@ fn dots<S: Lanes, C: Chunk, const M: usize, const P: usize>(
         }
     }
     let mut out = [[0.0; P]; M];
-    for (out, sums) in out.iter_mut().zip(sums) {
-        *out = simd.sums(sums);
-    }
+    simd.sums(sums.as_flattened(), out.as_flattened_mut());
     out
 }
 

@@ -166,7 +166,7 @@ impl Chunk for Q8Chunk {
 
     #[inline(always)]
     fn load<S: Lanes>(&self, simd: S) -> S::Floats {
-        simd.mul(simd.load_i8(&self.numbers), simd.splat(f16::from_le_bytes(self.scale).to_f32()))
+        simd.mul(simd.load_i8(&self.numbers), simd.splat_f16(self.scale))
     }
 }
 

@@ -234,9 +234,7 @@ fn tile<'a, S: Lanes, W: Source<'a>, const R: usize, const C: usize>(
         }
     }
     let mut out = [[0.0; C]; R];
-    for r in 0..R {
-        out[r] = simd.sums(sums[r]);
-    }
+    simd.sums(sums.as_flattened(), out.as_flattened_mut());
     out
 }
 

@@ -68,6 +68,10 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
             [_mm256_set1_ps(value); 2]
         }
 
+        fn splat_f16(from: [u8; 2]) -> [__m256; 2] {
+            [_mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(u16::from_le_bytes(from).into()))); 2]
+        }
+
         fn load(from: &[f32; LANES]) -> [__m256; 2] {
             let [low, high] = parts::<[f32; 8], _, 2>(from);
             [load(low), load(high)]
@@ -116,6 +120,15 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
 
         fn mul_add(a: [__m256; 2], b: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
             [_mm256_fmadd_ps(a[0], b[0], sum[0]), _mm256_fmadd_ps(a[1], b[1], sum[1])]
+        }
+
+        fn sum(floats: [__m256; 2]) -> f32 {
+            sum_of_four(fold(floats[0], floats[1]))
+        }
+
+        fn sum_four(floats: [[__m256; 2]; 4]) -> [f32; 4] {
+            let [a, b, c, d] = floats;
+            sums_of_four([fold(a[0], a[1]), fold(b[0], b[1]), fold(c[0], c[1]), fold(d[0], d[1])])
         }
 
         fn splat_i32(value: i32) -> [__m256i; 2] {
@@ -218,4 +231,33 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
             [add(sums[0], weights[0]), add(sums[1], weights[1])]
         })
     }
+}
+
+/// Adds the halves of sixteen lanes, then the halves of these eight.
+#[inline]
+#[target_feature(enable = "avx")]
+pub(super) fn fold(low: __m256, high: __m256) -> __m128 {
+    let eight = _mm256_add_ps(low, high);
+    _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight))
+}
+
+/// Adds the halves of four lanes, then both of these.
+#[inline]
+#[target_feature(enable = "avx")]
+pub(super) fn sum_of_four(lanes: __m128) -> f32 {
+    let two = _mm_add_ps(lanes, _mm_movehl_ps(lanes, lanes));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Returns [`sum_of_four`] of each. The lanes are transposed on the way, so that two additions fold
+/// all of them: lane by lane the same additions.
+#[inline]
+#[target_feature(enable = "avx")]
+pub(super) fn sums_of_four([a, b, c, d]: [__m128; 4]) -> [f32; 4] {
+    let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+    let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+    let all = _mm_add_ps(_mm_shuffle_ps::<0b10_00_10_00>(ab, cd), _mm_shuffle_ps::<0b11_01_11_01>(ab, cd));
+    let mut sums = [0.0; 4];
+    store(all, &mut sums);
+    sums
 }

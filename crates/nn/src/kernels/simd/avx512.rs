@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::PREFETCH_AHEAD;
+use super::avx2::{PREFETCH_AHEAD, fold, sum_of_four, sums_of_four};
 use super::registers::{load, operations, store};
 use super::{Avx2, LANES, Lanes, VECTOR_BYTES, with_features};
 
@@ -60,6 +60,10 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
             _mm512_set1_ps(value)
         }
 
+        fn splat_f16(from: [u8; 2]) -> __m512 {
+            _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(u16::from_le_bytes(from).into())))
+        }
+
         fn load(from: &[f32; LANES]) -> __m512 {
             load(from)
         }
@@ -100,22 +104,12 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         }
 
         fn sum(floats: __m512) -> f32 {
-            let four = fold_to_four(floats);
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            sum_of_four(fold_to_four(floats))
         }
 
         fn sum_four(floats: [__m512; 4]) -> [f32; 4] {
-            // Four vectors of four lanes are transposed on the way, so that two additions fold all
-            // of them: lane by lane the same additions as in `sum`.
             let [a, b, c, d] = floats;
-            let [a, b, c, d] = [fold_to_four(a), fold_to_four(b), fold_to_four(c), fold_to_four(d)];
-            let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
-            let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
-            let all = _mm_add_ps(_mm_shuffle_ps::<0b10_00_10_00>(ab, cd), _mm_shuffle_ps::<0b11_01_11_01>(ab, cd));
-            let mut sums = [0.0; 4];
-            store(all, &mut sums);
-            sums
+            sums_of_four([fold_to_four(a), fold_to_four(b), fold_to_four(c), fold_to_four(d)])
         }
 
         fn splat_i32(value: i32) -> __m512i {
@@ -193,6 +187,5 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
 #[target_feature(enable = "avx512f")]
 fn fold_to_four(lanes: __m512) -> __m128 {
     let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
-    let eight = _mm256_add_ps(_mm512_castps512_ps256(lanes), high);
-    _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight))
+    fold(_mm512_castps512_ps256(lanes), high)
 }

@@ -1,5 +1,7 @@
 //! The operations that kernels are written in.
 
+use half::f16;
+
 /// Lanes of every sum.
 pub(crate) const LANES: usize = 16;
 /// Bytes of a vector that holds four inputs for each of sixteen rows.
@@ -34,6 +36,11 @@ pub(crate) trait Lanes: Copy {
 
     /// Returns `value` in all lanes.
     fn splat(self, value: f32) -> Self::Floats;
+    /// Widens a half-precision number and returns it in all lanes.
+    #[inline(always)]
+    fn splat_f16(self, from: [u8; 2]) -> Self::Floats {
+        self.splat(f16::from_le_bytes(from).to_f32())
+    }
     /// Loads sixteen `f32`.
     fn load(self, from: &[f32; LANES]) -> Self::Floats;
     /// Loads sixteen `f32` from bytes.
@@ -73,10 +80,9 @@ pub(crate) trait Lanes: Copy {
         [self.sum(a), self.sum(b), self.sum(c), self.sum(d)]
     }
 
-    /// Returns [`Lanes::sum`] of each.
+    /// Writes [`Lanes::sum`] of each to `sums`, which is as long.
     #[inline(always)]
-    fn sums<const N: usize>(self, floats: [Self::Floats; N]) -> [f32; N] {
-        let mut sums = [0.0; N];
+    fn sums(self, floats: &[Self::Floats], sums: &mut [f32]) {
         let (fours, rest) = sums.as_chunks_mut::<4>();
         let (floats_by_four, floats_left) = floats.as_chunks::<4>();
         for (sums, floats) in fours.iter_mut().zip(floats_by_four) {
@@ -85,7 +91,6 @@ pub(crate) trait Lanes: Copy {
         for (sum, floats) in rest.iter_mut().zip(floats_left) {
             *sum = self.sum(*floats);
         }
-        sums
     }
 
     /// Returns `value` in all lanes.

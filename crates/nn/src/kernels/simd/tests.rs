@@ -19,7 +19,10 @@ fn check_body<S: Lanes>(simd: S, bytes: &[u8; VECTOR_BYTES], floats: &[f32; LANE
     assert_eq!(simd.to_array(loaded), *floats);
     assert_eq!(simd.to_array(simd.mul(loaded, simd.splat(2.0))), floats.map(|x| 2.0 * x));
     assert_eq!(simd.to_array(simd.mul_add(loaded, loaded, simd.splat(1.0))), floats.map(|x| x * x + 1.0));
-    assert_eq!(simd.sums([loaded; 7]), [floats.iter().sum::<f32>(); 7]);
+    let mut sums = [0.0; 7];
+    simd.sums(&std::array::from_fn::<_, 7, _>(|i| simd.mul(loaded, simd.splat(i as f32))), &mut sums);
+    assert_eq!(sums, std::array::from_fn(|i| i as f32 * floats.iter().sum::<f32>()));
+    assert_eq!(simd.to_array(simd.splat_f16([bytes[0], bytes[1]])), Portable.splat_f16([bytes[0], bytes[1]]));
 
     let weights = simd.load_bytes(bytes);
     assert_eq!(simd.to_bytes(weights), *bytes);
