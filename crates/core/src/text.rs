@@ -231,8 +231,8 @@ impl TextCodec {
         let asked = [Message::new(ChatRole::User, "a")];
         let marks = Reply::marks(self.template_source());
         let variables = ChatInputs { tools: None, variables: inputs.variables.clone() };
-        let begins = marks.is_some_and(|(open, _)| {
-            self.render_chat(&asked, &variables).is_ok_and(|text| text.trim_end().ends_with(open))
+        let begins = marks.is_some_and(|marks| {
+            self.render_chat(&asked, &variables).is_ok_and(|text| text.trim_end().ends_with(marks.open))
         });
         Reply::new(inputs.tools.as_ref(), marks, begins)
     }

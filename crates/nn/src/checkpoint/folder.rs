@@ -164,9 +164,14 @@ impl<'a> Folder<'a> {
         let hint = match (file, gguf) {
             _ if adapter.is_some() => refusals::adapter_hint(&adapter.unwrap_or_default()),
             (_, Some(gguf)) => format!("name the file itself: {}", self.place(gguf)),
-            ("tokenizer.json", _) if names.contains("tokenizer.model") => {
-                "it has only the SentencePiece model; convert it with \
+            ("tokenizer.json", _) if names.contains("tokenizer.model") || names.contains("vocab.json") => {
+                "its tokenizer has an older form; convert it with \
                  transformers' AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder)"
+                    .into()
+            }
+            ("tokenizer.json", _) if names.contains("tekken.json") => {
+                "it has only Mistral's tekken.json; take tokenizer.json from a conversion of the model to \
+                 transformers, or a GGUF file of it"
                     .into()
             }
             ("tokenizer.json", _) => "copy it from the repository the model came from".into(),

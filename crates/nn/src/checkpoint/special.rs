@@ -29,8 +29,21 @@ impl SpecialTokens {
 }
 
 /// Tokens that end an answer in published models, including models whose config omits them.
-const WELL_KNOWN_ENDS: [&str; 6] =
-    ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|eom_id|>", "<|endoftext|>"];
+const WELL_KNOWN_ENDS: [&str; 9] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<end_of_turn>",
+    MESSAGE_END,
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    HARMONY_ENDS[0],
+    HARMONY_ENDS[1],
+];
+/// The token that ends an answer of Phi-3, and a message of gpt-oss, whose answers have several.
+const MESSAGE_END: &str = "<|end|>";
+/// The tokens that end an answer of gpt-oss: its text, and a call.
+const HARMONY_ENDS: [&str; 2] = ["<|return|>", "<|call|>"];
 
 /// Returns the ids in `eos_token_id` of a config, which is a number or a list.
 pub(super) fn declared_ends(config: &Map<String, Value>) -> impl Iterator<Item = u32> {
@@ -50,7 +63,9 @@ pub(super) fn end_tokens(
     ids.extend(configs.into_iter().flat_map(declared_ends));
     ids.extend(special.eos.as_ref().and_then(|eos| tokenizer.token_to_id(eos)));
     let added = tokenizer.get_added_vocabulary();
-    let well_known = WELL_KNOWN_ENDS.into_iter().filter(|token| added.is_special_token(token));
+    let is_harmony = HARMONY_ENDS.iter().all(|token| added.is_special_token(token));
+    let ends = |token: &&str| added.is_special_token(token) && !(is_harmony && *token == MESSAGE_END);
+    let well_known = WELL_KNOWN_ENDS.into_iter().filter(ends);
     ids.extend(well_known.filter_map(|token| tokenizer.token_to_id(token)));
     ids.sort_unstable();
     ids.dedup();

@@ -58,6 +58,21 @@ fn all_sources_of_end_tokens_are_joined() {
     ];
     let checkpoint = Checkpoint::open(folder(&changes).path()).unwrap();
     assert_eq!(checkpoint.end_tokens, [2, 4, 5, 7], "<|end|> is not a special token here");
+    let with = |tokens: &[&str]| {
+        let mut tokenizer: Value = serde_json::from_str(TOKENIZER).unwrap();
+        tokenizer["added_tokens"] = tokens
+            .iter()
+            .zip(5..)
+            .map(|(token, id)| {
+                json!({"id": id, "content": token,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+            })
+            .collect();
+        let changes = [("config.json", "{}"), ("tokenizer.json", &tokenizer.to_string())];
+        Checkpoint::open(folder(&changes).path()).unwrap().end_tokens
+    };
+    assert_eq!(with(&["<|start|>", "<|end|>"]), [3]);
+    assert_eq!(with(&["<|return|>", "<|call|>", "<|end|>"]), [5, 6], "<|end|> ends a message of gpt-oss");
     let expected = SpecialTokens { eos: Some("</s>".into()), unk: Some("b".into()), ..SpecialTokens::default() };
     assert_eq!(checkpoint.special, expected);
     assert_eq!(checkpoint.add_bos, Some(false));
@@ -96,7 +111,10 @@ fn errors_name_missing_and_damaged_files() {
     assert!(message(&[("config.json", "")]).contains("missing config.json\n  hint: "));
     assert!(message(&[("config.json", ""), ("m.gguf", "x")]).contains("m.gguf"));
     assert!(message(&[("tokenizer.json", "")]).contains("missing tokenizer.json\n  hint: copy it"));
-    assert!(message(&[("tokenizer.json", ""), ("tokenizer.model", "x")]).contains("save_pretrained"));
+    for older in ["tokenizer.model", "vocab.json"] {
+        assert!(message(&[("tokenizer.json", ""), (older, "x")]).contains("save_pretrained"));
+    }
+    assert!(message(&[("tokenizer.json", ""), ("tekken.json", "x")]).contains("or a GGUF file of it"));
     assert!(message(&[("tokenizer.json", "{}")]).contains("tokenizer.json: tokenizer: "));
     assert!(message(&[("config.json", "{")]).contains("config.json: JSON: EOF"));
     assert!(

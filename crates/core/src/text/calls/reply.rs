@@ -4,8 +4,27 @@ use super::body::Call;
 use super::format::Body;
 use super::{CallFormat, Tools};
 
-/// The marks of reasoning, by the template that has them.
-const REASONING: &[(&str, &str)] = &[("<think>", "</think>"), ("[THINK]", "[/THINK]")];
+/// The marks around reasoning in the answers of a model.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::text) struct Marks {
+    /// What stands before the reasoning.
+    pub(in crate::text) open: &'static str,
+    /// What stands between the reasoning and the text. A template that has it has these marks.
+    close: &'static str,
+    /// What stands before the text of an answer without reasoning.
+    direct: &'static str,
+}
+
+const REASONING: [Marks; 3] = [
+    Marks { open: "<think>", close: "</think>", direct: "" },
+    Marks { open: "[THINK]", close: "[/THINK]", direct: "" },
+    // The channels of gpt-oss. Its prompt ends with the name of the speaker.
+    Marks {
+        open: "<|channel|>analysis<|message|>",
+        close: "<|start|>assistant<|channel|>final<|message|>",
+        direct: "<|channel|>final<|message|>",
+    },
+];
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +71,7 @@ pub enum Part {
 #[derive(Clone, Debug)]
 pub struct Reply {
     tools: Option<Tools>,
-    marks: Option<(&'static str, &'static str)>,
+    marks: Option<Marks>,
     state: State,
     /// Text that was not returned yet.
     pending: String,
@@ -90,16 +109,12 @@ static BARE: [(&str, CallFormat); 3] =
 
 impl Reply {
     /// The marks of reasoning that a template has.
-    pub(in crate::text) fn marks(source: &str) -> Option<(&'static str, &'static str)> {
-        REASONING.iter().copied().find(|(_, close)| source.contains(close))
+    pub(in crate::text) fn marks(source: &str) -> Option<Marks> {
+        REASONING.into_iter().find(|marks| source.contains(marks.close))
     }
 
     /// A reader of an answer that may call `tools`. If `begins`, it begins within the reasoning.
-    pub(in crate::text) fn new(
-        tools: Option<&Tools>,
-        marks: Option<(&'static str, &'static str)>,
-        begins: bool,
-    ) -> Self {
+    pub(in crate::text) fn new(tools: Option<&Tools>, marks: Option<Marks>, begins: bool) -> Self {
         let is_bare = tools.is_some();
         let state = if begins { State::Reasoning } else { State::Start };
         let (tools, pending, sent) = (tools.cloned(), String::new(), Vec::new());
@@ -137,7 +152,8 @@ impl Reply {
         let format = self.tools.as_ref().map(|tools| tools.format);
         let call =
             format.is_some_and(|format| [format.open, format.close, "[ARGS]", "<|python_tag|>"].contains(&piece));
-        (call && !piece.is_empty()) || self.marks.is_some_and(|(open, close)| [open, close].contains(&piece))
+        let reasoning = self.marks.is_some_and(|marks| marks.open.contains(piece) || marks.close.contains(piece));
+        (call || reasoning) && !piece.is_empty()
     }
 
     /// Takes in text and returns the parts that are settled.
@@ -163,7 +179,7 @@ impl Reply {
         match self.state.clone() {
             State::Start => self.start(is_last),
             State::Reasoning => {
-                let close = self.marks.map_or("", |(_, close)| close);
+                let close = self.marks.map_or("", |marks| marks.close);
                 let (text, found) = self.through(close, is_last);
                 parts.extend(self.trimmed(&text).map(Part::Reasoning));
                 if found {
@@ -192,13 +208,18 @@ impl Reply {
         };
         let bare = BARE.iter().find_map(of_mark);
         let begins = |mark: &str| !mark.is_empty() && mark.starts_with(text);
-        if let Some((open, _)) = self.marks {
-            if let Some(rest) = text.strip_prefix(open) {
+        if let Some(marks) = self.marks {
+            if let Some(rest) = text.strip_prefix(marks.open) {
                 self.pending = rest.to_owned();
                 (self.state, self.trims) = (State::Reasoning, true);
                 return true;
             }
-            if begins(open) && !is_last {
+            if let Some(rest) = text.strip_prefix(marks.direct).filter(|_| !marks.direct.is_empty()) {
+                self.pending = rest.to_owned();
+                self.marks = None;
+                return true;
+            }
+            if [marks.open, marks.direct].into_iter().any(begins) && !is_last {
                 return false;
             }
         }

@@ -156,7 +156,7 @@ fn forced_calls_may_lack_marks() {
 
 #[test]
 fn reasoning_is_split_from_the_answer() {
-    let marks = Some(("<think>", "</think>"));
+    let marks = Reply::marks("{{ '</think>' }}");
     for length in [1, 3, 100] {
         for (begins, text) in [(false, "<think>\nHm <b>.\n</think>\n\n Yes."), (true, "\nHm <b>.\n</think>\n\n Yes.")] {
             let (said, thought, _) = read(Reply::new(None, marks, begins), text, length);
@@ -167,5 +167,27 @@ fn reasoning_is_split_from_the_answer() {
         let call = "<think>a</think>\n<tool_call>{\"name\": \"add\", \"arguments\": {}}</tool_call>";
         let (said, thought, calls) = read(Reply::new(Some(&tools(HERMES)), marks, false), call, length);
         assert_eq!((said.as_str(), thought.as_str(), calls.len()), ("", "a", 1));
+    }
+}
+
+#[test]
+fn channels_are_split_from_the_answer() {
+    let marks = Reply::marks("{{ '<|start|>assistant<|channel|>final<|message|>' }}");
+    let reply = || Reply::new(None, marks, false);
+    for piece in ["<|channel|>", "<|message|>", "<|start|>"] {
+        assert!(reply().reads(piece), "{piece}");
+    }
+    assert!(!reply().reads("<|end|>"));
+    let reasoned = "<|channel|>analysis<|message|>Hm.<|start|>assistant<|channel|>final<|message|>Yes.";
+    for length in [1, 3, 100] {
+        for (text, wanted) in [
+            (reasoned, ("Yes.", "Hm.")),
+            ("<|channel|>final<|message|>Yes.", ("Yes.", "")),
+            ("<|channel|>analysis<|message|>Hm", ("", "Hm")),
+            ("Yes.", ("Yes.", "")),
+        ] {
+            let (said, thought, _) = read(reply(), text, length);
+            assert_eq!((said.as_str(), thought.as_str()), wanted, "{text}");
+        }
     }
 }
