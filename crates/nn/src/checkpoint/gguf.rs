@@ -21,7 +21,7 @@ use std::path::Path;
 use super::Checkpoint;
 use super::bytes::Bytes;
 use super::weights::Weights;
-use crate::arch;
+use crate::arch::{self, Blueprint};
 use crate::error::{Error, Result};
 use architecture::Architecture;
 use metadata::Metadata;
@@ -43,6 +43,14 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
             return open(first, &Bytes::map(first)?);
         }
         parts = split.others()?;
+    }
+    if metadata.string("general.type")? == Some("adapter") {
+        return Err(Error::Unsupported {
+            file,
+            what: "kind (`general.type`)".into(),
+            found: "adapter".into(),
+            supported: "a model; an adapter is a folder in PEFT's layout, applied with --adapter FOLDER".into(),
+        });
     }
     let architecture = Architecture::of(&metadata)?;
     let tensors = container.tensors.into_iter().chain(parts).flat_map(|tensor| {
@@ -79,9 +87,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
 fn refuse_unknown(file: &str, checkpoint: &Checkpoint) -> Result<()> {
     // An architecture that cannot be run is refused where the model is loaded.
     let Ok(blueprint) = arch::blueprint(&checkpoint.config) else { return Ok(()) };
-    let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
-    let read: BTreeSet<String> =
-        arch::tensors(&blueprint.with_heads(shape)).into_iter().map(|(name, _)| name).collect();
+    let read = read_tensors(checkpoint, blueprint);
     let is_read = |name: &&str| read.contains(*name) || architecture::is_outside_layers(name);
     let unknown: Vec<_> = checkpoint.weights.names().filter(|name| !is_read(name)).collect();
     if unknown.is_empty() {
@@ -89,6 +95,12 @@ fn refuse_unknown(file: &str, checkpoint: &Checkpoint) -> Result<()> {
     }
     let problems = unknown.iter().map(|name| format!("`{name}` is no tensor of this architecture")).collect();
     Err(Error::Tensors { file: file.into(), problems })
+}
+
+/// Returns the names of the tensors that the model reads.
+fn read_tensors(checkpoint: &Checkpoint, blueprint: Blueprint) -> BTreeSet<String> {
+    let shape = |name: &str| checkpoint.weights.get(name).map(|tensor| tensor.shape.as_slice());
+    arch::tensors(&blueprint.with_heads(shape)).into_iter().map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]

@@ -237,7 +237,11 @@ impl Architecture {
             file: file.into(),
             what: "architecture for GGUF files".into(),
             found: model_type.into(),
-            supported: writable().map(|architecture| architecture.model_type).collect::<Vec<_>>().join(", "),
+            supported: writable()
+                .map(|architecture| architecture.model_type)
+                .chain(WRITTEN_AS.iter().map(|(from, _)| *from))
+                .collect::<Vec<_>>()
+                .join(", "),
         })
     }
 

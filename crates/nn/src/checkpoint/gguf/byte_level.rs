@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
 
+use super::architecture::Architecture;
 use super::metadata::Metadata;
 use super::tokens::TokenTable;
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ pub(super) struct Cut {
     /// A text begins with BOS if the file does not decide.
     pub(super) add_bos: bool,
 }
+
+/// The size of the vocabulary of Llama 3.
+const LLAMA3_TOKENS: usize = 128_256;
 
 const PLAIN: Cut = Cut { names: &[], splits: &[], gpt2: false, nfc: false, ignore_merges: false, add_bos: false };
 
@@ -70,9 +74,36 @@ const DEEPSEEK3: &str = concat!(
 );
 
 const CUTS: &[Cut] = &[
-    Cut { names: &["gpt-2", "default", "gpt2", "olmo", "mpt", "phi-2", "jais", "modern-bert"], gpt2: true, ..PLAIN },
     Cut {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
+        names: &[
+            "gpt-2",
+            "default",
+            "gpt2",
+            "olmo",
+            "mpt",
+            "phi-2",
+            "jais",
+            "modern-bert",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "exaone4",
+        ],
+        gpt2: true,
+        ..PLAIN
+    },
+    Cut {
+        names: &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "pixtral",
+            "falcon-h1",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
         splits: &[LLAMA3],
         ignore_merges: true,
         add_bos: true,
@@ -80,7 +111,7 @@ const CUTS: &[Cut] = &[
     },
     Cut { names: &["dbrx", "olmo2", "smaug-bpe", "chatglm-bpe", "glm4"], splits: &[LLAMA3], ..PLAIN },
     Cut {
-        names: &["qwen2", "qwen3", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"],
+        names: &["qwen2", "qwen3", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan", "kormo", "f2llmv2"],
         splits: &[QWEN2],
         nfc: true,
         ..PLAIN
@@ -92,7 +123,7 @@ const CUTS: &[Cut] = &[
         ..PLAIN
     },
     Cut { names: &["tekken"], splits: &[TEKKEN], ignore_merges: true, add_bos: true, ..PLAIN },
-    Cut { names: &["gpt-4o", "llama4"], splits: &[GPT4O], ..PLAIN },
+    Cut { names: &["gpt-4o", "llama4", "kanana2", "talkie"], splits: &[GPT4O], ..PLAIN },
     Cut {
         names: &["deepseek-llm"],
         splits: &["[\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_PUNCTUATION, r"\s+$", DEEPSEEK_EAST_ASIAN, r"\p{N}+"],
@@ -107,9 +138,15 @@ const CUTS: &[Cut] = &[
 ];
 
 impl Cut {
-    /// Finds the pre-tokenizer that a file names; the default is that of GPT-2.
-    pub(super) fn of(metadata: &Metadata<'_>) -> Result<&'static Self> {
-        let name = metadata.string("tokenizer.ggml.pre")?.unwrap_or("default");
+    /// Finds the pre-tokenizer that a file names, or else that of the models whose first files, of
+    /// before May 2024, name none; the default is that of GPT-2.
+    pub(super) fn of(metadata: &Metadata<'_>, architecture: &Architecture, tokens: usize) -> Result<&'static Self> {
+        let unnamed = match architecture.name {
+            "qwen2" => "qwen2",
+            "llama" if tokens == LLAMA3_TOKENS => "llama-bpe",
+            _ => "default",
+        };
+        let name = metadata.string("tokenizer.ggml.pre")?.unwrap_or(unnamed);
         CUTS.iter().find(|cut| cut.names.contains(&name)).ok_or_else(|| Error::Unsupported {
             file: metadata.file.into(),
             what: "pre-tokenizer (`tokenizer.ggml.pre`)".into(),

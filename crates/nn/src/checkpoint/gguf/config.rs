@@ -192,7 +192,11 @@ impl Reader<'_> {
         config.insert("tie_word_embeddings".into(), self.weights.get(&Head::VOCABULARY.weight()).is_none().into());
         let has = |part: &str| self.weights.get(&format!("model.layers.0.{part}")).is_some();
         let has_bias = has("self_attn.q_proj.bias") || has("self_attn.qkv_proj.bias");
-        let flag = self.metadata.bool(&self.key("use_parallel_residual"))?;
+        // Files of StableLM state it of models of both kinds; the second norm tells them apart.
+        let flag = match self.architecture.name {
+            "stablelm" => Some(false),
+            _ => self.metadata.bool(&self.key("use_parallel_residual"))?,
+        };
         for (key, value) in [
             ("attention_bias", has_bias),
             ("use_qkv_bias", has_bias),
@@ -211,7 +215,7 @@ impl Reader<'_> {
         let (head_dim, heads) = (self.head_dim()?, self.needed_count("attention.head_count")?);
         let large = GEMMA_27B_LAYERS.contains(&(self.architecture.name, self.needed_count("block_count")?));
         let scalar = match self.number("attention.scale")? {
-            Some(scale) => scale.powi(-2),
+            Some(scale) => nearly_whole(scale.powi(-2)),
             None if large => self.needed_count("embedding_length")? as f64 / heads as f64,
             None => head_dim as f64,
         };
@@ -224,4 +228,10 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// Rounds a number to the whole number that it is but for the rounding of a file.
+fn nearly_whole(number: f64) -> f64 {
+    let whole = number.round();
+    if (number - whole).abs() < 1e-6 * whole { whole } else { number }
 }

@@ -7,7 +7,8 @@ use wsd_core::files::write_whole_with;
 use super::architecture::Architecture;
 use super::vocabulary_entries::vocabulary_entries;
 use super::writer::{Announced, Entry, write};
-use crate::arch::{self, Blueprint, Head, RopePlan, Scaling};
+use super::{read_tensors, sampling};
+use crate::arch::{self, Blueprint, RopePlan, Scaling};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -49,6 +50,7 @@ impl Checkpoint {
         let whole = self.without_factors()?;
         let export = Export::new(&whole)?;
         let mut metadata = export.metadata(*file_type)?;
+        metadata.extend(sampling::entries(self));
         metadata.extend(vocabulary_entries(self, export.blueprint.vocab)?);
         let planned = export.tensors(format);
         let announced: Vec<_> = planned.iter().map(|(announced, _)| announced.clone()).collect();
@@ -178,13 +180,11 @@ impl<'a> Export<'a> {
         Ok(())
     }
 
-    /// Lists every tensor of the file with the source of its values.
+    /// Lists every tensor of the file with the source of its values. Tensors that the model does not
+    /// read, such as buffers of older folders, are left out: readers refuse a file with them.
     fn tensors(&self, format: Format) -> Vec<(Announced, &Tensor)> {
-        let weights = self
-            .checkpoint
-            .weights
-            .iter()
-            .filter(|tensor| !(self.blueprint.tied && tensor.name == Head::VOCABULARY.weight()));
+        let read = read_tensors(self.checkpoint, self.blueprint.clone());
+        let weights = self.checkpoint.weights.iter().filter(|tensor| read.contains(&tensor.name));
         let announced = |tensor: &Tensor| {
             let format = match tensor.shape.len() {
                 0 | 1 => Format::F32,
@@ -247,3 +247,6 @@ fn factors(rope: &RopePlan) -> Result<Vec<Tensor>> {
         Scaling::None | Scaling::Linear { .. } | Scaling::Yarn { .. } => Ok(Vec::new()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use wsd_core::{ChatRole, Message, Prompt};
 
-use super::container;
+use super::writer::{Entry, write};
 use crate::{Checkpoint, Format, TemplateChoice};
 
 pub(super) const TEXTS: [&str; 16] = [
@@ -259,39 +259,6 @@ fn same(value: &Value, expected: &Value) -> bool {
     }
 }
 
-/// Our metadata equal those of llama.cpp's converter, except for keys it takes from other sources.
-#[test]
-fn the_metadata_is_that_of_the_converter() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    for name in ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_longrope", "olmo2"] {
-        let Ok(theirs) = fs_err::read(fixtures.join(format!("gguf/{name}-f16.gguf"))) else { continue };
-        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
-        Checkpoint::open(&fixtures.join(name)).unwrap().save_gguf(file.path(), Format::F16).unwrap();
-        let [theirs, ours] = [theirs, fs_err::read(file.path()).unwrap()].map(super::Bytes::from);
-        let [theirs, ours] = [&theirs, &ours].map(|bytes| container::parse(name, bytes).unwrap());
-        for (key, value) in &theirs.metadata {
-            // Names may differ, and keys with a default value may be absent.
-            if !["general.name", "attention.sliding_window", "original_context_length"]
-                .iter()
-                .any(|end| key.ends_with(end))
-            {
-                assert_eq!(ours.metadata.get(key).map(described), Some(described(value)), "{name}: {key}");
-            }
-        }
-        let tensors = |container: &container::Container<'_>| {
-            container.tensors.iter().map(|tensor| format!("{tensor:?}")).collect::<Vec<_>>()
-        };
-        assert_eq!(tensors(&ours), tensors(&theirs), "{name}");
-    }
-}
-
-fn described(value: &container::Value<'_>) -> String {
-    match value {
-        container::Value::Array(array) => format!("{:?}", array.values().collect::<Vec<_>>()),
-        value => format!("{value:?}"),
-    }
-}
-
 /// Returns GGUF fixtures with both kinds of tokenizer.
 fn small_files() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
@@ -324,20 +291,24 @@ proptest! {
     }
 }
 
+/// The converter states parallel layers of all files of StableLM; the second norm says which are not.
 #[test]
-fn divisors_become_the_published_scaling_they_are_from() {
-    let scaling = json!({"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192});
-    let mut checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama")).unwrap();
-    checkpoint.config.insert("rope_theta".into(), 500000.0.into());
-    checkpoint.config.insert("rope_scaling".into(), scaling.clone());
-    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
-    checkpoint.save_gguf(file.path(), Format::F16).unwrap();
-    let opened = Checkpoint::open(file.path()).unwrap();
-    assert!(opened.config.contains_key("wsd_rope_factors"));
-    let standard = opened.in_standard_form().unwrap();
-    assert_eq!(standard.config["rope_scaling"], scaling);
-    assert!(!standard.config.keys().any(|key| key.starts_with("wsd_")));
-    let other = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/llama-f16.gguf"));
-    assert!(other.unwrap().in_standard_form().unwrap_err().to_string().contains("those of Llama 3.1 to 3.3"));
+fn stablelm_has_parallel_layers_where_a_norm_is_missing() {
+    for (name, is_parallel) in [("stablelm", false), ("stablelm_parallel", true)] {
+        let mut bytes = fs_err::read(fixture(&format!("gguf/{name}-f16.gguf"))).unwrap();
+        let key = "stablelm.use_parallel_residual";
+        let place = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+        bytes[place] = 1;
+        let checkpoint = super::open(Path::new("m.gguf"), &bytes.into()).unwrap();
+        assert_eq!(checkpoint.config["use_parallel_residual"], is_parallel);
+    }
+}
+
+#[test]
+fn an_adapter_is_no_model() {
+    let metadata = [("general.type".to_owned(), Entry::Text("adapter".into()))];
+    let mut bytes = Vec::new();
+    write(&mut bytes, &metadata, &[], |_| Ok::<_, crate::Error>(Vec::new())).unwrap();
+    let message = super::open(Path::new("m.gguf"), &bytes.into()).unwrap_err().to_string();
+    assert!(message.contains("--adapter FOLDER"), "{message}");
 }

@@ -61,7 +61,7 @@ fn stages(metadata: &Metadata<'_>, table: &TokenTable<'_>, architecture: &Archit
     let key = "tokenizer.ggml.model";
     match metadata.needed(key, metadata.string(key)?)? {
         "gpt2" => {
-            let cut = Cut::of(metadata)?;
+            let cut = Cut::of(metadata, architecture, table.tokens.len())?;
             Ok(Stages {
                 model: cut.model(metadata, table)?,
                 normalizer: cut.normalizer(),

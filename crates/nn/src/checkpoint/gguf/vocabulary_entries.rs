@@ -50,11 +50,14 @@ fn key(name: &str, value: Entry) -> (String, Entry) {
 }
 
 fn sentence_piece(tokenizer: &Value, tokens: &Tokens) -> Entries {
+    let cut = &tokenizer["pre_tokenizer"];
+    let is_cut_with_prefix = cut["type"] == "Metaspace" && cut["prepend_scheme"] != "never";
+    let prefix = is_cut_with_prefix || tokenizer["normalizer"].to_string().contains("Prepend");
     vec![
         key("model", Entry::Text("llama".into())),
         key("pre", Entry::Text("default".into())),
         key("scores", Entry::Array(tokens.scores(&merges(&tokenizer["model"])))),
-        key("add_space_prefix", Entry::Bool(tokenizer["normalizer"].to_string().contains("Prepend"))),
+        key("add_space_prefix", Entry::Bool(prefix)),
     ]
 }
 
@@ -79,10 +82,8 @@ fn special(checkpoint: &Checkpoint) -> tokenizers::Result<Entries> {
     let eos = id(&special.eos).or(checkpoint.end_tokens.first().copied());
     let eot = checkpoint.end_tokens.iter().copied().find(|&end| Some(end) != eos);
     let first = tokenizer.encode("a", true)?.get_ids().first().copied();
-    let mut entries = vec![
-        key("add_bos_token", Entry::Bool(first.is_some() && first == bos)),
-        key("add_eos_token", Entry::Bool(false)),
-    ];
+    let adds_bos = bos.is_some() && checkpoint.add_bos.unwrap_or(first == bos);
+    let mut entries = vec![key("add_bos_token", Entry::Bool(adds_bos)), key("add_eos_token", Entry::Bool(false))];
     for (role, id) in
         [("bos", bos), ("eos", eos), ("eot", eot), ("padding", id(&special.pad)), ("unknown", id(&special.unk))]
     {
