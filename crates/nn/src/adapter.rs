@@ -5,6 +5,8 @@
 //! Tang et al. 2024, arXiv 2408.10174) stand in such a folder too: `A` and `B` hold all experts, and a
 //! router weighs them for each token.
 
+mod config;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,6 +15,9 @@ use serde_json::{Map, Value};
 use crate::arch::{self, Blueprint, EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, HEAD_FACTOR, HEAD_KEPT};
 use crate::checkpoint::{self, Spelling, Tensor};
 use crate::error::{Error, Result};
+use config::rank_and_scale;
+
+pub use config::refuse_changed_base;
 
 /// The file that holds rank and scale.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -203,65 +208,27 @@ impl Adapter {
 /// # Errors
 /// Those of [`Spelling::tensor`].
 pub fn respelled(spelling: &Spelling, tensor: Tensor) -> Result<Tensor> {
-    let Some(name) = tensor.name.strip_prefix(PREFIX).map(str::to_owned) else { return Ok(tensor) };
+    let Some(name) = tensor.name.strip_prefix(PREFIX).map(of_text_model) else { return Ok(tensor) };
     let tensor = spelling.tensor(tensor.renamed(name))?;
     let name = format!("{PREFIX}{}", tensor.name);
     Ok(tensor.renamed(name))
+}
+
+/// Returns the name that [`crate::arch`] gives to a tensor of an adapter, without [`PREFIX`].
+#[must_use]
+pub fn own_name(spelling: &Spelling, stored: &str) -> String {
+    spelling.name(&of_text_model(stored))
+}
+
+/// Adapters of a model of several parts name the text model within it.
+fn of_text_model(name: &str) -> String {
+    checkpoint::text_tensor_name(name).unwrap_or_else(|| name.to_owned())
 }
 
 /// True for the embedding, the second factors of tables and their kept rows, which are no linear layers of their own.
 fn is_table_part(module: &str) -> bool {
     [EMBEDDING, EMBEDDING_FACTOR, EMBEDDING_KEPT, HEAD_FACTOR, HEAD_KEPT].contains(&&*format!("{module}.weight"))
 }
-
-/// The rank of every module, and the factor on its product: `alpha / r`, or `alpha / sqrt(r)` for
-/// rank-stabilized LoRA (Kalajdzievski 2023, arXiv 2312.03732).
-fn rank_and_scale(file: &str, config: &Map<String, Value>) -> Result<(usize, f32)> {
-    let is_set = |value: &&Value| match value {
-        Value::Null => false,
-        Value::Bool(set) => *set,
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-        Value::String(text) => !matches!(text.as_str(), "" | "none"),
-        Value::Number(_) => true,
-    };
-    let refuse = |key: &str, value: &Value| Error::Unsupported {
-        file: file.to_owned(),
-        what: format!("`{key}`"),
-        found: value.to_string(),
-        supported: "LoRA with one rank and without biases".into(),
-    };
-    if let Some(kind) = config.get("peft_type").filter(|kind| *kind != "LORA") {
-        return Err(refuse("peft_type", kind));
-    }
-    for key in UNSUPPORTED {
-        if let Some(value) = config.get(*key).filter(is_set) {
-            return Err(refuse(key, value));
-        }
-    }
-    let wrong = |key: &str, limit: &str| Error::malformed(file, format!("key `{key}`"), format!("must be {limit}"));
-    let rank = config.get("r").and_then(Value::as_u64).filter(|rank| *rank > 0);
-    let rank = rank.ok_or_else(|| wrong("r", "a whole number above 0"))? as usize;
-    let alpha = config.get("lora_alpha").and_then(Value::as_f64).ok_or_else(|| wrong("lora_alpha", "a number"))?;
-    let is_stabilized = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
-    let divisor = if is_stabilized { (rank as f64).sqrt() } else { rank as f64 };
-    Ok((rank, (alpha / divisor) as f32))
-}
-
-/// Keys of PEFT that change what an adapter computes and are not implemented.
-const UNSUPPORTED: &[&str] = &[
-    "use_dora",
-    "use_qalora",
-    "bias",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "trainable_token_indices",
-    "layer_replication",
-    "corda_config",
-    "eva_config",
-];
 
 /// Finds the two matrices of each module.
 fn pair(file: &str, tensors: Vec<Tensor>, rank: usize, scale: f32) -> Result<BTreeMap<String, LowRank>> {
@@ -319,41 +286,8 @@ fn routed(file: &str, tensors: Vec<Tensor>, (experts, per_token): (usize, usize)
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::format::Format;
-
-    fn config(changes: &Value) -> Result<(usize, f32)> {
-        let mut config = json!({
-            "peft_type": "LORA", "r": 4, "lora_alpha": 16, "bias": "none", "use_dora": false, "rank_pattern": {},
-            "modules_to_save": null, "target_modules": ["q_proj"],
-        });
-        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        rank_and_scale("file", config.as_object().unwrap())
-    }
-
-    #[test]
-    fn scale_is_alpha_by_rank_or_its_root() {
-        assert_eq!(config(&json!({})).unwrap(), (4, 4.0));
-        assert_eq!(config(&json!({"use_rslora": true})).unwrap(), (4, 8.0));
-    }
-
-    #[test]
-    fn other_parts_of_peft_are_refused_by_name() {
-        for (key, value) in [
-            ("peft_type", json!("LOHA")),
-            ("use_dora", json!(true)),
-            ("bias", json!("all")),
-            ("rank_pattern", json!({"q_proj": 8})),
-            ("modules_to_save", json!(["lm_head"])),
-            ("r", json!(0)),
-            ("lora_alpha", json!("much")),
-        ] {
-            let error = config(&json!({key: value})).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{key}`")), "{error}");
-        }
-    }
 
     #[test]
     fn tensors_are_paired_and_all_faults_named() {

@@ -35,6 +35,8 @@ pub use tensor::Tensor;
 pub use text::TemplateChoice;
 pub use weights::Weights;
 
+pub(crate) use config::text_tensor_name;
+
 use crate::arch::{Head, layer_module};
 use crate::error::{Error, Result};
 use crate::format::Format;

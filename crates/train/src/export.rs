@@ -14,10 +14,11 @@ use crate::error::{Error, Result};
 use wsd_nn::{Checkpoint, Format, Spelling, Tensor, arch};
 
 /// Files that are copied from the source folder.
-const COPIED: [&str; 6] = [
+const COPIED: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",

@@ -8,6 +8,7 @@ mod models;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 use wsd_core::Values;
 use wsd_nn::arch::{self, Blueprint};
@@ -207,10 +208,10 @@ fn adapters_are_saved_loaded_and_merged_as_by_peft() {
     assert!(layout.read(&Checkpoint::open(&to).unwrap()).unwrap() == merged);
 
     let mut refused = config;
-    refused["use_rslora"] = json!(true);
+    refused["modules_to_save"] = json!(["lm_head"]);
     fs_err::write(saved.join("adapter_config.json"), refused.to_string()).unwrap();
     let error = adapters::load(&saved, &layout, weights).err().unwrap().to_string();
-    assert!(error.contains("`use_rslora` is not supported"), "{error}");
+    assert!(error.contains("`modules_to_save` is not supported"), "{error}");
 }
 
 /// Folders that PEFT wrote, and the weights that it merged; see scripts/peft_goldens.py.
@@ -238,6 +239,37 @@ fn adapters_of_peft_are_merged_as_by_peft() {
     }
 }
 
+/// PEFT states the same adapter in several ways: modules by an expression or with exceptions, layers by
+/// a pattern, the scale of rank-stabilized LoRA, and names within a model of several parts.
+#[test]
+fn adapters_stated_in_other_words_are_the_same() {
+    let Start { blueprint, weights, .. } = start();
+    let layout = Layout::new(&blueprint);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft/lora");
+    let bytes = fs_err::read(source.join("adapter_model.safetensors")).unwrap();
+    let merged = |changes: Value, prefix: &str| {
+        let mut config = models::json(&source.join("adapter_config.json"));
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let stored = SafeTensors::deserialize(&bytes).unwrap();
+        let renamed = stored.tensors().into_iter().map(|(name, view)| (name.replace("model.model.", prefix), view));
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        let weights_file = folder.path().join("adapter_model.safetensors");
+        fs_err::write(weights_file, safetensors::serialize(renamed, None).unwrap()).unwrap();
+        let (mut adapter, parameters) = adapters::load(folder.path(), &layout, weights.clone()).unwrap();
+        adapter.merge(&parameters).to_vec()
+    };
+    let own = merged(json!({}), "model.model.");
+    let expression = json!({"target_modules": r"(?:.*?(?:language|text).*?(?:q_proj|down_proj))"});
+    assert_eq!(merged(expression, "model.model."), own);
+    let pattern = json!({"layers_pattern": ["layers"], "layers_to_transform": [0, 1], "exclude_modules": ["k_proj"]});
+    assert_eq!(merged(pattern, "model.model."), own);
+    assert_eq!(merged(json!({}), "model.model.language_model."), own);
+    // The scale is 6 / 3.
+    let stabilized = merged(json!({"use_rslora": true, "lora_alpha": 2.0 * 3f64.sqrt()}), "model.model.");
+    assert!(stabilized.iter().zip(&own).all(|(found, own)| (found - own).abs() < 1e-6));
+}
+
 #[test]
 fn adapters_of_other_forms_are_refused_by_key() {
     let Start { blueprint, weights, .. } = start();
@@ -257,6 +289,7 @@ fn adapters_of_other_forms_are_refused_by_key() {
         ("use_cayley_neumann", json!(true), "`use_cayley_neumann` must be false, got true"),
         ("peft_type", json!("LOHA"), "`peft_type` must be LORA or OFT, got LOHA"),
         ("coft", json!(true), "`coft` is not supported"),
+        ("init_lora_weights", json!("pissa"), "path_initial_model_for_weight_conversion"),
         ("oft_block_size", json!(5), "`oft.oft_block_size` must be a divisor of 32"),
         ("oft_block_size", json!(16), "must have shape [4, 120], got [8, 28]"),
         ("target_modules", json!(["q_proj", "k_proj", "down_proj"]), "k_proj.oft_R.weight"),

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::initialization::uniform;
 use crate::layout::{Layout, Place};
 
-static R: Setting = Setting::integer("r", "Rank of the change", 1..=65536).with_default_integer(16);
-static LORA_ALPHA: Setting =
+pub(super) static R: Setting = Setting::integer("r", "Rank of the change", 1..=65536).with_default_integer(16);
+pub(super) static LORA_ALPHA: Setting =
     Setting::number("lora_alpha", "The change is scaled by lora_alpha / r", 0.0..=1e9).with_default_number(32.0);
 
 /// The settings of LoRA and of those that build on it.

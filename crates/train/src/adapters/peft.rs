@@ -1,7 +1,7 @@
 //! Adapter folders in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`, whose
 //! tensors are named `base_model.model.<module>.lora_A.weight` and so on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -9,26 +9,20 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 use wsd_core::files::write_folder;
 use wsd_core::{Input, Values};
-use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, respelled};
+use wsd_nn::adapter::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, own_name, refuse_changed_base, respelled};
 use wsd_nn::{Format, Tensor};
 
+use super::lora::{LORA_ALPHA, R};
 use super::{ADAPTERS, Adapter, AdapterEntry, targets};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place};
 
+/// Options of PEFT that choose modules in ways that [`list_modules`] resolves.
+const CHOICES: [&str; 2] = ["exclude_modules", "layers_pattern"];
+
 /// Options of PEFT that change an adapter's meaning and are not implemented; they must be off or empty.
-const REFUSED: [&str; 10] = [
-    "use_rslora",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "exclude_modules",
-    "layers_pattern",
-    "layer_replication",
-    "coft",
-    "block_share",
-    "lora_bias",
-];
+const REFUSED: [&str; 7] =
+    ["modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "coft", "block_share", "lora_bias"];
 
 /// Writes an adapter as a folder; one without marks of PEFT is no adapter to PEFT, and `false` is
 /// returned. The layouts are those of the model and of the adapter; modules get the names and forms of
@@ -82,12 +76,15 @@ pub fn save(
 
 /// The modules that an adapter's tensors change, in order.
 fn modules(layout: &Layout) -> Vec<String> {
-    let module = |place: &Place| {
-        place.name.split_once(".lora_").or(place.name.split_once(".oft_")).map(|(name, _)| name.to_owned())
-    };
-    let mut modules: Vec<_> = layout.places().iter().filter_map(module).collect();
+    let mut modules: Vec<_> = layout.places().iter().filter_map(|place| module(&place.name)).collect();
     modules.dedup();
     modules
+}
+
+/// The module that an adapter's tensor changes.
+fn module(name: &str) -> Option<String> {
+    let (module, _) = name.split_once(".lora_").or(name.split_once(".oft_"))?;
+    Some(module.to_owned())
 }
 
 /// Reads an adapter folder for a model of these weights; returns the adapter and its parameters, of
@@ -98,13 +95,14 @@ fn modules(layout: &Layout) -> Vec<String> {
 /// that is not implemented.
 pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dyn Adapter>, Vec<f32>)> {
     let path = folder.join(CONFIG_FILE);
-    let config: Map<String, Value> = wsd_nn::read_json(&path)?;
+    let mut config: Map<String, Value> = wsd_nn::read_json(&path)?;
+    let weights_path = folder.join(WEIGHTS_FILE);
+    let bytes = Input::WEIGHTS.read(&weights_path)?;
+    let fault = |error: &dyn std::fmt::Display| Error::malformed(&weights_path, "weights", error);
+    let stored = SafeTensors::deserialize(&bytes).map_err(|error| fault(&error))?;
+    list_modules(&mut config, &stored, layout);
     let (entry, values) = parse(&path, &config)?;
     let adapter = (entry.make)(layout, weights, &values)?;
-    let path = folder.join(WEIGHTS_FILE);
-    let bytes = Input::WEIGHTS.read(&path)?;
-    let fault = |error: &dyn std::fmt::Display| Error::malformed(&path, "weights", error);
-    let stored = SafeTensors::deserialize(&bytes).map_err(|error| fault(&error))?;
     let mut parameters = vec![0.0; adapter.layout().len()];
     let mut missing: BTreeMap<_, _> =
         adapter.layout().places().iter().map(|place| (format!("{PREFIX}{}", place.name), place)).collect();
@@ -133,9 +131,33 @@ pub fn load(folder: &Path, layout: &Layout, weights: Vec<f32>) -> Result<(Box<dy
     Ok((adapter, parameters))
 }
 
+/// Replaces a choice of modules by regular expressions or with exceptions by the list of those that the
+/// adapter's tensors change, by the model's names.
+fn list_modules(config: &mut Map<String, Value>, stored: &SafeTensors<'_>, layout: &Layout) {
+    let is_list = config.get("target_modules").is_none_or(Value::is_array);
+    if is_list && CHOICES.iter().all(|key| config.get(*key).is_none_or(is_empty)) {
+        return;
+    }
+    let own = |name: &str| module(&own_name(&layout.spelling, name.strip_prefix(PREFIX)?));
+    let changed: BTreeSet<_> = stored.names().into_iter().filter_map(own).collect();
+    config.insert("target_modules".into(), json!(changed));
+    config.retain(|key, _| !CHOICES.contains(&key.as_str()) && key != "layers_to_transform");
+}
+
+/// Tells whether an option of PEFT is off.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
 /// The entry and the settings that a configuration describes.
 fn parse(path: &Path, config: &Map<String, Value>) -> Result<(&'static AdapterEntry, Values)> {
     let fault = |reason: String| Error::malformed(path, "adapter", reason);
+    refuse_changed_base(&path.display().to_string(), config)?;
     let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or_default();
     let of_kind = || ADAPTERS.iter().filter(|entry| entry.peft.is_some_and(|peft| peft.kind == kind));
     let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
@@ -156,12 +178,6 @@ fn parse(path: &Path, config: &Map<String, Value>) -> Result<(&'static AdapterEn
             }
         }
     })?;
-    let is_empty = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
-    };
     if let Some(key) = REFUSED.iter().find(|key| config.get(**key).is_some_and(|value| !is_empty(value))) {
         return Err(fault(format!("`{key}` is not supported")));
     }
@@ -173,6 +189,11 @@ fn parse(path: &Path, config: &Map<String, Value>) -> Result<(&'static AdapterEn
         if let Some(json) = config.get(setting.name).filter(|json| !json.is_null()) {
             values.set(setting, targets::from_peft(setting, json)?)?;
         }
+    }
+    if flag("use_rslora") {
+        // The change is scaled by alpha / sqrt(r).
+        let root = (values.get::<usize>(&R) as f64).sqrt();
+        values.set(&LORA_ALPHA, (values.get::<f64>(&LORA_ALPHA) * root).into())?;
     }
     Ok((entry, values))
 }
