@@ -32,7 +32,7 @@ const PICKLE: &[&str] = &[".bin", ".pt", ".pth", ".ckpt", ".pkl"];
 /// Lists the needed files that are not below `snapshot`. A dangling link counts as missing.
 pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
     let mut needed: Vec<String> = match gguf {
-        Some(file) => vec![file.into()],
+        Some(file) => parts(file),
         None => REQUIRED.iter().map(|(file, _)| (*file).into()).collect(),
     };
     if gguf.is_none() {
@@ -44,6 +44,19 @@ pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>
     }
     needed.retain(|file| !snapshot.join(file).exists());
     Ok(needed)
+}
+
+/// Lists the files of a GGUF model of which `file` is one: `NAME-00001-of-00003.gguf` and so on, or
+/// `file` alone.
+fn parts(file: &str) -> Vec<String> {
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let split = || {
+        let (rest, count) = file.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (name, number) = rest.rsplit_once('-')?;
+        let parts: u32 = count.parse().ok().filter(|_| is_number(number) && is_number(count))?;
+        Some((1..=parts).map(|number| format!("{name}-{number:05}-of-{count}.gguf")).collect())
+    };
+    split().unwrap_or_else(|| vec![file.to_owned()])
 }
 
 /// Lists the files that a safetensors index names, each once.
@@ -73,7 +86,14 @@ impl Listing<'_> {
     /// Weights come last, so a snapshot that has its weights has everything else too.
     pub(super) fn first_files(&self, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
         if let Some(file) = gguf {
-            return Ok(vec![file.to_owned()]);
+            let parts = parts(file);
+            return match parts.iter().find(|part| parts.len() > 1 && !self.files.contains(*part)) {
+                Some(absent) => Err(self.unusable(
+                    format!("it has no {absent}, a part of the model of {file}"),
+                    "the upload is not complete; name another file or revision".into(),
+                )),
+                None => Ok(parts),
+            };
         }
         self.check_weights()?;
         for (file, hint) in REQUIRED {
@@ -155,6 +175,20 @@ mod tests {
         let sharded = ["config.json", "model-00001-of-00002.safetensors", INDEX, "tokenizer.json"];
         assert_eq!(listing(&sharded).first_files(None).unwrap(), ["config.json", "tokenizer.json", INDEX]);
         assert_eq!(listing(&["x/m.gguf"]).first_files(Some("x/m.gguf")).unwrap(), ["x/m.gguf"]);
+    }
+
+    #[test]
+    fn all_parts_of_a_gguf_model_are_chosen() {
+        let both = ["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf"];
+        for file in both {
+            assert_eq!(listing(&both).first_files(Some(file)).unwrap(), both);
+            let message = listing(&[file]).first_files(Some(file)).unwrap_err().to_string();
+            assert!(message.contains("no q/m-0000"), "{message}");
+        }
+        assert_eq!(missing(std::path::Path::new("nowhere"), Some(both[1])).unwrap(), both);
+        for whole in ["m-1-of-2.gguf", "m-00001-of-00002.bin", "of-00002.gguf"] {
+            assert_eq!(parts(whole), [whole]);
+        }
     }
 
     #[test]
