@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a stand-in for tests may panic")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_char, c_void};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use libloading::{Library, Symbol};
 
@@ -29,9 +29,16 @@ enum Work {
 struct State {
     /// Bytes at each address.
     memory: HashMap<u64, usize>,
-    library: Option<&'static Library>,
+    kernels: Option<&'static Kernels>,
     recording: Option<Vec<Work>>,
     graphs: Vec<Vec<Work>>,
+}
+
+/// The kernels of a source. They are never unloaded.
+struct Kernels {
+    library: Library,
+    /// Held while kernels run: a library has one set of threads.
+    running: Mutex<()>,
 }
 
 /// The stand-in.
@@ -45,8 +52,9 @@ pub(super) struct Emulator {
 impl Emulator {
     /// Returns a stand-in with so much memory, or a reason why there is none.
     pub(super) fn try_new(name: &str, total: usize) -> Result<Self, String> {
-        let found = Command::new("c++").arg("--version").output().is_ok_and(|output| output.status.success());
-        if found {
+        static FOUND: LazyLock<bool> =
+            LazyLock::new(|| Command::new("c++").arg("--version").output().is_ok_and(|output| output.status.success()));
+        if *FOUND {
             Ok(Self { name: name.to_owned(), total, state: Mutex::default() })
         } else {
             Err("there is no C++ compiler".to_owned())
@@ -58,10 +66,8 @@ impl Emulator {
     }
 
     fn run(&self, work: &Work) {
-        // A library has one set of threads.
-        static RUNNING: Mutex<()> = Mutex::new(());
-        let _running = RUNNING.lock().unwrap();
-        let library = self.state().library.unwrap();
+        let Kernels { library, running } = self.state().kernels.unwrap();
+        let _running = running.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the signatures are those of `emulator.h`, and kernels are given memory of this stand-in.
         unsafe {
             match work {
@@ -95,27 +101,54 @@ impl Emulator {
     }
 }
 
-/// Compiles a source to a library, once.
-fn build(source: &str) -> Result<PathBuf> {
+/// Options of the compiler. Contracted products would differ from the CPU's; each library has statics
+/// of its own; jumps between the stacks of threads are meant.
+const OPTIONS: [&str; 9] = [
+    "-O1",
+    "-std=c++17",
+    "-w",
+    "-shared",
+    "-fPIC",
+    "-fpermissive",
+    "-fno-gnu-unique",
+    "-ffp-contract=off",
+    "-U_FORTIFY_SOURCE",
+];
+
+/// Returns the kernels of a source, which is compiled once.
+fn kernels(source: &str) -> Result<&'static Kernels> {
+    type Loaded = OnceLock<Result<Kernels, String>>;
+    static ALL: Mutex<BTreeMap<u64, &'static Loaded>> = Mutex::new(BTreeMap::new());
     let (start, rest) = source.split_at(source.find("#ifndef EMULATED").unwrap_or(0));
     let source = format!("{start}\n{RUNTIME}\n{rest}");
     let mut hasher = DefaultHasher::new();
-    source.hash(&mut hasher);
+    (OPTIONS, &source).hash(&mut hasher);
+    let key = hasher.finish();
+    let loaded =
+        *ALL.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(|| Box::leak(Box::default()));
+    let loaded = loaded.get_or_init(|| {
+        let path = build(&source, key).map_err(|error| error.to_string())?;
+        // SAFETY: the library only fills its table of kernels when it is loaded.
+        let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
+        Ok(Kernels { library, running: Mutex::new(()) })
+    });
+    loaded.as_ref().map_err(|reason| failed(reason))
+}
+
+/// Compiles a source to a library, which other processes find by its key.
+fn build(source: &str, key: u64) -> Result<PathBuf> {
     let folder = std::env::temp_dir().join("wsd-emulator");
     fs_err::create_dir_all(&folder)?;
-    let path = folder.join(format!("{:016x}.so", hasher.finish()));
+    let path = folder.join(format!("{key:016x}.so"));
     if path.exists() {
         return Ok(path);
     }
     let own = tempfile::tempdir_in(&folder)?;
     let (text, made) = (own.path().join("kernels.cpp"), own.path().join("kernels.so"));
     fs_err::write(&text, source)?;
-    // Contracted products would differ from the CPU's; each library has statics of its own.
-    let options =
-        ["-O1", "-std=c++17", "-w", "-shared", "-fPIC", "-fpermissive", "-fno-gnu-unique", "-ffp-contract=off", "-o"];
-    let output = Command::new("c++").args(options).arg(&made).arg(&text).output()?;
+    let output = Command::new("c++").args(OPTIONS).arg("-o").arg(&made).arg(&text).output()?;
     if !output.status.success() {
-        return Err(Error::DeviceFailed { reason: String::from_utf8_lossy(&output.stderr).into_owned() });
+        return Err(failed(&String::from_utf8_lossy(&output.stderr)));
     }
     fs_err::rename(&made, &path)?;
     Ok(path)
@@ -170,9 +203,7 @@ impl Device for Emulator {
     }
 
     fn compile(&self, source: &str) -> Result<usize> {
-        // SAFETY: the library only fills its table of kernels when it is loaded. It is never unloaded.
-        let library = unsafe { Library::new(build(source)?) }.map_err(|error| failed(&error))?;
-        self.state().library = Some(Box::leak(Box::new(library)));
+        self.state().kernels = Some(kernels(source)?);
         Ok(0)
     }
 
@@ -180,7 +211,7 @@ impl Device for Emulator {
 
     fn kernel(&self, _: usize, name: &str) -> Result<usize> {
         let text = CString::new(name).unwrap();
-        let library = self.state().library.unwrap();
+        let library = &self.state().kernels.unwrap().library;
         // SAFETY: the signature is that of `emulator.h`.
         let kernel = unsafe {
             let find: Symbol<'_, unsafe extern "C" fn(*const c_char) -> *const c_void> = library.get(b"find").unwrap();

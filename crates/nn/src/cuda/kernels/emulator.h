@@ -2,18 +2,13 @@
 // coroutines that run one after the other and change at barriers and exchanges, so results are exact and reproducible.
 // Races between threads and the order of memory do not show.
 
-#include <algorithm>
 #include <cmath>
 #include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <ucontext.h>
-#include <unordered_map>
-#include <string>
-#include <vector>
 
 #define EMULATED
 #define __global__
@@ -45,8 +40,8 @@ template <class T, class F> T bits_as(F from) {
 }
 inline float __uint_as_float(u32 v) { return bits_as<float>(v); }
 inline u32 __float_as_uint(float v) { return bits_as<u32>(v); }
-using std::max;
-using std::min;
+template <class T> inline T max(T a, T b) { return a < b ? b : a; }
+template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 
 // Threads.
@@ -55,16 +50,19 @@ struct Thread {
   jmp_buf place;
   Dim index;
   int lane, warp;
-  bool begun, done;
+  bool done;
   // The count of a barrier that the thread waits for to change.
   const int* awaited;
   int count;
-  std::vector<char> stack;
+  // Kept from block to block; made at the first.
+  char* stack;
 };
+// What lanes exchange is written to one of two slots by turns: a slot is free again once all lanes have come to the
+// next barrier.
 struct Warp {
   int arrived, turn;
-  u32 values[32][8];
-  const void* pointers[32];
+  u32 values[2][32][8];
+  const void* pointers[2][32];
 };
 static Thread* current;
 static jmp_buf scheduler;
@@ -72,7 +70,9 @@ static ucontext_t scheduler_start;
 static Warp warps[32];
 static Dim blockIdx, gridDim, blockDim;
 static int arrived, turn, alive;
-static std::function<void()>* body;
+static void (*body)(const void*);
+static const void* body_args;
+static const int STACK_BYTES = 1 << 16;
 #define threadIdx (current->index)
 
 static void await(const int* count) {
@@ -97,21 +97,24 @@ static void __syncthreads() {
     await(&turn);
   }
 }
+// Runs the kernel for one block after another.
 static void enter() {
-  (*body)();
-  current->done = true;
-  alive--;
-  if (alive && arrived == alive) {
-    arrived = 0;
-    turn++;
+  for (;;) {
+    body(body_args);
+    current->done = true;
+    alive--;
+    if (alive && arrived == alive) {
+      arrived = 0;
+      turn++;
+    }
+    if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
   }
-  _longjmp(scheduler, 1);
 }
-static void run(Dim grid, int threads, std::function<void()> kernel) {
-  static std::vector<Thread> pool(1024);
+static void run(Dim grid, int threads, void (*kernel)(const void*), const void* args) {
+  static Thread pool[1024];
   gridDim = grid;
   blockDim.x = threads;
-  body = &kernel;
+  body = kernel, body_args = args;
   for (unsigned z = 0; z < grid.z; z++)
     for (unsigned y = 0; y < grid.y; y++)
       for (unsigned x = 0; x < grid.x; x++) {
@@ -121,10 +124,9 @@ static void run(Dim grid, int threads, std::function<void()> kernel) {
         for (Warp& w : warps) w.arrived = w.turn = 0;
         for (int i = 0; i < threads; i++) {
           Thread& t = pool[i];
-          t.stack.resize(1 << 16);
           t.index.x = i, t.index.y = t.index.z = 0;
           t.lane = i % 32, t.warp = i / 32;
-          t.begun = t.done = false;
+          t.done = false;
           t.awaited = nullptr;
         }
         for (int left = threads; left > 0;) {
@@ -135,11 +137,11 @@ static void run(Dim grid, int threads, std::function<void()> kernel) {
             current = &pool[i];
             if (current->awaited && *current->awaited == current->count) continue;
             if (_setjmp(scheduler) != 0) continue;
-            if (current->begun) _longjmp(current->place, 1);
-            current->begun = true;
+            if (current->stack) _longjmp(current->place, 1);
+            current->stack = (char*)malloc(STACK_BYTES);
             getcontext(&current->start);
-            current->start.uc_stack.ss_sp = current->stack.data();
-            current->start.uc_stack.ss_size = current->stack.size();
+            current->start.uc_stack.ss_sp = current->stack;
+            current->start.uc_stack.ss_size = STACK_BYTES;
             current->start.uc_link = nullptr;
             makecontext(&current->start, enter, 0);
             setcontext(&current->start);
@@ -152,11 +154,11 @@ inline void __threadfence() {}
 template <class T> T __ldcg(const T* p) { return *p; }
 template <class T> T __shfl_xor_sync(u32, T v, int other) {
   Warp& w = warps[current->warp];
-  memcpy(&w.values[current->lane][0], &v, 4);
+  const int slot = w.turn & 1;
+  memcpy(&w.values[slot][current->lane][0], &v, 4);
   warp_barrier();
   T r;
-  memcpy(&r, &w.values[current->lane ^ other][0], 4);
-  warp_barrier();
+  memcpy(&r, &w.values[slot][current->lane ^ other][0], 4);
   return r;
 }
 inline void __syncwarp() { warp_barrier(); }
@@ -224,56 +226,62 @@ inline float number_at(u64 p, size_t i) { return half_of(((const u16*)p)[i], 0);
 inline void mma(float* d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   Warp& w = warps[current->warp];
   const u32 own[6] = {a0, a1, a2, a3, b0, b1};
-  memcpy(w.values[current->lane], own, sizeof own);
+  u32(*const values)[8] = w.values[w.turn & 1];
+  memcpy(values[current->lane], own, sizeof own);
   warp_barrier();
   const int g = current->lane >> 2, t = current->lane & 3;
   for (int e = 0; e < 4; e++) {
     const int row = g + (e >= 2 ? 8 : 0), column = 2 * t + (e & 1);
     float sum = d[e];
     for (int k = 0; k < 16; k++)
-      sum += half_of(w.values[(row % 8) * 4 + (k % 8) / 2][(row >= 8) + 2 * (k >= 8)], k & 1) *
-             half_of(w.values[column * 4 + (k % 8) / 2][4 + (k >= 8)], k & 1);
+      sum += half_of(values[(row % 8) * 4 + (k % 8) / 2][(row >= 8) + 2 * (k >= 8)], k & 1) *
+             half_of(values[column * 4 + (k % 8) / 2][4 + (k >= 8)], k & 1);
     d[e] = sum;
   }
-  warp_barrier();
 }
 inline void load_transposed(u32* r, const void* p) {
   Warp& w = warps[current->warp];
-  w.pointers[current->lane] = p;
+  const void** const pointers = w.pointers[w.turn & 1];
+  pointers[current->lane] = p;
   warp_barrier();
   for (int m = 0; m < 4; m++) {
     u16 e[2];
-    for (int i = 0; i < 2; i++) e[i] = ((const u16*)w.pointers[m * 8 + 2 * (current->lane % 4) + i])[current->lane / 4];
+    for (int i = 0; i < 2; i++) e[i] = ((const u16*)pointers[m * 8 + 2 * (current->lane % 4) + i])[current->lane / 4];
     r[m] = e[0] | (u32)e[1] << 16;
   }
-  warp_barrier();
 }
 
 // The host's side.
-typedef void (*Entry)(const void*);
-inline std::unordered_map<std::string, Entry>& entries() {
-  static std::unordered_map<std::string, Entry> all;
-  return all;
+struct Entry {
+  const char* name;
+  void (*call)(const void*);
+};
+static Entry entries[256];
+static int entry_count;
+static bool add_entry(Entry entry) {
+  if (entry_count == 256) abort();
+  entries[entry_count++] = entry;
+  return true;
 }
 #define ENTRY(kind, bytes, threads, blocks, name, call)                                  \
   static_assert(sizeof(kind) == bytes, "the host has another layout");                   \
   static void name(const void* args) { call(*(const kind*)args); }                       \
-  static const bool known_##name = entries().emplace(#name, name).second;
+  static const bool known_##name = add_entry({#name, name});
 extern "C" const void* find(const char* name) {
-  auto found = entries().find(name);
-  return found == entries().end() ? nullptr : (const void*)found->second;
+  for (int i = 0; i < entry_count; i++)
+    if (!strcmp(entries[i].name, name)) return (const void*)entries[i].call;
+  return nullptr;
 }
 extern "C" void launch(const void* kernel, u32 x, u32 y, u32 z, u32 threads, const void* args) {
   Dim grid;
   grid.x = x, grid.y = y, grid.z = z;
-  run(grid, threads, [=] { ((Entry)kernel)(args); });
+  run(grid, threads, (void (*)(const void*))kernel, args);
 }
 // Products of one shape. Operands: address, stride, step, is_transposed; sizes: rows, inner, columns, count, adds.
 extern "C" void multiply(const u64* operands, const u64* sizes, float scale) {
   const u64 *a = operands, *b = operands + 4, *out = operands + 8;
   auto value = [](const u64* m, u64 product, u64 row, u64 column) {
-    if (m[3]) std::swap(row, column);
-    return number_at(m[0], product * m[2] + row * m[1] + column);
+    return number_at(m[0], product * m[2] + (m[3] ? column * m[1] + row : row * m[1] + column));
   };
   for (u64 product = 0; product < sizes[3]; product++)
     for (u64 r = 0; r < sizes[0]; r++)
