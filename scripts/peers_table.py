@@ -154,7 +154,8 @@ def machine(records, files):
     cpu = open("/proc/cpuinfo").read()
     name = re.search(r"model name\s*: (.*)", cpu)[1]
     memory_kb = int(re.search(r"MemTotal:\s*(\d+)", open("/proc/meminfo").read())[1])
-    run = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    here = os.path.dirname(os.path.abspath(__file__))
+    run = lambda *command: subprocess.run(command, cwd=here, capture_output=True, text=True).stdout.strip()
     builds = sorted({record["build_commit"] for record in records if "build_commit" in record})
     versions = sorted({record["versions"] for record in records if "versions" in record})
     instructions = sorted({record["instructions"] for record in records if "instructions" in record})
