@@ -118,13 +118,6 @@ impl Profile {
         lock(&self.times).record(tokens, seconds, 1.0)
     }
 
-    /// Takes in `tokens` steps over one token each that took `seconds` together. Returns the seconds
-    /// to account for.
-    pub fn record_decoding(&self, tokens: usize, seconds: f64) -> f64 {
-        let count = tokens.max(1) as f64;
-        lock(&self.times).record(1, seconds / count, count.min(4.0)) * tokens as f64
-    }
-
     /// Takes in the writing of `tokens` tokens after `lacking` ones that had to be computed first.
     /// Returns the seconds to account for.
     pub(crate) fn record_writing(&self, lacking: usize, tokens: usize, seconds: f64) -> f64 {
@@ -268,7 +261,7 @@ mod tests {
     #[test]
     fn steps_of_one_length_leave_the_slope_to_the_prior() {
         let profile = Profile::default();
-        profile.record_decoding(10, 0.2);
+        profile.record_writing(1, 10, 0.2);
         let time = profile.step_time().unwrap();
         assert!((time.first - 0.02).abs() < 1e-9 && (time.further - SLOPE.0 * 0.02).abs() < 1e-9, "{time:?}");
         assert!((time.alone - 0.02).abs() < 1e-9);
@@ -281,7 +274,7 @@ mod tests {
     fn the_cost_of_questions_belongs_to_checks_alone() {
         let profile = Profile::default();
         for tokens in 2..40usize {
-            profile.record_decoding(16, 16.0 * 0.001);
+            profile.record_writing(1, 16, 16.0 * 0.001);
             profile.record(tokens % 7 + 2, 0.0015 + 0.0001 * (tokens % 7 + 1) as f64);
         }
         let time = profile.step_time().unwrap();

@@ -94,18 +94,25 @@ fn gelu_tanh(x: f32) -> f32 {
     x * sigmoid(TWICE_ROOT_2_BY_PI * (x + 0.044_715 * x * x * x))
 }
 
-/// GELU: `x * (1 + erf(x / sqrt(2))) / 2`, with the error function of Abramowitz and Stegun 7.1.26
-/// (absolute error 1.5e-7).
+/// GELU: `x * Phi(x)`.
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
+    x * normal(x).0
+}
+
+/// Computes the normal distribution `Phi(x) = (1 + erf(x / sqrt(2))) / 2`, with the error function of
+/// Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7), and `exp(-x^2 / 2)`.
+#[inline(always)]
+pub(super) fn normal(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let series = 1.061_405_4 * t - 1.453_152;
     let series = series * t + 1.421_413_8;
     let series = series * t - 0.284_496_72;
     let series = (series * t + 0.254_829_6) * t;
-    let tail = 0.5 * series * exp(-z * z);
-    x * if x < 0.0 { tail } else { 1.0 - tail }
+    let bell = exp(-z * z);
+    let tail = 0.5 * series * bell;
+    (if x < 0.0 { tail } else { 1.0 - tail }, bell)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use wsd_core::exp;
 
+use super::activation::normal;
 use super::simd::{LANES, Lanes, dispatch, dot};
 use crate::activation::Activation;
 
@@ -287,20 +288,11 @@ fn gelu_tanh(x: f32) -> [f32; 2] {
     [x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner]
 }
 
-/// `x * Phi(x)`, with the normal distribution by Abramowitz and Stegun 7.1.26, and its derivative
-/// `Phi(x) + x * phi(x)`.
+/// `x * Phi(x)` and its derivative `Phi(x) + x * phi(x)`.
 #[inline(always)]
 fn gelu(x: f32) -> [f32; 2] {
     const BY_ROOT_2_PI: f32 = 0.398_942_3;
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let series = 1.061_405_4 * t - 1.453_152;
-    let series = series * t + 1.421_413_8;
-    let series = series * t - 0.284_496_72;
-    let series = (series * t + 0.254_829_6) * t;
-    let bell = exp(-z * z);
-    let tail = 0.5 * series * bell;
-    let phi = if x < 0.0 { tail } else { 1.0 - tail };
+    let (phi, bell) = normal(x);
     [x * phi, phi + x * bell * BY_ROOT_2_PI]
 }
 

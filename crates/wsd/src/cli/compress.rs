@@ -35,7 +35,7 @@ Examples:
       The same, tuned for 300 steps to stay close to the original; the same command resumes.
   wsd compress --model pilot --output small --text corpus.jsonl --method weighted
       Tables that keep what the texts use: far closer to the original before any tuning.
-  wsd compress --model pilot --output small-svd --method svd --rank 31
+  wsd compress --model pilot --output small-svd --method svd --rank 28
   wsd generate --draft small/model --prompt 'Hello'";
 
 /// The targets of a tuning that leaves the layers as they are.

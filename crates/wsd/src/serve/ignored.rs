@@ -44,7 +44,7 @@ const fn row(place: Place, field: &'static str, reason: &'static str) -> Ignored
 
 const LABEL: &str = "a label for the sender's own records";
 const CACHE: &str = "prefixes are always cached, and `cache_salt` keeps them apart";
-const CONTROL: &str = "no model here has this control";
+const CONTROL: &str = "no loaded template reads it";
 const INTERFACE: &str = "state of the sender's user interface";
 const LOADED: &str = "models stay loaded";
 const SET_AT_START: &str = "set when the server starts";
