@@ -141,7 +141,7 @@ pub(crate) fn meet(name: &str, model: &mut dyn Executor, sequences: &[Value]) ->
         let error = log_sum_exp(last) - sequence["last_logsumexp"].as_f64().unwrap();
         assert!(error.abs() <= LOGIT_TOLERANCE, "{name}: logsumexp is off by {error}");
         // A step beyond the original length of LongRoPE changes all of its positions.
-        let is_stretched = matches!(model.blueprint().ropes[0].scaling, Scaling::Long { .. });
+        let is_stretched = model.blueprint().ropes.iter().any(|rope| matches!(rope.scaling, Scaling::Long { .. }));
         let is_stepwise = is_stretched || slot as usize + 1 == sequences.len();
         let expected = ids(&sequence["greedy_ids"]);
         greedy(name, model, (slot, last), &expected, if is_stepwise { 1 } else { expected.len() });
