@@ -1,4 +1,4 @@
-//! What an `adapter_config.json` says of LoRA.
+//! Rank and scale of LoRA in an `adapter_config.json`.
 
 use serde_json::{Map, Value};
 

@@ -7,14 +7,15 @@ use super::{CallFormat, Tools};
 /// The marks around reasoning in the answers of a model.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::text) struct Marks {
-    /// What stands before the reasoning.
+    /// The mark before the reasoning.
     pub(in crate::text) open: &'static str,
-    /// What stands between the reasoning and the text. A template that has it has these marks.
+    /// The mark between the reasoning and the text. A template that has it has these marks.
     close: &'static str,
-    /// What stands before the text of an answer without reasoning.
+    /// The mark before the text of an answer without reasoning; empty if there is none.
     direct: &'static str,
 }
 
+/// The marks that templates have.
 const REASONING: [Marks; 3] = [
     Marks { open: "<think>", close: "</think>", direct: "" },
     Marks { open: "[THINK]", close: "[/THINK]", direct: "" },
