@@ -29,6 +29,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
+pub use gguf::gguf_parts;
 pub use names::Spelling;
 pub use special::SpecialTokens;
 pub use tensor::Tensor;

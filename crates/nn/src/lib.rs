@@ -33,7 +33,7 @@ pub mod shapes;
 pub mod tensors;
 
 pub use adapter::Adapter;
-pub use checkpoint::{Checkpoint, SpecialTokens, Spelling, TemplateChoice, Tensor, Weights, read_json};
+pub use checkpoint::{Checkpoint, SpecialTokens, Spelling, TemplateChoice, Tensor, Weights, gguf_parts, read_json};
 pub use cpu::{Cpu, CpuOptions, DraftLayer};
 pub use cuda::{Cuda, CudaOptions, arithmetic as gpu};
 pub use device::Device;

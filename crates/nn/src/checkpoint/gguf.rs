@@ -27,6 +27,8 @@ use architecture::Architecture;
 use metadata::Metadata;
 use split::Split;
 
+pub use split::gguf_parts;
+
 /// Returns true if the bytes begin like a GGUF file.
 pub(super) fn is_gguf(bytes: &[u8]) -> bool {
     bytes.starts_with(container::MAGIC)

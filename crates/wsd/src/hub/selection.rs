@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use wsd_nn::gguf_parts;
+
 use super::error::HubError;
 use super::name::check_inside;
 
@@ -32,7 +34,7 @@ const PICKLE: &[&str] = &[".bin", ".pt", ".pth", ".ckpt", ".pkl"];
 /// Lists the needed files that are not below `snapshot`. A dangling link counts as missing.
 pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
     let mut needed: Vec<String> = match gguf {
-        Some(file) => parts(file),
+        Some(file) => gguf_parts(file),
         None => REQUIRED.iter().map(|(file, _)| (*file).into()).collect(),
     };
     if gguf.is_none() {
@@ -44,19 +46,6 @@ pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Result<Vec<String>
     }
     needed.retain(|file| !snapshot.join(file).exists());
     Ok(needed)
-}
-
-/// Lists the files of a GGUF model of which `file` is one: `NAME-00001-of-00003.gguf` and so on, or
-/// `file` alone.
-fn parts(file: &str) -> Vec<String> {
-    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let split = || {
-        let (rest, count) = file.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-        let (name, number) = rest.rsplit_once('-')?;
-        let parts: u32 = count.parse().ok().filter(|_| is_number(number) && is_number(count))?;
-        Some((1..=parts).map(|number| format!("{name}-{number:05}-of-{count}.gguf")).collect())
-    };
-    split().unwrap_or_else(|| vec![file.to_owned()])
 }
 
 /// Lists the files that a safetensors index names, each once.
@@ -86,8 +75,8 @@ impl Listing<'_> {
     /// Weights come last, so a snapshot that has its weights has everything else too.
     pub(super) fn first_files(&self, gguf: Option<&str>) -> Result<Vec<String>, HubError> {
         if let Some(file) = gguf {
-            let parts = parts(file);
-            return match parts.iter().find(|part| parts.len() > 1 && !self.files.contains(*part)) {
+            let parts = gguf_parts(file);
+            return match parts.iter().find(|part| !self.files.contains(*part)) {
                 Some(absent) => Err(self.unusable(
                     format!("it has no {absent}, a part of the model of {file}"),
                     "the upload is not complete; name another file or revision".into(),
@@ -186,8 +175,8 @@ mod tests {
             assert!(message.contains("no q/m-0000"), "{message}");
         }
         assert_eq!(missing(std::path::Path::new("nowhere"), Some(both[1])).unwrap(), both);
-        for whole in ["m-1-of-2.gguf", "m-00001-of-00002.bin", "of-00002.gguf"] {
-            assert_eq!(parts(whole), [whole]);
+        for whole in ["m-1-of-2.gguf", "of-00002.gguf"] {
+            assert_eq!(gguf_parts(whole), [whole]);
         }
     }
 

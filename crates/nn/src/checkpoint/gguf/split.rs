@@ -23,18 +23,17 @@ impl Split {
     pub(super) fn of(metadata: &Metadata<'_>, path: &Path) -> Result<Option<Self>> {
         let key = "split.count";
         let Some(count) = metadata.unsigned(key)?.filter(|count| *count > 1) else { return Ok(None) };
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let Some((name, number, _)) = parts_of_name(&stem).filter(|(_, _, of)| *of as u64 == count) else {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let parts = gguf_parts(&file);
+        let Some(place) = parts.iter().position(|part| *part == file).filter(|_| parts.len() as u64 == count) else {
             let reason = format!(
                 "the file is one of {count} parts, whose names must end in -00001-of-{count:05}.gguf and so on, got \
-                 {:?}\n  hint: restore the names, or join the parts with `llama-gguf-split --merge`",
-                path.file_name().unwrap_or_default()
+                 {file:?}\n  hint: restore the names, or join the parts with `llama-gguf-split --merge`",
             );
             return Err(metadata.fault(key, reason));
         };
-        let extension = path.extension().unwrap_or_default().to_string_lossy();
-        let part = |number| path.with_file_name(format!("{name}-{number:05}-of-{count:05}.{extension}"));
-        let split = Self { number, parts: (1..=count).map(part).collect() };
+        let parts = parts.into_iter().map(|part| path.with_file_name(part)).collect();
+        let split = Self { number: place + 1, parts };
         split.refuse_missing()?;
         Ok(Some(split))
     }
@@ -73,6 +72,24 @@ impl Split {
         }
         Ok(tensors)
     }
+}
+
+/// Lists the files of a GGUF model of which `file` is one: `NAME-00001-of-00003.gguf` and so on, or
+/// `file` alone.
+///
+/// ```
+/// let parts = wsd_nn::gguf_parts("q8_0/m-00002-of-00002.gguf");
+/// assert_eq!(parts, ["q8_0/m-00001-of-00002.gguf", "q8_0/m-00002-of-00002.gguf"]);
+/// assert_eq!(wsd_nn::gguf_parts("m-1-of-2.gguf"), ["m-1-of-2.gguf"]);
+/// ```
+#[must_use]
+pub fn gguf_parts(file: &str) -> Vec<String> {
+    let parts = || {
+        let (stem, ending) = file.split_at(file.rfind('.').unwrap_or(file.len()));
+        let (name, _, count) = parts_of_name(stem)?;
+        Some((1..=count).map(|number| format!("{name}-{number:05}-of-{count:05}{ending}")).collect())
+    };
+    parts().unwrap_or_else(|| vec![file.to_owned()])
 }
 
 /// Splits a name such as `NAME-00001-of-00003` into the name, the number and the count.
