@@ -155,9 +155,7 @@ fn gradients_in_bfloat16_are_close_to_those_of_the_cpu() {
         let drift = |(index, weight): (usize, &f32)| weight + (index as f32 * 0.37).sin() * 0.03;
         let weights: Vec<_> = reference.iter().enumerate().map(drift).collect();
         let (examples, make) = (examples(model_of), || model(blueprint, false, &|_| Trained::Whole));
-        // The loss is computed on the CPU, whatever the architecture.
-        let objectives = if model_of.name == "qwen2" { &["sft", "dpo", "distill"][..] } else { &["sft"] };
-        for objective in objectives.iter().map(|name| Objective::find(name).unwrap()) {
+        for objective in ["sft", "dpo", "distill"].map(|name| Objective::find(name).unwrap()) {
             let weights = if objective.name == "sft" { &reference } else { &weights };
             let case = Case { objective, examples: &examples, weights, parameters: &[], reference: &reference };
             let name = format!("{}, {}", model_of.name, objective.name);
